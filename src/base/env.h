@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * base/env.h - the one seam to the world: time, timers, streams, files, shared memory, randomness.
+ *
+ * An env is one event loop and everything it can touch. It has two bodies: the real one
+ * (base/env_real.h: epoll, one per thread that wants a loop) and the simulated one (base/env_sim.h:
+ * virtual time, many processes in one thread, one seed; loss, delay, partition, crash, torn and
+ * corrupt disk). Code above this header cannot tell which one it runs on, so a whole cluster runs in
+ * one deterministic test. Nothing else in the tree reads a clock, opens a socket or a file, or draws
+ * random bytes (`make tidy` checks).
+ *
+ * Threads: an env belongs to the thread that runs it; every call except env_post() asserts that.
+ * Callbacks run from env_run() or env_poll(), never from inside the call that armed them.
+ * Limits: fixed at creation (streams, timers, posts); reaching one is STATUS_FULL, not a crash. */
+#ifndef BASE_ENV_H
+#define BASE_ENV_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "base/status.h"
+
+struct env;
+
+#define ENV_NS_PER_US UINT64_C(1000)
+#define ENV_NS_PER_MS UINT64_C(1000000)
+#define ENV_NS_PER_S UINT64_C(1000000000)
+#define ENV_NEVER UINT64_MAX
+
+/* ---- time and chance ---- */
+
+/* Monotonic; starts anywhere. Every deadline in the tree is on this clock. */
+uint64_t env_now_ns(struct env *env);
+
+/* Since the Unix epoch; may jump. For stamps that people read, never for deadlines. */
+uint64_t env_wall_ns(struct env *env);
+
+/* Unpredictable bytes (real) or the seed's next bytes (simulated). */
+void env_random(struct env *env, void *out, size_t len);
+
+/* ---- the loop ---- */
+
+/* Runs until env_stop(). */
+void env_run(struct env *env);
+
+/* Ends env_run() after the current turn. */
+void env_stop(struct env *env);
+
+/* One turn: waits at most `timeout_ns` for something to do (0: does not wait), runs what is due.
+ * True if any callback ran. For a loop that lives inside somebody else's thread. */
+bool env_poll(struct env *env, uint64_t timeout_ns);
+
+/* Runs fn(ctx) on the env's thread, soon. May be called from any thread; the only such call. Posts
+ * of one thread keep their order. STATUS_FULL when ENV_POSTS_MAX are waiting. */
+enum { ENV_POSTS_MAX = 65536 };
+MUST_USE enum status env_post(struct env *env, void (*fn)(void *ctx), void *ctx);
+
+/* ---- timers: storage is the caller's, embedded in what it times ---- */
+
+struct env_timer {
+    void (*fn)(void *ctx);
+    void *ctx;
+    uint64_t deadline_ns;
+    uint64_t order;      /* private: ties fire in the order they were set */
+    uint32_t heap_index; /* private: 0 when not armed */
+};
+
+void env_timer_init(struct env_timer *timer, void (*fn)(void *ctx), void *ctx);
+
+/* Arms, or moves if armed. A deadline in the past fires on the next turn. */
+void env_timer_set(struct env *env, struct env_timer *timer, uint64_t deadline_ns);
+
+/* Idempotent. After it the callback will not run. */
+void env_timer_cancel(struct env *env, struct env_timer *timer);
+bool env_timer_armed(const struct env_timer *timer);
+
+/* ---- streams: TCP, readiness style, so that bytes go straight to where they belong ---- */
+
+struct env_stream;
+struct env_listener;
+
+enum { ENV_READ = 1, ENV_WRITE = 2 };
+enum { ENV_IOV_MAX = 64 }; /* parts of one writev or readv */
+
+typedef void (*env_ready_fn)(void *ctx, unsigned events);
+typedef void (*env_accept_fn)(void *ctx, struct env_stream *stream);
+
+/* `address` is "host:port" ("127.0.0.1:8000", "[::1]:8000", ":8000" for all interfaces); port 0 takes
+ * any free one. STATUS_EXISTS if the port is taken, STATUS_INVALID for an address that does not
+ * parse, STATUS_IO otherwise; err says which. The accepted stream is the callback's to close. */
+MUST_USE enum status env_listen(struct env *env, const char *address, env_accept_fn on_accept,
+                                void *ctx, struct env_listener **out, struct errmsg *err);
+uint16_t env_listener_port(const struct env_listener *listener);
+void env_listener_close(struct env_listener *listener); /* NULL is allowed */
+
+/* Starts to connect. The stream becomes writable when connected; on failure it becomes readable and
+ * writable, and the next read or write says why (STATUS_CONN_REFUSED, STATUS_TIMEOUT, ...). */
+MUST_USE enum status env_connect(struct env *env, const char *address, struct env_stream **out,
+                                 struct errmsg *err);
+
+/* Level-triggered: on_ready(ctx, events) runs on every turn while a wanted event holds. `events` 0
+ * stops it. Replaces what was set before. */
+void env_stream_watch(struct env_stream *stream, unsigned events, env_ready_fn on_ready, void *ctx);
+
+/* STATUS_OK with 1..len bytes in *n; STATUS_AGAIN when nothing is there now; STATUS_CONN_CLOSED when
+ * the peer has closed or reset; STATUS_CONN_REFUSED if it never was open. */
+MUST_USE enum status env_stream_read(struct env_stream *stream, void *buf, size_t len, size_t *n);
+MUST_USE enum status env_stream_readv(struct env_stream *stream, const struct iovec *iov,
+                                      int iov_count, size_t *n);
+/* STATUS_OK with 1.. bytes accepted in *n; otherwise as above. */
+MUST_USE enum status env_stream_writev(struct env_stream *stream, const struct iovec *iov,
+                                       int iov_count, size_t *n);
+
+/* Sends what the kernel has, then closes; safe inside the stream's own callback, which will not run
+ * again. NULL is allowed. */
+void env_stream_close(struct env_stream *stream);
+
+/* The peer's "host:port", for logs; valid while the stream is. */
+const char *env_stream_peer(const struct env_stream *stream);
+
+/* The address the connection has on our side, without the port: what a peer could call us. */
+const char *env_stream_local_host(const struct env_stream *stream);
+
+/* ---- files: for start-up, caches and manifests; blocking, so never for bulk data on a loop ---- */
+
+struct env_file;
+
+enum { ENV_FILE_READ = 1, ENV_FILE_WRITE = 2, ENV_FILE_CREATE = 4, ENV_FILE_TRUNCATE = 8 };
+
+/* STATUS_NOT_FOUND, STATUS_DENIED, STATUS_FULL (no space) or STATUS_IO; err has path and reason. */
+MUST_USE enum status env_file_open(struct env *env, const char *path, unsigned flags,
+                                   struct env_file **out, struct errmsg *err);
+/* Reads up to len bytes; *n < len only at the end of the file. */
+MUST_USE enum status env_file_pread(struct env_file *file, void *buf, size_t len, uint64_t offset,
+                                    size_t *n);
+/* Writes all or fails. */
+MUST_USE enum status env_file_pwrite(struct env_file *file, const void *buf, size_t len,
+                                     uint64_t offset);
+MUST_USE enum status env_file_sync(struct env_file *file);
+MUST_USE enum status env_file_size(struct env_file *file, uint64_t *out);
+void env_file_close(struct env_file *file); /* NULL is allowed */
+
+/* The whole file, NUL-terminated beyond *len, malloc'd: the caller frees. STATUS_FULL if it is larger
+ * than len_max. */
+MUST_USE enum status env_file_read_all(struct env *env, const char *path, size_t len_max, char **out,
+                                       size_t *len, struct errmsg *err);
+/* Replaces the file or leaves it as it was: temporary file beside it, sync, rename. */
+MUST_USE enum status env_file_replace(struct env *env, const char *path, const void *data, size_t len,
+                                      struct errmsg *err);
+MUST_USE enum status env_file_remove(struct env *env, const char *path);
+MUST_USE enum status env_file_rename(struct env *env, const char *from, const char *to);
+MUST_USE enum status env_make_dirs(struct env *env, const char *path, struct errmsg *err);
+
+/* ---- memory that other processes may see, and files seen as memory ---- */
+
+struct env_map {
+    void *data;
+    size_t size;
+    void *handle; /* private */
+};
+
+/* A file, read-only, shared, not populated. */
+MUST_USE enum status env_map_file(struct env *env, const char *path, struct env_map *out,
+                                  struct errmsg *err);
+
+/* Zeroed memory, untouched until used, that processes of this user on this host may map read-only
+ * under the name written to name[]. The simulated body shares within the process. */
+enum { ENV_SHARE_NAME_SIZE = 96 };
+MUST_USE enum status env_map_create(struct env *env, size_t size, struct env_map *out,
+                                    char name[ENV_SHARE_NAME_SIZE], struct errmsg *err);
+
+/* Maps what another process created, read-only. STATUS_NOT_FOUND when it is not on this host or not
+ * ours to see: the caller falls back to the network. The memory may belong to a stranger who got the
+ * same name: check an identity inside it before trusting a byte. */
+MUST_USE enum status env_map_open(struct env *env, const char *name, size_t size,
+                                  struct env_map *out);
+void env_map_close(struct env_map *map); /* all zero is allowed */
+
+#endif
