@@ -41,17 +41,17 @@ struct env_sim; /* opaque */
 /* Zero is a calm world with the delays given by the defaults. `ppm` is chances in a million. */
 struct env_sim_options {
     uint64_t seed;
-    uint64_t delay_min_ns;          /* one way; 0: 50 us */
-    uint64_t delay_max_ns;          /* 0: 500 us; at least delay_min_ns */
-    uint64_t bytes_per_s;           /* of one stream; 0: no limit */
-    uint32_t stream_buffer_size;    /* bytes a stream holds on the way; 0: 256 KiB */
-    uint32_t conn_loss_ppm;         /* per segment sent: the connection breaks at both ends */
-    uint32_t conn_refuse_ppm;       /* per connect: refused though somebody listens */
-    uint32_t slow_ppm;              /* per segment: 100 times its delay */
-    uint32_t buggify_ppm;           /* per call: short read or write, an early AGAIN, a late timer */
-    uint32_t disk_corrupt_ppm;      /* per read: one bit of the answer is flipped */
-    uint32_t disk_error_ppm;        /* per read, write, sync: STATUS_IO */
-    uint32_t disk_size_max;         /* bytes per host; 0: no limit; above: STATUS_FULL */
+    uint64_t delay_min_ns;       /* one way; 0: 50 us */
+    uint64_t delay_max_ns;       /* 0: 500 us; at least delay_min_ns */
+    uint64_t bytes_per_s;        /* of one stream; 0: no limit */
+    uint32_t stream_buffer_size; /* bytes a stream holds on the way; 0: 256 KiB */
+    uint32_t conn_loss_ppm;      /* per segment sent: the connection breaks at both ends */
+    uint32_t conn_refuse_ppm;    /* per connect: refused though somebody listens */
+    uint32_t slow_ppm;           /* per segment: 100 times its delay */
+    uint32_t buggify_ppm;        /* per call: short read or write, an early AGAIN, a late timer */
+    uint32_t disk_corrupt_ppm;   /* per read: one bit of the answer is flipped */
+    uint32_t disk_error_ppm;     /* per read, write, sync: STATUS_IO */
+    uint64_t disk_size_max;      /* bytes per host; 0: no limit; above: STATUS_FULL */
 };
 
 /* NULL never: the simulator aborts when there is no memory. */
