@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * model/model.h - a language model as the engine sees it: hyper-parameters and tensors, checked.
+ *
+ * The file is mapped, not read: opening costs microseconds and touches no weight. Whatever this
+ * module hands out has been checked: shapes agree with the hyper-parameters, every tensor lies
+ * inside the file, nothing in the file would be silently ignored by a computation (an unknown
+ * tensor, a bias, RoPE scaling, experts are refused by name).
+ *
+ * Memory:  the model owns the mapping; tensors and strings are borrowed from it.
+ * Threads: immutable after opening; any thread may read. model_open() and model_destroy() belong to
+ *          the env's thread.
+ * Limits:  MODEL_LAYERS_MAX and the like below; beyond them STATUS_UNSUPPORTED. */
+#ifndef MODEL_MODEL_H
+#define MODEL_MODEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+struct env;
+struct gguf;
+
+enum {
+    MODEL_LAYERS_MAX = 256,
+    MODEL_WIDTH_MAX = 65536, /* d_model, d_ff */
+    MODEL_HEADS_MAX = 1024,  /* n_heads */
+    MODEL_HEAD_DIM_MAX = 512,
+    MODEL_VOCAB_MAX = 1 << 20,
+    MODEL_CONTEXT_MAX = 1 << 20,
+    MODEL_FINGERPRINT_SIZE = 32,
+};
+
+/* Element types, numbered as in GGUF. A quantized row is a sequence of blocks of
+ * MODEL_BLOCK_ELEMENTS elements; element i of a block, in memory order of the row. Scales are IEEE
+ * half precision, little-endian. Blocks are packed: 18, 20 or 34 bytes, 2-byte aligned only.
+ *
+ *   Q8_0  0 d f16 | 2 q i8[32]             x[i] = d * q[i]
+ *   Q4_0  0 d f16 | 2 q u8[16]             x[i] = d * (nibble(i) - 8)
+ *   Q4_1  0 d f16 | 2 m f16 | 4 q u8[16]   x[i] = d * nibble(i) + m
+ *   nibble(i) = i < 16 ? q[i] & 15 : q[i - 16] >> 4 */
+enum model_type {
+    MODEL_F32 = 0,
+    MODEL_F16 = 1,
+    MODEL_Q4_0 = 2,
+    MODEL_Q4_1 = 3,
+    MODEL_Q8_0 = 8,
+};
+
+enum { MODEL_BLOCK_ELEMENTS = 32 };
+
+struct model_block_q4_0 {
+    uint16_t d;
+    uint8_t q[16];
+};
+
+struct model_block_q4_1 {
+    uint16_t d;
+    uint16_t m;
+    uint8_t q[16];
+};
+
+struct model_block_q8_0 {
+    uint16_t d;
+    int8_t q[32];
+};
+
+/* A matrix of ne[1] rows of ne[0] elements; a vector has ne[1] == 1. Row r starts at
+ * data + r * row_size. y = W x: x has ne[0] elements, y has ne[1]. `data` is aligned to the file's
+ * alignment (32 bytes usually; at least 4 for F32, 2 for others). */
+struct model_tensor {
+    enum model_type type;
+    uint32_t ne[2];
+    size_t row_size;
+    const void *data;
+};
+
+struct model_params {
+    uint32_t n_layers;
+    uint32_t n_heads;
+    uint32_t n_kv_heads; /* divides n_heads */
+    uint32_t head_dim;   /* even; of K and of V */
+    uint32_t d_model;
+    uint32_t d_ff;
+    uint32_t vocab;
+    uint32_t context;   /* tokens the model was trained for */
+    uint32_t rope_dims; /* leading dimensions of each head that rotate; even, <= head_dim */
+    float rope_base;
+    float rms_eps;
+    bool tied_output; /* output is token_embd */
+};
+
+/* Row order of attn_q and attn_k follows the file: for architecture llama the rotated pairs are
+ * adjacent, (2i, 2i+1), each by the angle pos * rope_base^(-2i / rope_dims). */
+struct model_layer {
+    struct model_tensor attn_norm;   /* F32 vector, d_model */
+    struct model_tensor attn_q;      /* d_model -> n_heads * head_dim */
+    struct model_tensor attn_k;      /* d_model -> n_kv_heads * head_dim */
+    struct model_tensor attn_v;      /* d_model -> n_kv_heads * head_dim */
+    struct model_tensor attn_output; /* n_heads * head_dim -> d_model */
+    struct model_tensor ffn_norm;    /* F32 vector, d_model */
+    struct model_tensor ffn_gate;    /* d_model -> d_ff */
+    struct model_tensor ffn_up;      /* d_model -> d_ff */
+    struct model_tensor ffn_down;    /* d_ff -> d_model */
+};
+
+struct model; /* opaque */
+
+/* Maps and checks the file. STATUS_NOT_FOUND, STATUS_DENIED or STATUS_IO from the file;
+ * STATUS_INVALID if damaged or inconsistent; STATUS_UNSUPPORTED for another architecture, element
+ * type or feature; err says which, and what is supported. */
+MUST_USE enum status model_open(struct env *env, const char *path, struct model **out,
+                                struct errmsg *err);
+
+/* The same from bytes that the caller keeps until model_destroy(). `data` must be 32-byte aligned.
+ */
+MUST_USE enum status model_parse(const void *data, size_t size, struct model **out,
+                                 struct errmsg *err);
+void model_destroy(struct model *model); /* NULL is allowed */
+
+const struct model_params *model_params(const struct model *model);
+const struct model_tensor *model_token_embd(const struct model *model);
+const struct model_tensor *model_output_norm(const struct model *model);
+const struct model_tensor *model_output(const struct model *model); /* token_embd when tied */
+const struct model_layer *model_layer(const struct model *model, uint32_t layer);
+
+/* For the tokenizer and the chat template, which live in the same file. */
+const struct gguf *model_gguf(const struct model *model);
+
+/* The model's name from the file, or "" if it has none. */
+const char *model_name(const struct model *model);
+
+/* Identity of everything that decides the model's numbers and tokens: SHA-256 over the text
+ * "yolk-model-1", the head of the file (keys and tensor table, byte for byte) and, for each tensor
+ * in file order, XXH3-64 of its bytes as u64 little-endian. Two files with one fingerprint may
+ * share KVCache. XXH3 is no defence against somebody who forges weights on purpose; whoever can
+ * replace the model file can answer anything anyway. Reads every weight once: about 10 ms per 100
+ * MB in the page cache. */
+void model_fingerprint(const struct model *model, uint8_t out[MODEL_FINGERPRINT_SIZE]);
+
+/* "q4_1"; "unknown" for a number that is no type. */
+const char *model_type_name(uint32_t type);
+
+/* Bytes of one row of `elements`; 0 if the type is not supported, or the count does not fit blocks.
+ */
+size_t model_row_size(uint32_t type, uint64_t elements);
+
+/* Weights by type, for `yolk model info`. */
+struct model_summary {
+    uint64_t parameters;   /* elements of all tensors */
+    uint64_t weights_size; /* bytes of all tensors */
+    char types[96];        /* "q4_1 210, f32 61, q8_0 1" */
+};
+void model_summarize(const struct model *model, struct model_summary *out);
+
+#endif
