@@ -1,0 +1,77 @@
+# The front door. `make run` and `make test` do everything on a bare Debian 12 machine; the rest are
+# for people who work here. CMake and Ninja do the building.
+BUILD ?= build
+JOBS  ?= $(shell nproc)
+CTEST := ctest --output-on-failure -j $(JOBS)
+VENV  := .venv
+
+.PHONY: help run test build unit e2e asan tsan fuzz soak bench tidy install clean setup setup-test model
+
+help:
+	@echo 'make run      install what is missing, build, fetch a small real model, serve it'
+	@echo 'make test     the same set-up, then every test'
+	@echo 'make build    the binary: $(BUILD)/bin/yolk'
+	@echo 'make asan | tsan   the unit tests under sanitizers'
+	@echo 'make fuzz     run each fuzz target for FUZZ_SECONDS (default 30) with libFuzzer'
+	@echo 'make soak     simulated clusters under faults for SOAK_SECONDS (default 600)'
+	@echo 'make bench    every bench, as JSON, into $(BUILD)/bench/'
+	@echo 'make tidy     layers, names, banned calls, formatting'
+	@echo 'make install  into PREFIX (default /usr/local)'
+
+run: build model
+	@exec $(BUILD)/bin/yolk serve smollm2 $(ARGS)
+
+test: setup-test build model
+	cd $(BUILD) && $(CTEST)
+	$(VENV)/bin/pytest -q tests $(PYTEST_ARGS)
+
+unit: build
+	cd $(BUILD) && $(CTEST)
+
+e2e: setup-test build model
+	$(VENV)/bin/pytest -q tests $(PYTEST_ARGS)
+
+setup:
+	@tools/setup.sh build
+
+setup-test:
+	@tools/setup.sh test
+
+build: setup
+	@cmake -S . -B $(BUILD) -G Ninja $(CMAKE_ARGS) >/dev/null
+	@cmake --build $(BUILD)
+
+model: build
+	@$(BUILD)/bin/yolk model fetch smollm2
+
+# Sanitizer builds run the unit tests, fuzz replays and simulations; the address build includes
+# leaks and undefined behaviour.
+asan tsan: setup-test
+	@cmake -S . -B build-$@ -G Ninja -DYOLK_SANITIZE=$(if $(filter asan,$@),address$(comma)undefined,thread) >/dev/null
+	@cmake --build build-$@
+	cd build-$@ && $(CTEST)
+comma := ,
+
+FUZZ_SECONDS ?= 30
+fuzz: setup-test
+	@tools/fuzz.sh $(FUZZ_SECONDS)
+
+SOAK_SECONDS ?= 600
+soak: build
+	@tools/soak.sh $(BUILD) $(SOAK_SECONDS)
+
+bench: build model
+	@mkdir -p $(BUILD)/bench
+	@for name in engine serve gateway; do \
+	  echo "== $$name"; $(BUILD)/bin/yolk bench $$name --json >$(BUILD)/bench/$$name.json || exit 1; \
+	  $(BUILD)/bin/yolk bench --show $(BUILD)/bench/$$name.json; done
+
+tidy:
+	@python3 tools/tidy.py
+
+PREFIX ?= /usr/local
+install: build
+	@cmake --install $(BUILD) --prefix $(PREFIX) --strip
+
+clean:
+	rm -rf build build-*

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: help, versions, precise errors, and a model fetch that is repeatable."""
+import os
+import socket
+import subprocess
+
+import pytest
+
+from cluster import MODEL_FILE, YOLK, free_port, model_path, run_yolk
+
+COMMANDS = ["serve", "gateway", "master", "node", "run", "model", "bench", "version"]
+
+
+def test_version_says_what_it_is():
+    result = run_yolk("version")
+    assert result.returncode == 0
+    assert result.stdout.startswith("yolk ")
+
+
+def test_help_lists_every_command():
+    result = run_yolk("--help")
+    assert result.returncode == 0
+    for command in COMMANDS:
+        assert f"\n  {command} " in result.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command):
+    result = run_yolk(command, "--help")
+    assert result.returncode == 0, result.stderr
+    assert "Usage: yolk " + command in result.stdout
+
+
+@pytest.mark.parametrize("args, words", [
+    (["swerve"], ["swerve"]),
+    (["serve"], ["MODEL"]),
+    (["serve", "m.gguf", "--prt", "1"], ["--prt", "--port"]),
+    (["serve", "m.gguf", "--port", "70000"], ["--port", "70000"]),
+    (["serve", "m.gguf", "--port", "eight"], ["--port", "eight"]),
+    (["serve", "m.gguf", "--prefill", "0"], ["--prefill"]),
+    (["serve", "m.gguf", "--port"], ["--port"]),
+    (["serve", "/nowhere/m.gguf"], ["/nowhere/m.gguf", "No such file"]),
+    (["run", "/nowhere/m.gguf", "hello"], ["/nowhere/m.gguf"]),
+    (["node", "m.gguf", "--role", "cook"], ["--role", "cook"]),
+    (["model", "fetch", "gpt-17"], ["gpt-17", "smollm2"]),
+    (["bench", "nothing"], ["nothing"]),
+])
+def test_wrong_use_is_one_precise_line(args, words):
+    result = run_yolk(*args, timeout=20)
+    assert result.returncode != 0
+    assert result.stdout == ""
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    for word in words:
+        assert word in lines[0]
+
+
+def damaged(tmp_path, name, change):
+    data = bytearray(model_path().read_bytes()[:4 << 20])
+    path = tmp_path / name
+    path.write_bytes(change(data))
+    return path
+
+
+@pytest.mark.parametrize("name, change", [
+    ("empty", lambda d: b""),
+    ("truncated", lambda d: d[:1000]),
+    ("tensors-cut", lambda d: d),
+    ("not-gguf", lambda d: b"PK\x03\x04" + d[4:]),
+    ("version", lambda d: d[:4] + b"\x63\x00\x00\x00" + d[8:]),
+    ("huge-count", lambda d: d[:8] + b"\xff" * 16 + d[24:]),
+    ("flipped", lambda d: d[:200] + bytes(b ^ 0x5A for b in d[200:600]) + d[600:]),
+])
+def test_damaged_model_is_refused_by_name(tmp_path, name, change):
+    path = damaged(tmp_path, name + ".gguf", change)
+    for command in (["run", path, "hello"], ["serve", path, "--port", free_port()]):
+        result = run_yolk(*command, timeout=30)
+        assert result.returncode not in (0, -6, -11), (result.returncode, result.stderr)
+        assert str(path) in result.stderr
+        assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+
+
+def test_port_in_use_is_named():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        s.listen()
+        port = s.getsockname()[1]
+        result = run_yolk("serve", model_path(), "--host", "127.0.0.1", "--port", port, timeout=30)
+    assert result.returncode != 0
+    assert str(port) in result.stderr and "in use" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+
+
+def test_fetch_does_nothing_when_the_model_is_there():
+    before = model_path().stat()
+    result = run_yolk("model", "fetch", "smollm2", timeout=60)
+    assert result.returncode == 0, result.stderr
+    after = model_path().stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+
+
+def test_fetch_refuses_a_damaged_copy_and_says_so(tmp_path):
+    """A file of the right name with other bytes is not taken for the model."""
+    models = tmp_path / "yolk" / "models"
+    models.mkdir(parents=True)
+    (models / MODEL_FILE).write_bytes(b"GGUF" + b"\0" * 100)
+    fake = tmp_path / "bin"
+    fake.mkdir()
+    (fake / "python3").write_text("#!/bin/sh\necho no network here >&2\nexit 1\n")
+    (fake / "python3").chmod(0o755)
+    env = dict(os.environ, XDG_CACHE_HOME=str(tmp_path), PATH=f"{fake}:{os.environ['PATH']}")
+    result = run_yolk("model", "fetch", "smollm2", env=env, timeout=60)
+    assert result.returncode != 0
+    assert "fetch" in result.stderr
+    assert not list(models.glob("*.partial*"))
+
+
+def test_no_space_for_the_model_is_said(tmp_path):
+    """The cache directory is a file system of 1 MiB: the fetch fails with the reason."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    command = f"mount -t tmpfs -o size=1m none {mount} && XDG_CACHE_HOME={mount} {YOLK} model fetch smollm2"
+    result = subprocess.run(["unshare", "-m", "sh", "-c", command], capture_output=True, text=True,
+                            timeout=120)
+    if "unshare" in result.stderr or "mount:" in result.stderr:
+        pytest.skip("a private mount needs root")
+    assert result.returncode != 0
+    assert "space" in result.stderr.lower(), result.stderr

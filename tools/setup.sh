@@ -1,0 +1,62 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+#
+# tools/setup.sh build|test - what the build (or the tests too) need from Debian, installed if missing.
+#
+# As root, or where sudo is there, it installs; otherwise it prints the one line to run and stops.
+# Where nothing is missing it takes milliseconds and changes nothing. `test` also makes .venv with the
+# Python test tools of tests/requirements.txt.
+set -eu
+cd "$(dirname "$0")/.."
+
+build_packages='gcc cmake ninja-build pkg-config libc6-dev libssl-dev libjansson-dev libmsgpack-dev
+libhttp-parser-dev libpcre2-dev libxxhash-dev python3 python3-pip'
+test_packages='libcmocka-dev python3-venv clang clang-format curl'
+
+missing() {
+    for name in $1; do
+        case "$(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null)" in
+        installed) ;;
+        *) printf ' %s' "$name" ;;
+        esac
+    done
+}
+
+install() {
+    names=$1
+    set -- apt-get install -y --no-install-recommends $names
+    if [ "$(id -u)" != 0 ]; then
+        if ! command -v sudo >/dev/null 2>&1; then
+            echo "yolk needs these Debian packages, and installing them takes root. Run:" >&2
+            echo "  su -c 'apt-get update && $*'" >&2
+            exit 1
+        fi
+        set -- sudo env DEBIAN_FRONTEND=noninteractive "$@"
+    else
+        export DEBIAN_FRONTEND=noninteractive
+    fi
+    echo "Installing Debian packages:$names"
+    if ! "$@" >/dev/null 2>&1; then # the package lists may be missing or old
+        if [ "$(id -u)" = 0 ]; then apt-get update; else sudo apt-get update; fi >/dev/null
+        "$@"
+    fi
+}
+
+if ! command -v dpkg-query >/dev/null 2>&1; then
+    echo "setup: no dpkg here; on Debian 12 the needs are: $build_packages" >&2
+    exit 0
+fi
+
+need=$(missing "$build_packages")
+[ "$1" = test ] && need="$need$(missing "$test_packages")"
+[ -z "$need" ] || install "$need"
+
+if [ "$1" = test ]; then
+    stamp=.venv/installed-$(cksum <tests/requirements.txt | cut -d' ' -f1)
+    if [ ! -e "$stamp" ]; then
+        echo "Preparing .venv for the tests"
+        python3 -m venv .venv
+        .venv/bin/pip install -q --disable-pip-version-check -r tests/requirements.txt
+        touch "$stamp"
+    fi
+fi
