@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * serve/proto.h - what gateway, prefill node and decode node say to each other.
+ *
+ * One attempt to answer a request is three calls (see ARCHITECTURE.md, life of a request):
+ *
+ *   gateway ---- decode.open ----> d   streaming. Items: `opened` once, then `token`..., and as the
+ *      |                               last item `finish`; or `failed`, and the call ends in error.
+ *      +-------- prefill.run ----> p   streaming. Items: `first_token`, then `prefill_done` as the
+ *                                      last; or `failed`, and the call ends in error.
+ *   p ---------- decode.kv_done -> d   unary: the first token and a checksum of every piece pushed.
+ *
+ * An attempt is named by (request id, attempt): a gateway that places a request again raises the
+ * attempt, and a node that still works on a lower one drops it. Token positions count from the
+ * start of the prompt; token *indices* count generated tokens of the whole answer, so index
+ * `generated_before` is the first token of this attempt. d streams every index from there on,
+ * including the one p announces with first_token: they are equal, and a gateway keeps whichever
+ * arrives first. The first token is written into the KVCache only when d computes the next one.
+ *
+ * Blocks: a sequence of n tokens has ceil(n / block_tokens) blocks; only the floor(n /
+ * block_tokens) full ones have keys. d answers `opened` with the address of every block's page and
+ * `push_from`: blocks below it are d's own business (local, or fetched from the plan's holder), p
+ * pushes the rest with transfer WRITEs of class 0, attempt `attempt`, epoch `epoch`. A piece is one
+ * layer of one block; of a partial block only the pages of the tokens there are matter, but the
+ * whole piece travels. Checksums are XXH3-64 of a whole piece, ordered by block, then layer.
+ *
+ * Encoding: msgpack maps with small integer keys (net/msg.h); unknown keys are skipped. Tokens are
+ * one blob of little-endian u32, keys one blob of 16 bytes each, addresses and checksums one blob
+ * of little-endian u64 each: no per-element cost, and a length that is no multiple is
+ * STATUS_INVALID.
+ *
+ * Memory: a decoded message borrows every array from the frame it was decoded from. Strings are
+ * copied into the message. Nothing allocates. Limits: below; beyond them STATUS_INVALID.
+ * Threads: plain data, any thread. */
+#ifndef SERVE_PROTO_H
+#define SERVE_PROTO_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/key.h"
+#include "base/status.h"
+
+struct buf; /* base/buf.h */
+
+/* RPC method ids (net/rpc.h); names are "decode.open" and so on, see proto_method_name(). */
+enum proto_method {
+    PROTO_DECODE_OPEN = 0x0301,    /* streaming; request proto_decode_open, items proto_item */
+    PROTO_DECODE_KV_DONE = 0x0302, /* unary; request proto_kv_done, empty reply */
+    PROTO_PREFILL_RUN = 0x0303,    /* streaming; request proto_prefill_run, items proto_item */
+    PROTO_NODE_INFO = 0x0304,      /* unary; empty request, reply proto_node_info */
+    PROTO_NODE_STATUS = 0x0305,    /* unary; empty request, reply proto_node_status */
+};
+const char *proto_method_name(enum proto_method method);
+
+enum {
+    PROTO_TOKENS_MAX = 1 << 18,    /* prompt and answer of one sequence */
+    PROTO_BLOCKS_MAX = 1 << 14,    /* blocks of one sequence: 2^18 tokens of 16-token blocks */
+    PROTO_CHECKSUMS_MAX = 1 << 21, /* pieces of one sequence */
+    PROTO_ADDRESS_SIZE = 96,       /* "host:port", with its NUL */
+    PROTO_NAME_SIZE = 64,          /* node and model names, with their NUL */
+    PROTO_TEXT_SIZE = 256,         /* one line for people, with its NUL */
+    PROTO_FINGERPRINT_SIZE = 32,   /* SHA-256 */
+};
+
+/* ---- views of the columns of a message ---- */
+
+/* `count` little-endian words at any alignment. */
+struct proto_u32s {
+    const uint8_t *bytes;
+    uint32_t count;
+};
+struct proto_u64s {
+    const uint8_t *bytes;
+    uint32_t count;
+};
+uint32_t proto_u32_at(struct proto_u32s view, uint32_t index);
+uint64_t proto_u64_at(struct proto_u64s view, uint32_t index);
+/* Views of native arrays, for encoding (the hosts we run on are little-endian: asserted). */
+struct proto_u32s proto_u32s_of(const uint32_t *values, uint32_t count);
+struct proto_u64s proto_u64s_of(const uint64_t *values, uint32_t count);
+/* Copies view.count words out. */
+void proto_u32s_copy(struct proto_u32s view, uint32_t *out);
+void proto_u64s_copy(struct proto_u64s view, uint64_t *out);
+
+/* ---- requests ---- */
+
+struct proto_sampling {
+    double temperature; /* 0: greedy; at most 10 */
+    double top_p;       /* (0, 1] */
+    uint64_t seed;
+};
+
+/* What the Conductor decided about blocks that exist already. */
+struct proto_plan {
+    uint32_t reuse_blocks;           /* leading full blocks not to be computed */
+    char holder[PROTO_ADDRESS_SIZE]; /* RPC address of a node that has them; "": only if local */
+};
+
+/* The part that p and d must see alike. */
+struct proto_sequence {
+    uint64_t request_id;
+    uint32_t attempt;
+    struct proto_u32s tokens;     /* prompt, then what was generated before; 1..PROTO_TOKENS_MAX */
+    const struct block_key *keys; /* of the full blocks of `tokens` */
+    uint32_t keys_count;
+    struct proto_sampling sampling;
+    uint32_t generated_before; /* how many of `tokens`, at the end, are answer; < tokens.count */
+    struct proto_plan plan;
+};
+
+struct proto_decode_open {
+    struct proto_sequence sequence;
+    uint32_t max_tokens; /* of the whole answer; > generated_before, the rest is this attempt's */
+    bool ignore_eos;
+};
+
+struct proto_target {
+    char rpc_address[PROTO_ADDRESS_SIZE]; /* of d, for decode.kv_done */
+    char segment[PROTO_ADDRESS_SIZE];     /* of d, for transfer */
+    struct proto_u64s addresses;          /* of the page of every block, at d */
+    uint64_t epoch;
+    uint32_t push_from; /* the first block that p pushes */
+};
+
+struct proto_prefill_run {
+    struct proto_sequence sequence;
+    struct proto_target target;
+};
+
+struct proto_kv_done {
+    uint64_t request_id;
+    uint32_t attempt;
+    uint64_t epoch;
+    uint32_t first_token;
+    uint32_t push_from;          /* as in `opened` */
+    struct proto_u64s checksums; /* of blocks [push_from, blocks), each layer by layer */
+};
+
+/* ---- streamed items ---- */
+
+enum proto_item_kind {
+    PROTO_ITEM_OPENED = 1,
+    PROTO_ITEM_TOKEN = 2,
+    PROTO_ITEM_FINISH = 3,
+    PROTO_ITEM_FIRST_TOKEN = 4,
+    PROTO_ITEM_PREFILL_DONE = 5,
+    PROTO_ITEM_FAILED = 6,
+};
+
+struct proto_opened {
+    uint64_t epoch;
+    char segment[PROTO_ADDRESS_SIZE];
+    struct proto_u64s addresses; /* one per block */
+    uint32_t push_from;
+    uint32_t blocks_local; /* of those below push_from, how many d had already */
+};
+
+struct proto_token {
+    uint32_t index;
+    uint32_t token;
+};
+
+enum proto_finish_reason {
+    PROTO_FINISH_STOP = 1,   /* end of text; the eos token was not streamed */
+    PROTO_FINISH_LENGTH = 2, /* max_tokens or the model's context */
+};
+
+/* Where the time went, in microseconds; what is predicted is compared with these. */
+struct proto_times {
+    uint64_t queue_us;   /* from arrival to the first thing done for it */
+    uint64_t load_us;    /* fetching reused blocks */
+    uint64_t compute_us; /* p: from the first step with its rows to its last; d: decode */
+    uint64_t push_us; /* p: from the end of compute until d has acknowledged; d: waiting for KV */
+    uint64_t total_us;
+};
+
+struct proto_finish {
+    enum proto_finish_reason reason;
+    uint32_t generated; /* tokens of the whole answer, generated_before included, eos not */
+    uint32_t steps;
+    struct proto_times times;
+};
+
+struct proto_prefill_done {
+    uint32_t cached_tokens;  /* not computed at p: found there or fetched */
+    uint32_t fetched_tokens; /* of those, fetched from the holder */
+    uint32_t computed_tokens;
+    struct proto_times times;
+};
+
+/* Why an attempt failed, as far as it helps to place it again. */
+enum proto_cause {
+    PROTO_CAUSE_INTERNAL = 1,
+    PROTO_CAUSE_SOURCE = 2,   /* reused blocks could not be had: place again without that holder */
+    PROTO_CAUSE_PUSH = 3,     /* KV did not get from p to d, or did not verify there */
+    PROTO_CAUSE_PAGES = 4,    /* no pages: another node, or later */
+    PROTO_CAUSE_QUEUE = 5,    /* too many requests here already: another node, or later */
+    PROTO_CAUSE_CONTEXT = 6,  /* longer than the model's context: nowhere */
+    PROTO_CAUSE_INVALID = 7,  /* the request makes no sense: nowhere */
+    PROTO_CAUSE_STALE = 8,    /* a newer attempt took over, or a deadline passed */
+    PROTO_CAUSE_SHUTDOWN = 9, /* the node goes away: another node */
+};
+
+struct proto_failed {
+    enum proto_cause cause;
+    char text[PROTO_TEXT_SIZE];
+};
+
+struct proto_item {
+    enum proto_item_kind kind;
+    union {
+        struct proto_opened opened;
+        struct proto_token token; /* TOKEN and FIRST_TOKEN */
+        struct proto_finish finish;
+        struct proto_prefill_done prefill_done;
+        struct proto_failed failed;
+    };
+};
+
+/* ---- what a node is, and how it is ---- */
+
+enum proto_role {
+    PROTO_ROLE_PREFILL = 1,
+    PROTO_ROLE_DECODE = 2,
+    PROTO_ROLE_STORE = 3,
+};
+
+struct proto_node_info {
+    char name[PROTO_NAME_SIZE];
+    enum proto_role role;
+    char model[PROTO_NAME_SIZE];
+    uint8_t fingerprint[PROTO_FINGERPRINT_SIZE]; /* of weights, RoPE and ISA class */
+    char isa[PROTO_NAME_SIZE];
+    uint32_t block_tokens;
+    uint32_t layers;
+    uint64_t layer_size; /* bytes of one piece */
+    uint64_t page_size;
+    uint32_t context_max; /* tokens */
+    uint32_t vocab_count;
+    char segment[PROTO_ADDRESS_SIZE];
+    uint64_t epoch;
+};
+
+struct proto_node_status {
+    uint32_t queued;  /* sequences admitted, not yet running */
+    uint32_t running; /* sequences in prefill or decode */
+    uint32_t decoding;
+    uint64_t queued_tokens; /* prompt tokens still to compute */
+    uint32_t pages_total;
+    uint32_t pages_free;   /* free now */
+    uint32_t pages_cached; /* evictable: committed and not in use */
+    uint64_t requests;     /* since the start */
+    uint64_t failed;
+    uint64_t tokens_computed; /* prefill rows */
+    uint64_t tokens_reused;
+    uint64_t tokens_generated;
+    uint64_t step_us; /* of the last step */
+};
+
+/* ---- codecs ----
+ * Encoders append to *out: STATUS_FULL if it would exceed its maximum (then *out holds a part and
+ * is of no use). Decoders: STATUS_INVALID for anything malformed, missing or out of range; *out is
+ * then undefined. */
+
+MUST_USE enum status proto_decode_open_encode(const struct proto_decode_open *msg, struct buf *out);
+MUST_USE enum status proto_decode_open_decode(const void *data, size_t len,
+                                              struct proto_decode_open *out);
+MUST_USE enum status proto_prefill_run_encode(const struct proto_prefill_run *msg, struct buf *out);
+MUST_USE enum status proto_prefill_run_decode(const void *data, size_t len,
+                                              struct proto_prefill_run *out);
+MUST_USE enum status proto_kv_done_encode(const struct proto_kv_done *msg, struct buf *out);
+MUST_USE enum status proto_kv_done_decode(const void *data, size_t len, struct proto_kv_done *out);
+MUST_USE enum status proto_item_encode(const struct proto_item *msg, struct buf *out);
+MUST_USE enum status proto_item_decode(const void *data, size_t len, struct proto_item *out);
+MUST_USE enum status proto_node_info_encode(const struct proto_node_info *msg, struct buf *out);
+MUST_USE enum status proto_node_info_decode(const void *data, size_t len,
+                                            struct proto_node_info *out);
+MUST_USE enum status proto_node_status_encode(const struct proto_node_status *msg, struct buf *out);
+MUST_USE enum status proto_node_status_decode(const void *data, size_t len,
+                                              struct proto_node_status *out);
+
+/* "prefill", "decode", "store"; STATUS_INVALID for another word. */
+const char *proto_role_name(enum proto_role role);
+MUST_USE enum status proto_role_parse(const char *text, enum proto_role *out);
+const char *proto_cause_name(enum proto_cause cause);
+
+#endif
