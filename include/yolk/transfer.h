@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * yolk/transfer.h - moves bytes between registered memory here and registered memory elsewhere.
+ *
+ * An engine is one listener, the buffers registered with it (its segment), and connections to the
+ * engines it talks to. A segment is named by its engine's "host:port"; an address in a request is
+ * the absolute virtual address at the target. Requests go in batches; each becomes a task that ends
+ * exactly once. Paths: local (same engine), shm (same host, memory that yolk_transfer_alloc()
+ * gave), tcp (everything else). The engine picks; yolk_transfer_explain() says which it was.
+ *
+ * A final state means that no later byte of this task can land, neither here nor at the target:
+ *   READ   ends as soon as it is cancelled or late: only this engine writes local memory, and it
+ *          discards what still arrives.
+ *   WRITE  stays PENDING after a cancel or a passed deadline until the target has acknowledged or
+ *          fenced what was on the way, or has restarted, or is gone: normally one round trip, at
+ *          worst fence_ms, after which the target's own lease on the connection has run out.
+ * A failed or cancelled task may have written any part of its range; COMPLETED means all of it.
+ *
+ * Memory:   the memory of a request belongs to the engine from submit to the final state. Batches
+ * are allocated by yolk_transfer_batch_create(); submit and completion allocate nothing. Threads:
+ * an engine belongs to the thread that runs its env; every call asserts that. Handles:  segments
+ * and batches are numbers with a generation: zero, stale and twice freed ones are answered with
+ * STATUS_INVALID, never with a crash. A NULL engine is STATUS_INVALID too. Callbacks run from the
+ * env's loop, exactly once per task, never inside the call that caused them, and may call anything
+ * here except yolk_transfer_destroy() and yolk_transfer_wait(). Limits:   the constants below;
+ * reaching one is STATUS_FULL. */
+#ifndef YOLK_TRANSFER_H
+#define YOLK_TRANSFER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+struct env;
+struct yolk_transfer; /* an engine; opaque */
+
+enum {
+    YOLK_TRANSFER_NAME_SIZE = 128,      /* of a segment name, with its NUL */
+    YOLK_TRANSFER_BUFFERS_MAX = 1024,   /* registered ranges per engine */
+    YOLK_TRANSFER_SEGMENTS_MAX = 4096,  /* open segment handles per engine */
+    YOLK_TRANSFER_BATCHES_MAX = 65536,  /* living batches per engine */
+    YOLK_TRANSFER_TASKS_MAX = 65536,    /* capacity of one batch */
+    YOLK_TRANSFER_LANES_MAX = 16,       /* connections to one peer */
+    YOLK_TRANSFER_IDENTITY_SIZE = 4096, /* see yolk_transfer_register() */
+};
+
+/* All zero is a usable set of options for one machine: any free port of 127.0.0.1. */
+struct yolk_transfer_options {
+    const char *listen;         /* "host:port", port 0 for any; NULL: "127.0.0.1:0" */
+    const char *advertise_host; /* the host part of our name; NULL: that of `listen` */
+    const char *secret;         /* the cluster secret; NULL or "" admits loopback only */
+    bool allow_open;            /* no secret, and yet not only loopback: private networks, tests */
+    bool forbid_shm;            /* everything but local goes over tcp */
+    uint64_t generation;        /* of this start of the process; 0: drawn at random */
+    uint64_t epoch;             /* see yolk_transfer_set_epoch(); 0: 1 */
+    uint32_t lanes_per_peer;    /* 0: 2; at most YOLK_TRANSFER_LANES_MAX */
+    uint32_t slice_size;        /* bytes, 4 KiB..4 MiB; 0: 256 KiB */
+    uint32_t peers_max;         /* peers we connect to, and connections we accept / 4; 0: 256 */
+    uint32_t retries_max;       /* of a slice or a connection, before a task fails; 0: 3 */
+    uint32_t connect_ms;        /* 0: 3000 */
+    uint32_t fence_ms;          /* 0: 10000; also the lease on an accepted connection */
+};
+
+/* On success the engine listens and *out is the caller's. STATUS_INVALID for options out of range,
+ * STATUS_DENIED for a listener beyond loopback without a secret, STATUS_EXISTS for a taken port. */
+MUST_USE enum status yolk_transfer_create(struct env *env,
+                                          const struct yolk_transfer_options *options,
+                                          struct yolk_transfer **out, struct errmsg *err);
+
+/* Closes every connection, forgets every task without calling back, and frees everything, memory of
+ * yolk_transfer_alloc() included. What was on the way to a peer may still land there. NULL allowed.
+ */
+void yolk_transfer_destroy(struct yolk_transfer *transfer);
+
+/* "host:port": what others pass to yolk_transfer_open(). Valid while the engine is. */
+const char *yolk_transfer_name(const struct yolk_transfer *transfer);
+
+/* Tells one start of a process from the next behind the same name. */
+uint64_t yolk_transfer_generation(const struct yolk_transfer *transfer);
+
+/* ---- fences of the target's owner ---- */
+
+/* From now on requests that name another epoch, or a lower term, are refused as STALE; those being
+ * received under the old one stop landing before this returns. Requests that name 0 pass.
+ * STATUS_STALE for a number lower than the present one. */
+MUST_USE enum status yolk_transfer_set_epoch(struct yolk_transfer *transfer, uint64_t epoch);
+MUST_USE enum status yolk_transfer_set_term(struct yolk_transfer *transfer, uint64_t term);
+uint64_t yolk_transfer_epoch(const struct yolk_transfer *transfer);
+
+/* ---- memory ---- */
+
+enum {
+    YOLK_TRANSFER_REMOTE_READ = 1,  /* peers may read it */
+    YOLK_TRANSFER_REMOTE_WRITE = 2, /* peers may write it */
+    YOLK_TRANSFER_REMOTE_ALL = 3,
+};
+
+/* Zeroed, page-aligned memory, untouched until used, registered with `flags`, and reachable by shm
+ * for peers of this user on this host. Freed by yolk_transfer_free() or with the engine.
+ * STATUS_NO_MEMORY or what env_map_create() said. */
+MUST_USE enum status yolk_transfer_alloc(struct yolk_transfer *transfer, size_t size,
+                                         unsigned flags, void **out, struct errmsg *err);
+
+/* As yolk_transfer_unregister(), and gives the memory back. */
+MUST_USE enum status yolk_transfer_free(struct yolk_transfer *transfer, void *address);
+
+/* Makes [address, address+length) usable as local memory and, as `flags` say, by peers. With a
+ * `share_name` (from env_map_create()) peers on this host may map it: then `address` is the start
+ * of that map, and the map is YOLK_TRANSFER_IDENTITY_SIZE bytes longer than `length`, which is
+ * rounded up to 4096; the engine writes there how peers recognise it. NULL: tcp only. STATUS_EXISTS
+ * if the range overlaps a registered one, STATUS_INVALID if empty or wrapping, STATUS_FULL. */
+MUST_USE enum status yolk_transfer_register(struct yolk_transfer *transfer, void *address,
+                                            size_t length, const char *share_name, unsigned flags);
+
+/* By start address. What peers are writing into it stops landing before this returns. STATUS_BUSY
+ * while a task of ours uses it, STATUS_NOT_FOUND if it is not registered. */
+MUST_USE enum status yolk_transfer_unregister(struct yolk_transfer *transfer, void *address);
+
+/* ---- segments ---- */
+
+/* 0 is never a valid id. */
+struct yolk_transfer_segment {
+    uint64_t id;
+};
+
+/* Connects on first use, so a wrong name shows when a task fails. The handle binds to the
+ * generation that answers first: after a restart of the peer its tasks fail with STATUS_STALE, and
+ * opening again gives a handle to the new one. Our own name opens the local segment. STATUS_FULL,
+ * STATUS_INVALID for a name that is no "host:port". */
+MUST_USE enum status yolk_transfer_open(struct yolk_transfer *transfer, const char *name,
+                                        struct yolk_transfer_segment *out);
+
+/* Tasks under way go on. STATUS_INVALID for a handle that is not open. */
+enum status yolk_transfer_close(struct yolk_transfer *transfer,
+                                struct yolk_transfer_segment segment);
+
+/* ---- requests ---- */
+
+enum yolk_transfer_opcode { YOLK_TRANSFER_READ = 0, YOLK_TRANSFER_WRITE = 1 };
+
+/* Lower goes first, at both ends, slice by slice. */
+enum yolk_transfer_class {
+    YOLK_TRANSFER_DECODE = 0,     /* somebody's next token waits for it */
+    YOLK_TRANSFER_LOAD = 1,       /* somebody's first token waits for it */
+    YOLK_TRANSFER_BACKGROUND = 2, /* replication, eviction, repair */
+    YOLK_TRANSFER_CLASSES = 3,
+};
+
+enum yolk_transfer_state {
+    YOLK_TRANSFER_WAITING = 0, /* accepted, nothing sent */
+    YOLK_TRANSFER_PENDING = 1, /* under way, or being fenced */
+    /* Final: */
+    YOLK_TRANSFER_INVALID = 2, /* refused, here or by the target: address, length, permission */
+    YOLK_TRANSFER_CANCELED = 3,
+    YOLK_TRANSFER_COMPLETED = 4,
+    YOLK_TRANSFER_TIMEOUT = 5,
+    YOLK_TRANSFER_FAILED = 6, /* retries used up, peer gone, stale, corrupt */
+};
+
+struct yolk_transfer_result {
+    enum yolk_transfer_state state;
+    enum status reason; /* STATUS_OK when COMPLETED, STATUS_PENDING before the end */
+    uint64_t bytes;     /* known to have arrived; all of them exactly when COMPLETED */
+};
+
+typedef void (*yolk_transfer_done_fn)(void *ctx, const struct yolk_transfer_result *result);
+
+struct yolk_transfer_request {
+    enum yolk_transfer_opcode opcode;
+    enum yolk_transfer_class class;
+    void *local; /* registered here */
+    struct yolk_transfer_segment segment;
+    uint64_t remote;      /* address at the target, registered there */
+    uint64_t length;      /* 0 completes at once */
+    uint64_t deadline_ns; /* on the env's clock; 0: none */
+    uint64_t attempt;     /* the caller's number for this try, for explain and logs; 0: none */
+    uint64_t generation;  /* of the target that is meant; 0: the one the segment is bound to */
+    uint64_t epoch;       /* of the target, see yolk_transfer_set_epoch(); 0: any */
+    uint64_t term;        /* 0: any */
+    bool checksum;        /* each slice carries XXH3-64, verified where it lands (tcp only) */
+    yolk_transfer_done_fn on_done; /* NULL: poll */
+    void *ctx;
+};
+
+/* ---- batches ---- */
+
+/* 0 is never a valid id. */
+struct yolk_transfer_batch {
+    uint64_t id;
+};
+
+/* A batch takes `capacity` tasks in its life. `on_done`, if any, runs each time the last unfinished
+ * task has ended and been called back; its result is COMPLETED if all are, else the first failure,
+ * bytes summed. STATUS_FULL, STATUS_INVALID for a capacity of 0 or above TASKS_MAX. */
+MUST_USE enum status yolk_transfer_batch_create(struct yolk_transfer *transfer, uint32_t capacity,
+                                                yolk_transfer_done_fn on_done, void *ctx,
+                                                struct yolk_transfer_batch *out);
+
+/* All or none are accepted: STATUS_FULL if they do not fit the capacity, STATUS_INVALID for a dead
+ * batch. Tasks are numbered in the order of submission, from 0. A bad request is accepted and ends
+ * INVALID, alone. */
+MUST_USE enum status yolk_transfer_submit(struct yolk_transfer *transfer,
+                                          struct yolk_transfer_batch batch,
+                                          const struct yolk_transfer_request *requests,
+                                          uint32_t count);
+
+/* The state of one task. Drives nothing. STATUS_INVALID for a task that was never submitted. */
+MUST_USE enum status yolk_transfer_poll(struct yolk_transfer *transfer,
+                                        struct yolk_transfer_batch batch, uint32_t task,
+                                        struct yolk_transfer_result *out);
+
+/* The batch as a whole, as its on_done would see it; WAITING or PENDING while any task is. */
+MUST_USE enum status yolk_transfer_poll_batch(struct yolk_transfer *transfer,
+                                              struct yolk_transfer_batch batch,
+                                              struct yolk_transfer_result *out);
+
+/* Runs the env's loop until every task of the batch has ended and been called back, or until
+ * `timeout_ns` from now: STATUS_TIMEOUT, and the tasks go on. For whoever has no loop of their own;
+ * not inside callbacks. */
+MUST_USE enum status yolk_transfer_wait(struct yolk_transfer *transfer,
+                                        struct yolk_transfer_batch batch, uint64_t timeout_ns);
+
+/* Asks one task to end. It ends CANCELED, or as it would have: the final state tells. OK also for
+ * one that has ended. */
+enum status yolk_transfer_cancel(struct yolk_transfer *transfer, struct yolk_transfer_batch batch,
+                                 uint32_t task);
+enum status yolk_transfer_cancel_batch(struct yolk_transfer *transfer,
+                                       struct yolk_transfer_batch batch);
+
+/* STATUS_BUSY while a task has not ended or not been called back; allowed inside the batch's own
+ * on_done. */
+enum status yolk_transfer_batch_free(struct yolk_transfer *transfer,
+                                     struct yolk_transfer_batch batch);
+
+/* ---- what happened ---- */
+
+enum yolk_transfer_path {
+    YOLK_TRANSFER_PATH_NONE = 0, /* nothing has moved */
+    YOLK_TRANSFER_PATH_LOCAL = 1,
+    YOLK_TRANSFER_PATH_SHM = 2,
+    YOLK_TRANSFER_PATH_TCP = 3,
+    YOLK_TRANSFER_PATHS = 4,
+};
+
+struct yolk_transfer_explain {
+    char peer[YOLK_TRANSFER_NAME_SIZE]; /* "local" for our own segment */
+    enum yolk_transfer_path path;       /* the last one used */
+    enum yolk_transfer_class class;
+    uint64_t attempt;
+    uint64_t bytes;
+    uint64_t wait_us; /* from submit until the first byte was scheduled */
+    uint64_t run_us;  /* from then until the end, or until now */
+    uint32_t slices;  /* scheduled, retries included */
+    uint32_t retries;
+};
+
+MUST_USE enum status yolk_transfer_explain(struct yolk_transfer *transfer,
+                                           struct yolk_transfer_batch batch, uint32_t task,
+                                           struct yolk_transfer_explain *out);
+
+/* "none", "local", "shm", "tcp"; "unknown" for another number. */
+const char *yolk_transfer_path_name(enum yolk_transfer_path path);
+const char *yolk_transfer_state_name(enum yolk_transfer_state state);
+
+struct yolk_transfer_stats {
+    uint64_t tasks[YOLK_TRANSFER_FAILED + 1]; /* ended, by final state */
+    uint64_t bytes_sent[YOLK_TRANSFER_PATHS]; /* as initiator, WRITE, by path */
+    uint64_t bytes_read[YOLK_TRANSFER_PATHS]; /* as initiator, READ, by path */
+    uint64_t bytes_served;                    /* as target, over tcp or pulled */
+    uint64_t refused;                         /* as target: requests answered with an error */
+    uint64_t retries;
+    uint64_t fences;          /* connections that a target closed at our demand */
+    uint64_t lanes_open;      /* now, both directions */
+    uint64_t protocol_errors; /* connections dropped because of what the peer sent */
+};
+
+void yolk_transfer_stats(const struct yolk_transfer *transfer, struct yolk_transfer_stats *out);
+
+#endif
