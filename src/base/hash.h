@@ -5,8 +5,9 @@
  * XXH3-64 is for checksums: it finds damage, never malice. SHA-256 is for names that a stranger
  * could try to collide (block keys, file digests). HMAC-SHA256 is for proofs of the cluster secret.
  *
- * Memory:  a struct hash_stream is on the heap; the rest allocates nothing per call that outlives it.
- * Threads: every function may be called from any thread; a hash_stream belongs to one at a time. */
+ * Memory:  a struct hash_stream is on the heap; the rest allocates nothing per call that outlives
+ * it. Threads: every function may be called from any thread; a hash_stream belongs to one at a
+ * time. */
 #ifndef BASE_HASH_H
 #define BASE_HASH_H
 

@@ -3,7 +3,8 @@
  * base/key.h - the name of one KVCache block: the first 128 bits of a SHA-256 (design: block keys).
  *
  * A value, compared by content, never by pointer. Its bytes are uniformly random unless a peer made
- * them up, so its first eight serve as a hash where strangers cannot choose keys (base/map.h mixes). */
+ * them up, so its first eight serve as a hash where strangers cannot choose keys (base/map.h
+ * mixes). */
 #ifndef BASE_KEY_H
 #define BASE_KEY_H
 

@@ -6,8 +6,8 @@
  *          A map created with entries_initial == entries_max never allocates again. Lookups and
  *          removals never allocate.
  * Threads: a map belongs to one thread, or to whoever holds its owner's lock.
- * Limits:  entries_max; reaching it is STATUS_FULL, an answer. Keys made up by a peer to collide are
- *          met by the seed: give it a random one where peers choose keys. */
+ * Limits:  entries_max; reaching it is STATUS_FULL, an answer. Keys made up by a peer to collide
+ * are met by the seed: give it a random one where peers choose keys. */
 #ifndef BASE_MAP_H
 #define BASE_MAP_H
 
@@ -31,8 +31,8 @@ struct map_options {
 MUST_USE enum status map_create(const struct map_options *options, struct map **out);
 void map_destroy(struct map *map); /* NULL is allowed */
 
-/* Adds the key, or replaces its value. STATUS_FULL at entries_max, or when the table has to grow and
- * there is no memory; the map is then unchanged. */
+/* Adds the key, or replaces its value. STATUS_FULL at entries_max, or when the table has to grow
+ * and there is no memory; the map is then unchanged. */
 MUST_USE enum status map_set(struct map *map, const struct block_key *key, uint64_t value);
 
 /* Adds the key; STATUS_EXISTS if it is there, with the map unchanged. */
