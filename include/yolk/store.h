@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * yolk/store.h - values by key in the memory of the cluster: the client of the KVCache pool.
+ *
+ * A put writes the value straight into the memory of the node the master chose, the node verifies
+ * and commits it, the master learns of it, and only then is it acknowledged. An acknowledged value
+ * survives the death of the writer and of the master, and is lost only with its owner or by
+ * eviction. A get pins the value at its owner, reads it, and verifies every piece: a value can be
+ * missing, never wrong. Values are immutable.
+ *
+ * Every call takes a batch and ends each item exactly once through `on_item`, in any order, never
+ * before the call has returned. Answers an item can end with:
+ *   STATUS_OK           done; for exist: it is there; for get: `size` bytes are in the buffer
+ *   STATUS_NOT_FOUND    absent
+ *   STATUS_AGAIN        the master has restarted and does not know yet (after retrying until the
+ *                       deadline); it may or may not be there
+ *   STATUS_EXISTS       put: the key has a value already, which stays
+ *   STATUS_BUSY         remove: leased by a reader; put, get: being written
+ *   STATUS_FULL         put: no room, even by evicting; get: the buffer is smaller than `size`
+ *   STATUS_CORRUPT      get: every replica's bytes were wrong
+ *   STATUS_TIMEOUT, STATUS_CANCELLED, STATUS_UNAVAILABLE (no master or no owner), STATUS_INVALID
+ * A put that ends with TIMEOUT, CANCELLED, CONN_CLOSED or UNAVAILABLE may or may not have happened.
+ *
+ * Memory:  keys are copied; values and buffers stay the caller's, must not change or be freed
+ * before their item has ended, and must lie in memory registered with the transfer engine. Threads:
+ * the env's loop thread. Limits: the constants below; `calls_max` items at a time. */
+#ifndef YOLK_STORE_H
+#define YOLK_STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+struct env;
+struct yolk_transfer;
+struct yolk_store; /* opaque */
+
+enum {
+    YOLK_STORE_KEY_SIZE_MAX = 1024,
+    YOLK_STORE_BATCH_MAX = 65536,
+};
+
+struct yolk_store_options {
+    struct env *env;
+    struct yolk_transfer *transfer; /* outlives the store */
+    const char *master;             /* RPC address, "host:port"; copied */
+    const char *secret;             /* of the cluster; NULL or "" for none; copied */
+    uint32_t calls_max;             /* items under way at a time; 0: 4096 */
+    uint32_t timeout_ms;            /* of a call without its own; 0: 10000 */
+};
+
+MUST_USE enum status yolk_store_create(const struct yolk_store_options *options,
+                                       struct yolk_store **out, struct errmsg *err);
+
+/* Items under way end with STATUS_CANCELLED from inside; for those being read or written the memory
+ * stays in use until the transfer engine is destroyed. NULL is allowed. */
+void yolk_store_destroy(struct yolk_store *store);
+
+struct yolk_store_key {
+    const void *bytes;
+    size_t len; /* 1..YOLK_STORE_KEY_SIZE_MAX */
+};
+
+/* `index` counts the items of the call from 0; `size` is that of the value, where it is known. */
+typedef void (*yolk_store_item_fn)(void *ctx, uint32_t index, enum status status, uint64_t size);
+
+struct yolk_store_call {
+    uint32_t timeout_ms;   /* 0: the store's */
+    const char *preferred; /* put: name of the node to place at if it has room; NULL: any */
+    bool force;            /* remove: even if leased */
+    yolk_store_item_fn on_item;
+    void *ctx;
+};
+
+struct yolk_store_value {
+    struct yolk_store_key key;
+    const void *data; /* registered with the transfer engine */
+    uint64_t size;    /* 1.. */
+};
+
+struct yolk_store_buffer {
+    struct yolk_store_key key;
+    void *data; /* registered with the transfer engine */
+    uint64_t size;
+};
+
+/* STATUS_OK: every item will end. Otherwise no item does: STATUS_INVALID (count 0 or above
+ * YOLK_STORE_BATCH_MAX, a key or size out of range), STATUS_FULL (calls_max would be passed). */
+MUST_USE enum status yolk_store_put(struct yolk_store *store, const struct yolk_store_value *values,
+                                    uint32_t count, const struct yolk_store_call *call);
+MUST_USE enum status yolk_store_get(struct yolk_store *store,
+                                    const struct yolk_store_buffer *buffers, uint32_t count,
+                                    const struct yolk_store_call *call);
+MUST_USE enum status yolk_store_exist(struct yolk_store *store, const struct yolk_store_key *keys,
+                                      uint32_t count, const struct yolk_store_call *call);
+MUST_USE enum status yolk_store_remove(struct yolk_store *store, const struct yolk_store_key *keys,
+                                       uint32_t count, const struct yolk_store_call *call);
+
+#endif

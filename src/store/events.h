@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * store/events.h - what a node holds, as seen from afar: a copy that follows the node's own
+ * manifest.
+ *
+ * A subscriber first gets a snapshot (everything held, as STORED events), then every change in
+ * order. Each node numbers its events; a gap, a new life of the node or a lost connection starts
+ * again with on_reset and a new snapshot, so a subscriber needs no repair logic: it forgets all it
+ * knew of the node and listens. Used by the gateway (prefix index) and by the master (directory).
+ *
+ *   on_reset -> on_events* -> on_synced -> on_events* -> on_lost -> on_reset -> ...
+ *
+ * Threads: the env's loop thread. Limits: STORE_EVENTS_BATCH_MAX events a call; a subscriber too
+ * slow for the node's log (STORE_EVENT_LOG_MAX) is started again from a snapshot. */
+#ifndef STORE_EVENTS_H
+#define STORE_EVENTS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+struct env;
+struct store_subscription; /* opaque */
+
+enum {
+    STORE_EVENTS_BATCH_MAX = 1024,
+    STORE_EVENT_LOG_MAX = 65536,
+};
+
+enum store_event_kind {
+    STORE_EVENT_STORED = 1,
+    STORE_EVENT_REMOVED = 2,
+};
+
+enum store_class {
+    STORE_CLASS_BLOCK = 0,  /* a KV block: the key has 16 bytes, a struct block_key */
+    STORE_CLASS_OBJECT = 1, /* a value that was put by key */
+};
+
+struct store_event {
+    enum store_event_kind kind;
+    enum store_class class;
+    uint32_t key_len;
+    const uint8_t *key; /* borrowed: valid during the callback */
+    uint64_t generation;
+    uint64_t address; /* STORED only: where it is, for the transfer engine */
+    uint64_t size;    /* STORED only: bytes */
+    uint64_t digest;  /* STORED only: XXH3-64 over its checksums; equal bytes, equal digest */
+};
+
+struct store_subscribe_options {
+    struct env *env;
+    const char *address; /* the node's RPC address; copied */
+    const char *secret;  /* of the cluster; "" for none; copied */
+    bool blocks_only;    /* leave out STORE_CLASS_OBJECT */
+    uint64_t term;       /* the master's; 0 for others */
+    /* All required but on_lost and on_synced. May call store_unsubscribe(). */
+    void (*on_reset)(void *ctx, uint64_t epoch); /* forget what was known; a snapshot follows */
+    void (*on_events)(void *ctx, const struct store_event *events, uint32_t count);
+    void (*on_synced)(void *ctx); /* the snapshot is complete */
+    void (*on_lost)(void *ctx);   /* the node cannot be heard; it is tried again */
+    void *ctx;
+};
+
+/* Starts to listen and never gives up until store_unsubscribe(). Callbacks never run inside this
+ * call. STATUS_INVALID for an address that does not parse. */
+MUST_USE enum status store_subscribe(const struct store_subscribe_options *options,
+                                     struct store_subscription **out, struct errmsg *err);
+
+/* No callback runs after it. NULL is allowed. */
+void store_unsubscribe(struct store_subscription *subscription);
+
+#endif

@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * store/master.h - the directory of the pool: which node holds which key. A pure state machine.
+ *
+ * Nodes own the truth; the master only knows what they told it and forgets nothing that matters
+ * when it is killed: nodes announce again. It never calls a clock, a socket or a disk. Every
+ * function takes the time, changes the state and answers at once; what must happen elsewhere (drop
+ * a value at its owner, tell the watchers, listen to a node) is queued as an action that the shell
+ * (store/master_shell.h) fetches and carries out.
+ *
+ * Absent and unknown differ. Until every registered node has announced all it holds, and for
+ * settle_ms after the start, a key that is not in the directory answers STATUS_AGAIN ("not yet
+ * known"), never STATUS_NOT_FOUND, and nothing is placed under it.
+ *
+ * A value put by key:
+ *
+ *                put_start                    announced by its owner
+ *     (absent) -------------> PROCESSING ------------------------------> COMPLETE
+ *        ^                        |                                         |
+ *        |      put_revoke, or silent for discard_ms                        | remove, evicted
+ *        |                        v               REMOVED from the owner    v
+ *        +------------------- (space waits) <--------------------------- DROPPING
+ *           no writer can write any more
+ *
+ * Memory:  grows with what it knows, bounded by objects_max; an empty master is small.
+ * Threads: one at a time. Limits: STORE_MEMBERS_MAX members, objects_max objects,
+ * STORE_REPLICAS_MAX replicas of an object (more are true but not remembered), STORE_ACTIONS_MAX
+ * actions. */
+#ifndef STORE_MASTER_H
+#define STORE_MASTER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+#include "store/events.h"
+#include "store/member.h"
+
+struct store_master; /* opaque */
+
+enum {
+    STORE_KEY_SIZE_MAX = 1024,
+    STORE_REPLICAS_MAX = 8,
+};
+
+struct store_key {
+    const uint8_t *bytes;
+    uint32_t len; /* 1..STORE_KEY_SIZE_MAX */
+};
+
+struct store_master_options {
+    uint64_t term; /* greater than any earlier master's: the shell takes it from the wall clock */
+    uint64_t seed; /* of its hash tables and its choices */
+    uint32_t objects_max; /* 0: 16 million */
+    uint32_t lease_ms;    /* 0: 10000 */
+    uint32_t put_ms;      /* how long a writer may write; 0: 10000 */
+    uint32_t discard_ms;  /* after which an unfinished put is taken for dead; 0: 30000 */
+    uint32_t suspect_ms;  /* 0: 2000 */
+    uint32_t dead_ms;     /* 0: 10000 */
+    uint32_t settle_ms;   /* 0: 2000 */
+};
+
+/* STATUS_INVALID or STATUS_NO_MEMORY. */
+MUST_USE enum status store_master_create(const struct store_master_options *options,
+                                         uint64_t now_ns, struct store_master **out);
+void store_master_destroy(struct store_master *master); /* NULL is allowed */
+
+uint64_t store_master_term(const struct store_master *master);
+
+/* ---- members ---- */
+
+/* A registered node, valid until it is gone; a new life of the same name gets a new id. */
+struct store_node_id {
+    uint32_t index; /* 0: none */
+};
+
+/* `term_seen`: the highest term the node has heard. Idempotent for the same name and epoch; another
+ * epoch replaces the old life, whose replicas are forgotten. STATUS_FULL beyond STORE_MEMBERS_MAX,
+ * STATUS_INVALID for malformed info. */
+MUST_USE enum status store_master_register(struct store_master *master, uint64_t now_ns,
+                                           const struct store_member_info *info, uint64_t term_seen,
+                                           struct store_node_id *out);
+
+/* STATUS_NOT_FOUND: not registered with this epoch; register again. */
+MUST_USE enum status store_master_beat(struct store_master *master, uint64_t now_ns,
+                                       const char *name, uint64_t epoch);
+
+/* The node says good-bye: gone at once. */
+void store_master_leave(struct store_master *master, uint64_t now_ns, const char *name,
+                        uint64_t epoch);
+
+uint32_t store_master_members(const struct store_master *master);
+
+/* False past the last; in the order of registration. */
+bool store_master_member(const struct store_master *master, uint32_t nth,
+                         struct store_member_info *info, enum store_member_state *state,
+                         struct store_node_id *id);
+
+/* ---- what nodes announce (from store/events.h) ---- */
+
+/* A snapshot of the node starts: what it held before is unproven until it is announced again. */
+void store_master_reset(struct store_master *master, uint64_t now_ns, struct store_node_id node);
+void store_master_event(struct store_master *master, uint64_t now_ns, struct store_node_id node,
+                        const struct store_event *event);
+/* The snapshot is complete: what was not announced again is gone. */
+void store_master_synced(struct store_master *master, uint64_t now_ns, struct store_node_id node);
+
+/* ---- clients ---- */
+
+struct store_replica {
+    struct store_node_id node;
+    char rpc_address[STORE_ADDRESS_SIZE];
+    char segment[STORE_ADDRESS_SIZE];
+    uint64_t address;
+    uint64_t generation;
+    uint64_t epoch; /* of the node */
+};
+
+struct store_object {
+    uint64_t size;
+    uint64_t digest;
+    uint32_t replicas_count;
+    struct store_replica replicas[STORE_REPLICAS_MAX]; /* alive nodes first */
+};
+
+/* STATUS_OK and a lease; STATUS_NOT_FOUND; STATUS_AGAIN (not yet known); STATUS_BUSY: being
+ * written. */
+MUST_USE enum status store_master_exist(struct store_master *master, uint64_t now_ns,
+                                        struct store_key key);
+MUST_USE enum status store_master_get(struct store_master *master, uint64_t now_ns,
+                                      struct store_key key, struct store_object *out);
+
+struct store_ticket {
+    uint64_t put_id;
+    uint64_t term;
+    uint64_t expires_ns;        /* on the master's clock */
+    struct store_replica where; /* generation is 0: the owner gives it */
+};
+
+/* `writer` is any number that tells writers apart; only it may revoke. STATUS_EXISTS: complete, or
+ * another writer is at it. STATUS_AGAIN: not yet known, or space is being freed by evicting: ask
+ * again. STATUS_FULL: not even eviction could serve it. STATUS_UNAVAILABLE: no node lends space.
+ * STATUS_INVALID: size 0 or larger than any extent. `preferred` (a node's name) may be NULL. */
+MUST_USE enum status store_master_put_start(struct store_master *master, uint64_t now_ns,
+                                            uint64_t writer, struct store_key key, uint64_t size,
+                                            const char *preferred, struct store_ticket *out);
+
+/* The owner has committed what `put_id` asked for. Idempotent. Also right when the put is unknown
+ * (it was started under an earlier master): the owner's word counts. STATUS_NOT_FOUND: the node is
+ * not registered. */
+MUST_USE enum status store_master_put_end(struct store_master *master, uint64_t now_ns,
+                                          const char *node_name, uint64_t node_epoch,
+                                          uint64_t put_id, const struct store_event *stored);
+
+/* STATUS_NOT_FOUND: no such put in progress; STATUS_DENIED: another writer's. */
+MUST_USE enum status store_master_put_revoke(struct store_master *master, uint64_t now_ns,
+                                             uint64_t writer, struct store_key key,
+                                             uint64_t put_id);
+
+/* STATUS_OK: every owner is told. STATUS_BUSY: leased (unless `force`) or being written.
+ * STATUS_NOT_FOUND, STATUS_AGAIN as for exist. */
+MUST_USE enum status store_master_remove(struct store_master *master, uint64_t now_ns,
+                                         struct store_key key, bool force);
+
+/* ---- actions ---- */
+
+enum store_action_kind {
+    STORE_ACTION_LISTEN = 1, /* subscribe to the node's events */
+    STORE_ACTION_FORGET,     /* unsubscribe: the node is gone */
+    STORE_ACTION_CHANGED,    /* tell the watchers about this member */
+    STORE_ACTION_GONE,       /* tell the watchers that this member is gone */
+    STORE_ACTION_DROP,       /* call store.drop at the node, then store_master_dropped() */
+};
+
+enum { STORE_ACTIONS_MAX = 1 << 20 };
+
+struct store_action {
+    enum store_action_kind kind;
+    struct store_node_id node;
+    struct store_member_info info; /* CHANGED, GONE, LISTEN, DROP */
+    enum store_member_state state; /* CHANGED */
+    struct store_key key;          /* DROP; valid until the next call */
+    uint64_t generation;           /* DROP */
+};
+
+/* The oldest action not yet taken; false if there is none. */
+bool store_master_next_action(struct store_master *master, struct store_action *out);
+
+/* How a DROP ended: STATUS_OK or STATUS_NOT_FOUND (the REMOVED event frees the space),
+ * STATUS_BUSY (the owner vetoes: someone reads it), anything else: it is tried again later. */
+void store_master_dropped(struct store_master *master, uint64_t now_ns, struct store_node_id node,
+                          struct store_key key, uint64_t generation, enum status status);
+
+/* Suspicion, death, dead writers, ends of quarantine. Call at least every 100 ms; returns when it
+ * wants to be called next. */
+uint64_t store_master_tick(struct store_master *master, uint64_t now_ns);
+
+struct store_master_counts {
+    uint64_t objects;
+    uint64_t processing;
+    uint64_t replicas;
+    uint64_t space_total; /* bytes lent by nodes under this term */
+    uint64_t space_used;
+    uint64_t evictions_total;
+    uint64_t puts_total;
+    uint64_t refused_full_total;
+    uint64_t conflicts_total; /* a replica announced with other bytes than the known one */
+    bool settled;
+};
+
+void store_master_counts(const struct store_master *master, struct store_master_counts *out);
+
+/* Checks every count against what it counts; O(n). For tests. */
+void store_master_check(const struct store_master *master);
+
+#endif
