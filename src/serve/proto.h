@@ -8,6 +8,7 @@
  *      |                               last item `finish`; or `failed`, and the call ends in error.
  *      +-------- prefill.run ----> p   streaming. Items: `first_token`, then `prefill_done` as the
  *                                      last; or `failed`, and the call ends in error.
+ *   p ---------- decode.push ----> d   unary: may I write into your pages? For lease_ms, renewed.
  *   p ---------- decode.kv_done -> d   unary: the first token and a checksum of every piece pushed.
  *
  * An attempt is named by (request id, attempt): a gateway that places a request again raises the
@@ -23,6 +24,13 @@
  * pushes the rest with transfer WRITEs of class 0, attempt `attempt`, epoch `epoch`. A piece is one
  * layer of one block; of a partial block only the pages of the tokens there are matter, but the
  * whole piece travels. Checksums are XXH3-64 of a whole piece, ordered by block, then layer.
+ *
+ * Who may write into d's pages: only p, only under a lease that d gave it in answer to decode.push.
+ * p counts the lease from before it asked, d from when it answered, so p's ends first, whatever the
+ * clocks say; p's WRITEs carry its end as their deadline. d reuses a page of an attempt that is
+ * over once p has said that it is done (kv_done, or push with PROTO_PUSH_END), or, if p never does,
+ * once the lease and the transfer engine's fence are over. A lease that was never given needs no
+ * wait.
  *
  * Encoding: msgpack maps with small integer keys (net/msg.h); unknown keys are skipped. Tokens are
  * one blob of little-endian u32, keys one blob of 16 bytes each, addresses and checksums one blob
@@ -51,6 +59,7 @@ enum proto_method {
     PROTO_PREFILL_RUN = 0x0303,    /* streaming; request proto_prefill_run, items proto_item */
     PROTO_NODE_INFO = 0x0304,      /* unary; empty request, reply proto_node_info */
     PROTO_NODE_STATUS = 0x0305,    /* unary; empty request, reply proto_node_status */
+    PROTO_DECODE_PUSH = 0x0306,    /* unary; request proto_push, reply proto_push_lease */
 };
 const char *proto_method_name(enum proto_method method);
 
@@ -127,6 +136,22 @@ struct proto_target {
 struct proto_prefill_run {
     struct proto_sequence sequence;
     struct proto_target target;
+};
+
+enum proto_push_kind {
+    PROTO_PUSH_BEGIN = 1, /* also: renew. STATUS_STALE: the attempt is over, write nothing */
+    PROTO_PUSH_END = 2,   /* no byte of this attempt will land any more */
+};
+
+struct proto_push {
+    uint64_t request_id;
+    uint32_t attempt;
+    uint64_t epoch;
+    enum proto_push_kind kind;
+};
+
+struct proto_push_lease {
+    uint32_t lease_ms; /* 0 in answer to PROTO_PUSH_END */
 };
 
 struct proto_kv_done {
@@ -270,6 +295,11 @@ MUST_USE enum status proto_decode_open_decode(const void *data, size_t len,
 MUST_USE enum status proto_prefill_run_encode(const struct proto_prefill_run *msg, struct buf *out);
 MUST_USE enum status proto_prefill_run_decode(const void *data, size_t len,
                                               struct proto_prefill_run *out);
+MUST_USE enum status proto_push_encode(const struct proto_push *msg, struct buf *out);
+MUST_USE enum status proto_push_decode(const void *data, size_t len, struct proto_push *out);
+MUST_USE enum status proto_push_lease_encode(const struct proto_push_lease *msg, struct buf *out);
+MUST_USE enum status proto_push_lease_decode(const void *data, size_t len,
+                                             struct proto_push_lease *out);
 MUST_USE enum status proto_kv_done_encode(const struct proto_kv_done *msg, struct buf *out);
 MUST_USE enum status proto_kv_done_decode(const void *data, size_t len, struct proto_kv_done *out);
 MUST_USE enum status proto_item_encode(const struct proto_item *msg, struct buf *out);
