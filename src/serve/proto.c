@@ -1,0 +1,805 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * serve/proto.c - encoding and decoding of serve/proto.h.
+ *
+ * Every message is one map. A decoder walks its keys with net/msg.h, whose errors are sticky, notes
+ * in a bit set which fields it has seen, and at the end asks for three things at once: no error,
+ * nothing left, every required field seen. Ranges that hold whatever the model is are checked here;
+ * those that depend on it (context, vocabulary, block size) are the worker's. */
+#include "serve/proto.h"
+
+#include <assert.h>
+#include <math.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/buf.h"
+#include "net/msg.h"
+
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "columns are native arrays");
+static_assert(sizeof(struct block_key) == BLOCK_KEY_SIZE, "a column of keys is an array of keys");
+
+const char *proto_method_name(enum proto_method method)
+{
+    switch (method) {
+    case PROTO_DECODE_OPEN: return "decode.open";
+    case PROTO_DECODE_KV_DONE: return "decode.kv_done";
+    case PROTO_PREFILL_RUN: return "prefill.run";
+    case PROTO_NODE_INFO: return "node.info";
+    case PROTO_NODE_STATUS: return "node.status";
+    case PROTO_DECODE_PUSH: return "decode.push";
+    }
+    return "unknown";
+}
+
+const char *proto_role_name(enum proto_role role)
+{
+    switch (role) {
+    case PROTO_ROLE_PREFILL: return "prefill";
+    case PROTO_ROLE_DECODE: return "decode";
+    case PROTO_ROLE_STORE: return "store";
+    }
+    return "unknown";
+}
+
+enum status proto_role_parse(const char *text, enum proto_role *out)
+{
+    for (int role = PROTO_ROLE_PREFILL; role <= PROTO_ROLE_STORE; role++) {
+        if (strcmp(text, proto_role_name((enum proto_role)role)) != 0) continue;
+        *out = (enum proto_role)role;
+        return STATUS_OK;
+    }
+    return STATUS_INVALID;
+}
+
+const char *proto_cause_name(enum proto_cause cause)
+{
+    switch (cause) {
+    case PROTO_CAUSE_INTERNAL: return "internal";
+    case PROTO_CAUSE_SOURCE: return "source";
+    case PROTO_CAUSE_PUSH: return "push";
+    case PROTO_CAUSE_PAGES: return "pages";
+    case PROTO_CAUSE_QUEUE: return "queue";
+    case PROTO_CAUSE_CONTEXT: return "context";
+    case PROTO_CAUSE_INVALID: return "invalid";
+    case PROTO_CAUSE_STALE: return "stale";
+    case PROTO_CAUSE_SHUTDOWN: return "shutdown";
+    }
+    return "unknown";
+}
+
+/* ---- columns ---- */
+
+uint32_t proto_u32_at(struct proto_u32s view, uint32_t index)
+{
+    uint32_t value;
+    ASSERT(index < view.count);
+    memcpy(&value, view.bytes + (size_t)index * sizeof(value), sizeof(value));
+    return value;
+}
+
+uint64_t proto_u64_at(struct proto_u64s view, uint32_t index)
+{
+    uint64_t value;
+    ASSERT(index < view.count);
+    memcpy(&value, view.bytes + (size_t)index * sizeof(value), sizeof(value));
+    return value;
+}
+
+struct proto_u32s proto_u32s_of(const uint32_t *values, uint32_t count)
+{
+    return (struct proto_u32s){ .bytes = (const uint8_t *)values, .count = count };
+}
+
+struct proto_u64s proto_u64s_of(const uint64_t *values, uint32_t count)
+{
+    return (struct proto_u64s){ .bytes = (const uint8_t *)values, .count = count };
+}
+
+void proto_u32s_copy(struct proto_u32s view, uint32_t *out)
+{
+    if (view.count > 0) memcpy(out, view.bytes, (size_t)view.count * sizeof(*out));
+}
+
+void proto_u64s_copy(struct proto_u64s view, uint64_t *out)
+{
+    if (view.count > 0) memcpy(out, view.bytes, (size_t)view.count * sizeof(*out));
+}
+
+static void put_u32s(struct msg_writer *writer, uint32_t key, struct proto_u32s view)
+{
+    msg_field_bin(writer, key, view.bytes, (size_t)view.count * sizeof(uint32_t));
+}
+
+static void put_u64s(struct msg_writer *writer, uint32_t key, struct proto_u64s view)
+{
+    msg_field_bin(writer, key, view.bytes, (size_t)view.count * sizeof(uint64_t));
+}
+
+static uint32_t get_column(struct msg_reader *reader, uint32_t count_max, size_t width,
+                           const uint8_t **bytes)
+{
+    const struct msg_bytes bin = msg_get_bin(reader, count_max * width);
+    if (bin.len % width != 0) msg_fail(reader);
+    *bytes = bin.data;
+    return (uint32_t)(bin.len / width);
+}
+
+static struct proto_u32s get_u32s(struct msg_reader *reader, uint32_t count_max)
+{
+    struct proto_u32s view;
+    view.count = get_column(reader, count_max, sizeof(uint32_t), &view.bytes);
+    return view;
+}
+
+static struct proto_u64s get_u64s(struct msg_reader *reader, uint32_t count_max)
+{
+    struct proto_u64s view;
+    view.count = get_column(reader, count_max, sizeof(uint64_t), &view.bytes);
+    return view;
+}
+
+/* ---- what every decoder needs ---- */
+
+static uint32_t get_in(struct msg_reader *reader, uint32_t low, uint32_t high)
+{
+    const uint64_t value = msg_get_u64_max(reader, high);
+    if (value < low) msg_fail(reader);
+    return (uint32_t)value;
+}
+
+/* Takes a key; notes it in *seen (keys are below 64) and refuses a second one of the same. */
+static bool next_field(struct msg_reader *reader, uint32_t *left, uint64_t *key, uint64_t *seen)
+{
+    if (!msg_next_key(reader, left, key)) return false;
+    if (*key >= 64) return true;
+    const uint64_t bit = UINT64_C(1) << *key;
+    if ((*seen & bit) != 0) msg_fail(reader);
+    *seen |= bit;
+    return true;
+}
+
+/* The set of fields 1..last. */
+static uint64_t fields_through(uint32_t last)
+{
+    ASSERT(last >= 1 && last < 63);
+    return (UINT64_C(1) << (last + 1)) - 2;
+}
+
+static enum status finish(const struct msg_reader *reader, uint64_t seen, uint64_t required)
+{
+    const enum status status = msg_end(reader);
+    if (status != STATUS_OK) return status;
+    return (seen & required) == required ? STATUS_OK : STATUS_INVALID;
+}
+
+/* ---- sequence ---- */
+
+enum sequence_field {
+    SEQUENCE_REQUEST = 1,
+    SEQUENCE_ATTEMPT,
+    SEQUENCE_TOKENS,
+    SEQUENCE_KEYS,
+    SEQUENCE_TEMPERATURE,
+    SEQUENCE_TOP_P,
+    SEQUENCE_SEED,
+    SEQUENCE_GENERATED,
+    SEQUENCE_REUSE,
+    SEQUENCE_HOLDER,
+};
+
+static void put_sequence(struct msg_writer *writer, uint32_t key, const struct proto_sequence *seq)
+{
+    ASSERT(seq->tokens.count >= 1 && seq->tokens.count <= PROTO_TOKENS_MAX);
+    ASSERT(seq->generated_before < seq->tokens.count);
+    msg_field_map(writer, key, SEQUENCE_HOLDER);
+    msg_field_u64(writer, SEQUENCE_REQUEST, seq->request_id);
+    msg_field_u64(writer, SEQUENCE_ATTEMPT, seq->attempt);
+    put_u32s(writer, SEQUENCE_TOKENS, seq->tokens);
+    msg_field_bin(writer, SEQUENCE_KEYS, seq->keys, (size_t)seq->keys_count * BLOCK_KEY_SIZE);
+    msg_field_f64(writer, SEQUENCE_TEMPERATURE, seq->sampling.temperature);
+    msg_field_f64(writer, SEQUENCE_TOP_P, seq->sampling.top_p);
+    msg_field_u64(writer, SEQUENCE_SEED, seq->sampling.seed);
+    msg_field_u64(writer, SEQUENCE_GENERATED, seq->generated_before);
+    msg_field_u64(writer, SEQUENCE_REUSE, seq->plan.reuse_blocks);
+    msg_field_text(writer, SEQUENCE_HOLDER, seq->plan.holder);
+}
+
+static void get_keys(struct msg_reader *reader, struct proto_sequence *out)
+{
+    const uint8_t *bytes;
+    out->keys_count = get_column(reader, PROTO_BLOCKS_MAX, BLOCK_KEY_SIZE, &bytes);
+    out->keys = (const struct block_key *)(const void *)bytes; /* bytes of bytes: any alignment */
+}
+
+static void check_sequence(struct msg_reader *reader, const struct proto_sequence *seq)
+{
+    const struct proto_sampling *sampling = &seq->sampling;
+    const bool temperature_ok = sampling->temperature >= 0 && sampling->temperature <= 10;
+    const bool top_p_ok = sampling->top_p > 0 && sampling->top_p <= 1;
+    const bool counts_ok = seq->tokens.count >= 1 && seq->generated_before < seq->tokens.count &&
+                           seq->keys_count <= seq->tokens.count &&
+                           seq->plan.reuse_blocks <= seq->keys_count;
+    if (!temperature_ok || !top_p_ok || !counts_ok) msg_fail(reader);
+}
+
+static void get_sequence(struct msg_reader *reader, struct proto_sequence *out)
+{
+    uint64_t key, seen = 0;
+    uint32_t left = msg_get_map(reader);
+
+    memset(out, 0, sizeof(*out));
+    while (next_field(reader, &left, &key, &seen)) {
+        switch (key) {
+        case SEQUENCE_REQUEST: out->request_id = msg_get_u64(reader); break;
+        case SEQUENCE_ATTEMPT: out->attempt = msg_get_u32(reader); break;
+        case SEQUENCE_TOKENS: out->tokens = get_u32s(reader, PROTO_TOKENS_MAX); break;
+        case SEQUENCE_KEYS: get_keys(reader, out); break;
+        case SEQUENCE_TEMPERATURE: out->sampling.temperature = msg_get_f64(reader); break;
+        case SEQUENCE_TOP_P: out->sampling.top_p = msg_get_f64(reader); break;
+        case SEQUENCE_SEED: out->sampling.seed = msg_get_u64(reader); break;
+        case SEQUENCE_GENERATED: out->generated_before = msg_get_u32(reader); break;
+        case SEQUENCE_REUSE: out->plan.reuse_blocks = msg_get_u32(reader); break;
+        case SEQUENCE_HOLDER:
+            msg_get_text_copy(reader, out->plan.holder, sizeof(out->plan.holder));
+            break;
+        default: msg_skip(reader); break;
+        }
+    }
+    const uint64_t required = fields_through(SEQUENCE_HOLDER);
+    if ((seen & required) != required) msg_fail(reader);
+    check_sequence(reader, out);
+}
+
+/* ---- decode.open ---- */
+
+enum open_field { OPEN_SEQUENCE = 1, OPEN_MAX_TOKENS, OPEN_IGNORE_EOS };
+
+enum status proto_decode_open_encode(const struct proto_decode_open *msg, struct buf *out)
+{
+    struct msg_writer writer;
+    ASSERT(msg->max_tokens > msg->sequence.generated_before);
+    msg_writer_init(&writer, out);
+    msg_put_map(&writer, OPEN_IGNORE_EOS);
+    put_sequence(&writer, OPEN_SEQUENCE, &msg->sequence);
+    msg_field_u64(&writer, OPEN_MAX_TOKENS, msg->max_tokens);
+    msg_field_bool(&writer, OPEN_IGNORE_EOS, msg->ignore_eos);
+    return writer.status;
+}
+
+enum status proto_decode_open_decode(const void *data, size_t len, struct proto_decode_open *out)
+{
+    struct msg_reader reader;
+    uint64_t key, seen = 0;
+
+    memset(out, 0, sizeof(*out));
+    msg_reader_init(&reader, data, len);
+    uint32_t left = msg_get_map(&reader);
+    while (next_field(&reader, &left, &key, &seen)) {
+        switch (key) {
+        case OPEN_SEQUENCE: get_sequence(&reader, &out->sequence); break;
+        case OPEN_MAX_TOKENS: out->max_tokens = get_in(&reader, 1, PROTO_TOKENS_MAX); break;
+        case OPEN_IGNORE_EOS: out->ignore_eos = msg_get_bool(&reader); break;
+        default: msg_skip(&reader); break;
+        }
+    }
+    if (out->max_tokens <= out->sequence.generated_before) msg_fail(&reader);
+    return finish(&reader, seen, fields_through(OPEN_IGNORE_EOS));
+}
+
+/* ---- prefill.run ---- */
+
+enum run_field {
+    RUN_SEQUENCE = 1,
+    RUN_RPC_ADDRESS,
+    RUN_SEGMENT,
+    RUN_ADDRESSES,
+    RUN_EPOCH,
+    RUN_PUSH_FROM,
+};
+
+enum status proto_prefill_run_encode(const struct proto_prefill_run *msg, struct buf *out)
+{
+    struct msg_writer writer;
+    const struct proto_target *target = &msg->target;
+    ASSERT(target->addresses.count <= PROTO_BLOCKS_MAX);
+    msg_writer_init(&writer, out);
+    msg_put_map(&writer, RUN_PUSH_FROM);
+    put_sequence(&writer, RUN_SEQUENCE, &msg->sequence);
+    msg_field_text(&writer, RUN_RPC_ADDRESS, target->rpc_address);
+    msg_field_text(&writer, RUN_SEGMENT, target->segment);
+    put_u64s(&writer, RUN_ADDRESSES, target->addresses);
+    msg_field_u64(&writer, RUN_EPOCH, target->epoch);
+    msg_field_u64(&writer, RUN_PUSH_FROM, target->push_from);
+    return writer.status;
+}
+
+enum status proto_prefill_run_decode(const void *data, size_t len, struct proto_prefill_run *out)
+{
+    struct msg_reader reader;
+    struct proto_target *target = &out->target;
+    uint64_t key, seen = 0;
+
+    memset(out, 0, sizeof(*out));
+    msg_reader_init(&reader, data, len);
+    uint32_t left = msg_get_map(&reader);
+    while (next_field(&reader, &left, &key, &seen)) {
+        switch (key) {
+        case RUN_SEQUENCE: get_sequence(&reader, &out->sequence); break;
+        case RUN_RPC_ADDRESS:
+            msg_get_text_copy(&reader, target->rpc_address, sizeof(target->rpc_address));
+            break;
+        case RUN_SEGMENT:
+            msg_get_text_copy(&reader, target->segment, sizeof(target->segment));
+            break;
+        case RUN_ADDRESSES: target->addresses = get_u64s(&reader, PROTO_BLOCKS_MAX); break;
+        case RUN_EPOCH: target->epoch = msg_get_u64(&reader); break;
+        case RUN_PUSH_FROM: target->push_from = msg_get_u32(&reader); break;
+        default: msg_skip(&reader); break;
+        }
+    }
+    if (target->push_from > target->addresses.count) msg_fail(&reader);
+    return finish(&reader, seen, fields_through(RUN_PUSH_FROM));
+}
+
+/* ---- decode.push ---- */
+
+enum push_field { PUSH_REQUEST = 1, PUSH_ATTEMPT, PUSH_EPOCH, PUSH_KIND };
+
+enum status proto_push_encode(const struct proto_push *msg, struct buf *out)
+{
+    struct msg_writer writer;
+    msg_writer_init(&writer, out);
+    msg_put_map(&writer, PUSH_KIND);
+    msg_field_u64(&writer, PUSH_REQUEST, msg->request_id);
+    msg_field_u64(&writer, PUSH_ATTEMPT, msg->attempt);
+    msg_field_u64(&writer, PUSH_EPOCH, msg->epoch);
+    msg_field_u64(&writer, PUSH_KIND, msg->kind);
+    return writer.status;
+}
+
+enum status proto_push_decode(const void *data, size_t len, struct proto_push *out)
+{
+    struct msg_reader reader;
+    uint64_t key, seen = 0;
+
+    memset(out, 0, sizeof(*out));
+    msg_reader_init(&reader, data, len);
+    uint32_t left = msg_get_map(&reader);
+    while (next_field(&reader, &left, &key, &seen)) {
+        switch (key) {
+        case PUSH_REQUEST: out->request_id = msg_get_u64(&reader); break;
+        case PUSH_ATTEMPT: out->attempt = msg_get_u32(&reader); break;
+        case PUSH_EPOCH: out->epoch = msg_get_u64(&reader); break;
+        case PUSH_KIND:
+            out->kind = (enum proto_push_kind)get_in(&reader, PROTO_PUSH_BEGIN, PROTO_PUSH_END);
+            break;
+        default: msg_skip(&reader); break;
+        }
+    }
+    return finish(&reader, seen, fields_through(PUSH_KIND));
+}
+
+enum lease_field { LEASE_MS = 1 };
+
+enum status proto_push_lease_encode(const struct proto_push_lease *msg, struct buf *out)
+{
+    struct msg_writer writer;
+    msg_writer_init(&writer, out);
+    msg_put_map(&writer, LEASE_MS);
+    msg_field_u64(&writer, LEASE_MS, msg->lease_ms);
+    return writer.status;
+}
+
+enum status proto_push_lease_decode(const void *data, size_t len, struct proto_push_lease *out)
+{
+    struct msg_reader reader;
+    uint64_t key, seen = 0;
+
+    memset(out, 0, sizeof(*out));
+    msg_reader_init(&reader, data, len);
+    uint32_t left = msg_get_map(&reader);
+    while (next_field(&reader, &left, &key, &seen)) {
+        if (key == LEASE_MS) {
+            out->lease_ms = msg_get_u32(&reader);
+        } else {
+            msg_skip(&reader);
+        }
+    }
+    return finish(&reader, seen, fields_through(LEASE_MS));
+}
+
+/* ---- decode.kv_done ---- */
+
+enum done_field {
+    DONE_REQUEST = 1,
+    DONE_ATTEMPT,
+    DONE_EPOCH,
+    DONE_FIRST_TOKEN,
+    DONE_PUSH_FROM,
+    DONE_CHECKSUMS,
+};
+
+enum status proto_kv_done_encode(const struct proto_kv_done *msg, struct buf *out)
+{
+    struct msg_writer writer;
+    ASSERT(msg->checksums.count <= PROTO_CHECKSUMS_MAX);
+    msg_writer_init(&writer, out);
+    msg_put_map(&writer, DONE_CHECKSUMS);
+    msg_field_u64(&writer, DONE_REQUEST, msg->request_id);
+    msg_field_u64(&writer, DONE_ATTEMPT, msg->attempt);
+    msg_field_u64(&writer, DONE_EPOCH, msg->epoch);
+    msg_field_u64(&writer, DONE_FIRST_TOKEN, msg->first_token);
+    msg_field_u64(&writer, DONE_PUSH_FROM, msg->push_from);
+    put_u64s(&writer, DONE_CHECKSUMS, msg->checksums);
+    return writer.status;
+}
+
+enum status proto_kv_done_decode(const void *data, size_t len, struct proto_kv_done *out)
+{
+    struct msg_reader reader;
+    uint64_t key, seen = 0;
+
+    memset(out, 0, sizeof(*out));
+    msg_reader_init(&reader, data, len);
+    uint32_t left = msg_get_map(&reader);
+    while (next_field(&reader, &left, &key, &seen)) {
+        switch (key) {
+        case DONE_REQUEST: out->request_id = msg_get_u64(&reader); break;
+        case DONE_ATTEMPT: out->attempt = msg_get_u32(&reader); break;
+        case DONE_EPOCH: out->epoch = msg_get_u64(&reader); break;
+        case DONE_FIRST_TOKEN: out->first_token = msg_get_u32(&reader); break;
+        case DONE_PUSH_FROM: out->push_from = get_in(&reader, 0, PROTO_BLOCKS_MAX); break;
+        case DONE_CHECKSUMS: out->checksums = get_u64s(&reader, PROTO_CHECKSUMS_MAX); break;
+        default: msg_skip(&reader); break;
+        }
+    }
+    return finish(&reader, seen, fields_through(DONE_CHECKSUMS));
+}
+
+/* ---- items: a map of the kind and one nested map ---- */
+
+enum item_field { ITEM_KIND = 1, ITEM_BODY };
+enum opened_field { OPENED_EPOCH = 1, OPENED_SEGMENT, OPENED_ADDRESSES, OPENED_FROM, OPENED_LOCAL };
+enum token_field { TOKEN_INDEX = 1, TOKEN_TOKEN };
+enum finish_field { FINISH_REASON = 1, FINISH_GENERATED, FINISH_STEPS, FINISH_TIMES };
+enum prefill_field { PREFILL_CACHED = 1, PREFILL_FETCHED, PREFILL_COMPUTED, PREFILL_TIMES };
+enum failed_field { FAILED_CAUSE = 1, FAILED_TEXT };
+enum { TIMES_COUNT = 5 };
+
+static void put_times(struct msg_writer *writer, uint32_t key, const struct proto_times *times)
+{
+    const uint64_t column[TIMES_COUNT] = { times->queue_us, times->load_us, times->compute_us,
+                                           times->push_us, times->total_us };
+    msg_field_u64s(writer, key, column, TIMES_COUNT);
+}
+
+static void get_times(struct msg_reader *reader, struct proto_times *out)
+{
+    const struct msg_column column = msg_get_u64s(reader, TIMES_COUNT);
+    if (column.count != TIMES_COUNT) {
+        msg_fail(reader);
+        return;
+    }
+    out->queue_us = msg_u64_at(column, 0);
+    out->load_us = msg_u64_at(column, 1);
+    out->compute_us = msg_u64_at(column, 2);
+    out->push_us = msg_u64_at(column, 3);
+    out->total_us = msg_u64_at(column, 4);
+}
+
+static void put_item_body(struct msg_writer *writer, const struct proto_item *msg)
+{
+    switch (msg->kind) {
+    case PROTO_ITEM_OPENED:
+        msg_field_map(writer, ITEM_BODY, OPENED_LOCAL);
+        msg_field_u64(writer, OPENED_EPOCH, msg->opened.epoch);
+        msg_field_text(writer, OPENED_SEGMENT, msg->opened.segment);
+        put_u64s(writer, OPENED_ADDRESSES, msg->opened.addresses);
+        msg_field_u64(writer, OPENED_FROM, msg->opened.push_from);
+        msg_field_u64(writer, OPENED_LOCAL, msg->opened.blocks_local);
+        return;
+    case PROTO_ITEM_TOKEN:
+    case PROTO_ITEM_FIRST_TOKEN:
+        msg_field_map(writer, ITEM_BODY, TOKEN_TOKEN);
+        msg_field_u64(writer, TOKEN_INDEX, msg->token.index);
+        msg_field_u64(writer, TOKEN_TOKEN, msg->token.token);
+        return;
+    case PROTO_ITEM_FINISH:
+        msg_field_map(writer, ITEM_BODY, FINISH_TIMES);
+        msg_field_u64(writer, FINISH_REASON, msg->finish.reason);
+        msg_field_u64(writer, FINISH_GENERATED, msg->finish.generated);
+        msg_field_u64(writer, FINISH_STEPS, msg->finish.steps);
+        put_times(writer, FINISH_TIMES, &msg->finish.times);
+        return;
+    case PROTO_ITEM_PREFILL_DONE:
+        msg_field_map(writer, ITEM_BODY, PREFILL_TIMES);
+        msg_field_u64(writer, PREFILL_CACHED, msg->prefill_done.cached_tokens);
+        msg_field_u64(writer, PREFILL_FETCHED, msg->prefill_done.fetched_tokens);
+        msg_field_u64(writer, PREFILL_COMPUTED, msg->prefill_done.computed_tokens);
+        put_times(writer, PREFILL_TIMES, &msg->prefill_done.times);
+        return;
+    case PROTO_ITEM_FAILED:
+        msg_field_map(writer, ITEM_BODY, FAILED_TEXT);
+        msg_field_u64(writer, FAILED_CAUSE, msg->failed.cause);
+        msg_field_text(writer, FAILED_TEXT, msg->failed.text);
+        return;
+    }
+    ASSERT(false);
+}
+
+enum status proto_item_encode(const struct proto_item *msg, struct buf *out)
+{
+    struct msg_writer writer;
+    msg_writer_init(&writer, out);
+    msg_put_map(&writer, ITEM_BODY);
+    msg_field_u64(&writer, ITEM_KIND, msg->kind);
+    put_item_body(&writer, msg);
+    return writer.status;
+}
+
+static void get_opened(struct msg_reader *reader, struct proto_opened *out)
+{
+    uint64_t key, seen = 0;
+    uint32_t left = msg_get_map(reader);
+
+    memset(out, 0, sizeof(*out));
+    while (next_field(reader, &left, &key, &seen)) {
+        switch (key) {
+        case OPENED_EPOCH: out->epoch = msg_get_u64(reader); break;
+        case OPENED_SEGMENT: msg_get_text_copy(reader, out->segment, sizeof(out->segment)); break;
+        case OPENED_ADDRESSES: out->addresses = get_u64s(reader, PROTO_BLOCKS_MAX); break;
+        case OPENED_FROM: out->push_from = msg_get_u32(reader); break;
+        case OPENED_LOCAL: out->blocks_local = msg_get_u32(reader); break;
+        default: msg_skip(reader); break;
+        }
+    }
+    const uint64_t required = fields_through(OPENED_LOCAL);
+    if ((seen & required) != required) msg_fail(reader);
+    if (out->push_from > out->addresses.count) msg_fail(reader);
+    if (out->blocks_local > out->push_from) msg_fail(reader);
+}
+
+static void get_token(struct msg_reader *reader, struct proto_token *out)
+{
+    uint64_t key, seen = 0;
+    uint32_t left = msg_get_map(reader);
+
+    while (next_field(reader, &left, &key, &seen)) {
+        switch (key) {
+        case TOKEN_INDEX: out->index = get_in(reader, 0, PROTO_TOKENS_MAX); break;
+        case TOKEN_TOKEN: out->token = msg_get_u32(reader); break;
+        default: msg_skip(reader); break;
+        }
+    }
+    const uint64_t required = fields_through(TOKEN_TOKEN);
+    if ((seen & required) != required) msg_fail(reader);
+}
+
+static void get_finish(struct msg_reader *reader, struct proto_finish *out)
+{
+    uint64_t key, seen = 0;
+    uint32_t left = msg_get_map(reader);
+
+    while (next_field(reader, &left, &key, &seen)) {
+        switch (key) {
+        case FINISH_REASON:
+            out->reason =
+                (enum proto_finish_reason)get_in(reader, PROTO_FINISH_STOP, PROTO_FINISH_LENGTH);
+            break;
+        case FINISH_GENERATED: out->generated = get_in(reader, 0, PROTO_TOKENS_MAX); break;
+        case FINISH_STEPS: out->steps = msg_get_u32(reader); break;
+        case FINISH_TIMES: get_times(reader, &out->times); break;
+        default: msg_skip(reader); break;
+        }
+    }
+    const uint64_t required = fields_through(FINISH_TIMES);
+    if ((seen & required) != required) msg_fail(reader);
+}
+
+static void get_prefill_done(struct msg_reader *reader, struct proto_prefill_done *out)
+{
+    uint64_t key, seen = 0;
+    uint32_t left = msg_get_map(reader);
+
+    while (next_field(reader, &left, &key, &seen)) {
+        switch (key) {
+        case PREFILL_CACHED: out->cached_tokens = get_in(reader, 0, PROTO_TOKENS_MAX); break;
+        case PREFILL_FETCHED: out->fetched_tokens = get_in(reader, 0, PROTO_TOKENS_MAX); break;
+        case PREFILL_COMPUTED: out->computed_tokens = get_in(reader, 0, PROTO_TOKENS_MAX); break;
+        case PREFILL_TIMES: get_times(reader, &out->times); break;
+        default: msg_skip(reader); break;
+        }
+    }
+    const uint64_t required = fields_through(PREFILL_TIMES);
+    if ((seen & required) != required) msg_fail(reader);
+}
+
+static void get_failed(struct msg_reader *reader, struct proto_failed *out)
+{
+    uint64_t key, seen = 0;
+    uint32_t left = msg_get_map(reader);
+
+    memset(out, 0, sizeof(*out));
+    while (next_field(reader, &left, &key, &seen)) {
+        switch (key) {
+        case FAILED_CAUSE:
+            out->cause =
+                (enum proto_cause)get_in(reader, PROTO_CAUSE_INTERNAL, PROTO_CAUSE_SHUTDOWN);
+            break;
+        case FAILED_TEXT: msg_get_text_copy(reader, out->text, sizeof(out->text)); break;
+        default: msg_skip(reader); break;
+        }
+    }
+    const uint64_t required = fields_through(FAILED_TEXT);
+    if ((seen & required) != required) msg_fail(reader);
+}
+
+static void get_item_body(struct msg_reader *reader, struct proto_item *out)
+{
+    switch (out->kind) {
+    case PROTO_ITEM_OPENED: get_opened(reader, &out->opened); return;
+    case PROTO_ITEM_TOKEN:
+    case PROTO_ITEM_FIRST_TOKEN: get_token(reader, &out->token); return;
+    case PROTO_ITEM_FINISH: get_finish(reader, &out->finish); return;
+    case PROTO_ITEM_PREFILL_DONE: get_prefill_done(reader, &out->prefill_done); return;
+    case PROTO_ITEM_FAILED: get_failed(reader, &out->failed); return;
+    }
+    msg_fail(reader); /* the body came before the kind */
+}
+
+enum status proto_item_decode(const void *data, size_t len, struct proto_item *out)
+{
+    struct msg_reader reader;
+    uint64_t key, seen = 0;
+
+    memset(out, 0, sizeof(*out));
+    msg_reader_init(&reader, data, len);
+    uint32_t left = msg_get_map(&reader);
+    while (next_field(&reader, &left, &key, &seen)) {
+        switch (key) {
+        case ITEM_KIND:
+            out->kind = (enum proto_item_kind)get_in(&reader, PROTO_ITEM_OPENED, PROTO_ITEM_FAILED);
+            break;
+        case ITEM_BODY: get_item_body(&reader, out); break;
+        default: msg_skip(&reader); break;
+        }
+    }
+    return finish(&reader, seen, fields_through(ITEM_BODY));
+}
+
+/* ---- node.info ---- */
+
+enum info_field {
+    INFO_NAME = 1,
+    INFO_ROLE,
+    INFO_MODEL,
+    INFO_FINGERPRINT,
+    INFO_ISA,
+    INFO_BLOCK_TOKENS,
+    INFO_LAYERS,
+    INFO_LAYER_SIZE,
+    INFO_PAGE_SIZE,
+    INFO_CONTEXT,
+    INFO_VOCAB,
+    INFO_SEGMENT,
+    INFO_EPOCH,
+};
+
+enum status proto_node_info_encode(const struct proto_node_info *msg, struct buf *out)
+{
+    struct msg_writer writer;
+    msg_writer_init(&writer, out);
+    msg_put_map(&writer, INFO_EPOCH);
+    msg_field_text(&writer, INFO_NAME, msg->name);
+    msg_field_u64(&writer, INFO_ROLE, msg->role);
+    msg_field_text(&writer, INFO_MODEL, msg->model);
+    msg_field_bin(&writer, INFO_FINGERPRINT, msg->fingerprint, sizeof(msg->fingerprint));
+    msg_field_text(&writer, INFO_ISA, msg->isa);
+    msg_field_u64(&writer, INFO_BLOCK_TOKENS, msg->block_tokens);
+    msg_field_u64(&writer, INFO_LAYERS, msg->layers);
+    msg_field_u64(&writer, INFO_LAYER_SIZE, msg->layer_size);
+    msg_field_u64(&writer, INFO_PAGE_SIZE, msg->page_size);
+    msg_field_u64(&writer, INFO_CONTEXT, msg->context_max);
+    msg_field_u64(&writer, INFO_VOCAB, msg->vocab_count);
+    msg_field_text(&writer, INFO_SEGMENT, msg->segment);
+    msg_field_u64(&writer, INFO_EPOCH, msg->epoch);
+    return writer.status;
+}
+
+static void get_info_field(struct msg_reader *reader, uint64_t key, struct proto_node_info *out)
+{
+    switch (key) {
+    case INFO_NAME: msg_get_text_copy(reader, out->name, sizeof(out->name)); break;
+    case INFO_ROLE:
+        out->role = (enum proto_role)get_in(reader, PROTO_ROLE_PREFILL, PROTO_ROLE_STORE);
+        break;
+    case INFO_MODEL: msg_get_text_copy(reader, out->model, sizeof(out->model)); break;
+    case INFO_FINGERPRINT:
+        msg_get_bin_exact(reader, out->fingerprint, sizeof(out->fingerprint));
+        break;
+    case INFO_ISA: msg_get_text_copy(reader, out->isa, sizeof(out->isa)); break;
+    case INFO_BLOCK_TOKENS: out->block_tokens = get_in(reader, 1, PROTO_TOKENS_MAX); break;
+    case INFO_LAYERS: out->layers = get_in(reader, 1, UINT16_MAX); break;
+    case INFO_LAYER_SIZE: out->layer_size = msg_get_u64(reader); break;
+    case INFO_PAGE_SIZE: out->page_size = msg_get_u64(reader); break;
+    case INFO_CONTEXT: out->context_max = msg_get_u32(reader); break;
+    case INFO_VOCAB: out->vocab_count = msg_get_u32(reader); break;
+    case INFO_SEGMENT: msg_get_text_copy(reader, out->segment, sizeof(out->segment)); break;
+    case INFO_EPOCH: out->epoch = msg_get_u64(reader); break;
+    default: msg_skip(reader); break;
+    }
+}
+
+enum status proto_node_info_decode(const void *data, size_t len, struct proto_node_info *out)
+{
+    struct msg_reader reader;
+    uint64_t key, seen = 0;
+
+    memset(out, 0, sizeof(*out));
+    msg_reader_init(&reader, data, len);
+    uint32_t left = msg_get_map(&reader);
+    while (next_field(&reader, &left, &key, &seen))
+        get_info_field(&reader, key, out);
+    return finish(&reader, seen, fields_through(INFO_EPOCH));
+}
+
+/* ---- node.status: one column of numbers, which may grow at its end ---- */
+
+enum status_field { STATUS_NUMBERS = 1 };
+enum { STATUS_NUMBERS_COUNT = 13, STATUS_NUMBERS_MAX = 256 };
+
+enum status proto_node_status_encode(const struct proto_node_status *msg, struct buf *out)
+{
+    struct msg_writer writer;
+    const uint64_t numbers[STATUS_NUMBERS_COUNT] = {
+        msg->queued,      msg->running,         msg->decoding,      msg->queued_tokens,
+        msg->pages_total, msg->pages_free,      msg->pages_cached,  msg->requests,
+        msg->failed,      msg->tokens_computed, msg->tokens_reused, msg->tokens_generated,
+        msg->step_us,
+    };
+    msg_writer_init(&writer, out);
+    msg_put_map(&writer, STATUS_NUMBERS);
+    msg_field_u64s(&writer, STATUS_NUMBERS, numbers, STATUS_NUMBERS_COUNT);
+    return writer.status;
+}
+
+static void get_numbers(struct msg_reader *reader, struct proto_node_status *out)
+{
+    const struct msg_column column = msg_get_u64s(reader, STATUS_NUMBERS_MAX);
+    if (column.count < STATUS_NUMBERS_COUNT) {
+        msg_fail(reader);
+        return;
+    }
+    out->queued = (uint32_t)msg_u64_at(column, 0);
+    out->running = (uint32_t)msg_u64_at(column, 1);
+    out->decoding = (uint32_t)msg_u64_at(column, 2);
+    out->queued_tokens = msg_u64_at(column, 3);
+    out->pages_total = (uint32_t)msg_u64_at(column, 4);
+    out->pages_free = (uint32_t)msg_u64_at(column, 5);
+    out->pages_cached = (uint32_t)msg_u64_at(column, 6);
+    out->requests = msg_u64_at(column, 7);
+    out->failed = msg_u64_at(column, 8);
+    out->tokens_computed = msg_u64_at(column, 9);
+    out->tokens_reused = msg_u64_at(column, 10);
+    out->tokens_generated = msg_u64_at(column, 11);
+    out->step_us = msg_u64_at(column, 12);
+}
+
+enum status proto_node_status_decode(const void *data, size_t len, struct proto_node_status *out)
+{
+    struct msg_reader reader;
+    uint64_t key, seen = 0;
+
+    memset(out, 0, sizeof(*out));
+    msg_reader_init(&reader, data, len);
+    uint32_t left = msg_get_map(&reader);
+    while (next_field(&reader, &left, &key, &seen)) {
+        if (key == STATUS_NUMBERS) {
+            get_numbers(&reader, out);
+        } else {
+            msg_skip(&reader);
+        }
+    }
+    return finish(&reader, seen, fields_through(STATUS_NUMBERS));
+}
