@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * base/hash_test.c
+ *
+ * Goal:   the hashes are the published ones, whole or in pieces, from any thread.
+ * Method: vectors of FIPS 180-2 and RFC 4231, and xxHash's own answers for XXH3. */
+#include "base/hash.h"
+
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+static void expect_hex(const uint8_t digest[HASH_SHA256_SIZE], const char *hex)
+{
+    char text[HASH_SHA256_HEX_SIZE];
+    hash_sha256_hex(digest, text);
+    assert_string_equal(text, hex);
+}
+
+static const char abc_hex[] = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+static const char empty_hex[] = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+static void sha256_matches_vectors(void **state)
+{
+    (void)state;
+    uint8_t digest[HASH_SHA256_SIZE];
+
+    hash_sha256("abc", 3, digest);
+    expect_hex(digest, abc_hex);
+    hash_sha256(NULL, 0, digest);
+    expect_hex(digest, empty_hex);
+}
+
+static void sha256_in_pieces_is_the_same(void **state)
+{
+    (void)state;
+    uint8_t digest[HASH_SHA256_SIZE];
+    struct hash_stream *stream = hash_sha256_create();
+
+    for (int round = 0; round < 3; round++) { /* final starts over */
+        hash_sha256_update(stream, "a", 1);
+        hash_sha256_update(stream, "", 0);
+        hash_sha256_update(stream, "bc", 2);
+        hash_sha256_final(stream, digest);
+        expect_hex(digest, abc_hex);
+    }
+    hash_sha256_final(stream, digest);
+    expect_hex(digest, empty_hex);
+    hash_sha256_destroy(stream);
+    hash_sha256_destroy(NULL);
+}
+
+static void hmac_matches_rfc4231(void **state)
+{
+    (void)state;
+    uint8_t digest[HASH_SHA256_SIZE];
+    uint8_t key[20];
+
+    memset(key, 0x0b, sizeof(key));
+    hash_hmac_sha256(key, sizeof(key), "Hi There", 8, digest);
+    expect_hex(digest, "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7");
+    hash_hmac_sha256("Jefe", 4, "what do ya want for nothing?", 28, digest);
+    expect_hex(digest, "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+    hash_hmac_sha256(NULL, 0, NULL, 0, digest);
+    expect_hex(digest, "b613679a0814d9ec772f95d778c35fc5ff1697c493715653c6c712144292c5ad");
+}
+
+static void xxh3_matches_published_values(void **state)
+{
+    (void)state;
+    assert_true(hash_xxh3(NULL, 0) == UINT64_C(0x2d06800538d394c2));
+    assert_true(hash_xxh3("", 0) == hash_xxh3(NULL, 0));
+    assert_true(hash_xxh3("a", 1) == UINT64_C(0xe6c632b61e964e1f));
+    assert_true(hash_xxh3("abc", 3) == UINT64_C(0x78af5f94892f3950));
+}
+
+static void xxh3_sees_every_flipped_bit(void **state)
+{
+    (void)state;
+    uint8_t data[517] = { 1, 2, 3 };
+    const uint64_t whole = hash_xxh3(data, sizeof(data));
+
+    for (size_t bit = 0; bit < 8 * sizeof(data); bit++) {
+        data[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        assert_true(hash_xxh3(data, sizeof(data)) != whole);
+        data[bit / 8] ^= (uint8_t)(1u << bit % 8);
+    }
+}
+
+static void secrets_compare_by_content(void **state)
+{
+    (void)state;
+    assert_true(hash_equal_secret("abcd", "abcd", 4));
+    assert_false(hash_equal_secret("abcd", "abce", 4));
+    assert_false(hash_equal_secret("xbcd", "abcd", 4));
+    assert_true(hash_equal_secret("xbcd", "abcd", 0));
+}
+
+static void *digest_on_thread(void *out)
+{
+    for (int i = 0; i < 100; i++)
+        hash_sha256("abc", 3, out);
+    return NULL;
+}
+
+static void threads_do_not_share_state(void **state)
+{
+    (void)state;
+    pthread_t threads[4];
+    uint8_t digests[4][HASH_SHA256_SIZE];
+
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, digest_on_thread, digests[i]), 0);
+    for (int i = 0; i < 4; i++)
+        pthread_join(threads[i], NULL);
+    for (int i = 0; i < 4; i++)
+        expect_hex(digests[i], abc_hex);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sha256_matches_vectors),
+        cmocka_unit_test(sha256_in_pieces_is_the_same),
+        cmocka_unit_test(hmac_matches_rfc4231),
+        cmocka_unit_test(xxh3_matches_published_values),
+        cmocka_unit_test(xxh3_sees_every_flipped_bit),
+        cmocka_unit_test(secrets_compare_by_content),
+        cmocka_unit_test(threads_do_not_share_state),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * tests/seed.h - the seed of a random test: from the environment (SEED=n) or a fixed one, printed
+ * before anything else, so that a failure can be replayed. */
+#ifndef TESTS_SEED_H
+#define TESTS_SEED_H
+
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static inline uint64_t test_seed(void)
+{
+    const char *text = getenv("SEED");
+    const uint64_t seed = text != NULL ? strtoull(text, NULL, 0) : 20240721;
+    printf("SEED=%llu\n", (unsigned long long)seed);
+    fflush(stdout);
+    return seed;
+}
+
+#endif
