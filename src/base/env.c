@@ -1,0 +1,348 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * base/env.c - the part of env that both bodies share: checks, dispatch, and what is made of other
+ * calls (whole files). */
+#include "base/env.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/env_int.h"
+
+/* While a thread runs the env it is the only one that may touch it. While none does (set-up,
+ * tear-down, between polls), whoever holds it may. */
+static void assert_owned(const struct env *env)
+{
+    ASSERT(!env->running || pthread_equal(env->owner, pthread_self()));
+}
+
+uint64_t env_now_ns(struct env *env)
+{
+    assert_owned(env);
+    return env->ops->now_ns(env);
+}
+
+uint64_t env_wall_ns(struct env *env)
+{
+    assert_owned(env);
+    return env->ops->wall_ns(env);
+}
+
+void env_random(struct env *env, void *out, size_t len)
+{
+    assert_owned(env);
+    env->ops->random(env, out, len);
+}
+
+/* ---- the loop ---- */
+
+static void enter(struct env *env)
+{
+    ASSERT(!env->running); /* not from a callback, and not from two threads */
+    env->owner = pthread_self();
+    env->running = true;
+}
+
+void env_run(struct env *env)
+{
+    enter(env);
+    env->ops->run(env);
+    env->running = false;
+}
+
+void env_stop(struct env *env)
+{
+    assert_owned(env);
+    env->ops->stop(env);
+}
+
+bool env_poll(struct env *env, uint64_t timeout_ns)
+{
+    enter(env);
+    const bool ran = env->ops->poll(env, timeout_ns);
+    env->running = false;
+    return ran;
+}
+
+enum status env_post(struct env *env, void (*fn)(void *ctx), void *ctx)
+{
+    ASSERT(fn != NULL);
+    return env->ops->post(env, fn, ctx);
+}
+
+void env_timer_init(struct env_timer *timer, void (*fn)(void *ctx), void *ctx)
+{
+    ASSERT(fn != NULL);
+    *timer = (struct env_timer){ .fn = fn, .ctx = ctx };
+}
+
+void env_timer_set(struct env *env, struct env_timer *timer, uint64_t deadline_ns)
+{
+    assert_owned(env);
+    ASSERT(timer->fn != NULL);
+    env->ops->timer_set(env, timer, deadline_ns);
+}
+
+void env_timer_cancel(struct env *env, struct env_timer *timer)
+{
+    assert_owned(env);
+    if (timer->heap_index != 0) env->ops->timer_cancel(env, timer);
+    ASSERT(timer->heap_index == 0);
+}
+
+bool env_timer_armed(const struct env_timer *timer)
+{
+    return timer->heap_index != 0;
+}
+
+/* ---- streams ---- */
+
+enum status env_listen(struct env *env, const char *address, env_accept_fn on_accept, void *ctx,
+                       struct env_listener **out, struct errmsg *err)
+{
+    assert_owned(env);
+    ASSERT(on_accept != NULL);
+    return env->ops->listen(env, address, on_accept, ctx, out, err);
+}
+
+uint16_t env_listener_port(const struct env_listener *listener)
+{
+    return listener->port;
+}
+
+void env_listener_close(struct env_listener *listener)
+{
+    if (listener == NULL) return;
+    assert_owned(listener->env);
+    listener->env->ops->listener_close(listener);
+}
+
+enum status env_connect(struct env *env, const char *address, struct env_stream **out,
+                        struct errmsg *err)
+{
+    assert_owned(env);
+    return env->ops->connect(env, address, out, err);
+}
+
+void env_stream_watch(struct env_stream *stream, unsigned events, env_ready_fn on_ready, void *ctx)
+{
+    assert_owned(stream->env);
+    ASSERT((events & ~(unsigned)(ENV_READ | ENV_WRITE)) == 0);
+    ASSERT(events == 0 || on_ready != NULL);
+    stream->env->ops->stream_watch(stream, events, on_ready, ctx);
+}
+
+enum status env_stream_read(struct env_stream *stream, void *buf, size_t len, size_t *n)
+{
+    const struct iovec iov = { .iov_base = buf, .iov_len = len };
+    return env_stream_readv(stream, &iov, 1, n);
+}
+
+static size_t iov_size(const struct iovec *iov, int iov_count)
+{
+    size_t size = 0;
+    for (int i = 0; i < iov_count; i++) {
+        size += iov[i].iov_len;
+    }
+    return size;
+}
+
+enum status env_stream_readv(struct env_stream *stream, const struct iovec *iov, int iov_count,
+                             size_t *n)
+{
+    assert_owned(stream->env);
+    ASSERT(iov_count >= 1 && iov_count <= ENV_IOV_MAX);
+    ASSERT(iov_size(iov, iov_count) > 0); /* 0 bytes would look like the end of the stream */
+    return stream->env->ops->stream_readv(stream, iov, iov_count, n);
+}
+
+enum status env_stream_writev(struct env_stream *stream, const struct iovec *iov, int iov_count,
+                              size_t *n)
+{
+    assert_owned(stream->env);
+    ASSERT(iov_count >= 1 && iov_count <= ENV_IOV_MAX);
+    ASSERT(iov_size(iov, iov_count) > 0);
+    return stream->env->ops->stream_writev(stream, iov, iov_count, n);
+}
+
+void env_stream_close(struct env_stream *stream)
+{
+    if (stream == NULL) return;
+    assert_owned(stream->env);
+    stream->env->ops->stream_close(stream);
+}
+
+const char *env_stream_peer(const struct env_stream *stream)
+{
+    return stream->peer;
+}
+
+const char *env_stream_local_host(const struct env_stream *stream)
+{
+    assert_owned(stream->env);
+    return stream->env->ops->stream_local_host(stream);
+}
+
+/* ---- files ---- */
+
+enum status env_file_open(struct env *env, const char *path, unsigned flags, struct env_file **out,
+                          struct errmsg *err)
+{
+    assert_owned(env);
+    ASSERT((flags & (ENV_FILE_READ | ENV_FILE_WRITE)) != 0);
+    ASSERT((flags & ENV_FILE_WRITE) != 0 || (flags & (ENV_FILE_CREATE | ENV_FILE_TRUNCATE)) == 0);
+    return env->ops->file_open(env, path, flags, out, err);
+}
+
+enum status env_file_pread(struct env_file *file, void *buf, size_t len, uint64_t offset, size_t *n)
+{
+    assert_owned(file->env);
+    return file->env->ops->file_pread(file, buf, len, offset, n);
+}
+
+enum status env_file_pwrite(struct env_file *file, const void *buf, size_t len, uint64_t offset)
+{
+    assert_owned(file->env);
+    return file->env->ops->file_pwrite(file, buf, len, offset);
+}
+
+enum status env_file_sync(struct env_file *file)
+{
+    assert_owned(file->env);
+    return file->env->ops->file_sync(file);
+}
+
+enum status env_file_size(struct env_file *file, uint64_t *out)
+{
+    assert_owned(file->env);
+    return file->env->ops->file_size(file, out);
+}
+
+void env_file_close(struct env_file *file)
+{
+    if (file == NULL) return;
+    assert_owned(file->env);
+    file->env->ops->file_close(file);
+}
+
+enum status env_file_read_all(struct env *env, const char *path, size_t len_max, char **out,
+                              size_t *len, struct errmsg *err)
+{
+    struct env_file *file;
+    uint64_t size = 0;
+    size_t read = 0;
+    char *data = NULL;
+
+    enum status status = env_file_open(env, path, ENV_FILE_READ, &file, err);
+    if (status != STATUS_OK) return status;
+    status = env_file_size(file, &size);
+    if (status == STATUS_OK && size > len_max)
+        status = errmsg_set(err, STATUS_FULL, "%s: larger than %zu bytes", path, len_max);
+    if (status != STATUS_OK) goto close_file;
+    data = malloc((size_t)size + 1);
+    if (data == NULL) {
+        status = errmsg_set(err, STATUS_NO_MEMORY, "%s: no memory for it", path);
+        goto close_file;
+    }
+    status = env_file_pread(file, data, (size_t)size, 0, &read);
+    if (status != STATUS_OK) {
+        errmsg_set(err, status, "%s: cannot be read", path);
+        free(data);
+        goto close_file;
+    }
+    data[read] = '\0'; /* less than `size` if somebody cut it meanwhile */
+    *out = data;
+    *len = read;
+close_file:
+    env_file_close(file);
+    return status;
+}
+
+static enum status write_new_file(struct env *env, const char *path, const void *data, size_t len,
+                                  struct errmsg *err)
+{
+    const unsigned flags = ENV_FILE_WRITE | ENV_FILE_CREATE | ENV_FILE_TRUNCATE;
+    struct env_file *file;
+
+    enum status status = env_file_open(env, path, flags, &file, err);
+    if (status != STATUS_OK) return status;
+    status = env_file_pwrite(file, data, len, 0);
+    if (status == STATUS_OK) status = env_file_sync(file);
+    env_file_close(file);
+    if (status != STATUS_OK) {
+        (void)!env_file_remove(env, path);
+        return errmsg_set(err, status, "%s: cannot be written (%s)", path, status_name(status));
+    }
+    return STATUS_OK;
+}
+
+enum status env_file_replace(struct env *env, const char *path, const void *data, size_t len,
+                             struct errmsg *err)
+{
+    char temporary[ENV_PATH_MAX];
+    uint64_t nonce;
+
+    env_random(env, &nonce, sizeof(nonce)); /* two writers of one path must not share it */
+    const int printed =
+        snprintf(temporary, sizeof(temporary), "%s.%08x.tmp", path, (unsigned)(nonce & 0xffffffff));
+    if (printed < 0 || (size_t)printed >= sizeof(temporary))
+        return errmsg_set(err, STATUS_INVALID, "path is too long");
+    enum status status = write_new_file(env, temporary, data, len, err);
+    if (status != STATUS_OK) return status;
+    status = env_file_rename(env, temporary, path);
+    if (status != STATUS_OK) {
+        (void)!env_file_remove(env, temporary);
+        return errmsg_set(err, status, "%s: cannot be replaced (%s)", path, status_name(status));
+    }
+    return STATUS_OK;
+}
+
+enum status env_file_remove(struct env *env, const char *path)
+{
+    assert_owned(env);
+    return env->ops->file_remove(env, path);
+}
+
+enum status env_file_rename(struct env *env, const char *from, const char *to)
+{
+    assert_owned(env);
+    return env->ops->file_rename(env, from, to);
+}
+
+enum status env_make_dirs(struct env *env, const char *path, struct errmsg *err)
+{
+    assert_owned(env);
+    return env->ops->make_dirs(env, path, err);
+}
+
+/* ---- maps ---- */
+
+enum status env_map_file(struct env *env, const char *path, struct env_map *out, struct errmsg *err)
+{
+    assert_owned(env);
+    return env->ops->map_file(env, path, out, err);
+}
+
+enum status env_map_create(struct env *env, size_t size, struct env_map *out,
+                           char name[ENV_SHARE_NAME_SIZE], struct errmsg *err)
+{
+    assert_owned(env);
+    ASSERT(size > 0);
+    return env->ops->map_create(env, size, out, name, err);
+}
+
+enum status env_map_open(struct env *env, const char *name, size_t size, struct env_map *out)
+{
+    assert_owned(env);
+    return env->ops->map_open(env, name, size, out);
+}
+
+void env_map_close(struct env_map *map)
+{
+    if (map->handle == NULL) return;
+    const struct env_map_handle *handle = map->handle;
+    handle->close(map);
+    *map = (struct env_map){ 0 };
+}

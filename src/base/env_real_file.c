@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * base/env_real_file.c - files by path: blocking, for start-up, caches and manifests.
+ *
+ * A rename is made durable here: the directory is synced after it, so that env_file_replace() is
+ * either the old file or the new one after a power cut, too. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/assert.h"
+#include "base/env_real_int.h"
+#include "base/log.h"
+
+struct file {
+    struct env_file base;
+    int fd;
+};
+
+static int fd_of(const struct env_file *base)
+{
+    return ((const struct file *)(const void *)base)->fd;
+}
+
+static int open_flags(unsigned flags)
+{
+    int result = O_CLOEXEC;
+
+    if ((flags & ENV_FILE_WRITE) == 0)
+        result |= O_RDONLY;
+    else if ((flags & ENV_FILE_READ) == 0)
+        result |= O_WRONLY;
+    else
+        result |= O_RDWR;
+    if ((flags & ENV_FILE_CREATE) != 0) result |= O_CREAT;
+    if ((flags & ENV_FILE_TRUNCATE) != 0) result |= O_TRUNC;
+    return result;
+}
+
+enum status env_real_file_open(struct env *env, const char *path, unsigned flags,
+                               struct env_file **out, struct errmsg *err)
+{
+    const int fd = open(path, open_flags(flags), 0644);
+    if (fd < 0) return errmsg_set(err, env_real_status(errno), "%s: %s", path, strerror(errno));
+    struct file *file = calloc(1, sizeof(*file));
+    if (file == NULL) {
+        close(fd);
+        return errmsg_set(err, STATUS_NO_MEMORY, "%s: no memory", path);
+    }
+    file->base.env = env;
+    file->fd = fd;
+    *out = &file->base;
+    return STATUS_OK;
+}
+
+enum status env_real_file_pread(struct env_file *file, void *buf, size_t len, uint64_t offset,
+                                size_t *n)
+{
+    size_t done = 0;
+
+    while (done < len) {
+        const ssize_t got =
+            pread(fd_of(file), (char *)buf + done, len - done, (off_t)(offset + done));
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) {
+            LOG_WARN("env", "file_read_failed", "offset=%lu reason=%s",
+                     (unsigned long)(offset + done), strerror(errno));
+            return env_real_status(errno);
+        }
+        if (got == 0) break;
+        done += (size_t)got;
+    }
+    *n = done;
+    return STATUS_OK;
+}
+
+enum status env_real_file_pwrite(struct env_file *file, const void *buf, size_t len,
+                                 uint64_t offset)
+{
+    size_t done = 0;
+
+    while (done < len) {
+        const ssize_t put =
+            pwrite(fd_of(file), (const char *)buf + done, len - done, (off_t)(offset + done));
+        if (put < 0 && errno == EINTR) continue;
+        if (put <= 0) {
+            LOG_WARN("env", "file_write_failed", "offset=%lu reason=%s",
+                     (unsigned long)(offset + done), strerror(errno));
+            return env_real_status(errno);
+        }
+        done += (size_t)put;
+    }
+    return STATUS_OK;
+}
+
+enum status env_real_file_sync(struct env_file *file)
+{
+    return fdatasync(fd_of(file)) == 0 ? STATUS_OK : env_real_status(errno);
+}
+
+enum status env_real_file_size(struct env_file *file, uint64_t *out)
+{
+    struct stat info;
+
+    if (fstat(fd_of(file), &info) != 0) return env_real_status(errno);
+    if (!S_ISREG(info.st_mode)) return STATUS_UNSUPPORTED; /* a directory or a pipe has no size */
+    *out = (uint64_t)info.st_size;
+    return STATUS_OK;
+}
+
+void env_real_file_close(struct env_file *file)
+{
+    close(fd_of(file));
+    free(file);
+}
+
+enum status env_real_file_remove(struct env *env, const char *path)
+{
+    (void)env;
+    return unlink(path) == 0 ? STATUS_OK : env_real_status(errno);
+}
+
+static enum status sync_directory_of(const char *path)
+{
+    char directory[ENV_PATH_MAX];
+    const char *slash = strrchr(path, '/');
+    const size_t len = slash == NULL ? 0 : slash == path ? 1 : (size_t)(slash - path);
+
+    if (len >= sizeof(directory)) return STATUS_INVALID;
+    memcpy(directory, path, len);
+    directory[len] = '\0';
+    const int fd = open(len == 0 ? "." : directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return env_real_status(errno);
+    /* Some filesystems cannot sync a directory; then this is as durable as it gets. */
+    const int result = fsync(fd);
+    const int error = errno;
+    close(fd);
+    return result == 0 || error == EINVAL ? STATUS_OK : env_real_status(error);
+}
+
+enum status env_real_file_rename(struct env *env, const char *from, const char *to)
+{
+    (void)env;
+    if (rename(from, to) != 0) return env_real_status(errno);
+    return sync_directory_of(to);
+}
+
+static bool is_directory(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+enum status env_real_make_dirs(struct env *env, const char *path, struct errmsg *err)
+{
+    char partial[ENV_PATH_MAX];
+    const size_t len = strlen(path);
+
+    (void)env;
+    if (len == 0 || len >= sizeof(partial))
+        return errmsg_set(err, STATUS_INVALID, "a path of %zu bytes", len);
+    for (size_t i = 1; i <= len; i++) {
+        if (path[i] != '/' && path[i] != '\0') continue;
+        memcpy(partial, path, i);
+        partial[i] = '\0';
+        if (mkdir(partial, 0755) == 0 || is_directory(partial)) continue;
+        return errmsg_set(err, env_real_status(errno), "%s: %s", partial, strerror(errno));
+    }
+    return STATUS_OK;
+}

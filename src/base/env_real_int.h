@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * base/env_real_int.h - what the files of the real env share. */
+#ifndef BASE_ENV_REAL_INT_H
+#define BASE_ENV_REAL_INT_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/env_int.h"
+#include "base/env_real.h"
+#include "base/ring.h"
+
+/* A descriptor the loop looks at. Closing marks it; its memory goes when the turn ends, because the
+ * turn's batch of events may still hold a pointer to it. */
+struct env_source {
+    int fd;
+    uint32_t armed; /* EPOLL* bits the kernel has now; 0: not in the epoll set */
+    bool dead;
+    void (*on_event)(struct env_source *source, uint32_t epoll_events);
+    void (*free)(struct env_source *source);
+    struct env_source *prev, *next; /* all living ones of the env; then `next` of the dead */
+};
+
+enum { ENV_REAL_SIGNO_MAX = 64 };
+
+struct env_real {
+    struct env base;
+    int epoll_fd;
+    bool stopping;
+    bool no_pwait2; /* the kernel is too old for nanosecond timeouts */
+    uint64_t turn_ns;
+    uint32_t streams_max;
+    uint32_t stream_count; /* streams and listeners */
+    uint32_t child_count;
+    struct env_source *sources;
+    struct env_source *dead;
+    struct env_timers timers;
+
+    struct env_source wakeup; /* eventfd */
+    struct ring *posts;
+    /* Set by a poster that has written the eventfd, cleared by the loop before it takes the posts:
+     * both with an exchange, so that a post is either taken or wakes the loop again. */
+    _Atomic bool wakeup_sent;
+
+    struct env_source signals; /* signalfd; fd is -1 until the first env_on_signal() */
+    struct {
+        env_signal_fn fn;
+        void *ctx;
+    } on_signal[ENV_REAL_SIGNO_MAX + 1];
+};
+
+static inline struct env_real *env_real_of(struct env *env)
+{
+    return (struct env_real *)(void *)env; /* `base` is the first member */
+}
+
+/* Puts the source in the env's list. Its fd, on_event and free are set. */
+void env_source_add(struct env_real *real, struct env_source *source);
+
+/* Changes what the kernel reports; 0 takes it out. STATUS_FULL when the kernel refuses to add. */
+enum status env_source_arm(struct env_real *real, struct env_source *source, uint32_t events);
+
+/* Closes the descriptor; free(source) runs when the turn ends. */
+void env_source_close(struct env_real *real, struct env_source *source);
+
+/* errno to status for a file or a descriptor. */
+enum status env_real_status(int error);
+
+/* The operations, by file. env_real.c puts them in one table. */
+enum status env_real_listen(struct env *env, const char *address, env_accept_fn on_accept,
+                            void *ctx, struct env_listener **out, struct errmsg *err);
+void env_real_listener_close(struct env_listener *listener);
+enum status env_real_connect(struct env *env, const char *address, struct env_stream **out,
+                             struct errmsg *err);
+void env_real_stream_watch(struct env_stream *stream, unsigned events, env_ready_fn on_ready,
+                           void *ctx);
+enum status env_real_stream_readv(struct env_stream *stream, const struct iovec *iov, int iov_count,
+                                  size_t *n);
+enum status env_real_stream_writev(struct env_stream *stream, const struct iovec *iov,
+                                   int iov_count, size_t *n);
+void env_real_stream_close(struct env_stream *stream);
+const char *env_real_stream_local_host(const struct env_stream *stream);
+
+enum status env_real_file_open(struct env *env, const char *path, unsigned flags,
+                               struct env_file **out, struct errmsg *err);
+enum status env_real_file_pread(struct env_file *file, void *buf, size_t len, uint64_t offset,
+                                size_t *n);
+enum status env_real_file_pwrite(struct env_file *file, const void *buf, size_t len,
+                                 uint64_t offset);
+enum status env_real_file_sync(struct env_file *file);
+enum status env_real_file_size(struct env_file *file, uint64_t *out);
+void env_real_file_close(struct env_file *file);
+enum status env_real_file_remove(struct env *env, const char *path);
+enum status env_real_file_rename(struct env *env, const char *from, const char *to);
+enum status env_real_make_dirs(struct env *env, const char *path, struct errmsg *err);
+
+enum status env_real_map_file(struct env *env, const char *path, struct env_map *out,
+                              struct errmsg *err);
+enum status env_real_map_create(struct env *env, size_t size, struct env_map *out,
+                                char name[ENV_SHARE_NAME_SIZE], struct errmsg *err);
+enum status env_real_map_open(struct env *env, const char *name, size_t size, struct env_map *out);
+
+#endif

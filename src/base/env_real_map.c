@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * base/env_real_map.c - shared memory by memfd, named by where its descriptor is to be found.
+ *
+ *     name = HOST:PID:FD:INODE     HOST    16 hex digits over the boot id and the pid namespace
+ *                                  INODE   of the memfd: a descriptor number that was used again
+ *                                          for something else does not match
+ *
+ * A reader opens /proc/PID/fd/FD read-only, which the kernel allows to processes of the same user.
+ * So nothing is left behind when a process dies, however it dies, and a name from another host, or
+ * from a container with other process numbers, is simply not found. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/assert.h"
+#include "base/env_real_int.h"
+
+struct map {
+    struct env_map_handle handle;
+    int fd; /* -1: not kept open */
+};
+
+static void map_close(struct env_map *map)
+{
+    struct map *inner = map->handle;
+    const int result = munmap(map->data, map->size);
+    ASSERT(result == 0);
+    if (inner->fd >= 0) close(inner->fd);
+    free(inner);
+}
+
+/* Maps the descriptor, which it takes over or closes. */
+static enum status map_fd(int fd, size_t size, int protection, bool keep_fd, struct env_map *out)
+{
+    struct map *inner = calloc(1, sizeof(*inner));
+
+    if (inner == NULL) {
+        close(fd);
+        return STATUS_NO_MEMORY;
+    }
+    void *data = mmap(NULL, size, protection, MAP_SHARED | MAP_NORESERVE, fd, 0);
+    const int error = errno;
+    if (data == MAP_FAILED || !keep_fd) close(fd);
+    if (data == MAP_FAILED) {
+        free(inner);
+        return env_real_status(error);
+    }
+    inner->handle.close = map_close;
+    inner->fd = keep_fd ? fd : -1;
+    *out = (struct env_map){ .data = data, .size = size, .handle = inner };
+    return STATUS_OK;
+}
+
+enum status env_real_map_file(struct env *env, const char *path, struct env_map *out,
+                              struct errmsg *err)
+{
+    struct stat info;
+
+    (void)env;
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return errmsg_set(err, env_real_status(errno), "%s: %s", path, strerror(errno));
+    if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode) || info.st_size == 0) {
+        close(fd);
+        return errmsg_set(err, STATUS_INVALID, "%s: empty, or not a regular file", path);
+    }
+    const enum status status = map_fd(fd, (size_t)info.st_size, PROT_READ, false, out);
+    if (status != STATUS_OK) return errmsg_set(err, status, "%s: cannot be mapped", path);
+    return STATUS_OK;
+}
+
+static uint64_t fnv1a(uint64_t hash, const char *bytes, size_t len)
+{
+    for (size_t i = 0; i < len; i++) {
+        hash = (hash ^ (unsigned char)bytes[i]) * UINT64_C(0x100000001b3);
+    }
+    return hash;
+}
+
+/* Equal only where a process number means the same process. */
+static uint64_t host_identity(void)
+{
+    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+    char text[128];
+
+    const int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    if (fd >= 0) {
+        const ssize_t got = read(fd, text, sizeof(text));
+        if (got > 0) hash = fnv1a(hash, text, (size_t)got);
+        close(fd);
+    }
+    const ssize_t len = readlink("/proc/self/ns/pid", text, sizeof(text));
+    if (len > 0) hash = fnv1a(hash, text, (size_t)len);
+    return hash;
+}
+
+enum status env_real_map_create(struct env *env, size_t size, struct env_map *out,
+                                char name[ENV_SHARE_NAME_SIZE], struct errmsg *err)
+{
+    struct stat info;
+
+    (void)env;
+    const int fd = memfd_create("yolk", MFD_CLOEXEC);
+    if (fd < 0) return errmsg_set(err, STATUS_IO, "shared memory: %s", strerror(errno));
+    if (ftruncate(fd, (off_t)size) != 0 || fstat(fd, &info) != 0) {
+        const int error = errno;
+        close(fd);
+        return errmsg_set(err, env_real_status(error), "%zu bytes of shared memory: %s", size,
+                          strerror(error));
+    }
+    const enum status status = map_fd(fd, size, PROT_READ | PROT_WRITE, true, out);
+    if (status != STATUS_OK)
+        return errmsg_set(err, status, "%zu bytes of shared memory cannot be mapped", size);
+    snprintf(name, ENV_SHARE_NAME_SIZE, "%016" PRIx64 ":%d:%d:%" PRIu64, host_identity(),
+             (int)getpid(), fd, (uint64_t)info.st_ino);
+    return STATUS_OK;
+}
+
+enum status env_real_map_open(struct env *env, const char *name, size_t size, struct env_map *out)
+{
+    uint64_t host, inode;
+    int pid, owner_fd;
+    char path[64];
+    struct stat info;
+
+    (void)env;
+    if (size == 0) return STATUS_INVALID;
+    if (sscanf(name, "%16" SCNx64 ":%9d:%9d:%20" SCNu64, &host, &pid, &owner_fd, &inode) != 4)
+        return STATUS_INVALID; /* the name came from a peer */
+    if (host != host_identity()) return STATUS_NOT_FOUND;
+    snprintf(path, sizeof(path), "/proc/%d/fd/%d", pid, owner_fd);
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) return STATUS_NOT_FOUND;
+    if (fstat(fd, &info) != 0 || info.st_ino != inode || !S_ISREG(info.st_mode) ||
+        (uint64_t)info.st_size < size) {
+        close(fd);
+        return STATUS_NOT_FOUND;
+    }
+    return map_fd(fd, size, PROT_READ, false, out);
+}
