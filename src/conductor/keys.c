@@ -11,7 +11,7 @@
 
 static const char KEY_DOMAIN[] = "yolk-kv-1";
 
-static_assert(BLOCK_KEY_SIZE <= HASH_SHA256_SIZE, "a key is a cut digest");
+static_assert((int)BLOCK_KEY_SIZE <= (int)HASH_SHA256_SIZE, "a key is a cut digest");
 
 static void put_u32(uint8_t *out, uint32_t value)
 {

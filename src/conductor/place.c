@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * conductor/place.c - see the header for the argument; here is its arithmetic.
+ *
+ * Invariants
+ *   I1  reuse never covers the last token of the prompt.
+ *   I2  a holder is named only when it has all the blocks that are reused.
+ *   I3  more cached blocks at a candidate never raise its predicted time. */
+#include "conductor/place.h"
+
+#include <math.h>
+#include <stddef.h>
+
+#include "base/assert.h"
+
+enum { PATH_HOST = 0, PATH_NETWORK = 1 };
+
+/* The longest prefix overall, and the longest on any other host than that. */
+struct best_two {
+    struct conductor_holder first;
+    struct conductor_holder second;
+};
+
+/* One way to prefill on one candidate. */
+struct way {
+    uint32_t holder;
+    uint32_t reuse_blocks;
+    double transfer_ms;
+    double compute_ms;
+};
+
+static const struct conductor_holder NO_HOLDER = { CONDUCTOR_NO_HOLDER, UINT32_MAX, 0 };
+
+uint32_t conductor_reusable_blocks(uint32_t tokens, uint32_t block_tokens)
+{
+    ASSERT(tokens > 0 && block_tokens > 0);
+    return (tokens - 1) / block_tokens;
+}
+
+static uint32_t min_u32(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+static struct best_two find_best(const struct conductor_place_input *input)
+{
+    struct best_two best = { NO_HOLDER, NO_HOLDER };
+
+    for (uint32_t i = 0; i < input->hosts_max; i++)
+        input->best_on_host[i] = NO_HOLDER;
+    for (uint32_t i = 0; i < input->holders_count; i++) {
+        const struct conductor_holder *holder = &input->holders[i];
+        ASSERT(holder->host < input->hosts_max);
+        struct conductor_holder *on_host = &input->best_on_host[holder->host];
+        if (holder->blocks > on_host->blocks) *on_host = *holder;
+    }
+    for (uint32_t i = 0; i < input->hosts_max; i++) {
+        const struct conductor_holder *on_host = &input->best_on_host[i];
+        if (on_host->blocks > best.first.blocks) {
+            best.second = best.first;
+            best.first = *on_host;
+        } else if (on_host->blocks > best.second.blocks) {
+            best.second = *on_host;
+        }
+    }
+    ASSERT(best.first.blocks >= best.second.blocks);
+    return best;
+}
+
+static double compute_ms(const struct conductor_place_input *input,
+                         const struct conductor_prefill_candidate *candidate, uint32_t reuse_blocks)
+{
+    const double reused = (double)reuse_blocks * input->block_tokens;
+    ASSERT(reused < input->tokens); /* I1 */
+    return conductor_cost_prefill(candidate->fit, input->tokens, reused);
+}
+
+/* The theta test, before any prediction: is what the holder has so much more that a fetch is worth
+ * thinking about? */
+static bool passes_theta(uint32_t holder_blocks, uint32_t hit_blocks, double theta)
+{
+    return holder_blocks > hit_blocks && (double)holder_blocks > theta * (double)hit_blocks;
+}
+
+/* Replaces *way by fetching from `holder` over `path` if that passes theta and is cheaper. */
+static void consider_fetch(const struct conductor_place_input *input,
+                           const struct conductor_prefill_candidate *candidate, uint32_t hit_blocks,
+                           const struct conductor_holder *holder, int path, struct way *way)
+{
+    const uint32_t limit = conductor_reusable_blocks(input->tokens, input->block_tokens);
+    const uint32_t blocks = min_u32(holder->blocks, limit);
+
+    if (holder->instance == candidate->instance) return;
+    if (!passes_theta(blocks, hit_blocks, input->theta)) return;
+    const double bytes = (double)(blocks - hit_blocks) * (double)input->block_size;
+    const double transfer = conductor_cost_transfer(&input->transfer[path], bytes);
+    const double compute = compute_ms(input, candidate, blocks);
+    if (transfer + compute >= way->transfer_ms + way->compute_ms) return;
+    *way = (struct way){ holder->instance, blocks, transfer, compute };
+}
+
+static struct way best_way(const struct conductor_place_input *input, const struct best_two *best,
+                           const struct conductor_prefill_candidate *candidate)
+{
+    const uint32_t limit = conductor_reusable_blocks(input->tokens, input->block_tokens);
+    const uint32_t hit_blocks = min_u32(candidate->hit_blocks, limit);
+    const struct conductor_holder *near = &input->best_on_host[candidate->host];
+    const bool first_is_far = best->first.host != candidate->host;
+    const struct conductor_holder *far = first_is_far ? &best->first : &best->second;
+    struct way way = { CONDUCTOR_NO_HOLDER, hit_blocks, 0,
+                       compute_ms(input, candidate, hit_blocks) };
+
+    consider_fetch(input, candidate, hit_blocks, near, PATH_HOST, &way);
+    consider_fetch(input, candidate, hit_blocks, far, PATH_NETWORK, &way);
+    ASSERT(way.reuse_blocks >= hit_blocks);
+    return way;
+}
+
+static void choose_prefill(const struct conductor_place_input *input,
+                           struct conductor_place_output *out)
+{
+    const struct best_two best = find_best(input);
+
+    out->ttft_ms = INFINITY;
+    out->best_blocks = best.first.blocks;
+    for (uint32_t i = 0; i < input->prefill_count; i++) {
+        const struct conductor_prefill_candidate *candidate = &input->prefill[i];
+        ASSERT(candidate->host < input->hosts_max && candidate->queue_ms >= 0);
+        const struct way way = best_way(input, &best, candidate);
+        const double ttft = candidate->queue_ms + way.transfer_ms + way.compute_ms;
+        if (candidate->hit_blocks > out->best_blocks) out->best_blocks = candidate->hit_blocks;
+        if (ttft >= out->ttft_ms) continue;
+        out->prefill = i;
+        out->holder = way.holder;
+        out->reuse_blocks = way.reuse_blocks;
+        out->queue_ms = candidate->queue_ms;
+        out->transfer_ms = way.transfer_ms;
+        out->compute_ms = way.compute_ms;
+        out->ttft_ms = ttft;
+    }
+    ASSERT(isfinite(out->ttft_ms));
+}
+
+/* Least predicted time between tokens, then fewest tokens, then the first. */
+static void choose_decode(const struct conductor_place_input *input,
+                          struct conductor_place_output *out)
+{
+    out->tbt_ms = INFINITY;
+    for (uint32_t i = 0; i < input->decode_count; i++) {
+        const struct conductor_decode_candidate *candidate = &input->decode[i];
+        const double context = (double)candidate->context_tokens + input->tokens;
+        const double tbt =
+            conductor_cost_decode(candidate->fit, (double)candidate->sequences + 1, context);
+        if (tbt > out->tbt_ms) continue;
+        if (tbt == out->tbt_ms &&
+            candidate->context_tokens >= input->decode[out->decode].context_tokens) {
+            continue;
+        }
+        out->decode = i;
+        out->tbt_ms = tbt;
+    }
+    ASSERT(isfinite(out->tbt_ms));
+}
+
+void conductor_place(const struct conductor_place_input *input, struct conductor_place_output *out)
+{
+    ASSERT(input->prefill_count > 0 && input->decode_count > 0);
+    ASSERT(input->tokens > 0 && input->block_tokens > 0);
+    *out = (struct conductor_place_output){ .holder = CONDUCTOR_NO_HOLDER };
+    choose_prefill(input, out);
+    choose_decode(input, out);
+}

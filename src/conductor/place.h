@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * conductor/place.h - Algorithm 1: one request, the candidates, and the best choice among them.
+ *
+ * A pure function of its input. For each prefill candidate i with hit_i cached blocks there are up
+ * to three ways: compute all but its own hits; or first fetch from the best holder on the same
+ * host, or from the best one across the network, if that holder has more than theta * hit_i blocks
+ * and fetching is predicted to be cheaper than computing. Why these few suffice: on one path,
+ * moving a block costs the same wherever it is, while computing costs more the later the block; so
+ * fetching the longest prefix on a path, or nothing, beats every choice between. The test compares
+ * with the search over all holders and all lengths.
+ *
+ * Cost: O(prefill + decode + holders). Memory: the caller's. Threads: any. */
+#ifndef CONDUCTOR_PLACE_H
+#define CONDUCTOR_PLACE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "conductor/cost.h"
+#include "conductor/profile.h"
+
+struct conductor_prefill_candidate {
+    uint32_t instance;
+    uint32_t host; /* below hosts_max */
+    uint32_t hit_blocks;
+    double queue_ms;
+    const struct conductor_fit *fit;
+};
+
+struct conductor_decode_candidate {
+    uint32_t instance;
+    uint32_t sequences;
+    uint64_t context_tokens;
+    const struct conductor_fit *fit;
+};
+
+struct conductor_holder {
+    uint32_t instance;
+    uint32_t host;
+    uint32_t blocks; /* leading blocks it has; 0 is allowed */
+};
+
+struct conductor_place_input {
+    const struct conductor_prefill_candidate *prefill; /* at least one */
+    uint32_t prefill_count;
+    const struct conductor_decode_candidate *decode; /* at least one; those with room */
+    uint32_t decode_count;
+    const struct conductor_holder *holders;
+    uint32_t holders_count;
+    struct conductor_holder *best_on_host; /* scratch: hosts_max entries */
+    uint32_t hosts_max;
+    const struct conductor_fit *transfer; /* [CONDUCTOR_PATHS]: same host, network */
+    uint32_t tokens;                      /* at least 1 */
+    uint32_t block_tokens;
+    uint64_t block_size;
+    double theta;
+};
+
+#define CONDUCTOR_NO_HOLDER UINT32_MAX
+
+struct conductor_place_output {
+    uint32_t prefill; /* position in input->prefill */
+    uint32_t decode;  /* position in input->decode */
+    uint32_t holder;  /* instance to fetch from, or CONDUCTOR_NO_HOLDER */
+    uint32_t reuse_blocks;
+    uint32_t best_blocks; /* of any holder or candidate */
+    double queue_ms, transfer_ms, compute_ms, ttft_ms, tbt_ms;
+};
+
+/* Blocks of a prompt that may be reused: the last token is always computed. */
+uint32_t conductor_reusable_blocks(uint32_t tokens, uint32_t block_tokens);
+
+void conductor_place(const struct conductor_place_input *input, struct conductor_place_output *out);
+
+#endif

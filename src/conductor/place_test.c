@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * conductor/place_test.c
+ *
+ * Goal:   Algorithm 1 finds the best choice there is, and keeps its promises.
+ * Method: random clusters, each solved a second time by trying every prefill candidate with every
+ *         holder and every fetched length, and every decode candidate. YOLK_SEED repeats a run. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+#include <math.h>
+
+#include "base/rng.h"
+#include "conductor/place.h"
+
+enum { INSTANCES_MAX = 8, ROUNDS = 3000, BLOCK_TOKENS = 32 };
+
+struct cluster {
+    struct conductor_fit prefill_fit[INSTANCES_MAX], decode_fit[INSTANCES_MAX];
+    struct conductor_fit transfer[CONDUCTOR_PATHS];
+    struct conductor_prefill_candidate prefill[INSTANCES_MAX];
+    struct conductor_decode_candidate decode[INSTANCES_MAX];
+    struct conductor_holder holders[INSTANCES_MAX], scratch[INSTANCES_MAX];
+    struct conductor_place_input input;
+};
+
+static void random_fit(struct conductor_fit *fit, enum conductor_fit_kind kind, struct rng *rng)
+{
+    conductor_fit_init(fit, kind);
+    for (int i = 0; i < CONDUCTOR_FEATURES_MAX; i++)
+        fit->coef[i] *= 4 * rng_unit(rng);
+}
+
+static void random_cluster(struct cluster *c, struct rng *rng)
+{
+    const uint32_t instances = 1 + (uint32_t)rng_below(rng, INSTANCES_MAX);
+    const uint32_t tokens = 1 + (uint32_t)rng_below(rng, 8000);
+
+    for (int i = 0; i < CONDUCTOR_PATHS; i++) {
+        random_fit(&c->transfer[i], CONDUCTOR_FIT_TRANSFER, rng);
+        /* From instant to far slower than computing. */
+        c->transfer[i].coef[1] *= pow(10, 3 * rng_unit(rng) - 1);
+    }
+    for (uint32_t i = 0; i < instances; i++) {
+        const uint32_t host = (uint32_t)rng_below(rng, 3);
+        const uint32_t blocks = rng_below(rng, 3) ? (uint32_t)rng_below(rng, 300) : 0;
+        random_fit(&c->prefill_fit[i], CONDUCTOR_FIT_PREFILL, rng);
+        random_fit(&c->decode_fit[i], CONDUCTOR_FIT_DECODE, rng);
+        c->prefill[i] = (struct conductor_prefill_candidate){
+            i, host, blocks, rng_below(rng, 2) ? 0 : 5000 * rng_unit(rng), &c->prefill_fit[i]
+        };
+        c->decode[i] =
+            (struct conductor_decode_candidate){ i, (uint32_t)rng_below(rng, 4),
+                                                 rng_below(rng, 3) * 1000,
+                                                 &c->decode_fit[rng_below(rng, 2) ? 0 : i] };
+        c->holders[i] = (struct conductor_holder){ i, host, blocks };
+    }
+    c->input = (struct conductor_place_input){
+        .prefill = c->prefill,
+        .prefill_count = 1 + (uint32_t)rng_below(rng, instances),
+        .decode = c->decode,
+        .decode_count = instances,
+        .holders = c->holders,
+        .holders_count = instances,
+        .best_on_host = c->scratch,
+        .hosts_max = 3,
+        .transfer = c->transfer,
+        .tokens = tokens,
+        .block_tokens = BLOCK_TOKENS,
+        .block_size = 737280,
+        .theta = 1 + (double)rng_below(rng, 3) * 0.5,
+    };
+}
+
+static uint32_t smaller(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+static double prefill_ms(const struct cluster *c, uint32_t i, uint32_t reuse)
+{
+    return c->prefill[i].queue_ms + conductor_cost_prefill(&c->prefill_fit[i], c->input.tokens,
+                                                           (double)reuse * BLOCK_TOKENS);
+}
+
+/* The best time of candidate i over every holder and every length, by the rules of the paper. */
+static double naive_ttft(const struct cluster *c, uint32_t i)
+{
+    const uint32_t limit = (c->input.tokens - 1) / BLOCK_TOKENS;
+    const uint32_t hit = smaller(c->prefill[i].hit_blocks, limit);
+    double best = prefill_ms(c, i, hit);
+
+    for (uint32_t j = 0; j < c->input.holders_count; j++) {
+        const uint32_t have = smaller(c->holders[j].blocks, limit);
+        const int path = c->holders[j].host == c->prefill[i].host ? 0 : 1;
+        if (j == i || (double)have <= c->input.theta * hit) continue;
+        for (uint32_t reuse = hit + 1; reuse <= have; reuse++) {
+            const double bytes = (double)(reuse - hit) * (double)c->input.block_size;
+            const double ms =
+                conductor_cost_transfer(&c->transfer[path], bytes) + prefill_ms(c, i, reuse);
+            if (ms < best) best = ms;
+        }
+    }
+    return best;
+}
+
+static void check_decode(const struct cluster *c, const struct conductor_place_output *out)
+{
+    for (uint32_t i = 0; i < c->input.decode_count; i++) {
+        const struct conductor_decode_candidate *d = &c->decode[i];
+        const double tbt = conductor_cost_decode(d->fit, d->sequences + 1.0,
+                                                 (double)d->context_tokens + c->input.tokens);
+        assert_true(out->tbt_ms <= tbt);
+        if (tbt == out->tbt_ms) {
+            assert_true(c->decode[out->decode].context_tokens <= d->context_tokens);
+        }
+    }
+}
+
+static void check_holder(const struct cluster *c, const struct conductor_place_output *out)
+{
+    const struct conductor_prefill_candidate *p = &c->prefill[out->prefill];
+
+    assert_true((uint64_t)out->reuse_blocks * BLOCK_TOKENS < c->input.tokens);
+    if (out->holder == CONDUCTOR_NO_HOLDER) {
+        assert_true(out->reuse_blocks <= p->hit_blocks);
+        assert_true(out->transfer_ms == 0);
+        return;
+    }
+    assert_true(out->holder != p->instance);
+    assert_true(c->holders[out->holder].blocks >= out->reuse_blocks);
+    assert_true(out->reuse_blocks > p->hit_blocks);
+}
+
+static void test_equals_exhaustive_search(void **state)
+{
+    (void)state;
+    const char *text = getenv("YOLK_SEED");
+    const uint64_t seed = text ? strtoull(text, NULL, 10) : 42;
+    static struct cluster cluster;
+    struct rng rng;
+    int fetched = 0, local = 0;
+
+    printf("YOLK_SEED=%llu\n", (unsigned long long)seed);
+    rng_init(&rng, seed);
+    for (int round = 0; round < ROUNDS; round++) {
+        struct conductor_place_output out;
+        random_cluster(&cluster, &rng);
+        conductor_place(&cluster.input, &out);
+        double best = INFINITY;
+        for (uint32_t i = 0; i < cluster.input.prefill_count; i++) {
+            const double ms = naive_ttft(&cluster, i);
+            if (ms < best) best = ms;
+        }
+        assert_true(fabs(out.ttft_ms - best) <= 1e-9 * (1 + best));
+        check_decode(&cluster, &out);
+        check_holder(&cluster, &out);
+        if (out.holder != CONDUCTOR_NO_HOLDER) fetched++;
+        if (out.holder == CONDUCTOR_NO_HOLDER && out.reuse_blocks > 0) local++;
+    }
+    /* The walk met both kinds often, or it proved little. */
+    assert_true(fetched > ROUNDS / 20);
+    assert_true(local > ROUNDS / 20);
+}
+
+/* One more cached block anywhere never raises the predicted time. */
+static void test_more_cache_never_hurts(void **state)
+{
+    (void)state;
+    static struct cluster cluster;
+    struct rng rng;
+
+    rng_init(&rng, 4242);
+    for (int round = 0; round < ROUNDS; round++) {
+        struct conductor_place_output before, after;
+        random_cluster(&cluster, &rng);
+        cluster.input.theta = 1; /* above 1 the rule itself forgoes fetches when a hit grows */
+        conductor_place(&cluster.input, &before);
+        const uint32_t lucky = (uint32_t)rng_below(&rng, cluster.input.holders_count);
+        cluster.holders[lucky].blocks += 1 + (uint32_t)rng_below(&rng, 50);
+        cluster.prefill[lucky].hit_blocks = cluster.holders[lucky].blocks;
+        conductor_place(&cluster.input, &after);
+        assert_true(after.ttft_ms <= before.ttft_ms * (1 + 1e-12));
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_equals_exhaustive_search),
+        cmocka_unit_test(test_more_cache_never_hurts),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
