@@ -111,14 +111,9 @@ static bool take_string(struct cursor *cursor, struct gguf_string *out)
     return true;
 }
 
-/* A name from the file, safe to print. */
-struct shown {
-    char text[80];
-};
-
-static struct shown show(struct gguf_string name)
+struct gguf_shown gguf_show(struct gguf_string name)
 {
-    struct shown shown;
+    struct gguf_shown shown;
     size_t len = name.len < sizeof(shown.text) - 4 ? name.len : sizeof(shown.text) - 4;
 
     for (size_t i = 0; i < len; i++) {
@@ -144,11 +139,11 @@ static enum status take_array(struct cursor *cursor, struct entry *entry, struct
     if (!take_u32(cursor, &inner) || !take_u64(cursor, &count)) goto truncated;
     if (inner == GGUF_ARRAY) {
         return errmsg_set(err, STATUS_UNSUPPORTED, "key %s: nested arrays are not supported",
-                          show(entry->name).text);
+                          gguf_show(entry->name).text);
     }
     if (inner >= GGUF_KINDS) {
         return errmsg_set(err, STATUS_INVALID, "key %s: array of unknown type %u",
-                          show(entry->name).text, inner);
+                          gguf_show(entry->name).text, inner);
     }
     entry->inner = (enum gguf_kind)inner;
     entry->count = count;
@@ -167,7 +162,7 @@ static enum status take_array(struct cursor *cursor, struct entry *entry, struct
     return STATUS_OK;
 truncated:
     return errmsg_set(err, STATUS_INVALID, "key %s: the array runs past the end of the file",
-                      show(entry->name).text);
+                      gguf_show(entry->name).text);
 }
 
 static enum status take_value(struct cursor *cursor, struct entry *entry, struct errmsg *err)
@@ -187,13 +182,13 @@ static enum status take_value(struct cursor *cursor, struct entry *entry, struct
     entry->count = 1;
     if (!take(cursor, entry->size, &entry->value)) goto truncated;
     if (entry->kind == GGUF_BOOL && entry->value[0] > 1) {
-        return errmsg_set(err, STATUS_INVALID, "key %s: a bool is %u", show(entry->name).text,
+        return errmsg_set(err, STATUS_INVALID, "key %s: a bool is %u", gguf_show(entry->name).text,
                           entry->value[0]);
     }
     return STATUS_OK;
 truncated:
     return errmsg_set(err, STATUS_INVALID, "key %s: the value runs past the end of the file",
-                      show(entry->name).text);
+                      gguf_show(entry->name).text);
 }
 
 static enum status take_name(struct cursor *cursor, const char *what, uint32_t index,
@@ -223,11 +218,11 @@ static enum status take_entry(struct cursor *cursor, uint32_t index, struct entr
     if (status != STATUS_OK) return status;
     if (!take_u32(cursor, &kind)) {
         return errmsg_set(err, STATUS_INVALID, "key %s: the file ends inside its type",
-                          show(entry->name).text);
+                          gguf_show(entry->name).text);
     }
     if (kind >= GGUF_KINDS) {
         return errmsg_set(err, STATUS_INVALID, "key %s: unknown value type %u",
-                          show(entry->name).text, kind);
+                          gguf_show(entry->name).text, kind);
     }
     entry->kind = (enum gguf_kind)kind;
     return take_value(cursor, entry, err);
@@ -242,21 +237,21 @@ static enum status take_tensor(struct cursor *cursor, uint32_t index, struct ggu
     if (!take_u32(cursor, &tensor->dims_count)) goto truncated;
     if (tensor->dims_count > GGUF_DIMS_MAX) {
         return errmsg_set(err, STATUS_INVALID, "tensor %s: %u dimensions, at most %d",
-                          show(tensor->name).text, tensor->dims_count, GGUF_DIMS_MAX);
+                          gguf_show(tensor->name).text, tensor->dims_count, GGUF_DIMS_MAX);
     }
     for (uint32_t i = 0; i < GGUF_DIMS_MAX; i++) {
         tensor->dims[i] = 1;
         if (i < tensor->dims_count && !take_u64(cursor, &tensor->dims[i])) goto truncated;
         if (tensor->dims[i] == 0 || tensor->dims[i] > INT64_MAX) {
             return errmsg_set(err, STATUS_INVALID, "tensor %s: dimension %u is %llu",
-                              show(tensor->name).text, i, (unsigned long long)tensor->dims[i]);
+                              gguf_show(tensor->name).text, i, (unsigned long long)tensor->dims[i]);
         }
     }
     if (!take_u32(cursor, &tensor->type) || !take_u64(cursor, &tensor->offset)) goto truncated;
     return STATUS_OK;
 truncated:
     return errmsg_set(err, STATUS_INVALID, "tensor %s: the file ends inside its description",
-                      show(tensor->name).text);
+                      gguf_show(tensor->name).text);
 }
 
 /* ---- the indexes ---- */
@@ -293,13 +288,13 @@ static enum status index_names(struct gguf *gguf, struct errmsg *err)
     for (uint32_t i = 1; i < gguf->entries_count; i++) {
         if (compare_entries(&gguf->entries_by_name[i - 1], &gguf->entries_by_name[i]) == 0) {
             return errmsg_set(err, STATUS_INVALID, "key %s appears twice",
-                              show(gguf->entries_by_name[i]->name).text);
+                              gguf_show(gguf->entries_by_name[i]->name).text);
         }
     }
     for (uint32_t i = 1; i < gguf->tensors_count; i++) {
         if (compare_tensors(&gguf->tensors_by_name[i - 1], &gguf->tensors_by_name[i]) == 0) {
             return errmsg_set(err, STATUS_INVALID, "tensor %s appears twice",
-                              show(gguf->tensors_by_name[i]->name).text);
+                              gguf_show(gguf->tensors_by_name[i]->name).text);
         }
     }
     return STATUS_OK;
@@ -409,13 +404,13 @@ static enum status place_tensors(struct gguf *gguf, size_t table_end, struct err
         struct gguf_tensor *tensor = &gguf->tensors[i];
         if (tensor->offset % alignment != 0) {
             return errmsg_set(err, STATUS_INVALID, "tensor %s: offset %llu is not a multiple of %u",
-                              show(tensor->name).text, (unsigned long long)tensor->offset,
+                              gguf_show(tensor->name).text, (unsigned long long)tensor->offset,
                               alignment);
         }
         if (tensor->offset > gguf->size - head_size) {
             return errmsg_set(err, STATUS_INVALID,
                               "tensor %s: offset %llu, but the file has %zu bytes of tensor data",
-                              show(tensor->name).text, (unsigned long long)tensor->offset,
+                              gguf_show(tensor->name).text, (unsigned long long)tensor->offset,
                               gguf->size - head_size);
         }
         tensor->offset += head_size;
@@ -494,7 +489,7 @@ void gguf_destroy(struct gguf *gguf)
 static enum status wrong_kind(const struct entry *entry, const char *wanted, struct errmsg *err)
 {
     return errmsg_set(err, STATUS_INVALID, "key %s is of type %s, expected %s",
-                      show(entry->name).text, kind_names[entry->kind], wanted);
+                      gguf_show(entry->name).text, kind_names[entry->kind], wanted);
 }
 
 static bool is_signed(enum gguf_kind kind)

@@ -49,6 +49,12 @@ struct gguf_string {
     size_t len;
 };
 
+/* A string from the file made safe to print: cut, and '?' for what is not printable ASCII. */
+struct gguf_shown {
+    char text[80];
+};
+struct gguf_shown gguf_show(struct gguf_string string);
+
 /* Elements are packed, little-endian and unaligned; read them with gguf_array_u32() and the like,
  * or walk strings with gguf_array_next_string(). */
 struct gguf_array {

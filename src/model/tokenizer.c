@@ -1,0 +1,674 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * model/tokenizer.c - byte-level byte-pair encoding.
+ *
+ * Text is cut into words (model/split.h); a word starts as one symbol per byte; the pair of
+ * adjacent symbols with the lowest merge rank becomes one symbol, the leftmost first among equals,
+ * until no pair has a rank. The vocabulary stores bytes as printable characters ("Ġ" is a space);
+ * they are turned back into bytes once, at load.
+ *
+ * A word of n bytes costs O(n log n): symbols are a doubly linked list in arrays, candidate pairs a
+ * binary heap of (rank << 32 | position). A merge changes two pairs and pushes both; entries that
+ * no longer describe the list are recognised and skipped when popped.
+ *
+ * Invariants
+ *   I1  Every merge joins two text tokens to a third whose bytes are theirs put together.
+ *   I2  Special tokens are in no merge, in byte_tokens nowhere, and not in the word table: encoding
+ *       cannot produce one.
+ *   I3  While a word is merged, heap_len <= 2n: each merge pops one entry and pushes at most two.
+ */
+#include "model/tokenizer.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/hash.h"
+#include "model/gguf.h"
+#include "model/split.h"
+
+enum {
+    VOCAB_MAX = 1 << 20,
+    MERGES_MAX = 1 << 21,
+    TOKEN_SIZE_MAX = 4096, /* bytes of one token */
+    WORD_ON_STACK = 256,
+    ALPHABET = 324, /* code points that stand for bytes are below this */
+};
+
+/* tokenizer.ggml.token_type */
+enum token_kind {
+    TOKEN_TEXT = 1,
+    TOKEN_UNKNOWN = 2,
+    TOKEN_CONTROL = 3,
+    TOKEN_USER_DEFINED = 4, /* text as it is; shown, but not made from text */
+    TOKEN_UNUSED = 5,
+};
+
+struct merge {
+    uint32_t left;
+    uint32_t right;
+    uint32_t result;
+};
+
+struct tokenizer {
+    uint32_t vocab;
+    uint32_t bos;
+    uint32_t eos;
+    bool adds_bos;
+    bool whole_words;
+    struct splitter *splitter;
+    uint8_t *kinds;  /* enum token_kind by token */
+    bool *ends;      /* by token */
+    size_t *offsets; /* token i is bytes[offsets[i]..offsets[i + 1]) */
+    char *bytes;     /* of all tokens */
+    uint32_t *words; /* open addressing: text tokens by their bytes; TOKENIZER_NONE is free */
+    uint32_t words_mask;
+    struct merge *merges; /* by rank */
+    uint32_t merges_count;
+    uint32_t *pairs; /* open addressing: ranks by (left, right); TOKENIZER_NONE is free */
+    uint32_t pairs_mask;
+    uint32_t byte_tokens[256]; /* TOKENIZER_NONE where the vocabulary has none */
+};
+
+/* ---- the alphabet: code points that stand for bytes ---- */
+
+/* Printable Latin-1 stands for itself; the other bytes, in order, are U+0100, U+0101, ... */
+static void build_alphabet(int16_t byte_of[ALPHABET])
+{
+    int next = 256;
+
+    memset(byte_of, -1, ALPHABET * sizeof(*byte_of));
+    for (int byte = 0; byte < 256; byte++) {
+        const bool itself = (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte != 0xad);
+        byte_of[itself ? byte : next++] = (int16_t)byte;
+    }
+    ASSERT(next == ALPHABET);
+}
+
+/* Decodes `text` into out (room for text.len); false if a character stands for no byte. */
+static bool from_alphabet(const int16_t byte_of[ALPHABET], struct gguf_string text, char *out,
+                          size_t *len)
+{
+    const uint8_t *in = (const uint8_t *)text.data;
+    size_t written = 0;
+
+    for (size_t i = 0; i < text.len; i++) {
+        unsigned code = in[i];
+        if (code >= 0x80) {
+            if (code < 0xc2 || code > 0xc5 || i + 1 == text.len) return false;
+            if ((in[i + 1] & 0xc0) != 0x80) return false;
+            code = (code & 0x1f) << 6 | (in[++i] & 0x3fu);
+        }
+        if (code >= ALPHABET || byte_of[code] < 0) return false;
+        out[written++] = (char)byte_of[code];
+    }
+    *len = written;
+    return true;
+}
+
+/* ---- tables ---- */
+
+static uint32_t table_size(uint32_t entries)
+{
+    uint32_t size = 16;
+
+    while (size < entries * 2)
+        size *= 2;
+    return size;
+}
+
+static uint32_t *table_create(uint32_t entries, uint32_t *mask)
+{
+    const uint32_t size = table_size(entries);
+    uint32_t *slots = malloc(size * sizeof(*slots));
+
+    if (slots == NULL) return NULL;
+    memset(slots, 0xff, size * sizeof(*slots)); /* TOKENIZER_NONE */
+    *mask = size - 1;
+    return slots;
+}
+
+static bool token_equals(const struct tokenizer *t, uint32_t token, const char *data, size_t len)
+{
+    const size_t start = t->offsets[token];
+
+    return t->offsets[token + 1] - start == len && memcmp(t->bytes + start, data, len) == 0;
+}
+
+/* The slot of the text token with these bytes, or the free slot where it would be. */
+static uint32_t word_slot(const struct tokenizer *t, const char *data, size_t len)
+{
+    uint32_t slot = (uint32_t)hash_xxh3(data, len) & t->words_mask;
+
+    while (t->words[slot] != TOKENIZER_NONE && !token_equals(t, t->words[slot], data, len)) {
+        slot = (slot + 1) & t->words_mask;
+    }
+    return slot;
+}
+
+static uint32_t word_find(const struct tokenizer *t, const char *data, size_t len)
+{
+    return t->words[word_slot(t, data, len)];
+}
+
+static uint32_t pair_slot(const struct tokenizer *t, uint32_t left, uint32_t right)
+{
+    const uint64_t mixed = ((uint64_t)left << 32 | right) * UINT64_C(0x9e3779b97f4a7c15);
+    uint32_t slot = (uint32_t)(mixed >> 32) & t->pairs_mask;
+
+    while (t->pairs[slot] != TOKENIZER_NONE) {
+        const struct merge *merge = &t->merges[t->pairs[slot]];
+        if (merge->left == left && merge->right == right) break;
+        slot = (slot + 1) & t->pairs_mask;
+    }
+    return slot;
+}
+
+/* The rank at which two symbols merge; TOKENIZER_NONE if they do not. */
+static uint32_t pair_rank(const struct tokenizer *t, uint32_t left, uint32_t right)
+{
+    if (left == TOKENIZER_NONE || right == TOKENIZER_NONE) return TOKENIZER_NONE;
+    return t->pairs[pair_slot(t, left, right)];
+}
+
+/* ---- loading ---- */
+
+static bool is_text(uint8_t kind)
+{
+    return kind == TOKEN_TEXT;
+}
+
+static enum status no_memory(struct errmsg *err)
+{
+    return errmsg_set(err, STATUS_NO_MEMORY, "no memory for the tokenizer");
+}
+
+static enum status required_array(const struct gguf *gguf, const char *key, enum gguf_kind kind,
+                                  uint64_t count_max, struct gguf_array *out, struct errmsg *err)
+{
+    enum status status = gguf_get_array(gguf, key, kind, out, err);
+
+    if (status == STATUS_NOT_FOUND) {
+        return errmsg_set(err, STATUS_INVALID, "the model has no key %s", key);
+    }
+    if (status == STATUS_OK && out->count > count_max) {
+        return errmsg_set(err, STATUS_FULL, "key %s has %llu elements, at most %llu", key,
+                          (unsigned long long)out->count, (unsigned long long)count_max);
+    }
+    return status;
+}
+
+static enum status load_kinds(struct tokenizer *t, const struct gguf *gguf, struct errmsg *err)
+{
+    struct gguf_array kinds;
+
+    enum status status =
+        required_array(gguf, "tokenizer.ggml.token_type", GGUF_I32, VOCAB_MAX, &kinds, err);
+    if (status != STATUS_OK) return status;
+    if (kinds.count != t->vocab) {
+        return errmsg_set(err, STATUS_INVALID,
+                          "key tokenizer.ggml.token_type has %llu elements for %u tokens",
+                          (unsigned long long)kinds.count, t->vocab);
+    }
+    for (uint32_t i = 0; i < t->vocab; i++) {
+        const uint32_t kind = gguf_array_u32(&kinds, i);
+        if (kind < TOKEN_TEXT || kind > TOKEN_UNUSED) {
+            return errmsg_set(err, STATUS_INVALID, "token %u is of kind %u, expected %d to %d", i,
+                              kind, TOKEN_TEXT, TOKEN_UNUSED);
+        }
+        t->kinds[i] = (uint8_t)kind;
+    }
+    return STATUS_OK;
+}
+
+static enum status load_token(struct tokenizer *t, uint32_t token, struct gguf_string text,
+                              const int16_t *byte_of, struct errmsg *err)
+{
+    char *out = t->bytes + t->offsets[token];
+    size_t len = text.len;
+
+    if (text.len == 0 || text.len > TOKEN_SIZE_MAX) {
+        return errmsg_set(err, STATUS_INVALID, "token %u has %zu bytes, expected 1 to %d", token,
+                          text.len, TOKEN_SIZE_MAX);
+    }
+    if (!is_text(t->kinds[token])) {
+        memcpy(out, text.data, text.len);
+    } else if (!from_alphabet(byte_of, text, out, &len)) {
+        return errmsg_set(err, STATUS_INVALID, "token %u (\"%s\") is not byte-level text", token,
+                          gguf_show(text).text);
+    }
+    t->offsets[token + 1] = t->offsets[token] + len;
+    if (!is_text(t->kinds[token])) return STATUS_OK; /* I2 */
+
+    const uint32_t slot = word_slot(t, out, len);
+    if (t->words[slot] == TOKENIZER_NONE) t->words[slot] = token;
+    if (len == 1) t->byte_tokens[(uint8_t)out[0]] = t->words[slot];
+    return STATUS_OK;
+}
+
+static enum status load_tokens(struct tokenizer *t, const struct gguf *gguf, struct errmsg *err)
+{
+    int16_t byte_of[ALPHABET];
+    struct gguf_array tokens;
+    struct gguf_string text;
+    size_t cursor = 0;
+
+    enum status status =
+        required_array(gguf, "tokenizer.ggml.tokens", GGUF_STRING, VOCAB_MAX, &tokens, err);
+    if (status != STATUS_OK) return status;
+    t->vocab = (uint32_t)tokens.count;
+    t->kinds = calloc(t->vocab + 1, sizeof(*t->kinds));
+    t->ends = calloc(t->vocab + 1, sizeof(*t->ends));
+    t->offsets = calloc(t->vocab + 1, sizeof(*t->offsets));
+    t->bytes = malloc(tokens.size + 1);
+    t->words = table_create(t->vocab, &t->words_mask);
+    if (t->kinds == NULL || t->ends == NULL || t->offsets == NULL) return no_memory(err);
+    if (t->bytes == NULL || t->words == NULL) return no_memory(err);
+    status = load_kinds(t, gguf, err);
+    if (status != STATUS_OK) return status;
+
+    build_alphabet(byte_of);
+    memset(t->byte_tokens, 0xff, sizeof(t->byte_tokens)); /* TOKENIZER_NONE */
+    for (uint32_t i = 0; gguf_array_next_string(&tokens, &cursor, &text); i++) {
+        status = load_token(t, i, text, byte_of, err);
+        if (status != STATUS_OK) return status;
+    }
+    return STATUS_OK;
+}
+
+static enum status bad_merge(uint32_t rank, struct gguf_string text, struct errmsg *err)
+{
+    return errmsg_set(err, STATUS_INVALID,
+                      "merge %u (\"%s\") is not two tokens that join to a third", rank,
+                      gguf_show(text).text);
+}
+
+/* "left right": the space that separates cannot be part of either, where it is written "Ġ". */
+static enum status load_merge(struct tokenizer *t, uint32_t rank, struct gguf_string text,
+                              const int16_t *byte_of, struct errmsg *err)
+{
+    char bytes[2 * TOKEN_SIZE_MAX];
+    size_t left_len, right_len;
+
+    if (text.len > sizeof(bytes)) return bad_merge(rank, text, err);
+    const char *space = memchr(text.data, ' ', text.len);
+    if (space == NULL) return bad_merge(rank, text, err);
+    const struct gguf_string left = { text.data, (size_t)(space - text.data) };
+    const struct gguf_string right = { space + 1, text.len - left.len - 1 };
+    if (!from_alphabet(byte_of, left, bytes, &left_len)) return bad_merge(rank, text, err);
+    if (!from_alphabet(byte_of, right, bytes + left_len, &right_len)) {
+        return bad_merge(rank, text, err);
+    }
+    const struct merge merge = {
+        .left = word_find(t, bytes, left_len),
+        .right = word_find(t, bytes + left_len, right_len),
+        .result = word_find(t, bytes, left_len + right_len),
+    };
+    if (merge.left == TOKENIZER_NONE || merge.right == TOKENIZER_NONE ||
+        merge.result == TOKENIZER_NONE) {
+        return bad_merge(rank, text, err); /* I1 */
+    }
+    t->merges[rank] = merge;
+    const uint32_t slot = pair_slot(t, merge.left, merge.right);
+    if (t->pairs[slot] == TOKENIZER_NONE) t->pairs[slot] = rank; /* the first of equals counts */
+    return STATUS_OK;
+}
+
+static enum status load_merges(struct tokenizer *t, const struct gguf *gguf, struct errmsg *err)
+{
+    int16_t byte_of[ALPHABET];
+    struct gguf_array merges;
+    struct gguf_string text;
+    size_t cursor = 0;
+
+    enum status status =
+        required_array(gguf, "tokenizer.ggml.merges", GGUF_STRING, MERGES_MAX, &merges, err);
+    if (status != STATUS_OK) return status;
+    t->merges_count = (uint32_t)merges.count;
+    t->merges = calloc(t->merges_count + 1, sizeof(*t->merges));
+    t->pairs = table_create(t->merges_count, &t->pairs_mask);
+    if (t->merges == NULL || t->pairs == NULL) return no_memory(err);
+
+    build_alphabet(byte_of);
+    for (uint32_t rank = 0; gguf_array_next_string(&merges, &cursor, &text); rank++) {
+        status = load_merge(t, rank, text, byte_of, err);
+        if (status != STATUS_OK) return status;
+    }
+    return STATUS_OK;
+}
+
+static enum status load_id(const struct tokenizer *t, const struct gguf *gguf, const char *key,
+                           uint32_t *out, struct errmsg *err)
+{
+    uint32_t token = TOKENIZER_NONE;
+
+    enum status status = gguf_get_u32(gguf, key, &token, err);
+    if (status == STATUS_NOT_FOUND) return STATUS_OK;
+    if (status != STATUS_OK) return status;
+    if (token >= t->vocab) {
+        return errmsg_set(err, STATUS_INVALID, "key %s is %u, but there are %u tokens", key, token,
+                          t->vocab);
+    }
+    *out = token;
+    return STATUS_OK;
+}
+
+static enum status load_special(struct tokenizer *t, const struct gguf *gguf, struct errmsg *err)
+{
+    static const char *const end_keys[] = { "tokenizer.ggml.eos_token_id",
+                                            "tokenizer.ggml.eot_token_id",
+                                            "tokenizer.ggml.eom_token_id" };
+    static const char *const end_texts[] = { "<|im_end|>", "<|endoftext|>", "<|eot_id|>",
+                                             "<|end_of_text|>" };
+
+    t->bos = t->eos = TOKENIZER_NONE;
+    enum status status = load_id(t, gguf, "tokenizer.ggml.bos_token_id", &t->bos, err);
+    if (status != STATUS_OK) return status;
+    status = load_id(t, gguf, "tokenizer.ggml.eos_token_id", &t->eos, err);
+    if (status != STATUS_OK) return status;
+
+    for (size_t i = 0; i < sizeof(end_keys) / sizeof(end_keys[0]); i++) {
+        uint32_t token = TOKENIZER_NONE;
+        status = load_id(t, gguf, end_keys[i], &token, err);
+        if (status != STATUS_OK) return status;
+        if (token != TOKENIZER_NONE) t->ends[token] = true;
+    }
+    for (size_t i = 0; i < sizeof(end_texts) / sizeof(end_texts[0]); i++) {
+        const uint32_t token = tokenizer_find_special(t, end_texts[i]);
+        if (token != TOKENIZER_NONE) t->ends[token] = true;
+    }
+    status = gguf_get_bool(gguf, "tokenizer.ggml.add_bos_token", &t->adds_bos, err);
+    if (status == STATUS_INVALID) return status;
+    if (t->adds_bos && t->bos == TOKENIZER_NONE) {
+        return errmsg_set(err, STATUS_INVALID, "BOS is to be added, but there is no such token");
+    }
+    return STATUS_OK;
+}
+
+static enum status load_splitter(struct tokenizer *t, const struct gguf *gguf, struct errmsg *err)
+{
+    struct gguf_string model, pre;
+
+    enum status status = gguf_get_string(gguf, "tokenizer.ggml.model", &model, err);
+    if (status == STATUS_NOT_FOUND) {
+        return errmsg_set(err, STATUS_INVALID, "the model has no key tokenizer.ggml.model");
+    }
+    if (status != STATUS_OK) return status;
+    if (model.len != 4 || memcmp(model.data, "gpt2", 4) != 0) {
+        return errmsg_set(err, STATUS_UNSUPPORTED,
+                          "tokenizer \"%s\" is not supported, only \"gpt2\" (byte-level BPE)",
+                          gguf_show(model).text);
+    }
+    status = gguf_get_string(gguf, "tokenizer.ggml.pre", &pre, err);
+    if (status == STATUS_NOT_FOUND) {
+        return errmsg_set(err, STATUS_INVALID, "the model has no key tokenizer.ggml.pre");
+    }
+    if (status != STATUS_OK) return status;
+    status = splitter_create(pre.data, pre.len, &t->splitter, err);
+    if (status != STATUS_OK) return status;
+    t->adds_bos = splitter_traits(t->splitter).adds_bos;
+    t->whole_words = splitter_traits(t->splitter).whole_words;
+    return STATUS_OK;
+}
+
+enum status tokenizer_create(const struct gguf *gguf, struct tokenizer **out, struct errmsg *err)
+{
+    struct tokenizer *t = calloc(1, sizeof(*t));
+
+    if (t == NULL) return no_memory(err);
+    enum status status = load_splitter(t, gguf, err);
+    if (status == STATUS_OK) status = load_tokens(t, gguf, err);
+    if (status == STATUS_OK) status = load_merges(t, gguf, err);
+    if (status == STATUS_OK) status = load_special(t, gguf, err);
+    if (status != STATUS_OK) {
+        tokenizer_destroy(t);
+        return status;
+    }
+    *out = t;
+    return STATUS_OK;
+}
+
+void tokenizer_destroy(struct tokenizer *t)
+{
+    if (t == NULL) return;
+    splitter_destroy(t->splitter);
+    free(t->kinds);
+    free(t->ends);
+    free(t->offsets);
+    free(t->bytes);
+    free(t->words);
+    free(t->merges);
+    free(t->pairs);
+    free(t);
+}
+
+/* ---- one word ---- */
+
+/* A word while it is merged. Symbol i starts at byte i; a symbol that was merged away keeps its
+ * place in the arrays and is out of the list, with `dead` as its token. */
+struct word {
+    const struct tokenizer *tokenizer;
+    uint32_t *symbols;
+    uint32_t *next; /* index, or `end` */
+    uint32_t *prev; /* index, or TOKENIZER_NONE at the start */
+    uint64_t *heap; /* rank << 32 | index of the left symbol; the smallest on top */
+    uint32_t heap_len;
+    uint32_t end; /* bytes of the word */
+};
+
+static const uint32_t dead = TOKENIZER_NONE;
+
+static void heap_sink(struct word *word, uint32_t at)
+{
+    const uint64_t entry = word->heap[at];
+
+    for (;;) {
+        uint32_t child = 2 * at + 1;
+        if (child >= word->heap_len) break;
+        if (child + 1 < word->heap_len && word->heap[child + 1] < word->heap[child]) child++;
+        if (entry <= word->heap[child]) break;
+        word->heap[at] = word->heap[child];
+        at = child;
+    }
+    word->heap[at] = entry;
+}
+
+static uint64_t heap_pop(struct word *word)
+{
+    const uint64_t top = word->heap[0];
+
+    ASSERT(word->heap_len > 0);
+    word->heap[0] = word->heap[--word->heap_len];
+    if (word->heap_len > 0) heap_sink(word, 0);
+    return top;
+}
+
+static void heap_push(struct word *word, uint64_t entry)
+{
+    uint32_t at = word->heap_len++;
+
+    ASSERT(word->heap_len <= 2 * word->end); /* I3 */
+    while (at > 0 && word->heap[(at - 1) / 2] > entry) {
+        word->heap[at] = word->heap[(at - 1) / 2];
+        at = (at - 1) / 2;
+    }
+    word->heap[at] = entry;
+}
+
+static uint32_t rank_at(const struct word *word, uint32_t left)
+{
+    const uint32_t right = word->next[left];
+
+    if (right == word->end) return TOKENIZER_NONE;
+    return pair_rank(word->tokenizer, word->symbols[left], word->symbols[right]);
+}
+
+static void push_pair(struct word *word, uint32_t left)
+{
+    const uint32_t rank = rank_at(word, left);
+
+    if (rank != TOKENIZER_NONE) heap_push(word, (uint64_t)rank << 32 | left);
+}
+
+static void word_start(struct word *word, const char *bytes)
+{
+    const uint32_t n = word->end;
+
+    for (uint32_t i = 0; i < n; i++) {
+        word->symbols[i] = word->tokenizer->byte_tokens[(uint8_t)bytes[i]];
+        word->next[i] = i + 1;
+        word->prev[i] = i - 1; /* wraps to TOKENIZER_NONE at 0 */
+    }
+    word->heap_len = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        const uint32_t rank = rank_at(word, i);
+        if (rank != TOKENIZER_NONE) word->heap[word->heap_len++] = (uint64_t)rank << 32 | i;
+    }
+    for (uint32_t i = word->heap_len / 2; i-- > 0;)
+        heap_sink(word, i);
+}
+
+static void word_merge(struct word *word)
+{
+    while (word->heap_len > 0) {
+        const uint64_t entry = heap_pop(word);
+        const uint32_t left = (uint32_t)entry, rank = (uint32_t)(entry >> 32);
+        if (word->symbols[left] == dead || rank_at(word, left) != rank) continue; /* outdated */
+
+        const uint32_t right = word->next[left];
+        const uint32_t after = word->next[right];
+        word->symbols[left] = word->tokenizer->merges[rank].result;
+        word->symbols[right] = dead;
+        word->next[left] = after;
+        if (after != word->end) word->prev[after] = left;
+        push_pair(word, left);
+        if (word->prev[left] != TOKENIZER_NONE) push_pair(word, word->prev[left]);
+    }
+}
+
+struct output {
+    const struct tokenizer *tokenizer;
+    uint32_t *tokens;
+    size_t tokens_max;
+    size_t count;
+};
+
+static enum status emit(struct output *output, uint32_t token)
+{
+    if (token == TOKENIZER_NONE) return STATUS_OK; /* a byte the vocabulary does not have */
+    ASSERT(!tokenizer_is_special(output->tokenizer, token)); /* I2 */
+    if (output->count == output->tokens_max) return STATUS_FULL;
+    output->tokens[output->count++] = token;
+    return STATUS_OK;
+}
+
+static enum status encode_in(struct output *output, struct word *word, const char *bytes)
+{
+    word_start(word, bytes);
+    word_merge(word);
+    for (uint32_t i = 0; i < word->end; i = word->next[i]) {
+        enum status status = emit(output, word->symbols[i]);
+        if (status != STATUS_OK) return status;
+    }
+    return STATUS_OK;
+}
+
+static enum status encode_long(struct output *output, const char *bytes, size_t len)
+{
+    struct word word = { .tokenizer = output->tokenizer, .end = (uint32_t)len };
+
+    word.heap = malloc(len * 2 * sizeof(*word.heap));
+    word.symbols = malloc(len * 3 * sizeof(*word.symbols));
+    enum status status = STATUS_NO_MEMORY;
+    if (word.heap != NULL && word.symbols != NULL) {
+        word.next = word.symbols + len;
+        word.prev = word.next + len;
+        status = encode_in(output, &word, bytes);
+    }
+    free(word.heap);
+    free(word.symbols);
+    return status;
+}
+
+/* A split_fn. */
+static enum status encode_word(void *ctx, const char *bytes, size_t len)
+{
+    uint32_t symbols[WORD_ON_STACK], next[WORD_ON_STACK], prev[WORD_ON_STACK];
+    uint64_t heap[2 * WORD_ON_STACK];
+    struct output *output = ctx;
+
+    ASSERT(len > 0 && len <= TOKENIZER_TEXT_SIZE_MAX);
+    if (output->tokenizer->whole_words) {
+        const uint32_t token = word_find(output->tokenizer, bytes, len);
+        if (token != TOKENIZER_NONE) return emit(output, token);
+    }
+    if (len > WORD_ON_STACK) return encode_long(output, bytes, len);
+    struct word word = { output->tokenizer, symbols, next, prev, heap, 0, (uint32_t)len };
+    return encode_in(output, &word, bytes);
+}
+
+enum status tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t len,
+                             uint32_t *tokens, size_t tokens_max, size_t *count)
+{
+    struct output output = { tokenizer, tokens, tokens_max, *count };
+
+    ASSERT(*count <= tokens_max);
+    if (len > TOKENIZER_TEXT_SIZE_MAX) return STATUS_FULL;
+    enum status status = splitter_run(tokenizer->splitter, text, len, encode_word, &output);
+    if (status == STATUS_OK) *count = output.count;
+    return status;
+}
+
+/* ---- answers ---- */
+
+const char *tokenizer_bytes(const struct tokenizer *tokenizer, uint32_t token, size_t *len)
+{
+    if (token >= tokenizer->vocab) {
+        *len = 0;
+        return "";
+    }
+    *len = tokenizer->offsets[token + 1] - tokenizer->offsets[token];
+    return tokenizer->bytes + tokenizer->offsets[token];
+}
+
+bool tokenizer_is_special(const struct tokenizer *tokenizer, uint32_t token)
+{
+    if (token >= tokenizer->vocab) return false;
+    const uint8_t kind = tokenizer->kinds[token];
+    return kind == TOKEN_CONTROL || kind == TOKEN_UNKNOWN || kind == TOKEN_UNUSED;
+}
+
+bool tokenizer_is_end(const struct tokenizer *tokenizer, uint32_t token)
+{
+    return token < tokenizer->vocab && tokenizer->ends[token];
+}
+
+uint32_t tokenizer_find_special(const struct tokenizer *tokenizer, const char *text)
+{
+    const size_t len = strlen(text);
+
+    for (uint32_t i = 0; i < tokenizer->vocab; i++) {
+        if (tokenizer_is_special(tokenizer, i) && token_equals(tokenizer, i, text, len)) return i;
+    }
+    return TOKENIZER_NONE;
+}
+
+uint32_t tokenizer_vocab(const struct tokenizer *tokenizer)
+{
+    return tokenizer->vocab;
+}
+
+uint32_t tokenizer_bos(const struct tokenizer *tokenizer)
+{
+    return tokenizer->bos;
+}
+
+uint32_t tokenizer_eos(const struct tokenizer *tokenizer)
+{
+    return tokenizer->eos;
+}
+
+bool tokenizer_adds_bos(const struct tokenizer *tokenizer)
+{
+    return tokenizer->adds_bos;
+}
