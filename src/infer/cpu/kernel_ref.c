@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * infer/cpu/kernel_ref.c - the kernels in plain C: the definition that the others are tested
+ * against, bit for bit, and what runs on a CPU without AVX2. See kernels.h for the orders. */
+#include "infer/cpu/kernels.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "infer/cpu/scalar.h"
+
+float half_to_float(uint16_t half)
+{
+    const uint32_t sign = (uint32_t)(half & 0x8000u) << 16;
+    const uint32_t exponent = (half >> 10) & 0x1Fu;
+    const uint32_t fraction = half & 0x3FFu;
+
+    if (exponent == 0x1F) {
+        /* Infinity, or NaN made quiet as the CPU does. */
+        const uint32_t quiet = fraction != 0 ? 0x400000u : 0;
+        return float_of_bits(sign | 0x7F800000u | quiet | fraction << 13);
+    }
+    if (exponent == 0) {
+        const float magnitude = (float)fraction * 0x1p-24f;
+        return float_of_bits(sign | float_bits(magnitude));
+    }
+    return float_of_bits(sign | (exponent + 112u) << 23 | fraction << 13);
+}
+
+uint16_t half_from_float(float value)
+{
+    const uint32_t bits = float_bits(value);
+    const uint16_t sign = (uint16_t)((bits >> 16) & 0x8000u);
+    const uint32_t magnitude = bits & 0x7FFFFFFFu;
+
+    if (magnitude > 0x7F800000u) {
+        return (uint16_t)(sign | 0x7E00u | ((magnitude >> 13) & 0x3FFu));
+    }
+    if (magnitude >= 0x477FF000u) return (uint16_t)(sign | 0x7C00u); /* rounds to infinity */
+    if (magnitude < 0x38800000u) {
+        /* Subnormal: adding 0.5 leaves the value, rounded to 2^-24, in the low bits. */
+        const uint32_t low = float_bits(float_of_bits(magnitude) + 0.5f) - float_bits(0.5f);
+        return (uint16_t)(sign | low);
+    }
+    const uint32_t rounded = magnitude + 0xFFFu + ((magnitude >> 13) & 1u) - (112u << 23);
+    return (uint16_t)(sign | (rounded >> 13));
+}
+
+static float half_at(const uint8_t *from, size_t index)
+{
+    uint16_t bits;
+    memcpy(&bits, from + index * 2, sizeof(bits));
+    return half_to_float(bits);
+}
+
+static float sum16(float lane[16])
+{
+    for (int width = 8; width > 0; width /= 2) {
+        for (int i = 0; i < width; i++)
+            lane[i] = lane[i] + lane[i + width];
+    }
+    return lane[0];
+}
+
+static float max_of(float a, float b)
+{
+    return a > b ? a : b;
+}
+
+/* To nearest even for |x| < 2^22; bytes of other values are meaningless but defined. */
+static int8_t round_to_byte(float x)
+{
+    return (int8_t)(uint8_t)((float_bits(x + EXP_ROUND) - EXP_ROUND_BITS) & 0xFFu);
+}
+
+static void ref_quantize(const float *x, uint32_t n, int8_t *q, float *d, float *ds, int32_t *sum)
+{
+    ASSERT(n % QUANT_BLOCK == 0);
+    for (uint32_t b = 0; b < n / QUANT_BLOCK; b++, x += QUANT_BLOCK, q += QUANT_BLOCK) {
+        float most = 0.0f;
+        for (int i = 0; i < QUANT_BLOCK; i++)
+            most = max_of(fabsf(x[i]), most);
+        const float inverse = most > 0.0f ? 127.0f / most : 0.0f;
+        int32_t total = 0;
+        for (int i = 0; i < QUANT_BLOCK; i++) {
+            q[i] = round_to_byte(x[i] * inverse);
+            total += q[i];
+        }
+        d[b] = most / 127.0f;
+        ds[b] = d[b] * (float)total;
+        sum[b] = -128 * total;
+    }
+}
+
+/* The integer sum of one block for one lane: exact, so its order does not matter. */
+static int32_t dot_q4(const uint8_t *quants, uint32_t lane, const int8_t *x)
+{
+    int32_t total = 0;
+
+    for (uint32_t i = 0; i < 16; i++) {
+        const uint8_t byte = quants[(i / 4) * MATRIX_TILE * 4 + lane * 4 + i % 4];
+        total += (byte & 15) * x[i] + (byte >> 4) * x[i + 16];
+    }
+    return total;
+}
+
+static int32_t dot_q8(const uint8_t *quants, uint32_t lane, const int8_t *x)
+{
+    int32_t total = 0;
+
+    for (uint32_t i = 0; i < QUANT_BLOCK; i++) {
+        total += quants[(i / 4) * MATRIX_TILE * 4 + lane * 4 + i % 4] * x[i];
+    }
+    return total;
+}
+
+static float output_quantized(const struct matrix *w, const uint8_t *tile, uint32_t lane,
+                              const struct activations *a, uint32_t row)
+{
+    const uint32_t blocks = w->cols / QUANT_BLOCK;
+    const size_t header = (size_t)blocks * MATRIX_TILE * 2;
+    const uint8_t *mins = tile + header;
+    const uint8_t *quants = tile + (w->type == MODEL_Q4_1 ? 2 : 1) * header;
+    const size_t size = (size_t)MATRIX_TILE * (w->type == MODEL_Q8_0 ? 32 : 16);
+    float acc = 0.0f;
+
+    for (uint32_t b = 0; b < blocks; b++, quants += size) {
+        const int8_t *x = a->q + (size_t)row * a->stride + (size_t)b * QUANT_BLOCK;
+        const size_t at = (size_t)row * a->blocks + b;
+        int32_t dot;
+        if (w->type == MODEL_Q8_0) {
+            dot = dot_q8(quants, lane, x) + a->sum[at];
+        } else {
+            dot = dot_q4(quants, lane, x) + (w->type == MODEL_Q4_0 ? a->sum[at] / 16 : 0);
+        }
+        const float scale = half_at(tile, (size_t)b * MATRIX_TILE + lane) * a->d[at];
+        acc = fmaf((float)dot, scale, acc);
+        if (w->type == MODEL_Q4_1) {
+            acc = fmaf(half_at(mins, (size_t)b * MATRIX_TILE + lane), a->ds[at], acc);
+        }
+    }
+    return acc;
+}
+
+static float output_plain(const struct matrix *w, const uint8_t *tile, uint32_t lane,
+                          const float *x)
+{
+    float acc = 0.0f;
+
+    for (uint32_t k = 0; k < w->cols; k++) {
+        float weight;
+        if (w->type == MODEL_F16) {
+            weight = half_at(tile, (size_t)k * MATRIX_TILE + lane);
+        } else {
+            memcpy(&weight, tile + ((size_t)k * MATRIX_TILE + lane) * 4, sizeof(weight));
+        }
+        acc = fmaf(weight, x[k], acc);
+    }
+    return acc;
+}
+
+static void ref_matmul(const struct matrix *w, uint32_t tile_index, const struct activations *a,
+                       uint32_t row0, uint32_t rows, float *const *out)
+{
+    const uint8_t *tile = w->data + tile_index * w->tile_size;
+    const bool plain = w->type == MODEL_F16 || w->type == MODEL_F32;
+
+    ASSERT(tile_index < w->tiles);
+    for (uint32_t r = 0; r < rows; r++) {
+        for (uint32_t lane = 0; lane < MATRIX_TILE; lane++) {
+            const float *x = a->x + (size_t)(row0 + r) * a->stride;
+            out[r][lane] = plain ? output_plain(w, tile, lane, x)
+                                 : output_quantized(w, tile, lane, a, row0 + r);
+        }
+    }
+}
+
+static void ref_rmsnorm(const float *x, const float *w, uint32_t n, float eps, float *out)
+{
+    float lane[16] = { 0 };
+
+    for (uint32_t i = 0; i < n; i++)
+        lane[i % 16] = fmaf(x[i], x[i], lane[i % 16]);
+    const float scale = 1.0f / sqrtf(sum16(lane) / (float)n + eps);
+    for (uint32_t i = 0; i < n; i++)
+        out[i] = x[i] * scale * w[i];
+}
+
+static void ref_add(float *x, const float *y, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        x[i] = x[i] + y[i];
+}
+
+static void ref_silu_mul(float *gate, const float *up, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        gate[i] = gate[i] / (1.0f + scalar_exp(-gate[i])) * up[i];
+    }
+}
+
+static void ref_rope(float *x, const float *cs, uint32_t dims)
+{
+    for (uint32_t i = 0; i < dims; i += 2) {
+        const float a = x[i], b = x[i + 1];
+        x[i] = a * cs[i] - b * cs[i + 1];
+        x[i + 1] = b * cs[i] + a * cs[i + 1];
+    }
+}
+
+static void ref_to_half(const float *x, uint16_t *out, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        out[i] = half_from_float(x[i]);
+}
+
+static const uint8_t *kv_at(const struct attend *job, size_t offset, uint32_t token)
+{
+    const size_t page = job->pages[token / job->block_tokens];
+    const size_t slot = token % job->block_tokens;
+
+    return job->slab + page * job->page_size + offset + slot * job->head_dim * 2;
+}
+
+/* One span of one query: the partial sums of l and o; returns the maximum. */
+static float attend_span(const struct attend *job, const float *q, uint32_t first, uint32_t last,
+                         float *l, float *o)
+{
+    float score[ATTEND_SPAN];
+    float lane[16] = { 0 };
+    float most = -INFINITY;
+
+    ASSERT(first < last && last - first <= ATTEND_SPAN);
+    for (uint32_t t = first; t < last; t++) {
+        const uint8_t *k = kv_at(job, job->k_offset, t);
+        float s = 0.0f;
+        for (uint32_t i = 0; i < job->head_dim; i++)
+            s = fmaf(q[i], half_at(k, i), s);
+        score[t - first] = s;
+        most = max_of(s, most);
+    }
+    memset(o, 0, job->head_dim * sizeof(*o));
+    for (uint32_t t = first; t < last; t++) {
+        const uint8_t *v = kv_at(job, job->v_offset, t);
+        const float p = scalar_exp(score[t - first] - most);
+        lane[(t - first) % 16] = lane[(t - first) % 16] + p;
+        for (uint32_t i = 0; i < job->head_dim; i++)
+            o[i] = fmaf(p, half_at(v, i), o[i]);
+    }
+    *l = sum16(lane);
+    return most;
+}
+
+static void ref_attend(const struct attend *job)
+{
+    float *span_o = job->scratch;
+
+    for (uint32_t i = 0; i < job->queries; i++) {
+        const uint32_t end = job->ends[i];
+        float *o = job->out + (size_t)i * job->head_dim;
+        float m = -INFINITY, l = 0.0f;
+        memset(o, 0, job->head_dim * sizeof(*o));
+        for (uint32_t t = 0; t < end; t += ATTEND_SPAN) {
+            const uint32_t last = end - t < ATTEND_SPAN ? end : t + ATTEND_SPAN;
+            float span_l;
+            const float span_m =
+                attend_span(job, job->q + (size_t)i * job->head_dim, t, last, &span_l, span_o);
+            const float m_new = max_of(m, span_m);
+            const float a = scalar_exp(m - m_new), b = scalar_exp(span_m - m_new);
+            l = fmaf(span_l, b, l * a);
+            for (uint32_t j = 0; j < job->head_dim; j++)
+                o[j] = fmaf(span_o[j], b, o[j] * a);
+            m = m_new;
+        }
+        const float inverse = 1.0f / l;
+        for (uint32_t j = 0; j < job->head_dim; j++)
+            o[j] = o[j] * inverse;
+    }
+}
+
+const struct kernels kernels_portable = {
+    .isa = ENGINE_ISA_PORTABLE,
+    .quantize = ref_quantize,
+    .matmul = ref_matmul,
+    .rmsnorm = ref_rmsnorm,
+    .add = ref_add,
+    .silu_mul = ref_silu_mul,
+    .rope = ref_rope,
+    .to_half = ref_to_half,
+    .attend = ref_attend,
+};

@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * infer/cpu/kernels.h - the arithmetic of the engine, one table of functions for each ISA class.
+ *
+ * kernel_ref.c says in plain C what each kernel computes: operation by operation, in which order.
+ * kernel_avx2.c and kernel_avx512.c do the same operations, many lanes at a time, and give the same
+ * bits: every sum below has one fixed order, every a * b + c that is written "fma" is rounded once,
+ * and nothing else is contracted. So row invariance needs no care in the engine: it may cut rows,
+ * columns and tasks as it likes.
+ *
+ * Matrix product. Weights are packed in tiles of MATRIX_TILE output rows, lanes = output rows, so
+ * that one load serves sixteen outputs and no lane is ever summed across. Activations meet
+ * quantized weights as 8-bit integers: blocks of 32 with one scale, integer sums exact. For one
+ * output
+ *
+ *     acc = 0
+ *     for each block b in order:
+ *         acc = fma(float(sum of w_q * x_q), d_w * d_x, acc)
+ *         acc = fma(m_w, d_x * float(sum of x_q), acc)         Q4_1 only
+ *
+ * and for F16 and F32 weights acc = fma(w[k], x[k], acc) for each k in order.
+ *
+ * Packed tile (64-byte aligned, stride a multiple of 64):
+ *     quantized   scales f16[blocks][16] | Q4_1: mins f16[blocks][16] | quants[blocks][16 rows *
+ * size] Q4_*        quants of a block: u8[4 groups][16 rows][4]; byte j of group g holds elements
+ *                 4g + j (low nibble) and 16 + 4g + j (high nibble)
+ *     Q8_0        quants of a block: u8[8 groups][16 rows][4], the signed value plus 128
+ *     F16, F32    [k][16 rows]
+ * Rows beyond the matrix are zero.
+ *
+ * Attention. For one query: tokens in spans of ATTEND_SPAN from token 0; for each span the scores
+ * (fma over the head dim in order), their maximum m', p = exp(s - m'), l' = the sum of p in 16
+ * lanes (lane = token % 16) added as a tree, o' = fma over tokens in order; then spans are merged
+ * in order: m'' = max(m, m'),  a = exp(m - m''),  b = exp(m' - m''),  l = fma(l', b, l * a), o
+ * likewise.
+ *
+ * Threads: kernels are pure functions of their arguments. */
+#ifndef INFER_CPU_KERNELS_H
+#define INFER_CPU_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+#include "infer/engine.h"
+#include "model/model.h"
+
+enum {
+    MATRIX_TILE = 16,
+    QUANT_BLOCK = 32,
+    ATTEND_SPAN = 64,
+    ATTEND_QUERIES_MAX = 128,
+    VALUE_QUERIES_MAX = 16, /* most that an ISA takes at a time when it sums values */
+    KERNEL_ALIGN = 64,
+};
+
+struct matrix {
+    enum model_type type;
+    uint32_t rows;  /* outputs */
+    uint32_t cols;  /* inputs */
+    uint32_t tiles; /* rows / MATRIX_TILE, rounded up */
+    size_t tile_size;
+    uint8_t *data;
+};
+
+/* Rows of activations, as floats and (where weights are quantized) as blocks. Row r is at x + r *
+ * stride, q + r * stride; its block b at index r * blocks + b of the others. */
+struct activations {
+    float *x;
+    int8_t *q;
+    float *d;     /* scale */
+    float *ds;    /* scale * sum of q */
+    int32_t *sum; /* -128 * sum of q: what the offset of Q8_0 adds too much; 1/16 of it for Q4_0 */
+    uint32_t stride;
+    uint32_t blocks; /* capacity of a row in blocks */
+};
+
+/* One kv head, and queries of one sequence that use it. Query i sees the tokens below ends[i]; ends
+ * never decrease. */
+struct attend {
+    const float *q; /* [queries][head_dim], scaled */
+    const uint32_t *ends;
+    uint32_t queries; /* 1..ATTEND_QUERIES_MAX */
+    uint32_t head_dim;
+    const uint8_t *slab;
+    size_t page_size;
+    size_t k_offset; /* of this layer's and head's K within a page */
+    size_t v_offset;
+    const uint32_t *pages;
+    uint32_t block_tokens;
+    float *scratch; /* attend_scratch_floats() floats, aligned */
+    float *out;     /* [queries][head_dim] */
+};
+
+struct kernels {
+    enum engine_isa isa;
+
+    /* n is a multiple of QUANT_BLOCK. d = max|x| / 127; q = x * (127 / max|x|) to nearest even. */
+    void (*quantize)(const float *x, uint32_t n, int8_t *q, float *d, float *ds, int32_t *sum);
+
+    /* One tile of w times `rows` rows of a, from row0: out[i][0..15] for row row0 + i. */
+    void (*matmul)(const struct matrix *w, uint32_t tile, const struct activations *a,
+                   uint32_t row0, uint32_t rows, float *const *out);
+
+    /* out = x * (1 / sqrt(sum(x * x) / n + eps)) * w; the sum in 16 lanes, then as a tree. */
+    void (*rmsnorm)(const float *x, const float *w, uint32_t n, float eps, float *out);
+
+    /* x += y. */
+    void (*add)(float *x, const float *y, uint32_t n);
+
+    /* gate = gate / (1 + exp(-gate)) * up. */
+    void (*silu_mul)(float *gate, const float *up, uint32_t n);
+
+    /* Rotates adjacent pairs of one head; cs holds cos, sin for each pair. */
+    void (*rope)(float *x, const float *cs, uint32_t dims);
+
+    /* IEEE half, to nearest even. */
+    void (*to_half)(const float *x, uint16_t *out, uint32_t n);
+
+    void (*attend)(const struct attend *job);
+};
+
+extern const struct kernels kernels_portable;
+#if defined(__x86_64__)
+extern const struct kernels kernels_avx2;
+extern const struct kernels kernels_avx512;
+#endif
+
+/* The table for an ISA that this CPU supports (AUTO: the best); NULL otherwise. */
+const struct kernels *kernels_select(enum engine_isa isa);
+
+size_t attend_scratch_floats(uint32_t head_dim);
+
+/* The shape of `tensor` when packed; data stays NULL. STATUS_UNSUPPORTED for another type. */
+MUST_USE enum status matrix_init(struct matrix *matrix, const struct model_tensor *tensor);
+
+/* Fills tiles [first, last) of matrix->data. Tiles may be packed by several threads. */
+void matrix_pack(const struct matrix *matrix, const struct model_tensor *tensor, uint32_t first,
+                 uint32_t last);
+
+/* Row `row` of a tensor as floats: out[0..ne[0]). For embeddings and norms. */
+void tensor_row(const struct model_tensor *tensor, uint32_t row, float *out);
+
+float half_to_float(uint16_t half);
+uint16_t half_from_float(float value);
+
+#endif
