@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * serve/solo.c - see solo.h. */
+#include "serve/solo.h"
+
+#include <stdlib.h>
+
+#include "base/assert.h"
+#include "model/model.h"
+
+struct solo {
+    struct engine *engine;
+    struct sampler *sampler;
+    float *logits;
+    uint8_t *pages;
+    uint32_t *table; /* the page table: page i of the sequence is page i of the slab */
+    uint32_t table_count;
+    uint32_t *tokens; /* of the sequence: the prompt, then the answer */
+    uint32_t context_max;
+};
+
+static enum status allocate(struct solo *solo, const struct engine_layout *layout,
+                            uint32_t context_max)
+{
+    solo->context_max = context_max;
+    solo->table_count = (context_max + layout->block_tokens - 1) / layout->block_tokens;
+    const size_t size = (size_t)solo->table_count * layout->page_size;
+    solo->pages = aligned_alloc(ENGINE_PAGE_ALIGN, size);
+    solo->table = calloc(solo->table_count, sizeof(*solo->table));
+    solo->tokens = calloc((size_t)context_max + 1, sizeof(*solo->tokens));
+    if (solo->pages == NULL || solo->table == NULL || solo->tokens == NULL) return STATUS_NO_MEMORY;
+    for (uint32_t i = 0; i < solo->table_count; i++)
+        solo->table[i] = i;
+    return STATUS_OK;
+}
+
+enum status solo_create(const struct model *model, const struct solo_options *options,
+                        struct solo **out, struct errmsg *err)
+{
+    struct engine_layout layout;
+    enum status status = engine_layout_query(
+        model, options->block_tokens != 0 ? options->block_tokens : ENGINE_BLOCK_TOKENS_DEFAULT,
+        options->isa, &layout, err);
+    if (status != STATUS_OK) return status;
+    struct solo *solo = calloc(1, sizeof(*solo));
+    if (solo == NULL) return STATUS_NO_MEMORY;
+    const uint32_t context = model_params(model)->context;
+    status = allocate(solo, &layout, options->context_max != 0 ? options->context_max : context);
+    if (status != STATUS_OK) goto fail;
+    const struct engine_options engine_options = {
+        .threads = options->threads,
+        .block_tokens = options->block_tokens,
+        .isa = options->isa,
+        .context_max = options->context_max,
+        .pages = solo->pages,
+        .pages_count = solo->table_count,
+    };
+    status = engine_create(model, &engine_options, &solo->engine, err);
+    if (status != STATUS_OK) goto fail;
+    const uint32_t vocab = engine_vocab_size(solo->engine);
+    solo->logits = calloc(vocab, sizeof(*solo->logits));
+    status = solo->logits == NULL ? STATUS_NO_MEMORY : sampler_create(vocab, &solo->sampler);
+    if (status != STATUS_OK) goto fail;
+    *out = solo;
+    return STATUS_OK;
+
+fail:
+    solo_destroy(solo);
+    return status;
+}
+
+void solo_destroy(struct solo *solo)
+{
+    if (solo == NULL) return;
+    sampler_destroy(solo->sampler);
+    engine_destroy(solo->engine);
+    free(solo->logits);
+    free(solo->pages);
+    free(solo->table);
+    free(solo->tokens);
+    free(solo);
+}
+
+uint32_t solo_context_max(const struct solo *solo)
+{
+    return solo->context_max;
+}
+
+/* Computes tokens [from, to) in chunks; the last one's logits are in solo->logits. */
+static enum status compute(struct solo *solo, uint32_t from, uint32_t to)
+{
+    ASSERT(from < to);
+    while (from < to) {
+        const uint32_t rest = to - from;
+        const uint32_t rows = rest < ENGINE_ROWS_MAX ? rest : ENGINE_ROWS_MAX;
+        const struct engine_item item = {
+            .pages = solo->table,
+            .pages_count = solo->table_count,
+            .position = from,
+            .tokens = solo->tokens + from,
+            .tokens_count = rows,
+            .logits = rows == rest ? solo->logits : NULL,
+        };
+        const enum status status = engine_step(solo->engine, &item, 1, NULL);
+        if (status != STATUS_OK) return status;
+        from += rows;
+    }
+    return STATUS_OK;
+}
+
+enum status solo_generate(struct solo *solo, const struct solo_request *request, enum solo_end *end)
+{
+    uint32_t computed = 0;
+    uint32_t count = request->tokens_count;
+
+    if (count == 0 || count > solo->context_max || request->max_tokens == 0) return STATUS_INVALID;
+    for (uint32_t i = 0; i < count; i++)
+        solo->tokens[i] = request->tokens[i];
+    for (uint32_t index = 0; index < request->max_tokens; index++) {
+        const enum status status = compute(solo, computed, count);
+        if (status != STATUS_OK) return status;
+        computed = count;
+        const uint32_t token = sampler_next(solo->sampler, &request->sampling, solo->logits, index);
+        if (request->is_end != NULL && request->is_end(request->is_end_ctx, token)) {
+            *end = SOLO_STOP;
+            return STATUS_OK;
+        }
+        solo->tokens[count++] = token;
+        if (!request->on_token(request->ctx, token)) {
+            *end = SOLO_ENOUGH;
+            return STATUS_OK;
+        }
+        if (count > solo->context_max) break; /* its KV would have no place */
+    }
+    *end = SOLO_LENGTH;
+    return STATUS_OK;
+}
