@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "net/http_client.h"
+
+#include <http_parser.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/buf.h"
+#include "base/env.h"
+
+enum { READ_SIZE = 64 << 10 };
+
+struct http_client {
+    struct env *env;
+    struct env_stream *stream;
+    struct env_timer timer;
+    struct http_client_options options; /* its texts are not used after the start */
+    struct buf out;
+    struct buf line;
+    http_parser parser;
+    bool whole;     /* the answer is complete */
+    bool in_parser; /* a callback may cancel from inside */
+    bool cancelled;
+};
+
+static void client_free(struct http_client *client)
+{
+    env_timer_cancel(client->env, &client->timer);
+    env_stream_close(client->stream);
+    buf_fini(&client->out);
+    buf_fini(&client->line);
+    free(client);
+}
+
+static void finish(struct http_client *client, enum status status)
+{
+    const struct http_reply reply = { status, (int)client->parser.status_code };
+    void (*on_done)(void *, const struct http_reply *) = client->options.on_done;
+    void *ctx = client->options.ctx;
+
+    client_free(client);
+    on_done(ctx, &reply);
+}
+
+static void on_deadline(void *ctx)
+{
+    finish(ctx, STATUS_TIMEOUT);
+}
+
+/* ---- parsing ---- */
+
+static int on_line_bytes(struct http_client *client, const char *data, size_t len)
+{
+    while (len > 0 && !client->cancelled) {
+        const char *end = memchr(data, '\n', len);
+        const size_t part = end != NULL ? (size_t)(end - data) : len;
+        if (buf_append(&client->line, data, part) != STATUS_OK) return 1;
+        if (end == NULL) return 0;
+        client->options.on_line(client->options.ctx, (const char *)buf_data(&client->line),
+                                client->line.len);
+        buf_clear(&client->line);
+        data += part + 1;
+        len -= part + 1;
+    }
+    return 0;
+}
+
+static int on_body(http_parser *parser, const char *data, size_t len)
+{
+    struct http_client *client = parser->data;
+    if (client->cancelled) return 1;
+    if (client->options.on_line != NULL) return on_line_bytes(client, data, len);
+    if (client->options.on_data != NULL) client->options.on_data(client->options.ctx, data, len);
+    return 0;
+}
+
+static int on_complete(http_parser *parser)
+{
+    ((struct http_client *)parser->data)->whole = true;
+    http_parser_pause(parser, 1);
+    return 0;
+}
+
+static int on_headers(http_parser *parser)
+{
+    const struct http_client *client = parser->data;
+    return strcmp(client->options.method, "HEAD") == 0; /* 1: no body follows */
+}
+
+static const http_parser_settings settings = { .on_headers_complete = on_headers,
+                                               .on_body = on_body,
+                                               .on_message_complete = on_complete };
+
+/* Feeds bytes (len 0: the end of the stream). Returns false when the client is finished. */
+static bool feed(struct http_client *client, const char *data, size_t len)
+{
+    client->in_parser = true;
+    const size_t parsed = http_parser_execute(&client->parser, &settings, data, len);
+    client->in_parser = false;
+    if (client->cancelled) {
+        client_free(client);
+        return false;
+    }
+    if (client->whole) {
+        finish(client, STATUS_OK);
+        return false;
+    }
+    if (parsed != len || HTTP_PARSER_ERRNO(&client->parser) != HPE_OK) {
+        finish(client, STATUS_PROTOCOL);
+        return false;
+    }
+    return true;
+}
+
+/* ---- the stream ---- */
+
+static enum status send_some(struct http_client *client)
+{
+    while (client->out.len > 0) {
+        const struct iovec part = { buf_data(&client->out), client->out.len };
+        size_t n = 0;
+        const enum status status = env_stream_writev(client->stream, &part, 1, &n);
+        if (status != STATUS_OK) return status;
+        buf_consume(&client->out, n);
+    }
+    return STATUS_OK;
+}
+
+static void on_ready(void *ctx, unsigned events)
+{
+    struct http_client *client = ctx;
+    char data[READ_SIZE];
+    size_t n = 0;
+
+    if ((events & ENV_WRITE) != 0) {
+        const enum status status = send_some(client);
+        if (status != STATUS_OK && status != STATUS_AGAIN) {
+            finish(client, status);
+            return;
+        }
+        if (status == STATUS_OK) env_stream_watch(client->stream, ENV_READ, on_ready, client);
+    }
+    if ((events & ENV_READ) == 0) return;
+    const enum status status = env_stream_read(client->stream, data, sizeof(data), &n);
+    if (status == STATUS_OK) {
+        feed(client, data, n);
+    } else if (status == STATUS_CONN_CLOSED && client->out.len == 0) {
+        if (feed(client, NULL, 0)) finish(client, STATUS_CONN_CLOSED);
+    } else if (status != STATUS_AGAIN) {
+        finish(client, status);
+    }
+}
+
+static enum status write_request(struct http_client *client,
+                                 const struct http_client_options *options)
+{
+    enum status status = buf_printf(
+        &client->out,
+        "%s %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n%sContent-Length: %zu\r\n\r\n",
+        options->method, options->path, options->address,
+        options->headers != NULL ? options->headers : "", options->len);
+    if (status == STATUS_OK && options->len > 0)
+        status = buf_append(&client->out, options->body, options->len);
+    return status;
+}
+
+enum status http_client_start(struct env *env, const struct http_client_options *options,
+                              struct http_client **out, struct errmsg *err)
+{
+    ASSERT(options->on_done != NULL && options->deadline_ns != 0);
+    if (options->len > HTTP_CLIENT_BODY_MAX)
+        return errmsg_set(err, STATUS_INVALID, "the request has %zu bytes", options->len);
+    struct http_client *client = calloc(1, sizeof(*client));
+    if (client == NULL) return STATUS_NO_MEMORY;
+    client->env = env;
+    client->options = *options;
+    buf_init(&client->out, HTTP_CLIENT_BODY_MAX + (64 << 10));
+    buf_init(&client->line, HTTP_CLIENT_LINE_MAX);
+    env_timer_init(&client->timer, on_deadline, client);
+    http_parser_init(&client->parser, HTTP_RESPONSE);
+    client->parser.data = client;
+
+    enum status status = write_request(client, options);
+    if (status == STATUS_OK) status = env_connect(env, options->address, &client->stream, err);
+    if (status != STATUS_OK) {
+        client_free(client);
+        return status;
+    }
+    env_timer_set(env, &client->timer, options->deadline_ns);
+    env_stream_watch(client->stream, ENV_READ | ENV_WRITE, on_ready, client);
+    *out = client;
+    return STATUS_OK;
+}
+
+void http_client_cancel(struct http_client *client)
+{
+    client->cancelled = true;
+    if (!client->in_parser) client_free(client);
+}
