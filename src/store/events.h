@@ -18,6 +18,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/key.h"
 #include "base/status.h"
 
 struct env;
@@ -31,6 +32,7 @@ enum {
 enum store_event_kind {
     STORE_EVENT_STORED = 1,
     STORE_EVENT_REMOVED = 2,
+    STORE_EVENT_EXTENT = 3, /* to the master only: [address, address + size) is lent to the term */
 };
 
 enum store_class {
@@ -41,12 +43,13 @@ enum store_class {
 struct store_event {
     enum store_event_kind kind;
     enum store_class class;
-    uint32_t key_len;
-    const uint8_t *key; /* borrowed: valid during the callback */
-    uint64_t generation;
-    uint64_t address; /* STORED only: where it is, for the transfer engine */
-    uint64_t size;    /* STORED only: bytes */
-    uint64_t digest;  /* STORED only: XXH3-64 over its checksums; equal bytes, equal digest */
+    struct block_key id; /* of a block: its key; of an object: see store_key_id() */
+    const uint8_t *key;  /* STORED object only, else NULL; borrowed during the callback */
+    uint32_t key_len;    /* of key */
+    uint64_t generation; /* counts up over the node's life; a REMOVED names what it removes */
+    uint64_t address;    /* STORED only: where it is, for the transfer engine */
+    uint64_t size;       /* STORED only: bytes */
+    uint64_t digest;     /* STORED only: XXH3-64 over its checksums; equal bytes, equal digest */
 };
 
 struct store_subscribe_options {

@@ -51,8 +51,8 @@ struct store_page {
 
 struct store_node_options {
     struct env *env;
-    struct yolk_transfer *transfer; /* outlives the node */
-    struct rpc_server *server;      /* `store.*` methods are added to it; outlives the node */
+    struct yolk_transfer *transfer; /* destroyed before the node */
+    struct rpc_server *server;      /* gets the `store.*` methods; destroyed before the node */
     const char *name;               /* told to other nodes, for their logs */
     const char *secret;             /* of the cluster, for calls to other nodes; "" for none */
     struct store_layout layout;
@@ -68,8 +68,9 @@ struct store_node_options {
 MUST_USE enum status store_node_create(const struct store_node_options *options,
                                        struct store_node **out, struct errmsg *err);
 
-/* Fetches still running end with STATUS_CANCELLED first (their on_done runs inside this call).
- * Pages still referenced by others become invalid. NULL is allowed. */
+/* After the RPC server, the member that joined with it (store/member.h) and the transfer engine:
+ * those refer to the node, and the slab goes with the engine. Fetches still running end with
+ * STORE_MISS_CANCELLED from inside. NULL is allowed. */
 void store_node_destroy(struct store_node *node);
 
 /* ---- where things are ---- */
@@ -82,7 +83,7 @@ uint8_t *store_node_data(const struct store_node *node, struct store_page page);
 uint64_t store_node_address(const struct store_node *node, struct store_page page);
 const char *store_node_segment(const struct store_node *node);
 
-/* A number that differs between two lives of the process; stamps everything the node lends. */
+/* Tells this life of the process from the next: the generation of its transfer engine. */
 uint64_t store_node_epoch(const struct store_node *node);
 
 /* ---- pages ---- */

@@ -21,28 +21,263 @@
 #include "store/events.h"
 #include "store/master.h"
 #include "store/member.h"
+#include "store/node.h"
 
 struct buf;
 
 /* RPC method ids; the names in brackets appear in logs. */
 enum store_method {
-    STORE_METHOD_ACQUIRE = 0x0101, /* store.acquire: node; pins blocks or an object for reading */
+    STORE_METHOD_ACQUIRE = 0x0101, /* store.acquire: node; pins blocks or objects for reading */
     STORE_METHOD_RELEASE = 0x0102, /* store.release: node; ends a pin */
     STORE_METHOD_EVENTS = 0x0103,  /* store.events: node; streaming, snapshot then changes */
-    STORE_METHOD_COMMIT =
-        0x0104,                 /* store.commit: node; what a client has written becomes a value */
-    STORE_METHOD_DROP = 0x0105, /* store.drop: node, from the master */
+    STORE_METHOD_COMMIT = 0x0104,  /* store.commit: node; what a client wrote becomes a value */
+    STORE_METHOD_DROP = 0x0105,    /* store.drop: node, from the master */
+    STORE_METHOD_RENEW = 0x0106,   /* store.renew: node; prolongs a pin */
 
-    MASTER_METHOD_REGISTER = 0x0201, /* master.register: node */
-    MASTER_METHOD_BEAT = 0x0202,     /* master.beat: node */
-    MASTER_METHOD_LEAVE = 0x0203,    /* master.leave: node */
-    MASTER_METHOD_WATCH = 0x0204,    /* master.watch: streaming, every member then changes */
-    MASTER_METHOD_EXIST = 0x0205,    /* master.exist: batch */
-    MASTER_METHOD_GET = 0x0206,      /* master.get: batch */
-    MASTER_METHOD_PUT_START = 0x0207,
-    MASTER_METHOD_PUT_END = 0x0208, /* from the owner */
-    MASTER_METHOD_PUT_REVOKE = 0x0209,
-    MASTER_METHOD_REMOVE = 0x020a, /* batch */
+    MASTER_METHOD_REGISTER = 0x0201,   /* master.register: from a node */
+    MASTER_METHOD_BEAT = 0x0202,       /* master.beat: from a node */
+    MASTER_METHOD_LEAVE = 0x0203,      /* master.leave: from a node */
+    MASTER_METHOD_WATCH = 0x0204,      /* master.watch: streaming, every member then changes */
+    MASTER_METHOD_EXIST = 0x0205,      /* master.exist: batch */
+    MASTER_METHOD_GET = 0x0206,        /* master.get: batch */
+    MASTER_METHOD_PUT_START = 0x0207,  /* master.put_start: batch */
+    MASTER_METHOD_PUT_END = 0x0208,    /* master.put_end: from the owner */
+    MASTER_METHOD_PUT_REVOKE = 0x0209, /* master.put_revoke */
+    MASTER_METHOD_REMOVE = 0x020a,     /* master.remove: batch */
 };
+
+enum {
+    STORE_PIECE_SIZE = 64 << 10,     /* bytes of an object under one checksum */
+    STORE_OBJECT_SIZE_MAX = 1 << 30, /* bytes */
+    STORE_PIECES_MAX = STORE_OBJECT_SIZE_MAX / STORE_PIECE_SIZE,
+    STORE_KEYS_MAX = 65536, /* of one batch */
+    STORE_SUMS_MAX = STORE_FETCH_BLOCKS_MAX * STORE_LAYERS_MAX,
+};
+
+/* ---- columns of variable-length keys ---- */
+
+/* The identity of a key: a 16-byte key is its own, any other is the first 128 bits of its SHA-256.
+ * Directories compare the whole key too, so a made-up collision is an absent key, not another's. */
+struct block_key store_key_id(struct store_key key);
+
+/* ---- statuses in columns ---- */
+
+uint32_t store_status_code(enum status status);
+/* STATUS_PROTOCOL for a code of no status we know. */
+enum status store_status_of(uint32_t code);
+
+/* ---- members ---- */
+
+MUST_USE enum status store_encode_register(struct buf *buf, const struct store_member_info *info,
+                                           uint64_t term_seen);
+MUST_USE enum status store_decode_register(const uint8_t *body, size_t len,
+                                           struct store_member_info *info, uint64_t *term_seen);
+
+/* register's and beat's reply. */
+MUST_USE enum status store_encode_term(struct buf *buf, uint64_t term);
+MUST_USE enum status store_decode_term(const uint8_t *body, size_t len, uint64_t *term);
+
+/* beat and leave. */
+struct store_beat {
+    char name[STORE_NAME_SIZE];
+    uint64_t epoch;
+};
+MUST_USE enum status store_encode_beat(struct buf *buf, const struct store_beat *beat);
+MUST_USE enum status store_decode_beat(const uint8_t *body, size_t len, struct store_beat *out);
+
+/* One item of master.watch. `synced`: every member has been sent. */
+struct store_watch_item {
+    bool has_member;
+    bool gone;
+    bool synced;
+    uint64_t term;
+    enum store_member_state state;
+    struct store_member_info info;
+};
+MUST_USE enum status store_encode_watch(struct buf *buf, const struct store_watch_item *item);
+MUST_USE enum status store_decode_watch(const uint8_t *body, size_t len,
+                                        struct store_watch_item *out);
+
+/* ---- acquire, renew, release ---- */
+
+struct store_acquire {
+    enum store_class class;
+    bool prefix;                /* stop at the first one missing (blocks) */
+    struct store_layout layout; /* blocks: the caller's; must match */
+    const uint8_t *ids;         /* 16 bytes each */
+    uint32_t count;             /* 1..STORE_FETCH_BLOCKS_MAX */
+};
+MUST_USE enum status store_encode_acquire(struct buf *buf, const struct store_acquire *request);
+MUST_USE enum status store_decode_acquire(const uint8_t *body, size_t len,
+                                          struct store_acquire *out);
+
+/* `count` items, those asked for or, with `prefix`, a prefix of them. An absent item has address 0.
+ * Sums of all present items follow each other: per block one a layer, per object one a piece. */
+struct store_acquired {
+    uint64_t pin; /* 0: nothing was found, nothing is pinned */
+    uint64_t epoch;
+    uint64_t transfer_generation;
+    uint32_t lease_ms;
+    char segment[STORE_ADDRESS_SIZE];
+    struct msg_column addresses;
+    struct msg_column generations;
+    struct msg_column sizes;
+    struct msg_column sums;
+};
+MUST_USE enum status store_decode_acquired(const uint8_t *body, size_t len,
+                                           struct store_acquired *out);
+
+struct store_acquired_out {
+    struct store_acquired head; /* columns unused */
+    uint32_t count;
+    const uint64_t *addresses;
+    const uint64_t *generations;
+    const uint64_t *sizes;
+    const uint64_t *sums;
+    uint32_t sums_count;
+};
+MUST_USE enum status store_encode_acquired(struct buf *buf, const struct store_acquired_out *reply);
+
+/* renew and release. */
+MUST_USE enum status store_encode_pin(struct buf *buf, uint64_t pin);
+MUST_USE enum status store_decode_pin(const uint8_t *body, size_t len, uint64_t *pin);
+
+/* ---- events ---- */
+
+struct store_events_request {
+    uint64_t term; /* of a master; 0: not a master */
+    bool blocks_only;
+};
+MUST_USE enum status store_encode_events_request(struct buf *buf,
+                                                 const struct store_events_request *request);
+MUST_USE enum status store_decode_events_request(const uint8_t *body, size_t len,
+                                                 struct store_events_request *out);
+
+enum { STORE_EVENTS_RESET = 1, STORE_EVENTS_SYNCED = 2 };
+
+/* One item of store.events: a reset comes before the events, a sync after them. */
+MUST_USE enum status store_encode_events(struct buf *buf, uint64_t epoch, unsigned flags,
+                                         const struct store_event *events, uint32_t count);
+/* Events go to out[STORE_EVENTS_BATCH_MAX]; their keys borrow from the body. */
+MUST_USE enum status store_decode_events(const uint8_t *body, size_t len, uint64_t *epoch,
+                                         unsigned *flags, struct store_event *out, uint32_t *count);
+
+/* ---- put ---- */
+
+struct store_commit {
+    struct store_key key;
+    uint64_t put_id;
+    uint64_t term;
+    uint64_t epoch;
+    uint64_t address;
+    uint64_t size;
+    struct msg_column sums;    /* decoded */
+    const uint64_t *sums_data; /* to encode; one a piece */
+};
+MUST_USE enum status store_encode_commit(struct buf *buf, const struct store_commit *commit);
+MUST_USE enum status store_decode_commit(const uint8_t *body, size_t len, struct store_commit *out);
+
+struct store_put_end {
+    char name[STORE_NAME_SIZE];
+    uint64_t epoch;
+    uint64_t put_id;
+    uint64_t term; /* of the ticket */
+    struct store_event stored;
+};
+MUST_USE enum status store_encode_put_end(struct buf *buf, const struct store_put_end *end);
+MUST_USE enum status store_decode_put_end(const uint8_t *body, size_t len,
+                                          struct store_put_end *out);
+
+struct store_put_revoke {
+    struct store_key key;
+    uint64_t put_id;
+    uint64_t writer;
+};
+MUST_USE enum status store_encode_put_revoke(struct buf *buf,
+                                             const struct store_put_revoke *revoke);
+MUST_USE enum status store_decode_put_revoke(const uint8_t *body, size_t len,
+                                             struct store_put_revoke *out);
+
+struct store_drop {
+    uint64_t term;
+    struct block_key id;
+    uint64_t generation;
+};
+MUST_USE enum status store_encode_drop(struct buf *buf, const struct store_drop *drop);
+MUST_USE enum status store_decode_drop(const uint8_t *body, size_t len, struct store_drop *out);
+
+/* ---- batches at the master ---- */
+
+/* exist, get, remove; put_start adds sizes, writer and preferred. */
+struct store_batch {
+    uint32_t count;                    /* 1..STORE_KEYS_MAX */
+    struct msg_column lens;            /* decoded: of each key */
+    const uint8_t *keys;               /* decoded: one after the other */
+    struct msg_column sizes;           /* decoded: put_start */
+    const struct store_key *keys_data; /* to encode */
+    const uint64_t *sizes_data;        /* to encode; NULL for all but put_start */
+    uint64_t writer;
+    char preferred[STORE_NAME_SIZE];
+    bool force;
+};
+MUST_USE enum status store_encode_batch(struct buf *buf, const struct store_batch *batch);
+/* Every key's length is in range and they add up. */
+MUST_USE enum status store_decode_batch(const uint8_t *body, size_t len, struct store_batch *out);
+
+/* Walks the keys of a decoded batch: struct store_batch_iter it = { 0 }; */
+struct store_batch_iter {
+    uint32_t next;
+    size_t offset;
+    struct store_key key;
+};
+bool store_batch_next(const struct store_batch *batch, struct store_batch_iter *iter);
+
+/* exist's and remove's reply: one status a key. */
+MUST_USE enum status store_encode_statuses(struct buf *buf, const uint32_t *codes, uint32_t count);
+MUST_USE enum status store_decode_statuses(const uint8_t *body, size_t len,
+                                           struct msg_column *codes);
+
+enum { STORE_REPLY_NODES_MAX = STORE_MEMBERS_MAX };
+
+/* A node that a get or put_start reply refers to by its place in the list. */
+struct store_reply_node {
+    char rpc_address[STORE_ADDRESS_SIZE];
+    char segment[STORE_ADDRESS_SIZE];
+    uint64_t epoch;
+};
+
+/* get's and put_start's reply. get: replicas of all items follow each other, `counts` says how many
+ * each has. put_start: one a key (of status OK; unspecified for the others). */
+struct store_places {
+    uint32_t count; /* of items */
+    uint64_t term;
+    uint32_t put_ms; /* put_start: how long the writer may write, from when it asked */
+    struct msg_column codes;
+    struct msg_column sizes;     /* get */
+    struct msg_column put_ids;   /* put_start */
+    struct msg_column counts;    /* get: replicas of each item */
+    struct msg_column nodes;     /* of each replica: index in the list of nodes */
+    struct msg_column addresses; /* of each replica */
+    uint32_t nodes_count;
+};
+/* `nodes` has room for STORE_REPLY_NODES_MAX. */
+MUST_USE enum status store_decode_places(const uint8_t *body, size_t len, struct store_places *out,
+                                         struct store_reply_node *nodes);
+
+struct store_places_out {
+    uint32_t count;
+    uint32_t replicas_count;
+    uint64_t term;
+    uint32_t put_ms;
+    const uint32_t *codes;
+    const uint64_t *sizes;   /* NULL for put_start */
+    const uint64_t *put_ids; /* NULL for get */
+    const uint32_t *counts;  /* NULL for put_start */
+    const uint32_t *nodes;
+    const uint64_t *addresses;
+    const struct store_reply_node *node_list;
+    uint32_t nodes_count;
+};
+MUST_USE enum status store_encode_places(struct buf *buf, const struct store_places_out *reply);
 
 #endif

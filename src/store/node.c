@@ -1,0 +1,601 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * store/node.c - a node of the pool: the slab, the two halves of its manifest, and reading by
+ * others.
+ *
+ *   slab | page 0 | page 1 | ... | page N-1 | object region (lent to the master) |
+ *
+ * The pool (pool.c) and the values (objects.c) decide; this file gives them time, generations and
+ * bytes, and answers store.acquire, store.renew and store.release.
+ *
+ * A reader elsewhere pins what it wants by store.acquire and gets addresses, generations and
+ * checksums; it then reads through the transfer engine without us, verifies, and releases. A pin
+ * that is neither renewed nor released ends after lease_ms: a reader that died costs memory for so
+ * long, and one that was only slow finds bytes whose checksums do not match, never wrong ones. */
+#include "store/node.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/buf.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "net/rpc.h"
+#include "store/node_int.h"
+#include "store/proto.h"
+#include "yolk/transfer.h"
+
+enum { FETCHES_MAX_DEFAULT = 64, PINS_MAX_DEFAULT = 4096 };
+
+static uint64_t pages_size(const struct store_layout *layout)
+{
+    return (uint64_t)layout->pages * layout->page_size;
+}
+
+uint64_t node_region_address(const struct store_node *node)
+{
+    return (uint64_t)(uintptr_t)node->slab + pages_size(&node->layout);
+}
+
+/* ---- the manifest tells the log ---- */
+
+static void on_page_stored(void *ctx, struct store_page page)
+{
+    struct store_node *node = ctx;
+    node_log(node, STORE_EVENT_STORED, STORE_CLASS_BLOCK, pool_key(node->pool, page),
+             pool_generation(node->pool, page));
+}
+
+static void on_page_removed(void *ctx, struct store_page page, const struct block_key *key,
+                            uint64_t generation)
+{
+    (void)page;
+    node_log(ctx, STORE_EVENT_REMOVED, STORE_CLASS_BLOCK, key, generation);
+}
+
+static void on_object_stored(void *ctx, const struct object *object)
+{
+    node_log(ctx, STORE_EVENT_STORED, STORE_CLASS_OBJECT, &object->id, object->generation);
+}
+
+static void on_object_removed(void *ctx, const struct object *object)
+{
+    node_log(ctx, STORE_EVENT_REMOVED, STORE_CLASS_OBJECT, &object->id, object->generation);
+}
+
+/* ---- pins end ---- */
+
+void node_expire_by(struct store_node *node, uint64_t deadline_ns)
+{
+    if (deadline_ns == ENV_NEVER) return;
+    if (env_timer_armed(&node->expire_timer) && node->expire_timer.deadline_ns <= deadline_ns) {
+        return;
+    }
+    env_timer_set(node->env, &node->expire_timer, deadline_ns);
+}
+
+static void on_expire(void *ctx)
+{
+    struct store_node *node = ctx;
+    const uint64_t now = env_now_ns(node->env);
+    node_expire_by(node, pool_expire(node->pool, now));
+    node_expire_by(node, objects_expire(node->objects, now));
+}
+
+/* ---- serving readers ---- */
+
+/* The answer to one acquire while it is put together. */
+struct acquired {
+    uint32_t count; /* items answered */
+    uint32_t found; /* of them, present */
+    uint32_t sums_count;
+    uint64_t *numbers; /* addresses, generations, sizes: each STORE_FETCH_BLOCKS_MAX apart */
+    uint64_t *sums;
+    struct store_page *pages;
+    const struct object **objects;
+};
+
+static uint64_t *acquired_addresses(const struct acquired *acquired)
+{
+    return acquired->numbers;
+}
+
+static uint64_t *acquired_generations(const struct acquired *acquired)
+{
+    return acquired->numbers + STORE_FETCH_BLOCKS_MAX;
+}
+
+static uint64_t *acquired_sizes(const struct acquired *acquired)
+{
+    return acquired->numbers + 2 * STORE_FETCH_BLOCKS_MAX;
+}
+
+static void acquired_free(struct acquired *acquired)
+{
+    free(acquired->numbers);
+    free(acquired->sums);
+    free(acquired->pages);
+    free(acquired->objects);
+}
+
+static void acquired_item(struct acquired *acquired, uint64_t address, uint64_t generation,
+                          uint64_t size, const uint64_t *sums, uint32_t sums_count)
+{
+    ASSERT(acquired->count < STORE_FETCH_BLOCKS_MAX);
+    acquired_addresses(acquired)[acquired->count] = address;
+    acquired_generations(acquired)[acquired->count] = generation;
+    acquired_sizes(acquired)[acquired->count] = size;
+    acquired->count++;
+    if (sums_count == 0) return;
+    memcpy(acquired->sums + acquired->sums_count, sums, sums_count * sizeof(*sums));
+    acquired->sums_count += sums_count;
+    acquired->found++;
+}
+
+static struct block_key acquire_id(const struct store_acquire *request, uint32_t i)
+{
+    struct block_key id;
+    memcpy(id.bytes, request->ids + (size_t)i * BLOCK_KEY_SIZE, BLOCK_KEY_SIZE);
+    return id;
+}
+
+static void acquire_blocks(struct store_node *node, const struct store_acquire *request,
+                           struct acquired *out)
+{
+    const struct store_layout *layout = &node->layout;
+    const uint64_t size = (uint64_t)layout->layers * layout->layer_size;
+
+    for (uint32_t i = 0; i < request->count; i++) {
+        const struct block_key id = acquire_id(request, i);
+        struct store_page page;
+        if (pool_find(node->pool, &id, &page)) {
+            pool_touch(node->pool, page);
+            out->pages[out->found] = page;
+            acquired_item(out, store_node_address(node, page), pool_generation(node->pool, page),
+                          size, pool_sums(node->pool, page), layout->layers);
+        } else if (request->prefix) {
+            break;
+        } else {
+            acquired_item(out, 0, 0, 0, NULL, 0);
+        }
+    }
+}
+
+static void acquire_objects(struct store_node *node, const struct store_acquire *request,
+                            uint32_t sums_room, struct acquired *out)
+{
+    for (uint32_t i = 0; i < request->count; i++) {
+        const struct block_key id = acquire_id(request, i);
+        const struct object *object = objects_find(node->objects, &id);
+        if (object != NULL && object->sums_count <= sums_room - out->sums_count) {
+            out->objects[out->found] = object;
+            acquired_item(out, object->address, object->generation, object->size, object->sums,
+                          object->sums_count);
+        } else {
+            acquired_item(out, 0, 0, 0, NULL, 0);
+        }
+    }
+}
+
+/* Room for checksums: of blocks exactly; of objects as many as the largest one has, at least. */
+static uint32_t acquire_sums_room(const struct store_node *node,
+                                  const struct store_acquire *request)
+{
+    if (request->class == STORE_CLASS_BLOCK) return request->count * node->layout.layers;
+    uint64_t room = 0;
+    for (uint32_t i = 0; i < request->count; i++) {
+        const struct block_key id = acquire_id(request, i);
+        const struct object *object = objects_find(node->objects, &id);
+        if (object != NULL) room += object->sums_count;
+    }
+    return room > STORE_SUMS_MAX ? STORE_SUMS_MAX : (uint32_t)room;
+}
+
+static enum status acquire_pin(struct store_node *node, enum store_class class,
+                               const struct acquired *acquired, uint64_t *pin)
+{
+    const uint64_t expires = env_now_ns(node->env) + node->lease_ms * ENV_NS_PER_MS;
+    enum status status;
+
+    *pin = 0;
+    if (acquired->found == 0) return STATUS_OK;
+    if (class == STORE_CLASS_BLOCK) {
+        struct pool_pin page_pin = { 0 };
+        status = pool_pin(node->pool, acquired->pages, acquired->found, expires, &page_pin);
+        *pin = page_pin.id;
+    } else {
+        status = objects_pin(node->objects, acquired->objects, acquired->found, expires, pin);
+    }
+    if (status == STATUS_OK) node_expire_by(node, expires);
+    return status;
+}
+
+void node_reply(struct rpc_call *call, struct buf *buf, enum status status)
+{
+    if (status == STATUS_OK) {
+        rpc_reply(call, buf_data(buf), buf->len);
+    } else {
+        rpc_fail(call, status, NULL);
+    }
+    buf_fini(buf);
+}
+
+static void acquire_reply(struct store_node *node, struct rpc_call *call, uint64_t pin,
+                          const struct acquired *acquired)
+{
+    struct buf buf;
+    struct store_acquired_out reply = {
+        .head.pin = pin,
+        .head.epoch = node->epoch,
+        .head.transfer_generation = yolk_transfer_generation(node->transfer),
+        .head.lease_ms = node->lease_ms,
+        .count = acquired->count,
+        .addresses = acquired_addresses(acquired),
+        .generations = acquired_generations(acquired),
+        .sizes = acquired_sizes(acquired),
+        .sums = acquired->sums,
+        .sums_count = acquired->sums_count,
+    };
+    const char *segment = store_node_segment(node);
+    ASSERT(strlen(segment) < sizeof(reply.head.segment));
+    memcpy(reply.head.segment, segment, strlen(segment) + 1);
+    buf_init(&buf, RPC_BODY_SIZE_MAX);
+    const enum status status = store_encode_acquired(&buf, &reply);
+    node_reply(call, &buf, status);
+}
+
+static void handle_acquire(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
+{
+    struct store_node *node = ctx;
+    struct store_acquire request;
+    struct acquired acquired = { 0 };
+    uint64_t pin;
+
+    if (store_decode_acquire(body, len, &request) != STATUS_OK) {
+        rpc_fail(call, STATUS_INVALID, "store.acquire: malformed");
+        return;
+    }
+    if (request.class == STORE_CLASS_BLOCK &&
+        !store_layout_matches(&request.layout, &node->layout)) {
+        rpc_fail(call, STATUS_UNSUPPORTED, "store.acquire: another KV layout");
+        return;
+    }
+    const uint32_t sums_room = acquire_sums_room(node, &request);
+    acquired.numbers = malloc(3 * STORE_FETCH_BLOCKS_MAX * sizeof(uint64_t));
+    acquired.sums = malloc((sums_room + 1) * sizeof(uint64_t));
+    acquired.pages = malloc(request.count * sizeof(*acquired.pages));
+    acquired.objects = malloc(request.count * sizeof(struct object *));
+    if (acquired.numbers == NULL || acquired.sums == NULL || acquired.pages == NULL ||
+        acquired.objects == NULL) {
+        acquired_free(&acquired);
+        rpc_fail(call, STATUS_FULL, "store.acquire: no memory");
+        return;
+    }
+    if (request.class == STORE_CLASS_BLOCK) {
+        acquire_blocks(node, &request, &acquired);
+    } else {
+        acquire_objects(node, &request, sums_room, &acquired);
+    }
+    const enum status status = acquire_pin(node, request.class, &acquired, &pin);
+    if (status == STATUS_OK) {
+        acquire_reply(node, call, pin, &acquired);
+    } else {
+        rpc_fail(call, status, "store.acquire: too many pins");
+    }
+    acquired_free(&acquired);
+}
+
+static void reply_done(struct rpc_call *call, enum status status)
+{
+    if (status == STATUS_OK) {
+        rpc_reply(call, NULL, 0);
+    } else {
+        rpc_fail(call, status, NULL);
+    }
+}
+
+static void handle_release(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
+{
+    struct store_node *node = ctx;
+    uint64_t pin = 0;
+    enum status status = store_decode_pin(body, len, &pin);
+
+    if (status == STATUS_OK) {
+        status = pool_unpin(node->pool, (struct pool_pin){ pin });
+        if (status == STATUS_NOT_FOUND) status = objects_unpin(node->objects, pin);
+    }
+    reply_done(call, status);
+}
+
+static void handle_renew(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
+{
+    struct store_node *node = ctx;
+    const uint64_t expires = env_now_ns(node->env) + node->lease_ms * ENV_NS_PER_MS;
+    uint64_t pin = 0;
+    enum status status = store_decode_pin(body, len, &pin);
+
+    if (status == STATUS_OK) {
+        status = pool_repin(node->pool, (struct pool_pin){ pin }, expires);
+        if (status == STATUS_NOT_FOUND) status = objects_repin(node->objects, pin, expires);
+    }
+    reply_done(call, status);
+}
+
+/* ---- life ---- */
+
+static void node_serve(struct store_node *node, struct rpc_server *server)
+{
+    rpc_server_add(server, STORE_METHOD_ACQUIRE, "store.acquire", handle_acquire, node);
+    rpc_server_add(server, STORE_METHOD_RELEASE, "store.release", handle_release, node);
+    rpc_server_add(server, STORE_METHOD_RENEW, "store.renew", handle_renew, node);
+    rpc_server_add(server, STORE_METHOD_EVENTS, "store.events", node_handle_events, node);
+    rpc_server_add(server, STORE_METHOD_COMMIT, "store.commit", node_handle_commit, node);
+    rpc_server_add(server, STORE_METHOD_DROP, "store.drop", node_handle_drop, node);
+}
+
+static enum status options_check(const struct store_node_options *options, struct errmsg *err)
+{
+    if (!store_layout_valid(&options->layout)) {
+        return errmsg_set(err, STATUS_INVALID, "the KV layout is out of range");
+    }
+    if (options->object_size % STORE_PAGE_ALIGN != 0) {
+        return errmsg_set(err, STATUS_INVALID, "the object region is not a multiple of %d bytes",
+                          STORE_PAGE_ALIGN);
+    }
+    return STATUS_OK;
+}
+
+/* Memory of the slab is the transfer engine's, so that others on this host can map it. */
+static enum status node_reserve(struct store_node *node, struct errmsg *err)
+{
+    void *slab = NULL;
+    const uint64_t size = pages_size(&node->layout) + node->object_size;
+    const enum status status =
+        yolk_transfer_alloc(node->transfer, size, YOLK_TRANSFER_REMOTE_ALL, &slab, err);
+    if (status != STATUS_OK) return status;
+    node->slab = slab;
+    return STATUS_OK;
+}
+
+static enum status node_manifests(struct store_node *node)
+{
+    uint64_t seed;
+    env_random(node->env, &seed, sizeof(seed));
+    const struct pool_options pool = {
+        .pages = node->layout.pages,
+        .layers = node->layout.layers,
+        .pins_max = node->pins_max,
+        .seed = seed,
+        .on_stored = on_page_stored,
+        .on_removed = on_page_removed,
+        .ctx = node,
+    };
+    const struct objects_options objects = {
+        .address = node_region_address(node),
+        .size = node->object_size,
+        .pins_max = node->pins_max,
+        .seed = seed,
+        .on_stored = on_object_stored,
+        .on_removed = on_object_removed,
+        .ctx = node,
+    };
+    enum status status = pool_create(&pool, &node->pool);
+    if (status == STATUS_OK) status = objects_create(&objects, &node->objects);
+    if (status == STATUS_OK) status = node_events_init(node);
+    return status;
+}
+
+enum status store_node_create(const struct store_node_options *options, struct store_node **out,
+                              struct errmsg *err)
+{
+    enum status status = options_check(options, err);
+    if (status != STATUS_OK) return status;
+    struct store_node *node = calloc(1, sizeof(*node));
+    if (node == NULL) return errmsg_set(err, STATUS_NO_MEMORY, "out of memory");
+
+    node->env = options->env;
+    node->transfer = options->transfer;
+    node->layout = options->layout;
+    node->object_size = options->object_size;
+    node->epoch = yolk_transfer_generation(options->transfer);
+    node->lease_ms = options->lease_ms == 0 ? STORE_LEASE_MS_DEFAULT : options->lease_ms;
+    node->pins_max = options->pins_max == 0 ? PINS_MAX_DEFAULT : options->pins_max;
+    node->fetches_max = options->fetches_max == 0 ? FETCHES_MAX_DEFAULT : options->fetches_max;
+    env_timer_init(&node->expire_timer, on_expire, node);
+    node_put_init(node);
+    status = store_peers_create(node->env, options->secret, options->name, &node->peers);
+    if (status != STATUS_OK) goto out_of_memory;
+    status = node_reserve(node, err);
+    if (status != STATUS_OK) goto free_node;
+    status = node_manifests(node);
+    if (status != STATUS_OK) goto free_slab;
+    if (options->server != NULL) node_serve(node, options->server);
+    *out = node;
+    return STATUS_OK;
+
+free_slab:
+    if (yolk_transfer_free(node->transfer, node->slab) != STATUS_OK) {
+        LOG_ERROR("store", "slab_leaked", "");
+    }
+out_of_memory:
+    errmsg_set(err, status, "out of memory for the books of %u pages", node->layout.pages);
+free_node:
+    store_node_destroy(node);
+    return status;
+}
+
+void store_node_destroy(struct store_node *node)
+{
+    if (node == NULL) return;
+    node->closing = true;
+    env_timer_cancel(node->env, &node->expire_timer);
+    node_put_fini(node);
+    store_peers_destroy(node->peers);
+    node_fetch_fini(node);
+    node_events_fini(node);
+    objects_destroy(node->objects);
+    pool_destroy(node->pool);
+    free(node);
+}
+
+enum status store_node_see_term(struct store_node *node, uint64_t term)
+{
+    if (term < node->term) return STATUS_STALE;
+    if (term == node->term) return STATUS_OK;
+    /* From here no byte of a writer of an older term can land, so the region may be lent again. */
+    const enum status status = yolk_transfer_set_term(node->transfer, term);
+    if (status != STATUS_OK) return status;
+    node->term = term;
+    node_events_fence(node);
+    if (node->object_size > 0) {
+        const struct block_key none = { { 0 } };
+        node_log(node, STORE_EVENT_EXTENT, STORE_CLASS_OBJECT, &none, term);
+    }
+    return STATUS_OK;
+}
+
+void store_node_set_master(struct store_node *node, struct rpc_client *master, const char *name)
+{
+    const size_t len = strnlen(name, sizeof(node->name) - 1);
+    node->master = master;
+    memcpy(node->name, name, len);
+    node->name[len] = 0;
+}
+
+/* ---- where things are ---- */
+
+const struct store_layout *store_node_layout(const struct store_node *node)
+{
+    return &node->layout;
+}
+
+uint8_t *store_node_base(const struct store_node *node)
+{
+    return node->slab;
+}
+
+uint8_t *store_node_data(const struct store_node *node, struct store_page page)
+{
+    ASSERT(page.index < node->layout.pages);
+    return node->slab + (size_t)page.index * node->layout.page_size;
+}
+
+uint64_t store_node_address(const struct store_node *node, struct store_page page)
+{
+    return (uint64_t)(uintptr_t)store_node_data(node, page);
+}
+
+const char *store_node_segment(const struct store_node *node)
+{
+    return yolk_transfer_name(node->transfer);
+}
+
+uint64_t store_node_epoch(const struct store_node *node)
+{
+    return node->epoch;
+}
+
+/* ---- pages and manifest ---- */
+
+enum status store_node_alloc(struct store_node *node, uint32_t count, struct store_page *out)
+{
+    return pool_alloc(node->pool, env_now_ns(node->env), count, out);
+}
+
+void store_node_ref(struct store_node *node, struct store_page page)
+{
+    pool_ref(node->pool, page);
+}
+
+void store_node_unref(struct store_node *node, struct store_page page)
+{
+    pool_unref(node->pool, page);
+}
+
+void store_node_unref_after(struct store_node *node, struct store_page page, uint64_t until_ns)
+{
+    pool_unref_after(node->pool, page, until_ns);
+    node_expire_by(node, until_ns);
+}
+
+void store_node_counts(const struct store_node *node, struct store_node_counts *out)
+{
+    memset(out, 0, sizeof(*out));
+    pool_counts(node->pool, out);
+    out->fetched_blocks_total = node->fetched_blocks_total;
+    out->fetched_bytes_total = node->fetched_bytes_total;
+    out->fetch_missed_blocks_total = node->fetch_missed_blocks_total;
+    out->corrupt_total = node->corrupt_total;
+}
+
+uint32_t store_node_match(const struct store_node *node, const struct block_key *keys,
+                          uint32_t count)
+{
+    return pool_match(node->pool, keys, count);
+}
+
+uint32_t store_node_acquire(struct store_node *node, const struct block_key *keys, uint32_t count,
+                            struct store_page *out)
+{
+    uint32_t found = 0;
+    while (found < count && pool_find(node->pool, &keys[found], &out[found])) {
+        pool_ref(node->pool, out[found]);
+        found++;
+    }
+    return found;
+}
+
+uint64_t store_layer_sum(const struct store_node *node, struct store_page page, uint32_t layer)
+{
+    ASSERT(layer < node->layout.layers);
+    const size_t size = node->layout.layer_size;
+    return hash_xxh3(store_node_data(node, page) + layer * size, size);
+}
+
+enum status store_node_commit(struct store_node *node, const struct block_key *key,
+                              struct store_page page, const uint64_t *sums)
+{
+    uint64_t own[STORE_LAYERS_MAX];
+
+    if (sums == NULL) {
+        /* Not worth hashing what will not be kept. */
+        if (pool_match(node->pool, key, 1) == 0) {
+            for (uint32_t i = 0; i < node->layout.layers; i++) {
+                own[i] = store_layer_sum(node, page, i);
+            }
+        }
+        sums = own;
+    }
+    const enum status status = pool_commit(node->pool, key, page, node->generation + 1, sums);
+    if (status == STATUS_OK) node->generation++;
+    return status;
+}
+
+enum status store_node_drop(struct store_node *node, const struct block_key *key)
+{
+    return pool_drop(node->pool, key);
+}
+
+uint64_t node_page_digest(const struct store_node *node, struct store_page page)
+{
+    const uint64_t *sums = pool_sums(node->pool, page);
+    ASSERT(sums != NULL);
+    return hash_xxh3(sums, node->layout.layers * sizeof(*sums));
+}
+
+const char *store_miss_name(enum store_miss miss)
+{
+    switch (miss) {
+    case STORE_MISS_NONE: return "none";
+    case STORE_MISS_ABSENT: return "absent";
+    case STORE_MISS_HOLDER: return "holder";
+    case STORE_MISS_REFUSED: return "refused";
+    case STORE_MISS_TRANSFER: return "transfer";
+    case STORE_MISS_CHECKSUM: return "checksum";
+    case STORE_MISS_DEADLINE: return "deadline";
+    case STORE_MISS_CANCELLED: return "cancelled";
+    case STORE_MISS_COUNT: break;
+    }
+    return "unknown";
+}

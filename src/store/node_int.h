@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * store/node_int.h - the inside of a node, shared by node.c (pages, pins), node_events.c (the log
+ * and its listeners), node_put.c (values put by key) and fetch.c. */
+#ifndef STORE_NODE_INT_H
+#define STORE_NODE_INT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/env.h"
+#include "store/events.h"
+#include "store/node.h"
+#include "store/objects.h"
+#include "store/peers.h"
+#include "store/pool.h"
+
+struct rpc_call;
+struct rpc_client;
+struct buf;
+
+enum { NODE_LOG_SIZE = 16384 }; /* events remembered for listeners: half a MiB */
+
+/* What a log entry says; the rest is looked up when it is sent. */
+struct log_entry {
+    struct block_key id;
+    uint64_t generation;
+    uint8_t kind;
+    uint8_t class;
+};
+
+struct event_stream; /* node_events.c */
+struct put_end;      /* node_put.c */
+
+struct store_node {
+    struct env *env;
+    struct yolk_transfer *transfer;
+    struct store_peers *peers;
+    struct store_layout layout;
+    struct pool *pool;
+    struct objects *objects;
+    uint8_t *slab;        /* pages, then the object region */
+    uint64_t object_size; /* of the region */
+    uint64_t epoch;
+    uint64_t generation; /* of the last commit, of pages and objects alike */
+    uint64_t term;       /* the highest heard; 0: none */
+    uint32_t lease_ms;
+    uint32_t pins_max;
+    struct env_timer expire_timer;
+
+    struct log_entry *log; /* entry of event s at s % NODE_LOG_SIZE */
+    uint64_t log_next;     /* sequence of the next event, from 1 */
+    struct event_stream *streams;
+    struct env_timer pump_timer;
+
+    struct rpc_client *master; /* NULL: not joined */
+    char name[STORE_NAME_SIZE];
+    struct put_end *put_ends;
+    uint32_t put_ends_count;
+    struct env_timer put_timer;
+
+    struct store_fetch *fetches;
+    uint32_t fetches_count;
+    uint32_t fetches_max;
+    uint64_t fetched_blocks_total;
+    uint64_t fetched_bytes_total;
+    uint64_t fetch_missed_blocks_total;
+    uint64_t corrupt_total;
+    bool closing;
+};
+
+uint64_t node_region_address(const struct store_node *node);
+
+/* STATUS_STALE for a term lower than one heard before. A higher one fences what writers of older
+ * terms still send, ends what older masters listen to, and lends the region anew. 0 is no term. */
+MUST_USE enum status store_node_see_term(struct store_node *node, uint64_t term);
+
+/* The connection over which commits are told to the master; NULL when it is going away. */
+void store_node_set_master(struct store_node *node, struct rpc_client *master, const char *name);
+
+/* Makes sure that the timer that ends pins runs by then. */
+void node_expire_by(struct store_node *node, uint64_t deadline_ns);
+
+/* ---- node_events.c ---- */
+
+MUST_USE enum status node_events_init(struct store_node *node);
+void node_events_fini(struct store_node *node);
+void node_log(struct store_node *node, enum store_event_kind kind, enum store_class class,
+              const struct block_key *id, uint64_t generation);
+void node_handle_events(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len);
+/* Ends the streams of masters of lower terms. */
+void node_events_fence(struct store_node *node);
+
+/* ---- node_put.c ---- */
+
+void node_put_init(struct store_node *node);
+void node_put_fini(struct store_node *node);
+void node_handle_commit(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len);
+void node_handle_drop(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len);
+
+/* ---- fetch.c ---- */
+
+void node_fetch_fini(struct store_node *node);
+
+/* The digest of a committed page: what its events carry. */
+uint64_t node_page_digest(const struct store_node *node, struct store_page page);
+
+/* Ends the call with what the buffer holds, or with the failure that filling it met. Ends the
+ * buffer. */
+void node_reply(struct rpc_call *call, struct buf *buf, enum status status);
+
+#endif

@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * store/node_put.c - how bytes that a client wrote into our region become a value (store.commit),
+ * and how a value goes (store.drop).
+ *
+ *   client                      owner (here)                         master
+ *     | WRITE into the ticket's range |                                 |
+ *     | store.commit{ticket, sums} -> | checks term, range, checksums   |
+ *     |                               | into the manifest               |
+ *     |                               | master.put_end ---------------> | COMPLETE
+ *     | <---------------------- reply | <------------------------ reply |
+ *
+ * The reply to the client is the acknowledgement, and it comes only when the owner has committed
+ * and the master knows. While the master cannot be reached put_end is repeated until the client's
+ * deadline; then the value stays and the client is told that nobody knows. When the master refuses
+ * (the ticket was given up, somebody else's value came first), the value goes again: it was never
+ * acknowledged.
+ *
+ * Limits: PUT_ENDS_MAX commits waiting for the master; more are refused. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/buf.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "net/rpc.h"
+#include "store/node_int.h"
+#include "store/proto.h"
+
+enum {
+    PUT_ENDS_MAX = 65536,
+    PUT_END_RETRY_MS = 100,
+    PUT_END_TRY_MS = 2000,
+    PUT_END_MS_MAX = 30000, /* for a client that set no deadline */
+};
+
+/* A commit that the master has not answered yet. */
+struct put_end {
+    struct put_end *prev;
+    struct put_end *next;
+    struct store_node *node;
+    struct rpc_call *call; /* the client's; NULL when it has given up */
+    struct block_key id;
+    uint64_t generation;
+    uint64_t put_id;
+    uint64_t term;
+    uint64_t deadline_ns;
+    bool asking; /* a call is under way */
+};
+
+static void put_end_free(struct put_end *end)
+{
+    if (end->prev == NULL) {
+        ASSERT(end->node->put_ends == end);
+        end->node->put_ends = end->next;
+    } else {
+        end->prev->next = end->next;
+    }
+    if (end->next != NULL) end->next->prev = end->prev;
+    end->node->put_ends_count--;
+    free(end);
+}
+
+/* Answers the client, if it still waits. */
+static void put_end_finish(struct put_end *end, enum status status, const char *message)
+{
+    if (end->call != NULL && status == STATUS_OK) {
+        rpc_reply(end->call, NULL, 0);
+    } else if (end->call != NULL) {
+        rpc_fail(end->call, status, message);
+    }
+    put_end_free(end);
+}
+
+static void retry_later(struct store_node *node)
+{
+    if (env_timer_armed(&node->put_timer)) return;
+    env_timer_set(node->env, &node->put_timer,
+                  env_now_ns(node->env) + PUT_END_RETRY_MS * ENV_NS_PER_MS);
+}
+
+/* The master's no: what it does not want to know of must not stay, or a restart would announce it.
+ */
+static void put_end_refused(struct put_end *end, enum status status)
+{
+    struct store_node *node = end->node;
+    const enum status dropped = objects_drop(node->objects, &end->id, end->generation);
+    if (dropped == STATUS_BUSY) LOG_WARN("store", "refused_value_read", "put=%lu", end->put_id);
+    put_end_finish(end, status, "store.commit: the master refused");
+}
+
+static bool is_refusal(enum status status)
+{
+    return status == STATUS_STALE || status == STATUS_EXISTS || status == STATUS_DENIED ||
+           status == STATUS_INVALID;
+}
+
+static void on_put_end(void *ctx, const struct rpc_result *result)
+{
+    struct put_end *end = ctx;
+    struct store_node *node = end->node;
+
+    end->asking = false;
+    if (node->closing) return; /* node_put_fini() ends it */
+    if (result->status == STATUS_OK) {
+        put_end_finish(end, STATUS_OK, NULL);
+    } else if (is_refusal(result->status)) {
+        put_end_refused(end, result->status);
+    } else {
+        retry_later(node);
+    }
+}
+
+static enum status put_end_send(struct put_end *end, const struct object *object)
+{
+    struct store_node *node = end->node;
+    const uint64_t try_ns = env_now_ns(node->env) + PUT_END_TRY_MS * ENV_NS_PER_MS;
+    struct store_put_end message = {
+        .epoch = node->epoch,
+        .put_id = end->put_id,
+        .term = end->term,
+        .stored = { .kind = STORE_EVENT_STORED,
+                    .class = STORE_CLASS_OBJECT,
+                    .id = object->id,
+                    .key = object->key.bytes,
+                    .key_len = object->key.len,
+                    .generation = object->generation,
+                    .address = object->address,
+                    .size = object->size,
+                    .digest = object->digest },
+    };
+    struct rpc_call_id id;
+    struct buf buf;
+
+    memcpy(message.name, node->name, sizeof(message.name));
+    buf_init(&buf, RPC_BODY_SIZE_MAX);
+    enum status status = store_encode_put_end(&buf, &message);
+    const struct rpc_request request = {
+        .method = MASTER_METHOD_PUT_END,
+        .body = buf_data(&buf),
+        .len = buf.len,
+        .deadline_ns = try_ns < end->deadline_ns ? try_ns : end->deadline_ns,
+        .on_end = on_put_end,
+        .ctx = end,
+    };
+    if (status == STATUS_OK) status = rpc_call(node->master, &request, &id);
+    buf_fini(&buf);
+    return status;
+}
+
+static void put_end_ask(struct put_end *end)
+{
+    struct store_node *node = end->node;
+    const struct object *object = objects_find(node->objects, &end->id);
+    ASSERT(!end->asking);
+
+    if (object == NULL || object->generation != end->generation) {
+        put_end_finish(end, STATUS_STALE, "store.commit: the value was dropped meanwhile");
+    } else if (env_now_ns(node->env) >= end->deadline_ns) {
+        put_end_finish(end, STATUS_TIMEOUT, "store.commit: the master cannot be reached");
+    } else if (node->master == NULL || put_end_send(end, object) != STATUS_OK) {
+        retry_later(node);
+    } else {
+        end->asking = true;
+    }
+}
+
+static void on_put_timer(void *ctx)
+{
+    struct store_node *node = ctx;
+    struct put_end *next;
+    for (struct put_end *end = node->put_ends; end != NULL; end = next) {
+        next = end->next;
+        if (!end->asking) put_end_ask(end);
+    }
+}
+
+void node_put_init(struct store_node *node)
+{
+    env_timer_init(&node->put_timer, on_put_timer, node);
+}
+
+void node_put_fini(struct store_node *node)
+{
+    env_timer_cancel(node->env, &node->put_timer);
+    while (node->put_ends != NULL) {
+        put_end_finish(node->put_ends, STATUS_UNAVAILABLE, "store.commit: the node stops");
+    }
+}
+
+static void on_client_gone(void *ctx, enum status why)
+{
+    struct put_end *end = ctx;
+    rpc_fail(end->call, why, NULL);
+    end->call = NULL; /* the master is told all the same: the value is here */
+}
+
+static enum status commit_check(struct store_node *node, const struct store_commit *commit)
+{
+    const uint64_t region = node_region_address(node);
+
+    if (commit->epoch != node->epoch || commit->term != node->term) return STATUS_STALE;
+    if (commit->address < region || commit->size > node->object_size) return STATUS_INVALID;
+    if (commit->address - region > node->object_size - commit->size) return STATUS_INVALID;
+    const uint8_t *data = (const uint8_t *)(uintptr_t)commit->address;
+    for (size_t i = 0; i < commit->sums.count; i++) {
+        const uint64_t offset = (uint64_t)i * STORE_PIECE_SIZE;
+        const uint64_t left = commit->size - offset;
+        const size_t piece = left < STORE_PIECE_SIZE ? left : STORE_PIECE_SIZE;
+        if (hash_xxh3(data + offset, piece) != msg_u64_at(commit->sums, i)) return STATUS_CORRUPT;
+    }
+    return STATUS_OK;
+}
+
+/* Into the manifest. The same put again (the client repeats itself) finds what it made. */
+static enum status commit_store(struct store_node *node, const struct store_commit *commit,
+                                const struct object **out)
+{
+    const uint32_t count = (uint32_t)commit->sums.count;
+    uint64_t *sums = malloc(count * sizeof(*sums));
+    if (sums == NULL) return STATUS_FULL;
+    for (uint32_t i = 0; i < count; i++)
+        sums[i] = msg_u64_at(commit->sums, i);
+
+    const struct object wanted = { .key = commit->key,
+                                   .address = commit->address,
+                                   .size = commit->size,
+                                   .generation = node->generation + 1,
+                                   .put_id = commit->put_id };
+    enum status status = objects_put(node->objects, &wanted, sums, count, out);
+    free(sums);
+    if (status == STATUS_OK) node->generation++;
+    if (status == STATUS_EXISTS && (*out)->put_id == commit->put_id &&
+        (*out)->address == commit->address) {
+        status = STATUS_OK;
+    }
+    return status;
+}
+
+static enum status put_end_start(struct store_node *node, struct rpc_call *call,
+                                 const struct store_commit *commit, const struct object *object)
+{
+    const uint64_t limit = env_now_ns(node->env) + PUT_END_MS_MAX * ENV_NS_PER_MS;
+    struct put_end *end = node->put_ends_count < PUT_ENDS_MAX ? calloc(1, sizeof(*end)) : NULL;
+    if (end == NULL) return STATUS_FULL;
+
+    end->node = node;
+    end->call = call;
+    end->id = object->id;
+    end->generation = object->generation;
+    end->put_id = commit->put_id;
+    end->term = commit->term;
+    end->deadline_ns = rpc_call_deadline_ns(call);
+    if (end->deadline_ns > limit) end->deadline_ns = limit;
+    end->next = node->put_ends;
+    if (node->put_ends != NULL) node->put_ends->prev = end;
+    node->put_ends = end;
+    node->put_ends_count++;
+    rpc_on_cancel(call, on_client_gone, end);
+    put_end_ask(end);
+    return STATUS_OK;
+}
+
+void node_handle_commit(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
+{
+    struct store_node *node = ctx;
+    struct store_commit commit;
+    const struct object *object = NULL;
+
+    enum status status = store_decode_commit(body, len, &commit);
+    if (status == STATUS_OK) status = commit_check(node, &commit);
+    if (status == STATUS_OK) status = commit_store(node, &commit, &object);
+    if (status == STATUS_OK) status = put_end_start(node, call, &commit, object);
+    if (status != STATUS_OK) rpc_fail(call, status, "store.commit: refused");
+}
+
+void node_handle_drop(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
+{
+    struct store_node *node = ctx;
+    struct store_drop drop;
+
+    enum status status = store_decode_drop(body, len, &drop);
+    if (status == STATUS_OK) status = store_node_see_term(node, drop.term);
+    if (status == STATUS_OK) status = objects_drop(node->objects, &drop.id, drop.generation);
+    if (status == STATUS_OK) {
+        rpc_reply(call, NULL, 0);
+    } else {
+        rpc_fail(call, status, "store.drop: not done");
+    }
+}

@@ -1,0 +1,1039 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * store/proto.c - field numbers, and the checks that every message of the pool passes on arrival.
+ *
+ * One enum of field numbers per message; numbers are never used again for something else. Decoders
+ * read straight through (net/msg.h keeps the first error) and then check what a single field cannot
+ * tell: that columns are of equal length, that keys add up. */
+#include "store/proto.h"
+
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/buf.h"
+#include "base/hash.h"
+
+struct block_key store_key_id(struct store_key key)
+{
+    struct block_key id;
+    uint8_t digest[HASH_SHA256_SIZE];
+
+    if (key.len == sizeof(id.bytes)) {
+        memcpy(id.bytes, key.bytes, sizeof(id.bytes));
+        return id;
+    }
+    hash_sha256(key.bytes, key.len, digest);
+    memcpy(id.bytes, digest, sizeof(id.bytes));
+    return id;
+}
+
+uint32_t store_status_code(enum status status)
+{
+    return (uint32_t) - (int)status;
+}
+
+enum status store_status_of(uint32_t code)
+{
+    if (code > 1000) return STATUS_PROTOCOL;
+    const enum status status = (enum status) - (int)code;
+    return strcmp(status_name(status), "unknown") == 0 ? STATUS_PROTOCOL : status;
+}
+
+/* ---- layout ---- */
+
+enum {
+    LAYOUT_PAGES = 1,
+    LAYOUT_PAGE_SIZE = 2,
+    LAYOUT_LAYERS = 3,
+    LAYOUT_LAYER_SIZE = 4,
+    LAYOUT_BLOCK_TOKENS = 5,
+    LAYOUT_ID = 6,
+};
+
+static void put_layout(struct msg_writer *writer, uint32_t field, const struct store_layout *layout)
+{
+    msg_field_map(writer, field, 6);
+    msg_field_u64(writer, LAYOUT_PAGES, layout->pages);
+    msg_field_u64(writer, LAYOUT_PAGE_SIZE, layout->page_size);
+    msg_field_u64(writer, LAYOUT_LAYERS, layout->layers);
+    msg_field_u64(writer, LAYOUT_LAYER_SIZE, layout->layer_size);
+    msg_field_u64(writer, LAYOUT_BLOCK_TOKENS, layout->block_tokens);
+    msg_field_bin(writer, LAYOUT_ID, layout->id, sizeof(layout->id));
+}
+
+static void get_layout(struct msg_reader *reader, struct store_layout *out)
+{
+    uint64_t key;
+    uint32_t left = msg_get_map(reader);
+
+    while (msg_next_key(reader, &left, &key)) {
+        switch (key) {
+        case LAYOUT_PAGES: out->pages = msg_get_u32(reader); break;
+        case LAYOUT_PAGE_SIZE: out->page_size = msg_get_u32(reader); break;
+        case LAYOUT_LAYERS: out->layers = msg_get_u32(reader); break;
+        case LAYOUT_LAYER_SIZE: out->layer_size = msg_get_u32(reader); break;
+        case LAYOUT_BLOCK_TOKENS: out->block_tokens = msg_get_u32(reader); break;
+        case LAYOUT_ID: msg_get_bin_exact(reader, out->id, sizeof(out->id)); break;
+        default: msg_skip(reader); break;
+        }
+    }
+    if (!store_layout_valid(out)) msg_fail(reader);
+}
+
+/* ---- members ---- */
+
+enum {
+    INFO_NAME = 1,
+    INFO_ROLE = 2,
+    INFO_RPC = 3,
+    INFO_SEGMENT = 4,
+    INFO_FINGERPRINT = 5,
+    INFO_LAYOUT = 6,
+    INFO_EPOCH = 7,
+};
+
+static void put_info(struct msg_writer *writer, uint32_t field,
+                     const struct store_member_info *info)
+{
+    msg_field_map(writer, field, 7);
+    msg_field_text(writer, INFO_NAME, info->name);
+    msg_field_u64(writer, INFO_ROLE, info->role);
+    msg_field_text(writer, INFO_RPC, info->rpc_address);
+    msg_field_text(writer, INFO_SEGMENT, info->segment);
+    msg_field_bin(writer, INFO_FINGERPRINT, info->fingerprint, sizeof(info->fingerprint));
+    put_layout(writer, INFO_LAYOUT, &info->layout);
+    msg_field_u64(writer, INFO_EPOCH, info->epoch);
+}
+
+static void get_info(struct msg_reader *reader, struct store_member_info *out)
+{
+    uint64_t key;
+    uint64_t role = 0;
+    uint32_t left = msg_get_map(reader);
+
+    while (msg_next_key(reader, &left, &key)) {
+        switch (key) {
+        case INFO_NAME: msg_get_text_copy(reader, out->name, sizeof(out->name)); break;
+        case INFO_ROLE: role = msg_get_u64(reader); break;
+        case INFO_RPC: msg_get_text_copy(reader, out->rpc_address, sizeof(out->rpc_address)); break;
+        case INFO_SEGMENT: msg_get_text_copy(reader, out->segment, sizeof(out->segment)); break;
+        case INFO_FINGERPRINT:
+            msg_get_bin_exact(reader, out->fingerprint, sizeof(out->fingerprint));
+            break;
+        case INFO_LAYOUT: get_layout(reader, &out->layout); break;
+        case INFO_EPOCH: out->epoch = msg_get_u64(reader); break;
+        default: msg_skip(reader); break;
+        }
+    }
+    out->role = (enum store_role)role;
+    if (role < STORE_ROLE_PREFILL || role > STORE_ROLE_STORE) msg_fail(reader);
+    if (out->name[0] == 0 || out->rpc_address[0] == 0 || out->epoch == 0) msg_fail(reader);
+    if (!store_layout_valid(&out->layout)) msg_fail(reader); /* also when it was not there */
+}
+
+enum { REGISTER_INFO = 1, REGISTER_TERM_SEEN = 2 };
+
+enum status store_encode_register(struct buf *buf, const struct store_member_info *info,
+                                  uint64_t term_seen)
+{
+    struct msg_writer writer;
+    msg_writer_init(&writer, buf);
+    msg_put_map(&writer, 2);
+    put_info(&writer, REGISTER_INFO, info);
+    msg_field_u64(&writer, REGISTER_TERM_SEEN, term_seen);
+    return writer.status;
+}
+
+enum status store_decode_register(const uint8_t *body, size_t len, struct store_member_info *info,
+                                  uint64_t *term_seen)
+{
+    struct msg_reader reader;
+    uint64_t key;
+    struct store_member_info got = { 0 };
+    uint64_t term = 0;
+    bool has_info = false;
+
+    msg_reader_init(&reader, body, len);
+    uint32_t left = msg_get_map(&reader);
+    while (msg_next_key(&reader, &left, &key)) {
+        switch (key) {
+        case REGISTER_INFO:
+            get_info(&reader, &got);
+            has_info = true;
+            break;
+        case REGISTER_TERM_SEEN: term = msg_get_u64(&reader); break;
+        default: msg_skip(&reader); break;
+        }
+    }
+    if (!has_info || msg_end(&reader) != STATUS_OK) return STATUS_INVALID;
+    *info = got;
+    *term_seen = term;
+    return STATUS_OK;
+}
+
+/* Messages that are one number: the term of a reply, a pin. */
+enum { NUMBER_VALUE = 1 };
+
+static enum status encode_number(struct buf *buf, uint64_t value)
+{
+    struct msg_writer writer;
+    msg_writer_init(&writer, buf);
+    msg_put_map(&writer, 1);
+    msg_field_u64(&writer, NUMBER_VALUE, value);
+    return writer.status;
+}
+
+static enum status decode_number(const uint8_t *body, size_t len, uint64_t *value)
+{
+    struct msg_reader reader;
+    uint64_t key;
+    uint64_t got = 0;
+
+    msg_reader_init(&reader, body, len);
+    uint32_t left = msg_get_map(&reader);
+    while (msg_next_key(&reader, &left, &key)) {
+        switch (key) {
+        case NUMBER_VALUE: got = msg_get_u64(&reader); break;
+        default: msg_skip(&reader); break;
+        }
+    }
+    if (got == 0 || msg_end(&reader) != STATUS_OK) return STATUS_INVALID;
+    *value = got;
+    return STATUS_OK;
+}
+
+enum status store_encode_term(struct buf *buf, uint64_t term)
+{
+    return encode_number(buf, term);
+}
+
+enum status store_decode_term(const uint8_t *body, size_t len, uint64_t *term)
+{
+    return decode_number(body, len, term);
+}
+
+enum status store_encode_pin(struct buf *buf, uint64_t pin)
+{
+    return encode_number(buf, pin);
+}
+
+enum status store_decode_pin(const uint8_t *body, size_t len, uint64_t *pin)
+{
+    return decode_number(body, len, pin);
+}
+
+enum { BEAT_NAME = 1, BEAT_EPOCH = 2 };
+
+enum status store_encode_beat(struct buf *buf, const struct store_beat *beat)
+{
+    struct msg_writer writer;
+    msg_writer_init(&writer, buf);
+    msg_put_map(&writer, 2);
+    msg_field_text(&writer, BEAT_NAME, beat->name);
+    msg_field_u64(&writer, BEAT_EPOCH, beat->epoch);
+    return writer.status;
+}
+
+enum status store_decode_beat(const uint8_t *body, size_t len, struct store_beat *out)
+{
+    struct msg_reader reader;
+    uint64_t key;
+    struct store_beat got = { 0 };
+
+    msg_reader_init(&reader, body, len);
+    uint32_t left = msg_get_map(&reader);
+    while (msg_next_key(&reader, &left, &key)) {
+        switch (key) {
+        case BEAT_NAME: msg_get_text_copy(&reader, got.name, sizeof(got.name)); break;
+        case BEAT_EPOCH: got.epoch = msg_get_u64(&reader); break;
+        default: msg_skip(&reader); break;
+        }
+    }
+    if (got.name[0] == 0 || msg_end(&reader) != STATUS_OK) return STATUS_INVALID;
+    *out = got;
+    return STATUS_OK;
+}
+
+enum { WATCH_INFO = 1, WATCH_STATE = 2, WATCH_GONE = 3, WATCH_SYNCED = 4, WATCH_TERM = 5 };
+
+enum status store_encode_watch(struct buf *buf, const struct store_watch_item *item)
+{
+    struct msg_writer writer;
+    msg_writer_init(&writer, buf);
+    msg_put_map(&writer, item->has_member ? 5 : 2);
+    if (item->has_member) {
+        put_info(&writer, WATCH_INFO, &item->info);
+        msg_field_u64(&writer, WATCH_STATE, item->state);
+        msg_field_bool(&writer, WATCH_GONE, item->gone);
+    }
+    msg_field_bool(&writer, WATCH_SYNCED, item->synced);
+    msg_field_u64(&writer, WATCH_TERM, item->term);
+    return writer.status;
+}
+
+enum status store_decode_watch(const uint8_t *body, size_t len, struct store_watch_item *out)
+{
+    struct msg_reader reader;
+    uint64_t key;
+    uint64_t state = STORE_MEMBER_ALIVE;
+    struct store_watch_item got = { 0 };
+
+    msg_reader_init(&reader, body, len);
+    uint32_t left = msg_get_map(&reader);
+    while (msg_next_key(&reader, &left, &key)) {
+        switch (key) {
+        case WATCH_INFO:
+            get_info(&reader, &got.info);
+            got.has_member = true;
+            break;
+        case WATCH_STATE: state = msg_get_u64(&reader); break;
+        case WATCH_GONE: got.gone = msg_get_bool(&reader); break;
+        case WATCH_SYNCED: got.synced = msg_get_bool(&reader); break;
+        case WATCH_TERM: got.term = msg_get_u64(&reader); break;
+        default: msg_skip(&reader); break;
+        }
+    }
+    if (state < STORE_MEMBER_ALIVE || state > STORE_MEMBER_DEAD) msg_fail(&reader);
+    got.state = (enum store_member_state)state;
+    if (msg_end(&reader) != STATUS_OK) return STATUS_INVALID;
+    *out = got;
+    return STATUS_OK;
+}
+
+/* ---- acquire ---- */
+
+enum { ACQUIRE_CLASS = 1, ACQUIRE_PREFIX = 2, ACQUIRE_LAYOUT = 3, ACQUIRE_IDS = 4 };
+
+enum status store_encode_acquire(struct buf *buf, const struct store_acquire *request)
+{
+    ASSERT(request->count > 0 && request->count <= STORE_FETCH_BLOCKS_MAX);
+    const bool block = request->class == STORE_CLASS_BLOCK;
+    struct msg_writer writer;
+    msg_writer_init(&writer, buf);
+    msg_put_map(&writer, block ? 4 : 3);
+    msg_field_u64(&writer, ACQUIRE_CLASS, request->class);
+    msg_field_bool(&writer, ACQUIRE_PREFIX, request->prefix);
+    if (block) put_layout(&writer, ACQUIRE_LAYOUT, &request->layout);
+    msg_field_bin(&writer, ACQUIRE_IDS, request->ids, (size_t)request->count * BLOCK_KEY_SIZE);
+    return writer.status;
+}
+
+enum status store_decode_acquire(const uint8_t *body, size_t len, struct store_acquire *out)
+{
+    struct msg_reader reader;
+    uint64_t key;
+    struct msg_bytes ids = { 0 };
+    struct store_acquire got = { 0 };
+
+    msg_reader_init(&reader, body, len);
+    uint32_t left = msg_get_map(&reader);
+    while (msg_next_key(&reader, &left, &key)) {
+        switch (key) {
+        case ACQUIRE_CLASS:
+            got.class = (enum store_class)msg_get_u64_max(&reader, STORE_CLASS_OBJECT);
+            break;
+        case ACQUIRE_PREFIX: got.prefix = msg_get_bool(&reader); break;
+        case ACQUIRE_LAYOUT: get_layout(&reader, &got.layout); break;
+        case ACQUIRE_IDS:
+            ids = msg_get_bin(&reader, (size_t)STORE_FETCH_BLOCKS_MAX * BLOCK_KEY_SIZE);
+            break;
+        default: msg_skip(&reader); break;
+        }
+    }
+    if (ids.len == 0 || ids.len % BLOCK_KEY_SIZE != 0) msg_fail(&reader);
+    if (got.class == STORE_CLASS_BLOCK && !store_layout_valid(&got.layout)) msg_fail(&reader);
+    if (msg_end(&reader) != STATUS_OK) return STATUS_INVALID;
+    got.ids = ids.data;
+    got.count = (uint32_t)(ids.len / BLOCK_KEY_SIZE);
+    *out = got;
+    return STATUS_OK;
+}
+
+enum {
+    ACQUIRED_PIN = 1,
+    ACQUIRED_EPOCH = 2,
+    ACQUIRED_TRANSFER_GENERATION = 3,
+    ACQUIRED_LEASE_MS = 4,
+    ACQUIRED_SEGMENT = 5,
+    ACQUIRED_ADDRESSES = 6,
+    ACQUIRED_GENERATIONS = 7,
+    ACQUIRED_SIZES = 8,
+    ACQUIRED_SUMS = 9,
+};
+
+enum status store_encode_acquired(struct buf *buf, const struct store_acquired_out *reply)
+{
+    ASSERT(reply->count <= STORE_FETCH_BLOCKS_MAX);
+    ASSERT(reply->sums_count <= STORE_SUMS_MAX);
+    struct msg_writer writer;
+    msg_writer_init(&writer, buf);
+    msg_put_map(&writer, 9);
+    msg_field_u64(&writer, ACQUIRED_PIN, reply->head.pin);
+    msg_field_u64(&writer, ACQUIRED_EPOCH, reply->head.epoch);
+    msg_field_u64(&writer, ACQUIRED_TRANSFER_GENERATION, reply->head.transfer_generation);
+    msg_field_u64(&writer, ACQUIRED_LEASE_MS, reply->head.lease_ms);
+    msg_field_text(&writer, ACQUIRED_SEGMENT, reply->head.segment);
+    msg_field_u64s(&writer, ACQUIRED_ADDRESSES, reply->addresses, reply->count);
+    msg_field_u64s(&writer, ACQUIRED_GENERATIONS, reply->generations, reply->count);
+    msg_field_u64s(&writer, ACQUIRED_SIZES, reply->sizes, reply->count);
+    msg_field_u64s(&writer, ACQUIRED_SUMS, reply->sums, reply->sums_count);
+    return writer.status;
+}
+
+enum status store_decode_acquired(const uint8_t *body, size_t len, struct store_acquired *out)
+{
+    struct msg_reader reader;
+    uint64_t key;
+    struct store_acquired got = { 0 };
+    const size_t items = STORE_FETCH_BLOCKS_MAX;
+
+    msg_reader_init(&reader, body, len);
+    uint32_t left = msg_get_map(&reader);
+    while (msg_next_key(&reader, &left, &key)) {
+        switch (key) {
+        case ACQUIRED_PIN: got.pin = msg_get_u64(&reader); break;
+        case ACQUIRED_EPOCH: got.epoch = msg_get_u64(&reader); break;
+        case ACQUIRED_TRANSFER_GENERATION: got.transfer_generation = msg_get_u64(&reader); break;
+        case ACQUIRED_LEASE_MS: got.lease_ms = msg_get_u32(&reader); break;
+        case ACQUIRED_SEGMENT: msg_get_text_copy(&reader, got.segment, sizeof(got.segment)); break;
+        case ACQUIRED_ADDRESSES: got.addresses = msg_get_u64s(&reader, items); break;
+        case ACQUIRED_GENERATIONS: got.generations = msg_get_u64s(&reader, items); break;
+        case ACQUIRED_SIZES: got.sizes = msg_get_u64s(&reader, items); break;
+        case ACQUIRED_SUMS: got.sums = msg_get_u64s(&reader, STORE_SUMS_MAX); break;
+        default: msg_skip(&reader); break;
+        }
+    }
+    if (got.generations.count != got.addresses.count) msg_fail(&reader);
+    if (got.sizes.count != got.addresses.count) msg_fail(&reader);
+    if (msg_end(&reader) != STATUS_OK) return STATUS_INVALID;
+    *out = got;
+    return STATUS_OK;
+}
+
+/* ---- events ---- */
+
+enum { EVENTS_TERM = 1, EVENTS_BLOCKS_ONLY = 2 };
+
+enum status store_encode_events_request(struct buf *buf, const struct store_events_request *request)
+{
+    struct msg_writer writer;
+    msg_writer_init(&writer, buf);
+    msg_put_map(&writer, 2);
+    msg_field_u64(&writer, EVENTS_TERM, request->term);
+    msg_field_bool(&writer, EVENTS_BLOCKS_ONLY, request->blocks_only);
+    return writer.status;
+}
+
+enum status store_decode_events_request(const uint8_t *body, size_t len,
+                                        struct store_events_request *out)
+{
+    struct msg_reader reader;
+    uint64_t key;
+    struct store_events_request got = { 0 };
+
+    msg_reader_init(&reader, body, len);
+    uint32_t left = msg_get_map(&reader);
+    while (msg_next_key(&reader, &left, &key)) {
+        switch (key) {
+        case EVENTS_TERM: got.term = msg_get_u64(&reader); break;
+        case EVENTS_BLOCKS_ONLY: got.blocks_only = msg_get_bool(&reader); break;
+        default: msg_skip(&reader); break;
+        }
+    }
+    if (msg_end(&reader) != STATUS_OK) return STATUS_INVALID;
+    *out = got;
+    return STATUS_OK;
+}
+
+enum {
+    ITEM_EPOCH = 1,
+    ITEM_FLAGS = 2,
+    ITEM_KINDS = 3, /* one byte each: kind | class << 4 */
+    ITEM_IDS = 4,
+    ITEM_NUMBERS = 5, /* four each: generation, address, size, digest */
+    ITEM_KEY_LENS = 6,
+    ITEM_KEYS = 7,
+};
+
+enum { EVENT_NUMBERS = 4 };
+
+enum status store_encode_events(struct buf *buf, uint64_t epoch, unsigned flags,
+                                const struct store_event *events, uint32_t count)
+{
+    uint8_t kinds[STORE_EVENTS_BATCH_MAX];
+    uint8_t ids[STORE_EVENTS_BATCH_MAX * BLOCK_KEY_SIZE];
+    uint64_t numbers[STORE_EVENTS_BATCH_MAX * EVENT_NUMBERS];
+    uint32_t lens[STORE_EVENTS_BATCH_MAX];
+    struct msg_writer writer;
+    struct buf keys;
+    enum status status = STATUS_OK;
+    ASSERT(count <= STORE_EVENTS_BATCH_MAX);
+
+    buf_init(&keys, (size_t)STORE_EVENTS_BATCH_MAX * STORE_KEY_SIZE_MAX);
+    for (uint32_t i = 0; i < count && status == STATUS_OK; i++) {
+        const struct store_event *event = &events[i];
+        uint64_t *four = &numbers[i * EVENT_NUMBERS];
+        ASSERT(event->key_len <= STORE_KEY_SIZE_MAX);
+        kinds[i] = (uint8_t)((unsigned)event->kind | (unsigned)event->class << 4);
+        memcpy(&ids[i * BLOCK_KEY_SIZE], event->id.bytes, BLOCK_KEY_SIZE);
+        four[0] = event->generation;
+        four[1] = event->address;
+        four[2] = event->size;
+        four[3] = event->digest;
+        lens[i] = event->key_len;
+        status = buf_append(&keys, event->key, event->key_len);
+    }
+    msg_writer_init(&writer, buf);
+    msg_put_map(&writer, 7);
+    msg_field_u64(&writer, ITEM_EPOCH, epoch);
+    msg_field_u64(&writer, ITEM_FLAGS, flags);
+    msg_field_bin(&writer, ITEM_KINDS, kinds, count);
+    msg_field_bin(&writer, ITEM_IDS, ids, (size_t)count * BLOCK_KEY_SIZE);
+    msg_field_u64s(&writer, ITEM_NUMBERS, numbers, (size_t)count * EVENT_NUMBERS);
+    msg_field_u32s(&writer, ITEM_KEY_LENS, lens, count);
+    msg_field_bin(&writer, ITEM_KEYS, buf_data(&keys), keys.len);
+    if (status == STATUS_OK) status = writer.status;
+    buf_fini(&keys);
+    return status;
+}
+
+struct events_columns {
+    struct msg_bytes kinds;
+    struct msg_bytes ids;
+    struct msg_column numbers;
+    struct msg_column lens;
+    struct msg_bytes keys;
+};
+
+/* Event i of the columns; false if it is none. *offset walks through the keys. */
+static bool event_at(const struct events_columns *columns, uint32_t i, size_t *offset,
+                     struct store_event *out)
+{
+    const unsigned kind = columns->kinds.data[i] & 15u;
+    const unsigned class = (unsigned)columns->kinds.data[i] >> 4;
+    const size_t first = (size_t)i * EVENT_NUMBERS;
+    const uint32_t key_len = msg_u32_at(columns->lens, i);
+
+    if (kind < STORE_EVENT_STORED || kind > STORE_EVENT_EXTENT) return false;
+    if (class > STORE_CLASS_OBJECT) return false;
+    if (key_len > STORE_KEY_SIZE_MAX || key_len > columns->keys.len - *offset) return false;
+    *out = (struct store_event){
+        .kind = (enum store_event_kind)kind,
+        .class = (enum store_class) class,
+        .key = key_len > 0 ? columns->keys.data + *offset : NULL,
+        .key_len = key_len,
+        .generation = msg_u64_at(columns->numbers, first),
+        .address = msg_u64_at(columns->numbers, first + 1),
+        .size = msg_u64_at(columns->numbers, first + 2),
+        .digest = msg_u64_at(columns->numbers, first + 3),
+    };
+    memcpy(out->id.bytes, columns->ids.data + (size_t)i * BLOCK_KEY_SIZE, BLOCK_KEY_SIZE);
+    *offset += key_len;
+    const bool named = kind == STORE_EVENT_STORED && class == STORE_CLASS_OBJECT;
+    if (named != (key_len > 0)) return false;
+    if (!named) return true;
+    const struct block_key id = store_key_id((struct store_key){ out->key, key_len });
+    return block_key_equal(&id, &out->id);
+}
+
+enum status store_decode_events(const uint8_t *body, size_t len, uint64_t *epoch, unsigned *flags,
+                                struct store_event *out, uint32_t *count)
+{
+    struct msg_reader reader;
+    uint64_t key;
+    uint64_t got_epoch = 0;
+    unsigned got_flags = 0;
+    struct events_columns columns = { 0 };
+    size_t offset = 0;
+    const size_t max = STORE_EVENTS_BATCH_MAX;
+
+    msg_reader_init(&reader, body, len);
+    uint32_t left = msg_get_map(&reader);
+    while (msg_next_key(&reader, &left, &key)) {
+        switch (key) {
+        case ITEM_EPOCH: got_epoch = msg_get_u64(&reader); break;
+        case ITEM_FLAGS: got_flags = (unsigned)msg_get_u64_max(&reader, UINT32_MAX); break;
+        case ITEM_KINDS: columns.kinds = msg_get_bin(&reader, max); break;
+        case ITEM_IDS: columns.ids = msg_get_bin(&reader, max * BLOCK_KEY_SIZE); break;
+        case ITEM_NUMBERS: columns.numbers = msg_get_u64s(&reader, max * EVENT_NUMBERS); break;
+        case ITEM_KEY_LENS: columns.lens = msg_get_u32s(&reader, max); break;
+        case ITEM_KEYS: columns.keys = msg_get_bin(&reader, max * STORE_KEY_SIZE_MAX); break;
+        default: msg_skip(&reader); break;
+        }
+    }
+    const uint32_t n = (uint32_t)columns.kinds.len;
+    if (columns.ids.len != (size_t)n * BLOCK_KEY_SIZE) msg_fail(&reader);
+    if (columns.numbers.count != (size_t)n * EVENT_NUMBERS) msg_fail(&reader);
+    if (columns.lens.count != n || got_epoch == 0) msg_fail(&reader);
+    if (msg_end(&reader) != STATUS_OK) return STATUS_INVALID;
+    for (uint32_t i = 0; i < n; i++) {
+        if (!event_at(&columns, i, &offset, &out[i])) return STATUS_INVALID;
+    }
+    *epoch = got_epoch;
+    *flags = got_flags;
+    *count = n;
+    return STATUS_OK;
+}
+
+/* ---- put ---- */
+
+static struct store_key get_key(struct msg_reader *reader)
+{
+    const struct msg_bytes bytes = msg_get_bin(reader, STORE_KEY_SIZE_MAX);
+    if (bytes.len == 0) msg_fail(reader);
+    return (struct store_key){ bytes.data, (uint32_t)bytes.len };
+}
+
+enum {
+    COMMIT_KEY = 1,
+    COMMIT_PUT_ID = 2,
+    COMMIT_TERM = 3,
+    COMMIT_EPOCH = 4,
+    COMMIT_ADDRESS = 5,
+    COMMIT_SIZE = 6,
+    COMMIT_SUMS = 7,
+};
+
+static uint64_t pieces_of(uint64_t size)
+{
+    return (size + STORE_PIECE_SIZE - 1) / STORE_PIECE_SIZE;
+}
+
+enum status store_encode_commit(struct buf *buf, const struct store_commit *commit)
+{
+    ASSERT(commit->size > 0 && commit->size <= STORE_OBJECT_SIZE_MAX);
+    struct msg_writer writer;
+    msg_writer_init(&writer, buf);
+    msg_put_map(&writer, 7);
+    msg_field_bin(&writer, COMMIT_KEY, commit->key.bytes, commit->key.len);
+    msg_field_u64(&writer, COMMIT_PUT_ID, commit->put_id);
+    msg_field_u64(&writer, COMMIT_TERM, commit->term);
+    msg_field_u64(&writer, COMMIT_EPOCH, commit->epoch);
+    msg_field_u64(&writer, COMMIT_ADDRESS, commit->address);
+    msg_field_u64(&writer, COMMIT_SIZE, commit->size);
+    msg_field_u64s(&writer, COMMIT_SUMS, commit->sums_data, pieces_of(commit->size));
+    return writer.status;
+}
+
+enum status store_decode_commit(const uint8_t *body, size_t len, struct store_commit *out)
+{
+    struct msg_reader reader;
+    uint64_t key;
+    struct store_commit got = { 0 };
+
+    msg_reader_init(&reader, body, len);
+    uint32_t left = msg_get_map(&reader);
+    while (msg_next_key(&reader, &left, &key)) {
+        switch (key) {
+        case COMMIT_KEY: got.key = get_key(&reader); break;
+        case COMMIT_PUT_ID: got.put_id = msg_get_u64(&reader); break;
+        case COMMIT_TERM: got.term = msg_get_u64(&reader); break;
+        case COMMIT_EPOCH: got.epoch = msg_get_u64(&reader); break;
+        case COMMIT_ADDRESS: got.address = msg_get_u64(&reader); break;
+        case COMMIT_SIZE: got.size = msg_get_u64_max(&reader, STORE_OBJECT_SIZE_MAX); break;
+        case COMMIT_SUMS: got.sums = msg_get_u64s(&reader, STORE_PIECES_MAX); break;
+        default: msg_skip(&reader); break;
+        }
+    }
+    if (got.key.len == 0 || got.size == 0 || got.put_id == 0) msg_fail(&reader);
+    if (got.sums.count != pieces_of(got.size)) msg_fail(&reader);
+    if (msg_end(&reader) != STATUS_OK) return STATUS_INVALID;
+    *out = got;
+    return STATUS_OK;
+}
+
+enum {
+    END_NAME = 1,
+    END_EPOCH = 2,
+    END_PUT_ID = 3,
+    END_TERM = 4,
+    END_KEY = 5,
+    END_GENERATION = 6,
+    END_ADDRESS = 7,
+    END_SIZE = 8,
+    END_DIGEST = 9,
+};
+
+enum status store_encode_put_end(struct buf *buf, const struct store_put_end *end)
+{
+    const struct store_event *stored = &end->stored;
+    ASSERT(stored->key_len > 0 && stored->key_len <= STORE_KEY_SIZE_MAX);
+    struct msg_writer writer;
+    msg_writer_init(&writer, buf);
+    msg_put_map(&writer, 9);
+    msg_field_text(&writer, END_NAME, end->name);
+    msg_field_u64(&writer, END_EPOCH, end->epoch);
+    msg_field_u64(&writer, END_PUT_ID, end->put_id);
+    msg_field_u64(&writer, END_TERM, end->term);
+    msg_field_bin(&writer, END_KEY, stored->key, stored->key_len);
+    msg_field_u64(&writer, END_GENERATION, stored->generation);
+    msg_field_u64(&writer, END_ADDRESS, stored->address);
+    msg_field_u64(&writer, END_SIZE, stored->size);
+    msg_field_u64(&writer, END_DIGEST, stored->digest);
+    return writer.status;
+}
+
+enum status store_decode_put_end(const uint8_t *body, size_t len, struct store_put_end *out)
+{
+    struct msg_reader reader;
+    uint64_t key;
+    struct store_key name = { 0 };
+    struct store_put_end got = { .stored.kind = STORE_EVENT_STORED,
+                                 .stored.class = STORE_CLASS_OBJECT };
+
+    msg_reader_init(&reader, body, len);
+    uint32_t left = msg_get_map(&reader);
+    while (msg_next_key(&reader, &left, &key)) {
+        switch (key) {
+        case END_NAME: msg_get_text_copy(&reader, got.name, sizeof(got.name)); break;
+        case END_EPOCH: got.epoch = msg_get_u64(&reader); break;
+        case END_PUT_ID: got.put_id = msg_get_u64(&reader); break;
+        case END_TERM: got.term = msg_get_u64(&reader); break;
+        case END_KEY: name = get_key(&reader); break;
+        case END_GENERATION: got.stored.generation = msg_get_u64(&reader); break;
+        case END_ADDRESS: got.stored.address = msg_get_u64(&reader); break;
+        case END_SIZE: got.stored.size = msg_get_u64_max(&reader, STORE_OBJECT_SIZE_MAX); break;
+        case END_DIGEST: got.stored.digest = msg_get_u64(&reader); break;
+        default: msg_skip(&reader); break;
+        }
+    }
+    if (name.len == 0 || got.stored.size == 0) msg_fail(&reader);
+    if (msg_end(&reader) != STATUS_OK) return STATUS_INVALID;
+    got.stored.key = name.bytes;
+    got.stored.key_len = name.len;
+    got.stored.id = store_key_id(name);
+    *out = got;
+    return STATUS_OK;
+}
+
+enum { REVOKE_KEY = 1, REVOKE_PUT_ID = 2, REVOKE_WRITER = 3 };
+
+enum status store_encode_put_revoke(struct buf *buf, const struct store_put_revoke *revoke)
+{
+    struct msg_writer writer;
+    msg_writer_init(&writer, buf);
+    msg_put_map(&writer, 3);
+    msg_field_bin(&writer, REVOKE_KEY, revoke->key.bytes, revoke->key.len);
+    msg_field_u64(&writer, REVOKE_PUT_ID, revoke->put_id);
+    msg_field_u64(&writer, REVOKE_WRITER, revoke->writer);
+    return writer.status;
+}
+
+enum status store_decode_put_revoke(const uint8_t *body, size_t len, struct store_put_revoke *out)
+{
+    struct msg_reader reader;
+    uint64_t key;
+    struct store_put_revoke got = { 0 };
+
+    msg_reader_init(&reader, body, len);
+    uint32_t left = msg_get_map(&reader);
+    while (msg_next_key(&reader, &left, &key)) {
+        switch (key) {
+        case REVOKE_KEY: got.key = get_key(&reader); break;
+        case REVOKE_PUT_ID: got.put_id = msg_get_u64(&reader); break;
+        case REVOKE_WRITER: got.writer = msg_get_u64(&reader); break;
+        default: msg_skip(&reader); break;
+        }
+    }
+    if (got.key.len == 0 || msg_end(&reader) != STATUS_OK) return STATUS_INVALID;
+    *out = got;
+    return STATUS_OK;
+}
+
+enum { DROP_TERM = 1, DROP_ID = 2, DROP_GENERATION = 3 };
+
+enum status store_encode_drop(struct buf *buf, const struct store_drop *drop)
+{
+    struct msg_writer writer;
+    msg_writer_init(&writer, buf);
+    msg_put_map(&writer, 3);
+    msg_field_u64(&writer, DROP_TERM, drop->term);
+    msg_field_bin(&writer, DROP_ID, drop->id.bytes, sizeof(drop->id.bytes));
+    msg_field_u64(&writer, DROP_GENERATION, drop->generation);
+    return writer.status;
+}
+
+enum status store_decode_drop(const uint8_t *body, size_t len, struct store_drop *out)
+{
+    struct msg_reader reader;
+    uint64_t key;
+    bool has_id = false;
+    struct store_drop got = { 0 };
+
+    msg_reader_init(&reader, body, len);
+    uint32_t left = msg_get_map(&reader);
+    while (msg_next_key(&reader, &left, &key)) {
+        switch (key) {
+        case DROP_TERM: got.term = msg_get_u64(&reader); break;
+        case DROP_ID:
+            msg_get_bin_exact(&reader, got.id.bytes, sizeof(got.id.bytes));
+            has_id = true;
+            break;
+        case DROP_GENERATION: got.generation = msg_get_u64(&reader); break;
+        default: msg_skip(&reader); break;
+        }
+    }
+    if (!has_id || msg_end(&reader) != STATUS_OK) return STATUS_INVALID;
+    *out = got;
+    return STATUS_OK;
+}
+
+/* ---- batches ---- */
+
+enum {
+    BATCH_LENS = 1,
+    BATCH_KEYS = 2,
+    BATCH_SIZES = 3,
+    BATCH_WRITER = 4,
+    BATCH_PREFERRED = 5,
+    BATCH_FORCE = 6,
+};
+
+/* Announces a bin of all keys and writes them: too long for one array on the stack. */
+static void put_keys(struct msg_writer *writer, const struct store_key *keys, uint32_t count)
+{
+    struct buf lens;
+    struct buf bytes;
+    enum status status = STATUS_OK;
+
+    buf_init(&lens, (size_t)STORE_KEYS_MAX * sizeof(uint32_t));
+    buf_init(&bytes, (size_t)STORE_KEYS_MAX * STORE_KEY_SIZE_MAX);
+    for (uint32_t i = 0; i < count && status == STATUS_OK; i++) {
+        const uint32_t len = keys[i].len;
+        ASSERT(len > 0 && len <= STORE_KEY_SIZE_MAX);
+        status = buf_append(&lens, &len, sizeof(len));
+        if (status == STATUS_OK) status = buf_append(&bytes, keys[i].bytes, len);
+    }
+    if (status != STATUS_OK) writer->status = STATUS_FULL;
+    msg_put_u64(writer, BATCH_LENS);
+    msg_put_u32s(writer, (const uint32_t *)(const void *)buf_data(&lens), status ? 0 : count);
+    msg_field_bin(writer, BATCH_KEYS, buf_data(&bytes), bytes.len);
+    buf_fini(&bytes);
+    buf_fini(&lens);
+}
+
+enum status store_encode_batch(struct buf *buf, const struct store_batch *batch)
+{
+    struct msg_writer writer;
+    const bool put = batch->sizes_data != NULL;
+    ASSERT(batch->count > 0 && batch->count <= STORE_KEYS_MAX);
+
+    msg_writer_init(&writer, buf);
+    msg_put_map(&writer, put ? 6 : 3);
+    put_keys(&writer, batch->keys_data, batch->count);
+    if (put) {
+        msg_field_u64s(&writer, BATCH_SIZES, batch->sizes_data, batch->count);
+        msg_field_u64(&writer, BATCH_WRITER, batch->writer);
+        msg_field_text(&writer, BATCH_PREFERRED, batch->preferred);
+    }
+    msg_field_bool(&writer, BATCH_FORCE, batch->force);
+    return writer.status;
+}
+
+static bool batch_keys_fit(const struct store_batch *batch, size_t bytes)
+{
+    size_t sum = 0;
+    for (uint32_t i = 0; i < batch->count; i++) {
+        const uint32_t len = msg_u32_at(batch->lens, i);
+        if (len == 0 || len > STORE_KEY_SIZE_MAX) return false;
+        sum += len;
+    }
+    return sum == bytes;
+}
+
+enum status store_decode_batch(const uint8_t *body, size_t len, struct store_batch *out)
+{
+    struct msg_reader reader;
+    uint64_t key;
+    struct msg_bytes keys = { 0 };
+    struct store_batch got = { 0 };
+
+    msg_reader_init(&reader, body, len);
+    uint32_t left = msg_get_map(&reader);
+    while (msg_next_key(&reader, &left, &key)) {
+        switch (key) {
+        case BATCH_LENS: got.lens = msg_get_u32s(&reader, STORE_KEYS_MAX); break;
+        case BATCH_KEYS:
+            keys = msg_get_bin(&reader, (size_t)STORE_KEYS_MAX * STORE_KEY_SIZE_MAX);
+            break;
+        case BATCH_SIZES: got.sizes = msg_get_u64s(&reader, STORE_KEYS_MAX); break;
+        case BATCH_WRITER: got.writer = msg_get_u64(&reader); break;
+        case BATCH_PREFERRED:
+            msg_get_text_copy(&reader, got.preferred, sizeof(got.preferred));
+            break;
+        case BATCH_FORCE: got.force = msg_get_bool(&reader); break;
+        default: msg_skip(&reader); break;
+        }
+    }
+    if (got.sizes.count != 0 && got.sizes.count != got.lens.count) msg_fail(&reader);
+    if (got.lens.count == 0 || msg_end(&reader) != STATUS_OK) return STATUS_INVALID;
+    got.count = (uint32_t)got.lens.count;
+    got.keys = keys.data;
+    if (!batch_keys_fit(&got, keys.len)) return STATUS_INVALID;
+    *out = got;
+    return STATUS_OK;
+}
+
+bool store_batch_next(const struct store_batch *batch, struct store_batch_iter *iter)
+{
+    if (iter->next == batch->count) return false;
+    iter->key.bytes = batch->keys + iter->offset;
+    iter->key.len = msg_u32_at(batch->lens, iter->next);
+    iter->offset += iter->key.len;
+    iter->next++;
+    return true;
+}
+
+enum { STATUSES_CODES = 1 };
+
+enum status store_encode_statuses(struct buf *buf, const uint32_t *codes, uint32_t count)
+{
+    struct msg_writer writer;
+    msg_writer_init(&writer, buf);
+    msg_put_map(&writer, 1);
+    msg_field_u32s(&writer, STATUSES_CODES, codes, count);
+    return writer.status;
+}
+
+enum status store_decode_statuses(const uint8_t *body, size_t len, struct msg_column *codes)
+{
+    struct msg_reader reader;
+    uint64_t key;
+    struct msg_column got = { 0 };
+
+    msg_reader_init(&reader, body, len);
+    uint32_t left = msg_get_map(&reader);
+    while (msg_next_key(&reader, &left, &key)) {
+        switch (key) {
+        case STATUSES_CODES: got = msg_get_u32s(&reader, STORE_KEYS_MAX); break;
+        default: msg_skip(&reader); break;
+        }
+    }
+    if (got.count == 0 || msg_end(&reader) != STATUS_OK) return STATUS_INVALID;
+    *codes = got;
+    return STATUS_OK;
+}
+
+enum {
+    PLACES_CODES = 1,
+    PLACES_SIZES = 2,
+    PLACES_PUT_IDS = 3,
+    PLACES_COUNTS = 4,
+    PLACES_NODES = 5,
+    PLACES_ADDRESSES = 6,
+    PLACES_NODE_LIST = 7,
+    PLACES_TERM = 8,
+    PLACES_PUT_MS = 9,
+};
+
+enum { NODE_RPC = 1, NODE_SEGMENT = 2, NODE_EPOCH = 3 };
+
+enum status store_encode_places(struct buf *buf, const struct store_places_out *reply)
+{
+    const bool put = reply->put_ids != NULL;
+    struct msg_writer writer;
+    ASSERT(reply->count > 0 && reply->nodes_count <= STORE_REPLY_NODES_MAX);
+    ASSERT(!put || reply->replicas_count == reply->count);
+
+    msg_writer_init(&writer, buf);
+    msg_put_map(&writer, put ? 7 : 8);
+    msg_field_u32s(&writer, PLACES_CODES, reply->codes, reply->count);
+    if (put) {
+        msg_field_u64s(&writer, PLACES_PUT_IDS, reply->put_ids, reply->count);
+    } else {
+        msg_field_u64s(&writer, PLACES_SIZES, reply->sizes, reply->count);
+        msg_field_u32s(&writer, PLACES_COUNTS, reply->counts, reply->count);
+    }
+    msg_field_u32s(&writer, PLACES_NODES, reply->nodes, reply->replicas_count);
+    msg_field_u64s(&writer, PLACES_ADDRESSES, reply->addresses, reply->replicas_count);
+    msg_field_array(&writer, PLACES_NODE_LIST, reply->nodes_count);
+    for (uint32_t i = 0; i < reply->nodes_count; i++) {
+        const struct store_reply_node *node = &reply->node_list[i];
+        msg_put_map(&writer, 3);
+        msg_field_text(&writer, NODE_RPC, node->rpc_address);
+        msg_field_text(&writer, NODE_SEGMENT, node->segment);
+        msg_field_u64(&writer, NODE_EPOCH, node->epoch);
+    }
+    msg_field_u64(&writer, PLACES_TERM, reply->term);
+    msg_field_u64(&writer, PLACES_PUT_MS, reply->put_ms);
+    return writer.status;
+}
+
+static void get_reply_node(struct msg_reader *reader, struct store_reply_node *out)
+{
+    uint64_t key;
+    uint32_t left = msg_get_map(reader);
+
+    memset(out, 0, sizeof(*out));
+    while (msg_next_key(reader, &left, &key)) {
+        switch (key) {
+        case NODE_RPC: msg_get_text_copy(reader, out->rpc_address, sizeof(out->rpc_address)); break;
+        case NODE_SEGMENT: msg_get_text_copy(reader, out->segment, sizeof(out->segment)); break;
+        case NODE_EPOCH: out->epoch = msg_get_u64(reader); break;
+        default: msg_skip(reader); break;
+        }
+    }
+}
+
+/* What a single column cannot tell: lengths that belong together, indices in range. */
+static bool places_consistent(const struct store_places *places)
+{
+    uint64_t replicas = places->codes.count;
+    const bool get = places->put_ids.count == 0;
+
+    if (get) {
+        if (places->sizes.count != places->codes.count) return false;
+        if (places->counts.count != places->codes.count) return false;
+        replicas = 0;
+        for (size_t i = 0; i < places->counts.count; i++) {
+            replicas += msg_u32_at(places->counts, i);
+        }
+    } else if (places->put_ids.count != places->codes.count) {
+        return false;
+    }
+    if (places->nodes.count != replicas || places->addresses.count != replicas) return false;
+    for (size_t i = 0; i < places->nodes.count; i++) {
+        const uint32_t node = msg_u32_at(places->nodes, i);
+        const bool none = !get && store_status_of(msg_u32_at(places->codes, i)) != STATUS_OK;
+        if (node >= places->nodes_count && !none) return false;
+    }
+    return true;
+}
+
+enum status store_decode_places(const uint8_t *body, size_t len, struct store_places *out,
+                                struct store_reply_node *nodes)
+{
+    struct msg_reader reader;
+    uint64_t key;
+    struct store_places got = { 0 };
+    const size_t items = STORE_KEYS_MAX;
+    const size_t replicas = items * STORE_REPLICAS_MAX;
+
+    msg_reader_init(&reader, body, len);
+    uint32_t left = msg_get_map(&reader);
+    while (msg_next_key(&reader, &left, &key)) {
+        switch (key) {
+        case PLACES_CODES: got.codes = msg_get_u32s(&reader, items); break;
+        case PLACES_SIZES: got.sizes = msg_get_u64s(&reader, items); break;
+        case PLACES_PUT_IDS: got.put_ids = msg_get_u64s(&reader, items); break;
+        case PLACES_COUNTS: got.counts = msg_get_u32s(&reader, items); break;
+        case PLACES_NODES: got.nodes = msg_get_u32s(&reader, replicas); break;
+        case PLACES_ADDRESSES: got.addresses = msg_get_u64s(&reader, replicas); break;
+        case PLACES_NODE_LIST:
+            got.nodes_count = msg_get_array(&reader);
+            if (got.nodes_count > STORE_REPLY_NODES_MAX) msg_fail(&reader);
+            for (uint32_t i = 0; i < got.nodes_count && reader.status == STATUS_OK; i++) {
+                get_reply_node(&reader, &nodes[i]);
+            }
+            break;
+        case PLACES_TERM: got.term = msg_get_u64(&reader); break;
+        case PLACES_PUT_MS: got.put_ms = msg_get_u32(&reader); break;
+        default: msg_skip(&reader); break;
+        }
+    }
+    if (got.codes.count == 0 || msg_end(&reader) != STATUS_OK) return STATUS_INVALID;
+    if (!places_consistent(&got)) return STATUS_INVALID;
+    got.count = (uint32_t)got.codes.count;
+    *out = got;
+    return STATUS_OK;
+}
