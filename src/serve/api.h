@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * serve/api.h - the OpenAI API as text: request bodies to checked structs, answers to JSON.
+ *
+ * Pure: no sockets, no clock, no model. Every field of a request is one of four kinds (the table is
+ * in api_request.c): understood; harmless and ignored (`user`, `metadata`, ...); allowed only at
+ * its neutral value (`n`: 1, `presence_penalty`: 0, ...); or refused with 400 and its name in
+ * `param`, because an answer that silently lacks what was asked for is worse than none. Unknown
+ * fields are refused too.
+ *
+ * Memory:  a parsed request owns its JSON tree; its texts point into it, until api_request_fini().
+ * Threads: values; any thread, one at a time.
+ * Limits:  those below; body size and depth are bounded before. */
+#ifndef SERVE_API_H
+#define SERVE_API_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+struct buf;
+struct chat_message;
+struct json_doc;
+
+enum {
+    API_STOPS_MAX = 16,
+    API_STOP_SIZE_MAX = 256,
+    API_MAX_TOKENS_MAX = 1 << 24,
+    API_MESSAGES_MAX = 4096,
+    API_PARAM_SIZE = 96,
+    API_ID_SIZE = 64,
+};
+
+enum api_kind { API_CHAT, API_COMPLETION };
+
+struct api_text {
+    const char *data; /* NULL: absent */
+    size_t len;
+};
+
+struct api_request {
+    enum api_kind kind;
+    struct api_text model; /* absent: whatever is served */
+    bool stream;
+    bool include_usage;
+    uint32_t max_tokens; /* 0: not given */
+    double temperature;  /* 0..2 */
+    double top_p;        /* (0, 1] */
+    bool has_seed;
+    uint64_t seed;
+    bool ignore_eos;
+    struct api_text stops[API_STOPS_MAX]; /* none is empty */
+    uint32_t stops_count;
+    struct chat_message *messages; /* API_CHAT: at least one */
+    size_t messages_count;
+    struct api_text prompt;  /* API_COMPLETION: text, or */
+    uint32_t *prompt_tokens; /* tokens */
+    size_t prompt_tokens_count;
+    struct json_doc *doc; /* private */
+    char **joined;        /* private: contents put together from parts, one per message or NULL */
+};
+
+/* What an error object says. */
+struct api_error {
+    int http_status;
+    const char *type; /* static */
+    const char *code; /* static; NULL: null */
+    char message[320];
+    char param[API_PARAM_SIZE]; /* "": null */
+};
+
+/* STATUS_OK: the caller ends *out with api_request_fini(). STATUS_INVALID: *error is what to
+ * answer, and *out needs no fini. */
+MUST_USE enum status api_parse(enum api_kind kind, const char *body, size_t len,
+                               struct api_request *out, struct api_error *error);
+void api_request_fini(struct api_request *request);
+
+/* Fills *error; always returns STATUS_INVALID, so that a refusal is one line. `param` NULL: none.
+ */
+enum status api_refuse(struct api_error *error, int http_status, const char *code,
+                       const char *param, const char *fmt, ...) PRINTF_LIKE(5, 6);
+
+/* ---- answers: each appends to *out; STATUS_FULL as buf_append() ---- */
+
+struct api_usage {
+    uint32_t prompt_tokens;
+    uint32_t completion_tokens;
+    uint32_t cached_tokens; /* of the prompt */
+};
+
+/* What all chunks of one answer share. Strings are valid UTF-8. */
+struct api_answer {
+    enum api_kind kind;
+    const char *id;
+    const char *model;
+    uint64_t created_s;
+    bool include_usage; /* streaming: "usage": null in every chunk but the last */
+};
+
+MUST_USE enum status api_write_error(struct buf *out, const struct api_error *error);
+
+/* The whole answer. */
+MUST_USE enum status api_write_answer(struct buf *out, const struct api_answer *answer,
+                                      const char *text, size_t len, const char *finish_reason,
+                                      const struct api_usage *usage);
+
+/* Server-sent events: "data: {...}\n\n". The first chunk of a chat names the role. */
+MUST_USE enum status api_write_chunk_role(struct buf *out, const struct api_answer *answer);
+MUST_USE enum status api_write_chunk_text(struct buf *out, const struct api_answer *answer,
+                                          const char *text, size_t len);
+MUST_USE enum status api_write_chunk_finish(struct buf *out, const struct api_answer *answer,
+                                            const char *finish_reason);
+MUST_USE enum status api_write_chunk_usage(struct buf *out, const struct api_answer *answer,
+                                           const struct api_usage *usage);
+MUST_USE enum status api_write_chunk_error(struct buf *out, const struct api_error *error);
+MUST_USE enum status api_write_chunk_done(struct buf *out);
+
+struct api_model {
+    const char *id;
+    uint64_t created_s;
+    uint32_t context_max;
+};
+MUST_USE enum status api_write_model(struct buf *out, const struct api_model *model);
+MUST_USE enum status api_write_models(struct buf *out, const struct api_model *model);
+
+#endif

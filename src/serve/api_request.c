@@ -1,0 +1,754 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * serve/api_request.c - request bodies, checked field by field against one table.
+ *
+ * A row of the table says for which endpoints a field is known and what happens to it: parsed by a
+ * function, ignored because the answer cannot depend on it, allowed at a neutral value because
+ * clients send their defaults, or refused. null is the same as absent for every known field:
+ * clients send it. The first fault found in the order of the text is reported, and only that one.
+ */
+#include "serve/api.h"
+
+#include <assert.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "model/chat.h"
+#include "serve/api_json.h"
+
+static_assert((int)API_MESSAGES_MAX <= (int)CHAT_MESSAGES_MAX, "the template takes them all");
+
+struct parse {
+    struct api_request *request;
+    struct api_error *error;
+    uint32_t max_tokens, max_completion_tokens; /* the second wins */
+    int64_t min_tokens;
+    bool has_stream_options;
+    enum status status;
+};
+
+typedef enum status (*field_fn)(struct parse *parse, const char *name,
+                                const struct json_value *value);
+
+enum status api_refuse(struct api_error *error, int http_status, const char *code,
+                       const char *param, const char *fmt, ...)
+{
+    va_list args;
+
+    ASSERT(http_status >= 400 && http_status < 600);
+    *error = (struct api_error){ .http_status = http_status, .code = code };
+    error->type = http_status >= 500   ? "server_error"
+                  : http_status == 404 ? "not_found_error"
+                  : http_status == 429 ? "rate_limit_error"
+                                       : "invalid_request_error";
+    if (param != NULL) snprintf(error->param, sizeof(error->param), "%s", param);
+    va_start(args, fmt);
+    vsnprintf(error->message, sizeof(error->message), fmt, args);
+    va_end(args);
+    /* Cutting may have split a code point of a quoted name; names are short, so drop what is high.
+     */
+    for (char *c = error->message; *c; c++) {
+        if ((unsigned char)*c >= 0x80) *c = '?';
+    }
+    for (char *c = error->param; *c; c++) {
+        if ((unsigned char)*c >= 0x80) *c = '?';
+    }
+    return STATUS_INVALID;
+}
+
+static enum status wrong_type(struct parse *parse, const char *name, const char *want,
+                              const struct json_value *value)
+{
+    return api_refuse(parse->error, 400, "invalid_type", name, "'%s' must be %s, not %s", name,
+                      want, json_type_text(json_type_of(value)));
+}
+
+static enum status want_bool(struct parse *parse, const char *name, const struct json_value *value,
+                             bool *out)
+{
+    if (json_type_of(value) != JSON_TYPE_BOOL) return wrong_type(parse, name, "a boolean", value);
+    *out = json_bool(value);
+    return STATUS_OK;
+}
+
+static enum status want_int(struct parse *parse, const char *name, const struct json_value *value,
+                            int64_t min, int64_t max, int64_t *out)
+{
+    if (json_type_of(value) != JSON_TYPE_INTEGER) {
+        return wrong_type(parse, name, "an integer", value);
+    }
+    if (json_int(value) < min || json_int(value) > max) {
+        return api_refuse(parse->error, 400, "invalid_value", name,
+                          "'%s' must be between %lld and %lld, not %lld", name, (long long)min,
+                          (long long)max, (long long)json_int(value));
+    }
+    *out = json_int(value);
+    return STATUS_OK;
+}
+
+static enum status want_number(struct parse *parse, const char *name,
+                               const struct json_value *value, double min, double max, double *out)
+{
+    const enum json_type type = json_type_of(value);
+
+    if (type != JSON_TYPE_INTEGER && type != JSON_TYPE_REAL) {
+        return wrong_type(parse, name, "a number", value);
+    }
+    const double number = json_num(value);
+    if (!(number >= min && number <= max)) {
+        return api_refuse(parse->error, 400, "invalid_value", name,
+                          "'%s' must be between %g and %g, not %g", name, min, max, number);
+    }
+    *out = number;
+    return STATUS_OK;
+}
+
+static enum status want_text(struct parse *parse, const char *name, const struct json_value *value,
+                             struct api_text *out)
+{
+    if (json_type_of(value) != JSON_TYPE_STRING) return wrong_type(parse, name, "a string", value);
+    out->data = json_str(value, &out->len);
+    return STATUS_OK;
+}
+
+/* ---- fields we understand ---- */
+
+static enum status field_model(struct parse *parse, const char *name,
+                               const struct json_value *value)
+{
+    return want_text(parse, name, value, &parse->request->model);
+}
+
+static enum status field_stream(struct parse *parse, const char *name,
+                                const struct json_value *value)
+{
+    return want_bool(parse, name, value, &parse->request->stream);
+}
+
+static enum status field_ignore_eos(struct parse *parse, const char *name,
+                                    const struct json_value *value)
+{
+    return want_bool(parse, name, value, &parse->request->ignore_eos);
+}
+
+static bool stream_option(void *ctx, const char *name, const struct json_value *value)
+{
+    struct parse *parse = ctx;
+    char path[API_PARAM_SIZE];
+    bool wanted = false;
+
+    snprintf(path, sizeof(path), "stream_options.%s", name);
+    if (json_type_of(value) == JSON_TYPE_NULL) return true;
+    if (strcmp(name, "include_usage") == 0) {
+        parse->status = want_bool(parse, path, value, &parse->request->include_usage);
+    } else if (strcmp(name, "include_obfuscation") == 0) {
+        parse->status = want_bool(parse, path, value, &wanted);
+    } else if (strcmp(name, "continuous_usage_stats") == 0) {
+        parse->status = want_bool(parse, path, value, &wanted);
+        if (parse->status == STATUS_OK && wanted) {
+            parse->status = api_refuse(parse->error, 400, "unsupported_parameter", path,
+                                       "'%s' is not supported", path);
+        }
+    } else {
+        parse->status =
+            api_refuse(parse->error, 400, "unknown_parameter", path, "Unknown field '%s'", path);
+    }
+    return parse->status == STATUS_OK;
+}
+
+static enum status field_stream_options(struct parse *parse, const char *name,
+                                        const struct json_value *value)
+{
+    if (json_type_of(value) != JSON_TYPE_OBJECT) return wrong_type(parse, name, "an object", value);
+    parse->has_stream_options = true;
+    json_each(value, stream_option, parse);
+    return parse->status;
+}
+
+static enum status field_max_tokens(struct parse *parse, const char *name,
+                                    const struct json_value *value)
+{
+    int64_t count = 0;
+    const enum status status = want_int(parse, name, value, 1, API_MAX_TOKENS_MAX, &count);
+
+    if (status != STATUS_OK) return status;
+    if (strcmp(name, "max_completion_tokens") == 0) {
+        parse->max_completion_tokens = (uint32_t)count;
+    } else {
+        parse->max_tokens = (uint32_t)count;
+    }
+    return STATUS_OK;
+}
+
+static enum status field_min_tokens(struct parse *parse, const char *name,
+                                    const struct json_value *value)
+{
+    return want_int(parse, name, value, 0, API_MAX_TOKENS_MAX, &parse->min_tokens);
+}
+
+static enum status field_temperature(struct parse *parse, const char *name,
+                                     const struct json_value *value)
+{
+    return want_number(parse, name, value, 0, 2, &parse->request->temperature);
+}
+
+static enum status field_top_p(struct parse *parse, const char *name,
+                               const struct json_value *value)
+{
+    double top_p = 1;
+    const enum status status = want_number(parse, name, value, 0, 1, &top_p);
+
+    if (status != STATUS_OK) return status;
+    if (top_p == 0) {
+        return api_refuse(parse->error, 400, "invalid_value", name,
+                          "'top_p' must be greater than 0");
+    }
+    parse->request->top_p = top_p;
+    return STATUS_OK;
+}
+
+static enum status field_seed(struct parse *parse, const char *name, const struct json_value *value)
+{
+    int64_t seed = 0;
+    const enum status status = want_int(parse, name, value, INT64_MIN, INT64_MAX, &seed);
+
+    if (status != STATUS_OK) return status;
+    parse->request->seed = (uint64_t)seed;
+    parse->request->has_seed = true;
+    return STATUS_OK;
+}
+
+static enum status add_stop(struct parse *parse, const char *name, const struct json_value *value)
+{
+    struct api_request *request = parse->request;
+    struct api_text stop;
+    const enum status status = want_text(parse, name, value, &stop);
+
+    if (status != STATUS_OK) return status;
+    if (stop.len == 0) {
+        return api_refuse(parse->error, 400, "invalid_value", name, "'%s' must not be empty", name);
+    }
+    if (stop.len > API_STOP_SIZE_MAX) {
+        return api_refuse(parse->error, 400, "invalid_value", name, "'%s' is longer than %d bytes",
+                          name, API_STOP_SIZE_MAX);
+    }
+    ASSERT(request->stops_count < API_STOPS_MAX);
+    request->stops[request->stops_count++] = stop;
+    return STATUS_OK;
+}
+
+static enum status field_stop(struct parse *parse, const char *name, const struct json_value *value)
+{
+    char path[API_PARAM_SIZE];
+    enum status status = STATUS_OK;
+
+    if (json_type_of(value) == JSON_TYPE_STRING) return add_stop(parse, name, value);
+    if (json_type_of(value) != JSON_TYPE_ARRAY) {
+        return wrong_type(parse, name, "a string or an array of strings", value);
+    }
+    if (json_len(value) > API_STOPS_MAX) {
+        return api_refuse(parse->error, 400, "invalid_value", name,
+                          "'stop' has more than %d strings", API_STOPS_MAX);
+    }
+    for (size_t i = 0; i < json_len(value) && status == STATUS_OK; i++) {
+        snprintf(path, sizeof(path), "stop[%zu]", i);
+        status = add_stop(parse, path, json_at(value, i));
+    }
+    return status;
+}
+
+/* ---- messages ---- */
+
+static enum status part_text(struct parse *parse, const char *path, const struct json_value *part,
+                             struct api_text *out)
+{
+    const struct json_value *type = NULL, *text = NULL;
+    struct api_text kind = { 0 };
+
+    if (json_type_of(part) != JSON_TYPE_OBJECT) return wrong_type(parse, path, "an object", part);
+    type = json_member(part, "type");
+    text = json_member(part, "text");
+    if (type == NULL || json_type_of(type) != JSON_TYPE_STRING) {
+        return api_refuse(parse->error, 400, "invalid_value", path, "'%s' has no 'type'", path);
+    }
+    kind.data = json_str(type, &kind.len);
+    if (strcmp(kind.data, "text") != 0) {
+        return api_refuse(parse->error, 400, "unsupported_parameter", path,
+                          "'%s': only parts of type 'text' are supported", path);
+    }
+    if (text == NULL || json_type_of(text) != JSON_TYPE_STRING) {
+        return api_refuse(parse->error, 400, "invalid_value", path, "'%s' has no 'text'", path);
+    }
+    out->data = json_str(text, &out->len);
+    return STATUS_OK;
+}
+
+/* Parts are put together without anything between them. Bounded by the body: their sum is no
+ * longer. */
+static enum status join_parts(struct parse *parse, const char *path, const struct json_value *parts,
+                              size_t index, struct chat_message *message)
+{
+    char part_path[API_PARAM_SIZE + 32];
+    struct api_text text = { 0 };
+    size_t total = 0;
+
+    if (json_len(parts) == 0) {
+        return api_refuse(parse->error, 400, "invalid_value", path, "'%s' is empty", path);
+    }
+    for (size_t i = 0; i < json_len(parts); i++) {
+        snprintf(part_path, sizeof(part_path), "%s[%zu]", path, i);
+        const enum status status = part_text(parse, part_path, json_at(parts, i), &text);
+        if (status != STATUS_OK) return status;
+        total += text.len;
+    }
+    char *joined = malloc(total + 1);
+    if (joined == NULL) {
+        return api_refuse(parse->error, 503, "overloaded", NULL, "Not enough memory");
+    }
+    parse->request->joined[index] = joined;
+    message->content = joined;
+    message->content_len = total;
+    for (size_t i = 0; i < json_len(parts); i++) {
+        const enum status status = part_text(parse, path, json_at(parts, i), &text);
+        ASSERT(status == STATUS_OK);
+        memcpy(joined, text.data, text.len);
+        joined += text.len;
+    }
+    *joined = '\0';
+    return STATUS_OK;
+}
+
+struct message_parse {
+    struct parse *parse;
+    struct chat_message *message;
+    size_t index;
+};
+
+static enum status message_role(struct message_parse *m, const char *path,
+                                const struct json_value *value)
+{
+    static const char *const ROLES[] = { "system", "user", "assistant" };
+    struct api_text role = { 0 };
+    const enum status status = want_text(m->parse, path, value, &role);
+
+    if (status != STATUS_OK) return status;
+    if (strcmp(role.data, "developer") == 0) role = (struct api_text){ "system", 6 };
+    for (size_t i = 0; i < sizeof(ROLES) / sizeof(ROLES[0]); i++) {
+        if (role.len != strlen(ROLES[i]) || memcmp(role.data, ROLES[i], role.len) != 0) continue;
+        m->message->role = role.data;
+        m->message->role_len = role.len;
+        return STATUS_OK;
+    }
+    return api_refuse(m->parse->error, 400, "invalid_value", path,
+                      "'%s' must be 'system', 'developer', 'user' or 'assistant', not '%.32s'",
+                      path, role.data);
+}
+
+static enum status message_content(struct message_parse *m, const char *path,
+                                   const struct json_value *value)
+{
+    struct api_text text = { 0 };
+
+    if (json_type_of(value) == JSON_TYPE_ARRAY) {
+        return join_parts(m->parse, path, value, m->index, m->message);
+    }
+    if (json_type_of(value) != JSON_TYPE_STRING) {
+        return wrong_type(m->parse, path, "a string or an array of parts", value);
+    }
+    text.data = json_str(value, &text.len);
+    m->message->content = text.data;
+    m->message->content_len = text.len;
+    return STATUS_OK;
+}
+
+static bool message_field(void *ctx, const char *name, const struct json_value *value)
+{
+    struct message_parse *m = ctx;
+    struct parse *parse = m->parse;
+    char path[API_PARAM_SIZE];
+
+    snprintf(path, sizeof(path), "messages[%zu].%s", m->index, name);
+    if (strcmp(name, "role") == 0) {
+        parse->status = message_role(m, path, value);
+    } else if (strcmp(name, "content") == 0) {
+        parse->status = message_content(m, path, value);
+    } else if (strcmp(name, "name") == 0 || json_type_of(value) == JSON_TYPE_NULL) {
+        /* Clients send back what they got: absent tool calls, refusals and the like as null. */
+    } else {
+        parse->status = api_refuse(parse->error, 400, "unsupported_parameter", path,
+                                   "'%s' is not supported", path);
+    }
+    return parse->status == STATUS_OK;
+}
+
+static enum status parse_message(struct parse *parse, const struct json_value *value, size_t index)
+{
+    struct chat_message *message = &parse->request->messages[index];
+    struct message_parse m = { parse, message, index };
+    char path[API_PARAM_SIZE];
+
+    snprintf(path, sizeof(path), "messages[%zu]", index);
+    if (json_type_of(value) != JSON_TYPE_OBJECT) return wrong_type(parse, path, "an object", value);
+    json_each(value, message_field, &m);
+    if (parse->status != STATUS_OK) return parse->status;
+    if (message->role == NULL || message->content == NULL) {
+        return api_refuse(parse->error, 400, "missing_required_parameter", path, "'%s' has no '%s'",
+                          path, message->role == NULL ? "role" : "content");
+    }
+    return STATUS_OK;
+}
+
+static enum status field_messages(struct parse *parse, const char *name,
+                                  const struct json_value *value)
+{
+    struct api_request *request = parse->request;
+    enum status status = STATUS_OK;
+
+    if (json_type_of(value) != JSON_TYPE_ARRAY) return wrong_type(parse, name, "an array", value);
+    const size_t count = json_len(value);
+    if (count == 0) {
+        return api_refuse(parse->error, 400, "invalid_value", name, "'messages' is empty");
+    }
+    if (count > API_MESSAGES_MAX) {
+        return api_refuse(parse->error, 400, "invalid_value", name,
+                          "'messages' has %zu messages, more than %d", count, API_MESSAGES_MAX);
+    }
+    request->messages = calloc(count, sizeof(*request->messages));
+    request->joined = calloc(count, sizeof(*request->joined));
+    if (request->messages == NULL || request->joined == NULL) {
+        return api_refuse(parse->error, 503, "overloaded", NULL, "Not enough memory");
+    }
+    request->messages_count = count;
+    for (size_t i = 0; i < count && status == STATUS_OK; i++) {
+        status = parse_message(parse, json_at(value, i), i);
+    }
+    return status;
+}
+
+/* ---- prompt ---- */
+
+static enum status parse_prompt_tokens(struct parse *parse, const struct json_value *value)
+{
+    struct api_request *request = parse->request;
+    const size_t count = json_len(value);
+    char path[API_PARAM_SIZE];
+
+    request->prompt_tokens = calloc(count, sizeof(*request->prompt_tokens));
+    if (request->prompt_tokens == NULL) {
+        return api_refuse(parse->error, 503, "overloaded", NULL, "Not enough memory");
+    }
+    for (size_t i = 0; i < count; i++) {
+        int64_t token = 0;
+        snprintf(path, sizeof(path), "prompt[%zu]", i);
+        const enum status status =
+            want_int(parse, path, json_at(value, i), 0, UINT32_MAX - 1, &token);
+        if (status != STATUS_OK) return status;
+        request->prompt_tokens[i] = (uint32_t)token;
+    }
+    request->prompt_tokens_count = count;
+    return STATUS_OK;
+}
+
+/* A string, an array of token ids, or an array of exactly one of these. */
+static enum status field_prompt(struct parse *parse, const char *name,
+                                const struct json_value *value)
+{
+    const struct json_value *inner = value;
+
+    if (json_type_of(value) == JSON_TYPE_ARRAY) {
+        if (json_len(value) == 0) {
+            return api_refuse(parse->error, 400, "invalid_value", name, "'prompt' is empty");
+        }
+        inner = json_at(value, 0);
+        if (json_type_of(inner) == JSON_TYPE_INTEGER) return parse_prompt_tokens(parse, value);
+        if (json_len(value) > 1) {
+            return api_refuse(parse->error, 400, "unsupported_parameter", name,
+                              "'prompt' holds %zu prompts; one per request is supported",
+                              json_len(value));
+        }
+        if (json_type_of(inner) == JSON_TYPE_ARRAY && json_len(inner) > 0) {
+            return parse_prompt_tokens(parse, inner);
+        }
+    }
+    if (json_type_of(inner) != JSON_TYPE_STRING) {
+        return wrong_type(parse, name, "a string or an array of token ids", inner);
+    }
+    return want_text(parse, name, inner, &parse->request->prompt);
+}
+
+/* ---- fields allowed at their neutral value ---- */
+
+static enum status not_supported(struct parse *parse, const char *name, const char *neutral)
+{
+    return api_refuse(parse->error, 400, "unsupported_parameter", name, "'%s' is not supported%s%s",
+                      name, neutral ? "; allowed is only " : "", neutral ? neutral : "");
+}
+
+static bool is_number(const struct json_value *value, double number)
+{
+    const enum json_type type = json_type_of(value);
+    return (type == JSON_TYPE_INTEGER || type == JSON_TYPE_REAL) && json_num(value) == number;
+}
+
+static enum status only_zero(struct parse *parse, const char *name, const struct json_value *value)
+{
+    return is_number(value, 0) ? STATUS_OK : not_supported(parse, name, "0");
+}
+
+static enum status only_one(struct parse *parse, const char *name, const struct json_value *value)
+{
+    return is_number(value, 1) ? STATUS_OK : not_supported(parse, name, "1");
+}
+
+/* top_k: 0 and -1 both mean all. */
+static enum status only_all(struct parse *parse, const char *name, const struct json_value *value)
+{
+    if (is_number(value, 0) || is_number(value, -1)) return STATUS_OK;
+    return not_supported(parse, name, "-1");
+}
+
+static enum status only_false(struct parse *parse, const char *name, const struct json_value *value)
+{
+    const bool ok = json_type_of(value) == JSON_TYPE_BOOL && !json_bool(value);
+    return ok ? STATUS_OK : not_supported(parse, name, "false");
+}
+
+static enum status only_true(struct parse *parse, const char *name, const struct json_value *value)
+{
+    const bool ok = json_type_of(value) == JSON_TYPE_BOOL && json_bool(value);
+    return ok ? STATUS_OK : not_supported(parse, name, "true");
+}
+
+/* Completions count alternatives here: 0 asks for one token's, so only null is neutral. */
+static enum status only_absent(struct parse *parse, const char *name,
+                               const struct json_value *value)
+{
+    (void)value;
+    return not_supported(parse, name, NULL);
+}
+
+static enum status only_empty(struct parse *parse, const char *name, const struct json_value *value)
+{
+    size_t len = 0;
+
+    switch (json_type_of(value)) {
+    case JSON_TYPE_ARRAY:
+        if (json_len(value) == 0) return STATUS_OK;
+        break;
+    case JSON_TYPE_STRING:
+        (void)json_str(value, &len);
+        if (len == 0) return STATUS_OK;
+        break;
+    case JSON_TYPE_OBJECT:
+    case JSON_TYPE_NULL:
+    case JSON_TYPE_BOOL:
+    case JSON_TYPE_INTEGER:
+    case JSON_TYPE_REAL: break;
+    }
+    return not_supported(parse, name, NULL);
+}
+
+static bool stop_at_first(void *ctx, const char *name, const struct json_value *value)
+{
+    (void)name;
+    (void)value;
+    *(bool *)ctx = true;
+    return false;
+}
+
+static enum status only_no_members(struct parse *parse, const char *name,
+                                   const struct json_value *value)
+{
+    bool any = json_type_of(value) != JSON_TYPE_OBJECT;
+
+    if (!any) json_each(value, stop_at_first, &any);
+    return any ? not_supported(parse, name, "{}") : STATUS_OK;
+}
+
+static enum status only_text_format(struct parse *parse, const char *name,
+                                    const struct json_value *value)
+{
+    const struct json_value *type = NULL;
+    size_t len = 0;
+
+    if (json_type_of(value) == JSON_TYPE_OBJECT) type = json_member(value, "type");
+    if (type != NULL && json_type_of(type) == JSON_TYPE_STRING &&
+        strcmp(json_str(type, &len), "text") == 0) {
+        return STATUS_OK;
+    }
+    return not_supported(parse, name, "{\"type\":\"text\"}");
+}
+
+static enum status only_none(struct parse *parse, const char *name, const struct json_value *value)
+{
+    size_t len = 0;
+    if (json_type_of(value) == JSON_TYPE_STRING && strcmp(json_str(value, &len), "none") == 0) {
+        return STATUS_OK;
+    }
+    return not_supported(parse, name, "\"none\"");
+}
+
+/* Says nothing about the answer; any value will do. */
+static enum status ignored(struct parse *parse, const char *name, const struct json_value *value)
+{
+    (void)parse;
+    (void)name;
+    (void)value;
+    return STATUS_OK;
+}
+
+/* ---- the table ---- */
+
+enum { FOR_CHAT = 1 << API_CHAT, FOR_COMPLETION = 1 << API_COMPLETION, FOR_BOTH = 3 };
+
+static const struct {
+    const char *name;
+    unsigned kinds;
+    field_fn fn;
+} FIELDS[] = {
+    { "messages", FOR_CHAT, field_messages },
+    { "prompt", FOR_COMPLETION, field_prompt },
+    { "model", FOR_BOTH, field_model },
+    { "stream", FOR_BOTH, field_stream },
+    { "stream_options", FOR_BOTH, field_stream_options },
+    { "max_tokens", FOR_BOTH, field_max_tokens },
+    { "max_completion_tokens", FOR_CHAT, field_max_tokens },
+    { "min_tokens", FOR_BOTH, field_min_tokens },
+    { "temperature", FOR_BOTH, field_temperature },
+    { "top_p", FOR_BOTH, field_top_p },
+    { "seed", FOR_BOTH, field_seed },
+    { "stop", FOR_BOTH, field_stop },
+    { "ignore_eos", FOR_BOTH, field_ignore_eos },
+
+    { "user", FOR_BOTH, ignored },
+    { "metadata", FOR_BOTH, ignored },
+    { "service_tier", FOR_BOTH, ignored },
+    { "store", FOR_BOTH, only_false },
+    { "safety_identifier", FOR_BOTH, ignored },
+    { "prompt_cache_key", FOR_BOTH, ignored },
+    { "prompt_cache_retention", FOR_BOTH, ignored },
+    { "request_id", FOR_BOTH, ignored },
+    { "priority", FOR_BOTH, only_zero },
+    { "parallel_tool_calls", FOR_CHAT, ignored }, /* without tools it means nothing */
+
+    { "n", FOR_BOTH, only_one },
+    { "best_of", FOR_COMPLETION, only_one },
+    { "frequency_penalty", FOR_BOTH, only_zero },
+    { "presence_penalty", FOR_BOTH, only_zero },
+    { "repetition_penalty", FOR_BOTH, only_one },
+    { "length_penalty", FOR_BOTH, only_one },
+    { "top_k", FOR_BOTH, only_all },
+    { "min_p", FOR_BOTH, only_zero },
+    { "use_beam_search", FOR_BOTH, only_false },
+    { "skip_special_tokens", FOR_BOTH, only_true },
+    { "spaces_between_special_tokens", FOR_BOTH, only_true },
+    { "include_stop_str_in_output", FOR_BOTH, only_false },
+    { "add_generation_prompt", FOR_CHAT, only_true },
+    { "continue_final_message", FOR_CHAT, only_false },
+    { "return_token_ids", FOR_BOTH, only_false },
+    { "echo", FOR_BOTH, only_false },
+    { "suffix", FOR_COMPLETION, only_empty },
+    { "logprobs", FOR_CHAT, only_false },
+    { "logprobs", FOR_COMPLETION, only_absent },
+    { "top_logprobs", FOR_CHAT, only_zero },
+    { "prompt_logprobs", FOR_BOTH, only_absent },
+    { "logit_bias", FOR_BOTH, only_no_members },
+    { "response_format", FOR_BOTH, only_text_format },
+    { "tools", FOR_CHAT, only_empty },
+    { "tool_choice", FOR_CHAT, only_none },
+    { "functions", FOR_CHAT, only_empty },
+    { "function_call", FOR_CHAT, only_none },
+    { "stop_token_ids", FOR_BOTH, only_empty },
+    { "bad_words", FOR_BOTH, only_empty },
+};
+
+static bool field(void *ctx, const char *name, const struct json_value *value)
+{
+    struct parse *parse = ctx;
+
+    for (size_t i = 0; i < sizeof(FIELDS) / sizeof(FIELDS[0]); i++) {
+        if (!(FIELDS[i].kinds & (1u << parse->request->kind))) continue;
+        if (strcmp(FIELDS[i].name, name) != 0) continue;
+        if (json_type_of(value) != JSON_TYPE_NULL) {
+            parse->status = FIELDS[i].fn(parse, name, value);
+        }
+        return parse->status == STATUS_OK;
+    }
+    parse->status = api_refuse(parse->error, 400, "unknown_parameter", name,
+                               "Unknown field '%.64s'; nothing is ignored silently", name);
+    return false;
+}
+
+/* ---- the whole body ---- */
+
+/* What no single field can say. */
+static enum status check_whole(struct parse *parse)
+{
+    struct api_request *request = parse->request;
+    const bool missing = request->kind == API_CHAT
+                             ? request->messages_count == 0
+                             : request->prompt.data == NULL && request->prompt_tokens_count == 0;
+    const char *required = request->kind == API_CHAT ? "messages" : "prompt";
+
+    if (missing) {
+        return api_refuse(parse->error, 400, "missing_required_parameter", required,
+                          "'%s' is required", required);
+    }
+    if (parse->has_stream_options && !request->stream) {
+        return api_refuse(parse->error, 400, "invalid_value", "stream_options",
+                          "'stream_options' is only allowed when 'stream' is true");
+    }
+    request->max_tokens =
+        parse->max_completion_tokens ? parse->max_completion_tokens : parse->max_tokens;
+    if (request->kind == API_COMPLETION && request->max_tokens == 0) request->max_tokens = 16;
+    if (parse->min_tokens > 0 && !request->ignore_eos) {
+        return api_refuse(parse->error, 400, "unsupported_parameter", "min_tokens",
+                          "'min_tokens' is only supported together with 'ignore_eos'");
+    }
+    if (request->max_tokens > 0 && parse->min_tokens > request->max_tokens) {
+        return api_refuse(parse->error, 400, "invalid_value", "min_tokens",
+                          "'min_tokens' is greater than 'max_tokens'");
+    }
+    return STATUS_OK;
+}
+
+enum status api_parse(enum api_kind kind, const char *body, size_t len, struct api_request *out,
+                      struct api_error *error)
+{
+    struct api_request request = { .kind = kind, .temperature = 1, .top_p = 1 };
+    struct parse parse = { .request = &request, .error = error, .status = STATUS_OK };
+    struct errmsg err = { "" };
+
+    const enum status parsed = json_doc_parse(body, len, &request.doc, &err);
+    if (parsed != STATUS_OK) {
+        return api_refuse(error, 400, "invalid_json", NULL, "The body is not valid JSON: %s",
+                          err.text);
+    }
+    if (json_type_of(json_doc_root(request.doc)) != JSON_TYPE_OBJECT) {
+        parse.status = api_refuse(error, 400, "invalid_json", NULL, "The body must be an object");
+    } else {
+        json_each(json_doc_root(request.doc), field, &parse);
+    }
+    if (parse.status == STATUS_OK) parse.status = check_whole(&parse);
+    if (parse.status != STATUS_OK) {
+        api_request_fini(&request);
+        return STATUS_INVALID;
+    }
+    *out = request;
+    return STATUS_OK;
+}
+
+void api_request_fini(struct api_request *request)
+{
+    for (size_t i = 0; request->joined != NULL && i < request->messages_count; i++) {
+        free(request->joined[i]);
+    }
+    free(request->joined);
+    free(request->messages);
+    free(request->prompt_tokens);
+    json_doc_destroy(request->doc);
+    *request = (struct api_request){ .kind = request->kind };
+}

@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * serve/api_response.c - answers as JSON, written straight into the output. */
+#include "serve/api.h"
+
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/buf.h"
+#include "serve/api_json.h"
+
+/* Each step runs only if those before it succeeded, and leaves its status in `status`. */
+#define THEN(status, step)                                                                         \
+    do {                                                                                           \
+        if ((status) == STATUS_OK) (status) = (step);                                              \
+    } while (0)
+
+static enum status write_text(struct buf *out, const char *text)
+{
+    return json_write_string(out, text, strlen(text));
+}
+
+enum status api_write_error(struct buf *out, const struct api_error *error)
+{
+    enum status status = buf_append_text(out, "{\"error\":{\"message\":");
+
+    ASSERT(error->type != NULL && error->http_status >= 400);
+    THEN(status, write_text(out, error->message));
+    THEN(status, buf_append_text(out, ",\"type\":"));
+    THEN(status, write_text(out, error->type));
+    THEN(status, buf_append_text(out, ",\"param\":"));
+    THEN(status, error->param[0] ? write_text(out, error->param) : buf_append_text(out, "null"));
+    THEN(status, buf_append_text(out, ",\"code\":"));
+    THEN(status, error->code ? write_text(out, error->code) : buf_append_text(out, "null"));
+    THEN(status, buf_append_text(out, "}}"));
+    return status;
+}
+
+/* {"id":...,"object":...,"created":...,"model":...,"choices":[ */
+static enum status write_head(struct buf *out, const struct api_answer *answer, const char *object)
+{
+    enum status status = buf_append_text(out, "{\"id\":");
+
+    THEN(status, write_text(out, answer->id));
+    THEN(status, buf_printf(out, ",\"object\":\"%s\",\"created\":%llu,\"model\":", object,
+                            (unsigned long long)answer->created_s));
+    THEN(status, write_text(out, answer->model));
+    THEN(status, buf_append_text(out, ",\"choices\":["));
+    return status;
+}
+
+static enum status write_usage(struct buf *out, const struct api_usage *usage)
+{
+    ASSERT(usage->cached_tokens <= usage->prompt_tokens);
+    return buf_printf(out,
+                      "\"usage\":{\"prompt_tokens\":%u,\"completion_tokens\":%u,"
+                      "\"total_tokens\":%u,\"prompt_tokens_details\":{\"cached_tokens\":%u}}",
+                      usage->prompt_tokens, usage->completion_tokens,
+                      usage->prompt_tokens + usage->completion_tokens, usage->cached_tokens);
+}
+
+enum status api_write_answer(struct buf *out, const struct api_answer *answer, const char *text,
+                             size_t len, const char *finish_reason, const struct api_usage *usage)
+{
+    const bool chat = answer->kind == API_CHAT;
+    enum status status = write_head(out, answer, chat ? "chat.completion" : "text_completion");
+
+    THEN(status, buf_append_text(out, chat ? "{\"index\":0,\"message\":{\"role\":\"assistant\","
+                                             "\"content\":"
+                                           : "{\"index\":0,\"text\":"));
+    THEN(status, json_write_string(out, text, len));
+    THEN(status, buf_printf(out, "%s,\"logprobs\":null,\"finish_reason\":\"%s\"}],",
+                            chat ? "}" : "", finish_reason));
+    THEN(status, write_usage(out, usage));
+    THEN(status, buf_append_text(out, "}"));
+    return status;
+}
+
+static enum status open_chunk(struct buf *out, const struct api_answer *answer)
+{
+    const bool chat = answer->kind == API_CHAT;
+    enum status status = buf_append_text(out, "data: ");
+    THEN(status, write_head(out, answer, chat ? "chat.completion.chunk" : "text_completion"));
+    return status;
+}
+
+static enum status close_chunk(struct buf *out, const struct api_answer *answer)
+{
+    return buf_append_text(out, answer->include_usage ? "],\"usage\":null}\n\n" : "]}\n\n");
+}
+
+enum status api_write_chunk_role(struct buf *out, const struct api_answer *answer)
+{
+    ASSERT(answer->kind == API_CHAT);
+    enum status status = open_chunk(out, answer);
+    THEN(status, buf_append_text(out, "{\"index\":0,\"delta\":{\"role\":\"assistant\","
+                                      "\"content\":\"\"},\"logprobs\":null,"
+                                      "\"finish_reason\":null}"));
+    THEN(status, close_chunk(out, answer));
+    return status;
+}
+
+enum status api_write_chunk_text(struct buf *out, const struct api_answer *answer, const char *text,
+                                 size_t len)
+{
+    const bool chat = answer->kind == API_CHAT;
+    enum status status = open_chunk(out, answer);
+
+    THEN(status, buf_append_text(out, chat ? "{\"index\":0,\"delta\":{\"content\":"
+                                           : "{\"index\":0,\"text\":"));
+    THEN(status, json_write_string(out, text, len));
+    THEN(status, buf_printf(out, "%s,\"logprobs\":null,\"finish_reason\":null}", chat ? "}" : ""));
+    THEN(status, close_chunk(out, answer));
+    return status;
+}
+
+enum status api_write_chunk_finish(struct buf *out, const struct api_answer *answer,
+                                   const char *finish_reason)
+{
+    const bool chat = answer->kind == API_CHAT;
+    enum status status = open_chunk(out, answer);
+
+    THEN(status, buf_printf(out, "{\"index\":0,%s,\"logprobs\":null,\"finish_reason\":\"%s\"}",
+                            chat ? "\"delta\":{}" : "\"text\":\"\"", finish_reason));
+    THEN(status, close_chunk(out, answer));
+    return status;
+}
+
+enum status api_write_chunk_usage(struct buf *out, const struct api_answer *answer,
+                                  const struct api_usage *usage)
+{
+    enum status status = open_chunk(out, answer);
+    THEN(status, buf_append_text(out, "],"));
+    THEN(status, write_usage(out, usage));
+    THEN(status, buf_append_text(out, "}\n\n"));
+    return status;
+}
+
+enum status api_write_chunk_error(struct buf *out, const struct api_error *error)
+{
+    enum status status = buf_append_text(out, "data: ");
+    THEN(status, api_write_error(out, error));
+    THEN(status, buf_append_text(out, "\n\n"));
+    return status;
+}
+
+enum status api_write_chunk_done(struct buf *out)
+{
+    return buf_append_text(out, "data: [DONE]\n\n");
+}
+
+enum status api_write_model(struct buf *out, const struct api_model *model)
+{
+    enum status status = buf_append_text(out, "{\"id\":");
+    THEN(status, write_text(out, model->id));
+    THEN(status, buf_printf(out,
+                            ",\"object\":\"model\",\"created\":%llu,\"owned_by\":\"yolk\","
+                            "\"root\":",
+                            (unsigned long long)model->created_s));
+    THEN(status, write_text(out, model->id));
+    THEN(status, buf_printf(out, ",\"parent\":null,\"max_model_len\":%u,\"permission\":[]}",
+                            model->context_max));
+    return status;
+}
+
+enum status api_write_models(struct buf *out, const struct api_model *model)
+{
+    enum status status = buf_append_text(out, "{\"object\":\"list\",\"data\":[");
+    THEN(status, api_write_model(out, model));
+    THEN(status, buf_append_text(out, "]}"));
+    return status;
+}

@@ -1,0 +1,312 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * serve/api_test.c
+ *
+ * Goal:   every field is parsed, ignored, tolerated or refused as the table promises, refusals name
+ *         the field, and answers are the JSON that clients of this API expect.
+ * Method: tables of bodies with the expected field or error; answers compared as text. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/buf.h"
+#include "model/chat.h"
+#include "serve/api.h"
+#include "serve/api_json.h"
+
+#define HELLO "\"messages\":[{\"role\":\"user\",\"content\":\"hello\"}]"
+
+static void test_full_chat(void **state)
+{
+    (void)state;
+    static const char BODY[] =
+        "{\"model\":\"m\",\"messages\":[{\"role\":\"developer\",\"content\":\"be \\u00e4\"},"
+        "{\"role\":\"user\",\"name\":\"x\",\"content\":[{\"type\":\"text\",\"text\":\"a\"},"
+        "{\"type\":\"text\",\"text\":\"b\\u0000c\"}]},"
+        "{\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":null}],"
+        "\"stream\":true,\"stream_options\":{\"include_usage\":true},\"max_tokens\":5,"
+        "\"max_completion_tokens\":9,\"temperature\":0,\"top_p\":0.25,\"seed\":-1,"
+        "\"stop\":[\"x\",\"yy\"],\"ignore_eos\":true,\"user\":\"u\",\"n\":1,\"tools\":[],"
+        "\"presence_penalty\":0.0,\"response_format\":{\"type\":\"text\"},\"logit_bias\":{}}";
+    struct api_request request;
+    struct api_error error;
+
+    assert_int_equal(api_parse(API_CHAT, BODY, strlen(BODY), &request, &error), STATUS_OK);
+    assert_memory_equal(request.model.data, "m", 2);
+    assert_true(request.stream && request.include_usage && request.ignore_eos && request.has_seed);
+    assert_int_equal(request.max_tokens, 9);
+    assert_true(request.temperature == 0 && request.top_p == 0.25);
+    assert_true(request.seed == UINT64_MAX);
+    assert_int_equal(request.stops_count, 2);
+    assert_string_equal(request.stops[1].data, "yy");
+    assert_int_equal(request.messages_count, 3);
+    assert_string_equal(request.messages[0].role, "system");
+    assert_string_equal(request.messages[0].content, "be \xc3\xa4");
+    assert_int_equal(request.messages[1].content_len, 4);
+    assert_memory_equal(request.messages[1].content, "ab\0c", 4);
+    assert_int_equal(request.messages[2].content_len, 0);
+    api_request_fini(&request);
+}
+
+static void test_prompts(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *body, *text;
+        size_t tokens;
+    } GOOD[] = {
+        { "{\"prompt\":\"abc\"}", "abc", 0 },   { "{\"prompt\":\"\"}", "", 0 },
+        { "{\"prompt\":[\"abc\"]}", "abc", 0 }, { "{\"prompt\":[7,8,9]}", NULL, 3 },
+        { "{\"prompt\":[[7,8]]}", NULL, 2 },
+    };
+
+    for (size_t i = 0; i < sizeof(GOOD) / sizeof(GOOD[0]); i++) {
+        struct api_request request;
+        struct api_error error;
+        assert_int_equal(
+            api_parse(API_COMPLETION, GOOD[i].body, strlen(GOOD[i].body), &request, &error),
+            STATUS_OK);
+        assert_int_equal(request.max_tokens, 16);
+        assert_int_equal(request.prompt_tokens_count, GOOD[i].tokens);
+        if (GOOD[i].text != NULL) assert_string_equal(request.prompt.data, GOOD[i].text);
+        if (GOOD[i].tokens > 0) assert_int_equal(request.prompt_tokens[0], 7);
+        api_request_fini(&request);
+    }
+}
+
+/* Bodies are wrapped: "{" HELLO "," fields "}" for a chat, {"prompt":"x", fields} otherwise. */
+static void test_refusals(void **state)
+{
+    (void)state;
+    static const struct {
+        enum api_kind kind;
+        const char *fields, *param, *code;
+    } BAD[] = {
+        { API_CHAT, "\"tools\":[{}]", "tools", "unsupported_parameter" },
+        { API_CHAT, "\"tool_choice\":\"auto\"", "tool_choice", "unsupported_parameter" },
+        { API_CHAT, "\"response_format\":{\"type\":\"json_object\"}", "response_format",
+          "unsupported_parameter" },
+        { API_CHAT, "\"logprobs\":true", "logprobs", "unsupported_parameter" },
+        { API_CHAT, "\"top_logprobs\":2", "top_logprobs", "unsupported_parameter" },
+        { API_CHAT, "\"n\":2", "n", "unsupported_parameter" },
+        { API_CHAT, "\"frequency_penalty\":0.1", "frequency_penalty", "unsupported_parameter" },
+        { API_CHAT, "\"presence_penalty\":-1", "presence_penalty", "unsupported_parameter" },
+        { API_CHAT, "\"logit_bias\":{\"5\":1}", "logit_bias", "unsupported_parameter" },
+        { API_CHAT, "\"min_tokens\":1", "min_tokens", "unsupported_parameter" },
+        { API_CHAT, "\"top_k\":40", "top_k", "unsupported_parameter" },
+        { API_CHAT, "\"store\":true", "store", "unsupported_parameter" },
+        { API_CHAT, "\"best_of\":1", "best_of", "unknown_parameter" },
+        { API_CHAT, "\"cache_salt\":\"x\"", "cache_salt", "unknown_parameter" },
+        { API_CHAT, "\"temprature\":1", "temprature", "unknown_parameter" },
+        { API_CHAT, "\"temperature\":\"1\"", "temperature", "invalid_type" },
+        { API_CHAT, "\"temperature\":2.1", "temperature", "invalid_value" },
+        { API_CHAT, "\"temperature\":-0.1", "temperature", "invalid_value" },
+        { API_CHAT, "\"top_p\":0", "top_p", "invalid_value" },
+        { API_CHAT, "\"max_tokens\":0", "max_tokens", "invalid_value" },
+        { API_CHAT, "\"max_tokens\":-5", "max_tokens", "invalid_value" },
+        { API_CHAT, "\"max_tokens\":1.5", "max_tokens", "invalid_type" },
+        { API_CHAT, "\"max_tokens\":999999999999", "max_tokens", "invalid_value" },
+        { API_CHAT, "\"max_tokens\":true", "max_tokens", "invalid_type" },
+        { API_CHAT, "\"seed\":1.5", "seed", "invalid_type" },
+        { API_CHAT, "\"stream\":1", "stream", "invalid_type" },
+        { API_CHAT, "\"stream_options\":{}", "stream_options", "invalid_value" },
+        { API_CHAT, "\"stream\":true,\"stream_options\":{\"x\":1}", "stream_options.x",
+          "unknown_parameter" },
+        { API_CHAT, "\"stream\":true,\"stream_options\":{\"continuous_usage_stats\":true}",
+          "stream_options.continuous_usage_stats", "unsupported_parameter" },
+        { API_CHAT, "\"stop\":\"\"", "stop", "invalid_value" },
+        { API_CHAT, "\"stop\":[\"a\",3]", "stop[1]", "invalid_type" },
+        { API_CHAT, "\"stop\":[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17]", "stop",
+          "invalid_value" },
+        { API_CHAT, "\"model\":5", "model", "invalid_type" },
+        { API_COMPLETION, "\"echo\":true", "echo", "unsupported_parameter" },
+        { API_COMPLETION, "\"suffix\":\"x\"", "suffix", "unsupported_parameter" },
+        { API_COMPLETION, "\"best_of\":2", "best_of", "unsupported_parameter" },
+        { API_COMPLETION, "\"logprobs\":0", "logprobs", "unsupported_parameter" },
+        { API_COMPLETION, "\"messages\":[]", "messages", "unknown_parameter" },
+    };
+
+    for (size_t i = 0; i < sizeof(BAD) / sizeof(BAD[0]); i++) {
+        char body[512];
+        struct api_request request;
+        struct api_error error;
+        snprintf(body, sizeof(body), "{%s,%s}",
+                 BAD[i].kind == API_CHAT ? HELLO : "\"prompt\":\"x\"", BAD[i].fields);
+        if (api_parse(BAD[i].kind, body, strlen(body), &request, &error) == STATUS_OK) {
+            fail_msg("accepted: %s", body);
+        }
+        assert_int_equal(error.http_status, 400);
+        assert_string_equal(error.type, "invalid_request_error");
+        assert_string_equal(error.param, BAD[i].param);
+        assert_string_equal(error.code, BAD[i].code);
+        assert_true(error.message[0] != '\0');
+    }
+}
+
+/* Whole bodies that are refused, with the words that the message must contain. */
+static void test_bad_bodies(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *body, *param, *word;
+    } BAD[] = {
+        { "", "", "line 1" },
+        { "{\"messages\":[", "", "line 1" },
+        { "{} x", "", "column" },
+        { "[1]", "", "object" },
+        { "{}", "messages", "required" },
+        { "{\"messages\":null}", "messages", "required" },
+        { "{\"messages\":[]}", "messages", "empty" },
+        { "{\"messages\":{}}", "messages", "array" },
+        { "{\"messages\":[3]}", "messages[0]", "object" },
+        { "{\"messages\":[{\"role\":\"user\"}]}", "messages[0]", "content" },
+        { "{\"messages\":[{\"content\":\"x\"}]}", "messages[0]", "role" },
+        { "{\"messages\":[{\"role\":\"tool\",\"content\":\"x\"}]}", "messages[0].role", "tool" },
+        { "{\"messages\":[{\"role\":\"user\",\"content\":5}]}", "messages[0].content", "string" },
+        { "{\"messages\":[{\"role\":\"user\",\"content\":[]}]}", "messages[0].content", "empty" },
+        { "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\"}]}]}",
+          "messages[0].content[0]", "text" },
+        { "{\"messages\":[{\"role\":\"user\",\"content\":\"x\",\"audio\":{}}]}",
+          "messages[0].audio", "audio" },
+        { "{\"user\":\"\xff\"}", "", "UTF-8 at byte 9" },
+        { "{\"seed\":123456789012345678901234567890}", "", "big" },
+        { "{\"user\":\"a\",\"user\":\"b\"}", "", "duplicate" },
+        { "{\"user\":\"\\ud800\"}", "", "" },
+        { "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[", "", "deeper" },
+    };
+
+    for (size_t i = 0; i < sizeof(BAD) / sizeof(BAD[0]); i++) {
+        struct api_request request;
+        struct api_error error;
+        assert_int_equal(api_parse(API_CHAT, BAD[i].body, strlen(BAD[i].body), &request, &error),
+                         STATUS_INVALID);
+        assert_int_equal(error.http_status, 400);
+        assert_string_equal(error.param, BAD[i].param);
+        if (strstr(error.message, BAD[i].word) == NULL) {
+            fail_msg("%s: '%s' lacks '%s'", BAD[i].body, error.message, BAD[i].word);
+        }
+    }
+}
+
+static void expect_text(struct buf *out, const char *want)
+{
+    assert_int_equal(buf_append(out, "", 1), STATUS_OK);
+    assert_string_equal((const char *)buf_data(out), want);
+    buf_clear(out);
+}
+
+static void test_answers(void **state)
+{
+    (void)state;
+    struct api_answer chat = { API_CHAT, "chatcmpl-1", "m\"x", 12, false };
+    const struct api_answer text = { API_COMPLETION, "cmpl-1", "m", 12, false };
+    const struct api_usage usage = { 10, 3, 8 };
+    struct buf out;
+
+    buf_init(&out, 4096);
+    assert_int_equal(api_write_answer(&out, &chat, "a\n\"\x01", 4, "stop", &usage), STATUS_OK);
+    expect_text(&out, "{\"id\":\"chatcmpl-1\",\"object\":\"chat.completion\",\"created\":12,"
+                      "\"model\":\"m\\\"x\",\"choices\":[{\"index\":0,\"message\":{\"role\":"
+                      "\"assistant\",\"content\":\"a\\n\\\"\\u0001\"},\"logprobs\":null,"
+                      "\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":10,"
+                      "\"completion_tokens\":3,\"total_tokens\":13,\"prompt_tokens_details\":"
+                      "{\"cached_tokens\":8}}}");
+    assert_int_equal(api_write_answer(&out, &text, "ab", 2, "length", &usage), STATUS_OK);
+    expect_text(&out, "{\"id\":\"cmpl-1\",\"object\":\"text_completion\",\"created\":12,"
+                      "\"model\":\"m\",\"choices\":[{\"index\":0,\"text\":\"ab\",\"logprobs\":null,"
+                      "\"finish_reason\":\"length\"}],\"usage\":{\"prompt_tokens\":10,"
+                      "\"completion_tokens\":3,\"total_tokens\":13,\"prompt_tokens_details\":"
+                      "{\"cached_tokens\":8}}}");
+
+    chat.include_usage = true;
+    assert_int_equal(api_write_chunk_role(&out, &chat), STATUS_OK);
+    expect_text(&out, "data: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\","
+                      "\"created\":12,\"model\":\"m\\\"x\",\"choices\":[{\"index\":0,\"delta\":"
+                      "{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,"
+                      "\"finish_reason\":null}],\"usage\":null}\n\n");
+    assert_int_equal(api_write_chunk_usage(&out, &chat, &usage), STATUS_OK);
+    expect_text(&out, "data: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\","
+                      "\"created\":12,\"model\":\"m\\\"x\",\"choices\":[],\"usage\":"
+                      "{\"prompt_tokens\":10,\"completion_tokens\":3,\"total_tokens\":13,"
+                      "\"prompt_tokens_details\":{\"cached_tokens\":8}}}\n\n");
+    assert_int_equal(api_write_chunk_text(&out, &text, "z", 1), STATUS_OK);
+    expect_text(&out, "data: {\"id\":\"cmpl-1\",\"object\":\"text_completion\",\"created\":12,"
+                      "\"model\":\"m\",\"choices\":[{\"index\":0,\"text\":\"z\",\"logprobs\":null,"
+                      "\"finish_reason\":null}]}\n\n");
+    assert_int_equal(api_write_chunk_done(&out), STATUS_OK);
+    expect_text(&out, "data: [DONE]\n\n");
+    buf_fini(&out);
+}
+
+/* Everything we write, we can read. */
+static void test_answers_are_json(void **state)
+{
+    (void)state;
+    struct api_error error;
+    const struct api_model model = { "m", 5, 8192 };
+    char text[256];
+    struct buf out;
+
+    for (int i = 0; i < 128; i++)
+        text[i] = (char)i;
+    buf_init(&out, 8192);
+    for (int kind = API_CHAT; kind <= API_COMPLETION; kind++) {
+        const struct api_answer answer = { (enum api_kind)kind, "i", "m", 1, true };
+        const struct api_usage usage = { 1, 1, 1 };
+        struct json_doc *doc = NULL;
+        buf_clear(&out);
+        assert_int_equal(api_write_answer(&out, &answer, text, 128, "stop", &usage), STATUS_OK);
+        assert_int_equal(json_doc_parse((char *)buf_data(&out), out.len, &doc, NULL), STATUS_OK);
+        json_doc_destroy(doc);
+        buf_clear(&out);
+        assert_int_equal(api_write_chunk_finish(&out, &answer, "length"), STATUS_OK);
+        assert_int_equal(json_doc_parse((char *)buf_data(&out) + 6, out.len - 8, &doc, NULL),
+                         STATUS_OK);
+        json_doc_destroy(doc);
+        buf_clear(&out);
+        assert_int_equal(api_write_models(&out, &model), STATUS_OK);
+        assert_int_equal(json_doc_parse((char *)buf_data(&out), out.len, &doc, NULL), STATUS_OK);
+        json_doc_destroy(doc);
+    }
+    buf_clear(&out);
+    assert_int_equal(api_refuse(&error, 404, "model_not_found", "model", "no '%s'", "q\n"),
+                     STATUS_INVALID);
+    assert_int_equal(api_write_error(&out, &error), STATUS_OK);
+    expect_text(&out, "{\"error\":{\"message\":\"no 'q\\n'\",\"type\":\"not_found_error\","
+                      "\"param\":\"model\",\"code\":\"model_not_found\"}}");
+    buf_fini(&out);
+}
+
+/* A buffer that is full says so and never holds more than it may. */
+static void test_full_buffer(void **state)
+{
+    (void)state;
+    const struct api_answer answer = { API_CHAT, "id", "m", 1, false };
+    const struct api_usage usage = { 1, 1, 0 };
+
+    for (size_t max = 1; max < 300; max++) {
+        struct buf out;
+        buf_init(&out, max);
+        const enum status status = api_write_answer(&out, &answer, "text", 4, "stop", &usage);
+        assert_true(status == STATUS_OK || status == STATUS_FULL);
+        assert_true(out.len <= max);
+        buf_fini(&out);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_full_chat),   cmocka_unit_test(test_prompts),
+        cmocka_unit_test(test_refusals),    cmocka_unit_test(test_bad_bodies),
+        cmocka_unit_test(test_answers),     cmocka_unit_test(test_answers_are_json),
+        cmocka_unit_test(test_full_buffer),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

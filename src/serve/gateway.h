@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * serve/gateway.h - the front door: the OpenAI API over HTTP, and the Conductor behind it.
+ *
+ *   POST /v1/chat/completions   POST /v1/completions   GET /v1/models   GET /v1/models/{id}
+ *   GET /health   200 while the process lives
+ *   GET /ready    200 when a prefill and a decode node are up with the same model; 503 otherwise
+ *   GET /metrics  Prometheus text
+ *
+ * The gateway maps the model file for its tokenizer and chat template only. Who is in the cluster
+ * it learns from the master, what each node holds from the node's own events. It keeps no state
+ * that matters: a new gateway is as good as the old one, but for the requests that were under way.
+ *
+ * Threads: everything belongs to the env's thread. Limits: the options; beyond requests_max the
+ * answer is 429. */
+#ifndef SERVE_GATEWAY_H
+#define SERVE_GATEWAY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+struct env;
+struct gateway; /* opaque */
+
+/* Texts are copied. 0 and NULL take the default in brackets. */
+struct gateway_options {
+    const char *address;       /* to listen on, "host:port" as for env_listen() */
+    const char *master;        /* RPC address of the master */
+    const char *secret;        /* of the cluster [""] */
+    const char *model_path;    /* GGUF */
+    const char *served_name;   /* what clients call the model [the file's name without .gguf] */
+    const char *chat_template; /* "auto", "chatml", "none" ["auto"] */
+    const char *profile_path;  /* cost profile: read at start, replaced at times [none is kept] */
+    bool pool_off;             /* compute every prompt whole */
+    double theta;         /* Conductor: fetch only if the holder has more than theta times [1.25] */
+    uint32_t context_max; /* tokens [the model's; never more] */
+    uint32_t requests_max;    /* in the house at once [1024] */
+    uint32_t sequences_max;   /* decoded at once by one node [64] */
+    uint32_t wait_ms;         /* for a node to be there [30000] */
+    uint32_t queue_ms;        /* for room on the nodes that are there [120000] */
+    uint32_t request_ms;      /* for a whole answer [600000] */
+    uint32_t attempts_max;    /* placements of one request [16] */
+    uint32_t connections_max; /* HTTP [1024] */
+    uint64_t body_size_max;   /* HTTP [16 MiB] */
+    uint32_t profile_ms;      /* between saves of a profile that changed [30000] */
+};
+
+/* Listens and starts to look for nodes. STATUS_INVALID, STATUS_UNSUPPORTED, STATUS_NOT_FOUND, ...
+ * for the model file; env_listen()'s statuses for the address; err says which. A profile that
+ * cannot be read is a warning, not an error. */
+MUST_USE enum status gateway_create(struct env *env, const struct gateway_options *options,
+                                    struct gateway **out, struct errmsg *err);
+
+/* Stops listening; requests under way go on. gateway_idle() tells when they have ended. */
+void gateway_drain(struct gateway *gateway);
+bool gateway_idle(const struct gateway *gateway);
+
+/* Ends every request with an error, saves the profile. NULL is allowed. Not from a callback of the
+ * gateway. */
+void gateway_destroy(struct gateway *gateway);
+
+uint16_t gateway_port(const struct gateway *gateway);
+bool gateway_is_ready(const struct gateway *gateway);
+
+#endif
