@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * tests/tiny_model.h - a llama model of a few kilobytes, made in memory: for tests of everything
+ * that takes a model and does not need one that makes sense.
+ *
+ * Weights are small numbers from the seed. The vocabulary has two special tokens (0 is
+ * <|im_start|>, 1 is <|im_end|>), the 256 bytes (token 2 + byte), and the merges " t", "he", "
+ * the", "in", "er". */
+#ifndef TESTS_TINY_MODEL_H
+#define TESTS_TINY_MODEL_H
+
+#include <stdbool.h>
+
+#include "base/rng.h"
+#include "gguf_maker.h"
+#include "model/model.h"
+
+struct tiny_model_options {
+    uint32_t n_layers, n_heads, n_kv_heads, head_dim, d_ff; /* multiples of 32 where rows are */
+    uint32_t matrix_type;                                   /* of all matrices: enum model_type */
+    bool separate_output;                                   /* has output.weight */
+    uint64_t seed;
+};
+
+enum { TINY_VOCAB = 2 + 256 + 5 };
+
+static const struct tiny_model_options tiny_model_defaults = {
+    .n_layers = 2,
+    .n_heads = 2,
+    .n_kv_heads = 1,
+    .head_dim = 16,
+    .d_ff = 64,
+    .matrix_type = MODEL_Q4_1,
+};
+
+/* UTF-8 of the character that stands for `byte` in a byte-level vocabulary. */
+static inline void tiny_byte_text(int byte, char out[4])
+{
+    int code = byte, next = 256;
+
+    for (int i = 0; i <= byte; i++) {
+        const bool itself = (i >= 0x21 && i <= 0x7e) || (i >= 0xa1 && i != 0xad);
+        code = itself ? i : next++;
+    }
+    snprintf(out, 4, "%c", code);
+    if (code >= 0x80) {
+        out[0] = (char)(0xc0 | code >> 6);
+        out[1] = (char)(0x80 | (code & 0x3f));
+        out[2] = 0;
+    }
+}
+
+static inline void tiny_tokenizer_keys(struct gguf_maker *maker, const char *pre)
+{
+    static const char *const merges[] = { "\xc4\xa0 t", "h e", "\xc4\xa0t he", "i n", "e r" };
+    static const char *const merged[] = { "\xc4\xa0t", "he", "\xc4\xa0the", "in", "er" };
+    const char *tokens[TINY_VOCAB] = { "<|im_start|>", "<|im_end|>" };
+    int32_t kinds[TINY_VOCAB] = { 3, 3 };
+    char bytes[256][4];
+
+    for (int i = 0; i < 256; i++) {
+        tiny_byte_text(i, bytes[i]);
+        tokens[2 + i] = bytes[i];
+    }
+    for (int i = 0; i < 5; i++)
+        tokens[258 + i] = merged[i];
+    for (int i = 2; i < TINY_VOCAB; i++)
+        kinds[i] = 1;
+    gguf_maker_string(maker, "tokenizer.ggml.model", "gpt2");
+    gguf_maker_string(maker, "tokenizer.ggml.pre", pre);
+    gguf_maker_strings(maker, "tokenizer.ggml.tokens", tokens, TINY_VOCAB);
+    gguf_maker_i32s(maker, "tokenizer.ggml.token_type", kinds, TINY_VOCAB);
+    gguf_maker_strings(maker, "tokenizer.ggml.merges", merges, 5);
+    gguf_maker_u32(maker, "tokenizer.ggml.bos_token_id", 0);
+    gguf_maker_u32(maker, "tokenizer.ggml.eos_token_id", 1);
+}
+
+static inline void tiny_params_keys(struct gguf_maker *maker, const struct tiny_model_options *o)
+{
+    gguf_maker_string(maker, "general.architecture", "llama");
+    gguf_maker_string(maker, "general.name", "tiny");
+    gguf_maker_u32(maker, "llama.block_count", o->n_layers);
+    gguf_maker_u32(maker, "llama.context_length", 4096);
+    gguf_maker_u32(maker, "llama.embedding_length", o->n_heads * o->head_dim);
+    gguf_maker_u32(maker, "llama.feed_forward_length", o->d_ff);
+    gguf_maker_u32(maker, "llama.attention.head_count", o->n_heads);
+    gguf_maker_u32(maker, "llama.attention.head_count_kv", o->n_kv_heads);
+    gguf_maker_f32(maker, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
+    gguf_maker_u32(maker, "llama.vocab_size", TINY_VOCAB);
+}
+
+/* Random quants, with scales (half precision) of about 1/64 and, for Q4_1, a matching minimum. */
+static inline void tiny_matrix(struct gguf_maker *maker, struct rng *rng, const char *name,
+                               uint32_t type, uint32_t ne0, uint32_t ne1)
+{
+    const size_t row_size = model_row_size(type, ne0), size = row_size * ne1;
+    uint8_t *data = malloc(size);
+
+    if (data == NULL || row_size == 0) abort();
+    rng_fill(rng, data, size);
+    const size_t block = model_row_size(type, MODEL_BLOCK_ELEMENTS);
+    for (size_t at = 0; at < size; at += block) {
+        if (type == MODEL_F32) {
+            for (size_t i = 0; i < block; i += 4) {
+                const float value = ((float)rng_unit(rng) - 0.5f) / 4;
+                memcpy(data + at + i, &value, 4);
+            }
+        } else if (type == MODEL_F16) {
+            for (size_t i = 1; i < block; i += 2)
+                data[at + i] = (data[at + i] & 0x80) | 0x2c;
+        } else {
+            data[at + 1] = type == MODEL_Q8_0 ? 0x14 : 0x24;
+            if (type == MODEL_Q4_1) data[at + 3] = 0xb0;
+        }
+    }
+    gguf_maker_tensor(maker, name, type, ne0, ne1, data, size);
+    free(data);
+}
+
+static inline void tiny_norm(struct gguf_maker *maker, const char *name, uint32_t width)
+{
+    float *ones = malloc(width * sizeof(*ones));
+
+    if (ones == NULL) abort();
+    for (uint32_t i = 0; i < width; i++)
+        ones[i] = 1;
+    gguf_maker_tensor(maker, name, MODEL_F32, width, 1, ones, width * sizeof(*ones));
+    free(ones);
+}
+
+static inline void tiny_layer(struct gguf_maker *maker, struct rng *rng,
+                              const struct tiny_model_options *o, uint32_t index)
+{
+    const uint32_t width = o->n_heads * o->head_dim, kv = o->n_kv_heads * o->head_dim;
+    const struct {
+        const char *name;
+        uint32_t ne0, ne1;
+    } matrices[] = {
+        { "attn_q", width, width },     { "attn_k", width, kv },
+        { "attn_v", width, kv },        { "attn_output", width, width },
+        { "ffn_gate", width, o->d_ff }, { "ffn_up", width, o->d_ff },
+        { "ffn_down", o->d_ff, width },
+    };
+    char name[64];
+
+    snprintf(name, sizeof(name), "blk.%u.attn_norm.weight", index);
+    tiny_norm(maker, name, width);
+    snprintf(name, sizeof(name), "blk.%u.ffn_norm.weight", index);
+    tiny_norm(maker, name, width);
+    for (size_t i = 0; i < sizeof(matrices) / sizeof(matrices[0]); i++) {
+        snprintf(name, sizeof(name), "blk.%u.%s.weight", index, matrices[i].name);
+        tiny_matrix(maker, rng, name, o->matrix_type, matrices[i].ne0, matrices[i].ne1);
+    }
+}
+
+/* Adds a whole model to an empty maker; more keys and tensors may follow. */
+static inline void tiny_model_make(struct gguf_maker *maker, const struct tiny_model_options *o)
+{
+    const uint32_t width = o->n_heads * o->head_dim;
+    struct rng rng;
+
+    rng_init(&rng, o->seed);
+    tiny_params_keys(maker, o);
+    tiny_tokenizer_keys(maker, "smollm");
+    tiny_matrix(maker, &rng, "token_embd.weight", o->matrix_type, width, TINY_VOCAB);
+    tiny_norm(maker, "output_norm.weight", width);
+    if (o->separate_output) {
+        tiny_matrix(maker, &rng, "output.weight", o->matrix_type, width, TINY_VOCAB);
+    }
+    for (uint32_t i = 0; i < o->n_layers; i++)
+        tiny_layer(maker, &rng, o, i);
+}
+
+#endif
