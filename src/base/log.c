@@ -294,11 +294,13 @@ static void text_add_fields(struct text *text, const char *fmt, va_list *args)
             fmt++;
             continue;
         }
-        const size_t key_len = strcspn(fmt, "= ");
-        ASSERT(fmt[key_len] == '='); /* the format is ours: every field is key=value */
+        /* The key is literal text up to '='. A word without one is printed as it stands. */
+        const size_t key_len = strcspn(fmt, "=% ");
         text_add_string(text, " ");
-        text_add(text, fmt, key_len + 1);
-        fmt += key_len + 1;
+        if (fmt[key_len] == '=') {
+            text_add(text, fmt, key_len + 1);
+            fmt += key_len + 1;
+        }
         while (*fmt != '\0' && *fmt != ' ') {
             if (*fmt == '%') {
                 struct conversion conversion;

@@ -1,0 +1,769 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * base/env_test.c
+ *
+ * Goal:   both bodies of env keep the contract of env.h, so that what passes in simulation is not a
+ *         property of the simulation.
+ * Method: the same tests run on both. Two processes, a and b: two simulated ones, or two real loops
+ *         that one thread polls in turn over loopback. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "base/env.h"
+#include "base/env_real.h"
+#include "base/env_sim.h"
+
+#define LIMIT_NS (20 * ENV_NS_PER_S)
+
+static bool simulated; /* which body the group runs on */
+
+struct world {
+    struct env_sim *sim;
+    struct env *a, *b;
+    const char *host_a; /* where b reaches a */
+    char directory[256];
+};
+
+static struct world world_new(void)
+{
+    struct world world = { .host_a = simulated ? "10.0.0.1" : "127.0.0.1" };
+
+    if (simulated) {
+        world.sim = env_sim_create(&(struct env_sim_options){ .seed = 1 });
+        world.a = env_sim_add(world.sim, "10.0.0.1");
+        world.b = env_sim_add(world.sim, "10.0.0.2");
+    } else {
+        assert_int_equal(env_real_create(NULL, &world.a, NULL), STATUS_OK);
+        assert_int_equal(env_real_create(NULL, &world.b, NULL), STATUS_OK);
+    }
+    uint64_t nonce;
+    env_random(world.a, &nonce, sizeof(nonce));
+    snprintf(world.directory, sizeof(world.directory), "/tmp/yolk-env-test-%016llx",
+             (unsigned long long)nonce);
+    assert_int_equal(env_make_dirs(world.a, world.directory, NULL), STATUS_OK);
+    return world;
+}
+
+static void world_free(struct world *world)
+{
+    if (simulated) {
+        env_sim_destroy(world->sim);
+        return;
+    }
+    char command[300];
+    snprintf(command, sizeof(command), "rm -rf '%s'", world->directory);
+    assert_int_equal(system(command), 0);
+    env_real_destroy(world->a);
+    env_real_destroy(world->b);
+}
+
+static bool world_run(struct world *world, bool (*done)(void *ctx), void *ctx, uint64_t limit_ns)
+{
+    if (simulated) return env_sim_run_until(world->sim, done, ctx, limit_ns);
+    const uint64_t end = env_now_ns(world->a) + limit_ns;
+    while (!done(ctx)) {
+        if (env_now_ns(world->a) > end) return false;
+        (void)env_poll(world->a, ENV_NS_PER_MS / 4);
+        (void)env_poll(world->b, ENV_NS_PER_MS / 4);
+    }
+    return true;
+}
+
+static bool never(void *ctx)
+{
+    (void)ctx;
+    return false;
+}
+
+/* ---- timers and posts ---- */
+
+struct journal {
+    struct env *env;
+    int entries[32];
+    int count;
+};
+
+struct note {
+    struct journal *journal;
+    int value;
+    struct env_timer timer;
+    uint64_t fired_ns;
+};
+
+static void journal_add(struct journal *journal, int value)
+{
+    assert_true(journal->count < 32);
+    journal->entries[journal->count++] = value;
+}
+
+static void on_note(void *ctx)
+{
+    struct note *note = ctx;
+    note->fired_ns = env_now_ns(note->journal->env);
+    journal_add(note->journal, note->value);
+}
+
+static bool journal_has(void *ctx)
+{
+    const struct journal *journal = ctx;
+    return journal->count >= journal->entries[31]; /* the last entry holds the goal */
+}
+
+static void timers_fire_in_order_and_never_early(void **state)
+{
+    (void)state;
+    struct world world = world_new();
+    struct journal journal = { .env = world.a, .entries[31] = 4 };
+    struct note notes[5];
+    const uint64_t start = env_now_ns(world.a);
+    const uint64_t delays_ms[5] = { 8, 3, 3, 5, 1 };
+
+    for (int i = 0; i < 5; i++) {
+        notes[i] = (struct note){ .journal = &journal, .value = i };
+        env_timer_init(&notes[i].timer, on_note, &notes[i]);
+        env_timer_set(world.a, &notes[i].timer, start + delays_ms[i] * ENV_NS_PER_MS);
+        assert_true(env_timer_armed(&notes[i].timer));
+    }
+    env_timer_cancel(world.a, &notes[4].timer);
+    env_timer_cancel(world.a, &notes[4].timer); /* idempotent */
+    assert_false(env_timer_armed(&notes[4].timer));
+    env_timer_set(world.a, &notes[3].timer, start + 9 * ENV_NS_PER_MS); /* moved behind the first */
+
+    assert_true(world_run(&world, journal_has, &journal, LIMIT_NS));
+    assert_int_equal(journal.entries[0], 1);
+    assert_int_equal(journal.entries[1], 2); /* a tie fires in the order of setting */
+    assert_int_equal(journal.entries[2], 0);
+    assert_int_equal(journal.entries[3], 3);
+    for (int i = 0; i < 3; i++) {
+        assert_true(notes[i].fired_ns >= start + delays_ms[i] * ENV_NS_PER_MS);
+    }
+    assert_true(notes[3].fired_ns >= start + 9 * ENV_NS_PER_MS);
+    world_free(&world);
+}
+
+struct repeater {
+    struct env *env;
+    struct env_timer timer;
+    int count;
+};
+
+static void on_repeat(void *ctx)
+{
+    struct repeater *repeater = ctx;
+    repeater->count++;
+    if (repeater->count < 1000) env_timer_set(repeater->env, &repeater->timer, 0);
+}
+
+static void timer_set_in_the_past_does_not_starve_others(void **state)
+{
+    (void)state;
+    struct world world = world_new();
+    struct repeater greedy = { .env = world.a };
+    struct journal journal = { .env = world.a, .entries[31] = 1 };
+    struct note note = { .journal = &journal, .value = 7 };
+
+    env_timer_init(&greedy.timer, on_repeat, &greedy);
+    env_timer_init(&note.timer, on_note, &note);
+    env_timer_set(world.a, &greedy.timer, 0);
+    env_timer_set(world.a, &note.timer, 1);
+    assert_true(world_run(&world, journal_has, &journal, LIMIT_NS));
+    assert_true(greedy.count < 10);
+    env_timer_cancel(world.a, &greedy.timer);
+    world_free(&world);
+}
+
+static void post_note(void *ctx)
+{
+    struct note *note = ctx;
+    journal_add(note->journal, note->value);
+}
+
+static void post_again(void *ctx)
+{
+    struct note *note = ctx;
+    journal_add(note->journal, note->value);
+    if (note->value++ == 10) assert_int_equal(env_post(note->journal->env, post_again, ctx), 0);
+    journal_add(note->journal, 99); /* before the second run: a post never runs inside env_post */
+}
+
+static void posts_keep_their_order(void **state)
+{
+    (void)state;
+    struct world world = world_new();
+    struct journal journal = { .env = world.a, .entries[31] = 6 };
+    struct note first = { .journal = &journal, .value = 1 };
+    struct note again = { .journal = &journal, .value = 10 };
+    struct note last = { .journal = &journal, .value = 2 };
+    const int expected[6] = { 1, 10, 99, 2, 11, 99 };
+
+    assert_int_equal(env_post(world.a, post_note, &first), STATUS_OK);
+    assert_int_equal(env_post(world.a, post_again, &again), STATUS_OK);
+    assert_int_equal(env_post(world.a, post_note, &last), STATUS_OK);
+    assert_int_equal(journal.count, 0);
+    assert_true(world_run(&world, journal_has, &journal, LIMIT_NS));
+    assert_memory_equal(journal.entries, expected, sizeof(expected));
+    world_free(&world);
+}
+
+static void post_nothing(void *ctx)
+{
+    (void)ctx;
+}
+
+static void post_beyond_the_limit_is_full(void **state)
+{
+    (void)state;
+    struct world world = world_new();
+
+    for (int i = 0; i < ENV_POSTS_MAX; i++) {
+        assert_int_equal(env_post(world.a, post_nothing, NULL), STATUS_OK);
+    }
+    assert_int_equal(env_post(world.a, post_nothing, NULL), STATUS_FULL);
+    assert_true(env_poll(world.a, 0));
+    assert_int_equal(env_post(world.a, post_nothing, NULL), STATUS_OK);
+    world_free(&world);
+}
+
+static void stop_post(void *ctx)
+{
+    env_stop(ctx);
+}
+
+static void run_ends_at_stop_and_can_run_again(void **state)
+{
+    (void)state;
+    struct world world = world_new();
+
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(env_post(world.a, stop_post, world.a), STATUS_OK);
+        env_run(world.a);
+    }
+    const uint64_t start = env_now_ns(world.a);
+    assert_false(env_poll(world.a, 2 * ENV_NS_PER_MS)); /* nothing to do: it waited */
+    assert_true(env_now_ns(world.a) >= start + 2 * ENV_NS_PER_MS);
+    world_free(&world);
+}
+
+/* ---- streams ---- */
+
+/* One end: sends `to_send` bytes of a pattern, then perhaps closes; checks the pattern it receives.
+ */
+struct peer {
+    struct env_stream *stream;
+    uint64_t sent, to_send;
+    uint64_t received, read_max; /* stops reading at read_max */
+    bool close_when_sent;
+    bool ended; /* the other side has closed */
+    enum status end_status;
+    int callbacks;
+};
+
+static uint8_t pattern(uint64_t at)
+{
+    return (uint8_t)(at * 131 + (at >> 9));
+}
+
+static void peer_watch(struct peer *peer);
+
+static void peer_send(struct peer *peer)
+{
+    uint8_t bytes[10000];
+    size_t n = 0;
+
+    if (peer->sent == peer->to_send) return;
+    const uint64_t left = peer->to_send - peer->sent;
+    const size_t len = left < sizeof(bytes) ? (size_t)left : sizeof(bytes);
+    for (size_t i = 0; i < len; i++) {
+        bytes[i] = pattern(peer->sent + i);
+    }
+    const struct iovec iov[2] = { { .iov_base = bytes, .iov_len = len / 3 },
+                                  { .iov_base = bytes + len / 3, .iov_len = len - len / 3 } };
+    const enum status status = env_stream_writev(peer->stream, iov, 2, &n);
+    if (status == STATUS_AGAIN) return;
+    if (status != STATUS_OK) {
+        peer->ended = true;
+        peer->end_status = status;
+        return;
+    }
+    assert_in_range(n, 1, len);
+    peer->sent += n;
+}
+
+static void peer_receive(struct peer *peer)
+{
+    uint8_t bytes[7000];
+    size_t n = 0;
+
+    const enum status status = env_stream_read(peer->stream, bytes, sizeof(bytes), &n);
+    if (status == STATUS_AGAIN) return;
+    if (status != STATUS_OK) {
+        peer->ended = true;
+        peer->end_status = status;
+        return;
+    }
+    assert_in_range(n, 1, sizeof(bytes));
+    for (size_t i = 0; i < n; i++) {
+        assert_int_equal(bytes[i], pattern(peer->received + i));
+    }
+    peer->received += n;
+}
+
+static void on_peer_ready(void *ctx, unsigned events)
+{
+    struct peer *peer = ctx;
+
+    peer->callbacks++;
+    assert_non_null(peer->stream);
+    if ((events & ENV_READ) != 0) peer_receive(peer);
+    if ((events & ENV_WRITE) != 0 && !peer->ended) peer_send(peer);
+    if (peer->close_when_sent && peer->sent == peer->to_send) {
+        env_stream_close(peer->stream);
+        peer->stream = NULL;
+        return;
+    }
+    peer_watch(peer);
+}
+
+static void peer_watch(struct peer *peer)
+{
+    unsigned events = 0;
+
+    if (peer->received < peer->read_max && !peer->ended) events |= ENV_READ;
+    if (peer->sent < peer->to_send && !peer->ended) events |= ENV_WRITE;
+    env_stream_watch(peer->stream, events, on_peer_ready, peer);
+}
+
+static void on_peer_accept(void *ctx, struct env_stream *stream)
+{
+    struct peer *peer = ctx;
+    assert_null(peer->stream);
+    peer->stream = stream;
+    assert_non_null(strchr(env_stream_peer(stream), ':'));
+    peer_watch(peer);
+}
+
+struct pair {
+    struct peer server, client;
+    struct env_listener *listener;
+    char address[64];
+};
+
+static void pair_listen(struct pair *pair, struct world *world)
+{
+    struct errmsg err = { "" };
+    char address[64];
+
+    snprintf(address, sizeof(address), "%s:0", world->host_a);
+    assert_int_equal(
+        env_listen(world->a, address, on_peer_accept, &pair->server, &pair->listener, &err),
+        STATUS_OK);
+    assert_int_not_equal(env_listener_port(pair->listener), 0);
+    snprintf(pair->address, sizeof(pair->address), "%s:%u", world->host_a,
+             env_listener_port(pair->listener));
+}
+
+static void pair_connect(struct pair *pair, struct world *world)
+{
+    pair_listen(pair, world);
+    assert_int_equal(env_connect(world->b, pair->address, &pair->client.stream, NULL), STATUS_OK);
+    assert_string_equal(env_stream_peer(pair->client.stream), pair->address);
+    peer_watch(&pair->client);
+}
+
+static void pair_close(struct pair *pair)
+{
+    env_stream_close(pair->server.stream);
+    env_stream_close(pair->client.stream);
+    env_listener_close(pair->listener);
+}
+
+static bool pair_exchanged(void *ctx)
+{
+    const struct pair *pair = ctx;
+    return pair->server.received == pair->client.to_send &&
+           pair->client.received == pair->server.to_send;
+}
+
+static bool pair_ended(void *ctx)
+{
+    const struct pair *pair = ctx;
+    return pair->server.ended || pair->client.ended;
+}
+
+static void streams_carry_both_ways(void **state)
+{
+    (void)state;
+    struct world world = world_new();
+    struct pair pair = { .server = { .to_send = 3000000, .read_max = UINT64_MAX },
+                         .client = { .to_send = 5000000, .read_max = UINT64_MAX } };
+
+    pair_connect(&pair, &world);
+    assert_true(world_run(&world, pair_exchanged, &pair, LIMIT_NS));
+    assert_string_equal(env_stream_local_host(pair.server.stream), world.host_a);
+    pair_close(&pair);
+    world_free(&world);
+}
+
+static void close_delivers_what_was_written(void **state)
+{
+    (void)state;
+    struct world world = world_new();
+    struct pair pair = { .server = { .read_max = UINT64_MAX },
+                         .client = { .to_send = 300000, .close_when_sent = true } };
+
+    pair_connect(&pair, &world);
+    assert_true(world_run(&world, pair_ended, &pair, LIMIT_NS));
+    assert_int_equal(pair.server.received, 300000);
+    assert_int_equal(pair.server.end_status, STATUS_CONN_CLOSED);
+    pair_close(&pair);
+    world_free(&world);
+}
+
+/* The client sends more than is read; the server answers and closes: the answer must arrive. */
+static void close_with_unread_input_delivers_the_answer(void **state)
+{
+    (void)state;
+    struct world world = world_new();
+    struct pair pair = { .server = { .to_send = 100, .read_max = 1000, .close_when_sent = true },
+                         .client = { .to_send = 50000, .read_max = UINT64_MAX } };
+
+    pair_connect(&pair, &world);
+    assert_true(world_run(&world, pair_ended, &pair, LIMIT_NS));
+    assert_int_equal(pair.client.received, 100);
+    assert_int_equal(pair.client.end_status, STATUS_CONN_CLOSED);
+    pair_close(&pair);
+    world_free(&world);
+}
+
+static bool client_was_called(void *ctx)
+{
+    const struct pair *pair = ctx;
+    return pair->client.callbacks > 0;
+}
+
+static void connect_to_nobody_is_refused(void **state)
+{
+    (void)state;
+    struct world world = world_new();
+    struct pair pair = { .client = { .read_max = 1, .to_send = 1 } };
+    size_t n = 7;
+
+    pair_listen(&pair, &world);
+    env_listener_close(pair.listener);
+    pair.listener = NULL;
+    assert_int_equal(env_connect(world.b, pair.address, &pair.client.stream, NULL), STATUS_OK);
+    assert_int_equal(pair.client.callbacks, 0);
+    peer_watch(&pair.client);
+    assert_true(world_run(&world, client_was_called, &pair, LIMIT_NS));
+    assert_int_equal(pair.client.end_status, STATUS_CONN_REFUSED);
+    /* The failure is sticky. */
+    char byte;
+    assert_int_equal(env_stream_read(pair.client.stream, &byte, 1, &n), STATUS_CONN_REFUSED);
+    assert_int_equal(n, 7);
+    pair_close(&pair);
+    world_free(&world);
+}
+
+static void writer_is_pushed_back_and_goes_on(void **state)
+{
+    (void)state;
+    struct world world = world_new();
+    struct pair pair = { .server = { .read_max = 0 }, .client = { .to_send = 64 << 20 } };
+
+    pair_connect(&pair, &world);
+    assert_false(world_run(&world, never, NULL, 300 * ENV_NS_PER_MS));
+    const uint64_t stuck = pair.client.sent;
+    assert_true(stuck > 0 && stuck < pair.client.to_send);
+    assert_non_null(pair.server.stream);
+    pair.server.read_max = UINT64_MAX;
+    peer_watch(&pair.server);
+    assert_true(world_run(&world, pair_exchanged, &pair, LIMIT_NS));
+    pair_close(&pair);
+    world_free(&world);
+}
+
+static void watch_of_nothing_is_silent(void **state)
+{
+    (void)state;
+    struct world world = world_new();
+    struct pair pair = { .server = { .read_max = 0 },
+                         .client = { .to_send = 10, .close_when_sent = true } };
+
+    pair_connect(&pair, &world);
+    assert_false(world_run(&world, never, NULL, 20 * ENV_NS_PER_MS));
+    assert_non_null(pair.server.stream);
+    assert_int_equal(pair.server.callbacks, 0); /* bytes and an end are there, but not wanted */
+    pair.server.read_max = UINT64_MAX;
+    peer_watch(&pair.server);
+    assert_true(world_run(&world, pair_ended, &pair, LIMIT_NS));
+    assert_int_equal(pair.server.received, 10);
+    pair_close(&pair);
+    world_free(&world);
+}
+
+/* Two streams become ready together; the first that runs closes both. */
+struct duel {
+    struct env_stream *streams[2];
+    int accepted;
+    int callbacks;
+};
+
+static void on_duel_ready(void *ctx, unsigned events)
+{
+    struct duel *duel = ctx;
+    (void)events;
+    duel->callbacks++;
+    env_stream_close(duel->streams[0]);
+    env_stream_close(duel->streams[1]);
+}
+
+static void on_duel_accept(void *ctx, struct env_stream *stream)
+{
+    struct duel *duel = ctx;
+    assert_true(duel->accepted < 2);
+    duel->streams[duel->accepted++] = stream;
+}
+
+static bool duel_accepted(void *ctx)
+{
+    return ((struct duel *)ctx)->accepted == 2;
+}
+
+static void close_inside_a_callback_silences_all(void **state)
+{
+    (void)state;
+    struct world world = world_new();
+    struct duel duel = { 0 };
+    struct env_listener *listener;
+    struct env_stream *clients[2];
+    char address[64];
+
+    snprintf(address, sizeof(address), "%s:0", world.host_a);
+    assert_int_equal(env_listen(world.a, address, on_duel_accept, &duel, &listener, NULL), 0);
+    snprintf(address, sizeof(address), "%s:%u", world.host_a, env_listener_port(listener));
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(env_connect(world.b, address, &clients[i], NULL), STATUS_OK);
+    }
+    assert_true(world_run(&world, duel_accepted, &duel, LIMIT_NS));
+    for (int i = 0; i < 2; i++) {
+        env_stream_watch(duel.streams[i], ENV_READ | ENV_WRITE, on_duel_ready, &duel);
+    }
+    assert_false(world_run(&world, never, NULL, 20 * ENV_NS_PER_MS));
+    assert_int_equal(duel.callbacks, 1);
+    env_stream_close(clients[0]);
+    env_stream_close(clients[1]);
+    env_listener_close(listener);
+    world_free(&world);
+}
+
+static struct env_listener *listener_to_close;
+
+static void on_accept_close_listener(void *ctx, struct env_stream *stream)
+{
+    int *count = ctx;
+    (*count)++;
+    env_stream_close(stream);
+    env_listener_close(listener_to_close);
+}
+
+static void listener_closed_by_its_callback_accepts_no_more(void **state)
+{
+    (void)state;
+    struct world world = world_new();
+    struct env_stream *clients[3];
+    char address[64];
+    int count = 0;
+
+    snprintf(address, sizeof(address), "%s:0", world.host_a);
+    assert_int_equal(
+        env_listen(world.a, address, on_accept_close_listener, &count, &listener_to_close, NULL),
+        STATUS_OK);
+    snprintf(address, sizeof(address), "%s:%u", world.host_a, env_listener_port(listener_to_close));
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(env_connect(world.b, address, &clients[i], NULL), STATUS_OK);
+    }
+    assert_false(world_run(&world, never, NULL, 20 * ENV_NS_PER_MS));
+    assert_int_equal(count, 1);
+    for (int i = 0; i < 3; i++) {
+        env_stream_close(clients[i]);
+    }
+    world_free(&world);
+}
+
+static void addresses_are_checked(void **state)
+{
+    (void)state;
+    struct world world = world_new();
+    struct pair pair = { 0 };
+    struct env_listener *listener = NULL;
+    struct env_stream *stream = NULL;
+    static const char *const bad[] = { "",           "nothing",     "1.2.3.4:", "1.2.3.4:70000",
+                                       "1.2.3.4:-1", "1.2.3.4: 80", "::1:80",   "1.2.3.4:80x" };
+
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        struct errmsg err = { "" };
+        assert_int_equal(env_listen(world.a, bad[i], on_peer_accept, NULL, &listener, &err),
+                         STATUS_INVALID);
+        assert_int_not_equal(err.text[0], '\0');
+        assert_int_equal(env_connect(world.a, bad[i], &stream, NULL), STATUS_INVALID);
+    }
+    assert_int_equal(env_connect(world.a, ":80", &stream, NULL), STATUS_INVALID);
+    pair_listen(&pair, &world);
+    struct errmsg err = { "" };
+    assert_int_equal(env_listen(world.a, pair.address, on_peer_accept, NULL, &listener, &err),
+                     STATUS_EXISTS);
+    assert_int_not_equal(err.text[0], '\0');
+    env_listener_close(pair.listener);
+    assert_int_equal(env_listen(world.a, pair.address, on_peer_accept, NULL, &listener, NULL), 0);
+    env_listener_close(listener);
+    env_listener_close(NULL);
+    env_stream_close(NULL);
+    world_free(&world);
+}
+
+/* ---- files ---- */
+
+static void files_keep_what_is_written(void **state)
+{
+    (void)state;
+    struct world world = world_new();
+    const unsigned flags = ENV_FILE_READ | ENV_FILE_WRITE | ENV_FILE_CREATE | ENV_FILE_TRUNCATE;
+    struct env_file *file;
+    char path[300], buf[64];
+    uint64_t size = 0;
+    size_t n = 0;
+
+    snprintf(path, sizeof(path), "%s/data", world.directory);
+    assert_int_equal(env_file_open(world.a, path, ENV_FILE_READ, &file, NULL), STATUS_NOT_FOUND);
+    assert_int_equal(env_file_open(world.a, path, flags, &file, NULL), STATUS_OK);
+    assert_int_equal(env_file_pwrite(file, "hello", 5, 3), STATUS_OK);
+    assert_int_equal(env_file_sync(file), STATUS_OK);
+    assert_int_equal(env_file_size(file, &size), STATUS_OK);
+    assert_int_equal(size, 8);
+    assert_int_equal(env_file_pread(file, buf, sizeof(buf), 0, &n), STATUS_OK);
+    assert_int_equal(n, 8);
+    assert_memory_equal(buf, "\0\0\0hello", 8); /* a gap reads as zeros */
+    assert_int_equal(env_file_pread(file, buf, sizeof(buf), 100, &n), STATUS_OK);
+    assert_int_equal(n, 0);
+    env_file_close(file);
+    assert_int_equal(env_file_open(world.a, path, flags, &file, NULL), STATUS_OK);
+    assert_int_equal(env_file_size(file, &size), STATUS_OK);
+    assert_int_equal(size, 0); /* cut */
+    env_file_close(file);
+    env_file_close(NULL);
+    world_free(&world);
+}
+
+static void whole_files_are_replaced_renamed_removed(void **state)
+{
+    (void)state;
+    struct world world = world_new();
+    char path[300], other[300], missing[300];
+    struct errmsg err = { "" };
+    char *data = NULL;
+    size_t len = 0;
+
+    snprintf(path, sizeof(path), "%s/x/y/data", world.directory);
+    snprintf(other, sizeof(other), "%s/x/other", world.directory);
+    snprintf(missing, sizeof(missing), "%s/nowhere/data", world.directory);
+    assert_int_equal(env_file_replace(world.a, path, "one", 3, &err), STATUS_NOT_FOUND);
+    assert_int_not_equal(err.text[0], '\0');
+    snprintf(missing, sizeof(missing), "%s/x/y", world.directory);
+    assert_int_equal(env_make_dirs(world.a, missing, NULL), STATUS_OK);
+    assert_int_equal(env_make_dirs(world.a, missing, NULL), STATUS_OK);
+    assert_int_equal(env_file_replace(world.a, path, "one", 3, NULL), STATUS_OK);
+    assert_int_equal(env_file_replace(world.a, path, "three", 5, NULL), STATUS_OK);
+    assert_int_equal(env_file_read_all(world.a, path, 4, &data, &len, &err), STATUS_FULL);
+    assert_null(data);
+    assert_int_equal(env_file_read_all(world.a, path, 5, &data, &len, NULL), STATUS_OK);
+    assert_int_equal(len, 5);
+    assert_string_equal(data, "three");
+    free(data);
+    assert_int_equal(env_file_rename(world.a, path, other), STATUS_OK);
+    assert_int_equal(env_file_read_all(world.a, path, 5, &data, &len, NULL), STATUS_NOT_FOUND);
+    assert_int_equal(env_file_remove(world.a, other), STATUS_OK);
+    assert_int_equal(env_file_remove(world.a, other), STATUS_NOT_FOUND);
+    world_free(&world);
+}
+
+/* ---- maps ---- */
+
+static void memory_is_shared_on_a_host(void **state)
+{
+    (void)state;
+    struct world world = world_new();
+    struct env_map ours = { 0 }, theirs = { 0 };
+    char name[ENV_SHARE_NAME_SIZE];
+    struct env *neighbour = simulated ? env_sim_add(world.sim, "10.0.0.1") : world.b;
+    const size_t size = 1 << 20;
+
+    assert_int_equal(env_map_create(world.a, size, &ours, name, NULL), STATUS_OK);
+    assert_int_equal(ours.size, size);
+    assert_int_equal(((uint8_t *)ours.data)[size - 1], 0);
+    assert_int_equal(env_map_open(neighbour, name, size + 4096, &theirs), STATUS_NOT_FOUND);
+    assert_int_equal(env_map_open(neighbour, name, size, &theirs), STATUS_OK);
+    memcpy((char *)ours.data + 5000, "seen", 5);
+    assert_string_equal((char *)theirs.data + 5000, "seen");
+    env_map_close(&ours);
+    assert_null(ours.data);
+    assert_string_equal((char *)theirs.data + 5000, "seen"); /* as long as somebody maps it */
+    env_map_close(&theirs);
+    env_map_close(&theirs);
+    assert_int_equal(env_map_open(neighbour, name, size, &theirs), STATUS_NOT_FOUND);
+    assert_int_equal(env_map_open(neighbour, "rubbish", size, &theirs), STATUS_INVALID);
+    world_free(&world);
+}
+
+static void files_are_seen_as_memory(void **state)
+{
+    (void)state;
+    struct world world = world_new();
+    struct env_map map = { 0 };
+    char path[300];
+
+    snprintf(path, sizeof(path), "%s/weights", world.directory);
+    assert_int_equal(env_map_file(world.a, path, &map, NULL), STATUS_NOT_FOUND);
+    assert_int_equal(env_file_replace(world.a, path, "12345", 5, NULL), STATUS_OK);
+    assert_int_equal(env_map_file(world.a, path, &map, NULL), STATUS_OK);
+    assert_int_equal(map.size, 5);
+    assert_memory_equal(map.data, "12345", 5);
+    env_map_close(&map);
+    assert_int_equal(env_file_replace(world.a, path, "", 0, NULL), STATUS_OK);
+    assert_int_equal(env_map_file(world.a, path, &map, NULL), STATUS_INVALID); /* nothing to map */
+    world_free(&world);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(timers_fire_in_order_and_never_early),
+        cmocka_unit_test(timer_set_in_the_past_does_not_starve_others),
+        cmocka_unit_test(posts_keep_their_order),
+        cmocka_unit_test(post_beyond_the_limit_is_full),
+        cmocka_unit_test(run_ends_at_stop_and_can_run_again),
+        cmocka_unit_test(streams_carry_both_ways),
+        cmocka_unit_test(close_delivers_what_was_written),
+        cmocka_unit_test(close_with_unread_input_delivers_the_answer),
+        cmocka_unit_test(connect_to_nobody_is_refused),
+        cmocka_unit_test(writer_is_pushed_back_and_goes_on),
+        cmocka_unit_test(watch_of_nothing_is_silent),
+        cmocka_unit_test(close_inside_a_callback_silences_all),
+        cmocka_unit_test(listener_closed_by_its_callback_accepts_no_more),
+        cmocka_unit_test(addresses_are_checked),
+        cmocka_unit_test(files_keep_what_is_written),
+        cmocka_unit_test(whole_files_are_replaced_renamed_removed),
+        cmocka_unit_test(memory_is_shared_on_a_host),
+        cmocka_unit_test(files_are_seen_as_memory),
+    };
+
+    int failed = cmocka_run_group_tests_name("env: real", tests, NULL, NULL);
+    simulated = true;
+    failed += cmocka_run_group_tests_name("env: simulated", tests, NULL, NULL);
+    return failed;
+}
