@@ -64,7 +64,6 @@ bench: build model
 	@mkdir -p $(BUILD)/bench
 	@for name in engine serve gateway; do \
 	  echo "== $$name"; $(BUILD)/bin/yolk bench $$name --json >$(BUILD)/bench/$$name.json || exit 1; \
-	  $(BUILD)/bin/yolk bench --show $(BUILD)/bench/$$name.json; done
 
 tidy:
 	@python3 tools/tidy.py

@@ -48,7 +48,7 @@ class Cluster:
         environment = dict(os.environ, XDG_CACHE_HOME=str(self.directory / "cache"))
         environment.update(env or {})
         command = [str(YOLK), "serve", str(model or model_path()), "--port", str(self.port),
-                   "--name", "smollm2", *map(str, args)]
+                   "--served-model-name", "smollm2", *map(str, args)]
         self.started = time.monotonic()
         self.log = open(self.log_path, "wb")
         self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log, env=environment)

@@ -31,7 +31,7 @@ def test_second_question_is_cached_and_answers_do_not_change(cluster, tmp_path):
         assert text2 == text
         assert prompt - 32 <= cached2 < prompt
 
-    off = Cluster(tmp_path, "--pool=false").wait_ready()
+    off = Cluster(tmp_path, "--no-pool").wait_ready()
     try:
         for question, (text, prompt, _) in zip(QUESTIONS, first):
             assert ask(off, question)[:2] == (text, prompt)

@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * cli/bench_serve.c - the whole cluster as a user meets it: how soon it is ready, how large it is,
+ * and how much sooner the second question about a document is answered than the first. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/env.h"
+#include "base/env_real.h"
+#include "cli/bench.h"
+#include "cli/report.h"
+
+enum {
+    DOCUMENT_LINES = 250, /* about 3,000 tokens */
+    BODY_SIZE = 64 << 10,
+    TEXT_SIZE = 64,
+    CHILDREN_MAX = 16,
+};
+
+#define MB 1e6
+
+struct serve_bench {
+    struct cli *cli;
+    struct bench_child child;
+    char address[TEXT_SIZE];
+    char port[TEXT_SIZE];
+};
+
+/* Starts a cluster; *ready_s is from before exec to the first 200 of /ready. */
+static enum status start(struct serve_bench *bench, double *ready_s, struct errmsg *err)
+{
+    uint16_t port = 0;
+
+    if (bench_free_port(bench->cli, &port) != STATUS_OK)
+        return errmsg_set(err, STATUS_IO, "no free port");
+    snprintf(bench->port, sizeof(bench->port), "%u", port);
+    snprintf(bench->address, sizeof(bench->address), "127.0.0.1:%u", port);
+    const char *args[] = { "serve",
+                           config_text(bench->cli->config, "model"),
+                           "--port",
+                           bench->port,
+                           "--served-model-name",
+                           "bench",
+                           "--log",
+                           "error",
+                           NULL };
+    const uint64_t started = env_now_ns(bench->cli->env);
+    enum status status = bench_spawn(bench->cli, &bench->child, args, err);
+    if (status != STATUS_OK) return status;
+    status = bench_wait_ok(bench->cli, bench->address, "/ready", 120 * ENV_NS_PER_S);
+    *ready_s = (double)(env_now_ns(bench->cli->env) - started) / 1e9;
+    if (status != STATUS_OK) {
+        bench_end(&bench->child);
+        return errmsg_set(err, status, "the cluster did not become ready");
+    }
+    return STATUS_OK;
+}
+
+/* A request about a document of its own; `question` makes two requests differ at the end only. */
+static void write_body(char *body, unsigned document, unsigned question)
+{
+    int n = snprintf(body, BODY_SIZE,
+                     "{\"model\":\"bench\",\"stream\":true,\"temperature\":0,\"max_tokens\":4,"
+                     "\"ignore_eos\":true,\"messages\":[{\"role\":\"user\",\"content\":\"");
+    for (unsigned i = 0; i < DOCUMENT_LINES; i++) {
+        n += snprintf(body + n, (size_t)(BODY_SIZE - n), "Entry %u of %u is %u. ", i, document,
+                      (i * 7919u + document * 104729u) % 1000u);
+    }
+    snprintf(body + n, (size_t)(BODY_SIZE - n), "Question %u: what is entry %u?\"}]}", question,
+             question);
+}
+
+static enum status ask(struct serve_bench *bench, unsigned document, unsigned question,
+                       double *ttft_ms, struct errmsg *err)
+{
+    char *body = malloc(BODY_SIZE);
+    struct bench_answer *answer = malloc(sizeof(*answer));
+    enum status status = STATUS_NO_MEMORY;
+
+    if (body != NULL && answer != NULL) {
+        write_body(body, document, question);
+        bench_request(bench->cli, bench->address, "/v1/chat/completions", body, answer);
+        status = answer->status;
+        if (status == STATUS_OK && answer->code != 200)
+            status = errmsg_set(err, STATUS_IO, "HTTP %d: %.200s", answer->code, answer->body);
+        *ttft_ms = (double)answer->first_ns / 1e6;
+    }
+    free(answer);
+    free(body);
+    return status;
+}
+
+static enum status measure_prefix(struct serve_bench *bench, struct report *report,
+                                  struct errmsg *err)
+{
+    double first[BENCH_RUNS], second[BENCH_RUNS], ignored;
+
+    enum status status = ask(bench, 999, 1, &ignored, err); /* warm */
+    for (unsigned i = 0; status == STATUS_OK && i < BENCH_RUNS; i++) {
+        status = ask(bench, i, 1, &first[i], err);
+        if (status == STATUS_OK) status = ask(bench, i, 2, &second[i], err);
+    }
+    if (status != STATUS_OK) return status;
+    struct report_row *row = report_add(report, "ttft_shared_3000_token_prefix",
+                                        report_median(second, BENCH_RUNS), "ms");
+    row->baseline = report_median(first, BENCH_RUNS);
+    row->kind = REPORT_AT_MOST;
+    row->target = 0.15;
+    return STATUS_OK;
+}
+
+static void measure_memory(struct serve_bench *bench, struct report *report)
+{
+    pid_t pids[CHILDREN_MAX];
+    uint64_t pool = 0, rss = 0;
+
+    const uint32_t count =
+        bench_children(bench->cli, env_process_pid(bench->child.process), pids, CHILDREN_MAX);
+    for (uint32_t i = 0; i < count; i++) {
+        pool += bench_memory(bench->cli, pids[i], "RssShmem");
+        rss += bench_memory(bench->cli, pids[i], "RssAnon");
+    }
+    report_add(report, "pool_resident_at_ready", (double)pool / MB, "MB");
+    report_add(report, "anonymous_memory_at_ready", (double)rss / MB, "MB");
+}
+
+/* A master by itself, with nothing registered. */
+static enum status measure_master(struct cli *cli, struct report *report, struct errmsg *err)
+{
+    struct bench_child child;
+    uint16_t port = 0;
+    char listen[TEXT_SIZE];
+
+    if (bench_free_port(cli, &port) != STATUS_OK) return errmsg_set(err, STATUS_IO, "no free port");
+    snprintf(listen, sizeof(listen), "127.0.0.1:%u", port);
+    const char *args[] = { "master", "--listen", listen, "--log", "error", NULL };
+    const enum status status = bench_spawn(cli, &child, args, err);
+    if (status != STATUS_OK) return status;
+    env_real_sleep_ns(300 * ENV_NS_PER_MS);
+    const uint64_t rss = bench_memory(cli, env_process_pid(child.process), "VmRSS");
+    bench_end(&child);
+    struct report_row *row = report_add(report, "empty_master_resident", (double)rss / MB, "MB");
+    row->kind = REPORT_AT_MOST;
+    row->target = 6;
+    return STATUS_OK;
+}
+
+static void on_strip_exit(void *ctx, struct env_exit how)
+{
+    (void)how;
+    env_stop(ctx);
+}
+
+static enum status measure_binary(struct cli *cli, struct report *report, struct errmsg *err)
+{
+    char self[CLI_PATH_SIZE], stripped[CLI_PATH_SIZE];
+    struct env_process *process = NULL;
+    struct env_file *file = NULL;
+    uint64_t size = 0;
+
+    enum status status = env_real_self_path(self, sizeof(self));
+    if (status == STATUS_OK) status = cli_cache_path("bench-stripped", stripped, err);
+    const char *argv[] = { "strip", "-o", stripped, self, NULL };
+    if (status == STATUS_OK)
+        status = env_process_spawn(cli->env, argv, on_strip_exit, cli->env, &process, err);
+    if (status != STATUS_OK) return status;
+    env_run(cli->env);
+    status = env_file_open(cli->env, stripped, ENV_FILE_READ, &file, err);
+    if (status == STATUS_OK) status = env_file_size(file, &size);
+    env_file_close(file);
+    if (status != STATUS_OK) return status;
+    status = env_file_remove(cli->env, stripped);
+    struct report_row *row = report_add(report, "stripped_binary", (double)size / MB, "MB");
+    row->kind = REPORT_AT_MOST;
+    row->target = 5;
+    return status;
+}
+
+enum status bench_serve(struct cli *cli, struct report *report, struct errmsg *err)
+{
+    struct serve_bench bench = { .cli = cli };
+    double ready[BENCH_RUNS], warm;
+
+    enum status status = start(&bench, &warm, err); /* page cache and profile */
+    if (status != STATUS_OK) return status;
+    status = measure_prefix(&bench, report, err);
+    bench_end(&bench.child);
+    for (unsigned i = 0; status == STATUS_OK && i < BENCH_RUNS; i++) {
+        status = start(&bench, &ready[i], err);
+        if (status != STATUS_OK) return status;
+        if (i + 1 == BENCH_RUNS) measure_memory(&bench, report);
+        bench_end(&bench.child);
+    }
+    if (status != STATUS_OK) return status;
+    struct report_row *row =
+        report_add(report, "exec_to_ready", report_median(ready, BENCH_RUNS), "s");
+    row->kind = REPORT_AT_MOST;
+    row->target = 1;
+    status = measure_binary(cli, report, err);
+    if (status == STATUS_OK) status = measure_master(cli, report, err);
+    return status;
+}

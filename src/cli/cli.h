@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * cli/cli.h - what the subcommands share: the option table, exit codes, where files are.
+ *
+ * A subcommand is one function in its own file. It gets its options parsed, an env of its own and
+ * the log set up, and returns the process's exit code. Only this directory prints to stdout, and
+ * only it ends the process. What a user must fix is one line on stderr and CLI_EXIT_USER. */
+#ifndef CLI_CLI_H
+#define CLI_CLI_H
+
+#include <stddef.h>
+
+#include "base/config.h"
+#include "base/status.h"
+
+struct env;
+
+enum {
+    CLI_EXIT_OK = 0,
+    CLI_EXIT_FAILED = 1,
+    CLI_EXIT_USER = 2, /* SUPERVISOR_EXIT_USER: starting again cannot help */
+    CLI_PATH_SIZE = 4096,
+};
+
+/* Bits of config_option.scope. */
+enum {
+    CLI_SERVE = 1,
+    CLI_GATEWAY = 2,
+    CLI_MASTER = 4,
+    CLI_NODE = 8,
+    CLI_RUN = 16,
+    CLI_MODEL = 32,
+    CLI_BENCH = 64,
+    CLI_VERSION = 128,
+};
+
+struct cli {
+    struct env *env;
+    struct config *config;
+};
+
+int cmd_serve(struct cli *cli);
+int cmd_gateway(struct cli *cli);
+int cmd_master(struct cli *cli);
+int cmd_node(struct cli *cli);
+int cmd_run(struct cli *cli);
+int cmd_model(struct cli *cli);
+int cmd_bench(struct cli *cli);
+int cmd_version(struct cli *cli);
+
+/* options.c: every option of every subcommand. */
+extern const struct config_option cli_options[];
+extern const size_t cli_options_count;
+
+/* Prints "yolk: <text>" on stderr and returns CLI_EXIT_USER. */
+int cli_refuse(const char *fmt, ...) PRINTF_LIKE(1, 2);
+
+/* Runs the loop until SIGTERM or SIGINT; then `stop` is called (NULL: the loop just ends), and what
+ * it started may end the loop with env_stop(). */
+void cli_run_until_signal(struct cli *cli, void (*stop)(void *ctx), void *ctx);
+
+/* The user's cache directory for Yolk ($XDG_CACHE_HOME or ~/.cache, then /yolk/<name>),
+ * NUL-terminated; nothing is created. STATUS_INVALID when neither variable is set, or the path is
+ * too long. */
+MUST_USE enum status cli_cache_path(const char *name, char out[CLI_PATH_SIZE], struct errmsg *err);
+
+/* Turns MODEL as users give it, a file or a known name, into a path that exists. */
+MUST_USE enum status cli_model_path(struct env *env, const char *model, char out[CLI_PATH_SIZE],
+                                    struct errmsg *err);
+
+#endif

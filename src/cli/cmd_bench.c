@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+
+#include "cli/bench.h"
+#include "cli/cli.h"
+#include "cli/report.h"
+
+struct bench {
+    const char *name;
+    enum status (*run)(struct cli *cli, struct report *report, struct errmsg *err);
+};
+
+static const struct bench benches[] = {
+    { "engine", bench_engine },
+    { "serve", bench_serve },
+    { "gateway", bench_gateway },
+};
+
+int cmd_bench(struct cli *cli)
+{
+    const char *name = config_position(cli->config, 0);
+    struct errmsg err = { "out of memory" };
+
+    for (size_t i = 0; i < sizeof(benches) / sizeof(benches[0]); i++) {
+        struct report report = { .bench = benches[i].name };
+        if (strcmp(benches[i].name, name) != 0) continue;
+        if (benches[i].run(cli, &report, &err) != STATUS_OK) return cli_refuse("%s", err.text);
+        report_print(&report, config_bool(cli->config, "json"));
+        return CLI_EXIT_OK;
+    }
+    return cli_refuse("no bench `%s`; engine, serve or gateway", name);
+}

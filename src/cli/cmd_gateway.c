@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/env.h"
+#include "base/log.h"
+#include "cli/cli.h"
+#include "serve/gateway.h"
+
+enum { DRAIN_MS = 8000, DRAIN_POLL_MS = 20, ADDRESS_SIZE = 256 };
+
+struct front {
+    struct cli *cli;
+    struct gateway *gateway;
+    struct env_timer timer;
+    uint64_t drain_end_ns;
+};
+
+static void on_drain_tick(void *ctx)
+{
+    struct front *front = ctx;
+    struct env *env = front->cli->env;
+    const uint64_t now = env_now_ns(env);
+
+    if (gateway_idle(front->gateway) || now >= front->drain_end_ns) {
+        env_stop(env);
+        return;
+    }
+    env_timer_set(env, &front->timer, now + DRAIN_POLL_MS * ENV_NS_PER_MS);
+}
+
+/* The first signal finishes what is under way, the second does not. */
+static void on_stop(void *ctx)
+{
+    struct front *front = ctx;
+    const uint64_t now = env_now_ns(front->cli->env);
+
+    if (front->drain_end_ns == 0) gateway_drain(front->gateway);
+    front->drain_end_ns = front->drain_end_ns == 0 ? now + DRAIN_MS * ENV_NS_PER_MS : now;
+    env_timer_set(front->cli->env, &front->timer, now);
+}
+
+/* The profile is kept per model name; where there is no cache directory, none is. */
+static const char *profile_path(const struct cli *cli, char out[CLI_PATH_SIZE])
+{
+    const char *given = config_text(cli->config, "profile");
+    const char *name = config_text(cli->config, "served-model-name");
+    const char *model = strrchr(config_position(cli->config, 0), '/');
+    char part[256], directory[CLI_PATH_SIZE];
+
+    if (given[0] != '\0') return given;
+    if (name[0] == '\0') name = model != NULL ? model + 1 : config_position(cli->config, 0);
+    snprintf(part, sizeof(part), "profiles/%.200s.json", name);
+    if (strchr(name, '/') != NULL || cli_cache_path("profiles", directory, NULL) != STATUS_OK ||
+        env_make_dirs(cli->env, directory, NULL) != STATUS_OK ||
+        cli_cache_path(part, out, NULL) != STATUS_OK)
+        return NULL;
+    return out;
+}
+
+int cmd_gateway(struct cli *cli)
+{
+    const struct config *config = cli->config;
+    struct front front = { .cli = cli };
+    char model[CLI_PATH_SIZE], profile[CLI_PATH_SIZE], address[ADDRESS_SIZE];
+    struct errmsg err = { "out of memory" };
+    const struct gateway_options options = {
+        .address = address,
+        .master = config_text(config, "master"),
+        .secret = config_text(config, "secret"),
+        .model_path = model,
+        .served_name = config_is_set(config, "served-model-name")
+                           ? config_text(config, "served-model-name")
+                           : NULL,
+        .chat_template = config_text(config, "chat-template"),
+        .profile_path = profile_path(cli, profile),
+        .pool_off = !config_bool(config, "pool"),
+        .context_max = (uint32_t)config_u64(config, "max-model-len"),
+    };
+
+    if (cli_model_path(cli->env, config_position(config, 0), model, &err) != STATUS_OK)
+        return cli_refuse("%s", err.text);
+    snprintf(address, sizeof(address), "%s:%u", config_text(config, "host"),
+             (unsigned)config_u64(config, "port"));
+    if (gateway_create(cli->env, &options, &front.gateway, &err) != STATUS_OK)
+        return cli_refuse("%s", err.text);
+    LOG_INFO("cli", "gateway_listening", "address=%s", address);
+    env_timer_init(&front.timer, on_drain_tick, &front);
+    cli_run_until_signal(cli, on_stop, &front);
+    env_timer_cancel(cli->env, &front.timer);
+    gateway_destroy(front.gateway);
+    return CLI_EXIT_OK;
+}

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/env.h"
+#include "base/log.h"
+#include "cli/cli.h"
+#include "net/rpc.h"
+#include "store/master_shell.h"
+
+int cmd_master(struct cli *cli)
+{
+    const char *listen = config_text(cli->config, "listen");
+    const char *secret = config_text(cli->config, "secret");
+    const struct rpc_server_options server_options = {
+        .address = listen[0] != '\0' ? listen : "127.0.0.1:50051",
+        .secret = secret,
+        .name = "master",
+    };
+    struct rpc_server *server = NULL;
+    struct store_master_shell *shell = NULL;
+    struct errmsg err = { "" };
+
+    if (rpc_server_create(cli->env, &server_options, &server, &err) != STATUS_OK)
+        return cli_refuse("%s", err.text);
+    const struct store_master_shell_options options = {
+        .env = cli->env,
+        .server = server,
+        .secret = secret,
+    };
+    enum status status = store_master_shell_create(&options, &shell, &err);
+    if (status == STATUS_OK) {
+        LOG_INFO("cli", "master_ready", "address=%s port=%u", server_options.address,
+                 (unsigned)rpc_server_port(server));
+        cli_run_until_signal(cli, NULL, NULL);
+    }
+    store_master_shell_destroy(shell);
+    rpc_server_destroy(server);
+    return status == STATUS_OK ? CLI_EXIT_OK : cli_refuse("%s", err.text);
+}

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
+
+#include "base/env.h"
+#include "base/log.h"
+#include "cli/cli.h"
+#include "model/model.h"
+#include "model/tokenizer.h"
+#include "serve/worker.h"
+
+enum { NAME_SIZE = PROTO_NAME_SIZE };
+
+struct node {
+    struct cli *cli;
+    struct worker *worker;
+    int exit_code;
+};
+
+static bool is_end(const void *ctx, uint32_t token)
+{
+    return tokenizer_is_end(ctx, token);
+}
+
+static void on_ready(void *ctx, enum status status, const char *error)
+{
+    struct node *node = ctx;
+    if (status == STATUS_OK) {
+        LOG_INFO("cli", "node_ready", "address=%s", worker_address(node->worker));
+        return;
+    }
+    node->exit_code = cli_refuse("%s", error);
+    env_stop(node->cli->env);
+}
+
+static void node_name(const struct cli *cli, char out[NAME_SIZE])
+{
+    const char *given = config_text(cli->config, "name");
+    uint32_t chance;
+
+    env_random(cli->env, &chance, sizeof(chance));
+    if (given[0] != '\0')
+        snprintf(out, NAME_SIZE, "%s", given);
+    else
+        snprintf(out, NAME_SIZE, "%s-%08x", config_text(cli->config, "role"), chance);
+}
+
+static enum status open_worker(struct node *node, const struct model *model,
+                               const struct tokenizer *tokenizer, struct errmsg *err)
+{
+    const struct config *config = node->cli->config;
+    const char *listen = config_text(config, "listen");
+    char name[NAME_SIZE];
+    struct worker_options options = {
+        .name = name,
+        .listen = listen[0] != '\0' ? listen : NULL,
+        .transfer = config_text(config, "transfer-listen"),
+        .master = config_text(config, "master"),
+        .secret = config_text(config, "secret"),
+        .model = model,
+        .pool_size = config_u64(config, "pool-size"),
+        .threads = (uint32_t)config_u64(config, "threads"),
+        .block_tokens = (uint32_t)config_u64(config, "block-tokens"),
+        .context_max = (uint32_t)config_u64(config, "max-model-len"),
+        .isa = (enum engine_isa)config_choice(config, "isa"),
+        .is_end = is_end,
+        .is_end_ctx = tokenizer,
+        .on_ready = on_ready,
+        .ctx = node,
+    };
+
+    node_name(node->cli, name);
+    enum status status = proto_role_parse(config_text(config, "role"), &options.role);
+    if (status != STATUS_OK) return errmsg_set(err, status, "--role");
+    return worker_create(node->cli->env, &options, &node->worker, err);
+}
+
+int cmd_node(struct cli *cli)
+{
+    struct node node = { .cli = cli, .exit_code = CLI_EXIT_OK };
+    struct model *model = NULL;
+    struct tokenizer *tokenizer = NULL;
+    char path[CLI_PATH_SIZE];
+    struct errmsg err = { "out of memory" };
+
+    enum status status = cli_model_path(cli->env, config_position(cli->config, 0), path, &err);
+    if (status == STATUS_OK) status = model_open(cli->env, path, &model, &err);
+    if (status == STATUS_OK) status = tokenizer_create(model_gguf(model), &tokenizer, &err);
+    if (status == STATUS_OK) status = open_worker(&node, model, tokenizer, &err);
+    if (status == STATUS_OK)
+        cli_run_until_signal(cli, NULL, NULL);
+    else
+        node.exit_code = cli_refuse("%s", err.text);
+    worker_destroy(node.worker);
+    env_poll(cli->env, 0);
+    tokenizer_destroy(tokenizer);
+    model_destroy(model);
+    return node.exit_code;
+}

@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * cli/cmd_serve.c - a whole cluster on this machine: a master, a gateway, and nodes of both roles,
+ * as the same processes with the same protocols that several machines would run.
+ *
+ * What can be wrong with the command line, the model file or the port is found here, before
+ * anything is started, so that it is said once. The children know each other by the master's port,
+ * taken from the free ones, and by a secret made for this run unless one is given. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/env.h"
+#include "base/env_real.h"
+#include "base/log.h"
+#include "cli/cli.h"
+#include "model/model.h"
+#include "net/http_client.h"
+#include "serve/supervisor.h"
+
+enum { WORDS_MAX = 48, WORD_SIZE = 64, SECRET_BYTES = 24, READY_POLL_MS = 10 };
+
+struct serve {
+    struct cli *cli;
+    struct supervisor *supervisor;
+    char model[CLI_PATH_SIZE];
+    char model_name[128]; /* as clients call it */
+    char program[CLI_PATH_SIZE];
+    char master[WORD_SIZE];
+    char address[WORD_SIZE]; /* of the gateway, as a client on this machine reaches it */
+    uint64_t started_ns;
+    struct env_timer probe;
+    int exit_code;
+};
+
+/* ---- command lines ---- */
+
+struct words {
+    const char *argv[WORDS_MAX];
+    size_t count;
+};
+
+static void add(struct words *words, const char *word)
+{
+    if (words->count + 1 < WORDS_MAX) words->argv[words->count++] = word;
+}
+
+/* Passes an option on as it was given to us; its number is formatted into `text`. */
+static void pass_u64(struct words *words, const struct config *config, const char *flag,
+                     char text[WORD_SIZE])
+{
+    snprintf(text, WORD_SIZE, "%" PRIu64, config_u64(config, flag + 2));
+    add(words, flag);
+    add(words, text);
+}
+
+static void pass_text(struct words *words, const struct config *config, const char *flag)
+{
+    const char *value = config_text(config, flag + 2);
+    if (value[0] == '\0') return;
+    add(words, flag);
+    add(words, value);
+}
+
+static void pass_common(struct words *words, const struct serve *serve)
+{
+    add(words, "--log");
+    add(words,
+        config_is_set(serve->cli->config, "log") ? config_text(serve->cli->config, "log") : "warn");
+}
+
+static enum status start_master(struct serve *serve, struct errmsg *err)
+{
+    struct words words = { { serve->program, "master", "--listen", serve->master }, 4 };
+    pass_common(&words, serve);
+    return supervisor_start(serve->supervisor, "master", words.argv, err);
+}
+
+static enum status start_gateway(struct serve *serve, struct errmsg *err)
+{
+    const struct config *config = serve->cli->config;
+    struct words words = { { serve->program, "gateway", serve->model, "--master", serve->master,
+                             "--served-model-name", serve->model_name },
+                           7 };
+    char port[WORD_SIZE], context[WORD_SIZE];
+
+    pass_text(&words, config, "--host");
+    pass_u64(&words, config, "--port", port);
+    pass_text(&words, config, "--chat-template");
+    add(&words, config_bool(config, "pool") ? "--pool" : "--no-pool");
+    pass_u64(&words, config, "--max-model-len", context);
+    pass_text(&words, config, "--profile");
+    pass_common(&words, serve);
+    return supervisor_start(serve->supervisor, "gateway", words.argv, err);
+}
+
+static enum status start_node(struct serve *serve, const char *role, unsigned number,
+                              struct errmsg *err)
+{
+    const struct config *config = serve->cli->config;
+    char name[WORD_SIZE], pool[WORD_SIZE], threads[WORD_SIZE], block[WORD_SIZE], context[WORD_SIZE];
+    struct words words = { { serve->program, "node", serve->model, "--role", role, "--master",
+                             serve->master, "--name", name },
+                           9 };
+
+    snprintf(name, sizeof(name), "%s-%u", role, number);
+    pass_u64(&words, config, "--pool-size", pool);
+    pass_u64(&words, config, "--threads", threads);
+    pass_u64(&words, config, "--block-tokens", block);
+    pass_u64(&words, config, "--max-model-len", context);
+    pass_text(&words, config, "--isa");
+    pass_common(&words, serve);
+    return supervisor_start(serve->supervisor, name, words.argv, err);
+}
+
+static enum status start_all(struct serve *serve, struct errmsg *err)
+{
+    const struct config *config = serve->cli->config;
+
+    enum status status = start_master(serve, err);
+    if (status == STATUS_OK) status = start_gateway(serve, err);
+    for (unsigned i = 0; status == STATUS_OK && i < config_u64(config, "prefill"); i++) {
+        status = start_node(serve, "prefill", i, err);
+    }
+    for (unsigned i = 0; status == STATUS_OK && i < config_u64(config, "decode"); i++) {
+        status = start_node(serve, "decode", i, err);
+    }
+    return status;
+}
+
+/* ---- before anything is started ---- */
+
+static void name_model(struct serve *serve)
+{
+    const char *given = config_text(serve->cli->config, "served-model-name");
+    const char *model = config_position(serve->cli->config, 0);
+    const char *base = strrchr(model, '/');
+
+    base = given[0] != '\0' ? given : base != NULL ? base + 1 : model;
+    snprintf(serve->model_name, sizeof(serve->model_name), "%s", base);
+    char *suffix = strstr(serve->model_name, ".gguf");
+    if (given[0] == '\0' && suffix != NULL && suffix != serve->model_name) *suffix = '\0';
+}
+
+static enum status check_model(struct serve *serve, struct errmsg *err)
+{
+    struct env *env = serve->cli->env;
+    struct model *model = NULL;
+
+    enum status status =
+        cli_model_path(env, config_position(serve->cli->config, 0), serve->model, err);
+    if (status == STATUS_OK) status = model_open(env, serve->model, &model, err);
+    model_destroy(model);
+    return status;
+}
+
+static void on_nobody(void *ctx, struct env_stream *stream)
+{
+    (void)ctx;
+    env_stream_close(stream);
+}
+
+static enum status check_port(struct serve *serve, struct errmsg *err)
+{
+    const struct config *config = serve->cli->config;
+    const char *host = config_text(config, "host");
+    const unsigned port = (unsigned)config_u64(config, "port");
+    struct env_listener *listener = NULL;
+    char listen[WORD_SIZE];
+
+    if (snprintf(listen, sizeof(listen), "%s:%u", host, port) >= (int)sizeof(listen))
+        return errmsg_set(err, STATUS_INVALID, "--host: the name is too long");
+    enum status status = env_listen(serve->cli->env, listen, on_nobody, NULL, &listener, err);
+    env_listener_close(listener);
+    const bool any = strcmp(host, "0.0.0.0") == 0 || strcmp(host, "[::]") == 0 || host[0] == '\0';
+    snprintf(serve->address, sizeof(serve->address), "%s:%u", any ? "127.0.0.1" : host, port);
+    return status;
+}
+
+static enum status choose_master_port(struct serve *serve, struct errmsg *err)
+{
+    struct env_listener *listener = NULL;
+    enum status status =
+        env_listen(serve->cli->env, "127.0.0.1:0", on_nobody, NULL, &listener, err);
+    if (status == STATUS_OK)
+        snprintf(serve->master, sizeof(serve->master), "127.0.0.1:%u",
+                 (unsigned)env_listener_port(listener));
+    env_listener_close(listener);
+    return status;
+}
+
+/* Children read it from their environment, where other users cannot look. */
+static void make_secret(struct serve *serve)
+{
+    uint8_t bytes[SECRET_BYTES];
+    char text[2 * SECRET_BYTES + 1];
+
+    if (config_text(serve->cli->config, "secret")[0] != '\0') {
+        setenv("YOLK_SECRET", config_text(serve->cli->config, "secret"), 1);
+        return;
+    }
+    env_random(serve->cli->env, bytes, sizeof(bytes));
+    for (size_t i = 0; i < sizeof(bytes); i++)
+        snprintf(text + 2 * i, 3, "%02x", bytes[i]);
+    setenv("YOLK_SECRET", text, 1);
+}
+
+/* ---- readiness ---- */
+
+static void announce(struct serve *serve)
+{
+    const struct config *config = serve->cli->config;
+    const uint64_t ms = (env_now_ns(serve->cli->env) - serve->started_ns) / ENV_NS_PER_MS;
+
+    printf("\nYolk serves %s on http://%s, ready in %.2f s "
+           "(%u prefill, %u decode; Ctrl-C stops). Try:\n\n"
+           "curl http://%s/v1/chat/completions -H 'Content-Type: application/json' -d '"
+           "{\"model\": \"%s\", \"messages\": [{\"role\": \"user\", \"content\": "
+           "\"What is the capital of France?\"}], \"max_tokens\": 64}'\n\n",
+           serve->model_name, serve->address, (double)ms / 1e3,
+           (unsigned)config_u64(config, "prefill"), (unsigned)config_u64(config, "decode"),
+           serve->address, serve->model_name);
+    fflush(stdout);
+}
+
+static void probe_later(struct serve *serve)
+{
+    env_timer_set(serve->cli->env, &serve->probe,
+                  env_now_ns(serve->cli->env) + READY_POLL_MS * ENV_NS_PER_MS);
+}
+
+static void on_probe_done(void *ctx, const struct http_reply *reply)
+{
+    struct serve *serve = ctx;
+    if (reply->status == STATUS_OK && reply->code == 200)
+        announce(serve);
+    else
+        probe_later(serve);
+}
+
+static void probe(void *ctx)
+{
+    struct serve *serve = ctx;
+    struct http_client *client = NULL;
+    const struct http_client_options options = {
+        .address = serve->address,
+        .method = "GET",
+        .path = "/ready",
+        .deadline_ns = env_now_ns(serve->cli->env) + ENV_NS_PER_S,
+        .on_done = on_probe_done,
+        .ctx = serve,
+    };
+    if (http_client_start(serve->cli->env, &options, &client, NULL) != STATUS_OK)
+        probe_later(serve);
+}
+
+/* ---- running ---- */
+
+static void on_done(void *ctx, bool user_error)
+{
+    struct serve *serve = ctx;
+    serve->exit_code = user_error ? CLI_EXIT_USER : CLI_EXIT_OK;
+    env_stop(serve->cli->env);
+}
+
+static void on_stop(void *ctx)
+{
+    struct serve *serve = ctx;
+    supervisor_stop(serve->supervisor);
+}
+
+int cmd_serve(struct cli *cli)
+{
+    struct serve serve = { .cli = cli, .started_ns = env_now_ns(cli->env) };
+    const struct supervisor_options options = { cli->env, on_done, &serve };
+    struct errmsg err = { "" };
+
+    name_model(&serve);
+    make_secret(&serve);
+    if (check_model(&serve, &err) != STATUS_OK || check_port(&serve, &err) != STATUS_OK ||
+        choose_master_port(&serve, &err) != STATUS_OK ||
+        env_real_self_path(serve.program, sizeof(serve.program)) != STATUS_OK ||
+        supervisor_create(&options, &serve.supervisor) != STATUS_OK)
+        return cli_refuse("%s", err.text);
+    if (start_all(&serve, &err) != STATUS_OK) return cli_refuse("%s", err.text);
+    env_timer_init(&serve.probe, probe, &serve);
+    env_timer_set(cli->env, &serve.probe, 0);
+    cli_run_until_signal(cli, on_stop, &serve);
+    env_timer_cancel(cli->env, &serve.probe);
+    supervisor_destroy(serve.supervisor);
+    return serve.exit_code;
+}

@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * cli/main.c - finds the subcommand, reads its options, runs it. */
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "base/env.h"
+#include "base/env_real.h"
+#include "base/log.h"
+#include "cli/cli.h"
+
+extern char **environ;
+
+struct command {
+    const char *name;
+    const char *usage;
+    const char *summary;
+    int (*run)(struct cli *cli);
+    unsigned scope;
+    uint32_t positions_min, positions_max;
+    const char *log; /* default of --log: people look at some of these, operators at others */
+};
+
+static const struct command commands[] = {
+    { "serve", "yolk serve MODEL [options]", "Serves MODEL on this machine: all processes at once.",
+      cmd_serve, CLI_SERVE, 1, 1, "warn" },
+    { "gateway", "yolk gateway MODEL [options]",
+      "Answers the OpenAI API and places requests on the cluster's nodes.", cmd_gateway,
+      CLI_GATEWAY, 1, 1, "info" },
+    { "master", "yolk master [options]", "Keeps the directory of the KVCache pool.", cmd_master,
+      CLI_MASTER, 0, 0, "info" },
+    { "node", "yolk node MODEL [options]", "Computes, and lends its memory to the pool.", cmd_node,
+      CLI_NODE, 1, 1, "info" },
+    { "run", "yolk run MODEL [PROMPT] [options]",
+      "Answers one prompt in this process; without PROMPT, reads it from standard input.", cmd_run,
+      CLI_RUN, 1, 2, "warn" },
+    { "model", "yolk model fetch|list|info|path [MODEL]",
+      "Fetches a model by name, or says what a model file is.", cmd_model, CLI_MODEL, 1, 2,
+      "warn" },
+    { "bench", "yolk bench engine|serve|gateway [options]",
+      "Measures, each number beside its yardstick.", cmd_bench, CLI_BENCH, 1, 1, "warn" },
+    { "version", "yolk version", "Says what this binary is.", cmd_version, CLI_VERSION, 0, 0,
+      "warn" },
+};
+
+enum { COMMANDS = sizeof(commands) / sizeof(commands[0]), HELP_SIZE_MAX = 64 << 10 };
+
+static void print_overview(FILE *out)
+{
+    fprintf(out, "Usage: yolk COMMAND [options]\n\n"
+                 "Serves language models with prefill, KVCache pool and decode apart.\n\n");
+    for (size_t i = 0; i < COMMANDS; i++) {
+        fprintf(out, "  %-8s %s\n", commands[i].name, commands[i].summary);
+    }
+    fprintf(out, "\n`yolk COMMAND --help` lists its options.\n");
+}
+
+int cli_refuse(const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    fputs("yolk: ", stderr);
+    vfprintf(stderr, fmt, args);
+    fputc('\n', stderr);
+    va_end(args);
+    return CLI_EXIT_USER;
+}
+
+enum status cli_cache_path(const char *name, char out[CLI_PATH_SIZE], struct errmsg *err)
+{
+    const char *cache = getenv("XDG_CACHE_HOME");
+    const char *home = getenv("HOME");
+    int n;
+
+    if (cache != NULL && cache[0] == '/') {
+        n = snprintf(out, CLI_PATH_SIZE, "%s/yolk/%s", cache, name);
+    } else if (home != NULL && home[0] == '/') {
+        n = snprintf(out, CLI_PATH_SIZE, "%s/.cache/yolk/%s", home, name);
+    } else {
+        return errmsg_set(err, STATUS_INVALID, "neither XDG_CACHE_HOME nor HOME names a directory");
+    }
+    if (n < 0 || n >= CLI_PATH_SIZE)
+        return errmsg_set(err, STATUS_INVALID, "the path of the cache directory is too long");
+    return STATUS_OK;
+}
+
+struct waiter {
+    struct env *env;
+    void (*stop)(void *ctx);
+    void *ctx;
+};
+
+static void on_signal(void *ctx, int signo)
+{
+    struct waiter *waiter = ctx;
+    LOG_INFO("cli", "signal", "signo=%d", signo);
+    if (waiter->stop == NULL)
+        env_stop(waiter->env);
+    else
+        waiter->stop(waiter->ctx);
+}
+
+void cli_run_until_signal(struct cli *cli, void (*stop)(void *ctx), void *ctx)
+{
+    struct waiter waiter = { cli->env, stop, ctx };
+    if (env_on_signal(cli->env, SIGTERM, on_signal, &waiter) != STATUS_OK ||
+        env_on_signal(cli->env, SIGINT, on_signal, &waiter) != STATUS_OK)
+        LOG_WARN("cli", "signals_not_handled", "");
+    env_run(cli->env);
+}
+
+static int print_help(struct cli *cli)
+{
+    struct buf text;
+    buf_init(&text, HELP_SIZE_MAX);
+    int code = CLI_EXIT_FAILED;
+    if (config_help(cli->config, &text) == STATUS_OK) {
+        fwrite(buf_data(&text), 1, text.len, stdout);
+        code = CLI_EXIT_OK;
+    }
+    buf_fini(&text);
+    return code;
+}
+
+static int run_command(const struct command *command, int args_count, char **args)
+{
+    const struct config_spec spec = { .options = cli_options,
+                                      .options_count = cli_options_count,
+                                      .scope = command->scope,
+                                      .usage = command->usage,
+                                      .summary = command->summary,
+                                      .positions_min = command->positions_min,
+                                      .positions_max = command->positions_max };
+    struct errmsg err = { "" };
+    struct cli cli = { NULL, NULL };
+    int code = CLI_EXIT_USER;
+
+    if (log_configure(command->log, &err) != STATUS_OK ||
+        env_real_create(NULL, &cli.env, &err) != STATUS_OK)
+        return cli_refuse("%s", err.text);
+    cli.config = config_create(&spec);
+    if (config_load(cli.config, cli.env, args_count, args, environ, &err) != STATUS_OK) {
+        cli_refuse("%s", err.text);
+    } else if (config_wants_help(cli.config)) {
+        code = print_help(&cli);
+    } else if (command->scope != CLI_VERSION && config_is_set(cli.config, "log") &&
+               log_configure(config_text(cli.config, "log"), &err) != STATUS_OK) {
+        cli_refuse("--log: %s", err.text);
+    } else {
+        code = command->run(&cli);
+    }
+    config_destroy(cli.config);
+    env_real_destroy(cli.env);
+    if (fflush(stdout) != 0 && code == CLI_EXIT_OK) code = CLI_EXIT_FAILED;
+    return code;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2) {
+        print_overview(stderr);
+        return CLI_EXIT_USER;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
+        strcmp(argv[1], "help") == 0) {
+        print_overview(stdout);
+        return CLI_EXIT_OK;
+    }
+    const char *name = strcmp(argv[1], "--version") == 0 ? "version" : argv[1];
+    for (size_t i = 0; i < COMMANDS; i++) {
+        if (strcmp(commands[i].name, name) == 0)
+            return run_command(&commands[i], argc - 2, argv + 2);
+    }
+    return cli_refuse("no command `%s`; `yolk --help` lists them", argv[1]);
+}
