@@ -63,7 +63,8 @@ soak: build
 bench: build model
 	@mkdir -p $(BUILD)/bench
 	@for name in engine serve gateway; do \
-	  echo "== $$name"; $(BUILD)/bin/yolk bench $$name --json >$(BUILD)/bench/$$name.json || exit 1; \
+	  $(BUILD)/bin/yolk bench $$name --json >$(BUILD)/bench/$$name.json || exit 1; \
+	  cat $(BUILD)/bench/$$name.json; done
 
 tidy:
 	@python3 tools/tidy.py
