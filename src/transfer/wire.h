@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * transfer/wire.h - wire format v1 of the transfer engine, as pure functions over bytes.
+ *
+ * docs/internals/transfer-wire.md has the tables and the conversation; this has the layouts in
+ * code. Everything is little-endian and encoded field by field. A frame is a header of
+ * WIRE_HEADER_SIZE bytes and a payload of wire_payload_size() bytes.
+ *
+ * Memory: none. Threads: any. Decoders accept any bytes: what is not a frame is STATUS_PROTOCOL, a
+ * header whose checksum is wrong STATUS_CORRUPT, and then nothing has been written. */
+#ifndef TRANSFER_WIRE_H
+#define TRANSFER_WIRE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+enum {
+    WIRE_VERSION = 1,
+    WIRE_HEADER_SIZE = 88,
+    WIRE_HELLO_SIZE = 240,
+    WIRE_SHARE_SIZE = 136,
+    WIRE_PROOF_SIZE = 32,
+    WIRE_NONCE_SIZE = 32,
+    WIRE_TOKEN_SIZE = 16,
+    WIRE_NAME_SIZE = 128,
+    WIRE_SHARE_NAME_SIZE = 96,
+    WIRE_CONTROL_MAX = 1024,  /* payload of HELLO, AUTH, SHARE */
+    WIRE_SLICE_MAX = 4 << 20, /* payload of WRITE and READ_DATA, length of READ and PULL */
+    WIRE_REQUESTS_MAX = 64,   /* unanswered READ, WRITE, PULL of one connection */
+    WIRE_CLASSES = 3,
+};
+
+#define WIRE_MAGIC UINT32_C(0x46584b59) /* "YKXF" */
+
+enum wire_opcode {
+    WIRE_HELLO = 1,
+    WIRE_AUTH = 2,
+    WIRE_READ = 3,
+    WIRE_READ_DATA = 4,
+    WIRE_WRITE = 5,
+    WIRE_ACK = 6,
+    WIRE_PULL = 7,
+    WIRE_CANCEL = 8,
+    WIRE_FENCE = 9,
+    WIRE_FENCE_ACK = 10,
+    WIRE_ASK = 11,
+    WIRE_SHARE = 12,
+    WIRE_PING = 13,
+    WIRE_PONG = 14,
+    WIRE_GOODBYE = 15,
+};
+
+enum { WIRE_CHECKSUM = 1 }; /* flags: `checksum` covers the payload, or is wanted in the answer */
+
+enum { WIRE_CAP_SHM = 1 }; /* capabilities: may map shares, and offers its own */
+
+struct wire_header {
+    enum wire_opcode opcode;
+    uint8_t flags;
+    uint8_t class;
+    uint64_t attempt; /* of the initiator's task; CANCEL names it */
+    uint64_t request; /* the answer repeats it */
+    uint64_t epoch;   /* of the target, 0: any */
+    uint64_t term;    /* 0: any */
+    uint64_t address; /* at the target; FENCE: the connection to close */
+    uint64_t length;  /* of the range; of the payload where there is one */
+    uint64_t checksum;
+    uint64_t source;    /* PULL: address at the initiator */
+    enum status status; /* ACK, FENCE_ACK, GOODBYE */
+};
+
+void wire_header_encode(const struct wire_header *header, uint8_t out[WIRE_HEADER_SIZE]);
+MUST_USE enum status wire_header_decode(const uint8_t in[WIRE_HEADER_SIZE],
+                                        struct wire_header *out);
+
+/* Bytes that follow the header: bounded by WIRE_SLICE_MAX or WIRE_CONTROL_MAX. */
+uint64_t wire_payload_size(const struct wire_header *header);
+
+struct wire_hello {
+    uint8_t version_min;
+    uint8_t version_max;
+    uint32_t capabilities;
+    uint64_t generation;
+    uint64_t epoch;
+    uint64_t connection; /* the initiator's number for it; the target repeats it */
+    uint64_t host;       /* equal on one host, 0: unknown */
+    uint32_t lease_ms;   /* the target closes a connection that was silent that long */
+    uint8_t nonce[WIRE_NONCE_SIZE];
+    char name[WIRE_NAME_SIZE];
+    uint8_t proof[WIRE_PROOF_SIZE]; /* zero in the initiator's */
+};
+
+void wire_hello_encode(const struct wire_hello *hello, uint8_t out[WIRE_HELLO_SIZE]);
+/* Longer payloads are of later versions: the tail is ignored. */
+MUST_USE enum status wire_hello_decode(const uint8_t *in, size_t len, struct wire_hello *out);
+
+struct wire_share {
+    uint64_t address;
+    uint64_t length;
+    uint32_t flags; /* YOLK_TRANSFER_REMOTE_... */
+    uint8_t token[WIRE_TOKEN_SIZE];
+    char name[WIRE_SHARE_NAME_SIZE]; /* "": this memory is not shared */
+};
+
+void wire_share_encode(const struct wire_share *share, uint8_t out[WIRE_SHARE_SIZE]);
+MUST_USE enum status wire_share_decode(const uint8_t *in, size_t len, struct wire_share *out);
+
+/* The proof of `role` ("target", "initiator") that it knows the secret, over both greetings. */
+void wire_proof(const char *secret, const char *role, const uint8_t initiator[WIRE_HELLO_SIZE],
+                const uint8_t target[WIRE_HELLO_SIZE], uint8_t out[WIRE_PROOF_SIZE]);
+
+#endif
