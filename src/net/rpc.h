@@ -65,7 +65,8 @@ MUST_USE enum status rpc_server_create(struct env *env, const struct rpc_server_
                                        struct rpc_server **out, struct errmsg *err);
 
 /* Stops listening and closes every connection. Handlers' calls get their on_cancel(CANCELLED) from
- * inside; calls not ended by then stay valid until their handlers end them. NULL is allowed. */
+ * inside; calls not ended by then stay valid until their handlers end them. NULL is allowed. Not
+ * from inside a handler or a callback of this server. */
 void rpc_server_destroy(struct rpc_server *server);
 
 uint16_t rpc_server_port(const struct rpc_server *server);

@@ -1,0 +1,551 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * net/rpc_conn.c - one connection: handshake, frames in, frames out, signs of life.
+ *
+ *   client   DIALING -- writable: HELLO --> CHALLENGE_DUE -- CHALLENGE: PROOF --> READY_DUE
+ *                                                              READY, proof good --> READY
+ *   server   HELLO_DUE -- HELLO: CHALLENGE --> PROOF_DUE -- PROOF good: READY --> READY
+ *   both     any -- failure, REFUSE, silence, garbage --> on_closed
+ *
+ * Handshake. Each side draws a nonce. A proof is HMAC-SHA256 under the cluster secret over a label
+ * (which side proves), both nonces and the versions offered and chosen; so a proof cannot be
+ * replayed, reflected, or moved to another version. The client proves first: who merely connects
+ * learns nothing to guess the secret by. An open cluster runs the same with the empty secret.
+ *
+ * Invariants
+ *   I1  on_frame runs only in READY: before that no frame may be larger than a handshake needs.
+ *   I2  on_closed runs once, as the last thing the connection does in its turn, so that the owner
+ * can destroy it there. A failure found inside rpc_conn_send() is kept until then. I3  While bytes
+ * wait, the stream is watched for writing.
+ *
+ * Threads: the env's. Limits: one frame of RPC_FRAME_SIZE_MAX inwards; outwards write_queue_max,
+ * and one frame over it, because a reply must not depend on what else is waiting. */
+#include "net/rpc_int.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/buf.h"
+#include "base/env.h"
+#include "base/hash.h"
+#include "base/log.h"
+
+enum {
+    READ_SIZE_MIN = 64 << 10,
+    READ_SIZE_MAX = 1 << 20,
+    SILENT_TICKS_MAX = 3,           /* of keepalive_ns */
+    READS_PER_TURN = 8,             /* then other connections get their turn */
+    IDLE_BUFFER_SIZE_MAX = 1 << 20, /* a larger buffer is given back when it is empty */
+};
+
+enum conn_state {
+    CONN_DIALING,
+    CONN_CHALLENGE_DUE,
+    CONN_READY_DUE,
+    CONN_HELLO_DUE,
+    CONN_PROOF_DUE,
+    CONN_READY,
+};
+
+struct rpc_conn {
+    struct env *env;
+    struct env_stream *stream;
+    struct rpc_conn_options options;
+    struct rpc_conn_events events;
+    void *ctx;
+    enum conn_state state;
+    enum status failure; /* not OK: closes with this, for `reason`, at the end of the turn */
+    const char *reason;
+    struct buf in, out;
+    unsigned watched;
+    bool is_blocked; /* the queue was over a quarter of its limit since the last on_drained */
+    bool is_heard;   /* something came since the last tick of the timer */
+    unsigned
+        silent_ticks; /* in a row; counted in ticks, so that our own pauses are not the peer's */
+    struct env_timer timer;      /* handshake deadline, then keepalive */
+    struct env_timer fail_timer; /* brings a kept failure back to the loop */
+    uint8_t nonce_client[RPC_NONCE_SIZE];
+    uint8_t nonce_server[RPC_NONCE_SIZE];
+    uint32_t versions[3]; /* offered by the client: least, most; chosen */
+    char peer[RPC_NAME_SIZE + 64];
+};
+
+static void conn_ready(void *ctx, unsigned events);
+static void conn_on_timer(void *ctx);
+static void conn_on_fail_timer(void *ctx);
+
+static bool edge_exists(enum conn_state from, enum conn_state to)
+{
+    switch (from) {
+    case CONN_DIALING: return to == CONN_CHALLENGE_DUE;
+    case CONN_CHALLENGE_DUE: return to == CONN_READY_DUE;
+    case CONN_HELLO_DUE: return to == CONN_PROOF_DUE;
+    case CONN_READY_DUE:
+    case CONN_PROOF_DUE: return to == CONN_READY;
+    case CONN_READY: return false;
+    }
+    return false;
+}
+
+static void set_state(struct rpc_conn *conn, enum conn_state state)
+{
+    ASSERT(edge_exists(conn->state, state));
+    conn->state = state;
+}
+
+static void watch(struct rpc_conn *conn)
+{
+    const bool wants_write = conn->state == CONN_DIALING || conn->out.len > 0;
+    const unsigned events = ENV_READ | (wants_write ? ENV_WRITE : 0);
+
+    if (events == conn->watched) return;
+    conn->watched = events;
+    env_stream_watch(conn->stream, events, conn_ready, conn);
+}
+
+struct rpc_conn *rpc_conn_create(struct env *env, struct env_stream *stream,
+                                 const struct rpc_conn_options *options,
+                                 const struct rpc_conn_events *events, void *ctx)
+{
+    struct rpc_conn *conn = calloc(1, sizeof(*conn));
+    if (conn == NULL) return NULL;
+
+    conn->env = env;
+    conn->stream = stream;
+    conn->options = *options;
+    conn->events = *events;
+    conn->ctx = ctx;
+    conn->state = options->is_server ? CONN_HELLO_DUE : CONN_DIALING;
+    buf_init(&conn->in, RPC_LENGTH_SIZE + RPC_FRAME_SIZE_MAX + READ_SIZE_MAX);
+    buf_init(&conn->out, options->write_queue_max + RPC_LENGTH_SIZE + RPC_FRAME_SIZE_MAX);
+    env_random(env, options->is_server ? conn->nonce_server : conn->nonce_client, RPC_NONCE_SIZE);
+    snprintf(conn->peer, sizeof(conn->peer), "%s", env_stream_peer(stream));
+    env_timer_init(&conn->timer, conn_on_timer, conn);
+    env_timer_init(&conn->fail_timer, conn_on_fail_timer, conn);
+    env_timer_set(env, &conn->timer, env_now_ns(env) + options->handshake_ns);
+    watch(conn);
+    return conn;
+}
+
+void rpc_conn_destroy(struct rpc_conn *conn)
+{
+    if (conn == NULL) return;
+    env_timer_cancel(conn->env, &conn->timer);
+    env_timer_cancel(conn->env, &conn->fail_timer);
+    env_stream_close(conn->stream);
+    buf_fini(&conn->in);
+    buf_fini(&conn->out);
+    free(conn);
+}
+
+size_t rpc_conn_queued(const struct rpc_conn *conn)
+{
+    return conn->out.len;
+}
+
+const char *rpc_conn_peer(const struct rpc_conn *conn)
+{
+    return conn->peer;
+}
+
+/* ---- failing ---- */
+
+static enum status fail(struct rpc_conn *conn, enum status why, const char *reason)
+{
+    ASSERT(why != STATUS_OK);
+    if (conn->failure == STATUS_OK) {
+        conn->failure = why;
+        conn->reason = reason;
+    }
+    return conn->failure;
+}
+
+void rpc_conn_fail(struct rpc_conn *conn, enum status why, const char *reason)
+{
+    fail(conn, why, reason);
+    env_timer_set(conn->env, &conn->fail_timer, 0);
+}
+
+/* The end: nothing of the connection may be touched after it (I2). */
+static void close_now(struct rpc_conn *conn)
+{
+    const enum status why = conn->failure;
+
+    ASSERT(why != STATUS_OK);
+    if (why == STATUS_CONN_CLOSED || why == STATUS_CONN_REFUSED) {
+        LOG_DEBUG("rpc", "conn_closed", "peer=%s reason=%s", conn->peer, conn->reason);
+    } else {
+        LOG_WARN("rpc", "conn_closed", "peer=%s status=%s reason=%s", conn->peer, status_name(why),
+                 conn->reason);
+    }
+    conn->events.on_closed(conn->ctx, why);
+}
+
+static void conn_on_fail_timer(void *ctx)
+{
+    close_now(ctx);
+}
+
+/* ---- writing ---- */
+
+/* Writes what the kernel takes. */
+static enum status flush(struct rpc_conn *conn)
+{
+    while (conn->out.len > 0) {
+        const struct iovec iov = { buf_data(&conn->out), conn->out.len };
+        size_t n = 0;
+        const enum status status = env_stream_writev(conn->stream, &iov, 1, &n);
+        if (status == STATUS_AGAIN) break;
+        if (status != STATUS_OK) return fail(conn, status, "the peer closed while we wrote");
+        ASSERT(n > 0 && n <= conn->out.len);
+        buf_consume(&conn->out, n);
+    }
+    if (conn->out.len == 0 && conn->out.cap > IDLE_BUFFER_SIZE_MAX) {
+        const size_t size_max = conn->out.size_max;
+        buf_fini(&conn->out);
+        buf_init(&conn->out, size_max);
+    }
+    return STATUS_OK;
+}
+
+/* Without the limit, which is for calls: the handshake and signs of life always fit. */
+static enum status send_frame(struct rpc_conn *conn, const struct rpc_frame *frame)
+{
+    if (rpc_frame_write(&conn->out, frame) != STATUS_OK)
+        return fail(conn, STATUS_FULL, "the peer does not read");
+    const enum status status = flush(conn);
+    if (conn->out.len > conn->options.write_queue_max / 4) conn->is_blocked = true;
+    return status;
+}
+
+enum status rpc_conn_send(struct rpc_conn *conn, const struct rpc_frame *frame)
+{
+    ASSERT(conn->state == CONN_READY);
+    if (conn->failure != STATUS_OK) return STATUS_CONN_CLOSED;
+    if (conn->out.len >= conn->options.write_queue_max) return STATUS_FULL;
+    if (send_frame(conn, frame) != STATUS_OK) {
+        env_timer_set(conn->env, &conn->fail_timer, 0);
+        return STATUS_CONN_CLOSED;
+    }
+    watch(conn);
+    return STATUS_OK;
+}
+
+/* ---- handshake ---- */
+
+static struct msg_bytes bytes_of(const void *data, size_t len)
+{
+    return (struct msg_bytes){ data, len };
+}
+
+static struct msg_bytes text_of(const char *text)
+{
+    return bytes_of(text, strlen(text));
+}
+
+static void prove(const struct rpc_conn *conn, bool by_server, uint8_t out[RPC_PROOF_SIZE])
+{
+    enum { LABEL_SIZE = 16 };
+    static const char labels[2][LABEL_SIZE] = { "yolk-rpc-client", "yolk-rpc-server" };
+    uint8_t text[LABEL_SIZE + 2 * RPC_NONCE_SIZE + 3 * 4];
+    size_t at = LABEL_SIZE + 2 * RPC_NONCE_SIZE;
+
+    memcpy(text, labels[by_server], LABEL_SIZE);
+    memcpy(text + LABEL_SIZE, conn->nonce_client, RPC_NONCE_SIZE);
+    memcpy(text + LABEL_SIZE + RPC_NONCE_SIZE, conn->nonce_server, RPC_NONCE_SIZE);
+    for (int i = 0; i < 3; i++) {
+        for (int shift = 0; shift < 32; shift += 8)
+            text[at++] = (uint8_t)(conn->versions[i] >> shift);
+    }
+    ASSERT(at == sizeof(text));
+    hash_hmac_sha256(conn->options.secret, strlen(conn->options.secret), text, sizeof(text), out);
+}
+
+static bool is_proved(const struct rpc_conn *conn, bool by_server, struct msg_bytes proof)
+{
+    uint8_t expected[RPC_PROOF_SIZE];
+
+    ASSERT(proof.len == RPC_PROOF_SIZE);
+    prove(conn, by_server, expected);
+    return hash_equal_secret(expected, proof.data, RPC_PROOF_SIZE);
+}
+
+static enum status refuse(struct rpc_conn *conn, enum status why, const char *reason)
+{
+    const struct rpc_frame frame = { .kind = RPC_KIND_REFUSE,
+                                     .status = why,
+                                     .message = text_of(reason) };
+    send_frame(conn, &frame);
+    return fail(conn, why, reason);
+}
+
+/* The name is foreign text: only what is printable and not '@' is kept. */
+static void learn_name(struct rpc_conn *conn, struct msg_bytes name)
+{
+    char clean[RPC_NAME_SIZE];
+    size_t len = 0;
+
+    for (size_t i = 0; i < name.len && len < sizeof(clean) - 1; i++) {
+        const uint8_t c = name.data[i];
+        if (c > ' ' && c < 0x7f && c != '@') clean[len++] = (char)c;
+    }
+    clean[len] = '\0';
+    snprintf(conn->peer, sizeof(conn->peer), "%s@%s", clean, env_stream_peer(conn->stream));
+}
+
+static enum status become_ready(struct rpc_conn *conn)
+{
+    set_state(conn, CONN_READY);
+    env_timer_set(conn->env, &conn->timer, env_now_ns(conn->env) + conn->options.keepalive_ns);
+    LOG_DEBUG("rpc", "conn_ready", "peer=%s version=%u", conn->peer, conn->versions[2]);
+    conn->events.on_ready(conn->ctx);
+    return conn->failure;
+}
+
+static enum status say_hello(struct rpc_conn *conn)
+{
+    conn->versions[0] = RPC_VERSION_MIN;
+    conn->versions[1] = RPC_VERSION_MAX;
+    const struct rpc_frame frame = { .kind = RPC_KIND_HELLO,
+                                     .version_min = RPC_VERSION_MIN,
+                                     .version_max = RPC_VERSION_MAX,
+                                     .name = text_of(conn->options.name),
+                                     .nonce = bytes_of(conn->nonce_client, RPC_NONCE_SIZE) };
+    const enum status status = send_frame(conn, &frame);
+    if (status != STATUS_OK) return status;
+    set_state(conn, CONN_CHALLENGE_DUE);
+    return STATUS_OK;
+}
+
+static enum status answer_hello(struct rpc_conn *conn, const struct rpc_frame *hello)
+{
+    const uint32_t chosen =
+        hello->version_max < RPC_VERSION_MAX ? hello->version_max : (uint32_t)RPC_VERSION_MAX;
+
+    if (chosen < RPC_VERSION_MIN || chosen < hello->version_min)
+        return refuse(conn, STATUS_PROTOCOL, "no common version of the protocol");
+    learn_name(conn, hello->name);
+    memcpy(conn->nonce_client, hello->nonce.data, RPC_NONCE_SIZE);
+    conn->versions[0] = hello->version_min;
+    conn->versions[1] = hello->version_max;
+    conn->versions[2] = chosen;
+    const struct rpc_frame frame = { .kind = RPC_KIND_CHALLENGE,
+                                     .version_min = chosen,
+                                     .version_max = chosen,
+                                     .name = text_of(conn->options.name),
+                                     .nonce = bytes_of(conn->nonce_server, RPC_NONCE_SIZE) };
+    set_state(conn, CONN_PROOF_DUE);
+    return send_frame(conn, &frame);
+}
+
+static enum status answer_challenge(struct rpc_conn *conn, const struct rpc_frame *challenge)
+{
+    uint8_t proof[RPC_PROOF_SIZE];
+    const uint32_t chosen = challenge->version_max;
+
+    if (chosen < RPC_VERSION_MIN || chosen > RPC_VERSION_MAX)
+        return fail(conn, STATUS_PROTOCOL, "the peer chose a version that we do not speak");
+    learn_name(conn, challenge->name);
+    memcpy(conn->nonce_server, challenge->nonce.data, RPC_NONCE_SIZE);
+    conn->versions[2] = chosen;
+    prove(conn, false, proof);
+    const struct rpc_frame frame = { .kind = RPC_KIND_PROOF,
+                                     .proof = bytes_of(proof, sizeof(proof)) };
+    set_state(conn, CONN_READY_DUE);
+    return send_frame(conn, &frame);
+}
+
+static enum status answer_proof(struct rpc_conn *conn, const struct rpc_frame *claim)
+{
+    uint8_t proof[RPC_PROOF_SIZE];
+
+    if (!is_proved(conn, false, claim->proof))
+        return refuse(conn, STATUS_DENIED, "the cluster secrets differ");
+    prove(conn, true, proof);
+    const struct rpc_frame frame = { .kind = RPC_KIND_READY,
+                                     .proof = bytes_of(proof, sizeof(proof)) };
+    const enum status status = send_frame(conn, &frame);
+    return status == STATUS_OK ? become_ready(conn) : status;
+}
+
+static enum status check_ready(struct rpc_conn *conn, const struct rpc_frame *claim)
+{
+    if (!is_proved(conn, true, claim->proof))
+        return fail(conn, STATUS_DENIED, "the peer does not know the cluster secret");
+    return become_ready(conn);
+}
+
+/* ---- reading ---- */
+
+static enum status take_refusal(struct rpc_conn *conn, const struct rpc_frame *frame)
+{
+    LOG_WARN("rpc", "refused", "peer=%s status=%s message=%.*s", conn->peer,
+             status_name(frame->status), (int)frame->message.len,
+             (const char *)frame->message.data);
+    return fail(conn, frame->status, "the peer refused us");
+}
+
+static enum status handshake(struct rpc_conn *conn, const struct rpc_frame *frame)
+{
+    if (!conn->options.is_server && frame->kind == RPC_KIND_REFUSE)
+        return take_refusal(conn, frame);
+    if (conn->state == CONN_HELLO_DUE && frame->kind == RPC_KIND_HELLO)
+        return answer_hello(conn, frame);
+    if (conn->state == CONN_CHALLENGE_DUE && frame->kind == RPC_KIND_CHALLENGE)
+        return answer_challenge(conn, frame);
+    if (conn->state == CONN_PROOF_DUE && frame->kind == RPC_KIND_PROOF)
+        return answer_proof(conn, frame);
+    if (conn->state == CONN_READY_DUE && frame->kind == RPC_KIND_READY)
+        return check_ready(conn, frame);
+    return fail(conn, STATUS_PROTOCOL, "a frame out of turn in the handshake");
+}
+
+static enum status dispatch(struct rpc_conn *conn, const struct rpc_frame *frame)
+{
+    const struct rpc_frame pong = { .kind = RPC_KIND_PONG };
+
+    if (conn->state != CONN_READY) return handshake(conn, frame);
+    switch (frame->kind) {
+    case RPC_KIND_PING: return send_frame(conn, &pong);
+    case RPC_KIND_PONG: return STATUS_OK;
+    case RPC_KIND_REQUEST:
+    case RPC_KIND_CANCEL:
+        if (!conn->options.is_server) break;
+        conn->events.on_frame(conn->ctx, frame);
+        return conn->failure;
+    case RPC_KIND_ITEM:
+    case RPC_KIND_REPLY:
+    case RPC_KIND_FAIL:
+        if (conn->options.is_server) break;
+        conn->events.on_frame(conn->ctx, frame);
+        return conn->failure;
+    case RPC_KIND_HELLO:
+    case RPC_KIND_CHALLENGE:
+    case RPC_KIND_PROOF:
+    case RPC_KIND_READY:
+    case RPC_KIND_REFUSE: break;
+    }
+    return fail(conn, STATUS_PROTOCOL, "a frame that this side does not take");
+}
+
+/* The length of the frame at the front, or 0 while it is not known. */
+static size_t frame_len(const struct rpc_conn *conn)
+{
+    const uint8_t *data = buf_data(&conn->in);
+
+    if (conn->in.len < RPC_LENGTH_SIZE) return 0;
+    return data[0] | (size_t)data[1] << 8 | (size_t)data[2] << 16 | (size_t)data[3] << 24;
+}
+
+/* Takes every whole frame. */
+static enum status take_frames(struct rpc_conn *conn)
+{
+    enum status status = STATUS_OK;
+    struct rpc_frame frame;
+
+    while (status == STATUS_OK && conn->in.len >= RPC_LENGTH_SIZE) {
+        const size_t len = frame_len(conn);
+        const size_t len_max =
+            conn->state == CONN_READY ? RPC_FRAME_SIZE_MAX : RPC_HANDSHAKE_FRAME_SIZE_MAX;
+        if (len == 0 || len > len_max)
+            return fail(conn, STATUS_PROTOCOL, "a frame of impossible length");
+        if (conn->in.len - RPC_LENGTH_SIZE < len) return STATUS_OK;
+        if (rpc_frame_read(buf_data(&conn->in) + RPC_LENGTH_SIZE, len, &frame) != STATUS_OK)
+            return fail(conn, STATUS_PROTOCOL, "a malformed frame");
+        status = dispatch(conn, &frame);
+        buf_consume(&conn->in, RPC_LENGTH_SIZE + len);
+    }
+    return status;
+}
+
+/* How much to read at once: up to the end of a large frame, so that it is not copied in small
+ * steps. */
+static size_t read_size(const struct rpc_conn *conn)
+{
+    const size_t need = RPC_LENGTH_SIZE + frame_len(conn);
+    const size_t missing = need > conn->in.len ? need - conn->in.len : 0;
+
+    if (missing < READ_SIZE_MIN) return READ_SIZE_MIN;
+    return missing < READ_SIZE_MAX ? missing : READ_SIZE_MAX;
+}
+
+static enum status read_some(struct rpc_conn *conn)
+{
+    enum status status = STATUS_OK;
+
+    for (int i = 0; i < READS_PER_TURN && status == STATUS_OK; i++) {
+        uint8_t *to;
+        size_t n = 0;
+        const size_t size = read_size(conn);
+        if (buf_reserve(&conn->in, size, &to) != STATUS_OK)
+            return fail(conn, STATUS_FULL, "no memory for a frame");
+        status = env_stream_read(conn->stream, to, size, &n);
+        if (status == STATUS_AGAIN) return STATUS_OK;
+        if (status != STATUS_OK) return fail(conn, status, "the peer closed");
+        buf_commit(&conn->in, n);
+        conn->is_heard = true;
+        status = take_frames(conn);
+    }
+    if (conn->in.len == 0 && conn->in.cap > IDLE_BUFFER_SIZE_MAX) {
+        const size_t size_max = conn->in.size_max;
+        buf_fini(&conn->in);
+        buf_init(&conn->in, size_max);
+    }
+    return status;
+}
+
+static void tell_drained(struct rpc_conn *conn)
+{
+    if (!conn->is_blocked || conn->out.len > conn->options.write_queue_max / 4) return;
+    conn->is_blocked = false;
+    conn->events.on_drained(conn->ctx);
+}
+
+static void conn_ready(void *ctx, unsigned events)
+{
+    struct rpc_conn *conn = ctx;
+    enum status status = conn->failure;
+
+    if (status == STATUS_OK && conn->state == CONN_DIALING) {
+        if ((events & ENV_WRITE) == 0) return;
+        status = say_hello(conn);
+    }
+    if (status == STATUS_OK && (events & ENV_WRITE) != 0) status = flush(conn);
+    if (status == STATUS_OK && (events & ENV_READ) != 0) status = read_some(conn);
+    if (status == STATUS_OK) {
+        tell_drained(conn);
+        status = conn->failure;
+    }
+    if (status != STATUS_OK) {
+        close_now(conn);
+        return;
+    }
+    watch(conn);
+}
+
+static enum status check_life(struct rpc_conn *conn)
+{
+    const struct rpc_frame ping = { .kind = RPC_KIND_PING };
+
+    if (conn->failure != STATUS_OK) return conn->failure;
+    if (conn->state != CONN_READY) return fail(conn, STATUS_TIMEOUT, "no handshake in time");
+    conn->silent_ticks = conn->is_heard ? 0 : conn->silent_ticks + 1;
+    conn->is_heard = false;
+    if (conn->silent_ticks >= SILENT_TICKS_MAX)
+        return fail(conn, STATUS_TIMEOUT, "no sign of life");
+    return conn->silent_ticks > 0 ? send_frame(conn, &ping) : STATUS_OK;
+}
+
+static void conn_on_timer(void *ctx)
+{
+    struct rpc_conn *conn = ctx;
+
+    if (check_life(conn) != STATUS_OK) {
+        close_now(conn);
+        return;
+    }
+    env_timer_set(conn->env, &conn->timer, env_now_ns(conn->env) + conn->options.keepalive_ns);
+    watch(conn);
+}
