@@ -1,0 +1,841 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * transfer/peer.c - the initiator: which slice goes when, over which path, on which lane; and what
+ * happens to slices whose lane is lost.
+ *
+ * Tasks with bytes to schedule wait in `ready`, slices to repeat in `retry`, each by class. Slices
+ * are cut when a lane has room for them, so an urgent task overtakes everything not yet on a lane,
+ * and no queue is deeper than the windows. Connections are opened while there is work and none has
+ * room, up to lanes_per_peer.
+ *
+ * Paths. A READ of memory that the target shares on this host is a copy from its mapping (the
+ * target is asked once per range, ASK/SHARE). A WRITE of memory that we share is a PULL: the target
+ * copies, so it needs no write access of ours and can fence. Everything else is sent.
+ *
+ * A final state means that no later byte can land. READs: only lane.c and copy.c of this engine
+ * write local memory, and peer_withdraw() takes their destination away. WRITEs: a slice is over
+ * when F1  its lane has brought the target's ACK, whatever it says; or F2  its lane is LOST and the
+ * target has confirmed FENCE (it has closed its end, or had), asked for on any other lane to the
+ * same start of the target; or F3  a greeting, or REFUSALS_GONE refused connects in a row, showed
+ * that this start of the target is no more; or F4  the target's lease on the lane has run out: it
+ * closes a connection that was silent that long before it reads from it again (I2 of lane.c). Only
+ * then is the slice repeated, or its task's end made final. A task that was cancelled or is late
+ * waits for F1 only so long, then its lanes are closed (peer_cut) and F2 decides.
+ *
+ * Limits: WIRE_REQUESTS_MAX slices and WINDOW_SIZE bytes per lane. Nothing is refused here: what
+ * has no room waits in its batch, whose capacity is the bound. */
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "transfer/transfer_int.h"
+
+enum { BACKOFF_MIN_MS = 20, BACKOFF_MAX_MS = 100 };
+
+enum route { ROUTE_SEND, ROUTE_PULL, ROUTE_COPY, ROUTE_ASK };
+
+static uint8_t *task_local(const struct task *task, uint64_t offset)
+{
+    ASSERT(offset < task->req.length);
+    return (uint8_t *)task->req.local + offset;
+}
+
+static bool is_read(const struct task *task)
+{
+    return task->req.opcode == YOLK_TRANSFER_READ;
+}
+
+static void on_peer_timer(void *ctx)
+{
+    peer_schedule(ctx);
+}
+
+void peer_init(struct peer *peer, struct yolk_transfer *transfer, const char *name, bool local)
+{
+    ASSERT(strlen(name) < sizeof(peer->name));
+    memset(peer, 0, sizeof(*peer));
+    peer->transfer = transfer;
+    peer->local = local;
+    memcpy(peer->name, name, strlen(name));
+    env_timer_init(&peer->timer, on_peer_timer, peer);
+}
+
+void peer_kick(struct peer *peer)
+{
+    peer->dirty = true;
+    transfer_kick(peer->transfer);
+}
+
+/* ---- slots of a lane ---- */
+
+static unsigned slot_of(uint64_t request)
+{
+    return (unsigned)(request % WIRE_REQUESTS_MAX);
+}
+
+static struct slice *slot_find(const struct lane *lane, uint64_t request)
+{
+    struct slice *slice = lane->slots[slot_of(request)];
+    return slice != NULL && slice->request == request ? slice : NULL;
+}
+
+static void slot_put(struct lane *lane, struct slice *slice)
+{
+    unsigned slot = 0;
+
+    while (lane->slots[slot] != NULL)
+        slot++;
+    ASSERT(slot < WIRE_REQUESTS_MAX);
+    slice->request = ++lane->serial * WIRE_REQUESTS_MAX + slot;
+    slice->lane = lane;
+    lane->slots[slot] = slice;
+    lane->inflight_count++;
+    lane->inflight_size += slice->length;
+}
+
+static void slot_clear(struct lane *lane, struct slice *slice)
+{
+    ASSERT(lane->slots[slot_of(slice->request)] == slice);
+    ASSERT(lane->inflight_count > 0 && lane->inflight_size >= slice->length);
+    lane->slots[slot_of(slice->request)] = NULL;
+    lane->inflight_count--;
+    lane->inflight_size -= slice->length;
+    slice->lane = NULL;
+}
+
+/* ---- choosing ---- */
+
+static bool lane_fits(const struct lane *lane, int class)
+{
+    const uint64_t window =
+        class == YOLK_TRANSFER_BACKGROUND ? WINDOW_BACKGROUND_SIZE : WINDOW_SIZE;
+
+    if (lane == NULL || lane->state != LANE_READY || !lane_has_room(lane)) return false;
+    return lane->inflight_count < WIRE_REQUESTS_MAX && lane->inflight_size < window;
+}
+
+static struct lane *pick_lane(const struct peer *peer, int class)
+{
+    struct lane *best = NULL;
+
+    for (int i = 0; i < YOLK_TRANSFER_LANES_MAX; i++) {
+        struct lane *lane = peer->lanes[i];
+        if (!lane_fits(lane, class)) continue;
+        if (best == NULL || lane->inflight_size < best->inflight_size) best = lane;
+    }
+    return best;
+}
+
+static enum route route_of(const struct lane *lane, const struct task *task, uint64_t offset,
+                           uint64_t length)
+{
+    struct session *session = lane->session;
+
+    if (!session->shm) return ROUTE_SEND;
+    if (!is_read(task)) {
+        const bool pull =
+            task->buffer->identity != NULL && !session->pull_refused && length >= PULL_SIZE_MIN;
+        return pull ? ROUTE_PULL : ROUTE_SEND;
+    }
+    const struct share *share = session_find(session, task->req.remote + offset, length);
+    if (share == NULL) return task->no_share ? ROUTE_SEND : ROUTE_ASK;
+    if (share->identity == NULL || (share->is.flags & YOLK_TRANSFER_REMOTE_READ) == 0) {
+        return ROUTE_SEND;
+    }
+    return ROUTE_COPY;
+}
+
+/* ---- sending ---- */
+
+static bool announce(struct lane *lane, const struct buffer *buffer)
+{
+    const uint64_t bit = UINT64_C(1) << (buffer->slot % 64);
+    const struct wire_header header = { .opcode = WIRE_SHARE, .length = WIRE_SHARE_SIZE };
+    struct wire_share share = { .address = buffer->address,
+                                .length = buffer->length,
+                                .flags = YOLK_TRANSFER_REMOTE_READ };
+    uint8_t bytes[WIRE_SHARE_SIZE];
+
+    if ((lane->announced[buffer->slot / 64] & bit) != 0) return true;
+    memcpy(share.token, buffer->identity->token, sizeof(share.token));
+    memcpy(share.name, buffer->share_name, sizeof(share.name));
+    wire_share_encode(&share, bytes);
+    if (!lane_send_control(lane, &header, bytes, sizeof(bytes))) return false;
+    lane->announced[buffer->slot / 64] |= bit;
+    return true;
+}
+
+static void request_fill(const struct task *task, const struct slice *slice, enum route route,
+                         struct wire_header *header)
+{
+    *header = (struct wire_header){ .opcode = WIRE_READ,
+                                    .flags = task->req.checksum ? WIRE_CHECKSUM : 0,
+                                    .class = slice->class,
+                                    .attempt = task->id,
+                                    .request = slice->request,
+                                    .epoch = task->req.epoch,
+                                    .term = task->req.term,
+                                    .address = task->req.remote + slice->offset,
+                                    .length = slice->length };
+    if (is_read(task)) return;
+    header->opcode = route == ROUTE_PULL ? WIRE_PULL : WIRE_WRITE;
+    if (route == ROUTE_PULL) {
+        header->source = (uintptr_t)task_local(task, slice->offset);
+        header->flags = 0;
+    } else if (task->req.checksum) {
+        header->checksum = hash_xxh3(task_local(task, slice->offset), (size_t)slice->length);
+    }
+}
+
+static void issue(struct lane *lane, struct slice *slice, enum route route)
+{
+    struct task *task = slice->task;
+    struct wire_header header;
+    bool queued;
+
+    ASSERT(slice->length <= WIRE_SLICE_MAX && slice->offset + slice->length <= task->req.length);
+    slot_put(lane, slice);
+    task->slices_out++;
+    task_started(lane->transfer, task,
+                 route == ROUTE_PULL ? YOLK_TRANSFER_PATH_SHM : YOLK_TRANSFER_PATH_TCP);
+    request_fill(task, slice, route, &header);
+    queued = route != ROUTE_PULL || announce(lane, task->buffer);
+    queued = queued &&
+             lane_send(lane, slice->class, &header,
+                       header.opcode == WIRE_WRITE ? task_local(task, slice->offset) : NULL, false);
+    if (!queued) lane_die(lane, STATUS_NO_MEMORY);
+}
+
+static void issue_copy(struct lane *lane, struct slice *slice)
+{
+    struct task *task = slice->task;
+    const uint64_t remote = task->req.remote + slice->offset;
+
+    slice->session = lane->session;
+    slice->share = session_find(lane->session, remote, slice->length);
+    ASSERT(slice->share != NULL && slice->share->identity != NULL);
+    slice->from = (const uint8_t *)slice->share->map.data + (remote - slice->share->is.address);
+    slice->to = task_local(task, slice->offset);
+    slice->done = 0;
+    task->slices_out++;
+    task_started(lane->transfer, task, YOLK_TRANSFER_PATH_SHM);
+    copy_queue(lane->transfer, slice);
+}
+
+static void ask(struct peer *peer, struct lane *lane, struct task *task, uint64_t offset)
+{
+    const struct wire_header header = { .opcode = WIRE_ASK, .address = task->req.remote + offset };
+
+    if (peer->ask_lane != NULL) return;
+    peer->ask_lane = lane;
+    peer->ask_task = task;
+    if (!lane_send(lane, FRAME_CONTROL, &header, NULL, false)) lane_die(lane, STATUS_FULL);
+}
+
+/* False if the slice has to wait for an answer. */
+static bool place(struct peer *peer, struct lane *lane, struct slice *slice)
+{
+    const enum route route = route_of(lane, slice->task, slice->offset, slice->length);
+
+    switch (route) {
+    case ROUTE_ASK: ask(peer, lane, slice->task, slice->offset); return false;
+    case ROUTE_COPY: issue_copy(lane, slice); return true;
+    case ROUTE_SEND:
+    case ROUTE_PULL: issue(lane, slice, route); return true;
+    }
+    return false;
+}
+
+static uint64_t slice_length(const struct yolk_transfer *transfer, const struct task *task,
+                             enum route route)
+{
+    const uint64_t left = task->req.length - task->offset;
+    uint64_t size = transfer->slice_size;
+
+    if (route == ROUTE_COPY) size = WIRE_SLICE_MAX;
+    if (route == ROUTE_PULL) size = PULL_SLICE_SIZE;
+    /* A short tail rides with the slice before it. */
+    if (left <= size || (left <= size + size / 4 && left <= WIRE_SLICE_MAX)) return left;
+    return size;
+}
+
+/* False if the task has to wait for an answer. */
+static bool cut_and_place(struct peer *peer, struct lane *lane, struct task *task)
+{
+    struct yolk_transfer *transfer = peer->transfer;
+    const uint64_t size = task->req.length - task->offset;
+    const enum route route = route_of(lane, task, task->offset, size);
+
+    if (route == ROUTE_ASK) {
+        ask(peer, lane, task, task->offset);
+        return false;
+    }
+    struct slice *slice = slice_new(transfer);
+    if (slice == NULL) return false;
+    slice->task = task;
+    slice->class = (uint8_t)task->req.class;
+    slice->offset = task->offset;
+    slice->length = slice_length(transfer, task, route);
+    task->offset += slice->length;
+    if (task->offset == task->req.length) task_unqueue(&peer->ready[task->req.class], task);
+    const bool placed = place(peer, lane, slice);
+    ASSERT(placed);
+    return true;
+}
+
+/* Bound to another start of the peer? Then it is over. */
+static bool meant_for(struct peer *peer, struct task *task)
+{
+    if (transfer_bind(peer->transfer, task, peer->generation)) return true;
+    task_end(peer->transfer, task, STATUS_STALE);
+    return false;
+}
+
+/* Puts one slice of this class on its way; false if there is none that can. */
+static bool schedule_one(struct peer *peer, int class)
+{
+    struct slice *slice = peer->retry[class].head;
+    struct task *task = slice != NULL ? slice->task : peer->ready[class].head;
+
+    if (task == NULL) return false;
+    struct lane *lane = pick_lane(peer, class);
+    if (lane == NULL) return false;
+    if (!meant_for(peer, task)) return true;
+    if (slice == NULL) return cut_and_place(peer, lane, task);
+    slice_pop(&peer->retry[class]);
+    task->slices_waiting--;
+    if (place(peer, lane, slice)) return true;
+    task->slices_waiting++;
+    slice->next = peer->retry[class].head;
+    peer->retry[class].head = slice;
+    if (slice->next == NULL) peer->retry[class].tail = slice;
+    return false;
+}
+
+static void schedule_local(struct peer *peer)
+{
+    for (int class = 0; class < WIRE_CLASSES; class ++) {
+        struct task *task;
+        while ((task = peer->ready[class].head) != NULL) {
+            struct slice *slice = slice_new(peer->transfer);
+            if (slice == NULL) return;
+            task_unqueue(&peer->ready[class], task);
+            task->offset = task->req.length;
+            slice->task = task;
+            slice->class = (uint8_t) class;
+            slice->length = task->req.length;
+            uint8_t *remote = (uint8_t *)(uintptr_t)task->req.remote;
+            slice->from = is_read(task) ? remote : task->req.local;
+            slice->to = is_read(task) ? task->req.local : remote;
+            task->slices_out++;
+            task_started(peer->transfer, task, YOLK_TRANSFER_PATH_LOCAL);
+            copy_queue(peer->transfer, slice);
+        }
+    }
+}
+
+static bool has_work(const struct peer *peer)
+{
+    for (int class = 0; class < WIRE_CLASSES; class ++) {
+        if (peer->ready[class].head != NULL || peer->retry[class].head != NULL) return true;
+    }
+    return false;
+}
+
+/* ---- connecting ---- */
+
+static void fail_all(struct peer *peer, enum status status)
+{
+    for (int class = 0; class < WIRE_CLASSES; class ++) {
+        while (peer->ready[class].head != NULL) {
+            task_end(peer->transfer, peer->ready[class].head, status);
+        }
+        while (peer->retry[class].head != NULL) {
+            task_end(peer->transfer, peer->retry[class].head->task, status);
+        }
+    }
+}
+
+/* One lane is always opened alone, so that a dead peer costs one connect at a time. */
+static void connect_more(struct peer *peer)
+{
+    const uint32_t lanes_max = peer->transfer->lanes_per_peer;
+    enum status status;
+    uint32_t free_at = lanes_max;
+
+    if (env_timer_armed(&peer->timer)) return;
+    for (uint32_t i = 0; i < lanes_max; i++) {
+        const struct lane *lane = peer->lanes[i];
+        if (lane == NULL) {
+            free_at = i;
+        } else if (lane->state != LANE_READY) {
+            return;
+        }
+    }
+    if (free_at == lanes_max) return;
+    struct lane *lane = lane_connect(peer, &status);
+    if (lane != NULL) {
+        peer->lanes[free_at] = lane;
+        return;
+    }
+    LOG_WARN("transfer", "connect_failed", "peer=%s reason=%s", peer->name, status_name(status));
+    fail_all(peer, status);
+}
+
+static bool any_ready(const struct peer *peer)
+{
+    for (int i = 0; i < YOLK_TRANSFER_LANES_MAX; i++) {
+        if (peer->lanes[i] != NULL && peer->lanes[i]->state == LANE_READY) return true;
+    }
+    return false;
+}
+
+void peer_schedule(struct peer *peer)
+{
+    peer->dirty = false;
+    if (peer->local) {
+        schedule_local(peer);
+        return;
+    }
+    for (int class = 0; class < WIRE_CLASSES; class ++) {
+        while (schedule_one(peer, class)) {
+        }
+    }
+    for (int i = 0; i < YOLK_TRANSFER_LANES_MAX; i++) {
+        struct lane *lane = peer->lanes[i];
+        if (lane != NULL && lane->state == LANE_READY) lane_flush(lane);
+    }
+    const bool full = has_work(peer) && peer->ask_lane == NULL;
+    if (full || (peer->lost_count > 0 && !any_ready(peer))) connect_more(peer);
+}
+
+/* ---- lanes lost ---- */
+
+/* What was in flight on a lost lane is nowhere now. */
+static void lost_resolve(struct lane *lane, enum status status, bool retry)
+{
+    struct yolk_transfer *transfer = lane->transfer;
+
+    ASSERT(lane->state == LANE_LOST && lane->peer->lost_count > 0);
+    env_timer_cancel(transfer->env, &lane->timer);
+    for (int i = 0; i < WIRE_REQUESTS_MAX; i++) {
+        struct slice *slice = lane->slots[i];
+        if (slice == NULL) continue;
+        struct task *task = slice->task;
+        slot_clear(lane, slice);
+        if (retry) {
+            task_slice_lost(transfer, slice, status, true);
+        } else {
+            task->slices_out--;
+            slice_free(transfer, slice);
+            task_end(transfer, task, status);
+            task_settle(transfer, task);
+        }
+    }
+    lane->peer->lost_count--;
+    lane_die(lane, status);
+}
+
+/* fn() on every lost lane of the peer; it may resolve them. */
+static void each_lost(struct peer *peer, void (*fn)(struct lane *, void *), void *ctx)
+{
+    struct lane *next;
+
+    for (struct lane *lane = peer->transfer->lanes; lane != NULL; lane = next) {
+        next = lane->next;
+        if (lane->peer == peer && lane->state == LANE_LOST) fn(lane, ctx);
+    }
+}
+
+static void lost_ask_fence(struct lane *lost, void *ctx)
+{
+    struct lane *lane = ctx;
+    const struct wire_header fence = { .opcode = WIRE_FENCE, .address = lost->id };
+
+    if (lost->fencer != NULL || lane->state != LANE_READY) return;
+    if (!lane_send(lane, FRAME_CONTROL, &fence, NULL, false)) {
+        lane_die(lane, STATUS_FULL);
+        return;
+    }
+    lost->fencer = lane;
+}
+
+static void lost_forget_fencer(struct lane *lost, void *ctx)
+{
+    if (lost->fencer == ctx) lost->fencer = NULL;
+}
+
+static void lost_is_gone(struct lane *lost, void *ctx)
+{
+    (void)ctx;
+    lost_resolve(lost, STATUS_CONN_REFUSED, false);
+}
+
+static void lost_if_other_start(struct lane *lost, void *ctx)
+{
+    const struct lane *lane = ctx;
+    if (lost->session != lane->session) lost_resolve(lost, STATUS_STALE, false);
+}
+
+static void lost_ask_someone(struct peer *peer)
+{
+    for (int i = 0; i < YOLK_TRANSFER_LANES_MAX; i++) {
+        struct lane *lane = peer->lanes[i];
+        if (lane != NULL && lane->state == LANE_READY) {
+            each_lost(peer, lost_ask_fence, lane);
+            if (lane->state == LANE_READY) lane_flush(lane);
+            return;
+        }
+    }
+}
+
+static void connect_failed(struct peer *peer, enum status status)
+{
+    struct env *env = peer->transfer->env;
+    const bool hopeless =
+        status == STATUS_DENIED || status == STATUS_UNSUPPORTED || status == STATUS_PROTOCOL;
+    uint64_t backoff_ms = BACKOFF_MIN_MS << (peer->failures < 4 ? peer->failures : 4);
+
+    if (backoff_ms > BACKOFF_MAX_MS) backoff_ms = BACKOFF_MAX_MS;
+    peer->failures++;
+    peer->refusals = status == STATUS_CONN_REFUSED ? peer->refusals + 1 : 0;
+    /* A second lane that does not come about is no reason: the first goes on. */
+    if (!any_ready(peer) && (hopeless || peer->failures > peer->transfer->retries_max)) {
+        fail_all(peer, status);
+    }
+    if (peer->refusals >= REFUSALS_GONE) each_lost(peer, lost_is_gone, NULL);
+    env_timer_set(env, &peer->timer, env_now_ns(env) + backoff_ms * ENV_NS_PER_MS);
+}
+
+/* Returns true if the target may still be writing something that was on it. */
+static bool lane_release(struct lane *lane)
+{
+    bool may_land = false;
+
+    for (int i = 0; i < WIRE_REQUESTS_MAX; i++) {
+        struct slice *slice = lane->slots[i];
+        if (slice == NULL) continue;
+        const bool landing = slice->task != NULL && !is_read(slice->task);
+        if (landing && !lane_unsend(lane, slice->request, slice->class)) {
+            may_land = true;
+            continue;
+        }
+        slot_clear(lane, slice);
+        task_slice_lost(lane->transfer, slice, STATUS_CONN_CLOSED, true);
+    }
+    return may_land;
+}
+
+static void lane_lose(struct lane *lane)
+{
+    struct env *env = lane->transfer->env;
+
+    lane_set_state(lane, LANE_LOST);
+    lane->peer->lost_count++;
+    env_timer_set(env, &lane->timer, env_now_ns(env) + lane->lease_ns + lane->lease_ns / 4);
+    lost_ask_someone(lane->peer);
+}
+
+void peer_lane_gone(struct lane *lane, enum status status)
+{
+    struct peer *peer = lane->peer;
+    const bool was_ready = lane->state == LANE_READY;
+
+    for (int i = 0; i < YOLK_TRANSFER_LANES_MAX; i++) {
+        if (peer->lanes[i] == lane) peer->lanes[i] = NULL;
+    }
+    if (peer->ask_lane == lane) {
+        peer->ask_lane = NULL;
+        peer->ask_task = NULL;
+    }
+    each_lost(peer, lost_forget_fencer, lane);
+    lane->landing_slice = NULL;
+    if (lane_release(lane)) {
+        lane_lose(lane);
+    } else {
+        lane_set_state(lane, LANE_DEAD);
+    }
+    if (!was_ready) connect_failed(peer, status);
+    if (peer->lost_count > 0) lost_ask_someone(peer);
+    peer_kick(peer);
+}
+
+static void arm_ping(struct lane *lane)
+{
+    struct env *env = lane->transfer->env;
+
+    env_timer_set(env, &lane->timer, env_now_ns(env) + lane->lease_ns / 4);
+}
+
+void peer_lane_ready(struct lane *lane)
+{
+    struct peer *peer = lane->peer;
+
+    peer->failures = 0;
+    peer->refusals = 0;
+    if (peer->generation != lane->session->generation) {
+        LOG_INFO("transfer", "peer_met", "peer=%s generation=%llx", peer->name,
+                 (unsigned long long)lane->session->generation);
+    }
+    peer->generation = lane->session->generation;
+    for (int i = 0; i < YOLK_TRANSFER_LANES_MAX; i++) {
+        struct lane *other = peer->lanes[i];
+        if (other != NULL && other->state == LANE_READY && other->session != lane->session) {
+            lane_die(other, STATUS_STALE);
+        }
+    }
+    each_lost(peer, lost_if_other_start, lane);
+    each_lost(peer, lost_ask_fence, lane);
+    if (lane->state != LANE_READY) return;
+    arm_ping(lane);
+    peer_kick(peer);
+}
+
+void peer_lane_timer(struct lane *lane)
+{
+    const struct wire_header ping = { .opcode = WIRE_PING };
+    const uint64_t now = env_now_ns(lane->transfer->env);
+
+    if (lane->state == LANE_LOST) { /* F4 */
+        lost_resolve(lane, STATUS_UNAVAILABLE, false);
+    } else if (now - lane->heard_ns > lane->lease_ns ||
+               !lane_send(lane, FRAME_CONTROL, &ping, NULL, false)) {
+        lane_die(lane, STATUS_TIMEOUT);
+    } else {
+        arm_ping(lane);
+        lane_flush(lane);
+    }
+}
+
+/* ---- answers ---- */
+
+static void ask_answered(struct peer *peer, bool shared)
+{
+    if (!shared && peer->ask_task != NULL) peer->ask_task->no_share = true;
+    peer->ask_lane = NULL;
+    peer->ask_task = NULL;
+}
+
+/* The slice is off its lane, and the target has said something else than OK. */
+static void refused(struct lane *lane, struct slice *slice, enum status status)
+{
+    struct yolk_transfer *transfer = lane->transfer;
+    struct task *task = slice->task;
+
+    if (task == NULL || status == STATUS_CORRUPT) {
+        task_slice_lost(transfer, slice, status, true);
+        return;
+    }
+    if (status == STATUS_UNSUPPORTED && !is_read(task)) {
+        lane->session->pull_refused = true;
+        task_slice_lost(transfer, slice, status, false);
+        return;
+    }
+    task->slices_out--;
+    slice_free(transfer, slice);
+    task_end(transfer, task, status);
+    task_settle(transfer, task);
+}
+
+static enum status got_ack(struct lane *lane, const struct wire_header *header)
+{
+    struct slice *slice = slot_find(lane, header->request);
+
+    if (header->request == 0 && lane->peer->ask_lane == lane) {
+        ask_answered(lane->peer, false);
+        return STATUS_OK;
+    }
+    if (slice == NULL) return STATUS_PROTOCOL;
+    if (header->status == STATUS_OK && (slice->task == NULL || is_read(slice->task))) {
+        return STATUS_PROTOCOL;
+    }
+    slot_clear(lane, slice);
+    if (header->status == STATUS_OK) {
+        task_slice_done(lane->transfer, slice);
+    } else {
+        refused(lane, slice, header->status);
+    }
+    return STATUS_OK;
+}
+
+static enum status got_read_data(struct lane *lane, const struct wire_header *header)
+{
+    struct slice *slice = slot_find(lane, header->request);
+
+    if (slice == NULL || slice->length != header->length) return STATUS_PROTOCOL;
+    if (slice->task != NULL && !is_read(slice->task)) return STATUS_PROTOCOL;
+    lane->landing_slice = slice;
+    if (slice->task == NULL) {
+        lane->landing = LANDING_SINK;
+    } else {
+        lane->landing = LANDING_MEMORY;
+        lane->landing_at = task_local(slice->task, slice->offset);
+    }
+    return STATUS_OK;
+}
+
+struct fenced {
+    const struct lane *by;
+    uint64_t id;
+};
+
+static void lost_fenced(struct lane *lost, void *ctx)
+{
+    const struct fenced *fenced = ctx;
+
+    if (lost->fencer != fenced->by || lost->id != fenced->id) return;
+    lost->transfer->stats.fences++;
+    lost_resolve(lost, STATUS_CONN_CLOSED, true);
+}
+
+enum status peer_frame(struct lane *lane, const struct wire_header *header)
+{
+    struct fenced fenced = { .by = lane, .id = header->address };
+
+    switch (header->opcode) {
+    case WIRE_READ_DATA: return got_read_data(lane, header);
+    case WIRE_ACK: return got_ack(lane, header);
+    case WIRE_FENCE_ACK: each_lost(lane->peer, lost_fenced, &fenced); return STATUS_OK;
+    case WIRE_SHARE:
+        if (lane->peer->ask_lane != lane || header->length == 0) return STATUS_PROTOCOL;
+        lane->landing = LANDING_CONTROL;
+        lane->landing_at = lane->control;
+        return STATUS_OK;
+    case WIRE_HELLO:
+    case WIRE_AUTH:
+    case WIRE_READ:
+    case WIRE_WRITE:
+    case WIRE_PULL:
+    case WIRE_CANCEL:
+    case WIRE_FENCE:
+    case WIRE_ASK:
+    case WIRE_PING:
+    case WIRE_PONG:
+    case WIRE_GOODBYE: break;
+    }
+    return STATUS_PROTOCOL;
+}
+
+static enum status read_complete(struct lane *lane)
+{
+    struct yolk_transfer *transfer = lane->transfer;
+    struct slice *slice = lane->landing_slice;
+
+    ASSERT(slice != NULL);
+    lane->landing_slice = NULL;
+    slot_clear(lane, slice);
+    const struct task *task = slice->task;
+    if (task == NULL) {
+        slice_free(transfer, slice);
+    } else if ((lane->head.flags & WIRE_CHECKSUM) != 0 &&
+               hash_xxh3(task_local(task, slice->offset), (size_t)slice->length) !=
+                   lane->head.checksum) {
+        task_slice_lost(transfer, slice, STATUS_CORRUPT, true);
+    } else {
+        task_slice_done(transfer, slice);
+    }
+    return STATUS_OK;
+}
+
+enum status peer_payload(struct lane *lane)
+{
+    struct wire_share share;
+
+    lane->landing = LANDING_NONE;
+    if (lane->head.opcode == WIRE_READ_DATA) return read_complete(lane);
+    ASSERT(lane->head.opcode == WIRE_SHARE);
+    enum status status = wire_share_decode(lane->control, lane->head.length, &share);
+    if (status != STATUS_OK) return status;
+    status = session_add(lane->session, &share);
+    const struct task *task = lane->peer->ask_task;
+    /* A range that runs out of the buffer is not covered: the target will say so when asked for it.
+     */
+    const bool covered = status == STATUS_OK && task != NULL &&
+                         session_find(lane->session, task->req.remote, task->req.length) != NULL;
+    ask_answered(lane->peer, covered);
+    return STATUS_OK;
+}
+
+/* ---- taking tasks back ---- */
+
+static bool slice_of_task(const struct slice *slice, const void *task)
+{
+    return slice->task == task;
+}
+
+static void waiting_drop(struct yolk_transfer *transfer, struct slice *slice)
+{
+    ASSERT(slice->task->slices_waiting > 0);
+    slice->task->slices_waiting--;
+    slice_free(transfer, slice);
+}
+
+/* Takes the slice back if it has not begun to leave; a READ that has is left to nobody. */
+static bool slice_withdraw(struct lane *lane, struct slice *slice)
+{
+    struct task *task = slice->task;
+
+    if (lane_unsend(lane, slice->request, slice->class)) {
+        slot_clear(lane, slice);
+        slice_free(lane->transfer, slice);
+        task->slices_out--;
+        return true;
+    }
+    if (!is_read(task)) return false;
+    if (lane->landing_slice == slice) lane_stop_landing(lane, STATUS_CANCELLED);
+    slice->task = NULL;
+    task->slices_out--;
+    return false;
+}
+
+static void lane_withdraw(struct lane *lane, const struct task *task)
+{
+    const struct wire_header cancel = { .opcode = WIRE_CANCEL, .attempt = task->id };
+    bool left = false;
+
+    for (int i = 0; i < WIRE_REQUESTS_MAX; i++) {
+        struct slice *slice = lane->slots[i];
+        if (slice != NULL && slice->task == task && !slice_withdraw(lane, slice)) left = true;
+    }
+    /* Only a favour to the target, so no matter if there is no room for it. */
+    if (left && lane_has_room(lane) && lane_send(lane, FRAME_CONTROL, &cancel, NULL, false)) {
+        peer_kick(lane->peer);
+    }
+}
+
+void peer_withdraw(struct task *task)
+{
+    struct peer *peer = task->peer;
+    struct yolk_transfer *transfer = peer->transfer;
+
+    if (task->queued) task_unqueue(&peer->ready[task->req.class], task);
+    slice_filter(&peer->retry[task->req.class], slice_of_task, task, waiting_drop, transfer);
+    copy_drop_task(transfer, task);
+    if (peer->ask_task == task) peer->ask_task = NULL;
+    for (int i = 0; i < YOLK_TRANSFER_LANES_MAX; i++) {
+        struct lane *lane = peer->lanes[i];
+        if (lane != NULL && lane->state == LANE_READY) lane_withdraw(lane, task);
+    }
+    ASSERT(task->slices_waiting == 0 && !task->queued);
+}
+
+static bool lane_has(const struct lane *lane, const struct task *task)
+{
+    for (int i = 0; i < WIRE_REQUESTS_MAX; i++) {
+        if (lane->slots[i] != NULL && lane->slots[i]->task == task) return true;
+    }
+    return false;
+}
+
+void peer_cut(struct task *task)
+{
+    struct peer *peer = task->peer;
+
+    for (int i = 0; i < YOLK_TRANSFER_LANES_MAX; i++) {
+        struct lane *lane = peer->lanes[i];
+        if (lane != NULL && lane->state == LANE_READY && lane_has(lane, task)) {
+            lane_die(lane, STATUS_TIMEOUT);
+        }
+    }
+}

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * transfer/session.c - what we know of one start of another engine, whoever connected to whom.
+ *
+ * A session lives as long as a lane or a copy refers to it. It holds the other's shares: ranges of
+ * its memory that it offered by name, mapped read-only if they are on this host. A name could be a
+ * stranger's, so the page behind the range must carry the token that came through the
+ * authenticated connection; and it is read again after every copy, because an owner who withdraws
+ * the memory, or starts a new epoch, says so there first (struct identity). */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/log.h"
+#include "transfer/transfer_int.h"
+
+struct session *session_ref(struct yolk_transfer *transfer, const struct wire_hello *hello)
+{
+    struct session *session = transfer->sessions;
+
+    while (session != NULL && session->generation != hello->generation)
+        session = session->next;
+    if (session == NULL) {
+        session = calloc(1, sizeof(*session));
+        if (session == NULL) return NULL;
+        session->transfer = transfer;
+        session->generation = hello->generation;
+        session->shm = !transfer->forbid_shm && (hello->capabilities & WIRE_CAP_SHM) != 0 &&
+                       hello->host == transfer->host;
+        session->next = transfer->sessions;
+        transfer->sessions = session;
+    }
+    session->refs++;
+    return session;
+}
+
+static void share_close(struct share *share)
+{
+    ASSERT(share->users == 0);
+    env_map_close(&share->map);
+    memset(share, 0, sizeof(*share));
+}
+
+void session_unref(struct session *session)
+{
+    if (session == NULL) return;
+    ASSERT(session->refs > 0);
+    if (--session->refs > 0) return;
+    struct session **link = &session->transfer->sessions;
+    while (*link != session)
+        link = &(*link)->next;
+    *link = session->next;
+    for (uint32_t i = 0; i < session->share_count; i++)
+        share_close(&session->shares[i]);
+    free(session);
+}
+
+struct share *session_find(struct session *session, uint64_t address, uint64_t length)
+{
+    for (uint32_t i = 0; i < session->share_count; i++) {
+        struct share *share = &session->shares[i];
+        if (share->dead || address < share->is.address) continue;
+        const uint64_t offset = address - share->is.address;
+        if (offset <= share->is.length && length <= share->is.length - offset) return share;
+    }
+    return NULL;
+}
+
+static void share_map(struct session *session, struct share *share)
+{
+    struct yolk_transfer *transfer = session->transfer;
+    const uint64_t size = share->is.length + YOLK_TRANSFER_IDENTITY_SIZE;
+
+    if (!session->shm || share->is.name[0] == '\0' || size < share->is.length) return;
+    if (env_map_open(transfer->env, share->is.name, (size_t)size, &share->map) != STATUS_OK) return;
+    share->identity = (void *)((uint8_t *)share->map.data + share->is.length);
+    if (share_check(session, share, 0, 0) == STATUS_OK) return;
+    LOG_WARN("transfer", "share_foreign", "name=%s generation=%llx", share->is.name,
+             (unsigned long long)session->generation);
+    env_map_close(&share->map);
+    memset(&share->map, 0, sizeof(share->map));
+    share->identity = NULL;
+}
+
+enum status session_add(struct session *session, const struct wire_share *is)
+{
+    struct share *share = NULL;
+
+    for (uint32_t i = 0; i < session->share_count; i++) {
+        struct share *old = &session->shares[i];
+        if (range_overlaps(is->address, is->length, old->is.address, old->is.length)) {
+            old->dead = true;
+        }
+        if (old->dead && old->users == 0) share = old;
+    }
+    if (share != NULL) {
+        share_close(share);
+    } else {
+        if (session->share_count == SHARES_MAX) return STATUS_FULL;
+        share = &session->shares[session->share_count++];
+    }
+    share->is = *is;
+    share_map(session, share);
+    return STATUS_OK;
+}
+
+enum status share_check(const struct session *session, const struct share *share, uint64_t epoch,
+                        uint64_t term)
+{
+    const struct identity *identity = share->identity;
+
+    ASSERT(identity != NULL);
+    /* After the bytes: whoever withdrew them before we read this did so in `live` first. */
+    atomic_thread_fence(memory_order_seq_cst);
+    if (atomic_load(&identity->live) != session->generation) return STATUS_NOT_FOUND;
+    if (memcmp(identity->token, share->is.token, WIRE_TOKEN_SIZE) != 0) return STATUS_NOT_FOUND;
+    if (epoch != 0 && atomic_load(&identity->epoch) != epoch) return STATUS_STALE;
+    if (term != 0 && atomic_load(&identity->term) > term) return STATUS_STALE;
+    return STATUS_OK;
+}

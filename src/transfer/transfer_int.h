@@ -1,0 +1,410 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * transfer/transfer_int.h - what the files of the engine know of each other.
+ *
+ *   transfer.c   the public calls: handles, batches, tasks and their ends
+ *   peer.c       as initiator: which slice goes when, on which lane; lanes lost and fenced
+ *   target.c     as target: what others ask of our memory
+ *   lane.c       one connection: greeting, frames out by class, payloads straight into memory
+ *   session.c    what we know of one start of another engine: its shares, mapped
+ *   buffer.c     registered ranges
+ *   copy.c       memcpy in portions, for local, shm and pulls
+ *
+ * Everything belongs to the thread of the env. Nothing here calls back a user except
+ * transfer_work(), which runs from a timer of its own. */
+#ifndef TRANSFER_TRANSFER_INT_H
+#define TRANSFER_TRANSFER_INT_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/env.h"
+#include "base/status.h"
+#include "transfer/wire.h"
+#include "yolk/transfer.h"
+
+enum {
+    LANE_FRAMES_MAX = 192,      /* frames waiting to be sent on one lane */
+    LANE_RX_SIZE = 4096,        /* headers and control payloads; data bypasses it */
+    LANE_TURN_SIZE = 4 << 20,   /* bytes read or written on a lane in one turn of the loop */
+    LANE_GATHER_MAX = 16,       /* frames of one writev */
+    LANE_GATHER_SIZE = 1 << 20, /* and their bytes: beyond it a higher class would wait */
+    COPY_TURN_SIZE = 4 << 20,   /* bytes copied in one turn of the loop */
+    COPY_STEP_SIZE = 1 << 20,
+    WINDOW_SIZE = 4 << 20,            /* bytes in flight on a lane */
+    WINDOW_BACKGROUND_SIZE = 1 << 20, /* of them, when background adds to them */
+    PULL_SLICE_SIZE = 1 << 20,
+    PULL_SIZE_MIN = 16 << 10, /* smaller writes go inline even on one host */
+    SHARES_MAX = 64,          /* mapped memory of one other engine */
+    SLICES_MAX = 1 << 16,
+    SLICE_CHUNK = 256,
+    REFUSALS_GONE = 8, /* refused connects in a row that prove that no process is there */
+};
+
+struct lane;
+struct peer;
+struct task;
+struct session;
+
+/* ---- buffers ---- */
+
+/* On the page behind shared memory: how a reader knows whose it is, and that it still is. */
+struct identity {
+    _Atomic uint64_t live;  /* the owner's generation; 0: withdrawn */
+    _Atomic uint64_t epoch; /* of the owner, now */
+    _Atomic uint64_t term;
+    uint8_t token[WIRE_TOKEN_SIZE];
+};
+
+struct buffer {
+    uint64_t address;
+    uint64_t length;
+    unsigned flags;
+    uint32_t slot;             /* index in the lanes' `announced` bits */
+    uint32_t users;            /* tasks of ours */
+    struct identity *identity; /* NULL: not shared */
+    char share_name[WIRE_SHARE_NAME_SIZE];
+    struct env_map map; /* of yolk_transfer_alloc() */
+};
+
+struct buffers {
+    struct buffer *sorted[YOLK_TRANSFER_BUFFERS_MAX];
+    uint32_t count;
+    uint64_t slots[YOLK_TRANSFER_BUFFERS_MAX / 64];
+};
+
+/* STATUS_EXISTS if it overlaps, STATUS_FULL, STATUS_NO_MEMORY. */
+MUST_USE enum status buffers_add(struct buffers *buffers, uint64_t address, uint64_t length,
+                                 unsigned flags, struct buffer **out);
+void buffers_remove(struct buffers *buffers, struct buffer *buffer); /* and frees it */
+struct buffer *buffers_at(const struct buffers *buffers, uint64_t address);
+
+/* The one that holds all of [address, address+length), or NULL. */
+struct buffer *buffers_find(const struct buffers *buffers, uint64_t address, uint64_t length);
+
+bool range_overlaps(uint64_t a, uint64_t a_length, uint64_t b, uint64_t b_length);
+
+/* ---- sessions ---- */
+
+struct share {
+    struct wire_share is;
+    struct env_map map;        /* zero: not mapped, not shared, or not on this host */
+    struct identity *identity; /* in map */
+    uint32_t users;            /* copies under way */
+    bool dead;                 /* withdrawn by its owner */
+};
+
+struct session {
+    struct session *next;
+    struct yolk_transfer *transfer;
+    uint64_t generation;
+    uint32_t refs;
+    uint32_t share_count;
+    bool shm; /* same host and both want it */
+    bool pull_refused;
+    struct share shares[SHARES_MAX];
+};
+
+/* Adds a reference. NULL without memory. */
+struct session *session_ref(struct yolk_transfer *transfer, const struct wire_hello *hello);
+void session_unref(struct session *session);
+struct share *session_find(struct session *session, uint64_t address, uint64_t length);
+/* Remembers, and maps if it can. STATUS_FULL. */
+enum status session_add(struct session *session, const struct wire_share *is);
+enum status share_check(const struct session *session, const struct share *share, uint64_t epoch,
+                        uint64_t term);
+
+/* ---- slices: the part of a task that is in one place ---- */
+
+struct slice {
+    struct slice *next; /* in `free`, a retry list or a copy queue */
+    struct task *task;  /* NULL: nobody waits for it any more, or a pull */
+    struct lane *lane;  /* in flight on it; or the lane that asked for the pull */
+    uint64_t offset;
+    uint64_t length;
+    uint64_t done; /* copies: how far */
+    uint64_t request;
+    uint32_t tries;
+    uint8_t class;
+    const uint8_t *from; /* copies only, up to the end */
+    uint8_t *to;
+    struct session *session;
+    struct share *share;
+    struct wire_header pull;
+};
+
+struct slice_list {
+    struct slice *head, *tail;
+};
+
+struct slice *slice_new(struct yolk_transfer *transfer); /* NULL at SLICES_MAX */
+void slice_free(struct yolk_transfer *transfer, struct slice *slice);
+void slice_push(struct slice_list *list, struct slice *slice);
+struct slice *slice_pop(struct slice_list *list);
+
+/* Removes those for which match() is true, and gives each to fn(). */
+void slice_filter(struct slice_list *list, bool (*match)(const struct slice *, const void *),
+                  const void *what, void (*fn)(struct yolk_transfer *, struct slice *),
+                  struct yolk_transfer *transfer);
+
+/* ---- tasks ---- */
+
+struct batch;
+
+struct task {
+    struct batch *batch;
+    struct task *prev, *next; /* in the peer's list of those with bytes to schedule */
+    struct task *done_next;
+    struct peer *peer;
+    struct buffer *buffer; /* of req.local; counted */
+    struct buffer *remote; /* local path: of req.remote; counted */
+    struct yolk_transfer_request req;
+    struct env_timer timer; /* the deadline, then how long the target may take to acknowledge */
+    enum yolk_transfer_state state;
+    enum status ending; /* not OK: why it will end, as soon as slices_out is 0 */
+    enum yolk_transfer_path path;
+    bool queued;
+    bool called_back;
+    bool no_share;       /* the target does not share what it wants */
+    uint64_t id;         /* the attempt on the wire */
+    uint64_t generation; /* of the target; 0 until bound */
+    uint64_t offset;     /* scheduled up to here */
+    uint64_t bytes;
+    uint32_t slices_out;     /* on lanes, live or lost, and in copy queues */
+    uint32_t slices_waiting; /* in retry lists */
+    uint32_t slices;
+    uint32_t retries;
+    uint64_t submitted_ns, started_ns, ended_ns;
+};
+
+struct task_list {
+    struct task *head, *tail;
+};
+
+void task_queue(struct task_list *list, struct task *task);
+void task_unqueue(struct task_list *list, struct task *task);
+void task_started(struct yolk_transfer *transfer, struct task *task, enum yolk_transfer_path path);
+
+/* The slice has arrived whole; frees it, and ends the task if it was the last. */
+void task_slice_done(struct yolk_transfer *transfer, struct slice *slice);
+/* The slice is nowhere now: tries it again, or ends the task with `status`. */
+void task_slice_lost(struct yolk_transfer *transfer, struct slice *slice, enum status status,
+                     bool counts);
+/* Nothing more of it is scheduled; it becomes final when nothing of it can land. */
+void task_end(struct yolk_transfer *transfer, struct task *task, enum status status);
+/* Final now, if that is true already. */
+void task_settle(struct yolk_transfer *transfer, struct task *task);
+
+/* ---- lanes ---- */
+
+enum lane_state {
+    LANE_CONNECTING, /* initiator: no answer of the network yet */
+    LANE_GREETING,   /* waiting for the other's HELLO */
+    LANE_PROVING,    /* waiting for the proof, or for its acceptance */
+    LANE_READY,
+    LANE_LOST, /* initiator: closed, but the target may still be writing what was in flight */
+    LANE_DEAD, /* waiting to be freed */
+};
+
+struct frame {
+    struct frame *next;
+    const uint8_t *payload;
+    uint64_t payload_len;
+    uint64_t request;
+    uint64_t attempt;
+    bool answer; /* counted in lane->serving */
+    uint8_t header[WIRE_HEADER_SIZE];
+    uint8_t *owned; /* control payload, freed when sent */
+};
+
+struct frame_list {
+    struct frame *head, *tail;
+};
+
+enum { FRAME_CONTROL = WIRE_CLASSES, FRAME_QUEUES = WIRE_CLASSES + 1 };
+
+enum landing { LANDING_NONE, LANDING_MEMORY, LANDING_SINK, LANDING_CONTROL };
+
+struct lane {
+    struct lane *prev, *next; /* in the engine's list */
+    struct yolk_transfer *transfer;
+    struct env_stream *stream;
+    struct env_timer timer;
+    enum lane_state state;
+    struct peer *peer; /* initiator's lanes; NULL on accepted ones */
+    struct session *session;
+    uint64_t id;
+    uint64_t heard_ns;
+    uint64_t lease_ns; /* the target's */
+    uint8_t hello_ours[WIRE_HELLO_SIZE];
+    uint8_t hello_theirs[WIRE_HELLO_SIZE];
+
+    /* out */
+    struct frame frames[LANE_FRAMES_MAX];
+    struct frame_list frames_free;
+    uint32_t frames_used;
+    struct frame_list out[FRAME_QUEUES];
+    struct frame_list sending; /* order settled; the first may be partly gone */
+    uint64_t sent;             /* bytes of it that are */
+    bool watching_write;
+    uint32_t serving; /* answers owed: queued frames and pulls */
+
+    /* in */
+    uint8_t rx[LANE_RX_SIZE];
+    uint32_t rx_start, rx_end;
+    struct wire_header head; /* of the payload being received */
+    uint64_t payload_left;
+    enum landing landing;
+    uint8_t *landing_at;
+    enum status landing_status; /* what a WRITE that does not land is answered */
+    struct slice *landing_slice;
+    uint8_t control[WIRE_CONTROL_MAX];
+
+    /* initiator */
+    struct slice *slots[WIRE_REQUESTS_MAX];
+    uint32_t inflight_count;
+    uint64_t inflight_size;
+    uint64_t serial;
+    uint64_t announced[YOLK_TRANSFER_BUFFERS_MAX / 64]; /* our shares that it was told */
+    struct lane *fencer;                                /* LANE_LOST: who asks */
+};
+
+/* Frames that do not fit are the other's fault, or a bug of ours: false, and the lane must die. */
+MUST_USE bool lane_send(struct lane *lane, unsigned queue, const struct wire_header *header,
+                        const uint8_t *payload, bool answer);
+MUST_USE bool lane_send_control(struct lane *lane, const struct wire_header *header,
+                                const uint8_t *payload, size_t len);
+MUST_USE bool lane_answer(struct lane *lane, const struct wire_header *request, enum status status);
+bool lane_has_room(const struct lane *lane);
+/* Takes back the request that has not begun to leave; false if it has. */
+bool lane_unsend(struct lane *lane, uint64_t request, uint8_t class);
+/* Answers of that attempt that have not begun to leave become ACKs that say CANCELLED. */
+void lane_cancel_answers(struct lane *lane, uint64_t attempt);
+/* True if bytes in [address, address+length) wait to be sent. */
+bool lane_sends_from(const struct lane *lane, uint64_t address, uint64_t length);
+void lane_flush(struct lane *lane);
+/* Closes it. Its slices are tried again, except those that the target may still write. */
+void lane_die(struct lane *lane, enum status status);
+void lane_free(struct lane *lane);
+struct lane *lane_connect(struct peer *peer, enum status *status);
+void lane_accept(void *ctx, struct env_stream *stream);
+/* The payload that is arriving goes nowhere from now on; a WRITE is answered with `status`. */
+void lane_stop_landing(struct lane *lane, enum status status);
+void lane_set_state(struct lane *lane, enum lane_state state);
+
+/* ---- peers ---- */
+
+struct peer {
+    struct yolk_transfer *transfer;
+    char name[YOLK_TRANSFER_NAME_SIZE];
+    bool local;
+    uint32_t segments;   /* open handles */
+    uint32_t tasks;      /* not final */
+    uint64_t generation; /* of the last greeting; 0: none yet */
+    struct lane *lanes[YOLK_TRANSFER_LANES_MAX];
+    uint32_t lost_count; /* lanes in LANE_LOST */
+    uint32_t failures;   /* to connect, in a row */
+    uint32_t refusals;
+    struct env_timer timer; /* when to connect again */
+    struct lane *ask_lane;  /* a question about a share is under way */
+    struct task *ask_task;  /* who needs the answer */
+    bool dirty;             /* transfer_work() schedules it */
+    struct task_list ready[WIRE_CLASSES];
+    struct slice_list retry[WIRE_CLASSES];
+};
+
+void peer_init(struct peer *peer, struct yolk_transfer *transfer, const char *name, bool local);
+void peer_schedule(struct peer *peer);
+void peer_lane_ready(struct lane *lane);
+void peer_lane_gone(struct lane *lane, enum status status);
+void peer_lane_timer(struct lane *lane);
+/* STATUS_PROTOCOL when the frame makes no sense. Sets the landing of a payload. */
+MUST_USE enum status peer_frame(struct lane *lane, const struct wire_header *header);
+MUST_USE enum status peer_payload(struct lane *lane);
+/* Takes all slices of the task out of queues, and off lanes where that is safe. */
+void peer_withdraw(struct task *task);
+/* Kills the lanes on which the task still has something. */
+void peer_cut(struct task *task);
+
+/* ---- target ---- */
+
+MUST_USE enum status target_frame(struct lane *lane, const struct wire_header *header);
+MUST_USE enum status target_payload(struct lane *lane);
+void target_lane_gone(struct lane *lane);
+void target_pull_done(struct yolk_transfer *transfer, struct slice *slice, enum status status);
+/* Stops what peers are doing to the buffer, or, NULL, under older epochs and terms. */
+void target_revoke(struct yolk_transfer *transfer, const struct buffer *buffer);
+
+/* ---- copies ---- */
+
+void copy_queue(struct yolk_transfer *transfer, struct slice *slice);
+/* True if some are left. */
+bool copy_run(struct yolk_transfer *transfer);
+void copy_drop_task(struct yolk_transfer *transfer, const struct task *task);
+void copy_drop_lane(struct yolk_transfer *transfer, const struct lane *lane);
+void copy_release(struct slice *slice);
+
+/* ---- the engine ---- */
+
+struct batch_slot {
+    struct batch *batch;
+    uint32_t serial;
+    uint32_t free_next;
+};
+
+struct segment {
+    struct peer *peer; /* NULL: free */
+    uint64_t generation;
+    uint32_t serial;
+    uint32_t free_next;
+};
+
+struct slice_chunk {
+    struct slice_chunk *next;
+    struct slice slices[SLICE_CHUNK];
+};
+
+struct yolk_transfer {
+    struct env *env;
+    struct env_listener *listener;
+    char name[YOLK_TRANSFER_NAME_SIZE];
+    char *secret;
+    bool forbid_shm;
+    uint64_t generation, epoch, term, host;
+    uint32_t lanes_per_peer, slice_size, peers_max, retries_max;
+    uint64_t connect_ns, fence_ns;
+
+    struct buffers buffers;
+    struct session *sessions;
+    struct peer local;
+    struct peer **peers;
+    uint32_t peer_count;
+    struct lane *lanes; /* all that are not dead */
+    uint32_t accepted_count;
+    struct lane *graveyard;
+    uint64_t lane_serial, task_serial;
+
+    struct slice_chunk *slice_chunks;
+    struct slice_list slices_free;
+    uint32_t slice_count;
+    struct slice_list copies[WIRE_CLASSES];
+
+    struct batch_slot *batches;
+    uint32_t batch_high, batch_free; /* indices + 1; 0: none */
+    struct segment *segments;
+    uint32_t segment_high, segment_free;
+
+    struct env_timer work;
+    struct task *done_head, *done_tail;
+    bool in_callback;
+    uint8_t sink[64 << 10]; /* where bytes go that nobody wants */
+    struct yolk_transfer_stats stats;
+};
+
+/* transfer_work() runs on the next turn. */
+void transfer_kick(struct yolk_transfer *transfer);
+void peer_kick(struct peer *peer); /* and schedules it */
+bool transfer_bind(struct yolk_transfer *transfer, struct task *task, uint64_t generation);
+
+#endif

@@ -1,0 +1,718 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * transfer/transfer_test.c
+ *
+ * Goal:   the engine moves exactly the bytes it was asked to, over every path, refuses what it
+ * must, and tells each end once; handles survive misuse. Method: two engines on one real loop, over
+ * real sockets and shared memory. Boundary cases by hand; a random walk of reads and writes of 1 B
+ * to 8 MiB against a model in plain memory. `YOLK_TEST_SEED=n` replays it. */
+#include "yolk/transfer.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/env.h"
+#include "base/env_real.h"
+#include "base/log.h"
+#include "base/rng.h"
+#include "transfer/wire.h"
+
+#define CHECK(condition) assert_true(condition)
+
+enum { MEMORY = 64 << 20, WALK_MEMORY = 16 << 20 };
+
+struct pair {
+    struct env *env;
+    struct yolk_transfer *a, *b;
+    struct yolk_transfer_segment segment; /* of b, at a */
+    uint8_t *here;                        /* a's memory */
+    uint8_t *there;                       /* b's */
+    bool shared;
+};
+
+static void pair_open(struct pair *pair, size_t size, bool shm,
+                      const struct yolk_transfer_options *options)
+{
+    struct yolk_transfer_options own =
+        options != NULL ? *options : (struct yolk_transfer_options){ 0 };
+    void *memory;
+
+    own.forbid_shm = !shm;
+    pair->shared = shm;
+    CHECK(env_real_create(NULL, &pair->env, NULL) == STATUS_OK);
+    CHECK(yolk_transfer_create(pair->env, &own, &pair->a, NULL) == STATUS_OK);
+    CHECK(yolk_transfer_create(pair->env, &own, &pair->b, NULL) == STATUS_OK);
+    CHECK(yolk_transfer_alloc(pair->a, size, YOLK_TRANSFER_REMOTE_ALL, &memory, NULL) == STATUS_OK);
+    pair->here = memory;
+    CHECK(yolk_transfer_alloc(pair->b, size, YOLK_TRANSFER_REMOTE_ALL, &memory, NULL) == STATUS_OK);
+    pair->there = memory;
+    CHECK(yolk_transfer_open(pair->a, yolk_transfer_name(pair->b), &pair->segment) == STATUS_OK);
+}
+
+static void pair_close(struct pair *pair)
+{
+    yolk_transfer_destroy(pair->a);
+    yolk_transfer_destroy(pair->b);
+    env_real_destroy(pair->env);
+}
+
+static struct yolk_transfer_request request(const struct pair *pair,
+                                            enum yolk_transfer_opcode opcode, size_t here,
+                                            size_t there, size_t length)
+{
+    return (struct yolk_transfer_request){ .opcode = opcode,
+                                           .local = pair->here + here,
+                                           .segment = pair->segment,
+                                           .remote = (uintptr_t)pair->there + there,
+                                           .length = length };
+}
+
+static struct yolk_transfer_result run(struct pair *pair, const struct yolk_transfer_request *req,
+                                       struct yolk_transfer_explain *explain)
+{
+    struct yolk_transfer_batch batch;
+    struct yolk_transfer_result result;
+
+    CHECK(yolk_transfer_batch_create(pair->a, 1, NULL, NULL, &batch) == STATUS_OK);
+    CHECK(yolk_transfer_submit(pair->a, batch, req, 1) == STATUS_OK);
+    CHECK(yolk_transfer_wait(pair->a, batch, 30 * ENV_NS_PER_S) == STATUS_OK);
+    CHECK(yolk_transfer_poll(pair->a, batch, 0, &result) == STATUS_OK);
+    if (explain != NULL) CHECK(yolk_transfer_explain(pair->a, batch, 0, explain) == STATUS_OK);
+    CHECK(yolk_transfer_batch_free(pair->a, batch) == STATUS_OK);
+    return result;
+}
+
+static void fill(uint8_t *data, size_t len, uint64_t seed)
+{
+    struct rng rng;
+    rng_init(&rng, seed);
+    rng_fill(&rng, data, len);
+}
+
+static void move_both_ways(bool shm, enum yolk_transfer_path path)
+{
+    static const size_t sizes[] = {
+        1, 4095, 4096, 65536, 65537, 256 << 10, 5 << 20, (64 << 20) - 3
+    };
+    struct pair pair;
+
+    pair_open(&pair, MEMORY, shm, NULL);
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        const size_t len = sizes[i], at = len < 1 << 20 ? 77 : 3;
+        struct yolk_transfer_explain explain;
+        struct yolk_transfer_request req = request(&pair, YOLK_TRANSFER_WRITE, at, at, len);
+        req.checksum = i % 2 == 0;
+        fill(pair.here + at, len, i);
+        struct yolk_transfer_result result = run(&pair, &req, &explain);
+        assert_int_equal(result.state, YOLK_TRANSFER_COMPLETED);
+        assert_int_equal(result.bytes, len);
+        assert_true(memcmp(pair.here + at, pair.there + at, len) == 0);
+        if (len >= 65536) assert_int_equal(explain.path, path);
+        memset(pair.here + at, 0, len);
+        req.opcode = YOLK_TRANSFER_READ;
+        result = run(&pair, &req, &explain);
+        assert_int_equal(result.state, YOLK_TRANSFER_COMPLETED);
+        assert_true(memcmp(pair.here + at, pair.there + at, len) == 0);
+        assert_int_equal(explain.path, path);
+        assert_int_equal(explain.bytes, len);
+    }
+    pair_close(&pair);
+}
+
+static void bytes_arrive_over_tcp(void **state)
+{
+    (void)state;
+    move_both_ways(false, YOLK_TRANSFER_PATH_TCP);
+}
+
+static void bytes_arrive_over_shm(void **state)
+{
+    (void)state;
+    move_both_ways(true, YOLK_TRANSFER_PATH_SHM);
+}
+
+static void local_segment_is_a_copy(void **state)
+{
+    (void)state;
+    struct pair pair;
+    struct yolk_transfer_explain explain;
+
+    pair_open(&pair, 16 << 20, false, NULL);
+    CHECK(yolk_transfer_open(pair.a, yolk_transfer_name(pair.a), &pair.segment) == STATUS_OK);
+    fill(pair.here, 6 << 20, 5);
+    struct yolk_transfer_request req = request(&pair, YOLK_TRANSFER_WRITE, 0, 0, 6 << 20);
+    req.remote = (uintptr_t)pair.here + (8 << 20);
+    assert_int_equal(run(&pair, &req, &explain).state, YOLK_TRANSFER_COMPLETED);
+    assert_memory_equal(pair.here, pair.here + (8 << 20), 6 << 20);
+    assert_int_equal(explain.path, YOLK_TRANSFER_PATH_LOCAL);
+    req.remote = (uintptr_t)pair.here + 1; /* overlaps */
+    assert_int_equal(run(&pair, &req, NULL).state, YOLK_TRANSFER_INVALID);
+    req.remote = (uintptr_t)pair.there;
+    assert_int_equal(run(&pair, &req, NULL).state, YOLK_TRANSFER_INVALID);
+    pair_close(&pair);
+}
+
+static void expect_refused(struct pair *pair, struct yolk_transfer_request req, enum status reason)
+{
+    const struct yolk_transfer_result result = run(pair, &req, NULL);
+
+    assert_int_equal(result.reason, reason);
+    assert_true(result.state == YOLK_TRANSFER_INVALID || result.state == YOLK_TRANSFER_FAILED);
+    assert_int_equal(result.bytes, 0);
+}
+
+static void bad_addresses(bool shm)
+{
+    const size_t size = 1 << 20;
+    struct pair pair;
+    struct yolk_transfer_request req;
+
+    pair_open(&pair, size, shm, NULL);
+    for (int opcode = YOLK_TRANSFER_READ; opcode <= YOLK_TRANSFER_WRITE; opcode++) {
+        const struct yolk_transfer_request good = request(&pair, opcode, 0, 0, 32 << 10);
+        assert_int_equal(run(&pair, &good, NULL).state, YOLK_TRANSFER_COMPLETED);
+        req = good;
+        req.remote += size - (32 << 10) + 1; /* one byte beyond */
+        expect_refused(&pair, req, STATUS_NOT_FOUND);
+        req.remote = (uintptr_t)pair.there - 1;
+        expect_refused(&pair, req, STATUS_NOT_FOUND);
+        req.remote = 4096;
+        expect_refused(&pair, req, STATUS_NOT_FOUND);
+        req.remote = UINT64_MAX - 5;
+        expect_refused(&pair, req, STATUS_INVALID);
+        req = good;
+        req.local = pair.there; /* not ours */
+        expect_refused(&pair, req, STATUS_NOT_FOUND);
+        req.local = pair.here + size - 5;
+        expect_refused(&pair, req, STATUS_NOT_FOUND);
+        req = good;
+        req.length = UINT64_MAX;
+        expect_refused(&pair, req, STATUS_INVALID);
+        req = good;
+        req.class = YOLK_TRANSFER_CLASSES;
+        expect_refused(&pair, req, STATUS_INVALID);
+        req = good;
+        req.segment.id = 0;
+        expect_refused(&pair, req, STATUS_INVALID);
+        req = good;
+        req.length = 0;
+        assert_int_equal(run(&pair, &req, NULL).state, YOLK_TRANSFER_COMPLETED);
+        assert_int_equal(run(&pair, &good, NULL).state, YOLK_TRANSFER_COMPLETED);
+    }
+    pair_close(&pair);
+}
+
+static void bad_addresses_are_refused(void **state)
+{
+    (void)state;
+    bad_addresses(false);
+    bad_addresses(true);
+}
+
+static void permissions_hold(void **state)
+{
+    (void)state;
+    struct pair pair;
+    void *memory;
+
+    pair_open(&pair, 1 << 20, true, NULL);
+    for (unsigned flags = 0; flags <= YOLK_TRANSFER_REMOTE_ALL; flags++) {
+        CHECK(yolk_transfer_alloc(pair.b, 1 << 20, flags, &memory, NULL) == STATUS_OK);
+        struct yolk_transfer_request req = request(&pair, YOLK_TRANSFER_READ, 0, 0, 64 << 10);
+        req.remote = (uintptr_t)memory;
+        const bool read = (flags & YOLK_TRANSFER_REMOTE_READ) != 0;
+        const bool write = (flags & YOLK_TRANSFER_REMOTE_WRITE) != 0;
+        assert_int_equal(run(&pair, &req, NULL).reason, read ? STATUS_OK : STATUS_DENIED);
+        req.opcode = YOLK_TRANSFER_WRITE;
+        assert_int_equal(run(&pair, &req, NULL).reason, write ? STATUS_OK : STATUS_DENIED);
+        CHECK(yolk_transfer_free(pair.b, memory) == STATUS_OK);
+        assert_int_equal(run(&pair, &req, NULL).reason, STATUS_NOT_FOUND);
+        req.opcode = YOLK_TRANSFER_READ;
+        assert_int_equal(run(&pair, &req, NULL).reason, STATUS_NOT_FOUND);
+    }
+    pair_close(&pair);
+}
+
+static void epochs_and_terms(bool shm)
+{
+    struct pair pair;
+
+    pair_open(&pair, 1 << 20, shm, NULL);
+    for (int opcode = YOLK_TRANSFER_READ; opcode <= YOLK_TRANSFER_WRITE; opcode++) {
+        struct yolk_transfer_request req = request(&pair, opcode, 0, 0, 64 << 10);
+        const uint64_t epoch = yolk_transfer_epoch(pair.b);
+        req.epoch = epoch;
+        req.term = (uint64_t)opcode + 5;
+        CHECK(yolk_transfer_set_term(pair.b, req.term) == STATUS_OK);
+        assert_int_equal(run(&pair, &req, NULL).reason, STATUS_OK);
+        CHECK(yolk_transfer_set_epoch(pair.b, epoch + 1) == STATUS_OK);
+        expect_refused(&pair, req, STATUS_STALE);
+        req.epoch = epoch + 1;
+        req.term--;
+        expect_refused(&pair, req, STATUS_STALE);
+        req.term = 0;
+        assert_int_equal(run(&pair, &req, NULL).reason, STATUS_OK);
+        req.generation = yolk_transfer_generation(pair.b);
+        assert_int_equal(run(&pair, &req, NULL).reason, STATUS_OK);
+        req.generation++;
+        expect_refused(&pair, req, STATUS_STALE);
+    }
+    CHECK(yolk_transfer_set_epoch(pair.b, 1) == STATUS_STALE);
+    CHECK(yolk_transfer_set_term(pair.b, 1) == STATUS_STALE);
+    pair_close(&pair);
+}
+
+static void old_epochs_and_terms_are_refused(void **state)
+{
+    (void)state;
+    epochs_and_terms(false);
+    epochs_and_terms(true);
+}
+
+static void registration_refuses(void **state)
+{
+    (void)state;
+    static uint8_t memory[65536];
+    struct pair pair;
+
+    pair_open(&pair, 1 << 20, false, NULL);
+    CHECK(yolk_transfer_register(pair.a, memory + 4096, 8192, NULL, 3) == STATUS_OK);
+    CHECK(yolk_transfer_register(pair.a, memory, 4097, NULL, 3) == STATUS_EXISTS);
+    CHECK(yolk_transfer_register(pair.a, memory + 12287, 1, NULL, 3) == STATUS_EXISTS);
+    CHECK(yolk_transfer_register(pair.a, memory + 5000, 10, NULL, 3) == STATUS_EXISTS);
+    CHECK(yolk_transfer_register(pair.a, memory, 65536, NULL, 3) == STATUS_EXISTS);
+    CHECK(yolk_transfer_register(pair.a, memory + 12288, 1, NULL, 3) == STATUS_OK);
+    CHECK(yolk_transfer_register(pair.a, memory, 4096, NULL, 3) == STATUS_OK);
+    CHECK(yolk_transfer_register(pair.a, NULL, 4096, NULL, 3) == STATUS_INVALID);
+    CHECK(yolk_transfer_register(pair.a, memory + 20000, 0, NULL, 3) == STATUS_INVALID);
+    CHECK(yolk_transfer_register(pair.a, memory + 20000, SIZE_MAX, NULL, 3) == STATUS_INVALID);
+    CHECK(yolk_transfer_register(pair.a, memory + 20000, 1, NULL, 4) == STATUS_INVALID);
+    CHECK(yolk_transfer_unregister(pair.a, memory + 1) == STATUS_NOT_FOUND);
+    CHECK(yolk_transfer_unregister(pair.a, memory + 4096) == STATUS_OK);
+    CHECK(yolk_transfer_unregister(pair.a, memory + 4096) == STATUS_NOT_FOUND);
+    CHECK(yolk_transfer_free(pair.a, memory) == STATUS_NOT_FOUND);
+    pair_close(&pair);
+}
+
+static void handles_survive_misuse(void **state)
+{
+    (void)state;
+    struct pair pair;
+    struct yolk_transfer_batch batch, none = { 0 };
+    struct yolk_transfer_result result;
+    struct yolk_transfer_stats stats = { 0 };
+
+    pair_open(&pair, 1 << 20, false, NULL);
+    struct yolk_transfer_request req = request(&pair, YOLK_TRANSFER_WRITE, 0, 0, 100);
+    CHECK(yolk_transfer_batch_create(pair.a, 2, NULL, NULL, &batch) == STATUS_OK);
+    CHECK(yolk_transfer_poll(pair.a, batch, 0, &result) == STATUS_INVALID);
+    CHECK(yolk_transfer_submit(pair.a, batch, &req, 1) == STATUS_OK);
+    CHECK(yolk_transfer_batch_free(pair.a, batch) == STATUS_BUSY);
+    CHECK(yolk_transfer_unregister(pair.a, pair.here) == STATUS_BUSY);
+    const struct yolk_transfer_request two[2] = { req, req };
+    CHECK(yolk_transfer_submit(pair.a, batch, two, 2) == STATUS_FULL);
+    CHECK(yolk_transfer_wait(pair.a, batch, 10 * ENV_NS_PER_S) == STATUS_OK);
+    CHECK(yolk_transfer_cancel(pair.a, batch, 0) == STATUS_OK); /* too late, and harmless */
+    CHECK(yolk_transfer_poll_batch(pair.a, batch, &result) == STATUS_OK);
+    assert_int_equal(result.state, YOLK_TRANSFER_COMPLETED);
+    CHECK(yolk_transfer_batch_free(pair.a, batch) == STATUS_OK);
+    CHECK(yolk_transfer_batch_free(pair.a, batch) == STATUS_INVALID);
+    CHECK(yolk_transfer_submit(pair.a, batch, &req, 1) == STATUS_INVALID);
+    CHECK(yolk_transfer_poll(pair.a, batch, 0, &result) == STATUS_INVALID);
+    CHECK(yolk_transfer_wait(pair.a, batch, 1) == STATUS_INVALID);
+    CHECK(yolk_transfer_batch_free(pair.a, none) == STATUS_INVALID);
+    CHECK(yolk_transfer_close(pair.a, pair.segment) == STATUS_OK);
+    CHECK(yolk_transfer_close(pair.a, pair.segment) == STATUS_INVALID);
+    assert_int_equal(run(&pair, &req, NULL).reason, STATUS_INVALID);
+    CHECK(yolk_transfer_submit(NULL, batch, &req, 1) == STATUS_INVALID);
+    CHECK(yolk_transfer_batch_create(NULL, 1, NULL, NULL, &batch) == STATUS_INVALID);
+    CHECK(yolk_transfer_batch_create(pair.a, 0, NULL, NULL, &batch) == STATUS_INVALID);
+    CHECK(yolk_transfer_open(pair.a, "no port", &pair.segment) == STATUS_INVALID);
+    CHECK(yolk_transfer_open(pair.a, "host:99999", &pair.segment) == STATUS_INVALID);
+    assert_string_equal(yolk_transfer_name(NULL), "");
+    yolk_transfer_stats(pair.a, &stats);
+    assert_int_equal(stats.tasks[YOLK_TRANSFER_COMPLETED], 1);
+    yolk_transfer_destroy(NULL);
+    pair_close(&pair);
+}
+
+/* ---- callbacks ---- */
+
+struct calls {
+    struct yolk_transfer *transfer;
+    struct yolk_transfer_batch batch;
+    unsigned tasks;
+    unsigned batches;
+    struct yolk_transfer_result whole;
+};
+
+static void on_task(void *ctx, const struct yolk_transfer_result *result)
+{
+    struct calls *calls = ctx;
+    CHECK(result->state >= YOLK_TRANSFER_INVALID);
+    CHECK(calls->batches == 0);
+    calls->tasks++;
+}
+
+static void on_batch(void *ctx, const struct yolk_transfer_result *result)
+{
+    struct calls *calls = ctx;
+    calls->batches++;
+    calls->whole = *result;
+    CHECK(yolk_transfer_batch_free(calls->transfer, calls->batch) == STATUS_OK);
+}
+
+static void callbacks_run_once_and_later(void **state)
+{
+    (void)state;
+    struct pair pair;
+    struct yolk_transfer_request req[3];
+    struct calls calls = { 0 };
+
+    pair_open(&pair, 1 << 20, false, NULL);
+    calls.transfer = pair.a;
+    for (int i = 0; i < 3; i++) {
+        req[i] = request(&pair, YOLK_TRANSFER_READ, (size_t)i * 1000, 0, 1000);
+        req[i].on_done = on_task;
+        req[i].ctx = &calls;
+    }
+    req[1].remote = 1; /* ends alone */
+    CHECK(yolk_transfer_batch_create(pair.a, 3, on_batch, &calls, &calls.batch) == STATUS_OK);
+    CHECK(yolk_transfer_submit(pair.a, calls.batch, req, 3) == STATUS_OK);
+    assert_int_equal(calls.tasks, 0);
+    CHECK(yolk_transfer_wait(pair.a, calls.batch, 10 * ENV_NS_PER_S) == STATUS_OK);
+    assert_int_equal(calls.tasks, 3);
+    assert_int_equal(calls.batches, 1);
+    assert_int_equal(calls.whole.state, YOLK_TRANSFER_INVALID);
+    assert_int_equal(calls.whole.reason, STATUS_NOT_FOUND);
+    assert_int_equal(calls.whole.bytes, 2000);
+    pair_close(&pair);
+}
+
+/* ---- cancel, deadline, peers that vanish ---- */
+
+/* After a task has ended its range at the target is scribbled over; nothing may change it then. */
+static void expect_quiet(struct pair *pair, uint8_t *range, size_t len)
+{
+    memset(range, 0x5a, len);
+    for (int i = 0; i < 50; i++)
+        env_poll(pair->env, ENV_NS_PER_MS);
+    for (size_t i = 0; i < len; i++) {
+        if (range[i] != 0x5a) fail_msg("byte %zu landed after the final state", i);
+    }
+}
+
+static void cancel_and_check(bool shm, int opcode, int turns)
+{
+    const size_t len = 32 << 20;
+    struct pair pair;
+    struct yolk_transfer_batch batch;
+    struct yolk_transfer_result result;
+
+    pair_open(&pair, len, shm, NULL);
+    struct yolk_transfer_request req = request(&pair, opcode, 0, 0, len);
+    memset(opcode == YOLK_TRANSFER_WRITE ? pair.here : pair.there, 0x11, len);
+    CHECK(yolk_transfer_batch_create(pair.a, 1, NULL, NULL, &batch) == STATUS_OK);
+    CHECK(yolk_transfer_submit(pair.a, batch, &req, 1) == STATUS_OK);
+    for (int i = 0; i < turns; i++)
+        env_poll(pair.env, ENV_NS_PER_MS);
+    CHECK(yolk_transfer_cancel(pair.a, batch, 0) == STATUS_OK);
+    CHECK(yolk_transfer_wait(pair.a, batch, 10 * ENV_NS_PER_S) == STATUS_OK);
+    CHECK(yolk_transfer_poll(pair.a, batch, 0, &result) == STATUS_OK);
+    CHECK(result.state == YOLK_TRANSFER_CANCELED || result.state == YOLK_TRANSFER_COMPLETED);
+    expect_quiet(&pair, opcode == YOLK_TRANSFER_WRITE ? pair.there : pair.here, len);
+    CHECK(yolk_transfer_batch_free(pair.a, batch) == STATUS_OK);
+    req.length = 1 << 20; /* and the engine goes on */
+    assert_int_equal(run(&pair, &req, NULL).state, YOLK_TRANSFER_COMPLETED);
+    pair_close(&pair);
+}
+
+static void a_cancelled_task_lands_no_more(void **state)
+{
+    (void)state;
+    for (int turns = 0; turns < 24; turns += 3) {
+        cancel_and_check(false, YOLK_TRANSFER_READ, turns);
+        cancel_and_check(false, YOLK_TRANSFER_WRITE, turns);
+        cancel_and_check(true, YOLK_TRANSFER_READ, turns);
+        cancel_and_check(true, YOLK_TRANSFER_WRITE, turns);
+    }
+}
+
+static void deadlines_end_tasks(void **state)
+{
+    (void)state;
+    struct pair pair;
+    struct yolk_transfer_segment nobody;
+
+    pair_open(&pair, 1 << 20, false, NULL);
+    struct yolk_transfer_request req = request(&pair, YOLK_TRANSFER_WRITE, 0, 0, 1 << 20);
+    req.deadline_ns = 1;
+    assert_int_equal(run(&pair, &req, NULL).state, YOLK_TRANSFER_TIMEOUT);
+    req.deadline_ns = env_now_ns(pair.env) + 20 * ENV_NS_PER_MS;
+    /* A port that accepts nobody's greeting: our own stream of zeros ends there. */
+    CHECK(yolk_transfer_open(pair.a, "192.0.2.1:9", &nobody) == STATUS_OK);
+    req.segment = nobody;
+    const uint64_t before = env_now_ns(pair.env);
+    const struct yolk_transfer_result result = run(&pair, &req, NULL);
+    CHECK(result.state == YOLK_TRANSFER_TIMEOUT || result.state == YOLK_TRANSFER_FAILED);
+    CHECK(env_now_ns(pair.env) - before < 2 * ENV_NS_PER_S);
+    pair_close(&pair);
+}
+
+static void nobody_there_is_a_failure(void **state)
+{
+    (void)state;
+    struct pair pair;
+    char name[YOLK_TRANSFER_NAME_SIZE];
+
+    pair_open(&pair, 1 << 20, false, NULL);
+    struct yolk_transfer_request req = request(&pair, YOLK_TRANSFER_READ, 0, 0, 4096);
+    snprintf(name, sizeof(name), "%s", yolk_transfer_name(pair.b));
+    yolk_transfer_destroy(pair.b);
+    pair.b = NULL;
+    const struct yolk_transfer_result result = run(&pair, &req, NULL);
+    assert_int_equal(result.state, YOLK_TRANSFER_FAILED);
+    assert_int_equal(result.reason, STATUS_CONN_REFUSED);
+    pair_close(&pair);
+}
+
+static void a_restarted_peer_is_another(bool shm)
+{
+    struct pair pair;
+    char name[YOLK_TRANSFER_NAME_SIZE];
+    void *memory;
+
+    pair_open(&pair, 1 << 20, shm, NULL);
+    struct yolk_transfer_request req = request(&pair, YOLK_TRANSFER_READ, 0, 0, 4096);
+    assert_int_equal(run(&pair, &req, NULL).state, YOLK_TRANSFER_COMPLETED);
+    snprintf(name, sizeof(name), "%s", yolk_transfer_name(pair.b));
+    yolk_transfer_destroy(pair.b);
+    const struct yolk_transfer_options options = { .listen = name, .forbid_shm = !shm };
+    CHECK(yolk_transfer_create(pair.env, &options, &pair.b, NULL) == STATUS_OK);
+    CHECK(yolk_transfer_alloc(pair.b, 1 << 20, 3, &memory, NULL) == STATUS_OK);
+    req.remote = (uintptr_t)memory;
+    for (int i = 0; i < 20; i++)
+        env_poll(pair.env, ENV_NS_PER_MS);
+    assert_int_equal(run(&pair, &req, NULL).reason, STATUS_STALE);
+    CHECK(yolk_transfer_open(pair.a, name, &req.segment) == STATUS_OK);
+    assert_int_equal(run(&pair, &req, NULL).reason, STATUS_OK);
+    req.segment = pair.segment;
+    assert_int_equal(run(&pair, &req, NULL).reason, STATUS_STALE);
+    pair_close(&pair);
+}
+
+static void restarts_are_recognised(void **state)
+{
+    (void)state;
+    a_restarted_peer_is_another(false);
+    a_restarted_peer_is_another(true);
+}
+
+static void a_dying_peer_ends_its_tasks(void **state)
+{
+    (void)state;
+    for (int turns = 0; turns < 30; turns += 5) {
+        struct pair pair;
+        struct yolk_transfer_batch batch;
+        struct yolk_transfer_result result;
+        pair_open(&pair, 32 << 20, false, NULL);
+        const struct yolk_transfer_request req[2] = {
+            request(&pair, YOLK_TRANSFER_WRITE, 0, 0, 16 << 20),
+            request(&pair, YOLK_TRANSFER_READ, 16 << 20, 16 << 20, 16 << 20),
+        };
+        CHECK(yolk_transfer_batch_create(pair.a, 2, NULL, NULL, &batch) == STATUS_OK);
+        CHECK(yolk_transfer_submit(pair.a, batch, req, 2) == STATUS_OK);
+        for (int i = 0; i < turns; i++)
+            env_poll(pair.env, ENV_NS_PER_MS);
+        yolk_transfer_destroy(pair.b);
+        pair.b = NULL;
+        CHECK(yolk_transfer_wait(pair.a, batch, 10 * ENV_NS_PER_S) == STATUS_OK);
+        CHECK(yolk_transfer_poll_batch(pair.a, batch, &result) == STATUS_OK);
+        CHECK(result.state == YOLK_TRANSFER_FAILED || turns > 10);
+        CHECK(yolk_transfer_batch_free(pair.a, batch) == STATUS_OK);
+        pair_close(&pair);
+    }
+}
+
+static void secrets_must_agree(void **state)
+{
+    (void)state;
+    struct pair pair;
+    struct yolk_transfer *stranger, *friend;
+    const struct yolk_transfer_options options = { .secret = "right" };
+    const struct yolk_transfer_options wrong = { .secret = "wrong" };
+    const struct yolk_transfer_options open = { .listen = "0.0.0.0:0",
+                                                .advertise_host = "127.0.0.1" };
+    struct yolk_transfer_request req;
+
+    pair_open(&pair, 1 << 20, false, &options);
+    req = request(&pair, YOLK_TRANSFER_READ, 0, 0, 4096);
+    assert_int_equal(run(&pair, &req, NULL).reason, STATUS_OK);
+    CHECK(yolk_transfer_create(pair.env, &wrong, &stranger, NULL) == STATUS_OK);
+    CHECK(yolk_transfer_open(pair.a, yolk_transfer_name(stranger), &req.segment) == STATUS_OK);
+    assert_int_equal(run(&pair, &req, NULL).reason, STATUS_DENIED);
+    CHECK(yolk_transfer_create(pair.env, &open, &friend, NULL) == STATUS_DENIED);
+    yolk_transfer_destroy(stranger);
+    pair_close(&pair);
+}
+
+/* ---- strangers on the port ---- */
+
+static void on_stranger(void *ctx, unsigned events)
+{
+    (void)events;
+    *(bool *)ctx = true;
+}
+
+static void send_garbage(struct pair *pair, const uint8_t *data, size_t len)
+{
+    struct env_stream *stream;
+    bool ready = false;
+    size_t n = 0;
+    uint8_t byte;
+    enum status status = STATUS_AGAIN;
+    const struct iovec iov = { (void *)(uintptr_t)data, len };
+
+    CHECK(env_connect(pair->env, yolk_transfer_name(pair->b), &stream, NULL) == STATUS_OK);
+    env_stream_watch(stream, ENV_WRITE, on_stranger, &ready);
+    while (!ready)
+        env_poll(pair->env, ENV_NS_PER_S);
+    env_stream_watch(stream, 0, on_stranger, &ready);
+    CHECK(env_stream_writev(stream, &iov, 1, &n) == STATUS_OK);
+    for (int i = 0; i < 500 && (status == STATUS_AGAIN || status == STATUS_OK); i++) {
+        env_poll(pair->env, ENV_NS_PER_MS);
+        status = env_stream_read(stream, &byte, 1, &n);
+    }
+    assert_int_equal(status, STATUS_CONN_CLOSED);
+    env_stream_close(stream);
+}
+
+static void garbage_is_dropped(void **state)
+{
+    (void)state;
+    struct pair pair;
+    uint8_t bytes[WIRE_HEADER_SIZE + WIRE_HELLO_SIZE];
+    struct yolk_transfer_stats stats = { 0 };
+    const struct wire_header write = { .opcode = WIRE_WRITE, .length = 100 };
+    const struct wire_header hello = { .opcode = WIRE_HELLO, .length = 100 };
+
+    pair_open(&pair, 1 << 20, false, NULL);
+    const struct yolk_transfer_request req = request(&pair, YOLK_TRANSFER_READ, 0, 0, 4096);
+    fill(bytes, sizeof(bytes), 3);
+    send_garbage(&pair, bytes, sizeof(bytes));
+    wire_header_encode(&write, bytes); /* before any greeting */
+    send_garbage(&pair, bytes, sizeof(bytes));
+    wire_header_encode(&hello, bytes); /* a short one */
+    send_garbage(&pair, bytes, sizeof(bytes));
+    yolk_transfer_stats(pair.b, &stats);
+    assert_int_equal(stats.protocol_errors, 3);
+    assert_int_equal(run(&pair, &req, NULL).reason, STATUS_OK);
+    pair_close(&pair);
+}
+
+/* ---- a random walk against plain memory ---- */
+
+enum { WALK_TASKS = 12, WALK_ROUNDS = 40, WALK_SLOT = WALK_MEMORY / WALK_TASKS };
+
+struct walk {
+    struct pair pair;
+    struct rng rng;
+    uint8_t *here, *there; /* the model */
+};
+
+static void walk_round(struct walk *walk)
+{
+    struct yolk_transfer_request req[WALK_TASKS];
+    struct yolk_transfer_batch batch;
+    struct yolk_transfer_result result;
+
+    for (uint32_t i = 0; i < WALK_TASKS; i++) {
+        /* Disjoint slots, so that the order of tasks does not matter. */
+        const uint64_t len = rng_between(&walk->rng, 1, UINT64_C(1) << rng_below(&walk->rng, 21));
+        const uint64_t here = i * WALK_SLOT + rng_below(&walk->rng, WALK_SLOT - len);
+        const uint64_t there = i * WALK_SLOT + rng_below(&walk->rng, WALK_SLOT - len);
+        const bool read = rng_below(&walk->rng, 2) == 0;
+        req[i] =
+            request(&walk->pair, read ? YOLK_TRANSFER_READ : YOLK_TRANSFER_WRITE, here, there, len);
+        req[i].class = (enum yolk_transfer_class)rng_below(&walk->rng, YOLK_TRANSFER_CLASSES);
+        req[i].checksum = rng_below(&walk->rng, 2) == 0;
+        if (read) {
+            memcpy(walk->here + here, walk->there + there, len);
+        } else {
+            memcpy(walk->there + there, walk->here + here, len);
+        }
+    }
+    CHECK(yolk_transfer_batch_create(walk->pair.a, WALK_TASKS, NULL, NULL, &batch) == STATUS_OK);
+    CHECK(yolk_transfer_submit(walk->pair.a, batch, req, WALK_TASKS) == STATUS_OK);
+    CHECK(yolk_transfer_wait(walk->pair.a, batch, 30 * ENV_NS_PER_S) == STATUS_OK);
+    CHECK(yolk_transfer_poll_batch(walk->pair.a, batch, &result) == STATUS_OK);
+    assert_int_equal(result.state, YOLK_TRANSFER_COMPLETED);
+    CHECK(yolk_transfer_batch_free(walk->pair.a, batch) == STATUS_OK);
+}
+
+static void walk(bool shm, uint64_t seed)
+{
+    static const uint32_t slices[] = { 4096, 65536, 256 << 10 };
+    struct walk walk = { 0 };
+    const struct yolk_transfer_options options = { .slice_size = slices[seed % 3],
+                                                   .lanes_per_peer = 1 + (uint32_t)(seed % 4) };
+
+    rng_init(&walk.rng, seed);
+    pair_open(&walk.pair, WALK_MEMORY, shm, &options);
+    walk.here = malloc(WALK_MEMORY);
+    walk.there = malloc(WALK_MEMORY);
+    CHECK(walk.here != NULL && walk.there != NULL);
+    fill(walk.pair.here, WALK_MEMORY, seed);
+    fill(walk.pair.there, WALK_MEMORY, seed + 1);
+    memcpy(walk.here, walk.pair.here, WALK_MEMORY);
+    memcpy(walk.there, walk.pair.there, WALK_MEMORY);
+    for (int round = 0; round < WALK_ROUNDS; round++) {
+        walk_round(&walk);
+        CHECK(memcmp(walk.here, walk.pair.here, WALK_MEMORY) == 0);
+        CHECK(memcmp(walk.there, walk.pair.there, WALK_MEMORY) == 0);
+    }
+    free(walk.here);
+    free(walk.there);
+    pair_close(&walk.pair);
+}
+
+static void walks_match_the_model(void **state)
+{
+    (void)state;
+    const char *text = getenv("YOLK_TEST_SEED");
+    const uint64_t seed = text != NULL ? strtoull(text, NULL, 0) : 1;
+
+    printf("YOLK_TEST_SEED=%llu\n", (unsigned long long)seed);
+    for (uint64_t i = 0; i < 4; i++)
+        walk(i % 2 == 0, seed + i);
+}
+
+int main(void)
+{
+    if (log_configure("warn", NULL) != STATUS_OK) return 1;
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(bytes_arrive_over_tcp),
+        cmocka_unit_test(bytes_arrive_over_shm),
+        cmocka_unit_test(local_segment_is_a_copy),
+        cmocka_unit_test(bad_addresses_are_refused),
+        cmocka_unit_test(permissions_hold),
+        cmocka_unit_test(old_epochs_and_terms_are_refused),
+        cmocka_unit_test(registration_refuses),
+        cmocka_unit_test(handles_survive_misuse),
+        cmocka_unit_test(callbacks_run_once_and_later),
+        cmocka_unit_test(a_cancelled_task_lands_no_more),
+        cmocka_unit_test(deadlines_end_tasks),
+        cmocka_unit_test(nobody_there_is_a_failure),
+        cmocka_unit_test(restarts_are_recognised),
+        cmocka_unit_test(a_dying_peer_ends_its_tasks),
+        cmocka_unit_test(secrets_must_agree),
+        cmocka_unit_test(garbage_is_dropped),
+        cmocka_unit_test(walks_match_the_model),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
