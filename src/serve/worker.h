@@ -53,7 +53,7 @@ struct worker_options {
     uint32_t rows_max;         /* of a step [WORKER_ROWS_DEFAULT] */
     bool no_reuse;             /* neither finds nor publishes blocks: the pool is off */
     bool forbid_shm;           /* see yolk_transfer_options */
-    uint32_t extent_pages;     /* lent to the master for placed objects at a time [0: none] */
+    uint64_t object_size;      /* lent for values put by key, beside the pool [0] */
     /* Which tokens end an answer (model/tokenizer.h knows). NULL: none does. */
     bool (*is_end)(const void *ctx, uint32_t token);
     const void *is_end_ctx;

@@ -356,10 +356,11 @@ uint32_t sched_computed(const struct sched *sched, struct sched_id id)
     return get(sched, id)->computed;
 }
 
-bool sched_oldest_queued(const struct sched *sched, struct sched_id *out)
+bool sched_queued(const struct sched *sched, uint32_t nth, struct sched_id *out)
 {
     for (uint32_t i = 0; i < sched->live; i++) {
         if (sched->sequences[sched->order[i]].state != SCHED_QUEUED) continue;
+        if (nth-- > 0) continue;
         *out = (struct sched_id){ sched->order[i] };
         return true;
     }

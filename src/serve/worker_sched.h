@@ -151,8 +151,8 @@ bool sched_in_step(const struct sched *sched, struct sched_id id);
 uint32_t sched_tokens(const struct sched *sched, struct sched_id id);
 uint32_t sched_computed(const struct sched *sched, struct sched_id id);
 
-/* The oldest that is QUEUED, of either kind; false if there is none. */
-bool sched_oldest_queued(const struct sched *sched, struct sched_id *out);
+/* The nth oldest that is QUEUED, of either kind; false if there are no more. */
+bool sched_queued(const struct sched *sched, uint32_t nth, struct sched_id *out);
 
 struct sched_counts {
     uint32_t states[SCHED_STATES]; /* sequences by state; [SCHED_NONE]: free slots */

@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * serve/worker_int.h - what the files of the worker share.
+ *
+ *   worker.c          creation, RPC methods, the turn (admit, verify, join, step)
+ *   worker_job.c      the life of one attempt: arrival, end, release
+ *   worker_prefill.c  p's side: load, compute, push, kv_done
+ *   worker_decode.c   d's side: open, lease, kv_done, tokens
+ *   worker_peer.c     connections to other nodes
+ *
+ * A job is one attempt on this node, a sequence of the scheduler plus what it needs of the world.
+ * Whatever may still call back or touch its pages counts in `inflight`: the step under way, a
+ * fetch, each batch of writes, each call to a peer.
+ *
+ *     arrived --> live --> over --(inflight == 0 and the call has ended)--> released, freed
+ *
+ * Invariants
+ *   I1  job->over is set exactly when the scheduler's state is final.
+ *   I2  Pages are released only at inflight == 0: nobody here reads or writes them any more.
+ *   I3  Pages at d that p may write into are kept from reuse until p cannot any more (proto.h).
+ *   I4  A job is freed from job_settle() only; after job_settle(), job_fail() or job_end() the
+ * caller touches it no more. I5  All work is started from worker_turn(), on a turn of the loop of
+ * its own: handlers and callbacks note what happened and call worker_kick(). */
+#ifndef SERVE_WORKER_INT_H
+#define SERVE_WORKER_INT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/buf.h"
+#include "base/env.h"
+#include "base/key.h"
+#include "infer/engine.h"
+#include "net/rpc.h"
+#include "serve/proto.h"
+#include "serve/runner.h"
+#include "serve/worker.h"
+#include "serve/worker_sched.h"
+#include "store/member.h"
+#include "store/node.h"
+#include "yolk/transfer.h"
+
+enum {
+    WORKER_PEERS_MAX = 256,
+    WORKER_LEASE_MS = 10000,      /* of a permission to push */
+    WORKER_LEASE_RENEW_MS = 3000, /* how often p asks again */
+    WORKER_LEASE_ASK_MS = 5000,   /* how long d may take to answer */
+    WORKER_FENCE_MS = 10000,      /* of both transfer engines */
+    WORKER_FENCE_SLACK_MS = 1000,
+    WORKER_FETCH_MS = 30000,
+    WORKER_CALL_MS = 30000, /* of calls to peers, when the request has no deadline of its own */
+    WORKER_VERIFY_SIZE = 4 << 20, /* bytes checked per turn of the loop */
+    WORKER_JOB_SIZE_MAX = 256 << 20,
+};
+
+/* ---- worker_peer.c ---- */
+
+struct peer {
+    char rpc_address[PROTO_ADDRESS_SIZE];
+    char segment_name[PROTO_ADDRESS_SIZE];
+    struct rpc_client *client;
+    struct yolk_transfer_segment segment;
+    bool segment_open;
+    uint32_t refs;
+    uint64_t used_ns;
+};
+
+/* Finds or makes the peer and adds a reference. STATUS_FULL when all WORKER_PEERS_MAX are in use.
+ */
+MUST_USE enum status peer_acquire(struct worker *worker, const char *rpc_address,
+                                  const char *segment_name, struct peer **out);
+void peer_unref(struct peer *peer);
+/* The peer has restarted: the next peer_acquire() binds to its new life. */
+void peer_forget_segment(struct worker *worker, struct peer *peer);
+void peers_destroy(struct worker *worker);
+
+/* ---- jobs ---- */
+
+struct job;
+
+/* A batch of writes: one layer of the blocks of one chunk. */
+struct push {
+    struct job *job;
+    struct yolk_transfer_batch batch;
+    struct push *next; /* in job->prefill.pushes, or in pushes_free */
+    struct push *previous;
+};
+
+struct prefill {
+    struct proto_target target; /* target.addresses is `addresses` */
+    uint64_t *addresses;
+    struct peer *peer;
+    /* What p may do at d. */
+    bool lease_wanted; /* something has to be pushed */
+    bool lease_held;   /* was ever given: it has to be given back */
+    bool lease_calling;
+    struct rpc_call_id lease_call;
+    uint64_t lease_sent_ns;
+    uint64_t lease_until_ns;
+    struct env_timer lease_timer;
+    /* Loading. */
+    uint32_t local_blocks;  /* found here */
+    uint32_t reuse_blocks;  /* not computed, once loading is over */
+    uint32_t wanted_blocks; /* local and fetched, as planned */
+    struct runner_gate gate;
+    bool gate_broken;
+    uint32_t layers_loaded; /* how far the gate is open */
+    /* Pushing. */
+    struct push *pushes; /* under way */
+    struct push *pushes_free;
+    uint64_t *sums; /* [block * layers + layer] */
+    bool computed;  /* every row is */
+    bool calling;   /* kv_done is under way */
+    bool done;      /* kv_done was acknowledged */
+    struct rpc_call_id done_call;
+    uint32_t first_token;
+};
+
+struct decode {
+    uint32_t max_tokens;
+    bool ignore_eos;
+    uint32_t blocks_local;
+    uint32_t push_from;
+    uint32_t fetch_blocks; /* wanted by the fetch */
+    bool fetched;          /* the fetch, if any, brought everything */
+    /* Permission to push. */
+    bool lease_given;
+    uint64_t lease_until_ns;
+    bool push_ended;
+    bool lending; /* over, but p may still write: until it says no, or the timer */
+    struct env_timer lease_timer;
+    /* kv_done. */
+    struct rpc_call *kv_call;
+    bool kv_here;
+    uint64_t *sums; /* of blocks [push_from, ...), as p says */
+    uint32_t sums_count;
+    uint32_t sums_checked;
+    uint32_t first_token;
+    /* Tokens. */
+    uint32_t sent; /* how many of tokens[prompt_count..] have been streamed */
+    bool writable_armed;
+    enum proto_finish_reason reason; /* 0 while it goes on */
+    uint32_t steps;
+};
+
+struct job {
+    struct worker *worker;
+    struct arena *arena;
+    struct sched_id id;
+    enum sched_kind kind;
+    uint64_t request_id;
+    uint32_t attempt;
+    struct rpc_call *call; /* NULL once ended */
+    uint64_t deadline_ns;  /* of the call; ENV_NEVER for none */
+    bool over;
+    uint32_t inflight;
+
+    uint32_t *tokens;
+    uint32_t tokens_count;
+    uint32_t tokens_max;   /* room */
+    uint32_t prompt_count; /* tokens on arrival */
+    struct block_key *keys;
+    uint32_t keys_count;
+    struct store_page *pages;
+    uint32_t pages_count;
+    uint32_t prompt_blocks; /* ceil(prompt_count / block_tokens) */
+    struct sampling sampling;
+    uint32_t generated_before;
+    struct proto_plan plan;
+    struct store_fetch *fetch; /* NULL when none is under way */
+
+    uint64_t arrived_ns;
+    uint64_t admitted_ns;
+    uint64_t loaded_ns;
+    uint64_t step_first_ns;
+    uint64_t step_last_ns;
+    union {
+        struct prefill prefill;
+        struct decode decode;
+    };
+};
+
+struct worker {
+    struct env *env;
+    struct worker_options options;
+    char name[PROTO_NAME_SIZE];
+    char model_name[PROTO_NAME_SIZE];
+    char address[PROTO_ADDRESS_SIZE];
+    char *secret;
+    struct engine_layout layout;
+    uint8_t fingerprint[PROTO_FINGERPRINT_SIZE];
+    struct block_key root;
+    uint32_t context_max;
+
+    struct yolk_transfer *transfer;
+    struct rpc_server *server;
+    struct store_node *node;
+    struct store_member *member;
+    struct runner *runner;
+    struct sched *sched;
+    struct peer *peers[WORKER_PEERS_MAX];
+    uint32_t peers_count;
+
+    struct job **jobs; /* by scheduler slot */
+    uint32_t jobs_max;
+    struct env_timer turn;
+    bool engine_ready;
+    bool ready_told;
+    bool joined;
+    bool ending;
+
+    bool step_under_way;
+    struct sched_step step;
+    struct runner_step run;
+    struct job *run_jobs[ENGINE_ITEMS_MAX]; /* whose each item of `step` is */
+    uint32_t run_items[ENGINE_ITEMS_MAX];   /* which item of `step` each one of `run` is */
+    uint64_t step_started_ns;
+
+    struct buf scratch; /* of encoders */
+    struct proto_node_status totals;
+};
+
+/* ---- worker.c ---- */
+
+void worker_kick(struct worker *worker);
+
+static inline uint32_t worker_blocks(const struct worker *worker, uint32_t tokens)
+{
+    return (tokens + worker->layout.block_tokens - 1) / worker->layout.block_tokens;
+}
+
+/* The deadline of a call to a peer on behalf of the job. */
+uint64_t worker_call_deadline_ns(const struct job *job);
+
+/* ---- worker_job.c ---- */
+
+struct job_room {
+    uint32_t tokens_max; /* at least the prompt's */
+    uint32_t sums;       /* checksums to keep */
+    uint32_t addresses;
+};
+
+/* Checks the sequence, drops older attempts of the request, and makes the job, queued. On failure
+ * the call has been ended and NULL is returned. */
+struct job *job_create(struct worker *worker, enum sched_kind kind, struct rpc_call *call,
+                       const struct proto_sequence *sequence, const struct job_room *room);
+struct job *job_find(const struct worker *worker, enum sched_kind kind, uint64_t request_id,
+                     uint32_t attempt);
+
+/* Says why to the gateway, ends the call and the job (I4). */
+void job_fail(struct job *job, enum proto_cause cause, enum status status, const char *fmt, ...)
+    PRINTF_LIKE(4, 5);
+/* Ends the job: `end` is FINISHED or CANCELLED. The call is the caller's business (I4). */
+void job_end(struct job *job, enum sched_state end);
+/* Releases and frees what can be (I4). */
+void job_settle(struct job *job);
+/* At the end of the worker: frees without looking back. */
+void job_abandon(struct job *job);
+
+/* Refuses a call that never became a job. */
+void job_refuse(struct worker *worker, struct rpc_call *call, enum proto_cause cause,
+                enum status status, const char *text);
+
+/* STATUS_FULL: the gateway reads slowly. STATUS_CANCELLED: nobody reads. */
+MUST_USE enum status job_send(struct job *job, const struct proto_item *item);
+
+/* Takes pages for the prompt beyond the first `have`. STATUS_FULL: not now. */
+MUST_USE enum status job_alloc(struct job *job, uint32_t have);
+
+/* ---- worker_prefill.c ---- */
+
+void prefill_run(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len);
+/* False: no pages now, ask again later. */
+bool prefill_admit(struct job *job);
+bool prefill_waits_for_lease(const struct job *job);
+void prefill_fill_item(struct job *job, const struct sched_item *from, struct runner_item *item);
+void prefill_layer_done(struct job *job, const struct runner_item *item, uint32_t layer);
+void prefill_step_done(struct job *job, const struct runner_item *item, bool computed);
+void prefill_stop(struct job *job);
+void prefill_release(struct job *job);
+
+/* ---- worker_decode.c ---- */
+
+void decode_open(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len);
+void decode_push(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len);
+void decode_kv_done(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len);
+bool decode_admit(struct job *job);
+/* Checks up to WORKER_VERIFY_SIZE bytes of what p pushed and joins when all is there. True: there
+ * is more to check now. */
+bool decode_advance(struct job *job);
+/* False: no page; the job has failed. */
+bool decode_fill_item(struct job *job, const struct sched_item *from, struct runner_item *item);
+void decode_step_done(struct job *job, const struct runner_item *item);
+void decode_stop(struct job *job);
+void decode_release(struct job *job);
+
+#endif

@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * serve/worker_job.c - the life of one attempt on this node: see worker_int.h. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/log.h"
+#include "conductor/keys.h"
+#include "model/model.h"
+#include "serve/worker_int.h"
+
+/* ---- talking to the gateway ---- */
+
+static enum status send_item(struct worker *worker, struct rpc_call *call,
+                             const struct proto_item *item)
+{
+    buf_clear(&worker->scratch);
+    const enum status status = proto_item_encode(item, &worker->scratch);
+    if (status != STATUS_OK) return status;
+    return rpc_send(call, buf_data(&worker->scratch), worker->scratch.len);
+}
+
+enum status job_send(struct job *job, const struct proto_item *item)
+{
+    ASSERT(job->call != NULL);
+    return send_item(job->worker, job->call, item);
+}
+
+void job_refuse(struct worker *worker, struct rpc_call *call, enum proto_cause cause,
+                enum status status, const char *text)
+{
+    struct proto_item item = { .kind = PROTO_ITEM_FAILED, .failed.cause = cause };
+    snprintf(item.failed.text, sizeof(item.failed.text), "%s", text);
+    worker->totals.failed++;
+    /* If the stream is full or gone the status below still says the essential. */
+    (void)!send_item(worker, call, &item);
+    rpc_fail(call, status, text);
+}
+
+/* ---- arrival ---- */
+
+/* NULL if the sequence can be computed here, else what is wrong with it. */
+static const char *check_sequence(const struct worker *worker,
+                                  const struct proto_sequence *sequence, enum proto_cause *cause)
+{
+    const uint32_t vocab = model_params(worker->options.model)->vocab;
+    *cause = PROTO_CAUSE_CONTEXT;
+    if (sequence->tokens.count > worker->context_max) return "longer than the context";
+    *cause = PROTO_CAUSE_PAGES;
+    if (worker_blocks(worker, sequence->tokens.count) > worker->totals.pages_total) {
+        return "longer than the memory of this node";
+    }
+    *cause = PROTO_CAUSE_INVALID;
+    if (sequence->keys_count != sequence->tokens.count / worker->layout.block_tokens) {
+        return "not one key for each full block";
+    }
+    for (uint32_t i = 0; i < sequence->tokens.count; i++) {
+        if (proto_u32_at(sequence->tokens, i) >= vocab) return "a token outside the vocabulary";
+    }
+    return NULL;
+}
+
+/* All that the job keeps is in one arena. */
+static struct job *job_allocate(const struct worker *worker, enum sched_kind kind,
+                                const struct job_room *room)
+{
+    struct arena *arena;
+    const size_t blocks = worker_blocks(worker, room->tokens_max);
+    const size_t size = sizeof(struct job) + room->tokens_max * sizeof(uint32_t) +
+                        blocks * (sizeof(struct block_key) + sizeof(struct store_page)) +
+                        ((size_t)room->sums + room->addresses) * sizeof(uint64_t) + 4096;
+
+    if (size > WORKER_JOB_SIZE_MAX / 2) return NULL;
+    if (arena_create(size, WORKER_JOB_SIZE_MAX, &arena) != STATUS_OK) return NULL;
+    struct job *job = arena_calloc(arena, 1, sizeof(*job));
+    uint32_t *tokens = arena_calloc(arena, room->tokens_max, sizeof(*tokens));
+    struct block_key *keys = arena_calloc(arena, blocks, sizeof(*keys));
+    struct store_page *pages = arena_calloc(arena, blocks, sizeof(*pages));
+    uint64_t *sums = arena_calloc(arena, room->sums, sizeof(*sums));
+    uint64_t *addresses = arena_calloc(arena, room->addresses, sizeof(*addresses));
+    ASSERT(job != NULL && tokens != NULL && keys != NULL && pages != NULL); /* `size` counts them */
+    ASSERT(sums != NULL && addresses != NULL);
+    job->arena = arena;
+    job->kind = kind;
+    job->tokens = tokens;
+    job->tokens_max = room->tokens_max;
+    job->keys = keys;
+    job->pages = pages;
+    if (kind == SCHED_KIND_PREFILL) {
+        job->prefill.sums = sums;
+        job->prefill.addresses = addresses;
+    } else {
+        job->decode.sums = sums;
+    }
+    return job;
+}
+
+static void take_sequence(struct job *job, const struct proto_sequence *sequence)
+{
+    job->request_id = sequence->request_id;
+    job->attempt = sequence->attempt;
+    job->tokens_count = sequence->tokens.count;
+    job->prompt_count = sequence->tokens.count;
+    job->prompt_blocks = worker_blocks(job->worker, job->prompt_count);
+    proto_u32s_copy(sequence->tokens, job->tokens);
+    job->keys_count = sequence->keys_count;
+    if (job->keys_count > 0) {
+        memcpy(job->keys, sequence->keys, job->keys_count * sizeof(*job->keys));
+    }
+    job->generated_before = sequence->generated_before;
+    job->plan = sequence->plan;
+    job->sampling = (struct sampling){ .temperature = (float)sequence->sampling.temperature,
+                                       .top_p = (float)sequence->sampling.top_p,
+                                       .seed = sequence->sampling.seed };
+}
+
+/* The keys are ours to check: they name KV by its tokens, and a gateway that serves another model,
+ * or errs, must not make us find or publish blocks under wrong names. */
+static bool keys_match(const struct job *job)
+{
+    const uint32_t block_tokens = job->worker->layout.block_tokens;
+    struct block_key key = job->worker->root;
+    for (uint32_t i = 0; i < job->keys_count; i++) {
+        key = conductor_key_next(&key, NULL, job->tokens + (size_t)i * block_tokens, block_tokens);
+        if (!block_key_equal(&key, &job->keys[i])) return false;
+    }
+    return true;
+}
+
+struct job *job_find(const struct worker *worker, enum sched_kind kind, uint64_t request_id,
+                     uint32_t attempt)
+{
+    for (uint32_t i = 0; i < worker->jobs_max; i++) {
+        struct job *job = worker->jobs[i];
+        if (job == NULL || job->over || job->kind != kind) continue;
+        if (job->request_id == request_id && job->attempt == attempt) return job;
+    }
+    return NULL;
+}
+
+/* False if a newer attempt, or this one, is here already. */
+static bool drop_older(struct worker *worker, enum sched_kind kind, uint64_t request_id,
+                       uint32_t attempt)
+{
+    for (uint32_t i = 0; i < worker->jobs_max; i++) {
+        struct job *job = worker->jobs[i];
+        if (job == NULL || job->over || job->kind != kind) continue;
+        if (job->request_id != request_id) continue;
+        if (job->attempt >= attempt) return false;
+        job_fail(job, PROTO_CAUSE_STALE, STATUS_STALE, "attempt %u took over", attempt);
+    }
+    return true;
+}
+
+static void on_cancel(void *ctx, enum status why)
+{
+    struct job *job = ctx;
+    struct rpc_call *call = job->call;
+    ASSERT(call != NULL);
+    LOG_DEBUG("worker", "cancelled", "req=%016llx attempt=%u reason=%s",
+              (unsigned long long)job->request_id, job->attempt, status_name(why));
+    job->call = NULL;
+    rpc_fail(call, why, NULL);
+    if (!job->over) {
+        job_end(job, SCHED_CANCELLED);
+        return;
+    }
+    job_settle(job);
+}
+
+static struct job *job_enqueue(struct worker *worker, struct job *job, struct rpc_call *call)
+{
+    if (!drop_older(worker, job->kind, job->request_id, job->attempt)) {
+        job_refuse(worker, call, PROTO_CAUSE_STALE, STATUS_STALE, "a newer attempt is here");
+        return NULL;
+    }
+    if (sched_add(worker->sched, job->kind, job->tokens_count, &job->id) != STATUS_OK) {
+        job_refuse(worker, call, PROTO_CAUSE_QUEUE, STATUS_FULL, "too many requests");
+        return NULL;
+    }
+    ASSERT(worker->jobs[job->id.index] == NULL);
+    worker->jobs[job->id.index] = job;
+    job->call = call;
+    job->deadline_ns = rpc_call_deadline_ns(call);
+    rpc_on_cancel(call, on_cancel, job);
+    worker->totals.requests++;
+    worker_kick(worker);
+    return job;
+}
+
+struct job *job_create(struct worker *worker, enum sched_kind kind, struct rpc_call *call,
+                       const struct proto_sequence *sequence, const struct job_room *room)
+{
+    enum proto_cause cause;
+    const char *wrong = check_sequence(worker, sequence, &cause);
+    if (wrong != NULL) {
+        job_refuse(worker, call, cause, STATUS_INVALID, wrong);
+        return NULL;
+    }
+    ASSERT(room->tokens_max >= sequence->tokens.count);
+    struct job *job = job_allocate(worker, kind, room);
+    if (job == NULL) {
+        job_refuse(worker, call, PROTO_CAUSE_QUEUE, STATUS_FULL, "no memory for the request");
+        return NULL;
+    }
+    job->worker = worker;
+    job->arrived_ns = env_now_ns(worker->env);
+    take_sequence(job, sequence);
+    struct arena *arena = job->arena;
+    if (!keys_match(job)) {
+        job_refuse(worker, call, PROTO_CAUSE_INVALID, STATUS_INVALID,
+                   "the keys are not those of the tokens under this model");
+        job = NULL;
+    } else {
+        job = job_enqueue(worker, job, call);
+    }
+    if (job == NULL) arena_destroy(arena);
+    return job;
+}
+
+enum status job_alloc(struct job *job, uint32_t have)
+{
+    ASSERT(have <= job->prompt_blocks);
+    if (have < job->prompt_blocks) {
+        const enum status status =
+            store_node_alloc(job->worker->node, job->prompt_blocks - have, job->pages + have);
+        if (status != STATUS_OK) return status;
+    }
+    job->pages_count = job->prompt_blocks;
+    return STATUS_OK;
+}
+
+/* ---- the end ---- */
+
+void job_settle(struct job *job)
+{
+    struct worker *worker = job->worker;
+    if (!job->over || job->inflight > 0 || job->call != NULL) return;
+    if (worker->ending) return; /* job_abandon() */
+    if (job->kind == SCHED_KIND_PREFILL) {
+        prefill_release(job);
+    } else {
+        decode_release(job);
+    }
+    ASSERT(worker->jobs[job->id.index] == job);
+    worker->jobs[job->id.index] = NULL;
+    sched_remove(worker->sched, job->id);
+    worker_kick(worker);
+    struct arena *arena = job->arena; /* the job is inside */
+    arena_destroy(arena);
+}
+
+void job_abandon(struct job *job)
+{
+    struct arena *arena = job->arena;
+    ASSERT(job->worker->ending && job->call == NULL);
+    if (job->kind == SCHED_KIND_DECODE && job->decode.lending) {
+        env_timer_cancel(job->worker->env, &job->decode.lease_timer);
+    }
+    job->worker->jobs[job->id.index] = NULL;
+    arena_destroy(arena);
+}
+
+/* No new work from here on; what is under way is told to stop. */
+static void stop(struct job *job, enum sched_state end)
+{
+    ASSERT(!job->over);
+    sched_end(job->worker->sched, job->id, end);
+    job->over = true;
+    if (job->fetch != NULL) store_fetch_cancel(job->fetch);
+    if (job->kind == SCHED_KIND_PREFILL) {
+        prefill_stop(job);
+    } else {
+        decode_stop(job);
+    }
+    worker_kick(job->worker);
+}
+
+void job_end(struct job *job, enum sched_state end)
+{
+    stop(job, end);
+    job_settle(job);
+}
+
+void job_fail(struct job *job, enum proto_cause cause, enum status status, const char *fmt, ...)
+{
+    char text[PROTO_TEXT_SIZE];
+    struct rpc_call *call = job->call;
+    va_list args;
+
+    va_start(args, fmt);
+    vsnprintf(text, sizeof(text), fmt, args);
+    va_end(args);
+    LOG_INFO("worker", "attempt_failed", "req=%016llx attempt=%u kind=%s state=%s cause=%s text=%s",
+             (unsigned long long)job->request_id, job->attempt,
+             job->kind == SCHED_KIND_PREFILL ? "prefill" : "decode",
+             sched_state_name(sched_state(job->worker->sched, job->id)), proto_cause_name(cause),
+             text);
+    if (call != NULL) {
+        job->call = NULL;
+        job_refuse(job->worker, call, cause, status, text);
+    }
+    stop(job, SCHED_FAILED);
+    job_settle(job);
+}
