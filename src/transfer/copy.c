@@ -89,6 +89,10 @@ bool copy_run(struct yolk_transfer *transfer)
     for (uint64_t spent = 0; queue != NULL && spent < COPY_TURN_SIZE;
          queue = first_queue(transfer)) {
         struct slice *slice = queue->head;
+        if (slice->lane != NULL && lane_expired(slice->lane)) {
+            lane_die(slice->lane, STATUS_TIMEOUT); /* takes the slice with it */
+            continue;
+        }
         uint64_t len = slice->length - slice->done;
         if (len > COPY_STEP_SIZE) len = COPY_STEP_SIZE;
         const enum status status = copy_step(slice, (size_t)len);

@@ -23,8 +23,9 @@
  *   I1  landing_at + payload_left stays inside memory that was registered when the header came, and
  *       whoever unregisters it has called lane_stop_landing() before.
  *   I2  A target never lands bytes of a connection that was silent for its lease: the clock is read
- *       before the socket. So an initiator may count on it (see peer.c).
- *   I3  A dead lane is freed from transfer_work(), never while something up the stack holds it.
+ *       before the socket, and before each step of a pull. So an initiator may count on it (see
+ * peer.c). I3  A dead lane is freed from transfer_work(), never while something up the stack holds
+ * it.
  *
  * Limits: LANE_FRAMES_MAX frames queued; a peer that makes us exceed it is dropped. */
 #include <stdlib.h>
@@ -336,6 +337,12 @@ static void drop_frames(struct lane *lane)
 
 /* ---- life ---- */
 
+bool lane_expired(const struct lane *lane)
+{
+    if (lane->peer != NULL || lane->state != LANE_READY) return false;
+    return env_now_ns(lane->transfer->env) - lane->heard_ns > lane->lease_ns;
+}
+
 static void lane_on_timer(void *ctx)
 {
     struct lane *lane = ctx;
@@ -349,7 +356,7 @@ static void lane_on_timer(void *ctx)
     case LANE_LOST:
         if (lane->peer != NULL) {
             peer_lane_timer(lane);
-        } else if (env_now_ns(env) - lane->heard_ns > lane->lease_ns) {
+        } else if (lane_expired(lane)) {
             lane_die(lane, STATUS_TIMEOUT);
         } else {
             env_timer_set(env, &lane->timer, lane->heard_ns + lane->lease_ns + 1);
@@ -514,12 +521,17 @@ static void lane_connected(struct lane *lane)
     }
 }
 
+void lane_farewell(struct lane *lane, enum status why)
+{
+    const struct wire_header header = { .opcode = WIRE_GOODBYE, .status = why };
+
+    if (lane_send(lane, FRAME_CONTROL, &header, NULL, false)) lane_flush(lane);
+}
+
 /* Says why before the lane dies of it. */
 static enum status refuse(struct lane *lane, enum status status)
 {
-    const struct wire_header header = { .opcode = WIRE_GOODBYE, .status = status };
-
-    if (lane_send(lane, FRAME_CONTROL, &header, NULL, false)) lane_flush(lane);
+    lane_farewell(lane, status);
     return status;
 }
 
@@ -628,6 +640,7 @@ static enum status got_header(struct lane *lane, const struct wire_header *heade
     const struct wire_header pong = { .opcode = WIRE_PONG, .request = header->request };
 
     if (header->opcode == WIRE_GOODBYE) {
+        lane->farewell = true;
         return header->status == STATUS_OK ? STATUS_CONN_CLOSED : header->status;
     }
     if (!opcode_fits_state(lane, header->opcode)) return STATUS_PROTOCOL;
@@ -750,8 +763,7 @@ static void lane_receive(struct lane *lane)
     size_t budget = LANE_TURN_SIZE;
     bool drained = false;
 
-    if (lane->peer == NULL && lane->state == LANE_READY &&
-        env_now_ns(lane->transfer->env) - lane->heard_ns > lane->lease_ns) { /* see I2 */
+    if (lane_expired(lane)) { /* see I2 */
         lane_die(lane, STATUS_TIMEOUT);
         return;
     }

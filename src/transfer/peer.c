@@ -516,7 +516,7 @@ static bool lane_release(struct lane *lane)
     for (int i = 0; i < WIRE_REQUESTS_MAX; i++) {
         struct slice *slice = lane->slots[i];
         if (slice == NULL) continue;
-        const bool landing = slice->task != NULL && !is_read(slice->task);
+        const bool landing = slice->task != NULL && !is_read(slice->task) && !lane->farewell;
         if (landing && !lane_unsend(lane, slice->request, slice->class)) {
             may_land = true;
             continue;

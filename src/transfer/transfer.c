@@ -550,12 +550,16 @@ static void buffers_destroy(struct yolk_transfer *transfer)
 
 static void lanes_destroy(struct yolk_transfer *transfer)
 {
-    bury(transfer);
     while (transfer->lanes != NULL) {
         struct lane *lane = transfer->lanes;
+        if (lane->peer == NULL && lane->state == LANE_READY) lane_farewell(lane, STATUS_OK);
+        if (transfer->lanes != lane) continue; /* it died of it */
         transfer->lanes = lane->next;
+        if (lane->next != NULL) lane->next->prev = NULL;
         lane_free(lane);
     }
+    bury(transfer);
+    env_timer_cancel(transfer->env, &transfer->work);
 }
 
 void yolk_transfer_destroy(struct yolk_transfer *transfer)

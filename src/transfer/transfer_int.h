@@ -249,6 +249,7 @@ struct lane {
     uint64_t sent;             /* bytes of it that are */
     bool watching_write;
     uint32_t serving; /* answers owed: queued frames and pulls */
+    bool farewell;    /* the target has said that it will land nothing more */
 
     /* in */
     uint8_t rx[LANE_RX_SIZE];
@@ -286,6 +287,10 @@ bool lane_sends_from(const struct lane *lane, uint64_t address, uint64_t length)
 void lane_flush(struct lane *lane);
 /* Closes it. Its slices are tried again, except those that the target may still write. */
 void lane_die(struct lane *lane, enum status status);
+/* Accepted lane: silent for its lease, so nothing that came on it may land any more. */
+bool lane_expired(const struct lane *lane);
+/* Says that nothing that came on it will land any more, if there is room to say it. */
+void lane_farewell(struct lane *lane, enum status why);
 void lane_free(struct lane *lane);
 struct lane *lane_connect(struct peer *peer, enum status *status);
 void lane_accept(void *ctx, struct env_stream *stream);
