@@ -318,7 +318,7 @@ static void deliver_data(struct sim_end *end, const struct segment *segment)
         if (end->conn->sim->now_ns >= end->reset_after_ns) send_control(end, SEGMENT_RST);
         return;
     }
-    if (end->state == END_BROKEN) return;
+    if (end->state == END_BROKEN || end->reset) return; /* what a reset cut off stays cut off */
     ASSERT(end->inbox_len + segment->len <= size); /* I2 */
     if (end->inbox == NULL) end->inbox = env_sim_alloc(size);
     if (end->inbox_head + end->inbox_len + segment->len > size) {
