@@ -1,0 +1,433 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * base/env_real_test.c
+ *
+ * Goal:   what only the real body has: posts from threads, limits of descriptors, children,
+ * signals. Method: one loop, real threads, real children (the shell), real signals. What both
+ * bodies share is in env_test.c. */
+#include "base/env_real.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "base/env.h"
+
+#define LIMIT_NS (20 * ENV_NS_PER_S)
+
+static bool run_until(struct env *env, const bool *done)
+{
+    const uint64_t end = env_now_ns(env) + LIMIT_NS;
+    while (!*done && env_now_ns(env) < end) {
+        (void)env_poll(env, 10 * ENV_NS_PER_MS);
+    }
+    return *done;
+}
+
+static struct env *env_new(uint32_t streams_max)
+{
+    struct env *env;
+    const struct env_real_options options = { .streams_max = streams_max };
+    assert_int_equal(env_real_create(&options, &env, NULL), STATUS_OK);
+    return env;
+}
+
+/* ---- posts ---- */
+
+enum { POSTERS = 3, POSTS_EACH = 20000 };
+
+struct poster {
+    struct env *env;
+    uint32_t next; /* the loop's: what this poster's next post must be */
+    uint32_t total;
+    struct post_item {
+        struct poster *poster;
+        uint32_t number;
+    } * items;
+};
+
+static void on_item(void *ctx)
+{
+    struct post_item *item = ctx;
+    assert_int_equal(item->number, item->poster->next);
+    item->poster->next++;
+}
+
+static void *post_all(void *arg)
+{
+    struct poster *poster = arg;
+    for (uint32_t i = 0; i < POSTS_EACH; i++) {
+        poster->items[i] = (struct post_item){ .poster = poster, .number = i };
+        while (env_post(poster->env, on_item, &poster->items[i]) == STATUS_FULL) {
+        }
+        if (i % 1000 == 0) env_real_sleep_ns(ENV_NS_PER_US * 50); /* lets the loop fall asleep */
+    }
+    return NULL;
+}
+
+static void posts_of_threads_all_arrive_in_order(void **state)
+{
+    (void)state;
+    struct env *env = env_new(0);
+    struct poster posters[POSTERS];
+    pthread_t threads[POSTERS];
+
+    for (int i = 0; i < POSTERS; i++) {
+        posters[i] =
+            (struct poster){ .env = env, .items = calloc(POSTS_EACH, sizeof(struct post_item)) };
+        assert_non_null(posters[i].items);
+        assert_int_equal(pthread_create(&threads[i], NULL, post_all, &posters[i]), 0);
+    }
+    const uint64_t end = env_now_ns(env) + LIMIT_NS;
+    uint32_t arrived = 0;
+    while (arrived < POSTERS * POSTS_EACH && env_now_ns(env) < end) {
+        (void)env_poll(env, LIMIT_NS); /* a lost wake-up would wait it out */
+        arrived = posters[0].next + posters[1].next + posters[2].next;
+    }
+    assert_int_equal(arrived, POSTERS * POSTS_EACH);
+    for (int i = 0; i < POSTERS; i++) {
+        pthread_join(threads[i], NULL);
+        free(posters[i].items);
+    }
+    env_real_destroy(env);
+}
+
+static void stop_it(void *ctx)
+{
+    env_stop(ctx);
+}
+
+static void *run_loop(void *arg)
+{
+    env_run(arg);
+    return NULL;
+}
+
+static void a_loop_may_live_in_another_thread(void **state)
+{
+    (void)state;
+    struct env *env = env_new(0);
+    pthread_t thread;
+
+    assert_int_equal(pthread_create(&thread, NULL, run_loop, env), 0);
+    assert_int_equal(env_post(env, stop_it, env), STATUS_OK);
+    pthread_join(thread, NULL);
+    assert_true(env_now_ns(env) > 0); /* nobody runs it: ours again */
+    env_real_destroy(env);
+    env_real_destroy(NULL);
+}
+
+/* ---- limits ---- */
+
+struct door {
+    struct env *env;
+    struct env_listener *listener;
+    struct env_stream *accepted[8];
+    int count;
+    char address[64];
+};
+
+static void on_door_accept(void *ctx, struct env_stream *stream)
+{
+    struct door *door = ctx;
+    assert_true(door->count < 8);
+    door->accepted[door->count++] = stream;
+}
+
+static void door_open(struct door *door, uint32_t streams_max)
+{
+    *door = (struct door){ .env = env_new(streams_max) };
+    assert_int_equal(
+        env_listen(door->env, "127.0.0.1:0", on_door_accept, door, &door->listener, NULL),
+        STATUS_OK);
+    snprintf(door->address, sizeof(door->address), "127.0.0.1:%u",
+             env_listener_port(door->listener));
+}
+
+static void poll_for(struct env *env, uint64_t duration_ns)
+{
+    const uint64_t end = env_now_ns(env) + duration_ns;
+    while (env_now_ns(env) < end) {
+        (void)env_poll(env, ENV_NS_PER_MS);
+    }
+}
+
+static void door_close(struct door *door)
+{
+    for (int i = 0; i < door->count; i++) {
+        env_stream_close(door->accepted[i]);
+    }
+    env_listener_close(door->listener);
+    env_real_destroy(door->env);
+}
+
+static void at_the_limit_of_streams_the_others_wait(void **state)
+{
+    (void)state;
+    struct door door;
+    struct env *outside = env_new(0);
+    struct env_stream *clients[3];
+
+    door_open(&door, 2); /* the listener and one stream */
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(env_connect(outside, door.address, &clients[i], NULL), STATUS_OK);
+    }
+    poll_for(door.env, 60 * ENV_NS_PER_MS);
+    assert_int_equal(door.count, 1);
+    struct env_stream *refused;
+    assert_int_equal(env_connect(door.env, door.address, &refused, NULL), STATUS_FULL);
+    env_stream_close(door.accepted[0]);
+    poll_for(door.env, 60 * ENV_NS_PER_MS);
+    assert_int_equal(door.count, 2);
+    door.accepted[0] = door.accepted[1];
+    door.count = 1;
+    for (int i = 0; i < 3; i++) {
+        env_stream_close(clients[i]);
+    }
+    door_close(&door);
+    env_real_destroy(outside);
+}
+
+static void without_descriptors_accepting_rests(void **state)
+{
+    (void)state;
+    struct door door;
+    struct env_stream *client;
+    struct rlimit before, tight;
+
+    door_open(&door, 0);
+    assert_int_equal(env_connect(door.env, door.address, &client, NULL), STATUS_OK);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    tight = before;
+    tight.rlim_cur = 0; /* no new descriptor can be made */
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &tight), 0);
+    uint64_t turns = 0;
+    const uint64_t end = env_now_ns(door.env) + 100 * ENV_NS_PER_MS;
+    while (env_now_ns(door.env) < end) {
+        (void)env_poll(door.env, 100 * ENV_NS_PER_MS);
+        turns++;
+    }
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    assert_int_equal(door.count, 0);
+    assert_true(turns < 50); /* it rested; it did not spin */
+    poll_for(door.env, 60 * ENV_NS_PER_MS);
+    assert_int_equal(door.count, 1);
+    env_stream_close(client);
+    door_close(&door);
+}
+
+/* ---- children ---- */
+
+struct child {
+    bool ended;
+    struct env_exit how;
+};
+
+static void on_child_exit(void *ctx, struct env_exit how)
+{
+    struct child *child = ctx;
+    assert_false(child->ended);
+    child->ended = true;
+    child->how = how;
+}
+
+static void children_end_once_and_say_how(void **state)
+{
+    (void)state;
+    struct env *env = env_new(0);
+    struct child child = { 0 };
+    struct env_process *process;
+
+    const char *const exits[] = { "sh", "-c", "exit 7", NULL };
+    assert_int_equal(env_process_spawn(env, exits, on_child_exit, &child, &process, NULL), 0);
+    assert_true(env_process_pid(process) > 0);
+    assert_true(run_until(env, &child.ended));
+    assert_int_equal(child.how.code, 7);
+    assert_int_equal(child.how.signo, 0);
+
+    child = (struct child){ 0 };
+    const char *const sleeps[] = { "/bin/sleep", "100", NULL };
+    assert_int_equal(env_process_spawn(env, sleeps, on_child_exit, &child, &process, NULL), 0);
+    env_process_kill(process, SIGTERM);
+    assert_true(run_until(env, &child.ended));
+    assert_int_equal(child.how.signo, SIGTERM);
+    assert_int_equal(child.how.code, -1);
+    env_real_destroy(env);
+}
+
+static void what_cannot_be_executed_is_told(void **state)
+{
+    (void)state;
+    struct env *env = env_new(0);
+    struct child child = { 0 };
+    struct env_process *process = NULL;
+    struct errmsg err = { "" };
+
+    const char *const nothing[] = { "/nowhere/to/be/found", NULL };
+    assert_int_equal(env_process_spawn(env, nothing, on_child_exit, &child, &process, &err),
+                     STATUS_NOT_FOUND);
+    assert_non_null(strstr(err.text, "/nowhere"));
+    const char *const directory[] = { "/tmp", NULL };
+    assert_int_equal(env_process_spawn(env, directory, on_child_exit, &child, &process, NULL),
+                     STATUS_DENIED);
+    assert_null(process);
+    poll_for(env, 5 * ENV_NS_PER_MS);
+    assert_false(child.ended);
+    env_real_destroy(env);
+}
+
+/* True while the process runs: it is there, and not just waiting to be reaped. */
+static bool process_runs(pid_t pid)
+{
+    char path[64], text[256] = "";
+    snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+    FILE *file = fopen(path, "r");
+    if (file == NULL) return false;
+    const size_t got = fread(text, 1, sizeof(text) - 1, file);
+    text[got] = '\0';
+    fclose(file);
+    const char *after = strrchr(text, ')');
+    return after != NULL && after[1] == ' ' && after[2] != 'Z' && after[2] != 'X';
+}
+
+static bool ends_soon(pid_t pid)
+{
+    for (int i = 0; i < 500 && process_runs(pid); i++) {
+        env_real_sleep_ns(10 * ENV_NS_PER_MS);
+    }
+    return !process_runs(pid);
+}
+
+static void destroying_the_env_ends_its_children(void **state)
+{
+    (void)state;
+    struct env *env = env_new(0);
+    struct child child = { 0 };
+    struct env_process *process;
+
+    const char *const sleeps[] = { "sleep", "100", NULL };
+    assert_int_equal(env_process_spawn(env, sleeps, on_child_exit, &child, &process, NULL), 0);
+    const pid_t pid = env_process_pid(process);
+    assert_true(process_runs(pid));
+    env_real_destroy(env);
+    assert_false(process_runs(pid));
+    assert_false(child.ended); /* on_exit does not run */
+}
+
+/* A parent that is killed cannot tidy up: the kernel must. */
+static void children_die_with_a_killed_parent(void **state)
+{
+    (void)state;
+    int fds[2];
+    pid_t grandchild = 0;
+
+    assert_int_equal(pipe(fds), 0);
+    const pid_t parent = fork();
+    if (parent == 0) {
+        struct env *env;
+        struct child child = { 0 };
+        struct env_process *process;
+        const char *const sleeps[] = { "sleep", "100", NULL };
+        if (env_real_create(NULL, &env, NULL) != STATUS_OK) _exit(1);
+        if (env_process_spawn(env, sleeps, on_child_exit, &child, &process, NULL) != STATUS_OK)
+            _exit(1);
+        grandchild = env_process_pid(process);
+        if (write(fds[1], &grandchild, sizeof(grandchild)) < 0) _exit(1);
+        for (;;) {
+            (void)env_poll(env, ENV_NS_PER_S);
+        }
+    }
+    assert_int_equal(read(fds[0], &grandchild, sizeof(grandchild)), sizeof(grandchild));
+    assert_true(process_runs(grandchild));
+    kill(parent, SIGKILL);
+    assert_int_equal(waitpid(parent, NULL, 0), parent);
+    assert_true(ends_soon(grandchild));
+    close(fds[0]);
+    close(fds[1]);
+}
+
+/* ---- signals ---- */
+
+static void on_signal(void *ctx, int signo)
+{
+    int *last = ctx;
+    *last = signo;
+}
+
+static void signals_are_events(void **state)
+{
+    (void)state;
+    struct env *env = env_new(0);
+    int first = 0, second = 0;
+
+    assert_int_equal(env_on_signal(env, SIGUSR1, on_signal, &first), STATUS_OK);
+    assert_int_equal(env_on_signal(env, SIGUSR2, on_signal, &second), STATUS_OK);
+    kill(getpid(), SIGUSR2);
+    assert_int_equal(second, 0); /* not before the loop runs */
+    poll_for(env, 5 * ENV_NS_PER_MS);
+    assert_int_equal(first, 0);
+    assert_int_equal(second, SIGUSR2);
+    kill(getpid(), SIGUSR1);
+    poll_for(env, 5 * ENV_NS_PER_MS);
+    assert_int_equal(first, SIGUSR1);
+    env_real_destroy(env);
+}
+
+/* The parent blocks signals for its signalfd; a child must not inherit that. */
+static void children_get_default_signals(void **state)
+{
+    (void)state;
+    struct env *env = env_new(0);
+    struct child child = { 0 };
+    struct env_process *process;
+    int seen = 0;
+
+    assert_int_equal(env_on_signal(env, SIGUSR1, on_signal, &seen), STATUS_OK);
+    const char *const suicides[] = { "sh", "-c", "kill -USR1 $$; exit 3", NULL };
+    assert_int_equal(env_process_spawn(env, suicides, on_child_exit, &child, &process, NULL), 0);
+    assert_true(run_until(env, &child.ended));
+    assert_int_equal(child.how.signo, SIGUSR1);
+    assert_int_equal(seen, 0);
+    env_real_destroy(env);
+}
+
+static void the_binary_knows_its_path(void **state)
+{
+    (void)state;
+    char path[4096];
+
+    assert_int_equal(env_real_self_path(path, sizeof(path)), STATUS_OK);
+    assert_int_equal(access(path, X_OK), 0);
+    assert_non_null(strstr(path, "env_real_test"));
+    assert_int_equal(env_real_self_path(path, 4), STATUS_FULL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(posts_of_threads_all_arrive_in_order),
+        cmocka_unit_test(a_loop_may_live_in_another_thread),
+        cmocka_unit_test(at_the_limit_of_streams_the_others_wait),
+        cmocka_unit_test(without_descriptors_accepting_rests),
+        cmocka_unit_test(children_end_once_and_say_how),
+        cmocka_unit_test(what_cannot_be_executed_is_told),
+        cmocka_unit_test(destroying_the_env_ends_its_children),
+        cmocka_unit_test(children_die_with_a_killed_parent),
+        cmocka_unit_test(signals_are_events),
+        cmocka_unit_test(children_get_default_signals),
+        cmocka_unit_test(the_binary_knows_its_path),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
