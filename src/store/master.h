@@ -33,6 +33,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/key.h"
 #include "base/status.h"
 #include "store/events.h"
 #include "store/member.h"
@@ -58,7 +59,9 @@ struct store_master_options {
     uint32_t discard_ms;  /* after which an unfinished put is taken for dead; 0: 30000 */
     uint32_t suspect_ms;  /* 0: 2000 */
     uint32_t dead_ms;     /* 0: 10000 */
+    uint32_t forget_ms;   /* after death, until what a node held is erased; 0: 60000 */
     uint32_t settle_ms;   /* 0: 2000 */
+    uint32_t fence_ms;    /* after which no writer whose time is over can land a byte; 0: 10000 */
 };
 
 /* STATUS_INVALID or STATUS_NO_MEMORY. */
@@ -178,26 +181,27 @@ enum { STORE_ACTIONS_MAX = 1 << 20 };
 struct store_action {
     enum store_action_kind kind;
     struct store_node_id node;
-    struct store_member_info info; /* CHANGED, GONE, LISTEN, DROP */
+    struct store_member_info info; /* of the node */
     enum store_member_state state; /* CHANGED */
-    struct store_key key;          /* DROP; valid until the next call */
+    struct block_key id;           /* DROP: store_key_id() of the key */
     uint64_t generation;           /* DROP */
 };
 
 /* The oldest action not yet taken; false if there is none. */
 bool store_master_next_action(struct store_master *master, struct store_action *out);
 
-/* How a DROP ended: STATUS_OK or STATUS_NOT_FOUND (the REMOVED event frees the space),
- * STATUS_BUSY (the owner vetoes: someone reads it), anything else: it is tried again later. */
+/* How a DROP ended: STATUS_OK or STATUS_NOT_FOUND (the REMOVED event frees the space), STATUS_BUSY
+ * (the owner vetoes: someone reads it; an evicted value stays, a removed one is tried again),
+ * anything else: it is tried again later. */
 void store_master_dropped(struct store_master *master, uint64_t now_ns, struct store_node_id node,
-                          struct store_key key, uint64_t generation, enum status status);
+                          const struct block_key *id, uint64_t generation, enum status status);
 
 /* Suspicion, death, dead writers, ends of quarantine. Call at least every 100 ms; returns when it
  * wants to be called next. */
 uint64_t store_master_tick(struct store_master *master, uint64_t now_ns);
 
 struct store_master_counts {
-    uint64_t objects;
+    uint64_t objects; /* keys known, blocks and values */
     uint64_t processing;
     uint64_t replicas;
     uint64_t space_total; /* bytes lent by nodes under this term */
@@ -206,7 +210,7 @@ struct store_master_counts {
     uint64_t puts_total;
     uint64_t refused_full_total;
     uint64_t conflicts_total; /* a replica announced with other bytes than the known one */
-    bool settled;
+    uint64_t discarded_total; /* puts whose writer fell silent */
 };
 
 void store_master_counts(const struct store_master *master, struct store_master_counts *out);

@@ -2,9 +2,10 @@
  *
  * store/master_shell.h - the master as a process: the directory (store/master.h) behind RPC.
  *
- * Carries requests to the state machine and its actions to the nodes; decides nothing itself, but
- * holds a put that waits for eviction until its deadline.
- * Threads: the env's loop thread. Limits: waiting puts and watchers are bounded (STATUS_FULL). */
+ * Carries requests to the state machine and its actions to the nodes; decides nothing itself. A put
+ * that has to wait for an eviction is answered STATUS_AGAIN, and its client asks again.
+ * Threads: the env's loop thread. Limits: 1,024 watchers; a watcher that reads slowly is ended and
+ * starts over. */
 #ifndef STORE_MASTER_SHELL_H
 #define STORE_MASTER_SHELL_H
 

@@ -51,8 +51,8 @@ struct store_page {
 
 struct store_node_options {
     struct env *env;
-    struct yolk_transfer *transfer; /* destroyed before the node */
-    struct rpc_server *server;      /* gets the `store.*` methods; destroyed before the node */
+    struct yolk_transfer *transfer; /* see store_node_destroy() */
+    struct rpc_server *server;      /* gets the `store.*` methods */
     const char *name;               /* told to other nodes, for their logs */
     const char *secret;             /* of the cluster, for calls to other nodes; "" for none */
     struct store_layout layout;
@@ -68,9 +68,9 @@ struct store_node_options {
 MUST_USE enum status store_node_create(const struct store_node_options *options,
                                        struct store_node **out, struct errmsg *err);
 
-/* After the RPC server, the member that joined with it (store/member.h) and the transfer engine:
- * those refer to the node, and the slab goes with the engine. Fetches still running end with
- * STORE_MISS_CANCELLED from inside. NULL is allowed. */
+/* After store_leave(), and with no turn of the loop between this and the end of the RPC server and
+ * of the transfer engine: those refer to the node, and the slab is the engine's. Fetches still
+ * running end with STORE_MISS_CANCELLED from inside. NULL is allowed. */
 void store_node_destroy(struct store_node *node);
 
 /* ---- where things are ---- */

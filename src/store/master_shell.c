@@ -1,0 +1,658 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * store/master_shell.c - requests in, actions out.
+ *
+ * Every handler does the same: decode, ask the directory (store/master.h), encode, reply, and then
+ * carry out what the directory wants done (shell_act()). Actions are: listening to a node's events,
+ * asking a node to drop a value, telling the watchers.
+ *
+ * A listener that hears another epoch than the registered one hears another life of the node: it
+ * keeps silent until that life registers, which replaces it. */
+#include "store/master_shell.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/buf.h"
+#include "base/env.h"
+#include "base/log.h"
+#include "net/rpc.h"
+#include "store/peers.h"
+#include "store/proto.h"
+
+enum {
+    WATCHERS_MAX = 1024,
+    DROP_MS = 2000,
+};
+
+struct listener {
+    struct listener *next;
+    struct store_master_shell *shell;
+    struct store_node_id node;
+    uint64_t epoch;
+    bool mute; /* another life than the registered one is speaking */
+    struct store_subscription *subscription;
+};
+
+struct watcher {
+    struct watcher *next;
+    struct store_master_shell *shell;
+    struct rpc_call *call;
+};
+
+struct drop {
+    struct store_master_shell *shell;
+    struct store_node_id node;
+    struct block_key id;
+    uint64_t generation;
+};
+
+struct store_master_shell {
+    struct env *env;
+    struct store_master *master;
+    struct store_peers *peers;
+    char *secret;
+    struct listener *listeners;
+    struct watcher *watchers;
+    uint32_t watchers_count;
+    struct env_timer tick;
+    bool closing;
+};
+
+static void shell_act(struct store_master_shell *shell);
+
+static uint64_t now(const struct store_master_shell *shell)
+{
+    return env_now_ns(shell->env);
+}
+
+/* ---- listening to nodes ---- */
+
+static void on_reset(void *ctx, uint64_t epoch)
+{
+    struct listener *listener = ctx;
+    struct store_master_shell *shell = listener->shell;
+    listener->mute = epoch != listener->epoch;
+    if (listener->mute) return;
+    store_master_reset(shell->master, now(shell), listener->node);
+    shell_act(shell);
+}
+
+static void on_events(void *ctx, const struct store_event *events, uint32_t count)
+{
+    const struct listener *listener = ctx;
+    struct store_master_shell *shell = listener->shell;
+    if (listener->mute) return;
+    for (uint32_t i = 0; i < count; i++) {
+        store_master_event(shell->master, now(shell), listener->node, &events[i]);
+    }
+    shell_act(shell);
+}
+
+static void on_synced(void *ctx)
+{
+    const struct listener *listener = ctx;
+    struct store_master_shell *shell = listener->shell;
+    if (listener->mute) return;
+    store_master_synced(shell->master, now(shell), listener->node);
+    shell_act(shell);
+}
+
+static void listen_to(struct store_master_shell *shell, const struct store_action *action)
+{
+    struct listener *listener = calloc(1, sizeof(*listener));
+    const struct store_subscribe_options options = {
+        .env = shell->env,
+        .address = action->info.rpc_address,
+        .secret = shell->secret,
+        .term = store_master_term(shell->master),
+        .on_reset = on_reset,
+        .on_events = on_events,
+        .on_synced = on_synced,
+        .ctx = listener,
+    };
+    struct errmsg err = { "" };
+
+    if (listener == NULL) return;
+    listener->shell = shell;
+    listener->node = action->node;
+    listener->epoch = action->info.epoch;
+    if (store_subscribe(&options, &listener->subscription, &err) != STATUS_OK) {
+        LOG_WARN("master", "cannot_listen", "node=%s message=%s", action->info.name, err.text);
+        free(listener);
+        return;
+    }
+    listener->next = shell->listeners;
+    shell->listeners = listener;
+}
+
+/* The struct is freed by the subscription's end only when nothing can call it: at once. */
+static void listen_no_more(struct store_master_shell *shell, struct store_node_id node)
+{
+    struct listener **link = &shell->listeners;
+    while (*link != NULL) {
+        struct listener *listener = *link;
+        if (listener->node.index != node.index) {
+            link = &listener->next;
+            continue;
+        }
+        *link = listener->next;
+        store_unsubscribe(listener->subscription);
+        free(listener);
+    }
+}
+
+/* ---- drops ---- */
+
+static void on_dropped(void *ctx, const struct rpc_result *result)
+{
+    struct drop *drop = ctx;
+    struct store_master_shell *shell = drop->shell;
+    if (!shell->closing) {
+        store_master_dropped(shell->master, now(shell), drop->node, &drop->id, drop->generation,
+                             result->status);
+    }
+    free(drop);
+    if (!shell->closing) shell_act(shell);
+}
+
+static enum status drop_send(struct store_master_shell *shell, const char *address,
+                             struct drop *drop)
+{
+    const struct store_drop message = { .term = store_master_term(shell->master),
+                                        .id = drop->id,
+                                        .generation = drop->generation };
+    struct rpc_client *client;
+    struct rpc_call_id id;
+    struct buf buf;
+
+    enum status status = store_peers_get(shell->peers, address, &client);
+    if (status != STATUS_OK) return status;
+    buf_init(&buf, RPC_BODY_SIZE_MAX);
+    status = store_encode_drop(&buf, &message);
+    const struct rpc_request request = { .method = STORE_METHOD_DROP,
+                                         .body = buf_data(&buf),
+                                         .len = buf.len,
+                                         .deadline_ns = now(shell) + DROP_MS * ENV_NS_PER_MS,
+                                         .on_end = on_dropped,
+                                         .ctx = drop };
+    if (status == STATUS_OK) status = rpc_call(client, &request, &id);
+    buf_fini(&buf);
+    return status;
+}
+
+static void drop_at(struct store_master_shell *shell, const struct store_action *action)
+{
+    struct drop *drop = calloc(1, sizeof(*drop));
+    enum status status = STATUS_FULL;
+
+    if (drop != NULL) {
+        *drop = (struct drop){ shell, action->node, action->id, action->generation };
+        status = drop_send(shell, action->info.rpc_address, drop);
+    }
+    if (status == STATUS_OK) return;
+    store_master_dropped(shell->master, now(shell), action->node, &action->id, action->generation,
+                         status);
+    free(drop);
+}
+
+/* ---- watchers ---- */
+
+static void watcher_end(struct watcher *watcher, enum status why)
+{
+    struct store_master_shell *shell = watcher->shell;
+    struct watcher **link = &shell->watchers;
+
+    while (*link != watcher)
+        link = &(*link)->next;
+    *link = watcher->next;
+    ASSERT(shell->watchers_count > 0);
+    shell->watchers_count--;
+    rpc_fail(watcher->call, why, NULL);
+    free(watcher);
+}
+
+static void on_watcher_gone(void *ctx, enum status why)
+{
+    watcher_end(ctx, why);
+}
+
+/* False: the watcher was too slow and is gone; it will ask again and get the whole state. */
+static bool watcher_send(struct watcher *watcher, const struct store_watch_item *item)
+{
+    struct buf buf;
+    buf_init(&buf, RPC_BODY_SIZE_MAX);
+    enum status status = store_encode_watch(&buf, item);
+    if (status == STATUS_OK) status = rpc_send(watcher->call, buf_data(&buf), buf.len);
+    buf_fini(&buf);
+    if (status == STATUS_OK || status == STATUS_CANCELLED) return true; /* cancel: told soon */
+    watcher_end(watcher, STATUS_FULL);
+    return false;
+}
+
+static void watchers_tell(struct store_master_shell *shell, const struct store_action *action)
+{
+    const struct store_watch_item item = {
+        .has_member = true,
+        .gone = action->kind == STORE_ACTION_GONE,
+        .term = store_master_term(shell->master),
+        .state = action->state,
+        .info = action->info,
+    };
+    struct watcher *next;
+    for (struct watcher *watcher = shell->watchers; watcher != NULL; watcher = next) {
+        next = watcher->next;
+        watcher_send(watcher, &item);
+    }
+}
+
+static void handle_watch(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
+{
+    struct store_master_shell *shell = ctx;
+    struct store_watch_item item = { .term = store_master_term(shell->master) };
+    struct store_node_id id;
+    (void)body;
+    (void)len;
+
+    struct watcher *watcher =
+        shell->watchers_count < WATCHERS_MAX ? calloc(1, sizeof(*watcher)) : NULL;
+    if (watcher == NULL) {
+        rpc_fail(call, STATUS_FULL, "master.watch: too many watchers");
+        return;
+    }
+    watcher->shell = shell;
+    watcher->call = call;
+    watcher->next = shell->watchers;
+    shell->watchers = watcher;
+    shell->watchers_count++;
+    rpc_on_cancel(call, on_watcher_gone, watcher);
+    item.has_member = true;
+    for (uint32_t i = 0; store_master_member(shell->master, i, &item.info, &item.state, &id); i++) {
+        if (!watcher_send(watcher, &item)) return;
+    }
+    item.has_member = false;
+    item.synced = true;
+    watcher_send(watcher, &item);
+}
+
+/* ---- actions ---- */
+
+static void shell_act(struct store_master_shell *shell)
+{
+    struct store_action action;
+
+    while (store_master_next_action(shell->master, &action)) {
+        switch (action.kind) {
+        case STORE_ACTION_LISTEN: listen_to(shell, &action); break;
+        case STORE_ACTION_FORGET: listen_no_more(shell, action.node); break;
+        case STORE_ACTION_CHANGED:
+            LOG_INFO("master", "member", "name=%s role=%s state=%s address=%s", action.info.name,
+                     store_role_name(action.info.role), store_member_state_name(action.state),
+                     action.info.rpc_address);
+            watchers_tell(shell, &action);
+            break;
+        case STORE_ACTION_GONE:
+            LOG_INFO("master", "member_gone", "name=%s", action.info.name);
+            watchers_tell(shell, &action);
+            break;
+        case STORE_ACTION_DROP: drop_at(shell, &action); break;
+        }
+    }
+}
+
+static void on_tick(void *ctx)
+{
+    struct store_master_shell *shell = ctx;
+    const uint64_t next = store_master_tick(shell->master, now(shell));
+    shell_act(shell);
+    env_timer_set(shell->env, &shell->tick, next);
+}
+
+/* ---- replies ---- */
+
+/* Ends the call with the buffer, or with what went wrong, and then acts. */
+static void reply(struct store_master_shell *shell, struct rpc_call *call, struct buf *buf,
+                  enum status status)
+{
+    if (status == STATUS_OK) {
+        rpc_reply(call, buf_data(buf), buf->len);
+    } else {
+        rpc_fail(call, status, NULL);
+    }
+    buf_fini(buf);
+    shell_act(shell);
+}
+
+static void reply_term(struct store_master_shell *shell, struct rpc_call *call, enum status status)
+{
+    struct buf buf;
+    buf_init(&buf, RPC_BODY_SIZE_MAX);
+    if (status == STATUS_OK) status = store_encode_term(&buf, store_master_term(shell->master));
+    reply(shell, call, &buf, status);
+}
+
+static void handle_register(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
+{
+    struct store_master_shell *shell = ctx;
+    struct store_member_info info;
+    struct store_node_id id;
+    uint64_t term_seen;
+
+    enum status status = store_decode_register(body, len, &info, &term_seen);
+    if (status == STATUS_OK) {
+        status = store_master_register(shell->master, now(shell), &info, term_seen, &id);
+    }
+    reply_term(shell, call, status);
+}
+
+static void handle_beat(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
+{
+    struct store_master_shell *shell = ctx;
+    struct store_beat beat;
+
+    enum status status = store_decode_beat(body, len, &beat);
+    if (status == STATUS_OK) {
+        status = store_master_beat(shell->master, now(shell), beat.name, beat.epoch);
+    }
+    reply_term(shell, call, status);
+}
+
+static void handle_leave(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
+{
+    struct store_master_shell *shell = ctx;
+    struct store_beat beat;
+
+    const enum status status = store_decode_beat(body, len, &beat);
+    if (status == STATUS_OK) store_master_leave(shell->master, now(shell), beat.name, beat.epoch);
+    reply_term(shell, call, status);
+}
+
+static void handle_put_end(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
+{
+    struct store_master_shell *shell = ctx;
+    struct store_put_end end;
+
+    enum status status = store_decode_put_end(body, len, &end);
+    if (status == STATUS_OK) {
+        status = store_master_put_end(shell->master, now(shell), end.name, end.epoch, end.put_id,
+                                      &end.stored);
+    }
+    reply_term(shell, call, status);
+}
+
+static void handle_put_revoke(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
+{
+    struct store_master_shell *shell = ctx;
+    struct store_put_revoke revoke;
+
+    enum status status = store_decode_put_revoke(body, len, &revoke);
+    if (status == STATUS_OK) {
+        status = store_master_put_revoke(shell->master, now(shell), revoke.writer, revoke.key,
+                                         revoke.put_id);
+    }
+    reply_term(shell, call, status);
+}
+
+/* ---- batches ---- */
+
+static void reply_codes(struct store_master_shell *shell, struct rpc_call *call,
+                        const uint32_t *codes, uint32_t count)
+{
+    struct buf buf;
+    buf_init(&buf, RPC_BODY_SIZE_MAX);
+    const enum status status = store_encode_statuses(&buf, codes, count);
+    reply(shell, call, &buf, status);
+}
+
+/* exist and remove: one status a key. */
+static void handle_codes(struct store_master_shell *shell, struct rpc_call *call,
+                         const uint8_t *body, size_t len, bool remove)
+{
+    struct store_batch batch;
+    struct store_batch_iter iter = { 0 };
+
+    if (store_decode_batch(body, len, &batch) != STATUS_OK) {
+        rpc_fail(call, STATUS_INVALID, "malformed batch");
+        return;
+    }
+    uint32_t *codes = malloc(batch.count * sizeof(*codes));
+    if (codes == NULL) {
+        rpc_fail(call, STATUS_FULL, "no memory");
+        return;
+    }
+    for (uint32_t i = 0; store_batch_next(&batch, &iter); i++) {
+        codes[i] = store_status_code(
+            remove ? store_master_remove(shell->master, now(shell), iter.key, batch.force)
+                   : store_master_exist(shell->master, now(shell), iter.key));
+    }
+    reply_codes(shell, call, codes, batch.count);
+    free(codes);
+}
+
+static void handle_exist(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
+{
+    handle_codes(ctx, call, body, len, false);
+}
+
+static void handle_remove(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
+{
+    handle_codes(ctx, call, body, len, true);
+}
+
+/* A get's or put_start's reply while it is put together. */
+struct places {
+    uint32_t *codes;
+    uint64_t *numbers; /* get: sizes; put_start: put ids */
+    uint32_t *counts;  /* get: replicas of each item */
+    uint32_t *nodes;   /* of each replica: place in the list */
+    uint64_t *addresses;
+    uint32_t replicas_count;
+    struct store_reply_node *node_list;
+    struct store_node_id node_ids[STORE_REPLY_NODES_MAX];
+    uint32_t nodes_count;
+};
+
+static bool places_init(struct places *places, uint32_t count, uint32_t replicas_max)
+{
+    memset(places, 0, sizeof(*places));
+    places->codes = calloc(count, sizeof(uint32_t));
+    places->numbers = calloc(count, sizeof(uint64_t));
+    places->counts = calloc(count, sizeof(uint32_t));
+    places->nodes = calloc((size_t)count * replicas_max, sizeof(uint32_t));
+    places->addresses = calloc((size_t)count * replicas_max, sizeof(uint64_t));
+    places->node_list = calloc(STORE_REPLY_NODES_MAX, sizeof(*places->node_list));
+    return places->codes != NULL && places->numbers != NULL && places->counts != NULL &&
+           places->nodes != NULL && places->addresses != NULL && places->node_list != NULL;
+}
+
+static void places_fini(struct places *places)
+{
+    free(places->codes);
+    free(places->numbers);
+    free(places->counts);
+    free(places->nodes);
+    free(places->addresses);
+    free(places->node_list);
+}
+
+static uint32_t places_node(struct places *places, const struct store_replica *replica)
+{
+    for (uint32_t i = 0; i < places->nodes_count; i++) {
+        if (places->node_ids[i].index == replica->node.index) return i;
+    }
+    ASSERT(places->nodes_count < STORE_REPLY_NODES_MAX); /* no more members than that */
+    struct store_reply_node *node = &places->node_list[places->nodes_count];
+    memcpy(node->rpc_address, replica->rpc_address, sizeof(node->rpc_address));
+    memcpy(node->segment, replica->segment, sizeof(node->segment));
+    node->epoch = replica->epoch;
+    places->node_ids[places->nodes_count] = replica->node;
+    return places->nodes_count++;
+}
+
+static void places_replica(struct places *places, const struct store_replica *replica)
+{
+    places->nodes[places->replicas_count] = places_node(places, replica);
+    places->addresses[places->replicas_count] = replica->address;
+    places->replicas_count++;
+}
+
+static void places_reply(struct store_master_shell *shell, struct rpc_call *call,
+                         const struct places *places, uint32_t count, bool put, uint32_t put_ms)
+{
+    struct buf buf;
+    const struct store_places_out message = {
+        .count = count,
+        .replicas_count = places->replicas_count,
+        .term = store_master_term(shell->master),
+        .put_ms = put_ms,
+        .codes = places->codes,
+        .sizes = put ? NULL : places->numbers,
+        .put_ids = put ? places->numbers : NULL,
+        .counts = put ? NULL : places->counts,
+        .nodes = places->nodes,
+        .addresses = places->addresses,
+        .node_list = places->node_list,
+        .nodes_count = places->nodes_count,
+    };
+    buf_init(&buf, RPC_BODY_SIZE_MAX);
+    const enum status status = store_encode_places(&buf, &message);
+    reply(shell, call, &buf, status);
+}
+
+static void handle_get(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
+{
+    struct store_master_shell *shell = ctx;
+    struct store_batch batch;
+    struct store_batch_iter iter = { 0 };
+    struct store_object object;
+    struct places places;
+
+    if (store_decode_batch(body, len, &batch) != STATUS_OK) {
+        rpc_fail(call, STATUS_INVALID, "master.get: malformed");
+        return;
+    }
+    if (!places_init(&places, batch.count, STORE_REPLICAS_MAX)) {
+        rpc_fail(call, STATUS_FULL, "master.get: no memory");
+        places_fini(&places);
+        return;
+    }
+    for (uint32_t i = 0; store_batch_next(&batch, &iter); i++) {
+        const enum status status = store_master_get(shell->master, now(shell), iter.key, &object);
+        places.codes[i] = store_status_code(status);
+        if (status != STATUS_OK) continue;
+        places.numbers[i] = object.size;
+        places.counts[i] = object.replicas_count;
+        for (uint32_t r = 0; r < object.replicas_count; r++) {
+            places_replica(&places, &object.replicas[r]);
+        }
+    }
+    places_reply(shell, call, &places, batch.count, false, 0);
+    places_fini(&places);
+}
+
+static void handle_put_start(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
+{
+    struct store_master_shell *shell = ctx;
+    struct store_batch batch;
+    struct store_batch_iter iter = { 0 };
+    struct store_ticket ticket;
+    struct places places;
+    uint32_t put_ms = 0;
+
+    if (store_decode_batch(body, len, &batch) != STATUS_OK || batch.sizes.count == 0) {
+        rpc_fail(call, STATUS_INVALID, "master.put_start: malformed");
+        return;
+    }
+    if (!places_init(&places, batch.count, 1)) {
+        rpc_fail(call, STATUS_FULL, "master.put_start: no memory");
+        places_fini(&places);
+        return;
+    }
+    const char *preferred = batch.preferred[0] == 0 ? NULL : batch.preferred;
+    for (uint32_t i = 0; store_batch_next(&batch, &iter); i++) {
+        const enum status status =
+            store_master_put_start(shell->master, now(shell), batch.writer, iter.key,
+                                   msg_u64_at(batch.sizes, i), preferred, &ticket);
+        places.codes[i] = store_status_code(status);
+        if (status != STATUS_OK) {
+            places.replicas_count++; /* one place a key, empty for this one */
+            continue;
+        }
+        places.numbers[i] = ticket.put_id;
+        put_ms = (uint32_t)((ticket.expires_ns - now(shell)) / ENV_NS_PER_MS);
+        places_replica(&places, &ticket.where);
+    }
+    places_reply(shell, call, &places, batch.count, true, put_ms);
+    places_fini(&places);
+}
+
+/* ---- life ---- */
+
+static void shell_serve(struct store_master_shell *shell, struct rpc_server *server)
+{
+    rpc_server_add(server, MASTER_METHOD_REGISTER, "master.register", handle_register, shell);
+    rpc_server_add(server, MASTER_METHOD_BEAT, "master.beat", handle_beat, shell);
+    rpc_server_add(server, MASTER_METHOD_LEAVE, "master.leave", handle_leave, shell);
+    rpc_server_add(server, MASTER_METHOD_WATCH, "master.watch", handle_watch, shell);
+    rpc_server_add(server, MASTER_METHOD_EXIST, "master.exist", handle_exist, shell);
+    rpc_server_add(server, MASTER_METHOD_GET, "master.get", handle_get, shell);
+    rpc_server_add(server, MASTER_METHOD_PUT_START, "master.put_start", handle_put_start, shell);
+    rpc_server_add(server, MASTER_METHOD_PUT_END, "master.put_end", handle_put_end, shell);
+    rpc_server_add(server, MASTER_METHOD_PUT_REVOKE, "master.put_revoke", handle_put_revoke, shell);
+    rpc_server_add(server, MASTER_METHOD_REMOVE, "master.remove", handle_remove, shell);
+}
+
+enum status store_master_shell_create(const struct store_master_shell_options *options,
+                                      struct store_master_shell **out, struct errmsg *err)
+{
+    ASSERT(options->server != NULL);
+    struct store_master_options master = options->master;
+    struct store_master_shell *shell = calloc(1, sizeof(*shell));
+    if (shell == NULL) return errmsg_set(err, STATUS_NO_MEMORY, "out of memory");
+
+    shell->env = options->env;
+    if (master.term == 0) master.term = env_wall_ns(shell->env) / ENV_NS_PER_MS + 1;
+    if (master.seed == 0) env_random(shell->env, &master.seed, sizeof(master.seed));
+    env_timer_init(&shell->tick, on_tick, shell);
+    shell->secret = strdup(options->secret == NULL ? "" : options->secret);
+    enum status status = shell->secret == NULL ? STATUS_NO_MEMORY : STATUS_OK;
+    if (status == STATUS_OK) {
+        status = store_peers_create(shell->env, options->secret, "master", &shell->peers);
+    }
+    if (status == STATUS_OK) {
+        status = store_master_create(&master, env_now_ns(shell->env), &shell->master);
+    }
+    if (status != STATUS_OK) {
+        store_master_shell_destroy(shell);
+        return errmsg_set(err, status, "the directory cannot be made: %s", status_name(status));
+    }
+    shell_serve(shell, options->server);
+    on_tick(shell);
+    *out = shell;
+    return STATUS_OK;
+}
+
+void store_master_shell_destroy(struct store_master_shell *shell)
+{
+    if (shell == NULL) return;
+    shell->closing = true;
+    env_timer_cancel(shell->env, &shell->tick);
+    while (shell->listeners != NULL) {
+        struct listener *listener = shell->listeners;
+        shell->listeners = listener->next;
+        store_unsubscribe(listener->subscription);
+        free(listener);
+    }
+    while (shell->watchers != NULL)
+        watcher_end(shell->watchers, STATUS_UNAVAILABLE);
+    store_peers_destroy(shell->peers);
+    store_master_destroy(shell->master);
+    free(shell->secret);
+    free(shell);
+}
+
+struct store_master *store_master_shell_directory(struct store_master_shell *shell)
+{
+    return shell->master;
+}
