@@ -109,9 +109,10 @@ static void layer_matrices(struct engine *engine, uint32_t layer, struct weight 
     out[6] = (struct weight){ &to->down, &from->ffn_down, "ffn_down" };
 }
 
-static enum status init_matrix(const struct weight *weight, size_t *size, struct errmsg *err)
+static enum status init_matrix(const struct weight *weight, bool exact, size_t *size,
+                               struct errmsg *err)
 {
-    if (matrix_init(weight->matrix, weight->tensor) != STATUS_OK) {
+    if (matrix_init(weight->matrix, weight->tensor, exact) != STATUS_OK) {
         return errmsg_set(err, STATUS_UNSUPPORTED, "%s: type %s with rows of %u is not supported",
                           weight->name, model_type_name(weight->tensor->type),
                           weight->tensor->ne[0]);
@@ -120,16 +121,16 @@ static enum status init_matrix(const struct weight *weight, size_t *size, struct
     return STATUS_OK;
 }
 
-static enum status init_matrices(struct engine *engine, struct errmsg *err)
+static enum status init_matrices(struct engine *engine, bool exact, struct errmsg *err)
 {
     struct weight output = { &engine->output, model_output(engine->model), "output" };
-    enum status status = init_matrix(&output, &engine->weights_size, err);
+    enum status status = init_matrix(&output, exact, &engine->weights_size, err);
 
     for (uint32_t layer = 0; layer < engine->params->n_layers && status == STATUS_OK; layer++) {
         struct weight weights[LAYER_MATRICES];
         layer_matrices(engine, layer, weights);
         for (int i = 0; i < LAYER_MATRICES && status == STATUS_OK; i++) {
-            status = init_matrix(&weights[i], &engine->weights_size, err);
+            status = init_matrix(&weights[i], exact, &engine->weights_size, err);
         }
     }
     return status;
@@ -252,6 +253,7 @@ static enum status create_quants(struct engine *engine)
     const size_t width = widest_input(engine->params);
     const size_t blocks = width / QUANT_BLOCK * ENGINE_ROWS_MAX;
 
+    engine->quants.blocks = (uint32_t)(width / QUANT_BLOCK);
     engine->quants.q = aligned_alloc(KERNEL_ALIGN, width * ENGINE_ROWS_MAX);
     engine->quants.d = aligned_floats(blocks);
     engine->quants.ds = aligned_floats(blocks);
@@ -323,14 +325,16 @@ static enum status check_options(const struct model_params *params,
     return STATUS_OK;
 }
 
-static enum status build(struct engine *engine, uint32_t threads, struct errmsg *err)
+static enum status build(struct engine *engine, const struct engine_options *options,
+                         struct errmsg *err)
 {
+    const uint32_t threads = options->threads != 0 ? options->threads : cpus_allowed();
     enum status status = pool_create(threads, &engine->pool);
 
     if (status != STATUS_OK) return errmsg_set(err, status, "cannot start %u threads", threads);
     engine->layers = calloc(engine->params->n_layers, sizeof(*engine->layers));
     if (engine->layers == NULL) return errmsg_set(err, STATUS_NO_MEMORY, "out of memory");
-    status = init_matrices(engine, err);
+    status = init_matrices(engine, options->exact, err);
     if (status != STATUS_OK) return status;
     if (pack_matrices(engine) != STATUS_OK || load_norms(engine) != STATUS_OK ||
         create_scratch(engine) != STATUS_OK) {
@@ -361,7 +365,7 @@ enum status engine_create(const struct model *model, const struct engine_options
     engine->slab = options->pages;
     engine->pages_count = options->pages_count;
     engine->context_max = options->context_max != 0 ? options->context_max : params->context;
-    status = build(engine, options->threads != 0 ? options->threads : cpus_allowed(), err);
+    status = build(engine, options, err);
     if (status != STATUS_OK) {
         engine_destroy(engine);
         return status;

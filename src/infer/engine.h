@@ -88,6 +88,8 @@ struct engine_options {
     uint32_t block_tokens; /* 0: ENGINE_BLOCK_TOKENS_DEFAULT */
     enum engine_isa isa;   /* ENGINE_ISA_AUTO unless the user insists */
     uint32_t context_max;  /* longest sequence in tokens; 0: what the model was trained for */
+    bool exact;            /* weights expanded to F32, activations not quantized: several times the
+                            * memory and time. A yardstick: its pages are for itself alone */
     uint8_t *pages;        /* base of the slab, aligned to 64 bytes; borrowed until destroy */
     uint32_t pages_count;  /* pages of layout.page_size bytes in it */
 };

@@ -50,7 +50,6 @@ static struct activations input_view(const struct engine *engine, const struct r
 
     a.x = x->data;
     a.stride = x->stride;
-    a.blocks = x->stride / QUANT_BLOCK;
     return a;
 }
 
@@ -62,7 +61,7 @@ static void prepare_input(const struct engine *engine, const struct matrix *w, c
     const size_t block = (size_t)slot * a.blocks;
 
     if (!is_quantized(w)) return;
-    engine->kernels->quantize(row_at(x, slot), w->cols, a.q + (size_t)slot * a.stride, a.d + block,
+    engine->kernels->quantize(row_at(x, slot), w->cols, a.q + block * QUANT_BLOCK, a.d + block,
                               a.ds + block, a.sum + block);
 }
 

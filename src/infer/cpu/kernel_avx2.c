@@ -258,7 +258,7 @@ ALWAYS_INLINE void quantized_half(const struct matrix *w, const uint8_t *tile,
     const size_t size = type == MODEL_Q8_0 ? 512 : 256;
     const uint8_t *quants = tile + (type == MODEL_Q4_1 ? 2 : 1) * header + half * 32;
     const uint8_t *scales = tile + half * 16;
-    const int8_t *x = a->q + (size_t)row0 * a->stride;
+    const int8_t *x = a->q + (size_t)row0 * a->blocks * QUANT_BLOCK;
     size_t at = (size_t)row0 * a->blocks;
     __m256 acc[ROWS];
 
@@ -269,9 +269,9 @@ ALWAYS_INLINE void quantized_half(const struct matrix *w, const uint8_t *tile,
         const __m256 scale = load_eight_halves(scales);
         __m256i sum[ROWS];
         if (type == MODEL_Q8_0) {
-            dot_signed(quants, x, a->stride, rows, sum);
+            dot_signed(quants, x, (size_t)a->blocks * QUANT_BLOCK, rows, sum);
         } else {
-            dot_nibbles(quants, x, a->stride, rows, sum);
+            dot_nibbles(quants, x, (size_t)a->blocks * QUANT_BLOCK, rows, sum);
         }
         UNROLL
         for (uint32_t r = 0; r < rows; r++) {

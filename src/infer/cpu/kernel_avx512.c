@@ -164,7 +164,7 @@ ALWAYS_INLINE void q4_rows(const struct matrix *w, const uint8_t *tile, const st
     const size_t header = (size_t)blocks * MATRIX_TILE * 2;
     const uint8_t *quants = tile + (mins ? 2 : 1) * header;
     const __m512i mask = _mm512_set1_epi8(15);
-    const int8_t *x = a->q + (size_t)row0 * a->stride;
+    const int8_t *x = a->q + (size_t)row0 * a->blocks * QUANT_BLOCK;
     size_t at = (size_t)row0 * a->blocks;
     v16 acc[ROWS];
 
@@ -186,7 +186,8 @@ ALWAYS_INLINE void q4_rows(const struct matrix *w, const uint8_t *tile, const st
             const size_t i = at + (size_t)r * a->blocks;
             const __m512i offset =
                 mins ? _mm512_setzero_si512() : _mm512_set1_epi32(a->sum[i] / 16);
-            const __m512i sum = dot_nibbles(low, high, x + (size_t)r * a->stride, offset);
+            const __m512i sum =
+                dot_nibbles(low, high, x + (size_t)r * a->blocks * QUANT_BLOCK, offset);
             acc[r] = v_fma(_mm512_cvtepi32_ps(sum), v_mul(scale, v_set1(a->d[i])), acc[r]);
             if (mins) acc[r] = v_fma(min, v_set1(a->ds[i]), acc[r]);
         }
@@ -201,7 +202,7 @@ ALWAYS_INLINE void q8_rows(const struct matrix *w, const uint8_t *tile, const st
 {
     const uint32_t blocks = w->cols / QUANT_BLOCK;
     const uint8_t *quants = tile + (size_t)blocks * MATRIX_TILE * 2;
-    const int8_t *x = a->q + (size_t)row0 * a->stride;
+    const int8_t *x = a->q + (size_t)row0 * a->blocks * QUANT_BLOCK;
     size_t at = (size_t)row0 * a->blocks;
     v16 acc[ROWS];
 
@@ -220,8 +221,9 @@ ALWAYS_INLINE void q8_rows(const struct matrix *w, const uint8_t *tile, const st
             __m512i sum = _mm512_set1_epi32(a->sum[i]);
             UNROLL
             for (int g = 0; g < 8; g++) {
-                sum = _mm512_dpbusd_epi32(sum, weight[g],
-                                          four_bytes(x + (size_t)r * a->stride + (size_t)g * 4));
+                sum = _mm512_dpbusd_epi32(
+                    sum, weight[g],
+                    four_bytes(x + (size_t)r * a->blocks * QUANT_BLOCK + (size_t)g * 4));
             }
             acc[r] = v_fma(_mm512_cvtepi32_ps(sum), v_mul(scale, v_set1(a->d[i])), acc[r]);
         }

@@ -126,7 +126,7 @@ static float output_quantized(const struct matrix *w, const uint8_t *tile, uint3
     float acc = 0.0f;
 
     for (uint32_t b = 0; b < blocks; b++, quants += size) {
-        const int8_t *x = a->q + (size_t)row * a->stride + (size_t)b * QUANT_BLOCK;
+        const int8_t *x = a->q + (size_t)row * a->blocks * QUANT_BLOCK + (size_t)b * QUANT_BLOCK;
         const size_t at = (size_t)row * a->blocks + b;
         int32_t dot;
         if (w->type == MODEL_Q8_0) {

@@ -59,24 +59,25 @@ static bool quant_shape(enum model_type type, struct quant_shape *out)
     return false;
 }
 
-enum status matrix_init(struct matrix *matrix, const struct model_tensor *tensor)
+enum status matrix_init(struct matrix *matrix, const struct model_tensor *tensor, bool expand)
 {
+    const enum model_type type = expand ? MODEL_F32 : tensor->type;
     struct quant_shape shape = { 0 };
     size_t size;
 
-    if (quant_shape(tensor->type, &shape)) {
+    if (quant_shape(type, &shape)) {
         const size_t blocks = tensor->ne[0] / QUANT_BLOCK;
         if (tensor->ne[0] % QUANT_BLOCK != 0) return STATUS_UNSUPPORTED;
         size = blocks * MATRIX_TILE * (2 + (shape.mins ? 2 : 0) + (size_t)shape.quants_size);
-    } else if (tensor->type == MODEL_F16) {
+    } else if (type == MODEL_F16) {
         size = (size_t)tensor->ne[0] * MATRIX_TILE * 2;
-    } else if (tensor->type == MODEL_F32) {
+    } else if (type == MODEL_F32) {
         size = (size_t)tensor->ne[0] * MATRIX_TILE * 4;
     } else {
         return STATUS_UNSUPPORTED;
     }
     *matrix = (struct matrix){
-        .type = tensor->type,
+        .type = type,
         .rows = tensor->ne[1],
         .cols = tensor->ne[0],
         .tiles = (tensor->ne[1] + MATRIX_TILE - 1) / MATRIX_TILE,
@@ -92,16 +93,18 @@ static void pack_quantized_row(const struct matrix *matrix, const struct quant_s
     uint8_t *scales = tile;
     uint8_t *mins = scales + (size_t)blocks * MATRIX_TILE * 2;
     uint8_t *quants = shape->mins ? mins + (size_t)blocks * MATRIX_TILE * 2 : mins;
-    const uint8_t flip = matrix->type == MODEL_Q8_0 ? 0x80 : 0;
+    const uint32_t flip = matrix->type == MODEL_Q8_0 ? 0x80808080u : 0;
 
     for (uint32_t b = 0; b < blocks; b++) {
         const uint8_t *block = row + (size_t)b * shape->block_size;
         memcpy(scales + ((size_t)b * MATRIX_TILE + lane) * 2, block, 2);
         if (shape->mins) memcpy(mins + ((size_t)b * MATRIX_TILE + lane) * 2, block + 2, 2);
         uint8_t *to = quants + (size_t)b * MATRIX_TILE * shape->quants_size;
-        for (uint32_t i = 0; i < shape->quants_size; i++) {
-            to[(i / 4) * MATRIX_TILE * 4 + lane * 4 + i % 4] =
-                (uint8_t)(block[shape->quants_offset + i] ^ flip);
+        for (uint32_t i = 0; i < shape->quants_size; i += 4) {
+            uint32_t four;
+            memcpy(&four, block + shape->quants_offset + i, 4);
+            four ^= flip;
+            memcpy(to + (size_t)i * MATRIX_TILE + (size_t)lane * 4, &four, 4);
         }
     }
 }
@@ -113,30 +116,6 @@ static void pack_plain_row(const struct matrix *matrix, const uint8_t *row, uint
 
     for (uint32_t k = 0; k < matrix->cols; k++) {
         memcpy(tile + ((size_t)k * MATRIX_TILE + lane) * size, row + k * size, size);
-    }
-}
-
-void matrix_pack(const struct matrix *matrix, const struct model_tensor *tensor, uint32_t first,
-                 uint32_t last)
-{
-    struct quant_shape shape = { 0 };
-    const bool quantized = quant_shape(matrix->type, &shape);
-
-    ASSERT(first <= last && last <= matrix->tiles);
-    ASSERT(matrix->rows == tensor->ne[1] && matrix->cols == tensor->ne[0]);
-    for (uint32_t t = first; t < last; t++) {
-        uint8_t *tile = matrix->data + t * matrix->tile_size;
-        if ((t + 1) * MATRIX_TILE > matrix->rows) memset(tile, 0, matrix->tile_size);
-        for (uint32_t lane = 0; lane < MATRIX_TILE; lane++) {
-            const uint32_t r = t * MATRIX_TILE + lane;
-            if (r >= matrix->rows) break;
-            const uint8_t *row = (const uint8_t *)tensor->data + r * tensor->row_size;
-            if (quantized) {
-                pack_quantized_row(matrix, &shape, row, lane, tile);
-            } else {
-                pack_plain_row(matrix, row, lane, tile);
-            }
-        }
     }
 }
 
@@ -162,6 +141,52 @@ static void dequantize_block(enum model_type type, const uint8_t *block, float *
     for (int i = 0; i < 16; i++) {
         out[i] = d * (float)(q[i] & 15) + m;
         out[i + 16] = d * (float)(q[i] >> 4) + m;
+    }
+}
+
+/* A row as F32, whatever its type in the file. */
+static void pack_expanded_row(const struct model_tensor *tensor, const uint8_t *row, uint32_t lane,
+                              uint8_t *tile)
+{
+    struct quant_shape shape = { 0 };
+    const bool quantized = quant_shape(tensor->type, &shape);
+    float values[QUANT_BLOCK];
+
+    for (uint32_t k = 0; k < tensor->ne[0]; k++) {
+        const uint32_t i = quantized ? k % QUANT_BLOCK : 0;
+        if (quantized && i == 0) {
+            dequantize_block(tensor->type, row + (size_t)(k / QUANT_BLOCK) * shape.block_size,
+                             values);
+        } else if (!quantized) {
+            values[0] = half_to_float(load_half(row + (size_t)k * 2));
+        }
+        memcpy(tile + ((size_t)k * MATRIX_TILE + lane) * 4, &values[i], 4);
+    }
+}
+
+void matrix_pack(const struct matrix *matrix, const struct model_tensor *tensor, uint32_t first,
+                 uint32_t last)
+{
+    struct quant_shape shape = { 0 };
+    const bool quantized = quant_shape(matrix->type, &shape);
+
+    ASSERT(first <= last && last <= matrix->tiles);
+    ASSERT(matrix->rows == tensor->ne[1] && matrix->cols == tensor->ne[0]);
+    for (uint32_t t = first; t < last; t++) {
+        uint8_t *tile = matrix->data + t * matrix->tile_size;
+        if ((t + 1) * MATRIX_TILE > matrix->rows) memset(tile, 0, matrix->tile_size);
+        for (uint32_t lane = 0; lane < MATRIX_TILE; lane++) {
+            const uint32_t r = t * MATRIX_TILE + lane;
+            if (r >= matrix->rows) break;
+            const uint8_t *row = (const uint8_t *)tensor->data + r * tensor->row_size;
+            if (matrix->type != tensor->type) {
+                pack_expanded_row(tensor, row, lane, tile);
+            } else if (quantized) {
+                pack_quantized_row(matrix, &shape, row, lane, tile);
+            } else {
+                pack_plain_row(matrix, row, lane, tile);
+            }
+        }
     }
 }
 

@@ -38,6 +38,7 @@
 #ifndef INFER_CPU_KERNELS_H
 #define INFER_CPU_KERNELS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -71,7 +72,7 @@ struct activations {
     float *d;     /* scale */
     float *ds;    /* scale * sum of q */
     int32_t *sum; /* -128 * sum of q: what the offset of Q8_0 adds too much; 1/16 of it for Q4_0 */
-    uint32_t stride;
+    uint32_t stride; /* of x */
     uint32_t blocks; /* capacity of a row in blocks */
 };
 
@@ -131,8 +132,10 @@ const struct kernels *kernels_select(enum engine_isa isa);
 
 size_t attend_scratch_floats(uint32_t head_dim);
 
-/* The shape of `tensor` when packed; data stays NULL. STATUS_UNSUPPORTED for another type. */
-MUST_USE enum status matrix_init(struct matrix *matrix, const struct model_tensor *tensor);
+/* The shape of `tensor` when packed, as it is or (`expand`) as F32; data stays NULL.
+ * STATUS_UNSUPPORTED for another type. */
+MUST_USE enum status matrix_init(struct matrix *matrix, const struct model_tensor *tensor,
+                                 bool expand);
 
 /* Fills tiles [first, last) of matrix->data. Tiles may be packed by several threads. */
 void matrix_pack(const struct matrix *matrix, const struct model_tensor *tensor, uint32_t first,

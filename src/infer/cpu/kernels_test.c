@@ -6,7 +6,7 @@
  *         compute the right thing.
  * Method: random shapes and values; the vector kernels must give the same bits (tolerance zero);
  *         the portable ones are compared with a double-precision computation from dequantized
- *         weights. An ISA that this CPU lacks is skipped aloud. YOLK_SEED=n replays a run. */
+ *         weights. An ISA that this CPU lacks is skipped aloud. SEED=n replays a run. */
 #include "infer/cpu/kernels.h"
 
 #include <math.h>
@@ -21,8 +21,9 @@
 #include "base/rng.h"
 #include "infer/cpu/pool.h"
 #include "infer/cpu/scalar.h"
+#include "seed.h"
 
-static uint64_t seed = 1;
+static uint64_t seed;
 
 static const struct kernels *const *vector_kernels(void)
 {
@@ -89,19 +90,21 @@ static struct model_tensor random_tensor(struct rng *rng, enum model_type type, 
 
 static struct activations random_activations(struct rng *rng, uint32_t cols, uint32_t rows)
 {
-    const uint32_t stride = (cols + QUANT_BLOCK - 1) / QUANT_BLOCK * QUANT_BLOCK;
-    struct activations a = { .stride = stride, .blocks = stride / QUANT_BLOCK };
+    const uint32_t used = (cols + QUANT_BLOCK - 1) / QUANT_BLOCK;
+    const uint32_t stride = used * QUANT_BLOCK;
+    /* Strides of x and q differ, as they do in the engine. */
+    struct activations a = { .stride = stride + 16, .blocks = used + 2 };
 
-    a.x = aligned((size_t)rows * stride * sizeof(float));
-    a.q = aligned((size_t)rows * stride);
+    a.x = aligned((size_t)rows * a.stride * sizeof(float));
+    a.q = aligned((size_t)rows * a.blocks * QUANT_BLOCK);
     a.d = aligned((size_t)rows * a.blocks * sizeof(float));
     a.ds = aligned((size_t)rows * a.blocks * sizeof(float));
     a.sum = aligned((size_t)rows * a.blocks * sizeof(int32_t));
-    for (size_t i = 0; i < (size_t)rows * stride; i++)
+    for (size_t i = 0; i < (size_t)rows * a.stride; i++)
         a.x[i] = random_float(rng, 3.0f);
     for (uint32_t r = 0; r < rows; r++) {
         const size_t b = (size_t)r * a.blocks;
-        kernels_portable.quantize(a.x + (size_t)r * stride, stride, a.q + (size_t)r * stride,
+        kernels_portable.quantize(a.x + (size_t)r * a.stride, stride, a.q + b * QUANT_BLOCK,
                                   a.d + b, a.ds + b, a.sum + b);
     }
     return a;
@@ -145,10 +148,10 @@ static double exact_output(const struct model_tensor *tensor, uint32_t output,
     tensor_row(tensor, output, w);
     *magnitude = 0;
     for (uint32_t k = 0; k < tensor->ne[0]; k++) {
-        const size_t at = (size_t)row * a->stride + k;
+        const size_t block = (size_t)row * a->blocks + k / QUANT_BLOCK;
         const double x =
-            plain ? (double)a->x[at]
-                  : (double)a->q[at] * (double)a->d[(size_t)row * a->blocks + k / QUANT_BLOCK];
+            plain ? (double)a->x[(size_t)row * a->stride + k]
+                  : (double)a->q[block * QUANT_BLOCK + k % QUANT_BLOCK] * (double)a->d[block];
         sum += (double)w[k] * x;
         *magnitude += fabs((double)w[k] * x);
     }
@@ -163,7 +166,7 @@ static void check_product(struct rng *rng, enum model_type type, uint32_t cols, 
     struct activations a = random_activations(rng, cols, rows + 1);
     struct matrix w;
 
-    assert_int_equal(matrix_init(&w, &tensor), STATUS_OK);
+    assert_int_equal(matrix_init(&w, &tensor, false), STATUS_OK);
     w.data = aligned(w.tiles * w.tile_size);
     matrix_pack(&w, &tensor, 0, w.tiles);
     float *expected = multiply(&kernels_portable, &w, &a, 1, rows);
@@ -222,7 +225,7 @@ static void products_do_not_saturate(void **state)
                 a.sum[b] = -128 * 32 * (fill & 1 ? 127 : -127);
                 a.ds[b] = a.d[b] * (float)(a.sum[b] / -128);
             }
-            assert_int_equal(matrix_init(&w, &tensor), STATUS_OK);
+            assert_int_equal(matrix_init(&w, &tensor, false), STATUS_OK);
             w.data = aligned(w.tiles * w.tile_size);
             matrix_pack(&w, &tensor, 0, w.tiles);
             const size_t header = types[i] == MODEL_Q4_1 ? 128 : 64;
@@ -508,9 +511,7 @@ int main(void)
         cmocka_unit_test(products_equal_reference),   cmocka_unit_test(products_do_not_saturate),
         cmocka_unit_test(attention_equals_reference), cmocka_unit_test(pool_runs_each_task_once),
     };
-    const char *text = getenv("YOLK_SEED");
 
-    if (text != NULL) seed = strtoull(text, NULL, 10);
-    printf("YOLK_SEED=%llu\n", (unsigned long long)seed);
+    seed = test_seed();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
