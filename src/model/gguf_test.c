@@ -2,9 +2,9 @@
  *
  * model/gguf_test.c
  *
- * Goal:   what a good file says comes out; every way to be damaged gets its own message and no
- * crash. Method: files made in memory: read back, then truncated at every byte, then changed one
- * field at a time. Copies have the exact size, so that a sanitizer sees one byte too far. */
+ * Goal:   what a good file says comes out; every way to be damaged gets a message and no crash.
+ * Method: files made in memory: read back, then truncated at every byte, then changed one field at
+ *         a time. Copies have the exact size, so that a sanitizer sees one byte too far. */
 #include "model/gguf.h"
 
 #include <stdarg.h>

@@ -2,9 +2,9 @@
  *
  * model/model_test.c
  *
- * Goal:   a model that is handed out is one that can be computed; any other is refused, and the
- * message names what is wrong. Method: small models made in memory, one fault at a time; the real
- * model where it is there. */
+ * Goal:   a model that is handed out can be computed; any other is refused by a message that names
+ *         what is wrong.
+ * Method: small models made in memory, one fault at a time; the real model where it is there. */
 #include "model/model.h"
 
 #include <stdarg.h>

@@ -11,11 +11,14 @@
  * binary heap of (rank << 32 | position). A merge changes two pairs and pushes both; entries that
  * no longer describe the list are recognised and skipped when popped.
  *
+ * Added words (kind "user defined": tokens that were given to the model after its vocabulary was
+ * learned, and are not special) are taken out of the text first, longest at each position.
+ *
  * Invariants
  *   I1  Every merge joins two text tokens to a third whose bytes are theirs put together.
- *   I2  Special tokens are in no merge, in byte_tokens nowhere, and not in the word table: encoding
- *       cannot produce one.
- *   I3  While a word is merged, heap_len <= 2n: each merge pops one entry and pushes at most two.
+ *   I2  Special tokens are in no merge, in byte_tokens nowhere, and not in the tables of words and
+ * of added words: encoding cannot produce one. I3  While a word is merged, heap_len <= 2n: each
+ * merge pops one entry and pushes at most two.
  */
 #include "model/tokenizer.h"
 
@@ -32,7 +35,8 @@ enum {
     MERGES_MAX = 1 << 21,
     TOKEN_SIZE_MAX = 4096, /* bytes of one token */
     WORD_ON_STACK = 256,
-    ALPHABET = 324, /* code points that stand for bytes are below this */
+    ADDED_LENS_MAX = 64, /* different lengths of added words */
+    ALPHABET = 324,      /* code points that stand for bytes are below this */
 };
 
 /* tokenizer.ggml.token_type */
@@ -40,7 +44,7 @@ enum token_kind {
     TOKEN_TEXT = 1,
     TOKEN_UNKNOWN = 2,
     TOKEN_CONTROL = 3,
-    TOKEN_USER_DEFINED = 4, /* text as it is; shown, but not made from text */
+    TOKEN_USER_DEFINED = 4, /* an added word: text as it is */
     TOKEN_UNUSED = 5,
 };
 
@@ -50,6 +54,12 @@ struct merge {
     uint32_t result;
 };
 
+/* Open addressing; TOKENIZER_NONE is free. At most half full. */
+struct table {
+    uint32_t *slots;
+    uint32_t mask;
+};
+
 struct tokenizer {
     uint32_t vocab;
     uint32_t bos;
@@ -57,16 +67,18 @@ struct tokenizer {
     bool adds_bos;
     bool whole_words;
     struct splitter *splitter;
-    uint8_t *kinds;  /* enum token_kind by token */
-    bool *ends;      /* by token */
-    size_t *offsets; /* token i is bytes[offsets[i]..offsets[i + 1]) */
-    char *bytes;     /* of all tokens */
-    uint32_t *words; /* open addressing: text tokens by their bytes; TOKENIZER_NONE is free */
-    uint32_t words_mask;
-    struct merge *merges; /* by rank */
+    uint8_t *kinds;                    /* enum token_kind by token */
+    bool *ends;                        /* by token */
+    size_t *offsets;                   /* token i is bytes[offsets[i]..offsets[i + 1]) */
+    char *bytes;                       /* of all tokens */
+    struct table words;                /* text tokens by their bytes */
+    struct table added;                /* added words by their bytes */
+    size_t added_lens[ADDED_LENS_MAX]; /* their lengths, longest first */
+    size_t added_lens_count;
+    bool added_first[256]; /* bytes that an added word starts with */
+    struct merge *merges;  /* by rank */
     uint32_t merges_count;
-    uint32_t *pairs; /* open addressing: ranks by (left, right); TOKENIZER_NONE is free */
-    uint32_t pairs_mask;
+    struct table pairs;        /* ranks by (left, right) */
     uint32_t byte_tokens[256]; /* TOKENIZER_NONE where the vocabulary has none */
 };
 
@@ -117,15 +129,15 @@ static uint32_t table_size(uint32_t entries)
     return size;
 }
 
-static uint32_t *table_create(uint32_t entries, uint32_t *mask)
+static bool table_init(struct table *table, uint32_t entries)
 {
     const uint32_t size = table_size(entries);
-    uint32_t *slots = malloc(size * sizeof(*slots));
 
-    if (slots == NULL) return NULL;
-    memset(slots, 0xff, size * sizeof(*slots)); /* TOKENIZER_NONE */
-    *mask = size - 1;
-    return slots;
+    table->slots = malloc(size * sizeof(*table->slots));
+    if (table->slots == NULL) return false;
+    memset(table->slots, 0xff, size * sizeof(*table->slots)); /* TOKENIZER_NONE */
+    table->mask = size - 1;
+    return true;
 }
 
 static bool token_equals(const struct tokenizer *t, uint32_t token, const char *data, size_t len)
@@ -135,40 +147,41 @@ static bool token_equals(const struct tokenizer *t, uint32_t token, const char *
     return t->offsets[token + 1] - start == len && memcmp(t->bytes + start, data, len) == 0;
 }
 
-/* The slot of the text token with these bytes, or the free slot where it would be. */
-static uint32_t word_slot(const struct tokenizer *t, const char *data, size_t len)
+/* The slot of the token with these bytes, or the free slot where it would be. */
+static uint32_t *token_slot(const struct tokenizer *t, const struct table *table, const char *data,
+                            size_t len)
 {
-    uint32_t slot = (uint32_t)hash_xxh3(data, len) & t->words_mask;
+    uint32_t at = (uint32_t)hash_xxh3(data, len) & table->mask;
 
-    while (t->words[slot] != TOKENIZER_NONE && !token_equals(t, t->words[slot], data, len)) {
-        slot = (slot + 1) & t->words_mask;
+    while (table->slots[at] != TOKENIZER_NONE && !token_equals(t, table->slots[at], data, len)) {
+        at = (at + 1) & table->mask;
     }
-    return slot;
+    return &table->slots[at];
 }
 
 static uint32_t word_find(const struct tokenizer *t, const char *data, size_t len)
 {
-    return t->words[word_slot(t, data, len)];
+    return *token_slot(t, &t->words, data, len);
 }
 
-static uint32_t pair_slot(const struct tokenizer *t, uint32_t left, uint32_t right)
+static uint32_t *pair_slot(const struct tokenizer *t, uint32_t left, uint32_t right)
 {
     const uint64_t mixed = ((uint64_t)left << 32 | right) * UINT64_C(0x9e3779b97f4a7c15);
-    uint32_t slot = (uint32_t)(mixed >> 32) & t->pairs_mask;
+    uint32_t at = (uint32_t)(mixed >> 32) & t->pairs.mask;
 
-    while (t->pairs[slot] != TOKENIZER_NONE) {
-        const struct merge *merge = &t->merges[t->pairs[slot]];
+    while (t->pairs.slots[at] != TOKENIZER_NONE) {
+        const struct merge *merge = &t->merges[t->pairs.slots[at]];
         if (merge->left == left && merge->right == right) break;
-        slot = (slot + 1) & t->pairs_mask;
+        at = (at + 1) & t->pairs.mask;
     }
-    return slot;
+    return &t->pairs.slots[at];
 }
 
 /* The rank at which two symbols merge; TOKENIZER_NONE if they do not. */
 static uint32_t pair_rank(const struct tokenizer *t, uint32_t left, uint32_t right)
 {
     if (left == TOKENIZER_NONE || right == TOKENIZER_NONE) return TOKENIZER_NONE;
-    return t->pairs[pair_slot(t, left, right)];
+    return *pair_slot(t, left, right);
 }
 
 /* ---- loading ---- */
@@ -240,9 +253,9 @@ static enum status load_token(struct tokenizer *t, uint32_t token, struct gguf_s
     t->offsets[token + 1] = t->offsets[token] + len;
     if (!is_text(t->kinds[token])) return STATUS_OK; /* I2 */
 
-    const uint32_t slot = word_slot(t, out, len);
-    if (t->words[slot] == TOKENIZER_NONE) t->words[slot] = token;
-    if (len == 1) t->byte_tokens[(uint8_t)out[0]] = t->words[slot];
+    uint32_t *slot = token_slot(t, &t->words, out, len);
+    if (*slot == TOKENIZER_NONE) *slot = token; /* the first of equals counts */
+    if (len == 1) t->byte_tokens[(uint8_t)out[0]] = *slot;
     return STATUS_OK;
 }
 
@@ -261,9 +274,8 @@ static enum status load_tokens(struct tokenizer *t, const struct gguf *gguf, str
     t->ends = calloc(t->vocab + 1, sizeof(*t->ends));
     t->offsets = calloc(t->vocab + 1, sizeof(*t->offsets));
     t->bytes = malloc(tokens.size + 1);
-    t->words = table_create(t->vocab, &t->words_mask);
     if (t->kinds == NULL || t->ends == NULL || t->offsets == NULL) return no_memory(err);
-    if (t->bytes == NULL || t->words == NULL) return no_memory(err);
+    if (t->bytes == NULL || !table_init(&t->words, t->vocab)) return no_memory(err);
     status = load_kinds(t, gguf, err);
     if (status != STATUS_OK) return status;
 
@@ -309,8 +321,8 @@ static enum status load_merge(struct tokenizer *t, uint32_t rank, struct gguf_st
         return bad_merge(rank, text, err); /* I1 */
     }
     t->merges[rank] = merge;
-    const uint32_t slot = pair_slot(t, merge.left, merge.right);
-    if (t->pairs[slot] == TOKENIZER_NONE) t->pairs[slot] = rank; /* the first of equals counts */
+    uint32_t *slot = pair_slot(t, merge.left, merge.right);
+    if (*slot == TOKENIZER_NONE) *slot = rank; /* the first of equals counts */
     return STATUS_OK;
 }
 
@@ -326,8 +338,7 @@ static enum status load_merges(struct tokenizer *t, const struct gguf *gguf, str
     if (status != STATUS_OK) return status;
     t->merges_count = (uint32_t)merges.count;
     t->merges = calloc(t->merges_count + 1, sizeof(*t->merges));
-    t->pairs = table_create(t->merges_count, &t->pairs_mask);
-    if (t->merges == NULL || t->pairs == NULL) return no_memory(err);
+    if (t->merges == NULL || !table_init(&t->pairs, t->merges_count)) return no_memory(err);
 
     build_alphabet(byte_of);
     for (uint32_t rank = 0; gguf_array_next_string(&merges, &cursor, &text); rank++) {
@@ -385,6 +396,51 @@ static enum status load_special(struct tokenizer *t, const struct gguf *gguf, st
     return STATUS_OK;
 }
 
+/* Keeps added_lens sorted, longest first, without repetition. False if there is no room. */
+static bool note_length(struct tokenizer *t, size_t len)
+{
+    size_t at = 0;
+
+    while (at < t->added_lens_count && t->added_lens[at] > len)
+        at++;
+    if (at < t->added_lens_count && t->added_lens[at] == len) return true;
+    if (t->added_lens_count == ADDED_LENS_MAX) return false;
+    memmove(t->added_lens + at + 1, t->added_lens + at,
+            (t->added_lens_count - at) * sizeof(*t->added_lens));
+    t->added_lens[at] = len;
+    t->added_lens_count++;
+    return true;
+}
+
+/* A token that starts or ends something is never made from text, whatever kind the file gives it.
+ */
+static bool is_added(const struct tokenizer *t, uint32_t token)
+{
+    return t->kinds[token] == TOKEN_USER_DEFINED && !t->ends[token] && token != t->bos;
+}
+
+static enum status load_added(struct tokenizer *t, struct errmsg *err)
+{
+    uint32_t count = 0;
+
+    for (uint32_t i = 0; i < t->vocab; i++)
+        count += is_added(t, i);
+    if (!table_init(&t->added, count)) return no_memory(err);
+    for (uint32_t i = 0; i < t->vocab && count > 0; i++) {
+        size_t len;
+        const char *bytes = tokenizer_bytes(t, i, &len);
+        if (!is_added(t, i)) continue;
+        if (!note_length(t, len)) {
+            return errmsg_set(err, STATUS_FULL, "user-defined tokens of more than %d lengths",
+                              ADDED_LENS_MAX);
+        }
+        t->added_first[(uint8_t)bytes[0]] = true;
+        uint32_t *slot = token_slot(t, &t->added, bytes, len);
+        if (*slot == TOKENIZER_NONE) *slot = i;
+    }
+    return STATUS_OK;
+}
+
 static enum status load_splitter(struct tokenizer *t, const struct gguf *gguf, struct errmsg *err)
 {
     struct gguf_string model, pre;
@@ -420,6 +476,7 @@ enum status tokenizer_create(const struct gguf *gguf, struct tokenizer **out, st
     if (status == STATUS_OK) status = load_tokens(t, gguf, err);
     if (status == STATUS_OK) status = load_merges(t, gguf, err);
     if (status == STATUS_OK) status = load_special(t, gguf, err);
+    if (status == STATUS_OK) status = load_added(t, err);
     if (status != STATUS_OK) {
         tokenizer_destroy(t);
         return status;
@@ -436,9 +493,10 @@ void tokenizer_destroy(struct tokenizer *t)
     free(t->ends);
     free(t->offsets);
     free(t->bytes);
-    free(t->words);
+    free(t->words.slots);
+    free(t->added.slots);
     free(t->merges);
-    free(t->pairs);
+    free(t->pairs.slots);
     free(t);
 }
 
@@ -607,14 +665,55 @@ static enum status encode_word(void *ctx, const char *bytes, size_t len)
     return encode_in(output, &word, bytes);
 }
 
+/* The longest added word at the start of text, or TOKENIZER_NONE. */
+static uint32_t added_at(const struct tokenizer *t, const char *text, size_t len)
+{
+    if (!t->added_first[(uint8_t)text[0]]) return TOKENIZER_NONE;
+    for (size_t i = 0; i < t->added_lens_count; i++) {
+        if (t->added_lens[i] > len) continue;
+        const uint32_t token = *token_slot(t, &t->added, text, t->added_lens[i]);
+        if (token != TOKENIZER_NONE) return token;
+    }
+    return TOKENIZER_NONE;
+}
+
+static enum status encode_text(struct output *output, const char *text, size_t len)
+{
+    if (len == 0) return STATUS_OK;
+    return splitter_run(output->tokenizer->splitter, text, len, encode_word, output);
+}
+
+static enum status encode_around_added(struct output *output, const char *text, size_t len)
+{
+    size_t done = 0, at = 0;
+
+    while (at < len) {
+        size_t token_len;
+        const uint32_t token = added_at(output->tokenizer, text + at, len - at);
+        if (token == TOKENIZER_NONE) {
+            at++;
+            continue;
+        }
+        enum status status = encode_text(output, text + done, at - done);
+        if (status == STATUS_OK) status = emit(output, token);
+        if (status != STATUS_OK) return status;
+        (void)tokenizer_bytes(output->tokenizer, token, &token_len);
+        at += token_len;
+        done = at;
+    }
+    return encode_text(output, text + done, len - done);
+}
+
 enum status tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t len,
                              uint32_t *tokens, size_t tokens_max, size_t *count)
 {
     struct output output = { tokenizer, tokens, tokens_max, *count };
+    const bool any_added = tokenizer->added_lens_count > 0;
 
     ASSERT(*count <= tokens_max);
     if (len > TOKENIZER_TEXT_SIZE_MAX) return STATUS_FULL;
-    enum status status = splitter_run(tokenizer->splitter, text, len, encode_word, &output);
+    enum status status =
+        any_added ? encode_around_added(&output, text, len) : encode_text(&output, text, len);
     if (status == STATUS_OK) *count = output.count;
     return status;
 }

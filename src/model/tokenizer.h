@@ -6,6 +6,9 @@
  * Text never becomes a special token: tokenizer_encode() treats "<|im_end|>" in a user's text as
  * ten ordinary characters. Special tokens are placed by id, by the chat template (model/chat.h).
  *
+ * Added words (tokens of kind "user defined", which are not special) are text, and are recognised
+ * in it.
+ *
  * Any bytes are accepted, valid UTF-8 or not: an invalid byte is a piece of its own. A byte for
  * which the vocabulary has no token is dropped, as other runtimes do; with all 256 bytes in the
  * vocabulary, decoding what was encoded gives the same bytes.
