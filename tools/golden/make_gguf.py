@@ -96,7 +96,7 @@ def gguf_corpus():
     files["model-wide"] = build(params(embedding_length=1 << 31) + tokenizer(), tensors(2))
     files["tokenizer-only"] = build(tokenizer(), [])
     files["tokenizer-llama-bpe"] = build(tokenizer("llama-bpe"), [])
-    files["tokenizer-added"] = build(tokenizer(kinds=[3, 3] + [4] * 6 + [1] * (VOCAB - 8), merges=("l l",)), [])
+    files["tokenizer-added"] = build(tokenizer(kinds=[3, 3] + [1] * (VOCAB - 6) + [4] * 4, merges=()), [])
     files["tokenizer-pre"] = build(tokenizer("unknown\x1b[0m"), [])
     files["tokenizer-merge"] = build(tokenizer(merges=("x y", "h  e", " ", "")), [])
     files["tokenizer-kinds"] = build(tokenizer(kinds=[1, 9, -1]), [])
