@@ -12,6 +12,7 @@
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -55,10 +56,12 @@ struct splitter {
 static enum status unknown(const char *name, size_t name_len, struct errmsg *err)
 {
     char list[128] = "";
+    size_t len = 0;
 
     for (size_t i = 0; i < KNOWN; i++) {
-        strncat(list, i > 0 ? ", " : "", sizeof(list) - strlen(list) - 1);
-        strncat(list, table[i].name, sizeof(list) - strlen(list) - 1);
+        len += (size_t)snprintf(list + len, sizeof(list) - len, "%s%s", i > 0 ? ", " : "",
+                                table[i].name);
+        ASSERT(len < sizeof(list));
     }
     return errmsg_set(err, STATUS_UNSUPPORTED,
                       "pre-tokenizer \"%s\" (tokenizer.ggml.pre) is not supported, only %s",
