@@ -329,7 +329,7 @@ static enum status build(struct engine *engine, const struct engine_options *opt
                          struct errmsg *err)
 {
     const uint32_t threads = options->threads != 0 ? options->threads : cpus_allowed();
-    enum status status = pool_create(threads, &engine->pool);
+    enum status status = cpu_pool_create(threads, &engine->pool);
 
     if (status != STATUS_OK) return errmsg_set(err, status, "cannot start %u threads", threads);
     engine->layers = calloc(engine->params->n_layers, sizeof(*engine->layers));
@@ -383,7 +383,7 @@ void engine_destroy(struct engine *engine)
         free(engine->attend[i].out);
         free(engine->attend[i].scratch);
     }
-    pool_destroy(engine->pool);
+    cpu_pool_destroy(engine->pool);
     free(engine->attend);
     free(engine->quants.q);
     free(engine->quants.d);

@@ -489,7 +489,7 @@ static void pool_runs_each_task_once(void **state)
 
     (void)state;
     for (uint32_t threads = 1; threads <= 4; threads++) {
-        assert_int_equal(pool_create(threads, &pool), STATUS_OK);
+        assert_int_equal(cpu_pool_create(threads, &pool), STATUS_OK);
         assert_int_equal(pool_threads(pool), threads);
         memset(counts, 0, sizeof(counts));
         uint32_t expected[POOL_TASKS] = { 0 };
@@ -500,7 +500,7 @@ static void pool_runs_each_task_once(void **state)
                 expected[i]++;
         }
         assert_memory_equal(counts, expected, sizeof(counts));
-        pool_destroy(pool);
+        cpu_pool_destroy(pool);
     }
 }
 

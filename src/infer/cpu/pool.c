@@ -173,7 +173,7 @@ uint32_t pool_threads(const struct pool *pool)
     return pool->threads;
 }
 
-enum status pool_create(uint32_t threads, struct pool **out)
+enum status cpu_pool_create(uint32_t threads, struct pool **out)
 {
     ASSERT(threads >= 1 && threads <= POOL_THREADS_MAX);
     struct pool *pool = aligned_alloc(_Alignof(struct pool), sizeof(*pool));
@@ -194,11 +194,11 @@ enum status pool_create(uint32_t threads, struct pool **out)
     return STATUS_OK;
 
 fail:
-    pool_destroy(pool);
+    cpu_pool_destroy(pool);
     return STATUS_NO_MEMORY;
 }
 
-void pool_destroy(struct pool *pool)
+void cpu_pool_destroy(struct pool *pool)
 {
     if (pool == NULL) return;
     pthread_mutex_lock(&pool->lock);

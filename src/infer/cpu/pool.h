@@ -24,8 +24,8 @@ enum { POOL_THREADS_MAX = 256, POOL_TASKS_MAX = 65535 };
 typedef void (*pool_fn)(void *ctx, uint32_t task, uint32_t thread);
 
 /* `threads` counts the caller: 1 starts none. */
-MUST_USE enum status pool_create(uint32_t threads, struct pool **out);
-void pool_destroy(struct pool *pool); /* NULL is allowed */
+MUST_USE enum status cpu_pool_create(uint32_t threads, struct pool **out);
+void cpu_pool_destroy(struct pool *pool); /* NULL is allowed */
 
 /* Runs fn(ctx, 0..tasks-1), in any order, on all threads; returns when all have returned. What they
  * wrote is visible to the caller, and to the tasks of the next pool_run(). */
