@@ -1,0 +1,980 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * serve/worker_test.c
+ *
+ * Goal:   whatever way an answer is computed (alone; by a prefill and a decode node; with blocks
+ * found here, fetched there, or neither; continued after a failure), its tokens are the same; and
+ *         whatever breaks, the attempt ends with a reason and every page comes back.
+ * Method: real workers with a tiny random model, real sockets, one loop, and a scripted gateway
+ * that speaks serve/proto.h and places attempts again as the real one does. serve/solo.h is the
+ *         yardstick. SEED=n replays the random cases. */
+#include "serve/worker.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/assert.h"
+#include "base/buf.h"
+#include "base/env.h"
+#include "base/env_real.h"
+#include "base/log.h"
+#include "base/rng.h"
+#include "conductor/keys.h"
+#include "model/model.h"
+#include "net/rpc.h"
+#include "seed.h"
+#include "serve/solo.h"
+#include "tiny_model.h"
+
+enum {
+    TOKENS_MAX = 1024,
+    BLOCK = 16,
+    CONTEXT = 1024,
+    STOP_TOKEN = 77,
+    TRIES_MAX = 50,
+};
+
+/* ---- the world: a model, a loop, the yardstick ---- */
+
+struct world {
+    struct gguf_maker maker;
+    struct model *model;
+    struct env *env;
+    struct solo *solo;
+    struct rng rng;
+    uint64_t next_request;
+};
+
+static struct world world;
+
+static bool is_stop(const void *ctx, uint32_t token)
+{
+    (void)ctx;
+    return token == STOP_TOKEN;
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    struct errmsg err = { "" };
+    struct tiny_model_options options = tiny_model_defaults;
+    options.n_layers = 4;
+    options.matrix_type = MODEL_Q8_0;
+    options.seed = 5;
+    gguf_maker_init(&world.maker);
+    tiny_model_make(&world.maker, &options);
+    size_t size;
+    const void *bytes = gguf_maker_finish(&world.maker, &size);
+    assert_int_equal(model_parse(bytes, size, &world.model, &err), STATUS_OK);
+    assert_int_equal(env_real_create(NULL, &world.env, &err), STATUS_OK);
+    const struct solo_options solo = { .threads = 1,
+                                       .block_tokens = BLOCK,
+                                       .context_max = CONTEXT };
+    assert_int_equal(solo_create(world.model, &solo, &world.solo, &err), STATUS_OK);
+    rng_init(&world.rng, test_seed());
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    solo_destroy(world.solo);
+    env_real_destroy(world.env);
+    model_destroy(world.model);
+    gguf_maker_fini(&world.maker);
+    return 0;
+}
+
+static void turn_until(bool (*done)(void *ctx), void *ctx, uint64_t limit_ms)
+{
+    const uint64_t end_ns = env_now_ns(world.env) + limit_ms * ENV_NS_PER_MS;
+    while (!done(ctx)) {
+        assert_true(env_now_ns(world.env) < end_ns);
+        env_poll(world.env, 10 * ENV_NS_PER_MS);
+    }
+}
+
+static bool is_set(void *ctx)
+{
+    return *(bool *)ctx;
+}
+
+static void turn_for(uint64_t ms)
+{
+    const uint64_t end_ns = env_now_ns(world.env) + ms * ENV_NS_PER_MS;
+    while (env_now_ns(world.env) < end_ns)
+        env_poll(world.env, ENV_NS_PER_MS);
+}
+
+/* ---- a node, and the scripted gateway's connection to it ---- */
+
+struct node {
+    struct worker *worker;
+    struct rpc_client *client;
+    char address[PROTO_ADDRESS_SIZE];
+    bool ready;
+};
+
+static void on_ready(void *ctx, enum status status, const char *error)
+{
+    struct node *node = ctx;
+    if (status != STATUS_OK) fail_msg("%s", error);
+    node->ready = true;
+}
+
+struct node_choice {
+    uint32_t pages; /* 0: 512 */
+    bool no_reuse;
+    bool forbid_shm;
+    enum proto_role role; /* 0: prefill */
+};
+
+static void node_start(struct node *node, const char *name, const struct node_choice *choice)
+{
+    struct errmsg err = { "" };
+    const struct worker_options options = {
+        .name = name,
+        .role = choice->role == 0 ? PROTO_ROLE_PREFILL : choice->role,
+        .model = world.model,
+        .pool_size = (choice->pages == 0 ? 512 : choice->pages) * UINT64_C(4096),
+        .threads = 1,
+        .block_tokens = BLOCK,
+        .context_max = CONTEXT,
+        .sequences_max = 64,
+        .decode_max = 16,
+        .rows_max = 64,
+        .no_reuse = choice->no_reuse,
+        .forbid_shm = choice->forbid_shm,
+        .is_end = is_stop,
+        .on_ready = on_ready,
+        .ctx = node,
+    };
+    *node = (struct node){ 0 };
+    if (worker_create(world.env, &options, &node->worker, &err) != STATUS_OK) {
+        fail_msg("%s", err.text);
+    }
+    snprintf(node->address, sizeof(node->address), "%s", worker_address(node->worker));
+    const struct rpc_client_options client = { .address = node->address, .name = "gateway" };
+    assert_int_equal(rpc_client_create(world.env, &client, &node->client, &err), STATUS_OK);
+    turn_until(is_set, &node->ready, 20000);
+}
+
+/* Nothing is running, and every page is free or cached: nothing leaked. */
+static bool node_is_quiet(void *ctx)
+{
+    const struct node *node = ctx;
+    struct proto_node_status status;
+    worker_status(node->worker, &status);
+    return status.running == 0 && status.queued == 0 &&
+           status.pages_free + status.pages_cached == status.pages_total;
+}
+
+static void node_stop(struct node *node)
+{
+    if (node->worker != NULL) {
+        turn_until(node_is_quiet, node, 60000);
+        worker_destroy(node->worker);
+    }
+    rpc_client_destroy(node->client);
+    env_poll(world.env, 0);
+    *node = (struct node){ 0 };
+}
+
+/* As a killed process looks to the others: gone. */
+static void node_kill(struct node *node)
+{
+    worker_destroy(node->worker);
+    node->worker = NULL;
+    env_poll(world.env, 0);
+}
+
+/* ---- one request, as the gateway drives it ---- */
+
+struct request {
+    uint64_t id;
+    uint32_t attempt;
+    uint32_t prompt[TOKENS_MAX];
+    uint32_t prompt_count;
+    uint32_t max_tokens;
+    struct sampling sampling;
+    bool ignore_eos;
+    uint32_t reuse_blocks;
+    const char *holder;
+    struct node *p;
+    struct node *d;
+
+    /* What came. */
+    uint32_t answer[TOKENS_MAX];
+    uint32_t answer_count;
+    uint32_t generated_before; /* of the present attempt */
+    bool opened;
+    uint32_t push_from;
+    bool p_running, d_running;
+    struct rpc_call_id p_call, d_call;
+    enum status p_status, d_status;
+    bool finished;
+    enum proto_finish_reason reason;
+    uint32_t generated;
+    bool prefill_done;
+    struct proto_prefill_done done;
+    enum proto_cause cause; /* of the last failure; 0 for none */
+    uint32_t failures;
+    uint64_t lied_epoch;
+    bool over; /* finished, or both calls have ended */
+};
+
+static struct block_key test_root(void)
+{
+    struct engine_layout layout;
+    struct conductor_key_identity identity = { .block_tokens = BLOCK,
+                                               .element = CONDUCTOR_ELEMENT_F16 };
+    assert_int_equal(engine_layout_query(world.model, BLOCK, ENGINE_ISA_AUTO, &layout, NULL),
+                     STATUS_OK);
+    worker_fingerprint(world.model, &layout, identity.fingerprint);
+    return conductor_key_root(&identity);
+}
+
+/* tokens and keys are the caller's and must be as large as TOKENS_MAX allows. */
+static struct proto_sequence sequence_of(const struct request *request, uint32_t *tokens,
+                                         struct block_key *keys)
+{
+    const struct block_key root = test_root();
+    const uint32_t count = request->prompt_count + request->generated_before;
+    memcpy(tokens, request->prompt, request->prompt_count * sizeof(*tokens));
+    memcpy(tokens + request->prompt_count, request->answer,
+           request->generated_before * sizeof(*tokens));
+    struct proto_sequence sequence = {
+        .request_id = request->id,
+        .attempt = request->attempt,
+        .tokens = proto_u32s_of(tokens, count),
+        .keys = keys,
+        .keys_count = (uint32_t)conductor_keys(&root, tokens, count, BLOCK, keys),
+        .sampling = { .temperature = (double)request->sampling.temperature,
+                      .top_p = (double)request->sampling.top_p,
+                      .seed = request->sampling.seed },
+        .generated_before = request->generated_before,
+        .plan.reuse_blocks = request->reuse_blocks,
+    };
+    if (sequence.plan.reuse_blocks > sequence.keys_count) {
+        sequence.plan.reuse_blocks = sequence.keys_count;
+    }
+    if (request->holder != NULL) {
+        snprintf(sequence.plan.holder, sizeof(sequence.plan.holder), "%s", request->holder);
+    }
+    return sequence;
+}
+
+/* What arrives twice must be equal; nothing may be left out. */
+static void take_token(struct request *request, const struct proto_token *token)
+{
+    assert_true(token->index <= request->answer_count);
+    if (token->index < request->answer_count) {
+        assert_int_equal(request->answer[token->index], token->token);
+        return;
+    }
+    request->answer[request->answer_count++] = token->token;
+}
+
+static void on_p_item(void *ctx, const uint8_t *body, size_t len)
+{
+    struct request *request = ctx;
+    struct proto_item item;
+    assert_int_equal(proto_item_decode(body, len, &item), STATUS_OK);
+    if (item.kind == PROTO_ITEM_FAILED) request->cause = item.failed.cause;
+    if (item.kind != PROTO_ITEM_PREFILL_DONE) return;
+    request->prefill_done = true;
+    request->done = item.prefill_done;
+}
+
+static void check_over(struct request *request)
+{
+    if (!request->p_running && !request->d_running) request->over = true;
+}
+
+static void on_p_end(void *ctx, const struct rpc_result *result)
+{
+    struct request *request = ctx;
+    request->p_running = false;
+    request->p_status = result->status;
+    if (result->status != STATUS_OK && request->d_running) {
+        rpc_cancel(request->d->client, request->d_call);
+    }
+    check_over(request);
+}
+
+static void start_prefill(struct request *request, const struct proto_opened *opened)
+{
+    static uint32_t tokens[TOKENS_MAX];
+    static struct block_key keys[TOKENS_MAX];
+    struct buf body;
+    struct proto_prefill_run run = { .sequence = sequence_of(request, tokens, keys) };
+    snprintf(run.target.rpc_address, sizeof(run.target.rpc_address), "%s", request->d->address);
+    snprintf(run.target.segment, sizeof(run.target.segment), "%s", opened->segment);
+    run.target.addresses = opened->addresses;
+    run.target.epoch = opened->epoch;
+    run.target.push_from = opened->push_from;
+    buf_init(&body, 1 << 20);
+    assert_int_equal(proto_prefill_run_encode(&run, &body), STATUS_OK);
+    const struct rpc_request call = { .method = PROTO_PREFILL_RUN,
+                                      .body = buf_data(&body),
+                                      .len = body.len,
+                                      .deadline_ns = ENV_NEVER,
+                                      .on_item = on_p_item,
+                                      .on_end = on_p_end,
+                                      .ctx = request };
+    request->p_running = true;
+    assert_int_equal(rpc_call(request->p->client, &call, &request->p_call), STATUS_OK);
+    buf_fini(&body);
+}
+
+static void on_d_item(void *ctx, const uint8_t *body, size_t len)
+{
+    struct request *request = ctx;
+    struct proto_item item;
+    assert_int_equal(proto_item_decode(body, len, &item), STATUS_OK);
+    switch (item.kind) {
+    case PROTO_ITEM_OPENED:
+        assert_false(request->opened);
+        request->opened = true;
+        request->push_from = item.opened.push_from;
+        start_prefill(request, &item.opened);
+        return;
+    case PROTO_ITEM_TOKEN: take_token(request, &item.token); return;
+    case PROTO_ITEM_FINISH:
+        request->finished = true;
+        request->reason = item.finish.reason;
+        request->generated = item.finish.generated;
+        return;
+    case PROTO_ITEM_FAILED: request->cause = item.failed.cause; return;
+    case PROTO_ITEM_FIRST_TOKEN:
+    case PROTO_ITEM_PREFILL_DONE: fail();
+    }
+}
+
+static void on_d_end(void *ctx, const struct rpc_result *result)
+{
+    struct request *request = ctx;
+    request->d_running = false;
+    request->d_status = result->status;
+    if (result->status != STATUS_OK && request->p_running) {
+        rpc_cancel(request->p->client, request->p_call);
+    }
+    check_over(request);
+}
+
+static void attempt_start(struct request *request)
+{
+    static uint32_t tokens[TOKENS_MAX];
+    static struct block_key keys[TOKENS_MAX];
+    struct buf body;
+    request->attempt++;
+    request->generated_before = request->answer_count;
+    request->opened = request->prefill_done = request->over = false;
+    request->cause = 0;
+    const struct proto_decode_open open = { .sequence = sequence_of(request, tokens, keys),
+                                            .max_tokens = request->max_tokens,
+                                            .ignore_eos = request->ignore_eos };
+    buf_init(&body, 1 << 20);
+    assert_int_equal(proto_decode_open_encode(&open, &body), STATUS_OK);
+    const struct rpc_request call = { .method = PROTO_DECODE_OPEN,
+                                      .body = buf_data(&body),
+                                      .len = body.len,
+                                      .deadline_ns = ENV_NEVER,
+                                      .on_item = on_d_item,
+                                      .on_end = on_d_end,
+                                      .ctx = request };
+    request->d_running = true;
+    assert_int_equal(rpc_call(request->d->client, &call, &request->d_call), STATUS_OK);
+    buf_fini(&body);
+}
+
+static void request_init(struct request *request, uint32_t prompt_count, uint32_t max_tokens)
+{
+    memset(request, 0, sizeof(*request));
+    request->id = ++world.next_request;
+    request->prompt_count = prompt_count;
+    request->max_tokens = max_tokens;
+    request->ignore_eos = true;
+    request->sampling = (struct sampling){ .temperature = 0, .top_p = 1 };
+    for (uint32_t i = 0; i < prompt_count; i++) {
+        request->prompt[i] = (uint32_t)rng_below(&world.rng, TINY_VOCAB);
+    }
+}
+
+static bool request_over(void *ctx)
+{
+    return ((struct request *)ctx)->over;
+}
+
+static void run(struct request *request, struct node *p, struct node *d)
+{
+    request->p = p;
+    request->d = d;
+    attempt_start(request);
+    turn_until(request_over, request, 60000);
+}
+
+/* ---- the yardstick ---- */
+
+struct alone {
+    uint32_t tokens[TOKENS_MAX];
+    uint32_t count;
+    enum solo_end end;
+};
+
+static bool on_alone_token(void *ctx, uint32_t token)
+{
+    struct alone *alone = ctx;
+    alone->tokens[alone->count++] = token;
+    return true;
+}
+
+static void expect_same_as_alone(const struct request *request)
+{
+    static struct alone alone;
+    const struct solo_request solo = { .tokens = request->prompt,
+                                       .tokens_count = request->prompt_count,
+                                       .max_tokens = request->max_tokens,
+                                       .sampling = request->sampling,
+                                       .on_token = on_alone_token,
+                                       .is_end = request->ignore_eos ? NULL : is_stop,
+                                       .ctx = &alone };
+    alone.count = 0;
+    assert_int_equal(solo_generate(world.solo, &solo, &alone.end), STATUS_OK);
+    if (!request->finished) fail_msg("not finished: cause %d", (int)request->cause);
+    assert_int_equal(request->answer_count, alone.count);
+    assert_int_equal(request->generated, alone.count);
+    assert_memory_equal(request->answer, alone.tokens, alone.count * sizeof(uint32_t));
+    assert_int_equal(request->reason == PROTO_FINISH_STOP, alone.end == SOLO_STOP);
+}
+
+/* ---- tests ---- */
+
+static void two_nodes_answer_as_one(void **state)
+{
+    static const uint32_t lengths[] = { 1, 2, 15, 16, 17, 32, 63, 64, 65, 100, 300, 777 };
+    static struct request request;
+    struct node p, d;
+
+    (void)state;
+    node_start(&p, "p", &(struct node_choice){ 0 });
+    node_start(&d, "d", &(struct node_choice){ .role = PROTO_ROLE_DECODE });
+    for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
+        request_init(&request, lengths[i], 40);
+        if (i % 2 == 1) request.sampling = (struct sampling){ 1.0f, 0.9f, i * 1000003 };
+        run(&request, &p, &d);
+        expect_same_as_alone(&request);
+        assert_true(request.prefill_done);
+        assert_int_equal(request.done.cached_tokens, 0);
+        assert_int_equal(request.done.computed_tokens, lengths[i]);
+        assert_int_equal(request.push_from, 0);
+    }
+    node_stop(&p);
+    node_stop(&d);
+}
+
+static void same_prompt_again_is_cached(void **state)
+{
+    static struct request first, second;
+    struct node p, d;
+
+    (void)state;
+    node_start(&p, "p", &(struct node_choice){ 0 });
+    node_start(&d, "d", &(struct node_choice){ 0 });
+    for (uint32_t length = 64; length <= 66; length++) {
+        request_init(&first, length, 30);
+        run(&first, &p, &d);
+        expect_same_as_alone(&first);
+        second = first;
+        second.id++;
+        second.attempt = second.answer_count = 0;
+        second.finished = false;
+        world.next_request++;
+        run(&second, &p, &d);
+        expect_same_as_alone(&second);
+        assert_int_equal(second.done.cached_tokens, (length - 1) / BLOCK * BLOCK);
+        assert_int_equal(second.done.fetched_tokens, 0);
+        assert_int_equal(second.push_from, length / BLOCK); /* d has the full ones, too */
+
+        /* What was answered is in the pool at d: a next turn of the conversation finds it. */
+        request_init(&first, 0, 10);
+        memcpy(first.prompt, second.prompt, length * sizeof(uint32_t));
+        memcpy(first.prompt + length, second.answer, second.answer_count * sizeof(uint32_t));
+        first.prompt_count = length + second.answer_count;
+        run(&first, &d, &d);
+        expect_same_as_alone(&first);
+        assert_true(first.done.cached_tokens >= (first.prompt_count - 1) / BLOCK * BLOCK - BLOCK);
+    }
+    node_stop(&p);
+    node_stop(&d);
+}
+
+static void pool_off_changes_nothing_but_time(void **state)
+{
+    static struct request request;
+    struct node p, d;
+
+    (void)state;
+    node_start(&p, "p", &(struct node_choice){ .no_reuse = true });
+    node_start(&d, "d", &(struct node_choice){ .no_reuse = true });
+    request_init(&request, 100, 30);
+    for (int i = 0; i < 2; i++) {
+        request.id = ++world.next_request;
+        request.attempt = request.answer_count = 0;
+        request.finished = false;
+        run(&request, &p, &d);
+        expect_same_as_alone(&request);
+        assert_int_equal(request.done.cached_tokens, 0);
+        assert_int_equal(request.push_from, 0);
+    }
+    node_stop(&p);
+    node_stop(&d);
+}
+
+/* The second node fetches from the first, layer by layer, and goes on from there. */
+static void blocks_come_from_another_node(void **state)
+{
+    static struct request request;
+    struct node a, b, c;
+
+    (void)state;
+    node_start(&a, "a", &(struct node_choice){ 0 });
+    node_start(&b, "b", &(struct node_choice){ .forbid_shm = true });
+    node_start(&c, "c", &(struct node_choice){ 0 });
+    request_init(&request, 500, 20);
+    run(&request, &a, &a); /* prefill and decode on one node */
+    expect_same_as_alone(&request);
+
+    request.id = ++world.next_request;
+    request.attempt = request.answer_count = 0;
+    request.finished = false;
+    request.holder = a.address;
+    request.reuse_blocks = 20;
+    run(&request, &b, &c);
+    expect_same_as_alone(&request);
+    assert_int_equal(request.done.cached_tokens, 20 * BLOCK);
+    assert_int_equal(request.done.fetched_tokens, 20 * BLOCK);
+    assert_int_equal(request.push_from, 20); /* c fetched them too */
+
+    /* Now b has them all, and c too. */
+    request.id = ++world.next_request;
+    request.attempt = request.answer_count = 0;
+    request.finished = false;
+    request.reuse_blocks = 31;
+    run(&request, &b, &c);
+    expect_same_as_alone(&request);
+    assert_int_equal(request.done.cached_tokens, 31 * BLOCK);
+    assert_int_equal(request.done.fetched_tokens, 0);
+    node_stop(&a);
+    node_stop(&b);
+    node_stop(&c);
+}
+
+/* p computes what a holder does not give; d says that it lacks it, and is asked again without. */
+static void holder_without_blocks_is_a_miss(void **state)
+{
+    static struct request request;
+    struct node p, d, h;
+
+    (void)state;
+    node_start(&p, "p", &(struct node_choice){ 0 });
+    node_start(&d, "d", &(struct node_choice){ 0 });
+    node_start(&h, "h", &(struct node_choice){ 0 });
+    request_init(&request, 200, 20);
+    request.holder = h.address; /* has nothing */
+    request.reuse_blocks = 10;
+    run(&request, &p, &p); /* p is its own d: it fetches for both */
+    if (!request.finished) {
+        assert_int_equal(request.cause, PROTO_CAUSE_SOURCE);
+        request.holder = NULL;
+        request.reuse_blocks = 0;
+        run(&request, &p, &p);
+    }
+    expect_same_as_alone(&request);
+
+    request_init(&request, 200, 20);
+    request.holder = "127.0.0.1:1"; /* nobody */
+    request.reuse_blocks = 10;
+    run(&request, &p, &d);
+    assert_false(request.finished);
+    assert_int_equal(request.cause, PROTO_CAUSE_SOURCE);
+    request.holder = NULL;
+    run(&request, &p, &d);
+    expect_same_as_alone(&request);
+    node_stop(&p);
+    node_stop(&d);
+    node_stop(&h);
+}
+
+/* d dies in the middle of the answer: another one goes on, also when tokens are drawn by chance. */
+static void another_decode_node_goes_on(void **state)
+{
+    static struct request request;
+    struct node p, d, e;
+
+    (void)state;
+    for (int round = 0; round < 2; round++) {
+        node_start(&p, "p", &(struct node_choice){ 0 });
+        node_start(&d, "d", &(struct node_choice){ 0 });
+        node_start(&e, "e", &(struct node_choice){ 0 });
+        request_init(&request, 50, 200);
+        if (round == 1) request.sampling = (struct sampling){ 0.8f, 0.95f, 4711 };
+        request.p = &p;
+        request.d = &d;
+        attempt_start(&request);
+        while (request.answer_count < 60)
+            env_poll(world.env, 10 * ENV_NS_PER_MS);
+        node_kill(&d);
+        turn_until(request_over, &request, 20000);
+        assert_false(request.finished);
+        const uint32_t before = request.answer_count;
+        assert_in_range(before, 60, 199);
+        run(&request, &p, &e);
+        assert_true(request.generated_before >= before);
+        expect_same_as_alone(&request);
+        node_stop(&p);
+        node_stop(&d);
+        node_stop(&e);
+    }
+}
+
+/* p dies while it computes or pushes: d gives up when told, and all its pages come back. */
+static void another_prefill_node_starts_over(void **state)
+{
+    static struct request request;
+    struct node p, q, d;
+
+    (void)state;
+    for (uint32_t ms = 0; ms < 12; ms += 3) {
+        node_start(&p, "p", &(struct node_choice){ 0 });
+        node_start(&q, "q", &(struct node_choice){ 0 });
+        node_start(&d, "d", &(struct node_choice){ 0 });
+        request_init(&request, 900, 10);
+        request.p = &p;
+        request.d = &d;
+        attempt_start(&request);
+        while (!request.opened)
+            env_poll(world.env, 10 * ENV_NS_PER_MS);
+        turn_for(ms);
+        node_kill(&p);
+        turn_until(request_over, &request, 20000);
+        if (!request.finished) run(&request, &q, &d);
+        expect_same_as_alone(&request);
+        node_stop(&p);
+        node_stop(&q);
+        node_stop(&d);
+    }
+}
+
+static void eos_ends_the_answer(void **state)
+{
+    static struct request request;
+    struct node p, d;
+    uint32_t stops = 0;
+
+    (void)state;
+    node_start(&p, "p", &(struct node_choice){ 0 });
+    node_start(&d, "d", &(struct node_choice){ 0 });
+    for (uint64_t seed = 0; seed < 12; seed++) {
+        request_init(&request, 20, 1 + (uint32_t)seed * 40);
+        request.ignore_eos = false;
+        request.sampling = (struct sampling){ 2.0f, 1.0f, seed };
+        run(&request, &p, &d);
+        expect_same_as_alone(&request);
+        if (request.reason == PROTO_FINISH_STOP) stops++;
+    }
+    assert_in_range(stops, 1, 11);
+    node_stop(&p);
+    node_stop(&d);
+}
+
+static void context_is_the_end(void **state)
+{
+    static struct request request;
+    struct node p, d;
+
+    (void)state;
+    node_start(&p, "p", &(struct node_choice){ 0 });
+    node_start(&d, "d", &(struct node_choice){ 0 });
+    for (uint32_t length = CONTEXT - 2; length <= CONTEXT; length++) {
+        request_init(&request, length, 50);
+        run(&request, &p, &d);
+        expect_same_as_alone(&request);
+        assert_int_equal(request.answer_count, CONTEXT + 1 - length);
+    }
+    node_stop(&p);
+    node_stop(&d);
+}
+
+/* Many at once, in a pool too small for all: they wait, or are placed again, and all are right. */
+static void many_at_once(void **state)
+{
+    enum { COUNT = 24 };
+    static struct request requests[COUNT];
+    struct node p, d;
+    uint32_t left = COUNT, failures = 0;
+
+    (void)state;
+    node_start(&p, "p", &(struct node_choice){ .pages = 40 });
+    node_start(&d, "d", &(struct node_choice){ .pages = 60 });
+    for (int i = 0; i < COUNT; i++) {
+        request_init(&requests[i], 1 + (uint32_t)rng_below(&world.rng, 200),
+                     1 + (uint32_t)rng_below(&world.rng, 150));
+        requests[i].sampling = (struct sampling){ (float)(i % 3) * 0.5f, 0.9f, (uint64_t)i };
+        requests[i].p = &p;
+        requests[i].d = &d;
+        attempt_start(&requests[i]);
+    }
+    const uint64_t end_ns = env_now_ns(world.env) + 120 * ENV_NS_PER_S;
+    while (left > 0) {
+        assert_true(env_now_ns(world.env) < end_ns);
+        env_poll(world.env, 10 * ENV_NS_PER_MS);
+        for (int i = 0; i < COUNT; i++) {
+            struct request *request = &requests[i];
+            if (!request->over) continue;
+            request->over = false;
+            if (request->finished) {
+                left--;
+            } else {
+                assert_true(request->cause == PROTO_CAUSE_PAGES);
+                assert_true(++failures < TRIES_MAX * COUNT);
+                attempt_start(request);
+            }
+        }
+    }
+    for (int i = 0; i < COUNT; i++)
+        expect_same_as_alone(&requests[i]);
+    assert_true(failures > 0); /* or the pool was not too small */
+    node_stop(&p);
+    node_stop(&d);
+}
+
+/* Cancelled at any moment, nothing stays behind, and others are not disturbed. */
+static void cancelled_at_any_time(void **state)
+{
+    enum { COUNT = 40 };
+    static struct request requests[COUNT];
+    static struct request steady;
+    struct node p, d;
+
+    (void)state;
+    node_start(&p, "p", &(struct node_choice){ .forbid_shm = true });
+    node_start(&d, "d", &(struct node_choice){ .forbid_shm = true });
+    request_init(&steady, 100, 400);
+    steady.p = &p;
+    steady.d = &d;
+    attempt_start(&steady);
+    for (int i = 0; i < COUNT; i++) {
+        struct request *request = &requests[i];
+        request_init(request, 1 + (uint32_t)rng_below(&world.rng, 400), 100);
+        request->p = &p;
+        request->d = &d;
+        attempt_start(request);
+        const uint64_t turns = rng_below(&world.rng, 40);
+        for (uint64_t turn = 0; turn < turns; turn++)
+            env_poll(world.env, ENV_NS_PER_MS);
+        const uint64_t who = rng_below(&world.rng, 3);
+        if (who != 0 && request->d_running) rpc_cancel(d.client, request->d_call);
+        if (who != 1 && request->p_running) rpc_cancel(p.client, request->p_call);
+    }
+    for (int i = 0; i < COUNT; i++)
+        turn_until(request_over, &requests[i], 30000);
+    turn_until(request_over, &steady, 30000);
+    expect_same_as_alone(&steady);
+    node_stop(&p); /* checks that nothing leaked */
+    node_stop(&d);
+}
+
+/* ---- a p that lies ---- */
+
+struct reply {
+    enum status status;
+    bool ended;
+};
+
+static void on_reply(void *ctx, const struct rpc_result *result)
+{
+    struct reply *reply = ctx;
+    reply->status = result->status;
+    reply->ended = true;
+}
+
+static enum status call_and_wait(struct node *node, enum proto_method method,
+                                 const struct buf *body)
+{
+    struct reply reply = { 0 };
+    struct rpc_call_id id;
+    const struct rpc_request call = { .method = (uint16_t)method,
+                                      .body = buf_data(body),
+                                      .len = body->len,
+                                      .deadline_ns = ENV_NEVER,
+                                      .on_end = on_reply,
+                                      .ctx = &reply };
+    assert_int_equal(rpc_call(node->client, &call, &id), STATUS_OK);
+    turn_until(is_set, &reply.ended, 20000);
+    return reply.status;
+}
+
+/* As on_d_item(), but nobody is asked to prefill. */
+static void on_lied_item(void *ctx, const uint8_t *body, size_t len)
+{
+    struct request *request = ctx;
+    struct proto_item item;
+    assert_int_equal(proto_item_decode(body, len, &item), STATUS_OK);
+    if (item.kind == PROTO_ITEM_FAILED) request->cause = item.failed.cause;
+    if (item.kind == PROTO_ITEM_TOKEN) request->answer_count++;
+    if (item.kind != PROTO_ITEM_OPENED) return;
+    request->opened = true;
+    request->lied_epoch = item.opened.epoch;
+}
+
+static void open_alone(struct request *request)
+{
+    static uint32_t tokens[TOKENS_MAX];
+    static struct block_key keys[TOKENS_MAX];
+    struct buf body;
+    request->attempt++;
+    request->over = request->opened = false;
+    const struct proto_decode_open open = { .sequence = sequence_of(request, tokens, keys),
+                                            .max_tokens = request->max_tokens };
+    buf_init(&body, 1 << 20);
+    assert_int_equal(proto_decode_open_encode(&open, &body), STATUS_OK);
+    const struct rpc_request call = { .method = PROTO_DECODE_OPEN,
+                                      .body = buf_data(&body),
+                                      .len = body.len,
+                                      .deadline_ns = ENV_NEVER,
+                                      .on_item = on_lied_item,
+                                      .on_end = on_d_end,
+                                      .ctx = request };
+    request->d_running = true;
+    assert_int_equal(rpc_call(request->d->client, &call, &request->d_call), STATUS_OK);
+    buf_fini(&body);
+    turn_until(is_set, &request->opened, 20000);
+}
+
+static enum status ask_to_push(struct request *request, enum proto_push_kind kind, uint64_t epoch)
+{
+    struct buf body;
+    const struct proto_push push = {
+        .request_id = request->id, .attempt = request->attempt, .epoch = epoch, .kind = kind
+    };
+    buf_init(&body, 4096);
+    assert_int_equal(proto_push_encode(&push, &body), STATUS_OK);
+    const enum status status = call_and_wait(request->d, PROTO_DECODE_PUSH, &body);
+    buf_fini(&body);
+    return status;
+}
+
+static enum status say_kv_done(struct request *request, uint32_t sums_count)
+{
+    static const uint64_t sums[TOKENS_MAX];
+    struct buf body;
+    const struct proto_kv_done done = { .request_id = request->id,
+                                        .attempt = request->attempt,
+                                        .epoch = request->lied_epoch,
+                                        .first_token = 7,
+                                        .checksums = proto_u64s_of(sums, sums_count) };
+    buf_init(&body, 1 << 20);
+    assert_int_equal(proto_kv_done_encode(&done, &body), STATUS_OK);
+    const enum status status = call_and_wait(request->d, PROTO_DECODE_KV_DONE, &body);
+    buf_fini(&body);
+    return status;
+}
+
+static void wrong_checksums_never_join(void **state)
+{
+    static struct request request;
+    struct node d;
+
+    (void)state;
+    node_start(&d, "d", &(struct node_choice){ 0 });
+    request_init(&request, 50, 10);
+    request.d = &d;
+    open_alone(&request);
+    assert_int_equal(ask_to_push(&request, PROTO_PUSH_BEGIN, request.lied_epoch + 1), STATUS_STALE);
+    assert_int_equal(ask_to_push(&request, PROTO_PUSH_BEGIN, request.lied_epoch), STATUS_OK);
+    assert_int_equal(say_kv_done(&request, 3), STATUS_INVALID); /* 4 blocks of 4 layers */
+    assert_int_equal(say_kv_done(&request, 16), STATUS_CORRUPT);
+    turn_until(request_over, &request, 20000);
+    assert_int_equal(request.cause, PROTO_CAUSE_PUSH);
+    assert_int_equal(request.d_status, STATUS_CORRUPT);
+    assert_int_equal(request.answer_count, 0);
+    assert_int_equal(say_kv_done(&request, 16), STATUS_STALE);
+    assert_int_equal(ask_to_push(&request, PROTO_PUSH_BEGIN, request.lied_epoch), STATUS_STALE);
+    assert_true(node_is_quiet(&d));
+
+    /* Lent pages stay lent until p says that it is done. */
+    open_alone(&request);
+    assert_int_equal(ask_to_push(&request, PROTO_PUSH_BEGIN, request.lied_epoch), STATUS_OK);
+    rpc_cancel(d.client, request.d_call);
+    turn_until(request_over, &request, 20000);
+    turn_for(50);
+    struct proto_node_status status;
+    worker_status(d.worker, &status);
+    assert_int_equal(status.running, 0);
+    assert_int_equal(status.pages_free + status.pages_cached, status.pages_total - 4);
+    assert_int_equal(ask_to_push(&request, PROTO_PUSH_END, request.lied_epoch), STATUS_OK);
+    turn_until(node_is_quiet, &d, 1000);
+    node_stop(&d);
+}
+
+static void expect_refused(struct request *request, struct node *d, enum proto_cause cause)
+{
+    run(request, d, d);
+    assert_false(request->finished);
+    assert_int_equal(request->cause, cause);
+    assert_int_equal(request->d_status, STATUS_INVALID);
+}
+
+static void nonsense_is_refused(void **state)
+{
+    static struct request request;
+    struct node d;
+    struct buf body;
+
+    (void)state;
+    node_start(&d, "d", &(struct node_choice){ .pages = 40 });
+    request_init(&request, 50, 10);
+    request.prompt[3] = TINY_VOCAB;
+    expect_refused(&request, &d, PROTO_CAUSE_INVALID);
+    request_init(&request, 41 * BLOCK, 10);
+    expect_refused(&request, &d, PROTO_CAUSE_PAGES);
+    buf_init(&body, 4096);
+    assert_int_equal(buf_append_text(&body, "garbage"), STATUS_OK);
+    for (int method = PROTO_DECODE_OPEN; method <= PROTO_PREFILL_RUN; method++) {
+        assert_int_equal(call_and_wait(&d, (enum proto_method)method, &body), STATUS_INVALID);
+    }
+    assert_int_equal(call_and_wait(&d, PROTO_NODE_INFO, &body), STATUS_OK);
+    assert_int_equal(call_and_wait(&d, PROTO_NODE_STATUS, &body), STATUS_OK);
+    buf_fini(&body);
+
+    node_stop(&d);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(two_nodes_answer_as_one),
+        cmocka_unit_test(same_prompt_again_is_cached),
+        cmocka_unit_test(pool_off_changes_nothing_but_time),
+        cmocka_unit_test(blocks_come_from_another_node),
+        cmocka_unit_test(holder_without_blocks_is_a_miss),
+        cmocka_unit_test(another_decode_node_goes_on),
+        cmocka_unit_test(another_prefill_node_starts_over),
+        cmocka_unit_test(eos_ends_the_answer),
+        cmocka_unit_test(context_is_the_end),
+        cmocka_unit_test(many_at_once),
+        cmocka_unit_test(cancelled_at_any_time),
+        cmocka_unit_test(wrong_checksums_never_join),
+        cmocka_unit_test(nonsense_is_refused),
+    };
+    const char *level = getenv("YOLK_LOG");
+    if (log_configure(level != NULL ? level : "error", NULL) != STATUS_OK) return 1;
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
