@@ -2,7 +2,7 @@
  *
  * model/model.h - a language model as the engine sees it: hyper-parameters and tensors, checked.
  *
- * The file is mapped, not read: opening costs microseconds and touches no weight. Whatever this
+ * The file is mapped, not read: opening takes milliseconds and touches no weight. Whatever this
  * module hands out has been checked: shapes agree with the hyper-parameters, every tensor lies
  * inside the file, nothing in the file would be silently ignored by a computation (an unknown
  * tensor, a bias, RoPE scaling, experts are refused by name).
@@ -10,6 +10,7 @@
  * Memory:  the model owns the mapping; tensors and strings are borrowed from it.
  * Threads: immutable after opening; any thread may read. model_open() and model_destroy() belong to
  *          the env's thread.
+ * The file must not shrink while it is mapped: replace a model by renaming a new file over it.
  * Limits:  MODEL_LAYERS_MAX and the like below; beyond them STATUS_UNSUPPORTED. */
 #ifndef MODEL_MODEL_H
 #define MODEL_MODEL_H

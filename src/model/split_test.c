@@ -12,6 +12,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/rng.h"
@@ -146,6 +147,43 @@ static void no_byte_is_lost(void **state)
     }
 }
 
+static enum status add_length(void *ctx, const char *piece, size_t len)
+{
+    size_t *total = ctx;
+
+    (void)piece;
+    *total += len;
+    return STATUS_OK;
+}
+
+/* A quadratic pattern, or a check that looks at the rest again, would not end within the test. */
+static void megabytes_are_linear(void **state)
+{
+    static const char *const names[] = { "smollm", "gpt-2", "llama-bpe" };
+    static const char *const patterns[] = {
+        "a", " ", "\n", " \n", "=", "1", "\xff", "a\xff", "' "
+    };
+    enum { SIZE = 1 << 20 };
+    char *text = malloc(SIZE);
+
+    (void)state;
+    assert_non_null(text);
+    for (size_t i = 0; i < 3 * sizeof(patterns) / sizeof(patterns[0]); i++) {
+        const char *pattern = patterns[i / 3];
+        struct splitter *splitter;
+        size_t total = 0;
+        for (size_t k = 0; k < SIZE; k++)
+            text[k] = pattern[k % strlen(pattern)];
+        text[SIZE - 1] = 'x';
+        assert_int_equal(splitter_create(names[i % 3], strlen(names[i % 3]), &splitter, NULL),
+                         STATUS_OK);
+        assert_int_equal(splitter_run(splitter, text, SIZE, add_length, &total), STATUS_OK);
+        assert_int_equal(total, SIZE);
+        splitter_destroy(splitter);
+    }
+    free(text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -153,6 +191,7 @@ int main(void)
         cmocka_unit_test(a_refused_piece_ends_the_walk),
         cmocka_unit_test(unknown_names_are_refused),
         cmocka_unit_test(no_byte_is_lost),
+        cmocka_unit_test(megabytes_are_linear),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
