@@ -5,9 +5,9 @@
  * An env is one event loop and everything it can touch. It has two bodies: the real one
  * (base/env_real.h: epoll, one per thread that wants a loop) and the simulated one (base/env_sim.h:
  * virtual time, many processes in one thread, one seed; loss, delay, partition, crash, torn and
- * corrupt disk). Code above this header cannot tell which one it runs on, so a whole cluster runs in
- * one deterministic test. Nothing else in the tree reads a clock, opens a socket or a file, or draws
- * random bytes (`make tidy` checks).
+ * corrupt disk). Code above this header cannot tell which one it runs on, so a whole cluster runs
+ * in one deterministic test. Nothing else in the tree reads a clock, opens a socket or a file, or
+ * draws random bytes (`make tidy` checks).
  *
  * Threads: an env belongs to the thread that runs it; every call except env_post() asserts that.
  * Callbacks run from env_run() or env_poll(), never from inside the call that armed them.
@@ -87,9 +87,10 @@ enum { ENV_IOV_MAX = 64 }; /* parts of one writev or readv */
 typedef void (*env_ready_fn)(void *ctx, unsigned events);
 typedef void (*env_accept_fn)(void *ctx, struct env_stream *stream);
 
-/* `address` is "host:port" ("127.0.0.1:8000", "[::1]:8000", ":8000" for all interfaces); port 0 takes
- * any free one. STATUS_EXISTS if the port is taken, STATUS_INVALID for an address that does not
- * parse, STATUS_IO otherwise; err says which. The accepted stream is the callback's to close. */
+/* `address` is "host:port" ("127.0.0.1:8000", "[::1]:8000", ":8000" for all interfaces); port 0
+ * takes any free one. STATUS_EXISTS if the port is taken, STATUS_INVALID for an address that does
+ * not parse, STATUS_IO otherwise; err says which. The accepted stream is the callback's to close.
+ */
 MUST_USE enum status env_listen(struct env *env, const char *address, env_accept_fn on_accept,
                                 void *ctx, struct env_listener **out, struct errmsg *err);
 uint16_t env_listener_port(const struct env_listener *listener);
@@ -104,8 +105,8 @@ MUST_USE enum status env_connect(struct env *env, const char *address, struct en
  * stops it. Replaces what was set before. */
 void env_stream_watch(struct env_stream *stream, unsigned events, env_ready_fn on_ready, void *ctx);
 
-/* STATUS_OK with 1..len bytes in *n; STATUS_AGAIN when nothing is there now; STATUS_CONN_CLOSED when
- * the peer has closed or reset; STATUS_CONN_REFUSED if it never was open. */
+/* STATUS_OK with 1..len bytes in *n; STATUS_AGAIN when nothing is there now; STATUS_CONN_CLOSED
+ * when the peer has closed or reset; STATUS_CONN_REFUSED if it never was open. */
 MUST_USE enum status env_stream_read(struct env_stream *stream, void *buf, size_t len, size_t *n);
 MUST_USE enum status env_stream_readv(struct env_stream *stream, const struct iovec *iov,
                                       int iov_count, size_t *n);
@@ -123,7 +124,8 @@ const char *env_stream_peer(const struct env_stream *stream);
 /* The address the connection has on our side, without the port: what a peer could call us. */
 const char *env_stream_local_host(const struct env_stream *stream);
 
-/* ---- files: for start-up, caches and manifests; blocking, so never for bulk data on a loop ---- */
+/* ---- files: for start-up, caches and manifests; blocking, so never for bulk data on a loop ----
+ */
 
 struct env_file;
 
@@ -142,13 +144,13 @@ MUST_USE enum status env_file_sync(struct env_file *file);
 MUST_USE enum status env_file_size(struct env_file *file, uint64_t *out);
 void env_file_close(struct env_file *file); /* NULL is allowed */
 
-/* The whole file, NUL-terminated beyond *len, malloc'd: the caller frees. STATUS_FULL if it is larger
- * than len_max. */
-MUST_USE enum status env_file_read_all(struct env *env, const char *path, size_t len_max, char **out,
-                                       size_t *len, struct errmsg *err);
+/* The whole file, NUL-terminated beyond *len, malloc'd: the caller frees. STATUS_FULL if it is
+ * larger than len_max. */
+MUST_USE enum status env_file_read_all(struct env *env, const char *path, size_t len_max,
+                                       char **out, size_t *len, struct errmsg *err);
 /* Replaces the file or leaves it as it was: temporary file beside it, sync, rename. */
-MUST_USE enum status env_file_replace(struct env *env, const char *path, const void *data, size_t len,
-                                      struct errmsg *err);
+MUST_USE enum status env_file_replace(struct env *env, const char *path, const void *data,
+                                      size_t len, struct errmsg *err);
 MUST_USE enum status env_file_remove(struct env *env, const char *path);
 MUST_USE enum status env_file_rename(struct env *env, const char *from, const char *to);
 MUST_USE enum status env_make_dirs(struct env *env, const char *path, struct errmsg *err);
@@ -172,8 +174,8 @@ MUST_USE enum status env_map_create(struct env *env, size_t size, struct env_map
                                     char name[ENV_SHARE_NAME_SIZE], struct errmsg *err);
 
 /* Maps what another process created, read-only. STATUS_NOT_FOUND when it is not on this host or not
- * ours to see: the caller falls back to the network. The memory may belong to a stranger who got the
- * same name: check an identity inside it before trusting a byte. */
+ * ours to see: the caller falls back to the network. The memory may belong to a stranger who got
+ * the same name: check an identity inside it before trusting a byte. */
 MUST_USE enum status env_map_open(struct env *env, const char *name, size_t size,
                                   struct env_map *out);
 void env_map_close(struct env_map *map); /* all zero is allowed */

@@ -319,7 +319,7 @@ static void deliver_data(struct sim_end *end, const struct segment *segment)
         return;
     }
     if (end->state == END_BROKEN || end->reset) return; /* what a reset cut off stays cut off */
-    ASSERT(end->inbox_len + segment->len <= size); /* I2 */
+    ASSERT(end->inbox_len + segment->len <= size);      /* I2 */
     if (end->inbox == NULL) end->inbox = env_sim_alloc(size);
     if (end->inbox_head + end->inbox_len + segment->len > size) {
         memmove(end->inbox, end->inbox + end->inbox_head, end->inbox_len);
