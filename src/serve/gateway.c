@@ -1,0 +1,492 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * serve/gateway.c - making the gateway, the routes of its HTTP server, and the cost profile on
+ * disk.
+ *
+ * A route is a row of a table. What the two POST routes do is in gateway_request.c; what the nodes
+ * do, in gateway_cluster.c. */
+#include "serve/gateway.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/buf.h"
+#include "base/log.h"
+#include "conductor/profile.h"
+#include "model/chat.h"
+#include "model/model.h"
+#include "model/tokenizer.h"
+#include "net/http.h"
+#include "serve/gateway_int.h"
+
+enum {
+    REQUESTS_MAX = 1024,
+    SEQUENCES_MAX = 64,
+    WAIT_MS = 30000,
+    QUEUE_MS = 120000,
+    REQUEST_MS = 600000,
+    ATTEMPTS_MAX = 16,
+    PROFILE_MS = 30000,
+    PAGE_SIZE_MAX = 4 << 20, /* of /metrics and the like */
+    CLIENT_ID_LEN_MAX = API_ID_SIZE - 1,
+};
+
+/* ---- answers ---- */
+
+/* Printable, so that it can neither break a log line nor a header. */
+static bool good_client_id(const char *id)
+{
+    const size_t len = id != NULL ? strlen(id) : 0;
+
+    if (len == 0 || len > CLIENT_ID_LEN_MAX) return false;
+    for (size_t i = 0; i < len; i++) {
+        if (id[i] <= ' ' || id[i] > '~') return false;
+    }
+    return true;
+}
+
+void gateway_request_id(struct gateway *gateway, struct http_request *http, uint64_t id,
+                        char out[API_ID_SIZE])
+{
+    const char *from_client = http_header(http, "X-Request-Id");
+
+    (void)gateway;
+    if (good_client_id(from_client)) {
+        snprintf(out, API_ID_SIZE, "%s", from_client);
+    } else {
+        snprintf(out, API_ID_SIZE, "req-%016llx", (unsigned long long)id);
+    }
+    http_set_header(http, "X-Request-Id", out);
+}
+
+void gateway_respond_error(struct gateway *gateway, struct http_request *http,
+                           const struct api_error *error)
+{
+    struct buf out;
+
+    buf_init(&out, PAGE_SIZE_MAX);
+    const enum status status = api_write_error(&out, error);
+    ASSERT(status == STATUS_OK);
+    if (error->http_status == 429 || error->http_status == 503) {
+        http_set_header(http, "Retry-After", "1");
+    }
+    gateway_metrics_http(gateway->metrics, error->http_status);
+    http_respond(http, error->http_status, "application/json", buf_data(&out), out.len);
+    buf_fini(&out);
+}
+
+static void respond(struct gateway *gateway, struct http_request *http, int code, const char *type,
+                    const char *text, size_t len)
+{
+    gateway_metrics_http(gateway->metrics, code);
+    http_respond(http, code, type, text, len);
+}
+
+/* ---- routes ---- */
+
+static void route_chat(struct gateway *gateway, struct http_request *http)
+{
+    request_start(gateway, http, API_CHAT);
+}
+
+static void route_completion(struct gateway *gateway, struct http_request *http)
+{
+    request_start(gateway, http, API_COMPLETION);
+}
+
+static struct api_model model_of(const struct gateway *gateway)
+{
+    return (struct api_model){ gateway->served_name, gateway->started_s, gateway->context_max };
+}
+
+static void route_models(struct gateway *gateway, struct http_request *http)
+{
+    const struct api_model model = model_of(gateway);
+    struct buf out;
+
+    buf_init(&out, PAGE_SIZE_MAX);
+    const enum status status = api_write_models(&out, &model);
+    ASSERT(status == STATUS_OK);
+    respond(gateway, http, 200, "application/json", (const char *)buf_data(&out), out.len);
+    buf_fini(&out);
+}
+
+static void route_model(struct gateway *gateway, struct http_request *http, const char *name)
+{
+    const struct api_model model = model_of(gateway);
+    struct api_error error;
+    struct buf out;
+
+    if (strcmp(name, gateway->served_name) != 0) {
+        api_refuse(&error, 404, "model_not_found", "model",
+                   "The model '%.100s' does not exist; this server has '%.100s'", name,
+                   gateway->served_name);
+        gateway_respond_error(gateway, http, &error);
+        return;
+    }
+    buf_init(&out, PAGE_SIZE_MAX);
+    const enum status status = api_write_model(&out, &model);
+    ASSERT(status == STATUS_OK);
+    respond(gateway, http, 200, "application/json", (const char *)buf_data(&out), out.len);
+    buf_fini(&out);
+}
+
+static void route_health(struct gateway *gateway, struct http_request *http)
+{
+    respond(gateway, http, 200, NULL, "", 0);
+}
+
+static void route_ready(struct gateway *gateway, struct http_request *http)
+{
+    char text[128];
+    const bool ready = gateway_is_ready(gateway);
+    const int len =
+        snprintf(text, sizeof(text), "{\"ready\":%s,\"prefill\":%u,\"decode\":%u}\n",
+                 ready ? "true" : "false", cluster_count_up(gateway->cluster, PROTO_ROLE_PREFILL),
+                 cluster_count_up(gateway->cluster, PROTO_ROLE_DECODE));
+    ASSERT(len > 0 && (size_t)len < sizeof(text));
+    respond(gateway, http, ready ? 200 : 503, "application/json", text, (size_t)len);
+}
+
+static void route_metrics(struct gateway *gateway, struct http_request *http)
+{
+    struct yolk_conductor *conductor = cluster_conductor(gateway->cluster);
+    struct yolk_conductor_stats stats = { 0 };
+    const uint32_t waiting = request_count_waiting(gateway);
+    struct gateway_gauges gauges = {
+        .running = gateway->requests_count - waiting,
+        .waiting = waiting,
+        .prefill_up = cluster_count_up(gateway->cluster, PROTO_ROLE_PREFILL),
+        .decode_up = cluster_count_up(gateway->cluster, PROTO_ROLE_DECODE),
+        .known = cluster_count_known(gateway->cluster),
+    };
+    struct buf out;
+
+    cluster_pages(gateway->cluster, &gauges.pages_total, &gauges.pages_used);
+    if (conductor != NULL) {
+        yolk_conductor_stats(conductor, &stats);
+        gauges.conductor = &stats;
+        gauges.block_tokens = cluster_block_tokens(gateway->cluster);
+    }
+    buf_init(&out, PAGE_SIZE_MAX);
+    if (gateway_metrics_render(gateway->metrics, &gauges, &out) == STATUS_OK) {
+        respond(gateway, http, 200, "text/plain; version=0.0.4; charset=utf-8",
+                (const char *)buf_data(&out), out.len);
+    } else {
+        respond(gateway, http, 500, "text/plain", "the page is too large\n", 22);
+    }
+    buf_fini(&out);
+}
+
+static const struct {
+    const char *method, *path;
+    void (*fn)(struct gateway *gateway, struct http_request *http);
+} ROUTES[] = {
+    { "POST", "/v1/chat/completions", route_chat },
+    { "POST", "/v1/completions", route_completion },
+    { "GET", "/v1/models", route_models },
+    { "GET", "/health", route_health },
+    { "GET", "/ready", route_ready },
+    { "GET", "/metrics", route_metrics },
+};
+enum { ROUTES_COUNT = sizeof(ROUTES) / sizeof(ROUTES[0]) };
+static const char MODEL_PREFIX[] = "/v1/models/";
+
+static bool method_fits(const char *method, const char *wanted)
+{
+    if (strcmp(method, "HEAD") == 0) return strcmp(wanted, "GET") == 0;
+    return strcmp(method, wanted) == 0;
+}
+
+static void refuse_method(struct gateway *gateway, struct http_request *http, const char *allowed)
+{
+    struct api_error error;
+
+    http_set_header(http, "Allow", allowed);
+    api_refuse(&error, 405, "method_not_allowed", NULL, "%s takes only %s", http_path(http),
+               allowed);
+    gateway_respond_error(gateway, http, &error);
+}
+
+static void on_request(void *ctx, struct http_request *http)
+{
+    struct gateway *gateway = ctx;
+    const char *method = http_method(http), *path = http_path(http);
+    struct api_error error;
+
+    for (size_t i = 0; i < ROUTES_COUNT; i++) {
+        if (strcmp(path, ROUTES[i].path) != 0) continue;
+        if (method_fits(method, ROUTES[i].method)) {
+            ROUTES[i].fn(gateway, http);
+        } else {
+            refuse_method(gateway, http, ROUTES[i].method);
+        }
+        return;
+    }
+    if (strncmp(path, MODEL_PREFIX, strlen(MODEL_PREFIX)) == 0) {
+        if (method_fits(method, "GET")) {
+            route_model(gateway, http, path + strlen(MODEL_PREFIX));
+        } else {
+            refuse_method(gateway, http, "GET");
+        }
+        return;
+    }
+    api_refuse(&error, 404, "not_found", NULL, "There is nothing at %.200s", path);
+    gateway_respond_error(gateway, http, &error);
+}
+
+/* ---- the cost profile on disk ---- */
+
+static uint64_t samples_of(struct gateway *gateway)
+{
+    struct yolk_conductor *conductor = cluster_conductor(gateway->cluster);
+    struct yolk_conductor_stats stats;
+
+    if (conductor == NULL) return 0;
+    yolk_conductor_stats(conductor, &stats);
+    return stats.samples_prefill + stats.samples_decode + stats.samples_transfer;
+}
+
+static void save_profile(struct gateway *gateway)
+{
+    const uint64_t samples = samples_of(gateway);
+    struct errmsg err = { "" };
+    char *text = NULL;
+    size_t len = 0;
+
+    if (gateway->profile_path[0] == '\0' || samples == gateway->samples_saved) return;
+    if (samples == 0) return;
+    if (yolk_conductor_profile_save(cluster_conductor(gateway->cluster), &text, &len) !=
+        STATUS_OK) {
+        return;
+    }
+    const enum status status =
+        env_file_replace(gateway->env, gateway->profile_path, text, len, &err);
+    if (status == STATUS_OK) {
+        gateway->samples_saved = samples;
+    } else {
+        LOG_WARN("gateway", "profile_not_saved", "reason=%s", err.text);
+    }
+    free(text);
+}
+
+static void on_profile_timer(void *ctx)
+{
+    struct gateway *gateway = ctx;
+
+    save_profile(gateway);
+    env_timer_set(gateway->env, &gateway->profile_timer,
+                  env_now_ns(gateway->env) + gateway->options.profile_ms * ENV_NS_PER_MS);
+}
+
+/* The text, or NULL: a profile that is not there or cannot be read only costs a slower start. */
+static char *read_profile(struct gateway *gateway)
+{
+    struct errmsg err = { "" };
+    char *text = NULL;
+    size_t len = 0;
+
+    if (gateway->profile_path[0] == '\0') return NULL;
+    const enum status status = env_file_read_all(gateway->env, gateway->profile_path,
+                                                 CONDUCTOR_PROFILE_SIZE_MAX, &text, &len, &err);
+    if (status == STATUS_OK) return text;
+    if (status != STATUS_NOT_FOUND) LOG_WARN("gateway", "profile_ignored", "reason=%s", err.text);
+    return NULL;
+}
+
+/* ---- making ---- */
+
+static uint32_t or_default(uint32_t value, uint32_t def)
+{
+    return value != 0 ? value : def;
+}
+
+static void take_options(struct gateway *gateway, const struct gateway_options *given)
+{
+    struct gateway_options *options = &gateway->options;
+
+    *options = *given;
+    if (options->secret == NULL) options->secret = "";
+    options->requests_max = or_default(given->requests_max, REQUESTS_MAX);
+    options->sequences_max = or_default(given->sequences_max, SEQUENCES_MAX);
+    options->wait_ms = or_default(given->wait_ms, WAIT_MS);
+    options->queue_ms = or_default(given->queue_ms, QUEUE_MS);
+    options->request_ms = or_default(given->request_ms, REQUEST_MS);
+    options->attempts_max = or_default(given->attempts_max, ATTEMPTS_MAX);
+    options->profile_ms = or_default(given->profile_ms, PROFILE_MS);
+    if (given->profile_path != NULL) {
+        snprintf(gateway->profile_path, sizeof(gateway->profile_path), "%s", given->profile_path);
+    }
+}
+
+/* "dir/SmolLM2.gguf" is served as "SmolLM2" unless told otherwise. */
+static void name_model(struct gateway *gateway, const struct gateway_options *options)
+{
+    const char *name = options->served_name;
+
+    if (name == NULL || name[0] == '\0') {
+        const char *slash = strrchr(options->model_path, '/');
+        name = slash != NULL ? slash + 1 : options->model_path;
+    }
+    snprintf(gateway->served_name, sizeof(gateway->served_name), "%s", name);
+    char *end = strrchr(gateway->served_name, '.');
+    if (options->served_name == NULL && end != NULL && strcmp(end, ".gguf") == 0) *end = '\0';
+}
+
+static size_t longest_token(const struct tokenizer *tokenizer)
+{
+    size_t longest = 1, len = 0;
+
+    for (uint32_t token = 0; token < tokenizer_vocab(tokenizer); token++) {
+        (void)tokenizer_bytes(tokenizer, token, &len);
+        if (len > longest) longest = len;
+    }
+    return longest;
+}
+
+static enum status open_model(struct gateway *gateway, const struct gateway_options *options,
+                              struct errmsg *err)
+{
+    enum status status = model_open(gateway->env, options->model_path, &gateway->model, err);
+    if (status != STATUS_OK) return status;
+    const struct gguf *gguf = model_gguf(gateway->model);
+    status = tokenizer_create(gguf, &gateway->tokenizer, err);
+    if (status != STATUS_OK) return status;
+    status = chat_create(gguf, gateway->tokenizer, options->chat_template, &gateway->chat, err);
+    if (status != STATUS_OK) return status;
+    gateway->context_max = model_params(gateway->model)->context;
+    if (options->context_max > 0 && options->context_max < gateway->context_max) {
+        gateway->context_max = options->context_max;
+    }
+    if (gateway->context_max < 2) {
+        return errmsg_set(err, STATUS_INVALID, "a context of %u tokens leaves no room",
+                          gateway->context_max);
+    }
+    gateway->token_bytes_max = longest_token(gateway->tokenizer);
+    return STATUS_OK;
+}
+
+static void on_change(void *ctx)
+{
+    request_pump(ctx);
+}
+
+static enum status open_cluster(struct gateway *gateway, const struct gateway_options *given,
+                                struct errmsg *err)
+{
+    char *profile = read_profile(gateway);
+    struct cluster_options options = {
+        .env = gateway->env,
+        .master = given->master,
+        .secret = gateway->options.secret,
+        .vocab = tokenizer_vocab(gateway->tokenizer),
+        .sequences_max = gateway->options.sequences_max,
+        .conductor = yolk_conductor_defaults(),
+        .profile = profile,
+        .on_change = on_change,
+        .ctx = gateway,
+    };
+
+    options.conductor.reuse = !given->pool_off;
+    if (given->theta > 0) options.conductor.theta = given->theta;
+    const enum status status = cluster_create(&options, &gateway->cluster, err);
+    free(profile);
+    return status;
+}
+
+static enum status open_http(struct gateway *gateway, const struct gateway_options *given,
+                             struct errmsg *err)
+{
+    const struct http_server_options options = {
+        .address = given->address,
+        .on_request = on_request,
+        .ctx = gateway,
+        .connections_max = given->connections_max,
+        .body_size_max = given->body_size_max,
+    };
+    return http_server_create(gateway->env, &options, &gateway->http, err);
+}
+
+enum status gateway_create(struct env *env, const struct gateway_options *options,
+                           struct gateway **out, struct errmsg *err)
+{
+    struct gateway *gateway = calloc(1, sizeof(*gateway));
+    if (gateway == NULL) return errmsg_set(err, STATUS_NO_MEMORY, "gateway: not enough memory");
+    gateway->env = env;
+    gateway->started_s = env_wall_ns(env) / ENV_NS_PER_S;
+    env_timer_init(&gateway->pump_timer, request_pump_run, gateway);
+    env_timer_init(&gateway->profile_timer, on_profile_timer, gateway);
+    take_options(gateway, options);
+    name_model(gateway, options);
+
+    enum status status = open_model(gateway, options, err);
+    if (status == STATUS_OK) {
+        status = gateway_metrics_create(gateway->served_name, &gateway->metrics);
+    }
+    if (status == STATUS_OK) status = open_cluster(gateway, options, err);
+    if (status == STATUS_OK) status = open_http(gateway, options, err);
+    if (status != STATUS_OK) {
+        gateway_destroy(gateway);
+        return status;
+    }
+    /* Texts of the caller are not kept. */
+    gateway->options.address = NULL;
+    gateway->options.master = NULL;
+    gateway->options.secret = NULL;
+    gateway->options.model_path = NULL;
+    gateway->options.served_name = NULL;
+    gateway->options.chat_template = NULL;
+    gateway->options.profile_path = NULL;
+    env_timer_set(env, &gateway->profile_timer,
+                  env_now_ns(env) + gateway->options.profile_ms * ENV_NS_PER_MS);
+    LOG_INFO("gateway", "listening", "port=%u model=%s context=%u template=%s",
+             gateway_port(gateway), gateway->served_name, gateway->context_max,
+             chat_name(gateway->chat));
+    *out = gateway;
+    return STATUS_OK;
+}
+
+void gateway_drain(struct gateway *gateway)
+{
+    if (gateway->draining) return;
+    gateway->draining = true;
+    http_server_drain(gateway->http);
+    LOG_INFO("gateway", "draining", "requests=%u", gateway->requests_count);
+}
+
+bool gateway_idle(const struct gateway *gateway)
+{
+    return gateway->requests == NULL;
+}
+
+void gateway_destroy(struct gateway *gateway)
+{
+    if (gateway == NULL) return;
+    if (gateway->cluster != NULL) {
+        request_end_all(gateway);
+        save_profile(gateway);
+    }
+    http_server_destroy(gateway->http);
+    cluster_destroy(gateway->cluster);
+    attempt_end_all(gateway);
+    env_timer_cancel(gateway->env, &gateway->pump_timer);
+    env_timer_cancel(gateway->env, &gateway->profile_timer);
+    gateway_metrics_destroy(gateway->metrics);
+    chat_destroy(gateway->chat);
+    tokenizer_destroy(gateway->tokenizer);
+    model_destroy(gateway->model);
+    free(gateway);
+}
+
+uint16_t gateway_port(const struct gateway *gateway)
+{
+    return http_server_port(gateway->http);
+}
+
+bool gateway_is_ready(const struct gateway *gateway)
+{
+    return !gateway->draining && cluster_count_up(gateway->cluster, PROTO_ROLE_PREFILL) > 0 &&
+           cluster_count_up(gateway->cluster, PROTO_ROLE_DECODE) > 0;
+}

@@ -1,0 +1,556 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * serve/gateway_attempt.c - one placement of a request: the Conductor's decision, the stream from
+ * the decode node, the stream from the prefill node, and what is learned from both.
+ *
+ *     attempt_start: place, decode.open -> d
+ *     d: opened            -> prefill.run -> p
+ *     p: first_token       -> request_take_token
+ *     d: token...          -> request_take_token, each; from the first on p may fail without harm
+ *     p: prefill_done      -> cached tokens, samples for the cost model
+ *     d: finish            -> request_finish
+ *     any failure          -> attempt_failed: the request leaves, avoids who failed, and waits
+ *
+ * A callback may find that its attempt has left the request (attempt->request is NULL): it then
+ * only notes the end of its call. */
+#include "serve/gateway_request.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/log.h"
+#include "conductor/keys.h"
+
+enum {
+    BACKOFF_MS = 50,
+    BACKOFF_MS_MAX = 1000,
+    MESSAGE_SIZE_MAX = 8 << 20, /* of one call */
+};
+
+static double now_ms(const struct gateway *gateway)
+{
+    return (double)env_now_ns(gateway->env) / (double)ENV_NS_PER_MS;
+}
+
+static uint32_t generated(const struct request *request)
+{
+    ASSERT(request->tokens_count >= request->prompt_tokens);
+    return request->tokens_count - request->prompt_tokens;
+}
+
+/* ---- ends of attempts ---- */
+
+void attempt_leave(struct attempt *attempt, enum status outcome)
+{
+    struct request *request = attempt->request;
+    struct gateway *gateway = attempt->gateway;
+    struct yolk_conductor *conductor = cluster_conductor(gateway->cluster);
+    struct rpc_client *decode = cluster_client(gateway->cluster, attempt->decode);
+    struct rpc_client *prefill = cluster_client(gateway->cluster, attempt->prefill);
+
+    ASSERT(request != NULL && request->attempt == attempt);
+    request->attempt = NULL;
+    attempt->request = NULL;
+    if (attempt->open_live && decode != NULL) rpc_cancel(decode, attempt->open);
+    if (attempt->run_live && prefill != NULL) rpc_cancel(prefill, attempt->run);
+    yolk_conductor_finish(conductor, attempt->decision.ticket, outcome, now_ms(gateway));
+    request_pump(gateway); /* there may be room now; and somebody has to free it */
+}
+
+void attempt_reap(struct gateway *gateway)
+{
+    struct attempt **at = &gateway->attempts;
+
+    while (*at != NULL) {
+        struct attempt *attempt = *at;
+        if (attempt->request != NULL || attempt->open_live || attempt->run_live) {
+            at = &attempt->next;
+            continue;
+        }
+        *at = attempt->next;
+        free(attempt);
+    }
+}
+
+void attempt_end_all(struct gateway *gateway)
+{
+    attempt_reap(gateway);
+    ASSERT(gateway->attempts == NULL);
+}
+
+static void avoid(struct request *request, const struct attempt *attempt, bool at_decode,
+                  enum proto_cause cause)
+{
+    if (cause == PROTO_CAUSE_SOURCE) {
+        request->avoid_holder = attempt->holder;
+    } else if (at_decode) {
+        request->avoid_decode = attempt->decode;
+    } else if (cause != PROTO_CAUSE_PUSH) {
+        request->avoid_prefill = attempt->prefill;
+    }
+}
+
+static uint64_t backoff_ns(const struct request *request)
+{
+    uint64_t ms = BACKOFF_MS;
+
+    if (request->failures <= 1) return 0; /* the first time another node is tried at once */
+    for (uint32_t i = 2; i < request->failures && ms < BACKOFF_MS_MAX; i++)
+        ms *= 2;
+    return (ms < BACKOFF_MS_MAX ? ms : BACKOFF_MS_MAX) * ENV_NS_PER_MS;
+}
+
+/* True if trying again is pointless: fills *error. */
+static bool hopeless(const struct request *request, enum status status, enum proto_cause cause,
+                     struct api_error *error)
+{
+    if (cause == PROTO_CAUSE_CONTEXT) {
+        api_refuse(error, 400, "context_length_exceeded", NULL,
+                   "The nodes take fewer tokens than this prompt has");
+    } else if (cause == PROTO_CAUSE_INVALID || status == STATUS_UNSUPPORTED) {
+        api_refuse(error, 500, "internal_error", NULL,
+                   "A node could not make sense of the request");
+    } else if (request->failures >= request->gateway->options.attempts_max) {
+        api_refuse(error, 503, "attempts_exhausted", NULL, "%u placements in a row have failed",
+                   request->failures);
+    } else {
+        return false;
+    }
+    return true;
+}
+
+static void attempt_failed(struct attempt *attempt, bool at_decode, enum status status,
+                           enum proto_cause cause)
+{
+    struct request *request = attempt->request;
+    struct gateway *gateway = attempt->gateway;
+    const char *why = cause != 0 ? proto_cause_name(cause) : status_name(status);
+    const char *node = at_decode ? attempt->decision.decode_name : attempt->decision.prefill_name;
+    struct api_error error;
+
+    ASSERT(request != NULL);
+    if (request->state == REQUEST_ENDING) { /* the answer is there: nothing is lost */
+        request_complete(request);
+        return;
+    }
+    LOG_WARN("gateway", "attempt_failed", "req=%s attempt=%u at=%s node=%s reason=%s generated=%u",
+             request->request_id, attempt->number, at_decode ? "decode" : "prefill", node, why,
+             generated(request));
+    gateway_metrics_attempt_failed(gateway->metrics, why);
+    request->failures++;
+    avoid(request, attempt, at_decode, cause);
+    attempt_leave(attempt, status);
+    if (hopeless(request, status, cause, &error)) {
+        request_fail(request, &error);
+    } else {
+        request_wait(request, env_now_ns(gateway->env) + backoff_ns(request));
+    }
+}
+
+/* ---- learning ---- */
+
+static void learn_prefill(struct attempt *attempt, const struct proto_prefill_done *done)
+{
+    struct cluster *cluster = attempt->gateway->cluster;
+    struct yolk_conductor *conductor = cluster_conductor(cluster);
+    const struct yolk_instance_id prefill = cluster_instance(cluster, attempt->prefill);
+    const uint32_t block_tokens = cluster_block_tokens(cluster);
+    enum status status = STATUS_OK;
+
+    if (prefill.index == YOLK_INSTANCE_NONE.index) return;
+    if (done->fetched_tokens > 0 && done->fetched_tokens <= done->cached_tokens) {
+        const uint64_t bytes =
+            (uint64_t)(done->fetched_tokens / block_tokens) * cluster_page_size(cluster);
+        const enum yolk_path path = cluster_path(cluster, attempt->holder, attempt->prefill);
+        status = yolk_conductor_learn_transfer(conductor, path, bytes,
+                                               (double)done->times.load_us / 1000);
+    } else {
+        /* With a fetch, compute waits for layers that load; that sample would blame computing. */
+        status = yolk_conductor_learn_prefill(conductor, prefill, attempt->sequence_tokens,
+                                              done->cached_tokens,
+                                              (double)done->times.compute_us / 1000);
+    }
+    if (status != STATUS_OK) {
+        LOG_DEBUG("gateway", "sample_refused", "node=%s", attempt->decision.prefill_name);
+    }
+}
+
+static void learn_decode(struct attempt *attempt, const struct proto_finish *finish)
+{
+    struct cluster *cluster = attempt->gateway->cluster;
+    const struct yolk_instance_id decode = cluster_instance(cluster, attempt->decode);
+
+    if (decode.index == YOLK_INSTANCE_NONE.index) return;
+    if (finish->steps == 0 || attempt->tokens == 0) return;
+    const double ms = (double)finish->times.compute_us / 1000 / finish->steps;
+    if (yolk_conductor_learn_decode(cluster_conductor(cluster), decode,
+                                    attempt->batch_sum / attempt->tokens,
+                                    attempt->context_sum / attempt->tokens, ms) != STATUS_OK) {
+        LOG_DEBUG("gateway", "sample_refused", "node=%s", attempt->decision.decode_name);
+    }
+}
+
+static void note_token(struct attempt *attempt)
+{
+    struct yolk_conductor *conductor = cluster_conductor(attempt->gateway->cluster);
+    uint32_t sequences = 0;
+    uint64_t context = 0;
+
+    yolk_conductor_decoded(conductor, attempt->decision.ticket, 1);
+    yolk_conductor_batch(conductor, attempt->decision.ticket, &sequences, &context);
+    attempt->batch_sum += sequences;
+    attempt->context_sum += (double)context;
+    attempt->tokens++;
+}
+
+/* ---- tokens ---- */
+
+/* The attempt may have left its request when this returns. */
+static void on_token(struct attempt *attempt, const struct proto_token *token, bool from_decode)
+{
+    struct request *request = attempt->request;
+    const uint32_t before = generated(request);
+
+    if (request->state == REQUEST_ENDING) return;
+    if (from_decode && request->state == REQUEST_PREFILLING) {
+        request_set_state(request, REQUEST_DECODING);
+    }
+    if (token->index == before) note_token(attempt);
+    if (request_take_token(request, token->index, token->token) != STATUS_OK &&
+        attempt->request != NULL) {
+        attempt_failed(attempt, from_decode, STATUS_PROTOCOL, PROTO_CAUSE_INTERNAL);
+    }
+}
+
+/* ---- the prefill node ---- */
+
+static void on_prefill_done(struct attempt *attempt, const struct proto_prefill_done *done)
+{
+    struct request *request = attempt->request;
+    struct gateway *gateway = attempt->gateway;
+    const double actual_ms = now_ms(gateway) - attempt->placed_ms;
+
+    if (attempt->counted) return;
+    attempt->counted = true;
+    yolk_conductor_prefill_done(cluster_conductor(gateway->cluster), attempt->decision.ticket,
+                                done->cached_tokens, now_ms(gateway));
+    gateway_metrics_predicted(gateway->metrics, attempt->decision.ttft_ms / 1000, actual_ms / 1000);
+    learn_prefill(attempt, done);
+    LOG_DEBUG("gateway", "prefill_done",
+              "req=%s node=%s cached=%u fetched=%u computed=%u predicted_ms=%.1f actual_ms=%.1f "
+              "queue_us=%llu load_us=%llu compute_us=%llu push_us=%llu",
+              request->request_id, attempt->decision.prefill_name, done->cached_tokens,
+              done->fetched_tokens, done->computed_tokens, attempt->decision.ttft_ms, actual_ms,
+              (unsigned long long)done->times.queue_us, (unsigned long long)done->times.load_us,
+              (unsigned long long)done->times.compute_us, (unsigned long long)done->times.push_us);
+    if (request->cached_known) return; /* of the first placement: what the client's prompt found */
+    request->cached_known = true;
+    request->cached_tokens =
+        done->cached_tokens < request->prompt_tokens ? done->cached_tokens : request->prompt_tokens;
+}
+
+static void on_run_item(void *ctx, const uint8_t *body, size_t len)
+{
+    struct attempt *attempt = ctx;
+    struct proto_item item;
+
+    if (attempt->request == NULL) return;
+    if (proto_item_decode(body, len, &item) != STATUS_OK) {
+        attempt_failed(attempt, false, STATUS_PROTOCOL, PROTO_CAUSE_INTERNAL);
+        return;
+    }
+    switch (item.kind) {
+    case PROTO_ITEM_FIRST_TOKEN: on_token(attempt, &item.token, false); break;
+    case PROTO_ITEM_PREFILL_DONE: on_prefill_done(attempt, &item.prefill_done); break;
+    case PROTO_ITEM_FAILED:
+        attempt->run_cause = item.failed.cause;
+        LOG_DEBUG("gateway", "prefill_failed", "req=%s text=%s", attempt->request->request_id,
+                  item.failed.text);
+        break;
+    case PROTO_ITEM_OPENED:
+    case PROTO_ITEM_TOKEN:
+    case PROTO_ITEM_FINISH:
+        attempt_failed(attempt, false, STATUS_PROTOCOL, PROTO_CAUSE_INTERNAL);
+        break;
+    }
+}
+
+static void on_run_end(void *ctx, const struct rpc_result *result)
+{
+    struct attempt *attempt = ctx;
+    struct request *request = attempt->request;
+
+    attempt->run_live = false;
+    if (request == NULL) {
+        request_pump(attempt->gateway);
+    } else if (request->state == REQUEST_ENDING) {
+        request_complete(request);
+    } else if (attempt->streaming) {
+        /* d has the KV: p is not needed any more, however it ended. */
+    } else if (result->status != STATUS_OK) {
+        attempt_failed(attempt, false, result->status, attempt->run_cause);
+    } else if (!attempt->counted) {
+        attempt_failed(attempt, false, STATUS_PROTOCOL, PROTO_CAUSE_INTERNAL);
+    }
+}
+
+/* ---- messages ---- */
+
+static void describe(const struct attempt *attempt, struct proto_sequence *out)
+{
+    const struct request *request = attempt->request;
+    const struct yolk_decision *decision = &attempt->decision;
+    const char *holder = cluster_address(attempt->gateway->cluster, attempt->holder);
+
+    *out = (struct proto_sequence){
+        .request_id = request->id,
+        .attempt = attempt->number,
+        .tokens = proto_u32s_of(request->tokens, request->tokens_count),
+        .keys = request->keys,
+        .keys_count = request->keys_count,
+        .sampling = { request->api.temperature, request->api.top_p, request->seed },
+        .generated_before = generated(request),
+    };
+    if (decision->reuse_blocks == 0 || holder == NULL) return;
+    out->plan.reuse_blocks = decision->reuse_blocks;
+    snprintf(out->plan.holder, sizeof(out->plan.holder), "%s", holder);
+}
+
+/* Sends *body to the node behind `ref`; false if it is gone or takes no more. */
+static bool call(struct attempt *attempt, struct cluster_ref ref, enum proto_method method,
+                 const struct buf *body, void (*on_item)(void *, const uint8_t *, size_t),
+                 void (*on_end)(void *, const struct rpc_result *), struct rpc_call_id *out)
+{
+    struct rpc_client *client = cluster_client(attempt->gateway->cluster, ref);
+    const struct rpc_request request = {
+        .method = (uint16_t)method,
+        .body = buf_data(body),
+        .len = body->len,
+        .deadline_ns = attempt->request->deadline_ns,
+        .on_item = on_item,
+        .on_end = on_end,
+        .ctx = attempt,
+    };
+    return client != NULL && rpc_call(client, &request, out) == STATUS_OK;
+}
+
+static bool start_prefill(struct attempt *attempt, const struct proto_opened *opened)
+{
+    const char *decode = cluster_address(attempt->gateway->cluster, attempt->decode);
+    struct proto_prefill_run message = { .target = { .addresses = opened->addresses,
+                                                     .epoch = opened->epoch,
+                                                     .push_from = opened->push_from } };
+    struct buf body;
+
+    if (decode == NULL) return false;
+    describe(attempt, &message.sequence);
+    snprintf(message.target.rpc_address, sizeof(message.target.rpc_address), "%s", decode);
+    memcpy(message.target.segment, opened->segment, sizeof(message.target.segment));
+    buf_init(&body, MESSAGE_SIZE_MAX);
+    attempt->run_live = proto_prefill_run_encode(&message, &body) == STATUS_OK &&
+                        call(attempt, attempt->prefill, PROTO_PREFILL_RUN, &body, on_run_item,
+                             on_run_end, &attempt->run);
+    buf_fini(&body);
+    return attempt->run_live;
+}
+
+/* ---- the decode node ---- */
+
+static void on_opened(struct attempt *attempt, const struct proto_opened *opened)
+{
+    const uint32_t block_tokens = cluster_block_tokens(attempt->gateway->cluster);
+    const uint32_t blocks = (attempt->sequence_tokens + block_tokens - 1) / block_tokens;
+
+    if (attempt->request->state != REQUEST_OPENING || opened->addresses.count != blocks ||
+        opened->push_from > blocks) {
+        attempt_failed(attempt, true, STATUS_PROTOCOL, PROTO_CAUSE_INTERNAL);
+        return;
+    }
+    if (!start_prefill(attempt, opened)) {
+        attempt_failed(attempt, false, STATUS_UNAVAILABLE, 0);
+        return;
+    }
+    request_set_state(attempt->request, REQUEST_PREFILLING);
+}
+
+static void on_finish(struct attempt *attempt, const struct proto_finish *finish)
+{
+    struct request *request = attempt->request;
+
+    attempt->finished = true;
+    if (request->state == REQUEST_ENDING) return;
+    if (request->state == REQUEST_OPENING || finish->generated != generated(request)) {
+        attempt_failed(attempt, true, STATUS_PROTOCOL, PROTO_CAUSE_INTERNAL);
+        return;
+    }
+    learn_decode(attempt, finish);
+    request_finish(request, finish->reason == PROTO_FINISH_STOP ? "stop" : "length");
+}
+
+static void on_open_item(void *ctx, const uint8_t *body, size_t len)
+{
+    struct attempt *attempt = ctx;
+    struct proto_item item;
+
+    if (attempt->request == NULL) return;
+    if (proto_item_decode(body, len, &item) != STATUS_OK) {
+        attempt_failed(attempt, true, STATUS_PROTOCOL, PROTO_CAUSE_INTERNAL);
+        return;
+    }
+    switch (item.kind) {
+    case PROTO_ITEM_OPENED: on_opened(attempt, &item.opened); break;
+    case PROTO_ITEM_TOKEN:
+        if (attempt->request->state == REQUEST_OPENING) {
+            attempt_failed(attempt, true, STATUS_PROTOCOL, PROTO_CAUSE_INTERNAL);
+            break;
+        }
+        attempt->streaming = true;
+        on_token(attempt, &item.token, true);
+        break;
+    case PROTO_ITEM_FINISH: on_finish(attempt, &item.finish); break;
+    case PROTO_ITEM_FAILED:
+        attempt->open_cause = item.failed.cause;
+        LOG_DEBUG("gateway", "decode_failed", "req=%s text=%s", attempt->request->request_id,
+                  item.failed.text);
+        break;
+    case PROTO_ITEM_FIRST_TOKEN:
+    case PROTO_ITEM_PREFILL_DONE:
+        attempt_failed(attempt, true, STATUS_PROTOCOL, PROTO_CAUSE_INTERNAL);
+        break;
+    }
+}
+
+static void on_open_end(void *ctx, const struct rpc_result *result)
+{
+    struct attempt *attempt = ctx;
+
+    attempt->open_live = false;
+    if (attempt->request == NULL) {
+        request_pump(attempt->gateway);
+    } else if (!attempt->finished && attempt->request->state != REQUEST_ENDING) {
+        const enum status status = result->status == STATUS_OK ? STATUS_PROTOCOL : result->status;
+        attempt_failed(attempt, true, status, attempt->open_cause);
+    }
+}
+
+/* ---- starting ---- */
+
+/* Keys of all full blocks of tokens[]; those that are there already stay. */
+static void make_keys(struct request *request)
+{
+    const struct cluster *cluster = request->gateway->cluster;
+    const struct block_key *root = cluster_key_root(cluster);
+    const uint32_t block_tokens = cluster_block_tokens(cluster);
+    const uint32_t blocks = request->tokens_count / block_tokens;
+
+    if (!block_key_equal(root, &request->key_root)) request->keys_count = 0;
+    request->key_root = *root;
+    while (request->keys_count < blocks) {
+        const uint32_t i = request->keys_count++;
+        request->keys[i] =
+            conductor_key_next(i > 0 ? &request->keys[i - 1] : root, NULL,
+                               request->tokens + (size_t)i * block_tokens, block_tokens);
+    }
+}
+
+static enum status decide(struct request *request, bool picky, struct yolk_decision *out)
+{
+    struct gateway *gateway = request->gateway;
+    const struct cluster *cluster = gateway->cluster;
+    const struct cluster_ref nobody = { 0, 0 };
+    const struct yolk_place_request place = {
+        .request_id = request->request_id,
+        .tokens = request->tokens_count,
+        .output_tokens = request->tokens_max - request->tokens_count,
+        .keys = request->keys,
+        .keys_count = request->keys_count,
+        .avoid_prefill = cluster_instance(cluster, picky ? request->avoid_prefill : nobody),
+        .avoid_decode = cluster_instance(cluster, picky ? request->avoid_decode : nobody),
+        .avoid_holder = cluster_instance(cluster, request->avoid_holder),
+    };
+    return yolk_conductor_place(cluster_conductor(gateway->cluster), &place, now_ms(gateway), out);
+}
+
+static struct attempt *attempt_create(struct request *request, const struct yolk_decision *decision)
+{
+    struct gateway *gateway = request->gateway;
+    struct attempt *attempt = calloc(1, sizeof(*attempt));
+
+    if (attempt == NULL) return NULL;
+    attempt->gateway = gateway;
+    attempt->request = request;
+    attempt->number = ++request->attempts;
+    attempt->decision = *decision;
+    attempt->prefill = cluster_ref_of(gateway->cluster, decision->prefill);
+    attempt->decode = cluster_ref_of(gateway->cluster, decision->decode);
+    attempt->holder = cluster_ref_of(gateway->cluster, decision->holder);
+    attempt->sequence_tokens = request->tokens_count;
+    attempt->placed_ms = now_ms(gateway);
+    attempt->next = gateway->attempts;
+    gateway->attempts = attempt;
+    request->attempt = attempt;
+    return attempt;
+}
+
+static bool open_decode(struct attempt *attempt)
+{
+    const struct request *request = attempt->request;
+    struct proto_decode_open message = {
+        .max_tokens = request->tokens_max - request->prompt_tokens,
+        .ignore_eos = request->api.ignore_eos,
+    };
+    struct buf body;
+
+    describe(attempt, &message.sequence);
+    buf_init(&body, MESSAGE_SIZE_MAX);
+    attempt->open_live = proto_decode_open_encode(&message, &body) == STATUS_OK &&
+                         call(attempt, attempt->decode, PROTO_DECODE_OPEN, &body, on_open_item,
+                              on_open_end, &attempt->open);
+    buf_fini(&body);
+    return attempt->open_live;
+}
+
+static void note_placed(struct request *request, const struct yolk_decision *decision)
+{
+    struct gateway *gateway = request->gateway;
+    const uint64_t waited_ns = env_now_ns(gateway->env) - request->waiting_ns;
+
+    gateway_metrics_placed(gateway->metrics, decision->reason,
+                           (double)waited_ns / (double)ENV_NS_PER_S);
+    if (request->attempts == 1) request->first_ttft_ms = decision->ttft_ms;
+    LOG_DEBUG(
+        "gateway", "placed",
+        "req=%s attempt=%u prefill=%s decode=%s holder=%s reason=%s tokens=%u reuse_blocks=%u "
+        "local_blocks=%u best_blocks=%u queue_ms=%.1f transfer_ms=%.1f compute_ms=%.1f "
+        "ttft_ms=%.1f tbt_ms=%.1f",
+        request->request_id, request->attempts, decision->prefill_name, decision->decode_name,
+        decision->holder_name, yolk_reuse_reason_name(decision->reason), decision->tokens,
+        decision->reuse_blocks, decision->local_blocks, decision->best_blocks, decision->queue_ms,
+        decision->transfer_ms, decision->compute_ms, decision->ttft_ms, decision->tbt_ms);
+}
+
+enum status attempt_start(struct request *request)
+{
+    struct gateway *gateway = request->gateway;
+    struct yolk_decision decision;
+
+    ASSERT(request->state == REQUEST_WAITING && request->attempt == NULL);
+    if (cluster_conductor(gateway->cluster) == NULL) return STATUS_UNAVAILABLE;
+    make_keys(request);
+    enum status status = decide(request, true, &decision);
+    /* Who has failed is better than nobody. */
+    if (status != STATUS_OK) status = decide(request, false, &decision);
+    if (status != STATUS_OK) return status;
+    struct attempt *attempt = attempt_create(request, &decision);
+    if (attempt == NULL) {
+        yolk_conductor_finish(cluster_conductor(gateway->cluster), decision.ticket,
+                              STATUS_NO_MEMORY, now_ms(gateway));
+        return STATUS_FULL;
+    }
+    note_placed(request, &decision);
+    request_set_state(request, REQUEST_OPENING);
+    if (!open_decode(attempt)) attempt_failed(attempt, true, STATUS_UNAVAILABLE, 0);
+    return STATUS_OK;
+}

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * serve/gateway_cluster.h - the nodes as the gateway sees them: who is up, how to call them, and
+ * what they hold, told to the Conductor.
+ *
+ * The master says who is a member; the node itself says, over its own connection, what it is and
+ * what it holds. A node gets work only while the master calls it alive, its connection is up, and
+ * it has said that it runs the model that this cluster view is about.
+ *
+ *                on_member            connected              same model
+ *     (unknown) -----------> DIALING -----------> ASKING -------------------> UP
+ *                               ^                  |  |  another model         |
+ *                               |  connection lost |  +----------> REFUSED     |
+ *                               +------------------+-----------------+---------+
+ *
+ *   any --on_gone, or a new epoch or address--> (unknown)
+ *
+ * The first node to come decides which model that is; it is free again when no node of it is left.
+ *
+ * Invariants
+ *   I1  a node is in the Conductor from its first UP until it is forgotten; it is suspected there
+ *       exactly while it may not get work.
+ *   I2  a cluster_ref names one life of a node: after it is forgotten, the ref finds nothing.
+ *
+ * Threads: the env's loop thread. Limits: STORE_MEMBERS_MAX nodes. */
+#ifndef SERVE_GATEWAY_CLUSTER_H
+#define SERVE_GATEWAY_CLUSTER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/key.h"
+#include "base/status.h"
+#include "serve/proto.h"
+#include "yolk/conductor.h"
+
+struct cluster; /* opaque */
+struct env;
+struct rpc_client;
+
+struct cluster_options {
+    struct env *env;
+    const char *master; /* copied */
+    const char *secret; /* copied; "" for none */
+    uint32_t vocab;     /* of our tokenizer: nodes with another one are refused */
+    uint32_t sequences_max;
+    struct yolk_conductor_options conductor; /* block_tokens and block_size come from the nodes */
+    const char *profile;                     /* text of a cost profile, or NULL; copied */
+    /* Something is there that was not before: a node, or room. Called from the loop. */
+    void (*on_change)(void *ctx);
+    void *ctx;
+};
+
+MUST_USE enum status cluster_create(const struct cluster_options *options, struct cluster **out,
+                                    struct errmsg *err);
+/* Ends all calls to nodes: their on_end runs from inside, with STATUS_CANCELLED. NULL is allowed.
+ */
+void cluster_destroy(struct cluster *cluster);
+
+/* NULL until a first node has said what model there is. Changes only when no node is left. */
+struct yolk_conductor *cluster_conductor(struct cluster *cluster);
+
+/* Valid while cluster_conductor() is not NULL. */
+uint32_t cluster_block_tokens(const struct cluster *cluster);
+uint32_t cluster_context_max(const struct cluster *cluster); /* the smallest of all nodes */
+const struct block_key *cluster_key_root(const struct cluster *cluster);
+uint64_t cluster_page_size(const struct cluster *cluster);
+
+/* One life of one node. */
+struct cluster_ref {
+    uint32_t index;
+    uint32_t serial; /* 0: none */
+};
+
+struct cluster_ref cluster_ref_of(const struct cluster *cluster, struct yolk_instance_id id);
+/* Each answers NULL or NONE once the node has been forgotten. */
+struct rpc_client *cluster_client(const struct cluster *cluster, struct cluster_ref ref);
+const char *cluster_address(const struct cluster *cluster, struct cluster_ref ref); /* of its RPC */
+struct yolk_instance_id cluster_instance(const struct cluster *cluster, struct cluster_ref ref);
+
+/* How bytes go between two nodes, as far as their addresses tell; NETWORK if one is forgotten. */
+enum yolk_path cluster_path(const struct cluster *cluster, struct cluster_ref a,
+                            struct cluster_ref b);
+
+/* Nodes that may get work now, by role; 0 for STORE. */
+uint32_t cluster_count_up(const struct cluster *cluster, enum proto_role role);
+uint32_t cluster_count_known(const struct cluster *cluster);
+
+/* Pages of all nodes that are up, as they said last (they are asked every few seconds). */
+void cluster_pages(const struct cluster *cluster, uint64_t *total, uint64_t *used);
+
+#endif

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * serve/gateway_int.h - what the files of the gateway share. Visible to them only. */
+#ifndef SERVE_GATEWAY_INT_H
+#define SERVE_GATEWAY_INT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/env.h"
+#include "serve/api.h"
+#include "serve/gateway.h"
+#include "serve/gateway_cluster.h"
+#include "serve/gateway_metrics.h"
+
+struct attempt;
+struct chat;
+struct http_request;
+struct http_server;
+struct model;
+struct request;
+struct tokenizer;
+
+enum {
+    GATEWAY_TEXT_SIZE = 512,
+    GATEWAY_ANSWER_SIZE_MAX =
+        64 << 20, /* of a whole answer, or of what a slow client has not read */
+};
+
+struct gateway {
+    struct env *env;
+    struct gateway_options options; /* without its texts */
+    char served_name[GATEWAY_TEXT_SIZE];
+    char profile_path[GATEWAY_TEXT_SIZE];
+    uint64_t started_s;
+
+    struct model *model;
+    struct tokenizer *tokenizer;
+    struct chat *chat;
+    uint32_t context_max; /* ours; nodes may take less */
+    size_t token_bytes_max;
+
+    struct http_server *http;
+    struct cluster *cluster;
+    struct gateway_metrics *metrics;
+
+    struct request *requests; /* all, newest first */
+    struct attempt *attempts; /* all, also those that have left their request */
+    uint32_t requests_count;
+    struct request *waiting_first, *waiting_last; /* those in WAITING, oldest first */
+    struct env_timer pump_timer;
+
+    struct env_timer profile_timer;
+    uint64_t samples_saved; /* conductor samples in the file */
+    bool draining;
+};
+
+/* ---- gateway_request.c ---- */
+
+/* Takes over an HTTP request for one of the two POST endpoints, and ends it in the end. */
+void request_start(struct gateway *gateway, struct http_request *http, enum api_kind kind);
+
+/* Places waiting requests, and frees what has ended, on the next turn. */
+void request_pump(struct gateway *gateway);
+void request_pump_run(void *gateway); /* of pump_timer */
+
+uint32_t request_count_waiting(const struct gateway *gateway);
+
+/* Ends every request with an error. */
+void request_end_all(struct gateway *gateway);
+
+/* ---- gateway_attempt.c ---- */
+
+/* Frees what is left of attempts; every call has ended. */
+void attempt_end_all(struct gateway *gateway);
+
+/* ---- gateway.c ---- */
+
+void gateway_respond_error(struct gateway *gateway, struct http_request *http,
+                           const struct api_error *error);
+/* Sets X-Request-Id on the answer: the client's, if it is printable and short, or a new one. */
+void gateway_request_id(struct gateway *gateway, struct http_request *http, uint64_t id,
+                        char out[API_ID_SIZE]);
+
+#endif

@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * serve/gateway_metrics.c - every series is looked up once, at the start. */
+#include "serve/gateway_metrics.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/buf.h"
+#include "base/metrics.h"
+
+enum { NAME_SIZE = 64 };
+
+/* Bounds in seconds that vLLM uses, so that dashboards made for it show the same buckets. */
+static const double TTFT_BOUNDS[] = { 0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1,
+                                      0.25,  0.5,   0.75, 1,    2.5,  5,    7.5,  10,
+                                      20,    40,    80,   160,  640,  2560 };
+static const double ITL_BOUNDS[] = { 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5,
+                                     0.75, 1,     2.5,  5,     7.5, 10,   20,  40,  80 };
+static const double SECONDS_BOUNDS[] = { 0.05, 0.1, 0.3, 0.5, 0.8, 1,  1.5, 2,   2.5, 5,  10,
+                                         15,   20,  30,  40,  50,  60, 120, 240, 480, 960 };
+static const double TOKENS_BOUNDS[] = { 1,   2,    5,    10,   20,    50,    100,   200,
+                                        500, 1000, 2000, 5000, 10000, 20000, 50000, 100000 };
+static const double RATIO_BOUNDS[] = { 0.25, 0.5, 0.7, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2, 4 };
+#define COUNT_OF(array) ((uint32_t)(sizeof(array) / sizeof((array)[0])))
+
+struct gateway_metrics {
+    struct metrics *registry;
+    char model_name[NAME_SIZE];
+    struct metric *http, *finished, *reasons, *attempts_failed;
+    struct series *running, *waiting, *kv_usage, *prompt_tokens, *generation_tokens;
+    struct series *cache_queries, *cache_hits;
+    struct series *ttft, *itl, *e2e, *queue, *prefill, *decode, *prompt_size, *output_size;
+    struct series *predicted_ratio;
+    struct series *prefill_up, *decode_up, *known, *pages_total, *pages_used, *block_tokens;
+    struct series *index_holdings, *index_forgotten, *conductor_bytes, *samples;
+};
+
+static struct series *with_model(struct gateway_metrics *m, struct metric *metric)
+{
+    return metrics_series(metric, (const char *const[]){ m->model_name, NULL });
+}
+
+static const char *const MODEL_LABEL[] = { "model_name", NULL };
+
+static struct series *counter(struct gateway_metrics *m, const char *name, const char *help)
+{
+    return with_model(m, metrics_counter(m->registry, name, help, MODEL_LABEL));
+}
+
+static struct series *gauge(struct gateway_metrics *m, const char *name, const char *help)
+{
+    return with_model(m, metrics_gauge(m->registry, name, help, MODEL_LABEL));
+}
+
+static struct series *histogram(struct gateway_metrics *m, const char *name, const char *help,
+                                const double *bounds, uint32_t count)
+{
+    return with_model(m, metrics_histogram(m->registry, name, help, MODEL_LABEL, bounds, count));
+}
+
+static struct series *plain_gauge(struct gateway_metrics *m, const char *name, const char *help)
+{
+    return metrics_only(metrics_gauge(m->registry, name, help, NULL));
+}
+
+static void register_vllm(struct gateway_metrics *m)
+{
+    static const char *const FINISHED_LABELS[] = { "model_name", "finished_reason", NULL };
+
+    m->running = gauge(m, "vllm:num_requests_running", "Requests placed on nodes.");
+    m->waiting = gauge(m, "vllm:num_requests_waiting", "Requests waiting to be placed.");
+    m->kv_usage = gauge(m, "vllm:kv_cache_usage_perc", "KV pages in use, 0 to 1, over all nodes.");
+    m->prompt_tokens = counter(m, "vllm:prompt_tokens_total", "Prompt tokens taken in.");
+    m->generation_tokens = counter(m, "vllm:generation_tokens_total", "Tokens generated.");
+    m->cache_queries =
+        counter(m, "vllm:prefix_cache_queries_total", "Prompt tokens looked up in the cache.");
+    m->cache_hits = counter(m, "vllm:prefix_cache_hits_total", "Prompt tokens found in the cache.");
+    m->ttft = histogram(m, "vllm:time_to_first_token_seconds", "From arrival to the first token.",
+                        TTFT_BOUNDS, COUNT_OF(TTFT_BOUNDS));
+    m->itl = histogram(m, "vllm:inter_token_latency_seconds", "Between two tokens.", ITL_BOUNDS,
+                       COUNT_OF(ITL_BOUNDS));
+    m->e2e = histogram(m, "vllm:e2e_request_latency_seconds", "From arrival to the last token.",
+                       SECONDS_BOUNDS, COUNT_OF(SECONDS_BOUNDS));
+    m->queue = histogram(m, "vllm:request_queue_time_seconds", "From arrival to placement.",
+                         SECONDS_BOUNDS, COUNT_OF(SECONDS_BOUNDS));
+    m->prefill =
+        histogram(m, "vllm:request_prefill_time_seconds", "From placement to the first token.",
+                  SECONDS_BOUNDS, COUNT_OF(SECONDS_BOUNDS));
+    m->decode =
+        histogram(m, "vllm:request_decode_time_seconds", "From the first token to the last.",
+                  SECONDS_BOUNDS, COUNT_OF(SECONDS_BOUNDS));
+    m->prompt_size = histogram(m, "vllm:request_prompt_tokens", "Prompt tokens of a request.",
+                               TOKENS_BOUNDS, COUNT_OF(TOKENS_BOUNDS));
+    m->output_size =
+        histogram(m, "vllm:request_generation_tokens", "Tokens generated for a request.",
+                  TOKENS_BOUNDS, COUNT_OF(TOKENS_BOUNDS));
+    m->finished = metrics_counter(m->registry, "vllm:request_success_total",
+                                  "Requests that ended, by reason.", FINISHED_LABELS);
+}
+
+static void register_own(struct gateway_metrics *m)
+{
+    static const char *const CODE[] = { "code", NULL };
+    static const char *const REASON[] = { "reason", NULL };
+    static const char *const CAUSE[] = { "cause", NULL };
+    static const char *const ROLE[] = { "role", NULL };
+    struct metric *up =
+        metrics_gauge(m->registry, "yolk_gateway_nodes_up", "Nodes that may get work.", ROLE);
+
+    m->prefill_up = metrics_series(up, (const char *const[]){ "prefill", NULL });
+    m->decode_up = metrics_series(up, (const char *const[]){ "decode", NULL });
+    m->known = plain_gauge(m, "yolk_gateway_nodes_known", "Nodes the master has named.");
+    m->pages_total = plain_gauge(m, "yolk_cluster_pages_total", "KV pages of all nodes up.");
+    m->pages_used = plain_gauge(m, "yolk_cluster_pages_used", "KV pages in use.");
+    m->block_tokens = plain_gauge(m, "yolk_cluster_block_tokens", "Tokens of one KV block.");
+    m->http = metrics_counter(m->registry, "yolk_gateway_http_responses_total",
+                              "HTTP answers by status.", CODE);
+    m->reasons = metrics_counter(m->registry, "yolk_conductor_decisions_total",
+                                 "Placements by what was decided about cached blocks.", REASON);
+    m->attempts_failed = metrics_counter(m->registry, "yolk_gateway_attempts_failed_total",
+                                         "Attempts that were placed again or given up.", CAUSE);
+    m->predicted_ratio = metrics_only(
+        metrics_histogram(m->registry, "yolk_conductor_ttft_predicted_ratio",
+                          "Predicted over actual time from placement to the first token.", NULL,
+                          RATIO_BOUNDS, COUNT_OF(RATIO_BOUNDS)));
+    m->index_holdings = plain_gauge(m, "yolk_conductor_index_holdings",
+                                    "(block, holder) pairs in the prefix index.");
+    m->index_forgotten =
+        plain_gauge(m, "yolk_conductor_index_forgotten", "Blocks not indexed for lack of room.");
+    m->conductor_bytes = plain_gauge(m, "yolk_conductor_bytes", "Memory of the Conductor.");
+    m->samples =
+        plain_gauge(m, "yolk_conductor_samples", "Samples the cost model has learned from.");
+}
+
+enum status gateway_metrics_create(const char *model_name, struct gateway_metrics **out)
+{
+    struct gateway_metrics *m = calloc(1, sizeof(*m));
+    if (m == NULL) return STATUS_NO_MEMORY;
+    m->registry = metrics_create();
+    if (m->registry == NULL) {
+        free(m);
+        return STATUS_NO_MEMORY;
+    }
+    snprintf(m->model_name, sizeof(m->model_name), "%s", model_name);
+    register_vllm(m);
+    register_own(m);
+    *out = m;
+    return STATUS_OK;
+}
+
+void gateway_metrics_destroy(struct gateway_metrics *m)
+{
+    if (m == NULL) return;
+    metrics_destroy(m->registry);
+    free(m);
+}
+
+void gateway_metrics_http(struct gateway_metrics *m, int status)
+{
+    char code[16];
+    snprintf(code, sizeof(code), "%d", status);
+    series_add(metrics_series(m->http, (const char *const[]){ code, NULL }), 1);
+}
+
+void gateway_metrics_prompt(struct gateway_metrics *m, uint32_t tokens)
+{
+    series_add(m->prompt_tokens, tokens);
+    series_observe(m->prompt_size, tokens);
+}
+
+void gateway_metrics_first_token(struct gateway_metrics *m, double since_arrival_s)
+{
+    series_observe(m->ttft, since_arrival_s);
+    series_add(m->generation_tokens, 1);
+}
+
+void gateway_metrics_next_token(struct gateway_metrics *m, double since_last_s)
+{
+    series_observe(m->itl, since_last_s);
+    series_add(m->generation_tokens, 1);
+}
+
+void gateway_metrics_cached(struct gateway_metrics *m, uint32_t queried, uint32_t hit)
+{
+    ASSERT(hit <= queried);
+    series_add(m->cache_queries, queried);
+    series_add(m->cache_hits, hit);
+}
+
+void gateway_metrics_placed(struct gateway_metrics *m, enum yolk_reuse_reason reason,
+                            double waited_s)
+{
+    const char *name = yolk_reuse_reason_name(reason);
+    series_add(metrics_series(m->reasons, (const char *const[]){ name, NULL }), 1);
+    series_observe(m->queue, waited_s);
+}
+
+void gateway_metrics_predicted(struct gateway_metrics *m, double predicted_s, double actual_s)
+{
+    if (actual_s > 0) series_observe(m->predicted_ratio, predicted_s / actual_s);
+}
+
+void gateway_metrics_attempt_failed(struct gateway_metrics *m, const char *cause)
+{
+    series_add(metrics_series(m->attempts_failed, (const char *const[]){ cause, NULL }), 1);
+}
+
+void gateway_metrics_finished(struct gateway_metrics *m, const struct gateway_outcome *outcome)
+{
+    series_add(
+        metrics_series(m->finished, (const char *const[]){ m->model_name, outcome->reason, NULL }),
+        1);
+    series_observe(m->e2e, outcome->total_s);
+    series_observe(m->output_size, outcome->output_tokens);
+    if (outcome->prefill_s >= 0) series_observe(m->prefill, outcome->prefill_s);
+    if (outcome->decode_s >= 0) series_observe(m->decode, outcome->decode_s);
+}
+
+enum status gateway_metrics_render(struct gateway_metrics *m, const struct gateway_gauges *g,
+                                   struct buf *out)
+{
+    const double total = (double)g->pages_total, used = (double)g->pages_used;
+
+    series_set(m->running, g->running);
+    series_set(m->waiting, g->waiting);
+    series_set(m->kv_usage, total > 0 ? used / total : 0);
+    series_set(m->prefill_up, g->prefill_up);
+    series_set(m->decode_up, g->decode_up);
+    series_set(m->known, g->known);
+    series_set(m->pages_total, total);
+    series_set(m->pages_used, used);
+    series_set(m->block_tokens, g->block_tokens);
+    if (g->conductor != NULL) {
+        const struct yolk_conductor_stats *c = g->conductor;
+        series_set(m->index_holdings, (double)c->holdings);
+        series_set(m->index_forgotten, (double)c->events_forgotten);
+        series_set(m->conductor_bytes, (double)c->bytes);
+        series_set(m->samples,
+                   (double)(c->samples_prefill + c->samples_decode + c->samples_transfer));
+    }
+    return metrics_render(m->registry, out);
+}

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * serve/gateway_metrics.h - what /metrics shows: names that dashboards know from vLLM where they
+ * exist, with its label model_name, and our own.
+ *
+ * Threads: the env's loop thread. */
+#ifndef SERVE_GATEWAY_METRICS_H
+#define SERVE_GATEWAY_METRICS_H
+
+#include <stdint.h>
+
+#include "base/status.h"
+#include "yolk/conductor.h"
+
+struct buf;
+struct gateway_metrics; /* opaque */
+
+/* STATUS_NO_MEMORY. `model_name` is copied. */
+MUST_USE enum status gateway_metrics_create(const char *model_name, struct gateway_metrics **out);
+void gateway_metrics_destroy(struct gateway_metrics *metrics); /* NULL is allowed */
+
+/* Things that happen. Times in seconds. */
+void gateway_metrics_http(struct gateway_metrics *metrics, int status);
+void gateway_metrics_prompt(struct gateway_metrics *metrics, uint32_t tokens);
+void gateway_metrics_first_token(struct gateway_metrics *metrics, double since_arrival_s);
+void gateway_metrics_next_token(struct gateway_metrics *metrics, double since_last_s);
+/* Tokens looked up in the prefix cache, and found. */
+void gateway_metrics_cached(struct gateway_metrics *metrics, uint32_t queried, uint32_t hit);
+void gateway_metrics_placed(struct gateway_metrics *metrics, enum yolk_reuse_reason reason,
+                            double waited_s);
+void gateway_metrics_predicted(struct gateway_metrics *metrics, double predicted_s,
+                               double actual_s);
+void gateway_metrics_attempt_failed(struct gateway_metrics *metrics, const char *cause);
+
+struct gateway_outcome {
+    const char *reason; /* "stop", "length", "abort", "error" */
+    uint32_t prompt_tokens, output_tokens;
+    double total_s, prefill_s, decode_s; /* negative: unknown */
+};
+void gateway_metrics_finished(struct gateway_metrics *metrics,
+                              const struct gateway_outcome *outcome);
+
+/* How things are, read when the page is made. */
+struct gateway_gauges {
+    uint32_t running, waiting;
+    uint32_t prefill_up, decode_up, known;
+    uint64_t pages_total, pages_used;
+    uint32_t block_tokens;
+    const struct yolk_conductor_stats *conductor; /* NULL: none yet */
+};
+MUST_USE enum status gateway_metrics_render(struct gateway_metrics *metrics,
+                                            const struct gateway_gauges *gauges, struct buf *out);
+
+#endif

@@ -1,0 +1,795 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * serve/gateway_request.c - one request from its arrival to its last byte, over as many placements
+ * as it takes.
+ *
+ *                 request_start
+ *     (parsed) ------------------> WAITING <-----------------------+-----------------+
+ *        |                          |   ^                          |                 |
+ *        | refused                  |   | attempt_failed           | attempt_failed  |
+ * attempt_failed v             try_place    v   |         on_opened        |                 | OVER
+ * OPENING ---------------> PREFILLING            DECODING ^ |  |   on_token        ^ | | complete,
+ * abandon, end_with_error                  |  +-------------------+ | | |                        |
+ *        +---- from any state                      finish     v        finish          |
+ *        +----------------------------------------------- ENDING <---------------------+
+ *
+ * An attempt (gateway_attempt.c) is one placement: a ticket of the Conductor, a stream from the
+ * decode node d (open) and one from the prefill node p (run). It may outlive its place in the
+ * request: cancelled calls still end, once, later. So attempts and requests are never freed inside
+ * callbacks but by the pump, a timer that also places those who wait, oldest first.
+ *
+ * ENDING: all tokens are there; p's last item, which says how much was cached, is on its way (d may
+ * finish a short answer before p has heard that its push was acknowledged). It is waited for, but
+ * not long.
+ *
+ * Invariants
+ *   I1  tokens[0..prompt_tokens) is the prompt, behind it every generated token in order. A token
+ * is taken once, when its index is the next one; so a new attempt repeats nothing. I2  http is not
+ * NULL until the HTTP request has been ended, exactly once. I3  a request has an attempt exactly in
+ * OPENING, PREFILLING, DECODING and ENDING. I4  a ticket is finished exactly once, when its attempt
+ * leaves the request.
+ *
+ * Limits: options.requests_max requests; attempts_max failures in a row without a new token. */
+#include "serve/gateway_request.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/log.h"
+#include "model/chat.h"
+#include "model/tokenizer.h"
+#include "net/http.h"
+
+enum { ENDING_MS = 1000 };
+
+static double seconds(uint64_t from_ns, uint64_t to_ns)
+{
+    return to_ns > from_ns ? (double)(to_ns - from_ns) / (double)ENV_NS_PER_S : 0;
+}
+
+static uint32_t generated(const struct request *request)
+{
+    ASSERT(request->tokens_count >= request->prompt_tokens);
+    return request->tokens_count - request->prompt_tokens;
+}
+
+/* ---- states ---- */
+
+static bool edge_allowed(enum request_state from, enum request_state to)
+{
+    if (to == REQUEST_OVER) return from != REQUEST_OVER;
+    switch (from) {
+    case REQUEST_NEW: return to == REQUEST_WAITING;
+    case REQUEST_WAITING: return to == REQUEST_OPENING;
+    case REQUEST_OPENING: return to == REQUEST_PREFILLING || to == REQUEST_WAITING;
+    case REQUEST_PREFILLING:
+        return to == REQUEST_DECODING || to == REQUEST_WAITING || to == REQUEST_ENDING;
+    case REQUEST_DECODING: return to == REQUEST_WAITING || to == REQUEST_ENDING;
+    case REQUEST_ENDING:
+    case REQUEST_OVER: return false;
+    }
+    return false;
+}
+
+static const char *state_name(enum request_state state)
+{
+    static const char *const NAMES[] = { "new",      "waiting", "opening", "prefilling",
+                                         "decoding", "ending",  "over" };
+    ASSERT((size_t)state < sizeof(NAMES) / sizeof(NAMES[0]));
+    return NAMES[state];
+}
+
+static void waiting_leave(struct request *request)
+{
+    struct gateway *gateway = request->gateway;
+    struct request *next = request->waiting_next, *previous = request->waiting_previous;
+
+    *(previous != NULL ? &previous->waiting_next : &gateway->waiting_first) = next;
+    *(next != NULL ? &next->waiting_previous : &gateway->waiting_last) = previous;
+    request->waiting_next = NULL;
+    request->waiting_previous = NULL;
+}
+
+/* In the order of arrival: who was placed before and comes back keeps his place. */
+static void waiting_join(struct request *request)
+{
+    struct gateway *gateway = request->gateway;
+    struct request *previous = gateway->waiting_last;
+
+    while (previous != NULL && previous->arrived_ns > request->arrived_ns) {
+        previous = previous->waiting_previous;
+    }
+    struct request *next = previous != NULL ? previous->waiting_next : gateway->waiting_first;
+    request->waiting_previous = previous;
+    request->waiting_next = next;
+    *(previous != NULL ? &previous->waiting_next : &gateway->waiting_first) = request;
+    *(next != NULL ? &next->waiting_previous : &gateway->waiting_last) = request;
+}
+
+void request_set_state(struct request *request, enum request_state state)
+{
+    ASSERT(edge_allowed(request->state, state));
+    LOG_TRACE("gateway", "request_state", "req=%s from=%s to=%s", request->request_id,
+              state_name(request->state), state_name(state));
+    if (request->state == REQUEST_WAITING) waiting_leave(request);
+    request->state = state;
+    if (state == REQUEST_WAITING) waiting_join(request);
+}
+
+/* ---- time ---- */
+
+static uint64_t wait_limit_ns(const struct request *request)
+{
+    const struct gateway_options *options = &request->gateway->options;
+    const uint32_t ms = request->refused == STATUS_FULL ? options->queue_ms : options->wait_ms;
+    return request->waiting_ns + ms * ENV_NS_PER_MS;
+}
+
+void request_arm(struct request *request)
+{
+    struct gateway *gateway = request->gateway;
+    uint64_t at = request->deadline_ns;
+
+    if (request->state == REQUEST_WAITING && wait_limit_ns(request) < at) {
+        at = wait_limit_ns(request);
+    }
+    if (request->state == REQUEST_ENDING) {
+        at = env_now_ns(gateway->env) + ENDING_MS * ENV_NS_PER_MS;
+    }
+    env_timer_set(gateway->env, &request->timer, at);
+}
+
+static void on_timer(void *ctx)
+{
+    struct request *request = ctx;
+    const uint64_t now = env_now_ns(request->gateway->env);
+    struct api_error error;
+
+    if (request->state == REQUEST_OVER) return;
+    if (request->state == REQUEST_ENDING) {
+        request_complete(request);
+        return;
+    }
+    if (now >= request->deadline_ns) {
+        api_refuse(&error, 504, "timeout", NULL, "No complete answer within %u ms",
+                   request->gateway->options.request_ms);
+    } else if (request->refused == STATUS_FULL) {
+        api_refuse(&error, 429, "overloaded", NULL, "No room on any node within %u ms",
+                   request->gateway->options.queue_ms);
+    } else {
+        api_refuse(&error, 503, "no_nodes", NULL, "No node to serve this within %u ms",
+                   request->gateway->options.wait_ms);
+    }
+    request_fail(request, &error);
+}
+
+/* ---- the HTTP side ---- */
+
+static void outcome(struct request *request, const char *reason)
+{
+    struct gateway *gateway = request->gateway;
+    const uint64_t now = env_now_ns(gateway->env);
+    const bool any = request->first_token_ns != 0;
+    const uint32_t count = generated(request);
+    const double ttft = any ? seconds(request->arrived_ns, request->first_token_ns) : -1;
+    const double decode = any ? seconds(request->first_token_ns, request->last_token_ns) : -1;
+    const struct gateway_outcome result = {
+        .reason = reason,
+        .prompt_tokens = request->prompt_tokens,
+        .output_tokens = count,
+        .total_s = seconds(request->arrived_ns, now),
+        .prefill_s = ttft,
+        .decode_s = decode,
+    };
+
+    gateway_metrics_finished(gateway->metrics, &result);
+    LOG_INFO("gateway", "request_done",
+             "req=%s finish=%s prompt=%u cached=%u output=%u attempts=%u ttft_ms=%.1f "
+             "predicted_ttft_ms=%.1f tbt_ms=%.2f total_ms=%.1f",
+             request->request_id, reason, request->prompt_tokens, request->cached_tokens, count,
+             request->attempts, ttft * 1000, request->first_ttft_ms,
+             count > 1 && any ? decode * 1000 / (count - 1) : 0.0, result.total_s * 1000);
+}
+
+/* Nothing more to do for this request but to free it, which the pump does. */
+static void over(struct request *request)
+{
+    ASSERT(request->http == NULL);
+    if (request->state != REQUEST_OVER) request_set_state(request, REQUEST_OVER);
+    env_timer_cancel(request->gateway->env, &request->timer);
+    request_pump(request->gateway);
+}
+
+/* Ends the HTTP answer as what it is. */
+static void end_http(struct request *request)
+{
+    struct http_request *http = request->http;
+
+    request->http = NULL;
+    if (request->failed) {
+        http_abort(http);
+    } else {
+        http_end(http);
+    }
+    over(request);
+}
+
+/* The client has left, or does not read: everything stops. */
+static void abandon(struct request *request, const char *reason)
+{
+    struct http_request *http = request->http;
+
+    if (http == NULL) return;
+    LOG_DEBUG("gateway", "request_abandoned", "req=%s reason=%s generated=%u", request->request_id,
+              reason, generated(request));
+    if (request->attempt != NULL) attempt_leave(request->attempt, STATUS_CANCELLED);
+    if (request->state != REQUEST_OVER) outcome(request, "abort");
+    request->http = NULL;
+    http_abort(http);
+    over(request);
+}
+
+static void flush(struct request *request);
+
+static void on_writable(void *ctx)
+{
+    struct request *request = ctx;
+
+    request->writable_armed = false;
+    if (request->http != NULL) flush(request);
+}
+
+/* Gives HTTP what it takes. The request may be OVER afterwards. */
+static void flush(struct request *request)
+{
+    if (request->writable_armed || request->http == NULL) return;
+    const enum status status =
+        http_send(request->http, buf_data(&request->chunks), request->chunks.len);
+    if (status == STATUS_OK) {
+        buf_clear(&request->chunks);
+        if (request->final) end_http(request);
+    } else if (status == STATUS_FULL) {
+        request->writable_armed = true;
+        http_on_writable(request->http, on_writable, request);
+    } else {
+        abandon(request, "hangup");
+    }
+}
+
+static void on_hangup(void *ctx)
+{
+    abandon(ctx, "hangup");
+}
+
+static struct api_answer answer_of(const struct request *request)
+{
+    return (struct api_answer){
+        .kind = request->api.kind,
+        .id = request->answer_id,
+        .model = request->gateway->served_name,
+        .created_s = request->created_s,
+        .include_usage = request->api.include_usage,
+    };
+}
+
+static struct api_usage usage_of(const struct request *request)
+{
+    return (struct api_usage){
+        .prompt_tokens = request->prompt_tokens,
+        .completion_tokens = generated(request),
+        .cached_tokens = request->cached_tokens,
+    };
+}
+
+static void begin_stream(struct request *request)
+{
+    const struct api_answer answer = answer_of(request);
+
+    request->began = true;
+    http_set_header(request->http, "Cache-Control", "no-cache");
+    http_set_header(request->http, "X-Accel-Buffering", "no");
+    http_begin(request->http, 200, "text/event-stream");
+    gateway_metrics_http(request->gateway->metrics, 200);
+    if (answer.kind == API_CHAT && api_write_chunk_role(&request->chunks, &answer) != STATUS_OK) {
+        abandon(request, "memory");
+    }
+}
+
+/* Puts what may be shown into a chunk. */
+static void stream_shown(struct request *request)
+{
+    const struct api_answer answer = answer_of(request);
+
+    if (!request->began) begin_stream(request);
+    if (request->http == NULL) return;
+    if (request->shown.len > 0 &&
+        api_write_chunk_text(&request->chunks, &answer, (const char *)buf_data(&request->shown),
+                             request->shown.len) != STATUS_OK) {
+        abandon(request, "slow_client"); /* it has not read GATEWAY_ANSWER_SIZE_MAX bytes */
+        return;
+    }
+    buf_clear(&request->shown);
+    flush(request);
+}
+
+/* ---- tokens ---- */
+
+static void note_token_time(struct request *request)
+{
+    struct gateway *gateway = request->gateway;
+    const uint64_t now = env_now_ns(gateway->env);
+
+    if (request->first_token_ns == 0) {
+        request->first_token_ns = now;
+        gateway_metrics_first_token(gateway->metrics, seconds(request->arrived_ns, now));
+    } else {
+        gateway_metrics_next_token(gateway->metrics, seconds(request->last_token_ns, now));
+    }
+    request->last_token_ns = now;
+}
+
+static void show_token(struct request *request, uint32_t token)
+{
+    const struct tokenizer *tokenizer = request->gateway->tokenizer;
+    size_t len = 0;
+
+    if (tokenizer_is_special(tokenizer, token)) return;
+    const char *bytes = tokenizer_bytes(tokenizer, token, &len);
+    if (gateway_text_push(&request->text, bytes, len, &request->shown) != STATUS_OK) {
+        abandon(request, "too_long");
+    }
+}
+
+enum status request_take_token(struct request *request, uint32_t index, uint32_t token)
+{
+    const uint32_t next = generated(request);
+
+    ASSERT(request->attempt != NULL && request->state != REQUEST_ENDING);
+    if (index > next) return STATUS_INVALID;
+    if (index < next) {
+        const uint32_t before = request->tokens[request->prompt_tokens + index];
+        if (before == token) return STATUS_OK;
+        LOG_ERROR("gateway", "token_mismatch", "req=%s index=%u first=%u then=%u",
+                  request->request_id, index, before, token);
+        return STATUS_OK; /* what the client has seen stands */
+    }
+    /* The end is no part of the answer; d says so itself. */
+    if (!request->api.ignore_eos && tokenizer_is_end(request->gateway->tokenizer, token)) {
+        return STATUS_OK;
+    }
+    if (request->tokens_count == request->tokens_max) return STATUS_INVALID;
+    request->tokens[request->tokens_count++] = token; /* I1 */
+    request->failures = 0;
+    note_token_time(request);
+    show_token(request, token);
+    if (request->http == NULL) return STATUS_OK;
+    if (request->text.stopped) {
+        request_finish(request, "stop");
+    } else if (request->api.stream) {
+        stream_shown(request);
+    }
+    return STATUS_OK;
+}
+
+/* ---- ends ---- */
+
+/* After a stop string d would go on; it is cancelled when the attempt leaves, at once or as soon as
+ * p has said what it found cached. */
+void request_finish(struct request *request, const char *reason)
+{
+    const struct attempt *attempt = request->attempt;
+
+    ASSERT(attempt != NULL);
+    request->finish_reason = reason;
+    request_set_state(request, REQUEST_ENDING);
+    if (gateway_text_finish(&request->text, &request->shown) != STATUS_OK) {
+        abandon(request, "too_long");
+        return;
+    }
+    if (request->api.stream) stream_shown(request);
+    if (request->http == NULL) return;
+    if (attempt->counted || !attempt->run_live) {
+        request_complete(request);
+    } else {
+        request_arm(request);
+    }
+}
+
+static enum status write_stream_end(struct request *request)
+{
+    const struct api_answer answer = answer_of(request);
+    const struct api_usage usage = usage_of(request);
+    struct buf *out = &request->chunks;
+    enum status status = api_write_chunk_finish(out, &answer, request->finish_reason);
+
+    if (status == STATUS_OK && request->api.include_usage) {
+        status = api_write_chunk_usage(out, &answer, &usage);
+    }
+    if (status == STATUS_OK) status = api_write_chunk_done(out);
+    return status;
+}
+
+static void respond_whole(struct request *request)
+{
+    const struct api_answer answer = answer_of(request);
+    const struct api_usage usage = usage_of(request);
+    struct http_request *http = request->http;
+    struct buf out;
+
+    buf_init(&out, GATEWAY_ANSWER_SIZE_MAX);
+    if (api_write_answer(&out, &answer, (const char *)buf_data(&request->shown), request->shown.len,
+                         request->finish_reason, &usage) != STATUS_OK) {
+        buf_fini(&out);
+        abandon(request, "too_long");
+        return;
+    }
+    request->http = NULL;
+    gateway_metrics_http(request->gateway->metrics, 200);
+    http_respond(http, 200, "application/json", buf_data(&out), out.len);
+    buf_fini(&out);
+    over(request);
+}
+
+void request_complete(struct request *request)
+{
+    ASSERT(request->state == REQUEST_ENDING && request->finish_reason != NULL);
+    struct gateway *gateway = request->gateway;
+
+    if (request->attempt != NULL) attempt_leave(request->attempt, STATUS_OK);
+    gateway_metrics_cached(gateway->metrics, request->prompt_tokens, request->cached_tokens);
+    outcome(request, request->finish_reason);
+    request_set_state(request, REQUEST_OVER);
+    if (!request->api.stream) {
+        respond_whole(request);
+    } else if (write_stream_end(request) != STATUS_OK) {
+        abandon(request, "slow_client");
+    } else {
+        request->final = true;
+        flush(request);
+    }
+}
+
+void request_fail(struct request *request, const struct api_error *error)
+{
+    struct http_request *http = request->http;
+
+    ASSERT(request->state != REQUEST_OVER && http != NULL);
+    LOG_INFO("gateway", "request_failed", "req=%s status=%d code=%s attempts=%u generated=%u",
+             request->request_id, error->http_status, error->code ? error->code : "",
+             request->attempts, generated(request));
+    if (request->attempt != NULL) attempt_leave(request->attempt, STATUS_CANCELLED);
+    outcome(request, "error");
+    request_set_state(request, REQUEST_OVER);
+    if (!request->began) {
+        request->http = NULL;
+        gateway_respond_error(request->gateway, http, error);
+        over(request);
+        return;
+    }
+    request->failed = true;
+    request->final = true;
+    if (api_write_chunk_error(&request->chunks, error) != STATUS_OK) {
+        abandon(request, "slow_client");
+    } else {
+        flush(request);
+    }
+}
+
+/* ---- waiting ---- */
+
+void request_wait(struct request *request, uint64_t not_before_ns)
+{
+    request->waiting_ns = env_now_ns(request->gateway->env);
+    request->not_before_ns = not_before_ns;
+    request->refused = STATUS_UNAVAILABLE;
+    request_set_state(request, REQUEST_WAITING);
+    request_arm(request);
+    request_pump(request->gateway);
+}
+
+static void never_placed(struct request *request)
+{
+    struct api_error error;
+    api_refuse(&error, 400, "context_length_exceeded", NULL,
+               "%u prompt tokens and room for %u more do not fit any node", request->tokens_count,
+               request->tokens_max - request->tokens_count);
+    request_fail(request, &error);
+}
+
+/* Places whom it can, oldest first. Nobody overtakes one who waits for room. */
+static void place_waiting(struct gateway *gateway, uint64_t *wake_ns)
+{
+    const uint64_t now = env_now_ns(gateway->env);
+    struct request *next = NULL;
+
+    for (struct request *request = gateway->waiting_first; request != NULL; request = next) {
+        next = request->waiting_next;
+        if (request->not_before_ns > now) {
+            if (request->not_before_ns < *wake_ns) *wake_ns = request->not_before_ns;
+            continue;
+        }
+        const enum status status = attempt_start(request);
+        if (status == STATUS_OK) continue;
+        if (status == STATUS_INVALID) {
+            never_placed(request);
+            continue;
+        }
+        request->refused = status;
+        request_arm(request);
+        if (status == STATUS_FULL) break;
+    }
+}
+
+static void free_request(struct request *request)
+{
+    ASSERT(request->http == NULL && request->attempt == NULL);
+    api_request_fini(&request->api);
+    buf_fini(&request->shown);
+    buf_fini(&request->chunks);
+    free(request->tokens);
+    free(request->keys);
+    free(request);
+}
+
+static void reap(struct gateway *gateway)
+{
+    struct request *next = NULL;
+
+    attempt_reap(gateway);
+    for (struct request *request = gateway->requests; request != NULL; request = next) {
+        next = request->next;
+        if (request->state != REQUEST_OVER || request->http != NULL) continue;
+        *(request->previous != NULL ? &request->previous->next : &gateway->requests) = next;
+        if (next != NULL) next->previous = request->previous;
+        ASSERT(gateway->requests_count > 0);
+        gateway->requests_count--;
+        free_request(request);
+    }
+}
+
+void request_pump_run(void *ctx)
+{
+    struct gateway *gateway = ctx;
+    uint64_t wake_ns = ENV_NEVER;
+
+    reap(gateway);
+    place_waiting(gateway, &wake_ns);
+    if (wake_ns != ENV_NEVER && !env_timer_armed(&gateway->pump_timer)) {
+        env_timer_set(gateway->env, &gateway->pump_timer, wake_ns);
+    }
+}
+
+void request_pump(struct gateway *gateway)
+{
+    env_timer_set(gateway->env, &gateway->pump_timer, env_now_ns(gateway->env));
+}
+
+uint32_t request_count_waiting(const struct gateway *gateway)
+{
+    uint32_t count = 0;
+    for (const struct request *request = gateway->waiting_first; request != NULL;
+         request = request->waiting_next) {
+        count++;
+    }
+    return count;
+}
+
+void request_end_all(struct gateway *gateway)
+{
+    struct api_error error;
+
+    api_refuse(&error, 503, "shutting_down", NULL, "The server is shutting down");
+    for (struct request *request = gateway->requests; request != NULL; request = request->next) {
+        if (request->state != REQUEST_OVER) request_fail(request, &error);
+        if (request->http != NULL) abandon(request, "shutdown"); /* a slow client loses the end */
+    }
+    reap(gateway);
+    ASSERT(gateway->requests == NULL);
+}
+
+/* ---- starting ---- */
+
+static enum status check_model(const struct gateway *gateway, const struct api_request *api,
+                               struct api_error *error)
+{
+    const char *served = gateway->served_name;
+
+    if (api->model.data == NULL) return STATUS_OK;
+    if (api->model.len == strlen(served) && memcmp(api->model.data, served, api->model.len) == 0) {
+        return STATUS_OK;
+    }
+    return api_refuse(error, 404, "model_not_found", "model",
+                      "The model '%.100s' does not exist; this server has '%.100s'",
+                      api->model.data, served);
+}
+
+static enum status too_long(struct api_error *error, const struct api_request *api, uint32_t max)
+{
+    return api_refuse(
+        error, 400, "context_length_exceeded", api->kind == API_CHAT ? "messages" : "prompt",
+        "The prompt is longer than the context of %u tokens, less one for the answer", max);
+}
+
+/* Tokenising takes time on the loop: what cannot fit is not tried. */
+static bool cannot_fit(const struct gateway *gateway, const struct api_request *api, uint32_t max)
+{
+    size_t bytes = api->prompt.len;
+    for (size_t i = 0; i < api->messages_count; i++)
+        bytes += api->messages[i].content_len;
+    return bytes / gateway->token_bytes_max > max || api->prompt_tokens_count > max;
+}
+
+static enum status take_token_ids(const struct gateway *gateway, const struct api_request *api,
+                                  uint32_t *tokens, size_t *count, struct api_error *error)
+{
+    const uint32_t vocab = tokenizer_vocab(gateway->tokenizer);
+
+    for (size_t i = 0; i < api->prompt_tokens_count; i++) {
+        if (api->prompt_tokens[i] >= vocab) {
+            return api_refuse(error, 400, "invalid_value", "prompt",
+                              "Token id %u is not in the vocabulary of %u", api->prompt_tokens[i],
+                              vocab);
+        }
+        tokens[i] = api->prompt_tokens[i];
+    }
+    *count = api->prompt_tokens_count;
+    return STATUS_OK;
+}
+
+static enum status tokenize_text(const struct gateway *gateway, const struct api_request *api,
+                                 uint32_t *tokens, size_t max, size_t *count)
+{
+    const uint32_t bos = tokenizer_bos(gateway->tokenizer);
+    const bool wanted = tokenizer_adds_bos(gateway->tokenizer) || api->prompt.len == 0;
+
+    *count = 0;
+    if (wanted && bos != TOKENIZER_NONE) tokens[(*count)++] = bos;
+    return tokenizer_encode(gateway->tokenizer, api->prompt.data, api->prompt.len, tokens, max,
+                            count);
+}
+
+/* The prompt's tokens, at most max - 1 of them: one is left for the answer. `tokens` has room for
+ * max. */
+static enum status tokenize(const struct gateway *gateway, const struct api_request *api,
+                            uint32_t *tokens, uint32_t max, size_t *count, struct api_error *error)
+{
+    struct errmsg err = { "" };
+    enum status status;
+
+    if (cannot_fit(gateway, api, max)) return too_long(error, api, max);
+    if (api->kind == API_CHAT) {
+        status = chat_encode(gateway->chat, api->messages, api->messages_count, true, tokens, max,
+                             count, &err);
+    } else if (api->prompt_tokens_count > 0) {
+        status = take_token_ids(gateway, api, tokens, count, error);
+        if (status != STATUS_OK) return status;
+    } else {
+        status = tokenize_text(gateway, api, tokens, max, count);
+    }
+    if (status == STATUS_FULL || (status == STATUS_OK && *count >= max)) {
+        return too_long(error, api, max);
+    }
+    if (status == STATUS_NO_MEMORY) {
+        return api_refuse(error, 503, "overloaded", NULL, "Not enough memory");
+    }
+    if (status != STATUS_OK) {
+        return api_refuse(error, 400, "invalid_value",
+                          api->kind == API_CHAT ? "messages" : "prompt", "%s", err.text);
+    }
+    if (*count == 0) {
+        return api_refuse(error, 400, "invalid_value", "prompt", "'prompt' is empty");
+    }
+    return STATUS_OK;
+}
+
+static uint32_t context_max(const struct gateway *gateway)
+{
+    if (cluster_conductor(gateway->cluster) == NULL) return gateway->context_max;
+    const uint32_t nodes = cluster_context_max(gateway->cluster);
+    return nodes < gateway->context_max ? nodes : gateway->context_max;
+}
+
+/* Tokens, keys and limits of a request whose body is parsed. */
+static enum status prepare(struct request *request, struct api_error *error)
+{
+    struct gateway *gateway = request->gateway;
+    const uint32_t max = context_max(gateway);
+    size_t count = 0;
+
+    enum status status = check_model(gateway, &request->api, error);
+    if (status != STATUS_OK) return status;
+    request->tokens = malloc(max * sizeof(*request->tokens));
+    if (request->tokens == NULL) {
+        return api_refuse(error, 503, "overloaded", NULL, "Not enough memory");
+    }
+    status = tokenize(gateway, &request->api, request->tokens, max, &count, error);
+    if (status != STATUS_OK) return status;
+    ASSERT(count > 0 && count < max);
+    request->prompt_tokens = (uint32_t)count;
+    request->tokens_count = (uint32_t)count;
+    request->tokens_max = max;
+    if (request->api.max_tokens > 0 && request->api.max_tokens < max - count) {
+        request->tokens_max = (uint32_t)count + request->api.max_tokens;
+    }
+    /* Room for the keys of every block there can ever be; blocks have at least 16 tokens. */
+    request->keys = malloc((request->tokens_max / 16 + 1) * sizeof(*request->keys));
+    if (request->keys == NULL) {
+        return api_refuse(error, 503, "overloaded", NULL, "Not enough memory");
+    }
+    return STATUS_OK;
+}
+
+static void fill(struct request *request, struct http_request *http)
+{
+    struct gateway *gateway = request->gateway;
+
+    env_random(gateway->env, &request->id, sizeof(request->id));
+    request->seed = request->api.seed;
+    if (!request->api.has_seed) env_random(gateway->env, &request->seed, sizeof(request->seed));
+    gateway_request_id(gateway, http, request->id, request->request_id);
+    snprintf(request->answer_id, sizeof(request->answer_id), "%s-%016llx",
+             request->api.kind == API_CHAT ? "chatcmpl" : "cmpl", (unsigned long long)request->id);
+    request->created_s = env_wall_ns(gateway->env) / ENV_NS_PER_S;
+    request->arrived_ns = http_arrived_ns(http);
+    request->deadline_ns = request->arrived_ns + gateway->options.request_ms * ENV_NS_PER_MS;
+    gateway_text_init(&request->text, request->api.stops, request->api.stops_count);
+    buf_init(&request->shown, GATEWAY_ANSWER_SIZE_MAX);
+    buf_init(&request->chunks, GATEWAY_ANSWER_SIZE_MAX);
+    env_timer_init(&request->timer, on_timer, request);
+}
+
+static void admit(struct request *request, struct http_request *http)
+{
+    struct gateway *gateway = request->gateway;
+
+    request->http = http;
+    request->next = gateway->requests;
+    if (gateway->requests != NULL) gateway->requests->previous = request;
+    gateway->requests = request;
+    gateway->requests_count++;
+    gateway_metrics_prompt(gateway->metrics, request->prompt_tokens);
+    http_on_hangup(http, on_hangup, request);
+    request_wait(request, 0);
+}
+
+static enum status parse(struct request *request, struct http_request *http, enum api_kind kind,
+                         struct api_error *error)
+{
+    const struct gateway *gateway = request->gateway;
+    size_t len = 0;
+    const char *body = http_body(http, &len);
+
+    if (gateway->draining) {
+        return api_refuse(error, 503, "shutting_down", NULL, "The server is shutting down");
+    }
+    if (gateway->requests_count >= gateway->options.requests_max) {
+        http_set_header(http, "Retry-After", "1");
+        return api_refuse(error, 429, "overloaded", NULL, "%u requests are under way already",
+                          gateway->requests_count);
+    }
+    const enum status status = api_parse(kind, body, len, &request->api, error);
+    return status == STATUS_OK ? prepare(request, error) : status;
+}
+
+void request_start(struct gateway *gateway, struct http_request *http, enum api_kind kind)
+{
+    struct request *request = calloc(1, sizeof(*request));
+    struct api_error error;
+
+    if (request == NULL) {
+        api_refuse(&error, 503, "overloaded", NULL, "Not enough memory");
+        gateway_respond_error(gateway, http, &error);
+        return;
+    }
+    request->gateway = gateway;
+    const enum status status = parse(request, http, kind, &error);
+    fill(request, http);
+    if (status != STATUS_OK) {
+        gateway_respond_error(gateway, http, &error);
+        free_request(request);
+        return;
+    }
+    admit(request, http);
+}

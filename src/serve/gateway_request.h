@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * serve/gateway_request.h - a request and its attempt, as gateway_request.c (the client's side) and
+ * gateway_attempt.c (the nodes' side) share them. The states and invariants are explained in
+ * gateway_request.c. */
+#ifndef SERVE_GATEWAY_REQUEST_H
+#define SERVE_GATEWAY_REQUEST_H
+
+#include "base/buf.h"
+#include "net/rpc.h"
+#include "serve/gateway_int.h"
+#include "serve/gateway_text.h"
+
+enum request_state {
+    REQUEST_NEW = 0,
+    REQUEST_WAITING,
+    REQUEST_OPENING,
+    REQUEST_PREFILLING,
+    REQUEST_DECODING,
+    REQUEST_ENDING,
+    REQUEST_OVER,
+};
+
+struct attempt {
+    struct attempt *next;
+    struct gateway *gateway;
+    struct request *request; /* NULL: it has left the request, and waits for its calls to end */
+    uint32_t number;
+    struct yolk_decision decision;
+    struct cluster_ref prefill, decode, holder;
+    struct rpc_call_id open, run;
+    bool open_live, run_live;
+    bool streaming;                         /* d has sent a token: p is not needed any more */
+    bool finished;                          /* d has sent its last item */
+    bool counted;                           /* the Conductor knows that prefill is done */
+    enum proto_cause open_cause, run_cause; /* of a FAILED item; 0: none */
+    uint32_t sequence_tokens;
+    double placed_ms;
+    double batch_sum, context_sum; /* of d, over the tokens that came */
+    uint32_t tokens;
+};
+
+struct request {
+    struct gateway *gateway;
+    struct request *next, *previous;                 /* of all */
+    struct request *waiting_next, *waiting_previous; /* in WAITING */
+    enum request_state state;
+    struct http_request *http;
+    struct api_request api;
+    uint64_t id;
+    char answer_id[API_ID_SIZE];
+    char request_id[API_ID_SIZE];
+    uint64_t created_s;
+
+    uint32_t *tokens;
+    uint32_t prompt_tokens, tokens_count, tokens_max;
+    struct block_key key_root; /* that keys[] was made with */
+    struct block_key *keys;
+    uint32_t keys_count;
+    uint64_t seed;
+
+    struct attempt *attempt;
+    uint32_t attempts; /* number of the latest */
+    uint32_t failures; /* in a row, without a new token */
+    struct cluster_ref avoid_prefill, avoid_decode, avoid_holder;
+    enum status refused; /* why it was not placed the last time */
+
+    struct gateway_text text;
+    struct buf shown;  /* the answer so far; streaming: what is not in a chunk yet */
+    struct buf chunks; /* streaming: events not yet taken by HTTP */
+    bool began;        /* the HTTP answer has started: no other status code any more */
+    bool writable_armed;
+    bool final;  /* streaming: nothing will follow what is in chunks */
+    bool failed; /* ... and it must not look complete */
+    const char *finish_reason;
+    bool cached_known;
+    uint32_t cached_tokens;
+
+    uint64_t arrived_ns, waiting_ns, not_before_ns, deadline_ns, first_token_ns, last_token_ns;
+    double first_ttft_ms; /* predicted, at the first placement */
+    struct env_timer timer;
+};
+
+/* ---- gateway_request.c ---- */
+
+void request_set_state(struct request *request, enum request_state state);
+
+/* Token number `index` of the answer has come, maybe for the second time. Afterwards the request
+ * may be OVER. STATUS_INVALID if a token before it is missing. */
+MUST_USE enum status request_take_token(struct request *request, uint32_t index, uint32_t token);
+
+/* Every token has come; `reason` is static. */
+void request_finish(struct request *request, const char *reason);
+
+/* Ends the request with an error, before or in the middle of its answer. */
+void request_fail(struct request *request, const struct api_error *error);
+
+/* Back to WAITING after an attempt has failed, not to be placed before `not_before_ns`. */
+void request_wait(struct request *request, uint64_t not_before_ns);
+
+/* The answer is complete as far as it will be: sends the end. */
+void request_complete(struct request *request);
+
+/* Sets the timer to whatever comes first. */
+void request_arm(struct request *request);
+
+/* ---- gateway_attempt.c ---- */
+
+/* Places the request and opens the calls. STATUS_OK, and the request is OPENING; otherwise it is as
+ * it was: STATUS_UNAVAILABLE, STATUS_FULL, or STATUS_INVALID (it can never be placed). */
+MUST_USE enum status attempt_start(struct request *request);
+
+/* The attempt leaves its request: calls are cancelled, the ticket is finished. */
+void attempt_leave(struct attempt *attempt, enum status outcome);
+
+/* Frees attempts that have left their request and whose calls have ended. */
+void attempt_reap(struct gateway *gateway);
+
+#endif
