@@ -1,0 +1,518 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * store/store_node_test.c
+ *
+ * Goal:   what serving needs of the pool: members are seen, events follow the manifest, a fetch
+ * brings exactly the blocks that are there, verified, layer by layer, and says why the rest is
+ * missing. Method: a simulated cluster without faults, and one fault at a time where it matters. */
+#include "store/cluster_sim.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "base/log.h"
+#include "store/events.h"
+#include "seed.h"
+
+/* Allocates a page at the node, fills it with block n, and commits it. */
+static struct store_page store_block(struct sim_node *node, uint64_t n)
+{
+    struct store_page page = { 0 };
+    const struct block_key key = sim_key(n);
+    assert_int_equal(store_node_alloc(node->node, 1, &page), STATUS_OK);
+    sim_bytes(n, store_node_data(node->node, page), SIM_PAGE_SIZE);
+    assert_int_equal(store_node_commit(node->node, &key, page, NULL), STATUS_OK);
+    store_node_unref(node->node, page);
+    return page;
+}
+
+static void expect_block(struct sim_node *node, struct store_page page, uint64_t n)
+{
+    uint8_t want[SIM_PAGE_SIZE];
+    sim_bytes(n, want, sizeof(want));
+    assert_memory_equal(store_node_data(node->node, page), want, SIM_LAYERS * SIM_LAYER_SIZE);
+}
+
+/* ---- fetch ---- */
+
+struct fetched {
+    bool done;
+    uint32_t layers;
+    uint32_t blocks;
+    uint32_t cancel_at; /* layer; SIM_LAYERS: never */
+    struct store_fetch *fetch;
+    struct store_fetch_result result;
+};
+
+static void on_layer(void *ctx, uint32_t layer, uint32_t blocks)
+{
+    struct fetched *fetched = ctx;
+    assert_false(fetched->done);
+    assert_int_equal(layer, fetched->layers);
+    assert_true(blocks > 0 && blocks <= fetched->blocks);
+    fetched->layers++;
+    fetched->blocks = blocks;
+    if (layer == fetched->cancel_at) store_fetch_cancel(fetched->fetch);
+}
+
+static void on_done(void *ctx, const struct store_fetch_result *result)
+{
+    struct fetched *fetched = ctx;
+    assert_false(fetched->done);
+    fetched->done = true;
+    fetched->result = *result;
+}
+
+static void fetch_start(struct sim_node *to, const char *holder, uint64_t first, uint32_t count,
+                        struct store_page *pages, struct fetched *fetched)
+{
+    struct block_key keys[SIM_PAGES];
+    for (uint32_t i = 0; i < count; i++)
+        keys[i] = sim_key(first + i);
+    memset(fetched, 0, sizeof(*fetched));
+    fetched->blocks = count;
+    fetched->cancel_at = SIM_LAYERS;
+    assert_int_equal(store_node_alloc(to->node, count, pages), STATUS_OK);
+    const struct store_fetch_options options = {
+        .holder = holder,
+        .keys = keys,
+        .pages = pages,
+        .count = count,
+        .transfer_class = YOLK_TRANSFER_LOAD,
+        .deadline_ns = env_now_ns(to->env) + 5 * ENV_NS_PER_S,
+        .on_layer = on_layer,
+        .on_done = on_done,
+        .ctx = fetched,
+    };
+    assert_int_equal(store_node_fetch(to->node, &options, &fetched->fetch), STATUS_OK);
+}
+
+static void unref_all(struct sim_node *node, const struct store_page *pages, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        store_node_unref(node->node, pages[i]);
+}
+
+static void a_fetch_brings_the_blocks(void **state)
+{
+    struct sim_cluster cluster;
+    const struct env_sim_options calm = { .seed = test_seed() };
+    struct store_page pages[4];
+    struct fetched fetched;
+    struct store_node_counts counts;
+    (void)state;
+
+    sim_cluster_start(&cluster, &calm);
+    struct sim_node *from = &cluster.nodes[0], *to = &cluster.nodes[1];
+    for (uint64_t n = 0; n < 4; n++)
+        store_block(from, n);
+    fetch_start(to, from->rpc_address, 0, 4, pages, &fetched);
+    sim_run_ms(&cluster, 1000);
+    assert_true(fetched.done);
+    assert_int_equal(fetched.result.blocks, 4);
+    assert_int_equal(fetched.result.reason, STORE_MISS_NONE);
+    assert_int_equal(fetched.layers, SIM_LAYERS);
+    assert_int_equal(fetched.result.bytes, 4 * SIM_LAYERS * SIM_LAYER_SIZE);
+    for (uint32_t i = 0; i < 4; i++) {
+        const struct block_key key = sim_key(i);
+        expect_block(to, pages[i], i);
+        assert_int_equal(store_node_match(to->node, &key, 1), 1);
+    }
+    unref_all(to, pages, 4);
+    store_node_counts(to->node, &counts);
+    assert_int_equal(counts.evictable, 4);
+    assert_int_equal(counts.fetched_blocks_total, 4);
+    store_node_counts(from->node, &counts);
+    assert_int_equal(counts.pins, 0); /* released */
+    sim_cluster_end(&cluster);
+}
+
+static void a_fetch_says_what_is_missing(void **state)
+{
+    struct sim_cluster cluster;
+    const struct env_sim_options calm = { .seed = test_seed() };
+    struct store_page pages[4];
+    struct fetched fetched;
+    (void)state;
+
+    sim_cluster_start(&cluster, &calm);
+    struct sim_node *from = &cluster.nodes[0], *to = &cluster.nodes[1];
+    store_block(from, 0);
+    store_block(from, 1);
+    store_block(from, 3); /* a hole at 2: the prefix ends there */
+    fetch_start(to, from->rpc_address, 0, 4, pages, &fetched);
+    sim_run_ms(&cluster, 1000);
+    assert_int_equal(fetched.result.blocks, 2);
+    assert_int_equal(fetched.result.reason, STORE_MISS_ABSENT);
+    unref_all(to, pages, 4);
+
+    fetch_start(to, from->rpc_address, 10, 2, pages, &fetched); /* nothing at all */
+    sim_run_ms(&cluster, 1000);
+    assert_true(fetched.done);
+    assert_int_equal(fetched.result.blocks, 0);
+    assert_int_equal(fetched.result.reason, STORE_MISS_ABSENT);
+    assert_int_equal(fetched.layers, 0);
+    unref_all(to, pages, 2);
+
+    fetch_start(to, "10.0.1.3:9", 0, 2, pages, &fetched); /* nobody there */
+    sim_run_ms(&cluster, 7000);
+    assert_true(fetched.done);
+    assert_int_equal(fetched.result.blocks, 0);
+    assert_true(fetched.result.reason == STORE_MISS_HOLDER ||
+                fetched.result.reason == STORE_MISS_DEADLINE);
+    unref_all(to, pages, 2);
+    sim_cluster_end(&cluster);
+}
+
+static void wrong_bytes_are_a_miss(void **state)
+{
+    struct sim_cluster cluster;
+    const struct env_sim_options calm = { .seed = test_seed() };
+    struct store_page pages[4];
+    struct fetched fetched;
+    struct store_node_counts counts;
+    (void)state;
+
+    sim_cluster_start(&cluster, &calm);
+    struct sim_node *from = &cluster.nodes[0], *to = &cluster.nodes[1];
+    for (uint64_t n = 0; n < 4; n++) {
+        const struct store_page page = store_block(from, n);
+        if (n == 2) store_node_data(from->node, page)[SIM_LAYER_SIZE + 5] ^= 1; /* of layer 1 */
+    }
+    fetch_start(to, from->rpc_address, 0, 4, pages, &fetched);
+    sim_run_ms(&cluster, 1000);
+    assert_int_equal(fetched.result.blocks, 2);
+    assert_int_equal(fetched.result.reason, STORE_MISS_CHECKSUM);
+    const struct block_key bad = sim_key(2);
+    assert_int_equal(store_node_match(to->node, &bad, 1), 0);
+    store_node_counts(to->node, &counts);
+    assert_int_equal(counts.corrupt_total, 1);
+    assert_int_equal(counts.fetch_missed_blocks_total, 2);
+    unref_all(to, pages, 4);
+    sim_cluster_end(&cluster);
+}
+
+static void a_fetch_can_be_given_up(void **state)
+{
+    (void)state;
+    for (uint32_t when = 0; when <= SIM_LAYERS; when++) {
+        struct sim_cluster cluster;
+        const struct env_sim_options calm = { .seed = test_seed() };
+        struct store_page pages[2];
+        struct fetched fetched;
+
+        sim_cluster_start(&cluster, &calm);
+        struct sim_node *from = &cluster.nodes[0], *to = &cluster.nodes[1];
+        store_block(from, 0);
+        store_block(from, 1);
+        fetch_start(to, from->rpc_address, 0, 2, pages, &fetched);
+        fetched.cancel_at = when;
+        if (when == SIM_LAYERS) store_fetch_cancel(fetched.fetch); /* before anything came */
+        sim_run_ms(&cluster, 3000);
+        assert_true(fetched.done);
+        if (when + 1 < SIM_LAYERS) {
+            assert_int_equal(fetched.result.blocks, 0);
+            assert_int_equal(fetched.result.reason, STORE_MISS_CANCELLED);
+        }
+        unref_all(to, pages, 2);
+        struct store_node_counts counts;
+        store_node_counts(from->node, &counts);
+        assert_int_equal(counts.pins, 0); /* released, or ended with its lease */
+        sim_cluster_end(&cluster);
+    }
+}
+
+static void a_holder_that_dies_is_a_miss(void **state)
+{
+    struct sim_cluster cluster;
+    const struct env_sim_options slow = { .seed = test_seed(),
+                                          .bytes_per_s = 100000,
+                                          .stream_buffer_size = 8192 };
+    struct store_page pages[4];
+    struct fetched fetched;
+    (void)state;
+
+    sim_cluster_start(&cluster, &slow);
+    struct sim_node *from = &cluster.nodes[0], *to = &cluster.nodes[1];
+    for (uint64_t n = 0; n < 4; n++)
+        store_block(from, n);
+    fetch_start(to, from->rpc_address, 0, 4, pages, &fetched);
+    sim_run_ms(&cluster, 150);
+    assert_false(fetched.done);
+    sim_node_kill(from);
+    sim_run_ms(&cluster, 10000);
+    assert_true(fetched.done);
+    assert_true(fetched.result.blocks < 4);
+    assert_int_not_equal(fetched.result.reason, STORE_MISS_NONE);
+    unref_all(to, pages, 4);
+    sim_cluster_end(&cluster);
+}
+
+/* ---- events ---- */
+
+enum { HEARD_KEYS = 64 };
+
+struct heard {
+    bool has[HEARD_KEYS];
+    uint32_t resets;
+    uint32_t synced;
+    uint32_t lost;
+};
+
+static void on_reset(void *ctx, uint64_t epoch)
+{
+    struct heard *heard = ctx;
+    assert_int_not_equal(epoch, 0);
+    memset(heard->has, 0, sizeof(heard->has));
+    heard->resets++;
+}
+
+static void on_events(void *ctx, const struct store_event *events, uint32_t count)
+{
+    struct heard *heard = ctx;
+    for (uint32_t i = 0; i < count; i++) {
+        for (uint64_t n = 0; n < HEARD_KEYS; n++) {
+            const struct block_key key = sim_key(n);
+            if (!block_key_equal(&key, &events[i].id)) continue;
+            heard->has[n] = events[i].kind == STORE_EVENT_STORED;
+        }
+    }
+}
+
+static void on_synced(void *ctx)
+{
+    ((struct heard *)ctx)->synced++;
+}
+
+static void on_lost(void *ctx)
+{
+    ((struct heard *)ctx)->lost++;
+}
+
+static void expect_heard(const struct heard *heard, struct sim_node *node)
+{
+    for (uint64_t n = 0; n < HEARD_KEYS; n++) {
+        const struct block_key key = sim_key(n);
+        assert_int_equal(heard->has[n], store_node_match(node->node, &key, 1));
+    }
+}
+
+static void listeners_follow_the_manifest(void **state)
+{
+    struct sim_cluster cluster;
+    const struct env_sim_options calm = { .seed = test_seed() };
+    struct store_subscription *subscription = NULL;
+    struct heard heard = { .resets = 0 };
+    struct rng rng;
+    (void)state;
+
+    rng_init(&rng, calm.seed);
+    sim_cluster_start(&cluster, &calm);
+    struct sim_node *node = &cluster.nodes[0];
+    struct env *env = env_sim_add(cluster.sim, "10.0.2.1");
+    for (uint64_t n = 0; n < 5; n++)
+        store_block(node, n); /* before: the snapshot has them */
+    const struct store_subscribe_options options = {
+        .env = env,
+        .address = node->rpc_address,
+        .secret = SIM_SECRET,
+        .blocks_only = true,
+        .on_reset = on_reset,
+        .on_events = on_events,
+        .on_synced = on_synced,
+        .on_lost = on_lost,
+        .ctx = &heard,
+    };
+    assert_int_equal(store_subscribe(&options, &subscription, NULL), STATUS_OK);
+    sim_run_ms(&cluster, 500);
+    assert_int_equal(heard.resets, 1);
+    assert_int_equal(heard.synced, 1);
+    expect_heard(&heard, node);
+    for (int round = 0; round < 40; round++) { /* more blocks than pages: eviction is heard too */
+        for (int i = 0; i < 5; i++) {
+            const uint64_t n = rng_below(&rng, HEARD_KEYS);
+            const struct block_key key = sim_key(n);
+            if (store_node_match(node->node, &key, 1) == 0) {
+                store_block(node, n);
+            } else if (rng_below(&rng, 2) == 0) {
+                assert_int_equal(store_node_drop(node->node, &key), STATUS_OK);
+            }
+        }
+        if (round % 4 == 0) sim_run_ms(&cluster, 100);
+        if (round % 4 == 0) expect_heard(&heard, node);
+    }
+    sim_node_kill(node);
+    sim_run_ms(&cluster, 1000);
+    assert_int_equal(heard.lost, 1);
+    sim_node_start(&cluster, 0);
+    store_block(node, 50);
+    sim_run_ms(&cluster, 3000);
+    assert_int_equal(heard.resets, 2);
+    expect_heard(&heard, node);
+    store_unsubscribe(subscription);
+    sim_cluster_end(&cluster);
+}
+
+static void a_slow_listener_starts_over(void **state)
+{
+    struct sim_cluster cluster;
+    const struct env_sim_options calm = { .seed = test_seed() };
+    struct store_subscription *subscription = NULL;
+    struct heard heard = { .resets = 0 };
+    (void)state;
+
+    sim_cluster_start(&cluster, &calm);
+    struct sim_node *node = &cluster.nodes[0];
+    struct env *env = env_sim_add(cluster.sim, "10.0.2.1");
+    const struct store_subscribe_options options = { .env = env,
+                                                     .address = node->rpc_address,
+                                                     .secret = SIM_SECRET,
+                                                     .blocks_only = true,
+                                                     .on_reset = on_reset,
+                                                     .on_events = on_events,
+                                                     .ctx = &heard };
+    assert_int_equal(store_subscribe(&options, &subscription, NULL), STATUS_OK);
+    sim_run_ms(&cluster, 500);
+    /* In one turn of the node's loop, more changes than its log remembers. */
+    for (int i = 0; i < 10000; i++) {
+        const struct block_key key = sim_key(7);
+        store_block(node, 7);
+        assert_int_equal(store_node_drop(node->node, &key), STATUS_OK);
+    }
+    store_block(node, 8);
+    sim_run_ms(&cluster, 2000);
+    assert_int_equal(heard.resets, 2);
+    expect_heard(&heard, node);
+    store_unsubscribe(subscription);
+    sim_cluster_end(&cluster);
+}
+
+/* ---- members ---- */
+
+struct watched {
+    uint32_t known;
+    uint32_t gone;
+    enum store_member_state states[SIM_NODES];
+    uint64_t epochs[SIM_NODES];
+};
+
+static int node_index(const char *name)
+{
+    return name[strlen(name) - 1] - '1';
+}
+
+static void on_member(void *ctx, const struct store_member_info *info,
+                      enum store_member_state state)
+{
+    struct watched *watched = ctx;
+    const int i = node_index(info->name);
+    watched->known |= 1u << i;
+    watched->states[i] = state;
+    watched->epochs[i] = info->epoch;
+}
+
+static void on_gone(void *ctx, const char *name)
+{
+    struct watched *watched = ctx;
+    watched->known &= ~(1u << node_index(name));
+    watched->gone++;
+}
+
+static void members_come_and_go(void **state)
+{
+    struct sim_cluster cluster;
+    const struct env_sim_options calm = { .seed = test_seed() };
+    struct store_watch *watch = NULL;
+    struct watched watched = { .known = 0 };
+    (void)state;
+
+    sim_cluster_start(&cluster, &calm);
+    struct env *env = env_sim_add(cluster.sim, "10.0.2.1");
+    const struct store_watch_options options = { .env = env,
+                                                 .master = SIM_MASTER,
+                                                 .secret = SIM_SECRET,
+                                                 .on_member = on_member,
+                                                 .on_gone = on_gone,
+                                                 .ctx = &watched };
+    assert_int_equal(store_watch(&options, &watch, NULL), STATUS_OK);
+    sim_run_ms(&cluster, 2000);
+    assert_int_equal(watched.known, 7);
+    for (int i = 0; i < SIM_NODES; i++)
+        assert_int_equal(watched.states[i], STORE_MEMBER_ALIVE);
+
+    sim_node_kill(&cluster.nodes[2]); /* silent: suspect, dead, gone */
+    sim_run_ms(&cluster, 2500);
+    assert_int_equal(watched.states[2], STORE_MEMBER_SUSPECT);
+    sim_run_ms(&cluster, 5000);
+    assert_int_equal(watched.states[2], STORE_MEMBER_DEAD);
+    sim_run_ms(&cluster, 25000);
+    assert_int_equal(watched.known, 3);
+
+    sim_node_start(&cluster, 2); /* another life */
+    sim_run_ms(&cluster, 2000);
+    assert_int_equal(watched.known, 7);
+    assert_int_equal(watched.epochs[2], store_node_epoch(cluster.nodes[2].node));
+
+    const uint32_t gone = watched.gone;
+    sim_master_kill(&cluster); /* the last view stays */
+    sim_run_ms(&cluster, 5000);
+    assert_int_equal(watched.known, 7);
+    sim_node_kill(&cluster.nodes[0]); /* the new master will not hear of this one */
+    sim_master_start(&cluster);
+    sim_run_ms(&cluster, 5000);
+    assert_int_equal(watched.known, 7);
+    assert_int_equal(store_master_members(store_master_shell_directory(cluster.master)), 2);
+    sim_run_ms(&cluster, STORE_WATCH_GRACE_MS);
+    assert_int_equal(watched.known, 6);
+    assert_int_equal(watched.gone, gone + 1);
+    store_unwatch(watch);
+    sim_cluster_end(&cluster);
+}
+
+static void a_paused_node_returns_with_what_it_had(void **state)
+{
+    struct sim_cluster cluster;
+    const struct env_sim_options calm = { .seed = test_seed() };
+    struct store_object object;
+    (void)state;
+
+    sim_cluster_start(&cluster, &calm);
+    struct sim_node *node = &cluster.nodes[0];
+    store_block(node, 1);
+    sim_run_ms(&cluster, 4000);
+    struct store_master *master = store_master_shell_directory(cluster.master);
+    const struct block_key key = sim_key(1);
+    const struct store_key name = { key.bytes, sizeof(key.bytes) };
+    const uint64_t now = env_now_ns(cluster.master_env);
+    assert_int_equal(store_master_get(master, now, name, &object), STATUS_OK);
+    assert_int_equal(object.replicas_count, 1);
+    env_sim_pause(node->env);
+    sim_run_ms(&cluster, 8000);
+    assert_int_equal(store_master_exist(master, env_now_ns(cluster.master_env), name),
+                     STATUS_UNAVAILABLE);
+    env_sim_resume(node->env);
+    sim_run_ms(&cluster, 8000);
+    assert_int_equal(store_master_exist(master, env_now_ns(cluster.master_env), name), STATUS_OK);
+    store_master_check(master);
+    sim_cluster_end(&cluster);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_fetch_brings_the_blocks),
+        cmocka_unit_test(a_fetch_says_what_is_missing),
+        cmocka_unit_test(wrong_bytes_are_a_miss),
+        cmocka_unit_test(a_fetch_can_be_given_up),
+        cmocka_unit_test(a_holder_that_dies_is_a_miss),
+        cmocka_unit_test(listeners_follow_the_manifest),
+        cmocka_unit_test(a_slow_listener_starts_over),
+        cmocka_unit_test(members_come_and_go),
+        cmocka_unit_test(a_paused_node_returns_with_what_it_had),
+    };
+    if (log_configure("error", NULL) != STATUS_OK) return 1; /* the faults are made on purpose */
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
