@@ -34,14 +34,14 @@ static uint32_t upper_bound(const struct buffers *buffers, uint64_t address)
 
 static uint32_t slot_take(struct buffers *buffers)
 {
-    for (uint32_t i = 0; i < YOLK_TRANSFER_BUFFERS_MAX; i++) {
-        const uint64_t bit = UINT64_C(1) << (i % 64);
-        if ((buffers->slots[i / 64] & bit) != 0) continue;
-        buffers->slots[i / 64] |= bit;
-        return i;
-    }
-    ASSERT(!"as many slots as buffers");
-    return 0;
+    uint32_t word = 0;
+
+    ASSERT(buffers->count < YOLK_TRANSFER_BUFFERS_MAX); /* so a slot is free, see I2 */
+    while (buffers->slots[word] == UINT64_MAX)
+        word++;
+    const uint32_t bit = (uint32_t)__builtin_ctzll(~buffers->slots[word]);
+    buffers->slots[word] |= UINT64_C(1) << bit;
+    return word * 64 + bit;
 }
 
 enum status buffers_add(struct buffers *buffers, uint64_t address, uint64_t length, unsigned flags,

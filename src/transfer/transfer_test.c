@@ -435,7 +435,7 @@ static void cancel_and_check(bool shm, int opcode, int turns)
 static void a_cancelled_task_lands_no_more(void **state)
 {
     (void)state;
-    for (int turns = 0; turns < 24; turns += 3) {
+    for (int turns = 0; turns < 24; turns += 6) {
         cancel_and_check(false, YOLK_TRANSFER_READ, turns);
         cancel_and_check(false, YOLK_TRANSFER_WRITE, turns);
         cancel_and_check(true, YOLK_TRANSFER_READ, turns);
