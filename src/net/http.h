@@ -15,7 +15,8 @@
  *
  * What never reaches a handler is answered here, with an OpenAI-style error object, and closes the
  * connection: 400 malformed, 408 head or body too slow, 413 body too large, 417 unknown
- * expectation, 431 head too large, 501 unknown transfer coding, 503 too many connections.
+ * expectation, 431 head too large, 501 unknown transfer coding, 503 too many connections, 505 a
+ * version that is not 1.x.
  *
  * Memory:  a connection holds its input (head + body, bounded) and its output queue (bounded).
  *          Strings returned for a request are valid until it ends.
@@ -40,6 +41,7 @@ enum {
     HTTP_HEADERS_MAX = 64,
     HTTP_PIPELINE_MAX = 64 << 10,
     HTTP_REPLY_HEADERS_SIZE_MAX = 4096,
+    HTTP_REPLY_SIZE_MAX = 64 << 20, /* of a whole answer's body, or of one piece */
 };
 
 struct http_server_options {

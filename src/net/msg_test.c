@@ -252,6 +252,17 @@ static void write_random_value(struct msg_writer *writer, struct rng *rng, int d
     }
 }
 
+/* msgpack-c allocates for the count that an array or a map announces before it looks for the items:
+ * 64 GiB for five bytes. Such inputs are left to ours alone. */
+static bool announces_millions(const uint8_t *data, size_t len)
+{
+    for (size_t i = 0; i + 5 <= len; i++) {
+        if (data[i] == 0xdd && (data[i + 1] | data[i + 2]) != 0) return true;
+        if (data[i] == 0xdf && (data[i + 1] | data[i + 2]) != 0) return true;
+    }
+    return false;
+}
+
 /* Both readers, over the same bytes: the same answer, and the same end if there is a value. */
 static void expect_agreement(const uint8_t *data, size_t len)
 {
@@ -263,6 +274,10 @@ static void expect_agreement(const uint8_t *data, size_t len)
     memcpy(exact, data, len);
     msg_reader_init(&reader, exact, len);
     msg_skip(&reader);
+    if (announces_millions(exact, len)) {
+        free(exact);
+        return;
+    }
     msgpack_unpacked_init(&result);
     const msgpack_unpack_return rc = msgpack_unpack_next(&result, (char *)exact, len, &off);
     const bool theirs = rc == MSGPACK_UNPACK_SUCCESS || rc == MSGPACK_UNPACK_EXTRA_BYTES;

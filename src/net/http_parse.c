@@ -1,0 +1,358 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * net/http_parse.c - one request from bytes, with http-parser.
+ *
+ * Every string of the head goes into one buffer, NUL-terminated, and is known by its offset,
+ * because the buffer moves while it grows. http-parser hands names and values over in pieces,
+ * wherever the network happened to cut; a piece continues the string that was begun last.
+ *
+ * The parser is stopped at the end of each request and a new one made for the next: what is
+ * pipelined stays with the caller until the answer is out.
+ *
+ * Trailers behind a chunked body are dropped: they must not pass for headers.
+ *
+ * Limits: http_limits, HTTP_HEADERS_MAX. They are checked here, not by http-parser, whose own limit
+ * is one number for the process and for something else. */
+#include "net/http_int.h"
+
+#include <http_parser.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/assert.h"
+#include "base/buf.h"
+#include "net/http.h"
+
+enum part { PART_NONE, PART_URL, PART_NAME, PART_VALUE };
+
+struct header {
+    uint32_t name, value; /* offsets in text */
+};
+
+struct http_parse {
+    http_parser parser;
+    struct http_limits limits;
+    enum http_parse_state state;
+    enum part part; /* what the last piece was of */
+    size_t head_size;
+    int error;
+    const char *error_message;
+    struct buf text; /* strings of the head, each with its NUL */
+    struct buf body;
+    struct header headers[HTTP_HEADERS_MAX];
+    uint32_t headers_count;
+    uint32_t path, query; /* offsets in text */
+    bool keeps_alive, expects_continue;
+};
+
+/* The first error wins. Returns what tells http-parser to stop. */
+static int refuse(struct http_parse *parse, int code, const char *message)
+{
+    if (parse->state != HTTP_PARSE_FAILED) {
+        parse->state = HTTP_PARSE_FAILED;
+        parse->error = code;
+        parse->error_message = message;
+    }
+    return -1;
+}
+
+static const char *text_at(const struct http_parse *parse, uint32_t offset)
+{
+    ASSERT(offset < parse->text.len);
+    return (const char *)buf_data(&parse->text) + offset;
+}
+
+/* ---- strings in pieces ---- */
+
+/* Ends the string under way; a value loses the blanks behind it. */
+static int end_string(struct http_parse *parse)
+{
+    if (parse->part == PART_NONE) return 0;
+    while (parse->part == PART_VALUE && parse->text.len > 0) {
+        const uint8_t last = buf_data(&parse->text)[parse->text.len - 1];
+        if (last != ' ' && last != '\t') break;
+        buf_truncate(&parse->text, parse->text.len - 1);
+    }
+    parse->part = PART_NONE;
+    if (buf_append(&parse->text, "", 1) == STATUS_OK) return 0;
+    return refuse(parse, 431, "The request's head is too large");
+}
+
+static int append_piece(struct http_parse *parse, const char *data, size_t len)
+{
+    if (buf_append(&parse->text, data, len) == STATUS_OK) return 0;
+    return refuse(parse, 431, "The request's head is too large");
+}
+
+static int begin_header(struct http_parse *parse)
+{
+    if (parse->headers_count == HTTP_HEADERS_MAX)
+        return refuse(parse, 431, "The request has too many headers");
+    parse->headers[parse->headers_count].name = (uint32_t)parse->text.len;
+    parse->headers_count++;
+    return 0;
+}
+
+static int on_url(http_parser *parser, const char *data, size_t len)
+{
+    struct http_parse *parse = parser->data;
+    parse->part = PART_URL;
+    return append_piece(parse, data, len);
+}
+
+static int on_name(http_parser *parser, const char *data, size_t len)
+{
+    struct http_parse *parse = parser->data;
+
+    if (parse->state != HTTP_PARSE_HEAD) return 0;
+    if (parse->part != PART_NAME) {
+        if (end_string(parse) != 0 || begin_header(parse) != 0) return -1;
+        parse->part = PART_NAME;
+    }
+    return append_piece(parse, data, len);
+}
+
+static int on_value(http_parser *parser, const char *data, size_t len)
+{
+    struct http_parse *parse = parser->data;
+
+    if (parse->state != HTTP_PARSE_HEAD) return 0;
+    if (parse->headers_count == 0) return refuse(parse, 400, "A header has no name");
+    if (parse->part != PART_VALUE) {
+        if (end_string(parse) != 0) return -1;
+        parse->headers[parse->headers_count - 1].value = (uint32_t)parse->text.len;
+        parse->part = PART_VALUE;
+    }
+    return append_piece(parse, data, len);
+}
+
+/* ---- the end of the head ---- */
+
+static uint32_t copy_field(struct http_parse *parse, const struct http_parser_url *url,
+                           enum http_parser_url_fields field, const char *absent)
+{
+    const uint32_t start = (uint32_t)parse->text.len;
+    const bool is_there = (url->field_set & (1u << field)) != 0;
+    const size_t len = is_there ? url->field_data[field].len : strlen(absent);
+    uint8_t *to;
+
+    if (buf_reserve(&parse->text, len + 1, &to) != STATUS_OK) {
+        refuse(parse, 431, "The request's head is too large");
+        return 0;
+    }
+    /* The URL is at the front of the same buffer, wherever that is now. */
+    memcpy(to, is_there ? text_at(parse, url->field_data[field].off) : absent, len);
+    to[len] = '\0';
+    buf_commit(&parse->text, len + 1);
+    return start;
+}
+
+static int split_url(struct http_parse *parse)
+{
+    struct http_parser_url url;
+    const char *text = text_at(parse, 0);
+
+    http_parser_url_init(&url);
+    const bool is_connect = parse->parser.method == HTTP_CONNECT;
+    if (http_parser_parse_url(text, strlen(text), is_connect, &url) != 0)
+        return refuse(parse, 400, "The request's target is malformed");
+    parse->path = copy_field(parse, &url, UF_PATH, "/");
+    parse->query = copy_field(parse, &url, UF_QUERY, "");
+    return parse->state == HTTP_PARSE_FAILED ? -1 : 0;
+}
+
+static int check_expect(struct http_parse *parse)
+{
+    const char *expect = http_parse_header(parse, "Expect");
+
+    if (expect == NULL || !http_parse_is_1_1(parse)) return 0;
+    if (strcasecmp(expect, "100-continue") != 0)
+        return refuse(parse, 417, "The expectation is not 100-continue");
+    parse->expects_continue = true;
+    return 0;
+}
+
+static int on_headers_complete(http_parser *parser)
+{
+    struct http_parse *parse = parser->data;
+
+    if (end_string(parse) != 0 || split_url(parse) != 0) return -1;
+    if (parser->http_major != 1) return refuse(parse, 505, "The version is not HTTP/1.0 or 1.1");
+    if (http_parse_is_1_1(parse) && http_parse_header(parse, "Host") == NULL)
+        return refuse(parse, 400, "The Host header is missing");
+    const bool has_length = (parser->flags & F_CONTENTLENGTH) != 0;
+    if (has_length && parser->content_length > parse->limits.body_size_max)
+        return refuse(parse, 413, "The request's body is too large");
+    if (check_expect(parse) != 0) return -1;
+    parse->keeps_alive = http_should_keep_alive(parser) != 0;
+    parse->state = HTTP_PARSE_BODY;
+    return 0;
+}
+
+static int on_body(http_parser *parser, const char *data, size_t len)
+{
+    struct http_parse *parse = parser->data;
+
+    if (len > parse->limits.body_size_max - parse->body.len)
+        return refuse(parse, 413, "The request's body is too large");
+    if (buf_append(&parse->body, data, len) == STATUS_OK) return 0;
+    return refuse(parse, 503, "There is no memory for the request's body");
+}
+
+static int on_complete(http_parser *parser)
+{
+    struct http_parse *parse = parser->data;
+
+    ASSERT(parse->state == HTTP_PARSE_BODY);
+    if (buf_append(&parse->body, "", 1) != STATUS_OK)
+        return refuse(parse, 503, "There is no memory for the request's body");
+    parse->state = HTTP_PARSE_DONE;
+    http_parser_pause(parser, 1);
+    return 0;
+}
+
+static const http_parser_settings settings = {
+    .on_url = on_url,
+    .on_header_field = on_name,
+    .on_header_value = on_value,
+    .on_headers_complete = on_headers_complete,
+    .on_body = on_body,
+    .on_message_complete = on_complete,
+};
+
+/* ---- feeding ---- */
+
+struct http_parse *http_parse_create(const struct http_limits *limits)
+{
+    struct http_parse *parse = calloc(1, sizeof(*parse));
+    if (parse == NULL) return NULL;
+
+    parse->limits = *limits;
+    http_parser_init(&parse->parser, HTTP_REQUEST);
+    parse->parser.data = parse;
+    /* The head, a NUL for each string, and path and query once more. */
+    buf_init(&parse->text, (size_t)limits->head_size_max * 2 + 2 * HTTP_HEADERS_MAX + 8);
+    buf_init(&parse->body, limits->body_size_max + 1);
+    return parse;
+}
+
+void http_parse_destroy(struct http_parse *parse)
+{
+    if (parse == NULL) return;
+    buf_fini(&parse->text);
+    buf_fini(&parse->body);
+    free(parse);
+}
+
+static void refuse_for(struct http_parse *parse, enum http_errno number)
+{
+    if (number == HPE_INVALID_TRANSFER_ENCODING) {
+        refuse(parse, 501, "The transfer coding is not chunked");
+    } else if (number == HPE_HEADER_OVERFLOW) {
+        refuse(parse, 431, "The request's head is too large");
+    } else {
+        refuse(parse, 400, http_errno_description(number));
+    }
+}
+
+/* Feeds http-parser once, and counts what was head. */
+static size_t feed_once(struct http_parse *parse, const char *data, size_t len)
+{
+    const bool was_head = parse->state == HTTP_PARSE_HEAD;
+    const size_t n = http_parser_execute(&parse->parser, &settings, data, len);
+    const enum http_errno number = HTTP_PARSER_ERRNO(&parse->parser);
+
+    ASSERT(n <= len);
+    if (was_head) parse->head_size += n;
+    if (parse->state == HTTP_PARSE_DONE || parse->state == HTTP_PARSE_FAILED) return n;
+    if (number != HPE_OK) {
+        refuse_for(parse, number);
+    } else if (n < len) {
+        refuse(parse, 400, "The request is malformed");
+    }
+    return n;
+}
+
+size_t http_parse_feed(struct http_parse *parse, const char *data, size_t len)
+{
+    size_t fed = 0;
+
+    ASSERT(parse->state == HTTP_PARSE_HEAD || parse->state == HTTP_PARSE_BODY);
+    while (fed < len && parse->state == HTTP_PARSE_HEAD) {
+        const size_t room = parse->limits.head_size_max - parse->head_size;
+        const size_t part = len - fed < room ? len - fed : room;
+        fed += feed_once(parse, data + fed, part);
+        if (parse->state == HTTP_PARSE_HEAD && parse->head_size >= parse->limits.head_size_max)
+            refuse(parse, 431, "The request's head is too large");
+    }
+    if (fed < len && parse->state == HTTP_PARSE_BODY)
+        fed += feed_once(parse, data + fed, len - fed);
+    return fed;
+}
+
+/* ---- reading ---- */
+
+enum http_parse_state http_parse_state(const struct http_parse *parse)
+{
+    return parse->state;
+}
+
+int http_parse_error(const struct http_parse *parse, const char **message)
+{
+    ASSERT(parse->state == HTTP_PARSE_FAILED);
+    *message = parse->error_message;
+    return parse->error;
+}
+
+const char *http_parse_method(const struct http_parse *parse)
+{
+    return http_method_str((enum http_method)parse->parser.method);
+}
+
+const char *http_parse_path(const struct http_parse *parse)
+{
+    return text_at(parse, parse->path);
+}
+
+const char *http_parse_query(const struct http_parse *parse)
+{
+    return text_at(parse, parse->query);
+}
+
+const char *http_parse_header(const struct http_parse *parse, const char *name)
+{
+    for (uint32_t i = 0; i < parse->headers_count; i++) {
+        const struct header *header = &parse->headers[i];
+        if (strcasecmp(text_at(parse, header->name), name) != 0) continue;
+        return text_at(parse, header->value);
+    }
+    return NULL;
+}
+
+bool http_parse_expects_continue(const struct http_parse *parse)
+{
+    return parse->expects_continue;
+}
+
+bool http_parse_keeps_alive(const struct http_parse *parse)
+{
+    return parse->keeps_alive;
+}
+
+bool http_parse_is_1_1(const struct http_parse *parse)
+{
+    return parse->parser.http_minor >= 1;
+}
+
+bool http_parse_is_head(const struct http_parse *parse)
+{
+    return parse->parser.method == HTTP_HEAD;
+}
+
+const char *http_parse_body(const struct http_parse *parse, size_t *len)
+{
+    ASSERT(parse->state == HTTP_PARSE_DONE);
+    if (len != NULL) *len = parse->body.len - 1;
+    return (const char *)buf_data(&parse->body);
+}
