@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * infer/engine_golden_test.c
+ *
+ * Goal:   the engine computes what an independent implementation computes (tests/golden).
+ * Method: every prompt is prefilled, then all run as one batch that is fed the golden continuation,
+ *         so that each of the 64 steps can be compared even after a near-tie. Twice:
+ *           exact  weights as F32, against the golden run in F32: only rounding may differ;
+ *           quant  as served, against the same run: the 8-bit rounding of activations differs too.
+ *         Our choice must be the golden one unless the golden gap between its two best logits is
+ *         below the bound (each such near-tie is printed); log-probabilities must be within the
+ *         tolerance. For scale: between its own two runs the other implementation differs by 0.42
+ *         on average over prompts of the worst log-probability, 1.08 at most. */
+#include "infer/engine.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/env_real.h"
+#include "golden.h"
+#include "infer/sampler.h"
+#include "model/model.h"
+#include "model_path.h"
+
+enum { BLOCK_TOKENS = 32 };
+
+/* Longest prompts taken. Sanitizers are slow, and look for other things. */
+#ifdef YOLK_EXPENSIVE_ASSERTS
+enum { EXACT_TOKENS_MAX = 1, QUANT_TOKENS_MAX = 40 };
+#else
+enum { EXACT_TOKENS_MAX = 500, QUANT_TOKENS_MAX = 8192 };
+#endif
+
+struct bounds {
+    float gap;      /* near-ties are below it */
+    double logprob; /* largest difference of any log-probability */
+    double mean;    /* over all compared log-probabilities */
+    uint32_t prompt_tokens_max;
+};
+
+struct suite {
+    struct golden *golden;
+    struct engine *engine;
+    uint8_t *slab;
+    uint32_t vocab;
+    uint32_t count; /* prompts in use: the shortest ones */
+    uint32_t *pages[GOLDEN_PROMPTS_MAX];
+    uint32_t pages_count[GOLDEN_PROMPTS_MAX];
+    float *logits; /* a row for each prompt */
+    double worst, sum;
+    uint32_t compared, ties;
+};
+
+static struct model *model;
+
+static void suite_open(struct suite *suite, bool exact, uint32_t prompt_tokens_max)
+{
+    struct engine_layout layout;
+    struct errmsg err = { { 0 } };
+    uint32_t pages = 0;
+
+    *suite = (struct suite){ .golden = golden_load() };
+    assert_int_equal(engine_layout_query(model, BLOCK_TOKENS, ENGINE_ISA_AUTO, &layout, &err),
+                     STATUS_OK);
+    for (size_t i = 0; i < suite->golden->count; i++) {
+        const uint32_t tokens = suite->golden->prompts[i].tokens_count;
+        if (tokens > prompt_tokens_max) break; /* the file has them shortest first, by bytes */
+        const uint32_t count = (tokens + GOLDEN_GREEDY + BLOCK_TOKENS - 1) / BLOCK_TOKENS;
+        suite->pages[i] = calloc(count, sizeof(uint32_t));
+        assert_non_null(suite->pages[i]);
+        for (uint32_t p = 0; p < count; p++)
+            suite->pages[i][p] = pages++;
+        suite->pages_count[i] = count;
+        suite->count++;
+    }
+    suite->slab = aligned_alloc(ENGINE_PAGE_ALIGN, pages * layout.page_size);
+    assert_non_null(suite->slab);
+    const struct engine_options options = {
+        .exact = exact, .pages = suite->slab, .pages_count = pages, .block_tokens = BLOCK_TOKENS
+    };
+    if (engine_create(model, &options, &suite->engine, &err) != STATUS_OK) fail_msg("%s", err.text);
+    suite->vocab = engine_vocab_size(suite->engine);
+    suite->logits = calloc((size_t)suite->count * suite->vocab, sizeof(float));
+    assert_non_null(suite->logits);
+}
+
+static void suite_close(struct suite *suite)
+{
+    engine_destroy(suite->engine);
+    for (uint32_t i = 0; i < suite->count; i++)
+        free(suite->pages[i]);
+    free(suite->slab);
+    free(suite->logits);
+    golden_free(suite->golden);
+}
+
+static struct engine_item item_of(struct suite *suite, uint32_t i, uint32_t position,
+                                  const uint32_t *tokens, uint32_t count)
+{
+    return (struct engine_item){ .pages = suite->pages[i],
+                                 .pages_count = suite->pages_count[i],
+                                 .position = position,
+                                 .tokens = tokens,
+                                 .tokens_count = count,
+                                 .logits = suite->logits + (size_t)i * suite->vocab };
+}
+
+static void prefill(struct suite *suite, uint32_t i)
+{
+    const struct golden_prompt *prompt = &suite->golden->prompts[i];
+
+    for (uint32_t at = 0; at < prompt->tokens_count; at += ENGINE_ROWS_MAX) {
+        const uint32_t left = prompt->tokens_count - at;
+        const struct engine_item item = item_of(suite, i, at, prompt->tokens + at,
+                                                left < ENGINE_ROWS_MAX ? left : ENGINE_ROWS_MAX);
+        assert_int_equal(engine_step(suite->engine, &item, 1, NULL), STATUS_OK);
+    }
+}
+
+static double logsumexp(const float *logits, uint32_t vocab)
+{
+    const double most = (double)logits[sampler_greedy(logits, vocab)];
+    double sum = 0;
+
+    for (uint32_t i = 0; i < vocab; i++)
+        sum += exp((double)logits[i] - most);
+    return most + log(sum);
+}
+
+static void compare_logprobs(struct suite *suite, const float *logits,
+                             const struct golden_point *point)
+{
+    const double ours = logsumexp(logits, suite->vocab);
+
+    for (int i = 0; i < GOLDEN_TOP + GOLDEN_FIXED; i++) {
+        const struct golden_logit *theirs =
+            i < GOLDEN_TOP ? &point->top[i] : &point->fixed[i - GOLDEN_TOP];
+        const double difference = fabs(((double)logits[theirs->token] - ours) -
+                                       ((double)theirs->value - (double)point->logsumexp));
+        assert_false(isnan(difference));
+        if (difference > suite->worst) suite->worst = difference;
+        suite->sum += difference;
+        suite->compared++;
+    }
+}
+
+static void compare_step(struct suite *suite, uint32_t i, uint32_t step,
+                         const struct bounds *bounds)
+{
+    const struct golden_prompt *prompt = &suite->golden->prompts[i];
+    const struct golden_run *run = &prompt->f32;
+    const float *logits = suite->logits + (size_t)i * suite->vocab;
+    const uint32_t token = sampler_greedy(logits, suite->vocab);
+
+    if (token != run->greedy[step]) {
+        printf("near-tie: prompt %s step %u: %u, golden %u, gap %.4f\n", prompt->name, step, token,
+               run->greedy[step], (double)run->gaps[step]);
+        assert_true(run->gaps[step] < bounds->gap);
+        suite->ties++;
+    }
+    for (int p = 0; p < GOLDEN_POINTS; p++) {
+        if (run->points[p].step == step) compare_logprobs(suite, logits, &run->points[p]);
+    }
+}
+
+static void run_suite(bool exact, const struct bounds *bounds)
+{
+    struct suite suite;
+    struct engine_item items[GOLDEN_PROMPTS_MAX];
+
+    suite_open(&suite, exact, bounds->prompt_tokens_max);
+    for (uint32_t i = 0; i < suite.count; i++)
+        prefill(&suite, i);
+    for (uint32_t step = 0; step < GOLDEN_GREEDY; step++) {
+        for (uint32_t i = 0; i < suite.count; i++) {
+            const struct golden_prompt *prompt = &suite.golden->prompts[i];
+            compare_step(&suite, i, step, bounds);
+            items[i] =
+                item_of(&suite, i, prompt->tokens_count + step, &prompt->f32.greedy[step], 1);
+        }
+        if (step + 1 == GOLDEN_GREEDY) break;
+        assert_int_equal(engine_step(suite.engine, items, suite.count, NULL), STATUS_OK);
+    }
+    printf("%s: %u prompts, %u near-ties of %u steps, log-probabilities differ by %.4f at most, "
+           "%.4f on average\n",
+           exact ? "exact" : "quant", suite.count, suite.ties, suite.count * GOLDEN_GREEDY,
+           suite.worst, suite.sum / suite.compared);
+    assert_true(suite.worst <= bounds->logprob);
+    assert_true(suite.sum / suite.compared <= bounds->mean);
+    suite_close(&suite);
+}
+
+static void exact_weights_agree_up_to_rounding(void **state)
+{
+    const struct bounds bounds = { 0.01f, 0.05, 0.005, EXACT_TOKENS_MAX };
+
+    (void)state;
+    run_suite(true, &bounds);
+}
+
+static void quantized_weights_agree_up_to_quantization(void **state)
+{
+    const struct bounds bounds = { 1.0f, 1.0, 0.2, QUANT_TOKENS_MAX };
+
+    (void)state;
+    run_suite(false, &bounds);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(exact_weights_agree_up_to_rounding),
+        cmocka_unit_test(quantized_weights_agree_up_to_quantization),
+    };
+    const char *path = model_path_or_skip();
+    struct env *env = NULL;
+    struct errmsg err = { { 0 } };
+
+    if (env_real_create(NULL, &env, &err) != STATUS_OK ||
+        model_open(env, path, &model, &err) != STATUS_OK) {
+        fprintf(stderr, "%s\n", err.text);
+        return 1;
+    }
+    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    model_destroy(model);
+    env_real_destroy(env);
+    return failed;
+}
