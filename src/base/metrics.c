@@ -76,7 +76,7 @@ static bool is_name(const char *name)
 {
     if (!isalpha((unsigned char)name[0]) && name[0] != '_') return false;
     for (const char *c = name; *c != '\0'; c++) {
-        if (!isalnum((unsigned char)*c) && *c != '_') return false;
+        if (!isalnum((unsigned char)*c) && *c != '_' && *c != ':') return false;
     }
     return true;
 }
