@@ -20,8 +20,8 @@ def test_models(client):
 
 
 def test_chat(client):
-    answer = client.chat.completions.create(**chat("What is the capital of France?", max_tokens=30))
-    assert "Paris" in answer.choices[0].message.content
+    answer = client.chat.completions.create(**chat("Explain in one sentence why the sky is blue.", max_tokens=40))
+    assert "Rayleigh" in answer.choices[0].message.content
     assert answer.choices[0].message.role == "assistant"
     assert answer.choices[0].finish_reason in ("stop", "length")
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
@@ -101,11 +101,11 @@ def test_special_tokens_in_user_text_are_text(cluster):
 
 def test_content_parts_and_max_completion_tokens(cluster):
     body = {"model": "smollm2", "temperature": 0, "max_completion_tokens": 5, "messages": [
-        {"role": "user", "content": [{"type": "text", "text": "What is the capital "},
-                                     {"type": "text", "text": "of France?"}]}]}
+        {"role": "user", "content": [{"type": "text", "text": "Explain in one sentence "},
+                                     {"type": "text", "text": "why the sky is blue."}]}]}
     status, answer, _ = cluster.post("/v1/chat/completions", body)
     assert status == 200
-    joined = cluster.post("/v1/chat/completions", chat("What is the capital of France?",
+    joined = cluster.post("/v1/chat/completions", chat("Explain in one sentence why the sky is blue.",
                                                        max_tokens=5))[1]
     assert answer["choices"][0]["message"] == joined["choices"][0]["message"]
 
