@@ -385,6 +385,8 @@ static enum status take_options(struct worker *worker, const struct worker_optio
     if (own->block_tokens == 0) own->block_tokens = ENGINE_BLOCK_TOKENS_DEFAULT;
     if (own->sequences_max == 0) own->sequences_max = WORKER_SEQUENCES_DEFAULT;
     if (own->decode_max == 0) own->decode_max = WORKER_DECODES_DEFAULT;
+    if (own->lease_ms == 0) own->lease_ms = WORKER_LEASE_MS_DEFAULT;
+    if (own->lease_ms < WORKER_LEASE_MS_MIN) own->lease_ms = WORKER_LEASE_MS_MIN;
     if (own->rows_max == 0) own->rows_max = WORKER_ROWS_DEFAULT;
     const uint32_t trained = model_params(options->model)->context;
     worker->context_max = own->context_max == 0 ? trained : own->context_max;
@@ -414,7 +416,7 @@ static enum status create_transport(struct worker *worker, struct errmsg *err)
         .advertise_host = advertise,
         .secret = worker->secret,
         .forbid_shm = options->forbid_shm,
-        .fence_ms = WORKER_FENCE_MS,
+        .fence_ms = options->lease_ms,
     };
     enum status status = yolk_transfer_create(worker->env, &transfer, &worker->transfer, err);
     if (status != STATUS_OK) return status;

@@ -30,6 +30,8 @@ enum {
     WORKER_SEQUENCES_DEFAULT = 256,
     WORKER_DECODES_DEFAULT = 64,
     WORKER_ROWS_DEFAULT = 512,
+    WORKER_LEASE_MS_DEFAULT = 10000,
+    WORKER_LEASE_MS_MIN = 100,
 };
 
 /* Text is copied. 0 and NULL take the default in brackets. */
@@ -51,6 +53,8 @@ struct worker_options {
     uint32_t sequences_max;    /* [WORKER_SEQUENCES_DEFAULT] */
     uint32_t decode_max;       /* [WORKER_DECODES_DEFAULT] */
     uint32_t rows_max;         /* of a step [WORKER_ROWS_DEFAULT] */
+    uint32_t lease_ms;         /* of permissions to push, and of the transfer engine's fences; the
+                                  same in the whole cluster [WORKER_LEASE_MS_DEFAULT] */
     bool no_reuse;             /* neither finds nor publishes blocks: the pool is off */
     bool forbid_shm;           /* see yolk_transfer_options */
     uint64_t object_size;      /* lent for values put by key, beside the pool [0] */

@@ -4,7 +4,7 @@
  *
  *   decode.open arrives    QUEUED      until there are pages for the prompt
  *   pages taken            WAITING_KV  `opened` to the gateway; reused blocks are fetched
- *   decode.push            WAITING_KV  p may write for WORKER_LEASE_MS
+ *   decode.push            WAITING_KV  p may write, for lease_ms
  *   decode.kv_done         WAITING_KV  every pushed piece is compared with its checksum, a part a
  * turn all there              DECODE      full blocks of the prompt are published; the first token
  *   after each step        DECODE      the token to the gateway; a block that became full is
@@ -190,8 +190,8 @@ void decode_push(void *ctx, struct rpc_call *call, const uint8_t *body, size_t l
         return;
     }
     job->decode.lease_given = true;
-    job->decode.lease_until_ns = env_now_ns(worker->env) + WORKER_LEASE_MS * ENV_NS_PER_MS;
-    reply_lease(worker, call, WORKER_LEASE_MS);
+    job->decode.lease_until_ns = env_now_ns(worker->env) + worker->options.lease_ms * ENV_NS_PER_MS;
+    reply_lease(worker, call, worker->options.lease_ms);
 }
 
 /* ---- the KV is there, says p ---- */
@@ -495,14 +495,14 @@ static void lease_over(void *ctx)
 void decode_stop(struct job *job)
 {
     struct decode *decode = &job->decode;
+    const uint64_t fence_ms = job->worker->options.lease_ms;
     end_kv_call(job, STATUS_STALE, "the attempt is over");
     if (!decode->lease_given || decode->push_ended) return;
     decode->lending = true;
     job->inflight++;
     env_timer_init(&decode->lease_timer, lease_over, job);
     env_timer_set(job->worker->env, &decode->lease_timer,
-                  decode->lease_until_ns +
-                      (WORKER_FENCE_MS + WORKER_FENCE_SLACK_MS) * ENV_NS_PER_MS);
+                  decode->lease_until_ns + (fence_ms + WORKER_FENCE_SLACK_MS) * ENV_NS_PER_MS);
 }
 
 void decode_release(struct job *job)

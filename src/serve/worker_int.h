@@ -43,10 +43,6 @@
 
 enum {
     WORKER_PEERS_MAX = 256,
-    WORKER_LEASE_MS = 10000,      /* of a permission to push */
-    WORKER_LEASE_RENEW_MS = 3000, /* how often p asks again */
-    WORKER_LEASE_ASK_MS = 5000,   /* how long d may take to answer */
-    WORKER_FENCE_MS = 10000,      /* of both transfer engines */
     WORKER_FENCE_SLACK_MS = 1000,
     WORKER_FETCH_MS = 30000,
     WORKER_CALL_MS = 30000, /* of calls to peers, when the request has no deadline of its own */

@@ -57,7 +57,7 @@ static void on_lease(void *ctx, const struct rpc_result *result)
         return;
     }
     env_timer_set(job->worker->env, &prefill->lease_timer,
-                  prefill->lease_sent_ns + WORKER_LEASE_RENEW_MS * ENV_NS_PER_MS);
+                  prefill->lease_sent_ns + job->worker->options.lease_ms / 3 * ENV_NS_PER_MS);
     worker_kick(job->worker);
 }
 
@@ -79,7 +79,7 @@ static enum status send_push(struct job *job, enum proto_push_kind kind,
             .method = PROTO_DECODE_PUSH,
             .body = buf_data(&worker->scratch),
             .len = worker->scratch.len,
-            .deadline_ns = env_now_ns(worker->env) + WORKER_LEASE_ASK_MS * ENV_NS_PER_MS,
+            .deadline_ns = env_now_ns(worker->env) + worker->options.lease_ms / 2 * ENV_NS_PER_MS,
             .wait_until_up = kind == PROTO_PUSH_BEGIN,
             .on_end = on_end,
             .ctx = ctx,

@@ -149,6 +149,7 @@ static void node_start(struct node *node, const char *name, const struct node_ch
         .sequences_max = 64,
         .decode_max = 16,
         .rows_max = 64,
+        .lease_ms = 1000,
         .no_reuse = choice->no_reuse,
         .forbid_shm = choice->forbid_shm,
         .is_end = is_stop,
