@@ -9,9 +9,12 @@
  * in one deterministic test. Nothing else in the tree reads a clock, opens a socket or a file, or
  * draws random bytes (`make tidy` checks).
  *
- * Threads: an env belongs to the thread that runs it; every call except env_post() asserts that.
+ * Threads: while a thread is in env_run() or env_poll() the env is its own, and every call except
+ * env_post() asserts that; at other times (set-up, tear-down) it belongs to whoever holds it.
  * Callbacks run from env_run() or env_poll(), never from inside the call that armed them.
- * Limits: fixed at creation (streams, timers, posts); reaching one is STATUS_FULL, not a crash. */
+ * Limits: fixed at creation; at the limit of streams or posts the answer is STATUS_FULL. Timers
+ * live in what they time, so that has the limit; a million armed at once is a leak, and asserted.
+ */
 #ifndef BASE_ENV_H
 #define BASE_ENV_H
 
@@ -96,8 +99,10 @@ MUST_USE enum status env_listen(struct env *env, const char *address, env_accept
 uint16_t env_listener_port(const struct env_listener *listener);
 void env_listener_close(struct env_listener *listener); /* NULL is allowed */
 
-/* Starts to connect. The stream becomes writable when connected; on failure it becomes readable and
- * writable, and the next read or write says why (STATUS_CONN_REFUSED, STATUS_TIMEOUT, ...). */
+/* Starts to connect; how long to wait is the caller's (a timer, and env_stream_close). A host that
+ * is a name is looked up, which may block: prefer numbers on a busy loop. The stream becomes
+ * writable when connected; on failure it becomes readable and writable, and the next read or write
+ * says why (STATUS_CONN_REFUSED, STATUS_TIMEOUT, ...). */
 MUST_USE enum status env_connect(struct env *env, const char *address, struct env_stream **out,
                                  struct errmsg *err);
 

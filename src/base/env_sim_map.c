@@ -2,21 +2,23 @@
  *
  * base/env_sim_map.c - shared memory of a simulated host, and files as memory.
  *
- * Memory is one anonymous mapping, counted: the creator and each opener hold one reference. The
- * name is found while the creator lives and has it mapped, as with a real descriptor under /proc.
- * Openers get the same pages, not write-protected: a simulated process that wrote to them would be
- * seen by the real body's fault in the same test. */
+ * Memory is a memfd mapped twice, for writing and for reading only, so that an opener that writes
+ * faults here as it would in the real world. It is counted: the creator and each opener hold one
+ * reference. The name is found while the creator lives and has it mapped, as with a real descriptor
+ * under /proc. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/assert.h"
 #include "base/env_sim_int.h"
 
 struct sim_share {
     char name[ENV_SHARE_NAME_SIZE];
-    void *data;
+    void *data;      /* the creator's */
+    void *read_only; /* the openers' */
     size_t size;
     uint32_t refs;
     bool found; /* under its name */
@@ -33,8 +35,9 @@ struct map {
 
 static void share_free(struct sim_share *share)
 {
-    const int result = munmap(share->data, share->size);
-
+    int result = munmap(share->data, share->size);
+    ASSERT(result == 0);
+    result = munmap(share->read_only, share->size);
     ASSERT(result == 0);
     if (share->prev != NULL) share->prev->next = share->next;
     if (share->next != NULL) share->next->prev = share->prev;
@@ -61,17 +64,33 @@ static void map_fill(struct env_map *out, struct sim_share *share, bool creator)
     inner->share = share;
     inner->creator = creator;
     share->refs++;
-    *out = (struct env_map){ .data = share->data, .size = share->size, .handle = inner };
+    void *data = creator ? share->data : share->read_only;
+    *out = (struct env_map){ .data = data, .size = share->size, .handle = inner };
 }
 
+/* NULL without memory. */
 static struct sim_share *share_new(struct sim_process *process, size_t size)
 {
+    const int flags = MAP_SHARED | MAP_NORESERVE;
     struct sim_host *host = process->host;
-    void *data = mmap(NULL, size, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (data == MAP_FAILED) return NULL;
+
+    const int fd = memfd_create("yolk-sim", MFD_CLOEXEC);
+    if (fd < 0) return NULL;
+    if (ftruncate(fd, (off_t)size) != 0) {
+        close(fd);
+        return NULL;
+    }
+    void *data = mmap(NULL, size, PROT_READ | PROT_WRITE, flags, fd, 0);
+    void *read_only = mmap(NULL, size, PROT_READ, flags, fd, 0);
+    close(fd);
+    if (data == MAP_FAILED || read_only == MAP_FAILED) {
+        if (data != MAP_FAILED) munmap(data, size);
+        if (read_only != MAP_FAILED) munmap(read_only, size);
+        return NULL;
+    }
     struct sim_share *share = env_sim_alloc(sizeof(*share));
     share->data = data;
+    share->read_only = read_only;
     share->size = size;
     share->creator = process;
     share->host = host;
@@ -101,7 +120,7 @@ enum status env_sim_map_file(struct env *env, const char *path, struct env_map *
     }
     status = env_sim_file_pread(file, share->data, (size_t)size, 0, &read);
     if (status == STATUS_OK)
-        map_fill(out, share, true);
+        map_fill(out, share, false); /* read-only, and never found by a name */
     else
         share_free(share);
 close_file:

@@ -7,12 +7,15 @@
  * Method: the same tests run on both. Two processes, a and b: two simulated ones, or two real loops
  *         that one thread polls in turn over loopback. */
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "base/env.h"
@@ -720,6 +723,42 @@ static void memory_is_shared_on_a_host(void **state)
     world_free(&world);
 }
 
+/* True if writing there ends the process that does it. */
+static bool write_is_fatal(void *at)
+{
+    int status = 0;
+    const pid_t pid = fork();
+    if (pid == 0) {
+        signal(SIGSEGV, SIG_DFL); /* the test program and sanitizers catch it */
+        *(volatile uint8_t *)at = 1;
+        _exit(0);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    return !WIFEXITED(status) || WEXITSTATUS(status) != 0;
+}
+
+static void readers_cannot_write(void **state)
+{
+    (void)state;
+    struct world world = world_new();
+    struct env_map ours = { 0 }, theirs = { 0 }, file = { 0 };
+    char name[ENV_SHARE_NAME_SIZE], path[300];
+    struct env *neighbour = simulated ? env_sim_add(world.sim, "10.0.0.1") : world.b;
+
+    assert_int_equal(env_map_create(world.a, 4096, &ours, name, NULL), STATUS_OK);
+    assert_int_equal(env_map_open(neighbour, name, 4096, &theirs), STATUS_OK);
+    assert_false(write_is_fatal(ours.data));
+    assert_true(write_is_fatal(theirs.data));
+    snprintf(path, sizeof(path), "%s/weights", world.directory);
+    assert_int_equal(env_file_replace(world.a, path, "12345", 5, NULL), STATUS_OK);
+    assert_int_equal(env_map_file(world.a, path, &file, NULL), STATUS_OK);
+    assert_true(write_is_fatal(file.data));
+    env_map_close(&file);
+    env_map_close(&theirs);
+    env_map_close(&ours);
+    world_free(&world);
+}
+
 static void files_are_seen_as_memory(void **state)
 {
     (void)state;
@@ -759,6 +798,7 @@ int main(void)
         cmocka_unit_test(files_keep_what_is_written),
         cmocka_unit_test(whole_files_are_replaced_renamed_removed),
         cmocka_unit_test(memory_is_shared_on_a_host),
+        cmocka_unit_test(readers_cannot_write),
         cmocka_unit_test(files_are_seen_as_memory),
     };
 
