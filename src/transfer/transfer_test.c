@@ -561,6 +561,36 @@ static void secrets_must_agree(void **state)
     pair_close(&pair);
 }
 
+/* ---- classes ---- */
+
+static void urgent_overtakes_background(void **state)
+{
+    (void)state;
+    const size_t size = 32 << 20;
+
+    for (int opcode = YOLK_TRANSFER_READ; opcode <= YOLK_TRANSFER_WRITE; opcode++) {
+        struct pair pair;
+        struct yolk_transfer_batch flood, urgent;
+        struct yolk_transfer_result result;
+        pair_open(&pair, size + 65536, false, NULL);
+        struct yolk_transfer_request req = request(&pair, opcode, 0, 0, size);
+        req.class = YOLK_TRANSFER_BACKGROUND;
+        CHECK(yolk_transfer_batch_create(pair.a, 1, NULL, NULL, &flood) == STATUS_OK);
+        CHECK(yolk_transfer_batch_create(pair.a, 1, NULL, NULL, &urgent) == STATUS_OK);
+        CHECK(yolk_transfer_submit(pair.a, flood, &req, 1) == STATUS_OK);
+        req = request(&pair, opcode, size, size, 65536);
+        req.class = YOLK_TRANSFER_DECODE;
+        CHECK(yolk_transfer_submit(pair.a, urgent, &req, 1) == STATUS_OK);
+        CHECK(yolk_transfer_wait(pair.a, urgent, 10 * ENV_NS_PER_S) == STATUS_OK);
+        CHECK(yolk_transfer_poll(pair.a, flood, 0, &result) == STATUS_OK);
+        CHECK(result.state < YOLK_TRANSFER_INVALID && result.bytes < size / 4);
+        CHECK(yolk_transfer_wait(pair.a, flood, 10 * ENV_NS_PER_S) == STATUS_OK);
+        CHECK(yolk_transfer_poll(pair.a, flood, 0, &result) == STATUS_OK);
+        assert_int_equal(result.state, YOLK_TRANSFER_COMPLETED);
+        pair_close(&pair);
+    }
+}
+
 /* ---- strangers on the port ---- */
 
 static void on_stranger(void *ctx, unsigned events)
@@ -710,6 +740,7 @@ int main(void)
         cmocka_unit_test(nobody_there_is_a_failure),
         cmocka_unit_test(restarts_are_recognised),
         cmocka_unit_test(a_dying_peer_ends_its_tasks),
+        cmocka_unit_test(urgent_overtakes_background),
         cmocka_unit_test(secrets_must_agree),
         cmocka_unit_test(garbage_is_dropped),
         cmocka_unit_test(walks_match_the_model),
