@@ -16,6 +16,8 @@
 #include <cmocka.h>
 
 #include "base/buf.h"
+#include "base/env.h"
+#include "base/env_sim.h"
 
 enum { SERVE = 1, NODE = 2 };
 
@@ -235,6 +237,67 @@ static void help_lists_the_scope_and_hides_secrets(void **state)
     config_destroy(config);
 }
 
+/* ---- config_load(): files, on a simulated disk ---- */
+
+static void file_write(struct env *env, const char *path, const char *text)
+{
+    assert_int_equal(env_file_replace(env, path, text, strlen(text), NULL), STATUS_OK);
+}
+
+static void load_reads_the_file_and_the_secret(void **state)
+{
+    (void)state;
+    struct env_sim *sim = env_sim_create(&(struct env_sim_options){ .seed = 1 });
+    struct env *env = env_sim_add(sim, "10.0.0.1");
+    char *const variables[] = { "YOLK_CONFIG=/c", "YOLK_LEASE=7s", NULL };
+    char *const *args = ARGS("model", "--port=3");
+    struct config *config = config_new();
+    struct errmsg err = { "" };
+
+    file_write(env, "/c", "port = 2\nlease = 9s\npool-size = 1G\nsecret-file = /s\n");
+    file_write(env, "/s", "sesame\n");
+    assert_int_equal(config_load(config, env, 2, args, variables, &err), STATUS_OK);
+    assert_int_equal(config_u64(config, "port"), 3);
+    assert_true(config_u64(config, "lease") == 7 * ENV_NS_PER_S);
+    assert_true(config_u64(config, "pool-size") == 1 << 30);
+    assert_string_equal(config_text(config, "secret"), "sesame");
+    config_destroy(config);
+    env_sim_destroy(sim);
+}
+
+static void expect_load_error(struct env *env, char *const *args, const char *part)
+{
+    char *const none[] = { NULL };
+    struct config *config = config_new();
+    struct errmsg err = { "" };
+
+    assert_int_not_equal(config_load(config, env, count_of(args), args, none, &err), STATUS_OK);
+    if (strstr(err.text, part) == NULL) fail_msg("\"%s\" without \"%s\"", err.text, part);
+    config_destroy(config);
+}
+
+static void load_says_which_file_is_wrong(void **state)
+{
+    (void)state;
+    struct env_sim *sim = env_sim_create(&(struct env_sim_options){ .seed = 1 });
+    struct env *env = env_sim_add(sim, "10.0.0.1");
+    char *const none[] = { NULL };
+
+    file_write(env, "/bad", "port = 2\n\nprot = 3\n");
+    file_write(env, "/empty", "\n");
+    expect_load_error(env, ARGS("m", "--config=/absent"), "/absent");
+    expect_load_error(env, ARGS("m", "--config=/bad"), "/bad:3: unknown option prot");
+    expect_load_error(env, ARGS("m", "--secret-file", "/absent"), "/absent");
+    expect_load_error(env, ARGS("m", "--secret-file", "/empty"),
+                      "--secret-file: /empty holds no text");
+    expect_load_error(env, ARGS("--port=1"), "an argument is missing; usage: yolk serve MODEL");
+    struct config *config = config_new();
+    assert_int_equal(config_load(config, env, 1, ARGS("-h"), none, NULL), STATUS_OK);
+    assert_true(config_wants_help(config)); /* whatever else is missing */
+    config_destroy(config);
+    env_sim_destroy(sim);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -245,6 +308,8 @@ int main(void)
         cmocka_unit_test(mistakes_in_files_have_a_line),
         cmocka_unit_test(files_have_comments_and_quotes),
         cmocka_unit_test(binary_and_endless_values_are_refused),
+        cmocka_unit_test(load_reads_the_file_and_the_secret),
+        cmocka_unit_test(load_says_which_file_is_wrong),
         cmocka_unit_test(help_lists_the_scope_and_hides_secrets),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
