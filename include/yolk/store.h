@@ -44,7 +44,7 @@ enum {
 
 struct yolk_store_options {
     struct env *env;
-    struct yolk_transfer *transfer; /* outlives the store */
+    struct yolk_transfer *transfer; /* see yolk_store_destroy() */
     const char *master;             /* RPC address, "host:port"; copied */
     const char *secret;             /* of the cluster; NULL or "" for none; copied */
     uint32_t calls_max;             /* items under way at a time; 0: 4096 */
@@ -54,8 +54,8 @@ struct yolk_store_options {
 MUST_USE enum status yolk_store_create(const struct yolk_store_options *options,
                                        struct yolk_store **out, struct errmsg *err);
 
-/* Items under way end with STATUS_CANCELLED from inside; for those being read or written the memory
- * stays in use until the transfer engine is destroyed. NULL is allowed. */
+/* Items under way end with STATUS_CANCELLED from inside. While some are being read or written, the
+ * transfer engine has to be destroyed too before the env's loop turns again. NULL is allowed. */
 void yolk_store_destroy(struct yolk_store *store);
 
 struct yolk_store_key {
@@ -87,7 +87,8 @@ struct yolk_store_buffer {
 };
 
 /* STATUS_OK: every item will end. Otherwise no item does: STATUS_INVALID (count 0 or above
- * YOLK_STORE_BATCH_MAX, a key or size out of range), STATUS_FULL (calls_max would be passed). */
+ * YOLK_STORE_BATCH_MAX, a key or size out of range, put: one key twice), STATUS_FULL (calls_max
+ * would be passed). */
 MUST_USE enum status yolk_store_put(struct yolk_store *store, const struct yolk_store_value *values,
                                     uint32_t count, const struct yolk_store_call *call);
 MUST_USE enum status yolk_store_get(struct yolk_store *store,

@@ -26,7 +26,7 @@ enum {
     SIM_LAYER_SIZE = 5000,
     SIM_PAGE_SIZE = 16384,
     SIM_PAGES = 24,
-    SIM_OBJECT_SIZE = 64 * 4096,
+    SIM_OBJECT_SIZE = 256 * 4096,
 };
 
 #define SIM_SECRET "sim"
@@ -49,7 +49,8 @@ struct sim_cluster {
     struct env *master_env; /* NULL: not running */
     struct rpc_server *master_server;
     struct store_master_shell *master;
-    uint64_t terms; /* masters started */
+    uint64_t terms;       /* masters started */
+    uint64_t object_size; /* of a node started from now on */
     struct sim_node nodes[SIM_NODES];
 };
 
@@ -146,7 +147,7 @@ static inline void sim_node_start(struct sim_cluster *cluster, unsigned index)
                                           .name = "node",
                                           .secret = SIM_SECRET,
                                           .lease_ms = 1000,
-                                          .object_size = SIM_OBJECT_SIZE };
+                                          .object_size = cluster->object_size };
     sim_layout(&options.layout);
     status = store_node_create(&options, &node->node, &err);
     ASSERT(status == STATUS_OK);
@@ -179,6 +180,7 @@ static inline void sim_cluster_start(struct sim_cluster *cluster,
                                      const struct env_sim_options *options)
 {
     memset(cluster, 0, sizeof(*cluster));
+    cluster->object_size = SIM_OBJECT_SIZE;
     cluster->sim = env_sim_create(options);
     sim_master_start(cluster);
     for (unsigned i = 0; i < SIM_NODES; i++)

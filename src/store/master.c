@@ -613,8 +613,9 @@ static enum status member_add(struct store_master *master, uint64_t now_ns,
     return STATUS_OK;
 }
 
-/* A node has heard of a later master than us: ours is the later term from now on. Nodes fence what was
- * under way for the term before, so its tickets are worth nothing; what is placed stays placed. */
+/* A node has heard of a later master than us: ours is the later term from now on. Nodes fence what
+ * was under way for the term before, so its tickets are worth nothing; what is placed stays placed.
+ */
 static void term_raise(struct store_master *master, uint64_t now_ns, uint64_t term)
 {
     master->term = term;
@@ -1029,6 +1030,20 @@ static uint64_t member_room(const struct member *member)
     return space_total(member->space) - space_used(member->space);
 }
 
+static uint64_t ticket_expires(const struct store_master *master, const struct ticket *ticket)
+{
+    return ticket->due_ns - ms(master->options.discard_ms) + ms(master->options.put_ms);
+}
+
+static void ticket_describe(const struct store_master *master, const struct ticket *ticket,
+                            struct store_ticket *out)
+{
+    out->put_id = ticket->put_id;
+    out->term = master->term;
+    out->expires_ns = ticket_expires(master, ticket);
+    replica_describe(ticket->member, ticket->address, 0, &out->where);
+}
+
 /* Two members drawn by chance, the roomier first: load follows room without a stampede. Then
  * anyone. */
 static struct member *place(struct store_master *master, uint64_t size, const char *preferred,
@@ -1099,6 +1114,16 @@ static enum status no_room(struct store_master *master, uint64_t now_ns, uint64_
     return any ? STATUS_INVALID : STATUS_UNAVAILABLE;
 }
 
+/* The ticket that this writer asked for before and whose answer was lost, while it may still write.
+ */
+static const struct ticket *ticket_again(const struct store_master *master, uint64_t now_ns,
+                                         const struct entry *entry, uint64_t writer, uint64_t size)
+{
+    const struct ticket *ticket = entry == NULL ? NULL : entry->ticket;
+    if (ticket == NULL || ticket->writer != writer || ticket->size != size) return NULL;
+    return now_ns < ticket_expires(master, ticket) ? ticket : NULL;
+}
+
 /* STATUS_OK: a put may start under this key. */
 static enum status put_allowed(struct store_master *master, uint64_t now_ns,
                                const struct entry *entry)
@@ -1141,6 +1166,11 @@ enum status store_master_put_start(struct store_master *master, uint64_t now_ns,
 
     if (size == 0 || size > STORE_OBJECT_SIZE_MAX) return STATUS_INVALID;
     if (entry != NULL && entry->key != NULL && !entry_is(entry, key)) return STATUS_INVALID;
+    const struct ticket *before = ticket_again(master, now_ns, entry, writer, size);
+    if (before != NULL) {
+        ticket_describe(master, before, out);
+        return STATUS_OK;
+    }
     enum status status = put_allowed(master, now_ns, entry);
     if (status != STATUS_OK) return status;
     if (entry != NULL && entry->key == NULL) return STATUS_EXISTS; /* a block of dead owners */
@@ -1164,10 +1194,7 @@ enum status store_master_put_start(struct store_master *master, uint64_t now_ns,
         free(ticket);
         return status;
     }
-    out->put_id = ticket->put_id;
-    out->term = master->term;
-    out->expires_ns = now_ns + ms(master->options.put_ms);
-    replica_describe(member, address, 0, &out->where);
+    ticket_describe(master, ticket, out);
     return STATUS_OK;
 }
 

@@ -141,10 +141,11 @@ struct store_ticket {
     struct store_replica where; /* generation is 0: the owner gives it */
 };
 
-/* `writer` is any number that tells writers apart; only it may revoke. STATUS_EXISTS: complete, or
- * another writer is at it. STATUS_AGAIN: not yet known, or space is being freed by evicting: ask
- * again. STATUS_FULL: not even eviction could serve it. STATUS_UNAVAILABLE: no node lends space.
- * STATUS_INVALID: size 0 or larger than any extent. `preferred` (a node's name) may be NULL. */
+/* `writer` is any number that tells writers apart; only it may revoke, and asking again it gets its
+ * own ticket again. STATUS_EXISTS: complete, or another writer is at it. STATUS_AGAIN: not yet
+ * known, or space is being freed by evicting: ask again. STATUS_FULL: not even eviction could serve
+ * it. STATUS_UNAVAILABLE: no node lends space. STATUS_INVALID: size 0 or larger than any extent.
+ * `preferred` (a node's name) may be NULL. */
 MUST_USE enum status store_master_put_start(struct store_master *master, uint64_t now_ns,
                                             uint64_t writer, struct store_key key, uint64_t size,
                                             const char *preferred, struct store_ticket *out);

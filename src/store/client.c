@@ -1,0 +1,996 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * store/client.c - put, get, exist and remove through master, owners and the transfer engine.
+ *
+ * A call has one exchange with the master at a time, for all its items that need one; what then
+ * happens at the owners goes on for each item by itself:
+ *
+ *            put_start            WRITE                commit
+ *   put  ASKING -----> MOVING -----------> COMMITTING -------> done
+ *            get, acquire         READ, verify
+ *   get  ASKING -> PINNING -> MOVING -----------------> done
+ *          ^  |       |          |        |
+ *          |  +-------+----------+--------+   try again: another replica, or the master again
+ *          +-- WAITING <------------------+   (backoff), until the deadline
+ *
+ * exist and remove end with the master's answer. What is tried again is what did certainly not
+ * happen, or may be done twice: put_start answers the same ticket to the same writer, and a commit
+ * of the same put finds what the first one made.
+ *
+ * Invariants
+ *   I1  An item ends once, from the loop; a call is freed when its last item has ended and nothing
+ *       that could call back is under way.
+ *   I2  A value is reported only after each of its pieces had the owner's checksum.
+ *   I3  A ticket's range is written only until put_ms after it was asked for. */
+#include "yolk/store.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/buf.h"
+#include "base/env.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "base/map.h"
+#include "net/rpc.h"
+#include "store/peers.h"
+#include "store/proto.h"
+#include "yolk/transfer.h"
+
+enum {
+    CALLS_MAX_DEFAULT = 4096,
+    TIMEOUT_MS_DEFAULT = 10000,
+    MASTER_TRY_MS = 2000,
+    OWNER_TRY_MS = 2000,
+    BACKOFF_MIN_MS = 2,
+    BACKOFF_MAX_MS = 100,
+};
+
+_Static_assert((int)YOLK_STORE_KEY_SIZE_MAX == (int)STORE_KEY_SIZE_MAX, "one limit");
+_Static_assert((int)YOLK_STORE_BATCH_MAX == (int)STORE_KEYS_MAX, "one limit");
+
+enum call_kind { CALL_PUT, CALL_GET, CALL_EXIST, CALL_REMOVE };
+
+enum item_state {
+    ITEM_WAITING,    /* for the next exchange with the master */
+    ITEM_ASKING,     /* in the exchange under way */
+    ITEM_PINNING,    /* get: store.acquire is under way */
+    ITEM_MOVING,     /* a transfer is under way */
+    ITEM_COMMITTING, /* put: store.commit is under way, or about to be tried again */
+    ITEM_DONE,
+};
+
+struct place {
+    struct store_reply_node node;
+    uint64_t address;
+};
+
+struct item {
+    struct call *call;
+    uint32_t index;
+    enum item_state state;
+    struct store_key key; /* in the call's copy */
+    void *data;
+    uint64_t size;    /* put: of the value; get: of the buffer, later of the value */
+    uint64_t length;  /* get: of the value */
+    enum status last; /* why the last try failed */
+
+    struct place *places; /* get: replicas; put: the ticket's one */
+    uint32_t places_count;
+    uint32_t places_next;
+    struct rpc_client *owner;
+    struct yolk_transfer_segment segment;
+    struct yolk_transfer_batch batch;
+    bool segment_open;
+
+    uint64_t put_id; /* put */
+    uint64_t term;
+    uint64_t write_until_ns;
+    uint64_t *sums; /* put: ours; get: the owner's */
+    uint32_t sums_count;
+    uint64_t pin;           /* get */
+    struct env_timer retry; /* put: the next try of a commit */
+};
+
+struct call {
+    struct call *prev;
+    struct call *next;
+    struct yolk_store *store;
+    enum call_kind kind;
+    struct item *items;
+    uint32_t count;
+    uint32_t left;  /* items not done */
+    uint32_t inner; /* callbacks that may still come: RPCs and transfers of items */
+    bool asking;    /* the exchange with the master is under way */
+    uint64_t asked_ns;
+    uint64_t deadline_ns;
+    uint64_t writer;
+    uint32_t backoff_ms;
+    struct env_timer again; /* the next exchange, or the deadline */
+    struct yolk_store_call options;
+    char preferred[STORE_NAME_SIZE];
+    uint8_t *keys;
+};
+
+struct yolk_store {
+    struct env *env;
+    struct yolk_transfer *transfer;
+    struct rpc_client *master;
+    struct store_peers *peers;
+    struct call *calls;
+    uint32_t items; /* under way */
+    uint32_t items_max;
+    uint32_t timeout_ms;
+    struct store_reply_node *nodes; /* scratch for the master's replies */
+    bool closing;
+};
+
+/* ---- ends ---- */
+
+static uint64_t pieces_of(uint64_t size)
+{
+    return (size + STORE_PIECE_SIZE - 1) / STORE_PIECE_SIZE;
+}
+
+static void call_free(struct call *call)
+{
+    struct yolk_store *store = call->store;
+    ASSERT(call->left == 0 && call->inner == 0 && !call->asking);
+
+    if (call->prev == NULL) {
+        ASSERT(store->calls == call);
+        store->calls = call->next;
+    } else {
+        call->prev->next = call->next;
+    }
+    if (call->next != NULL) call->next->prev = call->prev;
+    env_timer_cancel(store->env, &call->again);
+    ASSERT(store->items >= call->count);
+    store->items -= call->count;
+    free(call->items);
+    free(call->keys);
+    free(call);
+}
+
+/* I1: the last one out frees the call. */
+static void call_settle(struct call *call)
+{
+    if (call->left == 0 && call->inner == 0 && !call->asking && !call->store->closing) {
+        call_free(call);
+    }
+}
+
+static void item_reset(struct item *item)
+{
+    struct yolk_store *store = item->call->store;
+
+    env_timer_cancel(store->env, &item->retry);
+    if (item->segment_open && !store->closing) {
+        yolk_transfer_close(store->transfer, item->segment);
+    }
+    item->segment_open = false;
+    free(item->places);
+    free(item->sums);
+    item->places = NULL;
+    item->sums = NULL;
+    item->places_count = 0;
+    item->places_next = 0;
+}
+
+/* The call may be gone after call_settle(), which the outermost caller does. */
+static void item_done(struct item *item, enum status status, uint64_t size)
+{
+    struct call *call = item->call;
+    ASSERT(item->state != ITEM_DONE && call->left > 0);
+
+    item_reset(item);
+    item->state = ITEM_DONE;
+    call->left--;
+    call->options.on_item(call->options.ctx, item->index, status, size);
+}
+
+static bool call_late(const struct call *call)
+{
+    return env_now_ns(call->store->env) >= call->deadline_ns;
+}
+
+static void call_ask_in(struct call *call, uint32_t ms)
+{
+    struct env *env = call->store->env;
+    uint64_t at = env_now_ns(env) + ms * ENV_NS_PER_MS;
+    if (at > call->deadline_ns) at = call->deadline_ns;
+    if (env_timer_armed(&call->again) && call->again.deadline_ns <= at) return;
+    env_timer_set(env, &call->again, at);
+}
+
+/* The master is asked again for this item, after a pause, or never: `why` is its end then. */
+static void item_again(struct item *item, enum status why)
+{
+    struct call *call = item->call;
+
+    item->last = why;
+    if (call_late(call)) {
+        item_done(item, why, 0);
+        return;
+    }
+    item_reset(item);
+    item->state = ITEM_WAITING;
+    if (!call->asking) call_ask_in(call, call->backoff_ms);
+}
+
+static uint64_t try_until(const struct call *call, uint32_t ms)
+{
+    const uint64_t until = env_now_ns(call->store->env) + ms * ENV_NS_PER_MS;
+    return until < call->deadline_ns ? until : call->deadline_ns;
+}
+
+/* An RPC of an item: on_end will run, and `inner` is counted. */
+static enum status item_rpc(struct item *item, struct rpc_client *client, uint16_t method,
+                            const struct buf *buf, uint64_t deadline_ns,
+                            void (*on_end)(void *ctx, const struct rpc_result *result))
+{
+    struct rpc_call_id id;
+    const struct rpc_request request = { .method = method,
+                                         .body = buf_data(buf),
+                                         .len = buf->len,
+                                         .deadline_ns = deadline_ns,
+                                         .on_end = on_end,
+                                         .ctx = item };
+    const enum status status = rpc_call(client, &request, &id);
+    if (status == STATUS_OK) item->call->inner++;
+    return status;
+}
+
+static void call_out(struct call *call)
+{
+    ASSERT(call->inner > 0);
+    call->inner--;
+}
+
+/* ---- the transfer ---- */
+
+static void on_moved(void *ctx, const struct yolk_transfer_result *result);
+
+static enum status item_move(struct item *item, enum yolk_transfer_opcode opcode, uint64_t length,
+                             uint64_t deadline_ns)
+{
+    struct yolk_store *store = item->call->store;
+    const struct place *place = &item->places[item->places_next];
+    const bool write = opcode == YOLK_TRANSFER_WRITE;
+
+    enum status status = yolk_transfer_open(store->transfer, place->node.segment, &item->segment);
+    if (status != STATUS_OK) return status;
+    item->segment_open = true;
+    const struct yolk_transfer_request request = {
+        .opcode = opcode,
+        .class = YOLK_TRANSFER_LOAD,
+        .local = item->data,
+        .segment = item->segment,
+        .remote = place->address,
+        .length = length,
+        .deadline_ns = deadline_ns,
+        .attempt = item->put_id,
+        .generation = place->node.epoch,
+        .term = write ? item->term : 0,
+        .on_done = NULL,
+    };
+    status = yolk_transfer_batch_create(store->transfer, 1, on_moved, item, &item->batch);
+    if (status != STATUS_OK) return status;
+    status = yolk_transfer_submit(store->transfer, item->batch, &request, 1);
+    if (status != STATUS_OK) {
+        const enum status freed = yolk_transfer_batch_free(store->transfer, item->batch);
+        ASSERT(freed == STATUS_OK);
+        return status;
+    }
+    item->state = ITEM_MOVING;
+    item->call->inner++;
+    return STATUS_OK;
+}
+
+/* ---- put: from the ticket to the acknowledgement ---- */
+
+static void on_told(void *ctx, const struct rpc_result *result)
+{
+    (void)result;
+    struct item *item = ctx;
+    call_out(item->call);
+    call_settle(item->call);
+}
+
+/* Gives the ticket back; if that is lost, the master discards it by itself. */
+static void put_revoke(struct item *item)
+{
+    struct yolk_store *store = item->call->store;
+    const struct store_put_revoke message = { .key = item->key,
+                                              .put_id = item->put_id,
+                                              .writer = item->call->writer };
+    const uint64_t until = env_now_ns(store->env) + OWNER_TRY_MS * ENV_NS_PER_MS;
+    struct buf buf;
+
+    if (item->put_id == 0) return;
+    buf_init(&buf, RPC_BODY_SIZE_MAX);
+    enum status status = store_encode_put_revoke(&buf, &message);
+    if (status == STATUS_OK) {
+        status = item_rpc(item, store->master, MASTER_METHOD_PUT_REVOKE, &buf, until, on_told);
+    }
+    if (status != STATUS_OK) LOG_DEBUG("store", "revoke_not_told", "");
+    buf_fini(&buf);
+    item->put_id = 0;
+}
+
+/* The try is certainly over without a value: from the start, if there is time. */
+static void put_failed(struct item *item, enum status why)
+{
+    put_revoke(item);
+    item_again(item, why);
+}
+
+static void put_commit(struct item *item);
+
+static void on_committed(void *ctx, const struct rpc_result *result)
+{
+    struct item *item = ctx;
+    struct call *call = item->call;
+    const enum status status = result->status;
+
+    call_out(call);
+    if (call->store->closing) return;
+    switch ((int)status) {
+    case STATUS_OK: item_done(item, STATUS_OK, item->size); break;
+    case STATUS_EXISTS:
+        put_revoke(item);
+        item_done(item, STATUS_EXISTS, 0);
+        break;
+    case STATUS_STALE:
+    case STATUS_CORRUPT:
+    case STATUS_BUSY:
+    case STATUS_INVALID:
+    case STATUS_FULL: put_failed(item, status); break;
+    default: /* it may have happened: the same commit again tells */
+        item->last = status;
+        if (call_late(call)) {
+            item_done(item, status, 0);
+        } else {
+            env_timer_set(call->store->env, &item->retry,
+                          env_now_ns(call->store->env) + BACKOFF_MAX_MS * ENV_NS_PER_MS);
+        }
+        break;
+    }
+    call_settle(call);
+}
+
+static void on_commit_retry(void *ctx)
+{
+    struct item *item = ctx;
+    struct call *call = item->call;
+    ASSERT(item->state == ITEM_COMMITTING);
+
+    if (call_late(call)) {
+        item_done(item, item->last, 0);
+    } else {
+        put_commit(item);
+    }
+    call_settle(call);
+}
+
+static void put_commit(struct item *item)
+{
+    struct call *call = item->call;
+    const struct place *place = &item->places[0];
+    const struct store_commit message = { .key = item->key,
+                                          .put_id = item->put_id,
+                                          .term = item->term,
+                                          .epoch = place->node.epoch,
+                                          .address = place->address,
+                                          .size = item->size,
+                                          .sums_data = item->sums };
+    struct buf buf;
+
+    item->state = ITEM_COMMITTING;
+    buf_init(&buf, RPC_BODY_SIZE_MAX);
+    enum status status = store_encode_commit(&buf, &message);
+    if (status == STATUS_OK) {
+        status = item_rpc(item, item->owner, STORE_METHOD_COMMIT, &buf,
+                          try_until(call, OWNER_TRY_MS), on_committed);
+    }
+    buf_fini(&buf);
+    if (status != STATUS_OK) {
+        item->last = status;
+        env_timer_set(call->store->env, &item->retry,
+                      env_now_ns(call->store->env) + BACKOFF_MAX_MS * ENV_NS_PER_MS);
+    }
+}
+
+static void put_sums(struct item *item)
+{
+    for (uint32_t i = 0; i < item->sums_count; i++) {
+        const uint64_t offset = (uint64_t)i * STORE_PIECE_SIZE;
+        const uint64_t left = item->size - offset;
+        item->sums[i] = hash_xxh3((const uint8_t *)item->data + offset,
+                                  left < STORE_PIECE_SIZE ? left : STORE_PIECE_SIZE);
+    }
+}
+
+static void put_ticket(struct item *item, const struct store_places *reply, uint32_t i)
+{
+    struct call *call = item->call;
+    struct yolk_store *store = call->store;
+    const uint64_t until = call->asked_ns + reply->put_ms * ENV_NS_PER_MS; /* I3 */
+
+    item->put_id = msg_u64_at(reply->put_ids, i);
+    item->term = reply->term;
+    item->write_until_ns = until < call->deadline_ns ? until : call->deadline_ns;
+    item->places = malloc(sizeof(*item->places));
+    item->sums_count = (uint32_t)pieces_of(item->size);
+    item->sums = malloc(item->sums_count * sizeof(*item->sums));
+    if (item->places == NULL || item->sums == NULL) {
+        put_failed(item, STATUS_FULL);
+        return;
+    }
+    item->places_count = 1;
+    item->places[0].node = store->nodes[msg_u32_at(reply->nodes, i)];
+    item->places[0].address = msg_u64_at(reply->addresses, i);
+    put_sums(item);
+    enum status status =
+        store_peers_get(store->peers, item->places[0].node.rpc_address, &item->owner);
+    if (status == STATUS_OK) {
+        status = item_move(item, YOLK_TRANSFER_WRITE, item->size, item->write_until_ns);
+    }
+    if (status != STATUS_OK) put_failed(item, status);
+}
+
+/* ---- get: from the replicas to the value ---- */
+
+static void get_release(struct item *item)
+{
+    struct yolk_store *store = item->call->store;
+    const uint64_t until = env_now_ns(store->env) + OWNER_TRY_MS * ENV_NS_PER_MS;
+    struct buf buf;
+
+    if (item->pin == 0) return;
+    buf_init(&buf, 64);
+    enum status status = store_encode_pin(&buf, item->pin);
+    if (status == STATUS_OK) {
+        status = item_rpc(item, item->owner, STORE_METHOD_RELEASE, &buf, until, on_told);
+    }
+    if (status != STATUS_OK) LOG_DEBUG("store", "release_not_told", "");
+    buf_fini(&buf);
+    item->pin = 0;
+}
+
+static void get_next(struct item *item);
+
+/* This replica did not serve. The worst reason of all is kept: wrong bytes, then absence. */
+static void get_failed(struct item *item, enum status why)
+{
+    struct yolk_store *store = item->call->store;
+
+    get_release(item);
+    if (item->segment_open) yolk_transfer_close(store->transfer, item->segment);
+    item->segment_open = false;
+    free(item->sums);
+    item->sums = NULL;
+    if (item->last != STATUS_CORRUPT) item->last = why;
+    item->places_next++;
+    get_next(item);
+}
+
+static bool get_verified(const struct item *item)
+{
+    for (uint32_t i = 0; i < item->sums_count; i++) {
+        const uint64_t offset = (uint64_t)i * STORE_PIECE_SIZE;
+        const uint64_t left = item->length - offset;
+        const uint8_t *piece = (const uint8_t *)item->data + offset;
+        if (hash_xxh3(piece, left < STORE_PIECE_SIZE ? left : STORE_PIECE_SIZE) != item->sums[i]) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Takes the owner's answer over. STATUS_NOT_FOUND: it no longer has the value. */
+static enum status get_take(struct item *item, const struct store_acquired *acquired)
+{
+    const uint64_t address =
+        acquired->addresses.count == 1 ? msg_u64_at(acquired->addresses, 0) : 0;
+    const uint64_t size = acquired->sizes.count == 1 ? msg_u64_at(acquired->sizes, 0) : 0;
+
+    if (address == 0 || acquired->pin == 0) return STATUS_NOT_FOUND;
+    item->pin = acquired->pin;
+    if (size != item->length || size > item->size) return STATUS_STALE;
+    if (acquired->sums.count != pieces_of(size)) return STATUS_INVALID;
+    item->sums_count = (uint32_t)acquired->sums.count;
+    item->sums = malloc(item->sums_count * sizeof(*item->sums));
+    if (item->sums == NULL) return STATUS_FULL;
+    for (uint32_t i = 0; i < item->sums_count; i++)
+        item->sums[i] = msg_u64_at(acquired->sums, i);
+    item->places[item->places_next].address = address;
+    return STATUS_OK;
+}
+
+static void on_acquired(void *ctx, const struct rpc_result *result)
+{
+    struct item *item = ctx;
+    struct call *call = item->call;
+    struct store_acquired acquired;
+
+    call_out(call);
+    if (call->store->closing) return;
+    enum status status = result->status;
+    if (status == STATUS_OK) status = store_decode_acquired(result->body, result->len, &acquired);
+    if (status == STATUS_OK) status = get_take(item, &acquired);
+    if (status == STATUS_OK) {
+        status = item_move(item, YOLK_TRANSFER_READ, item->length, call->deadline_ns);
+    }
+    if (status != STATUS_OK) get_failed(item, status);
+    call_settle(call);
+}
+
+static enum status get_acquire(struct item *item)
+{
+    struct call *call = item->call;
+    const struct place *place = &item->places[item->places_next];
+    const struct block_key id = store_key_id(item->key);
+    const struct store_acquire message = { .class = STORE_CLASS_OBJECT,
+                                           .ids = id.bytes,
+                                           .count = 1 };
+    struct buf buf;
+
+    enum status status = store_peers_get(call->store->peers, place->node.rpc_address, &item->owner);
+    if (status != STATUS_OK) return status;
+    buf_init(&buf, RPC_BODY_SIZE_MAX);
+    status = store_encode_acquire(&buf, &message);
+    if (status == STATUS_OK) {
+        status = item_rpc(item, item->owner, STORE_METHOD_ACQUIRE, &buf,
+                          try_until(call, OWNER_TRY_MS), on_acquired);
+    }
+    buf_fini(&buf);
+    return status;
+}
+
+static void get_next(struct item *item)
+{
+    while (item->places_next < item->places_count) {
+        item->state = ITEM_PINNING;
+        const enum status status = get_acquire(item);
+        if (status == STATUS_OK) return;
+        if (item->last != STATUS_CORRUPT) item->last = status;
+        item->places_next++;
+    }
+    if (item->last == STATUS_CORRUPT) {
+        item_done(item, STATUS_CORRUPT, item->length);
+    } else {
+        /* The directory may be behind the owners: ask it again, until it is too late. */
+        const bool absent = item->last == STATUS_NOT_FOUND;
+        item_again(item, absent ? STATUS_NOT_FOUND : STATUS_UNAVAILABLE);
+    }
+}
+
+static void get_places(struct item *item, const struct store_places *reply, uint32_t i,
+                       uint32_t first)
+{
+    const uint32_t count = msg_u32_at(reply->counts, i);
+
+    item->length = msg_u64_at(reply->sizes, i);
+    if (item->length > item->size) {
+        item_done(item, STATUS_FULL, item->length);
+        return;
+    }
+    item->places = count == 0 ? NULL : malloc(count * sizeof(*item->places));
+    if (item->places == NULL) {
+        item_again(item, STATUS_UNAVAILABLE);
+        return;
+    }
+    for (uint32_t r = 0; r < count; r++) {
+        item->places[r].node = item->call->store->nodes[msg_u32_at(reply->nodes, first + r)];
+        item->places[r].address = msg_u64_at(reply->addresses, first + r);
+    }
+    item->places_count = count;
+    item->places_next = 0;
+    item->last = STATUS_UNAVAILABLE;
+    get_next(item);
+}
+
+static void on_moved(void *ctx, const struct yolk_transfer_result *result)
+{
+    struct item *item = ctx;
+    struct call *call = item->call;
+    struct yolk_store *store = call->store;
+    const bool moved = result->state == YOLK_TRANSFER_COMPLETED;
+    ASSERT(item->state == ITEM_MOVING);
+
+    const enum status freed = yolk_transfer_batch_free(store->transfer, item->batch);
+    ASSERT(freed == STATUS_OK);
+    call_out(call);
+    if (call->kind == CALL_PUT && moved) {
+        put_commit(item);
+    } else if (call->kind == CALL_PUT) {
+        put_failed(item, result->reason == STATUS_OK ? STATUS_UNAVAILABLE : result->reason);
+    } else if (!moved) {
+        get_failed(item, STATUS_UNAVAILABLE);
+    } else if (!get_verified(item)) {
+        LOG_WARN("store", "value_wrong", "owner=%s", rpc_client_address(item->owner));
+        get_failed(item, STATUS_CORRUPT);
+    } else {
+        get_release(item);
+        item_done(item, STATUS_OK, item->length);
+    }
+    call_settle(call);
+}
+
+/* ---- the exchange with the master ---- */
+
+static bool worth_asking_again(enum status status)
+{
+    return status == STATUS_AGAIN || status == STATUS_UNAVAILABLE || status == STATUS_TIMEOUT ||
+           status == STATUS_CONN_CLOSED || status == STATUS_CONN_REFUSED;
+}
+
+static void item_refused(struct item *item, enum status status)
+{
+    if (worth_asking_again(status)) {
+        item_again(item, status);
+    } else {
+        item_done(item, status, 0);
+    }
+}
+
+/* An answer for every item asked for; they were sent in the order of their places. */
+static enum status answer_codes(struct call *call, const struct rpc_result *result)
+{
+    struct msg_column codes;
+    enum status status = store_decode_statuses(result->body, result->len, &codes);
+    uint32_t n = 0;
+
+    if (status != STATUS_OK) return status;
+    for (uint32_t i = 0; i < call->count; i++) {
+        struct item *item = &call->items[i];
+        if (item->state != ITEM_ASKING) continue;
+        status = n < codes.count ? store_status_of(msg_u32_at(codes, n)) : STATUS_PROTOCOL;
+        n++;
+        if (status == STATUS_OK) {
+            item_done(item, STATUS_OK, 0);
+        } else {
+            item_refused(item, status);
+        }
+    }
+    return STATUS_OK;
+}
+
+static enum status answer_places(struct call *call, const struct rpc_result *result)
+{
+    const bool put = call->kind == CALL_PUT;
+    struct store_places reply;
+    enum status status = store_decode_places(result->body, result->len, &reply, call->store->nodes);
+    uint32_t n = 0;
+    uint32_t first = 0; /* replica of item n */
+
+    if (status != STATUS_OK) return status;
+    if ((reply.put_ids.count > 0) != put) return STATUS_INVALID;
+    for (uint32_t i = 0; i < call->count; i++) {
+        struct item *item = &call->items[i];
+        if (item->state != ITEM_ASKING) continue;
+        status = n < reply.count ? store_status_of(msg_u32_at(reply.codes, n)) : STATUS_PROTOCOL;
+        if (status != STATUS_OK) {
+            item_refused(item, status);
+        } else if (put) {
+            put_ticket(item, &reply, n);
+        } else {
+            get_places(item, &reply, n, first);
+        }
+        if (!put && n < reply.count) first += msg_u32_at(reply.counts, n);
+        n++;
+    }
+    return STATUS_OK;
+}
+
+static void on_answer(void *ctx, const struct rpc_result *result)
+{
+    struct call *call = ctx;
+    const bool places = call->kind == CALL_PUT || call->kind == CALL_GET;
+    enum status status = result->status;
+
+    if (call->store->closing) {
+        call->asking = false;
+        return;
+    }
+    /* `asking` holds the call while its items end. */
+    if (status == STATUS_OK) {
+        status = places ? answer_places(call, result) : answer_codes(call, result);
+    }
+    bool again = false;
+    for (uint32_t i = 0; i < call->count; i++) {
+        struct item *item = &call->items[i];
+        if (item->state == ITEM_ASKING) item_refused(item, status);
+        again = again || item->state == ITEM_WAITING;
+    }
+    call->asking = false;
+    if (call->backoff_ms < BACKOFF_MAX_MS) call->backoff_ms *= 2;
+    if (again) call_ask_in(call, call->backoff_ms);
+    call_settle(call);
+}
+
+static uint16_t method_of(enum call_kind kind)
+{
+    switch (kind) {
+    case CALL_PUT: return MASTER_METHOD_PUT_START;
+    case CALL_GET: return MASTER_METHOD_GET;
+    case CALL_EXIST: return MASTER_METHOD_EXIST;
+    case CALL_REMOVE: return MASTER_METHOD_REMOVE;
+    }
+    return 0;
+}
+
+static enum status call_send(struct call *call, const struct store_key *keys, const uint64_t *sizes,
+                             uint32_t count)
+{
+    struct yolk_store *store = call->store;
+    struct store_batch batch = { .count = count,
+                                 .keys_data = keys,
+                                 .sizes_data = call->kind == CALL_PUT ? sizes : NULL,
+                                 .writer = call->writer,
+                                 .force = call->options.force };
+    struct rpc_call_id id;
+    struct buf buf;
+
+    memcpy(batch.preferred, call->preferred, sizeof(batch.preferred));
+    buf_init(&buf, RPC_BODY_SIZE_MAX);
+    enum status status = store_encode_batch(&buf, &batch);
+    const struct rpc_request request = { .method = method_of(call->kind),
+                                         .body = buf_data(&buf),
+                                         .len = buf.len,
+                                         .deadline_ns = try_until(call, MASTER_TRY_MS),
+                                         .wait_until_up = true,
+                                         .on_end = on_answer,
+                                         .ctx = call };
+    if (status == STATUS_OK) status = rpc_call(store->master, &request, &id);
+    buf_fini(&buf);
+    return status;
+}
+
+static void call_expire(struct call *call)
+{
+    for (uint32_t i = 0; i < call->count; i++) {
+        struct item *item = &call->items[i];
+        if (item->state == ITEM_WAITING) {
+            item_done(item, item->last == STATUS_OK ? STATUS_TIMEOUT : item->last, 0);
+        }
+    }
+}
+
+/* Asks the master about every waiting item. */
+static void on_ask(void *ctx)
+{
+    struct call *call = ctx;
+    uint32_t count = 0;
+    ASSERT(!call->asking);
+
+    if (call_late(call)) {
+        call_expire(call);
+        call_settle(call);
+        return;
+    }
+    struct store_key *keys = malloc(call->count * sizeof(*keys));
+    uint64_t *sizes = malloc(call->count * sizeof(*sizes));
+    for (uint32_t i = 0; i < call->count && keys != NULL && sizes != NULL; i++) {
+        struct item *item = &call->items[i];
+        if (item->state != ITEM_WAITING) continue;
+        item->state = ITEM_ASKING;
+        keys[count] = item->key;
+        sizes[count] = item->size;
+        count++;
+    }
+    call->asked_ns = env_now_ns(call->store->env);
+    const enum status status = count > 0 ? call_send(call, keys, sizes, count) : STATUS_FULL;
+    call->asking = status == STATUS_OK;
+    free(keys);
+    free(sizes);
+    if (status == STATUS_OK) return;
+    bool again = false;
+    for (uint32_t i = 0; i < call->count; i++) {
+        struct item *item = &call->items[i];
+        if (item->state == ITEM_ASKING) item->state = ITEM_WAITING;
+        again = again || item->state == ITEM_WAITING;
+    }
+    if (again) call_ask_in(call, BACKOFF_MAX_MS);
+}
+
+/* ---- starting a call ---- */
+
+static bool keys_valid(const struct yolk_store_key *keys, size_t stride, uint32_t count,
+                       size_t *sum)
+{
+    *sum = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        const struct yolk_store_key *key = (const void *)((const uint8_t *)keys + i * stride);
+        if (key->len == 0 || key->len > STORE_KEY_SIZE_MAX || key->bytes == NULL) return false;
+        *sum += key->len;
+    }
+    return true;
+}
+
+/* `keys` are those of an array whose elements are `stride` bytes apart. NULL: no memory. */
+static struct call *call_new(struct yolk_store *store, enum call_kind kind,
+                             const struct yolk_store_key *keys, size_t stride, uint32_t count,
+                             size_t keys_len, const struct yolk_store_call *options)
+{
+    struct call *call = calloc(1, sizeof(*call));
+    if (call == NULL) return NULL;
+    call->items = calloc(count, sizeof(*call->items));
+    call->keys = malloc(keys_len);
+    if (call->items == NULL || call->keys == NULL) {
+        free(call->items);
+        free(call->keys);
+        free(call);
+        return NULL;
+    }
+    const uint32_t timeout_ms = options->timeout_ms == 0 ? store->timeout_ms : options->timeout_ms;
+    uint8_t *end = call->keys;
+    call->store = store;
+    call->kind = kind;
+    call->count = count;
+    call->left = count;
+    call->options = *options;
+    call->options.preferred = NULL;
+    call->backoff_ms = BACKOFF_MIN_MS;
+    call->deadline_ns = env_now_ns(store->env) + timeout_ms * ENV_NS_PER_MS;
+    if (options->preferred != NULL) {
+        memcpy(call->preferred, options->preferred, strlen(options->preferred) + 1);
+    }
+    env_random(store->env, &call->writer, sizeof(call->writer));
+    env_timer_init(&call->again, on_ask, call);
+    for (uint32_t i = 0; i < count; i++) {
+        const struct yolk_store_key *key = (const void *)((const uint8_t *)keys + i * stride);
+        struct item *item = &call->items[i];
+        memcpy(end, key->bytes, key->len);
+        item->call = call;
+        item->index = i;
+        item->key = (struct store_key){ end, (uint32_t)key->len };
+        env_timer_init(&item->retry, on_commit_retry, item);
+        end += key->len;
+    }
+    call->next = store->calls;
+    if (store->calls != NULL) store->calls->prev = call;
+    store->calls = call;
+    store->items += count;
+    return call;
+}
+
+static enum status call_start(struct yolk_store *store, enum call_kind kind,
+                              const struct yolk_store_key *keys, size_t stride, uint32_t count,
+                              const struct yolk_store_call *options, struct call **out)
+{
+    size_t keys_len;
+    ASSERT(options->on_item != NULL);
+
+    if (count == 0 || count > YOLK_STORE_BATCH_MAX) return STATUS_INVALID;
+    if (!keys_valid(keys, stride, count, &keys_len)) return STATUS_INVALID;
+    if (options->preferred != NULL && strlen(options->preferred) >= STORE_NAME_SIZE) {
+        return STATUS_INVALID;
+    }
+    if (count > store->items_max - store->items) return STATUS_FULL;
+    *out = call_new(store, kind, keys, stride, count, keys_len, options);
+    if (*out == NULL) return STATUS_FULL;
+    env_timer_set(store->env, &(*out)->again, env_now_ns(store->env));
+    return STATUS_OK;
+}
+
+/* Two puts of one key in one call would share a ticket. */
+static bool keys_differ(const struct yolk_store_value *values, uint32_t count)
+{
+    const struct map_options options = { .entries_initial = count, .entries_max = count };
+    struct map *map;
+    bool differ = true;
+
+    if (count == 1) return true;
+    if (map_create(&options, &map) != STATUS_OK) return false;
+    for (uint32_t i = 0; i < count && differ; i++) {
+        const struct store_key key = { values[i].key.bytes, (uint32_t)values[i].key.len };
+        const struct block_key id = store_key_id(key);
+        differ = map_insert(map, &id, i) == STATUS_OK;
+    }
+    map_destroy(map);
+    return differ;
+}
+
+enum status yolk_store_put(struct yolk_store *store, const struct yolk_store_value *values,
+                           uint32_t count, const struct yolk_store_call *options)
+{
+    struct call *call;
+    size_t len;
+
+    if (count == 0 || count > YOLK_STORE_BATCH_MAX) return STATUS_INVALID;
+    if (!keys_valid(&values[0].key, sizeof(values[0]), count, &len)) return STATUS_INVALID;
+    for (uint32_t i = 0; i < count; i++) {
+        if (values[i].size == 0 || values[i].size > STORE_OBJECT_SIZE_MAX) return STATUS_INVALID;
+    }
+    if (!keys_differ(values, count)) return STATUS_INVALID;
+    const enum status status =
+        call_start(store, CALL_PUT, &values[0].key, sizeof(values[0]), count, options, &call);
+    if (status != STATUS_OK) return status;
+    for (uint32_t i = 0; i < count; i++) {
+        call->items[i].data = (void *)(uintptr_t)values[i].data; /* only ever read */
+        call->items[i].size = values[i].size;
+    }
+    return STATUS_OK;
+}
+
+enum status yolk_store_get(struct yolk_store *store, const struct yolk_store_buffer *buffers,
+                           uint32_t count, const struct yolk_store_call *options)
+{
+    struct call *call;
+
+    if (count == 0) return STATUS_INVALID;
+    const enum status status =
+        call_start(store, CALL_GET, &buffers[0].key, sizeof(buffers[0]), count, options, &call);
+    if (status != STATUS_OK) return status;
+    for (uint32_t i = 0; i < count; i++) {
+        call->items[i].data = buffers[i].data;
+        call->items[i].size = buffers[i].size;
+    }
+    return STATUS_OK;
+}
+
+enum status yolk_store_exist(struct yolk_store *store, const struct yolk_store_key *keys,
+                             uint32_t count, const struct yolk_store_call *options)
+{
+    struct call *call;
+    return call_start(store, CALL_EXIST, keys, sizeof(keys[0]), count, options, &call);
+}
+
+enum status yolk_store_remove(struct yolk_store *store, const struct yolk_store_key *keys,
+                              uint32_t count, const struct yolk_store_call *options)
+{
+    struct call *call;
+    return call_start(store, CALL_REMOVE, keys, sizeof(keys[0]), count, options, &call);
+}
+
+/* ---- life ---- */
+
+enum status yolk_store_create(const struct yolk_store_options *options, struct yolk_store **out,
+                              struct errmsg *err)
+{
+    const struct rpc_client_options client = { .address = options->master,
+                                               .secret = options->secret,
+                                               .name = "client" };
+    struct yolk_store *store = calloc(1, sizeof(*store));
+    if (store == NULL) return errmsg_set(err, STATUS_NO_MEMORY, "out of memory");
+
+    store->env = options->env;
+    store->transfer = options->transfer;
+    store->items_max = options->calls_max == 0 ? CALLS_MAX_DEFAULT : options->calls_max;
+    store->timeout_ms = options->timeout_ms == 0 ? TIMEOUT_MS_DEFAULT : options->timeout_ms;
+    store->nodes = calloc(STORE_REPLY_NODES_MAX, sizeof(*store->nodes));
+    enum status status = store->nodes == NULL ? STATUS_NO_MEMORY : STATUS_OK;
+    if (status == STATUS_OK) {
+        status = store_peers_create(store->env, options->secret, "client", &store->peers);
+    }
+    if (status != STATUS_OK) errmsg_set(err, status, "out of memory");
+    if (status == STATUS_OK) status = rpc_client_create(store->env, &client, &store->master, err);
+    if (status != STATUS_OK) {
+        yolk_store_destroy(store);
+        return status;
+    }
+    *out = store;
+    return STATUS_OK;
+}
+
+void yolk_store_destroy(struct yolk_store *store)
+{
+    if (store == NULL) return;
+    store->closing = true;
+    rpc_client_destroy(store->master); /* what is under way ends here, and is only counted */
+    store_peers_destroy(store->peers);
+    while (store->calls != NULL) {
+        struct call *call = store->calls;
+        for (uint32_t i = 0; i < call->count; i++) {
+            if (call->items[i].state != ITEM_DONE) item_done(&call->items[i], STATUS_CANCELLED, 0);
+        }
+        call->inner = 0; /* transfers: the engine ends in this turn of the loop */
+        call->asking = false;
+        call_free(call);
+    }
+    free(store->nodes);
+    free(store);
+}

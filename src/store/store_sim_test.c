@@ -1,0 +1,596 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * store/store_sim_test.c
+ *
+ * Goal:   what was acknowledged is readable, or its absence is explained; no byte is ever wrong;
+ * the books of master and nodes always balance; and when nothing breaks any more, everything works.
+ * Method: master, three nodes and a client in one thread, from a seed. The client puts, gets,
+ * removes and asks; nodes commit blocks and fetch them from each other; meanwhile connections
+ * break, hosts are cut off, processes are stopped, killed and started again, the master among them.
+ *         Bytes are a function of the key, so every read can be checked. Three kinds of world:
+ *           calm nodes   only the master and the client die: every acknowledged value must survive
+ *           mortal nodes an acknowledged value may go with the last life that held it, not
+ * otherwise tiny         values do not fit: eviction may take them, and puts must still succeed
+ *         YOLK_SIM_SEEDS=n runs n seeds of each kind; SEED=n starts there. */
+#include "store/cluster_sim.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "base/log.h"
+#include "store/node_int.h"
+#include "store/proto.h"
+#include "seed.h"
+#include "yolk/store.h"
+
+enum {
+    KEYS = 12,
+    VALUE_SIZE_MAX = 150000,
+    SLOTS = 6,
+    BLOCKS = 40,
+    FETCHES = 4,
+    FETCH_BLOCKS = 4,
+    STEPS = 250,
+    STEP_MS = 40,
+    SEEDS_DEFAULT = 12,
+};
+
+enum kind { CALM_NODES, MORTAL_NODES, TINY };
+
+static uint64_t current_seed;
+static unsigned long long acked_total, reads_total, fetched_total, lost_explained, evictions_seen;
+
+#define CHECK(condition)                                                                           \
+    do {                                                                                           \
+        if (!(condition)) fail_msg("SEED=%llu: %s", (unsigned long long)current_seed, #condition); \
+    } while (0)
+
+enum op { OP_NONE, OP_PUT, OP_GET, OP_EXIST, OP_REMOVE };
+
+struct world;
+
+struct slot {
+    struct world *world;
+    enum op op;
+    unsigned key;
+    uint8_t *memory;
+    enum status status; /* of the last one that ended */
+    bool ended;
+};
+
+/* What we were told about a key, and who held it then. */
+struct known {
+    bool acked;                /* a put ended OK, and no remove was begun since */
+    unsigned lives[SIM_NODES]; /* of the nodes that held it when it was acknowledged; 0: did not */
+    uint64_t evictions;
+};
+
+struct fetching {
+    struct world *world;
+    bool busy;
+    unsigned node;
+    unsigned life;
+    uint64_t first;
+    uint32_t count;
+    struct store_page pages[FETCH_BLOCKS];
+    struct store_fetch *fetch;
+};
+
+struct world {
+    struct sim_cluster cluster;
+    struct rng rng;
+    enum kind kind;
+    struct env *client_env;
+    struct yolk_transfer *client_transfer;
+    struct yolk_store *store;
+    struct slot slots[SLOTS];
+    struct known known[KEYS];
+    struct fetching fetches[FETCHES];
+    uint64_t evictions; /* of masters that are gone */
+    bool parted[SIM_NODES];
+    bool paused[SIM_NODES];
+};
+
+static uint64_t value_size(unsigned key)
+{
+    const uint64_t sizes[] = { 1, 4096, 65536, 65537, VALUE_SIZE_MAX };
+    return key < 5 ? sizes[key] : 1 + rng_counter(3, key) % 40000;
+}
+
+static struct yolk_store_key value_key(unsigned key, char text[16])
+{
+    snprintf(text, 16, "value/%02u%s", key, key % 2 ? "-long" : "");
+    return (struct yolk_store_key){ text, strlen(text) };
+}
+
+static void value_bytes(unsigned key, uint8_t *out)
+{
+    sim_bytes(1000 + key, out, value_size(key));
+}
+
+/* ---- the client ---- */
+
+static uint64_t evictions_now(struct world *world)
+{
+    struct store_master_counts counts = { 0 };
+    if (world->cluster.master != NULL) {
+        store_master_counts(store_master_shell_directory(world->cluster.master), &counts);
+    }
+    return world->evictions + counts.evictions_total;
+}
+
+static void remember_holders(struct world *world, unsigned key)
+{
+    struct known *known = &world->known[key];
+    char text[16];
+    const struct yolk_store_key name = value_key(key, text);
+    const struct block_key id = store_key_id((struct store_key){ name.bytes, (uint32_t)name.len });
+    bool any = false;
+
+    for (unsigned i = 0; i < SIM_NODES; i++) {
+        const struct sim_node *node = &world->cluster.nodes[i];
+        const bool holds = node->env != NULL && objects_find(node->node->objects, &id) != NULL;
+        known->lives[i] = holds ? node->lives : 0;
+        any = any || holds;
+    }
+    known->evictions = evictions_now(world);
+    known->acked = any; /* acknowledged while its owner was being killed: nothing to expect */
+}
+
+static void on_item(void *ctx, uint32_t index, enum status status, uint64_t size)
+{
+    struct slot *slot = ctx;
+    struct world *world = slot->world;
+    static uint8_t want[VALUE_SIZE_MAX];
+    CHECK(index == 0 && slot->op != OP_NONE);
+
+    if (slot->op == OP_PUT && status == STATUS_OK) {
+        acked_total++;
+        remember_holders(world, slot->key);
+    }
+    if (slot->op == OP_GET && status == STATUS_OK) {
+        reads_total++;
+        CHECK(size == value_size(slot->key));
+        value_bytes(slot->key, want);
+        CHECK(memcmp(slot->memory, want, size) == 0);
+    }
+    CHECK(status != STATUS_CORRUPT); /* nothing corrupts memory in this world */
+    slot->op = OP_NONE;
+    slot->status = status;
+    slot->ended = true;
+}
+
+static void client_start(struct world *world)
+{
+    const struct yolk_transfer_options transfer = {
+        .listen = "10.0.2.1:7200", .secret = SIM_SECRET, .slice_size = 16384, .fence_ms = 2000
+    };
+    void *memory = NULL;
+
+    world->client_env = env_sim_add(world->cluster.sim, "10.0.2.1");
+    CHECK(yolk_transfer_create(world->client_env, &transfer, &world->client_transfer, NULL) ==
+          STATUS_OK);
+    CHECK(yolk_transfer_alloc(world->client_transfer, (size_t)SLOTS * VALUE_SIZE_MAX,
+                              YOLK_TRANSFER_REMOTE_ALL, &memory, NULL) == STATUS_OK);
+    const struct yolk_store_options options = { .env = world->client_env,
+                                                .transfer = world->client_transfer,
+                                                .master = SIM_MASTER,
+                                                .secret = SIM_SECRET,
+                                                .timeout_ms = 6000 };
+    CHECK(yolk_store_create(&options, &world->store, NULL) == STATUS_OK);
+    for (unsigned i = 0; i < SLOTS; i++) {
+        world->slots[i].world = world;
+        world->slots[i].memory = (uint8_t *)memory + (size_t)i * VALUE_SIZE_MAX;
+    }
+}
+
+static void client_kill(struct world *world)
+{
+    env_sim_kill(world->client_env);
+    yolk_store_destroy(world->store);
+    yolk_transfer_destroy(world->client_transfer);
+    world->store = NULL;
+}
+
+static void op_start(struct world *world, struct slot *slot, enum op op, unsigned key)
+{
+    char text[16];
+    const struct yolk_store_key name = value_key(key, text);
+    const struct yolk_store_call call = { .on_item = on_item, .ctx = slot, .force = true };
+    enum status status = STATUS_INVALID;
+    CHECK(slot->op == OP_NONE);
+
+    slot->op = op;
+    slot->key = key;
+    slot->ended = false;
+    if (op == OP_PUT) {
+        const struct yolk_store_value value = { name, slot->memory, value_size(key) };
+        value_bytes(key, slot->memory);
+        status = yolk_store_put(world->store, &value, 1, &call);
+    } else if (op == OP_GET) {
+        const struct yolk_store_buffer buffer = { name, slot->memory, VALUE_SIZE_MAX };
+        memset(slot->memory, 0, VALUE_SIZE_MAX);
+        status = yolk_store_get(world->store, &buffer, 1, &call);
+    } else if (op == OP_EXIST) {
+        status = yolk_store_exist(world->store, &name, 1, &call);
+    } else {
+        world->known[key].acked = false;
+        status = yolk_store_remove(world->store, &name, 1, &call);
+    }
+    CHECK(status == STATUS_OK);
+}
+
+/* One user of a key at a time when it may be removed: else what was acknowledged is anybody's
+ * guess. */
+static bool key_in_use(const struct world *world, unsigned key)
+{
+    for (unsigned i = 0; i < SLOTS; i++) {
+        if (world->slots[i].op != OP_NONE && world->slots[i].key == key) return true;
+    }
+    return false;
+}
+
+static void client_step(struct world *world)
+{
+    struct slot *slot = &world->slots[rng_below(&world->rng, SLOTS)];
+    const unsigned key = (unsigned)rng_below(&world->rng, KEYS);
+    const uint64_t dice = rng_below(&world->rng, 20);
+
+    if (world->store == NULL || slot->op != OP_NONE || key_in_use(world, key)) return;
+    if (dice < 9) {
+        op_start(world, slot, OP_PUT, key);
+    } else if (dice < 17) {
+        op_start(world, slot, OP_GET, key);
+    } else if (dice < 19) {
+        op_start(world, slot, OP_EXIST, key);
+    } else {
+        op_start(world, slot, OP_REMOVE, key);
+    }
+}
+
+/* ---- blocks ---- */
+
+static void on_fetched(void *ctx, const struct store_fetch_result *result)
+{
+    struct fetching *fetching = ctx;
+    struct sim_node *node = &fetching->world->cluster.nodes[fetching->node];
+    uint8_t want[SIM_PAGE_SIZE];
+
+    fetching->busy = false;
+    CHECK(result->blocks <= fetching->count);
+    CHECK((result->blocks == fetching->count) == (result->reason == STORE_MISS_NONE));
+    if (node->node->closing) return; /* dead: its memory is gone */
+    for (uint32_t i = 0; i < result->blocks; i++) {
+        sim_bytes(fetching->first + i, want, sizeof(want));
+        CHECK(memcmp(store_node_data(node->node, fetching->pages[i]), want,
+                     SIM_LAYERS * SIM_LAYER_SIZE) == 0);
+        fetched_total++;
+    }
+    for (uint32_t i = 0; i < fetching->count; i++) {
+        store_node_unref(node->node, fetching->pages[i]);
+    }
+}
+
+static void block_commit(struct world *world, struct sim_node *node)
+{
+    const uint64_t n = rng_below(&world->rng, BLOCKS);
+    const struct block_key key = sim_key(n);
+    struct store_page page;
+
+    if (store_node_alloc(node->node, 1, &page) != STATUS_OK) return;
+    sim_bytes(n, store_node_data(node->node, page), SIM_PAGE_SIZE);
+    const enum status status = store_node_commit(node->node, &key, page, NULL);
+    CHECK(status == STATUS_OK || status == STATUS_EXISTS);
+    store_node_unref(node->node, page);
+}
+
+static void fetch_start(struct world *world, struct fetching *fetching)
+{
+    const unsigned to = (unsigned)rng_below(&world->rng, SIM_NODES);
+    const unsigned from = (unsigned)rng_below(&world->rng, SIM_NODES);
+    struct sim_node *node = &world->cluster.nodes[to];
+    struct block_key keys[FETCH_BLOCKS];
+
+    if (node->env == NULL || world->paused[to] || world->cluster.nodes[from].lives == 0) return;
+    fetching->world = world;
+    fetching->node = to;
+    fetching->life = node->lives;
+    fetching->first = rng_below(&world->rng, BLOCKS - FETCH_BLOCKS);
+    fetching->count = 1 + (uint32_t)rng_below(&world->rng, FETCH_BLOCKS);
+    for (uint32_t i = 0; i < fetching->count; i++)
+        keys[i] = sim_key(fetching->first + i);
+    if (store_node_alloc(node->node, fetching->count, fetching->pages) != STATUS_OK) return;
+    const struct store_fetch_options options = {
+        .holder = world->cluster.nodes[from].rpc_address,
+        .keys = keys,
+        .pages = fetching->pages,
+        .count = fetching->count,
+        .transfer_class = YOLK_TRANSFER_LOAD,
+        .deadline_ns = env_now_ns(node->env) + rng_between(&world->rng, 1, 3000) * ENV_NS_PER_MS,
+        .on_done = on_fetched,
+        .ctx = fetching,
+    };
+    CHECK(store_node_fetch(node->node, &options, &fetching->fetch) == STATUS_OK);
+    fetching->busy = true;
+}
+
+static void blocks_step(struct world *world)
+{
+    struct fetching *fetching = &world->fetches[rng_below(&world->rng, FETCHES)];
+    const unsigned i = (unsigned)rng_below(&world->rng, SIM_NODES);
+    struct sim_node *node = &world->cluster.nodes[i];
+
+    if (node->env != NULL && !world->paused[i]) block_commit(world, node);
+    if (!fetching->busy) {
+        fetch_start(world, fetching);
+    } else if (rng_below(&world->rng, 4) == 0 &&
+               fetching->life == world->cluster.nodes[fetching->node].lives &&
+               !world->paused[fetching->node]) {
+        store_fetch_cancel(fetching->fetch);
+    }
+}
+
+/* ---- breaking ---- */
+
+static void master_kill(struct world *world)
+{
+    world->evictions = evictions_now(world);
+    sim_master_kill(&world->cluster);
+}
+
+static void node_toggle(struct world *world, unsigned i)
+{
+    struct sim_node *node = &world->cluster.nodes[i];
+    if (node->env == NULL) {
+        sim_node_start(&world->cluster, i);
+    } else {
+        sim_node_kill(node);
+        world->paused[i] = false;
+    }
+}
+
+static void part_toggle(struct world *world, unsigned i)
+{
+    struct sim_cluster *cluster = &world->cluster;
+    const char *host = cluster->nodes[i].host;
+    const char *others[] = { "10.0.0.1", "10.0.2.1", cluster->nodes[(i + 1) % SIM_NODES].host };
+
+    if (cluster->nodes[i].lives == 0) return;
+    for (unsigned o = 0; o < 3; o++) {
+        if (world->parted[i]) {
+            env_sim_heal(cluster->sim, host, others[o]);
+        } else if (o != 1 || rng_below(&world->rng, 2) == 0) {
+            env_sim_partition(cluster->sim, host, others[o]);
+        }
+    }
+    world->parted[i] = !world->parted[i];
+}
+
+static void pause_toggle(struct world *world, unsigned i)
+{
+    struct sim_node *node = &world->cluster.nodes[i];
+    if (node->env == NULL) return;
+    if (world->paused[i]) {
+        env_sim_resume(node->env);
+    } else {
+        env_sim_pause(node->env);
+    }
+    world->paused[i] = !world->paused[i];
+}
+
+static void break_something(struct world *world)
+{
+    const unsigned i = (unsigned)rng_below(&world->rng, SIM_NODES);
+
+    switch (rng_below(&world->rng, 24)) {
+    case 0:
+        if (world->cluster.master == NULL) {
+            sim_master_start(&world->cluster);
+        } else if (rng_below(&world->rng, 2) == 0) {
+            master_kill(world);
+        }
+        break;
+    case 1:
+        if (world->cluster.master == NULL) sim_master_start(&world->cluster);
+        break;
+    case 2:
+        if (world->kind == MORTAL_NODES) node_toggle(world, i);
+        break;
+    case 3:
+        if (world->kind == MORTAL_NODES && world->cluster.nodes[i].env == NULL) {
+            node_toggle(world, i);
+        }
+        break;
+    case 4: part_toggle(world, i); break;
+    case 5:
+        if (world->parted[i]) part_toggle(world, i);
+        break;
+    case 6: pause_toggle(world, i); break;
+    case 7:
+    case 8:
+        if (world->paused[i]) pause_toggle(world, i);
+        break;
+    case 9:
+        if (rng_below(&world->rng, 4) == 0) {
+            client_kill(world);
+            client_start(world);
+        }
+        break;
+    default: break;
+    }
+}
+
+static void check_books(const struct world *world)
+{
+    if (world->cluster.master != NULL) {
+        store_master_check(store_master_shell_directory(world->cluster.master));
+    }
+    for (unsigned i = 0; i < SIM_NODES; i++) {
+        if (world->cluster.nodes[i].env != NULL) pool_check(world->cluster.nodes[i].node->pool);
+    }
+}
+
+/* ---- faults off ---- */
+
+static void heal(struct world *world)
+{
+    for (unsigned i = 0; i < SIM_NODES; i++) {
+        if (world->paused[i]) pause_toggle(world, i);
+        if (world->parted[i]) part_toggle(world, i);
+        if (world->cluster.nodes[i].env == NULL) node_toggle(world, i);
+    }
+    if (world->cluster.master == NULL) sim_master_start(&world->cluster);
+    env_sim_calm(world->cluster.sim);
+}
+
+static bool all_idle(void *ctx)
+{
+    const struct world *world = ctx;
+    for (unsigned i = 0; i < SLOTS; i++) {
+        if (world->slots[i].op != OP_NONE) return false;
+    }
+    for (unsigned i = 0; i < FETCHES; i++) {
+        if (world->fetches[i].busy) return false;
+    }
+    return true;
+}
+
+static enum status do_now(struct world *world, enum op op, unsigned key)
+{
+    struct slot *slot = &world->slots[0];
+    op_start(world, slot, op, key);
+    CHECK(env_sim_run_until(world->cluster.sim, all_idle, world, 30 * ENV_NS_PER_S));
+    CHECK(slot->ended);
+    return slot->status;
+}
+
+/* An acknowledged value is gone: is there a reason? */
+static bool explained(struct world *world, unsigned key)
+{
+    const struct known *known = &world->known[key];
+    bool holder_lives = false;
+
+    for (unsigned i = 0; i < SIM_NODES; i++) {
+        if (known->lives[i] == 0) continue;
+        holder_lives = holder_lives || known->lives[i] == world->cluster.nodes[i].lives;
+    }
+    if (!holder_lives) return true;
+    return evictions_now(world) > known->evictions;
+}
+
+static void check_acknowledged(struct world *world)
+{
+    for (unsigned key = 0; key < KEYS; key++) {
+        if (!world->known[key].acked) continue;
+        const enum status status = do_now(world, OP_GET, key); /* bytes are checked by on_item */
+        if (status == STATUS_OK) continue;
+        if (status != STATUS_NOT_FOUND || !explained(world, key)) {
+            fail_msg("SEED=%llu: acknowledged key %u answers %s", (unsigned long long)current_seed,
+                     key, status_name(status));
+        }
+        lost_explained++;
+    }
+}
+
+static void check_liveness(struct world *world)
+{
+    for (unsigned key = 0; key < KEYS; key++) {
+        const enum status put = do_now(world, OP_PUT, key);
+        if (put != STATUS_OK && put != STATUS_EXISTS) {
+            fail_msg("SEED=%llu: in a calm world put of key %u ends %s",
+                     (unsigned long long)current_seed, key, status_name(put));
+        }
+        CHECK(do_now(world, OP_GET, key) == STATUS_OK);
+    }
+}
+
+static void world_run(enum kind kind, uint64_t world_seed)
+{
+    static struct world world;
+    const struct env_sim_options options = { .seed = world_seed,
+                                             .conn_loss_ppm = 300,
+                                             .conn_refuse_ppm = 20000,
+                                             .slow_ppm = 2000,
+                                             .buggify_ppm = 2000 };
+
+    current_seed = world_seed;
+    memset(&world, 0, sizeof(world));
+    rng_init(&world.rng, world_seed);
+    world.kind = kind;
+    sim_cluster_start(&world.cluster, &options);
+    if (kind == TINY) {
+        for (unsigned i = 0; i < SIM_NODES; i++)
+            sim_node_kill(&world.cluster.nodes[i]);
+        world.cluster.object_size = 40 * 4096; /* the largest value, and little beside it */
+        for (unsigned i = 0; i < SIM_NODES; i++)
+            sim_node_start(&world.cluster, i);
+    }
+    client_start(&world);
+    for (int step = 0; step < STEPS; step++) {
+        client_step(&world);
+        blocks_step(&world);
+        break_something(&world);
+        sim_run_ms(&world.cluster, rng_below(&world.rng, 2 * STEP_MS));
+        check_books(&world);
+    }
+    heal(&world);
+    CHECK(env_sim_run_until(world.cluster.sim, all_idle, &world, 60 * ENV_NS_PER_S));
+    sim_run_ms(&world.cluster, 20000); /* registrations, settling, quarantines */
+    check_acknowledged(&world);
+    check_liveness(&world);
+    check_books(&world);
+    evictions_seen += evictions_now(&world);
+    client_kill(&world);
+    sim_cluster_end(&world.cluster);
+}
+
+static unsigned seeds_count(void)
+{
+    const char *text = getenv("YOLK_SIM_SEEDS");
+    return text != NULL ? (unsigned)strtoul(text, NULL, 0) : SEEDS_DEFAULT;
+}
+
+static void run_seeds(enum kind kind)
+{
+    const uint64_t first = test_seed();
+    for (unsigned i = 0; i < seeds_count(); i++)
+        world_run(kind, first + i);
+}
+
+static void masters_die_and_nothing_acknowledged_is_lost(void **state)
+{
+    (void)state;
+    run_seeds(CALM_NODES);
+    assert_true(acked_total > 0 && reads_total > 0 && fetched_total > 0);
+    assert_int_equal(lost_explained, 0);
+}
+
+static void nodes_die_and_only_their_values_go(void **state)
+{
+    (void)state;
+    run_seeds(MORTAL_NODES);
+}
+
+static void tiny_memory_evicts_and_goes_on(void **state)
+{
+    (void)state;
+    run_seeds(TINY);
+    assert_true(evictions_seen > 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(masters_die_and_nothing_acknowledged_is_lost),
+        cmocka_unit_test(nodes_die_and_only_their_values_go),
+        cmocka_unit_test(tiny_memory_evicts_and_goes_on),
+    };
+    if (log_configure("error", NULL) != STATUS_OK) return 1; /* the faults are made on purpose */
+    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    printf("acknowledged=%llu read=%llu fetched_blocks=%llu lost_explained=%llu evictions=%llu\n",
+           acked_total, reads_total, fetched_total, lost_explained, evictions_seen);
+    return failed;
+}
