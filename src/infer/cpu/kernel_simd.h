@@ -2,8 +2,8 @@
  *
  * infer/cpu/kernel_simd.h - the kernels that AVX2 and AVX-512 share, over a vector of 16 floats.
  *
- * Included once by kernel_avx2.c and once by kernel_avx512.c, after they have defined v16, its
- * operations (v_*), and how many queries and vectors their registers hold:
+ * Not self-contained: included once by kernel_avx2.c and once by kernel_avx512.c, after they have
+ * defined v16, its operations (v_*), and how many queries and vectors their registers hold:
  *     SCORE_QUERIES x SCORE_GROUPS accumulators of 16 tokens;  VALUE_QUERIES x VALUE_VECTORS of 16
  *     dims.
  * Each lane does what kernel_ref.c does for one element, in the same order: see kernels.h. */

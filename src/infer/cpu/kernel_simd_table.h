@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * infer/cpu/kernel_simd_table.h - the second half of kernel_simd.h: cuts rows into the counts that
- * the ISA's q4_rows() and q8_rows() keep in registers, and makes the table. */
+ * the ISA's q4_rows() and q8_rows() keep in registers, and makes the table. Not self-contained. */
 #ifndef INFER_CPU_KERNEL_SIMD_TABLE_H
 #define INFER_CPU_KERNEL_SIMD_TABLE_H
 
