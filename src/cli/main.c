@@ -51,7 +51,7 @@ enum { COMMANDS = sizeof(commands) / sizeof(commands[0]), HELP_SIZE_MAX = 64 << 
 
 static void print_overview(FILE *out)
 {
-    fprintf(out, "Usage: yolk COMMAND [options]\n\n"
+    fprintf(out, "usage: yolk COMMAND [options]\n\n"
                  "Serves language models with prefill, KVCache pool and decode apart.\n\n");
     for (size_t i = 0; i < COMMANDS; i++) {
         fprintf(out, "  %-8s %s\n", commands[i].name, commands[i].summary);

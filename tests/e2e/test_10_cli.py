@@ -28,7 +28,7 @@ def test_help_lists_every_command():
 def test_every_command_has_help(command):
     result = run_yolk(command, "--help")
     assert result.returncode == 0, result.stderr
-    assert "Usage: yolk " + command in result.stdout
+    assert "usage: yolk " + command in result.stdout
 
 
 @pytest.mark.parametrize("args, words", [
