@@ -121,6 +121,8 @@ static void on_reset(void *ctx, uint64_t epoch)
 {
     struct node *node = ctx;
     ASSERT(node->in_conductor);
+    LOG_DEBUG("gateway", "node_snapshot", "node=%s epoch=%llu", node->member.name,
+              (unsigned long long)epoch);
     /* A connection that was lost leaves most of what we know true; a new life leaves nothing. */
     if (epoch != node->events_epoch) yolk_conductor_cleared(node->cluster->conductor, node->id);
     node->events_epoch = epoch;
@@ -151,13 +153,13 @@ static void on_events(void *ctx, const struct store_event *events, uint32_t coun
 
     ASSERT(node->in_conductor);
     for (uint32_t i = 0; i < count; i++) {
-        if (events[i].class != STORE_CLASS_BLOCK || events[i].key_len != BLOCK_KEY_SIZE) continue;
+        if (events[i].class != STORE_CLASS_BLOCK) continue;
         if (waiting == EVENT_KEYS_MAX || events[i].kind != kind) {
             apply(node, kind, keys, waiting);
             waiting = 0;
         }
         kind = events[i].kind;
-        memcpy(keys[waiting++].bytes, events[i].key, BLOCK_KEY_SIZE);
+        keys[waiting++] = events[i].id;
     }
     apply(node, kind, keys, waiting);
 }
@@ -165,6 +167,7 @@ static void on_events(void *ctx, const struct store_event *events, uint32_t coun
 static void on_synced(void *ctx)
 {
     struct node *node = ctx;
+    LOG_DEBUG("gateway", "node_synced", "node=%s", node->member.name);
     yolk_conductor_resync_end(node->cluster->conductor, node->id);
 }
 
