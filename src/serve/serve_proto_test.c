@@ -1,0 +1,404 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * serve/serve_proto_test.c
+ *
+ * Goal:   what is encoded is what is decoded; what a peer must not send is refused; a message of a
+ *         later version, with fields that we do not know, is understood.
+ * Method: one full message of each kind, cut at every length, with fields left out, doubled or out
+ * of range. YOLK_CORPUS=dir writes the messages as a start for the fuzzer. */
+#include "serve/proto.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/buf.h"
+#include "net/msg.h"
+
+static const uint32_t tokens[] = { 1, 2, 0xffffffff, 7, 5 };
+static const struct block_key keys[] = { { { 1, 2, 3 } }, { { 255, 4 } } };
+static const uint64_t addresses[] = { 4096, UINT64_MAX, 12 };
+
+static void save(const char *name, uint8_t which, const struct buf *message)
+{
+    char path[512];
+    const char *directory = getenv("YOLK_CORPUS");
+    if (directory == NULL) return;
+    snprintf(path, sizeof(path), "%s/%s", directory, name);
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    fputc(which, file);
+    fwrite(buf_data(message), 1, message->len, file);
+    fclose(file);
+}
+
+static struct proto_sequence some_sequence(void)
+{
+    return (struct proto_sequence){
+        .request_id = 0x1122334455667788,
+        .attempt = 3,
+        .tokens = proto_u32s_of(tokens, 5),
+        .keys = keys,
+        .keys_count = 2,
+        .sampling = { .temperature = 0.7, .top_p = 0.9, .seed = UINT64_MAX },
+        .generated_before = 4,
+        .plan = { .reuse_blocks = 2, .holder = "10.0.0.1:7000" },
+    };
+}
+
+static void expect_sequence(const struct proto_sequence *got)
+{
+    const struct proto_sequence want = some_sequence();
+    uint32_t copy[5];
+    assert_int_equal(got->request_id, want.request_id);
+    assert_int_equal(got->attempt, want.attempt);
+    assert_int_equal(got->tokens.count, 5);
+    proto_u32s_copy(got->tokens, copy);
+    assert_memory_equal(copy, tokens, sizeof(tokens));
+    assert_int_equal(proto_u32_at(got->tokens, 2), 0xffffffff);
+    assert_int_equal(got->keys_count, 2);
+    assert_memory_equal(got->keys, keys, sizeof(keys));
+    assert_true(got->sampling.temperature == 0.7 && got->sampling.top_p == 0.9);
+    assert_int_equal(got->sampling.seed, UINT64_MAX);
+    assert_int_equal(got->generated_before, 4);
+    assert_int_equal(got->plan.reuse_blocks, 2);
+    assert_string_equal(got->plan.holder, "10.0.0.1:7000");
+}
+
+static void buf_new(struct buf *buf)
+{
+    buf_init(buf, 1 << 20);
+}
+
+static void decode_open_round_trip(void **state)
+{
+    (void)state;
+    struct buf buf;
+    struct proto_decode_open got;
+    const struct proto_decode_open want = { .sequence = some_sequence(),
+                                            .max_tokens = 100,
+                                            .ignore_eos = true };
+    buf_new(&buf);
+    assert_int_equal(proto_decode_open_encode(&want, &buf), STATUS_OK);
+    save("decode_open", 0, &buf);
+    assert_int_equal(proto_decode_open_decode(buf_data(&buf), buf.len, &got), STATUS_OK);
+    expect_sequence(&got.sequence);
+    assert_int_equal(got.max_tokens, 100);
+    assert_true(got.ignore_eos);
+    for (size_t len = 0; len < buf.len; len++) {
+        assert_int_equal(proto_decode_open_decode(buf_data(&buf), len, &got), STATUS_INVALID);
+    }
+    assert_int_equal(buf_append(&buf, "", 1), STATUS_OK);
+    assert_int_equal(proto_decode_open_decode(buf_data(&buf), buf.len, &got), STATUS_INVALID);
+    buf_fini(&buf);
+}
+
+static void prefill_run_round_trip(void **state)
+{
+    (void)state;
+    struct buf buf;
+    struct proto_prefill_run got;
+    const struct proto_prefill_run want = {
+        .sequence = some_sequence(),
+        .target = { .rpc_address = "d:1",
+                    .segment = "d:2",
+                    .epoch = 9,
+                    .push_from = 3,
+                    .addresses = proto_u64s_of(addresses, 3) },
+    };
+    buf_new(&buf);
+    assert_int_equal(proto_prefill_run_encode(&want, &buf), STATUS_OK);
+    save("prefill_run", 1, &buf);
+    assert_int_equal(proto_prefill_run_decode(buf_data(&buf), buf.len, &got), STATUS_OK);
+    expect_sequence(&got.sequence);
+    assert_string_equal(got.target.rpc_address, "d:1");
+    assert_string_equal(got.target.segment, "d:2");
+    assert_int_equal(got.target.epoch, 9);
+    assert_int_equal(got.target.push_from, 3);
+    assert_int_equal(proto_u64_at(got.target.addresses, 1), UINT64_MAX);
+    for (size_t len = 0; len < buf.len; len++) {
+        assert_int_equal(proto_prefill_run_decode(buf_data(&buf), len, &got), STATUS_INVALID);
+    }
+    buf_fini(&buf);
+}
+
+static void small_messages_round_trip(void **state)
+{
+    (void)state;
+    struct buf buf;
+    const struct proto_push push = {
+        .request_id = 5, .attempt = 6, .epoch = 7, .kind = PROTO_PUSH_END
+    };
+    struct proto_push push_got;
+    buf_new(&buf);
+    assert_int_equal(proto_push_encode(&push, &buf), STATUS_OK);
+    save("push", 6, &buf);
+    assert_int_equal(proto_push_decode(buf_data(&buf), buf.len, &push_got), STATUS_OK);
+    assert_int_equal(push_got.request_id, 5);
+    assert_int_equal(push_got.attempt, 6);
+    assert_int_equal(push_got.epoch, 7);
+    assert_int_equal(push_got.kind, PROTO_PUSH_END);
+
+    const struct proto_push_lease lease = { .lease_ms = 1234 };
+    struct proto_push_lease lease_got;
+    buf_clear(&buf);
+    assert_int_equal(proto_push_lease_encode(&lease, &buf), STATUS_OK);
+    save("push_lease", 7, &buf);
+    assert_int_equal(proto_push_lease_decode(buf_data(&buf), buf.len, &lease_got), STATUS_OK);
+    assert_int_equal(lease_got.lease_ms, 1234);
+
+    const struct proto_kv_done done = { .request_id = 1,
+                                        .attempt = 2,
+                                        .epoch = 3,
+                                        .first_token = 4,
+                                        .push_from = 5,
+                                        .checksums = proto_u64s_of(addresses, 3) };
+    struct proto_kv_done done_got;
+    buf_clear(&buf);
+    assert_int_equal(proto_kv_done_encode(&done, &buf), STATUS_OK);
+    save("kv_done", 2, &buf);
+    assert_int_equal(proto_kv_done_decode(buf_data(&buf), buf.len, &done_got), STATUS_OK);
+    assert_int_equal(done_got.push_from, 5);
+    assert_int_equal(done_got.first_token, 4);
+    assert_int_equal(done_got.checksums.count, 3);
+    assert_int_equal(proto_u64_at(done_got.checksums, 2), 12);
+    buf_fini(&buf);
+}
+
+static void items_round_trip(void **state)
+{
+    (void)state;
+    static const char *const names[] = { "",       "opened",      "token",
+                                         "finish", "first_token", "prefill_done",
+                                         "failed" };
+    const struct proto_times times = { 1, 2, 3, 4, UINT64_MAX };
+    const struct proto_item items[] = {
+        { .kind = PROTO_ITEM_OPENED,
+          .opened = { .epoch = 8,
+                      .segment = "s:1",
+                      .addresses = proto_u64s_of(addresses, 3),
+                      .push_from = 2,
+                      .blocks_local = 1 } },
+        { .kind = PROTO_ITEM_TOKEN, .token = { 17, 49151 } },
+        { .kind = PROTO_ITEM_FIRST_TOKEN, .token = { 0, 2 } },
+        { .kind = PROTO_ITEM_FINISH,
+          .finish = { .reason = PROTO_FINISH_LENGTH, .generated = 9, .steps = 8, .times = times } },
+        { .kind = PROTO_ITEM_PREFILL_DONE,
+          .prefill_done = { .cached_tokens = 64,
+                            .fetched_tokens = 32,
+                            .computed_tokens = 5,
+                            .times = times } },
+        { .kind = PROTO_ITEM_FAILED, .failed = { .cause = PROTO_CAUSE_SHUTDOWN, .text = "why" } },
+    };
+    for (size_t i = 0; i < sizeof(items) / sizeof(items[0]); i++) {
+        struct buf one, two;
+        struct proto_item got;
+        buf_new(&one);
+        buf_new(&two);
+        assert_int_equal(proto_item_encode(&items[i], &one), STATUS_OK);
+        save(names[items[i].kind], 3, &one);
+        assert_int_equal(proto_item_decode(buf_data(&one), one.len, &got), STATUS_OK);
+        assert_int_equal(got.kind, items[i].kind);
+        if (got.kind == PROTO_ITEM_TOKEN) assert_int_equal(got.token.token, 49151);
+        if (got.kind == PROTO_ITEM_FINISH) assert_int_equal(got.finish.times.total_us, UINT64_MAX);
+        if (got.kind == PROTO_ITEM_FAILED) assert_string_equal(got.failed.text, "why");
+        assert_int_equal(proto_item_encode(&got, &two), STATUS_OK);
+        assert_int_equal(one.len, two.len);
+        assert_memory_equal(buf_data(&one), buf_data(&two), one.len);
+        for (size_t len = 0; len < one.len; len++) {
+            assert_int_equal(proto_item_decode(buf_data(&one), len, &got), STATUS_INVALID);
+        }
+        buf_fini(&one);
+        buf_fini(&two);
+    }
+}
+
+static void node_messages_round_trip(void **state)
+{
+    (void)state;
+    struct buf buf;
+    const struct proto_node_info info = {
+        .name = "p1",
+        .role = PROTO_ROLE_DECODE,
+        .model = "m",
+        .fingerprint = { 1, 2 },
+        .isa = "avx2",
+        .block_tokens = 32,
+        .layers = 30,
+        .layer_size = 24576,
+        .page_size = 737280,
+        .context_max = 8192,
+        .vocab_count = 49152,
+        .segment = "h:1",
+        .epoch = UINT64_MAX,
+    };
+    struct proto_node_info info_got;
+    struct buf again;
+    buf_new(&buf);
+    buf_new(&again);
+    assert_int_equal(proto_node_info_encode(&info, &buf), STATUS_OK);
+    save("node_info", 4, &buf);
+    assert_int_equal(proto_node_info_decode(buf_data(&buf), buf.len, &info_got), STATUS_OK);
+    assert_string_equal(info_got.name, "p1");
+    assert_int_equal(info_got.role, PROTO_ROLE_DECODE);
+    assert_int_equal(info_got.layer_size, 24576);
+    assert_int_equal(info_got.epoch, UINT64_MAX);
+    assert_memory_equal(info_got.fingerprint, info.fingerprint, sizeof(info.fingerprint));
+    assert_int_equal(proto_node_info_encode(&info_got, &again), STATUS_OK);
+    assert_int_equal(again.len, buf.len);
+    assert_memory_equal(buf_data(&again), buf_data(&buf), buf.len);
+
+    const struct proto_node_status status = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13 };
+    struct proto_node_status status_got;
+    buf_clear(&buf);
+    assert_int_equal(proto_node_status_encode(&status, &buf), STATUS_OK);
+    save("node_status", 5, &buf);
+    assert_int_equal(proto_node_status_decode(buf_data(&buf), buf.len, &status_got), STATUS_OK);
+    assert_int_equal(status_got.queued, 1);
+    assert_int_equal(status_got.step_us, 13);
+    buf_clear(&again);
+    assert_int_equal(proto_node_status_encode(&status_got, &again), STATUS_OK);
+    assert_memory_equal(buf_data(&again), buf_data(&buf), buf.len);
+    buf_fini(&buf);
+    buf_fini(&again);
+}
+
+/* A field that we do not know, before and behind those that we do. */
+static void later_versions_are_understood(void **state)
+{
+    (void)state;
+    struct buf buf;
+    struct msg_writer writer;
+    struct proto_push_lease lease;
+    buf_new(&buf);
+    msg_writer_init(&writer, &buf);
+    msg_put_map(&writer, 3);
+    msg_field_map(&writer, 500, 1);
+    msg_field_text(&writer, 1, "new");
+    msg_field_u64(&writer, 1, 77);
+    msg_field_bool(&writer, 40, true);
+    assert_int_equal(proto_push_lease_decode(buf_data(&buf), buf.len, &lease), STATUS_OK);
+    assert_int_equal(lease.lease_ms, 77);
+    buf_fini(&buf);
+}
+
+static enum status decode_kv(const struct buf *buf)
+{
+    struct proto_kv_done done;
+    return proto_kv_done_decode(buf_data(buf), buf->len, &done);
+}
+
+static void put_kv(struct buf *buf, uint32_t twice, uint32_t without, size_t checksums_size)
+{
+    static const uint8_t zeros[64];
+    struct msg_writer writer;
+    buf_clear(buf);
+    msg_writer_init(&writer, buf);
+    msg_put_map(&writer, 6 + (twice != 0) - (without != 0));
+    for (uint32_t key = 1; key <= 5; key++) {
+        if (key == without) continue;
+        msg_field_u64(&writer, key, key);
+        if (key == twice) msg_field_u64(&writer, key, key);
+    }
+    msg_field_bin(&writer, 6, zeros, checksums_size);
+}
+
+static void what_is_malformed_is_refused(void **state)
+{
+    (void)state;
+    struct buf buf;
+    buf_new(&buf);
+    put_kv(&buf, 0, 0, 64);
+    assert_int_equal(decode_kv(&buf), STATUS_OK);
+    put_kv(&buf, 0, 0, 63); /* not a whole number of checksums */
+    assert_int_equal(decode_kv(&buf), STATUS_INVALID);
+    for (uint32_t key = 1; key <= 5; key++) {
+        put_kv(&buf, 0, key, 64);
+        assert_int_equal(decode_kv(&buf), STATUS_INVALID);
+        put_kv(&buf, key, 0, 64);
+        assert_int_equal(decode_kv(&buf), STATUS_INVALID);
+    }
+    buf_fini(&buf);
+}
+
+static enum status with_sequence(struct proto_sequence sequence)
+{
+    struct buf buf;
+    struct proto_decode_open got;
+    const struct proto_decode_open open = { .sequence = sequence, .max_tokens = 100 };
+    buf_new(&buf);
+    assert_int_equal(proto_decode_open_encode(&open, &buf), STATUS_OK);
+    const enum status status = proto_decode_open_decode(buf_data(&buf), buf.len, &got);
+    buf_fini(&buf);
+    return status;
+}
+
+static void numbers_out_of_range_are_refused(void **state)
+{
+    (void)state;
+    struct proto_sequence sequence = some_sequence();
+    assert_int_equal(with_sequence(sequence), STATUS_OK);
+    const double nan = 0.0 / (sequence.sampling.seed == 0 ? 1.0 : 0.0);
+    static const double temperatures[] = { -0.1, 10.1, 1e300 };
+    for (int i = 0; i < 3; i++) {
+        sequence.sampling.temperature = temperatures[i];
+        assert_int_equal(with_sequence(sequence), STATUS_INVALID);
+    }
+    sequence.sampling.temperature = nan;
+    assert_int_equal(with_sequence(sequence), STATUS_INVALID);
+    sequence = some_sequence();
+    sequence.sampling.top_p = 0;
+    assert_int_equal(with_sequence(sequence), STATUS_INVALID);
+    sequence.sampling.top_p = 1.01;
+    assert_int_equal(with_sequence(sequence), STATUS_INVALID);
+    sequence = some_sequence();
+    sequence.plan.reuse_blocks = 3; /* more than there are keys */
+    assert_int_equal(with_sequence(sequence), STATUS_INVALID);
+    sequence = some_sequence();
+    sequence.plan.holder[3] = '\0'; /* just shorter */
+    assert_int_equal(with_sequence(sequence), STATUS_OK);
+}
+
+static void a_full_buffer_is_said(void **state)
+{
+    (void)state;
+    struct buf buf;
+    const struct proto_decode_open open = { .sequence = some_sequence(), .max_tokens = 100 };
+    buf_init(&buf, 64);
+    assert_int_equal(proto_decode_open_encode(&open, &buf), STATUS_FULL);
+    buf_fini(&buf);
+}
+
+static void names(void **state)
+{
+    (void)state;
+    enum proto_role role;
+    assert_int_equal(proto_role_parse("decode", &role), STATUS_OK);
+    assert_int_equal(role, PROTO_ROLE_DECODE);
+    assert_int_equal(proto_role_parse("Decode", &role), STATUS_INVALID);
+    assert_string_equal(proto_method_name(PROTO_PREFILL_RUN), "prefill.run");
+    assert_string_equal(proto_cause_name(PROTO_CAUSE_PUSH), "push");
+    assert_string_equal(proto_cause_name((enum proto_cause)99), "unknown");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(decode_open_round_trip),
+        cmocka_unit_test(prefill_run_round_trip),
+        cmocka_unit_test(small_messages_round_trip),
+        cmocka_unit_test(items_round_trip),
+        cmocka_unit_test(node_messages_round_trip),
+        cmocka_unit_test(later_versions_are_understood),
+        cmocka_unit_test(what_is_malformed_is_refused),
+        cmocka_unit_test(numbers_out_of_range_are_refused),
+        cmocka_unit_test(a_full_buffer_is_said),
+        cmocka_unit_test(names),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
