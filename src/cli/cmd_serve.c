@@ -70,10 +70,16 @@ static void pass_common(struct words *words, const struct serve *serve)
         config_is_set(serve->cli->config, "log") ? config_text(serve->cli->config, "log") : "warn");
 }
 
+static void pass_common(struct words *words, const struct serve *serve)
+{
+    add(words, config_bool(serve->cli->config, "pool") ? "--pool" : "--no-pool");
+    pass_log(words, serve);
+}
+
 static enum status start_master(struct serve *serve, struct errmsg *err)
 {
     struct words words = { { serve->program, "master", "--listen", serve->master }, 4 };
-    pass_common(&words, serve);
+    pass_log(&words, serve);
     return supervisor_start(serve->supervisor, "master", words.argv, err);
 }
 
@@ -88,7 +94,6 @@ static enum status start_gateway(struct serve *serve, struct errmsg *err)
     pass_text(&words, config, "--host");
     pass_u64(&words, config, "--port", port);
     pass_text(&words, config, "--chat-template");
-    add(&words, config_bool(config, "pool") ? "--pool" : "--no-pool");
     pass_u64(&words, config, "--max-model-len", context);
     pass_text(&words, config, "--profile");
     pass_common(&words, serve);
