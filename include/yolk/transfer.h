@@ -52,7 +52,7 @@ struct yolk_transfer_options {
     const char *advertise_host; /* the host part of our name; NULL: that of `listen` */
     const char *secret;         /* the cluster secret; NULL or "" admits loopback only */
     bool allow_open;            /* no secret, and yet not only loopback: private networks, tests */
-    bool forbid_shm;            /* everything but local goes over tcp */
+    bool forbid_shm;            /* everything but local goes over tcp; so does MC_FORCE_TCP=1 */
     uint64_t generation;        /* of this start of the process; 0: drawn at random */
     uint64_t epoch;             /* see yolk_transfer_set_epoch(); 0: 1 */
     uint32_t lanes_per_peer;    /* 0: 2; at most YOLK_TRANSFER_LANES_MAX */

@@ -11,7 +11,7 @@
 #include "base/assert.h"
 #include "transfer/transfer_int.h"
 
-bool range_overlaps(uint64_t a, uint64_t a_length, uint64_t b, uint64_t b_length)
+bool buffer_ranges_overlap(uint64_t a, uint64_t a_length, uint64_t b, uint64_t b_length)
 {
     return a < b + b_length && b < a + a_length;
 }
@@ -52,7 +52,8 @@ enum status buffers_add(struct buffers *buffers, uint64_t address, uint64_t leng
     const uint32_t at = upper_bound(buffers, address);
     for (uint32_t i = at > 0 ? at - 1 : 0; i < buffers->count && i <= at; i++) {
         const struct buffer *near = buffers->sorted[i];
-        if (range_overlaps(address, length, near->address, near->length)) return STATUS_EXISTS;
+        if (buffer_ranges_overlap(address, length, near->address, near->length))
+            return STATUS_EXISTS;
     }
     struct buffer *buffer = calloc(1, sizeof(*buffer));
     if (buffer == NULL) return STATUS_NO_MEMORY;

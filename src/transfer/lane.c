@@ -210,7 +210,7 @@ static bool list_sends_from(const struct frame_list *list, uint64_t address, uin
 {
     for (const struct frame *frame = list->head; frame != NULL; frame = frame->next) {
         if (frame->payload_len == 0) continue;
-        if (range_overlaps((uintptr_t)frame->payload, frame->payload_len, address, length)) {
+        if (buffer_ranges_overlap((uintptr_t)frame->payload, frame->payload_len, address, length)) {
             return true;
         }
     }

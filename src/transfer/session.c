@@ -88,7 +88,7 @@ enum status session_add(struct session *session, const struct wire_share *is)
 
     for (uint32_t i = 0; i < session->share_count; i++) {
         struct share *old = &session->shares[i];
-        if (range_overlaps(is->address, is->length, old->is.address, old->is.length)) {
+        if (buffer_ranges_overlap(is->address, is->length, old->is.address, old->is.length)) {
             old->dead = true;
         }
         if (old->dead && old->users == 0) share = old;

@@ -248,7 +248,7 @@ static enum status revoked(const struct yolk_transfer *transfer, const struct wi
 {
     if (buffer == NULL) return owner_check(transfer, header);
     const bool hit =
-        range_overlaps(header->address, header->length, buffer->address, buffer->length);
+        buffer_ranges_overlap(header->address, header->length, buffer->address, buffer->length);
     return hit ? STATUS_NOT_FOUND : STATUS_OK;
 }
 

@@ -376,6 +376,13 @@ static uint32_t or_default(uint32_t value, uint32_t fallback)
     return value != 0 ? value : fallback;
 }
 
+/* What users of other engines know as the way to rule out shared memory. */
+static bool tcp_forced(void)
+{
+    const char *text = getenv("MC_FORCE_TCP");
+    return text != NULL && text[0] != '\0' && strcmp(text, "0") != 0;
+}
+
 static enum status limits_set(struct yolk_transfer *transfer,
                               const struct yolk_transfer_options *options, struct errmsg *err)
 {
@@ -386,7 +393,7 @@ static enum status limits_set(struct yolk_transfer *transfer,
     transfer->connect_ns = or_default(options->connect_ms, DEFAULT_CONNECT_MS) * ENV_NS_PER_MS;
     transfer->fence_ns = or_default(options->fence_ms, DEFAULT_FENCE_MS) * ENV_NS_PER_MS;
     transfer->epoch = options->epoch != 0 ? options->epoch : 1;
-    transfer->forbid_shm = options->forbid_shm;
+    transfer->forbid_shm = options->forbid_shm || tcp_forced();
     if (transfer->lanes_per_peer > YOLK_TRANSFER_LANES_MAX) {
         return errmsg_set(err, STATUS_INVALID, "transfer: at most %d lanes to a peer",
                           YOLK_TRANSFER_LANES_MAX);
@@ -904,7 +911,7 @@ static enum status local_check(struct yolk_transfer *transfer, struct task *task
     if (task->generation != transfer->generation) return STATUS_STALE;
     struct buffer *remote = buffers_find(&transfer->buffers, req->remote, req->length);
     if (remote == NULL) return STATUS_NOT_FOUND;
-    if (range_overlaps(local, req->length, req->remote, req->length)) return STATUS_INVALID;
+    if (buffer_ranges_overlap(local, req->length, req->remote, req->length)) return STATUS_INVALID;
     task->remote = remote;
     remote->users++;
     return STATUS_OK;

@@ -83,7 +83,7 @@ struct buffer *buffers_at(const struct buffers *buffers, uint64_t address);
 /* The one that holds all of [address, address+length), or NULL. */
 struct buffer *buffers_find(const struct buffers *buffers, uint64_t address, uint64_t length);
 
-bool range_overlaps(uint64_t a, uint64_t a_length, uint64_t b, uint64_t b_length);
+bool buffer_ranges_overlap(uint64_t a, uint64_t a_length, uint64_t b, uint64_t b_length);
 
 /* ---- sessions ---- */
 

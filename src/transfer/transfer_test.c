@@ -136,6 +136,16 @@ static void bytes_arrive_over_shm(void **state)
     move_both_ways(true, YOLK_TRANSFER_PATH_SHM);
 }
 
+static void shared_memory_can_be_forbidden(void **state)
+{
+    (void)state;
+    assert_int_equal(setenv("MC_FORCE_TCP", "1", 1), 0);
+    move_both_ways(true, YOLK_TRANSFER_PATH_TCP);
+    assert_int_equal(setenv("MC_FORCE_TCP", "0", 1), 0);
+    move_both_ways(true, YOLK_TRANSFER_PATH_SHM);
+    assert_int_equal(unsetenv("MC_FORCE_TCP"), 0);
+}
+
 static void local_segment_is_a_copy(void **state)
 {
     (void)state;
@@ -728,6 +738,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bytes_arrive_over_tcp),
         cmocka_unit_test(bytes_arrive_over_shm),
+        cmocka_unit_test(shared_memory_can_be_forbidden),
         cmocka_unit_test(local_segment_is_a_copy),
         cmocka_unit_test(bad_addresses_are_refused),
         cmocka_unit_test(permissions_hold),
