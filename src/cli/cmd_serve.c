@@ -63,7 +63,7 @@ static void pass_text(struct words *words, const struct config *config, const ch
     add(words, value);
 }
 
-static void pass_common(struct words *words, const struct serve *serve)
+static void pass_log(struct words *words, const struct serve *serve)
 {
     add(words, "--log");
     add(words,
