@@ -71,6 +71,7 @@ static inline void sim_master_start(struct sim_cluster *cluster)
         .secret = SIM_SECRET,
         .master = { .term = SIM_TERM + cluster->terms++,
                     .seed = 7,
+                    .lease_ms = 500,
                     .settle_ms = 3000,
                     .discard_ms = 4000,
                     .put_ms = 3000,

@@ -98,7 +98,9 @@ struct member {
     uint64_t heard_ns;
     uint64_t order; /* of registration */
     uint32_t round;
-    bool announced; /* a snapshot of this life was complete once */
+    bool announced;           /* a snapshot of this life was complete once */
+    bool synced;              /* the present snapshot is complete: what is not known is not there */
+    uint64_t generation_seen; /* the highest that its events have named */
     struct space *space;
     uint64_t dropping; /* bytes of its placed replicas that are being dropped */
     struct replica *replicas;
@@ -785,6 +787,7 @@ void store_master_reset(struct store_master *master, uint64_t now_ns, struct sto
     if (member == NULL) return;
     member_heard(master, member, now_ns);
     member->round++;
+    member->synced = false;
 }
 
 /* The range of a put in progress, or one in limbo, if this is what it has become. */
@@ -831,11 +834,23 @@ static bool entry_has_other(const struct entry *entry, const struct member *memb
     return false;
 }
 
+/* A put_end travels beside the events and can be overtaken by them: what they have passed and do
+ * not know any more has been removed. While a snapshot is under way nobody can tell; the value then
+ * counts as of the round before, so that it stays only if the snapshot names it. */
+static bool put_end_overtaken(const struct store_master *master, const struct member *member,
+                              const struct store_event *event)
+{
+    if (!member->synced || event->generation > member->generation_seen) return false;
+    const struct entry *entry = entry_find(master, &event->id);
+    const struct replica *replica = entry == NULL ? NULL : replica_find(entry, member);
+    return replica == NULL || replica->generation != event->generation;
+}
+
 /* What the event says is taken over. STATUS_EXISTS: the key has other bytes; STATUS_STALE: older
  * than what is known, or its range is somebody else's; STATUS_INVALID: the identity is another
  * key's. */
 static enum status stored(struct store_master *master, struct member *member,
-                          const struct store_event *event)
+                          const struct store_event *event, uint32_t round)
 {
     const bool object = event->class == STORE_CLASS_OBJECT;
     const struct store_key key = { event->key, event->key_len };
@@ -856,7 +871,7 @@ static enum status stored(struct store_master *master, struct member *member,
     struct replica *replica = replica_find(entry, member);
     if (replica != NULL && replica->generation > event->generation) return STATUS_STALE;
     if (replica != NULL && replica->generation == event->generation) {
-        replica->round = member->round;
+        if (round == member->round) replica->round = round;
         return STATUS_OK;
     }
     if (replica != NULL) {
@@ -872,7 +887,7 @@ static enum status stored(struct store_master *master, struct member *member,
     entry->digest = event->digest;
     replica->address = event->address;
     replica->generation = event->generation;
-    replica->round = member->round;
+    replica->round = round;
     if (object && !replica_place(master, replica)) {
         master->counts.conflicts_total++;
         replica_remove(master, replica);
@@ -920,10 +935,12 @@ void store_master_event(struct store_master *master, uint64_t now_ns, struct sto
     enum status status;
     if (member == NULL) return;
     member_heard(master, member, now_ns);
-
+    if (event->kind != STORE_EVENT_EXTENT && event->generation > member->generation_seen) {
+        member->generation_seen = event->generation;
+    }
     switch (event->kind) {
     case STORE_EVENT_STORED:
-        status = stored(master, member, event);
+        status = stored(master, member, event, member->round);
         if (status != STATUS_OK && event->class == STORE_CLASS_OBJECT) {
             action_push(master, STORE_ACTION_DROP, member, &event->id, event->generation);
         }
@@ -944,6 +961,7 @@ void store_master_synced(struct store_master *master, uint64_t now_ns, struct st
         if (replica->round != member->round) replica_remove(master, replica);
     }
     member->announced = true;
+    member->synced = true;
 }
 
 /* ---- reading ---- */
@@ -1209,7 +1227,8 @@ enum status store_master_put_end(struct store_master *master, uint64_t now_ns,
         return STATUS_INVALID;
     }
     member_heard(master, member, now_ns);
-    return stored(master, member, event);
+    if (put_end_overtaken(master, member, event)) return STATUS_STALE;
+    return stored(master, member, event, member->synced ? member->round : member->round - 1);
 }
 
 enum status store_master_put_revoke(struct store_master *master, uint64_t now_ns, uint64_t writer,
