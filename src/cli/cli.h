@@ -14,6 +14,7 @@
 #include "base/status.h"
 
 struct env;
+struct trace;
 
 enum {
     CLI_EXIT_OK = 0,
@@ -32,6 +33,8 @@ enum {
     CLI_MODEL = 32,
     CLI_BENCH = 64,
     CLI_VERSION = 128,
+    CLI_TRACE = 256,
+    CLI_SIM = 512,
 };
 
 struct cli {
@@ -47,6 +50,8 @@ int cmd_run(struct cli *cli);
 int cmd_model(struct cli *cli);
 int cmd_bench(struct cli *cli);
 int cmd_version(struct cli *cli);
+int cmd_trace(struct cli *cli);
+int cmd_sim(struct cli *cli);
 
 /* options.c: every option of every subcommand. */
 extern const struct config_option cli_options[];
@@ -67,5 +72,13 @@ MUST_USE enum status cli_cache_path(const char *name, char out[CLI_PATH_SIZE], s
 /* Turns MODEL as users give it, a file or a known name, into a path that exists. */
 MUST_USE enum status cli_model_path(struct env *env, const char *model, char out[CLI_PATH_SIZE],
                                     struct errmsg *err);
+
+/* The trace in the file; err names the line that is wrong. */
+MUST_USE enum status cli_trace_read(struct cli *cli, const char *path, struct trace **out,
+                                    struct errmsg *err);
+
+/* `text`, the value of option `name`, as a finite number. */
+MUST_USE enum status cli_number(const char *name, const char *text, double *out,
+                                struct errmsg *err);
 
 #endif

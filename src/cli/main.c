@@ -43,6 +43,8 @@ static const struct command commands[] = {
       "warn" },
     { "bench", "yolk bench engine|serve|gateway [options]",
       "Measures, each number beside its yardstick.", cmd_bench, CLI_BENCH, 1, 1, "warn" },
+    { "trace", "yolk trace stat FILE | yolk trace gen [options]",
+      "Says what a request trace is like, or makes one.", cmd_trace, CLI_TRACE, 1, 2, "warn" },
     { "version", "yolk version", "Says what this binary is.", cmd_version, CLI_VERSION, 0, 0,
       "warn" },
 };

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "sim/trace.h"
 
-#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +9,7 @@
 #include "base/assert.h"
 #include "base/buf.h"
 #include "base/map.h"
+#include "sim/json.h"
 
 enum { FIELDS_MAX = 32, FIELD_SIZE = 64, LINE_SIZE_MAX = 8 << 20 };
 
@@ -132,11 +132,11 @@ static enum status add_own_blocks(struct reader *reader)
 
 /* ---- mooncake ---- */
 
-static enum status add_ids(struct reader *reader, const json_t *ids)
+static enum status add_ids(struct reader *reader, const struct json_value *ids)
 {
     struct trace *trace = reader->trace;
     struct trace_request *request = &trace->requests[trace->count - 1];
-    const size_t count = json_array_size(ids);
+    const size_t count = json_value_count(ids);
     const uint32_t blocks = (request->input_tokens + trace->block_tokens - 1) / trace->block_tokens;
     uint32_t parent = NO_PARENT;
 
@@ -146,23 +146,25 @@ static enum status add_ids(struct reader *reader, const json_t *ids)
     enum status status = reserve_ids(reader, blocks);
     request->blocks = blocks;
     for (uint32_t i = 0; status == STATUS_OK && i < blocks; i++) {
-        const json_t *id = json_array_get(ids, i);
-        if (!json_is_integer(id))
+        const struct json_value *id = json_value_at(ids, i);
+        int64_t number = 0;
+        if (!json_value_integer(id, &number))
             return refuse(reader, "a hash id is not an integer", "\"hash_ids\": [integers]");
-        status = number_id(reader, (uint64_t)json_integer_value(id), parent, &parent);
+        status = number_id(reader, (uint64_t)number, parent, &parent);
         if (status == STATUS_OK) trace->ids[trace->ids_count++] = parent;
     }
     return status;
 }
 
 /* NaN if the member is missing or no number. */
-static double member(const json_t *object, const char *name)
+static double member(const struct json_value *object, const char *name)
 {
-    const json_t *value = json_object_get(object, name);
-    return json_is_number(value) ? json_number_value(value) : NAN;
+    double number = NAN;
+    (void)json_value_number(json_value_member(object, name), &number);
+    return number;
 }
 
-static enum status read_object(struct reader *reader, const json_t *object)
+static enum status read_object(struct reader *reader, const struct json_value *object)
 {
     struct trace *trace = reader->trace;
     double arrival = member(object, "timestamp");
@@ -181,8 +183,8 @@ static enum status read_object(struct reader *reader, const json_t *object)
     const enum status status = add_request(reader, arrival, member(object, "input_length"),
                                            member(object, "output_length"));
     if (status != STATUS_OK) return status;
-    const json_t *ids = json_object_get(object, "hash_ids");
-    if (ids != NULL && !json_is_array(ids))
+    const struct json_value *ids = json_value_member(object, "hash_ids");
+    if (ids != NULL && !json_value_is_array(ids))
         return refuse(reader, "hash_ids is not an array", "\"hash_ids\": [integers]");
     if (trace->count == 1) trace->has_ids = ids != NULL;
     if (trace->has_ids != (ids != NULL))
@@ -192,16 +194,17 @@ static enum status read_object(struct reader *reader, const json_t *object)
 
 static enum status read_json_line(struct reader *reader, const char *line, size_t len)
 {
-    json_error_t error;
-    json_t *object = json_loadb(line, len, JSON_REJECT_DUPLICATES, &error);
+    struct json_value *object = NULL;
+    struct errmsg words = { "" };
     enum status status;
 
-    if (!json_is_object(object))
-        status = refuse(reader, object == NULL ? error.text : "the line is not an object",
-                        "one JSON object a line");
+    if (json_document_parse(line, len, &object, &words) != STATUS_OK)
+        return refuse(reader, words.text, "one JSON object a line");
+    if (!json_value_is_object(object))
+        status = refuse(reader, "the line is not an object", "one JSON object a line");
     else
         status = read_object(reader, object);
-    json_decref(object);
+    json_document_destroy(object);
     return status;
 }
 
