@@ -406,6 +406,7 @@ static bool accept_one(struct listener *listener)
     struct sockaddr_storage addr = { 0 };
     socklen_t len = sizeof(addr);
 
+    ASSERT(!listener->source.dead);
     if (real->stream_count >= real->streams_max) {
         listener_rest(listener, 0);
         return false;

@@ -255,6 +255,7 @@ static void the_killed_stay_silent_and_can_be_restarted(void **state)
     assert_int_equal(env_listen(duo->env_a, ":1", on_server_accept, NULL, &listener, NULL),
                      STATUS_UNAVAILABLE);
     env_timer_set(duo->env_a, &timer, 0);
+    assert_false(env_timer_armed(&timer));
     env_timer_cancel(duo->env_a, &timer);
     server_free(&duo->server);
     client_free(&duo->client);

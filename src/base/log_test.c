@@ -98,6 +98,9 @@ static void foreign_text_stays_one_value(void **state)
                                      "a=\"x\\nlevel=error mod=fake \\\"q\\\" \\\\ \\x09\\x7f\" "
                                      "b=\"\"\n");
     lines_len = 0;
+    LOG_INFO("t", "ev", "a=%s", "b=c"); /* else it could be taken for a field of ours */
+    assert_string_equal(lines, STAMP "level=info mod=t ev=ev a=\"b=c\"\n");
+    lines_len = 0;
     LOG_INFO("t", "ev", "name=%s", "\xc3\xa9t\xc3\xa9"); /* UTF-8 passes */
     assert_string_equal(lines, STAMP "level=info mod=t ev=ev name=\xc3\xa9t\xc3\xa9\n");
 }
