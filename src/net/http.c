@@ -37,11 +37,11 @@
 #include "net/http_int.h"
 
 enum {
-    READ_SIZE = 64 << 10,
+    READ_SIZE = 16 << 10,
     READS_PER_TURN = 8,
     PEER_SIZE = 80,
     OUT_SIZE_MAX = HTTP_REPLY_SIZE_MAX + (64 << 10), /* an answer with its head */
-    IDLE_BUFFER_SIZE_MAX = 256 << 10,
+    IDLE_BUFFER_SIZE_MAX = 64 << 10,
 };
 
 enum conn_state { CONN_IDLE, CONN_HEAD, CONN_BODY, CONN_ACTIVE, CONN_FLUSHING };
@@ -52,6 +52,7 @@ struct http_server {
     struct http_server_options options;
     struct conn *conns; /* doubly linked */
     uint32_t conns_count;
+    size_t bodies_size; /* the sum of the connections' body_size */
     bool is_draining;
 };
 
@@ -63,6 +64,7 @@ struct conn {
     enum conn_state state;
     struct http_parse *parse; /* in HEAD and BODY */
     struct http_request *req; /* in ACTIVE */
+    size_t body_size;         /* of the request on its way in or with its handler */
     struct buf in, out;
     unsigned watched;
     bool in_turn;
@@ -203,6 +205,15 @@ static void turn_soon(struct conn *conn)
     if (!conn->in_turn) env_timer_set(conn->env, &conn->turn_timer, 0);
 }
 
+static void count_body(struct conn *conn, size_t size)
+{
+    struct http_server *server = conn->server;
+
+    ASSERT(server->bodies_size >= conn->body_size);
+    server->bodies_size = server->bodies_size - conn->body_size + size;
+    conn->body_size = size;
+}
+
 /* ---- answers of our own ---- */
 
 static void format_error(char *out, size_t size, int code, const char *message)
@@ -223,6 +234,7 @@ static void refuse(struct conn *conn, int code, const char *message)
     env_timer_cancel(conn->env, &conn->receive_timer);
     http_parse_destroy(conn->parse);
     conn->parse = NULL;
+    count_body(conn, 0);
     buf_clear(&conn->in);
     conn->keeps_alive = false;
     put_head(conn, code, "application/json", NULL);
@@ -285,6 +297,7 @@ static void request_end(struct http_request *req)
     request_free(req);
     if (conn == NULL) return;
     conn->req = NULL;
+    count_body(conn, 0);
     set_state(conn, CONN_FLUSHING);
     flush(conn);
     turn_soon(conn);
@@ -455,6 +468,7 @@ static void conn_close(struct conn *conn)
 
     ASSERT(server->conns_count > 0);
     server->conns_count--;
+    count_body(conn, 0);
     if (conn->prev != NULL) conn->prev->next = conn->next;
     if (conn->prev == NULL) server->conns = conn->next;
     if (conn->next != NULL) conn->next->prev = conn->prev;
@@ -541,6 +555,11 @@ static void parse_some(struct conn *conn)
         return;
     }
     if (conn->state == CONN_HEAD && state != HTTP_PARSE_HEAD) begin_body(conn);
+    count_body(conn, http_parse_body_size(conn->parse));
+    if (conn->server->bodies_size > conn->server->options.bodies_size_max) {
+        refuse(conn, 503, "Too much is being sent to this server");
+        return;
+    }
     if (state == HTTP_PARSE_DONE) hand_over(conn);
 }
 
@@ -711,6 +730,7 @@ static void set_defaults(struct http_server_options *options)
     set_default(&options->idle_timeout_ms, 60000);
     set_default(&options->send_timeout_ms, 30000);
     if (options->body_size_max == 0) options->body_size_max = 16 << 20;
+    if (options->bodies_size_max == 0) options->bodies_size_max = 256 << 20;
     if (options->send_queue_max == 0) options->send_queue_max = 1 << 20;
     ASSERT(options->send_queue_max <= HTTP_REPLY_SIZE_MAX);
 }

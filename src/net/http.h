@@ -52,6 +52,7 @@ struct http_server_options {
     uint32_t connections_max; /* [1024] more get 503 and are closed */
     uint32_t head_size_max;   /* [16 KiB] request line and headers */
     size_t body_size_max;     /* [16 MiB] */
+    size_t bodies_size_max;   /* [256 MiB] of all requests together; beyond it 503 */
     size_t send_queue_max;    /* [1 MiB] bytes not yet sent, beyond which http_send() pushes back */
     uint32_t head_timeout_ms; /* [10000] from the first byte of a request to its head's end */
     uint32_t body_timeout_ms; /* [30000] from there to the end of the body */

@@ -49,6 +49,9 @@ bool http_parse_keeps_alive(const struct http_parse *parse);
 bool http_parse_is_1_1(const struct http_parse *parse); /* or later: takes chunks */
 bool http_parse_is_head(const struct http_parse *parse);
 
+/* Bytes of body so far. */
+size_t http_parse_body_size(const struct http_parse *parse);
+
 /* When done. */
 const char *http_parse_body(const struct http_parse *parse, size_t *len);
 

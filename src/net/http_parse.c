@@ -350,6 +350,11 @@ bool http_parse_is_head(const struct http_parse *parse)
     return parse->parser.method == HTTP_HEAD;
 }
 
+size_t http_parse_body_size(const struct http_parse *parse)
+{
+    return parse->body.len;
+}
+
 const char *http_parse_body(const struct http_parse *parse, size_t *len)
 {
     ASSERT(parse->state == HTTP_PARSE_DONE);

@@ -453,6 +453,30 @@ static void large_heads_and_bodies_are_refused(void **state)
     world_free(world);
 }
 
+static void bodies_share_a_limit(void **state)
+{
+    (void)state;
+    struct world *world = world_new((struct http_server_options){ .bodies_size_max = 1500 });
+    struct raw *first = raw_new(world), *second = raw_new(world), *third = raw_new(world);
+    char piece[1001];
+
+    memset(piece, 'x', sizeof(piece));
+    piece[1000] = '\0';
+    raw_send(first, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1001\r\n\r\n");
+    raw_send(first, piece);
+    turn_for(world, 10);
+    raw_send(second, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1001\r\n\r\n");
+    raw_send(second, piece);
+    WAIT_FOR(world, second->closed);
+    assert_true(raw_has(second, "HTTP/1.1 503 "));
+    raw_send(first, "y");
+    WAIT_FOR(world, raw_has(first, "200 OK"));
+    raw_send(third, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n");
+    raw_send(third, piece);
+    WAIT_FOR(world, raw_has(third, "200 OK")); /* what is answered does not count */
+    world_free(world);
+}
+
 static void a_head_of_exactly_the_limit_passes(void **state)
 {
     (void)state;
@@ -711,6 +735,7 @@ int main(void)
         cmocka_unit_test(malformed_is_400),
         cmocka_unit_test(other_refusals),
         cmocka_unit_test(large_heads_and_bodies_are_refused),
+        cmocka_unit_test(bodies_share_a_limit),
         cmocka_unit_test(a_head_of_exactly_the_limit_passes),
         cmocka_unit_test(connections_beyond_the_limit_get_503),
         cmocka_unit_test(slow_clients_are_timed_out),
