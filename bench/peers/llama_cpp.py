@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """llama.cpp on the same model and threads, for `yolk bench engine`.
 
-Usage: llama_cpp.py MODEL THREADS RESULT. Writes {"prefill_512": tokens/s, "prefill_2048": ...,
-"decode_1": ..., "decode_8": ...} to RESULT: medians of 5, by the library's own timings (prefill,
+Usage: llama_cpp.py MODEL THREADS RESULT. Writes lines of a row's name and tokens/s to RESULT
+(prefill_512, prefill_2048, decode_1, decode_8): medians of 5, by the library's own timings (prefill,
 decode at batch 1) or by the clock over all streams (decode at batch 8). Exits 77 if the binding
 (`pip install xllamacpp`) is not installed.
 """
@@ -72,7 +72,8 @@ def main(model, threads, result):
     rows = {"prefill_512": prefill(512), "prefill_2048": prefill(2048), "decode_1": decode_one(),
             "decode_8": statistics.median(decode_eight() for _ in range(RUNS))}
     with open(result, "w") as out:
-        json.dump(rows, out)
+        for name, rate in rows.items():
+            out.write(f"{name} {rate:.2f}\n")
 
 
 if __name__ == "__main__":

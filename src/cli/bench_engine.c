@@ -5,11 +5,10 @@
  *
  * llama.cpp is measured by bench/peers/llama_cpp.py when that file is here and a Python that has
  * the binding is named by YOLK_PEER_PYTHON (or is python3); otherwise the rows have no baseline. */
-#include <jansson.h>
-#include <math.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/env.h"
 #include "base/env_real.h"
@@ -38,8 +37,8 @@ static void on_peer_exit(void *ctx, struct env_exit how)
     env_stop(peer->env);
 }
 
-/* The peer's rates by row name, or NULL when it is not there. */
-static json_t *measure_peer(struct cli *cli, const char *model, unsigned threads)
+/* Runs the peer; its lines of "row rate", or NULL when it is not there. The caller frees them. */
+static char *measure_peer(struct cli *cli, const char *model, unsigned threads)
 {
     struct peer peer = { cli->env, { -1, 0 } };
     struct env_process *process = NULL;
@@ -48,29 +47,34 @@ static json_t *measure_peer(struct cli *cli, const char *model, unsigned threads
     char *text = NULL;
     size_t len = 0;
 
-    if (cli_cache_path("peer-llama-cpp.json", result, NULL) != STATUS_OK) return NULL;
+    if (cli_cache_path("peer-llama-cpp.txt", result, NULL) != STATUS_OK) return NULL;
     snprintf(threads_text, sizeof(threads_text), "%u", threads);
     const enum status removed = env_file_remove(cli->env, result); /* of an earlier run */
     if (removed != STATUS_OK && removed != STATUS_NOT_FOUND) return NULL;
-    const char *argv[] = { "sh",
-                           "-c",
-                           "exec \"$@\" >/dev/null 2>&1",
-                           "sh",
-                           python ? python : "python3",
-                           peer_script,
-                           model,
-                           threads_text,
-                           result,
+    if (python == NULL) python = "python3";
+    const char *argv[] = { "sh",  "-c",         "exec \"$@\" >/dev/null 2>&1",
+                           "sh",  python,       peer_script,
+                           model, threads_text, result,
                            NULL };
     if (env_process_spawn(cli->env, argv, on_peer_exit, &peer, &process, NULL) != STATUS_OK)
         return NULL;
     env_run(cli->env);
-    json_t *rates = NULL;
-    if (peer.how.code == 0 &&
-        env_file_read_all(cli->env, result, 4096, &text, &len, NULL) == STATUS_OK)
-        rates = json_loadb(text, len, 0, NULL);
-    free(text);
-    return rates;
+    if (peer.how.code != 0 ||
+        env_file_read_all(cli->env, result, 4096, &text, &len, NULL) != STATUS_OK)
+        return NULL;
+    return text;
+}
+
+/* 0 if the peer has no such row. */
+static double peer_rate(const char *lines, const char *name)
+{
+    const size_t len = strlen(name);
+    for (const char *line = lines; line != NULL && *line != '\0';) {
+        if (strncmp(line, name, len) == 0 && line[len] == ' ') return strtod(line + len, NULL);
+        line = strchr(line, '\n');
+        if (line != NULL) line++;
+    }
+    return 0;
 }
 
 enum status bench_engine(struct cli *cli, struct report *report, struct errmsg *err)
@@ -91,13 +95,13 @@ enum status bench_engine(struct cli *cli, struct report *report, struct errmsg *
     if (status == STATUS_OK) status = engine_bench(cli->env, model, &options, rows, err);
     model_destroy(model);
     if (status != STATUS_OK) return status;
-    json_t *peer = measure_peer(cli, path, options.threads);
+    char *peer = measure_peer(cli, path, options.threads);
     for (int i = 0; i < ENGINE_BENCH_ROWS; i++) {
         struct report_row *row =
             report_add(report, rows[i].name, rows[i].tokens_per_second, rows[i].unit);
-        const double rate = json_number_value(json_object_get(peer, rows[i].name));
+        const double rate = peer_rate(peer, rows[i].name);
         if (rate > 0) row->baseline = rate;
     }
-    json_decref(peer);
+    free(peer);
     return STATUS_OK;
 }
