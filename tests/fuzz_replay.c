@@ -88,7 +88,8 @@ static void run_path(const char *path)
 
 int main(int argc, char **argv)
 {
-    for (int i = 1; i < argc; i++) run_path(argv[i]);
+    for (int i = 1; i < argc; i++)
+        run_path(argv[i]);
     if (inputs == 0) {
         fprintf(stderr, "no corpus given: nothing was tested\n");
         return 1;

@@ -23,17 +23,17 @@ enum status {
     STATUS_AGAIN = -1,
     STATUS_FULL = -2, /* a declared limit is reached: evict, queue or refuse */
     STATUS_NOT_FOUND = -3,
-    STATUS_INVALID = -4,     /* input from a peer, a user or a file is malformed */
-    STATUS_NO_MEMORY = -5,   /* start-up only */
-    STATUS_EXISTS = -6,      /* the key, the name or the address is taken */
-    STATUS_BUSY = -7,        /* leased, pinned or in use: try later */
-    STATUS_TIMEOUT = -8,     /* the deadline passed before the answer */
-    STATUS_CANCELLED = -9,   /* the caller, or the caller's caller, gave up */
+    STATUS_INVALID = -4,   /* input from a peer, a user or a file is malformed */
+    STATUS_NO_MEMORY = -5, /* start-up only */
+    STATUS_EXISTS = -6,    /* the key, the name or the address is taken */
+    STATUS_BUSY = -7,      /* leased, pinned or in use: try later */
+    STATUS_TIMEOUT = -8,   /* the deadline passed before the answer */
+    STATUS_CANCELLED = -9, /* the caller, or the caller's caller, gave up */
     STATUS_UNSUPPORTED = -10,
-    STATUS_DENIED = -11,     /* wrong secret, wrong tenant, permission */
+    STATUS_DENIED = -11,      /* wrong secret, wrong tenant, permission */
     STATUS_UNAVAILABLE = -12, /* nobody is there who could do it: no node, no leader */
-    STATUS_STALE = -13,      /* an older epoch, term, generation or attempt */
-    STATUS_IO = -14,         /* the operating system said no; the log has its words */
+    STATUS_STALE = -13,       /* an older epoch, term, generation or attempt */
+    STATUS_IO = -14,          /* the operating system said no; the log has its words */
 
     /* The connection. */
     STATUS_CONN_CLOSED = -100,
@@ -51,8 +51,8 @@ struct errmsg {
     char text[256];
 };
 
-/* Fills *err, cutting what does not fit. NULL is allowed. Returns `status`, so that a refusal is one
- * line: return errmsg_set(err, STATUS_INVALID, "--port: %s is not a number", text); */
+/* Fills *err, cutting what does not fit. NULL is allowed. Returns `status`, so that a refusal is
+ * one line: return errmsg_set(err, STATUS_INVALID, "--port: %s is not a number", text); */
 enum status errmsg_set(struct errmsg *err, enum status status, const char *fmt, ...)
     PRINTF_LIKE(3, 4);
 
