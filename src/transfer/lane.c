@@ -24,7 +24,7 @@
  *       whoever unregisters it has called lane_stop_landing() before.
  *   I2  A target never lands bytes of a connection that was silent for its lease: the clock is read
  *       before the socket, and before each step of a pull. So an initiator may count on it (see
- * peer.c). I3  A dead lane is freed from transfer_work(), never while something up the stack holds
+ * peer.c). I3  A dead lane is freed from transfer_turn(), never while something up the stack holds
  * it.
  *
  * Limits: LANE_FRAMES_MAX frames queued; a peer that makes us exceed it is dropped. */
@@ -783,6 +783,7 @@ static void lane_receive(struct lane *lane)
 static void lane_on_ready(void *ctx, unsigned events)
 {
     struct lane *lane = ctx;
+    struct yolk_transfer *transfer = lane->transfer;
 
     ASSERT(lane_alive(lane));
     if (lane->state == LANE_CONNECTING) {
@@ -791,7 +792,12 @@ static void lane_on_ready(void *ctx, unsigned events)
     }
     if ((events & ENV_READ) != 0) {
         lane_receive(lane);
-        if (lane->state == LANE_READY && lane->peer != NULL) peer_schedule(lane->peer);
+        if (transfer->done_head == NULL && lane->state == LANE_READY && lane->peer != NULL) {
+            peer_schedule(lane->peer);
+        }
     }
     lane_flush(lane);
+    if (transfer->done_head == NULL) return;
+    if (lane->peer != NULL) lane->peer->dirty = true;
+    transfer_turn(transfer); /* it may free the lane */
 }

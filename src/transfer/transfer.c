@@ -13,7 +13,8 @@
  *   I1  slices_out counts the slices that are on a lane, live or lost, or in a copy queue;
  *       slices_waiting those in a retry list. offset, both and bytes cover the range exactly.
  *   I2  A task is final only with slices_out == 0 and slices_waiting == 0; see F1..F4 in peer.c.
- *   I3  Callbacks run from transfer_work(), in the order in which tasks ended.
+ *   I3  Callbacks run from transfer_turn(), in the order in which tasks ended; and that runs from
+ * the loop: from a timer of ours, or after a connection has been served.
  *
  * Handles are an index and a serial that changes when the slot is freed, so a stale one is known.
  */
@@ -355,18 +356,28 @@ static void bury(struct yolk_transfer *transfer)
     }
 }
 
-static void transfer_work(void *ctx)
+static void schedule_dirty(struct yolk_transfer *transfer)
 {
-    struct yolk_transfer *transfer = ctx;
-    const bool left = copy_run(transfer);
-
     if (transfer->local.dirty) peer_schedule(&transfer->local);
     for (uint32_t i = 0; i < transfer->peer_count; i++) {
         if (transfer->peers[i]->dirty) peer_schedule(transfer->peers[i]);
     }
+}
+
+void transfer_turn(struct yolk_transfer *transfer)
+{
+    ASSERT(!transfer->in_callback);
+    env_timer_cancel(transfer->env, &transfer->work);
+    const bool left = copy_run(transfer);
     call_back_all(transfer);
+    schedule_dirty(transfer); /* what the callbacks submitted goes out together */
     bury(transfer);
     if (left || transfer->done_head != NULL) transfer_kick(transfer);
+}
+
+static void transfer_work(void *ctx)
+{
+    transfer_turn(ctx);
 }
 
 /* ---- create and destroy ---- */
@@ -976,7 +987,8 @@ enum status yolk_transfer_submit(struct yolk_transfer *transfer, struct yolk_tra
         task_submit(transfer, batch, &requests[i]);
     for (uint32_t i = first; i < batch->count; i++) {
         struct peer *peer = batch->tasks[i].peer;
-        if (peer != NULL && peer->dirty) peer_schedule(peer);
+        if (peer == NULL || !peer->dirty) continue;
+        if (!transfer->in_callback) peer_schedule(peer);
     }
     return STATUS_OK;
 }

@@ -11,7 +11,7 @@
  *   copy.c       memcpy in portions, for local, shm and pulls
  *
  * Everything belongs to the thread of the env. Nothing here calls back a user except
- * transfer_work(), which runs from a timer of its own. */
+ * transfer_turn(), which runs from the loop. */
 #ifndef TRANSFER_TRANSFER_INT_H
 #define TRANSFER_TRANSFER_INT_H
 
@@ -314,7 +314,7 @@ struct peer {
     struct env_timer timer; /* when to connect again */
     struct lane *ask_lane;  /* a question about a share is under way */
     struct task *ask_task;  /* who needs the answer */
-    bool dirty;             /* transfer_work() schedules it */
+    bool dirty;             /* transfer_turn() schedules it */
     struct task_list ready[WIRE_CLASSES];
     struct slice_list retry[WIRE_CLASSES];
 };
@@ -407,8 +407,10 @@ struct yolk_transfer {
     struct yolk_transfer_stats stats;
 };
 
-/* transfer_work() runs on the next turn. */
+/* transfer_turn() runs on the next turn of the loop. */
 void transfer_kick(struct yolk_transfer *transfer);
+/* Copies, callbacks, work for the lanes, dead lanes; nothing of the engine may be on the stack. */
+void transfer_turn(struct yolk_transfer *transfer);
 void peer_kick(struct peer *peer); /* and schedules it */
 bool transfer_bind(struct yolk_transfer *transfer, struct task *task, uint64_t generation);
 
