@@ -22,6 +22,7 @@ struct http_client {
     bool whole;     /* the answer is complete */
     bool in_parser; /* a callback may cancel from inside */
     bool cancelled;
+    bool head; /* HEAD: no body follows the headers */
 };
 
 static void client_free(struct http_client *client)
@@ -85,7 +86,7 @@ static int on_complete(http_parser *parser)
 static int on_headers(http_parser *parser)
 {
     const struct http_client *client = parser->data;
-    return strcmp(client->options.method, "HEAD") == 0; /* 1: no body follows */
+    return client->head ? 1 : 0;
 }
 
 static const http_parser_settings settings = { .on_headers_complete = on_headers,
@@ -175,6 +176,7 @@ enum status http_client_start(struct env *env, const struct http_client_options 
     if (client == NULL) return STATUS_NO_MEMORY;
     client->env = env;
     client->options = *options;
+    client->head = strcmp(options->method, "HEAD") == 0;
     buf_init(&client->out, HTTP_CLIENT_BODY_MAX + (64 << 10));
     buf_init(&client->line, HTTP_CLIENT_LINE_MAX);
     env_timer_init(&client->timer, on_deadline, client);
