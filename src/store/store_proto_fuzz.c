@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * store/store_proto_fuzz.c - every decoder of the pool's messages over foreign bytes.
+ *
+ * The first byte picks the decoder, the rest is the message. What a decoder accepts is then read
+ * the way its handler reads it, to the last byte, and messages that are plain structs are encoded
+ * and decoded again: a message we accept must be one that we can send. */
+#include "store/proto.h"
+
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/buf.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
+
+static uint64_t touched; /* so that reads are not optimised away */
+
+static void touch_bytes(const uint8_t *bytes, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        touched += bytes[i];
+}
+
+static void touch_column(struct msg_column column)
+{
+    for (size_t i = 0; i < column.count; i++)
+        touched += msg_u64_at(column, i);
+}
+
+static void fuzz_register(const uint8_t *data, size_t len, struct buf *buf)
+{
+    struct store_member_info info, again;
+    uint64_t term, term_again;
+    if (store_decode_register(data, len, &info, &term) != STATUS_OK) return;
+    ASSERT(store_layout_valid(&info.layout) && info.name[0] != 0);
+    ASSERT(store_encode_register(buf, &info, term) == STATUS_OK);
+    ASSERT(store_decode_register(buf_data(buf), buf->len, &again, &term_again) == STATUS_OK);
+    ASSERT(term == term_again && strcmp(info.name, again.name) == 0);
+    ASSERT(store_layout_matches(&info.layout, &again.layout));
+}
+
+static void fuzz_watch(const uint8_t *data, size_t len, struct buf *buf)
+{
+    struct store_watch_item item, again;
+    if (store_decode_watch(data, len, &item) != STATUS_OK) return;
+    ASSERT(store_encode_watch(buf, &item) == STATUS_OK);
+    ASSERT(store_decode_watch(buf_data(buf), buf->len, &again) == STATUS_OK);
+    ASSERT(item.has_member == again.has_member && item.synced == again.synced);
+}
+
+static void fuzz_acquire(const uint8_t *data, size_t len, struct buf *buf)
+{
+    struct store_acquire request, again;
+    if (store_decode_acquire(data, len, &request) != STATUS_OK) return;
+    touch_bytes(request.ids, (size_t)request.count * BLOCK_KEY_SIZE);
+    ASSERT(store_encode_acquire(buf, &request) == STATUS_OK);
+    ASSERT(store_decode_acquire(buf_data(buf), buf->len, &again) == STATUS_OK);
+    ASSERT(request.count == again.count && request.prefix == again.prefix);
+}
+
+static void fuzz_acquired(const uint8_t *data, size_t len)
+{
+    struct store_acquired reply;
+    if (store_decode_acquired(data, len, &reply) != STATUS_OK) return;
+    ASSERT(reply.addresses.count == reply.sizes.count);
+    touch_column(reply.addresses);
+    touch_column(reply.generations);
+    touch_column(reply.sizes);
+    touch_column(reply.sums);
+}
+
+static void fuzz_events(const uint8_t *data, size_t len, struct buf *buf)
+{
+    static struct store_event events[STORE_EVENTS_BATCH_MAX], again[STORE_EVENTS_BATCH_MAX];
+    uint64_t epoch;
+    unsigned flags;
+    uint32_t count, count_again;
+    if (store_decode_events(data, len, &epoch, &flags, events, &count) != STATUS_OK) return;
+    for (uint32_t i = 0; i < count; i++)
+        touch_bytes(events[i].key, events[i].key_len);
+    ASSERT(store_encode_events(buf, epoch, flags, events, count) == STATUS_OK);
+    ASSERT(store_decode_events(buf_data(buf), buf->len, &epoch, &flags, again, &count_again) ==
+           STATUS_OK);
+    ASSERT(count == count_again);
+}
+
+static void fuzz_commit(const uint8_t *data, size_t len)
+{
+    struct store_commit commit;
+    if (store_decode_commit(data, len, &commit) != STATUS_OK) return;
+    touch_bytes(commit.key.bytes, commit.key.len);
+    touch_column(commit.sums);
+    ASSERT(commit.sums.count == (commit.size + STORE_PIECE_SIZE - 1) / STORE_PIECE_SIZE);
+}
+
+static void fuzz_put_end(const uint8_t *data, size_t len, struct buf *buf)
+{
+    struct store_put_end end, again;
+    if (store_decode_put_end(data, len, &end) != STATUS_OK) return;
+    ASSERT(store_encode_put_end(buf, &end) == STATUS_OK);
+    ASSERT(store_decode_put_end(buf_data(buf), buf->len, &again) == STATUS_OK);
+    ASSERT(block_key_equal(&end.stored.id, &again.stored.id));
+}
+
+static void fuzz_small(const uint8_t *data, size_t len)
+{
+    struct store_beat beat;
+    struct store_put_revoke revoke;
+    struct store_drop drop;
+    struct store_events_request request;
+    uint64_t number;
+    if (store_decode_beat(data, len, &beat) == STATUS_OK) touched += beat.epoch;
+    if (store_decode_term(data, len, &number) == STATUS_OK) touched += number;
+    if (store_decode_pin(data, len, &number) == STATUS_OK) touched += number;
+    if (store_decode_drop(data, len, &drop) == STATUS_OK) touched += drop.id.bytes[15];
+    if (store_decode_events_request(data, len, &request) == STATUS_OK) touched += request.term;
+    if (store_decode_put_revoke(data, len, &revoke) == STATUS_OK) {
+        touch_bytes(revoke.key.bytes, revoke.key.len);
+    }
+}
+
+static void fuzz_batch(const uint8_t *data, size_t len)
+{
+    struct store_batch batch;
+    struct store_batch_iter iter = { 0 };
+    uint32_t count = 0;
+    if (store_decode_batch(data, len, &batch) != STATUS_OK) return;
+    while (store_batch_next(&batch, &iter)) {
+        ASSERT(iter.key.len > 0 && iter.key.len <= STORE_KEY_SIZE_MAX);
+        touch_bytes(iter.key.bytes, iter.key.len);
+        count++;
+    }
+    ASSERT(count == batch.count);
+    touch_column(batch.sizes);
+}
+
+static void fuzz_places(const uint8_t *data, size_t len)
+{
+    static struct store_reply_node nodes[STORE_REPLY_NODES_MAX];
+    struct store_places places;
+    struct msg_column codes;
+    if (store_decode_statuses(data, len, &codes) == STATUS_OK) {
+        for (size_t i = 0; i < codes.count; i++) {
+            touched += (uint64_t)(int)store_status_of(msg_u32_at(codes, i));
+        }
+    }
+    if (store_decode_places(data, len, &places, nodes) != STATUS_OK) return;
+    for (size_t i = 0; i < places.nodes.count; i++) {
+        const uint32_t node = msg_u32_at(places.nodes, i);
+        if (node < places.nodes_count) touched += (uint8_t)nodes[node].rpc_address[0];
+    }
+    touch_column(places.addresses);
+    touch_column(places.put_ids);
+    touch_column(places.sizes);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
+{
+    struct buf buf;
+    if (len == 0) return 0;
+    buf_init(&buf, 64 << 20);
+    switch (data[0] % 10) {
+    case 0: fuzz_register(data + 1, len - 1, &buf); break;
+    case 1: fuzz_watch(data + 1, len - 1, &buf); break;
+    case 2: fuzz_acquire(data + 1, len - 1, &buf); break;
+    case 3: fuzz_acquired(data + 1, len - 1); break;
+    case 4: fuzz_events(data + 1, len - 1, &buf); break;
+    case 5: fuzz_commit(data + 1, len - 1); break;
+    case 6: fuzz_put_end(data + 1, len - 1, &buf); break;
+    case 7: fuzz_small(data + 1, len - 1); break;
+    case 8: fuzz_batch(data + 1, len - 1); break;
+    case 9: fuzz_places(data + 1, len - 1); break;
+    }
+    buf_fini(&buf);
+    return 0;
+}

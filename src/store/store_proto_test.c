@@ -1,0 +1,375 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * store/store_proto_test.c
+ *
+ * Goal:   what is sent arrives as it was; what does not fit together is refused; a field from a
+ * later version is skipped. Foreign bytes are store_proto_fuzz.c's. Method: each message by hand
+ * through its encoder and decoder. With YOLK_CORPUS=dir every message is also written there, as the
+ * fuzz target reads it. */
+#include "store/proto.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "base/buf.h"
+
+static struct buf buf;
+
+static int setup(void **state)
+{
+    (void)state;
+    buf_init(&buf, 1 << 20);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    buf_fini(&buf);
+    return 0;
+}
+
+static void keep(unsigned decoder, const char *name)
+{
+    const char *dir = getenv("YOLK_CORPUS");
+    char path[512];
+    if (dir == NULL) return;
+    snprintf(path, sizeof(path), "%s/%s", dir, name);
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    fputc((int)decoder, file);
+    assert_int_equal(fwrite(buf_data(&buf), 1, buf.len, file), buf.len);
+    fclose(file);
+}
+
+static struct store_member_info info_new(void)
+{
+    struct store_member_info info = {
+        .name = "n1",
+        .role = STORE_ROLE_DECODE,
+        .rpc_address = "10.0.0.1:1",
+        .segment = "10.0.0.1:2",
+        .epoch = UINT64_MAX,
+        .layout = { .pages = 9,
+                    .page_size = 8192,
+                    .layers = 2,
+                    .layer_size = 4000,
+                    .block_tokens = 32 },
+    };
+    memset(info.fingerprint, 7, sizeof(info.fingerprint));
+    memset(info.layout.id, 8, sizeof(info.layout.id));
+    return info;
+}
+
+static void members_arrive(void **state)
+{
+    const struct store_member_info info = info_new();
+    struct store_member_info got;
+    struct store_watch_item item = {
+        .has_member = true, .gone = true, .term = 3, .state = STORE_MEMBER_SUSPECT, .info = info
+    };
+    struct store_watch_item item_got;
+    const struct store_beat beat = { .name = "n1", .epoch = 5 };
+    struct store_beat beat_got;
+    uint64_t term = 0;
+    (void)state;
+
+    assert_int_equal(store_encode_register(&buf, &info, 44), STATUS_OK);
+    keep(0, "register");
+    assert_int_equal(store_decode_register(buf_data(&buf), buf.len, &got, &term), STATUS_OK);
+    assert_int_equal(term, 44);
+    assert_memory_equal(&got, &info, sizeof(info));
+
+    buf_clear(&buf);
+    assert_int_equal(store_encode_watch(&buf, &item), STATUS_OK);
+    keep(1, "watch");
+    assert_int_equal(store_decode_watch(buf_data(&buf), buf.len, &item_got), STATUS_OK);
+    assert_memory_equal(&item_got, &item, sizeof(item));
+
+    buf_clear(&buf);
+    assert_int_equal(store_encode_beat(&buf, &beat), STATUS_OK);
+    keep(7, "beat");
+    assert_int_equal(store_decode_beat(buf_data(&buf), buf.len, &beat_got), STATUS_OK);
+    assert_memory_equal(&beat_got, &beat, sizeof(beat));
+}
+
+static void a_member_without_a_layout_is_refused(void **state)
+{
+    struct store_member_info info = info_new();
+    uint64_t term = 77;
+    (void)state;
+
+    info.layout.layer_size = 5000; /* two of them do not fit the page */
+    assert_int_equal(store_encode_register(&buf, &info, 44), STATUS_OK);
+    assert_int_equal(store_decode_register(buf_data(&buf), buf.len, &info, &term), STATUS_INVALID);
+    assert_int_equal(term, 77);
+}
+
+static void acquire_arrives(void **state)
+{
+    uint8_t ids[3 * BLOCK_KEY_SIZE];
+    const struct store_member_info info = info_new();
+    const struct store_acquire request = {
+        .prefix = true, .layout = info.layout, .ids = ids, .count = 3
+    };
+    struct store_acquire got;
+    const uint64_t numbers[] = { 1, 0, UINT64_MAX, 4 };
+    const struct store_acquired_out reply = {
+        .head = { .pin = 9, .epoch = 8, .lease_ms = 7, .segment = "s:1" },
+        .count = 3,
+        .addresses = numbers,
+        .generations = numbers,
+        .sizes = numbers,
+        .sums = numbers,
+        .sums_count = 4,
+    };
+    struct store_acquired acquired;
+    uint64_t pin = 0;
+    (void)state;
+
+    for (size_t i = 0; i < sizeof(ids); i++)
+        ids[i] = (uint8_t)i;
+    assert_int_equal(store_encode_acquire(&buf, &request), STATUS_OK);
+    keep(2, "acquire");
+    assert_int_equal(store_decode_acquire(buf_data(&buf), buf.len, &got), STATUS_OK);
+    assert_int_equal(got.count, 3);
+    assert_true(got.prefix && store_layout_matches(&got.layout, &info.layout));
+    assert_memory_equal(got.ids, ids, sizeof(ids));
+
+    buf_clear(&buf);
+    assert_int_equal(store_encode_acquired(&buf, &reply), STATUS_OK);
+    keep(3, "acquired");
+    assert_int_equal(store_decode_acquired(buf_data(&buf), buf.len, &acquired), STATUS_OK);
+    assert_int_equal(acquired.pin, 9);
+    assert_int_equal(acquired.addresses.count, 3);
+    assert_int_equal(msg_u64_at(acquired.sums, 3), 4);
+    assert_string_equal(acquired.segment, "s:1");
+
+    buf_clear(&buf);
+    assert_int_equal(store_encode_pin(&buf, 123), STATUS_OK);
+    assert_int_equal(store_decode_pin(buf_data(&buf), buf.len, &pin), STATUS_OK);
+    assert_int_equal(pin, 123);
+}
+
+static void events_arrive(void **state)
+{
+    static struct store_event got[STORE_EVENTS_BATCH_MAX];
+    const struct store_key key = { (const uint8_t *)"a long key of an object", 23 };
+    const struct store_event events[] = {
+        { .kind = STORE_EVENT_STORED, .id = { "0123456789abcdef" }, .generation = 1, .size = 5 },
+        { .kind = STORE_EVENT_STORED,
+          .class = STORE_CLASS_OBJECT,
+          .id = store_key_id(key),
+          .key = key.bytes,
+          .key_len = key.len,
+          .address = 77,
+          .digest = 88 },
+        { .kind = STORE_EVENT_REMOVED, .class = STORE_CLASS_OBJECT, .id = store_key_id(key) },
+        { .kind = STORE_EVENT_EXTENT, .class = STORE_CLASS_OBJECT, .address = 4096 },
+    };
+    uint64_t epoch;
+    unsigned flags;
+    uint32_t count;
+    (void)state;
+
+    assert_int_equal(store_encode_events(&buf, 3, STORE_EVENTS_RESET, events, 4), STATUS_OK);
+    keep(4, "events");
+    assert_int_equal(store_decode_events(buf_data(&buf), buf.len, &epoch, &flags, got, &count),
+                     STATUS_OK);
+    assert_int_equal(count, 4);
+    assert_int_equal(flags, STORE_EVENTS_RESET);
+    assert_true(block_key_equal(&got[0].id, &events[0].id));
+    assert_null(got[0].key);
+    assert_int_equal(got[1].key_len, key.len);
+    assert_memory_equal(got[1].key, key.bytes, key.len);
+    assert_int_equal(got[1].digest, 88);
+    assert_int_equal(got[2].kind, STORE_EVENT_REMOVED);
+
+    /* An identity that is not that of the key it comes with is nobody's. */
+    struct store_event forged = events[1];
+    forged.id.bytes[0] ^= 1;
+    buf_clear(&buf);
+    assert_int_equal(store_encode_events(&buf, 3, 0, &forged, 1), STATUS_OK);
+    assert_int_equal(store_decode_events(buf_data(&buf), buf.len, &epoch, &flags, got, &count),
+                     STATUS_INVALID);
+}
+
+static void puts_arrive(void **state)
+{
+    const uint64_t sums[] = { 5, 6 };
+    const struct store_key key = { (const uint8_t *)"k\0y", 3 };
+    struct store_commit commit = { .key = key,
+                                   .put_id = 1,
+                                   .term = 2,
+                                   .epoch = 3,
+                                   .address = 4,
+                                   .size = STORE_PIECE_SIZE + 1,
+                                   .sums_data = sums };
+    struct store_commit commit_got;
+    struct store_put_end end = { .name = "n1",
+                                 .stored = { .key = key.bytes, .key_len = 3, .size = 9 } };
+    struct store_put_end end_got;
+    const struct store_put_revoke revoke = { .key = key, .put_id = 4, .writer = 5 };
+    struct store_put_revoke revoke_got;
+    const struct store_drop drop = { .term = 6, .id = { "fedcba9876543210" }, .generation = 7 };
+    struct store_drop drop_got;
+    (void)state;
+
+    assert_int_equal(store_encode_commit(&buf, &commit), STATUS_OK);
+    keep(5, "commit");
+    assert_int_equal(store_decode_commit(buf_data(&buf), buf.len, &commit_got), STATUS_OK);
+    assert_int_equal(commit_got.sums.count, 2);
+    assert_int_equal(msg_u64_at(commit_got.sums, 1), 6);
+    assert_memory_equal(commit_got.key.bytes, key.bytes, 3);
+
+    buf_clear(&buf);
+    assert_int_equal(store_encode_put_end(&buf, &end), STATUS_OK);
+    keep(6, "put_end");
+    assert_int_equal(store_decode_put_end(buf_data(&buf), buf.len, &end_got), STATUS_OK);
+    const struct block_key id = store_key_id(key);
+    assert_true(block_key_equal(&end_got.stored.id, &id));
+
+    buf_clear(&buf);
+    assert_int_equal(store_encode_put_revoke(&buf, &revoke), STATUS_OK);
+    keep(7, "revoke");
+    assert_int_equal(store_decode_put_revoke(buf_data(&buf), buf.len, &revoke_got), STATUS_OK);
+    assert_int_equal(revoke_got.writer, 5);
+
+    buf_clear(&buf);
+    assert_int_equal(store_encode_drop(&buf, &drop), STATUS_OK);
+    keep(7, "drop");
+    assert_int_equal(store_decode_drop(buf_data(&buf), buf.len, &drop_got), STATUS_OK);
+    assert_memory_equal(&drop_got, &drop, sizeof(drop));
+}
+
+static void batches_arrive(void **state)
+{
+    const struct store_key keys[] = { { (const uint8_t *)"one", 3 }, { (const uint8_t *)"2", 1 } };
+    const uint64_t sizes[] = { 10, 20 };
+    struct store_batch batch = { .count = 2, .keys_data = keys, .force = true };
+    struct store_batch got;
+    struct store_batch_iter iter = { 0 };
+    (void)state;
+
+    assert_int_equal(store_encode_batch(&buf, &batch), STATUS_OK);
+    keep(8, "batch");
+    assert_int_equal(store_decode_batch(buf_data(&buf), buf.len, &got), STATUS_OK);
+    for (uint32_t i = 0; i < 2; i++) {
+        assert_true(store_batch_next(&got, &iter));
+        assert_int_equal(iter.key.len, keys[i].len);
+        assert_memory_equal(iter.key.bytes, keys[i].bytes, keys[i].len);
+    }
+    assert_false(store_batch_next(&got, &iter));
+    assert_true(got.force && got.sizes.count == 0);
+
+    buf_clear(&buf);
+    batch.sizes_data = sizes;
+    batch.writer = 9;
+    snprintf(batch.preferred, sizeof(batch.preferred), "n2");
+    assert_int_equal(store_encode_batch(&buf, &batch), STATUS_OK);
+    keep(8, "batch_put");
+    assert_int_equal(store_decode_batch(buf_data(&buf), buf.len, &got), STATUS_OK);
+    assert_int_equal(msg_u64_at(got.sizes, 1), 20);
+    assert_string_equal(got.preferred, "n2");
+}
+
+/* A batch whose lengths and keys do not agree, with a field that we do not know. */
+static void batch_by_hand(uint32_t second_len, const char *keys)
+{
+    const uint32_t lens[] = { 3, second_len };
+    struct msg_writer writer;
+    buf_clear(&buf);
+    msg_writer_init(&writer, &buf);
+    msg_put_map(&writer, 3);
+    msg_field_text(&writer, 999, "from a later version");
+    msg_field_u32s(&writer, 1, lens, 2);
+    msg_field_bin(&writer, 2, keys, strlen(keys));
+    assert_int_equal(writer.status, STATUS_OK);
+}
+
+static void what_does_not_fit_together_is_refused(void **state)
+{
+    struct store_batch got;
+    (void)state;
+
+    batch_by_hand(2, "onetw");
+    assert_int_equal(store_decode_batch(buf_data(&buf), buf.len, &got), STATUS_OK);
+    batch_by_hand(2, "onetwo");
+    assert_int_equal(store_decode_batch(buf_data(&buf), buf.len, &got), STATUS_INVALID);
+    batch_by_hand(3, "onetw");
+    assert_int_equal(store_decode_batch(buf_data(&buf), buf.len, &got), STATUS_INVALID);
+    batch_by_hand(0, "one");
+    assert_int_equal(store_decode_batch(buf_data(&buf), buf.len, &got), STATUS_INVALID);
+    batch_by_hand(UINT32_MAX, "on");
+    assert_int_equal(store_decode_batch(buf_data(&buf), buf.len, &got), STATUS_INVALID);
+}
+
+static void places_arrive(void **state)
+{
+    static struct store_reply_node nodes[STORE_REPLY_NODES_MAX];
+    const uint32_t codes[] = { 0, store_status_code(STATUS_NOT_FOUND) };
+    const uint64_t sizes[] = { 100, 0 };
+    const uint32_t counts[] = { 2, 0 };
+    uint32_t places[] = { 0, 1 };
+    const uint64_t addresses[] = { 11, 22 };
+    const struct store_reply_node list[] = { { "a:1", "a:2", 1 }, { "b:1", "b:2", 2 } };
+    const struct store_places_out reply = { .count = 2,
+                                            .replicas_count = 2,
+                                            .term = 3,
+                                            .codes = codes,
+                                            .sizes = sizes,
+                                            .counts = counts,
+                                            .nodes = places,
+                                            .addresses = addresses,
+                                            .node_list = list,
+                                            .nodes_count = 2 };
+    struct store_places got;
+    (void)state;
+
+    assert_int_equal(store_encode_places(&buf, &reply), STATUS_OK);
+    keep(9, "places");
+    assert_int_equal(store_decode_places(buf_data(&buf), buf.len, &got, nodes), STATUS_OK);
+    assert_int_equal(got.count, 2);
+    assert_int_equal(store_status_of(msg_u32_at(got.codes, 1)), STATUS_NOT_FOUND);
+    assert_string_equal(nodes[1].segment, "b:2");
+    assert_int_equal(msg_u64_at(got.addresses, 1), 22);
+
+    places[1] = 2; /* a node that is not in the list */
+    buf_clear(&buf);
+    assert_int_equal(store_encode_places(&buf, &reply), STATUS_OK);
+    assert_int_equal(store_decode_places(buf_data(&buf), buf.len, &got, nodes), STATUS_INVALID);
+}
+
+static void statuses_have_codes(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 300; i++) {
+        const enum status status = (enum status) - i;
+        const bool known = strcmp(status_name(status), "unknown") != 0;
+        assert_int_equal(store_status_of(store_status_code(status)),
+                         known ? status : STATUS_PROTOCOL);
+    }
+    assert_int_equal(store_status_of(UINT32_MAX), STATUS_PROTOCOL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(members_arrive, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_member_without_a_layout_is_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(acquire_arrives, setup, teardown),
+        cmocka_unit_test_setup_teardown(events_arrive, setup, teardown),
+        cmocka_unit_test_setup_teardown(puts_arrive, setup, teardown),
+        cmocka_unit_test_setup_teardown(batches_arrive, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_does_not_fit_together_is_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(places_arrive, setup, teardown),
+        cmocka_unit_test(statuses_have_codes),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
