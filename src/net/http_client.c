@@ -1,13 +1,21 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * net/http_client.c - one connection, one request, one answer.
+ *
+ * The request is written, then the answer read until the parser has all of it, the peer closes, or
+ * the deadline passes; each of these ends in finish(), which frees the client before it calls
+ * on_done. Cancelled inside a callback, the client is freed when the parser has returned.
+ *
+ * Threads: the env's. Limits: see http_client.h. */
 #include "net/http_client.h"
 
-#include <http_parser.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/assert.h"
 #include "base/buf.h"
 #include "base/env.h"
+#include "net/http_int.h"
 
 enum { READ_SIZE = 64 << 10 };
 
@@ -18,17 +26,16 @@ struct http_client {
     struct http_client_options options; /* its texts are not used after the start */
     struct buf out;
     struct buf line;
-    http_parser parser;
-    bool whole;     /* the answer is complete */
+    struct http_answer *answer;
     bool in_parser; /* a callback may cancel from inside */
     bool cancelled;
-    bool head; /* HEAD: no body follows the headers */
 };
 
 static void client_free(struct http_client *client)
 {
     env_timer_cancel(client->env, &client->timer);
     env_stream_close(client->stream);
+    http_answer_destroy(client->answer);
     buf_fini(&client->out);
     buf_fini(&client->line);
     free(client);
@@ -36,7 +43,7 @@ static void client_free(struct http_client *client)
 
 static void finish(struct http_client *client, enum status status)
 {
-    const struct http_reply reply = { status, (int)client->parser.status_code };
+    const struct http_reply reply = { status, http_answer_code(client->answer) };
     void (*on_done)(void *, const struct http_reply *) = client->options.on_done;
     void *ctx = client->options.ctx;
 
@@ -67,51 +74,31 @@ static int on_line_bytes(struct http_client *client, const char *data, size_t le
     return 0;
 }
 
-static int on_body(http_parser *parser, const char *data, size_t len)
+static int on_body(void *ctx, const char *data, size_t len)
 {
-    struct http_client *client = parser->data;
+    struct http_client *client = ctx;
     if (client->cancelled) return 1;
     if (client->options.on_line != NULL) return on_line_bytes(client, data, len);
     if (client->options.on_data != NULL) client->options.on_data(client->options.ctx, data, len);
     return 0;
 }
 
-static int on_complete(http_parser *parser)
-{
-    ((struct http_client *)parser->data)->whole = true;
-    http_parser_pause(parser, 1);
-    return 0;
-}
-
-static int on_headers(http_parser *parser)
-{
-    const struct http_client *client = parser->data;
-    return client->head ? 1 : 0;
-}
-
-static const http_parser_settings settings = { .on_headers_complete = on_headers,
-                                               .on_body = on_body,
-                                               .on_message_complete = on_complete };
-
 /* Feeds bytes (len 0: the end of the stream). Returns false when the client is finished. */
 static bool feed(struct http_client *client, const char *data, size_t len)
 {
     client->in_parser = true;
-    const size_t parsed = http_parser_execute(&client->parser, &settings, data, len);
+    const enum http_parse_state state = http_answer_feed(client->answer, data, len);
     client->in_parser = false;
     if (client->cancelled) {
         client_free(client);
-        return false;
-    }
-    if (client->whole) {
+    } else if (state == HTTP_PARSE_DONE) {
         finish(client, STATUS_OK);
-        return false;
-    }
-    if (parsed != len || HTTP_PARSER_ERRNO(&client->parser) != HPE_OK) {
+    } else if (state == HTTP_PARSE_FAILED) {
         finish(client, STATUS_PROTOCOL);
-        return false;
+    } else {
+        return true;
     }
-    return true;
+    return false;
 }
 
 /* ---- the stream ---- */
@@ -176,14 +163,13 @@ enum status http_client_start(struct env *env, const struct http_client_options 
     if (client == NULL) return STATUS_NO_MEMORY;
     client->env = env;
     client->options = *options;
-    client->head = strcmp(options->method, "HEAD") == 0;
+    client->answer = http_answer_create(strcmp(options->method, "HEAD") == 0, on_body, client);
     buf_init(&client->out, HTTP_CLIENT_BODY_MAX + (64 << 10));
     buf_init(&client->line, HTTP_CLIENT_LINE_MAX);
     env_timer_init(&client->timer, on_deadline, client);
-    http_parser_init(&client->parser, HTTP_RESPONSE);
-    client->parser.data = client;
 
-    enum status status = write_request(client, options);
+    enum status status = client->answer != NULL ? STATUS_OK : STATUS_NO_MEMORY;
+    if (status == STATUS_OK) status = write_request(client, options);
     if (status == STATUS_OK) status = env_connect(env, options->address, &client->stream, err);
     if (status != STATUS_OK) {
         client_free(client);

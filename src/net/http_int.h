@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * net/http_int.h - the part of the HTTP server that reads foreign bytes, apart from connections, so
- * that it can be fuzzed in memory. http_parse.c is the one file that knows http-parser's callbacks
- * for requests. */
+ * net/http_int.h - the part of the HTTP server and client that reads foreign bytes, apart from
+ * connections, so that it can be fuzzed in memory. http_parse.c is the one file that knows
+ * http-parser. */
 #ifndef NET_HTTP_INT_H
 #define NET_HTTP_INT_H
 
@@ -54,5 +54,24 @@ size_t http_parse_body_size(const struct http_parse *parse);
 
 /* When done. */
 const char *http_parse_body(const struct http_parse *parse, size_t *len);
+
+/* ---- answers, for the client ---- */
+
+struct http_answer; /* opaque: one answer on its way in */
+
+/* on_body gets the body in pieces as they come; anything but 0 stops the parse as failed.
+ * `is_head`: the request was HEAD, so no body follows whatever the headers say. NULL if there is no
+ * memory. */
+struct http_answer *http_answer_create(bool is_head,
+                                       int (*on_body)(void *ctx, const char *data, size_t len),
+                                       void *ctx);
+void http_answer_destroy(struct http_answer *answer); /* NULL is allowed */
+
+/* Takes what came; len 0 says that the peer has closed. Returns where the answer is now. Not after
+ * it is done or has failed. */
+enum http_parse_state http_answer_feed(struct http_answer *answer, const char *data, size_t len);
+
+/* The status code; 0 before it has come. */
+int http_answer_code(const struct http_answer *answer);
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * net/http_parse.c - one request from bytes, with http-parser.
+ * net/http_parse.c - one request, or one answer, from bytes, with http-parser.
  *
  * Every string of the head goes into one buffer, NUL-terminated, and is known by its offset,
  * because the buffer moves while it grows. http-parser hands names and values over in pieces,
@@ -360,4 +360,75 @@ const char *http_parse_body(const struct http_parse *parse, size_t *len)
     ASSERT(parse->state == HTTP_PARSE_DONE);
     if (len != NULL) *len = parse->body.len - 1;
     return (const char *)buf_data(&parse->body);
+}
+
+/* ---- answers ---- */
+
+struct http_answer {
+    http_parser parser;
+    enum http_parse_state state;
+    bool is_head;
+    int (*on_body)(void *ctx, const char *data, size_t len);
+    void *ctx;
+};
+
+static int answer_on_headers(http_parser *parser)
+{
+    struct http_answer *answer = parser->data;
+    answer->state = HTTP_PARSE_BODY;
+    return answer->is_head ? 1 : 0; /* 1: no body follows */
+}
+
+static int answer_on_body(http_parser *parser, const char *data, size_t len)
+{
+    const struct http_answer *answer = parser->data;
+    return answer->on_body(answer->ctx, data, len);
+}
+
+static int answer_on_complete(http_parser *parser)
+{
+    struct http_answer *answer = parser->data;
+    answer->state = HTTP_PARSE_DONE;
+    http_parser_pause(parser, 1);
+    return 0;
+}
+
+static const http_parser_settings answer_settings = {
+    .on_headers_complete = answer_on_headers,
+    .on_body = answer_on_body,
+    .on_message_complete = answer_on_complete,
+};
+
+struct http_answer *
+http_answer_create(bool is_head, int (*on_body)(void *ctx, const char *data, size_t len), void *ctx)
+{
+    struct http_answer *answer = calloc(1, sizeof(*answer));
+
+    ASSERT(on_body != NULL);
+    if (answer == NULL) return NULL;
+    http_parser_init(&answer->parser, HTTP_RESPONSE);
+    answer->parser.data = answer;
+    answer->is_head = is_head;
+    answer->on_body = on_body;
+    answer->ctx = ctx;
+    return answer;
+}
+
+void http_answer_destroy(struct http_answer *answer)
+{
+    free(answer);
+}
+
+enum http_parse_state http_answer_feed(struct http_answer *answer, const char *data, size_t len)
+{
+    ASSERT(answer->state == HTTP_PARSE_HEAD || answer->state == HTTP_PARSE_BODY);
+    const size_t n = http_parser_execute(&answer->parser, &answer_settings, data, len);
+    if (answer->state == HTTP_PARSE_DONE) return HTTP_PARSE_DONE;
+    if (n != len || HTTP_PARSER_ERRNO(&answer->parser) != HPE_OK) answer->state = HTTP_PARSE_FAILED;
+    return answer->state;
+}
+
+int http_answer_code(const struct http_answer *answer)
+{
+    return answer->parser.status_code;
 }

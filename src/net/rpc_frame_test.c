@@ -38,8 +38,10 @@ static const struct golden goldens[] = {
       BYTES("\x26\x00\x00\x00\x82\x01\x03\x06\xc4\x20" PROOF) },
     { { .kind = RPC_KIND_REFUSE, .status = STATUS_DENIED, .message = BYTES("no") },
       BYTES("\x09\x00\x00\x00\x83\x01\x05\x0a\xf5\x0b\xa2no") },
-    { { .kind = RPC_KIND_REQUEST, .call = 7, .method = 513, .timeout_ms = 1000, .body = BYTES("xyz") },
-      BYTES("\x13\x00\x00\x00\x85\x01\x06\x07\x07\x08\xcd\x02\x01\x09\xcd\x03\xe8\x0c\xc4\x03xyz") },
+    { { .kind = RPC_KIND_REQUEST, .call = 7, .method = 513, .timeout_ms = 1000,
+        .body = BYTES("xyz") },
+      BYTES("\x13\x00\x00\x00\x85\x01\x06\x07\x07\x08\xcd\x02\x01"
+            "\x09\xcd\x03\xe8\x0c\xc4\x03xyz") },
     { { .kind = RPC_KIND_CANCEL, .call = 7 }, BYTES("\x05\x00\x00\x00\x82\x01\x07\x07\x07") },
     { { .kind = RPC_KIND_ITEM, .call = 7, .body = BYTES("i") },
       BYTES("\x09\x00\x00\x00\x83\x01\x08\x07\x07\x0c\xc4\x01i") },
