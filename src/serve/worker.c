@@ -46,18 +46,42 @@ void worker_kick(struct worker *worker)
 
 /* ---- the turn ---- */
 
+/* A decode sequence that waits for KV may be waiting for a prompt that needs as many pages again on
+ * this very node. So those who wait never hold so many that the longest of them could not be
+ * computed here; unless there is only one. */
+static bool may_wait_for_kv(const struct worker *worker, const struct job *candidate)
+{
+    uint64_t held = 0;
+    uint32_t longest = candidate->prompt_blocks;
+    for (uint32_t i = 0; i < worker->jobs_max; i++) {
+        const struct job *job = worker->jobs[i];
+        if (job == NULL || job->over || job->kind != SCHED_KIND_DECODE) continue;
+        if (sched_state(worker->sched, job->id) != SCHED_WAITING_KV) continue;
+        held += job->pages_count;
+        if (job->prompt_blocks > longest) longest = job->prompt_blocks;
+    }
+    return held == 0 || held + candidate->prompt_blocks + longest <= worker->totals.pages_total;
+}
+
+/* Oldest first. A prompt that gets no pages stops all behind it; a decode sequence only those of
+ * its kind. */
 static void admit(struct worker *worker)
 {
     struct sched_id id;
+    bool decode_too = true;
     for (uint32_t nth = 0; sched_queued(worker->sched, nth, &id);) {
         struct job *job = worker->jobs[id.index];
         ASSERT(job != NULL && !job->over);
-        const bool prefill = job->kind == SCHED_KIND_PREFILL;
-        if (prefill && prefill_waits_for_lease(job)) {
-            nth++;
-            continue;
+        bool admitted = false;
+        if (job->kind == SCHED_KIND_PREFILL) {
+            const bool may = !prefill_waits_for_lease(job);
+            admitted = may && prefill_admit(job);
+            if (may && !admitted) return;
+        } else if (decode_too) {
+            admitted = may_wait_for_kv(worker, job) && decode_admit(job);
+            decode_too = admitted;
         }
-        if (prefill ? !prefill_admit(job) : !decode_admit(job)) return;
+        if (!admitted) nth++;
     }
 }
 
@@ -134,6 +158,33 @@ static void turn(void *ctx)
     const bool more = gather(worker);
     start_step(worker);
     if (more) worker_kick(worker);
+}
+
+/* ---- what grows old ---- */
+
+void worker_sweep_later(struct worker *worker)
+{
+    if (worker->ending || env_timer_armed(&worker->sweep)) return;
+    env_timer_set(worker->env, &worker->sweep,
+                  env_now_ns(worker->env) + WORKER_SWEEP_MS * ENV_NS_PER_MS);
+}
+
+static void sweep(void *ctx)
+{
+    struct worker *worker = ctx;
+    const uint64_t now_ns = env_now_ns(worker->env);
+    bool any = false;
+
+    for (uint32_t i = 0; i < worker->jobs_max; i++) {
+        struct job *job = worker->jobs[i];
+        if (job == NULL) continue;
+        any = true;
+        if (job->over || sched_state(worker->sched, job->id) != SCHED_QUEUED) continue;
+        if (now_ns - job->arrived_ns < WORKER_QUEUE_MS * ENV_NS_PER_MS) continue;
+        job_fail(job, PROTO_CAUSE_PAGES, STATUS_FULL, "no pages for %d s", WORKER_QUEUE_MS / 1000);
+    }
+    peers_sweep(worker);
+    if (any || worker->peers_count > 0) worker_sweep_later(worker);
 }
 
 /* ---- answers of the engine thread ---- */
@@ -560,6 +611,7 @@ enum status worker_create(struct env *env, const struct worker_options *options,
     if (worker == NULL) return STATUS_NO_MEMORY;
     worker->env = env;
     env_timer_init(&worker->turn, turn, worker);
+    env_timer_init(&worker->sweep, sweep, worker);
     buf_init(&worker->scratch, SCRATCH_SIZE_MAX);
     const enum status status = create_parts(worker, options, err);
     if (status != STATUS_OK) {
@@ -608,6 +660,7 @@ void worker_destroy(struct worker *worker)
     if (worker->jobs != NULL) fail_jobs(worker);
     worker->ending = true;
     env_timer_cancel(worker->env, &worker->turn);
+    env_timer_cancel(worker->env, &worker->sweep);
     runner_destroy(worker->runner);
     peers_destroy(worker); /* calls end inside */
     rpc_server_destroy(worker->server);

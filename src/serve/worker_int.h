@@ -45,7 +45,10 @@ enum {
     WORKER_PEERS_MAX = 256,
     WORKER_FENCE_SLACK_MS = 1000,
     WORKER_FETCH_MS = 30000,
-    WORKER_CALL_MS = 30000, /* of calls to peers, when the request has no deadline of its own */
+    WORKER_CALL_MS = 30000,  /* of calls to peers, when the request has no deadline of its own */
+    WORKER_QUEUE_MS = 60000, /* how long a sequence waits for pages */
+    WORKER_SWEEP_MS = 1000,  /* how often what has waited too long is looked for */
+    WORKER_PEER_IDLE_MS = 60000,  /* after that an unused connection is closed */
     WORKER_VERIFY_SIZE = 4 << 20, /* bytes checked per turn of the loop */
     WORKER_JOB_SIZE_MAX = 256 << 20,
 };
@@ -67,6 +70,8 @@ struct peer {
 MUST_USE enum status peer_acquire(struct worker *worker, const char *rpc_address,
                                   const char *segment_name, struct peer **out);
 void peer_unref(struct peer *peer);
+/* Closes what has not been used for long. Not from inside a callback of a client. */
+void peers_sweep(struct worker *worker);
 /* The peer has restarted: the next peer_acquire() binds to its new life. */
 void peer_forget_segment(struct worker *worker, struct peer *peer);
 void peers_destroy(struct worker *worker);
@@ -201,6 +206,7 @@ struct worker {
     struct job **jobs; /* by scheduler slot */
     uint32_t jobs_max;
     struct env_timer turn;
+    struct env_timer sweep;
     bool engine_ready;
     bool ready_told;
     bool joined;
@@ -220,6 +226,8 @@ struct worker {
 /* ---- worker.c ---- */
 
 void worker_kick(struct worker *worker);
+/* There is something that may grow old. */
+void worker_sweep_later(struct worker *worker);
 
 static inline uint32_t worker_blocks(const struct worker *worker, uint32_t tokens)
 {

@@ -188,6 +188,7 @@ static struct job *job_enqueue(struct worker *worker, struct job *job, struct rp
     rpc_on_cancel(call, on_cancel, job);
     worker->totals.requests++;
     worker_kick(worker);
+    worker_sweep_later(worker);
     return job;
 }
 

@@ -3,8 +3,9 @@
  * serve/worker_peer.c - connections to decode nodes: one RPC client and one open segment for each.
  *
  * Kept after use, because the next request likely goes to the same node; when the table is full the
- * one unused for longest goes. A peer goes only from inside peer_acquire(), which is called from
- * server handlers, never from a callback of the client that is destroyed. */
+ * one unused for longest goes, and any that has not been used for a minute (it may be dead, and its
+ * client would knock for ever). A peer goes only from inside peer_acquire(), which is called from
+ * server handlers, and peers_sweep(), called by a timer: never from a callback of its client. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -75,6 +76,7 @@ static enum status create(struct worker *worker, const char *rpc_address, const 
         return status;
     }
     worker->peers[worker->peers_count++] = peer;
+    worker_sweep_later(worker);
     *out = peer;
     return STATUS_OK;
 }
@@ -103,6 +105,21 @@ void peer_unref(struct peer *peer)
 {
     ASSERT(peer->refs > 0);
     peer->refs--;
+}
+
+void peers_sweep(struct worker *worker)
+{
+    const uint64_t now_ns = env_now_ns(worker->env);
+    for (uint32_t i = 0; i < worker->peers_count;) {
+        struct peer *peer = worker->peers[i];
+        const bool idle = now_ns - peer->used_ns > WORKER_PEER_IDLE_MS * ENV_NS_PER_MS;
+        if (peer->refs > 0 || !idle) {
+            i++;
+            continue;
+        }
+        peer_destroy(worker, peer);
+        worker->peers[i] = worker->peers[--worker->peers_count];
+    }
 }
 
 void peers_destroy(struct worker *worker)

@@ -713,47 +713,65 @@ static void context_is_the_end(void **state)
     node_stop(&d);
 }
 
-/* Many at once, in a pool too small for all: they wait, or are placed again, and all are right. */
-static void many_at_once(void **state)
+/* Many at once, in pools too small for all: they wait, or are placed again, and all are right. */
+static void run_many(struct node *p, struct node *d, struct request *requests, uint32_t count)
 {
-    enum { COUNT = 24 };
-    static struct request requests[COUNT];
-    struct node p, d;
-    uint32_t left = COUNT, failures = 0;
-
-    (void)state;
-    node_start(&p, "p", &(struct node_choice){ .pages = 40 });
-    node_start(&d, "d", &(struct node_choice){ .pages = 60 });
-    for (int i = 0; i < COUNT; i++) {
+    uint32_t left = count, failures = 0;
+    for (uint32_t i = 0; i < count; i++) {
         request_init(&requests[i], 1 + (uint32_t)rng_below(&world.rng, 200),
                      1 + (uint32_t)rng_below(&world.rng, 150));
-        requests[i].sampling = (struct sampling){ (float)(i % 3) * 0.5f, 0.9f, (uint64_t)i };
-        requests[i].p = &p;
-        requests[i].d = &d;
+        requests[i].sampling = (struct sampling){ (float)(i % 3) * 0.5f, 0.9f, i };
+        requests[i].p = p;
+        requests[i].d = d;
         attempt_start(&requests[i]);
     }
     const uint64_t end_ns = env_now_ns(world.env) + 120 * ENV_NS_PER_S;
     while (left > 0) {
         assert_true(env_now_ns(world.env) < end_ns);
         env_poll(world.env, 10 * ENV_NS_PER_MS);
-        for (int i = 0; i < COUNT; i++) {
+        for (uint32_t i = 0; i < count; i++) {
             struct request *request = &requests[i];
             if (!request->over) continue;
             request->over = false;
             if (request->finished) {
                 left--;
-            } else {
-                assert_true(request->cause == PROTO_CAUSE_PAGES);
-                assert_true(++failures < TRIES_MAX * COUNT);
-                attempt_start(request);
+                continue;
             }
+            assert_true(request->cause == PROTO_CAUSE_PAGES);
+            assert_true(++failures < TRIES_MAX * count);
+            attempt_start(request);
         }
     }
-    for (int i = 0; i < COUNT; i++)
+    for (uint32_t i = 0; i < count; i++)
         expect_same_as_alone(&requests[i]);
     assert_true(failures > 0); /* or the pool was not too small */
+}
+
+static void many_at_once(void **state)
+{
+    enum { COUNT = 24 };
+    static struct request requests[COUNT];
+    struct node p, d;
+
+    (void)state;
+    node_start(&p, "p", &(struct node_choice){ .pages = 40 });
+    node_start(&d, "d", &(struct node_choice){ .pages = 60 });
+    run_many(&p, &d, requests, COUNT);
     node_stop(&p);
     node_stop(&d);
+}
+
+/* Those who wait for KV must not take all pages from those who compute it. */
+static void many_at_once_on_one_node(void **state)
+{
+    enum { COUNT = 24 };
+    static struct request requests[COUNT];
+    struct node both;
+
+    (void)state;
+    node_start(&both, "both", &(struct node_choice){ .pages = 60 });
+    run_many(&both, &both, requests, COUNT);
+    node_stop(&both);
 }
 
 /* Cancelled at any moment, nothing stays behind, and others are not disturbed. */
@@ -971,6 +989,7 @@ int main(void)
         cmocka_unit_test(eos_ends_the_answer),
         cmocka_unit_test(context_is_the_end),
         cmocka_unit_test(many_at_once),
+        cmocka_unit_test(many_at_once_on_one_node),
         cmocka_unit_test(cancelled_at_any_time),
         cmocka_unit_test(wrong_checksums_never_join),
         cmocka_unit_test(nonsense_is_refused),
