@@ -59,11 +59,11 @@ const char *http_parse_body(const struct http_parse *parse, size_t *len);
 
 struct http_answer; /* opaque: one answer on its way in */
 
-/* on_body gets the body in pieces as they come; anything but 0 stops the parse as failed.
+/* take_body() gets the body in pieces as they come; anything but 0 stops the parse as failed.
  * `is_head`: the request was HEAD, so no body follows whatever the headers say. NULL if there is no
  * memory. */
 struct http_answer *http_answer_create(bool is_head,
-                                       int (*on_body)(void *ctx, const char *data, size_t len),
+                                       int (*take_body)(void *ctx, const char *data, size_t len),
                                        void *ctx);
 void http_answer_destroy(struct http_answer *answer); /* NULL is allowed */
 

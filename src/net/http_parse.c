@@ -368,7 +368,7 @@ struct http_answer {
     http_parser parser;
     enum http_parse_state state;
     bool is_head;
-    int (*on_body)(void *ctx, const char *data, size_t len);
+    int (*take_body)(void *ctx, const char *data, size_t len);
     void *ctx;
 };
 
@@ -382,7 +382,7 @@ static int answer_on_headers(http_parser *parser)
 static int answer_on_body(http_parser *parser, const char *data, size_t len)
 {
     const struct http_answer *answer = parser->data;
-    return answer->on_body(answer->ctx, data, len);
+    return answer->take_body(answer->ctx, data, len);
 }
 
 static int answer_on_complete(http_parser *parser)
@@ -399,17 +399,18 @@ static const http_parser_settings answer_settings = {
     .on_message_complete = answer_on_complete,
 };
 
-struct http_answer *
-http_answer_create(bool is_head, int (*on_body)(void *ctx, const char *data, size_t len), void *ctx)
+struct http_answer *http_answer_create(bool is_head,
+                                       int (*take_body)(void *ctx, const char *data, size_t len),
+                                       void *ctx)
 {
     struct http_answer *answer = calloc(1, sizeof(*answer));
 
-    ASSERT(on_body != NULL);
+    ASSERT(take_body != NULL);
     if (answer == NULL) return NULL;
     http_parser_init(&answer->parser, HTTP_RESPONSE);
     answer->parser.data = answer;
     answer->is_head = is_head;
-    answer->on_body = on_body;
+    answer->take_body = take_body;
     answer->ctx = ctx;
     return answer;
 }
