@@ -53,7 +53,7 @@ static enum status check_depth(const char *text, size_t len, struct errmsg *err)
     return STATUS_OK;
 }
 
-enum status json_doc_parse(const char *text, size_t len, struct json_doc **out, struct errmsg *err)
+enum status api_json_parse(const char *text, size_t len, struct json_doc **out, struct errmsg *err)
 {
     json_error_t error;
     const size_t valid = utf8_valid_prefix(text, len);
@@ -77,19 +77,19 @@ enum status json_doc_parse(const char *text, size_t len, struct json_doc **out, 
     return STATUS_OK;
 }
 
-void json_doc_destroy(struct json_doc *doc)
+void api_json_destroy(struct json_doc *doc)
 {
     if (doc == NULL) return;
     json_decref(doc->root);
     free(doc);
 }
 
-const struct json_value *json_doc_root(const struct json_doc *doc)
+const struct json_value *api_json_root(const struct json_doc *doc)
 {
     return value_of(doc->root);
 }
 
-enum json_type json_type_of(const struct json_value *value)
+enum json_type api_json_type_of(const struct json_value *value)
 {
     switch (json_typeof(tree(value))) {
     case JSON_OBJECT: return JSON_TYPE_OBJECT;
@@ -104,7 +104,7 @@ enum json_type json_type_of(const struct json_value *value)
     return JSON_TYPE_NULL;
 }
 
-const char *json_type_text(enum json_type type)
+const char *api_json_type_text(enum json_type type)
 {
     static const char *const TEXTS[] = { "null",     "a boolean", "an integer", "a number",
                                          "a string", "an array",  "an object" };
@@ -112,51 +112,52 @@ const char *json_type_text(enum json_type type)
     return TEXTS[type];
 }
 
-bool json_bool(const struct json_value *value)
+bool api_json_bool(const struct json_value *value)
 {
     ASSERT(json_is_boolean(tree(value)));
     return json_is_true(tree(value));
 }
 
-int64_t json_int(const struct json_value *value)
+int64_t api_json_int(const struct json_value *value)
 {
     ASSERT(json_is_integer(tree(value)));
     return json_integer_value(tree(value));
 }
 
-double json_num(const struct json_value *value)
+double api_json_num(const struct json_value *value)
 {
     ASSERT(json_is_number(tree(value)));
     return json_number_value(tree(value));
 }
 
-const char *json_str(const struct json_value *value, size_t *len)
+const char *api_json_str(const struct json_value *value, size_t *len)
 {
     ASSERT(json_is_string(tree(value)));
     *len = json_string_length(tree(value));
     return json_string_value(tree(value));
 }
 
-size_t json_len(const struct json_value *array)
+size_t api_json_len(const struct json_value *array)
 {
     ASSERT(json_is_array(tree(array)));
     return json_array_size(tree(array));
 }
 
-const struct json_value *json_at(const struct json_value *array, size_t index)
+const struct json_value *api_json_at(const struct json_value *array, size_t index)
 {
-    ASSERT(index < json_len(array));
+    ASSERT(index < api_json_len(array));
     return value_of(json_array_get(tree(array), index));
 }
 
-const struct json_value *json_member(const struct json_value *object, const char *name)
+const struct json_value *api_json_member(const struct json_value *object, const char *name)
 {
     ASSERT(json_is_object(tree(object)));
     return value_of(json_object_get(tree(object), name));
 }
 
-void json_each(const struct json_value *object,
-               bool (*fn)(void *ctx, const char *name, const struct json_value *value), void *ctx)
+void api_json_each(const struct json_value *object,
+                   bool (*fn)(void *ctx, const char *name, const struct json_value *value),
+                   void *ctx)
 {
     ASSERT(json_is_object(tree(object)));
     json_t *members = (json_t *)(uintptr_t)tree(object); /* the iterator wants it so; reads only */
@@ -190,7 +191,7 @@ static const char *escape_of(unsigned char c, char room[8])
     return room;
 }
 
-enum status json_write_string(struct buf *out, const char *text, size_t len)
+enum status api_json_write_string(struct buf *out, const char *text, size_t len)
 {
     char room[8];
     size_t plain = 0; /* start of the run that needs no escape */

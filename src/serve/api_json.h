@@ -23,7 +23,7 @@ struct buf;
 
 enum { JSON_DEPTH_MAX = 32 };
 
-/* A value inside a tree; borrowed, and valid until json_doc_destroy(). */
+/* A value inside a tree; borrowed, and valid until api_json_destroy(). */
 struct json_value;
 struct json_doc;
 
@@ -38,30 +38,31 @@ enum json_type {
 };
 
 /* STATUS_INVALID with a message that names the place. */
-MUST_USE enum status json_doc_parse(const char *text, size_t len, struct json_doc **out,
+MUST_USE enum status api_json_parse(const char *text, size_t len, struct json_doc **out,
                                     struct errmsg *err);
-void json_doc_destroy(struct json_doc *doc); /* NULL is allowed */
-const struct json_value *json_doc_root(const struct json_doc *doc);
+void api_json_destroy(struct json_doc *doc); /* NULL is allowed */
+const struct json_value *api_json_root(const struct json_doc *doc);
 
-enum json_type json_type_of(const struct json_value *value);
-const char *json_type_text(enum json_type type); /* "an object", "a string", ... */
+enum json_type api_json_type_of(const struct json_value *value);
+const char *api_json_type_text(enum json_type type); /* "an object", "a string", ... */
 
 /* Each is called only for a value of its type (asserted). */
-bool json_bool(const struct json_value *value);
-int64_t json_int(const struct json_value *value);
-double json_num(const struct json_value *value); /* integer or real */
-const char *json_str(const struct json_value *value, size_t *len);
-size_t json_len(const struct json_value *array);
-const struct json_value *json_at(const struct json_value *array, size_t index);
+bool api_json_bool(const struct json_value *value);
+int64_t api_json_int(const struct json_value *value);
+double api_json_num(const struct json_value *value); /* integer or real */
+const char *api_json_str(const struct json_value *value, size_t *len);
+size_t api_json_len(const struct json_value *array);
+const struct json_value *api_json_at(const struct json_value *array, size_t index);
 
 /* The member of that name, or NULL. */
-const struct json_value *json_member(const struct json_value *object, const char *name);
+const struct json_value *api_json_member(const struct json_value *object, const char *name);
 
 /* Calls fn for each member in the order of the text, until it returns false. */
-void json_each(const struct json_value *object,
-               bool (*fn)(void *ctx, const char *name, const struct json_value *value), void *ctx);
+void api_json_each(const struct json_value *object,
+                   bool (*fn)(void *ctx, const char *name, const struct json_value *value),
+                   void *ctx);
 
 /* Appends "text" with quotes and escapes. `text` is valid UTF-8. */
-MUST_USE enum status json_write_string(struct buf *out, const char *text, size_t len);
+MUST_USE enum status api_json_write_string(struct buf *out, const char *text, size_t len);
 
 #endif

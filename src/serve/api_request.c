@@ -63,41 +63,42 @@ static enum status wrong_type(struct parse *parse, const char *name, const char 
                               const struct json_value *value)
 {
     return api_refuse(parse->error, 400, "invalid_type", name, "'%s' must be %s, not %s", name,
-                      want, json_type_text(json_type_of(value)));
+                      want, api_json_type_text(api_json_type_of(value)));
 }
 
 static enum status want_bool(struct parse *parse, const char *name, const struct json_value *value,
                              bool *out)
 {
-    if (json_type_of(value) != JSON_TYPE_BOOL) return wrong_type(parse, name, "a boolean", value);
-    *out = json_bool(value);
+    if (api_json_type_of(value) != JSON_TYPE_BOOL)
+        return wrong_type(parse, name, "a boolean", value);
+    *out = api_json_bool(value);
     return STATUS_OK;
 }
 
 static enum status want_int(struct parse *parse, const char *name, const struct json_value *value,
                             int64_t min, int64_t max, int64_t *out)
 {
-    if (json_type_of(value) != JSON_TYPE_INTEGER) {
+    if (api_json_type_of(value) != JSON_TYPE_INTEGER) {
         return wrong_type(parse, name, "an integer", value);
     }
-    if (json_int(value) < min || json_int(value) > max) {
+    if (api_json_int(value) < min || api_json_int(value) > max) {
         return api_refuse(parse->error, 400, "invalid_value", name,
                           "'%s' must be between %lld and %lld, not %lld", name, (long long)min,
-                          (long long)max, (long long)json_int(value));
+                          (long long)max, (long long)api_json_int(value));
     }
-    *out = json_int(value);
+    *out = api_json_int(value);
     return STATUS_OK;
 }
 
 static enum status want_number(struct parse *parse, const char *name,
                                const struct json_value *value, double min, double max, double *out)
 {
-    const enum json_type type = json_type_of(value);
+    const enum json_type type = api_json_type_of(value);
 
     if (type != JSON_TYPE_INTEGER && type != JSON_TYPE_REAL) {
         return wrong_type(parse, name, "a number", value);
     }
-    const double number = json_num(value);
+    const double number = api_json_num(value);
     if (!(number >= min && number <= max)) {
         return api_refuse(parse->error, 400, "invalid_value", name,
                           "'%s' must be between %g and %g, not %g", name, min, max, number);
@@ -109,8 +110,9 @@ static enum status want_number(struct parse *parse, const char *name,
 static enum status want_text(struct parse *parse, const char *name, const struct json_value *value,
                              struct api_text *out)
 {
-    if (json_type_of(value) != JSON_TYPE_STRING) return wrong_type(parse, name, "a string", value);
-    out->data = json_str(value, &out->len);
+    if (api_json_type_of(value) != JSON_TYPE_STRING)
+        return wrong_type(parse, name, "a string", value);
+    out->data = api_json_str(value, &out->len);
     return STATUS_OK;
 }
 
@@ -141,7 +143,7 @@ static bool stream_option(void *ctx, const char *name, const struct json_value *
     bool wanted = false;
 
     snprintf(path, sizeof(path), "stream_options.%s", name);
-    if (json_type_of(value) == JSON_TYPE_NULL) return true;
+    if (api_json_type_of(value) == JSON_TYPE_NULL) return true;
     if (strcmp(name, "include_usage") == 0) {
         parse->status = want_bool(parse, path, value, &parse->request->include_usage);
     } else if (strcmp(name, "include_obfuscation") == 0) {
@@ -162,9 +164,10 @@ static bool stream_option(void *ctx, const char *name, const struct json_value *
 static enum status field_stream_options(struct parse *parse, const char *name,
                                         const struct json_value *value)
 {
-    if (json_type_of(value) != JSON_TYPE_OBJECT) return wrong_type(parse, name, "an object", value);
+    if (api_json_type_of(value) != JSON_TYPE_OBJECT)
+        return wrong_type(parse, name, "an object", value);
     parse->has_stream_options = true;
-    json_each(value, stream_option, parse);
+    api_json_each(value, stream_option, parse);
     return parse->status;
 }
 
@@ -245,17 +248,17 @@ static enum status field_stop(struct parse *parse, const char *name, const struc
     char path[API_PARAM_SIZE];
     enum status status = STATUS_OK;
 
-    if (json_type_of(value) == JSON_TYPE_STRING) return add_stop(parse, name, value);
-    if (json_type_of(value) != JSON_TYPE_ARRAY) {
+    if (api_json_type_of(value) == JSON_TYPE_STRING) return add_stop(parse, name, value);
+    if (api_json_type_of(value) != JSON_TYPE_ARRAY) {
         return wrong_type(parse, name, "a string or an array of strings", value);
     }
-    if (json_len(value) > API_STOPS_MAX) {
+    if (api_json_len(value) > API_STOPS_MAX) {
         return api_refuse(parse->error, 400, "invalid_value", name,
                           "'stop' has more than %d strings", API_STOPS_MAX);
     }
-    for (size_t i = 0; i < json_len(value) && status == STATUS_OK; i++) {
+    for (size_t i = 0; i < api_json_len(value) && status == STATUS_OK; i++) {
         snprintf(path, sizeof(path), "stop[%zu]", i);
-        status = add_stop(parse, path, json_at(value, i));
+        status = add_stop(parse, path, api_json_at(value, i));
     }
     return status;
 }
@@ -268,21 +271,22 @@ static enum status part_text(struct parse *parse, const char *path, const struct
     const struct json_value *type = NULL, *text = NULL;
     struct api_text kind = { 0 };
 
-    if (json_type_of(part) != JSON_TYPE_OBJECT) return wrong_type(parse, path, "an object", part);
-    type = json_member(part, "type");
-    text = json_member(part, "text");
-    if (type == NULL || json_type_of(type) != JSON_TYPE_STRING) {
+    if (api_json_type_of(part) != JSON_TYPE_OBJECT)
+        return wrong_type(parse, path, "an object", part);
+    type = api_json_member(part, "type");
+    text = api_json_member(part, "text");
+    if (type == NULL || api_json_type_of(type) != JSON_TYPE_STRING) {
         return api_refuse(parse->error, 400, "invalid_value", path, "'%s' has no 'type'", path);
     }
-    kind.data = json_str(type, &kind.len);
+    kind.data = api_json_str(type, &kind.len);
     if (strcmp(kind.data, "text") != 0) {
         return api_refuse(parse->error, 400, "unsupported_parameter", path,
                           "'%s': only parts of type 'text' are supported", path);
     }
-    if (text == NULL || json_type_of(text) != JSON_TYPE_STRING) {
+    if (text == NULL || api_json_type_of(text) != JSON_TYPE_STRING) {
         return api_refuse(parse->error, 400, "invalid_value", path, "'%s' has no 'text'", path);
     }
-    out->data = json_str(text, &out->len);
+    out->data = api_json_str(text, &out->len);
     return STATUS_OK;
 }
 
@@ -295,12 +299,12 @@ static enum status join_parts(struct parse *parse, const char *path, const struc
     struct api_text text = { 0 };
     size_t total = 0;
 
-    if (json_len(parts) == 0) {
+    if (api_json_len(parts) == 0) {
         return api_refuse(parse->error, 400, "invalid_value", path, "'%s' is empty", path);
     }
-    for (size_t i = 0; i < json_len(parts); i++) {
+    for (size_t i = 0; i < api_json_len(parts); i++) {
         snprintf(part_path, sizeof(part_path), "%s[%zu]", path, i);
-        const enum status status = part_text(parse, part_path, json_at(parts, i), &text);
+        const enum status status = part_text(parse, part_path, api_json_at(parts, i), &text);
         if (status != STATUS_OK) return status;
         total += text.len;
     }
@@ -311,8 +315,8 @@ static enum status join_parts(struct parse *parse, const char *path, const struc
     parse->request->joined[index] = joined;
     message->content = joined;
     message->content_len = total;
-    for (size_t i = 0; i < json_len(parts); i++) {
-        const enum status status = part_text(parse, path, json_at(parts, i), &text);
+    for (size_t i = 0; i < api_json_len(parts); i++) {
+        const enum status status = part_text(parse, path, api_json_at(parts, i), &text);
         ASSERT(status == STATUS_OK);
         memcpy(joined, text.data, text.len);
         joined += text.len;
@@ -352,13 +356,13 @@ static enum status message_content(struct message_parse *m, const char *path,
 {
     struct api_text text = { 0 };
 
-    if (json_type_of(value) == JSON_TYPE_ARRAY) {
+    if (api_json_type_of(value) == JSON_TYPE_ARRAY) {
         return join_parts(m->parse, path, value, m->index, m->message);
     }
-    if (json_type_of(value) != JSON_TYPE_STRING) {
+    if (api_json_type_of(value) != JSON_TYPE_STRING) {
         return wrong_type(m->parse, path, "a string or an array of parts", value);
     }
-    text.data = json_str(value, &text.len);
+    text.data = api_json_str(value, &text.len);
     m->message->content = text.data;
     m->message->content_len = text.len;
     return STATUS_OK;
@@ -375,7 +379,7 @@ static bool message_field(void *ctx, const char *name, const struct json_value *
         parse->status = message_role(m, path, value);
     } else if (strcmp(name, "content") == 0) {
         parse->status = message_content(m, path, value);
-    } else if (strcmp(name, "name") == 0 || json_type_of(value) == JSON_TYPE_NULL) {
+    } else if (strcmp(name, "name") == 0 || api_json_type_of(value) == JSON_TYPE_NULL) {
         /* Clients send back what they got: absent tool calls, refusals and the like as null. */
     } else {
         parse->status = api_refuse(parse->error, 400, "unsupported_parameter", path,
@@ -391,8 +395,9 @@ static enum status parse_message(struct parse *parse, const struct json_value *v
     char path[API_PARAM_SIZE];
 
     snprintf(path, sizeof(path), "messages[%zu]", index);
-    if (json_type_of(value) != JSON_TYPE_OBJECT) return wrong_type(parse, path, "an object", value);
-    json_each(value, message_field, &m);
+    if (api_json_type_of(value) != JSON_TYPE_OBJECT)
+        return wrong_type(parse, path, "an object", value);
+    api_json_each(value, message_field, &m);
     if (parse->status != STATUS_OK) return parse->status;
     if (message->role == NULL || message->content == NULL) {
         return api_refuse(parse->error, 400, "missing_required_parameter", path, "'%s' has no '%s'",
@@ -407,8 +412,9 @@ static enum status field_messages(struct parse *parse, const char *name,
     struct api_request *request = parse->request;
     enum status status = STATUS_OK;
 
-    if (json_type_of(value) != JSON_TYPE_ARRAY) return wrong_type(parse, name, "an array", value);
-    const size_t count = json_len(value);
+    if (api_json_type_of(value) != JSON_TYPE_ARRAY)
+        return wrong_type(parse, name, "an array", value);
+    const size_t count = api_json_len(value);
     if (count == 0) {
         return api_refuse(parse->error, 400, "invalid_value", name, "'messages' is empty");
     }
@@ -423,7 +429,7 @@ static enum status field_messages(struct parse *parse, const char *name,
     }
     request->messages_count = count;
     for (size_t i = 0; i < count && status == STATUS_OK; i++) {
-        status = parse_message(parse, json_at(value, i), i);
+        status = parse_message(parse, api_json_at(value, i), i);
     }
     return status;
 }
@@ -433,7 +439,7 @@ static enum status field_messages(struct parse *parse, const char *name,
 static enum status parse_prompt_tokens(struct parse *parse, const struct json_value *value)
 {
     struct api_request *request = parse->request;
-    const size_t count = json_len(value);
+    const size_t count = api_json_len(value);
     char path[API_PARAM_SIZE];
 
     request->prompt_tokens = calloc(count, sizeof(*request->prompt_tokens));
@@ -444,7 +450,7 @@ static enum status parse_prompt_tokens(struct parse *parse, const struct json_va
         int64_t token = 0;
         snprintf(path, sizeof(path), "prompt[%zu]", i);
         const enum status status =
-            want_int(parse, path, json_at(value, i), 0, UINT32_MAX - 1, &token);
+            want_int(parse, path, api_json_at(value, i), 0, UINT32_MAX - 1, &token);
         if (status != STATUS_OK) return status;
         request->prompt_tokens[i] = (uint32_t)token;
     }
@@ -458,22 +464,22 @@ static enum status field_prompt(struct parse *parse, const char *name,
 {
     const struct json_value *inner = value;
 
-    if (json_type_of(value) == JSON_TYPE_ARRAY) {
-        if (json_len(value) == 0) {
+    if (api_json_type_of(value) == JSON_TYPE_ARRAY) {
+        if (api_json_len(value) == 0) {
             return api_refuse(parse->error, 400, "invalid_value", name, "'prompt' is empty");
         }
-        inner = json_at(value, 0);
-        if (json_type_of(inner) == JSON_TYPE_INTEGER) return parse_prompt_tokens(parse, value);
-        if (json_len(value) > 1) {
+        inner = api_json_at(value, 0);
+        if (api_json_type_of(inner) == JSON_TYPE_INTEGER) return parse_prompt_tokens(parse, value);
+        if (api_json_len(value) > 1) {
             return api_refuse(parse->error, 400, "unsupported_parameter", name,
                               "'prompt' holds %zu prompts; one per request is supported",
-                              json_len(value));
+                              api_json_len(value));
         }
-        if (json_type_of(inner) == JSON_TYPE_ARRAY && json_len(inner) > 0) {
+        if (api_json_type_of(inner) == JSON_TYPE_ARRAY && api_json_len(inner) > 0) {
             return parse_prompt_tokens(parse, inner);
         }
     }
-    if (json_type_of(inner) != JSON_TYPE_STRING) {
+    if (api_json_type_of(inner) != JSON_TYPE_STRING) {
         return wrong_type(parse, name, "a string or an array of token ids", inner);
     }
     return want_text(parse, name, inner, &parse->request->prompt);
@@ -489,8 +495,8 @@ static enum status not_supported(struct parse *parse, const char *name, const ch
 
 static bool is_number(const struct json_value *value, double number)
 {
-    const enum json_type type = json_type_of(value);
-    return (type == JSON_TYPE_INTEGER || type == JSON_TYPE_REAL) && json_num(value) == number;
+    const enum json_type type = api_json_type_of(value);
+    return (type == JSON_TYPE_INTEGER || type == JSON_TYPE_REAL) && api_json_num(value) == number;
 }
 
 static enum status only_zero(struct parse *parse, const char *name, const struct json_value *value)
@@ -512,13 +518,13 @@ static enum status only_all(struct parse *parse, const char *name, const struct 
 
 static enum status only_false(struct parse *parse, const char *name, const struct json_value *value)
 {
-    const bool ok = json_type_of(value) == JSON_TYPE_BOOL && !json_bool(value);
+    const bool ok = api_json_type_of(value) == JSON_TYPE_BOOL && !api_json_bool(value);
     return ok ? STATUS_OK : not_supported(parse, name, "false");
 }
 
 static enum status only_true(struct parse *parse, const char *name, const struct json_value *value)
 {
-    const bool ok = json_type_of(value) == JSON_TYPE_BOOL && json_bool(value);
+    const bool ok = api_json_type_of(value) == JSON_TYPE_BOOL && api_json_bool(value);
     return ok ? STATUS_OK : not_supported(parse, name, "true");
 }
 
@@ -534,12 +540,12 @@ static enum status only_empty(struct parse *parse, const char *name, const struc
 {
     size_t len = 0;
 
-    switch (json_type_of(value)) {
+    switch (api_json_type_of(value)) {
     case JSON_TYPE_ARRAY:
-        if (json_len(value) == 0) return STATUS_OK;
+        if (api_json_len(value) == 0) return STATUS_OK;
         break;
     case JSON_TYPE_STRING:
-        (void)json_str(value, &len);
+        (void)api_json_str(value, &len);
         if (len == 0) return STATUS_OK;
         break;
     case JSON_TYPE_OBJECT:
@@ -562,9 +568,9 @@ static bool stop_at_first(void *ctx, const char *name, const struct json_value *
 static enum status only_no_members(struct parse *parse, const char *name,
                                    const struct json_value *value)
 {
-    bool any = json_type_of(value) != JSON_TYPE_OBJECT;
+    bool any = api_json_type_of(value) != JSON_TYPE_OBJECT;
 
-    if (!any) json_each(value, stop_at_first, &any);
+    if (!any) api_json_each(value, stop_at_first, &any);
     return any ? not_supported(parse, name, "{}") : STATUS_OK;
 }
 
@@ -574,9 +580,9 @@ static enum status only_text_format(struct parse *parse, const char *name,
     const struct json_value *type = NULL;
     size_t len = 0;
 
-    if (json_type_of(value) == JSON_TYPE_OBJECT) type = json_member(value, "type");
-    if (type != NULL && json_type_of(type) == JSON_TYPE_STRING &&
-        strcmp(json_str(type, &len), "text") == 0) {
+    if (api_json_type_of(value) == JSON_TYPE_OBJECT) type = api_json_member(value, "type");
+    if (type != NULL && api_json_type_of(type) == JSON_TYPE_STRING &&
+        strcmp(api_json_str(type, &len), "text") == 0) {
         return STATUS_OK;
     }
     return not_supported(parse, name, "{\"type\":\"text\"}");
@@ -585,7 +591,8 @@ static enum status only_text_format(struct parse *parse, const char *name,
 static enum status only_none(struct parse *parse, const char *name, const struct json_value *value)
 {
     size_t len = 0;
-    if (json_type_of(value) == JSON_TYPE_STRING && strcmp(json_str(value, &len), "none") == 0) {
+    if (api_json_type_of(value) == JSON_TYPE_STRING &&
+        strcmp(api_json_str(value, &len), "none") == 0) {
         return STATUS_OK;
     }
     return not_supported(parse, name, "\"none\"");
@@ -672,7 +679,7 @@ static bool field(void *ctx, const char *name, const struct json_value *value)
     for (size_t i = 0; i < sizeof(FIELDS) / sizeof(FIELDS[0]); i++) {
         if (!(FIELDS[i].kinds & (1u << parse->request->kind))) continue;
         if (strcmp(FIELDS[i].name, name) != 0) continue;
-        if (json_type_of(value) != JSON_TYPE_NULL) {
+        if (api_json_type_of(value) != JSON_TYPE_NULL) {
             parse->status = FIELDS[i].fn(parse, name, value);
         }
         return parse->status == STATUS_OK;
@@ -722,15 +729,15 @@ enum status api_parse(enum api_kind kind, const char *body, size_t len, struct a
     struct parse parse = { .request = &request, .error = error, .status = STATUS_OK };
     struct errmsg err = { "" };
 
-    const enum status parsed = json_doc_parse(body, len, &request.doc, &err);
+    const enum status parsed = api_json_parse(body, len, &request.doc, &err);
     if (parsed != STATUS_OK) {
         return api_refuse(error, 400, "invalid_json", NULL, "The body is not valid JSON: %s",
                           err.text);
     }
-    if (json_type_of(json_doc_root(request.doc)) != JSON_TYPE_OBJECT) {
+    if (api_json_type_of(api_json_root(request.doc)) != JSON_TYPE_OBJECT) {
         parse.status = api_refuse(error, 400, "invalid_json", NULL, "The body must be an object");
     } else {
-        json_each(json_doc_root(request.doc), field, &parse);
+        api_json_each(api_json_root(request.doc), field, &parse);
     }
     if (parse.status == STATUS_OK) parse.status = check_whole(&parse);
     if (parse.status != STATUS_OK) {
@@ -749,6 +756,6 @@ void api_request_fini(struct api_request *request)
     free(request->joined);
     free(request->messages);
     free(request->prompt_tokens);
-    json_doc_destroy(request->doc);
+    api_json_destroy(request->doc);
     *request = (struct api_request){ .kind = request->kind };
 }

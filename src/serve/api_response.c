@@ -17,7 +17,7 @@
 
 static enum status write_text(struct buf *out, const char *text)
 {
-    return json_write_string(out, text, strlen(text));
+    return api_json_write_string(out, text, strlen(text));
 }
 
 enum status api_write_error(struct buf *out, const struct api_error *error)
@@ -68,7 +68,7 @@ enum status api_write_answer(struct buf *out, const struct api_answer *answer, c
     THEN(status, buf_append_text(out, chat ? "{\"index\":0,\"message\":{\"role\":\"assistant\","
                                              "\"content\":"
                                            : "{\"index\":0,\"text\":"));
-    THEN(status, json_write_string(out, text, len));
+    THEN(status, api_json_write_string(out, text, len));
     THEN(status, buf_printf(out, "%s,\"logprobs\":null,\"finish_reason\":\"%s\"}],",
                             chat ? "}" : "", finish_reason));
     THEN(status, write_usage(out, usage));
@@ -108,7 +108,7 @@ enum status api_write_chunk_text(struct buf *out, const struct api_answer *answe
 
     THEN(status, buf_append_text(out, chat ? "{\"index\":0,\"delta\":{\"content\":"
                                            : "{\"index\":0,\"text\":"));
-    THEN(status, json_write_string(out, text, len));
+    THEN(status, api_json_write_string(out, text, len));
     THEN(status, buf_printf(out, "%s,\"logprobs\":null,\"finish_reason\":null}", chat ? "}" : ""));
     THEN(status, close_chunk(out, answer));
     return status;

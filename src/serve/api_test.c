@@ -262,17 +262,17 @@ static void test_answers_are_json(void **state)
         struct json_doc *doc = NULL;
         buf_clear(&out);
         assert_int_equal(api_write_answer(&out, &answer, text, 128, "stop", &usage), STATUS_OK);
-        assert_int_equal(json_doc_parse((char *)buf_data(&out), out.len, &doc, NULL), STATUS_OK);
-        json_doc_destroy(doc);
+        assert_int_equal(api_json_parse((char *)buf_data(&out), out.len, &doc, NULL), STATUS_OK);
+        api_json_destroy(doc);
         buf_clear(&out);
         assert_int_equal(api_write_chunk_finish(&out, &answer, "length"), STATUS_OK);
-        assert_int_equal(json_doc_parse((char *)buf_data(&out) + 6, out.len - 8, &doc, NULL),
+        assert_int_equal(api_json_parse((char *)buf_data(&out) + 6, out.len - 8, &doc, NULL),
                          STATUS_OK);
-        json_doc_destroy(doc);
+        api_json_destroy(doc);
         buf_clear(&out);
         assert_int_equal(api_write_models(&out, &model), STATUS_OK);
-        assert_int_equal(json_doc_parse((char *)buf_data(&out), out.len, &doc, NULL), STATUS_OK);
-        json_doc_destroy(doc);
+        assert_int_equal(api_json_parse((char *)buf_data(&out), out.len, &doc, NULL), STATUS_OK);
+        api_json_destroy(doc);
     }
     buf_clear(&out);
     assert_int_equal(api_refuse(&error, 404, "model_not_found", "model", "no '%s'", "q\n"),

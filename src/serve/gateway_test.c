@@ -537,16 +537,16 @@ static void join_stream(struct client *client, char *out, size_t size)
         assert_memory_equal(at, "data: ", 6);
         done = strncmp(at, "data: [DONE]", 12) == 0;
         if (done) continue;
-        assert_int_equal(json_doc_parse(at + 6, (size_t)(next - at - 6), &doc, NULL), STATUS_OK);
-        const struct json_value *choices = json_member(json_doc_root(doc), "choices");
+        assert_int_equal(api_json_parse(at + 6, (size_t)(next - at - 6), &doc, NULL), STATUS_OK);
+        const struct json_value *choices = api_json_member(api_json_root(doc), "choices");
         assert_non_null(choices);
-        if (json_len(choices) > 0) {
+        if (api_json_len(choices) > 0) {
             size_t len = 0;
-            const struct json_value *text = json_member(json_at(choices, 0), "text");
-            const char *piece = json_str(text, &len);
+            const struct json_value *text = api_json_member(api_json_at(choices, 0), "text");
+            const char *piece = api_json_str(text, &len);
             snprintf(out + strlen(out), size - strlen(out), "%.*s", (int)len, piece);
         }
-        json_doc_destroy(doc);
+        api_json_destroy(doc);
     }
     assert_true(done);
     assert_int_equal(*at, '\0');
