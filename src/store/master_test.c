@@ -379,6 +379,8 @@ static void step_node(struct model *model)
 {
     const unsigned i = (unsigned)rng_below(&model->rng, NODES);
     if (rng_below(&model->rng, 8) > 0) {
+        /* Something went while the stream was down: the snapshot says so by silence. */
+        model->nodes[i].held[rng_below(&model->rng, KEYS)].present = false;
         announce(model, i);
     } else if (rng_below(&model->rng, 4) == 0) {
         node_start(model, i);
