@@ -538,6 +538,39 @@ static void a_made_up_collision_is_an_absent_key(void **state)
     store_master_destroy(model.master);
 }
 
+static void a_put_end_overtaken_by_events_is_refused(void **state)
+{
+    static struct model model;
+    struct store_ticket ticket;
+    char text[16], name[8];
+    (void)state;
+
+    model_init(&model);
+    const struct store_key key = key_of(1, text);
+    assert_int_equal(store_master_put_start(model.master, model.now, 1, key, 100, NULL, &ticket),
+                     STATUS_OK);
+    const unsigned i = node_of(&model, ticket.where.node);
+    struct model_node *node = &model.nodes[i];
+    snprintf(name, sizeof(name), "n%u", i);
+    node->held[1] = (struct held){ true, ticket.where.address, 100, 1 };
+    const struct store_event stored = event_of(node, 1, text, STORE_EVENT_STORED);
+    const struct store_event removed = {
+        .kind = STORE_EVENT_REMOVED, .class = STORE_CLASS_OBJECT, .id = stored.id, .generation = 1
+    };
+    store_master_event(model.master, model.now, node->id, &stored);
+    assert_int_equal(store_master_exist(model.master, model.now, key), STATUS_OK);
+    assert_int_equal(
+        store_master_put_end(model.master, model.now, name, node->epoch, ticket.put_id, &stored),
+        STATUS_OK);
+    store_master_event(model.master, model.now, node->id, &removed);
+    assert_int_equal(
+        store_master_put_end(model.master, model.now, name, node->epoch, ticket.put_id, &stored),
+        STATUS_STALE);
+    assert_int_equal(store_master_exist(model.master, model.now, key), STATUS_NOT_FOUND);
+    store_master_check(model.master);
+    store_master_destroy(model.master);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -545,6 +578,7 @@ int main(void)
         cmocka_unit_test(a_later_term_is_answered_with_a_later_one),
         cmocka_unit_test(the_silent_are_suspected_then_dead_then_forgotten),
         cmocka_unit_test(a_made_up_collision_is_an_absent_key),
+        cmocka_unit_test(a_put_end_overtaken_by_events_is_refused),
         cmocka_unit_test(directory_matches_model),
     };
     seed = test_seed();

@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * store/store_real_test.c
+ *
+ * Goal:   the store works on the real env as in the simulated one: sockets, shared memory, real
+ * time. Method: master, two nodes and a client on one loop; a fetch and a put and get, over shared
+ * memory and over tcp. Faults are the simulated test's business. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "base/env.h"
+#include "base/env_real.h"
+#include "base/log.h"
+#include "base/rng.h"
+#include "net/rpc.h"
+#include "store/master_shell.h"
+#include "store/member.h"
+#include "store/node.h"
+#include "yolk/store.h"
+#include "yolk/transfer.h"
+
+enum {
+    NODES = 2,
+    PAGES = 16,
+    LAYERS = 4,
+    LAYER_SIZE = 24576,
+    PAGE_SIZE = 98304,
+    BLOCKS = 8,
+    VALUE_SIZE = 3000000,
+};
+
+struct node {
+    struct rpc_server *server;
+    struct yolk_transfer *transfer;
+    struct store_node *node;
+    struct store_member *member;
+    char address[64];
+    bool joined;
+};
+
+struct world {
+    struct env *env;
+    struct rpc_server *server;
+    struct store_master_shell *master;
+    char master_address[64];
+    struct node nodes[NODES];
+    struct yolk_transfer *client_transfer;
+    struct yolk_store *store;
+    uint8_t *memory;
+    bool ended;
+    enum status status;
+    uint64_t size;
+    struct store_fetch_result fetched;
+};
+
+static void on_joined(void *ctx, uint64_t term)
+{
+    assert_int_not_equal(term, 0);
+    ((struct node *)ctx)->joined = true;
+}
+
+static struct rpc_server *server_new(struct env *env, char address[64])
+{
+    struct rpc_server *server = NULL;
+    const struct rpc_server_options options = { .address = "127.0.0.1:0", .name = "test" };
+    assert_int_equal(rpc_server_create(env, &options, &server, NULL), STATUS_OK);
+    snprintf(address, 64, "127.0.0.1:%u", (unsigned)rpc_server_port(server));
+    return server;
+}
+
+static void node_start(struct world *world, unsigned index, bool forbid_shm)
+{
+    struct node *node = &world->nodes[index];
+    const struct yolk_transfer_options transfer = { .forbid_shm = forbid_shm };
+
+    node->server = server_new(world->env, node->address);
+    assert_int_equal(yolk_transfer_create(world->env, &transfer, &node->transfer, NULL), STATUS_OK);
+    const struct store_node_options options = {
+        .env = world->env,
+        .transfer = node->transfer,
+        .server = node->server,
+        .secret = "",
+        .name = "node",
+        .layout = { .pages = PAGES,
+                    .page_size = PAGE_SIZE,
+                    .layers = LAYERS,
+                    .layer_size = LAYER_SIZE,
+                    .block_tokens = 32 },
+        .object_size = 8 << 20,
+    };
+    assert_int_equal(store_node_create(&options, &node->node, NULL), STATUS_OK);
+    struct store_join_options join = {
+        .env = world->env,
+        .master = world->master_address,
+        .secret = "",
+        .info = { .role = STORE_ROLE_STORE,
+                  .layout = options.layout,
+                  .epoch = store_node_epoch(node->node) },
+        .node = node->node,
+        .on_joined = on_joined,
+        .ctx = node,
+    };
+    snprintf(join.info.name, sizeof(join.info.name), "n%u", index);
+    snprintf(join.info.rpc_address, sizeof(join.info.rpc_address), "%s", node->address);
+    snprintf(join.info.segment, sizeof(join.info.segment), "%s", store_node_segment(node->node));
+    assert_int_equal(store_join(&join, &node->member, NULL), STATUS_OK);
+}
+
+static void run_until(struct world *world, const bool *flag)
+{
+    const uint64_t limit = env_now_ns(world->env) + 10 * ENV_NS_PER_S;
+    while (!*flag) {
+        assert_true(env_now_ns(world->env) < limit);
+        env_poll(world->env, 10 * ENV_NS_PER_MS);
+    }
+}
+
+static void world_start(struct world *world, bool forbid_shm)
+{
+    const struct yolk_transfer_options transfer = { .forbid_shm = forbid_shm };
+    void *memory = NULL;
+
+    memset(world, 0, sizeof(*world));
+    assert_int_equal(env_real_create(NULL, &world->env, NULL), STATUS_OK);
+    world->server = server_new(world->env, world->master_address);
+    const struct store_master_shell_options options = {
+        .env = world->env, .server = world->server, .secret = "", .master = { .settle_ms = 100 }
+    };
+    assert_int_equal(store_master_shell_create(&options, &world->master, NULL), STATUS_OK);
+    for (unsigned i = 0; i < NODES; i++)
+        node_start(world, i, forbid_shm);
+    for (unsigned i = 0; i < NODES; i++)
+        run_until(world, &world->nodes[i].joined);
+    assert_int_equal(yolk_transfer_create(world->env, &transfer, &world->client_transfer, NULL),
+                     STATUS_OK);
+    assert_int_equal(yolk_transfer_alloc(world->client_transfer, 2 * VALUE_SIZE,
+                                         YOLK_TRANSFER_REMOTE_ALL, &memory, NULL),
+                     STATUS_OK);
+    world->memory = memory;
+    const struct yolk_store_options store = { .env = world->env,
+                                              .transfer = world->client_transfer,
+                                              .master = world->master_address };
+    assert_int_equal(yolk_store_create(&store, &world->store, NULL), STATUS_OK);
+}
+
+static void world_end(struct world *world)
+{
+    yolk_store_destroy(world->store);
+    yolk_transfer_destroy(world->client_transfer);
+    for (unsigned i = 0; i < NODES; i++) {
+        struct node *node = &world->nodes[i];
+        store_leave(node->member);
+        rpc_server_destroy(node->server);
+        yolk_transfer_destroy(node->transfer);
+        store_node_destroy(node->node);
+    }
+    rpc_server_destroy(world->server);
+    store_master_shell_destroy(world->master);
+    env_real_destroy(world->env);
+}
+
+static void on_fetched(void *ctx, const struct store_fetch_result *result)
+{
+    struct world *world = ctx;
+    world->fetched = *result;
+    world->ended = true;
+}
+
+static void blocks_move(struct world *world)
+{
+    struct store_node *from = world->nodes[0].node, *to = world->nodes[1].node;
+    struct block_key keys[BLOCKS];
+    struct store_page pages[BLOCKS], filled[BLOCKS];
+    struct store_fetch *fetch;
+    struct rng rng;
+
+    rng_init(&rng, 1);
+    assert_int_equal(store_node_alloc(from, BLOCKS, filled), STATUS_OK);
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        rng_fill(&rng, keys[i].bytes, sizeof(keys[i].bytes));
+        rng_fill(&rng, store_node_data(from, filled[i]), PAGE_SIZE);
+        assert_int_equal(store_node_commit(from, &keys[i], filled[i], NULL), STATUS_OK);
+    }
+    assert_int_equal(store_node_alloc(to, BLOCKS, pages), STATUS_OK);
+    const struct store_fetch_options options = { .holder = world->nodes[0].address,
+                                                 .keys = keys,
+                                                 .pages = pages,
+                                                 .count = BLOCKS,
+                                                 .transfer_class = YOLK_TRANSFER_LOAD,
+                                                 .deadline_ns =
+                                                     env_now_ns(world->env) + 5 * ENV_NS_PER_S,
+                                                 .on_done = on_fetched,
+                                                 .ctx = world };
+    world->ended = false;
+    assert_int_equal(store_node_fetch(to, &options, &fetch), STATUS_OK);
+    run_until(world, &world->ended);
+    assert_int_equal(world->fetched.blocks, BLOCKS);
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        assert_memory_equal(store_node_data(from, filled[i]), store_node_data(to, pages[i]),
+                            LAYERS * LAYER_SIZE);
+        store_node_unref(from, filled[i]);
+        store_node_unref(to, pages[i]);
+    }
+    assert_int_equal(store_node_match(to, keys, BLOCKS), BLOCKS);
+}
+
+static void on_item(void *ctx, uint32_t index, enum status status, uint64_t size)
+{
+    struct world *world = ctx;
+    assert_int_equal(index, 0);
+    world->status = status;
+    world->size = size;
+    world->ended = true;
+}
+
+static enum status ended(struct world *world, enum status started)
+{
+    assert_int_equal(started, STATUS_OK);
+    run_until(world, &world->ended);
+    world->ended = false;
+    return world->status;
+}
+
+static void values_move(struct world *world)
+{
+    const struct yolk_store_key key = { "a value", 7 };
+    const struct yolk_store_key other = { "another", 7 };
+    uint8_t *copy = world->memory + VALUE_SIZE;
+    const struct yolk_store_value value = { key, world->memory, VALUE_SIZE };
+    const struct yolk_store_buffer buffer = { key, copy, VALUE_SIZE };
+    const struct yolk_store_buffer small = { key, copy, VALUE_SIZE - 1 };
+    const struct yolk_store_buffer none = { other, copy, VALUE_SIZE };
+    const struct yolk_store_call call = { .on_item = on_item, .ctx = world, .force = true };
+    struct rng rng;
+
+    rng_init(&rng, 2);
+    rng_fill(&rng, world->memory, VALUE_SIZE);
+    world->ended = false;
+    assert_int_equal(ended(world, yolk_store_put(world->store, &value, 1, &call)), STATUS_OK);
+    assert_int_equal(ended(world, yolk_store_put(world->store, &value, 1, &call)), STATUS_EXISTS);
+    assert_int_equal(ended(world, yolk_store_exist(world->store, &key, 1, &call)), STATUS_OK);
+    assert_int_equal(ended(world, yolk_store_get(world->store, &buffer, 1, &call)), STATUS_OK);
+    assert_int_equal(world->size, VALUE_SIZE);
+    assert_memory_equal(copy, world->memory, VALUE_SIZE);
+    assert_int_equal(ended(world, yolk_store_get(world->store, &small, 1, &call)), STATUS_FULL);
+    assert_int_equal(world->size, VALUE_SIZE);
+    assert_int_equal(ended(world, yolk_store_get(world->store, &none, 1, &call)), STATUS_NOT_FOUND);
+    assert_int_equal(ended(world, yolk_store_remove(world->store, &key, 1, &call)), STATUS_OK);
+    assert_int_equal(ended(world, yolk_store_get(world->store, &buffer, 1, &call)),
+                     STATUS_NOT_FOUND);
+}
+
+static void bad_calls_are_refused_at_once(struct world *world)
+{
+    const struct yolk_store_key empty = { "", 0 }, huge = { world->memory, 1025 };
+    const struct yolk_store_call call = { .on_item = on_item, .ctx = world };
+    const struct yolk_store_value nothing = { { "k", 1 }, world->memory, 0 };
+    const struct yolk_store_value terabyte = { { "k", 1 }, world->memory, UINT64_C(1) << 40 };
+    const struct yolk_store_value twice[] = { { { "k", 1 }, world->memory, 1 },
+                                              { { "k", 1 }, world->memory, 2 } };
+
+    assert_int_equal(yolk_store_exist(world->store, &empty, 1, &call), STATUS_INVALID);
+    assert_int_equal(yolk_store_exist(world->store, &huge, 1, &call), STATUS_INVALID);
+    assert_int_equal(yolk_store_exist(world->store, &empty, 0, &call), STATUS_INVALID);
+    assert_int_equal(yolk_store_put(world->store, &nothing, 1, &call), STATUS_INVALID);
+    assert_int_equal(yolk_store_put(world->store, &terabyte, 1, &call), STATUS_INVALID);
+    assert_int_equal(yolk_store_put(world->store, twice, 2, &call), STATUS_INVALID);
+}
+
+static void everything_moves(bool forbid_shm, enum yolk_transfer_path path)
+{
+    struct world world;
+    struct yolk_transfer_stats stats;
+
+    world_start(&world, forbid_shm);
+    blocks_move(&world);
+    values_move(&world);
+    bad_calls_are_refused_at_once(&world);
+    yolk_transfer_stats(world.nodes[1].transfer, &stats);
+    assert_int_equal(stats.bytes_read[path], (uint64_t)BLOCKS * LAYERS * LAYER_SIZE);
+    world_end(&world);
+}
+
+static void over_shared_memory(void **state)
+{
+    (void)state;
+    everything_moves(false, YOLK_TRANSFER_PATH_SHM);
+}
+
+static void over_tcp(void **state)
+{
+    (void)state;
+    everything_moves(true, YOLK_TRANSFER_PATH_TCP);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(over_shared_memory),
+        cmocka_unit_test(over_tcp),
+    };
+    if (log_configure("warn", NULL) != STATUS_OK) return 1;
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
