@@ -27,6 +27,7 @@
 
 enum {
     CLIENTS = 3,
+    ENDS = 5,
     CALLS_MAX = 400,
     HELD_MAX = 4096,
     ECHO = 1,
@@ -66,7 +67,7 @@ struct world {
     struct rpc_call *held[HELD_MAX];
     uint32_t held_count;
     uint32_t ended;
-    uint32_t statuses[4]; /* ok, timeout, cancelled, connection */
+    uint32_t statuses[ENDS]; /* ok, timeout, cancelled, closed, refused */
 };
 
 /* ---- the server ---- */
@@ -294,7 +295,7 @@ static void check_liveness(struct world *world)
 }
 
 /* Returns the hash of all that happened. */
-static uint64_t run_world(uint64_t world_seed, uint32_t statuses[4])
+static uint64_t run_world(uint64_t world_seed, uint32_t statuses[ENDS])
 {
     struct world *world = calloc(1, sizeof(*world));
     const struct env_sim_options options = {
@@ -314,7 +315,7 @@ static uint64_t run_world(uint64_t world_seed, uint32_t statuses[4])
         random_step(world);
     check_liveness(world);
     const uint64_t hash = env_sim_trace_hash(world->sim);
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < ENDS; i++)
         statuses[i] += world->statuses[i];
     for (int i = 0; i < CLIENTS; i++)
         rpc_client_destroy(world->clients[i]);
@@ -328,22 +329,22 @@ static uint64_t run_world(uint64_t world_seed, uint32_t statuses[4])
 static void every_call_ends_once_in_every_world(void **state)
 {
     (void)state;
-    uint32_t statuses[4] = { 0 };
+    uint32_t statuses[ENDS] = { 0 };
 
     for (int round = 0; round < rounds; round++) {
         printf("world %llu\n", (unsigned long long)(seed + (uint64_t)round));
         (void)run_world(seed + (uint64_t)round, statuses);
     }
-    printf("ok %u, timeout %u, cancelled %u, connection %u\n", statuses[0], statuses[1],
-           statuses[2], statuses[3]);
-    for (int i = 0; i < 4; i++)
+    printf("ok %u, timeout %u, cancelled %u, closed %u, refused %u\n", statuses[0], statuses[1],
+           statuses[2], statuses[3], statuses[4]);
+    for (int i = 0; i < ENDS; i++)
         assert_true(statuses[i] > 0); /* the walk reaches every end */
 }
 
 static void the_same_seed_gives_the_same_run(void **state)
 {
     (void)state;
-    uint32_t statuses[4] = { 0 };
+    uint32_t statuses[ENDS] = { 0 };
 
     const uint64_t first = run_world(seed, statuses);
     assert_true(first == run_world(seed, statuses));
