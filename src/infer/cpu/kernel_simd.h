@@ -256,6 +256,11 @@ static void scores(const struct attend *job, const struct span *span, uint32_t f
         for (; i + SCORE_QUERIES <= job->queries; i += SCORE_QUERIES) {
             score_block(job, span, i, g, SCORE_QUERIES);
         }
+        /* One row of a model with three heads in a group: the usual decode. */
+        if (SCORE_QUERIES > 3 && job->queries - i == 3) {
+            score_block(job, span, i, g, SCORE_QUERIES > 3 ? 3 : 1);
+            continue;
+        }
         for (; i < job->queries; i++)
             score_block(job, span, i, g, 1);
     }
@@ -384,6 +389,10 @@ static void attend_one_span(const struct attend *job, const struct span *span)
     scores(job, span, i);
     for (; i + VALUE_QUERIES <= job->queries; i += VALUE_QUERIES) {
         finish_queries(job, span, i, VALUE_QUERIES);
+    }
+    if (VALUE_QUERIES > 3 && job->queries - i == 3) {
+        finish_queries(job, span, i, VALUE_QUERIES > 3 ? 3 : 1);
+        return;
     }
     for (; i < job->queries; i++)
         finish_queries(job, span, i, 1);
