@@ -71,7 +71,7 @@ static void user_error_ends_all(void **state)
     (void)state;
     struct outcome outcome = { 0 };
     struct supervisor *supervisor = supervisor_new(&outcome);
-    const char *sleeper[] = { "/bin/sh", "-c", "sleep 60", NULL };
+    const char *sleeper[] = { "/bin/sh", "-c", "exec sleep 60", NULL };
     const char *refuser[] = { "/bin/sh", "-c", "exit 2", NULL };
 
     assert_int_equal(supervisor_start(supervisor, "sleeper", sleeper, NULL), STATUS_OK);
