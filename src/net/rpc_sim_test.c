@@ -171,8 +171,8 @@ static void on_end(void *ctx, const struct rpc_result *result)
         call->world->statuses[1]++;
         break;
     case STATUS_CANCELLED: call->world->statuses[2]++; break;
-    case STATUS_CONN_CLOSED:
-    case STATUS_CONN_REFUSED: call->world->statuses[3]++; break;
+    case STATUS_CONN_CLOSED: call->world->statuses[3]++; break;
+    case STATUS_CONN_REFUSED: call->world->statuses[4]++; break;
     default: fail_msg("a call ended with %s", status_name(result->status));
     }
 }
