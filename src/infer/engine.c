@@ -190,12 +190,12 @@ static enum status load_norms(struct engine *engine)
     if (engine->norms == NULL) return STATUS_NO_MEMORY;
     float *at = engine->norms;
     for (uint32_t layer = 0; layer < n_layers; layer++, at += 2 * width) {
-        tensor_row(&model_layer(engine->model, layer)->attn_norm, 0, at);
-        tensor_row(&model_layer(engine->model, layer)->ffn_norm, 0, at + width);
+        matrix_unpack_row(&model_layer(engine->model, layer)->attn_norm, 0, at);
+        matrix_unpack_row(&model_layer(engine->model, layer)->ffn_norm, 0, at + width);
         engine->layers[layer].attn_norm = at;
         engine->layers[layer].ffn_norm = at + width;
     }
-    tensor_row(model_output_norm(engine->model), 0, at);
+    matrix_unpack_row(model_output_norm(engine->model), 0, at);
     engine->output_norm = at;
     return STATUS_OK;
 }

@@ -129,7 +129,8 @@ static void embed_row(const struct part *part, uint32_t i)
     struct engine *engine = part->engine;
     const struct row *row = &engine->rows[part->row0 + i];
 
-    tensor_row(model_token_embd(engine->model), row->token, row_at(&engine->x, part->row0 + i));
+    matrix_unpack_row(model_token_embd(engine->model), row->token,
+                      row_at(&engine->x, part->row0 + i));
     rope_angles(engine->freqs, engine->params->rope_dims, row->position,
                 row_at(&engine->angles, part->row0 + i));
 }

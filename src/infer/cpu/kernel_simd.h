@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "infer/cpu/half.h"
 #include "infer/cpu/scalar.h"
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))

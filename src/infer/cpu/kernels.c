@@ -9,6 +9,7 @@
 #endif
 
 #include "base/assert.h"
+#include "infer/cpu/half.h"
 
 #if defined(__x86_64__)
 /* clang 14 has no name for it in __builtin_cpu_supports(). */
@@ -190,7 +191,7 @@ void matrix_pack(const struct matrix *matrix, const struct model_tensor *tensor,
     }
 }
 
-void tensor_row(const struct model_tensor *tensor, uint32_t row, float *out)
+void matrix_unpack_row(const struct model_tensor *tensor, uint32_t row, float *out)
 {
     struct quant_shape shape = { 0 };
     const uint8_t *from = (const uint8_t *)tensor->data + row * tensor->row_size;

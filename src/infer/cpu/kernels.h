@@ -142,9 +142,6 @@ void matrix_pack(const struct matrix *matrix, const struct model_tensor *tensor,
                  uint32_t last);
 
 /* Row `row` of a tensor as floats: out[0..ne[0]). For embeddings and norms. */
-void tensor_row(const struct model_tensor *tensor, uint32_t row, float *out);
-
-float half_to_float(uint16_t half);
-uint16_t half_from_float(float value);
+void matrix_unpack_row(const struct model_tensor *tensor, uint32_t row, float *out);
 
 #endif

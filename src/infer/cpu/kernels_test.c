@@ -19,6 +19,7 @@
 #include <cmocka.h>
 
 #include "base/rng.h"
+#include "infer/cpu/half.h"
 #include "infer/cpu/pool.h"
 #include "infer/cpu/scalar.h"
 #include "seed.h"
@@ -145,7 +146,7 @@ static double exact_output(const struct model_tensor *tensor, uint32_t output,
     float *w = aligned(tensor->ne[0] * sizeof(float));
     double sum = 0;
 
-    tensor_row(tensor, output, w);
+    matrix_unpack_row(tensor, output, w);
     *magnitude = 0;
     for (uint32_t k = 0; k < tensor->ne[0]; k++) {
         const size_t block = (size_t)row * a->blocks + k / QUANT_BLOCK;
