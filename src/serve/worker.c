@@ -183,7 +183,7 @@ static void sweep(void *ctx)
         if (now_ns - job->arrived_ns < WORKER_QUEUE_MS * ENV_NS_PER_MS) continue;
         job_fail(job, PROTO_CAUSE_PAGES, STATUS_FULL, "no pages for %d s", WORKER_QUEUE_MS / 1000);
     }
-    peers_sweep(worker);
+    peer_sweep_all(worker);
     if (any || worker->peers_count > 0) worker_sweep_later(worker);
 }
 
@@ -662,7 +662,7 @@ void worker_destroy(struct worker *worker)
     env_timer_cancel(worker->env, &worker->turn);
     env_timer_cancel(worker->env, &worker->sweep);
     runner_destroy(worker->runner);
-    peers_destroy(worker); /* calls end inside */
+    peer_destroy_all(worker); /* calls end inside */
     rpc_server_destroy(worker->server);
     store_leave(worker->member);
     yolk_transfer_destroy(worker->transfer); /* and the pages with it */

@@ -71,10 +71,10 @@ MUST_USE enum status peer_acquire(struct worker *worker, const char *rpc_address
                                   const char *segment_name, struct peer **out);
 void peer_unref(struct peer *peer);
 /* Closes what has not been used for long. Not from inside a callback of a client. */
-void peers_sweep(struct worker *worker);
+void peer_sweep_all(struct worker *worker);
 /* The peer has restarted: the next peer_acquire() binds to its new life. */
 void peer_forget_segment(struct worker *worker, struct peer *peer);
-void peers_destroy(struct worker *worker);
+void peer_destroy_all(struct worker *worker);
 
 /* ---- jobs ---- */
 

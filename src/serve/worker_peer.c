@@ -5,7 +5,7 @@
  * Kept after use, because the next request likely goes to the same node; when the table is full the
  * one unused for longest goes, and any that has not been used for a minute (it may be dead, and its
  * client would knock for ever). A peer goes only from inside peer_acquire(), which is called from
- * server handlers, and peers_sweep(), called by a timer: never from a callback of its client. */
+ * server handlers, and peer_sweep_all(), called by a timer: never from a callback of its client. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -107,7 +107,7 @@ void peer_unref(struct peer *peer)
     peer->refs--;
 }
 
-void peers_sweep(struct worker *worker)
+void peer_sweep_all(struct worker *worker)
 {
     const uint64_t now_ns = env_now_ns(worker->env);
     for (uint32_t i = 0; i < worker->peers_count;) {
@@ -122,7 +122,7 @@ void peers_sweep(struct worker *worker)
     }
 }
 
-void peers_destroy(struct worker *worker)
+void peer_destroy_all(struct worker *worker)
 {
     for (uint32_t i = 0; i < worker->peers_count; i++)
         peer_destroy(worker, worker->peers[i]);

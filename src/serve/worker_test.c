@@ -30,6 +30,8 @@
 #include "net/rpc.h"
 #include "seed.h"
 #include "serve/solo.h"
+#include "store/master_shell.h"
+#include "store/member.h"
 #include "tiny_model.h"
 
 enum {
@@ -133,6 +135,7 @@ struct node_choice {
     bool no_reuse;
     bool forbid_shm;
     enum proto_role role; /* 0: prefill */
+    const char *master;   /* NULL: none */
 };
 
 static void node_start(struct node *node, const char *name, const struct node_choice *choice)
@@ -141,6 +144,7 @@ static void node_start(struct node *node, const char *name, const struct node_ch
     const struct worker_options options = {
         .name = name,
         .role = choice->role == 0 ? PROTO_ROLE_PREFILL : choice->role,
+        .master = choice->master,
         .model = world.model,
         .pool_size = (choice->pages == 0 ? 512 : choice->pages) * UINT64_C(4096),
         .threads = 1,
@@ -478,6 +482,74 @@ static void two_nodes_answer_as_one(void **state)
     }
     node_stop(&p);
     node_stop(&d);
+}
+
+struct seen {
+    uint32_t members;
+    struct store_member_info last;
+};
+
+static void on_member(void *ctx, const struct store_member_info *info,
+                      enum store_member_state member_state)
+{
+    struct seen *seen = ctx;
+    if (member_state != STORE_MEMBER_ALIVE) return;
+    seen->members++;
+    seen->last = *info;
+}
+
+static void on_gone(void *ctx, const char *name)
+{
+    (void)ctx;
+    (void)name;
+}
+
+static bool two_seen(void *ctx)
+{
+    return ((struct seen *)ctx)->members >= 2;
+}
+
+/* A worker with a master is ready when it is a member, and others hear of it what they need. */
+static void workers_join_the_cluster(void **state)
+{
+    struct rpc_server *server;
+    struct store_master_shell *shell;
+    struct store_watch *watch;
+    struct seen seen = { 0 };
+    struct errmsg err = { "" };
+    struct node p, d;
+    char master[64];
+    static struct request request;
+
+    (void)state;
+    const struct rpc_server_options listen = { .address = "127.0.0.1:0", .name = "master" };
+    assert_int_equal(rpc_server_create(world.env, &listen, &server, &err), STATUS_OK);
+    const struct store_master_shell_options options = { .env = world.env, .server = server };
+    assert_int_equal(store_master_shell_create(&options, &shell, &err), STATUS_OK);
+    snprintf(master, sizeof(master), "127.0.0.1:%u", rpc_server_port(server));
+    node_start(&p, "p", &(struct node_choice){ .master = master });
+    node_start(&d, "d", &(struct node_choice){ .master = master, .role = PROTO_ROLE_DECODE });
+    const struct store_watch_options watching = {
+        .env = world.env, .master = master, .on_member = on_member, .on_gone = on_gone, .ctx = &seen
+    };
+    assert_int_equal(store_watch(&watching, &watch, &err), STATUS_OK);
+    turn_until(two_seen, &seen, 20000);
+    const struct node *last = strcmp(seen.last.name, "d") == 0 ? &d : &p;
+    struct proto_node_info info;
+    worker_info(last->worker, &info);
+    assert_string_equal(seen.last.rpc_address, last->address);
+    assert_string_equal(seen.last.segment, info.segment);
+    assert_memory_equal(seen.last.fingerprint, info.fingerprint, sizeof(info.fingerprint));
+    assert_int_equal(seen.last.layout.block_tokens, BLOCK);
+    request_init(&request, 40, 20);
+    run(&request, &p, &d);
+    expect_same_as_alone(&request);
+    store_unwatch(watch);
+    node_stop(&p);
+    node_stop(&d);
+    store_master_shell_destroy(shell);
+    rpc_server_destroy(server);
+    env_poll(world.env, 0);
 }
 
 static void same_prompt_again_is_cached(void **state)
@@ -980,6 +1052,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(two_nodes_answer_as_one),
+        cmocka_unit_test(workers_join_the_cluster),
         cmocka_unit_test(same_prompt_again_is_cached),
         cmocka_unit_test(pool_off_changes_nothing_but_time),
         cmocka_unit_test(blocks_come_from_another_node),
