@@ -135,6 +135,10 @@ static void attempt_failed(struct attempt *attempt, bool at_decode, enum status 
         request_complete(request);
         return;
     }
+    if (request->tokens_count == request->tokens_max && request->state != REQUEST_OPENING) {
+        request_finish(request, "length"); /* only the word that it is over was lost */
+        return;
+    }
     LOG_WARN("gateway", "attempt_failed", "req=%s attempt=%u at=%s node=%s reason=%s generated=%u",
              request->request_id, attempt->number, at_decode ? "decode" : "prefill", node, why,
              generated(request));
