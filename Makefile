@@ -5,7 +5,7 @@ JOBS  ?= $(shell nproc)
 CTEST := ctest --output-on-failure -j $(JOBS)
 VENV  := .venv
 
-.PHONY: help run test build unit e2e asan tsan fuzz soak bench tidy install clean setup setup-test model
+.PHONY: help run test build unit e2e asan tsan fuzz soak bench tidy install clean setup setup-test configure model
 
 help:
 	@echo 'make run      install what is missing, build, fetch a small real model, serve it'
@@ -21,11 +21,11 @@ help:
 run: build model
 	@exec $(BUILD)/bin/yolk serve smollm2 $(ARGS)
 
-test: setup-test build model
-	cd $(BUILD) && $(CTEST)
+test: unit
 	$(VENV)/bin/pytest -q tests $(PYTEST_ARGS)
 
-unit: build
+unit: setup-test configure model
+	@cmake --build $(BUILD)
 	cd $(BUILD) && $(CTEST)
 
 e2e: setup-test build model
@@ -37,16 +37,18 @@ setup:
 setup-test:
 	@tools/setup.sh test
 
-build: setup
+configure: setup
 	@cmake -S . -B $(BUILD) -G Ninja $(CMAKE_ARGS) >/dev/null
-	@cmake --build $(BUILD)
+
+build: configure
+	@cmake --build $(BUILD) --target yolk
 
 model: build
 	@$(BUILD)/bin/yolk model fetch smollm2
 
 # Sanitizer builds run the unit tests, fuzz replays and simulations; the address build includes
 # leaks and undefined behaviour.
-asan tsan: setup-test
+asan tsan: setup-test model
 	@cmake -S . -B build-$@ -G Ninja -DYOLK_SANITIZE=$(if $(filter asan,$@),address$(comma)undefined,thread) >/dev/null
 	@cmake --build build-$@
 	cd build-$@ && $(CTEST)

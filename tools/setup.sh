@@ -22,9 +22,13 @@ missing() {
     done
 }
 
+update() {
+    if [ "$(id -u)" = 0 ]; then apt-get update -q; else sudo apt-get update -q; fi
+}
+
 install() {
     names=$1
-    set -- apt-get install -y --no-install-recommends $names
+    set -- apt-get install -y -qq -o Dpkg::Use-Pty=0 --no-install-recommends $names
     if [ "$(id -u)" != 0 ]; then
         if ! command -v sudo >/dev/null 2>&1; then
             echo "yolk needs these Debian packages, and installing them takes root. Run:" >&2
@@ -36,10 +40,8 @@ install() {
         export DEBIAN_FRONTEND=noninteractive
     fi
     echo "Installing Debian packages:$names"
-    if ! "$@" >/dev/null 2>&1; then # the package lists may be missing or old
-        if [ "$(id -u)" = 0 ]; then apt-get update; else sudo apt-get update; fi >/dev/null
-        "$@"
-    fi
+    ls /var/lib/apt/lists/*_Packages* >/dev/null 2>&1 || update
+    "$@" || { update && "$@"; } # the package lists may be old
 }
 
 if ! command -v dpkg-query >/dev/null 2>&1; then

@@ -222,7 +222,8 @@ static void announce(struct serve *serve)
            "(%u prefill, %u decode; Ctrl-C stops). Try:\n\n"
            "curl http://%s/v1/chat/completions -H 'Content-Type: application/json' -d '"
            "{\"model\": \"%s\", \"messages\": [{\"role\": \"user\", \"content\": "
-           "\"Explain in one sentence why the sky is blue.\"}], \"max_tokens\": 64}'\n\n",
+           "\"Explain in one sentence why the sky is blue.\"}], \"temperature\": 0, "
+           "\"max_tokens\": 64}'\n\n",
            serve->model_name, serve->address, (double)ms / 1e3,
            (unsigned)config_u64(config, "prefill"), (unsigned)config_u64(config, "decode"),
            serve->address, serve->model_name);
