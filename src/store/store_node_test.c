@@ -13,8 +13,12 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "base/buf.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "store/events.h"
+#include "store/node_int.h"
+#include "store/proto.h"
 #include "seed.h"
 
 /* Allocates a page at the node, fills it with block n, and commits it. */
@@ -500,6 +504,105 @@ static void a_paused_node_returns_with_what_it_had(void **state)
     sim_cluster_end(&cluster);
 }
 
+/* ---- commits ---- */
+
+struct committed {
+    bool done;
+    enum status status;
+};
+
+static void on_committed(void *ctx, const struct rpc_result *result)
+{
+    struct committed *committed = ctx;
+    committed->done = true;
+    committed->status = result->status;
+}
+
+/* Sends the commit as a client would, and says how it ended. */
+static enum status commit(struct sim_cluster *cluster, struct env *env, const char *address,
+                          const struct store_commit *message)
+{
+    const struct rpc_client_options options = { .address = address, .secret = SIM_SECRET };
+    struct rpc_client *client = NULL;
+    struct committed committed = { .done = false };
+    struct rpc_call_id id;
+    struct buf buf;
+
+    buf_init(&buf, 1 << 20);
+    assert_int_equal(store_encode_commit(&buf, message), STATUS_OK);
+    assert_int_equal(rpc_client_create(env, &options, &client, NULL), STATUS_OK);
+    const struct rpc_request request = { .method = STORE_METHOD_COMMIT,
+                                         .body = buf_data(&buf),
+                                         .len = buf.len,
+                                         .deadline_ns = env_now_ns(env) + 3 * ENV_NS_PER_S,
+                                         .on_end = on_committed,
+                                         .ctx = &committed };
+    assert_int_equal(rpc_call(client, &request, &id), STATUS_OK);
+    buf_fini(&buf);
+    sim_run_ms(cluster, 4000);
+    assert_true(committed.done);
+    rpc_client_destroy(client);
+    return committed.status;
+}
+
+static void commits_are_checked(void **state)
+{
+    struct sim_cluster cluster;
+    const struct env_sim_options calm = { .seed = test_seed() };
+    uint64_t sums[2];
+    (void)state;
+
+    sim_cluster_start(&cluster, &calm);
+    struct env *env = env_sim_add(cluster.sim, "10.0.2.1");
+    sim_run_ms(&cluster, 5000);
+    struct store_node *a = cluster.nodes[0].node, *b = cluster.nodes[1].node;
+    const uint64_t size = STORE_PIECE_SIZE + 10;
+    uint8_t *data = (uint8_t *)(uintptr_t)node_region_address(a);
+    uint8_t *other = (uint8_t *)(uintptr_t)node_region_address(b);
+    sim_bytes(1, data, size);
+    sums[0] = hash_xxh3(data, STORE_PIECE_SIZE);
+    sums[1] = hash_xxh3(data + STORE_PIECE_SIZE, 10);
+    const struct store_commit right = { .key = { (const uint8_t *)"key", 3 },
+                                        .put_id = 1,
+                                        .term = SIM_TERM,
+                                        .epoch = store_node_epoch(a),
+                                        .address = node_region_address(a),
+                                        .size = size,
+                                        .sums_data = sums };
+    const char *address = cluster.nodes[0].rpc_address;
+
+    struct store_commit wrong = right;
+    wrong.term--;
+    assert_int_equal(commit(&cluster, env, address, &wrong), STATUS_STALE);
+    wrong = right;
+    wrong.epoch++;
+    assert_int_equal(commit(&cluster, env, address, &wrong), STATUS_STALE);
+    wrong = right;
+    wrong.address -= 4096; /* a page of the pool */
+    assert_int_equal(commit(&cluster, env, address, &wrong), STATUS_INVALID);
+    wrong = right;
+    wrong.address += SIM_OBJECT_SIZE - 4096; /* over the end */
+    assert_int_equal(commit(&cluster, env, address, &wrong), STATUS_INVALID);
+    data[STORE_PIECE_SIZE + 3] ^= 1; /* one bit on the way */
+    assert_int_equal(commit(&cluster, env, address, &right), STATUS_CORRUPT);
+    data[STORE_PIECE_SIZE + 3] ^= 1;
+    assert_int_equal(objects_count(a->objects), 0);
+    assert_int_equal(commit(&cluster, env, address, &right), STATUS_OK);
+    assert_int_equal(commit(&cluster, env, address, &right), STATUS_OK); /* the same again */
+    assert_int_equal(objects_count(a->objects), 1);
+
+    /* The key has other bytes already, the master says: the second owner lets go of its value. */
+    sim_bytes(2, other, 10);
+    sums[0] = hash_xxh3(other, 10);
+    wrong = right;
+    wrong.epoch = store_node_epoch(b);
+    wrong.address = node_region_address(b);
+    wrong.size = 10;
+    assert_int_equal(commit(&cluster, env, cluster.nodes[1].rpc_address, &wrong), STATUS_EXISTS);
+    assert_int_equal(objects_count(b->objects), 0);
+    sim_cluster_end(&cluster);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -512,6 +615,7 @@ int main(void)
         cmocka_unit_test(a_slow_listener_starts_over),
         cmocka_unit_test(members_come_and_go),
         cmocka_unit_test(a_paused_node_returns_with_what_it_had),
+        cmocka_unit_test(commits_are_checked),
     };
     if (log_configure("error", NULL) != STATUS_OK) return 1; /* the faults are made on purpose */
     return cmocka_run_group_tests(tests, NULL, NULL);
