@@ -14,6 +14,7 @@ static const struct bench benches[] = {
     { "engine", bench_engine },
     { "serve", bench_serve },
     { "gateway", bench_gateway },
+    { "transfer", bench_transfer },
 };
 
 int cmd_bench(struct cli *cli)
@@ -28,5 +29,5 @@ int cmd_bench(struct cli *cli)
         report_print(&report, config_bool(cli->config, "json"));
         return CLI_EXIT_OK;
     }
-    return cli_refuse("no bench `%s`; engine, serve or gateway", name);
+    return cli_refuse("no bench `%s`; engine, serve, gateway or transfer", name);
 }
