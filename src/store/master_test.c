@@ -571,6 +571,91 @@ static void a_put_end_overtaken_by_events_is_refused(void **state)
     store_master_destroy(model.master);
 }
 
+/* Puts a value as its owner would, whole. */
+static void put_whole(struct model *model, unsigned key, uint64_t size)
+{
+    struct store_ticket ticket;
+    char text[16], name[8];
+    assert_int_equal(store_master_put_start(model->master, model->now, 1, key_of(key, text), size,
+                                            "n0", &ticket),
+                     STATUS_OK);
+    const unsigned i = node_of(model, ticket.where.node);
+    struct model_node *node = &model->nodes[i];
+    snprintf(name, sizeof(name), "n%u", i);
+    assert_string_equal(name, "n0"); /* the preferred one, while it has room */
+    node->held[key] = (struct held){ true, ticket.where.address, size, ++node->generation };
+    const struct store_event stored = event_of(node, key, text, STORE_EVENT_STORED);
+    assert_int_equal(
+        store_master_put_end(model->master, model->now, name, node->epoch, ticket.put_id, &stored),
+        STATUS_OK);
+}
+
+static void the_least_recently_read_goes_first(void **state)
+{
+    static struct model model;
+    struct store_ticket ticket;
+    struct store_action action;
+    char text[16];
+    unsigned dropped = KEYS;
+    (void)state;
+
+    model_init(&model);
+    for (unsigned i = 1; i < NODES; i++) { /* one node is enough */
+        char name[8];
+        snprintf(name, sizeof(name), "n%u", i);
+        store_master_leave(model.master, model.now, name, model.nodes[i].epoch);
+    }
+    for (unsigned key = 0; key < 4; key++)
+        put_whole(&model, key, REGION_SIZE / 4);
+    assert_int_equal(store_master_exist(model.master, model.now, key_of(0, text)), STATUS_OK);
+    while (store_master_next_action(model.master, &action))
+        continue;
+    model.now += 60 * MS; /* the lease of that is over, its place in the order is not */
+    assert_int_equal(
+        store_master_put_start(model.master, model.now, 1, key_of(9, text), 1, NULL, &ticket),
+        STATUS_AGAIN);
+    while (store_master_next_action(model.master, &action)) {
+        assert_int_equal(action.kind, STORE_ACTION_DROP);
+        for (unsigned key = 0; key < 4; key++) {
+            const struct block_key id = store_key_id(key_of(key, text));
+            if (block_key_equal(&id, &action.id)) dropped = key;
+        }
+    }
+    assert_int_equal(dropped, 1);
+    store_master_destroy(model.master);
+}
+
+static void leases_keep_and_full_is_an_answer(void **state)
+{
+    static struct model model;
+    struct store_ticket ticket;
+    char text[16];
+    (void)state;
+
+    model_init(&model);
+    for (unsigned i = 1; i < NODES; i++) {
+        char name[8];
+        snprintf(name, sizeof(name), "n%u", i);
+        store_master_leave(model.master, model.now, name, model.nodes[i].epoch);
+    }
+    put_whole(&model, 0, REGION_SIZE);
+    assert_int_equal(store_master_exist(model.master, model.now, key_of(0, text)), STATUS_OK);
+    assert_int_equal(
+        store_master_put_start(model.master, model.now, 1, key_of(1, text), 1, NULL, &ticket),
+        STATUS_FULL);
+    assert_int_equal(store_master_remove(model.master, model.now, key_of(0, text), false),
+                     STATUS_BUSY);
+    assert_int_equal(store_master_put_start(model.master, model.now, 1, key_of(1, text),
+                                            REGION_SIZE + 1, NULL, &ticket),
+                     STATUS_INVALID);
+    assert_int_equal(
+        store_master_put_start(model.master, model.now, 1, key_of(1, text), 0, NULL, &ticket),
+        STATUS_INVALID);
+    assert_int_equal(store_master_remove(model.master, model.now, key_of(0, text), true),
+                     STATUS_OK);
+    store_master_destroy(model.master);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -579,6 +664,8 @@ int main(void)
         cmocka_unit_test(the_silent_are_suspected_then_dead_then_forgotten),
         cmocka_unit_test(a_made_up_collision_is_an_absent_key),
         cmocka_unit_test(a_put_end_overtaken_by_events_is_refused),
+        cmocka_unit_test(the_least_recently_read_goes_first),
+        cmocka_unit_test(leases_keep_and_full_is_an_answer),
         cmocka_unit_test(directory_matches_model),
     };
     seed = test_seed();

@@ -603,6 +603,65 @@ static void commits_are_checked(void **state)
     sim_cluster_end(&cluster);
 }
 
+/* ---- terms ---- */
+
+static enum yolk_transfer_state write_under(struct sim_cluster *cluster,
+                                            struct yolk_transfer *transfer, void *local,
+                                            const struct sim_node *to, uint64_t term)
+{
+    struct yolk_transfer_segment segment;
+    struct yolk_transfer_batch batch;
+    struct yolk_transfer_result result;
+
+    assert_int_equal(yolk_transfer_open(transfer, store_node_segment(to->node), &segment),
+                     STATUS_OK);
+    assert_int_equal(yolk_transfer_batch_create(transfer, 1, NULL, NULL, &batch), STATUS_OK);
+    const struct yolk_transfer_request request = { .opcode = YOLK_TRANSFER_WRITE,
+                                                   .local = local,
+                                                   .segment = segment,
+                                                   .remote = node_region_address(to->node),
+                                                   .length = 4096,
+                                                   .generation = store_node_epoch(to->node),
+                                                   .term = term };
+    assert_int_equal(yolk_transfer_submit(transfer, batch, &request, 1), STATUS_OK);
+    sim_run_ms(cluster, 3000);
+    assert_int_equal(yolk_transfer_poll(transfer, batch, 0, &result), STATUS_OK);
+    return result.state;
+}
+
+static void writers_of_an_older_term_are_fenced(void **state)
+{
+    struct sim_cluster cluster;
+    const struct env_sim_options calm = { .seed = test_seed() };
+    const struct yolk_transfer_options options = { .listen = "10.0.2.1:7200",
+                                                   .secret = SIM_SECRET };
+    struct yolk_transfer *transfer = NULL;
+    void *local = NULL;
+    (void)state;
+
+    sim_cluster_start(&cluster, &calm);
+    struct sim_node *node = &cluster.nodes[0];
+    struct env *env = env_sim_add(cluster.sim, "10.0.2.1");
+    assert_int_equal(yolk_transfer_create(env, &options, &transfer, NULL), STATUS_OK);
+    assert_int_equal(yolk_transfer_alloc(transfer, 4096, YOLK_TRANSFER_REMOTE_READ, &local, NULL),
+                     STATUS_OK);
+    memset(local, 1, 4096);
+    sim_run_ms(&cluster, 1000);
+    assert_int_equal(write_under(&cluster, transfer, local, node, SIM_TERM),
+                     YOLK_TRANSFER_COMPLETED);
+    sim_master_kill(&cluster);
+    sim_master_start(&cluster); /* the next term */
+    sim_run_ms(&cluster, 3000);
+    memset(local, 2, 4096);
+    assert_int_not_equal(write_under(&cluster, transfer, local, node, SIM_TERM),
+                         YOLK_TRANSFER_COMPLETED);
+    assert_int_equal(*(uint8_t *)(uintptr_t)node_region_address(node->node), 1);
+    assert_int_equal(write_under(&cluster, transfer, local, node, SIM_TERM + 1),
+                     YOLK_TRANSFER_COMPLETED);
+    yolk_transfer_destroy(transfer);
+    sim_cluster_end(&cluster);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -616,6 +675,7 @@ int main(void)
         cmocka_unit_test(members_come_and_go),
         cmocka_unit_test(a_paused_node_returns_with_what_it_had),
         cmocka_unit_test(commits_are_checked),
+        cmocka_unit_test(writers_of_an_older_term_are_fenced),
     };
     if (log_configure("error", NULL) != STATUS_OK) return 1; /* the faults are made on purpose */
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -22,6 +22,8 @@
 #include "store/master_shell.h"
 #include "store/member.h"
 #include "store/node.h"
+#include "store/node_int.h"
+#include "store/proto.h"
 #include "yolk/store.h"
 #include "yolk/transfer.h"
 
@@ -227,6 +229,19 @@ static enum status ended(struct world *world, enum status started)
     return world->status;
 }
 
+/* What a broken memory would do: one bit of the value, in its last piece. */
+static void owner_flips_a_bit(struct world *world, struct yolk_store_key key)
+{
+    const struct block_key id = store_key_id((struct store_key){ key.bytes, (uint32_t)key.len });
+    for (unsigned i = 0; i < NODES; i++) {
+        const struct object *object = objects_find(world->nodes[i].node->objects, &id);
+        if (object == NULL) continue;
+        ((uint8_t *)(uintptr_t)object->address)[object->size - 1] ^= 1;
+        return;
+    }
+    fail_msg("nobody has the value");
+}
+
 static void values_move(struct world *world)
 {
     const struct yolk_store_key key = { "a value", 7 };
@@ -248,6 +263,9 @@ static void values_move(struct world *world)
     assert_int_equal(ended(world, yolk_store_get(world->store, &buffer, 1, &call)), STATUS_OK);
     assert_int_equal(world->size, VALUE_SIZE);
     assert_memory_equal(copy, world->memory, VALUE_SIZE);
+    owner_flips_a_bit(world, key);
+    assert_int_equal(ended(world, yolk_store_get(world->store, &buffer, 1, &call)), STATUS_CORRUPT);
+    owner_flips_a_bit(world, key);
     assert_int_equal(ended(world, yolk_store_get(world->store, &small, 1, &call)), STATUS_FULL);
     assert_int_equal(world->size, VALUE_SIZE);
     assert_int_equal(ended(world, yolk_store_get(world->store, &none, 1, &call)), STATUS_NOT_FOUND);
