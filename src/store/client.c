@@ -89,6 +89,7 @@ struct item {
     uint64_t write_until_ns;
     uint64_t *sums; /* put: ours; get: the owner's */
     uint32_t sums_count;
+    uint32_t piece_size;    /* bytes under each */
     uint64_t pin;           /* get */
     struct env_timer retry; /* put: the next try of a commit */
 };
@@ -128,9 +129,19 @@ struct yolk_store {
 
 /* ---- ends ---- */
 
-static uint64_t pieces_of(uint64_t size)
+static uint64_t pieces_of(uint64_t size, uint32_t piece_size)
 {
-    return (size + STORE_PIECE_SIZE - 1) / STORE_PIECE_SIZE;
+    return (size + piece_size - 1) / piece_size;
+}
+
+/* XXH3-64 of piece i of `size` bytes at the item's memory. */
+static uint64_t item_sum(const struct item *item, uint64_t size, uint32_t i)
+{
+    const uint64_t offset = (uint64_t)i * item->piece_size;
+    const uint64_t left = size - offset;
+    ASSERT(offset < size);
+    return hash_xxh3((const uint8_t *)item->data + offset,
+                     left < item->piece_size ? left : item->piece_size);
 }
 
 static void call_free(struct call *call)
@@ -404,12 +415,8 @@ static void put_commit(struct item *item)
 
 static void put_sums(struct item *item)
 {
-    for (uint32_t i = 0; i < item->sums_count; i++) {
-        const uint64_t offset = (uint64_t)i * STORE_PIECE_SIZE;
-        const uint64_t left = item->size - offset;
-        item->sums[i] = hash_xxh3((const uint8_t *)item->data + offset,
-                                  left < STORE_PIECE_SIZE ? left : STORE_PIECE_SIZE);
-    }
+    for (uint32_t i = 0; i < item->sums_count; i++)
+        item->sums[i] = item_sum(item, item->size, i);
 }
 
 static void put_ticket(struct item *item, const struct store_places *reply, uint32_t i)
@@ -422,7 +429,8 @@ static void put_ticket(struct item *item, const struct store_places *reply, uint
     item->term = reply->term;
     item->write_until_ns = until < call->deadline_ns ? until : call->deadline_ns;
     item->places = malloc(sizeof(*item->places));
-    item->sums_count = (uint32_t)pieces_of(item->size);
+    item->piece_size = STORE_PIECE_SIZE;
+    item->sums_count = (uint32_t)pieces_of(item->size, item->piece_size);
     item->sums = malloc(item->sums_count * sizeof(*item->sums));
     if (item->places == NULL || item->sums == NULL) {
         put_failed(item, STATUS_FULL);
@@ -479,12 +487,7 @@ static void get_failed(struct item *item, enum status why)
 static bool get_verified(const struct item *item)
 {
     for (uint32_t i = 0; i < item->sums_count; i++) {
-        const uint64_t offset = (uint64_t)i * STORE_PIECE_SIZE;
-        const uint64_t left = item->length - offset;
-        const uint8_t *piece = (const uint8_t *)item->data + offset;
-        if (hash_xxh3(piece, left < STORE_PIECE_SIZE ? left : STORE_PIECE_SIZE) != item->sums[i]) {
-            return false;
-        }
+        if (item_sum(item, item->length, i) != item->sums[i]) return false;
     }
     return true;
 }
@@ -499,7 +502,9 @@ static enum status get_take(struct item *item, const struct store_acquired *acqu
     if (address == 0 || acquired->pin == 0) return STATUS_NOT_FOUND;
     item->pin = acquired->pin;
     if (size != item->length || size > item->size) return STATUS_STALE;
-    if (acquired->sums.count != pieces_of(size)) return STATUS_INVALID;
+    if (acquired->piece_size == 0) return STATUS_INVALID;
+    if (acquired->sums.count != pieces_of(size, acquired->piece_size)) return STATUS_INVALID;
+    item->piece_size = acquired->piece_size;
     item->sums_count = (uint32_t)acquired->sums.count;
     item->sums = malloc(item->sums_count * sizeof(*item->sums));
     if (item->sums == NULL) return STATUS_FULL;

@@ -222,7 +222,7 @@ void node_reply(struct rpc_call *call, struct buf *buf, enum status status)
 }
 
 static void acquire_reply(struct store_node *node, struct rpc_call *call, uint64_t pin,
-                          const struct acquired *acquired)
+                          enum store_class class, const struct acquired *acquired)
 {
     struct buf buf;
     struct store_acquired_out reply = {
@@ -230,6 +230,7 @@ static void acquire_reply(struct store_node *node, struct rpc_call *call, uint64
         .head.epoch = node->epoch,
         .head.transfer_generation = yolk_transfer_generation(node->transfer),
         .head.lease_ms = node->lease_ms,
+        .head.piece_size = class == STORE_CLASS_BLOCK ? node->layout.layer_size : STORE_PIECE_SIZE,
         .count = acquired->count,
         .addresses = acquired_addresses(acquired),
         .generations = acquired_generations(acquired),
@@ -243,6 +244,14 @@ static void acquire_reply(struct store_node *node, struct rpc_call *call, uint64
     buf_init(&buf, RPC_BODY_SIZE_MAX);
     const enum status status = store_encode_acquired(&buf, &reply);
     node_reply(call, &buf, status);
+}
+
+/* A client that reads one key by its bytes cannot know whether it is a value or a block. */
+static bool acquire_is_block(const struct store_node *node, const struct store_acquire *request)
+{
+    const struct block_key id = acquire_id(request, 0);
+    return request->count == 1 && objects_find(node->objects, &id) == NULL &&
+           pool_match(node->pool, &id, 1) == 1;
 }
 
 static void handle_acquire(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
@@ -261,6 +270,7 @@ static void handle_acquire(void *ctx, struct rpc_call *call, const uint8_t *body
         rpc_fail(call, STATUS_UNSUPPORTED, "store.acquire: another KV layout");
         return;
     }
+    if (acquire_is_block(node, &request)) request.class = STORE_CLASS_BLOCK;
     const uint32_t sums_room = acquire_sums_room(node, &request);
     acquired.numbers = malloc(3 * STORE_FETCH_BLOCKS_MAX * sizeof(uint64_t));
     acquired.sums = malloc((sums_room + 1) * sizeof(uint64_t));
@@ -279,7 +289,7 @@ static void handle_acquire(void *ctx, struct rpc_call *call, const uint8_t *body
     }
     const enum status status = acquire_pin(node, request.class, &acquired, &pin);
     if (status == STATUS_OK) {
-        acquire_reply(node, call, pin, &acquired);
+        acquire_reply(node, call, pin, request.class, &acquired);
     } else {
         rpc_fail(call, status, "store.acquire: too many pins");
     }

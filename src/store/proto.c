@@ -359,6 +359,7 @@ enum {
     ACQUIRED_GENERATIONS = 7,
     ACQUIRED_SIZES = 8,
     ACQUIRED_SUMS = 9,
+    ACQUIRED_PIECE_SIZE = 10,
 };
 
 enum status store_encode_acquired(struct buf *buf, const struct store_acquired_out *reply)
@@ -367,7 +368,7 @@ enum status store_encode_acquired(struct buf *buf, const struct store_acquired_o
     ASSERT(reply->sums_count <= STORE_SUMS_MAX);
     struct msg_writer writer;
     msg_writer_init(&writer, buf);
-    msg_put_map(&writer, 9);
+    msg_put_map(&writer, 10);
     msg_field_u64(&writer, ACQUIRED_PIN, reply->head.pin);
     msg_field_u64(&writer, ACQUIRED_EPOCH, reply->head.epoch);
     msg_field_u64(&writer, ACQUIRED_TRANSFER_GENERATION, reply->head.transfer_generation);
@@ -377,6 +378,7 @@ enum status store_encode_acquired(struct buf *buf, const struct store_acquired_o
     msg_field_u64s(&writer, ACQUIRED_GENERATIONS, reply->generations, reply->count);
     msg_field_u64s(&writer, ACQUIRED_SIZES, reply->sizes, reply->count);
     msg_field_u64s(&writer, ACQUIRED_SUMS, reply->sums, reply->sums_count);
+    msg_field_u64(&writer, ACQUIRED_PIECE_SIZE, reply->head.piece_size);
     return writer.status;
 }
 
@@ -400,6 +402,7 @@ enum status store_decode_acquired(const uint8_t *body, size_t len, struct store_
         case ACQUIRED_GENERATIONS: got.generations = msg_get_u64s(&reader, items); break;
         case ACQUIRED_SIZES: got.sizes = msg_get_u64s(&reader, items); break;
         case ACQUIRED_SUMS: got.sums = msg_get_u64s(&reader, STORE_SUMS_MAX); break;
+        case ACQUIRED_PIECE_SIZE: got.piece_size = msg_get_u32(&reader); break;
         default: msg_skip(&reader); break;
         }
     }

@@ -118,6 +118,7 @@ struct store_acquired {
     uint64_t epoch;
     uint64_t transfer_generation;
     uint32_t lease_ms;
+    uint32_t piece_size; /* bytes under one checksum; the last piece may be shorter */
     char segment[STORE_ADDRESS_SIZE];
     struct msg_column addresses;
     struct msg_column generations;

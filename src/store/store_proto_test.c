@@ -90,7 +90,10 @@ static void members_arrive(void **state)
     assert_int_equal(store_encode_watch(&buf, &item), STATUS_OK);
     keep(1, "watch");
     assert_int_equal(store_decode_watch(buf_data(&buf), buf.len, &item_got), STATUS_OK);
-    assert_memory_equal(&item_got, &item, sizeof(item));
+    assert_memory_equal(&item_got.info, &item.info, sizeof(item.info));
+    assert_true(item_got.has_member && item_got.gone && !item_got.synced);
+    assert_int_equal(item_got.term, 3);
+    assert_int_equal(item_got.state, STORE_MEMBER_SUSPECT);
 
     buf_clear(&buf);
     assert_int_equal(store_encode_beat(&buf, &beat), STATUS_OK);

@@ -274,6 +274,35 @@ static void values_move(struct world *world)
                      STATUS_NOT_FOUND);
 }
 
+/* A block that a node committed is a value to whoever asks by its key. */
+static void blocks_are_values_too(struct world *world)
+{
+    const struct yolk_store_call call = { .on_item = on_item, .ctx = world };
+    struct store_node *node = world->nodes[0].node;
+    struct block_key id;
+    struct store_page page;
+    struct rng rng;
+
+    rng_init(&rng, 3);
+    rng_fill(&rng, id.bytes, sizeof(id.bytes));
+    assert_int_equal(store_node_alloc(node, 1, &page), STATUS_OK);
+    rng_fill(&rng, store_node_data(node, page), PAGE_SIZE);
+    assert_int_equal(store_node_commit(node, &id, page, NULL), STATUS_OK);
+    const struct yolk_store_key key = { id.bytes, sizeof(id.bytes) };
+    const struct yolk_store_buffer buffer = { key, world->memory, VALUE_SIZE };
+    const struct yolk_store_value value = { key, world->memory, 10 };
+    const uint64_t limit = env_now_ns(world->env) + ENV_NS_PER_S;
+    while (ended(world, yolk_store_exist(world->store, &key, 1, &call)) != STATUS_OK) {
+        assert_true(env_now_ns(world->env) < limit); /* the master is told soon */
+    }
+    assert_int_equal(ended(world, yolk_store_get(world->store, &buffer, 1, &call)), STATUS_OK);
+    assert_int_equal(world->size, LAYERS * LAYER_SIZE);
+    assert_memory_equal(world->memory, store_node_data(node, page), LAYERS * LAYER_SIZE);
+    assert_int_equal(ended(world, yolk_store_put(world->store, &value, 1, &call)), STATUS_EXISTS);
+    assert_int_equal(ended(world, yolk_store_remove(world->store, &key, 1, &call)), STATUS_DENIED);
+    store_node_unref(node, page);
+}
+
 static void bad_calls_are_refused_at_once(struct world *world)
 {
     const struct yolk_store_key empty = { "", 0 }, huge = { world->memory, 1025 };
@@ -299,6 +328,7 @@ static void everything_moves(bool forbid_shm, enum yolk_transfer_path path)
     world_start(&world, forbid_shm);
     blocks_move(&world);
     values_move(&world);
+    blocks_are_values_too(&world);
     bad_calls_are_refused_at_once(&world);
     yolk_transfer_stats(world.nodes[1].transfer, &stats);
     assert_int_equal(stats.bytes_read[path], (uint64_t)BLOCKS * LAYERS * LAYER_SIZE);
