@@ -227,35 +227,59 @@ void env_file_close(struct env_file *file)
     file->env->ops->file_close(file);
 }
 
+enum { READ_SIZE_MIN = 4096 };
+
+/* Reads to the end, whatever the size said: files of /proc say 0, and others may grow. The buffer
+ * has room for one byte more than len_max, which tells a file that is too large. */
+static enum status read_to_end(struct env_file *file, size_t size, size_t len_max, char **out,
+                               size_t *len)
+{
+    size_t cap = (size < READ_SIZE_MIN ? READ_SIZE_MIN : size) + 1;
+    size_t read = 0, n = 0;
+    char *data = NULL;
+    enum status status;
+
+    do {
+        if (cap > len_max + 1) cap = len_max + 1;
+        char *moved = realloc(data, cap + 1);
+        if (moved == NULL) {
+            free(data);
+            return STATUS_NO_MEMORY;
+        }
+        data = moved;
+        status = env_file_pread(file, data + read, cap - read, read, &n);
+        if (status == STATUS_OK) read += n;
+        if (status == STATUS_OK && read > len_max) status = STATUS_FULL;
+        const bool full = read == cap;
+        cap *= 2;
+        if (!full) break;
+    } while (status == STATUS_OK);
+    if (status != STATUS_OK) {
+        free(data);
+        return status;
+    }
+    data[read] = '\0';
+    *out = data;
+    *len = read;
+    return STATUS_OK;
+}
+
 enum status env_file_read_all(struct env *env, const char *path, size_t len_max, char **out,
                               size_t *len, struct errmsg *err)
 {
     struct env_file *file;
     uint64_t size = 0;
-    size_t read = 0;
-    char *data = NULL;
 
+    ASSERT(len_max < SIZE_MAX / 4);
     enum status status = env_file_open(env, path, ENV_FILE_READ, &file, err);
     if (status != STATUS_OK) return status;
     status = env_file_size(file, &size);
-    if (status == STATUS_OK && size > len_max)
-        status = errmsg_set(err, STATUS_FULL, "%s: larger than %zu bytes", path, len_max);
-    if (status != STATUS_OK) goto close_file;
-    data = malloc((size_t)size + 1);
-    if (data == NULL) {
-        status = errmsg_set(err, STATUS_NO_MEMORY, "%s: no memory for it", path);
-        goto close_file;
-    }
-    status = env_file_pread(file, data, (size_t)size, 0, &read);
-    if (status != STATUS_OK) {
+    if (status == STATUS_OK && size > len_max) status = STATUS_FULL;
+    if (status == STATUS_OK) status = read_to_end(file, (size_t)size, len_max, out, len);
+    if (status == STATUS_FULL)
+        errmsg_set(err, status, "%s: larger than %zu bytes", path, len_max);
+    else if (status != STATUS_OK)
         errmsg_set(err, status, "%s: cannot be read", path);
-        free(data);
-        goto close_file;
-    }
-    data[read] = '\0'; /* less than `size` if somebody cut it meanwhile */
-    *out = data;
-    *len = read;
-close_file:
     env_file_close(file);
     return status;
 }

@@ -413,9 +413,33 @@ static void the_binary_knows_its_path(void **state)
     assert_int_equal(env_real_self_path(path, 4), STATUS_FULL);
 }
 
+/* Files of /proc say that they are empty. */
+static void a_file_without_a_size_is_read_whole(void **state)
+{
+    (void)state;
+    struct env *env = NULL;
+    char *text = NULL;
+    size_t len = 0;
+
+    assert_int_equal(env_real_create(NULL, &env, NULL), STATUS_OK);
+    assert_int_equal(env_file_read_all(env, "/proc/self/status", 1 << 20, &text, &len, NULL),
+                     STATUS_OK);
+    assert_non_null(strstr(text, "VmRSS:"));
+    assert_int_equal(strlen(text), len);
+    free(text);
+    assert_int_equal(env_file_read_all(env, "/proc/self/status", 100, &text, &len, NULL),
+                     STATUS_FULL);
+    assert_int_equal(env_file_read_all(env, "/proc/self/smaps", 1 << 22, &text, &len, NULL),
+                     STATUS_OK); /* longer than the first buffer */
+    assert_true(len > 4096);
+    free(text);
+    env_real_destroy(env);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_file_without_a_size_is_read_whole),
         cmocka_unit_test(posts_of_threads_all_arrive_in_order),
         cmocka_unit_test(a_loop_may_live_in_another_thread),
         cmocka_unit_test(at_the_limit_of_streams_the_others_wait),
