@@ -59,6 +59,7 @@ struct slot {
     uint8_t *memory;
     enum status status; /* of the last one that ended */
     bool ended;
+    uint64_t evictions; /* until it began: a value may be evicted before its owner's word is here */
 };
 
 /* What we were told about a key, and who held it then. */
@@ -122,7 +123,7 @@ static uint64_t evictions_now(struct world *world)
     return world->evictions + counts.evictions_total;
 }
 
-static void remember_holders(struct world *world, unsigned key)
+static void remember_holders(struct world *world, unsigned key, uint64_t evictions)
 {
     struct known *known = &world->known[key];
     char text[16];
@@ -136,7 +137,7 @@ static void remember_holders(struct world *world, unsigned key)
         known->lives[i] = holds ? node->lives : 0;
         any = any || holds;
     }
-    known->evictions = evictions_now(world);
+    known->evictions = evictions;
     known->acked = any; /* acknowledged while its owner was being killed: nothing to expect */
 }
 
@@ -149,7 +150,7 @@ static void on_item(void *ctx, uint32_t index, enum status status, uint64_t size
 
     if (slot->op == OP_PUT && status == STATUS_OK) {
         acked_total++;
-        remember_holders(world, slot->key);
+        remember_holders(world, slot->key, slot->evictions);
     }
     if (slot->op == OP_GET && status == STATUS_OK) {
         reads_total++;
@@ -206,6 +207,7 @@ static void op_start(struct world *world, struct slot *slot, enum op op, unsigne
     slot->op = op;
     slot->key = key;
     slot->ended = false;
+    slot->evictions = evictions_now(world);
     if (op == OP_PUT) {
         const struct yolk_store_value value = { name, slot->memory, value_size(key) };
         value_bytes(key, slot->memory);
