@@ -130,6 +130,57 @@ struct yolk_place_request {
     struct yolk_instance_id avoid_holder;
 };
 
+/* ---- overload: what is accepted, and what is refused ---- */
+
+/* How it is decided. docs/conductor.md explains each to an operator, conductor/admission.h to a
+ * programmer. Without limits every policy accepts everything. */
+enum yolk_policy {
+    YOLK_POLICY_NONE,     /* accept */
+    YOLK_POLICY_BASELINE, /* prefill load at arrival, decode load when prefill has ended */
+    YOLK_POLICY_EARLY,    /* both at arrival, as they are now */
+    YOLK_POLICY_PREDICT,  /* both at arrival, decode load as it will be when prefill ends */
+    YOLK_POLICY_ADAPTIVE, /* ours: learned lengths, margins that follow what happened */
+};
+enum { YOLK_POLICIES = 5 };
+const char *yolk_policy_name(enum yolk_policy policy);
+
+enum yolk_refusal {
+    YOLK_REFUSAL_NONE,          /* accepted */
+    YOLK_REFUSAL_TTFT,          /* the first token would come too late */
+    YOLK_REFUSAL_TBT,           /* the decode pool is full now */
+    YOLK_REFUSAL_TBT_PREDICTED, /* the decode pool will be full when this prefill ends */
+    YOLK_REFUSAL_TBT_AT_JOIN,   /* the decode pool is full now that this prefill has ended */
+    YOLK_REFUSAL_RESERVED,      /* it would fit, but the room left is kept for smaller requests */
+};
+enum { YOLK_REFUSALS = 6 };
+const char *yolk_refusal_name(enum yolk_refusal refusal);
+
+struct yolk_admission_options {
+    enum yolk_policy policy;
+    double ttft_ms; /* the first token is due within this time of arrival; 0: no limit */
+    double tbt_ms;  /* mean time between tokens; 0: no limit */
+};
+
+/* Who asks, for the policies that tell requests apart. */
+struct yolk_asker {
+    const char *tenant; /* NULL: nobody in particular */
+    const char *route;  /* what lengths depend on: an endpoint, an application; NULL: none */
+    double waited_ms;   /* since arrival */
+    int priority; /* above 0: nothing is reserved against it; below 0: it is the first to go */
+};
+
+struct yolk_verdict {
+    enum yolk_policy policy;
+    enum yolk_refusal refusal;
+    double prefill_load;    /* of the pool, with this request: 1 is the limit; 0 without a limit */
+    double decode_load;     /* of the pool, now */
+    double predicted_load;  /* what the policy compared for decode */
+    double gate;            /* ... with this; 1 but where room is reserved */
+    double ttft_ms, tbt_ms; /* predicted as the policy sees them: mean, or with its margin */
+    double output_tokens;   /* expected length of the answer; 0 where the policy needs none */
+    double retry_after_ms;  /* predicted time until it would be accepted; 0 if it is */
+};
+
 enum yolk_reuse_reason {
     YOLK_REUSE_COLD,      /* nobody holds the first block, or reuse is off */
     YOLK_REUSE_LOCAL,     /* nobody holds more than the prefill instance itself */
@@ -169,6 +220,7 @@ struct yolk_decision {
     int64_t actual_cached_tokens, actual_output_tokens;
     enum status outcome;
     bool finished;
+    struct yolk_verdict verdict; /* of yolk_conductor_admit(); policy none without it */
 };
 
 /* STATUS_UNAVAILABLE: no instance is up that may be used. STATUS_FULL: no decode instance has room
@@ -178,6 +230,66 @@ struct yolk_decision {
 MUST_USE enum status yolk_conductor_place(struct yolk_conductor *conductor,
                                           const struct yolk_place_request *request, double now_ms,
                                           struct yolk_decision *out);
+
+/* Sets policy and limits, at any time. STATUS_INVALID, and nothing changes, for a limit that is
+ * negative, not finite or above YOLK_LIMIT_MS_MAX. */
+enum { YOLK_LIMIT_MS_MAX = 3600000 };
+MUST_USE enum status yolk_conductor_set_admission(struct yolk_conductor *conductor,
+                                                  const struct yolk_admission_options *options,
+                                                  struct errmsg *err);
+
+/* yolk_conductor_place() behind the policy. STATUS_BUSY: the policy refuses; *verdict says why and
+ * when to try again, and the refusal is audited later. *verdict is written with STATUS_OK and
+ * STATUS_BUSY, *out with STATUS_OK only. `asker` may be NULL. A request that is placed again after
+ * a failure is not judged again: use yolk_conductor_place() for it. */
+MUST_USE enum status yolk_conductor_admit(struct yolk_conductor *conductor,
+                                          const struct yolk_place_request *request,
+                                          const struct yolk_asker *asker, double now_ms,
+                                          struct yolk_decision *out, struct yolk_verdict *verdict);
+
+/* The second check, when prefill has ended and before yolk_conductor_prefill_done(): may the
+ * sequence join its decode instance? STATUS_BUSY: no, *verdict says why, the prefill was wasted,
+ * and the ticket still has to be finished. STATUS_OK for tickets that were not admitted under a
+ * policy. */
+MUST_USE enum status yolk_conductor_admit_join(struct yolk_conductor *conductor,
+                                               struct yolk_ticket ticket, double now_ms,
+                                               struct yolk_verdict *verdict);
+
+/* A refusal, and what is known about it by now. Servable: judged by what really happened to the
+ * requests that were accepted, could this one have been served within the limits beside them? */
+enum yolk_hindsight { YOLK_HINDSIGHT_OPEN, YOLK_HINDSIGHT_RIGHT, YOLK_HINDSIGHT_SERVABLE };
+const char *yolk_hindsight_name(enum yolk_hindsight hindsight);
+
+struct yolk_refused {
+    char request_id[YOLK_REQUEST_ID_SIZE];
+    struct yolk_verdict verdict;
+    uint32_t tokens;
+    double refused_ms; /* now_ms of the refusal */
+    double ttft_ms;    /* that it would have had; negative while unknown */
+    double peak_load;  /* of the decode pool with it, over the time it would have decoded */
+    enum yolk_hindsight hindsight;
+};
+
+/* The `age`-th latest refusal, 0 the latest; false if it is no longer, or not yet, there. */
+bool yolk_conductor_refused(const struct yolk_conductor *conductor, uint32_t age,
+                            struct yolk_refused *out);
+
+struct yolk_admission_stats {
+    struct yolk_admission_options options;
+    uint64_t accepted;
+    uint64_t refused[YOLK_REFUSALS];
+    uint64_t audited,
+        servable;   /* refusals judged in hindsight; of them, those that were mistakes */
+    uint64_t ended; /* accepted and complete */
+    uint64_t late_ttft, late_tbt;     /* of them, those that broke a limit */
+    double decode_ms;                 /* mean time of decoding */
+    double margin_ttft, margin_tbt;   /* adaptive: standard deviations kept as distance */
+    double pressure;                  /* adaptive: share of late refusals, 0..1 */
+    double prefill_load, decode_load; /* of the pools, now */
+};
+/* Reads the pools as of now_ms. */
+void yolk_conductor_admission_stats(struct yolk_conductor *conductor, double now_ms,
+                                    struct yolk_admission_stats *out);
 
 /* The first token is out: the prefill instance is free of this request. `cached_tokens` is what was
  * really reused. Called at most once per ticket. */

@@ -17,10 +17,11 @@
  *
  * Invariants
  *   I1  a ticket is in the queue of its prefill instance exactly while PREFILLING and attached.
- *   I2  an instance's sequences, tokens and pages are the sums over the tickets attached to it.
+ *   I2  an instance's sequences, tokens and pages are the sums over the tickets attached to it; its
+ *       decoding and decoding_tokens over those of them that are DECODING.
  *   I3  fits of instances that are free are not used; fits of used ones hold finite numbers.
  *   I4  a host slot is used exactly while an instance lies on it. */
-#include "yolk/conductor.h"
+#include "conductor/conductor_int.h"
 
 #include <assert.h>
 #include <math.h>
@@ -29,72 +30,11 @@
 #include <string.h>
 
 #include "base/assert.h"
-#include "conductor/cost.h"
-#include "conductor/index.h"
-#include "conductor/place.h"
-#include "conductor/profile.h"
 
 static_assert((int)YOLK_INSTANCES_MAX == (int)CONDUCTOR_HOLDERS_MAX, "an instance is a holder");
 static_assert((int)YOLK_PATHS == (int)CONDUCTOR_PATHS, "paths have the same numbers");
 
-enum { NONE = -1 };
 static const double OVERRUN = 0.1;
-
-enum ticket_state { TICKET_FREE = 0, TICKET_PREFILLING, TICKET_DECODING };
-
-struct ticket {
-    enum ticket_state state;
-    uint32_t serial;
-    int32_t next, previous;  /* in the queue of the prefill instance, or the free list */
-    int32_t prefill, decode; /* instances, or NONE once removed */
-    uint32_t tokens;         /* in the decode instance's books */
-    uint32_t pages;
-    double predicted_ms; /* of transfer and compute */
-    double placed_ms;
-    uint64_t decision; /* number of its decision; in the ring if recent */
-    uint32_t output_tokens;
-};
-
-struct instance {
-    bool used;
-    bool suspected;
-    char name[YOLK_NAME_SIZE];
-    uint32_t host;
-    unsigned roles;
-    uint32_t pages_max, sequences_max;
-    struct conductor_fit prefill_fit, decode_fit;
-    int32_t head, tail; /* tickets that prefill here */
-    double queued_ms;   /* of all of them */
-    double head_since_ms;
-    uint32_t sequences;
-    uint64_t context_tokens;
-    uint64_t pages;
-};
-
-struct host {
-    char name[YOLK_NAME_SIZE];
-    uint32_t instances; /* 0: free */
-};
-
-struct yolk_conductor {
-    struct yolk_conductor_options options;
-    struct conductor_index *index;
-    struct conductor_profile profile;
-    struct instance *instances;
-    struct host *hosts;
-    struct ticket *tickets;
-    int32_t free_ticket;
-    uint32_t tickets_used;
-    struct yolk_decision *decisions; /* ring */
-    uint64_t decisions_count;
-    struct yolk_conductor_stats stats;
-    /* Scratch of yolk_conductor_place. */
-    uint32_t *matched;
-    struct conductor_prefill_candidate *prefill;
-    struct conductor_decode_candidate *decode;
-    struct conductor_holder *holders;
-    struct conductor_holder *best_on_host;
-};
 
 /* ---- making ---- */
 
@@ -157,8 +97,9 @@ static bool allocate(struct yolk_conductor *c)
     c->decode = calloc(o->instances_max, sizeof(*c->decode));
     c->holders = calloc(o->instances_max, sizeof(*c->holders));
     c->best_on_host = calloc(o->instances_max, sizeof(*c->best_on_host));
+    c->decoders = calloc(o->instances_max, sizeof(*c->decoders));
     return c->instances && c->hosts && c->tickets && c->decisions && c->matched && c->prefill &&
-           c->decode && c->holders && c->best_on_host;
+           c->decode && c->holders && c->best_on_host && c->decoders;
 }
 
 static uint64_t bytes_of(const struct yolk_conductor *c)
@@ -166,9 +107,10 @@ static uint64_t bytes_of(const struct yolk_conductor *c)
     const struct yolk_conductor_options *o = &c->options;
     const uint64_t per_instance = sizeof(*c->instances) + sizeof(*c->hosts) + sizeof(*c->matched) +
                                   sizeof(*c->prefill) + sizeof(*c->decode) + sizeof(*c->holders) +
-                                  sizeof(*c->best_on_host);
+                                  sizeof(*c->best_on_host) + sizeof(*c->decoders);
     return sizeof(*c) + per_instance * o->instances_max + sizeof(*c->tickets) * o->tickets_max +
-           sizeof(*c->decisions) * o->decisions_max + conductor_index_bytes(c->index);
+           sizeof(*c->decisions) * o->decisions_max + conductor_index_bytes(c->index) +
+           admission_bytes(c->admission) + audit_bytes();
 }
 
 enum status yolk_conductor_create(const struct yolk_conductor_options *options,
@@ -184,6 +126,11 @@ enum status yolk_conductor_create(const struct yolk_conductor_options *options,
         STATUS_OK) {
         goto no_memory;
     }
+    if (admission_create(options->tickets_max, options->instances_max, &c->admission) !=
+        STATUS_OK) {
+        goto no_memory;
+    }
+    if (audit_create(&c->audit) != STATUS_OK) goto no_memory;
     conductor_profile_init(&c->profile);
     c->free_ticket = 0;
     for (uint32_t i = 0; i < options->tickets_max; i++) {
@@ -202,6 +149,9 @@ void yolk_conductor_destroy(struct yolk_conductor *c)
 {
     if (c == NULL) return;
     conductor_index_destroy(c->index);
+    admission_destroy(c->admission);
+    audit_destroy(c->audit);
+    free(c->decoders);
     free(c->instances);
     free(c->hosts);
     free(c->tickets);
@@ -306,8 +256,12 @@ static void queue_leave(struct yolk_conductor *c, struct ticket *ticket, double 
     } else {
         c->tickets[ticket->next].previous = ticket->previous;
     }
+    ASSERT(instance->queued > 0);
+    instance->queued--;
+    instance->left++;
     instance->queued_ms -= ticket->predicted_ms;
     if (instance->head == NONE || instance->queued_ms < 0) instance->queued_ms = 0;
+    audit_drained(c->audit, (uint32_t)ticket->prefill, instance->left, now_ms);
     ticket->prefill = NONE;
 }
 
@@ -326,6 +280,7 @@ static void queue_join(struct yolk_conductor *c, int32_t index, double now_ms)
         c->tickets[instance->tail].next = index;
     }
     instance->tail = index;
+    instance->queued++;
     instance->queued_ms += ticket->predicted_ms;
 }
 
@@ -339,6 +294,12 @@ static void decode_leave(struct yolk_conductor *c, struct ticket *ticket)
     instance->sequences--;
     instance->context_tokens -= ticket->tokens;
     instance->pages -= ticket->pages;
+    if (ticket->state == TICKET_DECODING) {
+        ASSERT(instance->decoding > 0 && instance->decoding_tokens >= ticket->tokens);
+        instance->decoding--;
+        instance->decoding_tokens -= ticket->tokens;
+    }
+    admission_detach(c->admission, (uint32_t)(ticket - c->tickets));
     ticket->decode = NONE;
 }
 
@@ -353,6 +314,8 @@ void yolk_conductor_remove(struct yolk_conductor *c, struct yolk_instance_id id)
         if (ticket->decode == (int32_t)id.index) decode_leave(c, ticket);
     }
     ASSERT(instance->head == NONE && instance->sequences == 0 && instance->pages == 0);
+    ASSERT(instance->queued == 0 && instance->decoding == 0);
+    audit_drained(c->audit, id.index, UINT64_MAX, instance->head_since_ms);
     conductor_index_clear(c->index, id.index);
     host_unref(c, instance->host);
     if (instance->suspected) c->stats.suspected--;
@@ -438,23 +401,17 @@ const char *yolk_reuse_reason_name(enum yolk_reuse_reason reason)
     return "";
 }
 
-static double queue_ms(const struct instance *instance, const struct ticket *tickets, double now_ms)
+double conductor_queue_ms(const struct yolk_conductor *c, const struct instance *instance,
+                          double now_ms)
 {
     if (instance->head == NONE) return 0;
-    const double head = tickets[instance->head].predicted_ms;
+    const double head = c->tickets[instance->head].predicted_ms;
     const double ran = now_ms > instance->head_since_ms ? now_ms - instance->head_since_ms : 0;
     const double left = ran < head ? head - ran : OVERRUN * ran;
     const double behind = instance->queued_ms - head;
 
     return left + (behind > 0 ? behind : 0);
 }
-
-/* What is counted while candidates are gathered, to say later why there were none. */
-struct candidates {
-    uint32_t prefill, decode, holders;
-    bool decode_up;       /* some decode instance may be used, full or not */
-    bool decode_possible; /* some would have room if it were empty */
-};
 
 static uint32_t pages_of(const struct yolk_conductor *c, const struct yolk_place_request *request)
 {
@@ -511,7 +468,7 @@ static struct candidates gather(struct yolk_conductor *c, const struct yolk_plac
         if (prefills && i != request->avoid_prefill.index) {
             c->prefill[found.prefill++] =
                 (struct conductor_prefill_candidate){ i, instance->host, hit,
-                                                      queue_ms(instance, c->tickets, now_ms),
+                                                      conductor_queue_ms(c, instance, now_ms),
                                                       &instance->prefill_fit };
         }
         if (decodes && i != request->avoid_decode.index) gather_decode(c, i, pages, &found);
@@ -555,7 +512,7 @@ static uint64_t ticket_id(const struct yolk_conductor *c, const struct ticket *t
     return (uint64_t)ticket->serial << 32 | (uint64_t)(ticket - c->tickets + 1);
 }
 
-static struct ticket *ticket_of(const struct yolk_conductor *c, struct yolk_ticket id)
+struct ticket *conductor_ticket(const struct yolk_conductor *c, struct yolk_ticket id)
 {
     const uint64_t index = (id.id & UINT32_MAX) - 1;
     ASSERT(id.id != 0 && index < c->options.tickets_max);
@@ -603,9 +560,9 @@ static void copy_name(const struct yolk_conductor *c, struct yolk_instance_id id
 }
 
 static void describe(const struct yolk_conductor *c, const struct yolk_place_request *request,
-                     const struct candidates *found, const struct conductor_place_output *placed,
-                     double now_ms, struct yolk_decision *out)
+                     const struct proposal *proposal, double now_ms, struct yolk_decision *out)
 {
+    const struct conductor_place_output *placed = &proposal->placed;
     const struct conductor_prefill_candidate *prefill = &c->prefill[placed->prefill];
     const bool fetches = placed->holder != CONDUCTOR_NO_HOLDER;
     const uint32_t local = prefill->hit_blocks;
@@ -620,8 +577,8 @@ static void describe(const struct yolk_conductor *c, const struct yolk_place_req
         .reuse_blocks = placed->reuse_blocks,
         .local_blocks = local,
         .best_blocks = placed->best_blocks,
-        .prefill_candidates = found->prefill,
-        .decode_candidates = found->decode,
+        .prefill_candidates = proposal->found.prefill,
+        .decode_candidates = proposal->found.decode,
         .placed_ms = now_ms,
         .queue_ms = placed->queue_ms,
         .transfer_ms = placed->transfer_ms,
@@ -643,23 +600,22 @@ static void describe(const struct yolk_conductor *c, const struct yolk_place_req
     copy_name(c, out->holder, out->holder_name);
 }
 
-enum status yolk_conductor_place(struct yolk_conductor *c, const struct yolk_place_request *request,
-                                 double now_ms, struct yolk_decision *out)
+enum status conductor_propose(struct yolk_conductor *c, const struct yolk_place_request *request,
+                              double now_ms, struct proposal *out)
 {
     ASSERT(request->tokens > 0 && isfinite(now_ms));
-    struct conductor_place_output placed;
 
     match(c, request);
-    const struct candidates found = gather(c, request, now_ms);
-    const enum status refused = refuse(c, &found);
+    out->found = gather(c, request, now_ms);
+    const enum status refused = refuse(c, &out->found);
     if (refused != STATUS_OK) return refused;
     const struct conductor_place_input input = {
         .prefill = c->prefill,
-        .prefill_count = found.prefill,
+        .prefill_count = out->found.prefill,
         .decode = c->decode,
-        .decode_count = found.decode,
+        .decode_count = out->found.decode,
         .holders = c->holders,
-        .holders_count = found.holders,
+        .holders_count = out->found.holders,
         .best_on_host = c->best_on_host,
         .hosts_max = c->options.instances_max,
         .transfer = c->profile.transfer,
@@ -668,13 +624,34 @@ enum status yolk_conductor_place(struct yolk_conductor *c, const struct yolk_pla
         .block_size = c->options.block_size,
         .theta = c->options.theta,
     };
-    conductor_place(&input, &placed);
-    describe(c, request, &found, &placed, now_ms, out);
+    conductor_place(&input, &out->placed);
+    return STATUS_OK;
+}
+
+void conductor_commit(struct yolk_conductor *c, const struct yolk_place_request *request,
+                      const struct proposal *proposal, const struct yolk_verdict *verdict,
+                      double now_ms, struct yolk_decision *out)
+{
+    ASSERT(verdict->refusal == YOLK_REFUSAL_NONE && c->free_ticket != NONE);
+    describe(c, request, proposal, now_ms, out);
+    out->verdict = *verdict;
     out->ticket.id = ticket_id(c, issue_ticket(c, request, out, now_ms));
     c->decisions[c->decisions_count % c->options.decisions_max] = *out;
     c->decisions_count++;
     c->stats.decisions++;
     c->stats.reasons[out->reason]++;
+}
+
+enum status yolk_conductor_place(struct yolk_conductor *c, const struct yolk_place_request *request,
+                                 double now_ms, struct yolk_decision *out)
+{
+    const struct yolk_verdict unjudged = { .gate = 1 };
+    struct proposal proposal;
+    const enum status status = conductor_propose(c, request, now_ms, &proposal);
+
+    if (status != STATUS_OK) return status;
+    conductor_commit(c, request, &proposal, &unjudged, now_ms, out);
+    conductor_fly(c, request, out, NULL, now_ms);
     return STATUS_OK;
 }
 
@@ -689,12 +666,18 @@ static struct yolk_decision *logged(struct yolk_conductor *c, const struct ticke
 void yolk_conductor_prefill_done(struct yolk_conductor *c, struct yolk_ticket id,
                                  uint32_t cached_tokens, double now_ms)
 {
-    struct ticket *ticket = ticket_of(c, id);
+    struct ticket *ticket = conductor_ticket(c, id);
     ASSERT(ticket->state == TICKET_PREFILLING);
     struct yolk_decision *decision = logged(c, ticket);
 
     if (ticket->prefill != NONE) queue_leave(c, ticket, now_ms);
     ticket->state = TICKET_DECODING;
+    if (ticket->decode != NONE) {
+        c->instances[ticket->decode].decoding++;
+        c->instances[ticket->decode].decoding_tokens += ticket->tokens;
+    }
+    admission_join(c->admission, (uint32_t)(ticket - c->tickets), now_ms);
+    conductor_look(c, now_ms);
     if (decision == NULL) return;
     decision->actual_ttft_ms = now_ms - ticket->placed_ms;
     decision->actual_cached_tokens = cached_tokens;
@@ -702,19 +685,23 @@ void yolk_conductor_prefill_done(struct yolk_conductor *c, struct yolk_ticket id
 
 void yolk_conductor_decoded(struct yolk_conductor *c, struct yolk_ticket id, uint32_t tokens)
 {
-    struct ticket *ticket = ticket_of(c, id);
+    struct ticket *ticket = conductor_ticket(c, id);
     ASSERT(ticket->tokens <= UINT32_MAX - tokens);
 
     ticket->output_tokens += tokens;
+    admission_grow(c->admission, (uint32_t)(ticket - c->tickets), tokens);
     if (ticket->decode == NONE) return;
     ticket->tokens += tokens;
     c->instances[ticket->decode].context_tokens += tokens;
+    if (ticket->state == TICKET_DECODING) {
+        c->instances[ticket->decode].decoding_tokens += tokens;
+    }
 }
 
 void yolk_conductor_finish(struct yolk_conductor *c, struct yolk_ticket id, enum status outcome,
                            double now_ms)
 {
-    struct ticket *ticket = ticket_of(c, id);
+    struct ticket *ticket = conductor_ticket(c, id);
     struct yolk_decision *decision = logged(c, ticket);
 
     if (decision != NULL) {
@@ -725,6 +712,8 @@ void yolk_conductor_finish(struct yolk_conductor *c, struct yolk_ticket id, enum
     }
     if (ticket->prefill != NONE) queue_leave(c, ticket, now_ms);
     if (ticket->decode != NONE) decode_leave(c, ticket);
+    admission_land(c->admission, (uint32_t)(ticket - c->tickets), outcome == STATUS_OK, now_ms);
+    conductor_look(c, now_ms);
     ASSERT(c->tickets_used > 0);
     c->tickets_used--;
     ticket->state = TICKET_FREE;
@@ -735,7 +724,7 @@ void yolk_conductor_finish(struct yolk_conductor *c, struct yolk_ticket id, enum
 void yolk_conductor_batch(const struct yolk_conductor *c, struct yolk_ticket id,
                           uint32_t *sequences, uint64_t *context_tokens)
 {
-    const struct ticket *ticket = ticket_of(c, id);
+    const struct ticket *ticket = conductor_ticket(c, id);
 
     *sequences = ticket->decode == NONE ? 0 : c->instances[ticket->decode].sequences;
     *context_tokens = ticket->decode == NONE ? 0 : c->instances[ticket->decode].context_tokens;

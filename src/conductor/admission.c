@@ -1,0 +1,556 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * conductor/admission.c - see the header for the policies; here is their arithmetic.
+ *
+ * A flight is a request that was accepted and has not ended. Flights lie densely in an array, so
+ * that a forecast is one pass over it.
+ *
+ *     take_off --> FLYING, not joined -- join --> joined -- land --> (gone)
+ *                        +------------------------- land ------------->
+ *
+ * Invariants
+ *   I1  position[ticket] is the index of its flight in flights[0..count), or NONE.
+ *   I2  a verdict that accepts has no load above its gate, and no gate is above 1.
+ *   I3  margins stay within 0..MARGIN_MAX, pressure within 0..1. */
+#include "conductor/admission.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "conductor/lengths.h"
+
+enum { NONE = UINT32_MAX };
+
+static const double MARGIN_START = 1.2816; /* the 90th percentile of a normal distribution */
+static const double MARGIN_MAX = 4;
+static const double MARGIN_STEP = 0.1;
+static const double LATE_TARGET = 0.01;   /* share of accepted requests that may be late */
+static const double PRESSURE_STEP = 0.02; /* of a mean over about 50 judgements */
+static const double RESERVE = 0.25;       /* of the room, at full pressure */
+static const double PRESSURE_FULL = 0.5;  /* refusing every second request is full pressure */
+static const double COST_STEP = 0.02;     /* of the mean cost of requests */
+static const double COST_SPAN = 3;        /* 1 + this times the mean cost is the costliest kind */
+static const double DECODE_MS_GUESS = 10000; /* t_d before anybody has decoded */
+static const double DECODE_MS_WINDOW = 1000; /* t_d is the mean over about so many */
+static const double RETRY_MS_MIN = 100;      /* forecasts for retries start here and double */
+static const double RETRY_MS_MAX = 60000;
+static const double LATER_SHARE = 0.25; /* adaptive: so far into its own decoding it looks */
+
+struct flight {
+    struct admission_flight is;
+    uint32_t ticket;
+};
+
+struct admission {
+    struct yolk_admission_options options;
+    struct lengths *lengths;
+    struct flight *flights;
+    uint32_t count;
+    uint32_t *position; /* by ticket */
+    uint32_t tickets_max, instances_max;
+    /* Scratch of a forecast, by instance. */
+    double *leaving;         /* sequences that will be gone */
+    double *leaving_context; /* and their tokens */
+    /* What was learned. */
+    double decode_ms;
+    uint64_t decode_samples;
+    double margin_ttft, margin_tbt;
+    double pressure;
+    double mean_own_ms, mean_output;
+    struct yolk_admission_stats counts;
+};
+
+/* ---- making ---- */
+
+enum status admission_create(uint32_t tickets_max, uint32_t instances_max, struct admission **out)
+{
+    ASSERT(tickets_max > 0 && instances_max > 0);
+    struct admission *a = calloc(1, sizeof(*a));
+
+    if (a == NULL) return STATUS_NO_MEMORY;
+    a->tickets_max = tickets_max;
+    a->instances_max = instances_max;
+    a->flights = calloc(tickets_max, sizeof(*a->flights));
+    a->position = malloc(tickets_max * sizeof(*a->position));
+    a->leaving = calloc(instances_max, sizeof(*a->leaving));
+    a->leaving_context = calloc(instances_max, sizeof(*a->leaving_context));
+    if (!a->flights || !a->position || !a->leaving || !a->leaving_context ||
+        lengths_create(&a->lengths) != STATUS_OK) {
+        admission_destroy(a);
+        return STATUS_NO_MEMORY;
+    }
+    memset(a->position, 0xff, tickets_max * sizeof(*a->position));
+    a->decode_ms = DECODE_MS_GUESS;
+    a->margin_ttft = MARGIN_START;
+    a->margin_tbt = MARGIN_START;
+    *out = a;
+    return STATUS_OK;
+}
+
+void admission_destroy(struct admission *a)
+{
+    if (a == NULL) return;
+    lengths_destroy(a->lengths);
+    free(a->flights);
+    free(a->position);
+    free(a->leaving);
+    free(a->leaving_context);
+    free(a);
+}
+
+uint64_t admission_bytes(const struct admission *a)
+{
+    const uint64_t per_ticket = sizeof(*a->flights) + sizeof(*a->position);
+    const uint64_t per_instance = sizeof(*a->leaving) + sizeof(*a->leaving_context);
+    return sizeof(*a) + lengths_bytes() + per_ticket * a->tickets_max +
+           per_instance * a->instances_max;
+}
+
+void admission_set(struct admission *a, const struct yolk_admission_options *options)
+{
+    ASSERT((int)options->policy >= 0 && (int)options->policy < YOLK_POLICIES);
+    ASSERT(options->ttft_ms >= 0 && options->tbt_ms >= 0);
+    a->options = *options;
+}
+
+bool admission_active(const struct admission *a)
+{
+    return a->options.policy != YOLK_POLICY_NONE &&
+           (a->options.ttft_ms > 0 || a->options.tbt_ms > 0);
+}
+
+uint32_t admission_class(struct admission *a, const char *tenant, const char *route)
+{
+    return lengths_class(a->lengths, tenant, route);
+}
+
+/* ---- flights ---- */
+
+static struct flight *flight_of(struct admission *a, uint32_t ticket)
+{
+    ASSERT(ticket < a->tickets_max);
+    const uint32_t at = a->position[ticket];
+
+    if (at == NONE) return NULL;
+    ASSERT(at < a->count && a->flights[at].ticket == ticket); /* I1 */
+    return &a->flights[at];
+}
+
+void admission_take_off(struct admission *a, uint32_t ticket, const struct admission_flight *flight)
+{
+    ASSERT(flight_of(a, ticket) == NULL && a->count < a->tickets_max);
+    ASSERT(flight->decode < a->instances_max && isfinite(flight->join_ms));
+    a->flights[a->count] = (struct flight){ *flight, ticket };
+    a->position[ticket] = a->count++;
+    lengths_charge(a->lengths, flight->class_index, flight->tokens);
+}
+
+static void adjust_margin(double *margin, bool late)
+{
+    *margin += late ? MARGIN_STEP : -MARGIN_STEP * LATE_TARGET / (1 - LATE_TARGET);
+    if (*margin < 0) *margin = 0;
+    if (*margin > MARGIN_MAX) *margin = MARGIN_MAX;
+}
+
+void admission_join(struct admission *a, uint32_t ticket, double now_ms)
+{
+    struct flight *flight = flight_of(a, ticket);
+    const double limit = a->options.ttft_ms;
+
+    if (flight == NULL) return;
+    ASSERT(!flight->is.joined);
+    flight->is.joined = true;
+    flight->is.join_ms = now_ms;
+    if (limit == 0) return;
+    const bool late = now_ms - flight->is.arrived_ms > limit;
+    a->counts.late_ttft += late;
+    adjust_margin(&a->margin_ttft, late);
+}
+
+void admission_grow(struct admission *a, uint32_t ticket, uint32_t tokens)
+{
+    struct flight *flight = flight_of(a, ticket);
+
+    if (flight == NULL) return;
+    flight->is.tokens += tokens;
+    flight->is.output_tokens += tokens;
+}
+
+void admission_detach(struct admission *a, uint32_t ticket)
+{
+    struct flight *flight = flight_of(a, ticket);
+    if (flight != NULL) flight->is.decode = NONE;
+}
+
+/* A sequence that joined has ended by itself. */
+static void learn(struct admission *a, const struct admission_flight *flight, double now_ms)
+{
+    const double decoded_ms = now_ms > flight->join_ms ? now_ms - flight->join_ms : 0;
+    const double limit = a->options.tbt_ms;
+
+    a->decode_samples++;
+    const double window =
+        (double)a->decode_samples < DECODE_MS_WINDOW ? (double)a->decode_samples : DECODE_MS_WINDOW;
+    a->decode_ms += (decoded_ms - a->decode_ms) / window;
+    ASSERT(a->decode_ms >= 0);
+    lengths_learn(a->lengths, flight->class_index, flight->output_tokens);
+    a->counts.ended++;
+    if (limit == 0 || flight->output_tokens < 2) return;
+    const bool late = decoded_ms / (flight->output_tokens - 1) > limit;
+    a->counts.late_tbt += late;
+    adjust_margin(&a->margin_tbt, late);
+}
+
+void admission_land(struct admission *a, uint32_t ticket, bool complete, double now_ms)
+{
+    const struct flight *flight = flight_of(a, ticket);
+
+    if (flight == NULL) return;
+    if (complete && flight->is.joined) learn(a, &flight->is, now_ms);
+    lengths_charge(a->lengths, flight->is.class_index, flight->is.output_tokens);
+    const uint32_t at = a->position[ticket];
+    a->flights[at] = a->flights[--a->count];
+    a->position[a->flights[at].ticket] = at;
+    a->position[ticket] = NONE;
+}
+
+/* ---- load of the decode pool, as the papers see it ---- */
+
+/* The mean over the decoders of tbt / limit, each with `more` and `context` added to it. */
+static double pool_load(const struct admission *a, const struct admission_pools *pools, double more,
+                        double context, bool without_leavers)
+{
+    double sum = 0;
+
+    if (a->options.tbt_ms == 0 || pools->decoders_count == 0) return 0;
+    for (uint32_t i = 0; i < pools->decoders_count; i++) {
+        const struct admission_decoder *decoder = &pools->decoders[i];
+        ASSERT(decoder->instance < a->instances_max);
+        double sequences = decoder->sequences + more;
+        double tokens = (double)decoder->context_tokens + context;
+        if (without_leavers) {
+            sequences -= a->leaving[decoder->instance];
+            tokens -= a->leaving_context[decoder->instance];
+        }
+        if (sequences < 0) sequences = 0;
+        if (tokens < 0) tokens = 0;
+        sum += conductor_cost_decode(decoder->fit, sequences, tokens);
+    }
+    return sum / pools->decoders_count / a->options.tbt_ms;
+}
+
+double admission_decode_load(const struct admission *a, const struct admission_pools *pools,
+                             double more, double tokens)
+{
+    const double each = pools->decoders_count > 0 ? 1.0 / pools->decoders_count : 0;
+    return pool_load(a, pools, more * each, tokens * each, false);
+}
+
+/* At time `at`: who will have joined is added, evenly; who will have decoded for t_d is gone. */
+static double forecast_pool(const struct admission *a, const struct admission_pools *pools,
+                            double at_ms, double more, double tokens)
+{
+    const double each = pools->decoders_count > 0 ? 1.0 / pools->decoders_count : 0;
+
+    memset(a->leaving, 0, a->instances_max * sizeof(*a->leaving));
+    memset(a->leaving_context, 0, a->instances_max * sizeof(*a->leaving_context));
+    for (uint32_t i = 0; i < a->count; i++) {
+        const struct admission_flight *flight = &a->flights[i].is;
+        const bool gone = flight->join_ms + a->decode_ms <= at_ms;
+        if (flight->decode == NONE) continue;
+        if (flight->joined && gone) {
+            a->leaving[flight->decode] += 1;
+            a->leaving_context[flight->decode] += flight->tokens;
+        } else if (!flight->joined && !gone && flight->join_ms <= at_ms) {
+            more += 1;
+            tokens += flight->tokens;
+        }
+    }
+    return pool_load(a, pools, more * each, tokens * each, true);
+}
+
+/* ---- adaptive: one instance, sequence by sequence ---- */
+
+struct forecast {
+    double sequences, variance, context;
+};
+
+/* Adds what is left of a flight at time `at`, at one token every step_ms. */
+static void add_flight(const struct admission *a, const struct admission_flight *flight,
+                       double now_ms, double at_ms, double step_ms, struct forecast *sum)
+{
+    const double start = flight->joined || flight->join_ms < now_ms ? now_ms : flight->join_ms;
+
+    if (start > at_ms) return; /* not there yet */
+    const double steps = (at_ms - start) / step_ms;
+    const double length = flight->output_tokens + steps;
+    if (length >= flight->output_max) return;
+    const double now = lengths_survival(a->lengths, flight->class_index, flight->output_tokens);
+    const double then = lengths_survival(a->lengths, flight->class_index, (uint32_t)length);
+    /* Longer than anything heard of: it may go on. */
+    const double stays = now > 1e-9 ? then / now : 1;
+    ASSERT(stays >= 0 && stays <= 1 + 1e-9);
+    sum->sequences += stays;
+    sum->variance += stays * (1 - stays);
+    sum->context += stays * (flight->tokens + steps);
+}
+
+/* Time between tokens at `at` on the decoder that would take the question, with the margin. */
+static double forecast_tbt(const struct admission *a, const struct admission_decoder *decoder,
+                           const struct admission_question *q, double at_ms)
+{
+    const double now_tbt = conductor_cost_decode(decoder->fit, decoder->sequences + 1,
+                                                 (double)decoder->context_tokens + q->tokens);
+    const double step_ms = now_tbt > 0.01 ? now_tbt : 0.01;
+    struct forecast sum = { 1, 0, q->tokens };
+
+    for (uint32_t i = 0; i < a->count; i++) {
+        if (a->flights[i].is.decode != decoder->instance) continue;
+        add_flight(a, &a->flights[i].is, q->now_ms, at_ms, step_ms, &sum);
+    }
+    const double sequences = sum.sequences + a->margin_tbt * sqrt(sum.variance);
+    const double context = sum.context * sequences / sum.sequences;
+    const double tbt = conductor_cost_decode(decoder->fit, sequences, context);
+    /* A model that has seen nothing does not know how far off it is. */
+    if (decoder->fit->samples == 0) return tbt;
+    return tbt + a->margin_tbt * conductor_cost_spread(decoder->fit, tbt);
+}
+
+static const struct admission_decoder *decoder_of(const struct admission_pools *pools,
+                                                  uint32_t instance)
+{
+    for (uint32_t i = 0; i < pools->decoders_count; i++) {
+        if (pools->decoders[i].instance == instance) return &pools->decoders[i];
+    }
+    return NULL;
+}
+
+static double worst_of(double a, double b)
+{
+    return a > b ? a : b;
+}
+
+/* The worst of the moments that the header names. */
+static double forecast_worst(const struct admission *a, const struct admission_pools *pools,
+                             const struct admission_question *q, double output, double delay_ms)
+{
+    const struct admission_decoder *decoder = decoder_of(pools, q->decode);
+    const double join_ms = q->now_ms + delay_ms + q->queue_ms + q->own_ms;
+    const double latest_ms = join_ms + a->margin_ttft * q->spread_ms;
+
+    if (a->options.tbt_ms == 0 || decoder == NULL) return 0;
+    const double at_join = forecast_tbt(a, decoder, q, join_ms);
+    const double at_latest = forecast_tbt(a, decoder, q, latest_ms);
+    const double later = forecast_tbt(a, decoder, q, join_ms + LATER_SHARE * output * at_join);
+    return worst_of(worst_of(at_join, at_latest), later);
+}
+
+/* 0 for a request at or below the mean, 1 for one that costs COST_SPAN times more than that. */
+static double excess(double value, double mean)
+{
+    if (!(mean > 0)) return 0;
+    const double over = (value / mean - 1) / COST_SPAN;
+    return over < 0 ? 0 : over > 1 ? 1 : over;
+}
+
+static double gate_of(const struct admission *a, const struct admission_question *q, double output)
+{
+    double weight = excess(lengths_share(a->lengths, q->class_index), 1);
+
+    if (a->options.ttft_ms > 0) weight = worst_of(weight, excess(q->own_ms, a->mean_own_ms));
+    if (a->options.tbt_ms > 0) weight = worst_of(weight, excess(output, a->mean_output));
+    if (q->priority > 0) weight = 0;
+    if (q->priority < 0) weight = 1;
+    const double pressure = a->pressure < PRESSURE_FULL ? a->pressure / PRESSURE_FULL : 1;
+    ASSERT(weight >= 0 && weight <= 1 && pressure >= 0 && pressure <= 1);
+    return 1 - RESERVE * pressure * weight;
+}
+
+/* ---- when to try again ---- */
+
+/* Queues drain a millisecond in a millisecond. */
+static double drain_ms(const struct admission *a, double load)
+{
+    return load > 1 ? (load - 1) * a->options.ttft_ms : 0;
+}
+
+/* Until the decode load that the policy sees is below the gate, with nobody else accepted. */
+static double ease_ms(const struct admission *a, const struct admission_pools *pools,
+                      const struct admission_question *q, const struct yolk_verdict *verdict)
+{
+    const bool adaptive = a->options.policy == YOLK_POLICY_ADAPTIVE;
+
+    for (double delay = RETRY_MS_MIN; delay < RETRY_MS_MAX; delay *= 2) {
+        const double join_ms = q->now_ms + delay + q->queue_ms + q->own_ms;
+        const double load = adaptive ? forecast_worst(a, pools, q, verdict->output_tokens, delay) /
+                                           a->options.tbt_ms
+                                     : forecast_pool(a, pools, join_ms, 1, q->tokens);
+        if (load <= verdict->gate) return delay;
+    }
+    return RETRY_MS_MAX;
+}
+
+static double retry_after(const struct admission *a, const struct admission_pools *pools,
+                          const struct admission_question *q, const struct yolk_verdict *verdict)
+{
+    double wait = RETRY_MS_MIN;
+
+    if (a->options.ttft_ms > 0) {
+        const double load = worst_of(verdict->prefill_load, verdict->ttft_ms / a->options.ttft_ms);
+        wait = worst_of(wait, drain_ms(a, load + 1 - verdict->gate));
+    }
+    if (a->options.tbt_ms > 0 && verdict->predicted_load > verdict->gate) {
+        wait = worst_of(wait, ease_ms(a, pools, q, verdict));
+    }
+    return wait < RETRY_MS_MAX ? wait : RETRY_MS_MAX;
+}
+
+/* ---- judging ---- */
+
+static enum yolk_refusal judge_ttft(const struct admission *a, const struct yolk_verdict *verdict,
+                                    double pool)
+{
+    if (a->options.ttft_ms == 0) return YOLK_REFUSAL_NONE;
+    const double load = worst_of(pool, verdict->ttft_ms / a->options.ttft_ms);
+    if (load > 1) return YOLK_REFUSAL_TTFT;
+    return load > verdict->gate ? YOLK_REFUSAL_RESERVED : YOLK_REFUSAL_NONE;
+}
+
+static enum yolk_refusal judge_early(const struct admission *a, const struct admission_pools *pools,
+                                     const struct admission_question *q, bool predict,
+                                     struct yolk_verdict *verdict)
+{
+    const double join_ms = q->now_ms + q->queue_ms + q->own_ms;
+    const enum yolk_refusal refusal = judge_ttft(a, verdict, verdict->prefill_load);
+
+    verdict->predicted_load =
+        predict ? forecast_pool(a, pools, join_ms, 1, q->tokens) : verdict->decode_load;
+    if (refusal != YOLK_REFUSAL_NONE) return refusal;
+    if (verdict->predicted_load <= 1) return YOLK_REFUSAL_NONE;
+    return predict ? YOLK_REFUSAL_TBT_PREDICTED : YOLK_REFUSAL_TBT;
+}
+
+static enum yolk_refusal judge_adaptive(const struct admission *a,
+                                        const struct admission_pools *pools,
+                                        const struct admission_question *q,
+                                        struct yolk_verdict *verdict)
+{
+    verdict->ttft_ms += a->margin_ttft * q->spread_ms;
+    verdict->tbt_ms = forecast_worst(a, pools, q, verdict->output_tokens, 0);
+    if (a->options.tbt_ms > 0) verdict->predicted_load = verdict->tbt_ms / a->options.tbt_ms;
+    verdict->gate = gate_of(a, q, verdict->output_tokens);
+    const enum yolk_refusal refusal = judge_ttft(a, verdict, 0);
+    if (refusal == YOLK_REFUSAL_TTFT) return refusal;
+    if (verdict->predicted_load > 1) return YOLK_REFUSAL_TBT_PREDICTED;
+    return verdict->predicted_load > verdict->gate ? YOLK_REFUSAL_RESERVED : refusal;
+}
+
+static void note_costs(struct admission *a, const struct admission_question *q, double output)
+{
+    if (a->mean_output == 0) {
+        a->mean_own_ms = q->own_ms;
+        a->mean_output = output;
+    }
+    a->mean_own_ms += COST_STEP * (q->own_ms - a->mean_own_ms);
+    a->mean_output += COST_STEP * (output - a->mean_output);
+}
+
+static void count(struct admission *a, const struct yolk_verdict *verdict)
+{
+    const bool refused = verdict->refusal != YOLK_REFUSAL_NONE;
+
+    ASSERT((int)verdict->refusal >= 0 && (int)verdict->refusal < YOLK_REFUSALS);
+    ASSERT(refused || verdict->predicted_load <= verdict->gate ||
+           verdict->policy == YOLK_POLICY_NONE || verdict->policy == YOLK_POLICY_BASELINE); /* I2 */
+    a->counts.accepted += !refused;
+    a->counts.refused[verdict->refusal] += refused;
+    a->pressure += PRESSURE_STEP * ((refused ? 1 : 0) - a->pressure);
+    ASSERT(a->pressure >= 0 && a->pressure <= 1); /* I3 */
+}
+
+static enum yolk_refusal judge(struct admission *a, const struct admission_pools *pools,
+                               const struct admission_question *q, struct yolk_verdict *verdict)
+{
+    switch (a->options.policy) {
+    case YOLK_POLICY_NONE: return YOLK_REFUSAL_NONE;
+    case YOLK_POLICY_BASELINE: return judge_ttft(a, verdict, verdict->prefill_load);
+    case YOLK_POLICY_EARLY: return judge_early(a, pools, q, false, verdict);
+    case YOLK_POLICY_PREDICT: return judge_early(a, pools, q, true, verdict);
+    case YOLK_POLICY_ADAPTIVE: return judge_adaptive(a, pools, q, verdict);
+    }
+    return YOLK_REFUSAL_NONE;
+}
+
+void admission_judge(struct admission *a, const struct admission_pools *pools,
+                     const struct admission_question *q, struct yolk_verdict *out)
+{
+    ASSERT(isfinite(q->now_ms) && q->queue_ms >= 0 && q->own_ms >= 0 && q->spread_ms >= 0);
+    const double limit = a->options.ttft_ms;
+    const bool adaptive = a->options.policy == YOLK_POLICY_ADAPTIVE;
+    const double output = adaptive ? lengths_mean(a->lengths, q->class_index, q->output_max) : 0;
+    const struct admission_decoder *decoder = decoder_of(pools, q->decode);
+
+    *out = (struct yolk_verdict){
+        .policy = a->options.policy,
+        .gate = 1,
+        .ttft_ms = q->waited_ms + q->queue_ms + q->own_ms,
+        .prefill_load = limit > 0 ? (q->waited_ms + pools->queue_ms_mean + q->own_ms) / limit : 0,
+        .decode_load = admission_decode_load(a, pools, 1, q->tokens),
+        .output_tokens = output,
+    };
+    if (decoder != NULL) {
+        out->tbt_ms = conductor_cost_decode(decoder->fit, decoder->sequences + 1,
+                                            (double)decoder->context_tokens + q->tokens);
+    }
+    if (adaptive) note_costs(a, q, output);
+    out->refusal = judge(a, pools, q, out);
+    if (out->refusal != YOLK_REFUSAL_NONE) out->retry_after_ms = retry_after(a, pools, q, out);
+    count(a, out);
+}
+
+bool admission_judge_join(struct admission *a, const struct admission_pools *pools, uint32_t ticket,
+                          double now_ms, struct yolk_verdict *out)
+{
+    const struct flight *flight = flight_of(a, ticket);
+
+    if (flight == NULL || !admission_active(a) || a->options.tbt_ms == 0) return true;
+    ASSERT(!flight->is.joined);
+    const struct admission_decoder *decoder = decoder_of(pools, flight->is.decode);
+    if (decoder == NULL) return true;
+    const double own = conductor_cost_decode(decoder->fit, decoder->sequences + 1,
+                                             (double)decoder->context_tokens + flight->is.tokens);
+    const double pool = admission_decode_load(a, pools, 1, flight->is.tokens);
+    const bool adaptive = a->options.policy == YOLK_POLICY_ADAPTIVE;
+    const double load = adaptive ? own / a->options.tbt_ms : pool;
+    if (load <= 1) return true;
+    const struct admission_question q = { .now_ms = now_ms,
+                                          .decode = flight->is.decode,
+                                          .class_index = flight->is.class_index,
+                                          .tokens = flight->is.tokens,
+                                          .output_max = flight->is.output_max };
+    *out = (struct yolk_verdict){
+        .policy = a->options.policy,
+        .refusal = YOLK_REFUSAL_TBT_AT_JOIN,
+        .decode_load = pool,
+        .predicted_load = load,
+        .gate = 1,
+        .ttft_ms = now_ms - flight->is.arrived_ms,
+        .tbt_ms = own,
+    };
+    out->retry_after_ms = retry_after(a, pools, &q, out);
+    a->counts.refused[YOLK_REFUSAL_TBT_AT_JOIN]++;
+    return false;
+}
+
+void admission_stats(const struct admission *a, struct yolk_admission_stats *out)
+{
+    ASSERT(a->margin_ttft >= 0 && a->margin_ttft <= MARGIN_MAX); /* I3 */
+    *out = a->counts;
+    out->options = a->options;
+    out->decode_ms = a->decode_ms;
+    out->margin_ttft = a->margin_ttft;
+    out->margin_tbt = a->margin_tbt;
+    out->pressure = a->pressure;
+}

@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * conductor/admit.c - placement behind a policy: asks conductor.c for a proposal, admission.c
+ * whether to accept it, and tells audit.c what was refused.
+ *
+ * With no policy or no limit a request is placed exactly as by yolk_conductor_place(). */
+#include "conductor/conductor_int.h"
+
+#include <math.h>
+
+#include "base/assert.h"
+
+/* ---- names ---- */
+
+const char *yolk_policy_name(enum yolk_policy policy)
+{
+    static const char *const NAMES[YOLK_POLICIES] = { "none", "baseline", "early", "predict",
+                                                      "adaptive" };
+    ASSERT((int)policy >= 0 && (int)policy < YOLK_POLICIES);
+    return NAMES[policy];
+}
+
+const char *yolk_refusal_name(enum yolk_refusal refusal)
+{
+    static const char *const NAMES[YOLK_REFUSALS] = { "none",          "ttft",        "tbt",
+                                                      "tbt_predicted", "tbt_at_join", "reserved" };
+    ASSERT((int)refusal >= 0 && (int)refusal < YOLK_REFUSALS);
+    return NAMES[refusal];
+}
+
+const char *yolk_hindsight_name(enum yolk_hindsight hindsight)
+{
+    switch (hindsight) {
+    case YOLK_HINDSIGHT_OPEN: return "open";
+    case YOLK_HINDSIGHT_RIGHT: return "right";
+    case YOLK_HINDSIGHT_SERVABLE: return "servable";
+    }
+    ASSERT((int)hindsight < 0); /* impossible */
+    return "";
+}
+
+/* ---- options ---- */
+
+static bool good_limit(double ms)
+{
+    return ms >= 0 && ms <= YOLK_LIMIT_MS_MAX;
+}
+
+enum status yolk_conductor_set_admission(struct yolk_conductor *c,
+                                         const struct yolk_admission_options *options,
+                                         struct errmsg *err)
+{
+    if ((int)options->policy < 0 || (int)options->policy >= YOLK_POLICIES) {
+        return errmsg_set(err, STATUS_INVALID, "conductor: no such policy");
+    }
+    if (!good_limit(options->ttft_ms) || !good_limit(options->tbt_ms)) {
+        return errmsg_set(err, STATUS_INVALID, "conductor: a limit is not in 0..%d ms",
+                          YOLK_LIMIT_MS_MAX);
+    }
+    admission_set(c->admission, options);
+    return STATUS_OK;
+}
+
+/* ---- the pools ---- */
+
+static unsigned roles_up(const struct yolk_conductor *c)
+{
+    unsigned roles = 0;
+    for (uint32_t i = 0; i < c->options.instances_max; i++) {
+        if (c->instances[i].used && !c->instances[i].suspected) roles |= c->instances[i].roles;
+    }
+    return roles;
+}
+
+static bool works_as(const struct instance *instance, unsigned role, unsigned up)
+{
+    return instance->used && !instance->suspected && ((instance->roles & role) || !(up & role));
+}
+
+static struct admission_pools pools_of(struct yolk_conductor *c, double now_ms)
+{
+    const unsigned up = roles_up(c);
+    struct admission_pools pools = { .decoders = c->decoders };
+    uint32_t prefillers = 0;
+
+    for (uint32_t i = 0; i < c->options.instances_max; i++) {
+        const struct instance *instance = &c->instances[i];
+        if (works_as(instance, YOLK_ROLE_PREFILL, up)) {
+            pools.queue_ms_mean += conductor_queue_ms(c, instance, now_ms);
+            prefillers++;
+        }
+        if (works_as(instance, YOLK_ROLE_DECODE, up)) {
+            c->decoders[pools.decoders_count++] =
+                (struct admission_decoder){ i, instance->decoding, instance->decoding_tokens,
+                                            &instance->decode_fit };
+        }
+    }
+    if (prefillers > 0) pools.queue_ms_mean /= prefillers;
+    ASSERT(pools.queue_ms_mean >= 0 && pools.decoders_count <= c->options.instances_max);
+    return pools;
+}
+
+void conductor_look(struct yolk_conductor *c, double now_ms)
+{
+    if (!audit_wants_look(c->audit, now_ms)) return;
+    const struct admission_pools pools = pools_of(c, now_ms);
+    audit_look(c->audit, admission_decode_load(c->admission, &pools, 1, 0), now_ms);
+}
+
+/* ---- judging ---- */
+
+/* Errors of the prefills in the queue are taken as independent. A model that has seen nothing does
+ * not know how far off it is. */
+static double spread_of(const struct instance *prefill, double own_ms)
+{
+    if (prefill->prefill_fit.samples == 0) return 0;
+    return conductor_cost_spread(&prefill->prefill_fit, own_ms) * sqrt(1.0 + prefill->queued);
+}
+
+static struct admission_question question_of(struct yolk_conductor *c,
+                                             const struct yolk_place_request *request,
+                                             const struct proposal *proposal,
+                                             const struct yolk_asker *asker, double now_ms)
+{
+    const struct conductor_place_output *placed = &proposal->placed;
+    const struct instance *prefill = &c->instances[c->prefill[placed->prefill].instance];
+    const double own_ms = placed->transfer_ms + placed->compute_ms;
+
+    ASSERT(prefill->used);
+    return (struct admission_question){
+        .now_ms = now_ms,
+        .waited_ms = asker->waited_ms > 0 ? asker->waited_ms : 0,
+        .queue_ms = placed->queue_ms,
+        .own_ms = own_ms,
+        .spread_ms = spread_of(prefill, own_ms),
+        .decode = c->decode[placed->decode].instance,
+        .class_index = admission_class(c->admission, asker->tenant, asker->route),
+        .tokens = request->tokens,
+        .output_max = request->output_tokens,
+        .priority = asker->priority,
+    };
+}
+
+static void remember(struct yolk_conductor *c, const struct yolk_place_request *request,
+                     const struct proposal *proposal, const struct admission_question *question,
+                     const struct yolk_verdict *verdict)
+{
+    const uint32_t prefill = c->prefill[proposal->placed.prefill].instance;
+    const struct instance *instance = &c->instances[prefill];
+    struct yolk_admission_stats stats;
+
+    admission_stats(c->admission, &stats);
+    const struct audit_case refused = {
+        .request_id = request->request_id,
+        .tokens = request->tokens,
+        .prefill = prefill,
+        .ahead = instance->left + instance->queued,
+        .waited_ms = question->waited_ms,
+        .own_ms = question->own_ms,
+        .decode_ms = stats.decode_ms,
+        .ttft_limit_ms = stats.options.ttft_ms,
+        .now_ms = question->now_ms,
+    };
+    audit_refuse(c->audit, &refused, verdict);
+    audit_drained(c->audit, prefill, instance->left, question->now_ms); /* nobody before it? */
+}
+
+void conductor_fly(struct yolk_conductor *c, const struct yolk_place_request *request,
+                   const struct yolk_decision *decision, const struct yolk_asker *asker,
+                   double now_ms)
+{
+    const uint32_t ticket = (uint32_t)(conductor_ticket(c, decision->ticket) - c->tickets);
+    const bool known = asker != NULL;
+    const struct admission_flight flight = {
+        .class_index = known ? admission_class(c->admission, asker->tenant, asker->route) : 0,
+        .decode = decision->decode.index,
+        .tokens = request->tokens,
+        .output_max = request->output_tokens,
+        .join_ms = now_ms + decision->ttft_ms,
+        .arrived_ms = now_ms - (known && asker->waited_ms > 0 ? asker->waited_ms : 0),
+    };
+    admission_take_off(c->admission, ticket, &flight);
+}
+
+enum status yolk_conductor_admit(struct yolk_conductor *c, const struct yolk_place_request *request,
+                                 const struct yolk_asker *asker, double now_ms,
+                                 struct yolk_decision *out, struct yolk_verdict *verdict)
+{
+    static const struct yolk_asker nobody = { 0 };
+    struct yolk_verdict judged = { .gate = 1 };
+    struct proposal proposal;
+
+    if (asker == NULL) asker = &nobody;
+    const enum status status = conductor_propose(c, request, now_ms, &proposal);
+    if (status != STATUS_OK) return status;
+    if (admission_active(c->admission)) {
+        const struct admission_pools pools = pools_of(c, now_ms);
+        const struct admission_question question =
+            question_of(c, request, &proposal, asker, now_ms);
+        admission_judge(c->admission, &pools, &question, &judged);
+        if (judged.refusal != YOLK_REFUSAL_NONE) {
+            remember(c, request, &proposal, &question, &judged);
+        }
+    }
+    conductor_look(c, now_ms);
+    *verdict = judged;
+    if (judged.refusal != YOLK_REFUSAL_NONE) return STATUS_BUSY;
+    conductor_commit(c, request, &proposal, &judged, now_ms, out);
+    conductor_fly(c, request, out, asker, now_ms);
+    return STATUS_OK;
+}
+
+enum status yolk_conductor_admit_join(struct yolk_conductor *c, struct yolk_ticket id,
+                                      double now_ms, struct yolk_verdict *verdict)
+{
+    const struct ticket *ticket = conductor_ticket(c, id);
+    ASSERT(ticket->state == TICKET_PREFILLING);
+
+    if (!admission_active(c->admission)) return STATUS_OK;
+    const struct admission_pools pools = pools_of(c, now_ms);
+    if (admission_judge_join(c->admission, &pools, (uint32_t)(ticket - c->tickets), now_ms,
+                             verdict)) {
+        return STATUS_OK;
+    }
+    ASSERT(verdict->refusal == YOLK_REFUSAL_TBT_AT_JOIN);
+    return STATUS_BUSY;
+}
+
+/* ---- explaining ---- */
+
+bool yolk_conductor_refused(const struct yolk_conductor *c, uint32_t age, struct yolk_refused *out)
+{
+    return audit_get(c->audit, age, out);
+}
+
+void yolk_conductor_admission_stats(struct yolk_conductor *c, double now_ms,
+                                    struct yolk_admission_stats *out)
+{
+    const struct admission_pools pools = pools_of(c, now_ms);
+
+    admission_stats(c->admission, out);
+    audit_counts(c->audit, &out->audited, &out->servable);
+    out->decode_load = admission_decode_load(c->admission, &pools, 0, 0);
+    if (out->options.ttft_ms > 0) out->prefill_load = pools.queue_ms_mean / out->options.ttft_ms;
+}

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * conductor/conductor_int.h - the books, as conductor.c (placement) and admit.c (overload) share
+ * them. Invariants are in conductor.c. */
+#ifndef CONDUCTOR_CONDUCTOR_INT_H
+#define CONDUCTOR_CONDUCTOR_INT_H
+
+#include "conductor/admission.h"
+#include "conductor/audit.h"
+#include "conductor/cost.h"
+#include "conductor/index.h"
+#include "conductor/place.h"
+#include "conductor/profile.h"
+#include "yolk/conductor.h"
+
+enum { NONE = -1 };
+enum ticket_state { TICKET_FREE = 0, TICKET_PREFILLING, TICKET_DECODING };
+
+struct ticket {
+    enum ticket_state state;
+    uint32_t serial;
+    int32_t next, previous;  /* in the queue of the prefill instance, or the free list */
+    int32_t prefill, decode; /* instances, or NONE once removed */
+    uint32_t tokens;         /* in the decode instance's books */
+    uint32_t pages;
+    double predicted_ms; /* of transfer and compute */
+    double placed_ms;
+    uint64_t decision; /* number of its decision; in the ring if recent */
+    uint32_t output_tokens;
+};
+
+struct instance {
+    bool used;
+    bool suspected;
+    char name[YOLK_NAME_SIZE];
+    uint32_t host;
+    unsigned roles;
+    uint32_t pages_max, sequences_max;
+    struct conductor_fit prefill_fit, decode_fit;
+    int32_t head, tail; /* tickets that prefill here */
+    double queued_ms;   /* of all of them */
+    double head_since_ms;
+    uint32_t queued; /* tickets between head and tail */
+    uint64_t left;   /* tickets that have left the queue, ever */
+    uint32_t sequences;
+    uint64_t context_tokens;
+    uint64_t pages;
+    /* The part of sequences and context_tokens that is decoding now, not prefilling. */
+    uint32_t decoding;
+    uint64_t decoding_tokens;
+};
+
+struct host {
+    char name[YOLK_NAME_SIZE];
+    uint32_t instances; /* 0: free */
+};
+
+struct yolk_conductor {
+    struct yolk_conductor_options options;
+    struct conductor_index *index;
+    struct conductor_profile profile;
+    struct instance *instances;
+    struct host *hosts;
+    struct ticket *tickets;
+    int32_t free_ticket;
+    uint32_t tickets_used;
+    struct yolk_decision *decisions; /* ring */
+    uint64_t decisions_count;
+    struct yolk_conductor_stats stats;
+    struct admission *admission;
+    struct audit *audit;
+    /* Scratch of yolk_conductor_place. */
+    uint32_t *matched;
+    struct conductor_prefill_candidate *prefill;
+    struct conductor_decode_candidate *decode;
+    struct conductor_holder *holders;
+    struct conductor_holder *best_on_host;
+    struct admission_decoder *decoders;
+};
+
+/* What is counted while candidates are gathered, to say later why there were none. */
+struct candidates {
+    uint32_t prefill, decode, holders;
+    bool decode_up;       /* some decode instance may be used, full or not */
+    bool decode_possible; /* some would have room if it were empty */
+};
+
+/* A placement that is not in the books yet; good until anything else is called. */
+struct proposal {
+    struct candidates found;
+    struct conductor_place_output placed;
+};
+
+MUST_USE enum status conductor_propose(struct yolk_conductor *conductor,
+                                       const struct yolk_place_request *request, double now_ms,
+                                       struct proposal *out);
+/* Puts it in the books; *out is the decision with its ticket. */
+void conductor_commit(struct yolk_conductor *conductor, const struct yolk_place_request *request,
+                      const struct proposal *proposal, const struct yolk_verdict *verdict,
+                      double now_ms, struct yolk_decision *out);
+
+/* The ticket must be live. */
+struct ticket *conductor_ticket(const struct yolk_conductor *conductor, struct yolk_ticket id);
+
+/* Until a request that comes now would start there. */
+double conductor_queue_ms(const struct yolk_conductor *conductor, const struct instance *instance,
+                          double now_ms);
+
+/* ---- admit.c ---- */
+
+/* The request is under way: the forecasts count it. `asker` may be NULL. */
+void conductor_fly(struct yolk_conductor *conductor, const struct yolk_place_request *request,
+                   const struct yolk_decision *decision, const struct yolk_asker *asker,
+                   double now_ms);
+
+/* Called after anything that changes the pools: shows the audit what it waits for. */
+void conductor_look(struct yolk_conductor *conductor, double now_ms);
+
+#endif
