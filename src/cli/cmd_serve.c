@@ -239,10 +239,10 @@ static void probe_later(struct serve *serve)
 static void on_probe_done(void *ctx, const struct http_reply *reply)
 {
     struct serve *serve = ctx;
-    if (reply->status == STATUS_OK && reply->code == 200)
-        announce(serve);
-    else
+    if (reply->status != STATUS_OK || reply->code != 200)
         probe_later(serve);
+    else
+        announce(serve);
 }
 
 static void probe(void *ctx)
@@ -291,7 +291,7 @@ int cmd_serve(struct cli *cli)
         return cli_refuse("%s", err.text);
     if (start_all(&serve, &err) != STATUS_OK) return cli_refuse("%s", err.text);
     env_timer_init(&serve.probe, probe, &serve);
-    env_timer_set(cli->env, &serve.probe, 0);
+    if (!config_bool(cli->config, "quiet")) env_timer_set(cli->env, &serve.probe, 0);
     cli_run_until_signal(cli, on_stop, &serve);
     env_timer_cancel(cli->env, &serve.probe);
     supervisor_destroy(serve.supervisor);

@@ -126,3 +126,15 @@ def test_no_space_for_the_model_is_said(tmp_path):
         pytest.skip("a private mount needs root")
     assert result.returncode != 0
     assert "space" in result.stderr.lower(), result.stderr
+
+
+def test_bench_prints_one_json_object():
+    import json
+
+    result = run_yolk("bench", "gateway", "--json", timeout=120)
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert set(report) == {"bench", "commit", "machine", "rows"}
+    for row in report["rows"]:
+        assert set(row) == {"name", "value", "unit", "baseline", "ratio", "target", "met"}
+    assert {"health", "refused_chat", "resident"} == {row["name"] for row in report["rows"]}
