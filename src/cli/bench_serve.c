@@ -42,6 +42,7 @@ static enum status start(struct serve_bench *bench, double *ready_s, struct errm
                            bench->port,
                            "--served-model-name",
                            "bench",
+                           "--quiet",
                            "--log",
                            "error",
                            NULL };
