@@ -45,6 +45,9 @@ static const struct command commands[] = {
       "Measures, each number beside its yardstick.", cmd_bench, CLI_BENCH, 1, 1, "warn" },
     { "trace", "yolk trace stat FILE | yolk trace gen [options]",
       "Says what a request trace is like, or makes one.", cmd_trace, CLI_TRACE, 1, 2, "warn" },
+    { "sim", "yolk sim --trace FILE [options]",
+      "Replays a trace on a simulated cluster, and says what its users would have seen.", cmd_sim,
+      CLI_SIM, 0, 0, "warn" },
     { "version", "yolk version", "Says what this binary is.", cmd_version, CLI_VERSION, 0, 0,
       "warn" },
 };

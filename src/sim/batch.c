@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Members are a heap by the step they are done with; ties by who, so that they leave in an order
+ * that does not depend on the heap's past. */
+#include "sim/batch.h"
+
+#include <stdlib.h>
+
+#include "base/assert.h"
+
+struct batch {
+    struct batch_member *members; /* a heap */
+    uint32_t count, members_max, steps_max;
+    double context;
+    uint64_t steps;    /* done */
+    uint64_t *ends_ns; /* of step s at s & mask */
+    uint64_t mask;
+    uint64_t *scratch; /* steps_max intervals */
+};
+
+enum status batch_create(uint32_t members_max, uint32_t steps_max, struct batch **out)
+{
+    ASSERT(members_max > 0 && steps_max > 0);
+    struct batch *batch = calloc(1, sizeof(*batch));
+    uint64_t ring = 2;
+
+    if (batch == NULL) return STATUS_NO_MEMORY;
+    while (ring < (uint64_t)steps_max + 1)
+        ring *= 2;
+    batch->members_max = members_max;
+    batch->steps_max = steps_max;
+    batch->mask = ring - 1;
+    batch->members = calloc(members_max, sizeof(*batch->members));
+    batch->ends_ns = calloc(ring, sizeof(*batch->ends_ns));
+    batch->scratch = calloc(steps_max, sizeof(*batch->scratch));
+    if (batch->members == NULL || batch->ends_ns == NULL || batch->scratch == NULL) {
+        batch_destroy(batch);
+        return STATUS_NO_MEMORY;
+    }
+    *out = batch;
+    return STATUS_OK;
+}
+
+void batch_destroy(struct batch *batch)
+{
+    if (batch == NULL) return;
+    free(batch->members);
+    free(batch->ends_ns);
+    free(batch->scratch);
+    free(batch);
+}
+
+uint32_t batch_count(const struct batch *batch)
+{
+    ASSERT(batch->count <= batch->members_max);
+    return batch->count;
+}
+
+double batch_context(const struct batch *batch)
+{
+    return batch->context;
+}
+
+static bool before(const struct batch_member *a, const struct batch_member *b)
+{
+    if (a->done != b->done) return a->done < b->done;
+    return a->who < b->who;
+}
+
+void batch_join(struct batch *batch, uint32_t who, uint32_t context, uint32_t steps,
+                uint64_t first_ns)
+{
+    ASSERT(batch->count < batch->members_max);
+    ASSERT(steps > 0 && steps <= batch->steps_max);
+    const struct batch_member member = { who, context, first_ns, batch->steps,
+                                         batch->steps + steps };
+    uint32_t at = batch->count++;
+
+    while (at > 0 && before(&member, &batch->members[(at - 1) / 2])) {
+        batch->members[at] = batch->members[(at - 1) / 2];
+        at = (at - 1) / 2;
+    }
+    batch->members[at] = member;
+    batch->context += context;
+}
+
+void batch_step(struct batch *batch, uint64_t now_ns)
+{
+    ASSERT(batch->count == 0 || batch->members[0].done > batch->steps);
+    batch->steps++;
+    batch->ends_ns[batch->steps & batch->mask] = now_ns;
+    batch->context += batch->count;
+}
+
+bool batch_leave(struct batch *batch, struct batch_member *out)
+{
+    struct batch_member *heap = batch->members;
+
+    if (batch->count == 0 || heap[0].done > batch->steps) return false;
+    *out = heap[0];
+    ASSERT(out->done == batch->steps);
+    const struct batch_member last = heap[--batch->count];
+    uint32_t at = 0;
+    for (;;) {
+        uint32_t child = 2 * at + 1;
+        if (child >= batch->count) break;
+        if (child + 1 < batch->count && before(&heap[child + 1], &heap[child])) child++;
+        if (!before(&heap[child], &last)) break;
+        heap[at] = heap[child];
+        at = child;
+    }
+    if (batch->count > 0) heap[at] = last;
+    batch->context -= (double)out->context + (double)(out->done - out->joined);
+    return true;
+}
+
+/* Moves the `most` largest values to the front, in no order. */
+static void select_largest(uint64_t *values, uint32_t count, uint32_t most)
+{
+    uint32_t low = 0, high = count;
+
+    ASSERT(most > 0 && most <= count);
+    while (high - low > 1) {
+        const uint64_t pivot = values[low + (high - low) / 2];
+        uint32_t above = low, equal = low; /* [low,above) > pivot, [above,equal) == pivot */
+        for (uint32_t i = low; i < high; i++) {
+            const uint64_t value = values[i];
+            if (value < pivot) continue;
+            values[i] = values[equal];
+            values[equal] = value;
+            if (value > pivot) {
+                values[equal] = values[above];
+                values[above++] = value;
+            }
+            equal++;
+        }
+        if (most < above)
+            high = above;
+        else if (most > equal)
+            low = equal;
+        else
+            return;
+    }
+}
+
+struct batch_intervals batch_measure(struct batch *batch, const struct batch_member *member)
+{
+    const uint32_t count = (uint32_t)(member->done - member->joined);
+    const uint32_t most = (count + 9) / 10;
+    uint64_t before_ns = member->first_ns, sum = 0, longest = 0;
+    ASSERT(member->done == batch->steps && count <= batch->steps_max);
+
+    for (uint32_t i = 0; i < count; i++) {
+        const uint64_t end_ns = batch->ends_ns[(member->joined + 1 + i) & batch->mask];
+        ASSERT(end_ns >= before_ns);
+        batch->scratch[i] = end_ns - before_ns;
+        before_ns = end_ns;
+        sum += batch->scratch[i];
+    }
+    select_largest(batch->scratch, count, most);
+    for (uint32_t i = 0; i < most; i++)
+        longest += batch->scratch[i];
+    return (struct batch_intervals){ (double)sum / count / 1e6, (double)longest / most / 1e6 };
+}

@@ -1,0 +1,402 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "sim/cluster.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/buf.h"
+#include "sim/json.h"
+
+enum setting_kind { SETTING_NUMBER, SETTING_WHOLE, SETTING_BOOL, SETTING_CHOICE, SETTING_PROFILE };
+enum { SETTING_SIZE = 64, VALUE_SIZE = 64 };
+
+struct setting {
+    const char *name;
+    enum setting_kind kind;
+    size_t offset;
+    double min, max;
+    const char *const *choices;
+    const char *help;
+};
+
+static const char *const systems[] = { "mooncake", "vllm", "vllm-prefix", "vllm-chunked", NULL };
+static const char *const policies[] = { "global", "local",  "match",       "load",
+                                        "count",  "random", "round-robin", NULL };
+static const char *const overloads[] = { "none", "baseline", "early", "prediction", NULL };
+
+#define AT(field) offsetof(struct sim_cluster, field)
+#define COST(field) offsetof(struct sim_cluster, cost.field)
+
+/* The profile is first: the costs behind it replace its own. */
+static const struct setting settings_table[] = {
+    { "profile", SETTING_PROFILE, AT(cost), 0, 0, NULL, "hardware: a800, a800-lone or h800" },
+    { "system", SETTING_CHOICE, AT(system), 0, 0, systems, "what runs on the nodes" },
+    { "policy", SETTING_CHOICE, AT(policy), 0, 0, policies, "which node a request goes to" },
+    { "overload", SETTING_CHOICE, AT(overload), 0, 0, overloads, "what is refused" },
+    { "prefill", SETTING_WHOLE, AT(prefill), 1, CLUSTER_NODES_MAX, NULL, "prefill nodes" },
+    { "decode", SETTING_WHOLE, AT(decode), 1, CLUSTER_NODES_MAX, NULL, "decode nodes" },
+    { "nodes", SETTING_WHOLE, AT(nodes), 1, CLUSTER_NODES_MAX, NULL, "coupled nodes" },
+    { "dram_tokens", SETTING_NUMBER, AT(dram_tokens), 0, 1e12, NULL, "pool in a node's DRAM" },
+    { "ssd_tokens", SETTING_NUMBER, AT(ssd_tokens), 0, 1e12, NULL, "pool on a node's SSD" },
+    { "nic_gbps", SETTING_NUMBER, AT(nic_gbps), 0, 1e6, NULL, "of a node; 0: the profile's" },
+    { "batch_max", SETTING_WHOLE, AT(batch_max), 1, 65536, NULL, "sequences a node decodes" },
+    { "prompt_tokens_max", SETTING_NUMBER, AT(prompt_tokens_max), 1, 1e9, NULL, "at once" },
+    { "theta", SETTING_NUMBER, AT(theta), 1, 1e6, NULL, "fetch only what is so much longer" },
+    { "layerwise", SETTING_BOOL, AT(layerwise), 0, 0, NULL, "KV is sent while computed" },
+    { "learn", SETTING_BOOL, AT(learn), 0, 0, NULL, "the conductor goes on fitting costs" },
+    { "ttft_limit_s", SETTING_NUMBER, AT(ttft_limit_s), 1e-3, 1e6, NULL, "of a good answer" },
+    { "tbt_limit_ms", SETTING_NUMBER, AT(tbt_limit_ms), 1e-3, 1e9, NULL, "of a good answer" },
+    { "admit_tbt_ms", SETTING_NUMBER, AT(admit_tbt_ms), 0, 1e9, NULL, "0: tbt_limit_ms" },
+    { "decode_time_s", SETTING_NUMBER, AT(decode_time_s), 0, 1e6, NULL, "0: the running mean" },
+    { "speed", SETTING_NUMBER, AT(speed), 1e-6, 1e6, NULL, "of the replay" },
+    { "jitter_ms", SETTING_NUMBER, AT(jitter_ms), 0, 1e9, NULL, "of arrivals, at most" },
+    { "output_max", SETTING_WHOLE, AT(output_max), 0, 1 << 24, NULL, "answers are cut there" },
+    { "requests_max", SETTING_WHOLE, AT(requests_max), 0, 1 << 24, NULL, "of the trace" },
+    { "sample_s", SETTING_NUMBER, AT(sample_s), 0.1, 1e6, NULL, "between samples of load" },
+    { "seed", SETTING_WHOLE, AT(seed), 0, 9e15, NULL, "of chance" },
+    { "cost.kv_token_bytes", SETTING_NUMBER, COST(kv_token_bytes), 1, 1e12, NULL, "" },
+    { "cost.prefill_fixed_s", SETTING_NUMBER, COST(prefill_fixed_s), 0, 1e3, NULL, "" },
+    { "cost.prefill_new_s", SETTING_NUMBER, COST(prefill_new_s), 0, 1e3, NULL, "a token" },
+    { "cost.prefill_square_s", SETTING_NUMBER, COST(prefill_square_s), 0, 1, NULL, "" },
+    { "cost.prefill_reused_s", SETTING_NUMBER, COST(prefill_reused_s), 0, 1e3, NULL, "a token" },
+    { "cost.decode_base_s", SETTING_NUMBER, COST(decode_base_s), 1e-9, 1e3, NULL, "a step" },
+    { "cost.decode_sequence_s", SETTING_NUMBER, COST(decode_sequence_s), 0, 1e3, NULL, "" },
+    { "cost.decode_context_s", SETTING_NUMBER, COST(decode_context_s), 0, 1, NULL, "a token" },
+    { "cost.nic_bytes_s", SETTING_NUMBER, COST(nic_bytes_s), 1, 1e15, NULL, "each way" },
+    { "cost.load_bytes_s", SETTING_NUMBER, COST(load_bytes_s), 1, 1e15, NULL, "into the device" },
+    { "cost.ssd_bytes_s", SETTING_NUMBER, COST(ssd_bytes_s), 1, 1e15, NULL, "reading" },
+    { "cost.transfer_setup_s", SETTING_NUMBER, COST(transfer_setup_s), 0, 1e3, NULL, "" },
+    { "cost.schedule_s", SETTING_NUMBER, COST(schedule_s), 0, 1e3, NULL, "before the queue" },
+    { "cost.vram_tokens", SETTING_NUMBER, COST(vram_tokens), 1, 1e12, NULL, "of a node" },
+    { "cost.chunk_tokens", SETTING_WHOLE, COST(chunk_tokens), 1, 1 << 24, NULL, "an iteration" },
+    { "cost.chunk_factor", SETTING_NUMBER, COST(chunk_factor), 0.1, 100, NULL, "" },
+};
+
+enum { SETTINGS = sizeof(settings_table) / sizeof(settings_table[0]) };
+
+void cluster_init(struct sim_cluster *cluster)
+{
+    *cluster = (struct sim_cluster){
+        .prefill = 8,
+        .decode = 8,
+        .nodes = 16,
+        .dram_tokens = 3e6,
+        .batch_max = 256,
+        .prompt_tokens_max = 131072,
+        .theta = 1.25,
+        .ttft_limit_s = 30,
+        .tbt_limit_ms = 100,
+        .speed = 1,
+        .sample_s = 30,
+        .seed = 1,
+        .cost = *sim_profile_at(0),
+    };
+}
+
+/* ---- one setting ---- */
+
+static void *place_of(struct sim_cluster *cluster, const struct setting *setting)
+{
+    return (char *)cluster + setting->offset;
+}
+
+static enum status set_number(struct sim_cluster *cluster, const struct setting *setting,
+                              double value, struct errmsg *err)
+{
+    if (setting->kind != SETTING_NUMBER && setting->kind != SETTING_WHOLE)
+        return errmsg_set(err, STATUS_INVALID, "%s: a number was not expected", setting->name);
+    if (!(value >= setting->min && value <= setting->max))
+        return errmsg_set(err, STATUS_INVALID, "%s: %g is not in %.12g..%.12g", setting->name,
+                          value, setting->min, setting->max);
+    if (setting->kind == SETTING_WHOLE && value != floor(value))
+        return errmsg_set(err, STATUS_INVALID, "%s: %g is no whole number", setting->name, value);
+    memcpy(place_of(cluster, setting), &value, sizeof(value));
+    return STATUS_OK;
+}
+
+static enum status set_choice(struct sim_cluster *cluster, const struct setting *setting,
+                              const char *text, struct errmsg *err)
+{
+    for (unsigned i = 0; setting->choices[i] != NULL; i++) {
+        if (strcmp(setting->choices[i], text) != 0) continue;
+        memcpy(place_of(cluster, setting), &i, sizeof(i));
+        return STATUS_OK;
+    }
+    return errmsg_set(err, STATUS_INVALID, "%s: `%.64s` is not known", setting->name, text);
+}
+
+static enum status set_profile(struct sim_cluster *cluster, const char *text, struct errmsg *err)
+{
+    const struct sim_profile *profile = sim_profile_find(text);
+    if (profile == NULL)
+        return errmsg_set(err, STATUS_INVALID, "profile: `%.64s` is not known", text);
+    cluster->cost = *profile;
+    return STATUS_OK;
+}
+
+static enum status set_bool(struct sim_cluster *cluster, const struct setting *setting, bool value)
+{
+    ASSERT(setting->kind == SETTING_BOOL);
+    memcpy(place_of(cluster, setting), &value, sizeof(value));
+    return STATUS_OK;
+}
+
+/* A value as on the command line. */
+static enum status set_text(struct sim_cluster *cluster, const struct setting *setting,
+                            const char *text, struct errmsg *err)
+{
+    char *end = NULL;
+
+    switch (setting->kind) {
+    case SETTING_PROFILE: return set_profile(cluster, text, err);
+    case SETTING_CHOICE: return set_choice(cluster, setting, text, err);
+    case SETTING_BOOL:
+        if (strcmp(text, "true") == 0) return set_bool(cluster, setting, true);
+        if (strcmp(text, "false") == 0) return set_bool(cluster, setting, false);
+        return errmsg_set(err, STATUS_INVALID, "%s: neither true nor false", setting->name);
+    case SETTING_NUMBER:
+    case SETTING_WHOLE: break;
+    }
+    const double value = strtod(text, &end);
+    if (end == text || *end != '\0')
+        return errmsg_set(err, STATUS_INVALID, "%s: `%.64s` is no number", setting->name, text);
+    return set_number(cluster, setting, value, err);
+}
+
+/* ---- the command line ---- */
+
+static const struct setting *find_setting(const char *name)
+{
+    for (size_t i = 0; i < SETTINGS; i++) {
+        if (strcmp(settings_table[i].name, name) == 0) return &settings_table[i];
+    }
+    return NULL;
+}
+
+enum status cluster_set(struct sim_cluster *cluster, const char *settings, struct errmsg *err)
+{
+    struct sim_cluster changed = *cluster;
+
+    while (*settings != '\0') {
+        char name[SETTING_SIZE], value[VALUE_SIZE];
+        const size_t len = strcspn(settings, ",");
+        const size_t split = strcspn(settings, "=,");
+        if (split >= len || split >= SETTING_SIZE || len - split - 1 >= VALUE_SIZE)
+            return errmsg_set(err, STATUS_INVALID, "`%.*s` is not NAME=VALUE",
+                              (int)(len < 64 ? len : 64), settings);
+        snprintf(name, sizeof(name), "%.*s", (int)split, settings);
+        snprintf(value, sizeof(value), "%.*s", (int)(len - split - 1), settings + split + 1);
+        const struct setting *setting = find_setting(name);
+        if (setting == NULL)
+            return errmsg_set(err, STATUS_INVALID, "there is no setting `%s`", name);
+        const enum status status = set_text(&changed, setting, value, err);
+        if (status != STATUS_OK) return status;
+        settings += settings[len] == ',' ? len + 1 : len;
+    }
+    *cluster = changed;
+    return STATUS_OK;
+}
+
+static bool read_count(const char **at, double *out)
+{
+    char *end = NULL;
+    if (**at < '0' || **at > '9') return false;
+    const unsigned long value = strtoul(*at, &end, 10);
+    *at = end;
+    *out = (double)value;
+    return true;
+}
+
+enum status cluster_set_nodes(struct sim_cluster *cluster, const char *nodes, struct errmsg *err)
+{
+    const char *at = nodes;
+    double first = 0, second = 0;
+    enum status status;
+
+    if (!read_count(&at, &first)) goto malformed;
+    if (*at == '\0') return set_number(cluster, find_setting("nodes"), first, err);
+    if (*at == 'P') at++;
+    if (*at++ != '+') goto malformed;
+    if (!read_count(&at, &second)) goto malformed;
+    if (*at == 'D') at++;
+    if (*at != '\0') goto malformed;
+    status = set_number(cluster, find_setting("prefill"), first, err);
+    if (status == STATUS_OK) status = set_number(cluster, find_setting("decode"), second, err);
+    return status;
+
+malformed:
+    return errmsg_set(err, STATUS_INVALID, "nodes: `%.64s` is neither like 8P+8D nor like 16",
+                      nodes);
+}
+
+/* ---- the file ---- */
+
+/* The member of a setting's name; "cost.x" is x in the object cost. */
+static const struct json_value *member_of(const struct json_value *root, const char *name)
+{
+    if (strncmp(name, "cost.", 5) != 0) return json_value_member(root, name);
+    return json_value_member(json_value_member(root, "cost"), name + 5);
+}
+
+static enum status set_json(struct sim_cluster *cluster, const struct setting *setting,
+                            const struct json_value *value, struct errmsg *err)
+{
+    const char *text = json_value_text(value);
+    double number;
+    bool truth;
+
+    switch (setting->kind) {
+    case SETTING_NUMBER:
+    case SETTING_WHOLE:
+        if (json_value_number(value, &number)) return set_number(cluster, setting, number, err);
+        return errmsg_set(err, STATUS_INVALID, "%s: expected a number", setting->name);
+    case SETTING_BOOL:
+        if (json_value_bool(value, &truth)) return set_bool(cluster, setting, truth);
+        return errmsg_set(err, STATUS_INVALID, "%s: expected true or false", setting->name);
+    case SETTING_CHOICE:
+    case SETTING_PROFILE: break;
+    }
+    if (text == NULL) return errmsg_set(err, STATUS_INVALID, "%s: expected a text", setting->name);
+    return set_text(cluster, setting, text, err);
+}
+
+/* Refuses a member that is no setting; `prefix` is what its name lacks in the table. */
+static enum status check_members(const struct json_value *object, const char *prefix,
+                                 struct errmsg *err)
+{
+    const char *names[SETTINGS + 2] = { NULL };
+    const size_t skip = strlen(prefix);
+    size_t count = 0;
+
+    for (size_t i = 0; i < SETTINGS; i++) {
+        if (strncmp(settings_table[i].name, prefix, skip) == 0)
+            names[count++] = settings_table[i].name + skip;
+    }
+    if (skip == 0) names[count++] = "cost";
+    const char *stranger = json_value_stranger(object, names);
+    if (stranger == NULL) return STATUS_OK;
+    return errmsg_set(err, STATUS_INVALID, "there is no setting `%s%.64s`", prefix, stranger);
+}
+
+static enum status read_settings(const struct json_value *root, struct sim_cluster *cluster,
+                                 struct errmsg *err)
+{
+    const struct json_value *cost = json_value_member(root, "cost");
+
+    if (!json_value_is_object(root)) return errmsg_set(err, STATUS_INVALID, "expected an object");
+    if (cost != NULL && !json_value_is_object(cost))
+        return errmsg_set(err, STATUS_INVALID, "cost: expected an object");
+    enum status status = check_members(root, "", err);
+    if (status == STATUS_OK && cost != NULL) status = check_members(cost, "cost.", err);
+    for (size_t i = 0; status == STATUS_OK && i < SETTINGS; i++) {
+        const struct json_value *value = member_of(root, settings_table[i].name);
+        if (value != NULL) status = set_json(cluster, &settings_table[i], value, err);
+    }
+    return status;
+}
+
+enum status cluster_parse(const char *name, const char *text, size_t len,
+                          struct sim_cluster *cluster, struct errmsg *err)
+{
+    struct json_value *root = NULL;
+    struct sim_cluster changed = *cluster;
+    struct errmsg words = { "" };
+
+    enum status status = json_document_parse(text, len, &root, &words);
+    if (status == STATUS_OK) status = read_settings(root, &changed, &words);
+    json_document_destroy(root);
+    if (status != STATUS_OK) return errmsg_set(err, status, "%.100s: %.150s", name, words.text);
+    *cluster = changed;
+    return STATUS_OK;
+}
+
+/* ---- sense ---- */
+
+enum status cluster_check(const struct sim_cluster *cluster, struct errmsg *err)
+{
+    if (cluster->system == CLUSTER_MOONCAKE) {
+        if (cluster->prefill + cluster->decode > CLUSTER_NODES_MAX)
+            return errmsg_set(err, STATUS_INVALID, "more than %d nodes", CLUSTER_NODES_MAX);
+        return STATUS_OK;
+    }
+    if (cluster->policy <= CLUSTER_MATCH)
+        return errmsg_set(err, STATUS_INVALID, "policy %s is not for the system %s",
+                          cluster_policy_name(cluster->policy),
+                          cluster_system_name(cluster->system));
+    if (cluster->overload != CLUSTER_OVERLOAD_NONE)
+        return errmsg_set(err, STATUS_INVALID, "the system %s refuses nothing",
+                          cluster_system_name(cluster->system));
+    return STATUS_OK;
+}
+
+const char *cluster_system_name(unsigned system)
+{
+    ASSERT(system <= CLUSTER_VLLM_CHUNKED);
+    return systems[system];
+}
+
+const char *cluster_policy_name(unsigned policy)
+{
+    ASSERT(policy <= CLUSTER_ROUND_ROBIN);
+    return policies[policy];
+}
+
+/* ---- writing ---- */
+
+static enum status write_value(const struct sim_cluster *cluster, const struct setting *setting,
+                               struct buf *out)
+{
+    const void *place = (const char *)cluster + setting->offset;
+    double number;
+    unsigned choice;
+    bool truth;
+
+    switch (setting->kind) {
+    case SETTING_NUMBER:
+    case SETTING_WHOLE:
+        memcpy(&number, place, sizeof(number));
+        return buf_printf(out, "%.9g", number);
+    case SETTING_BOOL:
+        memcpy(&truth, place, sizeof(truth));
+        return buf_append_text(out, truth ? "true" : "false");
+    case SETTING_CHOICE:
+        memcpy(&choice, place, sizeof(choice));
+        return buf_printf(out, "\"%s\"", setting->choices[choice]);
+    case SETTING_PROFILE: return buf_printf(out, "\"%s\"", cluster->cost.name);
+    }
+    ASSERT(setting == NULL); /* impossible */
+    return STATUS_INVALID;
+}
+
+enum status cluster_write(const struct sim_cluster *cluster, struct buf *out)
+{
+    enum status status = buf_append_text(out, "{");
+    bool costs = false;
+
+    for (size_t i = 0; status == STATUS_OK && i < SETTINGS; i++) {
+        const char *name = settings_table[i].name;
+        const bool cost = strncmp(name, "cost.", 5) == 0;
+        status = buf_printf(out, "%s%s\"%s\": ", i == 0 ? "" : ", ",
+                            cost && !costs ? "\"cost\": {" : "", cost ? name + 5 : name);
+        costs = cost;
+        if (status == STATUS_OK) status = write_value(cluster, &settings_table[i], out);
+    }
+    return status == STATUS_OK ? buf_append_text(out, "}}") : status;
+}
+
+enum status cluster_help(struct buf *out)
+{
+    enum status status = STATUS_OK;
+
+    for (size_t i = 0; status == STATUS_OK && i < SETTINGS; i++) {
+        const struct setting *setting = &settings_table[i];
+        status = buf_printf(out, "  %-24s %s", setting->name, setting->help);
+        for (int c = 0; status == STATUS_OK && setting->choices && setting->choices[c]; c++)
+            status = buf_printf(out, "%s%s", c == 0 ? ": " : ", ", setting->choices[c]);
+        if (status == STATUS_OK) status = buf_append_text(out, "\n");
+    }
+    return status;
+}

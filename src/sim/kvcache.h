@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * sim/kvcache.h - the blocks one node holds, least recently used first out, never one in use.
+ *
+ * Blocks are the trace's dense ids. Full is an answer: the caller evicts, one at a time, and so
+ * learns what is gone.
+ *
+ * Two tiers of one order: the most recently used `fast` blocks are in DRAM, those behind on SSD. A
+ * block that is used moves up, and pushes another down: what a DRAM tier that evicts to an SSD
+ * tier, whose hits are promoted, comes to.
+ *
+ * Memory: grows up to the capacity. Threads: one. */
+#ifndef SIM_KVCACHE_H
+#define SIM_KVCACHE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+struct kvcache; /* opaque */
+
+/* `capacity` blocks in all, the first `fast` of them in DRAM. */
+MUST_USE enum status kvcache_create(uint32_t capacity, uint32_t fast, struct kvcache **out);
+void kvcache_destroy(struct kvcache *cache); /* NULL is allowed */
+
+bool kvcache_has(const struct kvcache *cache, uint32_t id);
+bool kvcache_is_fast(const struct kvcache *cache, uint32_t id); /* it is there */
+/* How many of the leading ids it holds. */
+uint32_t kvcache_run(const struct kvcache *cache, const uint32_t *ids, uint32_t count);
+
+/* Makes the block the most recently used; true if it is there. */
+bool kvcache_touch(struct kvcache *cache, uint32_t id);
+/* Adds a block that is not there. STATUS_FULL at the capacity, STATUS_NO_MEMORY. */
+MUST_USE enum status kvcache_insert(struct kvcache *cache, uint32_t id);
+/* Removes the least recently used block that is not pinned; false if there is none. */
+bool kvcache_evict(struct kvcache *cache, uint32_t *id);
+void kvcache_remove(struct kvcache *cache, uint32_t id); /* it is there, and not pinned */
+
+void kvcache_pin(struct kvcache *cache, uint32_t id); /* it is there; counted */
+void kvcache_unpin(struct kvcache *cache, uint32_t id);
+
+uint32_t kvcache_count(const struct kvcache *cache);
+uint32_t kvcache_pinned(const struct kvcache *cache); /* blocks, however often */
+uint32_t kvcache_capacity(const struct kvcache *cache);
+
+#endif

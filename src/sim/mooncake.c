@@ -1,0 +1,807 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * sim/mooncake.c - prefill nodes, decode nodes, and the pool of KV in the prefill nodes' DRAM.
+ *
+ * A request is placed when it arrives: on a prefill node, a decode node, and perhaps a node to
+ * fetch blocks from. It waits in the prefill node's queue, first come first served, one at a time,
+ * while what it fetches is on its way. Its prefill starts when it is its turn and all that has
+ * arrived; what the node itself has by then counts, planned or not. Its blocks stay in the node's
+ * cache. Its KV goes to the decode node, after the prefill or while it runs (layerwise), is loaded
+ * into device memory, and the request joins the batch at the next step.
+ *
+ * While no decode node has room, requests wait outside, in order.
+ *
+ * Device memory of a decode node is promised to a request for its whole length when it is placed.
+ *
+ * Invariants
+ *   M1  the conductor's index has exactly the blocks of the caches.
+ *   M2  promised tokens of a decode node <= its device memory.
+ *   M3  a busy prefill node has one event pending, a stepping decode node too.
+ *   M4  blocks of a plan are pinned, at the prefill node and at the holder, until they are used. */
+#include <assert.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "conductor/cost.h"
+#include "conductor/profile.h"
+#include "sim/batch.h"
+#include "sim/kvcache.h"
+#include "sim/links.h"
+#include "sim/sim_int.h"
+#include "yolk/conductor.h"
+
+enum { FLOW_FETCH = 0, FLOW_KV = 1, FIT_SAMPLES = 2000 };
+
+struct prefill_node {
+    struct yolk_instance_id id;
+    struct sim_queue queue;
+    struct kvcache *cache;
+    uint32_t running; /* or SIM_NONE */
+    uint64_t until_ns;
+    uint64_t queued_ns; /* estimates of all in the queue */
+};
+
+struct decode_node {
+    struct yolk_instance_id id;
+    struct sim_queue joining;
+    struct batch *batch;
+    bool stepping;
+    uint32_t sequences; /* placed and not ended */
+    double promised_tokens;
+};
+
+struct mooncake {
+    uint32_t prefill_count, decode_count, next;
+    struct prefill_node *prefill;
+    struct decode_node *decode;
+    struct links *links;
+    struct sim_queue waiting;
+    struct yolk_conductor *conductor; /* NULL for the policies that are not its own */
+    struct block_key *keys;           /* scratch: of one request */
+    struct block_key *names;          /* of every block */
+};
+
+static struct mooncake *mooncake_of(const struct sim *sim)
+{
+    return sim->system;
+}
+
+static double token_bytes(const struct sim *sim, double tokens)
+{
+    return tokens * sim->cluster.cost.kv_token_bytes;
+}
+
+static double link_bytes_s(const struct sim *sim)
+{
+    const double gbps = sim->cluster.nic_gbps;
+    return gbps > 0 ? gbps * 1e9 / 8 : sim->cluster.cost.nic_bytes_s;
+}
+
+/* ---- the conductor ---- */
+
+/* What an offline fit on this hardware would have found: samples of the true costs. `network` false
+ * prices the network out. */
+static enum status fit_profile(const struct sim *sim, bool network, struct conductor_profile *out)
+{
+    const struct sim_profile *cost = &sim->cluster.cost;
+    const double slow = network ? 1 : 1e6;
+    struct rng rng;
+
+    rng_init(&rng, 1);
+    conductor_profile_init(out);
+    for (int i = 0; i < FIT_SAMPLES; i++) {
+        const double tokens = floor(64 * exp(7.6 * rng_unit(&rng))); /* to 128k */
+        const double reused = floor(tokens * rng_unit(&rng));
+        const double sequences = floor(1 + 100 * rng_unit(&rng));
+        const double context = floor(sequences * 20000 * rng_unit(&rng));
+        const double bytes = token_bytes(sim, tokens);
+        const double moved_s = cost->transfer_setup_s + bytes / link_bytes_s(sim);
+        enum status status = conductor_fit_prefill(
+            &out->prefill, tokens, reused, sim_profile_prefill_s(cost, tokens, reused) * 1e3);
+        if (status == STATUS_OK)
+            status = conductor_fit_decode(&out->decode, sequences, context,
+                                          sim_profile_decode_s(cost, sequences, context) * 1e3);
+        for (int path = 0; status == STATUS_OK && path < CONDUCTOR_PATHS; path++)
+            status = conductor_fit_transfer(&out->transfer[path], bytes, moved_s * 1e3 * slow);
+        if (status != STATUS_OK) return status;
+    }
+    return STATUS_OK;
+}
+
+static enum status load_profile(struct sim *sim, struct yolk_conductor *conductor)
+{
+    struct conductor_profile profile;
+    char *text = NULL;
+    size_t len = 0;
+
+    enum status status = fit_profile(sim, sim->cluster.policy == CLUSTER_GLOBAL, &profile);
+    if (status == STATUS_OK) status = conductor_profile_format(&profile, &text, &len);
+    if (status == STATUS_OK) status = yolk_conductor_profile_load(conductor, text, len, sim->err);
+    free(text);
+    return status;
+}
+
+static enum status add_instance(struct sim *sim, char role, uint32_t index,
+                                struct yolk_instance_id *out)
+{
+    const struct sim_cluster *cluster = &sim->cluster;
+    char name[YOLK_NAME_SIZE];
+    const struct yolk_instance instance = {
+        .name = name,
+        .host = name,
+        .roles = role == 'p' ? YOLK_ROLE_PREFILL : YOLK_ROLE_DECODE,
+        .pages_max = (uint32_t)fmin(1 + cluster->cost.vram_tokens / sim->trace->block_tokens, 1e9),
+        .sequences_max = (uint32_t)cluster->batch_max,
+    };
+
+    snprintf(name, sizeof(name), "%c%u", role, index);
+    return yolk_conductor_add(mooncake_of(sim)->conductor, &instance, out);
+}
+
+static enum status create_conductor(struct sim *sim)
+{
+    struct mooncake *m = mooncake_of(sim);
+    struct yolk_conductor_options options = yolk_conductor_defaults();
+    const double blocks =
+        (sim->cluster.dram_tokens + sim->cluster.ssd_tokens) / sim->trace->block_tokens;
+    const double holdings = fmin(blocks, sim->trace->unique) * m->prefill_count + 1;
+
+    options.instances_max = m->prefill_count + m->decode_count;
+    options.holdings_max = (uint32_t)fmin(holdings, YOLK_HOLDINGS_MAX);
+    options.tickets_max = sim->count < YOLK_TICKETS_MAX ? sim->count : YOLK_TICKETS_MAX;
+    options.decisions_max = 1;
+    options.block_tokens = sim->trace->block_tokens;
+    options.block_size = (uint64_t)token_bytes(sim, sim->trace->block_tokens);
+    options.theta = sim->cluster.theta;
+    enum status status = yolk_conductor_create(&options, &m->conductor, sim->err);
+    if (status == STATUS_OK) status = load_profile(sim, m->conductor);
+    for (uint32_t i = 0; status == STATUS_OK && i < m->prefill_count; i++)
+        status = add_instance(sim, 'p', i, &m->prefill[i].id);
+    for (uint32_t i = 0; status == STATUS_OK && i < m->decode_count; i++)
+        status = add_instance(sim, 'd', i, &m->decode[i].id);
+    return status;
+}
+
+/* ---- making ---- */
+
+static void mooncake_destroy(struct sim *sim)
+{
+    struct mooncake *m = mooncake_of(sim);
+
+    for (uint32_t i = 0; i < m->prefill_count && m->prefill != NULL; i++)
+        kvcache_destroy(m->prefill[i].cache);
+    for (uint32_t i = 0; i < m->decode_count && m->decode != NULL; i++)
+        batch_destroy(m->decode[i].batch);
+    yolk_conductor_destroy(m->conductor);
+    links_destroy(m->links);
+    free(m->prefill);
+    free(m->decode);
+    free(m->keys);
+    free(m->names);
+    free(m);
+}
+
+static uint32_t blocks_of(const struct sim *sim, double tokens)
+{
+    return (uint32_t)fmin(tokens / sim->trace->block_tokens, 1e9);
+}
+
+static enum status create_nodes(struct sim *sim)
+{
+    struct mooncake *m = mooncake_of(sim);
+    const struct sim_cluster *cluster = &sim->cluster;
+    const uint32_t fast = blocks_of(sim, cluster->dram_tokens);
+    const uint32_t all = blocks_of(sim, cluster->dram_tokens + cluster->ssd_tokens);
+    enum status status = STATUS_OK;
+
+    for (uint32_t i = 0; status == STATUS_OK && i < m->prefill_count; i++) {
+        sim_queue_init(&m->prefill[i].queue);
+        m->prefill[i].running = SIM_NONE;
+        status = kvcache_create(all, fast, &m->prefill[i].cache);
+    }
+    for (uint32_t i = 0; status == STATUS_OK && i < m->decode_count; i++) {
+        sim_queue_init(&m->decode[i].joining);
+        status =
+            batch_create((uint32_t)cluster->batch_max, sim->output_longest, &m->decode[i].batch);
+    }
+    return status;
+}
+
+static void name_blocks(struct sim *sim)
+{
+    struct mooncake *m = mooncake_of(sim);
+    for (uint32_t i = 0; i < sim->trace->unique; i++) {
+        const uint64_t halves[2] = { rng_counter(1, i), rng_counter(2, i) };
+        static_assert(sizeof(halves) == BLOCK_KEY_SIZE, "a key is two halves");
+        memcpy(m->names[i].bytes, halves, sizeof(halves));
+    }
+}
+
+static enum status mooncake_create(struct sim *sim)
+{
+    struct mooncake *m = calloc(1, sizeof(*m));
+    uint32_t most = 0;
+
+    if (m == NULL) return STATUS_NO_MEMORY;
+    sim->system = m;
+    m->prefill_count = (uint32_t)sim->cluster.prefill;
+    m->decode_count = (uint32_t)sim->cluster.decode;
+    sim_queue_init(&m->waiting);
+    for (uint32_t i = 0; i < sim->count; i++) {
+        if (sim->trace->requests[i].blocks > most) most = sim->trace->requests[i].blocks;
+    }
+    m->prefill = calloc(m->prefill_count, sizeof(*m->prefill));
+    m->decode = calloc(m->decode_count, sizeof(*m->decode));
+    m->keys = calloc((size_t)most + 1, sizeof(*m->keys));
+    m->names = calloc((size_t)sim->trace->unique + 1, sizeof(*m->names));
+    if (m->prefill == NULL || m->decode == NULL || m->keys == NULL || m->names == NULL)
+        return STATUS_NO_MEMORY;
+    name_blocks(sim);
+    const struct links_options links = { m->prefill_count + m->decode_count, link_bytes_s(sim),
+                                         SIM_EVENT_FLOW };
+    enum status status = links_create(&links, &sim->events, &m->links);
+    if (status == STATUS_OK) status = create_nodes(sim);
+    if (status == STATUS_OK && sim->cluster.policy <= CLUSTER_LOCAL) status = create_conductor(sim);
+    return status;
+}
+
+/* ---- caches ---- */
+
+static void cache_block(struct sim *sim, uint32_t index, uint32_t id)
+{
+    struct mooncake *m = mooncake_of(sim);
+    struct prefill_node *node = &m->prefill[index];
+    uint32_t gone;
+
+    if (kvcache_touch(node->cache, id) || kvcache_capacity(node->cache) == 0) return;
+    if (kvcache_count(node->cache) == kvcache_capacity(node->cache)) {
+        if (!kvcache_evict(node->cache, &gone)) return; /* all in use: it is not kept */
+        if (m->conductor != NULL)
+            yolk_conductor_removed(m->conductor, node->id, &m->names[gone], 1);
+    }
+    const enum status status = kvcache_insert(node->cache, id);
+    if (status != STATUS_OK) sim_fail(sim, status);
+    if (status != STATUS_OK || m->conductor == NULL) return;
+    if (yolk_conductor_stored(m->conductor, node->id, &m->names[id], 1, YOLK_TIER_DRAM) !=
+        STATUS_OK)
+        sim_fail(sim, STATUS_FULL);
+}
+
+/* Blocks [from, to) of the request, last to first, so that a head outlives its tail. */
+static void cache_range(struct sim *sim, uint32_t index, uint32_t who, uint32_t from, uint32_t to)
+{
+    const uint32_t *ids = sim_ids(sim, who);
+    for (uint32_t i = to; i-- > from;)
+        cache_block(sim, index, ids[i]);
+}
+
+/* Pins what follows on what is pinned, as far as it is there and below `to`. */
+static void pin_up_to(struct sim *sim, uint32_t who, uint32_t to)
+{
+    struct sim_request *request = &sim->requests[who];
+    struct kvcache *cache = mooncake_of(sim)->prefill[request->prefill].cache;
+    const uint32_t *ids = sim_ids(sim, who);
+
+    while (request->pinned < to && kvcache_has(cache, ids[request->pinned]))
+        kvcache_pin(cache, ids[request->pinned++]);
+}
+
+static void unpin_all(struct sim *sim, uint32_t who)
+{
+    struct sim_request *request = &sim->requests[who];
+    struct kvcache *cache = mooncake_of(sim)->prefill[request->prefill].cache;
+    const uint32_t *ids = sim_ids(sim, who);
+
+    while (request->pinned > 0)
+        kvcache_unpin(cache, ids[--request->pinned]);
+}
+
+/* ---- placement ---- */
+
+struct placement {
+    uint32_t prefill, decode, holder; /* holder SIM_NONE: nothing is fetched */
+    uint32_t reuse;
+};
+
+static double need_of(const struct sim *sim, uint32_t who)
+{
+    const uint32_t block = sim->trace->block_tokens;
+    const double tokens = (double)sim->trace->requests[who].input_tokens + sim_output(sim, who);
+    return ceil(tokens / block) * block;
+}
+
+static bool decode_has_room(const struct sim *sim, const struct decode_node *node, uint32_t who)
+{
+    if (node->sequences >= sim->cluster.batch_max) return false;
+    return node->promised_tokens + need_of(sim, who) <=
+           sim->cluster.cost.vram_tokens + sim->trace->block_tokens;
+}
+
+/* Fewest sequences, then fewest tokens; SIM_NONE if none has room. */
+static uint32_t choose_decode(const struct sim *sim, uint32_t who)
+{
+    const struct mooncake *m = mooncake_of(sim);
+    uint32_t best = SIM_NONE;
+
+    for (uint32_t i = 0; i < m->decode_count; i++) {
+        const struct decode_node *node = &m->decode[i];
+        if (!decode_has_room(sim, node, who)) continue;
+        if (best != SIM_NONE) {
+            const struct decode_node *chosen = &m->decode[best];
+            if (node->sequences > chosen->sequences) continue;
+            if (node->sequences == chosen->sequences &&
+                node->promised_tokens >= chosen->promised_tokens)
+                continue;
+        }
+        best = i;
+    }
+    return best;
+}
+
+static double queue_s(const struct sim *sim, const struct prefill_node *node)
+{
+    const uint64_t now = sim->events.now_ns;
+    const uint64_t left =
+        node->running != SIM_NONE && node->until_ns > now ? node->until_ns - now : 0;
+    return (double)(left + node->queued_ns) / 1e9;
+}
+
+/* How bad a node is for a request, by a policy of our own; least is best, ties to the first. */
+static double badness(const struct sim *sim, const struct prefill_node *node, uint32_t who)
+{
+    switch ((enum cluster_policy)sim->cluster.policy) {
+    case CLUSTER_MATCH:
+        return -(double)kvcache_run(node->cache, sim_ids(sim, who), sim_reusable(sim, who));
+    case CLUSTER_LOAD: return queue_s(sim, node);
+    case CLUSTER_COUNT: return node->queue.count + (node->running != SIM_NONE ? 1 : 0);
+    case CLUSTER_RANDOM:
+    case CLUSTER_ROUND_ROBIN:
+    case CLUSTER_GLOBAL:
+    case CLUSTER_LOCAL: break;
+    }
+    return 0;
+}
+
+static uint32_t choose_prefill(struct sim *sim, uint32_t who)
+{
+    struct mooncake *m = mooncake_of(sim);
+    uint32_t best = 0;
+    double least = INFINITY;
+
+    if (sim->cluster.policy == CLUSTER_RANDOM)
+        return (uint32_t)rng_below(&sim->rng, m->prefill_count);
+    if (sim->cluster.policy == CLUSTER_ROUND_ROBIN) return m->next++ % m->prefill_count;
+    for (uint32_t i = 0; i < m->prefill_count; i++) {
+        const double bad = badness(sim, &m->prefill[i], who);
+        if (bad >= least) continue;
+        best = i;
+        least = bad;
+    }
+    return best;
+}
+
+static enum status place_by_conductor(struct sim *sim, uint32_t who, struct placement *out)
+{
+    struct mooncake *m = mooncake_of(sim);
+    const uint32_t count = sim_full_blocks(sim, who);
+    const uint32_t *ids = sim_ids(sim, who);
+    struct yolk_decision decision;
+    const struct yolk_place_request request = {
+        .request_id = "",
+        .tokens = sim->trace->requests[who].input_tokens,
+        .output_tokens = sim_output(sim, who),
+        .keys = m->keys,
+        .keys_count = count,
+        .avoid_prefill = YOLK_INSTANCE_NONE,
+        .avoid_decode = YOLK_INSTANCE_NONE,
+        .avoid_holder = YOLK_INSTANCE_NONE,
+    };
+
+    for (uint32_t i = 0; i < count; i++)
+        m->keys[i] = m->names[ids[i]];
+    const enum status status =
+        yolk_conductor_place(m->conductor, &request, (double)sim->events.now_ns / 1e6, &decision);
+    if (status != STATUS_OK) return status;
+    /* Instances were added in order: prefill nodes, then decode nodes. */
+    ASSERT(decision.prefill.index < m->prefill_count);
+    ASSERT(decision.decode.index >= m->prefill_count);
+    *out = (struct placement){ decision.prefill.index, decision.decode.index - m->prefill_count,
+                               SIM_NONE, decision.reuse_blocks };
+    if (decision.reason == YOLK_REUSE_FETCH) out->holder = decision.holder.index;
+    sim->requests[who].ticket = decision.ticket.id;
+    sim->result->placements[decision.reason]++;
+    return STATUS_OK;
+}
+
+static enum status place(struct sim *sim, uint32_t who, struct placement *out)
+{
+    if (mooncake_of(sim)->conductor != NULL) return place_by_conductor(sim, who, out);
+    const uint32_t decode = choose_decode(sim, who);
+    if (decode == SIM_NONE) return STATUS_FULL;
+    const uint32_t prefill = choose_prefill(sim, who);
+    const uint32_t run = kvcache_run(mooncake_of(sim)->prefill[prefill].cache, sim_ids(sim, who),
+                                     sim_reusable(sim, who));
+    *out = (struct placement){ prefill, decode, SIM_NONE, run };
+    return STATUS_OK;
+}
+
+/* ---- prefill ---- */
+
+static uint64_t flow_tag(uint32_t who, int kind)
+{
+    return (uint64_t)who << 1 | (uint64_t)kind;
+}
+
+static void send_flow(struct sim *sim, uint32_t from, uint32_t to, double tokens, uint32_t who,
+                      int kind)
+{
+    const double setup = sim->cluster.cost.transfer_setup_s * link_bytes_s(sim);
+    const enum status status = links_start(mooncake_of(sim)->links, from, to,
+                                           token_bytes(sim, tokens) + setup, flow_tag(who, kind));
+    if (status != STATUS_OK) sim_fail(sim, status);
+}
+
+static void send_kv(struct sim *sim, uint32_t who)
+{
+    const struct mooncake *m = mooncake_of(sim);
+    struct sim_request *request = &sim->requests[who];
+
+    request->send_ns = sim->events.now_ns;
+    send_flow(sim, request->prefill, m->prefill_count + request->decode,
+              sim->trace->requests[who].input_tokens, who, FLOW_KV);
+}
+
+/* Loading from SSD goes beside the computation; what is longer counts. */
+static double prefill_s(const struct sim *sim, uint32_t who)
+{
+    const struct sim_request *request = &sim->requests[who];
+    const struct sim_profile *cost = &sim->cluster.cost;
+    const struct kvcache *cache = mooncake_of(sim)->prefill[request->prefill].cache;
+    const uint32_t *ids = sim_ids(sim, who);
+    const double block = sim->trace->block_tokens;
+    uint32_t slow = 0;
+
+    for (uint32_t i = 0; i < request->reuse; i++) {
+        if (!kvcache_is_fast(cache, ids[i])) slow++;
+    }
+    return fmax(
+        sim_profile_prefill_s(cost, sim->trace->requests[who].input_tokens, request->reuse * block),
+        token_bytes(sim, slow * block) / cost->ssd_bytes_s);
+}
+
+static void start_prefill(struct sim *sim, uint32_t index)
+{
+    struct prefill_node *node = &mooncake_of(sim)->prefill[index];
+
+    if (node->running != SIM_NONE || node->queue.count == 0) return;
+    if (sim->requests[node->queue.head].fetching) return;
+    const uint32_t who = sim_queue_pop(sim, &node->queue);
+    struct sim_request *request = &sim->requests[who];
+    struct sim_record *record = &sim->result->records[who];
+
+    sim_set_state(sim, who, SIM_PREFILLING);
+    node->queued_ns -= request->estimate_ns;
+    pin_up_to(sim, who, sim_reusable(sim, who));
+    request->reuse = request->pinned;
+    request->start_ns = sim->events.now_ns;
+    const double seconds = prefill_s(sim, who);
+    node->running = who;
+    node->until_ns = sim->events.now_ns + sim_ns(seconds);
+    record->queue_s = (double)(request->start_ns - request->arrival_ns) / 1e9;
+    record->prefill_s = seconds;
+    record->reused_tokens = request->reuse * sim->trace->block_tokens;
+    sim_schedule(sim, seconds, SIM_EVENT_PREFILL, index);
+    if (sim->cluster.layerwise && sim_output(sim, who) > 1) send_kv(sim, who);
+}
+
+static void release(struct sim *sim, uint32_t who, enum sim_outcome outcome);
+
+/* All KV is at the decode node: into device memory. */
+static void load(struct sim *sim, uint32_t who)
+{
+    const double bytes = token_bytes(sim, sim->trace->requests[who].input_tokens);
+    const uint64_t took = sim->events.now_ns - sim->requests[who].send_ns;
+
+    sim->result->records[who].transfer_s = (double)took / 1e9;
+    sim_set_state(sim, who, SIM_LOADING);
+    sim_schedule(sim, bytes / sim->cluster.cost.load_bytes_s, SIM_EVENT_LOADED, who);
+}
+
+static void on_prefill_done(struct sim *sim, uint32_t index)
+{
+    struct mooncake *m = mooncake_of(sim);
+    struct prefill_node *node = &m->prefill[index];
+    const uint32_t who = node->running;
+    struct sim_request *request = &sim->requests[who];
+    const double now_ms = (double)sim->events.now_ns / 1e6;
+
+    ASSERT(who != SIM_NONE);
+    node->running = SIM_NONE;
+    request->computed = true;
+    cache_range(sim, index, who, 0, sim_full_blocks(sim, who));
+    unpin_all(sim, who);
+    if (m->conductor != NULL) {
+        const struct sim_record *record = &sim->result->records[who];
+        yolk_conductor_prefill_done(m->conductor, (struct yolk_ticket){ request->ticket },
+                                    record->reused_tokens, now_ms);
+        if (sim->cluster.learn && yolk_conductor_learn_prefill(
+                                      m->conductor, node->id, record->input_tokens,
+                                      record->reused_tokens, record->prefill_s * 1e3) != STATUS_OK)
+            sim_fail(sim, STATUS_INVALID);
+    }
+    if (sim_output(sim, who) == 1) {
+        sim_first_token(sim, who);
+        release(sim, who, SIM_DONE);
+    } else if (request->sent) {
+        load(sim, who);
+    } else {
+        sim_set_state(sim, who, SIM_SENDING);
+        if (!sim->cluster.layerwise) send_kv(sim, who);
+    }
+    start_prefill(sim, index);
+}
+
+static void on_fetched(struct sim *sim, uint32_t who)
+{
+    struct mooncake *m = mooncake_of(sim);
+    struct sim_request *request = &sim->requests[who];
+    struct kvcache *holder = m->prefill[request->holder].cache;
+    const uint32_t *ids = sim_ids(sim, who);
+    const uint32_t local = request->pinned;
+
+    for (uint32_t i = local; i < request->held; i++)
+        kvcache_unpin(holder, ids[i]);
+    cache_range(sim, request->prefill, who, local, request->held);
+    pin_up_to(sim, who, request->held);
+    sim->result->records[who].fetched_tokens = (request->pinned - local) * sim->trace->block_tokens;
+    request->fetching = false;
+    start_prefill(sim, request->prefill);
+}
+
+/* ---- decode ---- */
+
+static void start_step(struct sim *sim, uint32_t index)
+{
+    struct decode_node *node = &mooncake_of(sim)->decode[index];
+
+    ASSERT(!node->stepping);
+    while (node->joining.count > 0 && batch_count(node->batch) < sim->cluster.batch_max) {
+        const uint32_t who = sim_queue_pop(sim, &node->joining);
+        sim_set_state(sim, who, SIM_DECODING);
+        sim_first_token(sim, who);
+        batch_join(node->batch, who, sim->trace->requests[who].input_tokens + 1,
+                   sim_output(sim, who) - 1, sim->events.now_ns);
+    }
+    if (batch_count(node->batch) == 0) return;
+    node->stepping = true;
+    sim_schedule(sim,
+                 sim_profile_decode_s(&sim->cluster.cost, batch_count(node->batch),
+                                      batch_context(node->batch)),
+                 SIM_EVENT_STEP, index);
+}
+
+static void on_step(struct sim *sim, uint32_t index)
+{
+    struct decode_node *node = &mooncake_of(sim)->decode[index];
+    struct batch_member member;
+
+    ASSERT(node->stepping);
+    node->stepping = false;
+    batch_step(node->batch, sim->events.now_ns);
+    while (batch_leave(node->batch, &member)) {
+        sim_record_intervals(sim, node->batch, &member);
+        release(sim, member.who, SIM_DONE);
+    }
+    if (!node->stepping) start_step(sim, index);
+}
+
+static void on_loaded(struct sim *sim, uint32_t who)
+{
+    struct mooncake *m = mooncake_of(sim);
+    const uint32_t index = sim->requests[who].decode;
+
+    sim_set_state(sim, who, SIM_JOINING);
+    sim_queue_push(sim, &m->decode[index].joining, who);
+    if (!m->decode[index].stepping) start_step(sim, index);
+}
+
+/* ---- arrivals and ends ---- */
+
+static void accept(struct sim *sim, uint32_t who, const struct placement *placed)
+{
+    struct mooncake *m = mooncake_of(sim);
+    struct prefill_node *node = &m->prefill[placed->prefill];
+    struct sim_request *request = &sim->requests[who];
+    const double reused = (double)placed->reuse * sim->trace->block_tokens;
+
+    request->prefill = placed->prefill;
+    request->decode = placed->decode;
+    request->holder = placed->holder;
+    m->decode[placed->decode].sequences++;
+    m->decode[placed->decode].promised_tokens += need_of(sim, who);
+    request->estimate_ns = sim_ns(
+        sim_profile_prefill_s(&sim->cluster.cost, sim->trace->requests[who].input_tokens, reused));
+    node->queued_ns += request->estimate_ns;
+    pin_up_to(sim, who, placed->reuse);
+    sim_set_state(sim, who, SIM_QUEUED);
+    sim_queue_push(sim, &node->queue, who);
+    if (placed->holder != SIM_NONE) {
+        const uint32_t *ids = sim_ids(sim, who);
+        request->fetching = true;
+        request->held = placed->reuse;
+        for (uint32_t i = request->pinned; i < request->held; i++)
+            kvcache_pin(m->prefill[placed->holder].cache, ids[i]); /* M1: it is there */
+        const double tokens = (double)(request->held - request->pinned) * sim->trace->block_tokens;
+        sim->result->fetched_bytes += token_bytes(sim, tokens);
+        send_flow(sim, placed->holder, placed->prefill, tokens, who, FLOW_FETCH);
+    } else {
+        ASSERT(request->pinned == placed->reuse); /* M1 */
+    }
+    start_prefill(sim, placed->prefill);
+}
+
+static void settle(struct sim *sim, uint32_t who, enum status status,
+                   const struct placement *placed)
+{
+    ASSERT(status != STATUS_FULL);
+    if (status == STATUS_OK)
+        accept(sim, who, placed);
+    else if (status == STATUS_INVALID)
+        sim_end(sim, who, SIM_NEVER_FITS);
+    else
+        sim_fail(sim, status);
+}
+
+static void mooncake_arrive(struct sim *sim, uint32_t who)
+{
+    struct mooncake *m = mooncake_of(sim);
+    struct placement placed = { 0 };
+    enum status status = STATUS_FULL;
+
+    if (need_of(sim, who) > sim->cluster.cost.vram_tokens) {
+        sim_end(sim, who, SIM_NEVER_FITS);
+        return;
+    }
+    if (m->waiting.count == 0) status = place(sim, who, &placed);
+    if (status != STATUS_FULL) {
+        settle(sim, who, status, &placed);
+        return;
+    }
+    sim_set_state(sim, who, SIM_WAITING);
+    sim_queue_push(sim, &m->waiting, who);
+}
+
+/* First come, first served: the one in front waits until there is room for it. */
+static void place_waiting(struct sim *sim)
+{
+    struct mooncake *m = mooncake_of(sim);
+
+    while (m->waiting.count > 0) {
+        struct placement placed = { 0 };
+        const enum status status = place(sim, m->waiting.head, &placed);
+        if (status == STATUS_FULL) return;
+        settle(sim, sim_queue_pop(sim, &m->waiting), status, &placed);
+    }
+}
+
+/* Its decode node is rid of it; whoever waits may have the room. */
+static void release(struct sim *sim, uint32_t who, enum sim_outcome outcome)
+{
+    struct mooncake *m = mooncake_of(sim);
+    const struct sim_request *request = &sim->requests[who];
+    struct decode_node *node = &m->decode[request->decode];
+
+    ASSERT(node->sequences > 0);
+    node->sequences--;
+    node->promised_tokens -= need_of(sim, who);
+    if (m->conductor != NULL) {
+        const struct yolk_ticket ticket = { request->ticket };
+        yolk_conductor_decoded(m->conductor, ticket, sim_output(sim, who));
+        yolk_conductor_finish(m->conductor, ticket,
+                              outcome == SIM_DONE ? STATUS_OK : STATUS_CANCELLED,
+                              (double)sim->events.now_ns / 1e6);
+    }
+    sim_end(sim, who, outcome);
+    place_waiting(sim);
+}
+
+static void on_flow(struct sim *sim, const struct event *event)
+{
+    struct mooncake *m = mooncake_of(sim);
+    bool ended = false;
+    uint64_t tag = 0;
+
+    const enum status status = links_event(m->links, event, &ended, &tag);
+    if (status != STATUS_OK) sim_fail(sim, status);
+    if (status != STATUS_OK || !ended) return;
+    const uint32_t who = (uint32_t)(tag >> 1);
+    if ((tag & 1) == FLOW_FETCH) {
+        on_fetched(sim, who);
+        return;
+    }
+    sim->requests[who].sent = true;
+    if (sim->requests[who].computed) load(sim, who);
+}
+
+static void mooncake_event(struct sim *sim, const struct event *event)
+{
+    switch ((enum sim_event)event->kind) {
+    case SIM_EVENT_PREFILL: on_prefill_done(sim, event->who); break;
+    case SIM_EVENT_FLOW: on_flow(sim, event); break;
+    case SIM_EVENT_LOADED: on_loaded(sim, event->who); break;
+    case SIM_EVENT_STEP: on_step(sim, event->who); break;
+    case SIM_EVENT_ARRIVAL:
+    case SIM_EVENT_SAMPLE:
+    case SIM_EVENT_ITERATION: ASSERT(event->kind == SIM_EVENT_FLOW); /* impossible */
+    }
+}
+
+/* ---- looking ---- */
+
+static void mooncake_sample(struct sim *sim, struct sim_sample *out)
+{
+    const struct mooncake *m = mooncake_of(sim);
+    const struct sim_cluster *cluster = &sim->cluster;
+
+    for (uint32_t i = 0; i < m->prefill_count; i++) {
+        const struct prefill_node *node = &m->prefill[i];
+        out->queued += node->queue.count;
+        out->prefill_load += queue_s(sim, node) / cluster->ttft_limit_s / m->prefill_count;
+        for (int r = 0; r < SIM_RANKS; r++) {
+            if (sim->hottest[r] != SIM_NONE && kvcache_has(node->cache, sim->hottest[r]))
+                out->replicas[r]++;
+        }
+    }
+    for (uint32_t i = 0; i < m->decode_count; i++) {
+        const struct batch *batch = m->decode[i].batch;
+        const double step_s =
+            sim_profile_decode_s(&cluster->cost, batch_count(batch), batch_context(batch));
+        out->decoding += batch_count(batch);
+        out->decode_load += step_s * 1e3 / cluster->tbt_limit_ms / m->decode_count;
+    }
+    out->waiting = m->waiting.count;
+}
+
+static void check_bytes(const struct sim *sim)
+{
+    const struct mooncake *m = mooncake_of(sim);
+    double sent = 0, received = 0;
+
+    for (uint32_t i = 0; i < m->prefill_count + m->decode_count; i++) {
+        sent += links_bytes_sent(m->links, i);
+        received += links_bytes_received(m->links, i);
+        ASSERT(links_rate_out(m->links, i) <= link_bytes_s(sim) * (1 + 1e-9));
+        ASSERT(links_rate_in(m->links, i) <= link_bytes_s(sim) * (1 + 1e-9));
+    }
+    ASSERT(fabs(sent - received) <= 1e-9 * (sent + 1));
+    sim->result->sent_bytes = sent;
+}
+
+static void mooncake_check(const struct sim *sim)
+{
+    const struct mooncake *m = mooncake_of(sim);
+    const bool over = sim->ended == sim->count;
+
+    check_bytes(sim);
+    for (uint32_t i = 0; i < m->prefill_count; i++) {
+        const struct prefill_node *node = &m->prefill[i];
+        ASSERT(kvcache_count(node->cache) <= kvcache_capacity(node->cache));
+        if (!over) continue;
+        ASSERT(node->running == SIM_NONE && node->queue.count == 0 && node->queued_ns == 0);
+        ASSERT(kvcache_pinned(node->cache) == 0);
+    }
+    for (uint32_t i = 0; i < m->decode_count; i++) {
+        const struct decode_node *node = &m->decode[i];
+        ASSERT(node->promised_tokens <=
+               sim->cluster.cost.vram_tokens + sim->trace->block_tokens + 0.5); /* M2 */
+        ASSERT(batch_count(node->batch) <= sim->cluster.batch_max);
+        if (over) ASSERT(node->sequences == 0 && !node->stepping && node->joining.count == 0);
+    }
+    if (over) ASSERT(m->waiting.count == 0 && links_flows(m->links) == 0);
+}
+
+const struct sim_system mooncake_system = { mooncake_create, mooncake_destroy, mooncake_arrive,
+                                            mooncake_event,  mooncake_sample,  mooncake_check };

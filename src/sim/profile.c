@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * sim/profile.c - the parameter sets.
+ *
+ * a800: LLaMA 70B, tensor parallel over the 8 A800 of a node, 4 x 200 Gbps. Prefill is fitted to
+ * ten single requests that the FAST'25 paper measured (its Figure 14) and to nothing else; transfer
+ * and load are that figure's too. Decode is a line: one sequence takes the 26.5 ms of Figure 14, and
+ * the slope of 4.5 ms was chosen once, by the medians of the time between tokens of Mooncake in the
+ * paper's Figure 6, from 4, 4.5 and 5. A lone batch does not show such a slope: a800-lone has what
+ * Figure 14 and the arXiv paper's Figure 2 measured instead. Everything else is the same.
+ *
+ * h800 differs from a800 by the paper's 8 x 400 Gbps engine rate and by compute scaled with the
+ * peak rates of the two (989 to 312 TFLOPS, dense); nobody has published its fits. */
+#include "sim/profile.h"
+
+#include <stddef.h>
+#include <string.h>
+
+#include "base/assert.h"
+
+#define A800_COMMON                                                                                \
+    .kv_token_bytes = 327680, .load_bytes_s = 102e9, .ssd_bytes_s = 24e9,                          \
+    .transfer_setup_s = 0.003, .schedule_s = 0.05, .vram_tokens = 1.33e6, .chunk_tokens = 2048,    \
+    .chunk_factor = 1.23, .prefill_reused_s = 2.575e-6
+
+#define A800_PREFILL                                                                               \
+    .prefill_fixed_s = 0.068, .prefill_new_s = 1.096e-4, .prefill_square_s = 7.433e-10
+
+static const struct sim_profile profiles[] = {
+    { .name = "a800",
+      A800_COMMON,
+      A800_PREFILL,
+      .nic_bytes_s = 87e9,
+      .decode_base_s = 0.0220,
+      .decode_sequence_s = 0.0045,
+      .decode_context_s = 0 },
+    { .name = "a800-lone",
+      A800_COMMON,
+      A800_PREFILL,
+      .nic_bytes_s = 87e9,
+      .decode_base_s = 0.0262,
+      .decode_sequence_s = 0.00014,
+      .decode_context_s = 3.5e-8 },
+    { .name = "h800",
+      A800_COMMON,
+      .prefill_fixed_s = 0.068,
+      .prefill_new_s = 1.096e-4 * 312 / 989,
+      .prefill_square_s = 7.433e-10 * 312 / 989,
+      .nic_bytes_s = 190e9,
+      .decode_base_s = 0.0220,
+      .decode_sequence_s = 0.0045,
+      .decode_context_s = 0 },
+};
+
+enum { PROFILES = sizeof(profiles) / sizeof(profiles[0]) };
+
+const struct sim_profile *sim_profile_at(uint32_t index)
+{
+    return index < PROFILES ? &profiles[index] : NULL;
+}
+
+const struct sim_profile *sim_profile_find(const char *name)
+{
+    for (uint32_t i = 0; i < PROFILES; i++) {
+        if (strcmp(profiles[i].name, name) == 0) return &profiles[i];
+    }
+    return NULL;
+}
+
+double sim_profile_prefill_s(const struct sim_profile *profile, double tokens, double reused)
+{
+    ASSERT(reused >= 0 && reused <= tokens);
+    return profile->prefill_fixed_s + profile->prefill_new_s * (tokens - reused) +
+           profile->prefill_square_s * (tokens * tokens - reused * reused) +
+           profile->prefill_reused_s * reused;
+}
+
+double sim_profile_decode_s(const struct sim_profile *profile, double sequences, double context)
+{
+    ASSERT(sequences >= 0 && context >= 0);
+    return profile->decode_base_s + profile->decode_sequence_s * sequences +
+           profile->decode_context_s * context;
+}

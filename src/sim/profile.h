@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * sim/profile.h - how long work takes on some hardware: the truth of a simulation.
+ *
+ * One parameter set per hardware profile, all of them in profile.c, never tuned to a workload.
+ *
+ *     prefill of n tokens, p of them reused   fixed + new (n-p) + square (n^2-p^2) + reused p
+ *     decode step of b sequences              base + sequence b + context (sum of their tokens)
+ *     transfer of t tokens                    setup + t kv_token_bytes / bandwidth, shared
+ *     load of t tokens into device memory     t kv_token_bytes / load bandwidth
+ *
+ * Threads: values. */
+#ifndef SIM_PROFILE_H
+#define SIM_PROFILE_H
+
+#include <stdint.h>
+
+struct sim_profile {
+    char name[32];
+    double kv_token_bytes;
+    double prefill_fixed_s, prefill_new_s, prefill_square_s, prefill_reused_s;
+    double decode_base_s, decode_sequence_s, decode_context_s;
+    double nic_bytes_s;      /* each way of each node */
+    double load_bytes_s;     /* DRAM to device memory */
+    double ssd_bytes_s;      /* SSD to DRAM, reading */
+    double transfer_setup_s; /* before the first byte of a transfer */
+    double schedule_s;       /* from the arrival until a prefill queue has the request */
+    double vram_tokens;      /* KV that fits into the device memory of a node */
+    double chunk_tokens;     /* budget of one iteration with chunked prefill */
+    double chunk_factor;     /* compute in chunks costs so much more */
+};
+
+/* By name; NULL if there is none. */
+const struct sim_profile *sim_profile_find(const char *name);
+/* The `index`-th, or NULL behind the last. */
+const struct sim_profile *sim_profile_at(uint32_t index);
+
+double sim_profile_prefill_s(const struct sim_profile *profile, double tokens, double reused);
+double sim_profile_decode_s(const struct sim_profile *profile, double sequences, double context);
+
+#endif

@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * sim/sim_int.h - one run, as its parts see it: sim.c owns it, mooncake.c and coupled.c are the
+ * systems that may run on it.
+ *
+ * A request, in one setter (sim_set_state), with the edges it asserts:
+ *
+ *   ARRIVING --> WAITING --> QUEUED --> PREFILLING --> SENDING --> LOADING --> JOINING
+ *      |  |         |          ^            |  |          ^           |           |
+ *      |  +---------|----------+            |  +----------+-----------+           v
+ *      +-----> ENDED <----------------------+<----------------------------- DECODING
+ *
+ * Not every system has every state. Every request ends once: sim_end() is the only way to ENDED.
+ *
+ * Trouble (no memory) is kept in sim->status, where the loop sees it after each event. */
+#ifndef SIM_SIM_INT_H
+#define SIM_SIM_INT_H
+
+#include <stdint.h>
+
+#include "base/rng.h"
+#include "sim/events.h"
+#include "sim/sim.h"
+
+#define SIM_NONE UINT32_MAX
+
+enum sim_state {
+    SIM_ARRIVING = 0,
+    SIM_WAITING,
+    SIM_QUEUED,
+    SIM_PREFILLING,
+    SIM_SENDING,
+    SIM_LOADING,
+    SIM_JOINING,
+    SIM_DECODING,
+    SIM_ENDED,
+};
+
+enum sim_event {
+    SIM_EVENT_ARRIVAL, /* who: place in sim->order */
+    SIM_EVENT_SAMPLE,
+    SIM_EVENT_PREFILL,   /* who: prefill node */
+    SIM_EVENT_FLOW,      /* who: flow */
+    SIM_EVENT_LOADED,    /* who: request */
+    SIM_EVENT_STEP,      /* who: decode node */
+    SIM_EVENT_ITERATION, /* who: coupled node */
+};
+
+struct sim_request {
+    enum sim_state state;
+    uint32_t next; /* in whatever list it is */
+    uint32_t prefill, decode, holder;
+    uint32_t pinned, held;   /* leading blocks pinned here; and up to which at the holder */
+    uint32_t reuse, chunked; /* blocks; tokens computed so far */
+    bool fetching, computed, sent;
+    uint64_t ticket;
+    uint64_t arrival_ns, start_ns, send_ns;
+    uint64_t estimate_ns; /* of its prefill, in its node's books */
+};
+
+struct sim {
+    struct sim_cluster cluster;
+    const struct trace *trace;
+    struct events events;
+    struct rng rng;
+    enum status status;
+    struct errmsg *err;
+    struct sim_progress progress;
+    struct sim_result *result;
+    struct sim_request *requests;
+    uint32_t *order; /* requests by arrival */
+    uint32_t count, ended;
+    uint32_t output_longest;
+    uint32_t hottest[SIM_RANKS]; /* blocks; SIM_NONE where the trace has not so many */
+    void *system;
+};
+
+static inline const uint32_t *sim_ids(const struct sim *sim, uint32_t who)
+{
+    return sim->trace->ids + sim->trace->requests[who].first;
+}
+
+uint64_t sim_ns(double seconds);
+uint32_t sim_output(const struct sim *sim, uint32_t who);
+uint32_t sim_full_blocks(const struct sim *sim, uint32_t who);
+/* Leading blocks that may be reused: the last token is always computed. */
+uint32_t sim_reusable(const struct sim *sim, uint32_t who);
+
+void sim_set_state(struct sim *sim, uint32_t who, enum sim_state state);
+void sim_schedule(struct sim *sim, double in_s, enum sim_event kind, uint32_t who);
+void sim_fail(struct sim *sim, enum status status); /* the first one stays */
+void sim_end(struct sim *sim, uint32_t who, enum sim_outcome outcome);
+void sim_first_token(struct sim *sim, uint32_t who);
+
+struct batch;
+struct batch_member;
+void sim_record_intervals(struct sim *sim, struct batch *batch, const struct batch_member *member);
+
+/* ---- a queue of requests, linked by `next` ---- */
+
+struct sim_queue {
+    uint32_t head, tail, count;
+};
+void sim_queue_init(struct sim_queue *queue);
+void sim_queue_push(struct sim *sim, struct sim_queue *queue, uint32_t who);
+uint32_t sim_queue_pop(struct sim *sim, struct sim_queue *queue); /* not empty */
+
+/* ---- the systems ---- */
+
+struct sim_system {
+    enum status (*create)(struct sim *sim);
+    void (*destroy)(struct sim *sim);
+    void (*arrive)(struct sim *sim, uint32_t who);
+    void (*event)(struct sim *sim, const struct event *event);
+    void (*sample)(struct sim *sim, struct sim_sample *out);
+    void (*check)(const struct sim *sim); /* laws that hold between events; asserts */
+};
+extern const struct sim_system mooncake_system;
+extern const struct sim_system coupled_system;
+
+#endif

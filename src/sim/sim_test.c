@@ -1,0 +1,394 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * sim/sim_test.c
+ *
+ * Goal:   a run obeys its laws, is the same every time, and its numbers are those of the cost
+ * model. Method: single requests against the formulas by hand; then every system and policy on a
+ * generated trace (the laws themselves are asserted inside: every request ends once, bytes sent are
+ *         bytes received, no node over capacity, nothing pinned at the end); digests of whole runs
+ *         that were written down, so that another compiler has to find the same ones. */
+#include "sim/sim.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "base/buf.h"
+#include "sim/json.h"
+#include "sim/trace_gen.h"
+
+static const struct sim_progress quiet = { NULL, NULL };
+
+static struct trace *parse(const char *text)
+{
+    struct trace *trace = NULL;
+    struct errmsg err = { "" };
+    if (trace_parse("t", text, strlen(text), &trace, &err) != STATUS_OK) fail_msg("%s", err.text);
+    return trace;
+}
+
+static struct trace *generate(uint32_t requests)
+{
+    struct trace_gen_options options = trace_gen_defaults();
+    struct trace *trace = NULL;
+    struct errmsg err = { "" };
+    options.requests = requests;
+    if (trace_gen(&options, &trace, &err) != STATUS_OK) fail_msg("%s", err.text);
+    return trace;
+}
+
+static struct sim_cluster cluster_of(const char *settings)
+{
+    struct sim_cluster cluster;
+    struct errmsg err = { "" };
+    cluster_init(&cluster);
+    if (cluster_set(&cluster, settings, &err) != STATUS_OK) fail_msg("%s", err.text);
+    return cluster;
+}
+
+static struct sim_result *run(const struct trace *trace, const char *settings)
+{
+    const struct sim_cluster cluster = cluster_of(settings);
+    struct sim_result *result = NULL;
+    struct errmsg err = { "" };
+    if (sim_run(&cluster, trace, quiet, &result, &err) != STATUS_OK) fail_msg("%s", err.text);
+    return result;
+}
+
+static struct sim_summary summarize(const struct sim_result *result)
+{
+    struct sim_summary summary;
+    assert_int_equal(sim_summarize(result, &summary), STATUS_OK);
+    return summary;
+}
+
+static void near(double value, double expected, double tolerance)
+{
+    if (!(fabs(value - expected) <= tolerance)) fail_msg("%.9g is not %.9g", value, expected);
+}
+
+/* ---- one request ---- */
+
+#define LONE "{\"timestamp\": 0, \"input_length\": 10000, \"output_length\": 11}\n"
+
+static void one_request_takes_what_the_formulas_say(void **state)
+{
+    (void)state;
+    struct trace *trace = parse(LONE);
+    struct sim_result *result = run(trace, "layerwise=false");
+    const struct sim_profile *p = sim_profile_at(0);
+    const double n = 10000, bytes = n * p->kv_token_bytes;
+    const double prefill = p->prefill_fixed_s + p->prefill_new_s * n + p->prefill_square_s * n * n;
+    const double transfer = p->transfer_setup_s + bytes / p->nic_bytes_s;
+    const double step = p->decode_base_s + p->decode_sequence_s;
+
+    near(result->records[0].prefill_s, prefill, 1e-9);
+    near(result->records[0].transfer_s, transfer, 1e-8);
+    near(result->records[0].ttft_ms,
+         1e3 * (p->schedule_s + prefill + transfer + bytes / p->load_bytes_s), 1e-4);
+    near(result->records[0].tbt_ms, 1e3 * step, 1e-5);
+    near(result->records[0].total_s, result->records[0].ttft_ms / 1e3 + 10 * step, 1e-6);
+    sim_result_destroy(result);
+    trace_destroy(trace);
+}
+
+static void layerwise_sending_hides_the_transfer(void **state)
+{
+    (void)state;
+    struct trace *trace = parse(LONE);
+    struct sim_result *after = run(trace, "layerwise=false");
+    struct sim_result *during = run(trace, "layerwise=true");
+    near(after->records[0].ttft_ms - during->records[0].ttft_ms, 1e3 * after->records[0].transfer_s,
+         1e-4);
+    sim_result_destroy(after);
+    sim_result_destroy(during);
+    trace_destroy(trace);
+}
+
+static void a_coupled_node_stalls_what_it_decodes(void **state)
+{
+    (void)state;
+    struct trace *trace =
+        parse("{\"timestamp\": 0, \"input_length\": 1000, \"output_length\": 41}\n"
+              "{\"timestamp\": 500, \"input_length\": 20000, \"output_length\": 1}\n");
+    struct sim_result *result = run(trace, "system=vllm,policy=round-robin,nodes=1");
+    const struct sim_profile *p = sim_profile_at(0);
+    const double step = p->decode_base_s + p->decode_sequence_s;
+    /* The longest 4 of 40 intervals: one has the stall in it. */
+    near(result->records[0].tbt_ms, 1e3 * (step + result->records[1].prefill_s / 4), 1e-4);
+    sim_result_destroy(result);
+    result = run(trace, "system=vllm-chunked,policy=round-robin,nodes=1");
+    assert_true(result->records[0].tbt_ms < 400);
+    assert_true(result->records[0].tbt_ms > 1e3 * step);
+    near(result->records[1].prefill_s,
+         p->chunk_factor * (p->prefill_new_s * 20000 + p->prefill_square_s * 4e8), 1e-6);
+    sim_result_destroy(result);
+    trace_destroy(trace);
+}
+
+/* ---- reuse ---- */
+
+/* The same prompt of 20 blocks and one token three times, far apart. */
+static struct trace *repeated(void)
+{
+    char text[2048] = "";
+    size_t len = 0;
+    for (int i = 0; i < 3; i++) {
+        len += (size_t)snprintf(text + len, sizeof(text) - len,
+                                "{\"timestamp\": %d, \"input_length\": 10241, "
+                                "\"output_length\": 1, \"hash_ids\": [",
+                                i * 60000);
+        for (int j = 0; j <= 20; j++)
+            len += (size_t)snprintf(text + len, sizeof(text) - len, "%s%d", j ? ", " : "", j);
+        len += (size_t)snprintf(text + len, sizeof(text) - len, "]}\n");
+    }
+    return parse(text);
+}
+
+static void what_is_cached_is_reused(void **state)
+{
+    (void)state;
+    struct trace *trace = repeated();
+    struct sim_result *result = run(trace, "prefill=2,decode=1");
+    assert_int_equal(result->records[0].reused_tokens, 0);
+    assert_int_equal(result->records[1].reused_tokens, 10240);
+    assert_int_equal(result->records[2].reused_tokens, 10240);
+    sim_result_destroy(result);
+    result = run(trace, "prefill=2,decode=1,dram_tokens=0");
+    assert_int_equal(result->records[2].reused_tokens, 0);
+    sim_result_destroy(result);
+    result = run(trace, "system=vllm-prefix,policy=round-robin,nodes=1");
+    assert_int_equal(result->records[2].reused_tokens, 10240);
+    sim_result_destroy(result);
+    trace_destroy(trace);
+}
+
+static void ssd_holds_what_dram_cannot(void **state)
+{
+    (void)state;
+    struct trace *trace = repeated();
+    struct sim_result *dram = run(trace, "prefill=1,decode=1");
+    struct sim_result *ssd = run(trace, "prefill=1,decode=1,dram_tokens=512,ssd_tokens=1000000,"
+                                        "cost.ssd_bytes_s=1000000000");
+    assert_int_equal(ssd->records[2].reused_tokens, 10240);
+    near(ssd->records[2].prefill_s, 19 * 512 * 327680.0 / 1e9, 1e-9);
+    assert_true(dram->records[2].prefill_s < ssd->records[2].prefill_s);
+    sim_result_destroy(dram);
+    sim_result_destroy(ssd);
+    trace_destroy(trace);
+}
+
+/* ---- laws ---- */
+
+static const char *const runs[] = {
+    "policy=global",
+    "policy=local",
+    "policy=match",
+    "policy=load",
+    "policy=count",
+    "policy=random",
+    "policy=round-robin",
+    "policy=global,layerwise=true,learn=true,jitter_ms=3000",
+    "policy=global,prefill=2,decode=1,dram_tokens=60000,ssd_tokens=90000,cost.vram_tokens=200000",
+    "policy=load,prefill=2,decode=1,dram_tokens=40000,cost.vram_tokens=150000,batch_max=6",
+    "system=vllm,policy=round-robin",
+    "system=vllm-prefix,policy=random,cost.vram_tokens=200000,nodes=4",
+    "system=vllm-chunked,policy=count,cost.vram_tokens=200000,nodes=4",
+    "system=vllm,policy=count,nodes=4,batch_max=3",
+};
+enum { RUNS = sizeof(runs) / sizeof(runs[0]) };
+
+/* Of runs[i] on the trace of generate(600). A change of the model changes them, and says so; a
+ * change of the compiler does not. */
+static const char *const digests[RUNS] = {
+    "8dbcaab3a61bc", "8d29be0ae0556", "218356ddeaf89", "50a757bac6734", "34b5899d7a83e",
+    "373d7c10b384e", "d8d942ae937a0", "5787d5a7ff347", "c3fede7fd1d68", "4dc1f0c2dea39",
+    "484ad02b2af2f", "d5eb1e2d7f1d6", "9aa5971df4b79", "8cffa8251bd49",
+};
+
+static void laws_hold_and_runs_repeat(void **state)
+{
+    (void)state;
+    struct trace *trace = generate(600);
+    bool same = true;
+
+    for (int i = 0; i < RUNS; i++) {
+        struct sim_result *result = run(trace, runs[i]);
+        const struct sim_summary summary = summarize(result);
+        char digest[32];
+        snprintf(digest, sizeof(digest), "%013llx", (unsigned long long)summary.digest);
+        assert_int_equal(summary.done + summary.never_fit, 600);
+        assert_true(summary.token_hit >= 0 && summary.token_hit < 1);
+        for (uint32_t r = 0; r < result->count; r++) {
+            const struct sim_record *record = &result->records[r];
+            if (record->outcome != SIM_DONE) continue;
+            assert_true(record->ttft_ms / 1e3 >= record->prefill_s);
+            assert_true(record->total_s * 1e3 >= record->ttft_ms - 1e-6);
+            assert_true(record->tbt_ms >= record->tbt_mean_ms - 1e-9);
+            assert_true(record->fetched_tokens <= record->reused_tokens);
+            assert_true(record->reused_tokens < record->input_tokens);
+        }
+        if (strcmp(digest, digests[i]) != 0) same = false;
+        if (strcmp(digest, digests[i]) != 0) print_error("    \"%s\", /* %s */\n", digest, runs[i]);
+        sim_result_destroy(result);
+    }
+    assert_true(same);
+    trace_destroy(trace);
+}
+
+static void the_seed_moves_only_chance(void **state)
+{
+    (void)state;
+    struct trace *trace = generate(300);
+    const char *const settings[] = { "policy=random,seed=1", "policy=random,seed=2",
+                                     "policy=global,seed=1", "policy=global,seed=2" };
+    uint64_t found[4];
+    for (int i = 0; i < 4; i++) {
+        struct sim_result *result = run(trace, settings[i]);
+        found[i] = summarize(result).digest;
+        sim_result_destroy(result);
+    }
+    assert_true(found[0] != found[1]);
+    assert_true(found[2] == found[3]);
+    trace_destroy(trace);
+}
+
+static void better_placement_is_better(void **state)
+{
+    (void)state;
+    struct trace *trace = generate(1500);
+    const char *const settings[] = { "policy=random", "policy=load", "policy=local",
+                                     "policy=global" };
+    double before = INFINITY;
+    for (int i = 0; i < 4; i++) {
+        struct sim_cluster cluster = cluster_of(settings[i]);
+        struct sim_result *result = NULL;
+        cluster.prefill = 4;
+        assert_int_equal(sim_run(&cluster, trace, quiet, &result, NULL), STATUS_OK);
+        const double ttft = summarize(result).ttft_ms.mean;
+        assert_true(ttft < before);
+        before = ttft;
+        sim_result_destroy(result);
+    }
+    trace_destroy(trace);
+}
+
+/* ---- input and output ---- */
+
+static void refused(const char *text, const char *words)
+{
+    struct sim_cluster cluster, before;
+    struct errmsg err = { "" };
+    cluster_init(&cluster);
+    before = cluster;
+    assert_int_equal(cluster_parse("c.json", text, strlen(text), &cluster, &err), STATUS_INVALID);
+    if (strstr(err.text, words) == NULL) fail_msg("`%s` lacks `%s`", err.text, words);
+    assert_memory_equal(&cluster, &before, sizeof(cluster));
+}
+
+static void bad_clusters_are_refused(void **state)
+{
+    (void)state;
+    refused("{\"prefill\": 0}", "prefill: 0 is not in 1..2000");
+    refused("{\"prefill\": 2.5}", "no whole number");
+    refused("{\"dram_tokens\": -1}", "dram_tokens");
+    refused("{\"dram_tokens\": \"much\"}", "expected a number");
+    refused("{\"nodes\": 1e9}", "nodes");
+    refused("{\"system\": \"magic\"}", "magic");
+    refused("{\"profile\": \"tpu\"}", "tpu");
+    refused("{\"prefil\": 2}", "no setting `prefil`");
+    refused("{\"cost\": {\"nic\": 2}}", "no setting `cost.nic`");
+    refused("{\"cost\": 3}", "cost: expected an object");
+    refused("[1]", "expected an object");
+    refused("{\"prefill\": 2,}", "c.json: line 1");
+
+    struct sim_cluster cluster = cluster_of("system=vllm");
+    struct errmsg err = { "" };
+    assert_int_equal(cluster_check(&cluster, &err), STATUS_INVALID);
+    assert_int_equal(cluster_set(&cluster, "prefill", &err), STATUS_INVALID);
+    assert_int_equal(cluster_set_nodes(&cluster, "8P8D", &err), STATUS_INVALID);
+    assert_int_equal(cluster_set_nodes(&cluster, "0P+8D", &err), STATUS_INVALID);
+    assert_int_equal(cluster_set_nodes(&cluster, "3P+5D", &err), STATUS_OK);
+    assert_true(cluster.prefill == 3 && cluster.decode == 5);
+}
+
+static void settings_survive_writing(void **state)
+{
+    (void)state;
+    struct sim_cluster cluster =
+        cluster_of("profile=h800,prefill=3,theta=2,layerwise=true,cost.decode_base_s=0.03");
+    struct sim_cluster again;
+    struct buf text;
+    struct errmsg err = { "" };
+
+    buf_init(&text, 1 << 20);
+    assert_int_equal(cluster_write(&cluster, &text), STATUS_OK);
+    cluster_init(&again);
+    if (cluster_parse("c", (const char *)buf_data(&text), text.len, &again, &err) != STATUS_OK)
+        fail_msg("%s", err.text);
+    assert_true(again.prefill == 3 && again.theta == 2 && again.layerwise);
+    assert_true(again.cost.decode_base_s == 0.03 && again.cost.nic_bytes_s == 190e9);
+    buf_fini(&text);
+}
+
+static void requests_that_never_fit_are_counted(void **state)
+{
+    (void)state;
+    struct trace *trace = parse(LONE);
+    struct sim_result *result = run(trace, "cost.vram_tokens=5000");
+    assert_int_equal(summarize(result).never_fit, 1);
+    sim_result_destroy(result);
+    result = run(trace, "cost.vram_tokens=5000,system=vllm,policy=random");
+    assert_int_equal(summarize(result).never_fit, 1);
+    sim_result_destroy(result);
+    trace_destroy(trace);
+}
+
+static void the_json_is_json(void **state)
+{
+    (void)state;
+    struct trace *trace = generate(200);
+    struct sim_result *result = run(trace, "sample_s=5");
+    const struct sim_summary summary = summarize(result);
+    struct json_value *json = NULL;
+    struct buf text;
+    struct errmsg err = { "" };
+    double number = 0;
+
+    buf_init(&text, 1 << 24);
+    assert_int_equal(sim_write_json(result, &summary, true, &text), STATUS_OK);
+    if (json_document_parse((const char *)buf_data(&text), text.len, &json, &err) != STATUS_OK)
+        fail_msg("%s", err.text);
+    assert_true(json_value_number(json_value_member(json, "requests"), &number) && number == 200);
+    assert_int_equal(json_value_count(json_value_member(json, "samples")), result->samples_count);
+    assert_true(result->samples_count > 5);
+    json_document_destroy(json);
+    buf_fini(&text);
+    sim_result_destroy(result);
+    trace_destroy(trace);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(one_request_takes_what_the_formulas_say),
+        cmocka_unit_test(layerwise_sending_hides_the_transfer),
+        cmocka_unit_test(a_coupled_node_stalls_what_it_decodes),
+        cmocka_unit_test(what_is_cached_is_reused),
+        cmocka_unit_test(ssd_holds_what_dram_cannot),
+        cmocka_unit_test(laws_hold_and_runs_repeat),
+        cmocka_unit_test(the_seed_moves_only_chance),
+        cmocka_unit_test(better_placement_is_better),
+        cmocka_unit_test(bad_clusters_are_refused),
+        cmocka_unit_test(settings_survive_writing),
+        cmocka_unit_test(requests_that_never_fit_are_counted),
+        cmocka_unit_test(the_json_is_json),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
