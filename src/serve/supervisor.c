@@ -38,11 +38,13 @@ static void child_start_again(void *ctx);
 /* The one setter of a child's state. */
 static void child_set(struct child *child, enum child_state state)
 {
+    const enum child_state from = child->state;
+
     switch (state) {
-    case CHILD_IDLE: ASSERT(!"a child is never idle again"); break;
-    case CHILD_RUNNING: ASSERT(child->state == CHILD_IDLE || child->state == CHILD_PAUSED); break;
-    case CHILD_PAUSED: ASSERT(child->state == CHILD_RUNNING); break;
-    case CHILD_DONE: ASSERT(child->state != CHILD_DONE); break;
+    case CHILD_IDLE: ASSERT(from == CHILD_IDLE); break; /* a child is never reused */
+    case CHILD_RUNNING: ASSERT(from == CHILD_IDLE || from == CHILD_PAUSED); break;
+    case CHILD_PAUSED: ASSERT(from == CHILD_RUNNING); break;
+    case CHILD_DONE: ASSERT(from == CHILD_RUNNING || from == CHILD_PAUSED); break;
     }
     child->state = state;
     if (state != CHILD_RUNNING) child->process = NULL;
