@@ -21,7 +21,7 @@
 #include "base/assert.h"
 #include "conductor/lengths.h"
 
-enum { NONE = UINT32_MAX };
+static const uint32_t NONE = UINT32_MAX;
 
 static const double MARGIN_START = 1.2816; /* the 90th percentile of a normal distribution */
 static const double MARGIN_MAX = 4;
