@@ -108,18 +108,6 @@ static void waiting_join(struct request *request)
     *(next != NULL ? &next->waiting_previous : &gateway->waiting_last) = request;
 }
 
-void request_set_state(struct request *request, enum request_state state)
-{
-    ASSERT(edge_allowed(request->state, state));
-    LOG_TRACE("gateway", "request_state", "req=%s from=%s to=%s", request->request_id,
-              state_name(request->state), state_name(state));
-    if (request->state == REQUEST_WAITING) waiting_leave(request);
-    request->state = state;
-    if (state == REQUEST_WAITING) waiting_join(request);
-}
-
-/* ---- time ---- */
-
 static uint64_t wait_limit_ns(const struct request *request)
 {
     const struct gateway_options *options = &request->gateway->options;
@@ -127,7 +115,8 @@ static uint64_t wait_limit_ns(const struct request *request)
     return request->waiting_ns + ms * ENV_NS_PER_MS;
 }
 
-void request_arm(struct request *request)
+/* Sets the timer to whatever comes first in this state. */
+static void arm(struct request *request)
 {
     struct gateway *gateway = request->gateway;
     uint64_t at = request->deadline_ns;
@@ -140,6 +129,19 @@ void request_arm(struct request *request)
     }
     env_timer_set(gateway->env, &request->timer, at);
 }
+
+void request_set_state(struct request *request, enum request_state state)
+{
+    ASSERT(edge_allowed(request->state, state));
+    LOG_TRACE("gateway", "request_state", "req=%s from=%s to=%s", request->request_id,
+              state_name(request->state), state_name(state));
+    if (request->state == REQUEST_WAITING) waiting_leave(request);
+    request->state = state;
+    if (state == REQUEST_WAITING) waiting_join(request);
+    if (state != REQUEST_OVER) arm(request);
+}
+
+/* ---- time ---- */
 
 static void on_timer(void *ctx)
 {
@@ -392,8 +394,6 @@ void request_finish(struct request *request, const char *reason)
     if (request->http == NULL) return;
     if (attempt->counted || !attempt->run_live) {
         request_complete(request);
-    } else {
-        request_arm(request);
     }
 }
 
@@ -485,7 +485,6 @@ void request_wait(struct request *request, uint64_t not_before_ns)
     request->not_before_ns = not_before_ns;
     request->refused = STATUS_UNAVAILABLE;
     request_set_state(request, REQUEST_WAITING);
-    request_arm(request);
     request_pump(request->gateway);
 }
 
@@ -517,7 +516,7 @@ static void place_waiting(struct gateway *gateway, uint64_t *wake_ns)
             continue;
         }
         request->refused = status;
-        request_arm(request);
+        arm(request);
         if (status == STATUS_FULL) break;
     }
 }

@@ -101,9 +101,6 @@ void request_wait(struct request *request, uint64_t not_before_ns);
 /* The answer is complete as far as it will be: sends the end. */
 void request_complete(struct request *request);
 
-/* Sets the timer to whatever comes first. */
-void request_arm(struct request *request);
-
 /* ---- gateway_attempt.c ---- */
 
 /* Places the request and opens the calls. STATUS_OK, and the request is OPENING; otherwise it is as

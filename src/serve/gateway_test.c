@@ -773,6 +773,24 @@ static void test_queue(void **state)
     stop_world();
 }
 
+/* The limits on waiting are on waiting only: an answer may take longer. */
+static void test_waiting_limits_end_with_waiting(void **state)
+{
+    (void)state;
+    const struct gateway_options impatient = { .wait_ms = 200, .queue_ms = 200 };
+    struct client client;
+    char want[128];
+
+    start_world(&impatient);
+    start_fake(0, PROTO_ROLE_PREFILL);
+    start_fake(1, PROTO_ROLE_DECODE);
+    run_ms(1000);
+    answer_to(PROMPT, 100, want);
+    complete(&client, BODY(",\"max_tokens\":100,\"stream\":true"));
+    expect_stream(&client, want);
+    stop_world();
+}
+
 static void test_routes(void **state)
 {
     (void)state;
@@ -961,6 +979,7 @@ int main(void)
         cmocka_unit_test(test_nobody_there),
         cmocka_unit_test(test_failures),
         cmocka_unit_test(test_queue),
+        cmocka_unit_test(test_waiting_limits_end_with_waiting),
         cmocka_unit_test(test_routes),
         cmocka_unit_test(test_profile),
         cmocka_unit_test(test_shutdown),
