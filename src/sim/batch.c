@@ -61,6 +61,12 @@ double batch_context(const struct batch *batch)
     return batch->context;
 }
 
+uint32_t batch_who(const struct batch *batch, uint32_t index)
+{
+    ASSERT(index < batch->count);
+    return batch->members[index].who;
+}
+
 static bool before(const struct batch_member *a, const struct batch_member *b)
 {
     if (a->done != b->done) return a->done < b->done;

@@ -32,6 +32,8 @@ void batch_destroy(struct batch *batch); /* NULL is allowed */
 uint32_t batch_count(const struct batch *batch);
 double batch_context(const struct batch *batch); /* tokens of all members now */
 
+uint32_t batch_who(const struct batch *batch, uint32_t index); /* of a member, in no order */
+
 /* For `steps` steps, at least one. There is room: batch_count() < members_max. */
 void batch_join(struct batch *batch, uint32_t who, uint32_t context, uint32_t steps,
                 uint64_t first_ns);

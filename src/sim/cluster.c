@@ -25,7 +25,7 @@ struct setting {
 static const char *const systems[] = { "mooncake", "vllm", "vllm-prefix", "vllm-chunked", NULL };
 static const char *const policies[] = { "global", "local",  "match",       "load",
                                         "count",  "random", "round-robin", NULL };
-static const char *const overloads[] = { "none", "baseline", "early", "prediction", NULL };
+static const char *const overloads[] = { "none", "baseline", "early", "predict", "adaptive", NULL };
 
 #define AT(field) offsetof(struct sim_cluster, field)
 #define COST(field) offsetof(struct sim_cluster, cost.field)
@@ -49,8 +49,8 @@ static const struct setting settings_table[] = {
     { "learn", SETTING_BOOL, AT(learn), 0, 0, NULL, "the conductor goes on fitting costs" },
     { "ttft_limit_s", SETTING_NUMBER, AT(ttft_limit_s), 1e-3, 1e6, NULL, "of a good answer" },
     { "tbt_limit_ms", SETTING_NUMBER, AT(tbt_limit_ms), 1e-3, 1e9, NULL, "of a good answer" },
-    { "admit_tbt_ms", SETTING_NUMBER, AT(admit_tbt_ms), 0, 1e9, NULL, "0: tbt_limit_ms" },
-    { "decode_time_s", SETTING_NUMBER, AT(decode_time_s), 0, 1e6, NULL, "0: the running mean" },
+    { "admit_ttft_s", SETTING_NUMBER, AT(admit_ttft_s), 0, 3600, NULL, "overload's; 0: none" },
+    { "admit_tbt_ms", SETTING_NUMBER, AT(admit_tbt_ms), 0, 3.6e6, NULL, "overload's; 0: none" },
     { "speed", SETTING_NUMBER, AT(speed), 1e-6, 1e6, NULL, "of the replay" },
     { "jitter_ms", SETTING_NUMBER, AT(jitter_ms), 0, 1e9, NULL, "of arrivals, at most" },
     { "output_max", SETTING_WHOLE, AT(output_max), 0, 1 << 24, NULL, "answers are cut there" },
@@ -89,6 +89,8 @@ void cluster_init(struct sim_cluster *cluster)
         .theta = 1.25,
         .ttft_limit_s = 30,
         .tbt_limit_ms = 100,
+        .admit_ttft_s = 30,
+        .admit_tbt_ms = 100,
         .speed = 1,
         .sample_s = 30,
         .seed = 1,
@@ -320,6 +322,11 @@ enum status cluster_check(const struct sim_cluster *cluster, struct errmsg *err)
     if (cluster->system == CLUSTER_MOONCAKE) {
         if (cluster->prefill + cluster->decode > CLUSTER_NODES_MAX)
             return errmsg_set(err, STATUS_INVALID, "more than %d nodes", CLUSTER_NODES_MAX);
+        if (cluster->overload != CLUSTER_OVERLOAD_NONE && cluster->policy > CLUSTER_LOCAL)
+            return errmsg_set(err, STATUS_INVALID,
+                              "policy %s places without the conductor, and "
+                              "only the conductor refuses",
+                              cluster_policy_name(cluster->policy));
         return STATUS_OK;
     }
     if (cluster->policy <= CLUSTER_MATCH)

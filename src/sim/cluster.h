@@ -41,13 +41,8 @@ enum cluster_policy {
     CLUSTER_ROUND_ROBIN,
 };
 
-/* What is refused (mooncake only); see yolk/admission.h. */
-enum cluster_overload {
-    CLUSTER_OVERLOAD_NONE,
-    CLUSTER_OVERLOAD_BASELINE,
-    CLUSTER_OVERLOAD_EARLY,
-    CLUSTER_OVERLOAD_PREDICTION,
-};
+/* What the conductor refuses, by number of enum yolk_policy (mooncake only). */
+enum { CLUSTER_OVERLOAD_NONE = 0, CLUSTER_OVERLOADS = 5 };
 
 struct sim_cluster {
     unsigned system, policy, overload;
@@ -61,13 +56,12 @@ struct sim_cluster {
     bool layerwise; /* KV goes to the decode node while it is computed, not after */
     bool learn;     /* the conductor goes on fitting costs to what happens */
     double ttft_limit_s, tbt_limit_ms;
-    double admit_tbt_ms;  /* the limit that overload policies hold; 0: tbt_limit_ms */
-    double decode_time_s; /* what prediction takes a decode to last; 0: the running mean */
-    double speed;         /* the trace's time runs so much faster */
-    double jitter_ms;     /* arrivals are late by up to so much, uniformly */
-    double output_max;    /* answers are cut there; 0: they are not */
-    double requests_max;  /* the trace is cut there; 0: it is not */
-    double sample_s;      /* between samples of load and replicas */
+    double admit_ttft_s, admit_tbt_ms; /* limits that overload policies hold; 0: none */
+    double speed;                      /* the trace's time runs so much faster */
+    double jitter_ms;                  /* arrivals are late by up to so much, uniformly */
+    double output_max;                 /* answers are cut there; 0: they are not */
+    double requests_max;               /* the trace is cut there; 0: it is not */
+    double sample_s;                   /* between samples of load and replicas */
     double seed;
     struct sim_profile cost;
 };

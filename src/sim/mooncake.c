@@ -33,6 +33,8 @@
 #include "sim/sim_int.h"
 #include "yolk/conductor.h"
 
+static_assert((int)CLUSTER_OVERLOADS == (int)YOLK_POLICIES, "overload settings are policies");
+
 enum { FLOW_FETCH = 0, FLOW_KV = 1, FIT_SAMPLES = 2000 };
 
 struct prefill_node {
@@ -157,6 +159,11 @@ static enum status create_conductor(struct sim *sim)
     options.block_size = (uint64_t)token_bytes(sim, sim->trace->block_tokens);
     options.theta = sim->cluster.theta;
     enum status status = yolk_conductor_create(&options, &m->conductor, sim->err);
+    const struct yolk_admission_options admission = { (enum yolk_policy)sim->cluster.overload,
+                                                      sim->cluster.admit_ttft_s * 1e3,
+                                                      sim->cluster.admit_tbt_ms };
+    if (status == STATUS_OK)
+        status = yolk_conductor_set_admission(m->conductor, &admission, sim->err);
     if (status == STATUS_OK) status = load_profile(sim, m->conductor);
     for (uint32_t i = 0; status == STATUS_OK && i < m->prefill_count; i++)
         status = add_instance(sim, 'p', i, &m->prefill[i].id);
@@ -388,11 +395,17 @@ static enum status place_by_conductor(struct sim *sim, uint32_t who, struct plac
     struct mooncake *m = mooncake_of(sim);
     const uint32_t count = sim_full_blocks(sim, who);
     const uint32_t *ids = sim_ids(sim, who);
+    const double now_ms = (double)sim->events.now_ns / 1e6;
+    const double arrival_ms = (double)sim->requests[who].arrival_ns / 1e6;
+    const bool judged = sim->cluster.overload != CLUSTER_OVERLOAD_NONE;
+    const struct yolk_asker asker = { .waited_ms = now_ms - arrival_ms };
+    struct yolk_verdict verdict;
     struct yolk_decision decision;
     const struct yolk_place_request request = {
         .request_id = "",
         .tokens = sim->trace->requests[who].input_tokens,
-        .output_tokens = sim_output(sim, who),
+        /* Who judges loads must not know how long an answer will be; a service has one limit. */
+        .output_tokens = judged ? sim->output_longest : sim_output(sim, who),
         .keys = m->keys,
         .keys_count = count,
         .avoid_prefill = YOLK_INSTANCE_NONE,
@@ -403,7 +416,8 @@ static enum status place_by_conductor(struct sim *sim, uint32_t who, struct plac
     for (uint32_t i = 0; i < count; i++)
         m->keys[i] = m->names[ids[i]];
     const enum status status =
-        yolk_conductor_place(m->conductor, &request, (double)sim->events.now_ns / 1e6, &decision);
+        judged ? yolk_conductor_admit(m->conductor, &request, &asker, now_ms, &decision, &verdict)
+               : yolk_conductor_place(m->conductor, &request, now_ms, &decision);
     if (status != STATUS_OK) return status;
     /* Instances were added in order: prefill nodes, then decode nodes. */
     ASSERT(decision.prefill.index < m->prefill_count);
@@ -510,29 +524,40 @@ static void load(struct sim *sim, uint32_t who)
     sim_schedule(sim, bytes / sim->cluster.cost.load_bytes_s, SIM_EVENT_LOADED, who);
 }
 
+/* May it join its decode node? Tells the conductor that its prefill has ended. */
+static bool report_prefill(struct sim *sim, const struct prefill_node *node, uint32_t who)
+{
+    struct yolk_conductor *conductor = mooncake_of(sim)->conductor;
+    const struct sim_record *record = &sim->result->records[who];
+    const struct yolk_ticket ticket = { sim->requests[who].ticket };
+    const double now_ms = (double)sim->events.now_ns / 1e6;
+    const bool judged = sim->cluster.overload != CLUSTER_OVERLOAD_NONE;
+    struct yolk_verdict verdict;
+
+    if (conductor == NULL) return true;
+    if (sim->cluster.learn &&
+        yolk_conductor_learn_prefill(conductor, node->id, record->input_tokens,
+                                     record->reused_tokens, record->prefill_s * 1e3) != STATUS_OK)
+        sim_fail(sim, STATUS_INVALID);
+    const bool joins =
+        !judged || yolk_conductor_admit_join(conductor, ticket, now_ms, &verdict) == STATUS_OK;
+    yolk_conductor_prefill_done(conductor, ticket, record->reused_tokens, now_ms);
+    return joins;
+}
+
 static void on_prefill_done(struct sim *sim, uint32_t index)
 {
-    struct mooncake *m = mooncake_of(sim);
-    struct prefill_node *node = &m->prefill[index];
+    struct prefill_node *node = &mooncake_of(sim)->prefill[index];
     const uint32_t who = node->running;
     struct sim_request *request = &sim->requests[who];
-    const double now_ms = (double)sim->events.now_ns / 1e6;
 
     ASSERT(who != SIM_NONE);
     node->running = SIM_NONE;
-    request->computed = true;
     cache_range(sim, index, who, 0, sim_full_blocks(sim, who));
     unpin_all(sim, who);
-    if (m->conductor != NULL) {
-        const struct sim_record *record = &sim->result->records[who];
-        yolk_conductor_prefill_done(m->conductor, (struct yolk_ticket){ request->ticket },
-                                    record->reused_tokens, now_ms);
-        if (sim->cluster.learn && yolk_conductor_learn_prefill(
-                                      m->conductor, node->id, record->input_tokens,
-                                      record->reused_tokens, record->prefill_s * 1e3) != STATUS_OK)
-            sim_fail(sim, STATUS_INVALID);
-    }
-    if (sim_output(sim, who) == 1) {
+    if (!report_prefill(sim, node, who)) {
+        release(sim, who, SIM_REFUSED_LATE);
+    } else if (sim_output(sim, who) == 1) {
         sim_first_token(sim, who);
         release(sim, who, SIM_DONE);
     } else if (request->sent) {
@@ -585,12 +610,17 @@ static void start_step(struct sim *sim, uint32_t index)
 
 static void on_step(struct sim *sim, uint32_t index)
 {
-    struct decode_node *node = &mooncake_of(sim)->decode[index];
+    const struct mooncake *m = mooncake_of(sim);
+    struct decode_node *node = &m->decode[index];
     struct batch_member member;
 
     ASSERT(node->stepping);
     node->stepping = false;
     batch_step(node->batch, sim->events.now_ns);
+    for (uint32_t i = 0; m->conductor != NULL && i < batch_count(node->batch); i++) {
+        const uint32_t who = batch_who(node->batch, i);
+        yolk_conductor_decoded(m->conductor, (struct yolk_ticket){ sim->requests[who].ticket }, 1);
+    }
     while (batch_leave(node->batch, &member)) {
         sim_record_intervals(sim, node->batch, &member);
         release(sim, member.who, SIM_DONE);
@@ -651,6 +681,8 @@ static void settle(struct sim *sim, uint32_t who, enum status status,
         accept(sim, who, placed);
     else if (status == STATUS_INVALID)
         sim_end(sim, who, SIM_NEVER_FITS);
+    else if (status == STATUS_BUSY)
+        sim_end(sim, who, SIM_REFUSED_EARLY);
     else
         sim_fail(sim, status);
 }
@@ -699,7 +731,6 @@ static void release(struct sim *sim, uint32_t who, enum sim_outcome outcome)
     node->promised_tokens -= need_of(sim, who);
     if (m->conductor != NULL) {
         const struct yolk_ticket ticket = { request->ticket };
-        yolk_conductor_decoded(m->conductor, ticket, sim_output(sim, who));
         yolk_conductor_finish(m->conductor, ticket,
                               outcome == SIM_DONE ? STATUS_OK : STATUS_CANCELLED,
                               (double)sim->events.now_ns / 1e6);
@@ -723,7 +754,7 @@ static void on_flow(struct sim *sim, const struct event *event)
         return;
     }
     sim->requests[who].sent = true;
-    if (sim->requests[who].computed) load(sim, who);
+    if (sim->requests[who].state == SIM_SENDING) load(sim, who);
 }
 
 static void mooncake_event(struct sim *sim, const struct event *event)

@@ -4,10 +4,10 @@
  *
  * a800: LLaMA 70B, tensor parallel over the 8 A800 of a node, 4 x 200 Gbps. Prefill is fitted to
  * ten single requests that the FAST'25 paper measured (its Figure 14) and to nothing else; transfer
- * and load are that figure's too. Decode is a line: one sequence takes the 26.5 ms of Figure 14, and
- * the slope of 4.5 ms was chosen once, by the medians of the time between tokens of Mooncake in the
- * paper's Figure 6, from 4, 4.5 and 5. A lone batch does not show such a slope: a800-lone has what
- * Figure 14 and the arXiv paper's Figure 2 measured instead. Everything else is the same.
+ * and load are that figure's too. Decode is a line: one sequence takes the 26.5 ms of Figure 14,
+ * and the slope of 4.5 ms was chosen once, by the medians of the time between tokens of Mooncake in
+ * the paper's Figure 6, from 4, 4.5 and 5. A lone batch does not show such a slope: a800-lone has
+ * what Figure 14 and the arXiv paper's Figure 2 measured instead. Everything else is the same.
  *
  * h800 differs from a800 by the paper's 8 x 400 Gbps engine rate and by compute scaled with the
  * peak rates of the two (989 to 312 TFLOPS, dense); nobody has published its fits. */
