@@ -10,7 +10,7 @@
  *
  * Invariants
  *   I1  At most one step is under way, so the event ring (layers + 2 entries and more) is never
- * full. I2  The engine, the sampler and the logits are touched by the engine thread only. */
+ * full. I2  The engine is touched by the engine thread only. */
 #include "serve/runner.h"
 
 #include <assert.h>
@@ -62,11 +62,9 @@ struct runner {
     bool ending;
 
     /* Engine thread only (I2). */
-    struct engine *engine;
-    struct sampler *sampler;
-    float *logits;
+    struct backend *backend;
     struct runner_step *step;
-    struct engine_item items[ENGINE_ITEMS_MAX];
+    struct backend_item items[ENGINE_ITEMS_MAX];
 };
 
 /* ---- answers ---- */
@@ -180,7 +178,7 @@ static bool before_layer(void *ctx, uint32_t layer)
 
 static void sum_pieces(struct runner *runner, const struct runner_item *item, uint32_t layer)
 {
-    const struct engine_layout *layout = engine_layout(runner->engine);
+    const struct engine_layout *layout = backend_layout(runner->backend);
     for (uint32_t block = item->sums_from; block < item->sums_to; block++) {
         const uint8_t *page = runner->options.pages + item->pages[block] * layout->page_size;
         item->sums[(size_t)block * layout->n_layers + layer] =
@@ -203,29 +201,28 @@ static void after_layer(void *ctx, uint32_t layer)
 
 static void prepare_items(struct runner *runner)
 {
-    const uint32_t vocab = engine_vocab_size(runner->engine);
     for (uint32_t i = 0; i < runner->step->items_count; i++) {
         const struct runner_item *item = &runner->step->items[i];
         ASSERT(item->sums_to <= item->pages_count);
-        runner->items[i] = (struct engine_item){
+        runner->items[i] = (struct backend_item){
             .pages = item->pages,
             .pages_count = item->pages_count,
             .position = item->position,
             .tokens = item->tokens,
             .tokens_count = item->tokens_count,
-            .logits = item->sample ? runner->logits + (size_t)i * vocab : NULL,
+            .prefill = item->prefill,
+            .prefill_first = item->prefill_first,
+            .sample = item->sample,
+            .sampling = item->sampling,
+            .sample_index = item->sample_index,
         };
     }
 }
 
-static void sample(struct runner *runner)
+static void take_sampled(struct runner *runner)
 {
-    for (uint32_t i = 0; i < runner->step->items_count; i++) {
-        struct runner_item *item = &runner->step->items[i];
-        if (!item->sample) continue;
-        item->sampled = sampler_next(runner->sampler, &item->sampling, runner->items[i].logits,
-                                     item->sample_index);
-    }
+    for (uint32_t i = 0; i < runner->step->items_count; i++)
+        runner->step->items[i].sampled = runner->items[i].sampled;
 }
 
 static void run_step(struct runner *runner, struct runner_step *step)
@@ -239,8 +236,8 @@ static void run_step(struct runner *runner, struct runner_step *step)
     runner->step = step;
     prepare_items(runner);
     const enum status status =
-        engine_step(runner->engine, runner->items, step->items_count, &hooks);
-    if (status == STATUS_OK) sample(runner);
+        backend_step(runner->backend, runner->items, step->items_count, &hooks);
+    if (status == STATUS_OK) take_sampled(runner);
     runner->step = NULL;
     post_event(runner, &(struct event){ .kind = EVENT_DONE,
                                         .status = status,
@@ -250,25 +247,16 @@ static void run_step(struct runner *runner, struct runner_step *step)
 static enum status start_engine(struct runner *runner)
 {
     const struct runner_options *options = &runner->options;
-    const struct engine_options engine_options = {
-        .threads = options->threads,
-        .block_tokens = options->block_tokens,
-        .isa = options->isa,
-        .context_max = options->context_max,
-        .pages = options->pages,
-        .pages_count = options->pages_count,
+    const struct backend_options backend_options = {
+        .engine = { .threads = options->threads,
+                    .block_tokens = options->block_tokens,
+                    .isa = options->isa,
+                    .context_max = options->context_max,
+                    .pages = options->pages,
+                    .pages_count = options->pages_count },
+        .timed = options->timed,
     };
-    enum status status =
-        engine_create(options->model, &engine_options, &runner->engine, &runner->error);
-    if (status != STATUS_OK) return status;
-    const uint32_t vocab = engine_vocab_size(runner->engine);
-    runner->logits = calloc((size_t)ENGINE_ITEMS_MAX * vocab, sizeof(*runner->logits));
-    if (runner->logits == NULL) {
-        return errmsg_set(&runner->error, STATUS_NO_MEMORY, "no memory for the logits");
-    }
-    status = sampler_create(vocab, &runner->sampler);
-    if (status != STATUS_OK) return errmsg_set(&runner->error, status, "no memory to sample");
-    return STATUS_OK;
+    return backend_create(options->model, &backend_options, &runner->backend, &runner->error);
 }
 
 static void *thread_main(void *ctx)
@@ -286,9 +274,7 @@ static void *thread_main(void *ctx)
         ASSERT(status == STATUS_OK);
         run_step(runner, command.step);
     }
-    sampler_destroy(runner->sampler);
-    free(runner->logits);
-    engine_destroy(runner->engine);
+    backend_destroy(runner->backend);
     return NULL;
 }
 

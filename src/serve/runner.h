@@ -28,12 +28,14 @@
 #include <stdint.h>
 
 #include "base/status.h"
+#include "infer/backend.h"
 #include "infer/engine.h"
 #include "infer/sampler.h"
 
 struct env;
 struct model;
 struct runner; /* opaque */
+struct timed_options;
 
 /* Lives in the caller's memory; all zero is a shut gate. Fields are the runner's. */
 struct runner_gate {
@@ -42,12 +44,13 @@ struct runner_gate {
 };
 
 struct runner_item {
-    /* As in struct engine_item. */
+    /* As in struct backend_item. */
     const uint32_t *pages;
     uint32_t pages_count;
     uint32_t position;
     const uint32_t *tokens;
     uint32_t tokens_count;
+    bool prefill, prefill_first;
     /* Optional: what must arrive first. */
     struct runner_gate *gate;
     /* Optional: sums[block * n_layers + layer] gets the XXH3-64 of that piece for the blocks
@@ -79,7 +82,8 @@ struct runner_options {
     uint32_t block_tokens;
     uint32_t context_max;
     enum engine_isa isa;
-    uint8_t *pages; /* outlives the runner */
+    const struct timed_options *timed; /* as in struct backend_options; outlives the runner */
+    uint8_t *pages;                    /* outlives the runner */
     uint32_t pages_count;
     /* The engine exists and steps may be submitted; or why not, in words. Exactly once. */
     void (*on_ready)(void *ctx, enum status status, const char *error);

@@ -6,12 +6,11 @@
 #include <stdlib.h>
 
 #include "base/assert.h"
+#include "infer/backend.h"
 #include "model/model.h"
 
 struct solo {
-    struct engine *engine;
-    struct sampler *sampler;
-    float *logits;
+    struct backend *backend;
     uint8_t *pages;
     uint32_t *table; /* the page table: page i of the sequence is page i of the slab */
     uint32_t table_count;
@@ -38,8 +37,9 @@ enum status solo_create(const struct model *model, const struct solo_options *op
                         struct solo **out, struct errmsg *err)
 {
     struct engine_layout layout;
-    enum status status = engine_layout_query(
-        model, options->block_tokens != 0 ? options->block_tokens : ENGINE_BLOCK_TOKENS_DEFAULT,
+    enum status status = backend_layout_query(
+        model, options->timed,
+        options->block_tokens != 0 ? options->block_tokens : ENGINE_BLOCK_TOKENS_DEFAULT,
         options->isa, &layout, err);
     if (status != STATUS_OK) return status;
     struct solo *solo = calloc(1, sizeof(*solo));
@@ -47,19 +47,16 @@ enum status solo_create(const struct model *model, const struct solo_options *op
     const uint32_t context = model_params(model)->context;
     status = allocate(solo, &layout, options->context_max != 0 ? options->context_max : context);
     if (status != STATUS_OK) goto fail;
-    const struct engine_options engine_options = {
-        .threads = options->threads,
-        .block_tokens = options->block_tokens,
-        .isa = options->isa,
-        .context_max = options->context_max,
-        .pages = solo->pages,
-        .pages_count = solo->table_count,
+    const struct backend_options backend_options = {
+        .engine = { .threads = options->threads,
+                    .block_tokens = options->block_tokens,
+                    .isa = options->isa,
+                    .context_max = options->context_max,
+                    .pages = solo->pages,
+                    .pages_count = solo->table_count },
+        .timed = options->timed,
     };
-    status = engine_create(model, &engine_options, &solo->engine, err);
-    if (status != STATUS_OK) goto fail;
-    const uint32_t vocab = engine_vocab_size(solo->engine);
-    solo->logits = calloc(vocab, sizeof(*solo->logits));
-    status = solo->logits == NULL ? STATUS_NO_MEMORY : sampler_create(vocab, &solo->sampler);
+    status = backend_create(model, &backend_options, &solo->backend, err);
     if (status != STATUS_OK) goto fail;
     *out = solo;
     return STATUS_OK;
@@ -72,9 +69,7 @@ fail:
 void solo_destroy(struct solo *solo)
 {
     if (solo == NULL) return;
-    sampler_destroy(solo->sampler);
-    engine_destroy(solo->engine);
-    free(solo->logits);
+    backend_destroy(solo->backend);
     free(solo->pages);
     free(solo->table);
     free(solo->tokens);
@@ -86,23 +81,29 @@ uint32_t solo_context_max(const struct solo *solo)
     return solo->context_max;
 }
 
-/* Computes tokens [from, to) in chunks; the last one's logits are in solo->logits. */
-static enum status compute(struct solo *solo, uint32_t from, uint32_t to)
+/* Computes tokens [from, to) in chunks; *next is the one behind them, the answer's `index`-th. */
+static enum status compute(struct solo *solo, uint32_t from, uint32_t to,
+                           const struct sampling *sampling, uint32_t index, uint32_t *next)
 {
     ASSERT(from < to);
     while (from < to) {
         const uint32_t rest = to - from;
         const uint32_t rows = rest < ENGINE_ROWS_MAX ? rest : ENGINE_ROWS_MAX;
-        const struct engine_item item = {
+        struct backend_item item = {
             .pages = solo->table,
             .pages_count = solo->table_count,
             .position = from,
             .tokens = solo->tokens + from,
             .tokens_count = rows,
-            .logits = rows == rest ? solo->logits : NULL,
+            .prefill = index == 0,
+            .prefill_first = from == 0,
+            .sample = rows == rest,
+            .sampling = *sampling,
+            .sample_index = index,
         };
-        const enum status status = engine_step(solo->engine, &item, 1, NULL);
+        const enum status status = backend_step(solo->backend, &item, 1, NULL);
         if (status != STATUS_OK) return status;
+        *next = item.sampled;
         from += rows;
     }
     return STATUS_OK;
@@ -117,10 +118,11 @@ enum status solo_generate(struct solo *solo, const struct solo_request *request,
     for (uint32_t i = 0; i < count; i++)
         solo->tokens[i] = request->tokens[i];
     for (uint32_t index = 0; index < request->max_tokens; index++) {
-        const enum status status = compute(solo, computed, count);
+        uint32_t token = 0;
+        const enum status status =
+            compute(solo, computed, count, &request->sampling, index, &token);
         if (status != STATUS_OK) return status;
         computed = count;
-        const uint32_t token = sampler_next(solo->sampler, &request->sampling, solo->logits, index);
         if (request->is_end != NULL && request->is_end(request->is_end_ctx, token)) {
             *end = SOLO_STOP;
             return STATUS_OK;

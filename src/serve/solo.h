@@ -20,12 +20,14 @@
 
 struct model;
 struct solo; /* opaque */
+struct timed_options;
 
 struct solo_options {
     uint32_t threads;      /* as in struct engine_options */
     uint32_t block_tokens; /* 0: ENGINE_BLOCK_TOKENS_DEFAULT */
     uint32_t context_max;  /* 0: the model's */
     enum engine_isa isa;
+    const struct timed_options *timed; /* as in struct backend_options; outlives it */
 };
 
 /* `model` outlives it. Statuses as of engine_create(). */

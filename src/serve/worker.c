@@ -529,6 +529,7 @@ static enum status create_runner(struct worker *worker, struct errmsg *err)
         .block_tokens = options->block_tokens,
         .context_max = worker->context_max,
         .isa = options->isa,
+        .timed = options->timed,
         .pages = store_node_base(worker->node),
         .pages_count = worker->totals.pages_total,
         .on_ready = on_engine_ready,
@@ -590,8 +591,8 @@ static enum status create_parts(struct worker *worker, const struct worker_optio
 {
     enum status status = take_options(worker, options, err);
     if (status != STATUS_OK) return status;
-    status = engine_layout_query(options->model, worker->options.block_tokens, options->isa,
-                                 &worker->layout, err);
+    status = backend_layout_query(options->model, options->timed, worker->options.block_tokens,
+                                  options->isa, &worker->layout, err);
     if (status != STATUS_OK) return status;
     identify(worker);
     status = create_sched(worker, err);

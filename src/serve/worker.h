@@ -24,6 +24,7 @@
 
 struct env;
 struct model;
+struct timed_options;
 struct worker; /* opaque */
 
 enum {
@@ -50,14 +51,15 @@ struct worker_options {
     uint32_t block_tokens;     /* [ENGINE_BLOCK_TOKENS_DEFAULT] */
     uint32_t context_max;      /* [the model's] */
     enum engine_isa isa;       /* [auto] */
-    uint32_t sequences_max;    /* [WORKER_SEQUENCES_DEFAULT] */
-    uint32_t decode_max;       /* [WORKER_DECODES_DEFAULT] */
-    uint32_t rows_max;         /* of a step [WORKER_ROWS_DEFAULT] */
-    uint32_t lease_ms;         /* of permissions to push, and of the transfer engine's fences; the
-                                  same in the whole cluster [WORKER_LEASE_MS_DEFAULT] */
-    bool no_reuse;             /* neither finds nor publishes blocks: the pool is off */
-    bool forbid_shm;           /* see yolk_transfer_options */
-    uint64_t object_size;      /* lent for values put by key, beside the pool [0] */
+    const struct timed_options *timed; /* infer/timed.h; outlives the worker [NULL: compute] */
+    uint32_t sequences_max;            /* [WORKER_SEQUENCES_DEFAULT] */
+    uint32_t decode_max;               /* [WORKER_DECODES_DEFAULT] */
+    uint32_t rows_max;                 /* of a step [WORKER_ROWS_DEFAULT] */
+    uint32_t lease_ms;    /* of permissions to push, and of the transfer engine's fences; the
+                             same in the whole cluster [WORKER_LEASE_MS_DEFAULT] */
+    bool no_reuse;        /* neither finds nor publishes blocks: the pool is off */
+    bool forbid_shm;      /* see yolk_transfer_options */
+    uint64_t object_size; /* lent for values put by key, beside the pool [0] */
     /* Which tokens end an answer (model/tokenizer.h knows). NULL: none does. */
     bool (*is_end)(const void *ctx, uint32_t token);
     const void *is_end_ctx;

@@ -325,6 +325,8 @@ void prefill_fill_item(struct job *job, const struct sched_item *from, struct ru
         .position = from->position,
         .tokens = job->tokens + from->position,
         .tokens_count = from->rows,
+        .prefill = true,
+        .prefill_first = first_chunk,
         .gate = job->fetch != NULL ? &prefill->gate : NULL,
         .sums = prefill->sums,
         /* With the first chunk go the reused blocks that d lacks. */

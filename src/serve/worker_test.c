@@ -7,7 +7,9 @@
  *         whatever breaks, the attempt ends with a reason and every page comes back.
  * Method: real workers with a tiny random model, real sockets, one loop, and a scripted gateway
  * that speaks serve/proto.h and places attempts again as the real one does. serve/solo.h is the
- *         yardstick. SEED=n replays the random cases. */
+ *         yardstick. Everything is done twice: computing, and with the timed engine
+ *         (infer/timed.h), whose answers hang on what the pages hold as much. SEED=n replays the
+ *         random cases. */
 #include "serve/worker.h"
 
 #include <setjmp.h>
@@ -26,6 +28,8 @@
 #include "base/log.h"
 #include "base/rng.h"
 #include "conductor/keys.h"
+#include "infer/backend.h"
+#include "infer/timed.h"
 #include "model/model.h"
 #include "net/rpc.h"
 #include "seed.h"
@@ -51,9 +55,18 @@ struct world {
     struct solo *solo;
     struct rng rng;
     uint64_t next_request;
+    const struct timed_options *timed; /* NULL: compute */
 };
 
 static struct world world;
+
+/* Slow enough to be killed in the middle of an answer. */
+static const struct timed_options timed = {
+    .profile = { .prefill_new_s = 1e-5, .decode_base_s = 5e-4, .speed = 1 },
+};
+
+/* The yardstick has the same content and takes no time. */
+static const struct timed_options timed_at_once = { .profile.speed = 1 };
 
 static bool is_stop(const void *ctx, uint32_t token)
 {
@@ -77,7 +90,8 @@ static int set_up(void **state)
     assert_int_equal(env_real_create(NULL, &world.env, &err), STATUS_OK);
     const struct solo_options solo = { .threads = 1,
                                        .block_tokens = BLOCK,
-                                       .context_max = CONTEXT };
+                                       .context_max = CONTEXT,
+                                       .timed = world.timed != NULL ? &timed_at_once : NULL };
     assert_int_equal(solo_create(world.model, &solo, &world.solo, &err), STATUS_OK);
     rng_init(&world.rng, test_seed());
     return 0;
@@ -91,6 +105,12 @@ static int tear_down(void **state)
     model_destroy(world.model);
     gguf_maker_fini(&world.maker);
     return 0;
+}
+
+static int set_up_timed(void **state)
+{
+    world.timed = &timed;
+    return set_up(state);
 }
 
 static void turn_until(bool (*done)(void *ctx), void *ctx, uint64_t limit_ms)
@@ -150,6 +170,7 @@ static void node_start(struct node *node, const char *name, const struct node_ch
         .threads = 1,
         .block_tokens = BLOCK,
         .context_max = CONTEXT,
+        .timed = world.timed,
         .sequences_max = 64,
         .decode_max = 16,
         .rows_max = 64,
@@ -239,8 +260,9 @@ static struct block_key test_root(void)
     struct engine_layout layout;
     struct conductor_key_identity identity = { .block_tokens = BLOCK,
                                                .element = CONDUCTOR_ELEMENT_F16 };
-    assert_int_equal(engine_layout_query(world.model, BLOCK, ENGINE_ISA_AUTO, &layout, NULL),
-                     STATUS_OK);
+    assert_int_equal(
+        backend_layout_query(world.model, world.timed, BLOCK, ENGINE_ISA_AUTO, &layout, NULL),
+        STATUS_OK);
     worker_fingerprint(world.model, &layout, identity.fingerprint);
     return conductor_key_root(&identity);
 }
@@ -1069,5 +1091,6 @@ int main(void)
     };
     const char *level = getenv("YOLK_LOG");
     if (log_configure(level != NULL ? level : "error", NULL) != STATUS_OK) return 1;
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    const int failed = cmocka_run_group_tests_name("computing", tests, set_up, tear_down);
+    return failed + cmocka_run_group_tests_name("timed", tests, set_up_timed, tear_down);
 }

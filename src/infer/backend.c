@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * infer/backend.c - see backend.h: the table, and the builtin backend. */
+#include "infer/backend.h"
+
+#include <stdlib.h>
+
+#include "base/assert.h"
+#include "infer/timed.h"
+#include "model/model.h"
+
+struct backend_ops {
+    const struct engine_layout *(*layout)(const void *self);
+    enum status (*step)(void *self, struct backend_item *items, uint32_t items_count,
+                        const struct engine_hooks *hooks);
+    void (*destroy)(void *self);
+};
+
+struct backend {
+    const struct backend_ops *ops;
+    void *self;
+};
+
+/* ---- builtin ---- */
+
+struct builtin {
+    struct engine *engine;
+    struct sampler *sampler;
+    float *logits; /* a row for every item of a step; touched as used */
+    struct engine_item items[ENGINE_ITEMS_MAX];
+};
+
+static void builtin_destroy(void *self)
+{
+    struct builtin *builtin = self;
+    if (builtin == NULL) return;
+    sampler_destroy(builtin->sampler);
+    free(builtin->logits);
+    engine_destroy(builtin->engine);
+    free(builtin);
+}
+
+static enum status builtin_create(const struct model *model, const struct engine_options *options,
+                                  void **out, struct errmsg *err)
+{
+    struct builtin *builtin = calloc(1, sizeof(*builtin));
+    if (builtin == NULL) return errmsg_set(err, STATUS_NO_MEMORY, "no memory for an engine");
+    enum status status = engine_create(model, options, &builtin->engine, err);
+    if (status != STATUS_OK) goto fail;
+    const uint32_t vocab = engine_vocab_size(builtin->engine);
+    builtin->logits = calloc((size_t)ENGINE_ITEMS_MAX * vocab, sizeof(*builtin->logits));
+    status = builtin->logits == NULL ? STATUS_NO_MEMORY : sampler_create(vocab, &builtin->sampler);
+    if (status != STATUS_OK) {
+        errmsg_set(err, status, "no memory for the logits");
+        goto fail;
+    }
+    *out = builtin;
+    return STATUS_OK;
+
+fail:
+    builtin_destroy(builtin);
+    return status;
+}
+
+static const struct engine_layout *builtin_layout(const void *self)
+{
+    return engine_layout(((const struct builtin *)self)->engine);
+}
+
+static enum status builtin_step(void *self, struct backend_item *items, uint32_t items_count,
+                                const struct engine_hooks *hooks)
+{
+    struct builtin *builtin = self;
+    const uint32_t vocab = engine_vocab_size(builtin->engine);
+
+    ASSERT(items_count <= ENGINE_ITEMS_MAX);
+    for (uint32_t i = 0; i < items_count; i++) {
+        const struct backend_item *item = &items[i];
+        builtin->items[i] = (struct engine_item){
+            .pages = item->pages,
+            .pages_count = item->pages_count,
+            .position = item->position,
+            .tokens = item->tokens,
+            .tokens_count = item->tokens_count,
+            .logits = item->sample ? builtin->logits + (size_t)i * vocab : NULL,
+        };
+    }
+    const enum status status = engine_step(builtin->engine, builtin->items, items_count, hooks);
+    if (status != STATUS_OK) return status;
+    for (uint32_t i = 0; i < items_count; i++) {
+        struct backend_item *item = &items[i];
+        if (!item->sample) continue;
+        item->sampled = sampler_next(builtin->sampler, &item->sampling, builtin->items[i].logits,
+                                     item->sample_index);
+    }
+    return STATUS_OK;
+}
+
+static const struct backend_ops builtin_ops = {
+    .layout = builtin_layout,
+    .step = builtin_step,
+    .destroy = builtin_destroy,
+};
+
+/* ---- timed ---- */
+
+static const struct engine_layout *timed_backend_layout(const void *self)
+{
+    return timed_layout(self);
+}
+
+static enum status timed_backend_step(void *self, struct backend_item *items, uint32_t items_count,
+                                      const struct engine_hooks *hooks)
+{
+    return timed_step(self, items, items_count, hooks);
+}
+
+static void timed_backend_destroy(void *self)
+{
+    timed_destroy(self);
+}
+
+static const struct backend_ops timed_ops = {
+    .layout = timed_backend_layout,
+    .step = timed_backend_step,
+    .destroy = timed_backend_destroy,
+};
+
+/* ---- either ---- */
+
+enum status backend_layout_query(const struct model *model, const struct timed_options *timed,
+                                 uint32_t block_tokens, enum engine_isa isa,
+                                 struct engine_layout *out, struct errmsg *err)
+{
+    /* The model and the CPU are looked at in any case: what is refused does not depend on it. */
+    const enum status status = engine_layout_query(model, block_tokens, isa, out, err);
+    if (status == STATUS_OK && timed != NULL) timed_layout_of(block_tokens, out);
+    return status;
+}
+
+enum status backend_create(const struct model *model, const struct backend_options *options,
+                           struct backend **out, struct errmsg *err)
+{
+    struct backend *backend = calloc(1, sizeof(*backend));
+    struct timed *timed = NULL;
+    enum status status;
+
+    if (backend == NULL) return errmsg_set(err, STATUS_NO_MEMORY, "no memory for an engine");
+    if (options->timed == NULL) {
+        backend->ops = &builtin_ops;
+        status = builtin_create(model, &options->engine, &backend->self, err);
+    } else {
+        backend->ops = &timed_ops;
+        status = timed_create(model_params(model), &options->engine, options->timed, &timed, err);
+        backend->self = timed;
+    }
+    if (status != STATUS_OK) {
+        free(backend);
+        return status;
+    }
+    *out = backend;
+    return STATUS_OK;
+}
+
+void backend_destroy(struct backend *backend)
+{
+    if (backend == NULL) return;
+    backend->ops->destroy(backend->self);
+    free(backend);
+}
+
+const struct engine_layout *backend_layout(const struct backend *backend)
+{
+    return backend->ops->layout(backend->self);
+}
+
+enum status backend_step(struct backend *backend, struct backend_item *items, uint32_t items_count,
+                         const struct engine_hooks *hooks)
+{
+    ASSERT(items_count == 0 || items != NULL);
+    return backend->ops->step(backend->self, items, items_count, hooks);
+}
