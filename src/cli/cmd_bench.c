@@ -15,6 +15,7 @@ static const struct bench benches[] = {
     { "serve", bench_serve },
     { "gateway", bench_gateway },
     { "transfer", bench_transfer },
+    { "conductor", bench_conductor },
 };
 
 int cmd_bench(struct cli *cli)
@@ -29,5 +30,5 @@ int cmd_bench(struct cli *cli)
         report_print(&report, config_bool(cli->config, "json"));
         return CLI_EXIT_OK;
     }
-    return cli_refuse("no bench `%s`; engine, serve, gateway or transfer", name);
+    return cli_refuse("no bench `%s`; engine, serve, gateway, transfer or conductor", name);
 }

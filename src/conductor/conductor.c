@@ -34,6 +34,7 @@
 static_assert((int)YOLK_INSTANCES_MAX == (int)CONDUCTOR_HOLDERS_MAX, "an instance is a holder");
 static_assert((int)YOLK_PATHS == (int)CONDUCTOR_PATHS, "paths have the same numbers");
 
+enum { PREFETCH_AHEAD = 12 }; /* keys of a batch of events */
 static const double OVERRUN = 0.1;
 
 /* ---- making ---- */
@@ -348,6 +349,9 @@ enum status yolk_conductor_stored(struct yolk_conductor *c, struct yolk_instance
     enum status result = STATUS_OK;
 
     for (size_t i = 0; i < count; i++) {
+        if (i + PREFETCH_AHEAD < count) {
+            conductor_index_prefetch(c->index, &keys[i + PREFETCH_AHEAD]);
+        }
         const enum status status =
             conductor_index_store(c->index, id.index, &keys[i], (uint8_t)tier);
         if (status == STATUS_OK) continue;
@@ -364,6 +368,9 @@ void yolk_conductor_removed(struct yolk_conductor *c, struct yolk_instance_id id
 {
     ASSERT(instance_of(c, id)->used);
     for (size_t i = 0; i < count; i++) {
+        if (i + PREFETCH_AHEAD < count) {
+            conductor_index_prefetch(c->index, &keys[i + PREFETCH_AHEAD]);
+        }
         (void)conductor_index_remove(c->index, id.index, &keys[i]);
     }
     c->stats.events_removed += count;
@@ -794,6 +801,7 @@ void yolk_conductor_stats(const struct yolk_conductor *c, struct yolk_conductor_
 {
     *out = c->stats;
     out->holdings = conductor_index_count(c->index);
+    out->index_bytes = conductor_index_bytes(c->index);
     out->tickets = c->tickets_used;
 }
 

@@ -1,69 +1,115 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * conductor/index.c - one open-addressing table with a slot per (block, holder).
+ * conductor/index.c - one open-addressing table with a slot per block, and lists for the blocks
+ * that many hold.
  *
- * The slots of one key need no list of their own: they lie in the probe sequence of that key. A
- * walk from the key's home to the first empty slot meets all of them, among strangers. Removal
- * shifts later slots back, so there are no tombstones and a walk ends at the first empty slot for
- * ever.
+ *     slot  (20 bytes)  0 key 16 bytes | 16 entry u16 | 18 entry u16
+ *     chunk (16 bytes)  0 six entries u16 | 12 next chunk u32
+ *     entry             bits 0-11 holder | 12-13 tier | 14-15 mark: 0 free, 1 or 2, 3 list
  *
- * Slot (20 bytes)   0 key 16 bytes | 16 holder u16 | 18 tier u8 | 19 state u8
+ * A block has one or two holders in its slot: a prompt's blocks usually lie on the node that
+ * computed them and on the one that decodes. With a third, both entries become the number of the
+ * first chunk of a list, in 14 + 16 bits, under mark 3. Only the first chunk of a list may have
+ * free entries. When two holders are left they move back into the slot.
+ *
+ * Removal shifts later slots back, so there are no tombstones and a walk ends at the first empty
+ * slot for ever.
  *
  * Keys come from nodes that hash what clients send: uniformly random, but a client could search for
- * prompts whose keys share low bits. The home is therefore a salted mix of both halves of the key.
+ * prompts whose keys share low bits. The home is therefore a mix of both halves of the key.
  *
- * Resync: each holder has a mark, 1 or 2, and each slot the mark of the holder when it was stored.
- * begin flips the holder's mark, end removes the slots that still carry the other one.
+ * Resync: each holder has a mark, 1 or 2, and each entry the mark of the holder when it was stored.
+ * begin flips the holder's mark, end removes the entries that still carry the other one.
+ *
+ * Sizes: 1.3 slots and 1/3 chunk per holding are at most 26 + 5.4 bytes. A list has three entries
+ * or more, so ceil(entries / 6) chunks are never more than a third of them: chunks cannot run out.
  *
  * Invariants
- *   I1  count <= holdings_max <= 3/4 of the slots, so every walk ends.
- *   I2  A pair (key, holder) is in at most one slot.
- *   I3  Between the home of a used slot and the slot itself, no slot is empty. */
+ *   I1  count <= holdings_max < slots_count / 1.29, so every walk ends.
+ *   I2  A pair (key, holder) is in at most one entry, a key in at most one slot.
+ *   I3  Between the home of a used slot and the slot itself, no slot is empty.
+ *   I4  entry[0] of a used slot is not free; a list has at least three entries. */
 #include "conductor/index.h"
 
 #include <assert.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include "base/assert.h"
 
-enum { SLOT_EMPTY = 0 };
+enum {
+    INLINE_ENTRIES = 2,
+    CHUNK_ENTRIES = 6,
+    HOLDER_BITS = 12,
+    MARK_SHIFT = 14,
+    MARK_LIST = 3,
+    PREFETCH_AHEAD = 12,
+    HUGE_PAGE = 2 << 20,
+};
+static const uint32_t NO_CHUNK = UINT32_MAX;
+static const uint16_t FREE_ENTRY = 0;
 
 struct slot {
     struct block_key key;
-    uint16_t holder;
-    uint8_t tier;
-    uint8_t mark; /* SLOT_EMPTY, or the mark of its holder when stored */
+    uint16_t entry[INLINE_ENTRIES];
+};
+struct chunk {
+    uint16_t entry[CHUNK_ENTRIES];
+    uint32_t next;
 };
 static_assert(sizeof(struct slot) == 20, "a slot is 20 bytes");
+static_assert(sizeof(struct chunk) == 16, "a chunk is 16 bytes");
+static_assert((int)CONDUCTOR_HOLDERS_MAX == 1 << HOLDER_BITS, "a holder fits an entry");
+static_assert(CONDUCTOR_TIERS <= 4, "a tier fits an entry");
 
 struct conductor_index {
     struct slot *slots;
-    uint64_t mask;
+    struct chunk *chunks;
+    uint64_t slots_count;
+    uint32_t chunks_count;
+    uint32_t free_chunk;
     uint64_t count;
     uint64_t holdings_max;
     uint32_t holders_max;
     uint8_t mark[CONDUCTOR_HOLDERS_MAX];
-    uint32_t
-        held[CONDUCTOR_HOLDERS_MAX]; /* slots of each holder: a clear of nothing costs nothing */
+    uint32_t held[CONDUCTOR_HOLDERS_MAX]; /* of each: a clear of nothing costs nothing */
 };
+
+/* ---- making ---- */
+
+/* Zeroed, on huge pages if the system has them: every look-up is a cache miss, and should not be a
+ * TLB miss too. */
+static void *make_array(uint64_t size)
+{
+    const uint64_t rounded = (size + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+
+    if (size < HUGE_PAGE) return calloc(1, size);
+    void *array = aligned_alloc(HUGE_PAGE, rounded);
+    if (array == NULL) return NULL;
+    (void)madvise(array, rounded, MADV_HUGEPAGE); /* without, it is only slower */
+    memset(array, 0, rounded);
+    return array;
+}
 
 enum status conductor_index_create(uint32_t holders_max, uint32_t holdings_max,
                                    struct conductor_index **out)
 {
     ASSERT(holders_max > 0 && holders_max <= CONDUCTOR_HOLDERS_MAX);
     ASSERT(holdings_max > 0);
-    uint64_t slots = 16;
-
-    while (slots * 3 / 4 < holdings_max)
-        slots *= 2;
     struct conductor_index *index = calloc(1, sizeof(*index));
+
     if (index == NULL) return STATUS_NO_MEMORY;
-    index->slots = calloc(slots, sizeof(*index->slots));
-    if (index->slots == NULL) {
-        free(index);
+    index->slots_count = (uint64_t)holdings_max * 13 / 10 + 8;
+    index->chunks_count = holdings_max / 3 + 1;
+    ASSERT(index->slots_count < UINT32_MAX);
+    index->slots = make_array(index->slots_count * sizeof(*index->slots));
+    index->chunks = make_array((uint64_t)index->chunks_count * sizeof(*index->chunks));
+    if (index->slots == NULL || index->chunks == NULL) {
+        conductor_index_destroy(index);
         return STATUS_NO_MEMORY;
     }
-    index->mask = slots - 1;
+    for (uint32_t i = 0; i < index->chunks_count; i++)
+        index->chunks[i].next = i + 1 < index->chunks_count ? i + 1 : NO_CHUNK;
     index->holdings_max = holdings_max;
     index->holders_max = holders_max;
     memset(index->mark, 1, sizeof(index->mark));
@@ -75,7 +121,150 @@ void conductor_index_destroy(struct conductor_index *index)
 {
     if (index == NULL) return;
     free(index->slots);
+    free(index->chunks);
     free(index);
+}
+
+/* ---- entries ---- */
+
+static uint16_t entry_make(uint32_t holder, uint8_t tier, uint8_t mark)
+{
+    ASSERT(mark == 1 || mark == 2);
+    return (uint16_t)(holder | (uint32_t)tier << HOLDER_BITS | (uint32_t)mark << MARK_SHIFT);
+}
+
+static uint32_t entry_holder(uint16_t entry)
+{
+    return entry & (CONDUCTOR_HOLDERS_MAX - 1);
+}
+
+static uint8_t entry_tier(uint16_t entry)
+{
+    return (entry >> HOLDER_BITS) & 3;
+}
+
+static uint8_t entry_mark(uint16_t entry)
+{
+    return (uint8_t)(entry >> MARK_SHIFT);
+}
+
+static bool is_list(const struct slot *slot)
+{
+    return entry_mark(slot->entry[0]) == MARK_LIST;
+}
+
+static uint32_t list_head(const struct slot *slot)
+{
+    return (slot->entry[0] & ((1u << MARK_SHIFT) - 1)) << 16 | slot->entry[1];
+}
+
+static void list_set_head(struct slot *slot, uint32_t chunk)
+{
+    ASSERT(chunk < 1u << 30);
+    slot->entry[0] = (uint16_t)((uint32_t)MARK_LIST << MARK_SHIFT | chunk >> 16);
+    slot->entry[1] = (uint16_t)chunk;
+}
+
+/* The holders of a slot, a run of entries at a time. */
+struct span {
+    uint16_t *entries;
+    uint32_t count;
+    uint32_t next; /* chunk of the next run, or NO_CHUNK */
+};
+
+static struct span span_of_chunk(const struct conductor_index *index, uint32_t number)
+{
+    struct chunk *chunk = &index->chunks[number];
+    uint32_t count = CHUNK_ENTRIES;
+
+    ASSERT(number < index->chunks_count);
+    while (count > 0 && chunk->entry[count - 1] == FREE_ENTRY)
+        count--;
+    return (struct span){ chunk->entry, count, chunk->next };
+}
+
+static struct span span_first(const struct conductor_index *index, struct slot *slot)
+{
+    if (is_list(slot)) return span_of_chunk(index, list_head(slot));
+    return (struct span){ slot->entry, slot->entry[1] == FREE_ENTRY ? 1 : 2, NO_CHUNK };
+}
+
+static uint16_t *find_entry(const struct conductor_index *index, struct slot *slot, uint32_t holder)
+{
+    for (struct span span = span_first(index, slot);; span = span_of_chunk(index, span.next)) {
+        for (uint32_t i = 0; i < span.count; i++) {
+            if (entry_holder(span.entries[i]) == holder) return &span.entries[i];
+        }
+        if (span.next == NO_CHUNK) return NULL;
+    }
+}
+
+static uint32_t chunk_take(struct conductor_index *index, uint32_t next)
+{
+    const uint32_t number = index->free_chunk;
+    ASSERT(number != NO_CHUNK); /* see Sizes */
+    struct chunk *chunk = &index->chunks[number];
+
+    index->free_chunk = chunk->next;
+    *chunk = (struct chunk){ .next = next };
+    return number;
+}
+
+static void chunk_give(struct conductor_index *index, uint32_t number)
+{
+    index->chunks[number].next = index->free_chunk;
+    index->free_chunk = number;
+}
+
+static void add_entry(struct conductor_index *index, struct slot *slot, uint16_t entry)
+{
+    struct span span = span_first(index, slot);
+
+    if (!is_list(slot)) {
+        if (span.count < INLINE_ENTRIES) {
+            slot->entry[span.count] = entry;
+            return;
+        }
+        const uint32_t head = chunk_take(index, NO_CHUNK);
+        memcpy(index->chunks[head].entry, slot->entry, sizeof(slot->entry));
+        list_set_head(slot, head);
+        span = span_of_chunk(index, head);
+    } else if (span.count == CHUNK_ENTRIES) {
+        const uint32_t head = chunk_take(index, list_head(slot));
+        list_set_head(slot, head);
+        span = span_of_chunk(index, head);
+    }
+    ASSERT(span.count < CHUNK_ENTRIES);
+    span.entries[span.count] = entry;
+}
+
+/* Fills the hole with the last entry of the first run, and makes the list shorter, or none. False
+ * when nothing is left. */
+static bool remove_entry(struct conductor_index *index, struct slot *slot, uint16_t *hole)
+{
+    struct span span = span_first(index, slot);
+
+    ASSERT(span.count > 0);
+    *hole = span.entries[span.count - 1];
+    span.entries[--span.count] = FREE_ENTRY;
+    if (!is_list(slot)) return span.count > 0;
+    const uint32_t head = list_head(slot);
+    if (span.count == 0) {
+        ASSERT(span.next != NO_CHUNK); /* I4 */
+        list_set_head(slot, span.next);
+        chunk_give(index, head);
+    } else if (span.count == INLINE_ENTRIES && span.next == NO_CHUNK) {
+        memcpy(slot->entry, span.entries, sizeof(slot->entry));
+        chunk_give(index, head);
+    }
+    return true;
+}
+
+/* ---- slots ---- */
+
+static bool is_empty(const struct slot *slot)
+{
+    return slot->entry[0] == FREE_ENTRY;
 }
 
 static uint64_t home_of(const struct conductor_index *index, const struct block_key *key)
@@ -87,97 +276,122 @@ static uint64_t home_of(const struct conductor_index *index, const struct block_
     uint64_t mixed = (low ^ 0x9e3779b97f4a7c15u) * 0xff51afd7ed558ccdu;
     mixed ^= mixed >> 32;
     mixed = (mixed + high) * 0xc4ceb9fe1a85ec53u;
-    return (mixed ^ (mixed >> 29)) & index->mask;
+    mixed ^= mixed >> 29;
+    mixed *= 0x9fb21c651e98df25u;
+    return (mixed >> 32) * index->slots_count >> 32; /* slots_count is below 2^32 */
 }
 
 static uint64_t next_of(const struct conductor_index *index, uint64_t at)
 {
-    return (at + 1) & index->mask;
+    return at + 1 < index->slots_count ? at + 1 : 0;
 }
 
-/* The slot of the pair, or the empty slot that ends its walk. */
-static uint64_t find(const struct conductor_index *index, uint32_t holder,
-                     const struct block_key *key)
+/* Steps from one place to another, forwards. */
+static uint64_t distance(const struct conductor_index *index, uint64_t from, uint64_t to)
 {
-    ASSERT(holder < index->holders_max);
+    return to >= from ? to - from : to + index->slots_count - from;
+}
+
+/* The slot of the key, or the empty slot that ends its walk. */
+static uint64_t find(const struct conductor_index *index, const struct block_key *key)
+{
     uint64_t at = home_of(index, key);
 
-    while (index->slots[at].mark != SLOT_EMPTY) {
-        const struct slot *slot = &index->slots[at];
-        if (slot->holder == holder && block_key_equal(&slot->key, key)) return at;
+    while (!is_empty(&index->slots[at]) && !block_key_equal(&index->slots[at].key, key))
         at = next_of(index, at);
-    }
     return at;
+}
+
+/* Empties the slot and moves later slots of the same run back over the hole (I3). */
+static void erase_slot(struct conductor_index *index, uint64_t hole)
+{
+    for (uint64_t at = next_of(index, hole); !is_empty(&index->slots[at]);
+         at = next_of(index, at)) {
+        const uint64_t home = home_of(index, &index->slots[at].key);
+        /* It may move unless its home lies in (hole, at], cyclically. */
+        if (distance(index, home, at) < distance(index, hole, at)) continue;
+        index->slots[hole] = index->slots[at];
+        hole = at;
+    }
+    index->slots[hole].entry[0] = FREE_ENTRY;
+    index->slots[hole].entry[1] = FREE_ENTRY;
+}
+
+/* True if the slot went too, and another may lie in its place. */
+static bool drop(struct conductor_index *index, uint64_t at, uint16_t *entry)
+{
+    const uint32_t holder = entry_holder(*entry);
+
+    ASSERT(index->count > 0 && index->held[holder] > 0);
+    index->count--;
+    index->held[holder]--;
+    if (remove_entry(index, &index->slots[at], entry)) return false;
+    erase_slot(index, at);
+    return true;
+}
+
+/* ---- events ---- */
+
+void conductor_index_prefetch(const struct conductor_index *index, const struct block_key *key)
+{
+    __builtin_prefetch(&index->slots[home_of(index, key)]);
 }
 
 enum status conductor_index_store(struct conductor_index *index, uint32_t holder,
                                   const struct block_key *key, uint8_t tier)
 {
-    ASSERT(tier < CONDUCTOR_TIERS);
-    struct slot *slot = &index->slots[find(index, holder, key)];
+    ASSERT(tier < CONDUCTOR_TIERS && holder < index->holders_max);
+    struct slot *slot = &index->slots[find(index, key)];
+    const uint16_t entry = entry_make(holder, tier, index->mark[holder]);
+    uint16_t *there = is_empty(slot) ? NULL : find_entry(index, slot, holder);
 
-    if (slot->mark == SLOT_EMPTY) {
-        if (index->count == index->holdings_max) return STATUS_FULL;
+    if (there != NULL) {
+        *there = entry;
+        return STATUS_OK;
+    }
+    if (index->count == index->holdings_max) return STATUS_FULL;
+    if (is_empty(slot)) {
         slot->key = *key;
-        slot->holder = (uint16_t)holder;
-        index->count++;
-        index->held[holder]++;
+        slot->entry[0] = entry;
+    } else {
+        add_entry(index, slot, entry);
     }
-    slot->tier = tier;
-    slot->mark = index->mark[holder];
-    ASSERT(slot->mark != SLOT_EMPTY);
+    index->count++;
+    index->held[holder]++;
     return STATUS_OK;
-}
-
-/* Empties the slot and moves later slots of the same run back over the hole (I3). */
-static void erase_at(struct conductor_index *index, uint64_t hole)
-{
-    ASSERT(index->slots[hole].mark != SLOT_EMPTY);
-    ASSERT(index->count > 0 && index->held[index->slots[hole].holder] > 0);
-    index->count--;
-    index->held[index->slots[hole].holder]--;
-    for (uint64_t at = next_of(index, hole); index->slots[at].mark != SLOT_EMPTY;
-         at = next_of(index, at)) {
-        const uint64_t home = home_of(index, &index->slots[at].key);
-        /* It may move unless its home lies in (hole, at], cyclically. */
-        if (((at - home) & index->mask) < ((at - hole) & index->mask)) continue;
-        index->slots[hole] = index->slots[at];
-        hole = at;
-    }
-    index->slots[hole].mark = SLOT_EMPTY;
 }
 
 bool conductor_index_remove(struct conductor_index *index, uint32_t holder,
                             const struct block_key *key)
 {
-    const uint64_t at = find(index, holder, key);
+    ASSERT(holder < index->holders_max);
+    const uint64_t at = find(index, key);
+    struct slot *slot = &index->slots[at];
+    uint16_t *entry = is_empty(slot) ? NULL : find_entry(index, slot, holder);
 
-    if (index->slots[at].mark == SLOT_EMPTY) return false;
-    erase_at(index, at);
+    if (entry == NULL) return false;
+    (void)drop(index, at, entry);
     return true;
 }
 
-/* Removes the holder's slots whose mark is not `keep`. Erasing moves a later slot to this place, so
- * the place is looked at again; a slot of a run that wraps around the end of the table moves from
- * the part already seen to the part not yet seen, so that one round meets every slot. */
+/* Removes the holder's entries whose mark is not `keep`. Erasing moves a later slot to this place,
+ * so the place is looked at again; a slot of a run that wraps around the end of the table moves
+ * from the part already seen to the part not yet seen, so that one round meets every slot. */
 static void sweep(struct conductor_index *index, uint32_t holder, uint8_t keep)
 {
     ASSERT(holder < index->holders_max);
     uint64_t at = 0;
 
-    while (at <= index->mask && index->held[holder] > 0) {
-        const struct slot *slot = &index->slots[at];
-        if (slot->mark != SLOT_EMPTY && slot->holder == holder && slot->mark != keep) {
-            erase_at(index, at);
-        } else {
-            at++;
-        }
+    while (at < index->slots_count && index->held[holder] > 0) {
+        struct slot *slot = &index->slots[at];
+        uint16_t *entry = is_empty(slot) ? NULL : find_entry(index, slot, holder);
+        if (entry == NULL || entry_mark(*entry) == keep || !drop(index, at, entry)) at++;
     }
 }
 
 void conductor_index_clear(struct conductor_index *index, uint32_t holder)
 {
-    sweep(index, holder, SLOT_EMPTY);
+    sweep(index, holder, 0);
     ASSERT(index->held[holder] == 0);
 }
 
@@ -198,32 +412,85 @@ void conductor_index_resync_end(struct conductor_index *index, uint32_t holder)
 int conductor_index_tier(const struct conductor_index *index, uint32_t holder,
                          const struct block_key *key)
 {
-    const struct slot *slot = &index->slots[find(index, holder, key)];
-    return slot->mark == SLOT_EMPTY ? -1 : slot->tier;
+    ASSERT(holder < index->holders_max);
+    struct slot *slot = &index->slots[find(index, key)];
+    const uint16_t *entry = is_empty(slot) ? NULL : find_entry(index, slot, holder);
+    return entry == NULL ? -1 : entry_tier(*entry);
 }
 
-/* Raises matched[h] for the holders of block `block` that have all blocks before it. */
-static bool match_block(const struct conductor_index *index, const struct block_key *key,
-                        uint32_t block, uint32_t *matched)
-{
-    bool any = false;
+/* ---- matching ---- */
 
-    for (uint64_t at = home_of(index, key); index->slots[at].mark != SLOT_EMPTY;
-         at = next_of(index, at)) {
-        const struct slot *slot = &index->slots[at];
-        if (matched[slot->holder] != block || !block_key_equal(&slot->key, key)) continue;
-        matched[slot->holder] = block + 1;
-        any = true;
+/* Raises matched[h] from `from` to `to` for the holders of this key; returns how many. */
+static uint32_t raise(const struct conductor_index *index, const struct block_key *key,
+                      uint32_t from, uint32_t to, uint32_t *matched)
+{
+    struct slot *slot = &index->slots[find(index, key)];
+    uint32_t raised = 0;
+
+    if (is_empty(slot)) return 0;
+    for (struct span span = span_first(index, slot);; span = span_of_chunk(index, span.next)) {
+        for (uint32_t i = 0; i < span.count; i++) {
+            const uint32_t holder = entry_holder(span.entries[i]);
+            if (matched[holder] != from) continue;
+            matched[holder] = to;
+            raised++;
+        }
+        if (span.next == NO_CHUNK) return raised;
     }
-    return any;
+}
+
+static void match_exact(const struct conductor_index *index, const struct block_key *keys,
+                        uint32_t keys_count, uint32_t *matched)
+{
+    for (uint32_t i = 0; i < PREFETCH_AHEAD && i < keys_count; i++)
+        conductor_index_prefetch(index, &keys[i]);
+    for (uint32_t block = 0; block < keys_count; block++) {
+        if (block + PREFETCH_AHEAD < keys_count) {
+            conductor_index_prefetch(index, &keys[block + PREFETCH_AHEAD]);
+        }
+        if (raise(index, &keys[block], block, block + 1, matched) == 0) break;
+    }
+}
+
+/* `count` holders stand at `low`, and none of them has the block that would take it to `high`:
+ * finds where each ends, by halves. At most log2(high - low) deep. */
+static void match_between(const struct conductor_index *index, const struct block_key *keys,
+                          uint32_t low, uint32_t high, uint32_t count, uint32_t *matched)
+{
+    ASSERT(low < high);
+    if (count == 0 || high - low == 1) return;
+    const uint32_t middle = low + (high - low) / 2;
+    const uint32_t further = raise(index, &keys[middle - 1], low, middle, matched);
+    ASSERT(further <= count);
+    match_between(index, keys, middle, high, further, matched);
+    match_between(index, keys, low, middle, count - further, matched);
+}
+
+/* Strides that double while anybody keeps up. */
+static void match_gallop(const struct conductor_index *index, const struct block_key *keys,
+                         uint32_t keys_count, uint32_t *matched)
+{
+    uint32_t at = 1, stride = 1;
+    uint32_t count = raise(index, &keys[0], 0, 1, matched);
+
+    while (count > 0 && at < keys_count) {
+        const uint32_t next = keys_count - at > stride ? at + stride : keys_count;
+        const uint32_t further = raise(index, &keys[next - 1], at, next, matched);
+        match_between(index, keys, at, next, count - further, matched);
+        count = further;
+        at = next;
+        stride *= 2;
+    }
 }
 
 void conductor_index_match(const struct conductor_index *index, const struct block_key *keys,
                            uint32_t keys_count, uint32_t *matched)
 {
     memset(matched, 0, index->holders_max * sizeof(*matched));
-    for (uint32_t block = 0; block < keys_count; block++) {
-        if (!match_block(index, &keys[block], block, matched)) break;
+    if (keys_count > CONDUCTOR_MATCH_EXACT) {
+        match_gallop(index, keys, keys_count, matched);
+    } else {
+        match_exact(index, keys, keys_count, matched);
     }
 }
 
@@ -235,5 +502,6 @@ uint64_t conductor_index_count(const struct conductor_index *index)
 
 uint64_t conductor_index_bytes(const struct conductor_index *index)
 {
-    return sizeof(*index) + (index->mask + 1) * sizeof(*index->slots);
+    return sizeof(*index) + index->slots_count * sizeof(*index->slots) +
+           (uint64_t)index->chunks_count * sizeof(*index->chunks);
 }

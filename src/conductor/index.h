@@ -6,7 +6,8 @@
  * that is gone is a miss at the node. So a full index may forget, and a lost event costs time,
  * never correctness.
  *
- * Memory:  one array, made at creation; nothing allocates afterwards. 20 bytes a slot.
+ * Memory:  two arrays, made at creation, on huge pages where there are any; nothing allocates
+ *          afterwards. At most 32 bytes for each of holdings_max.
  * Threads: an index belongs to one thread at a time.
  * Limits:  holdings_max (block, holder) pairs; holders are numbers below holders_max. */
 #ifndef CONDUCTOR_INDEX_H
@@ -43,7 +44,15 @@ void conductor_index_resync_end(struct conductor_index *index, uint32_t holder);
 int conductor_index_tier(const struct conductor_index *index, uint32_t holder,
                          const struct block_key *key);
 
-/* For every holder, the number of leading keys it has: matched[0..holders_max). */
+/* Starts to load what the next call with this key needs. */
+void conductor_index_prefetch(const struct conductor_index *index, const struct block_key *key);
+
+/* For every holder, the number of leading keys it has: matched[0..holders_max). Exact for up to
+ * CONDUCTOR_MATCH_EXACT keys. Of longer prompts not every key is looked at: a holder that lacks a
+ * block in the middle (nodes evict from the end, so only a lost event does that) may be credited
+ * with what it has behind the gap. It is always so that the holder has block matched - 1 and lacks
+ * block matched. */
+enum { CONDUCTOR_MATCH_EXACT = 512 };
 void conductor_index_match(const struct conductor_index *index, const struct block_key *keys,
                            uint32_t keys_count, uint32_t *matched);
 

@@ -20,7 +20,7 @@
 #include "base/rng.h"
 #include "conductor/index.h"
 
-enum { HOLDERS = 5, KEYS = 40, HOLDINGS = 96, STEPS = 20000 };
+enum { HOLDERS = 20, KEYS = 40, HOLDINGS = 480, STEPS = 40000 };
 
 static uint64_t seed_of_run(void)
 {
@@ -99,7 +99,7 @@ static void test_matches_model(void **state)
         const uint32_t k = (uint32_t)rng_below(&rng, KEYS);
         const struct block_key key = key_of(k);
         const uint64_t dice = rng_below(&rng, 1000);
-        if (dice < 600) {
+        if (dice < 640) {
             step_store(index, &model, h, k, (uint8_t)rng_below(&rng, CONDUCTOR_TIERS));
         } else if (dice < 970) {
             assert_int_equal(conductor_index_remove(index, h, &key), model.tier[h][k] >= 0);
@@ -129,6 +129,43 @@ static void test_matches_model(void **state)
     conductor_index_destroy(index);
 }
 
+/* Long prompts: each holder has a prefix of its own length, some the same one; then with gaps. */
+static void test_long_prompts(void **state)
+{
+    (void)state;
+    enum { LONG = 3000, MANY = 60 };
+    static struct block_key keys[LONG];
+    struct conductor_index *index = NULL;
+    uint32_t matched[MANY], have[MANY];
+    struct rng rng;
+
+    rng_init(&rng, seed_of_run());
+    for (uint32_t i = 0; i < LONG; i++)
+        rng_fill(&rng, keys[i].bytes, sizeof(keys[i].bytes));
+    for (int round = 0; round < 20; round++) {
+        assert_int_equal(conductor_index_create(MANY, MANY * LONG, &index), STATUS_OK);
+        for (uint32_t h = 0; h < MANY; h++) {
+            have[h] = h % 3 == 0 && h > 0 ? have[h - 1] : (uint32_t)rng_below(&rng, LONG + 1);
+            for (uint32_t i = 0; i < have[h]; i++)
+                assert_int_equal(conductor_index_store(index, h, &keys[i], 0), STATUS_OK);
+        }
+        conductor_index_match(index, keys, LONG, matched);
+        assert_memory_equal(matched, have, sizeof(matched));
+        for (uint32_t h = 0; h < MANY; h++) {
+            if (have[h] == 0) continue;
+            (void)conductor_index_remove(index, h, &keys[rng_below(&rng, have[h])]);
+        }
+        conductor_index_match(index, keys, LONG, matched);
+        for (uint32_t h = 0; h < MANY; h++) {
+            const uint32_t m = matched[h];
+            assert_true(m <= LONG);
+            assert_true(m == 0 || conductor_index_tier(index, h, &keys[m - 1]) >= 0);
+            assert_true(m == LONG || conductor_index_tier(index, h, &keys[m]) < 0);
+        }
+        conductor_index_destroy(index);
+    }
+}
+
 static void test_full_is_an_answer(void **state)
 {
     (void)state;
@@ -151,7 +188,7 @@ static void test_bytes_per_holding(void **state)
 {
     (void)state;
     struct conductor_index *index = NULL;
-    const uint32_t holdings = 3u << 18; /* 3/4 of a power of two: the table is as full as it gets */
+    const uint32_t holdings = 1000003;
 
     assert_int_equal(conductor_index_create(16, holdings, &index), STATUS_OK);
     assert_true(conductor_index_bytes(index) <= (uint64_t)holdings * 32);
@@ -162,6 +199,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_matches_model),
+        cmocka_unit_test(test_long_prompts),
         cmocka_unit_test(test_full_is_an_answer),
         cmocka_unit_test(test_bytes_per_holding),
     };
