@@ -65,11 +65,8 @@ enum status yolk_conductor_set_admission(struct yolk_conductor *c,
 
 static unsigned roles_up(const struct yolk_conductor *c)
 {
-    unsigned roles = 0;
-    for (uint32_t i = 0; i < c->options.instances_max; i++) {
-        if (c->instances[i].used && !c->instances[i].suspected) roles |= c->instances[i].roles;
-    }
-    return roles;
+    return (c->prefill_up > 0 ? YOLK_ROLE_PREFILL : 0u) |
+           (c->decode_up > 0 ? YOLK_ROLE_DECODE : 0u);
 }
 
 static bool works_as(const struct instance *instance, unsigned role, unsigned up)

@@ -89,7 +89,9 @@ static bool allocate(struct yolk_conductor *c)
 {
     const struct yolk_conductor_options *o = &c->options;
 
-    c->instances = calloc(o->instances_max, sizeof(*c->instances));
+    c->instances =
+        aligned_alloc(alignof(struct instance), o->instances_max * sizeof(*c->instances));
+    if (c->instances != NULL) memset(c->instances, 0, o->instances_max * sizeof(*c->instances));
     c->hosts = calloc(o->instances_max, sizeof(*c->hosts));
     c->tickets = calloc(o->tickets_max, sizeof(*c->tickets));
     c->decisions = calloc(o->decisions_max, sizeof(*c->decisions));
@@ -167,6 +169,14 @@ void yolk_conductor_destroy(struct yolk_conductor *c)
 
 /* ---- instances ---- */
 
+/* Counts an instance that comes up (1) or goes (-1u). */
+static void count_up(struct yolk_conductor *c, const struct instance *instance, uint32_t change)
+{
+    if (instance->roles & YOLK_ROLE_PREFILL) c->prefill_up += change;
+    if (instance->roles & YOLK_ROLE_DECODE) c->decode_up += change;
+    ASSERT(c->prefill_up <= c->options.instances_max && c->decode_up <= c->options.instances_max);
+}
+
 static struct instance *instance_of(const struct yolk_conductor *c, struct yolk_instance_id id)
 {
     ASSERT(id.index < c->options.instances_max);
@@ -235,6 +245,7 @@ enum status yolk_conductor_add(struct yolk_conductor *c, const struct yolk_insta
     conductor_fit_init_from(&added->prefill_fit, &c->profile.prefill);
     conductor_fit_init_from(&added->decode_fit, &c->profile.decode);
     c->stats.instances++;
+    count_up(c, added, 1);
     *out = (struct yolk_instance_id){ slot };
     return STATUS_OK;
 }
@@ -319,7 +330,11 @@ void yolk_conductor_remove(struct yolk_conductor *c, struct yolk_instance_id id)
     audit_drained(c->audit, id.index, UINT64_MAX, instance->head_since_ms);
     conductor_index_clear(c->index, id.index);
     host_unref(c, instance->host);
-    if (instance->suspected) c->stats.suspected--;
+    if (instance->suspected) {
+        c->stats.suspected--;
+    } else {
+        count_up(c, instance, -1u);
+    }
     c->stats.instances--;
     instance->used = false;
 }
@@ -331,6 +346,7 @@ void yolk_conductor_suspect(struct yolk_conductor *c, struct yolk_instance_id id
     if (instance->suspected == suspected) return;
     instance->suspected = suspected;
     c->stats.suspected += suspected ? 1 : -1u;
+    count_up(c, instance, suspected ? -1u : 1);
     ASSERT(c->stats.suspected <= c->stats.instances);
 }
 
@@ -427,17 +443,22 @@ static uint32_t pages_of(const struct yolk_conductor *c, const struct yolk_place
     return pages > UINT32_MAX ? UINT32_MAX : (uint32_t)pages;
 }
 
+static bool is_up(const struct yolk_conductor *c, uint32_t i, unsigned role)
+{
+    if (i >= c->options.instances_max) return false; /* YOLK_INSTANCE_NONE */
+    const struct instance *instance = &c->instances[i];
+    return instance->used && !instance->suspected && (instance->roles & role) != 0;
+}
+
 /* The roles of all instances that could work for this request, to fall back when one is missing. */
 static unsigned roles_up(const struct yolk_conductor *c, const struct yolk_place_request *request)
 {
+    const bool less_prefill = is_up(c, request->avoid_prefill.index, YOLK_ROLE_PREFILL);
+    const bool less_decode = is_up(c, request->avoid_decode.index, YOLK_ROLE_DECODE);
     unsigned roles = 0;
 
-    for (uint32_t i = 0; i < c->options.instances_max; i++) {
-        const struct instance *instance = &c->instances[i];
-        if (!instance->used || instance->suspected) continue;
-        if (i != request->avoid_prefill.index) roles |= instance->roles & YOLK_ROLE_PREFILL;
-        if (i != request->avoid_decode.index) roles |= instance->roles & YOLK_ROLE_DECODE;
-    }
+    if (c->prefill_up > (less_prefill ? 1 : 0)) roles |= YOLK_ROLE_PREFILL;
+    if (c->decode_up > (less_decode ? 1 : 0)) roles |= YOLK_ROLE_DECODE;
     return roles;
 }
 

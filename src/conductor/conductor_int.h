@@ -5,6 +5,10 @@
 #ifndef CONDUCTOR_CONDUCTOR_INT_H
 #define CONDUCTOR_CONDUCTOR_INT_H
 
+#include <assert.h>
+#include <stdalign.h>
+#include <stddef.h>
+
 #include "conductor/admission.h"
 #include "conductor/audit.h"
 #include "conductor/cost.h"
@@ -29,26 +33,31 @@ struct ticket {
     uint32_t output_tokens;
 };
 
+/* What a placement reads of every instance comes first, in whole cache lines. */
 struct instance {
-    bool used;
+    alignas(64) bool used;
     bool suspected;
-    char name[YOLK_NAME_SIZE];
-    uint32_t host;
     unsigned roles;
-    uint32_t pages_max, sequences_max;
-    struct conductor_fit prefill_fit, decode_fit;
+    uint32_t host;
     int32_t head, tail; /* tickets that prefill here */
-    double queued_ms;   /* of all of them */
-    double head_since_ms;
-    uint32_t queued; /* tickets between head and tail */
-    uint64_t left;   /* tickets that have left the queue, ever */
+    uint32_t pages_max, sequences_max;
     uint32_t sequences;
     uint64_t context_tokens;
     uint64_t pages;
+    double queued_ms; /* of all queued tickets */
+    double head_since_ms;
     /* The part of sequences and context_tokens that is decoding now, not prefilling. */
-    uint32_t decoding;
     uint64_t decoding_tokens;
+    uint32_t decoding;
+    uint32_t queued; /* tickets between head and tail */
+    uint64_t left;   /* tickets that have left the queue, ever */
+    alignas(64) struct conductor_fit prefill_fit;
+    alignas(64) struct conductor_fit decode_fit;
+    char name[YOLK_NAME_SIZE];
 };
+static_assert(offsetof(struct conductor_fit, coef) + sizeof(((struct conductor_fit *)0)->coef) <=
+                  64,
+              "a prediction reads one cache line of a fit");
 
 struct host {
     char name[YOLK_NAME_SIZE];
@@ -60,6 +69,7 @@ struct yolk_conductor {
     struct conductor_index *index;
     struct conductor_profile profile;
     struct instance *instances;
+    uint32_t prefill_up, decode_up; /* instances of each role that are not suspected */
     struct host *hosts;
     struct ticket *tickets;
     int32_t free_ticket;
