@@ -8,12 +8,16 @@
 #ifndef CLI_CLI_H
 #define CLI_CLI_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "base/config.h"
 #include "base/status.h"
 
 struct env;
+struct timed_options;
+struct timed_profile;
+struct tokenizer;
 struct trace;
 
 enum {
@@ -76,6 +80,14 @@ MUST_USE enum status cli_model_path(struct env *env, const char *model, char out
 /* The trace in the file; err names the line that is wrong. */
 MUST_USE enum status cli_trace_read(struct cli *cli, const char *path, struct trace **out,
                                     struct errmsg *err);
+
+/* What --engine timed and the options beside it say: the costs, and all of it. `tokenizer` is
+ * borrowed by *out. */
+MUST_USE enum status cli_timed_profile(struct cli *cli, struct timed_profile *out,
+                                       struct errmsg *err);
+MUST_USE enum status cli_timed_options(struct cli *cli, const struct tokenizer *tokenizer,
+                                       struct timed_options *out, struct errmsg *err);
+bool cli_engine_is_timed(const struct cli *cli);
 
 /* `text`, the value of option `name`, as a finite number. */
 MUST_USE enum status cli_number(const char *name, const char *text, double *out,

@@ -4,6 +4,7 @@
 #include "base/env.h"
 #include "base/log.h"
 #include "cli/cli.h"
+#include "infer/timed.h"
 #include "model/model.h"
 #include "model/tokenizer.h"
 #include "serve/worker.h"
@@ -13,6 +14,7 @@ enum { NAME_SIZE = PROTO_NAME_SIZE };
 struct node {
     struct cli *cli;
     struct worker *worker;
+    struct timed_options timed;
     int exit_code;
 };
 
@@ -72,6 +74,11 @@ static enum status open_worker(struct node *node, const struct model *model,
     node_name(node->cli, name);
     enum status status = proto_role_parse(config_text(config, "role"), &options.role);
     if (status != STATUS_OK) return errmsg_set(err, status, "--role");
+    if (cli_engine_is_timed(node->cli)) {
+        status = cli_timed_options(node->cli, tokenizer, &node->timed, err);
+        if (status != STATUS_OK) return status;
+        options.timed = &node->timed;
+    }
     return worker_create(node->cli->env, &options, &node->worker, err);
 }
 

@@ -15,6 +15,7 @@
 #include "base/env_real.h"
 #include "base/log.h"
 #include "cli/cli.h"
+#include "infer/timed.h"
 #include "model/model.h"
 #include "net/http_client.h"
 #include "serve/supervisor.h"
@@ -83,19 +84,36 @@ static enum status start_master(struct serve *serve, struct errmsg *err)
     return supervisor_start(serve->supervisor, "master", words.argv, err);
 }
 
+/* What a modelled machine costs is no prior for the real one: it is kept apart. */
+static bool timed_profile(const struct serve *serve, char out[CLI_PATH_SIZE])
+{
+    char part[WORD_SIZE + sizeof(serve->model_name)];
+
+    if (!cli_engine_is_timed(serve->cli) || config_is_set(serve->cli->config, "profile") ||
+        strchr(serve->model_name, '/') != NULL)
+        return false;
+    snprintf(part, sizeof(part), "profiles/%s-timed.json", serve->model_name);
+    return cli_cache_path(part, out, NULL) == STATUS_OK;
+}
+
 static enum status start_gateway(struct serve *serve, struct errmsg *err)
 {
     const struct config *config = serve->cli->config;
     struct words words = { { serve->program, "gateway", serve->model, "--master", serve->master,
                              "--served-model-name", serve->model_name },
                            7 };
-    char port[WORD_SIZE], context[WORD_SIZE];
+    char port[WORD_SIZE], context[WORD_SIZE], profile[CLI_PATH_SIZE];
 
     pass_text(&words, config, "--host");
     pass_u64(&words, config, "--port", port);
     pass_text(&words, config, "--chat-template");
     pass_u64(&words, config, "--max-model-len", context);
-    pass_text(&words, config, "--profile");
+    if (timed_profile(serve, profile)) {
+        add(&words, "--profile");
+        add(&words, profile);
+    } else {
+        pass_text(&words, config, "--profile");
+    }
     pass_common(&words, serve);
     return supervisor_start(serve->supervisor, "gateway", words.argv, err);
 }
@@ -104,7 +122,8 @@ static enum status start_node(struct serve *serve, const char *role, unsigned nu
                               struct errmsg *err)
 {
     const struct config *config = serve->cli->config;
-    char name[WORD_SIZE], pool[WORD_SIZE], threads[WORD_SIZE], block[WORD_SIZE], context[WORD_SIZE];
+    char name[WORD_SIZE], pool[WORD_SIZE], threads[WORD_SIZE], block[WORD_SIZE], context[WORD_SIZE],
+        answer[WORD_SIZE];
     struct words words = { { serve->program, "node", serve->model, "--role", role, "--master",
                              serve->master, "--name", name },
                            9 };
@@ -115,6 +134,12 @@ static enum status start_node(struct serve *serve, const char *role, unsigned nu
     pass_u64(&words, config, "--block-tokens", block);
     pass_u64(&words, config, "--max-model-len", context);
     pass_text(&words, config, "--isa");
+    if (cli_engine_is_timed(serve->cli)) {
+        pass_text(&words, config, "--engine");
+        pass_text(&words, config, "--engine-profile");
+        pass_text(&words, config, "--engine-speed");
+        pass_u64(&words, config, "--engine-answer", answer);
+    }
     pass_common(&words, serve);
     return supervisor_start(serve->supervisor, name, words.argv, err);
 }
@@ -158,6 +183,13 @@ static enum status check_model(struct serve *serve, struct errmsg *err)
     if (status == STATUS_OK) status = model_open(env, serve->model, &model, err);
     model_destroy(model);
     return status;
+}
+
+static enum status check_engine(struct serve *serve, struct errmsg *err)
+{
+    struct timed_profile profile;
+    return cli_engine_is_timed(serve->cli) ? cli_timed_profile(serve->cli, &profile, err)
+                                           : STATUS_OK;
 }
 
 static void on_nobody(void *ctx, struct env_stream *stream)
@@ -284,8 +316,8 @@ int cmd_serve(struct cli *cli)
 
     name_model(&serve);
     make_secret(&serve);
-    if (check_model(&serve, &err) != STATUS_OK || check_port(&serve, &err) != STATUS_OK ||
-        choose_master_port(&serve, &err) != STATUS_OK ||
+    if (check_model(&serve, &err) != STATUS_OK || check_engine(&serve, &err) != STATUS_OK ||
+        check_port(&serve, &err) != STATUS_OK || choose_master_port(&serve, &err) != STATUS_OK ||
         env_real_self_path(serve.program, sizeof(serve.program)) != STATUS_OK ||
         supervisor_create(&options, &serve.supervisor) != STATUS_OK)
         return cli_refuse("%s", err.text);
