@@ -157,8 +157,9 @@ const char *yolk_refusal_name(enum yolk_refusal refusal);
 
 struct yolk_admission_options {
     enum yolk_policy policy;
-    double ttft_ms; /* the first token is due within this time of arrival; 0: no limit */
-    double tbt_ms;  /* mean time between tokens; 0: no limit */
+    double ttft_ms;   /* the first token is due within this time of arrival; 0: no limit */
+    double tbt_ms;    /* mean time between tokens; 0: no limit */
+    double decode_ms; /* predict: how long it takes a decode to last; 0: the mean of late */
 };
 
 /* Who asks, for the policies that tell requests apart. */

@@ -253,12 +253,13 @@ static double forecast_pool(const struct admission *a, const struct admission_po
                             double at_ms, double more, double tokens)
 {
     const double each = pools->decoders_count > 0 ? 1.0 / pools->decoders_count : 0;
+    const double decode_ms = a->options.decode_ms > 0 ? a->options.decode_ms : a->decode_ms;
 
     memset(a->leaving, 0, a->instances_max * sizeof(*a->leaving));
     memset(a->leaving_context, 0, a->instances_max * sizeof(*a->leaving_context));
     for (uint32_t i = 0; i < a->count; i++) {
         const struct admission_flight *flight = &a->flights[i].is;
-        const bool gone = flight->join_ms + a->decode_ms <= at_ms;
+        const bool gone = flight->join_ms + decode_ms <= at_ms;
         if (flight->decode == NONE) continue;
         if (flight->joined && gone) {
             a->leaving[flight->decode] += 1;

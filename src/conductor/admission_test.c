@@ -281,7 +281,7 @@ static void test_random_walks(void **state)
 
 static struct admission *make(enum yolk_policy policy, double ttft_ms, double tbt_ms)
 {
-    const struct yolk_admission_options options = { policy, ttft_ms, tbt_ms };
+    const struct yolk_admission_options options = { policy, ttft_ms, tbt_ms, 0 };
     struct admission *admission = NULL;
     assert_int_equal(admission_create(TICKETS, DECODERS, &admission), STATUS_OK);
     admission_set(admission, &options);
@@ -318,10 +318,10 @@ static void test_inactive(void **state)
     struct admission *a = make(YOLK_POLICY_ADAPTIVE, 0, 0);
 
     assert_false(admission_active(a));
-    const struct yolk_admission_options only_tbt = { YOLK_POLICY_EARLY, 0, 1 };
+    const struct yolk_admission_options only_tbt = { YOLK_POLICY_EARLY, 0, 1, 0 };
     admission_set(a, &only_tbt);
     assert_true(admission_active(a));
-    const struct yolk_admission_options none = { YOLK_POLICY_NONE, 1, 1 };
+    const struct yolk_admission_options none = { YOLK_POLICY_NONE, 1, 1, 0 };
     admission_set(a, &none);
     assert_false(admission_active(a));
     admission_destroy(a);

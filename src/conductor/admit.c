@@ -53,7 +53,8 @@ enum status yolk_conductor_set_admission(struct yolk_conductor *c,
     if ((int)options->policy < 0 || (int)options->policy >= YOLK_POLICIES) {
         return errmsg_set(err, STATUS_INVALID, "conductor: no such policy");
     }
-    if (!good_limit(options->ttft_ms) || !good_limit(options->tbt_ms)) {
+    if (!good_limit(options->ttft_ms) || !good_limit(options->tbt_ms) ||
+        !good_limit(options->decode_ms)) {
         return errmsg_set(err, STATUS_INVALID, "conductor: a limit is not in 0..%d ms",
                           YOLK_LIMIT_MS_MAX);
     }
