@@ -51,6 +51,7 @@ static const struct setting settings_table[] = {
     { "tbt_limit_ms", SETTING_NUMBER, AT(tbt_limit_ms), 1e-3, 1e9, NULL, "of a good answer" },
     { "admit_ttft_s", SETTING_NUMBER, AT(admit_ttft_s), 0, 3600, NULL, "overload's; 0: none" },
     { "admit_tbt_ms", SETTING_NUMBER, AT(admit_tbt_ms), 0, 3.6e6, NULL, "overload's; 0: none" },
+    { "decode_time_s", SETTING_NUMBER, AT(decode_time_s), 0, 3600, NULL, "predict's; 0: learned" },
     { "speed", SETTING_NUMBER, AT(speed), 1e-6, 1e6, NULL, "of the replay" },
     { "jitter_ms", SETTING_NUMBER, AT(jitter_ms), 0, 1e9, NULL, "of arrivals, at most" },
     { "output_max", SETTING_WHOLE, AT(output_max), 0, 1 << 24, NULL, "answers are cut there" },

@@ -161,7 +161,8 @@ static enum status create_conductor(struct sim *sim)
     enum status status = yolk_conductor_create(&options, &m->conductor, sim->err);
     const struct yolk_admission_options admission = { (enum yolk_policy)sim->cluster.overload,
                                                       sim->cluster.admit_ttft_s * 1e3,
-                                                      sim->cluster.admit_tbt_ms };
+                                                      sim->cluster.admit_tbt_ms,
+                                                      sim->cluster.decode_time_s * 1e3 };
     if (status == STATUS_OK)
         status = yolk_conductor_set_admission(m->conductor, &admission, sim->err);
     if (status == STATUS_OK) status = load_profile(sim, m->conductor);
@@ -513,19 +514,31 @@ static void start_prefill(struct sim *sim, uint32_t index)
 
 static void release(struct sim *sim, uint32_t who, enum sim_outcome outcome);
 
+/* The prefill node is free of it: its KV has left. */
+static void report_prefill_done(struct sim *sim, uint32_t who)
+{
+    struct yolk_conductor *conductor = mooncake_of(sim)->conductor;
+
+    if (conductor == NULL) return;
+    yolk_conductor_prefill_done(conductor, (struct yolk_ticket){ sim->requests[who].ticket },
+                                sim->result->records[who].reused_tokens,
+                                (double)sim->events.now_ns / 1e6);
+}
+
 /* All KV is at the decode node: into device memory. */
 static void load(struct sim *sim, uint32_t who)
 {
     const double bytes = token_bytes(sim, sim->trace->requests[who].input_tokens);
     const uint64_t took = sim->events.now_ns - sim->requests[who].send_ns;
 
+    report_prefill_done(sim, who);
     sim->result->records[who].transfer_s = (double)took / 1e9;
     sim_set_state(sim, who, SIM_LOADING);
     sim_schedule(sim, bytes / sim->cluster.cost.load_bytes_s, SIM_EVENT_LOADED, who);
 }
 
-/* May it join its decode node? Tells the conductor that its prefill has ended. */
-static bool report_prefill(struct sim *sim, const struct prefill_node *node, uint32_t who)
+/* Tells the conductor how long its prefill took. May it join its decode node? */
+static bool judge_join(struct sim *sim, const struct prefill_node *node, uint32_t who)
 {
     struct yolk_conductor *conductor = mooncake_of(sim)->conductor;
     const struct sim_record *record = &sim->result->records[who];
@@ -539,10 +552,7 @@ static bool report_prefill(struct sim *sim, const struct prefill_node *node, uin
         yolk_conductor_learn_prefill(conductor, node->id, record->input_tokens,
                                      record->reused_tokens, record->prefill_s * 1e3) != STATUS_OK)
         sim_fail(sim, STATUS_INVALID);
-    const bool joins =
-        !judged || yolk_conductor_admit_join(conductor, ticket, now_ms, &verdict) == STATUS_OK;
-    yolk_conductor_prefill_done(conductor, ticket, record->reused_tokens, now_ms);
-    return joins;
+    return !judged || yolk_conductor_admit_join(conductor, ticket, now_ms, &verdict) == STATUS_OK;
 }
 
 static void on_prefill_done(struct sim *sim, uint32_t index)
@@ -555,9 +565,11 @@ static void on_prefill_done(struct sim *sim, uint32_t index)
     node->running = SIM_NONE;
     cache_range(sim, index, who, 0, sim_full_blocks(sim, who));
     unpin_all(sim, who);
-    if (!report_prefill(sim, node, who)) {
+    if (!judge_join(sim, node, who)) {
+        report_prefill_done(sim, who);
         release(sim, who, SIM_REFUSED_LATE);
     } else if (sim_output(sim, who) == 1) {
+        report_prefill_done(sim, who);
         sim_first_token(sim, who);
         release(sim, who, SIM_DONE);
     } else if (request->sent) {
