@@ -5,7 +5,7 @@ JOBS  ?= $(shell nproc)
 CTEST := ctest --output-on-failure -j $(JOBS)
 VENV  := .venv
 
-.PHONY: help run test build unit e2e asan tsan fuzz soak bench tidy install clean setup setup-test configure model
+.PHONY: help run test build unit e2e asan tsan fuzz soak bench results tidy install clean setup setup-test configure model
 
 help:
 	@echo 'make run      install what is missing, build, fetch a small real model, serve it'
@@ -15,6 +15,7 @@ help:
 	@echo 'make fuzz     run each fuzz target for FUZZ_SECONDS (default 30) with libFuzzer'
 	@echo 'make soak     simulated clusters under faults for SOAK_SECONDS (default 600)'
 	@echo 'make bench    every bench, as JSON, into $(BUILD)/bench/'
+	@echo 'make results  the papers experiments, simulated, into docs/results/ (needs public traces)'
 	@echo 'make tidy     layers, names, banned calls, formatting'
 	@echo 'make install  into PREFIX (default /usr/local)'
 
@@ -55,7 +56,8 @@ asan tsan: setup-test model
 comma := ,
 
 FUZZ_SECONDS ?= 30
-fuzz: setup-test
+fuzz:
+	@tools/setup.sh fuzz
 	@tools/fuzz.sh $(FUZZ_SECONDS)
 
 SOAK_SECONDS ?= 600
@@ -67,6 +69,9 @@ bench: build model
 	@for name in engine serve gateway transfer; do \
 	  $(BUILD)/bin/yolk bench $$name --json >$(BUILD)/bench/$$name.json || exit 1; \
 	  cat $(BUILD)/bench/$$name.json; done
+
+results: build
+	@python3 tools/results.py --yolk $(BUILD)/bin/yolk
 
 tidy:
 	@python3 tools/tidy.py

@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 #
-# tools/setup.sh build|test - what the build (or the tests too) need from Debian, installed if missing.
+# tools/setup.sh build|test|fuzz - what the build, the tests or the fuzzers need from Debian, installed
+# if missing.
 #
 # As root, or where sudo is there, it installs; otherwise it prints the one line to run and stops.
 # Where nothing is missing it takes milliseconds and changes nothing. `test` also makes .venv with the
@@ -12,6 +13,7 @@ cd "$(dirname "$0")/.."
 build_packages='gcc cmake ninja-build pkg-config libc6-dev libssl-dev libjansson-dev libmsgpack-dev
 libhttp-parser-dev libpcre2-dev libxxhash-dev python3 python3-pip'
 test_packages='libcmocka-dev python3-venv clang clang-format curl'
+fuzz_packages='clang libclang-rt-14-dev'
 
 missing() {
     for name in $1; do
@@ -51,6 +53,7 @@ fi
 
 need=$(missing "$build_packages")
 [ "$1" = test ] && need="$need$(missing "$test_packages")"
+[ "$1" = fuzz ] && need="$need$(missing "$fuzz_packages")"
 [ -z "$need" ] || install "$need"
 
 if [ "$1" = test ]; then
