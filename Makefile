@@ -15,7 +15,7 @@ help:
 	@echo 'make fuzz     run each fuzz target for FUZZ_SECONDS (default 30) with libFuzzer'
 	@echo 'make soak     simulated clusters under faults for SOAK_SECONDS (default 600)'
 	@echo 'make bench    every bench, as JSON, into $(BUILD)/bench/'
-	@echo 'make results  the papers experiments, simulated, into docs/results/ (needs public traces)'
+	@echo 'make results  what the papers measured, simulated, into docs/results/ (needs public traces)'
 	@echo 'make tidy     layers, names, banned calls, formatting'
 	@echo 'make install  into PREFIX (default /usr/local)'
 
@@ -78,6 +78,7 @@ tidy:
 
 PREFIX ?= /usr/local
 install: build
+	@cmake --build $(BUILD) --target yolk_library
 	@cmake --install $(BUILD) --prefix $(PREFIX) --strip
 
 clean:
