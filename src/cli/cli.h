@@ -39,6 +39,7 @@ enum {
     CLI_VERSION = 128,
     CLI_TRACE = 256,
     CLI_SIM = 512,
+    CLI_REPLAY = 1024,
 };
 
 struct cli {
@@ -56,6 +57,7 @@ int cmd_bench(struct cli *cli);
 int cmd_version(struct cli *cli);
 int cmd_trace(struct cli *cli);
 int cmd_sim(struct cli *cli);
+int cmd_replay(struct cli *cli);
 
 /* options.c: every option of every subcommand. */
 extern const struct config_option cli_options[];

@@ -48,6 +48,9 @@ static const struct command commands[] = {
     { "sim", "yolk sim --trace FILE [options]",
       "Replays a trace on a simulated cluster, and says what its users would have seen.", cmd_sim,
       CLI_SIM, 0, 0, "warn" },
+    { "replay", "yolk replay --trace FILE [options]",
+      "Replays a trace against a live gateway, and says what its users saw.", cmd_replay,
+      CLI_REPLAY, 0, 0, "warn" },
     { "version", "yolk version", "Says what this binary is.", cmd_version, CLI_VERSION, 0, 0,
       "warn" },
 };
