@@ -143,6 +143,8 @@ enum yolk_policy {
 };
 enum { YOLK_POLICIES = 5 };
 const char *yolk_policy_name(enum yolk_policy policy);
+/* STATUS_NOT_FOUND for a name that is none. */
+MUST_USE enum status yolk_policy_of(const char *name, enum yolk_policy *out);
 
 enum yolk_refusal {
     YOLK_REFUSAL_NONE,          /* accepted */
@@ -221,7 +223,9 @@ struct yolk_decision {
     int64_t actual_cached_tokens, actual_output_tokens;
     enum status outcome;
     bool finished;
-    struct yolk_verdict verdict; /* of yolk_conductor_admit(); policy none without it */
+    /* Of yolk_conductor_admit(), or of yolk_conductor_admit_join() if that refused; policy none for
+     * what was placed without them. */
+    struct yolk_verdict verdict;
 };
 
 /* STATUS_UNAVAILABLE: no instance is up that may be used. STATUS_FULL: no decode instance has room

@@ -40,6 +40,7 @@ enum {
     CLI_TRACE = 256,
     CLI_SIM = 512,
     CLI_REPLAY = 1024,
+    CLI_EXPLAIN = 2048,
 };
 
 struct cli {
@@ -57,6 +58,7 @@ int cmd_bench(struct cli *cli);
 int cmd_version(struct cli *cli);
 int cmd_trace(struct cli *cli);
 int cmd_sim(struct cli *cli);
+int cmd_explain(struct cli *cli);
 int cmd_replay(struct cli *cli);
 
 /* options.c: every option of every subcommand. */

@@ -58,13 +58,27 @@ static const char *profile_path(const struct cli *cli, char out[CLI_PATH_SIZE])
     return out;
 }
 
+/* Limits without a policy are kept by the one that is best at it. */
+static enum status take_limits(const struct config *config, struct gateway_options *out,
+                               struct errmsg *err)
+{
+    const char *policy = config_text(config, "policy");
+
+    out->policy = YOLK_POLICY_ADAPTIVE;
+    out->ttft_slo_ms = (double)config_u64(config, "ttft-slo") / (double)ENV_NS_PER_MS;
+    out->tbt_slo_ms = (double)config_u64(config, "tbt-slo") / (double)ENV_NS_PER_MS;
+    if (policy[0] == '\0' || yolk_policy_of(policy, &out->policy) == STATUS_OK) return STATUS_OK;
+    return errmsg_set(err, STATUS_INVALID,
+                      "--policy %.40s is not none, baseline, early, predict or adaptive", policy);
+}
+
 int cmd_gateway(struct cli *cli)
 {
     const struct config *config = cli->config;
     struct front front = { .cli = cli };
     char model[CLI_PATH_SIZE], profile[CLI_PATH_SIZE], address[ADDRESS_SIZE];
     struct errmsg err = { "out of memory" };
-    const struct gateway_options options = {
+    struct gateway_options options = {
         .address = address,
         .master = config_text(config, "master"),
         .secret = config_text(config, "secret"),
@@ -78,6 +92,7 @@ int cmd_gateway(struct cli *cli)
         .context_max = (uint32_t)config_u64(config, "max-model-len"),
     };
 
+    if (take_limits(config, &options, &err) != STATUS_OK) return cli_refuse("%s", err.text);
     if (cli_model_path(cli->env, config_position(config, 0), model, &err) != STATUS_OK)
         return cli_refuse("%s", err.text);
     snprintf(address, sizeof(address), "%s:%u", config_text(config, "host"),

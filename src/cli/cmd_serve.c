@@ -64,6 +64,15 @@ static void pass_text(struct words *words, const struct config *config, const ch
     add(words, value);
 }
 
+/* In nanoseconds, which every duration is read in. */
+static void pass_duration(struct words *words, const struct config *config, const char *flag,
+                          char value[WORD_SIZE])
+{
+    snprintf(value, WORD_SIZE, "%lluns", (unsigned long long)config_u64(config, flag + 2));
+    add(words, flag);
+    add(words, value);
+}
+
 static void pass_log(struct words *words, const struct serve *serve)
 {
     add(words, "--log");
@@ -103,6 +112,7 @@ static enum status start_gateway(struct serve *serve, struct errmsg *err)
                              "--served-model-name", serve->model_name },
                            7 };
     char port[WORD_SIZE], context[WORD_SIZE], profile[CLI_PATH_SIZE];
+    char ttft[WORD_SIZE], tbt[WORD_SIZE];
 
     pass_text(&words, config, "--host");
     pass_u64(&words, config, "--port", port);
@@ -114,6 +124,9 @@ static enum status start_gateway(struct serve *serve, struct errmsg *err)
     } else {
         pass_text(&words, config, "--profile");
     }
+    pass_text(&words, config, "--policy");
+    pass_duration(&words, config, "--ttft-slo", ttft);
+    pass_duration(&words, config, "--tbt-slo", tbt);
     pass_common(&words, serve);
     return supervisor_start(serve->supervisor, "gateway", words.argv, err);
 }

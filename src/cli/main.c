@@ -51,6 +51,9 @@ static const struct command commands[] = {
     { "replay", "yolk replay --trace FILE [options]",
       "Replays a trace against a live gateway, and says what its users saw.", cmd_replay,
       CLI_REPLAY, 0, 0, "warn" },
+    { "explain", "yolk explain request ID [options]",
+      "Says what a gateway decided about a request, and why.", cmd_explain, CLI_EXPLAIN, 2, 2,
+      "warn" },
     { "version", "yolk version", "Says what this binary is.", cmd_version, CLI_VERSION, 0, 0,
       "warn" },
 };

@@ -7,6 +7,7 @@
 #include "conductor/conductor_int.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "base/assert.h"
 
@@ -18,6 +19,16 @@ const char *yolk_policy_name(enum yolk_policy policy)
                                                       "adaptive" };
     ASSERT((int)policy >= 0 && (int)policy < YOLK_POLICIES);
     return NAMES[policy];
+}
+
+enum status yolk_policy_of(const char *name, enum yolk_policy *out)
+{
+    for (int i = 0; i < YOLK_POLICIES; i++) {
+        if (strcmp(name, yolk_policy_name((enum yolk_policy)i)) != 0) continue;
+        *out = (enum yolk_policy)i;
+        return STATUS_OK;
+    }
+    return STATUS_NOT_FOUND;
 }
 
 const char *yolk_refusal_name(enum yolk_refusal refusal)
@@ -221,6 +232,8 @@ enum status yolk_conductor_admit_join(struct yolk_conductor *c, struct yolk_tick
         return STATUS_OK;
     }
     ASSERT(verdict->refusal == YOLK_REFUSAL_TBT_AT_JOIN);
+    struct yolk_decision *decision = conductor_logged(c, ticket);
+    if (decision != NULL) decision->verdict = *verdict;
     return STATUS_BUSY;
 }
 

@@ -84,8 +84,12 @@ static void test_options(void **state)
     }
     yolk_conductor_admission_stats(c, 0, &stats);
     assert_true(stats.options.ttft_ms == 5 && stats.options.tbt_ms == 7);
-    for (int i = 0; i < YOLK_POLICIES; i++)
-        assert_true(strlen(yolk_policy_name((enum yolk_policy)i)) > 0);
+    for (int i = 0; i < YOLK_POLICIES; i++) {
+        enum yolk_policy policy = YOLK_POLICY_NONE;
+        assert_int_equal(yolk_policy_of(yolk_policy_name((enum yolk_policy)i), &policy), STATUS_OK);
+        assert_int_equal(policy, i);
+        assert_int_equal(yolk_policy_of("nun", &policy), STATUS_NOT_FOUND);
+    }
     for (int i = 0; i < YOLK_REFUSALS; i++)
         assert_true(strlen(yolk_refusal_name((enum yolk_refusal)i)) > 0);
     assert_string_equal(yolk_hindsight_name(YOLK_HINDSIGHT_SERVABLE), "servable");

@@ -683,8 +683,7 @@ enum status yolk_conductor_place(struct yolk_conductor *c, const struct yolk_pla
     return STATUS_OK;
 }
 
-/* The decision of a ticket, while the ring still has it. */
-static struct yolk_decision *logged(struct yolk_conductor *c, const struct ticket *ticket)
+struct yolk_decision *conductor_logged(struct yolk_conductor *c, const struct ticket *ticket)
 {
     ASSERT(ticket->decision < c->decisions_count);
     if (c->decisions_count - ticket->decision > c->options.decisions_max) return NULL;
@@ -696,7 +695,7 @@ void yolk_conductor_prefill_done(struct yolk_conductor *c, struct yolk_ticket id
 {
     struct ticket *ticket = conductor_ticket(c, id);
     ASSERT(ticket->state == TICKET_PREFILLING);
-    struct yolk_decision *decision = logged(c, ticket);
+    struct yolk_decision *decision = conductor_logged(c, ticket);
 
     if (ticket->prefill != NONE) queue_leave(c, ticket, now_ms);
     ticket->state = TICKET_DECODING;
@@ -730,7 +729,7 @@ void yolk_conductor_finish(struct yolk_conductor *c, struct yolk_ticket id, enum
                            double now_ms)
 {
     struct ticket *ticket = conductor_ticket(c, id);
-    struct yolk_decision *decision = logged(c, ticket);
+    struct yolk_decision *decision = conductor_logged(c, ticket);
 
     if (decision != NULL) {
         decision->actual_total_ms = now_ms - ticket->placed_ms;

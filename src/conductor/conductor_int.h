@@ -112,6 +112,10 @@ void conductor_commit(struct yolk_conductor *conductor, const struct yolk_place_
 /* The ticket must be live. */
 struct ticket *conductor_ticket(const struct yolk_conductor *conductor, struct yolk_ticket id);
 
+/* The decision of a ticket, while the ring still has it; NULL when it does not. */
+struct yolk_decision *conductor_logged(struct yolk_conductor *conductor,
+                                       const struct ticket *ticket);
+
 /* Until a request that comes now would start there. */
 double conductor_queue_ms(const struct yolk_conductor *conductor, const struct instance *instance,
                           double now_ms);

@@ -65,8 +65,9 @@ struct api_request {
 /* What an error object says. */
 struct api_error {
     int http_status;
-    const char *type; /* static */
-    const char *code; /* static; NULL: null */
+    const char *type;       /* static */
+    const char *code;       /* static; NULL: null */
+    uint32_t retry_after_s; /* of 429 and 503; 0: a second */
     char message[320];
     char param[API_PARAM_SIZE]; /* "": null */
 };

@@ -19,6 +19,7 @@
 #include "model/model.h"
 #include "model/tokenizer.h"
 #include "net/http.h"
+#include "serve/gateway_debug.h"
 #include "serve/gateway_int.h"
 
 enum {
@@ -32,6 +33,11 @@ enum {
     PAGE_SIZE_MAX = 4 << 20, /* of /metrics and the like */
     CLIENT_ID_LEN_MAX = API_ID_SIZE - 1,
 };
+
+double gateway_now_ms(const struct gateway *gateway)
+{
+    return (double)env_now_ns(gateway->env) / (double)ENV_NS_PER_MS;
+}
 
 /* ---- answers ---- */
 
@@ -70,7 +76,10 @@ void gateway_respond_error(struct gateway *gateway, struct http_request *http,
     const enum status status = api_write_error(&out, error);
     ASSERT(status == STATUS_OK);
     if (error->http_status == 429 || error->http_status == 503) {
-        http_set_header(http, "Retry-After", "1");
+        char seconds[16];
+        snprintf(seconds, sizeof(seconds), "%u",
+                 error->retry_after_s > 0 ? error->retry_after_s : 1);
+        http_set_header(http, "Retry-After", seconds);
     }
     gateway_metrics_http(gateway->metrics, error->http_status);
     http_respond(http, error->http_status, "application/json", buf_data(&out), out.len);
@@ -154,6 +163,7 @@ static void route_metrics(struct gateway *gateway, struct http_request *http)
 {
     struct yolk_conductor *conductor = cluster_conductor(gateway->cluster);
     struct yolk_conductor_stats stats = { 0 };
+    struct yolk_admission_stats admission = { 0 };
     const uint32_t waiting = request_count_waiting(gateway);
     struct gateway_gauges gauges = {
         .running = gateway->requests_count - waiting,
@@ -167,7 +177,9 @@ static void route_metrics(struct gateway *gateway, struct http_request *http)
     cluster_pages(gateway->cluster, &gauges.pages_total, &gauges.pages_used);
     if (conductor != NULL) {
         yolk_conductor_stats(conductor, &stats);
+        yolk_conductor_admission_stats(conductor, gateway_now_ms(gateway), &admission);
         gauges.conductor = &stats;
+        gauges.admission = &admission;
         gauges.block_tokens = cluster_block_tokens(gateway->cluster);
     }
     buf_init(&out, PAGE_SIZE_MAX);
@@ -176,6 +188,37 @@ static void route_metrics(struct gateway *gateway, struct http_request *http)
                 (const char *)buf_data(&out), out.len);
     } else {
         respond(gateway, http, 500, "text/plain", "the page is too large\n", 22);
+    }
+    buf_fini(&out);
+}
+
+static void route_decisions(struct gateway *gateway, struct http_request *http)
+{
+    struct buf out;
+
+    buf_init(&out, PAGE_SIZE_MAX);
+    if (gateway_debug_list(cluster_conductor(gateway->cluster), gateway_now_ms(gateway),
+                           http_query(http), &out) == STATUS_OK) {
+        respond(gateway, http, 200, "application/json", (const char *)buf_data(&out), out.len);
+    } else {
+        respond(gateway, http, 500, "text/plain", "the page is too large\n", 22);
+    }
+    buf_fini(&out);
+}
+
+static void route_decision(struct gateway *gateway, struct http_request *http, const char *id)
+{
+    struct api_error error;
+    struct buf out;
+
+    buf_init(&out, PAGE_SIZE_MAX);
+    if (gateway_debug_explain(cluster_conductor(gateway->cluster), gateway_now_ms(gateway), id,
+                              &out) == STATUS_OK) {
+        respond(gateway, http, 200, "text/plain; charset=utf-8", (const char *)buf_data(&out),
+                out.len);
+    } else {
+        api_refuse(&error, 404, "not_found", NULL, "No decision about '%.100s' is remembered", id);
+        gateway_respond_error(gateway, http, &error);
     }
     buf_fini(&out);
 }
@@ -190,9 +233,19 @@ static const struct {
     { "GET", "/health", route_health },
     { "GET", "/ready", route_ready },
     { "GET", "/metrics", route_metrics },
+    { "GET", "/debug/decisions", route_decisions },
 };
 enum { ROUTES_COUNT = sizeof(ROUTES) / sizeof(ROUTES[0]) };
-static const char MODEL_PREFIX[] = "/v1/models/";
+
+/* What lies below a path: the rest of the path names it. */
+static const struct {
+    const char *prefix;
+    void (*fn)(struct gateway *gateway, struct http_request *http, const char *name);
+} BELOW[] = {
+    { "/v1/models/", route_model },
+    { "/debug/decisions/", route_decision },
+};
+enum { BELOW_COUNT = sizeof(BELOW) / sizeof(BELOW[0]) };
 
 static bool method_fits(const char *method, const char *wanted)
 {
@@ -225,9 +278,10 @@ static void on_request(void *ctx, struct http_request *http)
         }
         return;
     }
-    if (strncmp(path, MODEL_PREFIX, strlen(MODEL_PREFIX)) == 0) {
+    for (size_t i = 0; i < BELOW_COUNT; i++) {
+        if (strncmp(path, BELOW[i].prefix, strlen(BELOW[i].prefix)) != 0) continue;
         if (method_fits(method, "GET")) {
-            route_model(gateway, http, path + strlen(MODEL_PREFIX));
+            BELOW[i].fn(gateway, http, path + strlen(BELOW[i].prefix));
         } else {
             refuse_method(gateway, http, "GET");
         }
@@ -384,6 +438,7 @@ static enum status open_cluster(struct gateway *gateway, const struct gateway_op
         .vocab = tokenizer_vocab(gateway->tokenizer),
         .sequences_max = gateway->options.sequences_max,
         .conductor = yolk_conductor_defaults(),
+        .admission = { given->policy, given->ttft_slo_ms, given->tbt_slo_ms, 0 },
         .profile = profile,
         .on_change = on_change,
         .ctx = gateway,

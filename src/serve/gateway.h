@@ -6,6 +6,8 @@
  *   GET /health   200 while the process lives
  *   GET /ready    200 when a prefill and a decode node are up with the same model; 503 otherwise
  *   GET /metrics  Prometheus text
+ *   GET /debug/decisions[?limit=N]  the latest decisions, as JSON
+ *   GET /debug/decisions/{id}       one of them, for people
  *
  * The gateway maps the model file for its tokenizer and chat template only. Who is in the cluster
  * it learns from the master, what each node holds from the node's own events. It keeps no state
@@ -20,6 +22,7 @@
 #include <stdint.h>
 
 #include "base/status.h"
+#include "yolk/conductor.h"
 
 struct env;
 struct gateway; /* opaque */
@@ -34,6 +37,9 @@ struct gateway_options {
     const char *chat_template; /* "auto", "chatml", "none" ["auto"] */
     const char *profile_path;  /* cost profile: read at start, replaced at times [none is kept] */
     bool pool_off;             /* compute every prompt whole */
+    enum yolk_policy policy;   /* overload: what is refused; nothing while both limits are 0 */
+    double ttft_slo_ms;        /* the first token is due within; 0: no limit */
+    double tbt_slo_ms;         /* mean time between tokens; 0: no limit */
     double theta;         /* Conductor: fetch only if the holder has more than theta times [1.25] */
     uint32_t context_max; /* tokens [the model's; never more] */
     uint32_t requests_max;    /* in the house at once [1024] */

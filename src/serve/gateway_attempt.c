@@ -211,6 +211,25 @@ static void note_token(struct attempt *attempt)
 
 /* ---- tokens ---- */
 
+/* The second check: prefill has ended, and nothing has been shown yet. False, and the request is
+ * refused, when its decode instance has no room under the limits any more. */
+static bool may_join(struct attempt *attempt)
+{
+    struct request *request = attempt->request;
+    struct yolk_conductor *conductor = cluster_conductor(attempt->gateway->cluster);
+    struct yolk_verdict verdict;
+
+    if (attempt->may_join || attempt->counted || request->attempts > 1) return true;
+    attempt->may_join = true;
+    if (yolk_conductor_admit_join(conductor, attempt->decision.ticket, now_ms(attempt->gateway),
+                                  &verdict) == STATUS_OK) {
+        return true;
+    }
+    attempt_leave(attempt, STATUS_BUSY);
+    request_refuse(request, &verdict);
+    return false;
+}
+
 /* The attempt may have left its request when this returns. */
 static void on_token(struct attempt *attempt, const struct proto_token *token, bool from_decode)
 {
@@ -218,6 +237,7 @@ static void on_token(struct attempt *attempt, const struct proto_token *token, b
     const uint32_t before = generated(request);
 
     if (request->state == REQUEST_ENDING) return;
+    if (before == 0 && !may_join(attempt)) return;
     if (from_decode && request->state == REQUEST_PREFILLING) {
         request_set_state(request, REQUEST_DECODING);
     }
@@ -459,6 +479,22 @@ static void make_keys(struct request *request)
     }
 }
 
+/* The first placement is the policy's to refuse; once accepted, a request is placed until it is
+ * served. */
+static enum status admit(struct request *request, const struct yolk_place_request *place,
+                         struct yolk_decision *out)
+{
+    struct gateway *gateway = request->gateway;
+    const uint64_t now = env_now_ns(gateway->env);
+    const struct yolk_asker asker = {
+        .tenant = request->tenant,
+        .route = request->api.kind == API_CHAT ? "chat" : "completion",
+        .waited_ms = (double)(now - request->arrived_ns) / (double)ENV_NS_PER_MS,
+    };
+    return yolk_conductor_admit(cluster_conductor(gateway->cluster), place, &asker, now_ms(gateway),
+                                out, &request->verdict);
+}
+
 static enum status decide(struct request *request, bool picky, struct yolk_decision *out)
 {
     struct gateway *gateway = request->gateway;
@@ -474,6 +510,7 @@ static enum status decide(struct request *request, bool picky, struct yolk_decis
         .avoid_decode = cluster_instance(cluster, picky ? request->avoid_decode : nobody),
         .avoid_holder = cluster_instance(cluster, request->avoid_holder),
     };
+    if (request->attempts == 0) return admit(request, &place, out);
     return yolk_conductor_place(cluster_conductor(gateway->cluster), &place, now_ms(gateway), out);
 }
 
@@ -545,7 +582,7 @@ enum status attempt_start(struct request *request)
     make_keys(request);
     enum status status = decide(request, true, &decision);
     /* Who has failed is better than nobody. */
-    if (status != STATUS_OK) status = decide(request, false, &decision);
+    if (status != STATUS_OK && status != STATUS_BUSY) status = decide(request, false, &decision);
     if (status != STATUS_OK) return status;
     struct attempt *attempt = attempt_create(request, &decision);
     if (attempt == NULL) {

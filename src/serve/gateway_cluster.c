@@ -213,6 +213,16 @@ static void load_profile(struct cluster *cluster)
     }
 }
 
+static void limit_admission(struct cluster *cluster)
+{
+    struct errmsg err = { "" };
+
+    if (yolk_conductor_set_admission(cluster->conductor, &cluster->options.admission, &err) !=
+        STATUS_OK) {
+        LOG_ERROR("gateway", "limits_ignored", "reason=%s", err.text);
+    }
+}
+
 /* A cluster without nodes takes the identity of the first one that comes. */
 static enum status adopt(struct cluster *cluster, const struct proto_node_info *info)
 {
@@ -235,6 +245,7 @@ static enum status adopt(struct cluster *cluster, const struct proto_node_info *
     yolk_conductor_destroy(cluster->conductor);
     cluster->conductor = conductor;
     load_profile(cluster);
+    limit_admission(cluster);
     memcpy(cluster->fingerprint, info->fingerprint, sizeof(cluster->fingerprint));
     memcpy(identity.fingerprint, info->fingerprint, sizeof(identity.fingerprint));
     cluster->block_tokens = info->block_tokens;

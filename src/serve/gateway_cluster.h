@@ -45,7 +45,8 @@ struct cluster_options {
     uint32_t vocab;     /* of our tokenizer: nodes with another one are refused */
     uint32_t sequences_max;
     struct yolk_conductor_options conductor; /* block_tokens and block_size come from the nodes */
-    const char *profile;                     /* text of a cost profile, or NULL; copied */
+    struct yolk_admission_options admission;
+    const char *profile; /* text of a cost profile, or NULL; copied */
     /* Something is there that was not before: a node, or room. Called from the loop. */
     void (*on_change)(void *ctx);
     void *ctx;

@@ -77,6 +77,9 @@ void attempt_end_all(struct gateway *gateway);
 
 /* ---- gateway.c ---- */
 
+/* The Conductor's time. */
+double gateway_now_ms(const struct gateway *gateway);
+
 void gateway_respond_error(struct gateway *gateway, struct http_request *http,
                            const struct api_error *error);
 /* Sets X-Request-Id on the answer: the client's, if it is printable and short, or a new one. */

@@ -29,7 +29,10 @@ static const double RATIO_BOUNDS[] = { 0.25, 0.5, 0.7, 0.8, 0.9, 1, 1.1, 1.25, 1
 struct gateway_metrics {
     struct metrics *registry;
     char model_name[NAME_SIZE];
-    struct metric *http, *finished, *reasons, *attempts_failed;
+    struct metric *http, *finished, *reasons, *attempts_failed, *refusals;
+    struct series *rejections, *accepted, *audited, *servable, *late_ttft, *late_tbt;
+    struct series *limit_ttft, *limit_tbt, *prefill_load, *decode_load;
+    struct series *decode_mean, *margin_ttft, *margin_tbt, *pressure;
     struct series *running, *waiting, *kv_usage, *prompt_tokens, *generation_tokens;
     struct series *cache_queries, *cache_hits;
     struct series *ttft, *itl, *e2e, *queue, *prefill, *decode, *prompt_size, *output_size;
@@ -135,6 +138,56 @@ static void register_own(struct gateway_metrics *m)
         plain_gauge(m, "yolk_conductor_samples", "Samples the cost model has learned from.");
 }
 
+static struct series *of_stage(struct metric *metric, const char *stage)
+{
+    return metrics_series(metric, (const char *const[]){ stage, NULL });
+}
+
+static struct series *plain_counter(struct gateway_metrics *m, const char *name, const char *help)
+{
+    return metrics_only(metrics_counter(m->registry, name, help, NULL));
+}
+
+/* Overload: what was refused and why, how right that was, and what the policy sees. */
+static void register_admission(struct gateway_metrics *m)
+{
+    static const char *const REASON[] = { "reason", NULL };
+    static const char *const STAGE[] = { "stage", NULL };
+    struct metric *late =
+        metrics_counter(m->registry, "yolk_conductor_slo_violations_total",
+                        "Accepted requests that broke a limit, by the limit.", STAGE);
+    struct metric *limit = metrics_gauge(m->registry, "yolk_conductor_limit_seconds",
+                                         "Limits in force; 0 is none.", STAGE);
+    struct metric *load =
+        metrics_gauge(m->registry, "yolk_conductor_load",
+                      "Predicted latency over its limit, mean of the pool.", STAGE);
+    struct metric *margin =
+        metrics_gauge(m->registry, "yolk_conductor_margin",
+                      "Standard deviations that adaptive keeps from a limit.", STAGE);
+
+    m->rejections = with_model(m, metrics_counter(m->registry, "vllm:admission_rejections_total",
+                                                  "Requests refused under overload.", MODEL_LABEL));
+    m->refusals = metrics_counter(m->registry, "yolk_conductor_refusals_total",
+                                  "Requests refused under overload, by reason.", REASON);
+    m->accepted = plain_counter(m, "yolk_conductor_accepted_total",
+                                "Requests accepted while a limit was set.");
+    m->audited =
+        plain_counter(m, "yolk_conductor_refusals_audited_total", "Refusals judged in hindsight.");
+    m->servable = plain_counter(m, "yolk_conductor_refusals_servable_total",
+                                "Of them, those that could have been served.");
+    m->late_ttft = of_stage(late, "ttft");
+    m->late_tbt = of_stage(late, "tbt");
+    m->limit_ttft = of_stage(limit, "ttft");
+    m->limit_tbt = of_stage(limit, "tbt");
+    m->prefill_load = of_stage(load, "prefill");
+    m->decode_load = of_stage(load, "decode");
+    m->margin_ttft = of_stage(margin, "ttft");
+    m->margin_tbt = of_stage(margin, "tbt");
+    m->decode_mean =
+        plain_gauge(m, "yolk_conductor_decode_seconds_mean", "Mean time a request decodes.");
+    m->pressure = plain_gauge(m, "yolk_conductor_pressure", "Share of requests refused lately.");
+}
+
 enum status gateway_metrics_create(const char *model_name, struct gateway_metrics **out)
 {
     struct gateway_metrics *m = calloc(1, sizeof(*m));
@@ -147,6 +200,7 @@ enum status gateway_metrics_create(const char *model_name, struct gateway_metric
     snprintf(m->model_name, sizeof(m->model_name), "%s", model_name);
     register_vllm(m);
     register_own(m);
+    register_admission(m);
     *out = m;
     return STATUS_OK;
 }
@@ -203,6 +257,13 @@ void gateway_metrics_predicted(struct gateway_metrics *m, double predicted_s, do
     if (actual_s > 0) series_observe(m->predicted_ratio, predicted_s / actual_s);
 }
 
+void gateway_metrics_refused(struct gateway_metrics *m, enum yolk_refusal refusal)
+{
+    const char *name = yolk_refusal_name(refusal);
+    series_add(m->rejections, 1);
+    series_add(metrics_series(m->refusals, (const char *const[]){ name, NULL }), 1);
+}
+
 void gateway_metrics_attempt_failed(struct gateway_metrics *m, const char *cause)
 {
     series_add(metrics_series(m->attempts_failed, (const char *const[]){ cause, NULL }), 1);
@@ -217,6 +278,30 @@ void gateway_metrics_finished(struct gateway_metrics *m, const struct gateway_ou
     series_observe(m->output_size, outcome->output_tokens);
     if (outcome->prefill_s >= 0) series_observe(m->prefill, outcome->prefill_s);
     if (outcome->decode_s >= 0) series_observe(m->decode, outcome->decode_s);
+}
+
+/* The Conductor counts by itself, and starts over when its cluster does: then nothing is added. */
+static void catch_up(struct series *series, uint64_t count)
+{
+    const double have = series_value(series);
+    if ((double)count > have) series_add(series, (double)count - have);
+}
+
+static void set_admission(struct gateway_metrics *m, const struct yolk_admission_stats *a)
+{
+    catch_up(m->accepted, a->accepted);
+    catch_up(m->audited, a->audited);
+    catch_up(m->servable, a->servable);
+    catch_up(m->late_ttft, a->late_ttft);
+    catch_up(m->late_tbt, a->late_tbt);
+    series_set(m->limit_ttft, a->options.ttft_ms / 1000);
+    series_set(m->limit_tbt, a->options.tbt_ms / 1000);
+    series_set(m->prefill_load, a->prefill_load);
+    series_set(m->decode_load, a->decode_load);
+    series_set(m->margin_ttft, a->margin_ttft);
+    series_set(m->margin_tbt, a->margin_tbt);
+    series_set(m->decode_mean, a->decode_ms / 1000);
+    series_set(m->pressure, a->pressure);
 }
 
 enum status gateway_metrics_render(struct gateway_metrics *m, const struct gateway_gauges *g,
@@ -241,5 +326,6 @@ enum status gateway_metrics_render(struct gateway_metrics *m, const struct gatew
         series_set(m->samples,
                    (double)(c->samples_prefill + c->samples_decode + c->samples_transfer));
     }
+    if (g->admission != NULL) set_admission(m, g->admission);
     return metrics_render(m->registry, out);
 }

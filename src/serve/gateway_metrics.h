@@ -30,6 +30,7 @@ void gateway_metrics_placed(struct gateway_metrics *metrics, enum yolk_reuse_rea
                             double waited_s);
 void gateway_metrics_predicted(struct gateway_metrics *metrics, double predicted_s,
                                double actual_s);
+void gateway_metrics_refused(struct gateway_metrics *metrics, enum yolk_refusal refusal);
 void gateway_metrics_attempt_failed(struct gateway_metrics *metrics, const char *cause);
 
 struct gateway_outcome {
@@ -47,6 +48,7 @@ struct gateway_gauges {
     uint64_t pages_total, pages_used;
     uint32_t block_tokens;
     const struct yolk_conductor_stats *conductor; /* NULL: none yet */
+    const struct yolk_admission_stats *admission; /* likewise */
 };
 MUST_USE enum status gateway_metrics_render(struct gateway_metrics *metrics,
                                             const struct gateway_gauges *gauges, struct buf *out);

@@ -111,7 +111,14 @@ static void waiting_join(struct request *request)
 static uint64_t wait_limit_ns(const struct request *request)
 {
     const struct gateway_options *options = &request->gateway->options;
-    const uint32_t ms = request->refused == STATUS_FULL ? options->queue_ms : options->wait_ms;
+    const bool limited = options->policy != YOLK_POLICY_NONE && options->ttft_slo_ms > 0;
+    uint64_t ms = request->refused == STATUS_FULL ? options->queue_ms : options->wait_ms;
+
+    /* Waiting beyond the limit on the first token is of no use to anybody. */
+    if (request->refused == STATUS_FULL && limited && request->attempts == 0 &&
+        options->ttft_slo_ms < (double)ms) {
+        ms = (uint64_t)options->ttft_slo_ms + 1;
+    }
     return request->waiting_ns + ms * ENV_NS_PER_MS;
 }
 
@@ -477,6 +484,54 @@ void request_fail(struct request *request, const struct api_error *error)
     }
 }
 
+static void explain_refusal(const struct request *request, const struct yolk_verdict *verdict,
+                            struct api_error *error)
+{
+    const struct gateway_options *options = &request->gateway->options;
+
+    switch (verdict->refusal) {
+    case YOLK_REFUSAL_TTFT:
+        api_refuse(error, 429, "overloaded", NULL,
+                   "Overloaded: the first token is predicted after %.0f ms, the limit is %.0f ms",
+                   verdict->ttft_ms, options->ttft_slo_ms);
+        break;
+    case YOLK_REFUSAL_TBT:
+    case YOLK_REFUSAL_TBT_AT_JOIN:
+        api_refuse(error, 429, "overloaded", NULL,
+                   "Overloaded: decoding is at %.0f %% of its limit",
+                   verdict->predicted_load * 100);
+        break;
+    case YOLK_REFUSAL_TBT_PREDICTED:
+        api_refuse(error, 429, "overloaded", NULL,
+                   "Overloaded: decoding is predicted at %.0f %% of its limit",
+                   verdict->predicted_load * 100);
+        break;
+    case YOLK_REFUSAL_RESERVED:
+    case YOLK_REFUSAL_NONE:
+        api_refuse(error, 429, "overloaded", NULL,
+                   "Overloaded: the room that is left is kept for smaller requests");
+        break;
+    }
+}
+
+void request_refuse(struct request *request, const struct yolk_verdict *verdict)
+{
+    struct api_error error;
+
+    ASSERT(verdict->refusal != YOLK_REFUSAL_NONE && !request->began);
+    request->verdict = *verdict;
+    explain_refusal(request, verdict, &error);
+    error.retry_after_s = (uint32_t)(verdict->retry_after_ms / 1000) + 1;
+    gateway_metrics_refused(request->gateway->metrics, verdict->refusal);
+    LOG_INFO("gateway", "request_refused",
+             "req=%s policy=%s reason=%s ttft_ms=%.1f prefill_load=%.2f decode_load=%.2f "
+             "predicted_load=%.2f gate=%.2f retry_after_ms=%.0f",
+             request->request_id, yolk_policy_name(verdict->policy),
+             yolk_refusal_name(verdict->refusal), verdict->ttft_ms, verdict->prefill_load,
+             verdict->decode_load, verdict->predicted_load, verdict->gate, verdict->retry_after_ms);
+    request_fail(request, &error);
+}
+
 /* ---- waiting ---- */
 
 void request_wait(struct request *request, uint64_t not_before_ns)
@@ -513,6 +568,10 @@ static void place_waiting(struct gateway *gateway, uint64_t *wake_ns)
         if (status == STATUS_OK) continue;
         if (status == STATUS_INVALID) {
             never_placed(request);
+            continue;
+        }
+        if (status == STATUS_BUSY) {
+            request_refuse(request, &request->verdict);
             continue;
         }
         request->refused = status;
@@ -723,6 +782,9 @@ static enum status prepare(struct request *request, struct api_error *error)
 static void fill(struct request *request, struct http_request *http)
 {
     struct gateway *gateway = request->gateway;
+    const char *tenant = http_header(http, "X-Llm-D-Inference-Fairness-Id");
+
+    if (tenant != NULL) snprintf(request->tenant, sizeof(request->tenant), "%s", tenant);
 
     env_random(gateway->env, &request->id, sizeof(request->id));
     request->seed = request->api.seed;

@@ -32,6 +32,7 @@ struct attempt {
     bool open_live, run_live;
     bool streaming;                         /* d has sent a token: p is not needed any more */
     bool finished;                          /* d has sent its last item */
+    bool may_join;                          /* the limits have been checked again */
     bool counted;                           /* the Conductor knows that prefill is done */
     enum proto_cause open_cause, run_cause; /* of a FAILED item; 0: none */
     uint32_t sequence_tokens;
@@ -50,6 +51,7 @@ struct request {
     uint64_t id;
     char answer_id[API_ID_SIZE];
     char request_id[API_ID_SIZE];
+    char tenant[YOLK_NAME_SIZE]; /* "": nobody in particular */
     uint64_t created_s;
 
     uint32_t *tokens;
@@ -63,7 +65,8 @@ struct request {
     uint32_t attempts; /* number of the latest */
     uint32_t failures; /* in a row, without a new token */
     struct cluster_ref avoid_prefill, avoid_decode, avoid_holder;
-    enum status refused; /* why it was not placed the last time */
+    struct yolk_verdict verdict; /* the policy's, when it has been asked */
+    enum status refused;         /* why it was not placed the last time */
 
     struct gateway_text text;
     struct buf shown;  /* the answer so far; streaming: what is not in a chunk yet */
@@ -95,6 +98,9 @@ void request_finish(struct request *request, const char *reason);
 /* Ends the request with an error, before or in the middle of its answer. */
 void request_fail(struct request *request, const struct api_error *error);
 
+/* Ends the request with 429, because the policy has refused it. */
+void request_refuse(struct request *request, const struct yolk_verdict *verdict);
+
 /* Back to WAITING after an attempt has failed, not to be placed before `not_before_ns`. */
 void request_wait(struct request *request, uint64_t not_before_ns);
 
@@ -104,7 +110,8 @@ void request_complete(struct request *request);
 /* ---- gateway_attempt.c ---- */
 
 /* Places the request and opens the calls. STATUS_OK, and the request is OPENING; otherwise it is as
- * it was: STATUS_UNAVAILABLE, STATUS_FULL, or STATUS_INVALID (it can never be placed). */
+ * it was: STATUS_UNAVAILABLE, STATUS_FULL, STATUS_INVALID (it can never be placed), or
+ * STATUS_BUSY: the policy refuses it, and request->verdict says why. */
 MUST_USE enum status attempt_start(struct request *request);
 
 /* The attempt leaves its request: calls are cancelled, the ticket is finished. */

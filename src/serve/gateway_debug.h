@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * serve/gateway_debug.h - the Conductor's decisions, shown: all of them as JSON, one as text.
+ *
+ *     {"decisions": [
+ *       {"request_id", "age_ms", "accepted": true, "finished", "policy", "tokens", "prefill",
+ *        "decode", "holder", "reuse", "reuse_blocks", "local_blocks", "best_blocks",
+ *        "prefill_candidates", "decode_candidates", "predicted_ms": {"queue", "transfer",
+ *        "compute", "spread", "ttft", "tbt"}, "load": LOAD, "actual": null or {"ttft_ms",
+ *        "total_ms", "cached_tokens", "output_tokens", "outcome"}},
+ *       {"request_id", "age_ms", "accepted": false, "policy", "refusal", "tokens", "load": LOAD,
+ *        "predicted_ms": {"ttft", "tbt"}, "retry_after_ms", "hindsight", "peak_load"}, ...]}
+ *     LOAD = {"prefill", "decode", "predicted", "gate"}
+ *
+ * Newest first. What is not known yet is null.
+ *
+ * Limits: DEBUG_LIST_MAX entries. Threads: the env's loop thread. */
+#ifndef SERVE_GATEWAY_DEBUG_H
+#define SERVE_GATEWAY_DEBUG_H
+
+#include "base/status.h"
+
+struct buf;
+struct yolk_conductor;
+
+enum { DEBUG_LIST_DEFAULT = 100, DEBUG_LIST_MAX = 1000 };
+
+/* Appends the list. `query` may say "limit=N"; anything else in it is ignored. `conductor` may be
+ * NULL: nothing has been decided. STATUS_FULL, STATUS_NO_MEMORY of *out. */
+MUST_USE enum status gateway_debug_list(const struct yolk_conductor *conductor, double now_ms,
+                                        const char *query, struct buf *out);
+
+/* Appends the latest decision about this request, some lines of text. STATUS_NOT_FOUND. */
+MUST_USE enum status gateway_debug_explain(const struct yolk_conductor *conductor, double now_ms,
+                                           const char *request_id, struct buf *out);
+
+#endif
