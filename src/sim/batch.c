@@ -67,6 +67,17 @@ uint32_t batch_who(const struct batch *batch, uint32_t index)
     return batch->members[index].who;
 }
 
+uint32_t batch_had(const struct batch *batch, uint32_t index)
+{
+    ASSERT(index < batch->count);
+    return (uint32_t)(batch->steps - batch->members[index].joined);
+}
+
+uint64_t batch_steps(const struct batch *batch)
+{
+    return batch->steps;
+}
+
 static bool before(const struct batch_member *a, const struct batch_member *b)
 {
     if (a->done != b->done) return a->done < b->done;

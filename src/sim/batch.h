@@ -32,7 +32,10 @@ void batch_destroy(struct batch *batch); /* NULL is allowed */
 uint32_t batch_count(const struct batch *batch);
 double batch_context(const struct batch *batch); /* tokens of all members now */
 
-uint32_t batch_who(const struct batch *batch, uint32_t index); /* of a member, in no order */
+/* Members in no order: who, and how many steps it has had. */
+uint32_t batch_who(const struct batch *batch, uint32_t index);
+uint32_t batch_had(const struct batch *batch, uint32_t index);
+uint64_t batch_steps(const struct batch *batch); /* done in all */
 
 /* For `steps` steps, at least one. There is room: batch_count() < members_max. */
 void batch_join(struct batch *batch, uint32_t who, uint32_t context, uint32_t steps,

@@ -53,6 +53,7 @@ struct sim_request {
     uint32_t pinned, held;   /* leading blocks pinned here; and up to which at the holder */
     uint32_t reuse, chunked; /* blocks; tokens computed so far */
     bool fetching, sent;
+    uint32_t grown; /* tokens of the answer that the conductor has heard of */
     uint64_t ticket;
     uint64_t arrival_ns, start_ns, send_ns;
     uint64_t estimate_ns; /* of its prefill, in its node's books */
