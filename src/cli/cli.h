@@ -41,6 +41,7 @@ enum {
     CLI_SIM = 512,
     CLI_REPLAY = 1024,
     CLI_EXPLAIN = 2048,
+    CLI_DEMO = 4096,
 };
 
 struct cli {
@@ -60,6 +61,7 @@ int cmd_trace(struct cli *cli);
 int cmd_sim(struct cli *cli);
 int cmd_explain(struct cli *cli);
 int cmd_replay(struct cli *cli);
+int cmd_demo(struct cli *cli);
 
 /* options.c: every option of every subcommand. */
 extern const struct config_option cli_options[];

@@ -54,6 +54,9 @@ static const struct command commands[] = {
     { "explain", "yolk explain request ID [options]",
       "Says what a gateway decided about a request, and why.", cmd_explain, CLI_EXPLAIN, 2, 2,
       "warn" },
+    { "demo", "yolk demo overload [options]",
+      "Shows live, on a small cluster, what refusing early does under overload.", cmd_demo,
+      CLI_DEMO, 1, 1, "warn" },
     { "version", "yolk version", "Says what this binary is.", cmd_version, CLI_VERSION, 0, 0,
       "warn" },
 };
