@@ -22,8 +22,9 @@
  * A put that ends with TIMEOUT, CANCELLED, CONN_CLOSED or UNAVAILABLE may or may not have happened.
  *
  * Memory:  keys are copied; values and buffers stay the caller's, must not change or be freed
- * before their item has ended, and must lie in memory registered with the transfer engine. Threads:
- * the env's loop thread. Limits: the constants below; `calls_max` items at a time. */
+ *          before their item has ended, and must lie in memory registered with the transfer engine.
+ * Threads: the env's loop thread.
+ * Limits:  the constants below; `calls_max` items at a time. */
 #ifndef YOLK_STORE_H
 #define YOLK_STORE_H
 

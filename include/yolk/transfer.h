@@ -16,14 +16,15 @@
  *          worst fence_ms, after which the target's own lease on the connection has run out.
  * A failed or cancelled task may have written any part of its range; COMPLETED means all of it.
  *
- * Memory:   the memory of a request belongs to the engine from submit to the final state. Batches
- * are allocated by yolk_transfer_batch_create(); submit and completion allocate nothing. Threads:
- * an engine belongs to the thread that runs its env; every call asserts that. Handles:  segments
- * and batches are numbers with a generation: zero, stale and twice freed ones are answered with
- * STATUS_INVALID, never with a crash. A NULL engine is STATUS_INVALID too. Callbacks run from the
- * env's loop, exactly once per task, never inside the call that caused them, and may call anything
- * here except yolk_transfer_destroy() and yolk_transfer_wait(). Limits:   the constants below;
- * reaching one is STATUS_FULL. */
+ * Memory:  the memory of a request belongs to the engine from submit to the final state. Batches
+ *          are allocated by yolk_transfer_batch_create(); submit and completion allocate nothing.
+ * Threads: an engine belongs to the thread that runs its env; every call asserts that.
+ * Handles: segments and batches are numbers with a generation: zero, stale and twice freed ones are
+ *          answered with STATUS_INVALID, never with a crash. A NULL engine is STATUS_INVALID too.
+ *          Callbacks run from the env's loop, exactly once per task, never inside the call that
+ *          caused them, and may call anything here except yolk_transfer_destroy() and
+ *          yolk_transfer_wait().
+ * Limits:  the constants below; reaching one is STATUS_FULL. */
 #ifndef YOLK_TRANSFER_H
 #define YOLK_TRANSFER_H
 

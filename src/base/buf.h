@@ -3,8 +3,9 @@
  * base/buf.h - a byte buffer that grows at its end, is consumed at its front, and has a maximum.
  *
  * Memory:  one heap block of at most twice size_max, at least doubled when it grows. An empty
- * buffer holds no memory until the first append. Threads: belongs to one thread at a time. Limits:
- * size_max bytes unconsumed; past it appends answer STATUS_FULL and change nothing. */
+ *          buffer holds no memory until the first append.
+ * Threads: belongs to one thread at a time.
+ * Limits:  size_max bytes unconsumed; past it appends answer STATUS_FULL and change nothing. */
 #ifndef BASE_BUF_H
 #define BASE_BUF_H
 

@@ -2,9 +2,10 @@
  *
  * base/env_real_test.c
  *
- * Goal:   what only the real body has: posts from threads, limits of descriptors, children,
- * signals. Method: one loop, real threads, real children (the shell), real signals. What both
- * bodies share is in env_test.c. */
+ * Goal:    what only the real body has: posts from threads, limits of descriptors, children,
+ *          signals.
+ * Method:  one loop, real threads, real children (the shell), real signals. What both bodies share
+ *          is in env_test.c. */
 #include "base/env_real.h"
 
 #include <errno.h>

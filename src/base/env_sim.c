@@ -11,8 +11,9 @@
  * never stops being ready cannot stop the clock.
  *
  *   I1  Only the one thread, the seed and the calls decide what happens: no addresses, no real
- * time. I2  A dead process has no turn armed and no timers; nothing of it runs. I3  Memory of
- * connections goes between events, never during one. */
+ *       time.
+ *   I2  A dead process has no turn armed and no timers; nothing of it runs.
+ *   I3  Memory of connections goes between events, never during one. */
 #include "base/env_sim.h"
 
 #include <stdio.h>

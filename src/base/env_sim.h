@@ -24,7 +24,8 @@
  * still be closed and cancelled, and must be freed by their owner as usual; other calls on it fail
  * with STATUS_UNAVAILABLE. Add the host again to restart it: a new env on the old disk.
  *
- * Threads: one. Limits: ENV_SIM_PROCESSES_MAX processes, restarts included. */
+ * Threads: one.
+ * Limits:  ENV_SIM_PROCESSES_MAX processes, restarts included. */
 #ifndef BASE_ENV_SIM_H
 #define BASE_ENV_SIM_H
 

@@ -2,11 +2,12 @@
  *
  * base/env_sim_test.c
  *
- * Goal:   the simulated world breaks things only in the ways the real one does, all of them, and
- * the same way for the same seed. Method: each kind of fault alone; then many seeds of a small
- * cluster of echo servers under every fault together, where what arrives must be a prefix of what
- * was sent, each seed run twice to the same trace, and after the faults end everything must work.
- * YOLK_SIM_SEEDS sets how many seeds. */
+ * Goal:    the simulated world breaks things only in the ways the real one does, all of them, and
+ *          the same way for the same seed.
+ * Method:  each kind of fault alone; then many seeds of a small cluster of echo servers under every
+ *          fault together, where what arrives must be a prefix of what was sent, each seed run
+ *          twice to the same trace, and after the faults end everything must work. YOLK_SIM_SEEDS
+ *          sets how many seeds. */
 #include "base/env_sim.h"
 
 #include <setjmp.h>

@@ -6,8 +6,8 @@
  * could try to collide (block keys, file digests). HMAC-SHA256 is for proofs of the cluster secret.
  *
  * Memory:  a struct hash_stream is on the heap; the rest allocates nothing per call that outlives
- * it. Threads: every function may be called from any thread; a hash_stream belongs to one at a
- * time. */
+ *          it.
+ * Threads: every function may be called from any thread; a hash_stream belongs to one at a time. */
 #ifndef BASE_HASH_H
 #define BASE_HASH_H
 

@@ -19,8 +19,9 @@
  * The last LOG_EVENTS_MAX events, debug included whatever the level, stay in memory;
  * assert_failed() dumps them.
  *
- * Threads: everything may be called from any thread. Limits: a line is cut at LOG_LINE_MAX bytes,
- * an event in memory at LOG_EVENT_SIZE, exceptions per module at LOG_MODULES_MAX. */
+ * Threads: everything may be called from any thread.
+ * Limits:  a line is cut at LOG_LINE_MAX bytes, an event in memory at LOG_EVENT_SIZE, exceptions
+ *          per module at LOG_MODULES_MAX. */
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
 

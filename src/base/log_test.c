@@ -2,9 +2,9 @@
  *
  * base/log_test.c
  *
- * Goal:   a line is one line and a field is one field, whatever a peer sends; levels, rate limits
- * and the memory of last events do what log.h says. Method: lines go to a sink under a fixed clock
- * and are compared as text. */
+ * Goal:    a line is one line and a field is one field, whatever a peer sends; levels, rate limits
+ *          and the memory of last events do what log.h says.
+ * Method:  lines go to a sink under a fixed clock and are compared as text. */
 #include "base/log.h"
 
 #include <fcntl.h>

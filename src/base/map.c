@@ -11,7 +11,8 @@
  *   I2  No empty slot lies between an entry's home slot and the slot it is in. Removal restores
  * this by moving later entries of the run back into the hole.
  *
- * Threads: the caller's. Limits: entries_max. */
+ * Threads: the caller's.
+ * Limits:  entries_max. */
 #include "base/map.h"
 
 #include <stdlib.h>

@@ -3,7 +3,9 @@
  * cli/demo_screen.h - the live table of `yolk demo`: one row a run, redrawn in place on a terminal,
  * plain lines now and then where stdout is something else.
  *
- * Threads: one. Memory: the caller's. Limits: DEMO_RUNS_MAX rows, DEMO_SECONDS_MAX seconds each. */
+ * Threads: one.
+ * Memory:  the caller's.
+ * Limits:  DEMO_RUNS_MAX rows, DEMO_SECONDS_MAX seconds each. */
 #ifndef CLI_DEMO_SCREEN_H
 #define CLI_DEMO_SCREEN_H
 

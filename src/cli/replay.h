@@ -13,8 +13,10 @@
  * so is its mean TBT; all tokens of other requests are waste (the papers' goodput).
  *
  * Memory:  grows with the trace: a few bytes for each request and each token; a prompt while it is
- *          under way. Threads: the env's. Limits: REPLAY_PROMPT_MAX tokens a prompt,
- *          REPLAY_GAPS_MAX gaps are kept, REPLAY_REQUEST_S seconds a request. */
+ *          under way.
+ * Threads: the env's.
+ * Limits:  REPLAY_PROMPT_MAX tokens a prompt, REPLAY_GAPS_MAX gaps are kept, REPLAY_REQUEST_S
+ *          seconds a request. */
 #ifndef CLI_REPLAY_H
 #define CLI_REPLAY_H
 

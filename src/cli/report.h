@@ -7,7 +7,8 @@
  * comparison in the same run; `ratio` is value / baseline; `target` bounds the ratio if there is a
  * baseline and the value otherwise. What does not apply is null.
  *
- * Limits: REPORT_ROWS_MAX rows. Threads: one. */
+ * Limits:  REPORT_ROWS_MAX rows.
+ * Threads: one. */
 #ifndef CLI_REPORT_H
 #define CLI_REPORT_H
 

@@ -7,7 +7,8 @@
  * pool, with one sequence more, stayed at or below its limit from the time it would have joined.
  * Each is judged alone: not that all that were servable could have been served together.
  *
- * Memory:  all allocated by audit_create(). Threads: belongs to one thread at a time.
+ * Memory:  all allocated by audit_create().
+ * Threads: belongs to one thread at a time.
  * Limits:  AUDIT_MAX refusals; the oldest is overwritten, judged or not. The pool is looked at in
  *          steps of AUDIT_LOOK_MS. */
 #ifndef CONDUCTOR_AUDIT_H

@@ -7,7 +7,8 @@
  * of everybody, which itself starts from a guess. Tenants are charged the tokens they were given,
  * which also fades.
  *
- * Memory:  all allocated by lengths_create(). Threads: belongs to one thread at a time.
+ * Memory:  all allocated by lengths_create().
+ * Threads: belongs to one thread at a time.
  * Limits:  LENGTHS_CLASSES_MAX classes and as many tenants; later ones share class 0. Answers
  *          beyond LENGTHS_TOKENS_MAX tokens count as that long. */
 #ifndef CONDUCTOR_LENGTHS_H

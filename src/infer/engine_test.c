@@ -2,12 +2,12 @@
  *
  * infer/engine_test.c
  *
- * Goal:   the KV and the logits of a token do not depend on how they were computed, down to the
- * last bit; what callers may get wrong is refused; hooks see what their contract says. Method:
- * models of a few kilobytes with random weights of every type, and the real model where it is
- * there. A token-by-token run of one engine with one thread is the reference; batches, chunks,
- * threads, ISAs and pages copied from another engine must equal it exactly. Pages start as NaN, so
- * that a stale slot that leaks into a result shows. */
+ * Goal:    the KV and the logits of a token do not depend on how they were computed, down to the
+ *          last bit; what callers may get wrong is refused; hooks see what their contract says.
+ * Method:  models of a few kilobytes with random weights of every type, and the real model where it
+ *          is there. A token-by-token run of one engine with one thread is the reference; batches,
+ *          chunks, threads, ISAs and pages copied from another engine must equal it exactly. Pages
+ *          start as NaN, so that a stale slot that leaks into a result shows. */
 #include "infer/engine.h"
 
 #include <setjmp.h>

@@ -22,7 +22,8 @@
  *
  * Temperature above 0 makes the next token depend on the seed and its index too, as sampling does.
  *
- * Memory:  allocated by timed_create(). Threads: belongs to one thread at a time, which sleeps.
+ * Memory:  allocated by timed_create().
+ * Threads: belongs to one thread at a time, which sleeps.
  * Limits:  those of infer/engine.h; a step is at most TIMED_STEP_S_MAX. */
 #ifndef INFER_TIMED_H
 #define INFER_TIMED_H

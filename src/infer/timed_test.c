@@ -233,6 +233,35 @@ static void layers_share_the_time(void **state)
     stage_fini(&stage);
 }
 
+/* What passes between steps is made up for, unless it is so long that nothing was to be done. */
+static void steps_in_a_row_keep_time(void **state)
+{
+    static struct sequence sequence;
+    struct stage stage;
+    struct rng rng;
+
+    (void)state;
+    rng_init(&rng, test_seed());
+    stage_init(&stage);
+    sequence_init(&sequence, 0, &rng);
+    struct backend_item item = part(&sequence, 0, 1);
+    item.prefill = item.prefill_first = false;
+    const uint64_t step_ns =
+        (uint64_t)(timed_step_s(&profile, &item, 1) * 1e9 / TIMED_LAYERS) * TIMED_LAYERS;
+    stage.now_ns = 1000000000;
+    stage.oversleep_ns = 60000;
+    for (int i = 0; i < 100; i++) {
+        assert_int_equal(step(&stage, &item, 1), STATUS_OK);
+        stage.now_ns += 500000;
+    }
+    assert_int_equal(stage.now_ns, 1000000000 + 100 * step_ns + 560000);
+    stage.now_ns += 1000000000;
+    const uint64_t start_ns = stage.now_ns;
+    assert_int_equal(step(&stage, &item, 1), STATUS_OK);
+    assert_int_equal(stage.now_ns, start_ns + step_ns + 60000);
+    stage_fini(&stage);
+}
+
 static void refused_layer_ends_the_step(void **state)
 {
     static struct sequence sequence;
@@ -508,6 +537,7 @@ int main(void)
         cmocka_unit_test(parts_add_up),
         cmocka_unit_test(decode_rows_share_a_step),
         cmocka_unit_test(layers_share_the_time),
+        cmocka_unit_test(steps_in_a_row_keep_time),
         cmocka_unit_test(refused_layer_ends_the_step),
         cmocka_unit_test(content_depends_on_tokens_alone),
         cmocka_unit_test(damaged_pages_change_the_answer),

@@ -7,8 +7,9 @@
  * the way out. What a message says is always text: it can contain "<|im_end|>" and still not end a
  * turn.
  *
- * Threads: immutable after creation. Memory: chat_create() copies what it needs.
- * Limits: CHAT_MESSAGES_MAX messages; the total length is bounded by the tokenizer's. */
+ * Threads: immutable after creation.
+ * Memory:  chat_create() copies what it needs.
+ * Limits:  CHAT_MESSAGES_MAX messages; the total length is bounded by the tokenizer's. */
 #ifndef MODEL_CHAT_H
 #define MODEL_CHAT_H
 

@@ -7,7 +7,8 @@
  * one for each maximal prefix of a valid sequence (the practice Unicode recommends and browsers
  * follow), so the result does not depend on how the bytes were cut.
  *
- * Threads: a stream belongs to its caller. Memory: none allocated. */
+ * Threads: a stream belongs to its caller.
+ * Memory:  none allocated. */
 #ifndef MODEL_UTF8_H
 #define MODEL_UTF8_H
 

@@ -23,7 +23,8 @@
  *       answer at most.
  *   I4  While output waits, the stream is watched for writing and send_timer runs.
  *
- * Threads: the env's. Limits: see http.h. */
+ * Threads: the env's.
+ * Limits:  see http.h. */
 #include "net/http.h"
 
 #include <stdio.h>

@@ -6,7 +6,8 @@
  * the deadline passes; each of these ends in finish(), which frees the client before it calls
  * on_done. Cancelled inside a callback, the client is freed when the parser has returned.
  *
- * Threads: the env's. Limits: see http_client.h. */
+ * Threads: the env's.
+ * Limits:  see http_client.h. */
 #include "net/http_client.h"
 
 #include <stdlib.h>

@@ -6,8 +6,9 @@
  * with on_line set it comes as lines instead, which is what server-sent events are made of.
  *
  * Memory:  the request is copied; pieces are borrowed for the duration of the callback.
- * Threads: the env's thread. Limits: HTTP_CLIENT_BODY_MAX bytes of request, HTTP_CLIENT_LINE_MAX
- * bytes a line, the deadline. */
+ * Threads: the env's thread.
+ * Limits:  HTTP_CLIENT_BODY_MAX bytes of request, HTTP_CLIENT_LINE_MAX bytes a line, the deadline.
+ */
 #ifndef NET_HTTP_CLIENT_H
 #define NET_HTTP_CLIENT_H
 

@@ -2,10 +2,10 @@
  *
  * net/http_client_test.c
  *
- * Goal:   the client reports what really came: the code, the body in pieces or lines, and an answer
- *         cut short, malformed, late or refused as what it is; on_done runs once or, after a
- * cancel, not at all. Method: a simulated server that answers with exactly the bytes of the case,
- * and may close. */
+ * Goal:    the client reports what really came: the code, the body in pieces or lines, and an
+ *          answer cut short, malformed, late or refused as what it is; on_done runs once or, after
+ *          a cancel, not at all.
+ * Method:  a simulated server that answers with exactly the bytes of the case, and may close. */
 #include "net/http_client.h"
 
 #include <setjmp.h>

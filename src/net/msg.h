@@ -20,7 +20,8 @@
  *     }
  *     return msg_end(&reader);
  *
- * Threads: none of this is shared. Limits: what the caller passes; lengths up to 2^32 - 1. */
+ * Threads: none of this is shared.
+ * Limits:  what the caller passes; lengths up to 2^32 - 1. */
 #ifndef NET_MSG_H
 #define NET_MSG_H
 

@@ -17,11 +17,12 @@
  * empty secret means an open cluster, which a server accepts on loopback addresses only.
  *
  * Memory:  frames are copied into a connection's write queue; bodies handed to callbacks are
- * borrowed for the duration of the callback. Threads: everything belongs to the env's thread.
+ *          borrowed for the duration of the callback.
+ * Threads: everything belongs to the env's thread.
  * Limits:  frames up to RPC_FRAME_SIZE_MAX; connections, calls and queued bytes as in the options.
- * A peer that does not read is disconnected when its queue is full of replies; stream items push
- * back instead. A peer from which nothing comes for 3 * keepalive_ms, though it is asked, is
- * disconnected. Garbage disconnects, with a logged reason. */
+ *          A peer that does not read is disconnected when its queue is full of replies; stream
+ *          items push back instead. A peer from which nothing comes for 3 * keepalive_ms, though it
+ *          is asked, is disconnected. Garbage disconnects, with a logged reason. */
 #ifndef NET_RPC_H
 #define NET_RPC_H
 

@@ -16,8 +16,9 @@
  *   I2  on_end runs once, after the call is out of the map and of every list, and then it is freed.
  *   I3  A waiting call has a copy of its body; a sent one has none.
  *
- * Threads: the env's. Limits: calls_max calls in all lists; bodies of waiting calls together at
- * most write_queue_max. */
+ * Threads: the env's.
+ * Limits:  calls_max calls in all lists; bodies of waiting calls together at most write_queue_max.
+ */
 #include "net/rpc.h"
 
 #include <stdio.h>

@@ -18,8 +18,9 @@
  * can destroy it there. A failure found inside rpc_conn_send() is kept until then. I3  While bytes
  * wait, the stream is watched for writing.
  *
- * Threads: the env's. Limits: one frame of RPC_FRAME_SIZE_MAX inwards; outwards write_queue_max,
- * and one frame over it, because a reply must not depend on what else is waiting. */
+ * Threads: the env's.
+ * Limits:  one frame of RPC_FRAME_SIZE_MAX inwards; outwards write_queue_max, and one frame over
+ *          it, because a reply must not depend on what else is waiting. */
 #include "net/rpc_int.h"
 
 #include <stdio.h>

@@ -2,9 +2,10 @@
  *
  * net/rpc_frame_test.c
  *
- * Goal:   frames are the bytes that docs/internals/rpc-wire.md promises, today and for every peer
- * that speaks version 1; what is no frame is refused. Method: bytes written by hand from the
- * document, compared whole and read back; then each field missing, of another type, or too long. */
+ * Goal:    frames are the bytes that docs/internals/rpc-wire.md promises, today and for every peer
+ *          that speaks version 1; what is no frame is refused.
+ * Method:  bytes written by hand from the document, compared whole and read back; then each field
+ *          missing, of another type, or too long. */
 #include "net/rpc_int.h"
 
 #include <setjmp.h>

@@ -13,7 +13,8 @@
  *   I2  A call is freed by rpc_reply() or rpc_fail() and nowhere else: its handler owns it.
  *   I3  A peer's request id is unique among its open calls; a second one is a protocol error.
  *
- * Threads: the env's. Limits: see rpc.h. */
+ * Threads: the env's.
+ * Limits:  see rpc.h. */
 #include "net/rpc.h"
 
 #include <stdio.h>

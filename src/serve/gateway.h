@@ -13,8 +13,8 @@
  * it learns from the master, what each node holds from the node's own events. It keeps no state
  * that matters: a new gateway is as good as the old one, but for the requests that were under way.
  *
- * Threads: everything belongs to the env's thread. Limits: the options; beyond requests_max the
- * answer is 429. */
+ * Threads: everything belongs to the env's thread.
+ * Limits:  the options; beyond requests_max the answer is 429. */
 #ifndef SERVE_GATEWAY_H
 #define SERVE_GATEWAY_H
 

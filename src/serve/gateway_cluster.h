@@ -22,7 +22,8 @@
  *       exactly while it may not get work.
  *   I2  a cluster_ref names one life of a node: after it is forgotten, the ref finds nothing.
  *
- * Threads: the env's loop thread. Limits: STORE_MEMBERS_MAX nodes. */
+ * Threads: the env's loop thread.
+ * Limits:  STORE_MEMBERS_MAX nodes. */
 #ifndef SERVE_GATEWAY_CLUSTER_H
 #define SERVE_GATEWAY_CLUSTER_H
 

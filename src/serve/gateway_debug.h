@@ -14,7 +14,8 @@
  *
  * Newest first. What is not known yet is null.
  *
- * Limits: DEBUG_LIST_MAX entries. Threads: the env's loop thread. */
+ * Limits:  DEBUG_LIST_MAX entries.
+ * Threads: the env's loop thread. */
 #ifndef SERVE_GATEWAY_DEBUG_H
 #define SERVE_GATEWAY_DEBUG_H
 

@@ -37,8 +37,9 @@
  * of little-endian u64 each: no per-element cost, and a length that is no multiple is
  * STATUS_INVALID.
  *
- * Memory: a decoded message borrows every array from the frame it was decoded from. Strings are
- * copied into the message. Nothing allocates. Limits: below; beyond them STATUS_INVALID.
+ * Memory:  a decoded message borrows every array from the frame it was decoded from. Strings are
+ *          copied into the message. Nothing allocates.
+ * Limits:  below; beyond them STATUS_INVALID.
  * Threads: plain data, any thread. */
 #ifndef SERVE_PROTO_H
 #define SERVE_PROTO_H

@@ -19,8 +19,9 @@
  * layer by layer, or breaks it; a broken gate ends the step with STATUS_CANCELLED.
  *
  * Threads: create, submit, gates and destroy belong to the env's thread, and callbacks run there.
- * One lock, held for a few instructions, guards the gates. Memory: allocated at creation. Limits:
- * one step under way. */
+ *          One lock, held for a few instructions, guards the gates.
+ * Memory:  allocated at creation.
+ * Limits:  one step under way. */
 #ifndef SERVE_RUNNER_H
 #define SERVE_RUNNER_H
 

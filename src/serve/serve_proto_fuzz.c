@@ -2,10 +2,11 @@
  *
  * serve/serve_proto_fuzz.c
  *
- * Goal:   no bytes of a peer make a decoder of serve/proto.h read beyond them, or accept what
- * cannot be encoded again. Method: the first byte chooses the message. What is accepted is encoded,
- * decoded and encoded once more: both encodings must be equal, and every borrowed column is read to
- * its end. */
+ * Goal:    no bytes of a peer make a decoder of serve/proto.h read beyond them, or accept what
+ *          cannot be encoded again.
+ * Method:  the first byte chooses the message. What is accepted is encoded, decoded and encoded
+ *          once more: both encodings must be equal, and every borrowed column is read to its end.
+ */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>

@@ -6,8 +6,9 @@
  * chunks, then one token a step. What the cluster answers must be equal to what this answers, token
  * for token (serve/worker_test.c).
  *
- * Memory: allocated by solo_create(): the engine and pages for one sequence of context_max tokens,
- * touched as used. Threads: belongs to one thread; the engine's compute threads are inside. */
+ * Memory:  allocated by solo_create(): the engine and pages for one sequence of context_max tokens,
+ *          touched as used.
+ * Threads: belongs to one thread; the engine's compute threads are inside. */
 #ifndef SERVE_SOLO_H
 #define SERVE_SOLO_H
 

@@ -15,7 +15,8 @@
  * Stopping asks with SIGTERM and insists with SIGKILL after SUPERVISOR_GRACE_MS; a second stop
  * insists at once.
  *
- * Threads: the env's loop thread. Limits: SUPERVISOR_CHILDREN_MAX children. */
+ * Threads: the env's loop thread.
+ * Limits:  SUPERVISOR_CHILDREN_MAX children. */
 #ifndef SERVE_SUPERVISOR_H
 #define SERVE_SUPERVISOR_H
 

@@ -8,10 +8,10 @@
  * a local hit moves nothing and publishing a block is a commit.
  *
  * Memory:  the pool is reserved at creation and touched as it is used; each request allocates what
- * it needs when it arrives and frees it whole when it ends. Threads: everything here belongs to the
- * env's loop thread; the engine thread is inside. Limits:  sequences_max requests at once, queued
- * ones included (beyond: refused with PROTO_CAUSE_QUEUE); decode_max decoding; pages (requests wait
- * for them in order). */
+ *          it needs when it arrives and frees it whole when it ends.
+ * Threads: everything here belongs to the env's loop thread; the engine thread is inside.
+ * Limits:  sequences_max requests at once, queued ones included (beyond: refused with
+ *          PROTO_CAUSE_QUEUE); decode_max decoding; pages (requests wait for them in order). */
 #ifndef SERVE_WORKER_H
 #define SERVE_WORKER_H
 

@@ -35,8 +35,9 @@
  * boundary. I6  Every decoding sequence has a row in every step but those of a sequence that has to
  * be alone, and two of these never follow each other while something decodes.
  *
- * Memory: allocated by sched_create(). Threads: belongs to one thread. Limits: those of the
- * options; sched_add() answers STATUS_FULL. */
+ * Memory:  allocated by sched_create().
+ * Threads: belongs to one thread.
+ * Limits:  those of the options; sched_add() answers STATUS_FULL. */
 #ifndef SERVE_WORKER_SCHED_H
 #define SERVE_WORKER_SCHED_H
 

@@ -6,7 +6,8 @@
  * of the latest steps are kept in a ring, and a sequence is the step it joined at and the step it
  * will be done with. The time between its tokens is read from the ring when it leaves.
  *
- * Memory: fixed at creation. Threads: one. */
+ * Memory:  fixed at creation.
+ * Threads: one. */
 #ifndef SIM_BATCH_H
 #define SIM_BATCH_H
 

@@ -7,7 +7,8 @@
  * an object of their own, "cost". The same names serve as NAME=VALUE on the command line, costs as
  * cost.NAME. A profile is taken first, whatever the order, then single costs replace its own.
  *
- * Threads: values. Limits: CLUSTER_NODES_MAX nodes, and each setting's range. */
+ * Threads: values.
+ * Limits:  CLUSTER_NODES_MAX nodes, and each setting's range. */
 #ifndef SIM_CLUSTER_H
 #define SIM_CLUSTER_H
 

@@ -6,7 +6,8 @@
  * every time. Nothing is cancelled: an event may carry a version, and its owner drops those that
  * are out of date.
  *
- * Memory: grows by doubling up to EVENTS_MAX. Threads: one. */
+ * Memory:  grows by doubling up to EVENTS_MAX.
+ * Threads: one. */
 #ifndef SIM_EVENTS_H
 #define SIM_EVENTS_H
 

@@ -9,7 +9,8 @@
  * block that is used moves up, and pushes another down: what a DRAM tier that evicts to an SSD
  * tier, whose hits are promoted, comes to.
  *
- * Memory: grows up to the capacity. Threads: one. */
+ * Memory:  grows up to the capacity.
+ * Threads: one. */
 #ifndef SIM_KVCACHE_H
 #define SIM_KVCACHE_H
 

@@ -10,7 +10,8 @@
  * When a flow begins or ends, those that share a side with it get new rates, and an event for the
  * new end of each is pushed, of kind `event_kind`, `who` the flow, with a new version.
  *
- * Memory: grows with the flows at one time. Threads: one. */
+ * Memory:  grows with the flows at one time.
+ * Threads: one. */
 #ifndef SIM_LINKS_H
 #define SIM_LINKS_H
 

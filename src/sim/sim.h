@@ -13,7 +13,9 @@
  *   tbt    the mean of the longest tenth of the times between its tokens
  *   good   both within the cluster's limits
  *
- * Memory:  the result belongs to the caller. Threads: none. Limits: those of trace and cluster. */
+ * Memory:  the result belongs to the caller.
+ * Threads: none.
+ * Limits:  those of trace and cluster. */
 #ifndef SIM_SIM_H
 #define SIM_SIM_H
 

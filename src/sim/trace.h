@@ -16,8 +16,8 @@
  * line.
  *
  * Memory:  everything belongs to the trace. Ids are renumbered densely in order of appearance.
- * Threads: none; immutable after parsing. Limits: TRACE_REQUESTS_MAX, TRACE_TOKENS_MAX a request,
- * TRACE_BLOCKS_MAX references in all. */
+ * Threads: none; immutable after parsing.
+ * Limits:  TRACE_REQUESTS_MAX, TRACE_TOKENS_MAX a request, TRACE_BLOCKS_MAX references in all. */
 #ifndef SIM_TRACE_H
 #define SIM_TRACE_H
 

@@ -12,7 +12,9 @@
  *
  * Lengths are log-normal around their means. Everything follows from the seed.
  *
- * Memory: the trace's. Threads: none. Limits: those of sim/trace.h. */
+ * Memory:  the trace's.
+ * Threads: none.
+ * Limits:  those of sim/trace.h. */
 #ifndef SIM_TRACE_GEN_H
 #define SIM_TRACE_GEN_H
 

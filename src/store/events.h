@@ -10,8 +10,9 @@
  *
  *   on_reset -> on_events* -> on_synced -> on_events* -> on_lost -> on_reset -> ...
  *
- * Threads: the env's loop thread. Limits: STORE_EVENTS_BATCH_MAX events a call; a subscriber too
- * slow for the node's log (STORE_EVENT_LOG_MAX) is started again from a snapshot. */
+ * Threads: the env's loop thread.
+ * Limits:  STORE_EVENTS_BATCH_MAX events a call; a subscriber too slow for the node's log
+ *          (STORE_EVENT_LOG_MAX) is started again from a snapshot. */
 #ifndef STORE_EVENTS_H
 #define STORE_EVENTS_H
 

@@ -23,9 +23,9 @@
  *           no writer can write any more
  *
  * Memory:  grows with what it knows, bounded by objects_max; an empty master is small.
- * Threads: one at a time. Limits: STORE_MEMBERS_MAX members, objects_max objects,
- * STORE_REPLICAS_MAX replicas of an object (more are true but not remembered), STORE_ACTIONS_MAX
- * actions. */
+ * Threads: one at a time.
+ * Limits:  STORE_MEMBERS_MAX members, objects_max objects, STORE_REPLICAS_MAX replicas of an object
+ *          (more are true but not remembered), STORE_ACTIONS_MAX actions. */
 #ifndef STORE_MASTER_H
 #define STORE_MASTER_H
 

@@ -12,7 +12,8 @@
  *                           ^        heard                                |
  *                           +---------------------------------------------+ heard, or registered
  *
- * Threads: the env's loop thread. Limits: STORE_MEMBERS_MAX members. */
+ * Threads: the env's loop thread.
+ * Limits:  STORE_MEMBERS_MAX members. */
 #ifndef STORE_MEMBER_H
 #define STORE_MEMBER_H
 

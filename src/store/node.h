@@ -16,13 +16,13 @@
  *      +---------------------------+-----------------------------+
  *        last store_node_unref         eviction, store_node_drop
  *
- * Memory:   one slab of pages * page_size + object_size bytes, shared-memory backed, untouched
- * until used, and registered with the transfer engine; bookkeeping is allocated at creation.
- * Threads:  everything here belongs to the env's loop thread, and callbacks run there. Only the
- *           bytes of a page (store_node_data()) may be used by another thread, while the loop
- * thread holds a reference for it. Limits:   STORE_PAGES_MAX pages; STORE_FETCH_BLOCKS_MAX blocks a
- * fetch; `fetches_max` fetches at a time (STATUS_FULL beyond); `pins_max` remote pins. A full pool
- * is an answer. */
+ * Memory:  one slab of pages * page_size + object_size bytes, shared-memory backed, untouched until
+ *          used, and registered with the transfer engine; bookkeeping is allocated at creation.
+ * Threads: everything here belongs to the env's loop thread, and callbacks run there. Only the
+ *          bytes of a page (store_node_data()) may be used by another thread, while the loop thread
+ *          holds a reference for it.
+ * Limits:  STORE_PAGES_MAX pages; STORE_FETCH_BLOCKS_MAX blocks a fetch; `fetches_max` fetches at a
+ *          time (STATUS_FULL beyond); `pins_max` remote pins. A full pool is an answer. */
 #ifndef STORE_NODE_H
 #define STORE_NODE_H
 

@@ -9,7 +9,8 @@
  * dropped.
  *
  * Memory:  a value costs its key, its checksums and about 100 bytes; freed when it is dropped.
- * Threads: one. Limits: OBJECTS_MAX values, pins_max pins. */
+ * Threads: one.
+ * Limits:  OBJECTS_MAX values, pins_max pins. */
 #ifndef STORE_OBJECTS_H
 #define STORE_OBJECTS_H
 

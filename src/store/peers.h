@@ -2,8 +2,8 @@
  *
  * store/peers.h - one RPC connection to each process that is called from here, made on first use.
  *
- * Threads: the env's loop thread. Limits: STORE_PEERS_MAX addresses, for the life of the table; a
- * full one refuses. */
+ * Threads: the env's loop thread.
+ * Limits:  STORE_PEERS_MAX addresses, for the life of the table; a full one refuses. */
 #ifndef STORE_PEERS_H
 #define STORE_PEERS_H
 

@@ -8,7 +8,8 @@
  * reuse until a time.
  *
  * Memory:  everything is allocated by pool_create(), except the page list of a living pin.
- * Threads: one. Limits: pages and pins_max as created. */
+ * Threads: one.
+ * Limits:  pages and pins_max as created. */
 #ifndef STORE_POOL_H
 #define STORE_POOL_H
 

@@ -6,7 +6,9 @@
  * merge. A range can also be reserved where it already is: that is how a new master learns what an
  * extent holds. Every operation is O(log free ranges).
  *
- * Memory: one allocation per free range. Threads: one. Limits: SPACE_EXTENTS_MAX extents. */
+ * Memory:  one allocation per free range.
+ * Threads: one.
+ * Limits:  SPACE_EXTENTS_MAX extents. */
 #ifndef STORE_SPACE_H
 #define STORE_SPACE_H
 

@@ -2,9 +2,10 @@
  *
  * store/store_node_test.c
  *
- * Goal:   what serving needs of the pool: members are seen, events follow the manifest, a fetch
- * brings exactly the blocks that are there, verified, layer by layer, and says why the rest is
- * missing. Method: a simulated cluster without faults, and one fault at a time where it matters. */
+ * Goal:    what serving needs of the pool: members are seen, events follow the manifest, a fetch
+ *          brings exactly the blocks that are there, verified, layer by layer, and says why the
+ *          rest is missing.
+ * Method:  a simulated cluster without faults, and one fault at a time where it matters. */
 #include "store/cluster_sim.h"
 
 #include <setjmp.h>

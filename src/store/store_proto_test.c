@@ -2,10 +2,10 @@
  *
  * store/store_proto_test.c
  *
- * Goal:   what is sent arrives as it was; what does not fit together is refused; a field from a
- * later version is skipped. Foreign bytes are store_proto_fuzz.c's. Method: each message by hand
- * through its encoder and decoder. With YOLK_CORPUS=dir every message is also written there, as the
- * fuzz target reads it. */
+ * Goal:    what is sent arrives as it was; what does not fit together is refused; a field from a
+ *          later version is skipped. Foreign bytes are store_proto_fuzz.c's.
+ * Method:  each message by hand through its encoder and decoder. With YOLK_CORPUS=dir every message
+ *          is also written there, as the fuzz target reads it. */
 #include "store/proto.h"
 
 #include <setjmp.h>

@@ -2,9 +2,10 @@
  *
  * store/store_real_test.c
  *
- * Goal:   the store works on the real env as in the simulated one: sockets, shared memory, real
- * time. Method: master, two nodes and a client on one loop; a fetch and a put and get, over shared
- * memory and over tcp. Faults are the simulated test's business. */
+ * Goal:    the store works on the real env as in the simulated one: sockets, shared memory, real
+ *          time.
+ * Method:  master, two nodes and a client on one loop; a fetch and a put and get, over shared
+ *          memory and over tcp. Faults are the simulated test's business. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -2,12 +2,13 @@
  *
  * transfer/transfer_sim_test.c
  *
- * Goal:   whatever breaks, no wrong byte is reported as right, and no byte lands after a final
- * state; and when nothing breaks any more, every task ends. Method: a simulated world with one
- * target and two initiators, one of them on the target's host. Each initiator moves random ranges
- * with random deadlines and cancels while connections break, the network parts, and the target is
- * stopped, killed and started again. When a task ends, its ranges at both ends are overwritten, and
- * must stay as they are until the next task. `YOLK_TEST_SEED=n` replays one seed. */
+ * Goal:    whatever breaks, no wrong byte is reported as right, and no byte lands after a final
+ *          state; and when nothing breaks any more, every task ends.
+ * Method:  a simulated world with one target and two initiators, one of them on the target's host.
+ *          Each initiator moves random ranges with random deadlines and cancels while connections
+ *          break, the network parts, and the target is stopped, killed and started again. When a
+ *          task ends, its ranges at both ends are overwritten, and must stay as they are until the
+ *          next task. `YOLK_TEST_SEED=n` replays one seed. */
 #include "yolk/transfer.h"
 
 #include <setjmp.h>

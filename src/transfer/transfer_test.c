@@ -2,10 +2,11 @@
  *
  * transfer/transfer_test.c
  *
- * Goal:   the engine moves exactly the bytes it was asked to, over every path, refuses what it
- * must, and tells each end once; handles survive misuse. Method: two engines on one real loop, over
- * real sockets and shared memory. Boundary cases by hand; a random walk of reads and writes of 1 B
- * to 8 MiB against a model in plain memory. `YOLK_TEST_SEED=n` replays it. */
+ * Goal:    the engine moves exactly the bytes it was asked to, over every path, refuses what it
+ *          must, and tells each end once; handles survive misuse.
+ * Method:  two engines on one real loop, over real sockets and shared memory. Boundary cases by
+ *          hand; a random walk of reads and writes of 1 B to 8 MiB against a model in plain memory.
+ *          `YOLK_TEST_SEED=n` replays it. */
 #include "yolk/transfer.h"
 
 #include <setjmp.h>

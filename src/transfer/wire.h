@@ -6,8 +6,9 @@
  * code. Everything is little-endian and encoded field by field. A frame is a header of
  * WIRE_HEADER_SIZE bytes and a payload of wire_payload_size() bytes.
  *
- * Memory: none. Threads: any. Decoders accept any bytes: what is not a frame is STATUS_PROTOCOL, a
- * header whose checksum is wrong STATUS_CORRUPT, and then nothing has been written. */
+ * Memory:  none.
+ * Threads: any. Decoders accept any bytes: what is not a frame is STATUS_PROTOCOL, a header whose
+ *          checksum is wrong STATUS_CORRUPT, and then nothing has been written. */
 #ifndef TRANSFER_WIRE_H
 #define TRANSFER_WIRE_H
 
