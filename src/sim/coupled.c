@@ -14,7 +14,8 @@
  *
  * Invariants
  *   C1  used tokens <= device memory, and of that what is not used holds all unpinned cached
- * blocks. C2  a node has exactly one iteration event pending while it is busy. */
+ *       blocks.
+ *   C2  a node has exactly one iteration event pending while it is busy. */
 #include <math.h>
 #include <stdlib.h>
 
