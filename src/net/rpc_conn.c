@@ -15,8 +15,8 @@
  * Invariants
  *   I1  on_frame runs only in READY: before that no frame may be larger than a handshake needs.
  *   I2  on_closed runs once, as the last thing the connection does in its turn, so that the owner
- * can destroy it there. A failure found inside rpc_conn_send() is kept until then. I3  While bytes
- * wait, the stream is watched for writing.
+ *       can destroy it there. A failure found inside rpc_conn_send() is kept until then.
+ *   I3  While bytes wait, the stream is watched for writing.
  *
  * Threads: the env's.
  * Limits:  one frame of RPC_FRAME_SIZE_MAX inwards; outwards write_queue_max, and one frame over

@@ -24,10 +24,10 @@
  *
  * Invariants
  *   I1  tokens[0..prompt_tokens) is the prompt, behind it every generated token in order. A token
- * is taken once, when its index is the next one; so a new attempt repeats nothing. I2  http is not
- * NULL until the HTTP request has been ended, exactly once. I3  a request has an attempt exactly in
- * OPENING, PREFILLING, DECODING and ENDING. I4  a ticket is finished exactly once, when its attempt
- * leaves the request.
+ *       is taken once, when its index is the next one; so a new attempt repeats nothing.
+ *   I2  http is not NULL until the HTTP request has been ended, exactly once.
+ *   I3  a request has an attempt exactly in OPENING, PREFILLING, DECODING and ENDING.
+ *   I4  a ticket is finished exactly once, when its attempt leaves the request.
  *
  * Limits: options.requests_max requests; attempts_max failures in a row without a new token. */
 #include "serve/gateway_request.h"

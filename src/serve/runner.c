@@ -10,7 +10,8 @@
  *
  * Invariants
  *   I1  At most one step is under way, so the event ring (layers + 2 entries and more) is never
- * full. I2  The engine is touched by the engine thread only. */
+ *       full.
+ *   I2  The engine is touched by the engine thread only. */
 #include "serve/runner.h"
 
 #include <assert.h>

@@ -19,8 +19,9 @@
  *   I2  Pages are released only at inflight == 0: nobody here reads or writes them any more.
  *   I3  Pages at d that p may write into are kept from reuse until p cannot any more (proto.h).
  *   I4  A job is freed from job_settle() only; after job_settle(), job_fail() or job_end() the
- * caller touches it no more. I5  All work is started from worker_turn(), on a turn of the loop of
- * its own: handlers and callbacks note what happened and call worker_kick(). */
+ *       caller touches it no more.
+ *   I5  All work is started from worker_turn(), on a turn of the loop of its own: handlers and
+ *       callbacks note what happened and call worker_kick(). */
 #ifndef SERVE_WORKER_INT_H
 #define SERVE_WORKER_INT_H
 

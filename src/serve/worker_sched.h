@@ -30,10 +30,12 @@
  *   I1  A step holds at most rows_max rows and at most one item of a sequence.
  *   I2  At most one step is under way: sched_pick() and sched_step_done() alternate.
  *   I3  A sequence in the step under way is not removed; its end is noted at once, and what the
- * step computed for it is dropped. I4  computed <= tokens; in DECODE computed == tokens - 1 between
- * steps: the newest token has no KV yet. I5  A chunk that does not end its prompt ends on a block
- * boundary. I6  Every decoding sequence has a row in every step but those of a sequence that has to
- * be alone, and two of these never follow each other while something decodes.
+ *       step computed for it is dropped.
+ *   I4  computed <= tokens; in DECODE computed == tokens - 1 between steps: the newest token has no
+ *       KV yet.
+ *   I5  A chunk that does not end its prompt ends on a block boundary.
+ *   I6  Every decoding sequence has a row in every step but those of a sequence that has to be
+ *       alone, and two of these never follow each other while something decodes.
  *
  * Memory:  allocated by sched_create().
  * Threads: belongs to one thread.

@@ -24,8 +24,8 @@
  *       whoever unregisters it has called lane_stop_landing() before.
  *   I2  A target never lands bytes of a connection that was silent for its lease: the clock is read
  *       before the socket, and before each step of a pull. So an initiator may count on it (see
- * peer.c). I3  A dead lane is freed from transfer_turn(), never while something up the stack holds
- * it.
+ *       peer.c).
+ *   I3  A dead lane is freed from transfer_turn(), never while something up the stack holds it.
  *
  * Limits: LANE_FRAMES_MAX frames queued; a peer that makes us exceed it is dropped. */
 #include <stdlib.h>
