@@ -246,7 +246,7 @@ static void walk_step(struct walk *w, struct rng *rng)
 
 static void walk_policy(enum yolk_policy policy, uint64_t seed)
 {
-    struct walk w = { .options = { policy, 900, 24 } };
+    struct walk w = { .options = { policy, 900, 24, 0 } };
     struct rng rng;
 
     rng_init(&rng, seed + (uint64_t)policy);

@@ -138,22 +138,12 @@ static void refit(struct conductor_fit *fit)
     memcpy(fit->coef, best, sizeof(best));
 }
 
-static double predict(const struct conductor_fit *fit, const double x[CONDUCTOR_FEATURES_MAX])
-{
-    /* Without a loop over the features of this kind: those it lacks are 0 in both, and this is
-     * called for every instance at every placement. */
-    const double *c = fit->coef;
-    const double sum = c[0] * x[0] + c[1] * x[1] + c[2] * x[2] + c[3] * x[3];
-
-    ASSERT(sum >= 0);
-    return sum;
-}
-
-static enum status learn(struct conductor_fit *fit, const double x[CONDUCTOR_FEATURES_MAX],
+static enum status learn(struct conductor_fit *fit, const struct conductor_features *features,
                          double ms)
 {
     if (!isfinite(ms) || ms < 0 || ms > SAMPLE_MAX) return STATUS_INVALID;
-    const double error = predict(fit, x) - ms;
+    const double *x = features->x;
+    const double error = conductor_predict(fit, features) - ms;
     const double decay = fit->samples == 0 ? 0 : VARIANCE_DECAY;
 
     fit->variance = decay * fit->variance + (1 - decay) * error * error;
@@ -190,90 +180,76 @@ static bool plausible(double value)
     return value >= 0 && value <= SAMPLE_MAX;
 }
 
-static void prefill_features(double tokens, double reused, double x[CONDUCTOR_FEATURES_MAX])
+struct conductor_features conductor_features_prefill(double tokens, double reused)
 {
     ASSERT(plausible(tokens) && reused >= 0 && reused <= tokens);
     const double n = tokens / TOKENS_SCALE, p = reused / TOKENS_SCALE;
-    x[0] = 1;
-    x[1] = n - p;
-    x[2] = n * n - p * p;
-    x[3] = n;
+    return (struct conductor_features){ { 1, n - p, n * n - p * p, n } };
 }
 
-static void decode_features(double sequences, double context, double x[CONDUCTOR_FEATURES_MAX])
+static struct conductor_features decode_features(double sequences, double context)
 {
     ASSERT(plausible(sequences) && plausible(context));
-    x[0] = 1;
-    x[1] = sequences / BATCH_SCALE;
-    x[2] = context / TOKENS_SCALE;
-    x[3] = 0;
+    return (struct conductor_features){ { 1, sequences / BATCH_SCALE, context / TOKENS_SCALE, 0 } };
 }
 
-static void transfer_features(double bytes, double x[CONDUCTOR_FEATURES_MAX])
+static struct conductor_features transfer_features(double bytes)
 {
     ASSERT(plausible(bytes));
-    x[0] = 1;
-    x[1] = bytes / BYTES_SCALE;
-    x[2] = 0;
-    x[3] = 0;
+    return (struct conductor_features){ { 1, bytes / BYTES_SCALE, 0, 0 } };
 }
 
 enum status conductor_fit_prefill(struct conductor_fit *fit, double tokens, double reused,
                                   double ms)
 {
     ASSERT(fit->kind == CONDUCTOR_FIT_PREFILL);
-    double x[CONDUCTOR_FEATURES_MAX];
 
     /* n^2 is a feature, and its square enters the moments. */
     if (!plausible(tokens) || tokens > 1e9) return STATUS_INVALID;
     if (!plausible(reused) || reused > tokens) return STATUS_INVALID;
-    prefill_features(tokens, reused, x);
-    return learn(fit, x, ms);
+    const struct conductor_features features = conductor_features_prefill(tokens, reused);
+    return learn(fit, &features, ms);
 }
 
 enum status conductor_fit_decode(struct conductor_fit *fit, double sequences, double context,
                                  double ms)
 {
     ASSERT(fit->kind == CONDUCTOR_FIT_DECODE);
-    double x[CONDUCTOR_FEATURES_MAX];
 
     if (!plausible(sequences) || !plausible(context)) return STATUS_INVALID;
-    decode_features(sequences, context, x);
-    return learn(fit, x, ms);
+    const struct conductor_features features = decode_features(sequences, context);
+    return learn(fit, &features, ms);
 }
 
 enum status conductor_fit_transfer(struct conductor_fit *fit, double bytes, double ms)
 {
     ASSERT(fit->kind == CONDUCTOR_FIT_TRANSFER);
-    double x[CONDUCTOR_FEATURES_MAX];
 
     if (!plausible(bytes)) return STATUS_INVALID;
-    transfer_features(bytes, x);
-    return learn(fit, x, ms);
+    const struct conductor_features features = transfer_features(bytes);
+    return learn(fit, &features, ms);
 }
 
+/* Coefficients and features are not negative (I1), so no prediction is. */
 double conductor_cost_prefill(const struct conductor_fit *fit, double tokens, double reused)
 {
     ASSERT(fit->kind == CONDUCTOR_FIT_PREFILL);
-    double x[CONDUCTOR_FEATURES_MAX];
-    prefill_features(tokens, reused, x);
-    return predict(fit, x);
+    const struct conductor_features features = conductor_features_prefill(tokens, reused);
+    return conductor_predict(fit, &features);
 }
 
 double conductor_cost_decode(const struct conductor_fit *fit, double sequences, double context)
 {
     ASSERT(fit->kind == CONDUCTOR_FIT_DECODE);
-    double x[CONDUCTOR_FEATURES_MAX];
-    decode_features(sequences, context, x);
-    return predict(fit, x);
+    const struct conductor_features features = decode_features(sequences, context);
+    return conductor_predict(fit, &features);
 }
 
 double conductor_cost_transfer(const struct conductor_fit *fit, double bytes)
 {
     ASSERT(fit->kind == CONDUCTOR_FIT_TRANSFER);
-    double x[CONDUCTOR_FEATURES_MAX];
-    transfer_features(bytes, x);
-    return predict(fit, x);
+    const struct conductor_features features = transfer_features(bytes);
+    return conductor_predict(fit, &features);
 }
 
 double conductor_cost_spread(const struct conductor_fit *fit, double predicted_ms)

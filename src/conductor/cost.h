@@ -58,6 +58,21 @@ double conductor_cost_prefill(const struct conductor_fit *fit, double tokens, do
 double conductor_cost_decode(const struct conductor_fit *fit, double sequences, double context);
 double conductor_cost_transfer(const struct conductor_fit *fit, double bytes);
 
+/* What a prediction multiplies its coefficients with: made once, and used for many fits of a kind.
+ */
+struct conductor_features {
+    double x[CONDUCTOR_FEATURES_MAX];
+};
+struct conductor_features conductor_features_prefill(double tokens, double reused);
+
+/* Without a loop over the features of the kind: those it lacks are 0 in both. */
+static inline double conductor_predict(const struct conductor_fit *fit,
+                                       const struct conductor_features *features)
+{
+    const double *c = fit->coef, *x = features->x;
+    return c[0] * x[0] + c[1] * x[1] + c[2] * x[2] + c[3] * x[3];
+}
+
 /* Standard deviation of a prediction, ms; the prediction itself while there are no samples. */
 double conductor_cost_spread(const struct conductor_fit *fit, double predicted_ms);
 

@@ -67,12 +67,61 @@ static struct best_two find_best(const struct conductor_place_input *input)
     return best;
 }
 
-static double compute_ms(const struct conductor_place_input *input,
-                         const struct conductor_prefill_candidate *candidate, uint32_t reuse_blocks)
+/* What candidates ask for again and again: most have the same hits, or fetch the same blocks. */
+struct memo {
+    uint32_t own_blocks, fetched_blocks, moved_blocks; /* that the values are for */
+    int path;
+    struct conductor_features own, fetched;
+    double transfer_ms;
+};
+
+static struct conductor_features features_of(const struct conductor_place_input *input,
+                                             uint32_t reuse_blocks)
 {
     const double reused = (double)reuse_blocks * input->block_tokens;
     ASSERT(reused < input->tokens); /* I1 */
-    return conductor_cost_prefill(candidate->fit, input->tokens, reused);
+    return conductor_features_prefill(input->tokens, reused);
+}
+
+static struct memo memo_make(const struct conductor_place_input *input)
+{
+    return (struct memo){ .own = features_of(input, 0),
+                          .fetched = features_of(input, 0),
+                          .moved_blocks = UINT32_MAX };
+}
+
+static double own_ms(const struct conductor_place_input *input,
+                     const struct conductor_prefill_candidate *candidate, uint32_t hit_blocks,
+                     struct memo *memo)
+{
+    if (memo->own_blocks != hit_blocks) {
+        memo->own = features_of(input, hit_blocks);
+        memo->own_blocks = hit_blocks;
+    }
+    return conductor_predict(candidate->fit, &memo->own);
+}
+
+static double fetched_ms(const struct conductor_place_input *input,
+                         const struct conductor_prefill_candidate *candidate, uint32_t blocks,
+                         struct memo *memo)
+{
+    if (memo->fetched_blocks != blocks) {
+        memo->fetched = features_of(input, blocks);
+        memo->fetched_blocks = blocks;
+    }
+    return conductor_predict(candidate->fit, &memo->fetched);
+}
+
+static double transfer_ms(const struct conductor_place_input *input, int path, uint32_t blocks,
+                          struct memo *memo)
+{
+    if (memo->moved_blocks != blocks || memo->path != path) {
+        const double bytes = (double)blocks * (double)input->block_size;
+        memo->transfer_ms = conductor_cost_transfer(&input->transfer[path], bytes);
+        memo->moved_blocks = blocks;
+        memo->path = path;
+    }
+    return memo->transfer_ms;
 }
 
 /* The theta test, before any prediction: is what the holder has so much more that a fetch is worth
@@ -85,22 +134,22 @@ static bool passes_theta(uint32_t holder_blocks, uint32_t hit_blocks, double the
 /* Replaces *way by fetching from `holder` over `path` if that passes theta and is cheaper. */
 static void consider_fetch(const struct conductor_place_input *input,
                            const struct conductor_prefill_candidate *candidate, uint32_t hit_blocks,
-                           const struct conductor_holder *holder, int path, struct way *way)
+                           const struct conductor_holder *holder, int path, struct memo *memo,
+                           struct way *way)
 {
     const uint32_t limit = conductor_reusable_blocks(input->tokens, input->block_tokens);
     const uint32_t blocks = min_u32(holder->blocks, limit);
 
     if (holder->instance == candidate->instance) return;
     if (!passes_theta(blocks, hit_blocks, input->theta)) return;
-    const double bytes = (double)(blocks - hit_blocks) * (double)input->block_size;
-    const double transfer = conductor_cost_transfer(&input->transfer[path], bytes);
-    const double compute = compute_ms(input, candidate, blocks);
+    const double transfer = transfer_ms(input, path, blocks - hit_blocks, memo);
+    const double compute = fetched_ms(input, candidate, blocks, memo);
     if (transfer + compute >= way->transfer_ms + way->compute_ms) return;
     *way = (struct way){ holder->instance, blocks, transfer, compute };
 }
 
 static struct way best_way(const struct conductor_place_input *input, const struct best_two *best,
-                           const struct conductor_prefill_candidate *candidate)
+                           const struct conductor_prefill_candidate *candidate, struct memo *memo)
 {
     const uint32_t limit = conductor_reusable_blocks(input->tokens, input->block_tokens);
     const uint32_t hit_blocks = min_u32(candidate->hit_blocks, limit);
@@ -108,10 +157,10 @@ static struct way best_way(const struct conductor_place_input *input, const stru
     const bool first_is_far = best->first.host != candidate->host;
     const struct conductor_holder *far = first_is_far ? &best->first : &best->second;
     struct way way = { CONDUCTOR_NO_HOLDER, hit_blocks, 0,
-                       compute_ms(input, candidate, hit_blocks) };
+                       own_ms(input, candidate, hit_blocks, memo) };
 
-    consider_fetch(input, candidate, hit_blocks, near, PATH_HOST, &way);
-    consider_fetch(input, candidate, hit_blocks, far, PATH_NETWORK, &way);
+    consider_fetch(input, candidate, hit_blocks, near, PATH_HOST, memo, &way);
+    consider_fetch(input, candidate, hit_blocks, far, PATH_NETWORK, memo, &way);
     ASSERT(way.reuse_blocks >= hit_blocks);
     return way;
 }
@@ -120,15 +169,17 @@ static void choose_prefill(const struct conductor_place_input *input,
                            struct conductor_place_output *out)
 {
     const struct best_two best = find_best(input);
+    struct memo memo = memo_make(input);
 
     out->ttft_ms = INFINITY;
     out->best_blocks = best.first.blocks;
     for (uint32_t i = 0; i < input->prefill_count; i++) {
         const struct conductor_prefill_candidate *candidate = &input->prefill[i];
         ASSERT(candidate->host < input->hosts_max && candidate->queue_ms >= 0);
-        const struct way way = best_way(input, &best, candidate);
-        const double ttft = candidate->queue_ms + way.transfer_ms + way.compute_ms;
         if (candidate->hit_blocks > out->best_blocks) out->best_blocks = candidate->hit_blocks;
+        if (candidate->queue_ms >= out->ttft_ms) continue; /* whatever it has cached */
+        const struct way way = best_way(input, &best, candidate, &memo);
+        const double ttft = candidate->queue_ms + way.transfer_ms + way.compute_ms;
         if (ttft >= out->ttft_ms) continue;
         out->prefill = i;
         out->holder = way.holder;
