@@ -3,8 +3,7 @@
  * base/log.h - logfmt lines on stderr, and the last events for whoever reads a crash.
  *
  *     LOG_WARN("transfer", "session_closed", "peer=%s reason=%s", peer, status_name(status));
- *     ts=2026-01-02T03:04:05.678901Z level=warn mod=transfer ev=session_closed peer=n3
- * reason=timeout
+ *     ts=2026-01-02T03:04:05.678901Z level=warn mod=transfer ev=session_closed peer=n3 ...
  *
  * The format is a list of `key=value` fields separated by spaces; a value is a printf conversion
  * or literal text. A value that contains a space, a quote, '=' or a control character is quoted and

@@ -6,9 +6,10 @@
  * its block and everything before it, so a match is found by walking keys from the front:
  *
  *     root  = SHA-256("yolk-kv-1" | model fingerprint | block_tokens u32 | element u32 | shard u32)
- *     key_0 = SHA-256(root  | salt_0 if any | tokens of block 0 as u32)      all integers
- * little-endian key_i = SHA-256(key_i-1 | salt_i if any | tokens of block i as u32)    each cut to
- * 128 bits
+ *     key_0 = SHA-256(root    | salt_0 if any | tokens of block 0 as u32)
+ *     key_i = SHA-256(key_i-1 | salt_i if any | tokens of block i as u32)
+ *
+ * All integers are little-endian; each key is cut to 128 bits.
  *
  * The root stands for everything besides the tokens that the KV depends on. Gateway and nodes must
  * use the same identity, or they would never find each other's blocks.

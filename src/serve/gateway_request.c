@@ -3,15 +3,21 @@
  * serve/gateway_request.c - one request from its arrival to its last byte, over as many placements
  * as it takes.
  *
- *                 request_start
- *     (parsed) ------------------> WAITING <-----------------------+-----------------+
- *        |                          |   ^                          |                 |
- *        | refused                  |   | attempt_failed           | attempt_failed  |
- * attempt_failed v             try_place    v   |         on_opened        |                 | OVER
- * OPENING ---------------> PREFILLING            DECODING ^ |  |   on_token        ^ | | complete,
- * abandon, end_with_error                  |  +-------------------+ | | |                        |
- *        +---- from any state                      finish     v        finish          |
- *        +----------------------------------------------- ENDING <---------------------+
+ *                     request_start
+ *     (parsed) ----------------------> WAITING <---------+  attempt_failed, from any of
+ *         |                              |               |  OPENING, PREFILLING, DECODING
+ *         | refused                      | try_place     |
+ *         v                              v               |
+ *       OVER <--- complete, abandon,  OPENING -----------+
+ *         ^       end_with_error:        | on_opened     |
+ *         |       from any state         v               |
+ *         |                           PREFILLING --------+
+ *         |                              | on_token      |
+ *         |                              v               |
+ *         |                           DECODING ----------+
+ *         |                              | finish
+ *         |                              v
+ *         +--------------------------- ENDING
  *
  * An attempt (gateway_attempt.c) is one placement: a ticket of the Conductor, a stream from the
  * decode node d (open) and one from the prefill node p (run). It may outlive its place in the

@@ -5,11 +5,11 @@
  * Formats, told apart by their first line:
  *   mooncake  JSON lines {"timestamp" ms | "delay" ms since the line before, "input_length",
  *             "output_length", "hash_ids": [...]}, optional "session_id", "block_size" (or
- *             "block_tokens"; the first line's counts for all). One id per block, the last one
- * partial. azure     CSV with TIMESTAMP,ContextTokens,GeneratedTokens; date and time with
- * fractions. burstgpt  CSV with Timestamp (seconds),...,Request tokens,Response tokens,... vidur
- * CSV with arrived_at (seconds),num_prefill_tokens,num_decode_tokens A trace without ids shares
- * nothing: every block of it is its own.
+ *             "block_tokens"; the first line's counts for all). One id per block, the last partial.
+ *   azure     CSV with TIMESTAMP,ContextTokens,GeneratedTokens; date and time with fractions.
+ *   burstgpt  CSV with Timestamp (seconds),...,Request tokens,Response tokens,...
+ *   vidur     CSV with arrived_at (seconds),num_prefill_tokens,num_decode_tokens
+ * A trace without ids shares nothing: every block of it is its own.
  *
  * Ids are prefix-consistent: an id always stands behind the same id, so equal id means equal
  * prefix. A trace that breaks this, goes back in time, or asks for the absurd is refused with its

@@ -2,8 +2,7 @@
  *
  * store/master.c - the directory: members, keys and replicas, tickets, the LRU list, drops.
  *
- *   id -> entry -> replica -> member      every replica is on two lists: of its entry and of its
- * node
+ *   id -> entry -> replica -> member      every replica is on two lists: its entry's, its node's
  *            |
  *            +---> ticket -> space        a put in progress owns a range of its node's space
  *

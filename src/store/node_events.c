@@ -12,9 +12,10 @@
  * so replaying the log over a snapshot that already shows its effects ends in the present state,
  * and a listener needs neither generations nor an undo.
  *
- *     PAGES -> OBJECTS -> EXTENT -> LOG <-+   cursor overtaken by the ring: PAGES again, with a
- * reset |    |
- *                                    +----+
+ *     PAGES -> OBJECTS -> EXTENT -> LOG <-+
+ *       ^                            |    |
+ *       +----------------------------+----+
+ *         the ring has overtaken the cursor: PAGES again, with a reset
  *
  * Sending stops when the listener reads slowly and goes on when its connection has room: the ring,
  * not memory, is what bounds a slow listener. */
