@@ -9,9 +9,9 @@
  * Two ways to spread them over threads give the same bits, because every kernel call computes its
  * outputs alone (see cpu/kernels.h):
  *   rows     Prefill. A task takes ROW_BLOCK rows through B of a layer and A of the next, all in
- * its cache: one loop of the pool for each layer. columns  Decode and short chunks. All rows
- * together; each product is cut by its outputs, so that every weight is read once: about six loops
- * of the pool for each layer.
+ *            its cache: one loop of the pool for each layer.
+ *   columns  Decode and short chunks. All rows together; each product is cut by its outputs, so
+ *            that every weight is read once: about six loops of the pool for each layer.
  *
  * Intermediate rows are addressed by slot. By columns, slot = row. By rows, a thread has slots
  * thread * ROW_BLOCK.. to itself and uses the same memory for each of its tasks. The residual
@@ -36,11 +36,6 @@ static float *row_at(const struct rows *rows, uint32_t index)
     return rows->data + (size_t)index * rows->stride;
 }
 
-static bool is_quantized(const struct matrix *w)
-{
-    return w->type != MODEL_F32 && w->type != MODEL_F16;
-}
-
 /* ---- inputs of products ---- */
 
 /* The engine's activation buffers as the input rows in `x`, of which `width` elements are used. */
@@ -60,7 +55,7 @@ static void prepare_input(const struct engine *engine, const struct matrix *w, c
     const struct activations a = input_view(engine, x);
     const size_t block = (size_t)slot * a.blocks;
 
-    if (!is_quantized(w)) return;
+    if (!matrix_is_quantized(w)) return;
     engine->kernels->quantize(row_at(x, slot), w->cols, a.q + block * QUANT_BLOCK, a.d + block,
                               a.ds + block, a.sum + block);
 }

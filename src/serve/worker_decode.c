@@ -5,7 +5,7 @@
  *   decode.open arrives    QUEUED      until there are pages for the prompt
  *   pages taken            WAITING_KV  `opened` to the gateway; reused blocks are fetched
  *   decode.push            WAITING_KV  p may write, for lease_ms
- *   decode.kv_done         WAITING_KV  pushed pieces are compared with their checksums, a part a turn
+ *   decode.kv_done         WAITING_KV  pushed pieces are compared with checksums, a part a turn
  *   all there              DECODE      full blocks of the prompt are published; the first token
  *   after each step        DECODE      the token to the gateway; blocks that became full, published
  *   eos, max_tokens        FINISHED

@@ -18,7 +18,8 @@
 #include "store/proto.h"
 
 #define OBJECT_PIN_BIT                                                                             \
-    (UINT64_C(1) << 63) /* pool pins never have it: their rounds are counters                      \
+    (UINT64_C(1)                                                                                   \
+     << 63) /* pool pins never have it: their rounds are counters                      \
                          */
 
 struct object_pin {

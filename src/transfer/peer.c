@@ -18,10 +18,10 @@
  *   F1  its lane has brought the target's ACK, whatever it says; or
  *   F2  its lane is LOST and the target has confirmed FENCE (it has closed its end, or had), asked
  *       for on any other lane to the same start of the target; or
- *   F3  a greeting, or REFUSALS_GONE refused connects in a row, showed that this start of the target
- *       is no more; or
- *   F4  the target's lease on the lane has run out: it closes a connection that was silent that long
- *       before it reads from it again (I2 of lane.c).
+ *   F3  a greeting, or REFUSALS_GONE refused connects in a row, showed that this start of the
+ *       target is no more; or
+ *   F4  the target's lease on the lane has run out: it closes a connection that was silent that
+ *       long before it reads from it again (I2 of lane.c).
  * Only
  * then is the slice repeated, or its task's end made final. A task that was cancelled or is late
  * waits for F1 only so long, then its lanes are closed (peer_cut) and F2 decides.
