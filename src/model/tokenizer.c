@@ -18,7 +18,7 @@
  *   I1  Every merge joins two text tokens to a third whose bytes are theirs put together.
  *   I2  Special tokens are in no merge, in byte_tokens nowhere, and not in the tables of words and
  *       of added words: encoding cannot produce one.
- *   I3  While a word is merged, heap_len <= 2n: each merge pops one entry and pushes at most two. */
+ *   I3  While a word is merged, heap_len <= 2n: a merge pops one entry and pushes at most two. */
 #include "model/tokenizer.h"
 
 #include <stdlib.h>
