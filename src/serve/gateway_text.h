@@ -11,7 +11,7 @@
  *
  * Memory:  stop strings are borrowed; the held text is bounded by the longest of them.
  * Threads: a value; belongs to its owner.
- * Limits:  API_STOPS_MAX stops of API_STOP_SIZE_MAX bytes. /
+ * Limits:  API_STOPS_MAX stops of API_STOP_SIZE_MAX bytes. */
 #ifndef SERVE_GATEWAY_TEXT_H
 #define SERVE_GATEWAY_TEXT_H
 
