@@ -118,11 +118,12 @@ static uint64_t wait_limit_ns(const struct request *request)
 {
     const struct gateway_options *options = &request->gateway->options;
     const bool limited = options->policy != YOLK_POLICY_NONE && options->ttft_slo_ms > 0;
-    uint64_t ms = request->refused == STATUS_FULL ? options->queue_ms : options->wait_ms;
+    const bool full = request->refused == STATUS_FULL;
+    uint64_t ms = full ? options->queue_ms : options->wait_ms;
 
+    if (full && generated(request) > 0) return ENV_NEVER; /* it had a place, and gets the next */
     /* Waiting beyond the limit on the first token is of no use to anybody. */
-    if (request->refused == STATUS_FULL && limited && request->attempts == 0 &&
-        options->ttft_slo_ms < (double)ms) {
+    if (full && limited && request->attempts == 0 && options->ttft_slo_ms < (double)ms) {
         ms = (uint64_t)options->ttft_slo_ms + 1;
     }
     return request->waiting_ns + ms * ENV_NS_PER_MS;
@@ -563,6 +564,7 @@ static void place_waiting(struct gateway *gateway, uint64_t *wake_ns)
 {
     const uint64_t now = env_now_ns(gateway->env);
     struct request *next = NULL;
+    bool full = false;
 
     for (struct request *request = gateway->waiting_first; request != NULL; request = next) {
         next = request->waiting_next;
@@ -570,7 +572,7 @@ static void place_waiting(struct gateway *gateway, uint64_t *wake_ns)
             if (request->not_before_ns < *wake_ns) *wake_ns = request->not_before_ns;
             continue;
         }
-        const enum status status = attempt_start(request);
+        const enum status status = full ? STATUS_FULL : attempt_start(request);
         if (status == STATUS_OK) continue;
         if (status == STATUS_INVALID) {
             never_placed(request);
@@ -580,9 +582,9 @@ static void place_waiting(struct gateway *gateway, uint64_t *wake_ns)
             request_refuse(request, &request->verdict);
             continue;
         }
+        full = status == STATUS_FULL;
         request->refused = status;
         arm(request);
-        if (status == STATUS_FULL) break;
     }
 }
 
