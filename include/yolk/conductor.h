@@ -121,7 +121,9 @@ void yolk_conductor_resync_end(struct yolk_conductor *conductor, struct yolk_ins
 struct yolk_place_request {
     const char *request_id;       /* for the log; cut at YOLK_REQUEST_ID_SIZE - 1 */
     uint32_t tokens;              /* of the prompt: at least 1 */
-    uint32_t output_tokens;       /* room to keep for the answer */
+    uint32_t output_tokens;       /* longest answer: with it the request has to fit an instance */
+    uint32_t reserve_tokens;      /* of it, what room is kept for from the start; more is kept as
+                                   * tokens come (yolk_conductor_decoded()). 0: all */
     const struct block_key *keys; /* one per full block of the prompt, in order */
     uint32_t keys_count;
     /* Do not use these (they have just failed this request); YOLK_INSTANCE_NONE for none. */

@@ -436,11 +436,24 @@ double conductor_queue_ms(const struct yolk_conductor *c, const struct instance 
     return left + (behind > 0 ? behind : 0);
 }
 
-static uint32_t pages_of(const struct yolk_conductor *c, const struct yolk_place_request *request)
+static uint32_t pages_of(const struct yolk_conductor *c, const struct yolk_place_request *request,
+                         uint32_t output_tokens)
 {
-    const uint64_t tokens = (uint64_t)request->tokens + request->output_tokens;
+    const uint64_t tokens = (uint64_t)request->tokens + output_tokens;
     const uint64_t pages = (tokens + c->options.block_tokens - 1) / c->options.block_tokens;
     return pages > UINT32_MAX ? UINT32_MAX : (uint32_t)pages;
+}
+
+static uint32_t pages_most(const struct yolk_conductor *c, const struct yolk_place_request *request)
+{
+    return pages_of(c, request, request->output_tokens);
+}
+
+static uint32_t pages_reserved(const struct yolk_conductor *c,
+                               const struct yolk_place_request *request)
+{
+    const uint32_t most = request->output_tokens, some = request->reserve_tokens;
+    return pages_of(c, request, some > 0 && some < most ? some : most);
 }
 
 static bool is_up(const struct yolk_conductor *c, uint32_t i, unsigned role)
@@ -462,16 +475,16 @@ static unsigned roles_up(const struct yolk_conductor *c, const struct yolk_place
     return roles;
 }
 
-static void gather_decode(struct yolk_conductor *c, uint32_t i, uint32_t pages,
-                          struct candidates *found)
+static void gather_decode(struct yolk_conductor *c, uint32_t i,
+                          const struct yolk_place_request *request, struct candidates *found)
 {
     const struct instance *instance = &c->instances[i];
 
     found->decode_up = true;
-    if (pages > instance->pages_max) return;
+    if (pages_most(c, request) > instance->pages_max) return;
     found->decode_possible = true;
     if (instance->sequences >= instance->sequences_max) return;
-    if (instance->pages + pages > instance->pages_max) return;
+    if (instance->pages + pages_reserved(c, request) > instance->pages_max) return;
     c->decode[found->decode++] =
         (struct conductor_decode_candidate){ i, instance->sequences, instance->context_tokens,
                                              &instance->decode_fit };
@@ -481,7 +494,6 @@ static struct candidates gather(struct yolk_conductor *c, const struct yolk_plac
                                 double now_ms)
 {
     struct candidates found = { 0 };
-    const uint32_t pages = pages_of(c, request);
     const unsigned up = roles_up(c, request);
 
     for (uint32_t i = 0; i < c->options.instances_max; i++) {
@@ -499,7 +511,7 @@ static struct candidates gather(struct yolk_conductor *c, const struct yolk_plac
                                                       conductor_queue_ms(c, instance, now_ms),
                                                       &instance->prefill_fit };
         }
-        if (decodes && i != request->avoid_decode.index) gather_decode(c, i, pages, &found);
+        if (decodes && i != request->avoid_decode.index) gather_decode(c, i, request, &found);
     }
     return found;
 }
@@ -567,7 +579,7 @@ static struct ticket *issue_ticket(struct yolk_conductor *c,
         .prefill = (int32_t)decision->prefill.index,
         .decode = (int32_t)decision->decode.index,
         .tokens = request->tokens,
-        .pages = pages_of(c, request),
+        .pages = pages_reserved(c, request),
         .predicted_ms = decision->transfer_ms + decision->compute_ms,
         .placed_ms = now_ms,
         .decision = c->decisions_count,
@@ -710,6 +722,18 @@ void yolk_conductor_prefill_done(struct yolk_conductor *c, struct yolk_ticket id
     decision->actual_cached_tokens = cached_tokens;
 }
 
+/* The sequence holds what it has grown to, reserved or not: pages may then exceed pages_max, and
+ * nobody is placed there until some have left. */
+static void keep_room(struct yolk_conductor *c, struct ticket *ticket)
+{
+    const uint64_t block_tokens = c->options.block_tokens;
+    const uint32_t pages = (uint32_t)((ticket->tokens + block_tokens - 1) / block_tokens);
+
+    if (pages <= ticket->pages) return;
+    c->instances[ticket->decode].pages += pages - ticket->pages;
+    ticket->pages = pages;
+}
+
 void yolk_conductor_decoded(struct yolk_conductor *c, struct yolk_ticket id, uint32_t tokens)
 {
     struct ticket *ticket = conductor_ticket(c, id);
@@ -720,6 +744,7 @@ void yolk_conductor_decoded(struct yolk_conductor *c, struct yolk_ticket id, uin
     if (ticket->decode == NONE) return;
     ticket->tokens += tokens;
     c->instances[ticket->decode].context_tokens += tokens;
+    keep_room(c, ticket);
     if (ticket->state == TICKET_DECODING) {
         c->instances[ticket->decode].decoding_tokens += tokens;
     }

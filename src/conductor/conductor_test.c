@@ -123,6 +123,35 @@ static void test_availability(void **state)
     yolk_conductor_destroy(c);
 }
 
+/* What is kept for an answer at first may be less than its limit; it grows with the answer. */
+static void test_room_grows(void **state)
+{
+    (void)state;
+    struct yolk_conductor *c = make(4);
+    struct yolk_place_request request = prompt();
+    struct yolk_decision first, second;
+
+    add(c, "d", YOLK_ROLE_PREFILL | YOLK_ROLE_DECODE, 140);
+    request.output_tokens = 1000; /* 65 pages at first, 96 at most */
+    request.reserve_tokens = 31;
+    assert_int_equal(yolk_conductor_place(c, &request, 0, &first), STATUS_OK);
+    assert_int_equal(yolk_conductor_place(c, &request, 1, &second), STATUS_OK);
+    yolk_conductor_finish(c, second.ticket, STATUS_OK, 2);
+    for (int i = 0; i < 31 + 10 * BLOCK; i++)
+        yolk_conductor_decoded(c, first.ticket, 1);
+    assert_int_equal(yolk_conductor_place(c, &request, 3, &second), STATUS_OK);
+    yolk_conductor_decoded(c, second.ticket, 31 + 1);
+    yolk_conductor_finish(c, second.ticket, STATUS_OK, 4);
+    yolk_conductor_decoded(c, first.ticket, 1);
+    assert_int_equal(yolk_conductor_place(c, &request, 5, &second), STATUS_FULL);
+    yolk_conductor_finish(c, first.ticket, STATUS_OK, 6);
+    assert_int_equal(yolk_conductor_place(c, &request, 7, &second), STATUS_OK);
+    yolk_conductor_finish(c, second.ticket, STATUS_OK, 8);
+    request.output_tokens = 3000;
+    assert_int_equal(yolk_conductor_place(c, &request, 9, &second), STATUS_INVALID);
+    yolk_conductor_destroy(c);
+}
+
 static void test_reuse_decisions(void **state)
 {
     (void)state;
@@ -421,10 +450,15 @@ int main(void)
     for (uint32_t i = 0; i < PROMPT_BLOCKS; i++)
         memcpy(keys[i].bytes, &i, sizeof(i));
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_options_are_checked), cmocka_unit_test(test_availability),
-        cmocka_unit_test(test_reuse_decisions),     cmocka_unit_test(test_reuse_off),
-        cmocka_unit_test(test_queue_estimate),      cmocka_unit_test(test_random_walk),
-        cmocka_unit_test(test_bad_samples),         cmocka_unit_test(test_keys),
+        cmocka_unit_test(test_options_are_checked),
+        cmocka_unit_test(test_availability),
+        cmocka_unit_test(test_room_grows),
+        cmocka_unit_test(test_reuse_decisions),
+        cmocka_unit_test(test_reuse_off),
+        cmocka_unit_test(test_queue_estimate),
+        cmocka_unit_test(test_random_walk),
+        cmocka_unit_test(test_bad_samples),
+        cmocka_unit_test(test_keys),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

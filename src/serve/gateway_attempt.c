@@ -27,6 +27,7 @@ enum {
     BACKOFF_MS = 50,
     BACKOFF_MS_MAX = 1000,
     MESSAGE_SIZE_MAX = 8 << 20, /* of one call */
+    RESERVE_TOKENS = 256,       /* room kept for an answer at first */
 };
 
 static double now_ms(const struct gateway *gateway)
@@ -144,6 +145,7 @@ static void attempt_failed(struct attempt *attempt, bool at_decode, enum status 
              generated(request));
     gateway_metrics_attempt_failed(gateway->metrics, why);
     request->failures++;
+    if (cause == PROTO_CAUSE_PAGES) request->displaced++;
     avoid(request, attempt, at_decode, cause);
     attempt_leave(attempt, status);
     if (hopeless(request, status, cause, &error)) {
@@ -495,6 +497,13 @@ static enum status admit(struct request *request, const struct yolk_place_reques
                                 out, &request->verdict);
 }
 
+/* Few answers come near their limit, so room is kept for a short one. Who was sent away because
+ * others had grown asks for twice as much each time. */
+static uint32_t reserve_tokens(const struct request *request)
+{
+    return RESERVE_TOKENS << (request->displaced < 16 ? request->displaced : 16);
+}
+
 static enum status decide(struct request *request, bool picky, struct yolk_decision *out)
 {
     struct gateway *gateway = request->gateway;
@@ -504,6 +513,7 @@ static enum status decide(struct request *request, bool picky, struct yolk_decis
         .request_id = request->request_id,
         .tokens = request->tokens_count,
         .output_tokens = request->tokens_max - request->tokens_count,
+        .reserve_tokens = reserve_tokens(request),
         .keys = request->keys,
         .keys_count = request->keys_count,
         .avoid_prefill = cluster_instance(cluster, picky ? request->avoid_prefill : nobody),

@@ -584,9 +584,10 @@ uint32_t cluster_context_max(const struct cluster *cluster)
     ASSERT(cluster->conductor != NULL);
     for (uint32_t i = 0; i < STORE_MEMBERS_MAX; i++) {
         const struct node *node = &cluster->nodes[i];
-        if (node->in_conductor && node->info.context_max < context) {
-            context = node->info.context_max;
-        }
+        if (!node->in_conductor) continue;
+        const uint64_t held = (uint64_t)node->member.layout.pages * cluster->block_tokens;
+        if (node->info.context_max < context) context = node->info.context_max;
+        if (held < context) context = (uint32_t)held;
     }
     return context;
 }

@@ -62,8 +62,9 @@ struct request {
     uint64_t seed;
 
     struct attempt *attempt;
-    uint32_t attempts; /* number of the latest */
-    uint32_t failures; /* in a row, without a new token */
+    uint32_t attempts;  /* number of the latest */
+    uint32_t failures;  /* in a row, without a new token */
+    uint32_t displaced; /* how often a node had no page for it */
     struct cluster_ref avoid_prefill, avoid_decode, avoid_holder;
     struct yolk_verdict verdict; /* the policy's, when it has been asked */
     enum status refused;         /* why it was not placed the last time */
