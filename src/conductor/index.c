@@ -43,7 +43,7 @@ enum {
     HOLDER_BITS = 12,
     MARK_SHIFT = 14,
     MARK_LIST = 3,
-    PREFETCH_AHEAD = 12,
+    PREFETCH_AHEAD = 24,
     HUGE_PAGE = 2 << 20,
 };
 static const uint32_t NO_CHUNK = UINT32_MAX;

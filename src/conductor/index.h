@@ -52,7 +52,7 @@ void conductor_index_prefetch(const struct conductor_index *index, const struct 
  * block in the middle (nodes evict from the end, so only a lost event does that) may be credited
  * with what it has behind the gap. It is always so that the holder has block matched - 1 and lacks
  * block matched. */
-enum { CONDUCTOR_MATCH_EXACT = 512 };
+enum { CONDUCTOR_MATCH_EXACT = 128 };
 void conductor_index_match(const struct conductor_index *index, const struct block_key *keys,
                            uint32_t keys_count, uint32_t *matched);
 
