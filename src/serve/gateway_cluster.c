@@ -61,6 +61,7 @@ struct cluster {
     struct yolk_conductor *conductor;
     /* The model that the view is about; valid while conductor is not NULL. */
     uint8_t fingerprint[PROTO_FINGERPRINT_SIZE];
+    char isa[PROTO_NAME_SIZE];
     uint32_t block_tokens;
     uint64_t page_size;
     struct block_key key_root;
@@ -250,17 +251,23 @@ static enum status adopt(struct cluster *cluster, const struct proto_node_info *
     memcpy(identity.fingerprint, info->fingerprint, sizeof(identity.fingerprint));
     cluster->block_tokens = info->block_tokens;
     cluster->page_size = info->page_size;
+    memcpy(cluster->isa, info->isa, sizeof(cluster->isa));
     cluster->key_root = conductor_key_root(&identity);
     LOG_INFO("gateway", "model_adopted", "model=%s isa=%s block_tokens=%u", info->model, info->isa,
              info->block_tokens);
     return STATUS_OK;
 }
 
-static bool same_model(const struct cluster *cluster, const struct proto_node_info *info)
+/* NULL if its pages are those of the nodes that are there; otherwise what is not the same. */
+static const char *other_pages(const struct cluster *cluster, const struct proto_node_info *info)
 {
-    return cluster->conductor != NULL && info->block_tokens == cluster->block_tokens &&
-           info->page_size == cluster->page_size &&
-           memcmp(info->fingerprint, cluster->fingerprint, sizeof(cluster->fingerprint)) == 0;
+    const bool same =
+        memcmp(info->fingerprint, cluster->fingerprint, sizeof(info->fingerprint)) == 0;
+
+    if (cluster->conductor == NULL) return "nobody is there";
+    if (info->block_tokens != cluster->block_tokens) return "its blocks have another size";
+    if (strcmp(info->isa, cluster->isa) != 0) return "its instruction set is another";
+    return same && info->page_size == cluster->page_size ? NULL : "its model is another";
 }
 
 /* NULL if this node may join; otherwise why not. */
@@ -271,9 +278,10 @@ static const char *unfit(struct cluster *cluster, const struct proto_node_info *
     if (info->role == PROTO_ROLE_STORE) return "it lends memory only";
     if (info->block_tokens < 16 || info->context_max < 2) return "its layout is impossible";
     if (info->vocab_count != cluster->options.vocab) return "its vocabulary is another";
-    if (same_model(cluster, info)) return NULL;
+    const char *other = other_pages(cluster, info);
+    if (other == NULL) return NULL;
     if (cluster->conductor != NULL) yolk_conductor_stats(cluster->conductor, &stats);
-    if (stats.instances > 0 || stats.tickets > 0) return "its model is another";
+    if (stats.instances > 0 || stats.tickets > 0) return other;
     return adopt(cluster, info) == STATUS_OK ? NULL : "its layout is impossible";
 }
 
