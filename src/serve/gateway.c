@@ -107,7 +107,8 @@ static void route_completion(struct gateway *gateway, struct http_request *http)
 
 static struct api_model model_of(const struct gateway *gateway)
 {
-    return (struct api_model){ gateway->served_name, gateway->started_s, gateway->context_max };
+    return (struct api_model){ gateway->served_name, gateway->started_s,
+                               gateway_context_max(gateway) };
 }
 
 static void route_models(struct gateway *gateway, struct http_request *http)

@@ -58,6 +58,9 @@ struct gateway {
 
 /* ---- gateway_request.c ---- */
 
+/* Tokens of prompt and answer together, as the nodes that are there allow. */
+uint32_t gateway_context_max(const struct gateway *gateway);
+
 /* Takes over an HTTP request for one of the two POST endpoints, and ends it in the end. */
 void request_start(struct gateway *gateway, struct http_request *http, enum api_kind kind);
 

@@ -750,7 +750,7 @@ static enum status tokenize(const struct gateway *gateway, const struct api_requ
     return STATUS_OK;
 }
 
-static uint32_t context_max(const struct gateway *gateway)
+uint32_t gateway_context_max(const struct gateway *gateway)
 {
     if (cluster_conductor(gateway->cluster) == NULL) return gateway->context_max;
     const uint32_t nodes = cluster_context_max(gateway->cluster);
@@ -761,7 +761,7 @@ static uint32_t context_max(const struct gateway *gateway)
 static enum status prepare(struct request *request, struct api_error *error)
 {
     struct gateway *gateway = request->gateway;
-    const uint32_t max = context_max(gateway);
+    const uint32_t max = gateway_context_max(gateway);
     size_t count = 0;
 
     enum status status = check_model(gateway, &request->api, error);

@@ -60,6 +60,7 @@ def test_context_is_what_the_pool_holds(small):
     """Without max_tokens an answer ends where the memory of a node does."""
     content, count = text(small, body(7))
     assert 600 < count < 672
+    assert json.loads(small.get("/v1/models")[1])["data"][0]["max_model_len"] == 672
     status, answer, _ = small.post("/v1/completions", {"model": "smollm2", "prompt": "a " * 1000})
     assert status == 400 and answer["error"]["code"] == "context_length_exceeded"
 
