@@ -89,7 +89,35 @@ static inline void tiny_params_keys(struct gguf_maker *maker, const struct tiny_
     gguf_maker_u32(maker, "llama.vocab_size", TINY_VOCAB);
 }
 
-/* Random quants, with scales (half precision) of about 1/64 and, for Q4_1, a matching minimum. */
+/* Scales (half precision) of about 1/64, less where parts of a block have scales of their own, and
+ * a minimum, where the type has one, that centres the weights. */
+static inline void tiny_scales(uint32_t type, uint8_t *block)
+{
+    switch (type) {
+    case MODEL_Q8_0: block[1] = 0x14; break;
+    case MODEL_Q4_1:
+        block[3] = 0xb0;
+        block[1] = 0x24;
+        break;
+    case MODEL_Q5_1:
+        block[3] = 0xb0;
+        block[1] = 0x20;
+        break;
+    case MODEL_Q5_0: block[1] = 0x20; break;
+    case MODEL_Q4_K:
+        block[1] = 0x10;
+        block[3] = 0x1c;
+        break;
+    case MODEL_Q5_K:
+        block[1] = 0x0c;
+        block[3] = 0x1c;
+        break;
+    case MODEL_Q6_K: block[209] = 0x04; break;
+    default: block[1] = 0x24; break;
+    }
+}
+
+/* Random quants. */
 static inline void tiny_matrix(struct gguf_maker *maker, struct rng *rng, const char *name,
                                uint32_t type, uint32_t ne0, uint32_t ne1)
 {
@@ -98,19 +126,17 @@ static inline void tiny_matrix(struct gguf_maker *maker, struct rng *rng, const 
 
     if (data == NULL || row_size == 0) abort();
     rng_fill(rng, data, size);
-    const size_t block = model_row_size(type, MODEL_BLOCK_ELEMENTS);
+    const size_t block = model_row_size(type, model_block_elements(type));
     for (size_t at = 0; at < size; at += block) {
         if (type == MODEL_F32) {
-            for (size_t i = 0; i < block; i += 4) {
-                const float value = ((float)rng_unit(rng) - 0.5f) / 4;
-                memcpy(data + at + i, &value, 4);
-            }
+            const float value = ((float)rng_unit(rng) - 0.5f) / 4;
+            memcpy(data + at, &value, 4);
         } else if (type == MODEL_F16) {
-            for (size_t i = 1; i < block; i += 2)
-                data[at + i] = (data[at + i] & 0x80) | 0x2c;
+            data[at + 1] = (data[at + 1] & 0x80) | 0x2c;
+        } else if (type == MODEL_BF16) {
+            data[at + 1] = (data[at + 1] & 0x80) | 0x3d;
         } else {
-            data[at + 1] = type == MODEL_Q8_0 ? 0x14 : 0x24;
-            if (type == MODEL_Q4_1) data[at + 3] = 0xb0;
+            tiny_scales(type, data + at);
         }
     }
     gguf_maker_tensor(maker, name, type, ne0, ne1, data, size);

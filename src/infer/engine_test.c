@@ -275,10 +275,13 @@ static void tiny_free(struct tiny *tiny)
 
 static void tiny_models_are_row_invariant(void **state)
 {
-    static const uint32_t types[] = { MODEL_F32, MODEL_F16, MODEL_Q4_0, MODEL_Q4_1, MODEL_Q8_0 };
+    static const uint32_t types[] = { MODEL_F32,  MODEL_F16,  MODEL_BF16, MODEL_Q4_0,
+                                      MODEL_Q4_1, MODEL_Q5_0, MODEL_Q5_1, MODEL_Q8_0,
+                                      MODEL_Q4_K, MODEL_Q5_K, MODEL_Q6_K };
 
     (void)state;
-    for (size_t i = 0; i < 5; i++) {
+    for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
+        const bool super = model_block_elements(types[i]) == MODEL_SUPER_ELEMENTS;
         for (int isa = ENGINE_ISA_PORTABLE; isa <= ENGINE_ISA_AVX512; isa++) {
             struct tiny_model_options options = tiny_model_defaults;
             struct tiny tiny;
@@ -287,9 +290,9 @@ static void tiny_models_are_row_invariant(void **state)
                 continue;
             }
             options.matrix_type = types[i];
-            options.n_heads = 6;
-            options.n_kv_heads = i % 2 == 0 ? 2 : 3;
-            options.d_ff = 96;
+            options.n_heads = super ? 16 : 6;
+            options.n_kv_heads = super ? 4 : i % 2 == 0 ? 2 : 3;
+            options.d_ff = super ? 256 : 96;
             options.separate_output = i % 2 == 0;
             options.seed = seed + i;
             tiny_new(&tiny, &options);

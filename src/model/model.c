@@ -25,7 +25,12 @@
 
 static_assert(sizeof(struct model_block_q4_0) == 18, "Q4_0 blocks are packed");
 static_assert(sizeof(struct model_block_q4_1) == 20, "Q4_1 blocks are packed");
+static_assert(sizeof(struct model_block_q5_0) == 22, "Q5_0 blocks are packed");
+static_assert(sizeof(struct model_block_q5_1) == 24, "Q5_1 blocks are packed");
 static_assert(sizeof(struct model_block_q8_0) == 34, "Q8_0 blocks are packed");
+static_assert(sizeof(struct model_block_q4_k) == 144, "Q4_K blocks are packed");
+static_assert(sizeof(struct model_block_q5_k) == 176, "Q5_K blocks are packed");
+static_assert(sizeof(struct model_block_q6_k) == 210, "Q6_K blocks are packed");
 
 enum { NAME_SIZE = 128 };
 
@@ -61,19 +66,43 @@ const char *model_type_name(uint32_t type)
     return type_names[type];
 }
 
+/* What we understand, most telling first in a summary. */
+static const struct {
+    enum model_type type;
+    uint16_t block_elements;
+    uint16_t block_size;
+} types[] = {
+    { MODEL_Q4_K, MODEL_SUPER_ELEMENTS, sizeof(struct model_block_q4_k) },
+    { MODEL_Q5_K, MODEL_SUPER_ELEMENTS, sizeof(struct model_block_q5_k) },
+    { MODEL_Q6_K, MODEL_SUPER_ELEMENTS, sizeof(struct model_block_q6_k) },
+    { MODEL_Q4_1, MODEL_BLOCK_ELEMENTS, sizeof(struct model_block_q4_1) },
+    { MODEL_Q4_0, MODEL_BLOCK_ELEMENTS, sizeof(struct model_block_q4_0) },
+    { MODEL_Q5_1, MODEL_BLOCK_ELEMENTS, sizeof(struct model_block_q5_1) },
+    { MODEL_Q5_0, MODEL_BLOCK_ELEMENTS, sizeof(struct model_block_q5_0) },
+    { MODEL_Q8_0, MODEL_BLOCK_ELEMENTS, sizeof(struct model_block_q8_0) },
+    { MODEL_BF16, 1, 2 },
+    { MODEL_F16, 1, 2 },
+    { MODEL_F32, 1, 4 },
+};
+enum { TYPES = sizeof(types) / sizeof(types[0]) };
+
+uint32_t model_block_elements(uint32_t type)
+{
+    for (size_t i = 0; i < TYPES; i++) {
+        if ((uint32_t)types[i].type == type) return types[i].block_elements;
+    }
+    return 0;
+}
+
 size_t model_row_size(uint32_t type, uint64_t elements)
 {
-    size_t block_elements = 1, block_size = 0;
-
-    if (type == MODEL_F32) block_size = 4;
-    if (type == MODEL_F16) block_size = 2;
-    if (type == MODEL_Q4_0) block_size = sizeof(struct model_block_q4_0);
-    if (type == MODEL_Q4_1) block_size = sizeof(struct model_block_q4_1);
-    if (type == MODEL_Q8_0) block_size = sizeof(struct model_block_q8_0);
-    if (type != MODEL_F32 && type != MODEL_F16) block_elements = MODEL_BLOCK_ELEMENTS;
-
-    if (elements > SIZE_MAX / 8 || elements % block_elements != 0) return 0;
-    return (size_t)elements / block_elements * block_size;
+    if (elements > SIZE_MAX / 8) return 0;
+    for (size_t i = 0; i < TYPES; i++) {
+        if ((uint32_t)types[i].type != type) continue;
+        if (elements % types[i].block_elements != 0) return 0;
+        return (size_t)elements / types[i].block_elements * types[i].block_size;
+    }
+    return 0;
 }
 
 /* ---- hyper-parameters ---- */
@@ -313,15 +342,17 @@ static enum status load_tensor(struct model *model, const char *name, uint32_t n
         found->dims[3] != 1) {
         return wrong_shape(name, found, ne0, ne1, err);
     }
-    if (model_row_size(found->type, MODEL_BLOCK_ELEMENTS) == 0) {
+    const uint32_t block_elements = model_block_elements(found->type);
+    if (block_elements == 0) {
         return errmsg_set(err, STATUS_UNSUPPORTED,
-                          "tensor %s is of type %s (%u), supported are f32 f16 q8_0 q4_0 q4_1",
+                          "tensor %s is of type %s (%u), supported are f32 f16 bf16 q8_0 q4_0 q4_1 "
+                          "q5_0 q5_1 q4_k q5_k q6_k",
                           name, model_type_name(found->type), found->type);
     }
     const size_t row_size = model_row_size(found->type, ne0);
     if (row_size == 0) {
-        return errmsg_set(err, STATUS_INVALID, "tensor %s: rows of %u do not fit blocks of %d",
-                          name, ne0, MODEL_BLOCK_ELEMENTS);
+        return errmsg_set(err, STATUS_INVALID, "tensor %s: rows of %u do not fit blocks of %u",
+                          name, ne0, block_elements);
     }
     ASSERT(row_size <= SIZE_MAX / ne1); /* by MODEL_WIDTH_MAX and MODEL_VOCAB_MAX */
     const void *data = gguf_tensor_data(model->gguf, found, row_size * ne1);
@@ -590,22 +621,22 @@ void model_fingerprint(const struct model *model, uint8_t out[MODEL_FINGERPRINT_
 
 void model_summarize(const struct model *model, struct model_summary *out)
 {
-    static const uint32_t order[] = { MODEL_Q4_1, MODEL_Q4_0, MODEL_Q8_0, MODEL_F16, MODEL_F32 };
-    uint32_t counts[MODEL_Q8_0 + 1] = { 0 };
+    uint32_t counts[MODEL_BF16 + 1] = { 0 };
     size_t len = 0;
 
     *out = (struct model_summary){ 0 };
     for (uint32_t i = 0; i < gguf_tensor_count(model->gguf); i++) {
         const struct gguf_tensor *tensor = gguf_tensor_at(model->gguf, i);
-        ASSERT(tensor->type <= MODEL_Q8_0);
+        ASSERT(tensor->type <= MODEL_BF16);
         out->parameters += tensor_elements(tensor);
         out->weights_size += tensor_size(tensor);
         counts[tensor->type]++;
     }
-    for (size_t i = 0; i < sizeof(order) / sizeof(order[0]); i++) {
-        if (counts[order[i]] == 0) continue;
+    for (size_t i = 0; i < TYPES; i++) {
+        const uint32_t count = counts[types[i].type];
+        if (count == 0) continue;
         len += (size_t)snprintf(out->types + len, sizeof(out->types) - len, "%s%s %u",
-                                len > 0 ? ", " : "", model_type_name(order[i]), counts[order[i]]);
+                                len > 0 ? ", " : "", model_type_name(types[i].type), count);
         ASSERT(len < sizeof(out->types));
     }
 }

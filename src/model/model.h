@@ -34,23 +34,46 @@ enum {
     MODEL_FINGERPRINT_SIZE = 32,
 };
 
-/* Element types, numbered as in GGUF. A quantized row is a sequence of blocks of
- * MODEL_BLOCK_ELEMENTS elements; element i of a block, in memory order of the row. Scales are IEEE
- * half precision, little-endian. Blocks are packed: 18, 20 or 34 bytes, 2-byte aligned only.
+/* Element types, numbered as in GGUF. A quantized row is a sequence of blocks; element i of a block,
+ * in memory order of the row. Scales d and m are IEEE half precision, little-endian. Blocks are
+ * packed and 2-byte aligned only; the number before a field is its offset. BF16 is the high half of
+ * an F32.
  *
- *   Q8_0  0 d f16 | 2 q i8[32]             x[i] = d * q[i]
- *   Q4_0  0 d f16 | 2 q u8[16]             x[i] = d * (nibble(i) - 8)
- *   Q4_1  0 d f16 | 2 m f16 | 4 q u8[16]   x[i] = d * nibble(i) + m
- *   nibble(i) = i < 16 ? q[i] & 15 : q[i - 16] >> 4 */
+ * Blocks of MODEL_BLOCK_ELEMENTS elements, 18, 20, 22, 24 or 34 bytes:
+ *   Q8_0  0 d | 2 q i8[32]                       x[i] = d * q[i]
+ *   Q4_0  0 d | 2 q u8[16]                       x[i] = d * (nibble(i) - 8)
+ *   Q4_1  0 d | 2 m | 4 q u8[16]                 x[i] = d * nibble(i) + m
+ *   Q5_0  0 d | 2 h u8[4] | 6 q u8[16]           x[i] = d * (five(i) - 16)
+ *   Q5_1  0 d | 2 m | 4 h u8[4] | 8 q u8[16]     x[i] = d * five(i) + m
+ *   nibble(i) = i < 16 ? q[i] & 15 : q[i - 16] >> 4;  five(i) = nibble(i) + 16 * (bit i of h)
+ *
+ * Blocks of MODEL_SUPER_ELEMENTS elements in 8 parts p of 32, i in 0..31, 144, 176 or 210 bytes:
+ *   Q4_K  0 d | 2 m | 4 s u8[12] | 16 q u8[128]
+ *   Q5_K  0 d | 2 m | 4 s u8[12] | 16 h u8[32] | 48 q u8[128]
+ *         x[32p + i] = (d * scale(p)) * v - (m * min(p))
+ *         v = 4 bits of q[32 * (p / 2) + i], the low ones if p is even; Q5_K: + 16 * (bit p of h[i])
+ *         p < 4:  scale(p) = s[p] & 63, min(p) = s[p + 4] & 63;  otherwise
+ *         scale(p) = (s[p + 4] & 15) + 16 * (s[p - 4] >> 6), min(p) = (s[p + 4] >> 4) + 16 * (s[p]
+ *         >> 6)
+ *   Q6_K  0 q u8[128] | 128 h u8[64] | 192 s i8[16] | 208 d
+ *         x[32p + i] = (d * s[2p + i / 16]) * (v - 32);  with half n = p / 4 and r = p % 4
+ *         v = 4 bits of q[64n + 32 * (r % 2) + i], the low ones if r < 2
+ *             + 16 * (bits 2r and 2r + 1 of h[32n + i]) */
 enum model_type {
     MODEL_F32 = 0,
     MODEL_F16 = 1,
     MODEL_Q4_0 = 2,
     MODEL_Q4_1 = 3,
+    MODEL_Q5_0 = 6,
+    MODEL_Q5_1 = 7,
     MODEL_Q8_0 = 8,
+    MODEL_Q4_K = 12,
+    MODEL_Q5_K = 13,
+    MODEL_Q6_K = 14,
+    MODEL_BF16 = 30,
 };
 
-enum { MODEL_BLOCK_ELEMENTS = 32 };
+enum { MODEL_BLOCK_ELEMENTS = 32, MODEL_SUPER_ELEMENTS = 256 };
 
 struct model_block_q4_0 {
     uint16_t d;
@@ -63,9 +86,44 @@ struct model_block_q4_1 {
     uint8_t q[16];
 };
 
+struct model_block_q5_0 {
+    uint16_t d;
+    uint8_t h[4];
+    uint8_t q[16];
+};
+
+struct model_block_q5_1 {
+    uint16_t d;
+    uint16_t m;
+    uint8_t h[4];
+    uint8_t q[16];
+};
+
 struct model_block_q8_0 {
     uint16_t d;
     int8_t q[32];
+};
+
+struct model_block_q4_k {
+    uint16_t d;
+    uint16_t m;
+    uint8_t s[12];
+    uint8_t q[128];
+};
+
+struct model_block_q5_k {
+    uint16_t d;
+    uint16_t m;
+    uint8_t s[12];
+    uint8_t h[32];
+    uint8_t q[128];
+};
+
+struct model_block_q6_k {
+    uint8_t q[128];
+    uint8_t h[64];
+    int8_t s[16];
+    uint16_t d;
 };
 
 /* A matrix of ne[1] rows of ne[0] elements; a vector has ne[1] == 1. Row r starts at
@@ -144,6 +202,9 @@ void model_fingerprint(const struct model *model, uint8_t out[MODEL_FINGERPRINT_
 /* "q4_1"; "unknown" for a number that is no type. */
 const char *model_type_name(uint32_t type);
 
+/* Elements of one block, 1 for types without blocks; 0 if the type is not supported. */
+uint32_t model_block_elements(uint32_t type);
+
 /* Bytes of one row of `elements`; 0 if the type is not supported, or the count does not fit blocks.
  */
 size_t model_row_size(uint32_t type, uint64_t elements);
@@ -152,7 +213,7 @@ size_t model_row_size(uint32_t type, uint64_t elements);
 struct model_summary {
     uint64_t parameters;   /* elements of all tensors */
     uint64_t weights_size; /* bytes of all tensors */
-    char types[96];        /* "q4_1 210, f32 61, q8_0 1" */
+    char types[160];       /* "q4_1 210, f32 61, q8_0 1" */
 };
 void model_summarize(const struct model *model, struct model_summary *out);
 

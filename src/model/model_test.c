@@ -32,7 +32,17 @@ static void row_sizes(void **state)
     assert_int_equal(model_row_size(MODEL_Q4_1, 64), 40);
     assert_int_equal(model_row_size(MODEL_Q8_0, 64), 68);
     assert_int_equal(model_row_size(MODEL_Q4_1, 33), 0);
-    assert_int_equal(model_row_size(12, 256), 0);
+    assert_int_equal(model_row_size(MODEL_Q5_0, 64), 44);
+    assert_int_equal(model_row_size(MODEL_Q5_1, 64), 48);
+    assert_int_equal(model_row_size(MODEL_BF16, 5), 10);
+    assert_int_equal(model_row_size(MODEL_Q4_K, 512), 288);
+    assert_int_equal(model_row_size(MODEL_Q5_K, 512), 352);
+    assert_int_equal(model_row_size(MODEL_Q6_K, 512), 420);
+    assert_int_equal(model_row_size(MODEL_Q6_K, 128), 0);
+    assert_int_equal(model_row_size(10, 256), 0);
+    assert_int_equal(model_block_elements(10), 0);
+    assert_int_equal(model_block_elements(MODEL_Q4_K), 256);
+    assert_int_equal(model_block_elements(MODEL_BF16), 1);
     assert_int_equal(model_row_size(MODEL_F32, UINT64_MAX), 0);
     assert_string_equal(model_type_name(12), "q4_k");
     assert_string_equal(model_type_name(4), "unknown");
@@ -41,17 +51,24 @@ static void row_sizes(void **state)
 
 static void every_type_opens(void **state)
 {
-    static const uint32_t types[] = { MODEL_F32, MODEL_F16, MODEL_Q4_0, MODEL_Q4_1, MODEL_Q8_0 };
+    static const uint32_t types[] = { MODEL_F32,  MODEL_F16,  MODEL_BF16, MODEL_Q4_0,
+                                      MODEL_Q4_1, MODEL_Q5_0, MODEL_Q5_1, MODEL_Q8_0,
+                                      MODEL_Q4_K, MODEL_Q5_K, MODEL_Q6_K };
+    const size_t count = sizeof(types) / sizeof(types[0]);
 
     (void)state;
-    for (size_t i = 0; i < 10; i++) {
+    for (size_t i = 0; i < 2 * count; i++) {
         struct tiny_model_options options = tiny_model_defaults;
         struct gguf_maker maker;
         struct model *model;
         struct errmsg err = { { 0 } };
         size_t size;
-        options.matrix_type = types[i % 5];
-        options.separate_output = i >= 5;
+        options.matrix_type = types[i % count];
+        options.separate_output = i >= count;
+        const bool super = model_block_elements(options.matrix_type) == MODEL_SUPER_ELEMENTS;
+        const uint32_t width = super ? 256 : 32;
+        options.n_heads = width / 16;
+        if (super) options.d_ff = 512;
         gguf_maker_init(&maker);
         tiny_model_make(&maker, &options);
         const uint8_t *data = gguf_maker_finish(&maker, &size);
@@ -59,7 +76,7 @@ static void every_type_opens(void **state)
 
         const struct model_params *p = model_params(model);
         assert_int_equal(p->n_layers, 2);
-        assert_int_equal(p->d_model, 32);
+        assert_int_equal(p->d_model, width);
         assert_int_equal(p->head_dim, 16);
         assert_int_equal(p->rope_dims, 16);
         assert_int_equal(p->vocab, TINY_VOCAB);
@@ -68,10 +85,11 @@ static void every_type_opens(void **state)
         assert_true((model_output(model)->data == model_token_embd(model)->data) == p->tied_output);
         const struct model_layer *layer = model_layer(model, 1);
         assert_int_equal(layer->ffn_down.type, options.matrix_type);
-        assert_int_equal(layer->ffn_down.ne[0], 64);
-        assert_int_equal(layer->ffn_down.ne[1], 32);
+        assert_int_equal(layer->ffn_down.ne[0], options.d_ff);
+        assert_int_equal(layer->ffn_down.ne[1], width);
         assert_int_equal(layer->attn_k.ne[1], 16);
-        const uint8_t *end = (const uint8_t *)layer->ffn_down.data + layer->ffn_down.row_size * 32;
+        const uint8_t *end =
+            (const uint8_t *)layer->ffn_down.data + layer->ffn_down.row_size * width;
         assert_true(end <= data + size);
         assert_string_equal(model_name(model), "tiny");
         model_destroy(model);
@@ -215,9 +233,9 @@ static void keys_and_tensors_missing_or_wrong(void **state)
     gguf_maker_init(&maker);
     tiny_params_keys(&maker, &tiny_model_defaults);
     tiny_tokenizer_keys(&maker, "smollm");
-    gguf_maker_tensor(&maker, "token_embd.weight", 12, 32, TINY_VOCAB, NULL, 1);
+    gguf_maker_tensor(&maker, "token_embd.weight", 10, 32, TINY_VOCAB, NULL, 1);
     expect_refusal(&maker, STATUS_UNSUPPORTED,
-                   "token_embd.weight is of type q4_k (12), supported are f32");
+                   "token_embd.weight is of type q2_k (10), supported are f32");
 
     gguf_maker_init(&maker);
     tiny_params_keys(&maker, &tiny_model_defaults);

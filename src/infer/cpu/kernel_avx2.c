@@ -5,8 +5,9 @@
  *
  * A vector of sixteen is two registers. There is no dot product of bytes here: vpmaddubsw adds
  * pairs of (unsigned * signed) into 16 bits, which holds the whole block for nibbles (8 * 2 * 15 *
- * 127 < 2^15), and two bytes at most for Q8_0 after the weight's sign has moved to the activation
- * (2 * 128 * 127 < 2^15). */
+ * 127 < 2^15), half of it for five bits (4 * 2 * 31 * 127 < 2^15), and two bytes at most for Q8_0
+ * after the weight's sign has moved to the activation (2 * 128 * 127 < 2^15); so moved, it holds
+ * sixteen elements of Q6_K too (4 * 2 * 32 * 127 < 2^15). */
 #include "infer/cpu/kernels.h"
 
 #include <immintrin.h>
@@ -98,6 +99,16 @@ V_FN v16 v_load_half(const void *from)
     const __m128i *half = (const __m128i *)from;
     return (v16){ _mm256_cvtph_ps(_mm_loadu_si128(half)),
                   _mm256_cvtph_ps(_mm_loadu_si128(half + 1)) };
+}
+V_FN __m256 bf16_half(const __m128i *from)
+{
+    const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+}
+V_FN v16 v_load_bf16(const void *from)
+{
+    const __m128i *half = (const __m128i *)from;
+    return (v16){ bf16_half(half), bf16_half(half + 1) };
 }
 V_FN void v_store_half(void *to, v16 v)
 {
@@ -235,6 +246,67 @@ ALWAYS_INLINE void dot_signed(const uint8_t *quants, const int8_t *x, size_t str
     }
 }
 
+/* Weights of five bits. */
+ALWAYS_INLINE void dot_five(const uint8_t *quants, const int8_t *x, size_t stride,
+                            const uint32_t rows, __m256i sum[ROWS])
+{
+    UNROLL
+    for (uint32_t r = 0; r < rows; r++)
+        sum[r] = _mm256_setzero_si256();
+    for (size_t half = 0; half < 2; half++, quants += 256, x += 16) {
+        __m256i weight[4];
+        UNROLL
+        for (size_t g = 0; g < 4; g++)
+            weight[g] = load_bytes(quants + g * 64);
+        UNROLL
+        for (uint32_t r = 0; r < rows; r++) {
+            __m256i words = _mm256_setzero_si256();
+            UNROLL
+            for (size_t g = 0; g < 4; g++) {
+                const __m256i bytes = four_bytes(x + r * stride + g * 4);
+                words = _mm256_add_epi16(words, _mm256_maddubs_epi16(weight[g], bytes));
+            }
+            sum[r] = _mm256_add_epi32(sum[r], widen(words));
+        }
+    }
+}
+
+/* Q6_K: each sixteen elements times their scale. `parts` has that of eight outputs, and 16 bytes
+ * further that for the second sixteen. */
+ALWAYS_INLINE void dot_parts(const uint8_t *quants, const uint8_t *parts, const int8_t *x,
+                             size_t stride, const uint32_t rows, __m256i sum[ROWS])
+{
+    const __m256i offset = _mm256_set1_epi8(32);
+
+    UNROLL
+    for (uint32_t r = 0; r < rows; r++)
+        sum[r] = _mm256_setzero_si256();
+    for (size_t half = 0; half < 2; half++, quants += 256, parts += 16, x += 16) {
+        const __m256i part =
+            _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)parts));
+        /* The scale in both words of each output's 32 bits. */
+        const __m256i scale = _mm256_or_si256(_mm256_slli_epi32(part, 16),
+                                              _mm256_and_si256(part, _mm256_set1_epi32(0xFFFF)));
+        __m256i words[ROWS];
+        UNROLL
+        for (uint32_t r = 0; r < rows; r++)
+            words[r] = _mm256_setzero_si256();
+        UNROLL
+        for (size_t g = 0; g < 4; g++) {
+            const __m256i weight = _mm256_sub_epi8(load_bytes(quants + g * 64), offset);
+            const __m256i magnitude = _mm256_abs_epi8(weight);
+            UNROLL
+            for (uint32_t r = 0; r < rows; r++) {
+                const __m256i bytes = _mm256_sign_epi8(four_bytes(x + r * stride + g * 4), weight);
+                words[r] = _mm256_add_epi16(words[r], _mm256_maddubs_epi16(magnitude, bytes));
+            }
+        }
+        UNROLL
+        for (uint32_t r = 0; r < rows; r++)
+            sum[r] = _mm256_add_epi32(sum[r], _mm256_madd_epi16(words[r], scale));
+    }
+}
+
 /* acc += float(sum) * (d_w * d_x), and the minimum's part, for eight outputs. */
 ALWAYS_INLINE __m256 scale_block(__m256i sum, __m256 scale, float d, __m256 acc)
 {
@@ -247,17 +319,68 @@ ALWAYS_INLINE __m256 load_eight_halves(const uint8_t *from)
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)from));
 }
 
+ALWAYS_INLINE __m256 load_eight_parts(const uint8_t *from)
+{
+    const __m128i bytes = _mm_loadl_epi64((const __m128i *)(const void *)from);
+    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes));
+}
+
+/* Where one block of eight outputs lies, and what multiplies it. */
+struct block_at {
+    const uint8_t *quants, *parts;
+    __m256 scale, min;
+};
+
+/* The types that the code below knows: all constant where it is inlined. */
+ALWAYS_INLINE bool is_super(const enum model_type type)
+{
+    return type == MODEL_Q4_K || type == MODEL_Q5_K || type == MODEL_Q6_K;
+}
+ALWAYS_INLINE bool has_mins(const enum model_type type)
+{
+    return type == MODEL_Q4_1 || type == MODEL_Q5_1 || type == MODEL_Q4_K || type == MODEL_Q5_K;
+}
+ALWAYS_INLINE bool has_nibbles(const enum model_type type)
+{
+    return type == MODEL_Q4_0 || type == MODEL_Q4_1 || type == MODEL_Q4_K;
+}
+
+ALWAYS_INLINE void load_scales(const uint8_t *scales, size_t header, const enum model_type type,
+                               struct block_at *at)
+{
+    at->scale = load_eight_halves(scales);
+    at->min = has_mins(type) ? load_eight_halves(scales + header) : at->scale;
+    if (type == MODEL_Q4_K || type == MODEL_Q5_K) {
+        at->scale = _mm256_mul_ps(at->scale, load_eight_parts(at->parts));
+        at->min = _mm256_mul_ps(at->min, load_eight_parts(at->parts + 16));
+    }
+}
+
+ALWAYS_INLINE void dot_block(const struct block_at *at, const int8_t *x, size_t stride,
+                             const uint32_t rows, const enum model_type type, __m256i sum[ROWS])
+{
+    if (has_nibbles(type)) {
+        dot_nibbles(at->quants, x, stride, rows, sum);
+    } else if (type == MODEL_Q6_K) {
+        dot_parts(at->quants, at->parts, x, stride, rows, sum);
+    } else if (type == MODEL_Q8_0) {
+        dot_signed(at->quants, x, stride, rows, sum);
+    } else {
+        dot_five(at->quants, x, stride, rows, sum);
+    }
+}
+
 /* Eight outputs (half 0 or 1 of the tile) of `rows` rows. */
 ALWAYS_INLINE void quantized_half(const struct matrix *w, const uint8_t *tile,
                                   const struct activations *a, uint32_t row0, float *const *out,
                                   const uint32_t rows, const size_t half,
                                   const enum model_type type)
 {
-    const uint32_t blocks = w->cols / QUANT_BLOCK;
-    const size_t header = (size_t)blocks * MATRIX_TILE * 2;
-    const size_t size = type == MODEL_Q8_0 ? 512 : 256;
-    const uint8_t *quants = tile + (type == MODEL_Q4_1 ? 2 : 1) * header + half * 32;
-    const uint8_t *scales = tile + half * 16;
+    const uint32_t blocks = w->cols / QUANT_BLOCK, group = is_super(type) ? 8 : 1;
+    const size_t header = (size_t)(blocks / group) * MATRIX_TILE * 2;
+    const uint8_t *parts = tile + (has_mins(type) ? 2 : 1) * header;
+    const uint8_t *quants = parts + (is_super(type) ? (size_t)blocks * MATRIX_TILE * 2 : 0);
+    const size_t size = has_nibbles(type) ? 256 : 512;
     const int8_t *x = a->q + (size_t)row0 * a->blocks * QUANT_BLOCK;
     size_t at = (size_t)row0 * a->blocks;
     __m256 acc[ROWS];
@@ -265,24 +388,21 @@ ALWAYS_INLINE void quantized_half(const struct matrix *w, const uint8_t *tile,
     UNROLL
     for (uint32_t r = 0; r < rows; r++)
         acc[r] = _mm256_setzero_ps();
-    for (uint32_t b = 0; b < blocks; b++, quants += size, scales += 32, x += QUANT_BLOCK, at++) {
-        const __m256 scale = load_eight_halves(scales);
+    for (uint32_t b = 0; b < blocks; b++, x += QUANT_BLOCK, at++) {
+        struct block_at block = { .quants = quants + b * size + half * 32,
+                                  .parts = parts + (size_t)b * 32 + half * 8 };
         __m256i sum[ROWS];
-        if (type == MODEL_Q8_0) {
-            dot_signed(quants, x, (size_t)a->blocks * QUANT_BLOCK, rows, sum);
-        } else {
-            dot_nibbles(quants, x, (size_t)a->blocks * QUANT_BLOCK, rows, sum);
-        }
+        load_scales(tile + (size_t)(b / group) * 32 + half * 16, header, type, &block);
+        dot_block(&block, x, (size_t)a->blocks * QUANT_BLOCK, rows, type, sum);
         UNROLL
         for (uint32_t r = 0; r < rows; r++) {
             const size_t i = at + (size_t)r * a->blocks;
             if (type == MODEL_Q4_0) {
                 sum[r] = _mm256_add_epi32(sum[r], _mm256_set1_epi32(a->sum[i] / 16));
             }
-            acc[r] = scale_block(sum[r], scale, a->d[i], acc[r]);
-            if (type == MODEL_Q4_1) {
-                acc[r] = _mm256_fmadd_ps(load_eight_halves(scales + header),
-                                         _mm256_set1_ps(a->ds[i]), acc[r]);
+            acc[r] = scale_block(sum[r], block.scale, a->d[i], acc[r]);
+            if (has_mins(type)) {
+                acc[r] = _mm256_fmadd_ps(block.min, _mm256_set1_ps(a->ds[i]), acc[r]);
             }
         }
     }
@@ -313,9 +433,22 @@ ALWAYS_INLINE void q4_rows(const struct matrix *w, const uint8_t *tile, const st
 }
 
 ALWAYS_INLINE void q8_rows(const struct matrix *w, const uint8_t *tile, const struct activations *a,
-                           uint32_t row0, float *const *out, const uint32_t rows)
+                           uint32_t row0, float *const *out, const uint32_t rows, const bool mins)
 {
-    quantized_rows(w, tile, a, row0, out, rows, MODEL_Q8_0);
+    quantized_rows(w, tile, a, row0, out, rows, mins ? MODEL_Q5_1 : MODEL_Q8_0);
+}
+
+ALWAYS_INLINE void k_rows(const struct matrix *w, const uint8_t *tile, const struct activations *a,
+                          uint32_t row0, float *const *out, const uint32_t rows, const bool five)
+{
+    quantized_rows(w, tile, a, row0, out, rows, five ? MODEL_Q5_K : MODEL_Q4_K);
+}
+
+ALWAYS_INLINE void q6_k_rows(const struct matrix *w, const uint8_t *tile,
+                             const struct activations *a, uint32_t row0, float *const *out,
+                             const uint32_t rows)
+{
+    quantized_rows(w, tile, a, row0, out, rows, MODEL_Q6_K);
 }
 
 #include "infer/cpu/kernel_simd_table.h"

@@ -84,6 +84,11 @@ V_FN v16 v_load_half(const void *from)
 {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)from));
 }
+V_FN v16 v_load_bf16(const void *from)
+{
+    const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)from));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
 V_FN void v_store_half(void *to, v16 v)
 {
     _mm256_storeu_si256((__m256i *)to,
@@ -197,11 +202,22 @@ ALWAYS_INLINE void q4_rows(const struct matrix *w, const uint8_t *tile, const st
         v_store(out[r], acc[r]);
 }
 
+/* One block of byte weights against one row. */
+ALWAYS_INLINE __m512i dot_bytes(const __m512i weight[8], const int8_t *x, __m512i sum)
+{
+    UNROLL
+    for (int g = 0; g < 8; g++)
+        sum = _mm512_dpbusd_epi32(sum, weight[g], four_bytes(x + (size_t)g * 4));
+    return sum;
+}
+
+/* Q8_0, whose bytes are 128 too large, and Q5_1, which has minima. */
 ALWAYS_INLINE void q8_rows(const struct matrix *w, const uint8_t *tile, const struct activations *a,
-                           uint32_t row0, float *const *out, const uint32_t rows)
+                           uint32_t row0, float *const *out, const uint32_t rows, const bool mins)
 {
     const uint32_t blocks = w->cols / QUANT_BLOCK;
-    const uint8_t *quants = tile + (size_t)blocks * MATRIX_TILE * 2;
+    const size_t header = (size_t)blocks * MATRIX_TILE * 2;
+    const uint8_t *quants = tile + (mins ? 2 : 1) * header;
     const int8_t *x = a->q + (size_t)row0 * a->blocks * QUANT_BLOCK;
     size_t at = (size_t)row0 * a->blocks;
     v16 acc[ROWS];
@@ -215,17 +231,128 @@ ALWAYS_INLINE void q8_rows(const struct matrix *w, const uint8_t *tile, const st
         for (int g = 0; g < 8; g++)
             weight[g] = _mm512_loadu_si512(quants + (size_t)g * 64);
         const v16 scale = v_load_half(tile + (size_t)b * 32);
+        const v16 min = mins ? v_load_half(tile + header + (size_t)b * 32) : scale;
         UNROLL
         for (uint32_t r = 0; r < rows; r++) {
             const size_t i = at + (size_t)r * a->blocks;
-            __m512i sum = _mm512_set1_epi32(a->sum[i]);
-            UNROLL
-            for (int g = 0; g < 8; g++) {
-                sum = _mm512_dpbusd_epi32(
-                    sum, weight[g],
-                    four_bytes(x + (size_t)r * a->blocks * QUANT_BLOCK + (size_t)g * 4));
-            }
+            const __m512i offset = mins ? _mm512_setzero_si512() : _mm512_set1_epi32(a->sum[i]);
+            const __m512i sum = dot_bytes(weight, x + (size_t)r * a->blocks * QUANT_BLOCK, offset);
             acc[r] = v_fma(_mm512_cvtepi32_ps(sum), v_mul(scale, v_set1(a->d[i])), acc[r]);
+            if (mins) acc[r] = v_fma(min, v_set1(a->ds[i]), acc[r]);
+        }
+    }
+    UNROLL
+    for (uint32_t r = 0; r < rows; r++)
+        v_store(out[r], acc[r]);
+}
+
+ALWAYS_INLINE __m128i load_part(const uint8_t *from)
+{
+    return _mm_loadu_si128((const __m128i *)(const void *)from);
+}
+
+ALWAYS_INLINE v16 load_part_floats(const uint8_t *from)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(load_part(from)));
+}
+
+/* A block as bytes in order of the row: Q5_K as it is, Q4_K from nibbles. */
+ALWAYS_INLINE void load_weights(const uint8_t *quants, const bool five, __m512i weight[8])
+{
+    const __m512i mask = _mm512_set1_epi8(15);
+
+    UNROLL
+    for (int g = 0; g < 4; g++) {
+        const __m512i both = _mm512_loadu_si512(quants + (size_t)g * 64);
+        weight[g] = five ? both : _mm512_and_si512(both, mask);
+        weight[g + 4] = five ? _mm512_loadu_si512(quants + 256 + (size_t)g * 64)
+                             : _mm512_and_si512(_mm512_srli_epi16(both, 4), mask);
+    }
+}
+
+/* Q4_K and Q5_K. */
+ALWAYS_INLINE void k_rows(const struct matrix *w, const uint8_t *tile, const struct activations *a,
+                          uint32_t row0, float *const *out, const uint32_t rows, const bool five)
+{
+    const uint32_t blocks = w->cols / QUANT_BLOCK;
+    const size_t header = (size_t)blocks / 8 * MATRIX_TILE * 2;
+    const uint8_t *parts = tile + 2 * header;
+    const uint8_t *quants = parts + (size_t)blocks * MATRIX_TILE * 2;
+    const int8_t *x = a->q + (size_t)row0 * a->blocks * QUANT_BLOCK;
+    size_t at = (size_t)row0 * a->blocks;
+    v16 acc[ROWS];
+
+    UNROLL
+    for (uint32_t r = 0; r < rows; r++)
+        acc[r] = v_set1(0.0f);
+    for (uint32_t b = 0; b < blocks; b++, quants += five ? 512 : 256, x += QUANT_BLOCK, at++) {
+        const uint8_t *group = tile + (size_t)(b / 8) * 32, *part = parts + (size_t)b * 32;
+        const v16 scale = v_mul(v_load_half(group), load_part_floats(part));
+        const v16 min = v_mul(v_load_half(group + header), load_part_floats(part + 16));
+        __m512i weight[8];
+        load_weights(quants, five, weight);
+        UNROLL
+        for (uint32_t r = 0; r < rows; r++) {
+            const size_t i = at + (size_t)r * a->blocks;
+            const __m512i sum =
+                dot_bytes(weight, x + (size_t)r * a->blocks * QUANT_BLOCK, _mm512_setzero_si512());
+            acc[r] = v_fma(_mm512_cvtepi32_ps(sum), v_mul(scale, v_set1(a->d[i])), acc[r]);
+            acc[r] = v_fma(min, v_set1(a->ds[i]), acc[r]);
+        }
+    }
+    UNROLL
+    for (uint32_t r = 0; r < rows; r++)
+        v_store(out[r], acc[r]);
+}
+
+/* -32 * the sum of sixteen bytes, in every lane: what the offset of Q6_K adds too much. */
+ALWAYS_INLINE __m512i sixteen_offset(const int8_t *x)
+{
+    const __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)x);
+    const __m128i above = _mm_xor_si128(bytes, _mm_set1_epi8((char)0x80)); /* + 128 */
+    const __m128i sums = _mm_sad_epu8(above, _mm_setzero_si128());
+    const int32_t sum = _mm_cvtsi128_si32(sums) + _mm_extract_epi32(sums, 2) - 16 * 128;
+    return _mm512_set1_epi32(-32 * sum);
+}
+
+ALWAYS_INLINE __m512i dot_sixteen(const __m512i weight[4], const int8_t *x)
+{
+    __m512i sum = sixteen_offset(x);
+    UNROLL
+    for (int g = 0; g < 4; g++)
+        sum = _mm512_dpbusd_epi32(sum, weight[g], four_bytes(x + (size_t)g * 4));
+    return sum;
+}
+
+ALWAYS_INLINE void q6_k_rows(const struct matrix *w, const uint8_t *tile,
+                             const struct activations *a, uint32_t row0, float *const *out,
+                             const uint32_t rows)
+{
+    const uint32_t blocks = w->cols / QUANT_BLOCK;
+    const uint8_t *parts = tile + (size_t)blocks / 8 * MATRIX_TILE * 2;
+    const uint8_t *quants = parts + (size_t)blocks * MATRIX_TILE * 2;
+    const int8_t *x = a->q + (size_t)row0 * a->blocks * QUANT_BLOCK;
+    size_t at = (size_t)row0 * a->blocks;
+    v16 acc[ROWS];
+
+    UNROLL
+    for (uint32_t r = 0; r < rows; r++)
+        acc[r] = v_set1(0.0f);
+    for (uint32_t b = 0; b < blocks; b++, quants += 512, x += QUANT_BLOCK, at++) {
+        const uint8_t *part = parts + (size_t)b * 32;
+        const __m512i first = _mm512_cvtepi8_epi32(load_part(part));
+        const __m512i second = _mm512_cvtepi8_epi32(load_part(part + 16));
+        const v16 scale = v_load_half(tile + (size_t)(b / 8) * 32);
+        __m512i weight[8];
+        load_weights(quants, true, weight);
+        UNROLL
+        for (uint32_t r = 0; r < rows; r++) {
+            const size_t i = at + (size_t)r * a->blocks;
+            const int8_t *bytes = x + (size_t)r * a->blocks * QUANT_BLOCK;
+            const __m512i low = _mm512_mullo_epi32(dot_sixteen(weight, bytes), first);
+            const __m512i high = _mm512_mullo_epi32(dot_sixteen(weight + 4, bytes + 16), second);
+            const v16 sum = _mm512_cvtepi32_ps(_mm512_add_epi32(low, high));
+            acc[r] = v_fma(sum, v_mul(scale, v_set1(a->d[i])), acc[r]);
         }
     }
     UNROLL

@@ -79,32 +79,87 @@ static int32_t dot_q8(const uint8_t *quants, uint32_t lane, const int8_t *x)
     return total;
 }
 
+/* What the packed weights of one lane and the row's block are multiplied with. */
+struct block_scales {
+    float scale, min;
+    int32_t part[2]; /* Q6_K: of each sixteen */
+};
+
+static struct block_scales scales_at(const struct matrix *w, const struct tile_sections *at,
+                                     const uint8_t *tile, uint32_t b, uint32_t lane)
+{
+    const bool super = at->quants != at->parts, mins = at->parts != at->mins;
+    const size_t group = (size_t)(super ? b / 8 : b) * MATRIX_TILE + lane;
+    struct block_scales s = { .scale = half_at(tile, group) };
+
+    if (mins) s.min = half_at(tile + at->mins, group);
+    if (!super) return s;
+    const uint8_t *parts = tile + at->parts + (size_t)b * 2 * MATRIX_TILE + lane;
+    if (w->type == MODEL_Q6_K) {
+        s.part[0] = (int8_t)parts[0];
+        s.part[1] = (int8_t)parts[MATRIX_TILE];
+    } else {
+        s.scale = s.scale * (float)parts[0];
+        s.min = s.min * (float)parts[MATRIX_TILE];
+    }
+    return s;
+}
+
+/* Q6_K: both sixteens, each times its scale; below 2^24, so exact as a float. */
+static int32_t dot_parts(const uint8_t *quants, uint32_t lane, const int8_t *x,
+                         const int32_t part[2])
+{
+    int32_t total = 0;
+
+    for (uint32_t i = 0; i < QUANT_BLOCK; i++) {
+        const int32_t q = quants[(i / 4) * MATRIX_TILE * 4 + lane * 4 + i % 4] - 32;
+        total += part[i / 16] * q * x[i];
+    }
+    return total;
+}
+
+/* The integer of a block, `sum` being the activations' sum times -128. */
+static int32_t dot_block(enum model_type type, const uint8_t *quants, uint32_t lane,
+                         const int8_t *x, int32_t sum, const int32_t part[2])
+{
+    if (type == MODEL_Q8_0) return dot_q8(quants, lane, x) + sum;
+    if (type == MODEL_Q5_1 || type == MODEL_Q5_K) return dot_q8(quants, lane, x);
+    if (type == MODEL_Q6_K) return dot_parts(quants, lane, x, part);
+    return dot_q4(quants, lane, x) + (type == MODEL_Q4_0 ? sum / 16 : 0);
+}
+
 static float output_quantized(const struct matrix *w, const uint8_t *tile, uint32_t lane,
                               const struct activations *a, uint32_t row)
 {
     const uint32_t blocks = w->cols / QUANT_BLOCK;
-    const size_t header = (size_t)blocks * MATRIX_TILE * 2;
-    const uint8_t *mins = tile + header;
-    const uint8_t *quants = tile + (w->type == MODEL_Q4_1 ? 2 : 1) * header;
-    const size_t size = (size_t)MATRIX_TILE * (w->type == MODEL_Q8_0 ? 32 : 16);
+    const struct tile_sections sections = tile_sections(w->type, blocks);
+    const bool mins = sections.parts != sections.mins;
+    const uint8_t *quants = tile + sections.quants;
     float acc = 0.0f;
 
-    for (uint32_t b = 0; b < blocks; b++, quants += size) {
+    for (uint32_t b = 0; b < blocks; b++, quants += sections.quants_size) {
         const int8_t *x = a->q + (size_t)row * a->blocks * QUANT_BLOCK + (size_t)b * QUANT_BLOCK;
         const size_t at = (size_t)row * a->blocks + b;
-        int32_t dot;
-        if (w->type == MODEL_Q8_0) {
-            dot = dot_q8(quants, lane, x) + a->sum[at];
-        } else {
-            dot = dot_q4(quants, lane, x) + (w->type == MODEL_Q4_0 ? a->sum[at] / 16 : 0);
-        }
-        const float scale = half_at(tile, (size_t)b * MATRIX_TILE + lane) * a->d[at];
-        acc = fmaf((float)dot, scale, acc);
-        if (w->type == MODEL_Q4_1) {
-            acc = fmaf(half_at(mins, (size_t)b * MATRIX_TILE + lane), a->ds[at], acc);
-        }
+        const struct block_scales s = scales_at(w, &sections, tile, b, lane);
+        const int32_t dot = dot_block(w->type, quants, lane, x, a->sum[at], s.part);
+        acc = fmaf((float)dot, s.scale * a->d[at], acc);
+        if (mins) acc = fmaf(s.min, a->ds[at], acc);
     }
     return acc;
+}
+
+static float plain_at(const struct matrix *w, const uint8_t *tile, size_t index)
+{
+    float weight;
+    uint16_t bits;
+
+    if (w->type == MODEL_F16) return half_at(tile, index);
+    if (w->type == MODEL_BF16) {
+        memcpy(&bits, tile + index * 2, sizeof(bits));
+        return float_of_bits((uint32_t)bits << 16);
+    }
+    memcpy(&weight, tile + index * 4, sizeof(weight));
+    return weight;
 }
 
 static float output_plain(const struct matrix *w, const uint8_t *tile, uint32_t lane,
@@ -113,13 +168,7 @@ static float output_plain(const struct matrix *w, const uint8_t *tile, uint32_t 
     float acc = 0.0f;
 
     for (uint32_t k = 0; k < w->cols; k++) {
-        float weight;
-        if (w->type == MODEL_F16) {
-            weight = half_at(tile, (size_t)k * MATRIX_TILE + lane);
-        } else {
-            memcpy(&weight, tile + ((size_t)k * MATRIX_TILE + lane) * 4, sizeof(weight));
-        }
-        acc = fmaf(weight, x[k], acc);
+        acc = fmaf(plain_at(w, tile, (size_t)k * MATRIX_TILE + lane), x[k], acc);
     }
     return acc;
 }
@@ -128,14 +177,14 @@ static void ref_matmul(const struct matrix *w, uint32_t tile_index, const struct
                        uint32_t row0, uint32_t rows, float *const *out)
 {
     const uint8_t *tile = w->data + tile_index * w->tile_size;
-    const bool plain = w->type == MODEL_F16 || w->type == MODEL_F32;
+    const bool quantized = matrix_is_quantized(w);
 
     ASSERT(tile_index < w->tiles);
     for (uint32_t r = 0; r < rows; r++) {
         for (uint32_t lane = 0; lane < MATRIX_TILE; lane++) {
             const float *x = a->x + (size_t)(row0 + r) * a->stride;
-            out[r][lane] = plain ? output_plain(w, tile, lane, x)
-                                 : output_quantized(w, tile, lane, a, row0 + r);
+            out[r][lane] = quantized ? output_quantized(w, tile, lane, a, row0 + r)
+                                     : output_plain(w, tile, lane, x);
         }
     }
 }

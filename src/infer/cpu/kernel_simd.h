@@ -431,10 +431,17 @@ static void simd_attend(const struct attend *job)
 
 /* ---- weights as floats ---- */
 
-/* Both plain types: `half` is constant where this is inlined. */
+/* The plain types: `type` is constant where this is inlined. */
+ALWAYS_INLINE v16 load_plain(const uint8_t *from, const enum model_type type)
+{
+    if (type == MODEL_F16) return v_load_half(from);
+    if (type == MODEL_BF16) return v_load_bf16(from);
+    return v_load((const float *)(const void *)from);
+}
+
 ALWAYS_INLINE void plain_rows(const struct matrix *w, const uint8_t *tile,
                               const struct activations *a, uint32_t row0, float *const *out,
-                              const uint32_t rows, const bool half)
+                              const uint32_t rows, const enum model_type type)
 {
     const float *x = a->x + (size_t)row0 * a->stride;
     v16 acc[PLAIN_ROWS];
@@ -443,8 +450,8 @@ ALWAYS_INLINE void plain_rows(const struct matrix *w, const uint8_t *tile,
     for (uint32_t r = 0; r < rows; r++)
         acc[r] = v_set1(0.0f);
     for (uint32_t k = 0; k < w->cols; k++) {
-        const uint8_t *at = tile + (size_t)k * MATRIX_TILE * (half ? 2 : 4);
-        const v16 weight = half ? v_load_half(at) : v_load((const float *)(const void *)at);
+        const size_t size = type == MODEL_F32 ? 4 : 2;
+        const v16 weight = load_plain(tile + (size_t)k * MATRIX_TILE * size, type);
         UNROLL
         for (uint32_t r = 0; r < rows; r++) {
             acc[r] = v_fma(weight, v_set1(x[(size_t)r * a->stride + k]), acc[r]);
@@ -457,15 +464,15 @@ ALWAYS_INLINE void plain_rows(const struct matrix *w, const uint8_t *tile,
 
 ALWAYS_INLINE void plain_matmul(const struct matrix *w, const uint8_t *tile,
                                 const struct activations *a, uint32_t row0, uint32_t rows,
-                                float *const *out, const bool half)
+                                float *const *out, const enum model_type type)
 {
     uint32_t r = 0;
 
     for (; r + PLAIN_ROWS <= rows; r += PLAIN_ROWS) {
-        plain_rows(w, tile, a, row0 + r, out + r, PLAIN_ROWS, half);
+        plain_rows(w, tile, a, row0 + r, out + r, PLAIN_ROWS, type);
     }
     for (; r < rows; r++)
-        plain_rows(w, tile, a, row0 + r, out + r, 1, half);
+        plain_rows(w, tile, a, row0 + r, out + r, 1, type);
 }
 
 #endif

@@ -10,6 +10,8 @@
 
 #include "base/assert.h"
 #include "infer/cpu/half.h"
+#include "infer/cpu/quants.h"
+#include "infer/cpu/scalar.h"
 
 #if defined(__x86_64__)
 /* clang 14 has no name for it in __builtin_cpu_supports(). */
@@ -34,48 +36,44 @@ const struct kernels *kernels_select(enum engine_isa isa)
     return isa == ENGINE_ISA_AUTO ? &kernels_portable : NULL;
 }
 
-/* A block of each quantized type: bytes in the file, and bytes of quants for one row. */
-struct quant_shape {
-    uint32_t block_size;
-    uint32_t quants_offset;
-    uint32_t quants_size;
-    bool mins;
-};
-
-static bool quant_shape(enum model_type type, struct quant_shape *out)
+struct tile_sections tile_sections(enum model_type type, uint32_t blocks)
 {
-    switch (type) {
-    case MODEL_Q4_0:
-        *out = (struct quant_shape){ sizeof(struct model_block_q4_0), 2, 16, false };
-        return true;
-    case MODEL_Q4_1:
-        *out = (struct quant_shape){ sizeof(struct model_block_q4_1), 4, 16, true };
-        return true;
-    case MODEL_Q8_0:
-        *out = (struct quant_shape){ sizeof(struct model_block_q8_0), 2, 32, false };
-        return true;
-    case MODEL_F32:
-    case MODEL_F16: break;
-    }
-    return false;
+    const bool super = type == MODEL_Q4_K || type == MODEL_Q5_K || type == MODEL_Q6_K;
+    const bool mins = type == MODEL_Q4_1 || type == MODEL_Q5_1 || (super && type != MODEL_Q6_K);
+    const bool nibbles = type == MODEL_Q4_0 || type == MODEL_Q4_1 || type == MODEL_Q4_K;
+    const size_t header = (size_t)(super ? blocks / 8 : blocks) * MATRIX_TILE * 2;
+    struct tile_sections at = { .mins = header };
+
+    at.parts = at.mins + (mins ? header : 0);
+    at.quants = at.parts + (super ? (size_t)blocks * MATRIX_TILE * 2 : 0);
+    at.quants_size = (size_t)MATRIX_TILE * (nibbles ? 16 : 32);
+    at.size = at.quants + blocks * at.quants_size;
+    return at;
+}
+
+bool matrix_is_quantized(const struct matrix *matrix)
+{
+    return quants_has(matrix->type);
+}
+
+/* What a tensor's type becomes when packed. */
+static enum model_type packed_type(enum model_type type, bool expand)
+{
+    if (expand) return MODEL_F32;
+    return type == MODEL_Q5_0 ? MODEL_Q8_0 : type;
 }
 
 enum status matrix_init(struct matrix *matrix, const struct model_tensor *tensor, bool expand)
 {
-    const enum model_type type = expand ? MODEL_F32 : tensor->type;
-    struct quant_shape shape = { 0 };
+    const enum model_type type = packed_type(tensor->type, expand);
+    const uint32_t block_elements = model_block_elements((uint32_t)tensor->type);
     size_t size;
 
-    if (quant_shape(type, &shape)) {
-        const size_t blocks = tensor->ne[0] / QUANT_BLOCK;
-        if (tensor->ne[0] % QUANT_BLOCK != 0) return STATUS_UNSUPPORTED;
-        size = blocks * MATRIX_TILE * (2 + (shape.mins ? 2 : 0) + (size_t)shape.quants_size);
-    } else if (type == MODEL_F16) {
-        size = (size_t)tensor->ne[0] * MATRIX_TILE * 2;
-    } else if (type == MODEL_F32) {
-        size = (size_t)tensor->ne[0] * MATRIX_TILE * 4;
+    if (block_elements == 0 || tensor->ne[0] % block_elements != 0) return STATUS_UNSUPPORTED;
+    if (quants_has(type)) {
+        size = tile_sections(type, tensor->ne[0] / QUANT_BLOCK).size;
     } else {
-        return STATUS_UNSUPPORTED;
+        size = model_row_size((uint32_t)type, tensor->ne[0]) * MATRIX_TILE;
     }
     *matrix = (struct matrix){
         .type = type,
@@ -87,61 +85,73 @@ enum status matrix_init(struct matrix *matrix, const struct model_tensor *tensor
     return STATUS_OK;
 }
 
-static void pack_quantized_row(const struct matrix *matrix, const struct quant_shape *shape,
+/* Block b of one row into its lane's places. */
+static void pack_part(const struct matrix *matrix, const struct tile_sections *at,
+                      const struct quant_part *part, uint32_t b, uint32_t lane, uint8_t *tile)
+{
+    const bool super = at->quants != at->parts, mins = at->parts != at->mins;
+    const size_t group = ((size_t)(super ? b / 8 : b) * MATRIX_TILE + lane) * 2;
+    const uint16_t m = super ? part->m ^ 0x8000u : part->m;
+    uint8_t *to = tile + at->quants + b * at->quants_size;
+
+    memcpy(tile + group, &part->d, 2);
+    if (mins) memcpy(tile + at->mins + group, &m, 2);
+    for (size_t k = 0; super && k < 2; k++) {
+        tile[at->parts + ((size_t)b * 2 + k) * MATRIX_TILE + lane] = part->part[k];
+    }
+    for (size_t i = 0; i < at->quants_size / MATRIX_TILE; i++) {
+        const bool nibbles = at->quants_size == (size_t)MATRIX_TILE * 16;
+        to[i / 4 * MATRIX_TILE * 4 + (size_t)lane * 4 + i % 4] =
+            nibbles ? (uint8_t)(part->q[i] | part->q[i + 16] << 4) : part->q[i];
+    }
+    ASSERT(matrix->type != MODEL_Q5_0);
+}
+
+static void pack_quantized_row(const struct matrix *matrix, enum model_type from,
                                const uint8_t *row, uint32_t lane, uint8_t *tile)
 {
     const uint32_t blocks = matrix->cols / QUANT_BLOCK;
-    uint8_t *scales = tile;
-    uint8_t *mins = scales + (size_t)blocks * MATRIX_TILE * 2;
-    uint8_t *quants = shape->mins ? mins + (size_t)blocks * MATRIX_TILE * 2 : mins;
-    const uint32_t flip = matrix->type == MODEL_Q8_0 ? 0x80808080u : 0;
+    const struct tile_sections at = tile_sections(matrix->type, blocks);
 
     for (uint32_t b = 0; b < blocks; b++) {
-        const uint8_t *block = row + (size_t)b * shape->block_size;
-        memcpy(scales + ((size_t)b * MATRIX_TILE + lane) * 2, block, 2);
-        if (shape->mins) memcpy(mins + ((size_t)b * MATRIX_TILE + lane) * 2, block + 2, 2);
-        uint8_t *to = quants + (size_t)b * MATRIX_TILE * shape->quants_size;
-        for (uint32_t i = 0; i < shape->quants_size; i += 4) {
-            uint32_t four;
-            memcpy(&four, block + shape->quants_offset + i, 4);
-            four ^= flip;
-            memcpy(to + (size_t)i * MATRIX_TILE + (size_t)lane * 4, &four, 4);
-        }
+        struct quant_part part;
+        quants_read(from, row, b, &part);
+        for (int i = 0; from == MODEL_Q5_0 && i < QUANT_BLOCK; i++)
+            part.q[i] = (uint8_t)(part.q[i] - 16 + 128);
+        pack_part(matrix, &at, &part, b, lane, tile);
     }
 }
 
 static void pack_plain_row(const struct matrix *matrix, const uint8_t *row, uint32_t lane,
                            uint8_t *tile)
 {
-    const size_t size = matrix->type == MODEL_F16 ? 2 : 4;
+    const size_t size = matrix->type == MODEL_F32 ? 4 : 2;
 
     for (uint32_t k = 0; k < matrix->cols; k++) {
         memcpy(tile + ((size_t)k * MATRIX_TILE + lane) * size, row + k * size, size);
     }
 }
 
-static uint16_t load_half(const uint8_t *from)
+/* Up to QUANT_BLOCK elements of a row from `first`, a multiple of it, as floats. */
+static void expand(const struct model_tensor *tensor, const uint8_t *row, uint32_t first,
+                   float out[QUANT_BLOCK])
 {
-    uint16_t bits;
-    memcpy(&bits, from, sizeof(bits));
-    return bits;
-}
+    const uint32_t rest = tensor->ne[0] - first;
+    const uint32_t count = rest < QUANT_BLOCK ? rest : QUANT_BLOCK;
 
-static void dequantize_block(enum model_type type, const uint8_t *block, float *out)
-{
-    const float d = half_to_float(load_half(block));
-
-    if (type == MODEL_Q8_0) {
-        for (int i = 0; i < QUANT_BLOCK; i++)
-            out[i] = d * (float)(int8_t)block[2 + i];
-        return;
-    }
-    const bool mins = type == MODEL_Q4_1;
-    const float m = mins ? half_to_float(load_half(block + 2)) : -8.0f * d;
-    const uint8_t *q = block + (mins ? 4 : 2);
-    for (int i = 0; i < 16; i++) {
-        out[i] = d * (float)(q[i] & 15) + m;
-        out[i + 16] = d * (float)(q[i] >> 4) + m;
+    if (quants_has(tensor->type)) {
+        struct quant_part part;
+        quants_read(tensor->type, row, first / QUANT_BLOCK, &part);
+        quants_expand(tensor->type, &part, out);
+    } else if (tensor->type == MODEL_F32) {
+        memcpy(out, row + (size_t)first * 4, count * sizeof(float));
+    } else {
+        for (uint32_t i = 0; i < count; i++) {
+            uint16_t bits;
+            memcpy(&bits, row + ((size_t)first + i) * 2, sizeof(bits));
+            out[i] = tensor->type == MODEL_F16 ? half_to_float(bits)
+                                               : float_of_bits((uint32_t)bits << 16);
+        }
     }
 }
 
@@ -149,28 +159,17 @@ static void dequantize_block(enum model_type type, const uint8_t *block, float *
 static void pack_expanded_row(const struct model_tensor *tensor, const uint8_t *row, uint32_t lane,
                               uint8_t *tile)
 {
-    struct quant_shape shape = { 0 };
-    const bool quantized = quant_shape(tensor->type, &shape);
     float values[QUANT_BLOCK];
 
     for (uint32_t k = 0; k < tensor->ne[0]; k++) {
-        const uint32_t i = quantized ? k % QUANT_BLOCK : 0;
-        if (quantized && i == 0) {
-            dequantize_block(tensor->type, row + (size_t)(k / QUANT_BLOCK) * shape.block_size,
-                             values);
-        } else if (!quantized) {
-            values[0] = half_to_float(load_half(row + (size_t)k * 2));
-        }
-        memcpy(tile + ((size_t)k * MATRIX_TILE + lane) * 4, &values[i], 4);
+        if (k % QUANT_BLOCK == 0) expand(tensor, row, k, values);
+        memcpy(tile + ((size_t)k * MATRIX_TILE + lane) * 4, &values[k % QUANT_BLOCK], 4);
     }
 }
 
 void matrix_pack(const struct matrix *matrix, const struct model_tensor *tensor, uint32_t first,
                  uint32_t last)
 {
-    struct quant_shape shape = { 0 };
-    const bool quantized = quant_shape(matrix->type, &shape);
-
     ASSERT(first <= last && last <= matrix->tiles);
     ASSERT(matrix->rows == tensor->ne[1] && matrix->cols == tensor->ne[0]);
     for (uint32_t t = first; t < last; t++) {
@@ -180,10 +179,10 @@ void matrix_pack(const struct matrix *matrix, const struct model_tensor *tensor,
             const uint32_t r = t * MATRIX_TILE + lane;
             if (r >= matrix->rows) break;
             const uint8_t *row = (const uint8_t *)tensor->data + r * tensor->row_size;
-            if (matrix->type != tensor->type) {
+            if (quants_has(matrix->type)) {
+                pack_quantized_row(matrix, tensor->type, row, lane, tile);
+            } else if (matrix->type != tensor->type) {
                 pack_expanded_row(tensor, row, lane, tile);
-            } else if (quantized) {
-                pack_quantized_row(matrix, &shape, row, lane, tile);
             } else {
                 pack_plain_row(matrix, row, lane, tile);
             }
@@ -193,21 +192,14 @@ void matrix_pack(const struct matrix *matrix, const struct model_tensor *tensor,
 
 void matrix_unpack_row(const struct model_tensor *tensor, uint32_t row, float *out)
 {
-    struct quant_shape shape = { 0 };
     const uint8_t *from = (const uint8_t *)tensor->data + row * tensor->row_size;
+    float values[QUANT_BLOCK];
 
     ASSERT(row < tensor->ne[1]);
-    if (quant_shape(tensor->type, &shape)) {
-        for (uint32_t b = 0; b < tensor->ne[0] / QUANT_BLOCK; b++) {
-            dequantize_block(tensor->type, from + (size_t)b * shape.block_size,
-                             out + (size_t)b * QUANT_BLOCK);
-        }
-    } else if (tensor->type == MODEL_F16) {
-        for (uint32_t k = 0; k < tensor->ne[0]; k++) {
-            out[k] = half_to_float(load_half(from + (size_t)k * 2));
-        }
-    } else {
-        memcpy(out, from, (size_t)tensor->ne[0] * sizeof(float));
+    for (uint32_t k = 0; k < tensor->ne[0]; k += QUANT_BLOCK) {
+        const uint32_t rest = tensor->ne[0] - k;
+        expand(tensor, from, k, values);
+        memcpy(out + k, values, (rest < QUANT_BLOCK ? rest : QUANT_BLOCK) * sizeof(float));
     }
 }
 

@@ -16,16 +16,27 @@
  *     acc = 0
  *     for each block b in order:
  *         acc = fma(float(sum of w_q * x_q), d_w * d_x, acc)
- *         acc = fma(m_w, d_x * float(sum of x_q), acc)         Q4_1 only
+ *         acc = fma(m_w, d_x * float(sum of x_q), acc)         types with a minimum only
  *
- * and for F16 and F32 weights acc = fma(w[k], x[k], acc) for each k in order.
+ * where w_q is the signed weight for Q8_0, Q5_0, Q4_0, the unsigned one for types with a minimum
+ * (Q4_1, Q5_1, Q4_K, Q5_K). Types of 256 with parts of 32 (struct quant_part) have
  *
- * Packed tile (64-byte aligned, stride a multiple of 64):
- *     quantized   scales f16[blocks][16] | Q4_1: mins f16[blocks][16] | quants[blocks][16 rows *
- * size] Q4_*        quants of a block: u8[4 groups][16 rows][4]; byte j of group g holds elements
- *                 4g + j (low nibble) and 16 + 4g + j (high nibble)
- *     Q8_0        quants of a block: u8[8 groups][16 rows][4], the signed value plus 128
- *     F16, F32    [k][16 rows]
+ *     d_w = d * part[0],  m_w = -m * part[1]                               Q4_K, Q5_K; exact products
+ *     acc = fma(float(part[0] * (sum of w_q * x_q over the first sixteen)
+ *                   + part[1] * (the same over the others)), d * d_x, acc)        Q6_K; exact sum
+ *
+ * and for F16, BF16 and F32 weights acc = fma(w[k], x[k], acc) for each k in order.
+ *
+ * Packed tile (64-byte aligned, stride a multiple of 64), in sections:
+ *     scales      f16[groups][16]; groups of 8 blocks for *_K, of 1 block for the others
+ *     mins        f16[groups][16], types with a minimum only; negated for *_K
+ *     parts       u8[blocks][2][16], *_K only: part[0] and part[1]
+ *     quants      [blocks][16 rows * size]
+ * Q4_*        quants of a block: u8[4 groups][16 rows][4]; byte j of group g holds elements
+ *             4g + j (low nibble) and 16 + 4g + j (high nibble)
+ * the others  quants of a block: u8[8 groups][16 rows][4]: q of struct quant_part. Q5_0 is packed
+ *             as Q8_0, whose scales it has: q - 16 + 128
+ * F16, BF16, F32 have no sections: [k][16 rows]
  * Rows beyond the matrix are zero.
  *
  * Attention. For one query: tokens in spans of ATTEND_SPAN from token 0; for each span the scores
@@ -56,10 +67,10 @@ enum {
 };
 
 struct matrix {
-    enum model_type type;
-    uint32_t rows;  /* outputs */
-    uint32_t cols;  /* inputs */
-    uint32_t tiles; /* rows / MATRIX_TILE, rounded up */
+    enum model_type type; /* as packed */
+    uint32_t rows;        /* outputs */
+    uint32_t cols;        /* inputs */
+    uint32_t tiles;       /* rows / MATRIX_TILE, rounded up */
     size_t tile_size;
     uint8_t *data;
 };
@@ -131,6 +142,17 @@ extern const struct kernels kernels_avx512;
 const struct kernels *kernels_select(enum engine_isa isa);
 
 size_t attend_scratch_floats(uint32_t head_dim);
+
+/* Where the sections of a packed tile begin, for a quantized type. */
+struct tile_sections {
+    size_t mins, parts, quants;
+    size_t quants_size; /* of a block */
+    size_t size;        /* of them all */
+};
+struct tile_sections tile_sections(enum model_type type, uint32_t blocks);
+
+/* True for matrices that meet 8-bit activations. */
+bool matrix_is_quantized(const struct matrix *matrix);
 
 /* The shape of `tensor` when packed, as it is or (`expand`) as F32; data stays NULL.
  * STATUS_UNSUPPORTED for another type. */

@@ -60,31 +60,49 @@ static void *aligned(size_t size)
 
 /* ---- matrices ---- */
 
+/* Sets the scale and the minimum of a block. */
+static void set_scales(enum model_type type, uint8_t *block, float d, float m)
+{
+    const uint16_t d_half = half_from_float(d), m_half = half_from_float(m);
+    const bool mins =
+        type == MODEL_Q4_1 || type == MODEL_Q5_1 || type == MODEL_Q4_K || type == MODEL_Q5_K;
+
+    memcpy(block + (type == MODEL_Q6_K ? 208 : 0), &d_half, 2);
+    if (mins) memcpy(block + 2, &m_half, 2);
+}
+
+static bool is_plain(enum model_type type)
+{
+    return type == MODEL_F16 || type == MODEL_F32 || type == MODEL_BF16;
+}
+
+static void set_plain(enum model_type type, uint8_t *row, uint32_t i, float value)
+{
+    const uint16_t half = half_from_float(value), top = (uint16_t)(float_bits(value) >> 16);
+
+    if (type == MODEL_F32) memcpy(row + (size_t)i * 4, &value, 4);
+    if (type == MODEL_F16) memcpy(row + (size_t)i * 2, &half, 2);
+    if (type == MODEL_BF16) memcpy(row + (size_t)i * 2, &top, 2);
+}
+
 static struct model_tensor random_tensor(struct rng *rng, enum model_type type, uint32_t cols,
                                          uint32_t rows)
 {
     struct model_tensor tensor = { .type = type, .ne = { cols, rows } };
-    const size_t block = type == MODEL_Q4_0 ? 18 : type == MODEL_Q4_1 ? 20 : 34;
-    const bool quantized = type != MODEL_F16 && type != MODEL_F32;
+    const size_t block = model_row_size(type, model_block_elements(type));
+    const float range = model_block_elements(type) == MODEL_SUPER_ELEMENTS ? 0.002f : 0.1f;
 
-    tensor.row_size = quantized ? cols / QUANT_BLOCK * block : cols * (type == MODEL_F16 ? 2u : 4u);
+    tensor.row_size = model_row_size(type, cols);
     uint8_t *data = aligned(tensor.row_size * rows);
     tensor.data = data;
     rng_fill(rng, data, tensor.row_size * rows);
     for (size_t r = 0; r < rows; r++) {
         uint8_t *row = data + r * tensor.row_size;
-        for (size_t i = 0; quantized && i < tensor.row_size; i += block) {
-            const uint16_t d = half_from_float(random_float(rng, 0.1f));
-            const uint16_t m = half_from_float(random_float(rng, 0.5f));
-            memcpy(row + i, &d, 2);
-            if (type == MODEL_Q4_1) memcpy(row + i + 2, &m, 2);
+        for (size_t i = 0; !is_plain(type) && i < tensor.row_size; i += block) {
+            set_scales(type, row + i, random_float(rng, range), random_float(rng, 5 * range));
         }
-        for (uint32_t i = 0; !quantized && i < cols; i++) {
-            const float value = random_float(rng, 1.0f);
-            const uint16_t half = half_from_float(value);
-            if (type == MODEL_F16) memcpy(row + i * 2, &half, 2);
-            if (type == MODEL_F32) memcpy(row + i * 4, &value, 4);
-        }
+        for (uint32_t i = 0; is_plain(type) && i < cols; i++)
+            set_plain(type, row, i, random_float(rng, 1.0f));
     }
     return tensor;
 }
@@ -142,7 +160,7 @@ static float *multiply(const struct kernels *kernels, const struct matrix *w,
 static double exact_output(const struct model_tensor *tensor, uint32_t output,
                            const struct activations *a, uint32_t row, double *magnitude)
 {
-    const bool plain = tensor->type == MODEL_F16 || tensor->type == MODEL_F32;
+    const bool plain = is_plain(tensor->type);
     float *w = aligned(tensor->ne[0] * sizeof(float));
     double sum = 0;
 
@@ -193,54 +211,75 @@ static void check_product(struct rng *rng, enum model_type type, uint32_t cols, 
 
 static void products_equal_reference(void **state)
 {
-    const enum model_type types[] = { MODEL_F32, MODEL_F16, MODEL_Q4_0, MODEL_Q4_1, MODEL_Q8_0 };
+    static const enum model_type types[] = { MODEL_F32,  MODEL_F16,  MODEL_BF16, MODEL_Q4_0,
+                                             MODEL_Q4_1, MODEL_Q5_0, MODEL_Q5_1, MODEL_Q8_0,
+                                             MODEL_Q4_K, MODEL_Q5_K, MODEL_Q6_K };
     struct rng rng;
 
     (void)state;
     rng_init(&rng, seed);
     for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
         for (uint32_t rows = 1; rows <= 18; rows++) {
-            const uint32_t cols = QUANT_BLOCK * (uint32_t)rng_between(&rng, 1, 9);
+            const bool super = model_block_elements(types[i]) == MODEL_SUPER_ELEMENTS;
+            const uint32_t cols = super ? 256 * (uint32_t)rng_between(&rng, 1, 3)
+                                        : QUANT_BLOCK * (uint32_t)rng_between(&rng, 1, 9);
             check_product(&rng, types[i], cols, (uint32_t)rng_between(&rng, 1, 50), rows);
         }
     }
     check_product(&rng, MODEL_F16, 7, 20, 3); /* not a multiple of a block */
     check_product(&rng, MODEL_F32, 45, 20, 9);
+    check_product(&rng, MODEL_BF16, 39, 17, 10);
+}
+
+/* Every byte of the weights the same, next to the largest activations. */
+static void check_extremes(struct rng *rng, enum model_type type, int fill, int8_t x)
+{
+    struct model_tensor tensor = random_tensor(rng, type, 256, 16);
+    struct activations a = random_activations(rng, 256, 1);
+    const size_t block = model_row_size(type, model_block_elements(type));
+    uint8_t *data = (uint8_t *)(uintptr_t)tensor.data;
+    struct matrix w;
+
+    memset(data, fill, tensor.row_size * 16);
+    for (size_t i = 0; i < tensor.row_size * 16; i += block)
+        set_scales(type, data + i, 0.01f, 0.02f);
+    memset(a.q, x, 256);
+    for (uint32_t b = 0; b < 8; b++) {
+        a.sum[b] = -128 * 32 * x;
+        a.ds[b] = a.d[b] * (float)(32 * x);
+    }
+    assert_int_equal(matrix_init(&w, &tensor, false), STATUS_OK);
+    w.data = aligned(w.tiles * w.tile_size);
+    matrix_pack(&w, &tensor, 0, w.tiles);
+    float *expected = multiply(&kernels_portable, &w, &a, 0, 1);
+    double magnitude;
+    const double exact = exact_output(&tensor, 3, &a, 0, &magnitude);
+    assert_true(fabs((double)expected[3] - exact) <= 1e-5 * (1.0 + magnitude));
+    for (const struct kernels *const *k = vector_kernels(); *k != NULL; k++) {
+        float *got = multiply(*k, &w, &a, 0, 1);
+        assert_memory_equal(got, expected, 16 * sizeof(float));
+        free(got);
+    }
+    free(expected);
+    free(w.data);
+    free_activations(&a);
+    free(data);
 }
 
 /* The extreme bytes: nothing saturates on the way. */
 static void products_do_not_saturate(void **state)
 {
-    static const enum model_type types[] = { MODEL_Q4_0, MODEL_Q4_1, MODEL_Q8_0 };
+    static const enum model_type types[] = { MODEL_Q4_0, MODEL_Q4_1, MODEL_Q5_0, MODEL_Q5_1,
+                                             MODEL_Q8_0, MODEL_Q4_K, MODEL_Q5_K, MODEL_Q6_K };
+    static const int fills[] = { 0x00, 0xFF, 0x7F, 0x80 };
     struct rng rng;
 
     (void)state;
     rng_init(&rng, seed);
-    for (size_t i = 0; i < 3; i++) {
-        for (int fill = 0; fill < 4; fill++) {
-            struct model_tensor tensor = random_tensor(&rng, types[i], 64, 16);
-            struct activations a = random_activations(&rng, 64, 1);
-            struct matrix w;
-            memset(a.q, fill & 1 ? 127 : -127, 64);
-            for (uint32_t b = 0; b < 2; b++) {
-                a.sum[b] = -128 * 32 * (fill & 1 ? 127 : -127);
-                a.ds[b] = a.d[b] * (float)(a.sum[b] / -128);
-            }
-            assert_int_equal(matrix_init(&w, &tensor, false), STATUS_OK);
-            w.data = aligned(w.tiles * w.tile_size);
-            matrix_pack(&w, &tensor, 0, w.tiles);
-            const size_t header = types[i] == MODEL_Q4_1 ? 128 : 64;
-            memset(w.data + header, fill & 2 ? 0xFF : 0x00, w.tile_size - header);
-            float *expected = multiply(&kernels_portable, &w, &a, 0, 1);
-            for (const struct kernels *const *k = vector_kernels(); *k != NULL; k++) {
-                float *got = multiply(*k, &w, &a, 0, 1);
-                assert_memory_equal(got, expected, 16 * sizeof(float));
-                free(got);
-            }
-            free(expected);
-            free(w.data);
-            free_activations(&a);
-            free((void *)(uintptr_t)tensor.data);
+    for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
+        for (size_t k = 0; k < 4; k++) {
+            check_extremes(&rng, types[i], fills[k], 127);
+            check_extremes(&rng, types[i], fills[k], -127);
         }
     }
 }
