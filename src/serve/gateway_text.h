@@ -31,9 +31,8 @@ struct gateway_text {
     bool stopped;
     struct utf8_stream utf8;
     char held[API_STOP_SIZE_MAX]; /* shorter than the longest stop string */
-size_t held_len;
-}
-;
+    size_t held_len;
+};
 
 /* `stops` are not empty, valid UTF-8, at most API_STOP_SIZE_MAX bytes, and outlive the text. */
 void gateway_text_init(struct gateway_text *text, const struct api_text *stops,
