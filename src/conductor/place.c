@@ -69,6 +69,7 @@ static struct best_two find_best(const struct conductor_place_input *input)
 
 /* What candidates ask for again and again: most have the same hits, or fetch the same blocks. */
 struct memo {
+    uint32_t limit;                                    /* blocks that may be reused */
     uint32_t own_blocks, fetched_blocks, moved_blocks; /* that the values are for */
     int path;
     struct conductor_features own, fetched;
@@ -85,7 +86,8 @@ static struct conductor_features features_of(const struct conductor_place_input 
 
 static struct memo memo_make(const struct conductor_place_input *input)
 {
-    return (struct memo){ .own = features_of(input, 0),
+    return (struct memo){ .limit = conductor_reusable_blocks(input->tokens, input->block_tokens),
+                          .own = features_of(input, 0),
                           .fetched = features_of(input, 0),
                           .moved_blocks = UINT32_MAX };
 }
@@ -137,8 +139,7 @@ static void consider_fetch(const struct conductor_place_input *input,
                            const struct conductor_holder *holder, int path, struct memo *memo,
                            struct way *way)
 {
-    const uint32_t limit = conductor_reusable_blocks(input->tokens, input->block_tokens);
-    const uint32_t blocks = min_u32(holder->blocks, limit);
+    const uint32_t blocks = min_u32(holder->blocks, memo->limit);
 
     if (holder->instance == candidate->instance) return;
     if (!passes_theta(blocks, hit_blocks, input->theta)) return;
@@ -151,8 +152,7 @@ static void consider_fetch(const struct conductor_place_input *input,
 static struct way best_way(const struct conductor_place_input *input, const struct best_two *best,
                            const struct conductor_prefill_candidate *candidate, struct memo *memo)
 {
-    const uint32_t limit = conductor_reusable_blocks(input->tokens, input->block_tokens);
-    const uint32_t hit_blocks = min_u32(candidate->hit_blocks, limit);
+    const uint32_t hit_blocks = min_u32(candidate->hit_blocks, memo->limit);
     const struct conductor_holder *near = &input->best_on_host[candidate->host];
     const bool first_is_far = best->first.host != candidate->host;
     const struct conductor_holder *far = first_is_far ? &best->first : &best->second;
