@@ -284,6 +284,19 @@ static enum status create_attend_buffers(struct engine *engine)
     return STATUS_OK;
 }
 
+/* What a position is multiplied with, for each pair: the model's scaling included. */
+static void fill_frequencies(struct engine *engine)
+{
+    const struct model_params *p = engine->params;
+    const float *factors = model_rope_factors(engine->model);
+
+    rope_frequencies(p->rope_base, p->rope_dims, engine->freqs);
+    for (uint32_t i = 0; i < p->rope_dims / 2; i++) {
+        const double factor = factors != NULL ? (double)factors[i] : 1;
+        engine->freqs[i] = engine->freqs[i] / factor / (double)p->rope_scale;
+    }
+}
+
 static enum status create_scratch(struct engine *engine)
 {
     engine->scratch = aligned_floats(carve_rows(engine, NULL));
@@ -291,7 +304,7 @@ static enum status create_scratch(struct engine *engine)
     (void)carve_rows(engine, engine->scratch);
     engine->freqs = calloc(engine->params->rope_dims / 2 + 1, sizeof(*engine->freqs));
     if (engine->freqs == NULL) return STATUS_NO_MEMORY;
-    rope_frequencies(engine->params->rope_base, engine->params->rope_dims, engine->freqs);
+    fill_frequencies(engine);
     const enum status status = create_quants(engine);
     return status == STATUS_OK ? create_attend_buffers(engine) : status;
 }

@@ -303,6 +303,55 @@ static void tiny_models_are_row_invariant(void **state)
     }
 }
 
+/* The logits of a tiny model with what `scaling` adds to it. */
+enum scaling { SCALING_NONE, SCALING_LINEAR, SCALING_FACTORS, SCALING_FACTORS_ONE };
+
+static struct sequence run_scaled(enum scaling scaling)
+{
+    const float factor = scaling == SCALING_FACTORS ? 4 : 1;
+    const float factors[8] = { factor, factor, factor, factor, factor, factor, factor, factor };
+    const struct rig_options options = { 1, 32, ENGINE_ISA_PORTABLE };
+    struct tiny tiny;
+    struct errmsg err = { { 0 } };
+    size_t size;
+
+    gguf_maker_init(&tiny.maker);
+    tiny_model_make(&tiny.maker, &tiny_model_defaults);
+    if (scaling == SCALING_LINEAR) gguf_maker_f32(&tiny.maker, "llama.rope.scaling.factor", 4);
+    if (scaling == SCALING_FACTORS || scaling == SCALING_FACTORS_ONE) {
+        gguf_maker_tensor(&tiny.maker, "rope_freqs.weight", MODEL_F32, 8, 1, factors,
+                          sizeof(factors));
+    }
+    const uint8_t *data = gguf_maker_finish(&tiny.maker, &size);
+    if (model_parse(data, size, &tiny.model, &err) != STATUS_OK) fail_msg("%s", err.text);
+    struct rig rig = rig_new(tiny.model, &options);
+    struct sequence s = sequence_new(seed, 40, TINY_VOCAB, 0);
+    run_chunks(&rig, &s, 0, 40, 40);
+    rig_free(&rig);
+    tiny_free(&tiny);
+    return s;
+}
+
+static bool same_logits(const struct sequence *a, const struct sequence *b)
+{
+    return memcmp(a->logits, b->logits, (size_t)a->count * a->vocab * sizeof(float)) == 0;
+}
+
+/* Dividing every frequency by 4 is what linear scaling by 4 does; factors of 1 do nothing. */
+static void rope_scaling_is_computed(void **state)
+{
+    (void)state;
+    struct sequence none = run_scaled(SCALING_NONE), linear = run_scaled(SCALING_LINEAR);
+    struct sequence factors = run_scaled(SCALING_FACTORS), one = run_scaled(SCALING_FACTORS_ONE);
+    assert_true(same_logits(&none, &one));
+    assert_true(same_logits(&linear, &factors));
+    assert_false(same_logits(&none, &linear));
+    sequence_free(&none);
+    sequence_free(&linear);
+    sequence_free(&factors);
+    sequence_free(&one);
+}
+
 /* Stronger than promised: the ISA classes agree with each other. */
 static void isa_classes_agree(void **state)
 {
@@ -516,6 +565,7 @@ int main(void)
         cmocka_unit_test(hooks_see_finished_layers),
         cmocka_unit_test(tiny_models_are_row_invariant),
         cmocka_unit_test(isa_classes_agree),
+        cmocka_unit_test(rope_scaling_is_computed),
         cmocka_unit_test(real_model_is_row_invariant),
     };
 

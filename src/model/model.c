@@ -3,7 +3,7 @@
  * model/model.c - architecture llama: from keys and tensors to what an engine can compute with.
  *
  * Policy: nothing in the file that would change the numbers is ignored. A tensor that no layer
- * asked for, a bias, scaled RoPE, a sliding window, experts: each is refused by name, because an
+ * asked for, a bias, RoPE scaled in a way we do not know, a sliding window, experts: each is refused by name, because an
  * answer computed without it would be wrong and look right. Keys that do not touch the numbers are
  * free.
  *
@@ -41,6 +41,7 @@ struct model {
     struct model_tensor token_embd;
     struct model_tensor output_norm;
     struct model_tensor output;
+    struct model_tensor rope_freqs; /* data is NULL if there is none */
     struct model_layer *layers;
     uint32_t tensors_used; /* I1 */
     char name[NAME_SIZE];
@@ -176,10 +177,9 @@ static enum status check_architecture(const struct gguf *gguf, struct errmsg *er
 static enum status check_features(const struct gguf *gguf, struct errmsg *err)
 {
     static const char *const counts[] = { "llama.expert_count", "llama.attention.sliding_window" };
-    static const char *const factors[] = { "llama.rope.scale_linear", "llama.rope.scaling.factor",
-                                           "llama.logit_scale",       "llama.residual_scale",
-                                           "llama.embedding_scale",   "llama.attention.scale" };
-    struct gguf_string scaling;
+    static const char *const factors[] = { "llama.rope.scale_linear", "llama.logit_scale",
+                                           "llama.residual_scale", "llama.embedding_scale",
+                                           "llama.attention.scale" };
     enum status status;
 
     for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++) {
@@ -200,12 +200,41 @@ static enum status check_features(const struct gguf *gguf, struct errmsg *err)
                               (double)factor);
         }
     }
-    status = gguf_get_string(gguf, "llama.rope.scaling.type", &scaling, err);
-    if (status == STATUS_INVALID) return status;
-    if (status == STATUS_OK && (scaling.len != 4 || memcmp(scaling.data, "none", 4) != 0)) {
-        return errmsg_set(err, STATUS_UNSUPPORTED, "key llama.rope.scaling.type is not \"none\"");
-    }
     return STATUS_OK;
+}
+
+static bool string_is(struct gguf_string string, const char *text)
+{
+    return string.len == strlen(text) && memcmp(string.data, text, string.len) == 0;
+}
+
+/* Linear scaling, which a factor without a type means too; a factor of 0 or 1 is none. */
+static enum status read_rope_scaling(const struct gguf *gguf, float *scale, struct errmsg *err)
+{
+    struct gguf_string type = { "linear", 6 };
+    float factor = 1;
+
+    enum status status = gguf_get_string(gguf, "llama.rope.scaling.type", &type, err);
+    if (status == STATUS_INVALID) return status;
+    if (!string_is(type, "none") && !string_is(type, "linear")) {
+        return errmsg_set(err, STATUS_UNSUPPORTED,
+                          "key llama.rope.scaling.type is \"%s\", supported are none and linear",
+                          gguf_show(type).text);
+    }
+    if (gguf_has(gguf, "llama.rope.scaling.factor")) {
+        status = get_real(gguf, "llama.rope.scaling.factor", 0, 1024, &factor, err);
+        if (status != STATUS_OK) return status;
+    }
+    if (factor > 0 && factor < 1) {
+        return errmsg_set(err, STATUS_UNSUPPORTED,
+                          "key llama.rope.scaling.factor is %g, below 1: not supported",
+                          (double)factor);
+    }
+    *scale = factor == 0 ? 1 : factor;
+    if (*scale == 1 || string_is(type, "linear")) return STATUS_OK;
+    return errmsg_set(err, STATUS_INVALID,
+                      "key llama.rope.scaling.factor is %g, but the type is \"none\"",
+                      (double)factor);
 }
 
 static enum status check_heads(const struct model_params *p, const struct gguf *gguf,
@@ -284,6 +313,8 @@ static enum status read_params(const struct gguf *gguf, struct model_params *p, 
         status = get_real(gguf, "llama.rope.freq_base", 1, 1e12f, &p->rope_base, err);
         if (status != STATUS_OK) return status;
     }
+    status = read_rope_scaling(gguf, &p->rope_scale, err);
+    if (status != STATUS_OK) return status;
     status = get_real(gguf, "llama.attention.layer_norm_rms_epsilon", 0, 1, &p->rms_eps, err);
     if (status != STATUS_OK) return status;
     return check_heads(p, gguf, err);
@@ -376,6 +407,30 @@ static enum status load_norm(struct model *model, const char *name, struct model
                       model_type_name(out->type));
 }
 
+/* The tensor is there or not; a factor divides a frequency, and below 1 it would take
+ * angles out of the range in which they are exact. */
+static enum status load_rope_freqs(struct model *model, struct errmsg *err)
+{
+    static const char name[] = "rope_freqs.weight";
+    struct model_tensor *out = &model->rope_freqs;
+
+    if (gguf_tensor_find(model->gguf, name) == NULL) return STATUS_OK;
+    enum status status = load_tensor(model, name, model->params.rope_dims / 2, 1, out, err);
+    if (status != STATUS_OK) return status;
+    if (out->type != MODEL_F32) {
+        return errmsg_set(err, STATUS_UNSUPPORTED, "tensor %s is of type %s, expected f32", name,
+                          model_type_name(out->type));
+    }
+    for (uint32_t i = 0; i < out->ne[0]; i++) {
+        float factor;
+        memcpy(&factor, (const uint8_t *)out->data + (size_t)i * 4, sizeof(factor));
+        if (factor >= 1 && factor <= 1e6f) continue; /* also refuses NaN */
+        return errmsg_set(err, STATUS_INVALID, "tensor %s: factor %u is %g, expected 1 to 1e6",
+                          name, i, (double)factor);
+    }
+    return STATUS_OK;
+}
+
 static enum status load_layer(struct model *model, uint32_t index, struct model_layer *layer,
                               struct errmsg *err)
 {
@@ -428,6 +483,7 @@ static enum status refuse_spare(const struct model *model, struct errmsg *err)
         if (strcmp(text, "token_embd.weight") == 0) continue;
         if (strcmp(text, "output_norm.weight") == 0) continue;
         if (strcmp(text, "output.weight") == 0) continue;
+        if (strcmp(text, "rope_freqs.weight") == 0) continue;
         if (sscanf(text, "blk.%u.%31[a-z_].weight", &layer, part) == 2) {
             for (size_t k = 0; k < sizeof(parts) / sizeof(parts[0]); k++) {
                 char whole[64];
@@ -459,6 +515,8 @@ static enum status load_tensors(struct model *model, struct errmsg *err)
         status = load_tensor(model, "output.weight", p->d_model, p->vocab, &model->output, err);
         if (status != STATUS_OK) return status;
     }
+    status = load_rope_freqs(model, err);
+    if (status != STATUS_OK) return status;
     for (uint32_t i = 0; i < p->n_layers; i++) {
         status = load_layer(model, i, &model->layers[i], err);
         if (status != STATUS_OK) return status;
@@ -568,6 +626,11 @@ const struct model_tensor *model_output_norm(const struct model *model)
 const struct model_tensor *model_output(const struct model *model)
 {
     return &model->output;
+}
+
+const float *model_rope_factors(const struct model *model)
+{
+    return model->rope_freqs.data;
 }
 
 const struct model_layer *model_layer(const struct model *model, uint32_t layer)

@@ -5,7 +5,7 @@
  * The file is mapped, not read: opening takes milliseconds and touches no weight. Whatever this
  * module hands out has been checked: shapes agree with the hyper-parameters, every tensor lies
  * inside the file, nothing in the file would be silently ignored by a computation (an unknown
- * tensor, a bias, RoPE scaling, experts are refused by name).
+ * tensor, a bias, RoPE scaling other than linear, experts are refused by name).
  *
  * Memory:  the model owns the mapping; tensors and strings are borrowed from it.
  * Threads: immutable after opening; any thread may read. model_open() and model_destroy() belong to
@@ -147,12 +147,14 @@ struct model_params {
     uint32_t context;   /* tokens the model was trained for */
     uint32_t rope_dims; /* leading dimensions of each head that rotate; even, <= head_dim */
     float rope_base;
+    float rope_scale; /* positions are divided by it: 1, or linear scaling's factor, above 1 */
     float rms_eps;
     bool tied_output; /* output is token_embd */
 };
 
 /* Row order of attn_q and attn_k follows the file: for architecture llama the rotated pairs are
- * adjacent, (2i, 2i+1), each by the angle pos * rope_base^(-2i / rope_dims). */
+ * adjacent, (2i, 2i+1), each by the angle pos / rope_scale * rope_base^(-2i / rope_dims) / factor i,
+ * where the factors are those of model_rope_factors(), if there are any. */
 struct model_layer {
     struct model_tensor attn_norm;   /* F32 vector, d_model */
     struct model_tensor attn_q;      /* d_model -> n_heads * head_dim */
@@ -183,6 +185,8 @@ const struct model_params *model_params(const struct model *model);
 const struct model_tensor *model_token_embd(const struct model *model);
 const struct model_tensor *model_output_norm(const struct model *model);
 const struct model_tensor *model_output(const struct model *model); /* token_embd when tied */
+/* rope_dims / 2 factors (tensor rope_freqs.weight), 1 or more; NULL if it has none. */
+const float *model_rope_factors(const struct model *model);
 const struct model_layer *model_layer(const struct model *model, uint32_t layer);
 
 /* For the tokenizer and the chat template, which live in the same file. */

@@ -129,17 +129,24 @@ static void features_that_are_not_computed(void **state)
     gguf_maker_init(&maker);
     tiny_model_make(&maker, &tiny_model_defaults);
     gguf_maker_string(&maker, "llama.rope.scaling.type", "yarn");
-    expect_refusal(&maker, STATUS_UNSUPPORTED, "llama.rope.scaling.type");
+    expect_refusal(&maker, STATUS_UNSUPPORTED, "llama.rope.scaling.type is \"yarn\"");
 
     gguf_maker_init(&maker);
     tiny_model_make(&maker, &tiny_model_defaults);
+    gguf_maker_string(&maker, "llama.rope.scaling.type", "none");
     gguf_maker_f32(&maker, "llama.rope.scaling.factor", 2);
-    expect_refusal(&maker, STATUS_UNSUPPORTED, "llama.rope.scaling.factor is 2");
+    expect_refusal(&maker, STATUS_INVALID, "llama.rope.scaling.factor is 2");
 
     gguf_maker_init(&maker);
     tiny_model_make(&maker, &tiny_model_defaults);
-    gguf_maker_tensor(&maker, "rope_freqs.weight", MODEL_F32, 8, 1, NULL, 32);
-    expect_refusal(&maker, STATUS_UNSUPPORTED, "rope_freqs.weight");
+    static const float factors[8] = { 1, 1, 1, 1, 1, 1, 1, 0 };
+    gguf_maker_tensor(&maker, "rope_freqs.weight", MODEL_F32, 8, 1, factors, sizeof(factors));
+    expect_refusal(&maker, STATUS_INVALID, "rope_freqs.weight: factor 7 is 0");
+
+    gguf_maker_init(&maker);
+    tiny_model_make(&maker, &tiny_model_defaults);
+    gguf_maker_tensor(&maker, "rope_freqs.weight", MODEL_F32, 6, 1, factors, 24);
+    expect_refusal(&maker, STATUS_INVALID, "tensor rope_freqs.weight is 6 x 1");
 
     gguf_maker_init(&maker);
     tiny_model_make(&maker, &tiny_model_defaults);
