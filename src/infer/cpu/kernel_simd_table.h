@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * infer/cpu/kernel_simd_table.h - the second half of kernel_simd.h: cuts rows into the counts that
- * the ISA's q4_rows(), q8_rows(), k_rows() and q6_k_rows() keep in registers, and makes the table. Not self-contained. */
+ * the ISA's q4_rows(), q8_rows(), k_rows() and q6_k_rows() keep in registers, and makes the table.
+ * Not self-contained. */
 #ifndef INFER_CPU_KERNEL_SIMD_TABLE_H
 #define INFER_CPU_KERNEL_SIMD_TABLE_H
 

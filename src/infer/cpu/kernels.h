@@ -21,7 +21,7 @@
  * where w_q is the signed weight for Q8_0, Q5_0, Q4_0, the unsigned one for types with a minimum
  * (Q4_1, Q5_1, Q4_K, Q5_K). Types of 256 with parts of 32 (struct quant_part) have
  *
- *     d_w = d * part[0],  m_w = -m * part[1]                               Q4_K, Q5_K; exact products
+ *     d_w = d * part[0],  m_w = -m * part[1]                             Q4_K, Q5_K; exact products
  *     acc = fma(float(part[0] * (sum of w_q * x_q over the first sixteen)
  *                   + part[1] * (the same over the others)), d * d_x, acc)        Q6_K; exact sum
  *
