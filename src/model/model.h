@@ -34,8 +34,8 @@ enum {
     MODEL_FINGERPRINT_SIZE = 32,
 };
 
-/* Element types, numbered as in GGUF. A quantized row is a sequence of blocks; element i of a block,
- * in memory order of the row. Scales d and m are IEEE half precision, little-endian. Blocks are
+/* Element types, numbered as in GGUF. A quantized row is a sequence of blocks; element i of a
+ * block, in memory order of the row. Scales d and m are IEEE half, little-endian. Blocks are
  * packed and 2-byte aligned only; the number before a field is its offset. BF16 is the high half of
  * an F32.
  *
@@ -51,7 +51,8 @@ enum {
  *   Q4_K  0 d | 2 m | 4 s u8[12] | 16 q u8[128]
  *   Q5_K  0 d | 2 m | 4 s u8[12] | 16 h u8[32] | 48 q u8[128]
  *         x[32p + i] = (d * scale(p)) * v - (m * min(p))
- *         v = 4 bits of q[32 * (p / 2) + i], the low ones if p is even; Q5_K: + 16 * (bit p of h[i])
+ *         v = 4 bits of q[32 * (p / 2) + i], the low ones if p is even;
+ *         Q5_K: + 16 * (bit p of h[i])
  *         p < 4:  scale(p) = s[p] & 63, min(p) = s[p + 4] & 63;  otherwise
  *         scale(p) = (s[p + 4] & 15) + 16 * (s[p - 4] >> 6), min(p) = (s[p + 4] >> 4) + 16 * (s[p]
  *         >> 6)
@@ -153,8 +154,8 @@ struct model_params {
 };
 
 /* Row order of attn_q and attn_k follows the file: for architecture llama the rotated pairs are
- * adjacent, (2i, 2i+1), each by the angle pos / rope_scale * rope_base^(-2i / rope_dims) / factor i,
- * where the factors are those of model_rope_factors(), if there are any. */
+ * adjacent, (2i, 2i+1), each by the angle pos / rope_scale * rope_base^(-2i / rope_dims) / factor
+ * i, where the factors are those of model_rope_factors(), if there are any. */
 struct model_layer {
     struct model_tensor attn_norm;   /* F32 vector, d_model */
     struct model_tensor attn_q;      /* d_model -> n_heads * head_dim */

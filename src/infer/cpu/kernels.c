@@ -99,10 +99,10 @@ static void pack_part(const struct matrix *matrix, const struct tile_sections *a
     for (size_t k = 0; super && k < 2; k++) {
         tile[at->parts + ((size_t)b * 2 + k) * MATRIX_TILE + lane] = part->part[k];
     }
+    const bool nibbles = at->quants_size == (size_t)MATRIX_TILE * 16;
     for (size_t i = 0; i < at->quants_size / MATRIX_TILE; i++) {
-        const bool nibbles = at->quants_size == (size_t)MATRIX_TILE * 16;
-        to[i / 4 * MATRIX_TILE * 4 + (size_t)lane * 4 + i % 4] =
-            nibbles ? (uint8_t)(part->q[i] | part->q[i + 16] << 4) : part->q[i];
+        const unsigned high = nibbles ? (unsigned)part->q[i + 16] << 4 : 0;
+        to[i / 4 * MATRIX_TILE * 4 + (size_t)lane * 4 + i % 4] = (uint8_t)(part->q[i] | high);
     }
     ASSERT(matrix->type != MODEL_Q5_0);
 }
