@@ -4,8 +4,8 @@
  *
  * Policy: nothing in the file that would change the numbers is ignored. A tensor that no layer
  * asked for, a bias, RoPE scaled in a way we do not know, a sliding window, experts: each is
- * refused by name, because an answer computed without it would be wrong and look right. Keys that do
- * not touch the numbers are free.
+ * refused by name, because an answer computed without it would be wrong and look right. Keys that
+ * do not touch the numbers are free.
  *
  * Invariants after model_parse()
  *   I1  Every tensor of the file is in the table exactly once, or is an accepted spare.
