@@ -67,7 +67,7 @@ soak: build
 
 bench: build model
 	@mkdir -p $(BUILD)/bench
-	@for name in engine serve gateway transfer; do \
+	@for name in engine serve gateway transfer conductor; do \
 	  $(BUILD)/bin/yolk bench $$name --json >$(BUILD)/bench/$$name.json || exit 1; \
 	  cat $(BUILD)/bench/$$name.json; done
 
