@@ -5,7 +5,8 @@
  * Invariants
  *   I1  reuse never covers the last token of the prompt.
  *   I2  a holder is named only when it has all the blocks that are reused.
- *   I3  more cached blocks at a candidate never raise its predicted time. */
+ *   I3  more cached blocks at a candidate never raise its predicted time.
+ *   I4  ranked[] is ascending, earlier candidates first among equals; ranked[0] is the choice. */
 #include "conductor/place.h"
 
 #include <math.h>
@@ -27,6 +28,7 @@ struct way {
     uint32_t reuse_blocks;
     double transfer_ms;
     double compute_ms;
+    bool near;
 };
 
 static const struct conductor_holder NO_HOLDER = { CONDUCTOR_NO_HOLDER, UINT32_MAX, 0 };
@@ -146,7 +148,7 @@ static void consider_fetch(const struct conductor_place_input *input,
     const double transfer = transfer_ms(input, path, blocks - hit_blocks, memo);
     const double compute = fetched_ms(input, candidate, blocks, memo);
     if (transfer + compute >= way->transfer_ms + way->compute_ms) return;
-    *way = (struct way){ holder->instance, blocks, transfer, compute };
+    *way = (struct way){ holder->instance, blocks, transfer, compute, path == PATH_HOST };
 }
 
 static struct way best_way(const struct conductor_place_input *input, const struct best_two *best,
@@ -157,12 +159,34 @@ static struct way best_way(const struct conductor_place_input *input, const stru
     const bool first_is_far = best->first.host != candidate->host;
     const struct conductor_holder *far = first_is_far ? &best->first : &best->second;
     struct way way = { CONDUCTOR_NO_HOLDER, hit_blocks, 0,
-                       own_ms(input, candidate, hit_blocks, memo) };
+                       own_ms(input, candidate, hit_blocks, memo), false };
 
     consider_fetch(input, candidate, hit_blocks, near, PATH_HOST, memo, &way);
     consider_fetch(input, candidate, hit_blocks, far, PATH_NETWORK, memo, &way);
     ASSERT(way.reuse_blocks >= hit_blocks);
     return way;
+}
+
+/* What the next candidate has to beat to be among the best few. */
+static double worst_prefill(const struct conductor_place_output *out)
+{
+    if (out->ranked_prefill_count < CONDUCTOR_RANKED) return INFINITY;
+    return out->ranked_prefill[CONDUCTOR_RANKED - 1].ttft_ms;
+}
+
+static void rank_prefill(struct conductor_place_output *out,
+                         const struct conductor_ranked_prefill *way)
+{
+    uint32_t at = out->ranked_prefill_count;
+
+    if (at < CONDUCTOR_RANKED) {
+        out->ranked_prefill_count++;
+    } else {
+        at--; /* the last one makes room */
+    }
+    for (; at > 0 && way->ttft_ms < out->ranked_prefill[at - 1].ttft_ms; at--)
+        out->ranked_prefill[at] = out->ranked_prefill[at - 1];
+    out->ranked_prefill[at] = *way;
 }
 
 static void choose_prefill(const struct conductor_place_input *input,
@@ -171,46 +195,64 @@ static void choose_prefill(const struct conductor_place_input *input,
     const struct best_two best = find_best(input);
     struct memo memo = memo_make(input);
 
-    out->ttft_ms = INFINITY;
     out->best_blocks = best.first.blocks;
     for (uint32_t i = 0; i < input->prefill_count; i++) {
         const struct conductor_prefill_candidate *candidate = &input->prefill[i];
         ASSERT(candidate->host < input->hosts_max && candidate->queue_ms >= 0);
         if (candidate->hit_blocks > out->best_blocks) out->best_blocks = candidate->hit_blocks;
-        if (candidate->queue_ms >= out->ttft_ms) continue; /* whatever it has cached */
+        if (candidate->queue_ms >= worst_prefill(out)) continue; /* whatever it has cached */
         const struct way way = best_way(input, &best, candidate, &memo);
         const double ttft = candidate->queue_ms + way.transfer_ms + way.compute_ms;
-        if (ttft >= out->ttft_ms) continue;
-        out->prefill = i;
-        out->holder = way.holder;
-        out->reuse_blocks = way.reuse_blocks;
-        out->queue_ms = candidate->queue_ms;
-        out->transfer_ms = way.transfer_ms;
-        out->compute_ms = way.compute_ms;
-        out->ttft_ms = ttft;
+        if (ttft >= worst_prefill(out)) continue;
+        rank_prefill(out, &(struct conductor_ranked_prefill){
+                              i, way.holder, way.reuse_blocks, way.near, candidate->queue_ms,
+                              way.transfer_ms, way.compute_ms, ttft });
     }
-    ASSERT(isfinite(out->ttft_ms));
+    const struct conductor_ranked_prefill *chosen = &out->ranked_prefill[0];
+    ASSERT(out->ranked_prefill_count > 0 && isfinite(chosen->ttft_ms));
+    out->prefill = chosen->position;
+    out->holder = chosen->holder;
+    out->reuse_blocks = chosen->reuse_blocks;
+    out->queue_ms = chosen->queue_ms;
+    out->transfer_ms = chosen->transfer_ms;
+    out->compute_ms = chosen->compute_ms;
+    out->ttft_ms = chosen->ttft_ms;
 }
 
 /* Least predicted time between tokens, then fewest tokens, then the first. */
+static bool decodes_better(const struct conductor_place_input *input,
+                           const struct conductor_ranked_decode *a,
+                           const struct conductor_ranked_decode *b)
+{
+    if (a->tbt_ms != b->tbt_ms) return a->tbt_ms < b->tbt_ms;
+    return input->decode[a->position].context_tokens < input->decode[b->position].context_tokens;
+}
+
 static void choose_decode(const struct conductor_place_input *input,
                           struct conductor_place_output *out)
 {
-    out->tbt_ms = INFINITY;
+    struct conductor_ranked_decode *ranked = out->ranked_decode;
+
     for (uint32_t i = 0; i < input->decode_count; i++) {
         const struct conductor_decode_candidate *candidate = &input->decode[i];
         const double context = (double)candidate->context_tokens + input->tokens;
-        const double tbt =
-            conductor_cost_decode(candidate->fit, (double)candidate->sequences + 1, context);
-        if (tbt > out->tbt_ms) continue;
-        if (tbt == out->tbt_ms &&
-            candidate->context_tokens >= input->decode[out->decode].context_tokens) {
-            continue;
+        const struct conductor_ranked_decode mine = {
+            i, conductor_cost_decode(candidate->fit, (double)candidate->sequences + 1, context)
+        };
+        uint32_t at = out->ranked_decode_count;
+        if (at == CONDUCTOR_RANKED) {
+            if (!decodes_better(input, &mine, &ranked[at - 1])) continue;
+            at--;
+        } else {
+            out->ranked_decode_count++;
         }
-        out->decode = i;
-        out->tbt_ms = tbt;
+        for (; at > 0 && decodes_better(input, &mine, &ranked[at - 1]); at--)
+            ranked[at] = ranked[at - 1];
+        ranked[at] = mine;
     }
-    ASSERT(isfinite(out->tbt_ms));
+    ASSERT(out->ranked_decode_count > 0 && isfinite(ranked[0].tbt_ms));
+    out->decode = ranked[0].position;
+    out->tbt_ms = ranked[0].tbt_ms;
 }
 
 void conductor_place(const struct conductor_place_input *input, struct conductor_place_output *out)

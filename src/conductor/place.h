@@ -59,6 +59,22 @@ struct conductor_place_input {
 
 #define CONDUCTOR_NO_HOLDER UINT32_MAX
 
+/* The best few of either kind, for whoever asks later what else there was. */
+enum { CONDUCTOR_RANKED = 4 };
+
+struct conductor_ranked_prefill {
+    uint32_t position; /* in input->prefill */
+    uint32_t holder;   /* instance to fetch from, or CONDUCTOR_NO_HOLDER */
+    uint32_t reuse_blocks;
+    bool near; /* the holder is on the same host */
+    double queue_ms, transfer_ms, compute_ms, ttft_ms;
+};
+
+struct conductor_ranked_decode {
+    uint32_t position; /* in input->decode */
+    double tbt_ms;
+};
+
 struct conductor_place_output {
     uint32_t prefill; /* position in input->prefill */
     uint32_t decode;  /* position in input->decode */
@@ -66,6 +82,10 @@ struct conductor_place_output {
     uint32_t reuse_blocks;
     uint32_t best_blocks; /* of any holder or candidate */
     double queue_ms, transfer_ms, compute_ms, ttft_ms, tbt_ms;
+    /* Best first, at least one of each: the first is the choice above. */
+    struct conductor_ranked_prefill ranked_prefill[CONDUCTOR_RANKED];
+    struct conductor_ranked_decode ranked_decode[CONDUCTOR_RANKED];
+    uint32_t ranked_prefill_count, ranked_decode_count;
 };
 
 /* Blocks of a prompt that may be reused: the last token is always computed. */

@@ -137,6 +137,48 @@ static void check_holder(const struct cluster *c, const struct conductor_place_o
     assert_true(out->reuse_blocks > p->hit_blocks);
 }
 
+static int ascending(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* The best few of all, in order, each candidate once; the first is the choice. */
+static void check_ranks(const struct cluster *c, const struct conductor_place_output *out)
+{
+    double prefill[INSTANCES_MAX], decode[INSTANCES_MAX];
+
+    for (uint32_t i = 0; i < c->input.prefill_count; i++)
+        prefill[i] = naive_ttft(c, i);
+    for (uint32_t i = 0; i < c->input.decode_count; i++) {
+        const struct conductor_decode_candidate *d = &c->decode[i];
+        decode[i] = conductor_cost_decode(d->fit, d->sequences + 1.0,
+                                          (double)d->context_tokens + c->input.tokens);
+    }
+    for (uint32_t i = 0; i < out->ranked_prefill_count; i++) {
+        const struct conductor_ranked_prefill *way = &out->ranked_prefill[i];
+        assert_true(fabs(way->ttft_ms - prefill[way->position]) <= 1e-9 * (1 + way->ttft_ms));
+        assert_true(way->ttft_ms == way->queue_ms + way->transfer_ms + way->compute_ms);
+        for (uint32_t j = 0; j < i; j++)
+            assert_true(out->ranked_prefill[j].position != way->position);
+    }
+    for (uint32_t i = 0; i < out->ranked_decode_count; i++) {
+        assert_true(out->ranked_decode[i].tbt_ms == decode[out->ranked_decode[i].position]);
+        for (uint32_t j = 0; j < i; j++)
+            assert_true(out->ranked_decode[j].position != out->ranked_decode[i].position);
+    }
+    qsort(prefill, c->input.prefill_count, sizeof(prefill[0]), ascending);
+    qsort(decode, c->input.decode_count, sizeof(decode[0]), ascending);
+    assert_int_equal(out->ranked_prefill_count, smaller(c->input.prefill_count, CONDUCTOR_RANKED));
+    assert_int_equal(out->ranked_decode_count, smaller(c->input.decode_count, CONDUCTOR_RANKED));
+    for (uint32_t i = 0; i < out->ranked_prefill_count; i++)
+        assert_true(fabs(out->ranked_prefill[i].ttft_ms - prefill[i]) <= 1e-9 * (1 + prefill[i]));
+    for (uint32_t i = 0; i < out->ranked_decode_count; i++)
+        assert_true(out->ranked_decode[i].tbt_ms == decode[i]);
+    assert_int_equal(out->ranked_prefill[0].position, out->prefill);
+    assert_int_equal(out->ranked_decode[0].position, out->decode);
+}
+
 static void test_equals_exhaustive_search(void **state)
 {
     (void)state;
@@ -160,6 +202,7 @@ static void test_equals_exhaustive_search(void **state)
         assert_true(fabs(out.ttft_ms - best) <= 1e-9 * (1 + best));
         check_decode(&cluster, &out);
         check_holder(&cluster, &out);
+        check_ranks(&cluster, &out);
         if (out.holder != CONDUCTOR_NO_HOLDER) fetched++;
         if (out.holder == CONDUCTOR_NO_HOLDER && out.reuse_blocks > 0) local++;
     }
