@@ -9,47 +9,13 @@
 #include "base/buf.h"
 #include "base/hash.h"
 #include "sim/sim.h"
+#include "sim/writer.h"
 
 const double sim_tbt_points[SIM_TBT_POINTS] = { 40,  50,  60,  70,  80,  90,  100, 120,
                                                 150, 200, 250, 300, 400, 500, 700, 1000 };
 const double sim_ttft_points[SIM_TTFT_POINTS] = { 0.5, 1, 2, 3, 5, 8, 10, 15, 20, 30, 60, 120 };
 
 /* ---- spreads ---- */
-
-static int compare(const void *a, const void *b)
-{
-    const double x = *(const double *)a;
-    const double y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-/* The value at rank floor(share * count). */
-static double percentile(const double *sorted, uint32_t count, double share)
-{
-    const uint32_t index = (uint32_t)(share * count);
-    return sorted[index < count ? index : count - 1];
-}
-
-static struct sim_spread spread_of(double *values, uint32_t count)
-{
-    double sum = 0;
-
-    if (count == 0) return (struct sim_spread){ 0 };
-    qsort(values, count, sizeof(*values), compare);
-    for (uint32_t i = 0; i < count; i++)
-        sum += values[i];
-    return (struct sim_spread){
-        .mean = sum / count,
-        .p10 = percentile(values, count, 0.10),
-        .p25 = percentile(values, count, 0.25),
-        .p50 = percentile(values, count, 0.50),
-        .p75 = percentile(values, count, 0.75),
-        .p90 = percentile(values, count, 0.90),
-        .p95 = percentile(values, count, 0.95),
-        .p99 = percentile(values, count, 0.99),
-        .max = values[count - 1],
-    };
-}
 
 /* A column of the records: `offset` of a double. Only of those that are done. */
 static struct sim_spread measure(const struct sim_result *result, size_t offset, double *scratch)
@@ -59,7 +25,7 @@ static struct sim_spread measure(const struct sim_result *result, size_t offset,
         if (result->records[i].outcome != SIM_DONE) continue;
         memcpy(&scratch[count++], (const char *)&result->records[i] + offset, sizeof(double));
     }
-    return spread_of(scratch, count);
+    return sim_spread_of(scratch, count);
 }
 
 /* ---- counts and shares ---- */
@@ -176,27 +142,10 @@ enum status sim_summarize(const struct sim_result *result, struct sim_summary *o
 
 /* ---- JSON ---- */
 
-/* Appends; keeps the first failure, so that a writer needs to look once. */
-struct writer {
-    struct buf *out;
-    enum status status;
-};
-
-static void put(struct writer *w, const char *fmt, ...) PRINTF_LIKE(2, 3);
-
-static void put(struct writer *w, const char *fmt, ...)
-{
-    va_list args;
-
-    if (w->status != STATUS_OK) return;
-    va_start(args, fmt);
-    w->status = buf_vprintf(w->out, fmt, args);
-    va_end(args);
-}
-
 static void put_spread(struct writer *w, const char *name, const struct sim_spread *s)
 {
-    put(w,
+    writer_put(
+        w,
         " \"%s\": {\"mean\": %.9g, \"p10\": %.9g, \"p25\": %.9g, \"p50\": %.9g, \"p75\": %.9g, "
         "\"p90\": %.9g, \"p95\": %.9g, \"p99\": %.9g, \"max\": %.9g},\n",
         name, s->mean, s->p10, s->p25, s->p50, s->p75, s->p90, s->p95, s->p99, s->max);
@@ -205,39 +154,42 @@ static void put_spread(struct writer *w, const char *name, const struct sim_spre
 static void put_points(struct writer *w, const char *name, const char *axis, const double *points,
                        const double *shares, int count)
 {
-    put(w, " \"%s\": [", name);
+    writer_put(w, " \"%s\": [", name);
     for (int i = 0; i < count; i++)
-        put(w, "%s{\"%s\": %g, \"share\": %.9g}", i == 0 ? "" : ", ", axis, points[i], shares[i]);
-    put(w, "],\n");
+        writer_put(w, "%s{\"%s\": %g, \"share\": %.9g}", i == 0 ? "" : ", ", axis, points[i],
+                   shares[i]);
+    writer_put(w, "],\n");
 }
 
 static void put_sample(struct writer *w, const struct sim_sample *s)
 {
-    put(w,
-        "{\"time_s\": %.9g, \"prefill_load\": %.6g, \"decode_load\": %.6g, \"queued\": %u, "
-        "\"decoding\": %u, \"waiting\": %u, \"replicas\": [%u, %u, %u, %u]}",
-        s->time_s, s->prefill_load, s->decode_load, s->queued, s->decoding, s->waiting,
-        s->replicas[0], s->replicas[1], s->replicas[2], s->replicas[3]);
+    writer_put(w,
+               "{\"time_s\": %.9g, \"prefill_load\": %.6g, \"decode_load\": %.6g, \"queued\": %u, "
+               "\"decoding\": %u, \"waiting\": %u, \"replicas\": [%u, %u, %u, %u]}",
+               s->time_s, s->prefill_load, s->decode_load, s->queued, s->decoding, s->waiting,
+               s->replicas[0], s->replicas[1], s->replicas[2], s->replicas[3]);
 }
 
 static void put_counts(struct writer *w, const struct sim_result *result,
                        const struct sim_summary *s)
 {
-    put(w,
-        " \"requests\": %u, \"done\": %u, \"refused_early\": %u, \"refused_late\": %u, "
-        "\"never_fit\": %u,\n",
-        s->requests, s->done, s->refused_early, s->refused_late, s->never_fit);
-    put(w, " \"duration_s\": %.9g, \"events\": %llu, \"digest\": \"%013llx\",\n",
-        result->duration_s, (unsigned long long)result->events, (unsigned long long)s->digest);
-    put(w, " \"good\": %.9g, \"token_hit\": %.9g, \"local_hit\": %.9g,\n", s->good, s->token_hit,
-        s->local_hit);
-    put(w, " \"fetched_bytes\": %.9g, \"sent_bytes\": %.9g, \"wasted_prefill_s\": %.9g,\n",
-        result->fetched_bytes, result->sent_bytes, s->wasted_prefill_s);
-    put(w,
-        " \"placements\": {\"cold\": %llu, \"local\": %llu, \"recompute\": %llu, \"fetch\": "
-        "%llu},\n",
-        (unsigned long long)result->placements[0], (unsigned long long)result->placements[1],
-        (unsigned long long)result->placements[2], (unsigned long long)result->placements[3]);
+    writer_put(w,
+               " \"requests\": %u, \"done\": %u, \"refused_early\": %u, \"refused_late\": %u, "
+               "\"never_fit\": %u,\n",
+               s->requests, s->done, s->refused_early, s->refused_late, s->never_fit);
+    writer_put(w, " \"duration_s\": %.9g, \"events\": %llu, \"digest\": \"%013llx\",\n",
+               result->duration_s, (unsigned long long)result->events,
+               (unsigned long long)s->digest);
+    writer_put(w, " \"good\": %.9g, \"token_hit\": %.9g, \"local_hit\": %.9g,\n", s->good,
+               s->token_hit, s->local_hit);
+    writer_put(w, " \"fetched_bytes\": %.9g, \"sent_bytes\": %.9g, \"wasted_prefill_s\": %.9g,\n",
+               result->fetched_bytes, result->sent_bytes, s->wasted_prefill_s);
+    writer_put(w,
+               " \"placements\": {\"cold\": %llu, \"local\": %llu, \"recompute\": %llu, \"fetch\": "
+               "%llu},\n",
+               (unsigned long long)result->placements[0], (unsigned long long)result->placements[1],
+               (unsigned long long)result->placements[2],
+               (unsigned long long)result->placements[3]);
 }
 
 enum status sim_write_json(const struct sim_result *result, const struct sim_summary *summary,
@@ -245,10 +197,11 @@ enum status sim_write_json(const struct sim_result *result, const struct sim_sum
 {
     struct writer w = { out, STATUS_OK };
 
-    put(&w, "{\"system\": \"%s\", \"policy\": \"%s\",\n \"cluster\": ",
-        cluster_system_name(result->cluster.system), cluster_policy_name(result->cluster.policy));
+    writer_put(&w, "{\"system\": \"%s\", \"policy\": \"%s\",\n \"cluster\": ",
+               cluster_system_name(result->cluster.system),
+               cluster_policy_name(result->cluster.policy));
     if (w.status == STATUS_OK) w.status = cluster_write(&result->cluster, out);
-    put(&w, ",\n");
+    writer_put(&w, ",\n");
     put_counts(&w, result, summary);
     put_spread(&w, "ttft_ms", &summary->ttft_ms);
     put_spread(&w, "tbt_ms", &summary->tbt_ms);
@@ -259,17 +212,17 @@ enum status sim_write_json(const struct sim_result *result, const struct sim_sum
     put_points(&w, "effective", "tbt_ms", sim_tbt_points, summary->effective, SIM_TBT_POINTS);
     put_points(&w, "ttft_cdf", "ttft_s", sim_ttft_points, summary->ttft, SIM_TTFT_POINTS);
     if (series) {
-        put(&w, " \"samples\": [");
+        writer_put(&w, " \"samples\": [");
         for (uint32_t i = 0; i < result->samples_count; i++) {
-            put(&w, "%s\n  ", i == 0 ? "" : ",");
+            writer_put(&w, "%s\n  ", i == 0 ? "" : ",");
             put_sample(&w, &result->samples[i]);
         }
-        put(&w, "],\n");
+        writer_put(&w, "],\n");
     }
     if (isnan(summary->load_correlation))
-        put(&w, " \"load_correlation\": null}\n");
+        writer_put(&w, " \"load_correlation\": null}\n");
     else
-        put(&w, " \"load_correlation\": %.9g}\n", summary->load_correlation);
+        writer_put(&w, " \"load_correlation\": %.9g}\n", summary->load_correlation);
     return w.status;
 }
 
@@ -277,21 +230,22 @@ enum status sim_write_json(const struct sim_result *result, const struct sim_sum
 
 static void put_row(struct writer *w, const char *name, const struct sim_spread *s)
 {
-    put(w, "%-22s %9.3f %9.3f %9.3f %9.3f %9.3f %9.3f\n", name, s->mean, s->p10, s->p50, s->p90,
-        s->p99, s->max);
+    writer_put(w, "%-22s %9.3f %9.3f %9.3f %9.3f %9.3f %9.3f\n", name, s->mean, s->p10, s->p50,
+               s->p90, s->p99, s->max);
 }
 
 static void put_head(struct writer *w, const struct sim_result *result)
 {
     const struct sim_cluster *c = &result->cluster;
 
-    put(w, "%s, ", cluster_system_name(c->system));
+    writer_put(w, "%s, ", cluster_system_name(c->system));
     if (c->system == CLUSTER_MOONCAKE)
-        put(w, "%.0f prefill and %.0f decode nodes", c->prefill, c->decode);
+        writer_put(w, "%.0f prefill and %.0f decode nodes", c->prefill, c->decode);
     else
-        put(w, "%.0f nodes", c->nodes);
-    put(w, ", placement %s, profile %s, %.0f s in %llu events\n\n", cluster_policy_name(c->policy),
-        c->cost.name, result->duration_s, (unsigned long long)result->events);
+        writer_put(w, "%.0f nodes", c->nodes);
+    writer_put(w, ", placement %s, profile %s, %.0f s in %llu events\n\n",
+               cluster_policy_name(c->policy), c->cost.name, result->duration_s,
+               (unsigned long long)result->events);
 }
 
 enum status sim_write_text(const struct sim_result *result, const struct sim_summary *s,
@@ -301,13 +255,14 @@ enum status sim_write_text(const struct sim_result *result, const struct sim_sum
     const struct sim_cluster *c = &result->cluster;
 
     put_head(&w, result);
-    put(&w, "requests  %u: %u done, %u refused at arrival, %u after prefill, %u never fit\n",
-        s->requests, s->done, s->refused_early, s->refused_late, s->never_fit);
-    put(&w, "good      %.1f%% within %g s to the first token and %g ms between tokens\n",
-        100 * s->good, c->ttft_limit_s, c->tbt_limit_ms);
-    put(&w, "reused    %.1f%% of prompt tokens, %.1f%% without a fetch\n\n", 100 * s->token_hit,
-        100 * s->local_hit);
-    put(&w, "                            mean       p10       p50       p90       p99       max\n");
+    writer_put(&w, "requests  %u: %u done, %u refused at arrival, %u after prefill, %u never fit\n",
+               s->requests, s->done, s->refused_early, s->refused_late, s->never_fit);
+    writer_put(&w, "good      %.1f%% within %g s to the first token and %g ms between tokens\n",
+               100 * s->good, c->ttft_limit_s, c->tbt_limit_ms);
+    writer_put(&w, "reused    %.1f%% of prompt tokens, %.1f%% without a fetch\n\n",
+               100 * s->token_hit, 100 * s->local_hit);
+    writer_put(
+        &w, "                            mean       p10       p50       p90       p99       max\n");
     put_row(&w, "first token, ms", &s->ttft_ms);
     put_row(&w, "between tokens, ms", &s->tbt_mean_ms);
     put_row(&w, "longest tenth, ms", &s->tbt_ms);

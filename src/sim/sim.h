@@ -24,6 +24,7 @@
 
 #include "base/status.h"
 #include "sim/cluster.h"
+#include "sim/spread.h"
 #include "sim/trace.h"
 
 struct buf;
@@ -84,10 +85,6 @@ void sim_result_destroy(struct sim_result *result); /* NULL is allowed */
 /* ---- what it amounts to ---- */
 
 enum { SIM_TBT_POINTS = 16, SIM_TTFT_POINTS = 12 };
-
-struct sim_spread {
-    double mean, p10, p25, p50, p75, p90, p95, p99, max;
-};
 
 struct sim_summary {
     uint32_t requests, done, refused_early, refused_late, never_fit;

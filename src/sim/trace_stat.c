@@ -5,43 +5,27 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "sim/spread.h"
 #include "sim/trace.h"
 
 #define NONE UINT32_MAX
 
 /* ---- lengths ---- */
 
-static int compare_u32(const void *a, const void *b)
+static struct trace_lengths measure_lengths(double *values, uint32_t count)
 {
-    const uint32_t x = *(const uint32_t *)a;
-    const uint32_t y = *(const uint32_t *)b;
-    return (x > y) - (x < y);
-}
-
-/* The value at rank floor(share * count) of a sorted array. */
-static uint32_t percentile(const uint32_t *sorted, uint32_t count, double share)
-{
-    const uint32_t index = (uint32_t)(share * count);
-    return sorted[index < count ? index : count - 1];
-}
-
-static struct trace_lengths measure_lengths(uint32_t *values, uint32_t count)
-{
-    uint64_t sum = 0;
-    for (uint32_t i = 0; i < count; i++)
-        sum += values[i];
-    qsort(values, count, sizeof(*values), compare_u32);
+    const struct sim_spread spread = sim_spread_of(values, count);
     return (struct trace_lengths){
-        .mean = (double)sum / count,
-        .min = values[0],
-        .p10 = percentile(values, count, 0.10),
-        .p25 = percentile(values, count, 0.25),
-        .p50 = percentile(values, count, 0.50),
-        .p75 = percentile(values, count, 0.75),
-        .p90 = percentile(values, count, 0.90),
-        .p95 = percentile(values, count, 0.95),
-        .p99 = percentile(values, count, 0.99),
-        .max = values[count - 1],
+        .mean = spread.mean,
+        .min = (uint32_t)spread.min,
+        .p10 = (uint32_t)spread.p10,
+        .p25 = (uint32_t)spread.p25,
+        .p50 = (uint32_t)spread.p50,
+        .p75 = (uint32_t)spread.p75,
+        .p90 = (uint32_t)spread.p90,
+        .p95 = (uint32_t)spread.p95,
+        .p99 = (uint32_t)spread.p99,
+        .max = (uint32_t)spread.max,
     };
 }
 
@@ -149,17 +133,17 @@ enum status trace_measure(const struct trace *trace, struct trace_stat *out)
     struct trace_stat stat = { .requests = trace->count,
                                .references = trace->ids_count,
                                .unique = trace->unique };
-    uint32_t *values = calloc(trace->count, sizeof(*values));
+    double *values = calloc(trace->count, sizeof(*values));
     if (values == NULL) return STATUS_NO_MEMORY;
 
     for (uint32_t i = 0; i < trace->count; i++) {
         values[i] = trace->requests[i].input_tokens;
-        stat.input_tokens += values[i];
+        stat.input_tokens += trace->requests[i].input_tokens;
     }
     stat.input = measure_lengths(values, trace->count);
     for (uint32_t i = 0; i < trace->count; i++) {
         values[i] = trace->requests[i].output_tokens;
-        stat.output_tokens += values[i];
+        stat.output_tokens += trace->requests[i].output_tokens;
     }
     stat.output = measure_lengths(values, trace->count);
     free(values);
