@@ -48,6 +48,24 @@ enum {
 
 struct yolk_conductor; /* opaque */
 
+/* Which prefill instance a request goes to. The first is Algorithm 1; the others are what it is
+ * compared with: all but the first two reuse only what the chosen instance has itself, and take the
+ * decode instance with the fewest sequences. */
+enum yolk_placement {
+    YOLK_PLACEMENT_GLOBAL,
+    YOLK_PLACEMENT_LOCAL, /* Algorithm 1, nothing fetched */
+    YOLK_PLACEMENT_MATCH, /* the longest prefix of its own; queue unseen */
+    YOLK_PLACEMENT_LOAD,  /* the least work queued, in predicted time */
+    YOLK_PLACEMENT_COUNT, /* the fewest requests queued */
+    YOLK_PLACEMENT_RANDOM,
+    YOLK_PLACEMENT_ROUND_ROBIN,
+};
+enum { YOLK_PLACEMENTS = 7 };
+/* "global", ..., "round-robin". */
+const char *yolk_placement_name(enum yolk_placement placement);
+/* STATUS_NOT_FOUND for a name that is none. */
+MUST_USE enum status yolk_placement_of(const char *name, enum yolk_placement *out);
+
 struct yolk_conductor_options {
     uint32_t instances_max; /* 1..YOLK_INSTANCES_MAX */
     uint32_t holdings_max;  /* (block, holder) pairs indexed at once: 1..YOLK_HOLDINGS_MAX */
@@ -57,10 +75,12 @@ struct yolk_conductor_options {
     uint64_t block_size;    /* bytes of one block, what a fetch moves */
     double theta;           /* fetch only if the holder has more than theta times as much; >= 1 */
     bool reuse;             /* false: every prompt is computed whole (the pool is off) */
+    enum yolk_placement placement;
+    uint64_t seed; /* of YOLK_PLACEMENT_RANDOM */
 };
 
-/* theta 1.25, reuse on, and room for a mid-sized cluster. block_tokens and block_size are zero: the
- * model decides them. */
+/* theta 1.25, reuse on, global placement, and room for a mid-sized cluster. block_tokens and
+ * block_size are zero: the model decides them. */
 struct yolk_conductor_options yolk_conductor_defaults(void);
 
 /* STATUS_INVALID for options out of range (err says which), STATUS_NO_MEMORY. */

@@ -59,11 +59,14 @@ static const char *profile_path(const struct cli *cli, char out[CLI_PATH_SIZE])
 }
 
 /* Limits without a policy are kept by the one that is best at it. */
-static enum status take_limits(const struct config *config, struct gateway_options *out,
-                               struct errmsg *err)
+static enum status take_policies(const struct config *config, struct gateway_options *out,
+                                 struct errmsg *err)
 {
     const char *policy = config_text(config, "policy");
 
+    /* The names are the option's choices. */
+    if (yolk_placement_of(config_text(config, "placement"), &out->placement) != STATUS_OK)
+        return errmsg_set(err, STATUS_INVALID, "--placement: no such policy");
     out->policy = YOLK_POLICY_ADAPTIVE;
     out->ttft_slo_ms = (double)config_u64(config, "ttft-slo") / (double)ENV_NS_PER_MS;
     out->tbt_slo_ms = (double)config_u64(config, "tbt-slo") / (double)ENV_NS_PER_MS;
@@ -92,7 +95,7 @@ int cmd_gateway(struct cli *cli)
         .context_max = (uint32_t)config_u64(config, "max-model-len"),
     };
 
-    if (take_limits(config, &options, &err) != STATUS_OK) return cli_refuse("%s", err.text);
+    if (take_policies(config, &options, &err) != STATUS_OK) return cli_refuse("%s", err.text);
     if (cli_model_path(cli->env, config_position(config, 0), model, &err) != STATUS_OK)
         return cli_refuse("%s", err.text);
     snprintf(address, sizeof(address), "%s:%u", config_text(config, "host"),

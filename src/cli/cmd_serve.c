@@ -20,7 +20,7 @@
 #include "net/http_client.h"
 #include "serve/supervisor.h"
 
-enum { WORDS_MAX = 48, WORD_SIZE = 64, SECRET_BYTES = 24, READY_POLL_MS = 10 };
+enum { WORDS_MAX = 64, WORD_SIZE = 64, SECRET_BYTES = 24, READY_POLL_MS = 10 };
 
 struct serve {
     struct cli *cli;
@@ -124,6 +124,7 @@ static enum status start_gateway(struct serve *serve, struct errmsg *err)
     } else {
         pass_text(&words, config, "--profile");
     }
+    pass_text(&words, config, "--placement");
     pass_text(&words, config, "--policy");
     pass_duration(&words, config, "--ttft-slo", ttft);
     pass_duration(&words, config, "--tbt-slo", tbt);

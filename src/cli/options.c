@@ -358,6 +358,13 @@ const struct config_option cli_options[] = {
       .help = "what is refused under overload: none, baseline, early, predict or adaptive (the "
               "default); sim: where requests go: global (the default), local, match, load, count, "
               "random or round-robin" },
+    { .name = "placement",
+      .type = CONFIG_CHOICE,
+      .def = "global",
+      .choices = "global|local|match|load|count|random|round-robin",
+      .scope = FRONT,
+      .help =
+          "which prefill node a request goes to; all but global are there to be compared with" },
     { .name = "ttft-slo",
       .type = CONFIG_DURATION,
       .def = "0s",

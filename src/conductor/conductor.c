@@ -30,6 +30,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/rng.h"
 
 static_assert((int)YOLK_INSTANCES_MAX == (int)CONDUCTOR_HOLDERS_MAX, "an instance is a holder");
 static_assert((int)YOLK_PATHS == (int)CONDUCTOR_PATHS, "paths have the same numbers");
@@ -78,6 +79,9 @@ static enum status check_options(const struct yolk_conductor_options *o, struct 
     }
     if ((o->block_tokens & (o->block_tokens - 1)) != 0) {
         return errmsg_set(err, STATUS_INVALID, "conductor: block_tokens is no power of two");
+    }
+    if ((int)o->placement < 0 || (int)o->placement >= YOLK_PLACEMENTS) {
+        return errmsg_set(err, STATUS_INVALID, "conductor: no such placement");
     }
     if (!(o->theta >= 1 && o->theta <= 1e6)) {
         return errmsg_set(err, STATUS_INVALID, "conductor: theta is not in 1..1000000");
@@ -507,7 +511,10 @@ static struct candidates gather(struct yolk_conductor *c, const struct yolk_plac
         }
         if (prefills && i != request->avoid_prefill.index) {
             c->prefill[found.prefill++] =
-                (struct conductor_prefill_candidate){ i, instance->host, hit,
+                (struct conductor_prefill_candidate){ i,
+                                                      instance->host,
+                                                      hit,
+                                                      instance->queued,
                                                       conductor_queue_ms(c, instance, now_ms),
                                                       &instance->prefill_fit };
         }
@@ -640,6 +647,13 @@ static void describe(const struct yolk_conductor *c, const struct yolk_place_req
     copy_name(c, out->holder, out->holder_name);
 }
 
+/* Of the decision that will be the next: asked twice, the same. */
+static uint64_t draw(const struct yolk_conductor *c)
+{
+    const bool random = c->options.placement == YOLK_PLACEMENT_RANDOM;
+    return random ? rng_counter(c->options.seed, c->decisions_count) : c->decisions_count;
+}
+
 enum status conductor_propose(struct yolk_conductor *c, const struct yolk_place_request *request,
                               double now_ms, struct proposal *out)
 {
@@ -663,6 +677,8 @@ enum status conductor_propose(struct yolk_conductor *c, const struct yolk_place_
         .block_tokens = c->options.block_tokens,
         .block_size = c->options.block_size,
         .theta = c->options.theta,
+        .placement = c->options.placement,
+        .draw = draw(c),
     };
     conductor_place(&input, &out->placed);
     return STATUS_OK;

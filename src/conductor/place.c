@@ -13,6 +13,7 @@
 #include <stddef.h>
 
 #include "base/assert.h"
+#include "conductor/choose.h"
 
 enum { PATH_HOST = 0, PATH_NETWORK = 1 };
 
@@ -161,6 +162,7 @@ static struct way best_way(const struct conductor_place_input *input, const stru
     struct way way = { CONDUCTOR_NO_HOLDER, hit_blocks, 0,
                        own_ms(input, candidate, hit_blocks, memo), false };
 
+    if (input->placement == YOLK_PLACEMENT_LOCAL) return way;
     consider_fetch(input, candidate, hit_blocks, near, PATH_HOST, memo, &way);
     consider_fetch(input, candidate, hit_blocks, far, PATH_NETWORK, memo, &way);
     ASSERT(way.reuse_blocks >= hit_blocks);
@@ -255,11 +257,58 @@ static void choose_decode(const struct conductor_place_input *input,
     out->tbt_ms = ranked[0].tbt_ms;
 }
 
+/* ---- the policies of choose.h: chosen without looking at costs, which are then filled in ---- */
+
+static void take_prefill(const struct conductor_place_input *input,
+                         struct conductor_place_output *out)
+{
+    struct conductor_choice choice =
+        conductor_choose(input->placement, input->prefill_count, input->draw);
+    struct memo memo = memo_make(input);
+
+    for (uint32_t i = 0; i < input->prefill_count; i++) {
+        const struct conductor_prefill_candidate *candidate = &input->prefill[i];
+        conductor_offer(&choice, candidate->hit_blocks, candidate->queue_ms, candidate->queued);
+        if (candidate->hit_blocks > out->best_blocks) out->best_blocks = candidate->hit_blocks;
+    }
+    for (uint32_t i = 0; i < input->holders_count; i++) {
+        if (input->holders[i].blocks > out->best_blocks)
+            out->best_blocks = input->holders[i].blocks;
+    }
+    ASSERT(choice.best < input->prefill_count);
+    const struct conductor_prefill_candidate *taken = &input->prefill[choice.best];
+    out->prefill = choice.best;
+    out->reuse_blocks = min_u32(taken->hit_blocks, memo.limit);
+    out->queue_ms = taken->queue_ms;
+    out->compute_ms = own_ms(input, taken, out->reuse_blocks, &memo);
+    out->ttft_ms = out->queue_ms + out->compute_ms;
+}
+
+static void take_decode(const struct conductor_place_input *input,
+                        struct conductor_place_output *out)
+{
+    struct conductor_choice choice = conductor_choose_decode();
+
+    for (uint32_t i = 0; i < input->decode_count; i++)
+        conductor_offer_decode(&choice, input->decode[i].sequences,
+                               input->decode[i].context_tokens);
+    ASSERT(choice.best < input->decode_count);
+    const struct conductor_decode_candidate *taken = &input->decode[choice.best];
+    out->decode = choice.best;
+    out->tbt_ms = conductor_cost_decode(taken->fit, (double)taken->sequences + 1,
+                                        (double)taken->context_tokens + input->tokens);
+}
+
 void conductor_place(const struct conductor_place_input *input, struct conductor_place_output *out)
 {
     ASSERT(input->prefill_count > 0 && input->decode_count > 0);
     ASSERT(input->tokens > 0 && input->block_tokens > 0);
     *out = (struct conductor_place_output){ .holder = CONDUCTOR_NO_HOLDER };
-    choose_prefill(input, out);
-    choose_decode(input, out);
+    if (conductor_placement_scores(input->placement)) {
+        choose_prefill(input, out);
+        choose_decode(input, out);
+    } else {
+        take_prefill(input, out);
+        take_decode(input, out);
+    }
 }

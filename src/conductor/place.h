@@ -10,6 +10,9 @@
  * fetching the longest prefix on a path, or nothing, beats every choice between. The test compares
  * with the search over all holders and all lengths.
  *
+ * Under YOLK_PLACEMENT_LOCAL nothing is fetched; under the policies of choose.h the instances are
+ * chosen there, and what is left here is to say what the choice will cost.
+ *
  * Cost: O(prefill + decode + holders). Memory: the caller's. Threads: any. */
 #ifndef CONDUCTOR_PLACE_H
 #define CONDUCTOR_PLACE_H
@@ -19,11 +22,13 @@
 
 #include "conductor/cost.h"
 #include "conductor/profile.h"
+#include "yolk/conductor.h"
 
 struct conductor_prefill_candidate {
     uint32_t instance;
     uint32_t host; /* below hosts_max */
     uint32_t hit_blocks;
+    uint32_t queued; /* requests */
     double queue_ms;
     const struct conductor_fit *fit;
 };
@@ -55,6 +60,8 @@ struct conductor_place_input {
     uint32_t block_tokens;
     uint64_t block_size;
     double theta;
+    enum yolk_placement placement;
+    uint64_t draw; /* of conductor_choose() */
 };
 
 #define CONDUCTOR_NO_HOLDER UINT32_MAX

@@ -51,9 +51,13 @@ static void random_cluster(struct cluster *c, struct rng *rng)
         const uint32_t blocks = rng_below(rng, 3) ? (uint32_t)rng_below(rng, 300) : 0;
         random_fit(&c->prefill_fit[i], CONDUCTOR_FIT_PREFILL, rng);
         random_fit(&c->decode_fit[i], CONDUCTOR_FIT_DECODE, rng);
-        c->prefill[i] = (struct conductor_prefill_candidate){
-            i, host, blocks, rng_below(rng, 2) ? 0 : 5000 * rng_unit(rng), &c->prefill_fit[i]
-        };
+        c->prefill[i] =
+            (struct conductor_prefill_candidate){ i,
+                                                  host,
+                                                  blocks,
+                                                  (uint32_t)rng_below(rng, 4),
+                                                  rng_below(rng, 2) ? 0 : 5000 * rng_unit(rng),
+                                                  &c->prefill_fit[i] };
         c->decode[i] =
             (struct conductor_decode_candidate){ i, (uint32_t)rng_below(rng, 4),
                                                  rng_below(rng, 3) * 1000,
@@ -232,11 +236,118 @@ static void test_more_cache_never_hurts(void **state)
     }
 }
 
+/* ---- the policies it is compared with ---- */
+
+/* What a policy should take, read off its name: the position, or where all are as good, any. */
+static bool is_best(const struct cluster *c, uint32_t taken)
+{
+    const struct conductor_prefill_candidate *t = &c->prefill[taken];
+
+    for (uint32_t i = 0; i < c->input.prefill_count; i++) {
+        const struct conductor_prefill_candidate *p = &c->prefill[i];
+        const bool before = i < taken;
+        if (c->input.placement == YOLK_PLACEMENT_MATCH &&
+            (p->hit_blocks > t->hit_blocks || (before && p->hit_blocks == t->hit_blocks)))
+            return false;
+        if (c->input.placement == YOLK_PLACEMENT_LOAD &&
+            (p->queue_ms < t->queue_ms || (before && p->queue_ms == t->queue_ms)))
+            return false;
+        if (c->input.placement == YOLK_PLACEMENT_COUNT &&
+            (p->queued < t->queued || (before && p->queued == t->queued)))
+            return false;
+    }
+    return true;
+}
+
+static void check_fewest(const struct cluster *c, uint32_t taken)
+{
+    const struct conductor_decode_candidate *t = &c->decode[taken];
+
+    for (uint32_t i = 0; i < c->input.decode_count; i++) {
+        const struct conductor_decode_candidate *d = &c->decode[i];
+        assert_true(d->sequences >= t->sequences);
+        if (d->sequences == t->sequences) assert_true(d->context_tokens >= t->context_tokens);
+    }
+}
+
+static void test_other_policies_take_what_they_say(void **state)
+{
+    (void)state;
+    static struct cluster cluster;
+    uint32_t drawn[INSTANCES_MAX] = { 0 };
+    struct rng rng;
+
+    rng_init(&rng, 77);
+    for (int round = 0; round < ROUNDS; round++) {
+        struct conductor_place_output out;
+        random_cluster(&cluster, &rng);
+        const uint32_t count = cluster.input.prefill_count;
+        const uint32_t limit = (cluster.input.tokens - 1) / BLOCK_TOKENS;
+        cluster.input.placement = (enum yolk_placement)(2 + rng_below(&rng, 5));
+        cluster.input.draw = rng_below(&rng, 1 << 20);
+        conductor_place(&cluster.input, &out);
+        assert_true(is_best(&cluster, out.prefill));
+        check_fewest(&cluster, out.decode);
+        assert_int_equal(out.holder, CONDUCTOR_NO_HOLDER);
+        assert_int_equal(out.reuse_blocks, smaller(cluster.prefill[out.prefill].hit_blocks, limit));
+        assert_true(fabs(out.ttft_ms - prefill_ms(&cluster, out.prefill, out.reuse_blocks)) <
+                    1e-6 * (1 + out.ttft_ms));
+        if (cluster.input.placement == YOLK_PLACEMENT_ROUND_ROBIN)
+            assert_int_equal(out.prefill, cluster.input.draw % count);
+        if (cluster.input.placement == YOLK_PLACEMENT_RANDOM) {
+            assert_int_equal(out.prefill, cluster.input.draw % count);
+            drawn[out.prefill]++;
+        }
+    }
+    for (int i = 0; i < INSTANCES_MAX / 2; i++)
+        assert_true(drawn[i] > 0);
+}
+
+/* Nothing is fetched, and of what is left the best is taken. */
+static void test_local_is_global_without_fetches(void **state)
+{
+    (void)state;
+    static struct cluster cluster;
+    struct rng rng;
+
+    rng_init(&rng, 78);
+    for (int round = 0; round < ROUNDS; round++) {
+        struct conductor_place_output out;
+        random_cluster(&cluster, &rng);
+        const uint32_t limit = (cluster.input.tokens - 1) / BLOCK_TOKENS;
+        double best = INFINITY;
+        cluster.input.placement = YOLK_PLACEMENT_LOCAL;
+        conductor_place(&cluster.input, &out);
+        for (uint32_t i = 0; i < cluster.input.prefill_count; i++)
+            best =
+                fmin(best, prefill_ms(&cluster, i, smaller(cluster.prefill[i].hit_blocks, limit)));
+        assert_int_equal(out.holder, CONDUCTOR_NO_HOLDER);
+        assert_true(fabs(out.ttft_ms - best) <= 1e-9 * (1 + best));
+        check_decode(&cluster, &out);
+    }
+}
+
+static void test_names_go_both_ways(void **state)
+{
+    (void)state;
+    enum yolk_placement placement = YOLK_PLACEMENT_GLOBAL;
+
+    for (int i = 0; i < YOLK_PLACEMENTS; i++) {
+        const char *name = yolk_placement_name((enum yolk_placement)i);
+        assert_int_equal(yolk_placement_of(name, &placement), STATUS_OK);
+        assert_int_equal((int)placement, i);
+    }
+    assert_int_equal(yolk_placement_of("best", &placement), STATUS_NOT_FOUND);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_equals_exhaustive_search),
         cmocka_unit_test(test_more_cache_never_hurts),
+        cmocka_unit_test(test_other_policies_take_what_they_say),
+        cmocka_unit_test(test_local_is_global_without_fetches),
+        cmocka_unit_test(test_names_go_both_ways),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

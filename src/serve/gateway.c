@@ -446,6 +446,8 @@ static enum status open_cluster(struct gateway *gateway, const struct gateway_op
     };
 
     options.conductor.reuse = !given->pool_off;
+    options.conductor.placement = given->placement;
+    env_random(gateway->env, &options.conductor.seed, sizeof(options.conductor.seed));
     if (given->theta > 0) options.conductor.theta = given->theta;
     const enum status status = cluster_create(&options, &gateway->cluster, err);
     free(profile);
@@ -480,6 +482,10 @@ enum status gateway_create(struct env *env, const struct gateway_options *option
     enum status status = open_model(gateway, options, err);
     if (status == STATUS_OK) {
         status = gateway_metrics_create(gateway->served_name, &gateway->metrics);
+    }
+    if (status == STATUS_OK) {
+        gateway_metrics_policies(gateway->metrics, yolk_placement_name(options->placement),
+                                 yolk_policy_name(options->policy));
     }
     if (status == STATUS_OK) status = open_cluster(gateway, options, err);
     if (status == STATUS_OK) status = open_http(gateway, options, err);

@@ -37,9 +37,10 @@ struct gateway_options {
     const char *chat_template; /* "auto", "chatml", "none" ["auto"] */
     const char *profile_path;  /* cost profile: read at start, replaced at times [none is kept] */
     bool pool_off;             /* compute every prompt whole */
-    enum yolk_policy policy;   /* overload: what is refused; nothing while both limits are 0 */
-    double ttft_slo_ms;        /* the first token is due within; 0: no limit */
-    double tbt_slo_ms;         /* mean time between tokens; 0: no limit */
+    enum yolk_placement placement; /* which prefill node a request goes to [global] */
+    enum yolk_policy policy;       /* overload: what is refused; nothing while both limits are 0 */
+    double ttft_slo_ms;            /* the first token is due within; 0: no limit */
+    double tbt_slo_ms;             /* mean time between tokens; 0: no limit */
     double theta;         /* Conductor: fetch only if the holder has more than theta times [1.25] */
     uint32_t context_max; /* tokens [the model's; never more] */
     uint32_t requests_max;    /* in the house at once [1024] */

@@ -104,6 +104,14 @@ static void register_vllm(struct gateway_metrics *m)
                                   "Requests that ended, by reason.", FINISHED_LABELS);
 }
 
+void gateway_metrics_policies(struct gateway_metrics *m, const char *placement, const char *policy)
+{
+    static const char *const LABELS[] = { "placement", "policy", NULL };
+    struct metric *info = metrics_gauge(m->registry, "yolk_conductor_policy_info",
+                                        "Policies of placement and of overload; always 1.", LABELS);
+    series_set(metrics_series(info, (const char *const[]){ placement, policy, NULL }), 1);
+}
+
 static void register_own(struct gateway_metrics *m)
 {
     static const char *const CODE[] = { "code", NULL };

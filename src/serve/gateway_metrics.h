@@ -19,6 +19,10 @@ struct gateway_metrics; /* opaque */
 MUST_USE enum status gateway_metrics_create(const char *model_name, struct gateway_metrics **out);
 void gateway_metrics_destroy(struct gateway_metrics *metrics); /* NULL is allowed */
 
+/* What the policies are called. Once. */
+void gateway_metrics_policies(struct gateway_metrics *metrics, const char *placement,
+                              const char *policy);
+
 /* Things that happen. Times in seconds. */
 void gateway_metrics_http(struct gateway_metrics *metrics, int status);
 void gateway_metrics_prompt(struct gateway_metrics *metrics, uint32_t tokens);

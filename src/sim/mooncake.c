@@ -25,6 +25,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "conductor/choose.h"
 #include "conductor/cost.h"
 #include "conductor/profile.h"
 #include "sim/batch.h"
@@ -34,6 +35,10 @@
 #include "yolk/conductor.h"
 
 static_assert((int)CLUSTER_OVERLOADS == (int)YOLK_POLICIES, "overload settings are policies");
+static_assert((int)CLUSTER_LOCAL == (int)YOLK_PLACEMENT_LOCAL &&
+                  (int)CLUSTER_ROUND_ROBIN == (int)YOLK_PLACEMENT_ROUND_ROBIN &&
+                  (int)CLUSTER_ROUND_ROBIN + 1 == (int)YOLK_PLACEMENTS,
+              "policies are placements, by number");
 
 enum { FLOW_FETCH = 0, FLOW_KV = 1, FIT_SAMPLES = 2000, GROWTH_STEPS = 32 };
 
@@ -84,12 +89,10 @@ static double link_bytes_s(const struct sim *sim)
 
 /* ---- the conductor ---- */
 
-/* What an offline fit on this hardware would have found: samples of the true costs. `network` false
- * prices the network out. */
-static enum status fit_profile(const struct sim *sim, bool network, struct conductor_profile *out)
+/* What an offline fit on this hardware would have found: samples of the true costs. */
+static enum status fit_profile(const struct sim *sim, struct conductor_profile *out)
 {
     const struct sim_profile *cost = &sim->cluster.cost;
-    const double slow = network ? 1 : 1e6;
     struct rng rng;
 
     rng_init(&rng, 1);
@@ -107,7 +110,7 @@ static enum status fit_profile(const struct sim *sim, bool network, struct condu
             status = conductor_fit_decode(&out->decode, sequences, context,
                                           sim_profile_decode_s(cost, sequences, context) * 1e3);
         for (int path = 0; status == STATUS_OK && path < CONDUCTOR_PATHS; path++)
-            status = conductor_fit_transfer(&out->transfer[path], bytes, moved_s * 1e3 * slow);
+            status = conductor_fit_transfer(&out->transfer[path], bytes, moved_s * 1e3);
         if (status != STATUS_OK) return status;
     }
     return STATUS_OK;
@@ -119,7 +122,7 @@ static enum status load_profile(struct sim *sim, struct yolk_conductor *conducto
     char *text = NULL;
     size_t len = 0;
 
-    enum status status = fit_profile(sim, sim->cluster.policy == CLUSTER_GLOBAL, &profile);
+    enum status status = fit_profile(sim, &profile);
     if (status == STATUS_OK) status = conductor_profile_format(&profile, &text, &len);
     if (status == STATUS_OK) status = yolk_conductor_profile_load(conductor, text, len, sim->err);
     free(text);
@@ -158,6 +161,7 @@ static enum status create_conductor(struct sim *sim)
     options.block_tokens = sim->trace->block_tokens;
     options.block_size = (uint64_t)token_bytes(sim, sim->trace->block_tokens);
     options.theta = sim->cluster.theta;
+    options.placement = (enum yolk_placement)sim->cluster.policy;
     enum status status = yolk_conductor_create(&options, &m->conductor, sim->err);
     const struct yolk_admission_options admission = { (enum yolk_policy)sim->cluster.overload,
                                                       sim->cluster.admit_ttft_s * 1e3,
@@ -328,23 +332,19 @@ static bool decode_has_room(const struct sim *sim, const struct decode_node *nod
            sim->cluster.cost.vram_tokens + sim->trace->block_tokens;
 }
 
-/* Fewest sequences, then fewest tokens; SIM_NONE if none has room. */
+/* SIM_NONE if none has room. */
 static uint32_t choose_decode(const struct sim *sim, uint32_t who)
 {
     const struct mooncake *m = mooncake_of(sim);
+    struct conductor_choice choice = conductor_choose_decode();
     uint32_t best = SIM_NONE;
 
     for (uint32_t i = 0; i < m->decode_count; i++) {
         const struct decode_node *node = &m->decode[i];
         if (!decode_has_room(sim, node, who)) continue;
-        if (best != SIM_NONE) {
-            const struct decode_node *chosen = &m->decode[best];
-            if (node->sequences > chosen->sequences) continue;
-            if (node->sequences == chosen->sequences &&
-                node->promised_tokens >= chosen->promised_tokens)
-                continue;
-        }
-        best = i;
+        const uint32_t position = choice.offered;
+        conductor_offer_decode(&choice, node->sequences, (uint64_t)node->promised_tokens);
+        if (choice.best == position) best = i;
     }
     return best;
 }
@@ -357,38 +357,23 @@ static double queue_s(const struct sim *sim, const struct prefill_node *node)
     return (double)(left + node->queued_ns) / 1e9;
 }
 
-/* How bad a node is for a request, by a policy of our own; least is best, ties to the first. */
-static double badness(const struct sim *sim, const struct prefill_node *node, uint32_t who)
-{
-    switch ((enum cluster_policy)sim->cluster.policy) {
-    case CLUSTER_MATCH:
-        return -(double)kvcache_run(node->cache, sim_ids(sim, who), sim_reusable(sim, who));
-    case CLUSTER_LOAD: return queue_s(sim, node);
-    case CLUSTER_COUNT: return node->queue.count + (node->running != SIM_NONE ? 1 : 0);
-    case CLUSTER_RANDOM:
-    case CLUSTER_ROUND_ROBIN:
-    case CLUSTER_GLOBAL:
-    case CLUSTER_LOCAL: break;
-    }
-    return 0;
-}
-
 static uint32_t choose_prefill(struct sim *sim, uint32_t who)
 {
     struct mooncake *m = mooncake_of(sim);
-    uint32_t best = 0;
-    double least = INFINITY;
+    const enum yolk_placement placement = (enum yolk_placement)sim->cluster.policy;
+    const bool matches = placement == YOLK_PLACEMENT_MATCH;
+    const uint64_t draw =
+        placement == YOLK_PLACEMENT_RANDOM ? rng_below(&sim->rng, m->prefill_count) : m->next++;
+    struct conductor_choice choice = conductor_choose(placement, m->prefill_count, draw);
 
-    if (sim->cluster.policy == CLUSTER_RANDOM)
-        return (uint32_t)rng_below(&sim->rng, m->prefill_count);
-    if (sim->cluster.policy == CLUSTER_ROUND_ROBIN) return m->next++ % m->prefill_count;
     for (uint32_t i = 0; i < m->prefill_count; i++) {
-        const double bad = badness(sim, &m->prefill[i], who);
-        if (bad >= least) continue;
-        best = i;
-        least = bad;
+        const struct prefill_node *node = &m->prefill[i];
+        const uint32_t run =
+            matches ? kvcache_run(node->cache, sim_ids(sim, who), sim_reusable(sim, who)) : 0;
+        conductor_offer(&choice, run, queue_s(sim, node) * 1e3,
+                        node->queue.count + (node->running != SIM_NONE ? 1 : 0));
     }
-    return best;
+    return choice.best;
 }
 
 static enum status place_by_conductor(struct sim *sim, uint32_t who, struct placement *out)
