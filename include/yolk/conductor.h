@@ -333,6 +333,68 @@ void yolk_conductor_finish(struct yolk_conductor *conductor, struct yolk_ticket 
 void yolk_conductor_batch(const struct yolk_conductor *conductor, struct yolk_ticket ticket,
                           uint32_t *sequences, uint64_t *context_tokens);
 
+/* ---- elasticity: instances change their role when the imbalance is worth it ----
+ *
+ * yolk_conductor_elastic() says which: it is draining, and nobody is placed there. When it is
+ * drained, the caller makes the change real and calls yolk_conductor_flip_end(). Its blocks may be
+ * fetched all the while. conductor/roles.h says when a flip is worth it. */
+
+struct yolk_elastic_options {
+    bool on;
+    double ttft_ms, tbt_ms; /* what full is; 0: the limits of admission, without them 5,000, 100 */
+    double window_ms;       /* demand is averaged over about so long; above 0 */
+    double dwell_ms;        /* a role lasts at least so long */
+    double drain_ms;        /* who drains is emptied by the caller after so long */
+    uint32_t flips_max;     /* draining at once; at least 1 */
+};
+/* Off; 60 s, 120 s, 30 s, 1. */
+struct yolk_elastic_options yolk_elastic_defaults(void);
+
+/* Off until this is called. STATUS_INVALID for numbers out of range (err says which). */
+enum { YOLK_ELASTIC_MS_MAX = 86400000 };
+MUST_USE enum status yolk_conductor_set_elastic(struct yolk_conductor *conductor,
+                                                const struct yolk_elastic_options *options,
+                                                struct errmsg *err);
+
+/* Requests that have not been placed for lack of room. */
+struct yolk_outside {
+    uint32_t requests;
+    uint64_t tokens;
+};
+
+struct yolk_flip {
+    struct yolk_instance_id id;
+    unsigned from, to; /* YOLK_ROLE_* */
+    double prefill_load, decode_load;
+    double cost_ms; /* of the flip, as predicted */
+};
+
+/* Looks at the pools; call it several times per window. True: *out begins. A flip that would leave
+ * a pool empty, because others have gone, is called off: yolk_conductor_draining() tells. */
+bool yolk_conductor_elastic(struct yolk_conductor *conductor, const struct yolk_outside *outside,
+                            double now_ms, struct yolk_flip *out);
+bool yolk_conductor_draining(const struct yolk_conductor *conductor, struct yolk_instance_id id);
+/* It drains, and has no ticket left. */
+bool yolk_conductor_drained(const struct yolk_conductor *conductor, struct yolk_instance_id id);
+/* Of an instance that drains: it has its new role (done), or keeps the old one. */
+void yolk_conductor_flip_end(struct yolk_conductor *conductor, struct yolk_instance_id id,
+                             bool done, double now_ms);
+
+unsigned yolk_conductor_roles(const struct yolk_conductor *conductor, struct yolk_instance_id id);
+/* Somebody else has changed them. Ends a flip that is under way here. */
+void yolk_conductor_set_roles(struct yolk_conductor *conductor, struct yolk_instance_id id,
+                              unsigned roles, double now_ms);
+
+struct yolk_elastic_stats {
+    struct yolk_elastic_options options;
+    uint64_t begun, done, cancelled;        /* flips */
+    uint32_t draining;                      /* now */
+    double prefill_load, decode_load;       /* of the latest look; 1 is full */
+    double more_prefill_ms, more_decode_ms; /* evidence for one instance more there */
+};
+void yolk_conductor_elastic_stats(const struct yolk_conductor *conductor,
+                                  struct yolk_elastic_stats *out);
+
 /* ---- learning ---- */
 
 enum yolk_path { YOLK_PATH_HOST = 0, YOLK_PATH_NETWORK = 1 };

@@ -83,7 +83,7 @@ static unsigned roles_up(const struct yolk_conductor *c)
 
 static bool works_as(const struct instance *instance, unsigned role, unsigned up)
 {
-    return instance->used && !instance->suspected && ((instance->roles & role) || !(up & role));
+    return conductor_open(instance) && ((instance->roles & role) || !(up & role));
 }
 
 static struct admission_pools pools_of(struct yolk_conductor *c, double now_ms)

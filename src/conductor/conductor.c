@@ -20,7 +20,8 @@
  *   I2  an instance's sequences, tokens and pages are the sums over the tickets attached to it; its
  *       decoding and decoding_tokens over those of them that are DECODING.
  *   I3  fits of instances that are free are not used; fits of used ones hold finite numbers.
- *   I4  a host slot is used exactly while an instance lies on it. */
+ *   I4  a host slot is used exactly while an instance lies on it.
+ *   I5  prefill_up and decode_up count the instances that conductor_open(). */
 #include "conductor/conductor_int.h"
 
 #include <assert.h>
@@ -105,8 +106,9 @@ static bool allocate(struct yolk_conductor *c)
     c->holders = calloc(o->instances_max, sizeof(*c->holders));
     c->best_on_host = calloc(o->instances_max, sizeof(*c->best_on_host));
     c->decoders = calloc(o->instances_max, sizeof(*c->decoders));
+    c->members = calloc(o->instances_max, sizeof(*c->members));
     return c->instances && c->hosts && c->tickets && c->decisions && c->matched && c->prefill &&
-           c->decode && c->holders && c->best_on_host && c->decoders;
+           c->decode && c->holders && c->best_on_host && c->decoders && c->members;
 }
 
 static uint64_t bytes_of(const struct yolk_conductor *c)
@@ -114,7 +116,8 @@ static uint64_t bytes_of(const struct yolk_conductor *c)
     const struct yolk_conductor_options *o = &c->options;
     const uint64_t per_instance = sizeof(*c->instances) + sizeof(*c->hosts) + sizeof(*c->matched) +
                                   sizeof(*c->prefill) + sizeof(*c->decode) + sizeof(*c->holders) +
-                                  sizeof(*c->best_on_host) + sizeof(*c->decoders);
+                                  sizeof(*c->best_on_host) + sizeof(*c->decoders) +
+                                  sizeof(*c->members);
     return sizeof(*c) + per_instance * o->instances_max + sizeof(*c->tickets) * o->tickets_max +
            sizeof(*c->decisions) * o->decisions_max + conductor_index_bytes(c->index) +
            admission_bytes(c->admission) + audit_bytes();
@@ -139,6 +142,7 @@ enum status yolk_conductor_create(const struct yolk_conductor_options *options,
     }
     if (audit_create(&c->audit) != STATUS_OK) goto no_memory;
     conductor_profile_init(&c->profile);
+    conductor_elastic_init(c);
     c->free_ticket = 0;
     for (uint32_t i = 0; i < options->tickets_max; i++) {
         c->tickets[i].next = i + 1 < options->tickets_max ? (int32_t)i + 1 : NONE;
@@ -159,6 +163,7 @@ void yolk_conductor_destroy(struct yolk_conductor *c)
     admission_destroy(c->admission);
     audit_destroy(c->audit);
     free(c->decoders);
+    free(c->members);
     free(c->instances);
     free(c->hosts);
     free(c->tickets);
@@ -240,7 +245,7 @@ enum status yolk_conductor_add(struct yolk_conductor *c, const struct yolk_insta
     if (slot == UINT32_MAX) return STATUS_FULL;
 
     struct instance *added = &c->instances[slot];
-    *added = (struct instance){ .used = true, .head = NONE, .tail = NONE };
+    *added = (struct instance){ .used = true, .head = NONE, .tail = NONE, .since_ms = -INFINITY };
     snprintf(added->name, sizeof(added->name), "%s", instance->name);
     added->host = host_ref(c, instance->host);
     added->roles = instance->roles;
@@ -334,11 +339,9 @@ void yolk_conductor_remove(struct yolk_conductor *c, struct yolk_instance_id id)
     audit_drained(c->audit, id.index, UINT64_MAX, instance->head_since_ms);
     conductor_index_clear(c->index, id.index);
     host_unref(c, instance->host);
-    if (instance->suspected) {
-        c->stats.suspected--;
-    } else {
-        count_up(c, instance, -1u);
-    }
+    if (conductor_open(instance)) count_up(c, instance, -1u);
+    if (instance->suspected) c->stats.suspected--;
+    if (instance->draining) c->elastic.draining--;
     c->stats.instances--;
     instance->used = false;
 }
@@ -348,10 +351,22 @@ void yolk_conductor_suspect(struct yolk_conductor *c, struct yolk_instance_id id
     struct instance *instance = instance_of(c, id);
 
     if (instance->suspected == suspected) return;
+    if (conductor_open(instance)) count_up(c, instance, -1u);
     instance->suspected = suspected;
+    if (conductor_open(instance)) count_up(c, instance, 1);
     c->stats.suspected += suspected ? 1 : -1u;
-    count_up(c, instance, suspected ? -1u : 1);
     ASSERT(c->stats.suspected <= c->stats.instances);
+}
+
+void conductor_assign(struct yolk_conductor *c, struct instance *instance, unsigned roles,
+                      bool draining)
+{
+    if (conductor_open(instance)) count_up(c, instance, -1u);
+    c->elastic.draining += (draining ? 1u : 0u) - (instance->draining ? 1u : 0u);
+    instance->roles = roles;
+    instance->draining = draining;
+    if (conductor_open(instance)) count_up(c, instance, 1);
+    ASSERT(c->elastic.draining <= c->stats.instances);
 }
 
 const char *yolk_conductor_name(const struct yolk_conductor *c, struct yolk_instance_id id)
@@ -464,7 +479,7 @@ static bool is_up(const struct yolk_conductor *c, uint32_t i, unsigned role)
 {
     if (i >= c->options.instances_max) return false; /* YOLK_INSTANCE_NONE */
     const struct instance *instance = &c->instances[i];
-    return instance->used && !instance->suspected && (instance->roles & role) != 0;
+    return conductor_open(instance) && (instance->roles & role) != 0;
 }
 
 /* The roles of all instances that could work for this request, to fall back when one is missing. */
@@ -503,12 +518,13 @@ static struct candidates gather(struct yolk_conductor *c, const struct yolk_plac
     for (uint32_t i = 0; i < c->options.instances_max; i++) {
         const struct instance *instance = &c->instances[i];
         if (!instance->used || instance->suspected) continue;
-        const bool prefills = (instance->roles & YOLK_ROLE_PREFILL) || !(up & YOLK_ROLE_PREFILL);
-        const bool decodes = (instance->roles & YOLK_ROLE_DECODE) || !(up & YOLK_ROLE_DECODE);
         const uint32_t hit = i == request->avoid_holder.index ? 0 : c->matched[i];
         if (hit > 0) {
             c->holders[found.holders++] = (struct conductor_holder){ i, instance->host, hit };
         }
+        if (instance->draining) continue;
+        const bool prefills = (instance->roles & YOLK_ROLE_PREFILL) || !(up & YOLK_ROLE_PREFILL);
+        const bool decodes = (instance->roles & YOLK_ROLE_DECODE) || !(up & YOLK_ROLE_DECODE);
         if (prefills && i != request->avoid_prefill.index) {
             c->prefill[found.prefill++] =
                 (struct conductor_prefill_candidate){ i,
@@ -696,6 +712,7 @@ void conductor_commit(struct yolk_conductor *c, const struct yolk_place_request 
     c->decisions_count++;
     c->stats.decisions++;
     c->stats.reasons[out->reason]++;
+    roles_arrive(&c->roles, out->transfer_ms + out->compute_ms, now_ms);
 }
 
 enum status yolk_conductor_place(struct yolk_conductor *c, const struct yolk_place_request *request,

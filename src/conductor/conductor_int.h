@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * conductor/conductor_int.h - the books, as conductor.c (placement) and admit.c (overload) share
- * them. Invariants are in conductor.c. */
+ * conductor/conductor_int.h - the books, as conductor.c (placement), admit.c (overload) and
+ * elastic.c (roles) share them. Invariants are in conductor.c. */
 #ifndef CONDUCTOR_CONDUCTOR_INT_H
 #define CONDUCTOR_CONDUCTOR_INT_H
 
@@ -15,6 +15,7 @@
 #include "conductor/index.h"
 #include "conductor/place.h"
 #include "conductor/profile.h"
+#include "conductor/roles.h"
 #include "yolk/conductor.h"
 
 enum { NONE = -1 };
@@ -37,6 +38,7 @@ struct ticket {
 struct instance {
     alignas(64) bool used;
     bool suspected;
+    bool draining; /* changes its role: no new work, the old one goes on */
     unsigned roles;
     uint32_t host;
     int32_t head, tail; /* tickets that prefill here */
@@ -51,6 +53,7 @@ struct instance {
     uint32_t decoding;
     uint32_t queued; /* tickets between head and tail */
     uint64_t left;   /* tickets that have left the queue, ever */
+    double since_ms; /* in its role since */
     alignas(64) struct conductor_fit prefill_fit;
     alignas(64) struct conductor_fit decode_fit;
     char name[YOLK_NAME_SIZE];
@@ -79,6 +82,8 @@ struct yolk_conductor {
     struct yolk_conductor_stats stats;
     struct admission *admission;
     struct audit *audit;
+    struct roles roles;
+    struct yolk_elastic_stats elastic;
     /* Scratch of yolk_conductor_place. */
     uint32_t *matched;
     struct conductor_prefill_candidate *prefill;
@@ -86,6 +91,7 @@ struct yolk_conductor {
     struct conductor_holder *holders;
     struct conductor_holder *best_on_host;
     struct admission_decoder *decoders;
+    struct roles_member *members;
 };
 
 /* What is counted while candidates are gathered, to say later why there were none. */
@@ -119,6 +125,20 @@ struct yolk_decision *conductor_logged(struct yolk_conductor *conductor,
 /* Until a request that comes now would start there. */
 double conductor_queue_ms(const struct yolk_conductor *conductor, const struct instance *instance,
                           double now_ms);
+
+/* It may get new work. */
+static inline bool conductor_open(const struct instance *instance)
+{
+    return instance->used && !instance->suspected && !instance->draining;
+}
+
+/* Changes what instance->draining and instance->roles say, and the counts that follow from it. */
+void conductor_assign(struct yolk_conductor *conductor, struct instance *instance, unsigned roles,
+                      bool draining);
+
+/* ---- elastic.c ---- */
+
+void conductor_elastic_init(struct yolk_conductor *conductor);
 
 /* ---- admit.c ---- */
 

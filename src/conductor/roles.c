@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "conductor/roles.h"
+
+#include <math.h>
+
+#include "base/assert.h"
+
+/* Of the gain: what is below is noise. */
+static const double MARGIN = 0.1;
+/* Below this load of the fuller pool nobody waits, and nothing is worth a flip. */
+static const double BUSY = 0.7;
+/* How fast evidence goes while nobody is busy. */
+static const double IDLE = 0.5;
+/* What a flip costs besides its drain, as a share of the window. */
+static const double COST = 1.0 / 6;
+/* A look counts for at most this share of the window: who has not looked does not know. */
+static const double LOOK = 0.25;
+
+struct counts {
+    uint32_t in[ROLES_POOLS];    /* with those on their way there */
+    uint32_t ready[ROLES_POOLS]; /* without */
+    uint32_t draining;
+};
+
+void roles_init(struct roles *roles, const struct roles_options *options)
+{
+    ASSERT(options->window_ms > 0 && options->dwell_ms >= 0);
+    *roles = (struct roles){ .options = *options, .looked_ms = -INFINITY };
+}
+
+static void age_rate(struct roles *roles, double now_ms)
+{
+    if (now_ms <= roles->rate_ms) return;
+    roles->rate *= exp((roles->rate_ms - now_ms) / roles->options.window_ms);
+    roles->rate_ms = now_ms;
+}
+
+void roles_arrive(struct roles *roles, double work_ms, double now_ms)
+{
+    ASSERT(work_ms >= 0 && isfinite(now_ms));
+    age_rate(roles, now_ms);
+    roles->rate += work_ms / roles->options.window_ms;
+}
+
+static struct counts count(const struct roles_view *view)
+{
+    struct counts counts = { 0 };
+
+    for (uint32_t i = 0; i < view->members_count; i++) {
+        const struct roles_member *member = &view->members[i];
+        counts.in[member->pool]++;
+        counts.ready[member->pool] += !member->draining;
+        counts.draining += member->draining;
+    }
+    return counts;
+}
+
+static double larger_load(const double need[ROLES_POOLS], double prefill, double decode)
+{
+    return fmax(need[ROLES_PREFILL] / prefill, need[ROLES_DECODE] / decode);
+}
+
+static enum roles_pool other(enum roles_pool pool)
+{
+    return pool == ROLES_PREFILL ? ROLES_DECODE : ROLES_PREFILL;
+}
+
+/* What one instance more in `to` gains, in -1..1; negative while there is none to give. */
+static double gain_of(const struct counts *counts, const double need[ROLES_POOLS],
+                      enum roles_pool to)
+{
+    const double prefill = counts->in[ROLES_PREFILL], decode = counts->in[ROLES_DECODE];
+    const double more = to == ROLES_PREFILL ? 1 : -1;
+
+    if (counts->ready[other(to)] < 2) return -1; /* G1 */
+    const double now = larger_load(need, prefill, decode);
+    const double after = larger_load(need, prefill + more, decode - more);
+    if (now < BUSY) return -IDLE;
+    return fmax(-1, 1 - after / now);
+}
+
+/* The member of this pool that is free soonest, or NULL. */
+static const struct roles_member *giver_of(const struct roles *roles, const struct roles_view *view,
+                                           enum roles_pool from)
+{
+    const struct roles_member *best = NULL;
+
+    for (uint32_t i = 0; i < view->members_count; i++) {
+        const struct roles_member *member = &view->members[i];
+        if (member->pool != from || member->draining) continue;
+        if (view->now_ms - member->since_ms < roles->options.dwell_ms) continue; /* G2 */
+        if (best == NULL || member->drain_ms < best->drain_ms) best = member;
+    }
+    return best;
+}
+
+/* How long it is since the last look, as far as that counts. */
+static double elapsed_ms(struct roles *roles, double now_ms)
+{
+    const double most = LOOK * roles->options.window_ms;
+    const double elapsed = now_ms - roles->looked_ms;
+
+    roles->looked_ms = now_ms;
+    if (!isfinite(elapsed) || elapsed <= 0) return 0;
+    return elapsed < most ? elapsed : most;
+}
+
+static void weigh(struct roles *roles, const struct counts *counts, const double need[ROLES_POOLS],
+                  double elapsed)
+{
+    for (int pool = 0; pool < ROLES_POOLS; pool++) {
+        const double gain = gain_of(counts, need, (enum roles_pool)pool) - MARGIN;
+        roles->evidence[pool] = fmax(0, roles->evidence[pool] + gain * elapsed);
+    }
+}
+
+/* Is there somebody to move to this pool, and does that pay by now? */
+static bool propose(struct roles *roles, const struct roles_view *view, enum roles_pool to,
+                    struct roles_proposal *out)
+{
+    const struct roles_member *giver = giver_of(roles, view, other(to));
+
+    if (giver == NULL) return false;
+    const double cost = giver->drain_ms + COST * roles->options.window_ms;
+    if (roles->evidence[to] < cost) return false;
+    *out = (struct roles_proposal){
+        .instance = giver->instance,
+        .to = to,
+        .load = { roles->load[ROLES_PREFILL], roles->load[ROLES_DECODE] },
+        .cost_ms = cost,
+    };
+    roles->evidence[ROLES_PREFILL] = 0;
+    roles->evidence[ROLES_DECODE] = 0;
+    return true;
+}
+
+bool roles_look(struct roles *roles, const struct roles_view *view, struct roles_proposal *out)
+{
+    const struct counts counts = count(view);
+    const double elapsed = elapsed_ms(roles, view->now_ms);
+
+    ASSERT(view->prefill_backlog >= 0 && view->decode_need >= 0);
+    age_rate(roles, view->now_ms);
+    const double need[ROLES_POOLS] = { roles->rate + view->prefill_backlog, view->decode_need };
+    for (int pool = 0; pool < ROLES_POOLS; pool++)
+        roles->load[pool] = counts.in[pool] > 0 ? need[pool] / counts.in[pool] : 0;
+    if (counts.in[ROLES_PREFILL] == 0 || counts.in[ROLES_DECODE] == 0) return false;
+    if (counts.draining >= roles->options.flips_max) return false; /* G3 */
+    weigh(roles, &counts, need, elapsed);
+    return propose(roles, view, ROLES_PREFILL, out) || propose(roles, view, ROLES_DECODE, out);
+}
