@@ -203,7 +203,7 @@ COLORS = ["#1b6ca8", "#c0392b", "#27814b", "#8e44ad", "#b9770e", "#555555"]
 
 
 def plot(path, title, x_name, y_name, series, log_x=False):
-    """Lines as SVG. series: {name: [(x, y)]}; a name that ends in " (paper)" is dashed."""
+    """Lines as SVG. series: {name: [(x, y)]}; "paper" is dashed."""
     import math
 
     width, height, left, top, right, bottom = 640, 360, 56, 34, 170, 44
@@ -233,10 +233,9 @@ def plot(path, title, x_name, y_name, series, log_x=False):
     out.append(f'<text x="{(left + width - right) / 2}" y="{height - 8}" text-anchor="middle">'
                f'{escape(x_name)}</text><text x="14" y="{height / 2}" text-anchor="middle" '
                f'transform="rotate(-90 14 {height / 2})">{escape(y_name)}</text>')
-    names = sorted({name.replace(" (paper)", "") for name in series})
     for i, (name, line) in enumerate(series.items()):
-        color = COLORS[names.index(name.replace(" (paper)", "")) % len(COLORS)]
-        dash = ' stroke-dasharray="5 4"' if name.endswith(" (paper)") else ""
+        color = COLORS[i % len(COLORS)]
+        dash = ' stroke-dasharray="5 4"' if name == "paper" else ""
         way = " ".join(f"{'L' if j else 'M'}{a:.1f} {b:.1f}"
                        for j, (a, b) in enumerate(place(x, y) for x, y in line))
         at = top + 16 * i
@@ -346,7 +345,7 @@ def r3(run, out):
             ours.append((tokens, found["token_hit"]))
         name = f"r3-{workload.replace('&', '-')}.svg"
         plot(os.path.join(out, name), f"LRU hit ratio, {label(workload)}", "tokens", "token hit",
-             {"ours": ours, "ours (paper)": sorted(LRU_PAPER[workload].items())}, log_x=True)
+             {"ours": ours, "paper": sorted(LRU_PAPER[workload].items())}, log_x=True)
         page.plots.append(f"![{label(workload)}]({name})")
     table(page, ["workload", "tokens", "paper's figure", "exact", "ours", "difference", "met"], rows)
     page.say(*page.plots)
@@ -433,7 +432,7 @@ def r6(run, out):
     page.verdict("the best split is between 7P and 10P", 7 <= best <= 10, f"ours {best}P")
     page.verdict("5P is the worst", min(good, key=good.get) == 5, f"{good[5]:.1f}%")
     plot(os.path.join(out, "r6.svg"), "effective requests by split", "prefill nodes of 16", "%",
-         {"ours": sorted(good.items()), "ours (paper)": [(p, v[0]) for p, v in SPLITS.items()]})
+         {"ours": sorted(good.items()), "paper": [(p, v[0]) for p, v in SPLITS.items()]})
     page.say("![capacity by split](r6.svg)")
     page.say("At 11P+5D the paper loses 13% of the requests to TBT, which needs a spread of its decode load "
              "that ours, balanced by sequences, has not.")
@@ -569,7 +568,7 @@ def r9(run, out):
 SEEDS = 20
 
 
-def r10(run, _out):
+def r10(run, out):
     page = Page("R10", "overload at twice the speed (arXiv Table 3, Figure 9)")
     if not run.has("tool&agent"):
         return page
@@ -620,7 +619,92 @@ def r10(run, _out):
              "500, so most of what is decoded at any time is older than the mean, counts as gone, and "
              "nothing is refused early. The longer t_d, the better. `adaptive` has learned how long answers "
              "of each age go on.")
+    swing(page, run, out)
     return page
+
+
+SWING_NODES, SWING_SPEED, SWING_DECODE_S = "6P+14D", 3, 40
+SWING_FROM_S, SWING_SAMPLE_S = 100, 15
+STUDENT = {5: 2.776, 20: 2.093}  # 97.5% point of Student's t for so many samples
+
+
+def interval(values):
+    """Mean and half the width of its 95% interval."""
+    n = len(values)
+    mean = sum(values) / n
+    deviation = (sum((v - mean) ** 2 for v in values) / (n - 1)) ** .5
+    return mean, STUDENT[n] * deviation / n ** .5
+
+
+def correlation(xs, ys):
+    mx, my = sum(xs) / len(xs), sum(ys) / len(ys)
+    both = sum((x - mx) * (y - my) for x, y in zip(xs, ys))
+    return both / (sum((x - mx) ** 2 for x in xs) * sum((y - my) ** 2 for y in ys)) ** .5
+
+
+def loads(result, speed):
+    """Prefill and decode load while requests arrive, without the time in which the queues fill."""
+    kept = [s for s in result["samples"] if SWING_FROM_S < s["time_s"] < 3537 / speed]
+    return [s["prefill_load"] for s in kept], [s["decode_load"] for s in kept]
+
+
+def swings(run, workload, nodes, speed, policy, decode_s, seeds):
+    return [run.sim(workload, "--nodes", nodes, "--series", seed=s + 1, overload=policy, speed=speed,
+                    jitter_ms=3000, sample_s=SWING_SAMPLE_S, decode_time_s=decode_s) for s in range(seeds)]
+
+
+def swing_cells(futures, speed):
+    """Table cells, and (mean, half of the interval) of the correlation at the same time."""
+    pairs = [loads(f.result(), speed) for f in futures]
+    lags = [interval([correlation(p[:len(p) - lag], d[lag:]) for p, d in pairs]) for lag in (0, 2, 5)]
+    levels = [sum(sum(pair[i]) / len(pair[i]) for pair in pairs) / len(pairs) for i in (0, 1)]
+    return [*(f"{m:+.2f} ± {h:.2f}" for m, h in lags), *(f"{level:.2f}" for level in levels)], lags[0]
+
+
+def swing(page, run, out):
+    """The anti-phase fluctuation of the arXiv paper's Figure 9: both pools loaded, 20 machines, 20 minutes."""
+    if not run.has("conversation"):
+        return
+    page.say("## The two loads against each other (arXiv Figure 9)")
+    page.say(f"20 machines, 20 minutes, a sample every {SWING_SAMPLE_S} s, as in the paper, which finds -0.52 under early "
+             "rejection, and +0.30 with decode 30 s later; what runs on them it does not say. The swing needs "
+             "both pools loaded and prefills that take long: at 8P+8D above nothing waits for prefill, and "
+             f"nothing swings. Here it is conversation on {SWING_NODES} at {SWING_SPEED}x, where both pools are "
+             f"full; t_d is {SWING_DECODE_S} s. Mean correlation over {SEEDS} seeds, and its 95% interval:")
+    heads = ["correlation", "decode 30 s later", "decode 75 s later", "prefill load", "decode load"]
+    rows, means = [], {}
+    policies = ("early", "predict", "adaptive")
+    series = {p: swings(run, "conversation", SWING_NODES, SWING_SPEED, p, SWING_DECODE_S, SEEDS) for p in policies}
+    for policy in policies:
+        cells, means[policy] = swing_cells(series[policy], SWING_SPEED)
+        rows.append([policy, *cells])
+    table(page, ["policy", *heads], rows)
+    mean, half = means["early"]
+    page.cell("load correlation under early rejection", mean, -.52, "correlation", met=mean + half < -.2)
+    page.say(f"- clearly negative under early rejection: **{'yes' if mean + half < -.2 else 'no'}** (all of its "
+             f"interval below -0.2: up to {mean + half:+.2f})")
+    mean, half = means["predict"]
+    page.cell("load correlation under prediction", mean, 0, "correlation", met=mean - half > -.1)
+    page.say(f"- gone under prediction: **{'yes' if mean - half > -.1 else 'no'}** (none of its interval below "
+             f"-0.1: from {mean - half:+.2f})")
+    page.say("Elsewhere (5 seeds). Prediction takes the swing away where the answers are about equally long; on the "
+             "stand-in, whose answers are not, it does not.")
+    rows = []
+    for workload, speed, t_d in (("conversation", 2.7, SWING_DECODE_S), ("conversation", 3.5, SWING_DECODE_S),
+                                 ("tool&agent", 3, 100)):
+        if not run.has(workload):
+            continue
+        for policy in ("early", "predict"):
+            cells, _ = swing_cells(swings(run, workload, SWING_NODES, speed, policy, t_d, 5), speed)
+            rows.append([label(workload), f"{speed}x", policy, *cells])
+    table(page, ["workload", "speed", "policy", *heads], rows)
+    shown = {p: loads(series[p][0].result(), SWING_SPEED) for p in policies}
+    for name in ("early", "predict"):
+        prefill, decode = shown[name]
+        at = [SWING_FROM_S + SWING_SAMPLE_S * i for i in range(len(prefill))]
+        plot(os.path.join(out, f"r10-{name}.svg"), f"loads, {name}, seed 1", "s", "load",
+             {"prefill": list(zip(at, prefill)), "decode": list(zip(at, decode))})
+        page.say(f"![loads under {name}](r10-{name}.svg)")
 
 
 def r12(run, out):
@@ -649,7 +733,7 @@ def r12(run, out):
                  all(found[g]["ttft_ms"]["mean"] / 1e3 < none for g in BANDWIDTH if g >= 100), f"{none:.2f} s")
     plot(os.path.join(out, "r12.svg"), "mean TTFT by bandwidth", "Gbps", "s",
          {"ours": [(g, r["ttft_ms"]["mean"] / 1e3) for g, r in found.items()],
-          "ours (paper)": [(g, v[0]) for g, v in BANDWIDTH.items()]}, log_x=True)
+          "paper": [(g, v[0]) for g, v in BANDWIDTH.items()]}, log_x=True)
     page.say("![TTFT by bandwidth](r12.svg)")
     return page
 
