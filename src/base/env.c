@@ -341,6 +341,61 @@ enum status env_make_dirs(struct env *env, const char *path, struct errmsg *err)
     return env->ops->make_dirs(env, path, err);
 }
 
+enum status env_dir_list(struct env *env, const char *path, void (*fn)(void *ctx, const char *name),
+                         void *ctx, struct errmsg *err)
+{
+    assert_owned(env);
+    return env->ops->dir_list(env, path, fn, ctx, err);
+}
+
+enum status env_disk_free(struct env *env, const char *path, uint64_t *out)
+{
+    assert_owned(env);
+    return env->ops->disk_free(env, path, out);
+}
+
+/* ---- files in bulk ---- */
+
+void env_ios_append(struct env_ios *list, struct env_io *io)
+{
+    io->prev = list->tail;
+    io->next = NULL;
+    if (list->tail != NULL)
+        list->tail->next = io;
+    else
+        list->head = io;
+    list->tail = io;
+    list->count++;
+}
+
+void env_ios_remove(struct env_ios *list, struct env_io *io)
+{
+    ASSERT(list->count > 0);
+    if (io->prev != NULL)
+        io->prev->next = io->next;
+    else
+        list->head = io->next;
+    if (io->next != NULL)
+        io->next->prev = io->prev;
+    else
+        list->tail = io->prev;
+    list->count--;
+}
+
+enum status env_io_start(struct env_io *io)
+{
+    const bool moves = io->op == ENV_IO_READ || io->op == ENV_IO_WRITE;
+
+    assert_owned(io->file->env);
+    ASSERT(io->fn != NULL && io->phase == ENV_IO_IDLE);
+    ASSERT(moves ? io->parts_count > 0 && io->parts_count <= ENV_IO_PARTS_MAX
+                 : io->parts_count == 0);
+    memcpy(io->left, io->parts, sizeof(io->left));
+    io->done = 0;
+    io->status = STATUS_OK;
+    return io->file->env->ops->io_start(io);
+}
+
 /* ---- maps ---- */
 
 enum status env_map_file(struct env *env, const char *path, struct env_map *out, struct errmsg *err)

@@ -134,9 +134,24 @@ const char *env_stream_local_host(const struct env_stream *stream);
 
 struct env_file;
 
-enum { ENV_FILE_READ = 1, ENV_FILE_WRITE = 2, ENV_FILE_CREATE = 4, ENV_FILE_TRUNCATE = 8 };
+/* ENV_FILE_DIRECT: past the page cache, where the file system can; then what env_io moves must lie
+ * at multiples of ENV_DIRECT_ALIGN in memory and in the file, in such lengths. ENV_FILE_LOCK:
+ * nobody else on this host has it open with this flag, until it is closed or the process has gone.
+ */
+enum {
+    ENV_FILE_READ = 1,
+    ENV_FILE_WRITE = 2,
+    ENV_FILE_CREATE = 4,
+    ENV_FILE_TRUNCATE = 8,
+    ENV_FILE_DIRECT = 16,
+    ENV_FILE_LOCK = 32,
+};
+enum { ENV_DIRECT_ALIGN = 4096 };
 
-/* STATUS_NOT_FOUND, STATUS_DENIED, STATUS_FULL (no space) or STATUS_IO; err has path and reason. */
+/* STATUS_NOT_FOUND, STATUS_DENIED, STATUS_FULL (no space), STATUS_EXISTS (somebody has it locked;
+ * said only after ENV_FILE_LOCK_WAIT_MS, because a process that was killed goes slowly) or
+ * STATUS_IO; err has path and reason. */
+enum { ENV_FILE_LOCK_WAIT_MS = 1000 };
 MUST_USE enum status env_file_open(struct env *env, const char *path, unsigned flags,
                                    struct env_file **out, struct errmsg *err);
 /* Reads up to len bytes; *n < len only at the end of the file. */
@@ -147,7 +162,9 @@ MUST_USE enum status env_file_pwrite(struct env_file *file, const void *buf, siz
                                      uint64_t offset);
 MUST_USE enum status env_file_sync(struct env_file *file);
 MUST_USE enum status env_file_size(struct env_file *file, uint64_t *out);
-void env_file_close(struct env_file *file); /* NULL is allowed */
+/* NULL is allowed. Waits for what env_io_start() has on its way in the file; those callbacks will
+ * not run. */
+void env_file_close(struct env_file *file);
 
 /* The whole file, NUL-terminated beyond *len, malloc'd: the caller frees. STATUS_FULL if it is
  * larger than len_max. */
@@ -159,6 +176,48 @@ MUST_USE enum status env_file_replace(struct env *env, const char *path, const v
 MUST_USE enum status env_file_remove(struct env *env, const char *path);
 MUST_USE enum status env_file_rename(struct env *env, const char *from, const char *to);
 MUST_USE enum status env_make_dirs(struct env *env, const char *path, struct errmsg *err);
+
+/* Calls fn with the name of everything in the directory, in no order. fn must not change it. */
+MUST_USE enum status env_dir_list(struct env *env, const char *path,
+                                  void (*fn)(void *ctx, const char *name), void *ctx,
+                                  struct errmsg *err);
+
+/* Bytes that may still be written to the file system of `path`. */
+MUST_USE enum status env_disk_free(struct env *env, const char *path, uint64_t *out);
+
+/* ---- files in bulk: asynchronous, so for data on a loop; storage is the caller's ---- */
+
+enum env_io_op {
+    ENV_IO_READ,    /* into the parts; n is less than asked for only at the end of the file */
+    ENV_IO_WRITE,   /* all of the parts, or it fails */
+    ENV_IO_SYNC,    /* what was written before it started is on the disk */
+    ENV_IO_RESERVE, /* disk space for the bytes [0, offset); the size of the file stays. STATUS_OK
+                       too where the file system cannot */
+};
+
+enum { ENV_IO_PARTS_MAX = 2, ENV_IOS_MAX = 256 };
+
+struct env_io {
+    enum env_io_op op;
+    struct env_file *file;
+    struct iovec parts[ENV_IO_PARTS_MAX]; /* memory that belongs to the I/O until fn runs */
+    int parts_count;                      /* 1..ENV_IO_PARTS_MAX for READ and WRITE; 0 else */
+    uint64_t offset;
+    /* Status: STATUS_OK with the bytes moved; STATUS_FULL, no space; STATUS_IO. */
+    void (*fn)(void *ctx, enum status status, size_t n);
+    void *ctx;
+
+    struct env_io *prev, *next; /* private, from here on */
+    struct env_timer timer;
+    struct iovec left[ENV_IO_PARTS_MAX];
+    size_t done;
+    enum status status;
+    uint8_t phase;
+};
+
+/* STATUS_OK: fn runs exactly once, from the loop, never before this returns; unless the file is
+ * closed or the env destroyed before. STATUS_FULL: ENV_IOS_MAX of this env are on their way. */
+MUST_USE enum status env_io_start(struct env_io *io);
 
 /* ---- memory that other processes may see, and files seen as memory ---- */
 

@@ -52,6 +52,10 @@ struct env_ops {
     enum status (*file_remove)(struct env *env, const char *path);
     enum status (*file_rename)(struct env *env, const char *from, const char *to);
     enum status (*make_dirs)(struct env *env, const char *path, struct errmsg *err);
+    enum status (*dir_list)(struct env *env, const char *path,
+                            void (*fn)(void *ctx, const char *name), void *ctx, struct errmsg *err);
+    enum status (*disk_free)(struct env *env, const char *path, uint64_t *out);
+    enum status (*io_start)(struct env_io *io);
 
     enum status (*map_file)(struct env *env, const char *path, struct env_map *out,
                             struct errmsg *err);
@@ -79,7 +83,26 @@ struct env_stream {
 
 struct env_file {
     struct env *env;
+    uint32_t ios; /* on their way, callbacks not yet run */
 };
+
+/* Where an I/O is; both bodies keep it here. */
+enum env_io_phase {
+    ENV_IO_IDLE = 0, /* the caller's */
+    ENV_IO_QUEUED,   /* nobody works at it yet */
+    ENV_IO_ACTIVE,   /* the kernel, a thread or the simulated disk does */
+    ENV_IO_DONE,     /* status is known, fn has not run */
+};
+
+/* A list of I/Os in the order they came. */
+struct env_ios {
+    struct env_io *head;
+    struct env_io *tail;
+    uint32_t count;
+};
+
+void env_ios_append(struct env_ios *list, struct env_io *io);
+void env_ios_remove(struct env_ios *list, struct env_io *io);
 
 /* env_map.handle points to one of these: a map is closed without knowing its env. */
 struct env_map_handle {

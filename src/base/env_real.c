@@ -343,6 +343,9 @@ static const struct env_ops real_ops = {
     .file_remove = env_real_file_remove,
     .file_rename = env_real_file_rename,
     .make_dirs = env_real_make_dirs,
+    .dir_list = env_real_dir_list,
+    .disk_free = env_real_disk_free,
+    .io_start = env_real_io_start,
     .map_file = env_real_map_file,
     .map_create = env_real_map_create,
     .map_open = env_real_map_open,
@@ -363,6 +366,7 @@ enum status env_real_create(const struct env_real_options *options, struct env *
     real->signals.fd = -1;
     real->streams_max = ENV_REAL_STREAMS_MAX;
     if (options != NULL && options->streams_max != 0) real->streams_max = options->streams_max;
+    real->no_io_uring = options != NULL && options->no_io_uring;
     ASSERT(real->streams_max <= FDS_PER_STREAM_MAX);
     env_timers_init(&real->timers, ENV_REAL_TIMERS_MAX);
     real->turn_ns = env_real_now_ns();
@@ -396,6 +400,7 @@ void env_real_destroy(struct env *env)
     struct env_real *real = env_real_of(env);
     ASSERT(env->ops == &real_ops);
     ASSERT(!env->running);
+    env_real_io_destroy(real);
     while (real->sources != NULL) {
         env_source_close(real, real->sources);
     }

@@ -8,6 +8,7 @@
 #ifndef BASE_ENV_REAL_H
 #define BASE_ENV_REAL_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -16,6 +17,7 @@
 
 struct env_real_options {
     uint32_t streams_max; /* streams and listeners together; 0: ENV_REAL_STREAMS_MAX */
+    bool no_io_uring;     /* env_io goes through threads, as where the kernel refuses io_uring */
 };
 
 enum { ENV_REAL_STREAMS_MAX = 65536, ENV_REAL_TIMERS_MAX = 1 << 20, ENV_REAL_CHILDREN_MAX = 256 };

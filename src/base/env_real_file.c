@@ -9,21 +9,21 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <dirent.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/assert.h"
 #include "base/env_real_int.h"
 #include "base/log.h"
 
-struct file {
-    struct env_file base;
-    int fd;
-};
+enum { LOCK_PAUSE_MS = 10 };
 
 static int fd_of(const struct env_file *base)
 {
-    return ((const struct file *)(const void *)base)->fd;
+    return ((const struct real_file *)(const void *)base)->fd;
 }
 
 static int open_flags(unsigned flags)
@@ -41,18 +41,49 @@ static int open_flags(unsigned flags)
     return result;
 }
 
+/* Some file systems (tmpfs, before Linux 6.6) have nothing below their page cache. */
+static int open_direct(const char *path, unsigned flags, bool *direct)
+{
+    *direct = (flags & ENV_FILE_DIRECT) != 0;
+    int fd = open(path, open_flags(flags) | (*direct ? O_DIRECT : 0), 0644);
+    if (fd < 0 && errno == EINVAL && *direct) {
+        *direct = false;
+        fd = open(path, open_flags(flags), 0644);
+    }
+    return fd;
+}
+
+static bool lock_within(int fd, unsigned wait_ms)
+{
+    for (unsigned waited = 0;; waited += LOCK_PAUSE_MS) {
+        if (flock(fd, LOCK_EX | LOCK_NB) == 0) return true;
+        if (errno != EWOULDBLOCK && errno != EINTR) return false;
+        if (waited >= wait_ms) return false;
+        env_real_sleep_ns(LOCK_PAUSE_MS * ENV_NS_PER_MS);
+    }
+}
+
 enum status env_real_file_open(struct env *env, const char *path, unsigned flags,
                                struct env_file **out, struct errmsg *err)
 {
-    const int fd = open(path, open_flags(flags), 0644);
+    bool direct;
+    const int fd = open_direct(path, flags, &direct);
     if (fd < 0) return errmsg_set(err, env_real_status(errno), "%s: %s", path, strerror(errno));
-    struct file *file = calloc(1, sizeof(*file));
+    if ((flags & ENV_FILE_LOCK) != 0 && !lock_within(fd, ENV_FILE_LOCK_WAIT_MS)) {
+        const bool taken = errno == EWOULDBLOCK;
+        errmsg_set(err, STATUS_EXISTS, "%s: %s", path,
+                   taken ? "another process uses it" : strerror(errno));
+        close(fd);
+        return taken ? STATUS_EXISTS : STATUS_IO;
+    }
+    struct real_file *file = calloc(1, sizeof(*file));
     if (file == NULL) {
         close(fd);
         return errmsg_set(err, STATUS_NO_MEMORY, "%s: no memory", path);
     }
     file->base.env = env;
     file->fd = fd;
+    file->direct = direct;
     *out = &file->base;
     return STATUS_OK;
 }
@@ -114,6 +145,7 @@ enum status env_real_file_size(struct env_file *file, uint64_t *out)
 
 void env_real_file_close(struct env_file *file)
 {
+    env_real_io_settle(file);
     close(fd_of(file));
     free(file);
 }
@@ -170,5 +202,35 @@ enum status env_real_make_dirs(struct env *env, const char *path, struct errmsg 
         if (mkdir(partial, 0755) == 0 || is_directory(partial)) continue;
         return errmsg_set(err, env_real_status(errno), "%s: %s", partial, strerror(errno));
     }
+    return STATUS_OK;
+}
+
+enum status env_real_dir_list(struct env *env, const char *path,
+                              void (*fn)(void *ctx, const char *name), void *ctx,
+                              struct errmsg *err)
+{
+    DIR *directory = opendir(path);
+    const struct dirent *entry;
+
+    (void)env;
+    if (directory == NULL)
+        return errmsg_set(err, env_real_status(errno), "%s: %s", path, strerror(errno));
+    while ((errno = 0, entry = readdir(directory)) != NULL) {
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
+        fn(ctx, entry->d_name);
+    }
+    const int error = errno;
+    closedir(directory);
+    if (error == 0) return STATUS_OK;
+    return errmsg_set(err, env_real_status(error), "%s: %s", path, strerror(error));
+}
+
+enum status env_real_disk_free(struct env *env, const char *path, uint64_t *out)
+{
+    struct statvfs info;
+
+    (void)env;
+    if (statvfs(path, &info) != 0) return env_real_status(errno);
+    *out = (uint64_t)info.f_bavail * info.f_frsize;
     return STATUS_OK;
 }

@@ -25,6 +25,15 @@ struct env_source {
 
 enum { ENV_REAL_SIGNO_MAX = 64 };
 
+struct real_io; /* env_real_io.c */
+
+/* A file by path; env_real_file.c and env_real_io.c. */
+struct real_file {
+    struct env_file base;
+    int fd;
+    bool direct;
+};
+
 struct env_real {
     struct env base;
     int epoll_fd;
@@ -43,6 +52,9 @@ struct env_real {
     /* Set by a poster that has written the eventfd, cleared by the loop before it takes the posts:
      * both with an exchange, so that a post is either taken or wakes the loop again. */
     _Atomic bool wakeup_sent;
+
+    struct real_io *io; /* NULL until the first env_io_start() */
+    bool no_io_uring;
 
     struct env_source signals; /* signalfd; fd is -1 until the first env_on_signal() */
     struct {
@@ -95,6 +107,16 @@ void env_real_file_close(struct env_file *file);
 enum status env_real_file_remove(struct env *env, const char *path);
 enum status env_real_file_rename(struct env *env, const char *from, const char *to);
 enum status env_real_make_dirs(struct env *env, const char *path, struct errmsg *err);
+enum status env_real_dir_list(struct env *env, const char *path,
+                              void (*fn)(void *ctx, const char *name), void *ctx,
+                              struct errmsg *err);
+enum status env_real_disk_free(struct env *env, const char *path, uint64_t *out);
+
+enum status env_real_io_start(struct env_io *io);
+/* Waits until nothing is on its way in the file, and forgets it. */
+void env_real_io_settle(struct env_file *file);
+/* Waits until nothing is on its way at all. */
+void env_real_io_destroy(struct env_real *real);
 
 enum status env_real_map_file(struct env *env, const char *path, struct env_map *out,
                               struct errmsg *err);

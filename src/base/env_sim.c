@@ -206,7 +206,7 @@ static void arm_next_turn(struct sim_process *process)
     const uint64_t next_ns = process->sim->now_ns + TURN_NS;
     const struct env_timer *timer = env_timers_peek(&process->timers);
 
-    if (process->post_count > 0 || env_sim_streams_ready(process))
+    if (process->post_count > 0 || process->ios_done.count > 0 || env_sim_streams_ready(process))
         env_sim_wake(process, next_ns);
     else if (timer != NULL && timer->deadline_ns != ENV_NEVER)
         env_sim_wake(process, timer->deadline_ns > next_ns ? timer->deadline_ns : next_ns);
@@ -220,6 +220,7 @@ static void on_turn(void *ctx)
     const uint64_t before = process->callback_count;
     process->base.owner = pthread_self();
     env_sim_streams_turn(process);
+    if (process->alive) env_sim_ios_turn(process);
     if (process->alive) run_posts(process);
     if (process->alive) run_timers(process);
     env_sim_trace(process->sim, TRACE_TURN, process->index);
@@ -324,6 +325,7 @@ static void process_die(struct sim_process *process, bool loud)
     struct env_timer *timer;
 
     if (!process->alive) return;
+    env_sim_ios_crash(process);
     process->alive = false;
     if (env_timer_armed(&process->turn)) env_timers_cancel(&process->sim->events, &process->turn);
     while ((timer = env_timers_peek(&process->timers)) != NULL) {
@@ -419,6 +421,9 @@ static const struct env_ops sim_ops = {
     .file_remove = env_sim_file_remove,
     .file_rename = env_sim_file_rename,
     .make_dirs = env_sim_make_dirs,
+    .dir_list = env_sim_dir_list,
+    .disk_free = env_sim_disk_free,
+    .io_start = env_sim_io_start,
     .map_file = env_sim_map_file,
     .map_create = env_sim_map_create,
     .map_open = env_sim_map_open,
@@ -472,7 +477,7 @@ void env_sim_destroy(struct env_sim *sim)
 {
     if (sim == NULL) return;
     env_sim_streams_free(sim);
-    env_sim_disk_free(sim);
+    env_sim_disks_end(sim);
     env_sim_maps_free(sim);
     free_hosts(sim);
     while (sim->processes != NULL) {

@@ -89,6 +89,9 @@ void env_sim_kill(struct env *env);
 void env_sim_power_off(struct env_sim *sim, const char *host);
 bool env_sim_alive(const struct env *env);
 
+/* Flips one bit of one file of the host, for good. False if it has no byte. */
+bool env_sim_disk_damage(struct env_sim *sim, const char *host);
+
 /* SIGSTOP and SIGCONT: nothing of it runs; peers can still connect and send until buffers fill. */
 void env_sim_pause(struct env *env);
 void env_sim_resume(struct env *env);

@@ -8,6 +8,10 @@
  * name is durable once its file was synced or it was renamed to (the real body syncs the directory
  * then); a name that is not may be lost with its file.
  *
+ * An I/O of env_io_start() happens some time after it was asked for, in no order among others, all
+ * at once; its callback runs in the process's next turn. One that is on its way when the process
+ * dies has happened or not.
+ *
  *   I1  `synced` and the journal exist only between a write and the next sync.
  *   I2  An inode is freed when no name and no open file needs it: links + opens is 0. */
 #include <stdio.h>
@@ -38,6 +42,8 @@ struct sim_inode {
     bool name_durable;
     struct write_record *journal, *journal_last;
     uint32_t links, opens;
+    uint64_t reserved;             /* bytes of disk taken, if more than data has */
+    struct sim_process *locked_by; /* a lock of a dead process is none */
     struct sim_inode *prev, *next; /* of the world */
 };
 
@@ -52,6 +58,8 @@ struct file {
     struct sim_inode *inode;
     unsigned flags;
 };
+
+enum { IO_DELAY_MIN_NS = 20000, IO_DELAY_MAX_NS = 2000000 };
 
 static struct file *file_of(struct env_file *base)
 {
@@ -221,13 +229,29 @@ static bool parent_exists(struct sim_host *host, const char *path)
     return slash == NULL || directory_exists(host, path, (size_t)(slash - path));
 }
 
+static uint64_t inode_used(const struct sim_inode *inode)
+{
+    return inode->data.len > inode->reserved ? inode->data.len : inode->reserved;
+}
+
 static uint64_t disk_used(const struct sim_host *host)
 {
     uint64_t used = 0;
     for (const struct sim_entry *entry = host->entries; entry != NULL; entry = entry->next) {
-        if (entry->inode != NULL) used += entry->inode->data.len;
+        if (entry->inode != NULL) used += inode_used(entry->inode);
     }
     return used;
+}
+
+/* True if the file may become so large. */
+static bool disk_has_room(const struct sim_process *process, const struct sim_inode *inode,
+                          uint64_t size)
+{
+    const uint64_t size_max = process->sim->options.disk_size_max;
+    const uint64_t used = inode_used(inode);
+
+    if (size > FILE_SIZE_MAX) return false;
+    return size <= used || size_max == 0 || disk_used(process->host) + (size - used) <= size_max;
 }
 
 /* ---- the operations ---- */
@@ -267,6 +291,12 @@ enum status env_sim_file_open(struct env *env, const char *path, unsigned flags,
         entry = entry_add(process->host, path, inode_create(process->sim));
     }
     if (entry->inode == NULL) return errmsg_set(err, STATUS_IO, "%s: is a directory", path);
+    if ((flags & ENV_FILE_LOCK) != 0) {
+        const struct sim_process *locked_by = entry->inode->locked_by;
+        if (locked_by != NULL && locked_by->alive)
+            return errmsg_set(err, STATUS_EXISTS, "%s: another process uses it", path);
+        entry->inode->locked_by = process;
+    }
     if ((flags & ENV_FILE_TRUNCATE) != 0 && entry->inode->data.len > 0)
         inode_truncate(entry->inode);
     struct file *file = env_sim_alloc(sizeof(*file));
@@ -300,16 +330,12 @@ enum status env_sim_file_pread(struct env_file *base, void *buf, size_t len, uin
 enum status env_sim_file_pwrite(struct env_file *base, const void *buf, size_t len, uint64_t offset)
 {
     struct file *file = file_of(base);
-    struct sim_process *process = sim_process_of(base->env);
-    const uint64_t size_max = process->sim->options.disk_size_max;
 
     const enum status status = disk_check(base->env);
     if (status != STATUS_OK) return status;
     if ((file->flags & ENV_FILE_WRITE) == 0) return STATUS_IO;
-    if (offset > FILE_SIZE_MAX || len > FILE_SIZE_MAX - offset) return STATUS_FULL;
-    const uint64_t growth =
-        offset + len > file->inode->data.len ? offset + len - file->inode->data.len : 0;
-    if (size_max != 0 && disk_used(process->host) + growth > size_max) return STATUS_FULL;
+    if (offset > FILE_SIZE_MAX || len > FILE_SIZE_MAX) return STATUS_FULL;
+    if (!disk_has_room(sim_process_of(base->env), file->inode, offset + len)) return STATUS_FULL;
     inode_write(file->inode, buf, len, offset);
     return STATUS_OK;
 }
@@ -332,11 +358,146 @@ enum status env_sim_file_size(struct env_file *base, uint64_t *out)
     return STATUS_OK;
 }
 
+/* ---- in bulk ---- */
+
+static enum status io_read(struct env_io *io)
+{
+    for (int i = 0; i < io->parts_count; i++) {
+        size_t n = 0;
+        const enum status status = env_sim_file_pread(
+            io->file, io->parts[i].iov_base, io->parts[i].iov_len, io->offset + io->done, &n);
+        if (status != STATUS_OK) return status;
+        io->done += n;
+        if (n < io->parts[i].iov_len) break;
+    }
+    return STATUS_OK;
+}
+
+/* One write, though it has parts: torn or lost as one. */
+static enum status io_write(struct env_io *io)
+{
+    struct bytes all = { 0 };
+
+    for (int i = 0; i < io->parts_count; i++)
+        bytes_write(&all, io->parts[i].iov_base, io->parts[i].iov_len, all.len);
+    const enum status status = env_sim_file_pwrite(io->file, all.data, all.len, io->offset);
+    if (status == STATUS_OK) io->done = all.len;
+    bytes_free(&all);
+    return status;
+}
+
+static enum status io_reserve(struct env_io *io)
+{
+    struct sim_inode *inode = file_of(io->file)->inode;
+
+    const enum status status = disk_check(io->file->env);
+    if (status != STATUS_OK) return status;
+    if (!disk_has_room(sim_process_of(io->file->env), inode, io->offset)) return STATUS_FULL;
+    if (io->offset > inode->reserved) inode->reserved = io->offset;
+    return STATUS_OK;
+}
+
+static enum status io_perform(struct env_io *io)
+{
+    switch (io->op) {
+    case ENV_IO_READ: return io_read(io);
+    case ENV_IO_WRITE: return io_write(io);
+    case ENV_IO_SYNC: return env_sim_file_sync(io->file);
+    case ENV_IO_RESERVE: return io_reserve(io);
+    }
+    ASSERT(false);
+    return STATUS_IO;
+}
+
+static void on_io_due(void *ctx)
+{
+    struct env_io *io = ctx;
+    struct sim_process *process = sim_process_of(io->file->env);
+
+    ASSERT(io->phase == ENV_IO_ACTIVE);
+    io->status = io_perform(io);
+    env_ios_remove(&process->ios, io);
+    env_ios_append(&process->ios_done, io);
+    io->phase = ENV_IO_DONE;
+    env_sim_wake(process, process->sim->now_ns);
+}
+
+enum status env_sim_io_start(struct env_io *io)
+{
+    struct sim_process *process = sim_process_of(io->file->env);
+    struct env_sim *sim = process->sim;
+
+    if (!process->alive) return STATUS_UNAVAILABLE;
+    if (process->ios.count + process->ios_done.count >= ENV_IOS_MAX) return STATUS_FULL;
+    const uint64_t delay =
+        IO_DELAY_MIN_NS + rng_below(&sim->rng, IO_DELAY_MAX_NS - IO_DELAY_MIN_NS);
+    io->phase = ENV_IO_ACTIVE;
+    io->file->ios++;
+    env_ios_append(&process->ios, io);
+    env_timer_init(&io->timer, on_io_due, io);
+    env_timers_set(&sim->events, &io->timer, sim->now_ns + delay, sim->now_ns);
+    return STATUS_OK;
+}
+
+void env_sim_ios_turn(struct sim_process *process)
+{
+    for (uint32_t left = process->ios_done.count; left > 0 && process->alive; left--) {
+        struct env_io *io = process->ios_done.head;
+        if (io == NULL) return; /* a callback closed the file of the rest */
+        env_ios_remove(&process->ios_done, io);
+        io->phase = ENV_IO_IDLE;
+        io->file->ios--;
+        process->callback_count++;
+        io->fn(io->ctx, io->status, io->done);
+    }
+}
+
+static void ios_forget(struct sim_process *process, struct env_ios *list,
+                       const struct env_file *file)
+{
+    struct env_io *next;
+    for (struct env_io *io = list->head; io != NULL; io = next) {
+        next = io->next;
+        if (file != NULL && io->file != file) continue;
+        if (env_timer_armed(&io->timer)) env_timers_cancel(&process->sim->events, &io->timer);
+        env_ios_remove(list, io);
+        io->phase = ENV_IO_IDLE;
+        io->file->ios--;
+    }
+}
+
+/* The caller waits: what is on its way happens now, and nobody is told. */
+static void ios_settle(struct sim_process *process, const struct env_file *file)
+{
+    for (struct env_io *io = process->ios.head; io != NULL; io = io->next) {
+        if (io->file == file) io->status = io_perform(io);
+    }
+    ios_forget(process, &process->ios, file);
+    ios_forget(process, &process->ios_done, file);
+}
+
+/* Called while the process still lives: the disk finishes some of what it was told. */
+void env_sim_ios_crash(struct sim_process *process)
+{
+    struct env_sim *sim = process->sim;
+
+    for (struct env_io *io = process->ios.head; io != NULL; io = io->next) {
+        if (io->op != ENV_IO_READ && rng_below(&sim->rng, 2) == 0) io->status = io_perform(io);
+    }
+    ios_forget(process, &process->ios, NULL);
+    ios_forget(process, &process->ios_done, NULL);
+}
+
 void env_sim_file_close(struct env_file *base)
 {
     struct file *file = file_of(base);
+    struct sim_process *process = sim_process_of(base->env);
 
     ASSERT(file->inode->opens > 0);
+    ios_settle(process, base);
+    if ((file->flags & ENV_FILE_LOCK) != 0 && file->inode->locked_by == process) {
+        file->inode->locked_by = NULL;
+    }
     file->inode->opens--;
     inode_maybe_free(sim_process_of(base->env)->sim, file->inode);
     free(file);
@@ -397,6 +558,55 @@ enum status env_sim_make_dirs(struct env *env, const char *path, struct errmsg *
     return STATUS_OK;
 }
 
+enum status env_sim_dir_list(struct env *env, const char *path,
+                             void (*fn)(void *ctx, const char *name), void *ctx, struct errmsg *err)
+{
+    struct sim_host *host = sim_process_of(env)->host;
+    const size_t len = strlen(path);
+
+    const enum status status = disk_check(env);
+    if (status != STATUS_OK) return errmsg_set(err, status, "%s: %s", path, status_name(status));
+    if (!directory_exists(host, path, len))
+        return errmsg_set(err, STATUS_NOT_FOUND, "%s: no such directory", path);
+    for (const struct sim_entry *entry = host->entries; entry != NULL; entry = entry->next) {
+        if (strncmp(entry->path, path, len) != 0 || entry->path[len] != '/') continue;
+        const char *name = entry->path + len + 1;
+        if (name[0] != '\0' && strchr(name, '/') == NULL) fn(ctx, name);
+    }
+    return STATUS_OK;
+}
+
+enum status env_sim_disk_free(struct env *env, const char *path, uint64_t *out)
+{
+    const struct sim_process *process = sim_process_of(env);
+    const uint64_t size_max = process->sim->options.disk_size_max;
+    const uint64_t used = disk_used(process->host);
+
+    (void)path;
+    if (!process->alive) return STATUS_UNAVAILABLE;
+    *out = size_max == 0 ? FILE_SIZE_MAX : used < size_max ? size_max - used : 0;
+    return STATUS_OK;
+}
+
+bool env_sim_disk_damage(struct env_sim *sim, const char *name)
+{
+    const struct sim_host *host = env_sim_host(sim, name);
+    uint64_t files = 0;
+
+    ASSERT(host != NULL);
+    for (const struct sim_entry *entry = host->entries; entry != NULL; entry = entry->next)
+        files += entry->inode != NULL && entry->inode->data.len > 0;
+    if (files == 0) return false;
+    uint64_t nth = rng_below(&sim->rng, files);
+    for (const struct sim_entry *entry = host->entries; entry != NULL; entry = entry->next) {
+        if (entry->inode == NULL || entry->inode->data.len == 0 || nth-- > 0) continue;
+        struct bytes *data = &entry->inode->data;
+        data->data[rng_below(&sim->rng, data->len)] ^= (uint8_t)(1U << rng_below(&sim->rng, 8));
+        return true;
+    }
+    return false;
+}
+
 /* ---- the power goes, the world ends ---- */
 
 void env_sim_disk_power_off(struct env_sim *sim, struct sim_host *host)
@@ -417,7 +627,7 @@ void env_sim_disk_power_off(struct env_sim *sim, struct sim_host *host)
     }
 }
 
-void env_sim_disk_free(struct env_sim *sim)
+void env_sim_disks_end(struct env_sim *sim)
 {
     for (struct sim_host *host = sim->hosts; host != NULL; host = host->next) {
         while (host->entries != NULL) {

@@ -48,6 +48,8 @@ struct sim_process {
     struct env_timer turn; /* in the world's heap: when this process runs next */
     struct sim_post *posts;
     uint32_t post_head, post_count, post_capacity; /* a circle */
+    struct env_ios ios;                            /* at the disk */
+    struct env_ios ios_done;                       /* callbacks wait for the next turn */
     struct sim_end *ends;                          /* streams this process has open */
     struct sim_process *next;
 };
@@ -132,8 +134,15 @@ void env_sim_file_close(struct env_file *file);
 enum status env_sim_file_remove(struct env *env, const char *path);
 enum status env_sim_file_rename(struct env *env, const char *from, const char *to);
 enum status env_sim_make_dirs(struct env *env, const char *path, struct errmsg *err);
+enum status env_sim_dir_list(struct env *env, const char *path,
+                             void (*fn)(void *ctx, const char *name), void *ctx,
+                             struct errmsg *err);
+enum status env_sim_disk_free(struct env *env, const char *path, uint64_t *out);
+enum status env_sim_io_start(struct env_io *io);
+void env_sim_ios_turn(struct sim_process *process);
+void env_sim_ios_crash(struct sim_process *process);
 void env_sim_disk_power_off(struct env_sim *sim, struct sim_host *host);
-void env_sim_disk_free(struct env_sim *sim);
+void env_sim_disks_end(struct env_sim *sim);
 
 /* ---- env_sim_map.c ---- */
 

@@ -464,6 +464,57 @@ static void a_kill_keeps_what_was_written(void **state)
     env_sim_destroy(sim);
 }
 
+static void on_never(void *ctx, enum status status, size_t n)
+{
+    (void)ctx;
+    (void)status;
+    (void)n;
+    fail_msg("a dead process was called back");
+}
+
+static void a_crash_meets_bulk_io_half_done(void **state)
+{
+    (void)state;
+    int outcomes[3] = { 0 };
+
+    for (uint64_t i = 0; i < 100; i++) {
+        struct env_sim *sim = env_sim_create(&(struct env_sim_options){ .seed = seed + i });
+        struct env *env = env_sim_add(sim, "h");
+        struct env_file *file;
+        char data[] = "bbbbbbbb";
+
+        write_file(env, "f", "aaaaaaaa", true);
+        assert_int_equal(env_file_open(env, "f", ENV_FILE_WRITE | ENV_FILE_LOCK, &file, NULL),
+                         STATUS_OK);
+        struct env_io io = { .op = ENV_IO_WRITE,
+                             .file = file,
+                             .parts = { { data, 8 } },
+                             .parts_count = 1,
+                             .fn = on_never };
+        assert_int_equal(env_io_start(&io), STATUS_OK);
+        env_sim_power_off(sim, "h");
+        memset(data, 'x', 8); /* the dead process's memory means nothing any more */
+        env_sim_run_for(sim, ENV_NS_PER_S);
+        struct env *again = env_sim_add(sim, "h");
+        char *text = read_file(again, "f");
+        const size_t changed = strspn(text, "b");
+        assert_int_equal(strlen(text), 8);
+        assert_int_equal(strspn(text + changed, "a"), 8 - changed);
+        outcomes[changed == 0 ? 0 : changed == 8 ? 1 : 2]++;
+        free(text);
+        env_file_close(file);
+        assert_int_equal(env_file_open(again, "f", ENV_FILE_WRITE | ENV_FILE_LOCK, &file, NULL),
+                         STATUS_OK); /* the dead hold no lock */
+        env_file_close(file);
+        assert_true(env_sim_disk_damage(sim, "h"));
+        text = read_file(again, "f");
+        assert_true(strspn(text, "b") + strspn(text + strspn(text, "b"), "a") < 8);
+        free(text);
+        env_sim_destroy(sim);
+    }
+    assert_true(outcomes[0] > 10 && outcomes[1] > 5 && outcomes[2] > 5);
+}
+
 static void disks_can_lie_and_fill(void **state)
 {
     (void)state;
@@ -634,6 +685,7 @@ int main(void)
         cmocka_unit_test(bandwidth_takes_time),
         cmocka_unit_test(power_loss_keeps_what_was_synced),
         cmocka_unit_test(a_kill_keeps_what_was_written),
+        cmocka_unit_test(a_crash_meets_bulk_io_half_done),
         cmocka_unit_test(disks_can_lie_and_fill),
         cmocka_unit_test(a_cluster_survives_everything_twice_alike),
     };

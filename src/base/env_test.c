@@ -25,6 +25,7 @@
 #define LIMIT_NS (20 * ENV_NS_PER_S)
 
 static bool simulated; /* which body the group runs on */
+static bool threaded;  /* the real one: bulk I/O through threads */
 
 struct world {
     struct env_sim *sim;
@@ -42,7 +43,8 @@ static struct world world_new(void)
         world.a = env_sim_add(world.sim, "10.0.0.1");
         world.b = env_sim_add(world.sim, "10.0.0.2");
     } else {
-        assert_int_equal(env_real_create(NULL, &world.a, NULL), STATUS_OK);
+        const struct env_real_options options = { .no_io_uring = threaded };
+        assert_int_equal(env_real_create(&options, &world.a, NULL), STATUS_OK);
         assert_int_equal(env_real_create(NULL, &world.b, NULL), STATUS_OK);
     }
     uint64_t nonce;
@@ -731,6 +733,206 @@ static void whole_files_are_replaced_renamed_removed(void **state)
     world_free(&world);
 }
 
+/* ---- files in bulk ---- */
+
+enum { BULK_COUNT = 40, BULK_SIZE = 2 * ENV_DIRECT_ALIGN };
+
+struct bulk {
+    struct env_io io;
+    int ran;
+    enum status status;
+    size_t n;
+    int *left; /* how many of all still run */
+};
+
+static void on_bulk(void *ctx, enum status status, size_t n)
+{
+    struct bulk *bulk = ctx;
+    bulk->ran++;
+    bulk->status = status;
+    bulk->n = n;
+    (*bulk->left)--;
+}
+
+static bool none_left(void *ctx)
+{
+    return *(int *)ctx == 0;
+}
+
+static void bulk_start(struct bulk *bulk, struct env_file *file, enum env_io_op op,
+                       const struct iovec *parts, int parts_count, uint64_t offset, int *left)
+{
+    memset(bulk, 0, sizeof(*bulk));
+    bulk->io = (struct env_io){ .op = op,
+                                .file = file,
+                                .parts_count = parts_count,
+                                .offset = offset,
+                                .fn = on_bulk,
+                                .ctx = bulk };
+    for (int i = 0; i < parts_count; i++)
+        bulk->io.parts[i] = parts[i];
+    bulk->left = left;
+    (*left)++;
+    assert_int_equal(env_io_start(&bulk->io), STATUS_OK);
+    assert_int_equal(bulk->ran, 0); /* never from inside */
+}
+
+static struct bulk bulk_one(struct world *world, struct env_file *file, enum env_io_op op,
+                            const struct iovec *parts, int parts_count, uint64_t offset)
+{
+    static struct bulk bulk;
+    int left = 0;
+    bulk_start(&bulk, file, op, parts, parts_count, offset, &left);
+    assert_true(world_run(world, none_left, &left, LIMIT_NS));
+    assert_int_equal(bulk.ran, 1);
+    return bulk;
+}
+
+static struct env_file *bulk_open(struct world *world, const char *name, unsigned flags)
+{
+    struct env_file *file;
+    char path[300];
+    snprintf(path, sizeof(path), "%s/%s", world->directory, name);
+    assert_int_equal(env_file_open(world->a, path, flags | ENV_FILE_DIRECT, &file, NULL),
+                     STATUS_OK);
+    return file;
+}
+
+static void bulk_io_moves_what_it_says(void **state)
+{
+    (void)state;
+    struct world world = world_new();
+    static struct bulk bulks[BULK_COUNT];
+    uint8_t *data = aligned_alloc(ENV_DIRECT_ALIGN, (size_t)BULK_COUNT * BULK_SIZE);
+    uint8_t *back = aligned_alloc(ENV_DIRECT_ALIGN, (size_t)BULK_COUNT * BULK_SIZE);
+    const uint64_t total = (uint64_t)BULK_COUNT * BULK_SIZE;
+    struct env_file *file =
+        bulk_open(&world, "bulk", ENV_FILE_READ | ENV_FILE_WRITE | ENV_FILE_CREATE);
+    uint64_t size = 0;
+    int left = 0;
+
+    for (uint64_t i = 0; i < total; i++)
+        data[i] = (uint8_t)(i * 31 + i / BULK_SIZE);
+    assert_int_equal(bulk_one(&world, file, ENV_IO_RESERVE, NULL, 0, 2 * total).status, STATUS_OK);
+    assert_int_equal(env_file_size(file, &size), STATUS_OK);
+    assert_int_equal(size, 0);
+    for (unsigned i = 0; i < BULK_COUNT; i++) { /* in two parts, last place first */
+        uint8_t *from = data + (size_t)(BULK_COUNT - 1 - i) * BULK_SIZE;
+        const struct iovec parts[] = { { from, BULK_SIZE / 2 },
+                                       { from + BULK_SIZE / 2, BULK_SIZE / 2 } };
+        bulk_start(&bulks[i], file, ENV_IO_WRITE, parts, 2, (uint64_t)(from - data), &left);
+    }
+    assert_true(world_run(&world, none_left, &left, LIMIT_NS));
+    for (unsigned i = 0; i < BULK_COUNT; i++) {
+        assert_int_equal(bulks[i].ran, 1);
+        assert_int_equal(bulks[i].status, STATUS_OK);
+        assert_int_equal(bulks[i].n, BULK_SIZE);
+    }
+    assert_int_equal(bulk_one(&world, file, ENV_IO_SYNC, NULL, 0, 0).status, STATUS_OK);
+    assert_int_equal(env_file_size(file, &size), STATUS_OK);
+    assert_int_equal(size, total);
+    memset(back, 0, total);
+    const struct iovec whole = { back, total };
+    struct bulk read = bulk_one(&world, file, ENV_IO_READ, &whole, 1, 0);
+    assert_int_equal(read.n, total);
+    assert_memory_equal(back, data, total);
+    const struct iovec last[] = { { back, BULK_SIZE }, { back + BULK_SIZE, BULK_SIZE } };
+    read = bulk_one(&world, file, ENV_IO_READ, last, 2, total - BULK_SIZE - ENV_DIRECT_ALIGN);
+    assert_int_equal(read.status, STATUS_OK);
+    assert_int_equal(read.n, BULK_SIZE + ENV_DIRECT_ALIGN); /* the file ends inside */
+    assert_memory_equal(back, data + total - BULK_SIZE - ENV_DIRECT_ALIGN, read.n);
+    read = bulk_one(&world, file, ENV_IO_READ, last, 2, total);
+    assert_int_equal(read.status, STATUS_OK);
+    assert_int_equal(read.n, 0);
+    env_file_close(file);
+    free(data);
+    free(back);
+    world_free(&world);
+}
+
+static void bulk_io_has_limits_and_fails_plainly(void **state)
+{
+    (void)state;
+    struct world world = world_new();
+    static struct bulk bulks[ENV_IOS_MAX];
+    uint8_t *data = aligned_alloc(ENV_DIRECT_ALIGN, BULK_SIZE);
+    const struct iovec part = { data, BULK_SIZE };
+    struct env_file *file = bulk_open(&world, "x", ENV_FILE_WRITE | ENV_FILE_CREATE);
+    struct env_io more = { .op = ENV_IO_SYNC, .file = file, .fn = on_bulk };
+    int left = 0;
+
+    memset(data, 7, BULK_SIZE);
+    assert_int_equal(bulk_one(&world, file, ENV_IO_READ, &part, 1, 0).status, STATUS_IO);
+    for (unsigned i = 0; i < ENV_IOS_MAX; i++)
+        bulk_start(&bulks[i], file, ENV_IO_WRITE, &part, 1, 0, &left);
+    assert_int_equal(env_io_start(&more), STATUS_FULL);
+    assert_true(world_run(&world, none_left, &left, LIMIT_NS));
+    assert_int_equal(bulk_one(&world, file, ENV_IO_SYNC, NULL, 0, 0).status, STATUS_OK);
+
+    /* Closing waits for what is on its way, and nobody hears of it. */
+    for (unsigned i = 0; i < BULK_COUNT; i++)
+        bulk_start(&bulks[i], file, ENV_IO_WRITE, &part, 1, (uint64_t)i * BULK_SIZE, &left);
+    struct env_file *other = bulk_open(&world, "y", ENV_FILE_WRITE | ENV_FILE_CREATE);
+    struct bulk elsewhere;
+    int others = 0;
+    bulk_start(&elsewhere, other, ENV_IO_WRITE, &part, 1, 0, &others);
+    env_file_close(file);
+    assert_true(world_run(&world, none_left, &others, LIMIT_NS));
+    assert_int_equal(elsewhere.status, STATUS_OK);
+    assert_int_equal(left, BULK_COUNT);
+    env_file_close(other);
+    file = bulk_open(&world, "x", ENV_FILE_READ);
+    uint64_t size = 0;
+    assert_int_equal(env_file_size(file, &size), STATUS_OK);
+    assert_int_equal(size, (uint64_t)BULK_COUNT * BULK_SIZE);
+    bulk_start(&bulks[0], file, ENV_IO_READ, &part, 1, 0, &left);
+    env_file_close(file);
+    free(data);
+    world_free(&world);
+}
+
+static void note_name(void *ctx, const char *name)
+{
+    char *all = ctx;
+    assert_int_equal(strlen(name), 1);
+    all[name[0] - 'a']++;
+}
+
+static void directories_are_listed_and_files_locked(void **state)
+{
+    (void)state;
+    struct world world = world_new();
+    struct env_file *first, *second;
+    struct errmsg err = { "" };
+    char path[300], seen[26] = { 0 };
+    uint64_t room = 0;
+
+    for (char name = 'a'; name < 'd'; name++) {
+        snprintf(path, sizeof(path), "%s/%c", world.directory, name);
+        assert_int_equal(env_file_replace(world.a, path, "x", 1, NULL), STATUS_OK);
+    }
+    snprintf(path, sizeof(path), "%s/d/e", world.directory);
+    assert_int_equal(env_make_dirs(world.a, path, NULL), STATUS_OK);
+    assert_int_equal(env_dir_list(world.a, world.directory, note_name, seen, NULL), STATUS_OK);
+    assert_memory_equal(seen, "\1\1\1\1\0", 5); /* d is one, d/e is not */
+    snprintf(path, sizeof(path), "%s/nothing", world.directory);
+    assert_int_equal(env_dir_list(world.a, path, note_name, seen, &err), STATUS_NOT_FOUND);
+    assert_int_not_equal(err.text[0], '\0');
+    assert_int_equal(env_disk_free(world.a, world.directory, &room), STATUS_OK);
+    assert_true(room > 0);
+
+    const unsigned flags = ENV_FILE_WRITE | ENV_FILE_CREATE | ENV_FILE_LOCK;
+    snprintf(path, sizeof(path), "%s/lock", world.directory);
+    assert_int_equal(env_file_open(world.a, path, flags, &first, NULL), STATUS_OK);
+    err.text[0] = '\0';
+    assert_int_equal(env_file_open(world.a, path, flags, &second, &err), STATUS_EXISTS);
+    assert_int_not_equal(err.text[0], '\0');
+    env_file_close(first);
+    assert_int_equal(env_file_open(world.a, path, flags, &second, NULL), STATUS_OK);
+    env_file_close(second);
+    world_free(&world);
+}
+
 /* ---- maps ---- */
 
 static void memory_is_shared_on_a_host(void **state)
@@ -834,12 +1036,22 @@ int main(void)
         cmocka_unit_test(addresses_are_checked),
         cmocka_unit_test(files_keep_what_is_written),
         cmocka_unit_test(whole_files_are_replaced_renamed_removed),
+        cmocka_unit_test(bulk_io_moves_what_it_says),
+        cmocka_unit_test(bulk_io_has_limits_and_fails_plainly),
+        cmocka_unit_test(directories_are_listed_and_files_locked),
         cmocka_unit_test(memory_is_shared_on_a_host),
         cmocka_unit_test(readers_cannot_write),
         cmocka_unit_test(files_are_seen_as_memory),
     };
 
+    const struct CMUnitTest bulk_tests[] = {
+        cmocka_unit_test(bulk_io_moves_what_it_says),
+        cmocka_unit_test(bulk_io_has_limits_and_fails_plainly),
+    };
+
     int failed = cmocka_run_group_tests_name("env: real", tests, NULL, NULL);
+    threaded = true;
+    failed += cmocka_run_group_tests_name("env: real, without io_uring", bulk_tests, NULL, NULL);
     simulated = true;
     failed += cmocka_run_group_tests_name("env: simulated", tests, NULL, NULL);
     return failed;
