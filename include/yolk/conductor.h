@@ -345,9 +345,9 @@ struct yolk_elastic_options {
     double window_ms;       /* demand is averaged over about so long; above 0 */
     double dwell_ms;        /* a role lasts at least so long */
     double drain_ms;        /* who drains is emptied by the caller after so long */
-    uint32_t flips_max;     /* draining at once; at least 1 */
+    uint32_t flips_max;     /* draining at once; 0: a quarter of the instances, at least one */
 };
-/* Off; 60 s, 120 s, 30 s, 1. */
+/* Off; 30 s, 60 s, 30 s, 0. */
 struct yolk_elastic_options yolk_elastic_defaults(void);
 
 /* Off until this is called. STATUS_INVALID for numbers out of range (err says which). */
@@ -379,6 +379,11 @@ bool yolk_conductor_drained(const struct yolk_conductor *conductor, struct yolk_
 /* Of an instance that drains: it has its new role (done), or keeps the old one. */
 void yolk_conductor_flip_end(struct yolk_conductor *conductor, struct yolk_instance_id id,
                              bool done, double now_ms);
+
+/* Another decode instance for a request that has not prefilled yet, because its own drains. The
+ * same STATUS_FULL as for a placement; on success *out is where it will decode. */
+MUST_USE enum status yolk_conductor_rehome(struct yolk_conductor *conductor,
+                                           struct yolk_ticket ticket, struct yolk_instance_id *out);
 
 unsigned yolk_conductor_roles(const struct yolk_conductor *conductor, struct yolk_instance_id id);
 /* Somebody else has changed them. Ends a flip that is under way here. */

@@ -184,6 +184,13 @@ void admission_detach(struct admission *a, uint32_t ticket)
     if (flight != NULL) flight->is.decode = NONE;
 }
 
+void admission_move(struct admission *a, uint32_t ticket, uint32_t decode)
+{
+    struct flight *flight = flight_of(a, ticket);
+    ASSERT(decode < a->instances_max);
+    if (flight != NULL) flight->is.decode = decode;
+}
+
 /* A sequence that joined has ended by itself. */
 static void learn(struct admission *a, const struct admission_flight *flight, double now_ms)
 {

@@ -87,6 +87,8 @@ void admission_join(struct admission *admission, uint32_t ticket, double now_ms)
 void admission_grow(struct admission *admission, uint32_t ticket, uint32_t tokens);
 /* Its decode instance is gone: it weighs on nobody. */
 void admission_detach(struct admission *admission, uint32_t ticket);
+/* It has another decode instance. */
+void admission_move(struct admission *admission, uint32_t ticket, uint32_t decode);
 /* `complete`: the answer ended by itself, so its length and times are samples. */
 void admission_land(struct admission *admission, uint32_t ticket, bool complete, double now_ms);
 

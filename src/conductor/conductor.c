@@ -320,8 +320,32 @@ static void decode_leave(struct yolk_conductor *c, struct ticket *ticket)
         instance->decoding--;
         instance->decoding_tokens -= ticket->tokens;
     }
-    admission_detach(c->admission, (uint32_t)(ticket - c->tickets));
     ticket->decode = NONE;
+}
+
+static void decode_lose(struct yolk_conductor *c, struct ticket *ticket)
+{
+    decode_leave(c, ticket);
+    admission_detach(c->admission, (uint32_t)(ticket - c->tickets));
+}
+
+static void decode_join(struct yolk_conductor *c, struct ticket *ticket, uint32_t index)
+{
+    struct instance *decode = &c->instances[index];
+
+    ASSERT(ticket->state == TICKET_PREFILLING);
+    ticket->decode = (int32_t)index;
+    decode->sequences++;
+    decode->context_tokens += ticket->tokens;
+    decode->pages += ticket->pages;
+    ASSERT(decode->pages <= decode->pages_max && decode->sequences <= decode->sequences_max);
+}
+
+void conductor_move(struct yolk_conductor *c, struct ticket *ticket, uint32_t decode)
+{
+    if (ticket->decode != NONE) decode_leave(c, ticket);
+    decode_join(c, ticket, decode);
+    admission_move(c->admission, (uint32_t)(ticket - c->tickets), decode);
 }
 
 void yolk_conductor_remove(struct yolk_conductor *c, struct yolk_instance_id id)
@@ -332,7 +356,7 @@ void yolk_conductor_remove(struct yolk_conductor *c, struct yolk_instance_id id)
         struct ticket *ticket = &c->tickets[i];
         if (ticket->state == TICKET_FREE) continue;
         if (ticket->prefill == (int32_t)id.index) queue_leave(c, ticket, instance->head_since_ms);
-        if (ticket->decode == (int32_t)id.index) decode_leave(c, ticket);
+        if (ticket->decode == (int32_t)id.index) decode_lose(c, ticket);
     }
     ASSERT(instance->head == NONE && instance->sequences == 0 && instance->pages == 0);
     ASSERT(instance->queued == 0 && instance->decoding == 0);
@@ -592,7 +616,6 @@ static struct ticket *issue_ticket(struct yolk_conductor *c,
     ASSERT(index != NONE);
     struct ticket *ticket = &c->tickets[index];
     ASSERT(ticket->state == TICKET_FREE);
-    struct instance *decode = instance_of(c, decision->decode);
 
     c->free_ticket = ticket->next;
     c->tickets_used++;
@@ -600,7 +623,7 @@ static struct ticket *issue_ticket(struct yolk_conductor *c,
         .state = TICKET_PREFILLING,
         .serial = ticket->serial + 1,
         .prefill = (int32_t)decision->prefill.index,
-        .decode = (int32_t)decision->decode.index,
+        .decode = NONE,
         .tokens = request->tokens,
         .pages = pages_reserved(c, request),
         .predicted_ms = decision->transfer_ms + decision->compute_ms,
@@ -608,10 +631,7 @@ static struct ticket *issue_ticket(struct yolk_conductor *c,
         .decision = c->decisions_count,
     };
     queue_join(c, index, now_ms);
-    decode->sequences++;
-    decode->context_tokens += ticket->tokens;
-    decode->pages += ticket->pages;
-    ASSERT(decode->pages <= decode->pages_max && decode->sequences <= decode->sequences_max);
+    decode_join(c, ticket, decision->decode.index);
     return ticket;
 }
 
@@ -796,7 +816,7 @@ void yolk_conductor_finish(struct yolk_conductor *c, struct yolk_ticket id, enum
         decision->finished = true;
     }
     if (ticket->prefill != NONE) queue_leave(c, ticket, now_ms);
-    if (ticket->decode != NONE) decode_leave(c, ticket);
+    if (ticket->decode != NONE) decode_lose(c, ticket);
     admission_land(c->admission, (uint32_t)(ticket - c->tickets), outcome == STATUS_OK, now_ms);
     conductor_look(c, now_ms);
     ASSERT(c->tickets_used > 0);

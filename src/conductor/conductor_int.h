@@ -136,6 +136,9 @@ static inline bool conductor_open(const struct instance *instance)
 void conductor_assign(struct yolk_conductor *conductor, struct instance *instance, unsigned roles,
                       bool draining);
 
+/* The ticket, which prefills, decodes there instead; there is room. */
+void conductor_move(struct yolk_conductor *conductor, struct ticket *ticket, uint32_t decode);
+
 /* ---- elastic.c ---- */
 
 void conductor_elastic_init(struct yolk_conductor *conductor);

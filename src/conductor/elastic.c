@@ -5,23 +5,26 @@
  *
  * Prefill needs what arrives, and its queues over the time they may take. A decode instance is full
  * by whichever is nearest: pages, sequences, or the time between tokens, counted from what it is
- * with one sequence alone, so that load is proportional to work. Requests outside are added to
- * both. What a draining instance still does is its own affair, and counts nowhere. */
+ * with one sequence alone, so that load is proportional to work. Only what decodes counts: room
+ * kept for requests that still wait for their prefill says that prefill is short, not decode.
+ * Requests outside are added to both. What a draining instance still does is its own affair, and
+ * counts nowhere. */
 #include "conductor/conductor_int.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "base/assert.h"
 
 static const double TTFT_MS = 5000, TBT_MS = 100;
-enum { WINDOW_MS = 60000, DWELL_MS = 120000, DRAIN_MS = 30000 };
+enum { WINDOW_MS = 30000, DWELL_MS = 60000, DRAIN_MS = 30000 };
 
 /* ---- options ---- */
 
 struct yolk_elastic_options yolk_elastic_defaults(void)
 {
     return (struct yolk_elastic_options){
-        .window_ms = WINDOW_MS, .dwell_ms = DWELL_MS, .drain_ms = DRAIN_MS, .flips_max = 1
+        .window_ms = WINDOW_MS, .dwell_ms = DWELL_MS, .drain_ms = DRAIN_MS, .flips_max = 0
     };
 }
 
@@ -53,8 +56,8 @@ enum status yolk_conductor_set_elastic(struct yolk_conductor *c,
         return errmsg_set(err, STATUS_INVALID, "conductor: a time of elasticity is not in 0..%d ms",
                           YOLK_ELASTIC_MS_MAX);
     }
-    if (options->flips_max == 0 || options->flips_max > YOLK_INSTANCES_MAX) {
-        return errmsg_set(err, STATUS_INVALID, "conductor: flips_max is not in 1..%d",
+    if (options->flips_max > YOLK_INSTANCES_MAX) {
+        return errmsg_set(err, STATUS_INVALID, "conductor: flips_max is not in 0..%d",
                           YOLK_INSTANCES_MAX);
     }
     take(c, options);
@@ -116,7 +119,7 @@ static enum roles_pool pool_of(const struct instance *instance)
 static double drain_ms(const struct yolk_conductor *c, const struct instance *instance,
                        double decode_ms, double now_ms)
 {
-    const double decodes = instance->sequences > 0 ? decode_ms : 0;
+    const double decodes = instance->decoding > 0 ? decode_ms : 0;
     const double left = fmax(conductor_queue_ms(c, instance, now_ms), decodes);
     return fmin(left, c->elastic.options.drain_ms);
 }
@@ -158,8 +161,9 @@ static struct roles_view view_of(struct yolk_conductor *c, const struct yolk_out
             view.prefill_backlog += conductor_queue_ms(c, it, now_ms) / targets.ttft_ms;
         } else {
             decoder = it;
-            view.decode_need += fullness(it, it->sequences, (double)it->context_tokens,
-                                         (double)it->pages, targets.tbt_ms);
+            const double tokens = (double)it->decoding_tokens;
+            view.decode_need += fullness(it, it->decoding, tokens, tokens / c->options.block_tokens,
+                                         targets.tbt_ms);
         }
     }
     add_outside(c, decoder, prefiller, outside, &targets, &view);
@@ -235,6 +239,43 @@ void yolk_conductor_flip_end(struct yolk_conductor *c, struct yolk_instance_id i
         c->elastic.cancelled++;
     }
     conductor_assign(c, instance, done ? instance->roles ^ both : instance->roles, false);
+}
+
+/* The instance with room for this ticket where tokens come soonest, or UINT32_MAX. */
+static uint32_t new_home(const struct yolk_conductor *c, const struct ticket *ticket)
+{
+    uint32_t best = UINT32_MAX;
+    double least = INFINITY;
+
+    for (uint32_t i = 0; i < c->options.instances_max; i++) {
+        const struct instance *it = &c->instances[i];
+        if (!conductor_open(it) || !(it->roles & YOLK_ROLE_DECODE)) continue;
+        if (it->sequences >= it->sequences_max) continue;
+        if (it->pages + ticket->pages > it->pages_max) continue;
+        const double tbt = conductor_cost_decode(&it->decode_fit, it->sequences + 1.0,
+                                                 (double)it->context_tokens + ticket->tokens);
+        if (tbt >= least) continue;
+        best = i;
+        least = tbt;
+    }
+    return best;
+}
+
+enum status yolk_conductor_rehome(struct yolk_conductor *c, struct yolk_ticket id,
+                                  struct yolk_instance_id *out)
+{
+    struct ticket *ticket = conductor_ticket(c, id);
+    struct yolk_decision *decision = conductor_logged(c, ticket);
+
+    ASSERT(ticket->state == TICKET_PREFILLING);
+    const uint32_t home = new_home(c, ticket);
+    if (home == UINT32_MAX) return STATUS_FULL;
+    conductor_move(c, ticket, home);
+    out->index = home;
+    if (decision == NULL) return STATUS_OK;
+    decision->decode = *out;
+    memcpy(decision->decode_name, c->instances[home].name, YOLK_NAME_SIZE);
+    return STATUS_OK;
 }
 
 unsigned yolk_conductor_roles(const struct yolk_conductor *c, struct yolk_instance_id id)

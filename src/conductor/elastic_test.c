@@ -154,7 +154,7 @@ static void its_work_is_finished_first(void **state)
     add(conductor, 2, YOLK_ROLE_DECODE);
     const struct yolk_decision first = place(conductor, now_ms);  /* one on each, so that the */
     const struct yolk_decision second = place(conductor, now_ms); /* one that flips has work */
-    const struct yolk_flip flip = busy_decode(conductor, busy, 10, &now_ms);
+    const struct yolk_flip flip = busy_decode(conductor, busy, 14, &now_ms);
     assert_false(yolk_conductor_drained(conductor, flip.id));
     yolk_conductor_prefill_done(conductor, first.ticket, 0, now_ms);
     yolk_conductor_prefill_done(conductor, second.ticket, 0, now_ms);
@@ -183,6 +183,43 @@ static void a_flip_is_called_off_when_others_go(void **state)
     assert_int_equal(yolk_conductor_roles(conductor, first.id), YOLK_ROLE_PREFILL);
     yolk_conductor_elastic_stats(conductor, &stats);
     assert_int_equal(stats.cancelled, 1);
+    yolk_conductor_destroy(conductor);
+}
+
+static void who_waits_for_prefill_decodes_elsewhere(void **state)
+{
+    (void)state;
+    struct yolk_conductor *conductor = make();
+    struct yolk_flip flip = { 0 };
+    struct yolk_instance_id home;
+    struct yolk_ticket tickets[40];
+    bool flipped = false;
+
+    add(conductor, 0, YOLK_ROLE_PREFILL);
+    add(conductor, 1, YOLK_ROLE_DECODE);
+    add(conductor, 2, YOLK_ROLE_DECODE);
+    for (int i = 0; i < 30; i++) /* more than one decode instance takes */
+        tickets[i] = place(conductor, 0).ticket;
+    struct yolk_elastic_options options = yolk_elastic_defaults();
+    options.on = true;
+    options.ttft_ms = 100;
+    assert_int_equal(yolk_conductor_set_elastic(conductor, &options, NULL), STATUS_OK);
+    for (int i = 0; i < 60 && !flipped; i++)
+        flipped = yolk_conductor_elastic(conductor, &nobody, i * 1000.0, &flip);
+    assert_true(flipped && flip.to == YOLK_ROLE_PREFILL);
+    assert_false(yolk_conductor_drained(conductor, flip.id));
+    int moved = 0, full = 0;
+    for (int i = 0; i < 30; i++) { /* those that were there already are moved for nothing */
+        const enum status status = yolk_conductor_rehome(conductor, tickets[i], &home);
+        if (status == STATUS_OK) assert_int_not_equal(home.index, flip.id.index);
+        moved += status == STATUS_OK;
+        full += status == STATUS_FULL;
+    }
+    assert_true(moved > 0 && full > 0); /* 15 were there, 16 is the most */
+    assert_false(yolk_conductor_drained(conductor, flip.id));
+    for (int i = 0; i < 30; i++)
+        yolk_conductor_finish(conductor, tickets[i], STATUS_OK, 60000);
+    assert_true(yolk_conductor_drained(conductor, flip.id));
     yolk_conductor_destroy(conductor);
 }
 
@@ -223,7 +260,7 @@ static void off_means_off(void **state)
     options.window_ms = 0;
     assert_int_equal(yolk_conductor_set_elastic(conductor, &options, &err), STATUS_INVALID);
     options = yolk_elastic_defaults();
-    options.flips_max = 0;
+    options.flips_max = YOLK_INSTANCES_MAX + 1;
     assert_int_equal(yolk_conductor_set_elastic(conductor, &options, &err), STATUS_INVALID);
     options = yolk_elastic_defaults();
     options.dwell_ms = -1;
@@ -280,7 +317,8 @@ static void walk_place(struct walk *walk)
     walk->placed++;
 }
 
-static void walk_progress(struct walk *walk)
+/* `slow`: decodes take four times as long as they might. */
+static void walk_progress(struct walk *walk, bool slow)
 {
     if (walk->count == 0) return;
     const uint32_t i = (uint32_t)rng_below(&walk->rng, walk->count);
@@ -289,6 +327,7 @@ static void walk_progress(struct walk *walk)
         walk->decoding[i] = true;
         return;
     }
+    if (slow && rng_below(&walk->rng, 4) != 0) return;
     yolk_conductor_finish(walk->conductor, walk->tickets[i], STATUS_OK, walk->now_ms);
     walk->tickets[i] = walk->tickets[--walk->count];
     walk->decoding[i] = walk->decoding[walk->count];
@@ -334,10 +373,15 @@ static void nobody_works_who_should_not(void **state)
 {
     (void)state;
     struct walk *walk = calloc(1, sizeof(*walk));
+    struct yolk_elastic_options options = yolk_elastic_defaults();
     struct yolk_elastic_stats stats;
 
     assert_non_null(walk);
     walk->conductor = make();
+    options.on = true;
+    options.window_ms = 2000;
+    options.dwell_ms = 1000;
+    assert_int_equal(yolk_conductor_set_elastic(walk->conductor, &options, NULL), STATUS_OK);
     rng_init(&walk->rng, test_seed());
     for (int step = 0; step < 120000; step++) {
         const uint64_t what = rng_below(&walk->rng, 1000);
@@ -347,7 +391,7 @@ static void nobody_works_who_should_not(void **state)
         } else if (what < (rush ? 400 : 150)) {
             walk_place(walk);
         } else if (what < 450) {
-            walk_progress(walk);
+            walk_progress(walk, rush);
         } else {
             walk_look(walk);
         }
@@ -366,6 +410,7 @@ int main(void)
         cmocka_unit_test(who_drains_gets_no_work_and_then_changes),
         cmocka_unit_test(its_work_is_finished_first),
         cmocka_unit_test(a_flip_is_called_off_when_others_go),
+        cmocka_unit_test(who_waits_for_prefill_decodes_elsewhere),
         cmocka_unit_test(whom_there_is_no_room_for_counts),
         cmocka_unit_test(off_means_off),
         cmocka_unit_test(nobody_works_who_should_not),

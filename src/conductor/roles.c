@@ -7,6 +7,7 @@
 
 /* Of the gain: what is below is noise. */
 static const double MARGIN = 0.1;
+static const double GAIN_MAX = 2;
 /* Below this load of the fuller pool nobody waits, and nothing is worth a flip. */
 static const double BUSY = 0.7;
 /* How fast evidence goes while nobody is busy. */
@@ -65,7 +66,7 @@ static enum roles_pool other(enum roles_pool pool)
     return pool == ROLES_PREFILL ? ROLES_DECODE : ROLES_PREFILL;
 }
 
-/* What one instance more in `to` gains, in -1..1; negative while there is none to give. */
+/* What one instance more in `to` gains, in -1..GAIN_MAX; negative while there is none to give. */
 static double gain_of(const struct counts *counts, const double need[ROLES_POOLS],
                       enum roles_pool to)
 {
@@ -76,7 +77,7 @@ static double gain_of(const struct counts *counts, const double need[ROLES_POOLS
     const double now = larger_load(need, prefill, decode);
     const double after = larger_load(need, prefill + more, decode - more);
     if (now < BUSY) return -IDLE;
-    return fmax(-1, 1 - after / now);
+    return fmin(fmax(now - after, -1), GAIN_MAX);
 }
 
 /* The member of this pool that is free soonest, or NULL. */
@@ -110,7 +111,8 @@ static void weigh(struct roles *roles, const struct counts *counts, const double
 {
     for (int pool = 0; pool < ROLES_POOLS; pool++) {
         const double gain = gain_of(counts, need, (enum roles_pool)pool) - MARGIN;
-        roles->evidence[pool] = fmax(0, roles->evidence[pool] + gain * elapsed);
+        const double evidence = fmax(0, roles->evidence[pool] + gain * elapsed);
+        roles->evidence[pool] = fmin(evidence, roles->options.window_ms);
     }
 }
 
@@ -121,7 +123,7 @@ static bool propose(struct roles *roles, const struct roles_view *view, enum rol
     const struct roles_member *giver = giver_of(roles, view, other(to));
 
     if (giver == NULL) return false;
-    const double cost = giver->drain_ms + COST * roles->options.window_ms;
+    const double cost = giver->drain_ms / 2 + COST * roles->options.window_ms;
     if (roles->evidence[to] < cost) return false;
     *out = (struct roles_proposal){
         .instance = giver->instance,
@@ -129,9 +131,17 @@ static bool propose(struct roles *roles, const struct roles_view *view, enum rol
         .load = { roles->load[ROLES_PREFILL], roles->load[ROLES_DECODE] },
         .cost_ms = cost,
     };
-    roles->evidence[ROLES_PREFILL] = 0;
-    roles->evidence[ROLES_DECODE] = 0;
+    roles->evidence[to] -= cost; /* what is left over speaks for a second one */
+    roles->evidence[other(to)] = 0;
     return true;
+}
+
+static uint32_t flips_max(const struct roles *roles, const struct roles_view *view)
+{
+    const uint32_t some = view->members_count / 4;
+
+    if (roles->options.flips_max > 0) return roles->options.flips_max;
+    return some > 0 ? some : 1;
 }
 
 bool roles_look(struct roles *roles, const struct roles_view *view, struct roles_proposal *out)
@@ -145,7 +155,7 @@ bool roles_look(struct roles *roles, const struct roles_view *view, struct roles
     for (int pool = 0; pool < ROLES_POOLS; pool++)
         roles->load[pool] = counts.in[pool] > 0 ? need[pool] / counts.in[pool] : 0;
     if (counts.in[ROLES_PREFILL] == 0 || counts.in[ROLES_DECODE] == 0) return false;
-    if (counts.draining >= roles->options.flips_max) return false; /* G3 */
     weigh(roles, &counts, need, elapsed);
+    if (counts.draining >= flips_max(roles, view)) return false; /* G3 */
     return propose(roles, view, ROLES_PREFILL, out) || propose(roles, view, ROLES_DECODE, out);
 }

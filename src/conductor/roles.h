@@ -6,10 +6,11 @@
  * of its instances, and 1 is full. The cluster is as good as its fuller pool. Moving one instance
  * from a to b gains
  *
- *     gain = 1 - max(loads after) / max(loads now)
+ *     gain = max(loads now) - max(loads after)
  *
- * and costs the time that the instance drains, and a share of the window for what cannot be known:
- * blocks that lie elsewhere afterwards, and that it may have to come back. For each direction the
+ * and costs half the time that the instance drains, since meanwhile it still works off what it has,
+ * and a share of the window for what cannot be known: blocks that lie elsewhere afterwards, and
+ * that it may have to come back. For each direction the
  * gain, less a margin, is added up over time, never below zero (a CUSUM test): a proposal is made
  * when what was lost by standing still exceeds what the flip costs. So a large imbalance is acted
  * upon soon and a small one late; and a demand that swings to and fro faster than a flip pays for
@@ -38,9 +39,9 @@ enum roles_pool { ROLES_PREFILL = 0, ROLES_DECODE = 1 };
 enum { ROLES_POOLS = 2 };
 
 struct roles_options {
-    double window_ms; /* demand is averaged over about so long; above 0 */
-    double dwell_ms;  /* a role lasts at least so long; >= 0 */
-    uint32_t flips_max;
+    double window_ms;   /* demand is averaged over about so long; above 0 */
+    double dwell_ms;    /* a role lasts at least so long; >= 0 */
+    uint32_t flips_max; /* 0: a quarter of the members, at least one */
 };
 
 struct roles {

@@ -47,6 +47,9 @@ static const struct setting settings_table[] = {
     { "theta", SETTING_NUMBER, AT(theta), 1, 1e6, NULL, "fetch only what is so much longer" },
     { "layerwise", SETTING_BOOL, AT(layerwise), 0, 0, NULL, "KV is sent while computed" },
     { "learn", SETTING_BOOL, AT(learn), 0, 0, NULL, "the conductor goes on fitting costs" },
+    { "elastic", SETTING_BOOL, AT(elastic), 0, 0, NULL, "nodes change between the roles" },
+    { "elastic_window_s", SETTING_NUMBER, AT(elastic_window_s), 1, 86400, NULL, "of demand" },
+    { "elastic_dwell_s", SETTING_NUMBER, AT(elastic_dwell_s), 0, 86400, NULL, "in a role" },
     { "ttft_limit_s", SETTING_NUMBER, AT(ttft_limit_s), 1e-3, 1e6, NULL, "of a good answer" },
     { "tbt_limit_ms", SETTING_NUMBER, AT(tbt_limit_ms), 1e-3, 1e9, NULL, "of a good answer" },
     { "admit_ttft_s", SETTING_NUMBER, AT(admit_ttft_s), 0, 3600, NULL, "overload's; 0: none" },
@@ -88,6 +91,8 @@ void cluster_init(struct sim_cluster *cluster)
         .batch_max = 256,
         .prompt_tokens_max = 131072,
         .theta = 1.25,
+        .elastic_window_s = 30,
+        .elastic_dwell_s = 60,
         .ttft_limit_s = 30,
         .tbt_limit_ms = 100,
         .admit_ttft_s = 30,
@@ -328,6 +333,11 @@ enum status cluster_check(const struct sim_cluster *cluster, struct errmsg *err)
                               "policy %s places without the conductor, and "
                               "only the conductor refuses",
                               cluster_policy_name(cluster->policy));
+        if (cluster->elastic && cluster->policy > CLUSTER_LOCAL)
+            return errmsg_set(err, STATUS_INVALID,
+                              "policy %s places without the conductor, and "
+                              "only the conductor changes roles",
+                              cluster_policy_name(cluster->policy));
         return STATUS_OK;
     }
     if (cluster->policy <= CLUSTER_MATCH)
@@ -336,6 +346,9 @@ enum status cluster_check(const struct sim_cluster *cluster, struct errmsg *err)
                           cluster_system_name(cluster->system));
     if (cluster->overload != CLUSTER_OVERLOAD_NONE)
         return errmsg_set(err, STATUS_INVALID, "the system %s refuses nothing",
+                          cluster_system_name(cluster->system));
+    if (cluster->elastic)
+        return errmsg_set(err, STATUS_INVALID, "the system %s has no roles to change",
                           cluster_system_name(cluster->system));
     return STATUS_OK;
 }

@@ -56,6 +56,8 @@ struct sim_cluster {
     double theta;
     bool layerwise; /* KV goes to the decode node while it is computed, not after */
     bool learn;     /* the conductor goes on fitting costs to what happens */
+    bool elastic;   /* nodes change between prefill and decode */
+    double elastic_window_s, elastic_dwell_s;
     double ttft_limit_s, tbt_limit_ms;
     double decode_time_s; /* what overload=predict takes a decode to last; 0: the mean of late */
     double admit_ttft_s, admit_tbt_ms; /* limits that overload policies hold; 0: none */

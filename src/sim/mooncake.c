@@ -29,6 +29,7 @@
 #include "conductor/cost.h"
 #include "conductor/profile.h"
 #include "sim/batch.h"
+#include "sim/elastic.h"
 #include "sim/kvcache.h"
 #include "sim/links.h"
 #include "sim/sim_int.h"
@@ -60,8 +61,10 @@ struct decode_node {
     double promised_tokens;
 };
 
+/* A machine is in both arrays if nodes may change their roles, in one of them if they may not. */
 struct mooncake {
-    uint32_t prefill_count, decode_count, next;
+    uint32_t machines, prefill_count, decode_count, next;
+    uint32_t decode_first; /* machine of decode[0] */
     struct prefill_node *prefill;
     struct decode_node *decode;
     struct links *links;
@@ -154,7 +157,7 @@ static enum status create_conductor(struct sim *sim)
         (sim->cluster.dram_tokens + sim->cluster.ssd_tokens) / sim->trace->block_tokens;
     const double holdings = fmin(blocks, sim->trace->unique) * m->prefill_count + 1;
 
-    options.instances_max = m->prefill_count + m->decode_count;
+    options.instances_max = m->machines;
     options.holdings_max = (uint32_t)fmin(holdings, YOLK_HOLDINGS_MAX);
     options.tickets_max = sim->count < YOLK_TICKETS_MAX ? sim->count : YOLK_TICKETS_MAX;
     options.decisions_max = 1;
@@ -170,10 +173,16 @@ static enum status create_conductor(struct sim *sim)
     if (status == STATUS_OK)
         status = yolk_conductor_set_admission(m->conductor, &admission, sim->err);
     if (status == STATUS_OK) status = load_profile(sim, m->conductor);
-    for (uint32_t i = 0; status == STATUS_OK && i < m->prefill_count; i++)
-        status = add_instance(sim, 'p', i, &m->prefill[i].id);
-    for (uint32_t i = 0; status == STATUS_OK && i < m->decode_count; i++)
-        status = add_instance(sim, 'd', i, &m->decode[i].id);
+    if (status == STATUS_OK && sim->cluster.elastic)
+        status = elastic_set(m->conductor, &sim->cluster, sim->err);
+    for (uint32_t i = 0; status == STATUS_OK && i < m->machines; i++) {
+        const uint32_t prefill = (uint32_t)sim->cluster.prefill;
+        struct yolk_instance_id id;
+        status =
+            i < prefill ? add_instance(sim, 'p', i, &id) : add_instance(sim, 'd', i - prefill, &id);
+        if (i < m->prefill_count) m->prefill[i].id = id;
+        if (i >= m->decode_first) m->decode[i - m->decode_first].id = id;
+    }
     return status;
 }
 
@@ -239,8 +248,10 @@ static enum status mooncake_create(struct sim *sim)
 
     if (m == NULL) return STATUS_NO_MEMORY;
     sim->system = m;
-    m->prefill_count = (uint32_t)sim->cluster.prefill;
-    m->decode_count = (uint32_t)sim->cluster.decode;
+    m->machines = (uint32_t)(sim->cluster.prefill + sim->cluster.decode);
+    m->prefill_count = sim->cluster.elastic ? m->machines : (uint32_t)sim->cluster.prefill;
+    m->decode_count = sim->cluster.elastic ? m->machines : (uint32_t)sim->cluster.decode;
+    m->decode_first = m->machines - m->decode_count;
     sim_queue_init(&m->waiting);
     for (uint32_t i = 0; i < sim->count; i++) {
         if (sim->trace->requests[i].blocks > most) most = sim->trace->requests[i].blocks;
@@ -252,11 +263,11 @@ static enum status mooncake_create(struct sim *sim)
     if (m->prefill == NULL || m->decode == NULL || m->keys == NULL || m->names == NULL)
         return STATUS_NO_MEMORY;
     name_blocks(sim);
-    const struct links_options links = { m->prefill_count + m->decode_count, link_bytes_s(sim),
-                                         SIM_EVENT_FLOW };
+    const struct links_options links = { m->machines, link_bytes_s(sim), SIM_EVENT_FLOW };
     enum status status = links_create(&links, &sim->events, &m->links);
     if (status == STATUS_OK) status = create_nodes(sim);
     if (status == STATUS_OK && sim->cluster.policy <= CLUSTER_LOCAL) status = create_conductor(sim);
+    if (sim->cluster.elastic) sim_schedule(sim, elastic_look_s(&sim->cluster), SIM_EVENT_LOOK, 0);
     return status;
 }
 
@@ -405,10 +416,11 @@ static enum status place_by_conductor(struct sim *sim, uint32_t who, struct plac
         judged ? yolk_conductor_admit(m->conductor, &request, &asker, now_ms, &decision, &verdict)
                : yolk_conductor_place(m->conductor, &request, now_ms, &decision);
     if (status != STATUS_OK) return status;
-    /* Instances were added in order: prefill nodes, then decode nodes. */
+    /* Instances were added in the order of the machines. */
     ASSERT(decision.prefill.index < m->prefill_count);
-    ASSERT(decision.decode.index >= m->prefill_count);
-    *out = (struct placement){ decision.prefill.index, decision.decode.index - m->prefill_count,
+    ASSERT(decision.decode.index >= m->decode_first);
+    ASSERT(decision.prefill.index != decision.decode.index);
+    *out = (struct placement){ decision.prefill.index, decision.decode.index - m->decode_first,
                                SIM_NONE, decision.reuse_blocks };
     if (decision.reason == YOLK_REUSE_FETCH) out->holder = decision.holder.index;
     sim->requests[who].ticket = decision.ticket.id;
@@ -450,7 +462,7 @@ static void send_kv(struct sim *sim, uint32_t who)
     struct sim_request *request = &sim->requests[who];
 
     request->send_ns = sim->events.now_ns;
-    send_flow(sim, request->prefill, m->prefill_count + request->decode,
+    send_flow(sim, request->prefill, m->decode_first + request->decode,
               sim->trace->requests[who].input_tokens, who, FLOW_KV);
 }
 
@@ -768,6 +780,64 @@ static void on_flow(struct sim *sim, const struct event *event)
     if (sim->requests[who].state == SIM_SENDING) load(sim, who);
 }
 
+/* ---- roles ---- */
+
+static struct yolk_outside outside(const struct sim *sim)
+{
+    const struct mooncake *m = mooncake_of(sim);
+    struct yolk_outside found = { m->waiting.count, 0 };
+
+    for (uint32_t who = m->waiting.head; who != SIM_NONE; who = sim->requests[who].next)
+        found.tokens += sim->trace->requests[who].input_tokens;
+    return found;
+}
+
+/* The decode node that this request waits for drains: another one. */
+static void rehome(struct sim *sim, uint32_t who)
+{
+    struct mooncake *m = mooncake_of(sim);
+    struct sim_request *request = &sim->requests[who];
+    struct decode_node *from = &m->decode[request->decode];
+    struct yolk_instance_id id;
+
+    if (yolk_conductor_rehome(m->conductor, (struct yolk_ticket){ request->ticket }, &id) !=
+        STATUS_OK)
+        return; /* at the next look */
+    from->sequences--;
+    from->promised_tokens -= need_of(sim, who);
+    request->decode = id.index - m->decode_first;
+    m->decode[request->decode].sequences++;
+    m->decode[request->decode].promised_tokens += need_of(sim, who);
+}
+
+static void rehome_all(struct sim *sim)
+{
+    const struct mooncake *m = mooncake_of(sim);
+
+    for (uint32_t i = 0; i < m->prefill_count; i++) {
+        uint32_t who = m->prefill[i].queue.head;
+        for (; who != SIM_NONE; who = sim->requests[who].next) {
+            const struct decode_node *decode = &m->decode[sim->requests[who].decode];
+            if (yolk_conductor_draining(m->conductor, decode->id)) rehome(sim, who);
+        }
+    }
+}
+
+static void on_look(struct sim *sim)
+{
+    struct mooncake *m = mooncake_of(sim);
+    const struct yolk_outside waiting = outside(sim);
+    struct yolk_elastic_stats stats;
+
+    if (elastic_look(m->conductor, m->machines, &waiting, (double)sim->events.now_ns / 1e6))
+        place_waiting(sim);
+    yolk_conductor_elastic_stats(m->conductor, &stats);
+    if (stats.draining > 0) rehome_all(sim);
+    sim->result->flips = stats.done;
+    if (sim->ended < sim->count)
+        sim_schedule(sim, elastic_look_s(&sim->cluster), SIM_EVENT_LOOK, 0);
+}
+
 static void mooncake_event(struct sim *sim, const struct event *event)
 {
     switch ((enum sim_event)event->kind) {
@@ -775,6 +845,7 @@ static void mooncake_event(struct sim *sim, const struct event *event)
     case SIM_EVENT_FLOW: on_flow(sim, event); break;
     case SIM_EVENT_LOADED: on_loaded(sim, event->who); break;
     case SIM_EVENT_STEP: on_step(sim, event->who); break;
+    case SIM_EVENT_LOOK: on_look(sim); break;
     case SIM_EVENT_ARRIVAL:
     case SIM_EVENT_SAMPLE:
     case SIM_EVENT_ITERATION: ASSERT(event->kind == SIM_EVENT_FLOW); /* impossible */
@@ -783,15 +854,27 @@ static void mooncake_event(struct sim *sim, const struct event *event)
 
 /* ---- looking ---- */
 
+static struct elastic_nodes nodes_of(const struct sim *sim)
+{
+    const struct mooncake *m = mooncake_of(sim);
+
+    if (sim->cluster.elastic) return elastic_count(m->conductor, m->machines);
+    return (struct elastic_nodes){ m->prefill_count, m->decode_count, 0 };
+}
+
 static void mooncake_sample(struct sim *sim, struct sim_sample *out)
 {
     const struct mooncake *m = mooncake_of(sim);
     const struct sim_cluster *cluster = &sim->cluster;
+    const struct elastic_nodes nodes = nodes_of(sim);
 
+    out->prefill_nodes = nodes.prefill;
+    out->decode_nodes = nodes.decode;
+    out->draining_nodes = nodes.draining;
     for (uint32_t i = 0; i < m->prefill_count; i++) {
         const struct prefill_node *node = &m->prefill[i];
         out->queued += node->queue.count;
-        out->prefill_load += queue_s(sim, node) / cluster->ttft_limit_s / m->prefill_count;
+        out->prefill_load += queue_s(sim, node) / cluster->ttft_limit_s / nodes.prefill;
         for (int r = 0; r < SIM_RANKS; r++) {
             if (sim->hottest[r] != SIM_NONE && kvcache_has(node->cache, sim->hottest[r]))
                 out->replicas[r]++;
@@ -799,10 +882,11 @@ static void mooncake_sample(struct sim *sim, struct sim_sample *out)
     }
     for (uint32_t i = 0; i < m->decode_count; i++) {
         const struct batch *batch = m->decode[i].batch;
+        if (cluster->elastic && batch_count(batch) == 0) continue; /* it may be no decode node */
         const double step_s =
             sim_profile_decode_s(&cluster->cost, batch_count(batch), batch_context(batch));
         out->decoding += batch_count(batch);
-        out->decode_load += step_s * 1e3 / cluster->tbt_limit_ms / m->decode_count;
+        out->decode_load += step_s * 1e3 / cluster->tbt_limit_ms / nodes.decode;
     }
     out->waiting = m->waiting.count;
 }
@@ -812,7 +896,7 @@ static void check_bytes(const struct sim *sim)
     const struct mooncake *m = mooncake_of(sim);
     double sent = 0, received = 0;
 
-    for (uint32_t i = 0; i < m->prefill_count + m->decode_count; i++) {
+    for (uint32_t i = 0; i < m->machines; i++) {
         sent += links_bytes_sent(m->links, i);
         received += links_bytes_received(m->links, i);
         ASSERT(links_rate_out(m->links, i) <= link_bytes_s(sim) * (1 + 1e-9));

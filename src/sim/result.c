@@ -165,9 +165,11 @@ static void put_sample(struct writer *w, const struct sim_sample *s)
 {
     writer_put(w,
                "{\"time_s\": %.9g, \"prefill_load\": %.6g, \"decode_load\": %.6g, \"queued\": %u, "
-               "\"decoding\": %u, \"waiting\": %u, \"replicas\": [%u, %u, %u, %u]}",
+               "\"decoding\": %u, \"waiting\": %u, \"prefill_nodes\": %u, \"decode_nodes\": %u, "
+               "\"draining_nodes\": %u, \"replicas\": [%u, %u, %u, %u]}",
                s->time_s, s->prefill_load, s->decode_load, s->queued, s->decoding, s->waiting,
-               s->replicas[0], s->replicas[1], s->replicas[2], s->replicas[3]);
+               s->prefill_nodes, s->decode_nodes, s->draining_nodes, s->replicas[0], s->replicas[1],
+               s->replicas[2], s->replicas[3]);
 }
 
 static void put_counts(struct writer *w, const struct sim_result *result,
@@ -185,10 +187,11 @@ static void put_counts(struct writer *w, const struct sim_result *result,
     writer_put(w, " \"fetched_bytes\": %.9g, \"sent_bytes\": %.9g, \"wasted_prefill_s\": %.9g,\n",
                result->fetched_bytes, result->sent_bytes, s->wasted_prefill_s);
     writer_put(w,
-               " \"placements\": {\"cold\": %llu, \"local\": %llu, \"recompute\": %llu, \"fetch\": "
+               " \"flips\": %llu, \"placements\": {\"cold\": %llu, \"local\": %llu, \"recompute\": "
+               "%llu, \"fetch\": "
                "%llu},\n",
-               (unsigned long long)result->placements[0], (unsigned long long)result->placements[1],
-               (unsigned long long)result->placements[2],
+               (unsigned long long)result->flips, (unsigned long long)result->placements[0],
+               (unsigned long long)result->placements[1], (unsigned long long)result->placements[2],
                (unsigned long long)result->placements[3]);
 }
 
@@ -259,6 +262,7 @@ enum status sim_write_text(const struct sim_result *result, const struct sim_sum
                s->requests, s->done, s->refused_early, s->refused_late, s->never_fit);
     writer_put(&w, "good      %.1f%% within %g s to the first token and %g ms between tokens\n",
                100 * s->good, c->ttft_limit_s, c->tbt_limit_ms);
+    if (c->elastic) writer_put(&w, "roles     %llu changes\n", (unsigned long long)result->flips);
     writer_put(&w, "reused    %.1f%% of prompt tokens, %.1f%% without a fetch\n\n",
                100 * s->token_hit, 100 * s->local_hit);
     writer_put(

@@ -53,6 +53,7 @@ struct sim_sample {
     double time_s;
     double prefill_load, decode_load; /* means over the nodes; 1 is the limit */
     uint32_t queued, decoding, waiting;
+    uint32_t prefill_nodes, decode_nodes, draining_nodes; /* of mooncake */
     uint32_t replicas[SIM_RANKS]; /* of the 10th, 100th, 1,000th and 10,000th hottest block */
 };
 
@@ -66,6 +67,7 @@ struct sim_result {
     uint64_t events;
     double fetched_bytes, sent_bytes;
     uint64_t placements[4]; /* by yolk_reuse_reason, where the conductor places */
+    uint64_t flips;         /* changes of role */
 };
 
 struct sim_progress {

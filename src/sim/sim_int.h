@@ -44,6 +44,7 @@ enum sim_event {
     SIM_EVENT_LOADED,    /* who: request */
     SIM_EVENT_STEP,      /* who: decode node */
     SIM_EVENT_ITERATION, /* who: coupled node */
+    SIM_EVENT_LOOK,      /* at the roles of the nodes */
 };
 
 struct sim_request {
