@@ -138,6 +138,8 @@ void yolk_conductor_resync_end(struct yolk_conductor *conductor, struct yolk_ins
 
 /* ---- placement ---- */
 
+struct yolk_prompt;
+
 struct yolk_place_request {
     const char *request_id;       /* for the log; cut at YOLK_REQUEST_ID_SIZE - 1 */
     uint32_t tokens;              /* of the prompt: at least 1 */
@@ -150,6 +152,7 @@ struct yolk_place_request {
     struct yolk_instance_id avoid_prefill;
     struct yolk_instance_id avoid_decode;
     struct yolk_instance_id avoid_holder;
+    const struct yolk_prompt *prompt; /* explain.h: tells misses apart; NULL is allowed */
 };
 
 /* ---- overload: what is accepted, and what is refused ---- */

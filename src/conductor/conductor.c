@@ -120,7 +120,7 @@ static uint64_t bytes_of(const struct yolk_conductor *c)
                                   sizeof(*c->members);
     return sizeof(*c) + per_instance * o->instances_max + sizeof(*c->tickets) * o->tickets_max +
            sizeof(*c->decisions) * o->decisions_max + conductor_index_bytes(c->index) +
-           admission_bytes(c->admission) + audit_bytes();
+           admission_bytes(c->admission) + audit_bytes() + conductor_explain_bytes(c->explain);
 }
 
 enum status yolk_conductor_create(const struct yolk_conductor_options *options,
@@ -141,6 +141,8 @@ enum status yolk_conductor_create(const struct yolk_conductor_options *options,
         goto no_memory;
     }
     if (audit_create(&c->audit) != STATUS_OK) goto no_memory;
+    if (conductor_explain_create(options, &c->explain) != STATUS_OK) goto no_memory;
+    conductor_index_set_ghost(c->index, conductor_explain_ghost(c->explain));
     conductor_profile_init(&c->profile);
     conductor_elastic_init(c);
     c->free_ticket = 0;
@@ -162,6 +164,7 @@ void yolk_conductor_destroy(struct yolk_conductor *c)
     conductor_index_destroy(c->index);
     admission_destroy(c->admission);
     audit_destroy(c->audit);
+    conductor_explain_destroy(c->explain);
     free(c->decoders);
     free(c->members);
     free(c->instances);
@@ -255,6 +258,7 @@ enum status yolk_conductor_add(struct yolk_conductor *c, const struct yolk_insta
     conductor_fit_init_from(&added->decode_fit, &c->profile.decode);
     c->stats.instances++;
     count_up(c, added, 1);
+    conductor_explain_instance(c, slot);
     *out = (struct yolk_instance_id){ slot };
     return STATUS_OK;
 }
@@ -283,6 +287,7 @@ static void queue_leave(struct yolk_conductor *c, struct ticket *ticket, double 
     instance->queued_ms -= ticket->predicted_ms;
     if (instance->head == NONE || instance->queued_ms < 0) instance->queued_ms = 0;
     audit_drained(c->audit, (uint32_t)ticket->prefill, instance->left, now_ms);
+    conductor_explain_left(c, (uint32_t)ticket->prefill, now_ms);
     ticket->prefill = NONE;
 }
 
@@ -368,6 +373,7 @@ void yolk_conductor_remove(struct yolk_conductor *c, struct yolk_instance_id id)
     if (instance->draining) c->elastic.draining--;
     c->stats.instances--;
     instance->used = false;
+    conductor_explain_instance(c, id.index);
 }
 
 void yolk_conductor_suspect(struct yolk_conductor *c, struct yolk_instance_id id, bool suspected)
@@ -578,12 +584,15 @@ static enum status refuse(struct yolk_conductor *c, const struct candidates *fou
     return STATUS_OK;
 }
 
-static void match(struct yolk_conductor *c, const struct yolk_place_request *request)
+/* Returns how many blocks were looked up. */
+static uint32_t match(struct yolk_conductor *c, const struct yolk_place_request *request)
 {
     const uint32_t limit = conductor_reusable_blocks(request->tokens, c->options.block_tokens);
-    const uint32_t count = request->keys_count < limit ? request->keys_count : limit;
+    const uint32_t keyed = request->keys_count < limit ? request->keys_count : limit;
+    const uint32_t count = c->options.reuse ? keyed : 0;
 
-    conductor_index_match(c->index, request->keys, c->options.reuse ? count : 0, c->matched);
+    conductor_index_match(c->index, request->keys, count, c->matched);
+    return count;
 }
 
 static enum yolk_reuse_reason reason_of(const struct conductor_place_output *placed,
@@ -695,7 +704,7 @@ enum status conductor_propose(struct yolk_conductor *c, const struct yolk_place_
 {
     ASSERT(request->tokens > 0 && isfinite(now_ms));
 
-    match(c, request);
+    out->reusable_blocks = match(c, request);
     out->found = gather(c, request, now_ms);
     const enum status refused = refuse(c, &out->found);
     if (refused != STATUS_OK) return refused;
@@ -727,6 +736,7 @@ void conductor_commit(struct yolk_conductor *c, const struct yolk_place_request 
     ASSERT(verdict->refusal == YOLK_REFUSAL_NONE && c->free_ticket != NONE);
     describe(c, request, proposal, now_ms, out);
     out->verdict = *verdict;
+    conductor_explain_decided(c, request, proposal, now_ms);
     out->ticket.id = ticket_id(c, issue_ticket(c, request, out, now_ms));
     c->decisions[c->decisions_count % c->options.decisions_max] = *out;
     c->decisions_count++;
@@ -770,6 +780,7 @@ void yolk_conductor_prefill_done(struct yolk_conductor *c, struct yolk_ticket id
     }
     admission_join(c->admission, (uint32_t)(ticket - c->tickets), now_ms);
     conductor_look(c, now_ms);
+    conductor_explain_prefilled(c, ticket, cached_tokens);
     if (decision == NULL) return;
     decision->actual_ttft_ms = now_ms - ticket->placed_ms;
     decision->actual_cached_tokens = cached_tokens;
@@ -809,6 +820,7 @@ void yolk_conductor_finish(struct yolk_conductor *c, struct yolk_ticket id, enum
     struct ticket *ticket = conductor_ticket(c, id);
     struct yolk_decision *decision = conductor_logged(c, ticket);
 
+    conductor_explain_ended(c, ticket);
     if (decision != NULL) {
         decision->actual_total_ms = now_ms - ticket->placed_ms;
         decision->actual_output_tokens = ticket->output_tokens;

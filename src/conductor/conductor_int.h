@@ -84,6 +84,7 @@ struct yolk_conductor {
     struct audit *audit;
     struct roles roles;
     struct yolk_elastic_stats elastic;
+    struct explain *explain;
     /* Scratch of yolk_conductor_place. */
     uint32_t *matched;
     struct conductor_prefill_candidate *prefill;
@@ -105,6 +106,7 @@ struct candidates {
 struct proposal {
     struct candidates found;
     struct conductor_place_output placed;
+    uint32_t reusable_blocks; /* that were looked up */
 };
 
 MUST_USE enum status conductor_propose(struct yolk_conductor *conductor,
@@ -142,6 +144,26 @@ void conductor_move(struct yolk_conductor *conductor, struct ticket *ticket, uin
 /* ---- elastic.c ---- */
 
 void conductor_elastic_init(struct yolk_conductor *conductor);
+
+/* ---- explain.c: what is kept of each decision, for yolk/explain.h ---- */
+
+MUST_USE enum status conductor_explain_create(const struct yolk_conductor_options *options,
+                                              struct explain **out);
+void conductor_explain_destroy(struct explain *explain); /* NULL is allowed */
+uint64_t conductor_explain_bytes(const struct explain *explain);
+struct ghost *conductor_explain_ghost(struct explain *explain);
+
+/* The slot has a new tenant, or none any more. */
+void conductor_explain_instance(struct yolk_conductor *conductor, uint32_t instance);
+/* Somebody has left its queue. */
+void conductor_explain_left(struct yolk_conductor *conductor, uint32_t instance, double now_ms);
+/* Before the request is in any queue; its decision will have the number decisions_count. */
+void conductor_explain_decided(struct yolk_conductor *conductor,
+                               const struct yolk_place_request *request,
+                               const struct proposal *proposal, double now_ms);
+void conductor_explain_prefilled(struct yolk_conductor *conductor, const struct ticket *ticket,
+                                 uint32_t cached_tokens);
+void conductor_explain_ended(struct yolk_conductor *conductor, const struct ticket *ticket);
 
 /* ---- admit.c ---- */
 

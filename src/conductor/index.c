@@ -36,6 +36,7 @@
 #include <sys/mman.h>
 
 #include "base/assert.h"
+#include "conductor/ghost.h"
 
 enum {
     INLINE_ENTRIES = 2,
@@ -71,6 +72,7 @@ struct conductor_index {
     uint64_t count;
     uint64_t holdings_max;
     uint32_t holders_max;
+    struct ghost *ghost;
     uint8_t mark[CONDUCTOR_HOLDERS_MAX];
     uint32_t held[CONDUCTOR_HOLDERS_MAX]; /* of each: a clear of nothing costs nothing */
 };
@@ -326,6 +328,7 @@ static bool drop(struct conductor_index *index, uint64_t at, uint16_t *entry)
     index->count--;
     index->held[holder]--;
     if (remove_entry(index, &index->slots[at], entry)) return false;
+    if (index->ghost != NULL) ghost_add(index->ghost, block_key_hash(&index->slots[at].key));
     erase_slot(index, at);
     return true;
 }
@@ -492,6 +495,11 @@ void conductor_index_match(const struct conductor_index *index, const struct blo
     } else {
         match_exact(index, keys, keys_count, matched);
     }
+}
+
+void conductor_index_set_ghost(struct conductor_index *index, struct ghost *ghost)
+{
+    index->ghost = ghost;
 }
 
 uint64_t conductor_index_count(const struct conductor_index *index)

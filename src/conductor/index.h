@@ -19,6 +19,8 @@
 #include "base/key.h"
 #include "base/status.h"
 
+struct ghost;
+
 enum { CONDUCTOR_HOLDERS_MAX = 4096, CONDUCTOR_TIERS = 3 };
 
 struct conductor_index; /* opaque */
@@ -55,6 +57,10 @@ void conductor_index_prefetch(const struct conductor_index *index, const struct 
 enum { CONDUCTOR_MATCH_EXACT = 128 };
 void conductor_index_match(const struct conductor_index *index, const struct block_key *keys,
                            uint32_t keys_count, uint32_t *matched);
+
+/* Blocks that lose their last holder are added there from now on, by block_key_hash(). NULL: nobody
+ * wants to know. */
+void conductor_index_set_ghost(struct conductor_index *index, struct ghost *ghost);
 
 uint64_t conductor_index_count(const struct conductor_index *index);
 uint64_t conductor_index_bytes(const struct conductor_index *index);
