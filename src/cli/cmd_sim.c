@@ -4,13 +4,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/buf.h"
 #include "base/env.h"
 #include "cli/cli.h"
+#include "cli/progress.h"
+#include "cli/sim_report.h"
 #include "sim/cluster.h"
 #include "sim/sim.h"
+#include "sim/study.h"
 
 enum { SIM_OUT_SIZE_MAX = 256 << 20 };
 
@@ -56,10 +58,15 @@ static enum status build_cluster(struct cli *cli, struct sim_cluster *out, struc
     return status;
 }
 
-static void show_progress(void *ctx, uint32_t finished, uint32_t count)
+/* The progress of one run, and of many. */
+static void show_requests(void *ctx, uint32_t finished, uint32_t count)
 {
-    (void)ctx;
-    fprintf(stderr, "\r%3.0f%%  %u of %u requests", 100.0 * finished / count, finished, count);
+    progress_show(ctx, finished, count);
+}
+
+static void show_runs(void *ctx, double done, uint32_t count)
+{
+    progress_show(ctx, done, count);
 }
 
 static enum status print_result(struct cli *cli, const struct sim_result *result)
@@ -88,24 +95,59 @@ static int print_settings(void)
     return CLI_EXIT_OK;
 }
 
+/* One run, and its numbers on standard output. */
+static enum status run_once(struct cli *cli, const struct sim_cluster *cluster,
+                            const struct trace *trace, struct errmsg *err)
+{
+    struct progress bar;
+    struct sim_result *result = NULL;
+
+    progress_begin(&bar, cli->env, "requests");
+    enum status status =
+        sim_run(cluster, trace, (struct sim_progress){ show_requests, &bar }, &result, err);
+    progress_end(&bar);
+    if (status == STATUS_OK) status = print_result(cli, result);
+    sim_result_destroy(result);
+    return status;
+}
+
+/* That run and those beside it, as a page; its numbers on standard output all the same. */
+static enum status run_report(struct cli *cli, const struct sim_cluster *cluster,
+                              const struct trace *trace, struct errmsg *err)
+{
+    const char *dir = config_text(cli->config, "report");
+    const uint32_t threads = (uint32_t)config_u64(cli->config, "threads");
+    struct progress bar;
+    struct study *study = NULL;
+
+    enum status status = sim_report_prepare(cli, dir, err);
+    if (status != STATUS_OK) return status;
+    progress_begin(&bar, cli->env, "runs");
+    status =
+        study_run(cluster, trace, threads, (struct farm_progress){ show_runs, &bar }, &study, err);
+    progress_end(&bar);
+    if (status == STATUS_OK) status = sim_report_write(cli, dir, study, err);
+    if (status == STATUS_OK) status = print_result(cli, study->systems[0]);
+    study_destroy(study);
+    return status;
+}
+
 int cmd_sim(struct cli *cli)
 {
     const char *path = config_text(cli->config, "trace");
+    const bool report = config_text(cli->config, "report")[0] != '\0';
     struct sim_cluster cluster;
     struct trace *trace = NULL;
-    struct sim_result *result = NULL;
     struct errmsg err = { "not enough memory" };
-    const bool watched = isatty(STDERR_FILENO) == 1;
 
     if (config_bool(cli->config, "settings")) return print_settings();
     if (path[0] == '\0') return cli_refuse("sim: --trace FILE says what to replay");
     enum status status = build_cluster(cli, &cluster, &err);
+    if (status == STATUS_OK) status = cluster_check(&cluster, &err);
     if (status == STATUS_OK) status = cli_trace_read(cli, path, &trace, &err);
-    const struct sim_progress progress = { watched ? show_progress : NULL, NULL };
-    if (status == STATUS_OK) status = sim_run(&cluster, trace, progress, &result, &err);
-    if (watched) fputs("\r\033[K", stderr);
-    if (status == STATUS_OK) status = print_result(cli, result);
-    sim_result_destroy(result);
+    if (status == STATUS_OK)
+        status =
+            report ? run_report(cli, &cluster, trace, &err) : run_once(cli, &cluster, trace, &err);
     trace_destroy(trace);
     return status == STATUS_OK ? CLI_EXIT_OK : cli_refuse("sim: %s", err.text);
 }

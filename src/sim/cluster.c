@@ -408,6 +408,15 @@ enum status cluster_write(const struct sim_cluster *cluster, struct buf *out)
     return status == STATUS_OK ? buf_append_text(out, "}}") : status;
 }
 
+enum status cluster_setting_at(const struct sim_cluster *cluster, uint32_t index, const char **name,
+                               const char **help, struct buf *value)
+{
+    if (index >= SETTINGS) return STATUS_NOT_FOUND;
+    *name = settings_table[index].name;
+    *help = settings_table[index].help;
+    return write_value(cluster, &settings_table[index], value);
+}
+
 enum status cluster_help(struct buf *out)
 {
     enum status status = STATUS_OK;

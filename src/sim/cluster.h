@@ -94,6 +94,11 @@ const char *cluster_policy_name(unsigned policy);
 /* Every setting as a JSON object. */
 MUST_USE enum status cluster_write(const struct sim_cluster *cluster, struct buf *out);
 
+/* The `index`-th setting: its name and help, and its value appended to `value`. STATUS_NOT_FOUND
+ * behind the last. */
+MUST_USE enum status cluster_setting_at(const struct sim_cluster *cluster, uint32_t index,
+                                        const char **name, const char **help, struct buf *value);
+
 /* Appends one line of help a setting. */
 MUST_USE enum status cluster_help(struct buf *out);
 

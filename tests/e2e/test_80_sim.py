@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """yolk trace and yolk sim: one JSON object, the same every time, and precise words for bad input."""
+import html.parser
 import json
+import os
 
 import pytest
 
@@ -73,6 +75,57 @@ def test_overload_policies_refuse(trace):
         refused = result["refused_early"] + result["refused_late"]
         assert refused > 0 and refused + result["done"] == 400
     assert result["good"] > none["good"]
+
+
+class Page(html.parser.HTMLParser):
+    """What a page refers to, and the words of its headings."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.refers, self.headings, self.plots, self.open = [], [], 0, None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.refers += [value for name, value in attrs if name in ("src", "href", "xlink:href")]
+        self.plots += ("class", "plot") in attrs
+        self.open = tag
+
+    def handle_data(self, data):
+        if self.open in ("h1", "h2", "h3"):
+            self.headings.append(data.strip())
+
+
+@pytest.mark.parametrize("system, plots", [("mooncake", 8), ("vllm-prefix", 6)])
+def test_a_report_is_a_page_that_needs_nothing_else(trace, tmp_path, system, plots):
+    out = tmp_path / "made" / "here"
+    args = ["sim", "--trace", trace, "--system", system, "--nodes", "2P+2D" if plots == 8 else "4"]
+    reported = run_json(*args, "--report", out, "--threads", 2)
+    assert reported == run_json(*args)
+    assert sorted(os.listdir(out)) == ["index.html", "report.json"]
+    page = Page((out / "index.html").read_text())
+    assert page.refers == [] and page.plots == plots
+    for heading in ("Time to first token", "Time between tokens", "Load", "Replicas of hot blocks",
+                    "Hit ratio against capacity", "The trace", "Settings"):
+        assert heading in page.headings
+    assert ("Capacity against the split" in page.headings) == (system == "mooncake")
+    numbers = json.loads((out / "report.json").read_text())
+    assert numbers["systems"][0]["ttft_ms"] == reported["ttft_ms"]
+    assert len(numbers["systems"]) == 4 and numbers["lru"]
+    again = run_yolk(*args, "--report", out, "--threads", 1)
+    assert again.returncode == 0 and json.loads((out / "report.json").read_text()) == numbers
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_the_runs(trace, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for where in ("file", "file/below"):
+        result = run_yolk("sim", "--trace", trace, "--report", tmp_path / where)
+        assert result.returncode == 2 and result.stdout == ""
+        assert str(tmp_path / "file") in result.stderr and result.stderr.count("\n") == 1
+    (tmp_path / "dir" / "index.html").mkdir(parents=True)
+    result = run_yolk("sim", "--trace", trace, "--nodes", "1P+1D", "--report", tmp_path / "dir")
+    assert result.returncode == 2 and "index.html" in result.stderr
+    assert os.listdir(tmp_path / "dir") == ["index.html"]
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 BAD_LINE = '{"timestamp": 0, "input_length": 5, "output_length": 1}\n{"timestamp": -4}\n'
