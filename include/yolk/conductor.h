@@ -44,6 +44,7 @@ enum {
     YOLK_DECISIONS_MAX = 1 << 20,
     YOLK_NAME_SIZE = 64,
     YOLK_REQUEST_ID_SIZE = 64,
+    YOLK_GROUP_MAX = 8,
 };
 
 struct yolk_conductor; /* opaque */
@@ -77,10 +78,14 @@ struct yolk_conductor_options {
     bool reuse;             /* false: every prompt is computed whole (the pool is off) */
     enum yolk_placement placement;
     uint64_t seed; /* of YOLK_PLACEMENT_RANDOM */
+    /* Chunked-pipeline groups; conductor/pipeline.h says how they are chosen. */
+    uint32_t group_max;        /* prefill instances that may share one prompt: 1..YOLK_GROUP_MAX */
+    uint32_t chunk_tokens;     /* that a prompt is cut in there: at least 1 */
+    uint32_t activation_bytes; /* of a token, from one instance of a group to the next */
 };
 
-/* theta 1.25, reuse on, global placement, and room for a mid-sized cluster. block_tokens and
- * block_size are zero: the model decides them. */
+/* theta 1.25, reuse on, global placement, no groups, and room for a mid-sized cluster. block_tokens
+ * and block_size are zero: the model decides them. */
 struct yolk_conductor_options yolk_conductor_defaults(void);
 
 /* STATUS_INVALID for options out of range (err says which), STATUS_NO_MEMORY. */
@@ -242,6 +247,10 @@ struct yolk_decision {
     double queue_ms, transfer_ms, compute_ms;
     double ttft_ms; /* the sum of the three */
     double tbt_ms;
+    /* Who prefills it together, in the order of the layers; group[0] is `prefill`. 1: nobody else,
+     * and compute_ms is of all of them otherwise. */
+    uint32_t group_count;
+    struct yolk_instance_id group[YOLK_GROUP_MAX];
     double spread_ms; /* standard deviation of compute_ms: how sure the model is */
     /* Outcome, by prefill_done and finish; negative while unknown. */
     double actual_ttft_ms, actual_total_ms;
@@ -325,6 +334,10 @@ void yolk_conductor_admission_stats(struct yolk_conductor *conductor, double now
  * really reused. Called at most once per ticket. */
 void yolk_conductor_prefill_done(struct yolk_conductor *conductor, struct yolk_ticket ticket,
                                  uint32_t cached_tokens, double now_ms);
+/* An instance of the ticket's group has done its layers and is free; prefill_done() says it for all
+ * that have not been named before. Nothing happens for an instance that is not in the group. */
+void yolk_conductor_stage_done(struct yolk_conductor *conductor, struct yolk_ticket ticket,
+                               struct yolk_instance_id id, double now_ms);
 /* The sequence has grown by this many tokens. */
 void yolk_conductor_decoded(struct yolk_conductor *conductor, struct yolk_ticket ticket,
                             uint32_t tokens);
@@ -431,6 +444,7 @@ MUST_USE enum status yolk_conductor_profile_load(struct yolk_conductor *conducto
 struct yolk_conductor_stats {
     uint64_t decisions;
     uint64_t reasons[YOLK_REUSE_REASONS];
+    uint64_t groups, group_stages; /* placements on several prefill instances; those together */
     uint64_t refused_unavailable, refused_full;
     uint64_t events_stored, events_removed, events_forgotten;
     uint64_t holdings;    /* (block, holder) pairs now */

@@ -34,6 +34,7 @@
 #include "base/rng.h"
 
 static_assert((int)YOLK_INSTANCES_MAX == (int)CONDUCTOR_HOLDERS_MAX, "an instance is a holder");
+static_assert((int)YOLK_GROUP_MAX == (int)PIPELINE_STAGES_MAX, "an instance is a stage");
 static_assert((int)YOLK_PATHS == (int)CONDUCTOR_PATHS, "paths have the same numbers");
 
 enum { PREFETCH_AHEAD = 12 }; /* keys of a batch of events */
@@ -50,6 +51,9 @@ struct yolk_conductor_options yolk_conductor_defaults(void)
         .decisions_max = 1024,
         .theta = 1.25,
         .reuse = true,
+        .group_max = 1,
+        .chunk_tokens = 2048,
+        .activation_bytes = 16384,
     };
 }
 
@@ -72,6 +76,9 @@ static enum status check_options(const struct yolk_conductor_options *o, struct 
         { "decisions_max", o->decisions_max, YOLK_DECISIONS_MAX },
         { "block_tokens", o->block_tokens, 4096 },
         { "block_size", o->block_size, UINT64_C(1) << 40 },
+        { "group_max", o->group_max, YOLK_GROUP_MAX },
+        { "chunk_tokens", o->chunk_tokens, UINT32_MAX },
+        { "activation_bytes", o->activation_bytes, UINT32_MAX },
     };
 
     for (size_t i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++) {
@@ -107,6 +114,10 @@ static bool allocate(struct yolk_conductor *c)
     c->best_on_host = calloc(o->instances_max, sizeof(*c->best_on_host));
     c->decoders = calloc(o->instances_max, sizeof(*c->decoders));
     c->members = calloc(o->instances_max, sizeof(*c->members));
+    if (o->group_max > 1) {
+        c->chunks = calloc(PIPELINE_CHUNKS_MAX, sizeof(*c->chunks));
+        if (c->chunks == NULL) return false;
+    }
     return c->instances && c->hosts && c->tickets && c->decisions && c->matched && c->prefill &&
            c->decode && c->holders && c->best_on_host && c->decoders && c->members;
 }
@@ -120,7 +131,8 @@ static uint64_t bytes_of(const struct yolk_conductor *c)
                                   sizeof(*c->members);
     return sizeof(*c) + per_instance * o->instances_max + sizeof(*c->tickets) * o->tickets_max +
            sizeof(*c->decisions) * o->decisions_max + conductor_index_bytes(c->index) +
-           admission_bytes(c->admission) + audit_bytes() + conductor_explain_bytes(c->explain);
+           admission_bytes(c->admission) + audit_bytes() + conductor_explain_bytes(c->explain) +
+           (c->chunks == NULL ? 0 : PIPELINE_CHUNKS_MAX * sizeof(*c->chunks));
 }
 
 enum status yolk_conductor_create(const struct yolk_conductor_options *options,
@@ -167,6 +179,7 @@ void yolk_conductor_destroy(struct yolk_conductor *c)
     conductor_explain_destroy(c->explain);
     free(c->decoders);
     free(c->members);
+    free(c->chunks);
     free(c->instances);
     free(c->hosts);
     free(c->tickets);
@@ -264,7 +277,7 @@ enum status yolk_conductor_add(struct yolk_conductor *c, const struct yolk_insta
 }
 
 /* Takes the ticket out of the queue of its prefill instance; the next one starts now. */
-static void queue_leave(struct yolk_conductor *c, struct ticket *ticket, double now_ms)
+void conductor_queue_leave(struct yolk_conductor *c, struct ticket *ticket, double now_ms)
 {
     ASSERT(ticket->state == TICKET_PREFILLING && ticket->prefill != NONE);
     struct instance *instance = &c->instances[ticket->prefill];
@@ -291,7 +304,7 @@ static void queue_leave(struct yolk_conductor *c, struct ticket *ticket, double 
     ticket->prefill = NONE;
 }
 
-static void queue_join(struct yolk_conductor *c, int32_t index, double now_ms)
+void conductor_queue_join(struct yolk_conductor *c, int32_t index, double now_ms)
 {
     struct ticket *ticket = &c->tickets[index];
     ASSERT(ticket->state == TICKET_PREFILLING && ticket->prefill != NONE);
@@ -360,7 +373,8 @@ void yolk_conductor_remove(struct yolk_conductor *c, struct yolk_instance_id id)
     for (uint32_t i = 0; i < c->options.tickets_max; i++) {
         struct ticket *ticket = &c->tickets[i];
         if (ticket->state == TICKET_FREE) continue;
-        if (ticket->prefill == (int32_t)id.index) queue_leave(c, ticket, instance->head_since_ms);
+        if (ticket->prefill == (int32_t)id.index)
+            conductor_queue_leave(c, ticket, instance->head_since_ms);
         if (ticket->decode == (int32_t)id.index) decode_lose(c, ticket);
     }
     ASSERT(instance->head == NONE && instance->sequences == 0 && instance->pages == 0);
@@ -619,7 +633,8 @@ struct ticket *conductor_ticket(const struct yolk_conductor *c, struct yolk_tick
 
 static struct ticket *issue_ticket(struct yolk_conductor *c,
                                    const struct yolk_place_request *request,
-                                   const struct yolk_decision *decision, double now_ms)
+                                   const struct yolk_decision *decision,
+                                   const struct proposed_group *group, double now_ms)
 {
     const int32_t index = c->free_ticket;
     ASSERT(index != NONE);
@@ -635,11 +650,14 @@ static struct ticket *issue_ticket(struct yolk_conductor *c,
         .decode = NONE,
         .tokens = request->tokens,
         .pages = pages_reserved(c, request),
-        .predicted_ms = decision->transfer_ms + decision->compute_ms,
+        .predicted_ms = group->stages > 1 ? decision->transfer_ms + group->busy_ms[0]
+                                          : decision->transfer_ms + decision->compute_ms,
         .placed_ms = now_ms,
         .decision = c->decisions_count,
+        .chained = NONE,
     };
-    queue_join(c, index, now_ms);
+    conductor_queue_join(c, index, now_ms);
+    conductor_group_join(c, ticket, group, now_ms);
     decode_join(c, ticket, decision->decode.index);
     return ticket;
 }
@@ -677,12 +695,15 @@ static void describe(const struct yolk_conductor *c, const struct yolk_place_req
         .compute_ms = placed->compute_ms,
         .ttft_ms = placed->ttft_ms,
         .tbt_ms = placed->tbt_ms,
+        .group_count = proposal->group.stages,
         .spread_ms = conductor_cost_spread(prefill->fit, placed->compute_ms),
         .actual_ttft_ms = -1,
         .actual_total_ms = -1,
         .actual_cached_tokens = -1,
         .actual_output_tokens = -1,
     };
+    for (uint32_t j = 0; j < proposal->group.stages; j++)
+        out->group[j].index = c->prefill[proposal->group.position[j]].instance;
     if (fetches) out->holder.index = placed->holder;
     if (!fetches && placed->reuse_blocks > 0) out->holder = out->prefill;
     snprintf(out->request_id, sizeof(out->request_id), "%s",
@@ -726,6 +747,7 @@ enum status conductor_propose(struct yolk_conductor *c, const struct yolk_place_
         .draw = draw(c),
     };
     conductor_place(&input, &out->placed);
+    conductor_group_choose(c, request, &out->found, &out->placed, &out->group);
     return STATUS_OK;
 }
 
@@ -737,12 +759,12 @@ void conductor_commit(struct yolk_conductor *c, const struct yolk_place_request 
     describe(c, request, proposal, now_ms, out);
     out->verdict = *verdict;
     conductor_explain_decided(c, request, proposal, now_ms);
-    out->ticket.id = ticket_id(c, issue_ticket(c, request, out, now_ms));
+    out->ticket.id = ticket_id(c, issue_ticket(c, request, out, &proposal->group, now_ms));
     c->decisions[c->decisions_count % c->options.decisions_max] = *out;
     c->decisions_count++;
     c->stats.decisions++;
     c->stats.reasons[out->reason]++;
-    roles_arrive(&c->roles, out->transfer_ms + out->compute_ms, now_ms);
+    roles_arrive(&c->roles, conductor_group_work(&proposal->group, out), now_ms);
 }
 
 enum status yolk_conductor_place(struct yolk_conductor *c, const struct yolk_place_request *request,
@@ -772,7 +794,8 @@ void yolk_conductor_prefill_done(struct yolk_conductor *c, struct yolk_ticket id
     ASSERT(ticket->state == TICKET_PREFILLING);
     struct yolk_decision *decision = conductor_logged(c, ticket);
 
-    if (ticket->prefill != NONE) queue_leave(c, ticket, now_ms);
+    if (ticket->prefill != NONE) conductor_queue_leave(c, ticket, now_ms);
+    conductor_group_dissolve(c, ticket, now_ms);
     ticket->state = TICKET_DECODING;
     if (ticket->decode != NONE) {
         c->instances[ticket->decode].decoding++;
@@ -827,7 +850,8 @@ void yolk_conductor_finish(struct yolk_conductor *c, struct yolk_ticket id, enum
         decision->outcome = outcome;
         decision->finished = true;
     }
-    if (ticket->prefill != NONE) queue_leave(c, ticket, now_ms);
+    if (ticket->prefill != NONE) conductor_queue_leave(c, ticket, now_ms);
+    conductor_group_dissolve(c, ticket, now_ms);
     if (ticket->decode != NONE) decode_lose(c, ticket);
     admission_land(c->admission, (uint32_t)(ticket - c->tickets), outcome == STATUS_OK, now_ms);
     conductor_look(c, now_ms);

@@ -13,6 +13,7 @@
 #include "conductor/audit.h"
 #include "conductor/cost.h"
 #include "conductor/index.h"
+#include "conductor/pipeline.h"
 #include "conductor/place.h"
 #include "conductor/profile.h"
 #include "conductor/roles.h"
@@ -32,6 +33,7 @@ struct ticket {
     double placed_ms;
     uint64_t decision; /* number of its decision; in the ring if recent */
     uint32_t output_tokens;
+    int32_t chained; /* tickets of the others in its group, or NONE */
 };
 
 /* What a placement reads of every instance comes first, in whole cache lines. */
@@ -93,6 +95,7 @@ struct yolk_conductor {
     struct conductor_holder *best_on_host;
     struct admission_decoder *decoders;
     struct roles_member *members;
+    struct pipeline_chunk *chunks; /* NULL where groups are off */
 };
 
 /* What is counted while candidates are gathered, to say later why there were none. */
@@ -102,11 +105,19 @@ struct candidates {
     bool decode_possible; /* some would have room if it were empty */
 };
 
+/* Who would prefill together: positions in the prefill candidates, the leader first. */
+struct proposed_group {
+    uint32_t stages; /* 1: the leader alone */
+    uint32_t position[PIPELINE_STAGES_MAX];
+    double busy_ms[PIPELINE_STAGES_MAX];
+};
+
 /* A placement that is not in the books yet; good until anything else is called. */
 struct proposal {
     struct candidates found;
     struct conductor_place_output placed;
     uint32_t reusable_blocks; /* that were looked up */
+    struct proposed_group group;
 };
 
 MUST_USE enum status conductor_propose(struct yolk_conductor *conductor,
@@ -144,6 +155,26 @@ void conductor_move(struct yolk_conductor *conductor, struct ticket *ticket, uin
 /* ---- elastic.c ---- */
 
 void conductor_elastic_init(struct yolk_conductor *conductor);
+
+/* Into and out of the queue of its prefill instance. */
+void conductor_queue_join(struct yolk_conductor *conductor, int32_t index, double now_ms);
+void conductor_queue_leave(struct yolk_conductor *conductor, struct ticket *ticket, double now_ms);
+
+/* ---- group.c ---- */
+
+/* Is the placement better on several instances? If so, *placed has the times of the group. */
+void conductor_group_choose(struct yolk_conductor *conductor,
+                            const struct yolk_place_request *request,
+                            const struct candidates *found, struct conductor_place_output *placed,
+                            struct proposed_group *out);
+/* What the placement takes of all who prefill it together, ms. */
+double conductor_group_work(const struct proposed_group *group,
+                            const struct yolk_decision *decision);
+/* The helpers of a placement that has just got its ticket. */
+void conductor_group_join(struct yolk_conductor *conductor, struct ticket *leader,
+                          const struct proposed_group *group, double now_ms);
+void conductor_group_dissolve(struct yolk_conductor *conductor, struct ticket *leader,
+                              double now_ms);
 
 /* ---- explain.c: what is kept of each decision, for yolk/explain.h ---- */
 

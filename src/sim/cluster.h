@@ -54,9 +54,10 @@ struct sim_cluster {
     double batch_max;               /* sequences decoded at once by a node */
     double prompt_tokens_max;       /* of the prompts that a coupled node computes at once */
     double theta;
-    bool layerwise; /* KV goes to the decode node while it is computed, not after */
-    bool learn;     /* the conductor goes on fitting costs to what happens */
-    bool elastic;   /* nodes change between prefill and decode */
+    double group_max; /* prefill nodes that may share one long prompt; 1: none do */
+    bool layerwise;   /* KV goes to the decode node while it is computed, not after */
+    bool learn;       /* the conductor goes on fitting costs to what happens */
+    bool elastic;     /* nodes change between prefill and decode */
     double elastic_window_s, elastic_dwell_s;
     double ttft_limit_s, tbt_limit_ms;
     double decode_time_s; /* what overload=predict takes a decode to last; 0: the mean of late */

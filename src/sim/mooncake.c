@@ -28,12 +28,9 @@
 #include "conductor/choose.h"
 #include "conductor/cost.h"
 #include "conductor/profile.h"
-#include "sim/batch.h"
 #include "sim/elastic.h"
-#include "sim/kvcache.h"
-#include "sim/links.h"
-#include "sim/sim_int.h"
-#include "yolk/conductor.h"
+#include "sim/group.h"
+#include "sim/mooncake_int.h"
 
 static_assert((int)CLUSTER_OVERLOADS == (int)YOLK_POLICIES, "overload settings are policies");
 static_assert((int)CLUSTER_LOCAL == (int)YOLK_PLACEMENT_LOCAL &&
@@ -41,40 +38,9 @@ static_assert((int)CLUSTER_LOCAL == (int)YOLK_PLACEMENT_LOCAL &&
                   (int)CLUSTER_ROUND_ROBIN + 1 == (int)YOLK_PLACEMENTS,
               "policies are placements, by number");
 
-enum { FLOW_FETCH = 0, FLOW_KV = 1, FIT_SAMPLES = 2000, GROWTH_STEPS = 32 };
+enum { FIT_SAMPLES = 2000, GROWTH_STEPS = 32 };
 
-struct prefill_node {
-    struct yolk_instance_id id;
-    struct sim_queue queue;
-    struct kvcache *cache;
-    uint32_t running; /* or SIM_NONE */
-    uint64_t until_ns;
-    uint64_t queued_ns; /* estimates of all in the queue */
-};
-
-struct decode_node {
-    struct yolk_instance_id id;
-    struct sim_queue joining;
-    struct batch *batch;
-    bool stepping;
-    uint32_t sequences; /* placed and not ended */
-    double promised_tokens;
-};
-
-/* A machine is in both arrays if nodes may change their roles, in one of them if they may not. */
-struct mooncake {
-    uint32_t machines, prefill_count, decode_count, next;
-    uint32_t decode_first; /* machine of decode[0] */
-    struct prefill_node *prefill;
-    struct decode_node *decode;
-    struct links *links;
-    struct sim_queue waiting;
-    struct yolk_conductor *conductor; /* NULL for the policies that are not its own */
-    struct block_key *keys;           /* scratch: of one request */
-    struct block_key *names;          /* of every block */
-};
-
-static struct mooncake *mooncake_of(const struct sim *sim)
+struct mooncake *mooncake_of(const struct sim *sim)
 {
     return sim->system;
 }
@@ -84,7 +50,7 @@ static double token_bytes(const struct sim *sim, double tokens)
     return tokens * sim->cluster.cost.kv_token_bytes;
 }
 
-static double link_bytes_s(const struct sim *sim)
+double mooncake_link_bytes_s(const struct sim *sim)
 {
     const double gbps = sim->cluster.nic_gbps;
     return gbps > 0 ? gbps * 1e9 / 8 : sim->cluster.cost.nic_bytes_s;
@@ -106,7 +72,7 @@ static enum status fit_profile(const struct sim *sim, struct conductor_profile *
         const double sequences = floor(1 + 100 * rng_unit(&rng));
         const double context = floor(sequences * 20000 * rng_unit(&rng));
         const double bytes = token_bytes(sim, tokens);
-        const double moved_s = cost->transfer_setup_s + bytes / link_bytes_s(sim);
+        const double moved_s = cost->transfer_setup_s + bytes / mooncake_link_bytes_s(sim);
         enum status status = conductor_fit_prefill(
             &out->prefill, tokens, reused, sim_profile_prefill_s(cost, tokens, reused) * 1e3);
         if (status == STATUS_OK)
@@ -159,12 +125,15 @@ static enum status create_conductor(struct sim *sim)
 
     options.instances_max = m->machines;
     options.holdings_max = (uint32_t)fmin(holdings, YOLK_HOLDINGS_MAX);
-    options.tickets_max = sim->count < YOLK_TICKETS_MAX ? sim->count : YOLK_TICKETS_MAX;
+    options.tickets_max = (uint32_t)fmin(sim->count * sim->cluster.group_max, YOLK_TICKETS_MAX);
     options.decisions_max = 1;
     options.block_tokens = sim->trace->block_tokens;
     options.block_size = (uint64_t)token_bytes(sim, sim->trace->block_tokens);
     options.theta = sim->cluster.theta;
     options.placement = (enum yolk_placement)sim->cluster.policy;
+    options.group_max = (uint32_t)sim->cluster.group_max;
+    options.chunk_tokens = (uint32_t)sim->cluster.cost.chunk_tokens;
+    options.activation_bytes = (uint32_t)sim->cluster.cost.activation_token_bytes;
     enum status status = yolk_conductor_create(&options, &m->conductor, sim->err);
     const struct yolk_admission_options admission = { (enum yolk_policy)sim->cluster.overload,
                                                       sim->cluster.admit_ttft_s * 1e3,
@@ -192,8 +161,12 @@ static void mooncake_destroy(struct sim *sim)
 {
     struct mooncake *m = mooncake_of(sim);
 
-    for (uint32_t i = 0; i < m->prefill_count && m->prefill != NULL; i++)
+    for (uint32_t i = 0; i < sim->count; i++)
+        group_destroy(sim, i); /* of a run that has failed */
+    for (uint32_t i = 0; i < m->prefill_count && m->prefill != NULL; i++) {
         kvcache_destroy(m->prefill[i].cache);
+        line_fini(&m->prefill[i].queue);
+    }
     for (uint32_t i = 0; i < m->decode_count && m->decode != NULL; i++)
         batch_destroy(m->decode[i].batch);
     yolk_conductor_destroy(m->conductor);
@@ -219,7 +192,7 @@ static enum status create_nodes(struct sim *sim)
     enum status status = STATUS_OK;
 
     for (uint32_t i = 0; status == STATUS_OK && i < m->prefill_count; i++) {
-        sim_queue_init(&m->prefill[i].queue);
+        line_init(&m->prefill[i].queue);
         m->prefill[i].running = SIM_NONE;
         status = kvcache_create(all, fast, &m->prefill[i].cache);
     }
@@ -263,7 +236,7 @@ static enum status mooncake_create(struct sim *sim)
     if (m->prefill == NULL || m->decode == NULL || m->keys == NULL || m->names == NULL)
         return STATUS_NO_MEMORY;
     name_blocks(sim);
-    const struct links_options links = { m->machines, link_bytes_s(sim), SIM_EVENT_FLOW };
+    const struct links_options links = { m->machines, mooncake_link_bytes_s(sim), SIM_EVENT_FLOW };
     enum status status = links_create(&links, &sim->events, &m->links);
     if (status == STATUS_OK) status = create_nodes(sim);
     if (status == STATUS_OK && sim->cluster.policy <= CLUSTER_LOCAL) status = create_conductor(sim);
@@ -327,6 +300,8 @@ static void unpin_all(struct sim *sim, uint32_t who)
 struct placement {
     uint32_t prefill, decode, holder; /* holder SIM_NONE: nothing is fetched */
     uint32_t reuse;
+    uint32_t stages; /* 1: no group */
+    uint32_t group[YOLK_GROUP_MAX];
 };
 
 static double need_of(const struct sim *sim, uint32_t who)
@@ -420,8 +395,13 @@ static enum status place_by_conductor(struct sim *sim, uint32_t who, struct plac
     ASSERT(decision.prefill.index < m->prefill_count);
     ASSERT(decision.decode.index >= m->decode_first);
     ASSERT(decision.prefill.index != decision.decode.index);
-    *out = (struct placement){ decision.prefill.index, decision.decode.index - m->decode_first,
-                               SIM_NONE, decision.reuse_blocks };
+    *out = (struct placement){ .prefill = decision.prefill.index,
+                               .decode = decision.decode.index - m->decode_first,
+                               .holder = SIM_NONE,
+                               .reuse = decision.reuse_blocks,
+                               .stages = decision.group_count };
+    for (uint32_t j = 0; j < decision.group_count; j++)
+        out->group[j] = decision.group[j].index;
     if (decision.reason == YOLK_REUSE_FETCH) out->holder = decision.holder.index;
     sim->requests[who].ticket = decision.ticket.id;
     sim->result->placements[decision.reason]++;
@@ -436,77 +416,102 @@ static enum status place(struct sim *sim, uint32_t who, struct placement *out)
     const uint32_t prefill = choose_prefill(sim, who);
     const uint32_t run = kvcache_run(mooncake_of(sim)->prefill[prefill].cache, sim_ids(sim, who),
                                      sim_reusable(sim, who));
-    *out = (struct placement){ prefill, decode, SIM_NONE, run };
+    *out = (struct placement){ prefill, decode, SIM_NONE, run, 1, { prefill } };
     return STATUS_OK;
 }
 
 /* ---- prefill ---- */
 
-static uint64_t flow_tag(uint32_t who, int kind)
+static uint64_t flow_tag(uint32_t who, enum flow_kind kind, uint32_t stage)
 {
-    return (uint64_t)who << 1 | (uint64_t)kind;
+    static_assert(YOLK_GROUP_MAX <= 16, "a stage has four bits");
+    return (uint64_t)who << 8 | stage << 4 | (uint64_t)kind;
 }
 
-static void send_flow(struct sim *sim, uint32_t from, uint32_t to, double tokens, uint32_t who,
-                      int kind)
+void mooncake_send(struct sim *sim, uint32_t from, uint32_t to, double tokens, uint32_t who,
+                   enum flow_kind kind, uint32_t stage)
 {
-    const double setup = sim->cluster.cost.transfer_setup_s * link_bytes_s(sim);
-    const enum status status = links_start(mooncake_of(sim)->links, from, to,
-                                           token_bytes(sim, tokens) + setup, flow_tag(who, kind));
+    const double setup = sim->cluster.cost.transfer_setup_s * mooncake_link_bytes_s(sim);
+    const double bytes = token_bytes(sim, tokens) + setup;
+    const enum status status =
+        links_start(mooncake_of(sim)->links, from, to, bytes, flow_tag(who, kind, stage));
     if (status != STATUS_OK) sim_fail(sim, status);
 }
 
-static void send_kv(struct sim *sim, uint32_t who)
+void mooncake_send_kv(struct sim *sim, uint32_t who, uint32_t from, uint32_t stage)
 {
     const struct mooncake *m = mooncake_of(sim);
     struct sim_request *request = &sim->requests[who];
+    const double tokens = sim->trace->requests[who].input_tokens;
 
     request->send_ns = sim->events.now_ns;
-    send_flow(sim, request->prefill, m->decode_first + request->decode,
-              sim->trace->requests[who].input_tokens, who, FLOW_KV);
+    mooncake_send(sim, from, m->decode_first + request->decode, tokens / request->stages, who,
+                  FLOW_KV, stage);
 }
 
-/* Loading from SSD goes beside the computation; what is longer counts. */
-static double prefill_s(const struct sim *sim, uint32_t who)
+double mooncake_ssd_s(const struct sim *sim, uint32_t who)
 {
     const struct sim_request *request = &sim->requests[who];
-    const struct sim_profile *cost = &sim->cluster.cost;
     const struct kvcache *cache = mooncake_of(sim)->prefill[request->prefill].cache;
     const uint32_t *ids = sim_ids(sim, who);
-    const double block = sim->trace->block_tokens;
     uint32_t slow = 0;
 
     for (uint32_t i = 0; i < request->reuse; i++) {
         if (!kvcache_is_fast(cache, ids[i])) slow++;
     }
-    return fmax(
-        sim_profile_prefill_s(cost, sim->trace->requests[who].input_tokens, request->reuse * block),
-        token_bytes(sim, slow * block) / cost->ssd_bytes_s);
+    return token_bytes(sim, (double)slow * sim->trace->block_tokens) /
+           sim->cluster.cost.ssd_bytes_s;
 }
 
-static void start_prefill(struct sim *sim, uint32_t index)
+/* Loading from SSD goes beside the computation; what is longer counts. */
+static double prefill_s(const struct sim *sim, uint32_t who)
 {
-    struct prefill_node *node = &mooncake_of(sim)->prefill[index];
+    const double reused = (double)sim->requests[who].reuse * sim->trace->block_tokens;
+    return fmax(
+        sim_profile_prefill_s(&sim->cluster.cost, sim->trace->requests[who].input_tokens, reused),
+        mooncake_ssd_s(sim, who));
+}
 
-    if (node->running != SIM_NONE || node->queue.count == 0) return;
-    if (sim->requests[node->queue.head].fetching) return;
-    const uint32_t who = sim_queue_pop(sim, &node->queue);
+void mooncake_begin(struct sim *sim, uint32_t who)
+{
     struct sim_request *request = &sim->requests[who];
     struct sim_record *record = &sim->result->records[who];
 
     sim_set_state(sim, who, SIM_PREFILLING);
-    node->queued_ns -= request->estimate_ns;
     pin_up_to(sim, who, sim_reusable(sim, who));
     request->reuse = request->pinned;
     request->start_ns = sim->events.now_ns;
-    const double seconds = prefill_s(sim, who);
-    node->running = who;
-    node->until_ns = sim->events.now_ns + sim_ns(seconds);
     record->queue_s = (double)(request->start_ns - request->arrival_ns) / 1e9;
-    record->prefill_s = seconds;
     record->reused_tokens = request->reuse * sim->trace->block_tokens;
+}
+
+void mooncake_keep(struct sim *sim, uint32_t who)
+{
+    cache_range(sim, sim->requests[who].prefill, who, 0, sim_full_blocks(sim, who));
+    unpin_all(sim, who);
+}
+
+void mooncake_start_prefill(struct sim *sim, uint32_t index)
+{
+    struct prefill_node *node = &mooncake_of(sim)->prefill[index];
+
+    if (node->running != SIM_NONE || node->queue.count == 0) return;
+    const uint32_t who = line_at(&node->queue, 0);
+    const struct sim_request *request = &sim->requests[who];
+    if (request->fetching && request->prefill == index) return;
+    (void)line_pop(&node->queue);
+    node->queued_ns -= request->estimate_ns;
+    node->running = who;
+    if (request->group != NULL) {
+        group_turn(sim, who, index);
+        return;
+    }
+    mooncake_begin(sim, who);
+    const double seconds = prefill_s(sim, who);
+    node->until_ns = sim->events.now_ns + sim_ns(seconds);
     sim_schedule(sim, seconds, SIM_EVENT_PREFILL, index);
-    if (sim->cluster.layerwise && sim_output(sim, who) > 1) send_kv(sim, who);
+    sim->result->records[who].prefill_s = seconds;
+    if (sim->cluster.layerwise && sim_output(sim, who) > 1) mooncake_send_kv(sim, who, index, 0);
 }
 
 static void release(struct sim *sim, uint32_t who, enum sim_outcome outcome);
@@ -545,7 +550,7 @@ static bool judge_join(struct sim *sim, const struct prefill_node *node, uint32_
     struct yolk_verdict verdict;
 
     if (conductor == NULL) return true;
-    if (sim->cluster.learn &&
+    if (sim->cluster.learn && sim->requests[who].stages == 1 &&
         yolk_conductor_learn_prefill(conductor, node->id, record->input_tokens,
                                      record->reused_tokens, record->prefill_s * 1e3) != STATUS_OK)
         sim_fail(sim, STATUS_INVALID);
@@ -560,8 +565,16 @@ static void on_prefill_done(struct sim *sim, uint32_t index)
 
     ASSERT(who != SIM_NONE);
     node->running = SIM_NONE;
-    cache_range(sim, index, who, 0, sim_full_blocks(sim, who));
-    unpin_all(sim, who);
+    if (request->group != NULL) {
+        if (!group_stage_done(sim, who, index)) {
+            mooncake_start_prefill(sim, index);
+            return;
+        }
+        const uint64_t took = sim->events.now_ns - request->start_ns;
+        sim->result->records[who].prefill_s = (double)took / 1e9;
+    } else {
+        mooncake_keep(sim, who);
+    }
     if (!judge_join(sim, node, who)) {
         report_prefill_done(sim, who);
         release(sim, who, SIM_REFUSED_LATE);
@@ -569,13 +582,13 @@ static void on_prefill_done(struct sim *sim, uint32_t index)
         report_prefill_done(sim, who);
         sim_first_token(sim, who);
         release(sim, who, SIM_DONE);
-    } else if (request->sent) {
+    } else if (request->sent == request->stages) {
         load(sim, who);
     } else {
         sim_set_state(sim, who, SIM_SENDING);
-        if (!sim->cluster.layerwise) send_kv(sim, who);
+        if (!sim->cluster.layerwise && request->stages == 1) mooncake_send_kv(sim, who, index, 0);
     }
-    start_prefill(sim, index);
+    mooncake_start_prefill(sim, index);
 }
 
 static void on_fetched(struct sim *sim, uint32_t who)
@@ -592,7 +605,7 @@ static void on_fetched(struct sim *sim, uint32_t who)
     pin_up_to(sim, who, request->held);
     sim->result->records[who].fetched_tokens = (request->pinned - local) * sim->trace->block_tokens;
     request->fetching = false;
-    start_prefill(sim, request->prefill);
+    mooncake_start_prefill(sim, request->prefill);
 }
 
 /* ---- decode ---- */
@@ -663,10 +676,25 @@ static void on_loaded(struct sim *sim, uint32_t who)
 
 /* ---- arrivals and ends ---- */
 
+/* Into the queues of all who prefill it. */
+static void enqueue(struct sim *sim, uint32_t who, const struct placement *placed)
+{
+    struct mooncake *m = mooncake_of(sim);
+    enum status status = STATUS_OK;
+
+    for (uint32_t j = 0; status == STATUS_OK && j < placed->stages; j++) {
+        struct prefill_node *node = &m->prefill[placed->group[j]];
+        node->queued_ns += sim->requests[who].estimate_ns;
+        status = line_push(&node->queue, who);
+    }
+    if (status == STATUS_OK && placed->stages > 1)
+        status = group_create(sim, who, placed->group, placed->stages);
+    if (status != STATUS_OK) sim_fail(sim, status);
+}
+
 static void accept(struct sim *sim, uint32_t who, const struct placement *placed)
 {
     struct mooncake *m = mooncake_of(sim);
-    struct prefill_node *node = &m->prefill[placed->prefill];
     struct sim_request *request = &sim->requests[who];
     const double reused = (double)placed->reuse * sim->trace->block_tokens;
 
@@ -675,12 +703,13 @@ static void accept(struct sim *sim, uint32_t who, const struct placement *placed
     request->holder = placed->holder;
     m->decode[placed->decode].sequences++;
     m->decode[placed->decode].promised_tokens += need_of(sim, who);
+    request->stages = placed->stages;
     request->estimate_ns = sim_ns(
-        sim_profile_prefill_s(&sim->cluster.cost, sim->trace->requests[who].input_tokens, reused));
-    node->queued_ns += request->estimate_ns;
+        sim_profile_prefill_s(&sim->cluster.cost, sim->trace->requests[who].input_tokens, reused) /
+        placed->stages);
     pin_up_to(sim, who, placed->reuse);
     sim_set_state(sim, who, SIM_QUEUED);
-    sim_queue_push(sim, &node->queue, who);
+    enqueue(sim, who, placed);
     if (placed->holder != SIM_NONE) {
         const uint32_t *ids = sim_ids(sim, who);
         request->fetching = true;
@@ -689,11 +718,12 @@ static void accept(struct sim *sim, uint32_t who, const struct placement *placed
             kvcache_pin(m->prefill[placed->holder].cache, ids[i]); /* M1: it is there */
         const double tokens = (double)(request->held - request->pinned) * sim->trace->block_tokens;
         sim->result->fetched_bytes += token_bytes(sim, tokens);
-        send_flow(sim, placed->holder, placed->prefill, tokens, who, FLOW_FETCH);
+        mooncake_send(sim, placed->holder, placed->prefill, tokens, who, FLOW_FETCH, 0);
     } else {
         ASSERT(request->pinned == placed->reuse); /* M1 */
     }
-    start_prefill(sim, placed->prefill);
+    for (uint32_t j = 0; j < placed->stages; j++)
+        mooncake_start_prefill(sim, placed->group[j]);
 }
 
 static void settle(struct sim *sim, uint32_t who, enum status status,
@@ -771,13 +801,18 @@ static void on_flow(struct sim *sim, const struct event *event)
     const enum status status = links_event(m->links, event, &ended, &tag);
     if (status != STATUS_OK) sim_fail(sim, status);
     if (status != STATUS_OK || !ended) return;
-    const uint32_t who = (uint32_t)(tag >> 1);
-    if ((tag & 1) == FLOW_FETCH) {
-        on_fetched(sim, who);
-        return;
+    const uint32_t who = (uint32_t)(tag >> 8), stage = tag >> 4 & 15;
+    switch ((enum flow_kind)(tag & 15)) {
+    case FLOW_FETCH: on_fetched(sim, who); break;
+    case FLOW_SHARE: group_shared(sim, who, stage); break;
+    case FLOW_GATHER: group_gathered(sim, who, stage); break;
+    case FLOW_KV:
+        sim->requests[who].sent++;
+        if (sim->requests[who].state == SIM_SENDING &&
+            sim->requests[who].sent == sim->requests[who].stages)
+            load(sim, who);
+        break;
     }
-    sim->requests[who].sent = true;
-    if (sim->requests[who].state == SIM_SENDING) load(sim, who);
 }
 
 /* ---- roles ---- */
@@ -815,10 +850,13 @@ static void rehome_all(struct sim *sim)
     const struct mooncake *m = mooncake_of(sim);
 
     for (uint32_t i = 0; i < m->prefill_count; i++) {
-        uint32_t who = m->prefill[i].queue.head;
-        for (; who != SIM_NONE; who = sim->requests[who].next) {
-            const struct decode_node *decode = &m->decode[sim->requests[who].decode];
-            if (yolk_conductor_draining(m->conductor, decode->id)) rehome(sim, who);
+        const struct line *queue = &m->prefill[i].queue;
+        for (uint32_t q = 0; q < queue->count; q++) {
+            const uint32_t who = line_at(queue, q);
+            const struct sim_request *request = &sim->requests[who];
+            if (request->prefill != i || request->state != SIM_QUEUED) continue; /* in a group */
+            if (yolk_conductor_draining(m->conductor, m->decode[request->decode].id))
+                rehome(sim, who);
         }
     }
 }
@@ -899,8 +937,8 @@ static void check_bytes(const struct sim *sim)
     for (uint32_t i = 0; i < m->machines; i++) {
         sent += links_bytes_sent(m->links, i);
         received += links_bytes_received(m->links, i);
-        ASSERT(links_rate_out(m->links, i) <= link_bytes_s(sim) * (1 + 1e-9));
-        ASSERT(links_rate_in(m->links, i) <= link_bytes_s(sim) * (1 + 1e-9));
+        ASSERT(links_rate_out(m->links, i) <= mooncake_link_bytes_s(sim) * (1 + 1e-9));
+        ASSERT(links_rate_in(m->links, i) <= mooncake_link_bytes_s(sim) * (1 + 1e-9));
     }
     ASSERT(fabs(sent - received) <= 1e-9 * (sent + 1));
     sim->result->sent_bytes = sent;
@@ -909,7 +947,7 @@ static void check_bytes(const struct sim *sim)
 static void mooncake_check(const struct sim *sim)
 {
     const struct mooncake *m = mooncake_of(sim);
-    const bool over = sim->ended == sim->count;
+    const bool over = sim->ended == sim->count && sim->events.count == 0;
 
     check_bytes(sim);
     for (uint32_t i = 0; i < m->prefill_count; i++) {
@@ -926,7 +964,7 @@ static void mooncake_check(const struct sim *sim)
         ASSERT(batch_count(node->batch) <= sim->cluster.batch_max);
         if (over) ASSERT(node->sequences == 0 && !node->stepping && node->joining.count == 0);
     }
-    if (over) ASSERT(m->waiting.count == 0 && links_flows(m->links) == 0);
+    if (over) ASSERT(m->groups == 0 && m->waiting.count == 0 && links_flows(m->links) == 0);
 }
 
 const struct sim_system mooncake_system = { mooncake_create, mooncake_destroy, mooncake_arrive,

@@ -20,8 +20,9 @@
 
 #define A800_COMMON                                                                                \
     .kv_token_bytes = 327680, .load_bytes_s = 102e9, .ssd_bytes_s = 24e9,                          \
-    .transfer_setup_s = 0.003, .schedule_s = 0.05, .vram_tokens = 1.33e6, .chunk_tokens = 2048,    \
-    .chunk_factor = 1.23, .prefill_reused_s = 2.575e-6
+    .transfer_setup_s = 0.003, .schedule_s = 0.05, .vram_tokens = 1.33e6,                          \
+    .activation_token_bytes = 16384, .chunk_tokens = 2048, .chunk_factor = 1.23,                   \
+    .prefill_reused_s = 2.575e-6
 
 #define A800_PREFILL                                                                               \
     .prefill_fixed_s = 0.068, .prefill_new_s = 1.096e-4, .prefill_square_s = 7.433e-10

@@ -20,14 +20,15 @@ struct sim_profile {
     double kv_token_bytes;
     double prefill_fixed_s, prefill_new_s, prefill_square_s, prefill_reused_s;
     double decode_base_s, decode_sequence_s, decode_context_s;
-    double nic_bytes_s;      /* each way of each node */
-    double load_bytes_s;     /* DRAM to device memory */
-    double ssd_bytes_s;      /* SSD to DRAM, reading */
-    double transfer_setup_s; /* before the first byte of a transfer */
-    double schedule_s;       /* from the arrival until a prefill queue has the request */
-    double vram_tokens;      /* KV that fits into the device memory of a node */
-    double chunk_tokens;     /* budget of one iteration with chunked prefill */
-    double chunk_factor;     /* compute in chunks costs so much more */
+    double nic_bytes_s;            /* each way of each node */
+    double load_bytes_s;           /* DRAM to device memory */
+    double ssd_bytes_s;            /* SSD to DRAM, reading */
+    double transfer_setup_s;       /* before the first byte of a transfer */
+    double schedule_s;             /* from the arrival until a prefill queue has the request */
+    double vram_tokens;            /* KV that fits into the device memory of a node */
+    double activation_token_bytes; /* from one node of a group to the next */
+    double chunk_tokens; /* of a chunked prefill: an iteration's budget, a group's chunk */
+    double chunk_factor; /* compute in chunks costs so much more */
 };
 
 /* By name; NULL if there is none. */

@@ -193,6 +193,8 @@ static void put_counts(struct writer *w, const struct sim_result *result,
                (unsigned long long)result->flips, (unsigned long long)result->placements[0],
                (unsigned long long)result->placements[1], (unsigned long long)result->placements[2],
                (unsigned long long)result->placements[3]);
+    writer_put(w, " \"groups\": {\"formed\": %llu, \"stages\": %llu},\n",
+               (unsigned long long)result->groups, (unsigned long long)result->group_stages);
 }
 
 enum status sim_write_json(const struct sim_result *result, const struct sim_summary *summary,

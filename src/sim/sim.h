@@ -66,8 +66,9 @@ struct sim_result {
     double duration_s; /* of virtual time, until the last answer */
     uint64_t events;
     double fetched_bytes, sent_bytes;
-    uint64_t placements[4]; /* by yolk_reuse_reason, where the conductor places */
-    uint64_t flips;         /* changes of role */
+    uint64_t placements[4];        /* by yolk_reuse_reason, where the conductor places */
+    uint64_t flips;                /* changes of role */
+    uint64_t groups, group_stages; /* prefills on several nodes; those nodes together */
 };
 
 struct sim_progress {

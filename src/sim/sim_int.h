@@ -47,14 +47,18 @@ enum sim_event {
     SIM_EVENT_LOOK,      /* at the roles of the nodes */
 };
 
+struct group;
+
 struct sim_request {
     enum sim_state state;
     uint32_t next; /* in whatever list it is */
     uint32_t prefill, decode, holder;
     uint32_t pinned, held;   /* leading blocks pinned here; and up to which at the holder */
     uint32_t reuse, chunked; /* blocks; tokens computed so far */
-    bool fetching, sent;
-    uint32_t grown; /* tokens of the answer that the conductor has heard of */
+    bool fetching;
+    uint32_t stages, sent; /* prefill nodes, 1 without a group; those whose KV has arrived */
+    struct group *group;   /* NULL: it has none, or it is gone */
+    uint32_t grown;        /* tokens of the answer that the conductor has heard of */
     uint64_t ticket;
     uint64_t arrival_ns, start_ns, send_ns;
     uint64_t estimate_ns; /* of its prefill, in its node's books */

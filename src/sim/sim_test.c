@@ -23,57 +23,7 @@
 
 #include "base/buf.h"
 #include "sim/json.h"
-#include "sim/trace_gen.h"
-
-static const struct sim_progress quiet = { NULL, NULL };
-
-static struct trace *parse(const char *text)
-{
-    struct trace *trace = NULL;
-    struct errmsg err = { "" };
-    if (trace_parse("t", text, strlen(text), &trace, &err) != STATUS_OK) fail_msg("%s", err.text);
-    return trace;
-}
-
-static struct trace *generate(uint32_t requests)
-{
-    struct trace_gen_options options = trace_gen_defaults();
-    struct trace *trace = NULL;
-    struct errmsg err = { "" };
-    options.requests = requests;
-    if (trace_gen(&options, &trace, &err) != STATUS_OK) fail_msg("%s", err.text);
-    return trace;
-}
-
-static struct sim_cluster cluster_of(const char *settings)
-{
-    struct sim_cluster cluster;
-    struct errmsg err = { "" };
-    cluster_init(&cluster);
-    if (cluster_set(&cluster, settings, &err) != STATUS_OK) fail_msg("%s", err.text);
-    return cluster;
-}
-
-static struct sim_result *run(const struct trace *trace, const char *settings)
-{
-    const struct sim_cluster cluster = cluster_of(settings);
-    struct sim_result *result = NULL;
-    struct errmsg err = { "" };
-    if (sim_run(&cluster, trace, quiet, &result, &err) != STATUS_OK) fail_msg("%s", err.text);
-    return result;
-}
-
-static struct sim_summary summarize(const struct sim_result *result)
-{
-    struct sim_summary summary;
-    assert_int_equal(sim_summarize(result, &summary), STATUS_OK);
-    return summary;
-}
-
-static void near(double value, double expected, double tolerance)
-{
-    if (!(fabs(value - expected) <= tolerance)) fail_msg("%.9g is not %.9g", value, expected);
-}
+#include "sim/sim_fixture.h"
 
 /* ---- one request ---- */
 

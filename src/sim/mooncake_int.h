@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * sim/mooncake_int.h - the nodes of mooncake, as mooncake.c and what is built on it share them.
+ * Invariants are in mooncake.c. */
+#ifndef SIM_MOONCAKE_INT_H
+#define SIM_MOONCAKE_INT_H
+
+#include "sim/batch.h"
+#include "sim/kvcache.h"
+#include "sim/line.h"
+#include "sim/links.h"
+#include "sim/sim_int.h"
+#include "yolk/conductor.h"
+
+/* What a flow on a link carries. */
+enum flow_kind {
+    FLOW_FETCH, /* blocks of a prefix, to the prefill node */
+    FLOW_KV,    /* to the decode node */
+    FLOW_SHARE, /* a stage's layers of the prefix, from the leader of a group */
+    FLOW_GATHER /* a stage's layers of the new blocks, to the leader */
+};
+
+struct prefill_node {
+    struct yolk_instance_id id;
+    struct line queue;
+    struct kvcache *cache;
+    uint32_t running; /* or SIM_NONE */
+    uint64_t until_ns;
+    uint64_t queued_ns; /* estimates of all in the queue */
+};
+
+struct decode_node {
+    struct yolk_instance_id id;
+    struct sim_queue joining;
+    struct batch *batch;
+    bool stepping;
+    uint32_t sequences; /* placed and not ended */
+    double promised_tokens;
+};
+
+/* A machine is in both arrays if nodes may change their roles, in one of them if they may not. */
+struct mooncake {
+    uint32_t machines, prefill_count, decode_count, next;
+    uint32_t decode_first; /* machine of decode[0] */
+    struct prefill_node *prefill;
+    struct decode_node *decode;
+    struct links *links; /* of the machines */
+    struct sim_queue waiting;
+    struct yolk_conductor *conductor; /* NULL for the policies that are not its own */
+    struct block_key *keys;           /* scratch: of one request */
+    struct block_key *names;          /* of every block */
+    uint32_t groups;                  /* not dissolved */
+};
+
+struct mooncake *mooncake_of(const struct sim *sim);
+
+double mooncake_link_bytes_s(const struct sim *sim);
+
+/* Ends as an event on this request, of this kind; `stage` of a group, or 0. */
+void mooncake_send(struct sim *sim, uint32_t from, uint32_t to, double tokens, uint32_t who,
+                   enum flow_kind kind, uint32_t stage);
+
+/* Its share of the request's KV goes from this prefill node to the decode node. */
+void mooncake_send_kv(struct sim *sim, uint32_t who, uint32_t from, uint32_t stage);
+
+/* Its turn at the node where its cache is: what is there is pinned and will be reused. */
+void mooncake_begin(struct sim *sim, uint32_t who);
+
+/* That reading what it reuses from SSD takes. */
+double mooncake_ssd_s(const struct sim *sim, uint32_t who);
+
+/* The blocks of a prefill that has ended stay in the cache of its node; none is pinned any more. */
+void mooncake_keep(struct sim *sim, uint32_t who);
+
+/* The next one at a prefill node, if it is free. */
+void mooncake_start_prefill(struct sim *sim, uint32_t index);
+
+#endif
