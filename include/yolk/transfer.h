@@ -44,6 +44,7 @@ enum {
     YOLK_TRANSFER_BATCHES_MAX = 65536,  /* living batches per engine */
     YOLK_TRANSFER_TASKS_MAX = 65536,    /* capacity of one batch */
     YOLK_TRANSFER_LANES_MAX = 16,       /* connections to one peer */
+    YOLK_TRANSFER_RAILS_MAX = 8,        /* addresses of one engine that peers may use */
     YOLK_TRANSFER_IDENTITY_SIZE = 4096, /* see yolk_transfer_register() */
 };
 
@@ -56,7 +57,14 @@ struct yolk_transfer_options {
     bool forbid_shm;            /* everything but local goes over tcp; so does MC_FORCE_TCP=1 */
     uint64_t generation;        /* of this start of the process; 0: drawn at random */
     uint64_t epoch;             /* see yolk_transfer_set_epoch(); 0: 1 */
-    uint32_t lanes_per_peer;    /* 0: 2; at most YOLK_TRANSFER_LANES_MAX */
+    const char *rails;          /* interfaces or addresses of this host, "eth0,10.2.0.1", that data
+                                   goes over besides `listen`; "auto": all that are up; NULL: none.
+                                   Only between two engines that both name some. */
+    const char *topology;       /* JSON, {"cpu:0":[["eth0"],["eth1"]]}: which rails suit which
+                                   memory; NULL or "": that of the file */
+    const char *topology_file;  /* NULL or "": $MC_CUSTOM_TOPO_JSON; neither: NUMA nodes decide */
+    uint32_t lanes_per_peer;    /* and rail; 0: 2; at most YOLK_TRANSFER_LANES_MAX */
+    uint32_t lanes_max;         /* connections that we open, to all peers; 0: 1024 */
     uint32_t slice_size;        /* bytes, 4 KiB..4 MiB; 0: 256 KiB */
     uint32_t peers_max;         /* peers we connect to, and connections we accept / 4; 0: 256 */
     uint32_t retries_max;       /* of a slice or a connection, before a task fails; 0: 3 */
@@ -114,6 +122,11 @@ MUST_USE enum status yolk_transfer_free(struct yolk_transfer *transfer, void *ad
  * if the range overlaps a registered one, STATUS_INVALID if empty or wrapping, STATUS_FULL. */
 MUST_USE enum status yolk_transfer_register(struct yolk_transfer *transfer, void *address,
                                             size_t length, const char *share_name, unsigned flags);
+
+/* Says where a registered range lies: "cpu:0", "cuda:1"; "*" or NULL: anywhere. The rails that the
+ * topology prefers for that place carry it first. STATUS_NOT_FOUND if it is not registered. */
+MUST_USE enum status yolk_transfer_set_location(struct yolk_transfer *transfer, void *address,
+                                                const char *location);
 
 /* By start address. What peers are writing into it stops landing before this returns. STATUS_BUSY
  * while a task of ours uses it, STATUS_NOT_FOUND if it is not registered. */
@@ -275,7 +288,29 @@ struct yolk_transfer_stats {
     uint64_t fences;          /* connections that a target closed at our demand */
     uint64_t lanes_open;      /* now, both directions */
     uint64_t protocol_errors; /* connections dropped because of what the peer sent */
+    uint64_t rail_pauses;     /* rails that failed, or fell silent while others spoke */
+    uint64_t evictions;       /* idle connections closed to stay within lanes_max */
 };
+
+/* One way to one peer, as it is now. */
+struct yolk_transfer_rail {
+    char peer[YOLK_TRANSFER_NAME_SIZE];   /* the name its segment was opened by */
+    char local[64];                       /* address here; "": the kernel's choice */
+    char remote[YOLK_TRANSFER_NAME_SIZE]; /* "host:port" there */
+    const char *state;                    /* "up", "paused", "probing"; static */
+    uint32_t lanes;                       /* connections on it */
+    uint32_t rank;       /* 0 preferred, 1 secondary, 2 last, as the peer sees it */
+    uint64_t rate;       /* bytes per second, measured or assumed */
+    uint64_t inflight;   /* bytes */
+    uint64_t latency_us; /* of a slice, smoothed; 0: not known */
+    uint64_t bytes;      /* acknowledged, ever */
+    uint64_t slices;     /* sent, ever */
+    uint64_t pauses;     /* times it failed */
+};
+
+/* The rails of all peers; returns how many there are, of which `max` at most are written. */
+uint32_t yolk_transfer_rails(const struct yolk_transfer *transfer, struct yolk_transfer_rail *out,
+                             uint32_t max);
 
 void yolk_transfer_stats(const struct yolk_transfer *transfer, struct yolk_transfer_stats *out);
 

@@ -123,7 +123,20 @@ enum status env_connect(struct env *env, const char *address, struct env_stream 
                         struct errmsg *err)
 {
     assert_owned(env);
-    return env->ops->connect(env, address, out, err);
+    return env->ops->connect(env, "", address, out, err);
+}
+
+enum status env_connect_from(struct env *env, const char *local_host, const char *address,
+                             struct env_stream **out, struct errmsg *err)
+{
+    assert_owned(env);
+    return env->ops->connect(env, local_host != NULL ? local_host : "", address, out, err);
+}
+
+uint32_t env_interfaces(struct env *env, struct env_interface *out, uint32_t max)
+{
+    assert_owned(env);
+    return env->ops->interfaces(env, out, max);
 }
 
 void env_stream_watch(struct env_stream *stream, unsigned events, env_ready_fn on_ready, void *ctx)

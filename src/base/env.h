@@ -102,9 +102,16 @@ void env_listener_close(struct env_listener *listener); /* NULL is allowed */
 /* Starts to connect; how long to wait is the caller's (a timer, and env_stream_close). A host that
  * is a name is looked up, which may block: prefer numbers on a busy loop. The stream becomes
  * writable when connected; on failure it becomes readable and writable, and the next read or write
- * says why (STATUS_CONN_REFUSED, STATUS_TIMEOUT, ...). */
+ * says why: STATUS_CONN_REFUSED when the peer's host says that nobody listens there, STATUS_TIMEOUT
+ * or STATUS_UNAVAILABLE when nobody could be asked. */
 MUST_USE enum status env_connect(struct env *env, const char *address, struct env_stream **out,
                                  struct errmsg *err);
+
+/* The same, from the address `local_host` of this host, so that the connection takes the way that
+ * leads from there: "10.1.0.1", without a port; NULL or "": the kernel's choice. An address that is
+ * not ours is STATUS_UNAVAILABLE. */
+MUST_USE enum status env_connect_from(struct env *env, const char *local_host, const char *address,
+                                      struct env_stream **out, struct errmsg *err);
 
 /* Level-triggered: on_ready(ctx, events) runs on every turn while a wanted event holds. `events` 0
  * stops it. Replaces what was set before. */
@@ -128,6 +135,27 @@ const char *env_stream_peer(const struct env_stream *stream);
 
 /* The address the connection has on our side, without the port: what a peer could call us. */
 const char *env_stream_local_host(const struct env_stream *stream);
+
+/* ---- the network interfaces of this host ---- */
+
+enum { ENV_INTERFACES_MAX = 64, ENV_ADDRESS_SIZE = 64, ENV_INTERFACE_SIZE = 16 };
+
+struct env_interface {
+    char name[ENV_INTERFACE_SIZE];  /* "eth0" */
+    char address[ENV_ADDRESS_SIZE]; /* "10.1.0.1" or "fd00::1" */
+    uint32_t prefix_bits;           /* of its network */
+    uint32_t mtu;                   /* 0: not known, as below */
+    uint32_t speed_mbps;
+    int32_t numa_node; /* -1: not known, or the host has only one */
+    bool up;
+    bool loopback;
+};
+
+/* True if both numeric addresses (no port, no brackets) agree in their first `prefix_bits` bits. */
+bool env_same_network(const char *a, const char *b, uint32_t prefix_bits);
+
+/* One entry per address, IPv4 and global IPv6, in the kernel's order; how many were written. */
+uint32_t env_interfaces(struct env *env, struct env_interface *out, uint32_t max);
 
 /* ---- files: for start-up, caches and manifests; blocking, so never for bulk data on a loop ----
  */

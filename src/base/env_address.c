@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * base/env_address.c - "host:port" taken apart, the same way by every body of env. */
+ * base/env_address.c - "host:port" taken apart, the same way by every body of env; and which
+ * addresses are neighbours. */
+#include <arpa/inet.h>
 #include <string.h>
 
 #include "base/env_int.h"
@@ -43,4 +45,18 @@ enum status env_address_parse(const char *address, char host[ENV_HOST_SIZE], uin
     host[len] = '\0';
     *port = parsed;
     return STATUS_OK;
+}
+
+bool env_same_network(const char *a, const char *b, uint32_t prefix_bits)
+{
+    uint8_t first[16], second[16];
+    const int family = strchr(a, ':') != NULL ? AF_INET6 : AF_INET;
+    const uint32_t bits_max = family == AF_INET6 ? 128 : 32;
+
+    if (prefix_bits > bits_max) return false;
+    if (inet_pton(family, a, first) != 1 || inet_pton(family, b, second) != 1) return false;
+    const uint32_t whole = prefix_bits / 8, rest = prefix_bits % 8;
+    if (memcmp(first, second, whole) != 0) return false;
+    if (rest == 0) return true;
+    return (first[whole] ^ second[whole]) >> (8 - rest) == 0;
 }

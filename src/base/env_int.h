@@ -30,8 +30,9 @@ struct env_ops {
     enum status (*listen)(struct env *env, const char *address, env_accept_fn on_accept, void *ctx,
                           struct env_listener **out, struct errmsg *err);
     void (*listener_close)(struct env_listener *listener);
-    enum status (*connect)(struct env *env, const char *address, struct env_stream **out,
-                           struct errmsg *err);
+    enum status (*connect)(struct env *env, const char *local_host, const char *address,
+                           struct env_stream **out, struct errmsg *err);
+    uint32_t (*interfaces)(struct env *env, struct env_interface *out, uint32_t max);
     void (*stream_watch)(struct env_stream *stream, unsigned events, env_ready_fn on_ready,
                          void *ctx);
     enum status (*stream_readv)(struct env_stream *stream, const struct iovec *iov, int iov_count,

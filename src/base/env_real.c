@@ -329,6 +329,7 @@ static const struct env_ops real_ops = {
     .listen = env_real_listen,
     .listener_close = env_real_listener_close,
     .connect = env_real_connect,
+    .interfaces = env_real_interfaces,
     .stream_watch = env_real_stream_watch,
     .stream_readv = env_real_stream_readv,
     .stream_writev = env_real_stream_writev,

@@ -84,8 +84,9 @@ enum status env_real_status(int error);
 enum status env_real_listen(struct env *env, const char *address, env_accept_fn on_accept,
                             void *ctx, struct env_listener **out, struct errmsg *err);
 void env_real_listener_close(struct env_listener *listener);
-enum status env_real_connect(struct env *env, const char *address, struct env_stream **out,
-                             struct errmsg *err);
+enum status env_real_connect(struct env *env, const char *local_host, const char *address,
+                             struct env_stream **out, struct errmsg *err);
+uint32_t env_real_interfaces(struct env *env, struct env_interface *out, uint32_t max);
 void env_real_stream_watch(struct env_stream *stream, unsigned events, env_ready_fn on_ready,
                            void *ctx);
 enum status env_real_stream_readv(struct env_stream *stream, const struct iovec *iov, int iov_count,

@@ -166,9 +166,12 @@ static void set_option(int fd, int level, int option)
 
 /* ---- streams ---- */
 
+/* Refused is what the other host says: it proves that nobody listens there. A network that is down
+ * proves nothing. */
 static enum status status_of_connect(int error)
 {
-    return error == ETIMEDOUT ? STATUS_TIMEOUT : STATUS_CONN_REFUSED;
+    if (error == ECONNREFUSED || error == ECONNRESET) return STATUS_CONN_REFUSED;
+    return error == ETIMEDOUT ? STATUS_TIMEOUT : STATUS_UNAVAILABLE;
 }
 
 static bool connected_to_itself(int fd)
@@ -236,8 +239,23 @@ static struct stream *stream_new(struct env_real *real, int fd, enum stream_stat
     return stream;
 }
 
-enum status env_real_connect(struct env *env, const char *address, struct env_stream **out,
-                             struct errmsg *err)
+/* Takes the source address now and the port when it connects: ports are shared between peers. */
+static bool bind_from(int fd, const char *local_host)
+{
+    const struct addrinfo hints = { .ai_family = AF_UNSPEC,
+                                    .ai_socktype = SOCK_STREAM,
+                                    .ai_flags = AI_NUMERICHOST | AI_PASSIVE };
+    struct addrinfo *found = NULL;
+
+    if (getaddrinfo(local_host, NULL, &hints, &found) != 0) return false;
+    set_option(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT);
+    const bool bound = bind(fd, found->ai_addr, found->ai_addrlen) == 0;
+    freeaddrinfo(found);
+    return bound;
+}
+
+enum status env_real_connect(struct env *env, const char *local_host, const char *address,
+                             struct env_stream **out, struct errmsg *err)
 {
     struct env_real *real = env_real_of(env);
     struct sockaddr_storage addr = { 0 };
@@ -249,6 +267,10 @@ enum status env_real_connect(struct env *env, const char *address, struct env_st
         return errmsg_set(err, STATUS_FULL, "%u connections are open", real->stream_count);
     const int fd = socket(addr.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) return errmsg_set(err, env_real_status(errno), "socket: %s", strerror(errno));
+    if (local_host[0] != '\0' && !bind_from(fd, local_host)) {
+        close(fd);
+        return errmsg_set(err, STATUS_UNAVAILABLE, "%.60s is no address of this host", local_host);
+    }
     struct stream *stream = stream_new(real, fd, STREAM_CONNECTING);
     if (stream == NULL) return errmsg_set(err, STATUS_NO_MEMORY, "no memory for a connection");
     peer_text(&addr, stream->base.peer);

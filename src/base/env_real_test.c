@@ -437,6 +437,102 @@ static void a_file_without_a_size_is_read_whole(void **state)
     env_real_destroy(env);
 }
 
+struct connecting {
+    struct env_stream *stream;
+    enum status status;
+    bool over;
+};
+
+static void on_connecting(void *ctx, unsigned events)
+{
+    struct connecting *connecting = ctx;
+    uint8_t byte;
+    size_t n;
+
+    (void)events;
+    connecting->status = env_stream_read(connecting->stream, &byte, 1, &n);
+    connecting->over = true;
+}
+
+static enum status connect_status(struct env *env, const char *from, const char *address)
+{
+    struct connecting connecting = { 0 };
+
+    const enum status status = env_connect_from(env, from, address, &connecting.stream, NULL);
+    if (status != STATUS_OK) return status;
+    env_stream_watch(connecting.stream, ENV_WRITE, on_connecting, &connecting);
+    while (!connecting.over)
+        env_poll(env, ENV_NS_PER_S);
+    env_stream_close(connecting.stream);
+    return connecting.status;
+}
+
+/* Who cannot be reached has not refused: whoever waits for a refusal must not take it for one. */
+static void unreachable_is_not_refused(void **state)
+{
+    (void)state;
+    struct env *env = NULL;
+
+    assert_int_equal(env_real_create(NULL, &env, NULL), STATUS_OK);
+    assert_int_equal(connect_status(env, NULL, "127.0.0.1:1"), STATUS_CONN_REFUSED);
+    assert_int_equal(connect_status(env, NULL, "255.255.255.255:1"), STATUS_UNAVAILABLE);
+    assert_int_equal(connect_status(env, "192.0.2.1", "127.0.0.1:1"), STATUS_UNAVAILABLE);
+    assert_int_equal(connect_status(env, "no address", "127.0.0.1:1"), STATUS_UNAVAILABLE);
+    env_real_destroy(env);
+}
+
+static void keep_stream(void *ctx, struct env_stream *stream)
+{
+    *(struct env_stream **)ctx = stream;
+}
+
+static void connections_leave_from_where_they_should(void **state)
+{
+    (void)state;
+    struct env *env = NULL;
+    struct env_listener *listener;
+    struct env_stream *accepted = NULL, *stream = NULL;
+    char address[64];
+
+    assert_int_equal(env_real_create(NULL, &env, NULL), STATUS_OK);
+    assert_int_equal(env_listen(env, "127.0.0.1:0", keep_stream, &accepted, &listener, NULL),
+                     STATUS_OK);
+    snprintf(address, sizeof(address), "127.0.0.1:%u", env_listener_port(listener));
+    assert_int_equal(env_connect_from(env, "127.0.0.9", address, &stream, NULL), STATUS_OK);
+    while (accepted == NULL)
+        env_poll(env, ENV_NS_PER_S);
+    assert_int_equal(strncmp(env_stream_peer(accepted), "127.0.0.9:", 10), 0);
+    env_stream_close(accepted);
+    env_stream_close(stream);
+    env_listener_close(listener);
+    env_real_destroy(env);
+}
+
+static void the_loopback_is_an_interface(void **state)
+{
+    (void)state;
+    struct env *env = NULL;
+    struct env_interface interfaces[ENV_INTERFACES_MAX];
+    bool found = false;
+
+    assert_int_equal(env_real_create(NULL, &env, NULL), STATUS_OK);
+    const uint32_t count = env_interfaces(env, interfaces, ENV_INTERFACES_MAX);
+    for (uint32_t i = 0; i < count; i++) {
+        if (strcmp(interfaces[i].address, "127.0.0.1") != 0) continue;
+        found = true;
+        assert_true(interfaces[i].loopback && interfaces[i].up && interfaces[i].prefix_bits == 8);
+        assert_string_equal(interfaces[i].name, "lo");
+    }
+    assert_true(found);
+    assert_int_equal(env_interfaces(env, interfaces, 0), 0);
+    assert_true(env_same_network("10.1.2.3", "10.1.3.3", 16));
+    assert_false(env_same_network("10.1.2.3", "10.1.3.3", 24));
+    assert_true(env_same_network("10.1.2.3", "10.1.3.3", 23));
+    assert_false(env_same_network("10.1.2.3", "fd00::1", 8));
+    assert_true(env_same_network("fd00:1::1", "fd00:1::2", 64));
+    env_real_destroy(env);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -452,6 +548,9 @@ int main(void)
         cmocka_unit_test(signals_are_events),
         cmocka_unit_test(children_get_default_signals),
         cmocka_unit_test(the_binary_knows_its_path),
+        cmocka_unit_test(unreachable_is_not_refused),
+        cmocka_unit_test(connections_leave_from_where_they_should),
+        cmocka_unit_test(the_loopback_is_an_interface),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -82,11 +82,19 @@ static struct sim_host *host_get(struct env_sim *sim, const char *name)
     ASSERT(strlen(name) < sizeof(host->name));
     host = env_sim_alloc(sizeof(*host));
     snprintf(host->name, sizeof(host->name), "%s", name);
+    host->home = host;
     host->index = sim->host_count++;
     host->port_next = 30000;
     host->next = sim->hosts;
     sim->hosts = host;
     return host;
+}
+
+void env_sim_add_address(struct env_sim *sim, const char *host, const char *address)
+{
+    ASSERT(env_sim_host(sim, address) == NULL);
+    struct sim_host *home = host_get(sim, host);
+    host_get(sim, address)->home = home->home;
 }
 
 bool env_sim_cut(const struct env_sim *sim, const struct sim_host *a, const struct sim_host *b)
@@ -407,6 +415,7 @@ static const struct env_ops sim_ops = {
     .listen = env_sim_listen,
     .listener_close = env_sim_listener_close,
     .connect = env_sim_connect,
+    .interfaces = env_sim_interfaces,
     .stream_watch = env_sim_stream_watch,
     .stream_readv = env_sim_stream_readv,
     .stream_writev = env_sim_stream_writev,
@@ -454,6 +463,7 @@ struct env *env_sim_add(struct env_sim *sim, const char *host)
     process->base.owner = pthread_self();
     process->sim = sim;
     process->host = host_get(sim, host);
+    ASSERT(process->host->home == process->host);
     process->host->on = true;
     process->index = sim->process_count++;
     process->alive = true;

@@ -64,6 +64,11 @@ void env_sim_destroy(struct env_sim *sim);
 /* Starts a process on `host` ("10.0.0.1"), a new host or one that is there. Owned by the world. */
 struct env *env_sim_add(struct env_sim *sim, const char *host);
 
+/* Gives the host one more address: peers reach its listeners there too, processes of the host may
+ * connect from there, and env_sim_partition() takes it like a host, so that one way between two
+ * hosts can be cut while another holds. Before or after the host is added. */
+void env_sim_add_address(struct env_sim *sim, const char *host, const char *address);
+
 /* ---- running ---- */
 
 uint64_t env_sim_now_ns(const struct env_sim *sim);

@@ -21,8 +21,9 @@ struct sim_conn;
 
 struct sim_host {
     char name[ENV_HOST_SIZE];
-    uint32_t index;
-    bool on; /* false between env_sim_power_off() and the next env_sim_add() */
+    struct sim_host *home; /* itself; or, for a further address, the host that has it */
+    uint32_t index;        /* each address has its own, so that each can be cut off */
+    bool on;               /* false between env_sim_power_off() and the next env_sim_add() */
     uint16_t port_next;
     struct sim_listener *listeners;
     struct sim_entry *entries; /* the disk: names of files and directories */
@@ -100,8 +101,9 @@ bool env_sim_cut(const struct env_sim *sim, const struct sim_host *a, const stru
 enum status env_sim_listen(struct env *env, const char *address, env_accept_fn on_accept, void *ctx,
                            struct env_listener **out, struct errmsg *err);
 void env_sim_listener_close(struct env_listener *listener);
-enum status env_sim_connect(struct env *env, const char *address, struct env_stream **out,
-                            struct errmsg *err);
+enum status env_sim_connect(struct env *env, const char *local_host, const char *address,
+                            struct env_stream **out, struct errmsg *err);
+uint32_t env_sim_interfaces(struct env *env, struct env_interface *out, uint32_t max);
 void env_sim_stream_watch(struct env_stream *stream, unsigned events, env_ready_fn on_ready,
                           void *ctx);
 enum status env_sim_stream_readv(struct env_stream *stream, const struct iovec *iov, int iov_count,

@@ -291,7 +291,7 @@ static struct sim_listener *find_listener(struct sim_host *host, uint16_t port)
 static void deliver_syn(struct sim_end *end)
 {
     struct env_sim *sim = end->conn->sim;
-    struct sim_listener *listener = find_listener(end->host, end->conn->port);
+    struct sim_listener *listener = find_listener(end->host->home, end->conn->port);
 
     if (listener == NULL || env_sim_chance(sim, sim->options.conn_refuse_ppm)) {
         end->gone = true;
@@ -358,8 +358,9 @@ static void deliver(struct sim_end *end, const struct segment *segment)
 
 static bool can_pass(struct sim_end *from, struct sim_end *to)
 {
-    if (!to->host->on) return false;
-    return from->host == to->host || !env_sim_cut(from->conn->sim, from->host, to->host);
+    if (!to->host->home->on) return false;
+    return from->host->home == to->host->home ||
+           !env_sim_cut(from->conn->sim, from->host, to->host);
 }
 
 /* The first segment could not pass. */
@@ -424,8 +425,8 @@ static unsigned end_ready(const struct sim_end *end)
     return events;
 }
 
-enum status env_sim_connect(struct env *env, const char *address, struct env_stream **out,
-                            struct errmsg *err)
+enum status env_sim_connect(struct env *env, const char *local_host, const char *address,
+                            struct env_stream **out, struct errmsg *err)
 {
     struct sim_process *process = sim_process_of(env);
     struct env_sim *sim = process->sim;
@@ -440,6 +441,9 @@ enum status env_sim_connect(struct env *env, const char *address, struct env_str
     const bool here = strcmp(host, "127.0.0.1") == 0 || strcmp(host, "localhost") == 0;
     struct sim_host *target = here ? process->host : env_sim_host(sim, host);
     if (target == NULL) return errmsg_set(err, STATUS_INVALID, "'%s': no such host", address);
+    struct sim_host *source = local_host[0] == '\0' ? process->host : env_sim_host(sim, local_host);
+    if (source == NULL || source->home != process->host)
+        return errmsg_set(err, STATUS_UNAVAILABLE, "%s is no address of this host", local_host);
 
     struct sim_conn *conn = env_sim_alloc(sizeof(*conn));
     conn->sim = sim;
@@ -451,13 +455,13 @@ enum status env_sim_connect(struct env *env, const char *address, struct env_str
     for (int i = 0; i < 2; i++) {
         struct sim_end *end = &conn->ends[i];
         end->conn = conn;
-        end->host = i == 0 ? process->host : target;
+        end->host = i == 0 ? source : target;
         end->released = i == 1; /* until it is accepted */
         env_timer_init(&end->pump, on_pump, end);
     }
     conn->ends[0].base.env = env;
     snprintf(conn->ends[0].base.peer, ENV_PEER_SIZE, "%s", address);
-    snprintf(conn->ends[1].base.peer, ENV_PEER_SIZE, "%s:%u", process->host->name,
+    snprintf(conn->ends[1].base.peer, ENV_PEER_SIZE, "%s:%u", source->name,
              process->host->port_next++);
     if (process->host->port_next < 30000) process->host->port_next = 30000;
     end_link(&conn->ends[0]);
@@ -571,12 +575,33 @@ const char *env_sim_stream_local_host(const struct env_stream *stream)
     return end_of(stream)->host->name;
 }
 
+/* The host's own address and those added, each an interface of its own. */
+uint32_t env_sim_interfaces(struct env *env, struct env_interface *out, uint32_t max)
+{
+    const struct sim_process *process = sim_process_of(env);
+    uint32_t count = 0;
+
+    for (const struct sim_host *host = process->sim->hosts; host != NULL && count < max;
+         host = host->next) {
+        if (host->home != process->host) continue;
+        struct env_interface *one = &out[count];
+        *one = (struct env_interface){ .prefix_bits = 24, .numa_node = -1, .up = true };
+        snprintf(one->name, sizeof(one->name), "sim%u", host->index);
+        snprintf(one->address, sizeof(one->address), "%s", host->name);
+        count++;
+    }
+    return count;
+}
+
 /* ---- listeners ---- */
 
 static bool is_own_host(const struct sim_process *process, const char *host)
 {
+    const struct sim_host *named = env_sim_host(process->sim, host);
+
+    if (named != NULL && named->home == process->host) return true;
     return host[0] == '\0' || strcmp(host, "0.0.0.0") == 0 || strcmp(host, "127.0.0.1") == 0 ||
-           strcmp(host, "localhost") == 0 || strcmp(host, process->host->name) == 0;
+           strcmp(host, "localhost") == 0;
 }
 
 enum status env_sim_listen(struct env *env, const char *address, env_accept_fn on_accept, void *ctx,

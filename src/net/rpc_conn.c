@@ -175,7 +175,7 @@ static void close_now(struct rpc_conn *conn)
     const enum status why = conn->failure;
 
     ASSERT(why != STATUS_OK);
-    if (why == STATUS_CONN_CLOSED || why == STATUS_CONN_REFUSED) {
+    if (why == STATUS_CONN_CLOSED || why == STATUS_CONN_REFUSED || why == STATUS_UNAVAILABLE) {
         LOG_DEBUG("rpc", "conn_closed", "peer=%s reason=%s", conn->peer, conn->reason);
     } else {
         LOG_WARN("rpc", "conn_closed", "peer=%s status=%s reason=%s", conn->peer, status_name(why),

@@ -466,6 +466,8 @@ static enum status create_transport(struct worker *worker, struct errmsg *err)
         .listen = chosen ? options->transfer : data,
         .advertise_host = advertise,
         .secret = worker->secret,
+        .rails = options->rails,
+        .topology_file = options->topology,
         .forbid_shm = options->forbid_shm,
         .fence_ms = options->lease_ms,
     };

@@ -43,6 +43,8 @@ struct worker_options {
     const char *advertise;     /* the host others reach us at [the host of `listen`] */
     const char *transfer;      /* transfer engine, "host:port" [host of `listen`, any port] */
     const char *master;        /* RPC address ["": no membership, for tests] */
+    const char *rails;         /* for KVCache data, see yolk_transfer_options [none] */
+    const char *topology;      /* file with what suits which of them [NUMA nodes decide] */
     const char *secret;        /* of the cluster [""] */
     const struct model *model; /* outlives the worker */
     const char *model_name;    /* for node.info [model_name(model)] */

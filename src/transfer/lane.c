@@ -38,6 +38,8 @@
 
 enum { FRAMES_FOR_CONTROL = 64 };
 
+#define PROBE_NS (400 * ENV_NS_PER_MS) /* for a connect on a rail that had failed */
+
 static bool lane_alive(const struct lane *lane)
 {
     return lane->state != LANE_LOST && lane->state != LANE_DEAD;
@@ -380,7 +382,11 @@ static struct lane *lane_new(struct yolk_transfer *transfer, struct env_stream *
     env_timer_init(&lane->timer, lane_on_timer, lane);
     env_timer_set(transfer->env, &lane->timer, lane->heard_ns + transfer->connect_ns);
     lane->next = transfer->lanes;
-    if (lane->next != NULL) lane->next->prev = lane;
+    if (lane->next != NULL) {
+        lane->next->prev = lane;
+    } else {
+        transfer->lanes_tail = lane;
+    }
     transfer->lanes = lane;
     return lane;
 }
@@ -400,7 +406,12 @@ static void lane_unlink(struct lane *lane)
 {
     struct yolk_transfer *transfer = lane->transfer;
 
-    if (lane->next != NULL) lane->next->prev = lane->prev;
+    if (transfer->sieve_hand == lane) transfer->sieve_hand = lane->prev;
+    if (lane->next != NULL) {
+        lane->next->prev = lane->prev;
+    } else {
+        transfer->lanes_tail = lane->prev;
+    }
     if (lane->prev != NULL) {
         lane->prev->next = lane->next;
     } else {
@@ -444,12 +455,43 @@ void lane_die(struct lane *lane, enum status status)
     if (lane->state == LANE_DEAD) lane_unlink(lane);
 }
 
-struct lane *lane_connect(struct peer *peer, enum status *status)
+static bool lane_idle(const struct lane *lane)
+{
+    return lane->peer != NULL && lane->state == LANE_READY && lane->inflight_count == 0 &&
+           lane->frames_used == 0 && lane->fences == 0 && lane->payload_left == 0 &&
+           lane->peer->ask_lane != lane;
+}
+
+/* SIEVE: the hand goes from the oldest to the newest and round again, forgives those that were used
+ * since it last came by, and takes the first that was not. */
+bool lane_evict(struct yolk_transfer *transfer)
+{
+    struct lane *lane = transfer->sieve_hand;
+
+    for (int rounds = 0; rounds < 3;) {
+        if (lane == NULL) {
+            lane = transfer->lanes_tail;
+            rounds++;
+            if (lane == NULL) return false;
+        }
+        if (lane_idle(lane) && !lane->visited) {
+            transfer->sieve_hand = lane->prev;
+            transfer->stats.evictions++;
+            lane_die(lane, STATUS_CANCELLED);
+            return true;
+        }
+        lane->visited = false;
+        lane = lane->prev;
+    }
+    return false;
+}
+
+struct lane *lane_connect(struct peer *peer, struct rail *rail, enum status *status)
 {
     struct yolk_transfer *transfer = peer->transfer;
     struct env_stream *stream;
 
-    *status = env_connect(transfer->env, peer->name, &stream, NULL);
+    *status = env_connect_from(transfer->env, rail->local, rail->remote, &stream, NULL);
     if (*status != STATUS_OK) return NULL;
     struct lane *lane = lane_new(transfer, stream);
     if (lane == NULL) {
@@ -458,6 +500,11 @@ struct lane *lane_connect(struct peer *peer, enum status *status)
         return NULL;
     }
     lane->peer = peer;
+    lane->rail = rail;
+    transfer->connected_count++;
+    if (rail->state == RAIL_PROBING && transfer->connect_ns > PROBE_NS) {
+        env_timer_set(transfer->env, &lane->timer, lane->heard_ns + PROBE_NS);
+    }
     lane->id = ++transfer->lane_serial;
     lane->state = LANE_CONNECTING;
     lane->watching_write = true;
@@ -482,13 +529,19 @@ void lane_accept(void *ctx, struct env_stream *stream)
 
 /* ---- greeting ---- */
 
+static uint32_t capabilities(const struct yolk_transfer *transfer)
+{
+    const uint32_t shm = transfer->forbid_shm ? 0 : WIRE_CAP_SHM;
+    return shm | (transfer->topology.rail_count > 0 ? WIRE_CAP_RAILS : 0);
+}
+
 static void hello_fill(const struct lane *lane, struct wire_hello *hello)
 {
     const struct yolk_transfer *transfer = lane->transfer;
 
     *hello = (struct wire_hello){ .version_min = WIRE_VERSION,
                                   .version_max = WIRE_VERSION,
-                                  .capabilities = transfer->forbid_shm ? 0 : WIRE_CAP_SHM,
+                                  .capabilities = capabilities(transfer),
                                   .generation = transfer->generation,
                                   .epoch = transfer->epoch,
                                   .connection = lane->id,
@@ -743,6 +796,7 @@ static enum status receive_once(struct lane *lane, size_t *n, bool *drained)
 
     if (status != STATUS_OK) return status;
     lane->heard_ns = env_now_ns(lane->transfer->env);
+    if (lane->rail != NULL) rail_heard(lane->rail, lane->heard_ns);
     *drained = *n < iov[0].iov_len + (count > 1 ? iov[1].iov_len : 0);
     const size_t landed = *n < payload ? *n : payload;
     if (landed > 0) {

@@ -6,7 +6,7 @@
  * Tasks with bytes to schedule wait in `ready`, slices to repeat in `retry`, each by class. Slices
  * are cut when a lane has room for them, so an urgent task overtakes everything not yet on a lane,
  * and no queue is deeper than the windows. Connections are opened while there is work and none has
- * room, up to lanes_per_peer.
+ * room, up to lanes_per_peer on each rail (peer_rails.c).
  *
  * Paths. A READ of memory that the target shares on this host is a copy from its mapping (the
  * target is asked once per range, ASK/SHARE). A WRITE of memory that we share is a PULL: the target
@@ -35,8 +35,6 @@
 #include "base/log.h"
 #include "transfer/transfer_int.h"
 
-enum { BACKOFF_MIN_MS = 20, BACKOFF_MAX_MS = 100 };
-
 enum route { ROUTE_SEND, ROUTE_PULL, ROUTE_COPY, ROUTE_ASK };
 
 static uint8_t *task_local(const struct task *task, uint64_t offset)
@@ -63,6 +61,7 @@ void peer_init(struct peer *peer, struct yolk_transfer *transfer, const char *na
     peer->local = local;
     memcpy(peer->name, name, strlen(name));
     env_timer_init(&peer->timer, on_peer_timer, peer);
+    peer_rails_init(peer);
 }
 
 void peer_kick(struct peer *peer)
@@ -93,12 +92,15 @@ static void slot_put(struct lane *lane, struct slice *slice)
     ASSERT(slot < WIRE_REQUESTS_MAX);
     slice->request = ++lane->serial * WIRE_REQUESTS_MAX + slot;
     slice->lane = lane;
+    slice->sent_ns = env_now_ns(lane->transfer->env);
     lane->slots[slot] = slice;
     lane->inflight_count++;
     lane->inflight_size += slice->length;
+    lane->visited = true;
+    rail_sent(lane->rail, slice->length, slice->sent_ns);
 }
 
-static void slot_clear(struct lane *lane, struct slice *slice)
+static void slot_empty(struct lane *lane, struct slice *slice)
 {
     ASSERT(lane->slots[slot_of(slice->request)] == slice);
     ASSERT(lane->inflight_count > 0 && lane->inflight_size >= slice->length);
@@ -108,28 +110,23 @@ static void slot_clear(struct lane *lane, struct slice *slice)
     slice->lane = NULL;
 }
 
+static void slot_clear(struct lane *lane, struct slice *slice)
+{
+    slot_empty(lane, slice);
+    if (lane->rail != NULL) rail_taken(lane->rail, slice->length);
+}
+
+/* As slot_clear(), when its bytes have arrived: the rail is that fast. */
+static void slot_done(struct lane *lane, struct slice *slice)
+{
+    const uint64_t now = env_now_ns(lane->transfer->env);
+    const bool sent = slice->task == NULL || slice->task->path == YOLK_TRANSFER_PATH_TCP;
+
+    slot_empty(lane, slice);
+    rail_done(lane->rail, slice->length, now - slice->sent_ns, sent, now);
+}
+
 /* ---- choosing ---- */
-
-static bool lane_fits(const struct lane *lane, int class)
-{
-    const uint64_t window =
-        class == YOLK_TRANSFER_BACKGROUND ? WINDOW_BACKGROUND_SIZE : WINDOW_SIZE;
-
-    if (lane == NULL || lane->state != LANE_READY || !lane_has_room(lane)) return false;
-    return lane->inflight_count < WIRE_REQUESTS_MAX && lane->inflight_size < window;
-}
-
-static struct lane *pick_lane(const struct peer *peer, int class)
-{
-    struct lane *best = NULL;
-
-    for (int i = 0; i < YOLK_TRANSFER_LANES_MAX; i++) {
-        struct lane *lane = peer->lanes[i];
-        if (!lane_fits(lane, class)) continue;
-        if (best == NULL || lane->inflight_size < best->inflight_size) best = lane;
-    }
-    return best;
-}
 
 static enum route route_of(const struct lane *lane, const struct task *task, uint64_t offset,
                            uint64_t length)
@@ -251,11 +248,10 @@ static bool place(struct peer *peer, struct lane *lane, struct slice *slice)
     return false;
 }
 
-static uint64_t slice_length(const struct yolk_transfer *transfer, const struct task *task,
-                             enum route route)
+static uint64_t slice_length(const struct lane *lane, const struct task *task, enum route route)
 {
     const uint64_t left = task->req.length - task->offset;
-    uint64_t size = transfer->slice_size;
+    uint64_t size = rail_slice_size(lane->rail, lane->transfer->slice_size);
 
     if (route == ROUTE_COPY) size = WIRE_SLICE_MAX;
     if (route == ROUTE_PULL) size = PULL_SLICE_SIZE;
@@ -280,7 +276,7 @@ static bool cut_and_place(struct peer *peer, struct lane *lane, struct task *tas
     slice->task = task;
     slice->class = (uint8_t)task->req.class;
     slice->offset = task->offset;
-    slice->length = slice_length(transfer, task, route);
+    slice->length = slice_length(lane, task, route);
     task->offset += slice->length;
     if (task->offset == task->req.length) task_unqueue(&peer->ready[task->req.class], task);
     const bool placed = place(peer, lane, slice);
@@ -303,7 +299,7 @@ static bool schedule_one(struct peer *peer, int class)
     struct task *task = slice != NULL ? slice->task : peer->ready[class].head;
 
     if (task == NULL) return false;
-    struct lane *lane = pick_lane(peer, class);
+    struct lane *lane = peer_pick_lane(peer, class, task->buffer);
     if (lane == NULL) return false;
     if (!meant_for(peer, task)) return true;
     if (slice == NULL) return cut_and_place(peer, lane, task);
@@ -339,7 +335,7 @@ static void schedule_local(struct peer *peer)
     }
 }
 
-static bool has_work(const struct peer *peer)
+bool peer_has_work(const struct peer *peer)
 {
     for (int class = 0; class < WIRE_CLASSES; class ++) {
         if (peer->ready[class].head != NULL || peer->retry[class].head != NULL) return true;
@@ -347,9 +343,7 @@ static bool has_work(const struct peer *peer)
     return false;
 }
 
-/* ---- connecting ---- */
-
-static void fail_all(struct peer *peer, enum status status)
+void peer_fail_all(struct peer *peer, enum status status)
 {
     for (int class = 0; class < WIRE_CLASSES; class ++) {
         while (peer->ready[class].head != NULL) {
@@ -361,33 +355,7 @@ static void fail_all(struct peer *peer, enum status status)
     }
 }
 
-/* One lane is always opened alone, so that a dead peer costs one connect at a time. */
-static void connect_more(struct peer *peer)
-{
-    const uint32_t lanes_max = peer->transfer->lanes_per_peer;
-    enum status status;
-    uint32_t free_at = lanes_max;
-
-    if (env_timer_armed(&peer->timer)) return;
-    for (uint32_t i = 0; i < lanes_max; i++) {
-        const struct lane *lane = peer->lanes[i];
-        if (lane == NULL) {
-            free_at = i;
-        } else if (lane->state != LANE_READY) {
-            return;
-        }
-    }
-    if (free_at == lanes_max) return;
-    struct lane *lane = lane_connect(peer, &status);
-    if (lane != NULL) {
-        peer->lanes[free_at] = lane;
-        return;
-    }
-    LOG_WARN("transfer", "connect_failed", "peer=%s reason=%s", peer->name, status_name(status));
-    fail_all(peer, status);
-}
-
-static bool any_ready(const struct peer *peer)
+bool peer_any_ready(const struct peer *peer)
 {
     for (int i = 0; i < YOLK_TRANSFER_LANES_MAX; i++) {
         if (peer->lanes[i] != NULL && peer->lanes[i]->state == LANE_READY) return true;
@@ -410,8 +378,10 @@ void peer_schedule(struct peer *peer)
         struct lane *lane = peer->lanes[i];
         if (lane != NULL && lane->state == LANE_READY) lane_flush(lane);
     }
-    const bool full = has_work(peer) && peer->ask_lane == NULL;
-    if (full || (peer->lost_count > 0 && !any_ready(peer))) connect_more(peer);
+    const bool full = peer_has_work(peer) && peer->ask_lane == NULL;
+    if (full || peer_rails_lacking(peer) || (peer->lost_count > 0 && !peer_any_ready(peer)))
+        peer_connect_more(peer);
+    peer_rails_watch(peer);
 }
 
 /* ---- lanes lost ---- */
@@ -455,19 +425,23 @@ static void each_lost(struct peer *peer, void (*fn)(struct lane *, void *), void
 static void lost_ask_fence(struct lane *lost, void *ctx)
 {
     struct lane *lane = ctx;
+    const uint64_t bit = UINT64_C(1) << lane->index;
     const struct wire_header fence = { .opcode = WIRE_FENCE, .address = lost->id };
 
-    if (lost->fencer != NULL || lane->state != LANE_READY) return;
+    if ((lost->asked & bit) != 0 || lane->state != LANE_READY) return;
     if (!lane_send(lane, FRAME_CONTROL, &fence, NULL, false)) {
         lane_die(lane, STATUS_FULL);
         return;
     }
-    lost->fencer = lane;
+    lost->asked |= bit;
+    lane->fences++;
+    rail_fence(lane->rail, env_now_ns(lane->transfer->env));
 }
 
-static void lost_forget_fencer(struct lane *lost, void *ctx)
+static void lost_forget_asked(struct lane *lost, void *ctx)
 {
-    if (lost->fencer == ctx) lost->fencer = NULL;
+    const struct lane *lane = ctx;
+    lost->asked &= ~(UINT64_C(1) << lane->index);
 }
 
 static void lost_is_gone(struct lane *lost, void *ctx)
@@ -482,34 +456,25 @@ static void lost_if_other_start(struct lane *lost, void *ctx)
     if (lost->session != lane->session) lost_resolve(lost, STATUS_STALE, false);
 }
 
-static void lost_ask_someone(struct peer *peer)
+/* Over one lane of each rail: the way that works is not always the one that looks so. */
+static void lost_ask_all(struct peer *peer)
 {
+    uint32_t asked = 0;
+
     for (int i = 0; i < YOLK_TRANSFER_LANES_MAX; i++) {
         struct lane *lane = peer->lanes[i];
-        if (lane != NULL && lane->state == LANE_READY) {
-            each_lost(peer, lost_ask_fence, lane);
-            if (lane->state == LANE_READY) lane_flush(lane);
-            return;
-        }
+        if (lane == NULL || lane->state != LANE_READY) continue;
+        const uint32_t bit = 1u << (lane->rail - peer->rails);
+        if ((asked & bit) != 0) continue;
+        asked |= bit;
+        each_lost(peer, lost_ask_fence, lane);
+        if (lane->state == LANE_READY) lane_flush(lane);
     }
 }
 
-static void connect_failed(struct peer *peer, enum status status)
+void peer_lost_are_gone(struct peer *peer)
 {
-    struct env *env = peer->transfer->env;
-    const bool hopeless =
-        status == STATUS_DENIED || status == STATUS_UNSUPPORTED || status == STATUS_PROTOCOL;
-    uint64_t backoff_ms = BACKOFF_MIN_MS << (peer->failures < 4 ? peer->failures : 4);
-
-    if (backoff_ms > BACKOFF_MAX_MS) backoff_ms = BACKOFF_MAX_MS;
-    peer->failures++;
-    peer->refusals = status == STATUS_CONN_REFUSED ? peer->refusals + 1 : 0;
-    /* A second lane that does not come about is no reason: the first goes on. */
-    if (!any_ready(peer) && (hopeless || peer->failures > peer->transfer->retries_max)) {
-        fail_all(peer, status);
-    }
-    if (peer->refusals >= REFUSALS_GONE) each_lost(peer, lost_is_gone, NULL);
-    env_timer_set(env, &peer->timer, env_now_ns(env) + backoff_ms * ENV_NS_PER_MS);
+    each_lost(peer, lost_is_gone, NULL);
 }
 
 /* Returns true if the target may still be writing something that was on it. */
@@ -538,12 +503,13 @@ static void lane_lose(struct lane *lane)
     lane_set_state(lane, LANE_LOST);
     lane->peer->lost_count++;
     env_timer_set(env, &lane->timer, env_now_ns(env) + lane->lease_ns + lane->lease_ns / 4);
-    lost_ask_someone(lane->peer);
+    lost_ask_all(lane->peer);
 }
 
 void peer_lane_gone(struct lane *lane, enum status status)
 {
     struct peer *peer = lane->peer;
+    struct rail *rail = lane->rail;
     const bool was_ready = lane->state == LANE_READY;
 
     for (int i = 0; i < YOLK_TRANSFER_LANES_MAX; i++) {
@@ -553,15 +519,21 @@ void peer_lane_gone(struct lane *lane, enum status status)
         peer->ask_lane = NULL;
         peer->ask_task = NULL;
     }
-    each_lost(peer, lost_forget_fencer, lane);
+    each_lost(peer, lost_forget_asked, lane);
     lane->landing_slice = NULL;
-    if (lane_release(lane)) {
+    const bool may_land = lane_release(lane);
+    rail_taken(rail, lane->inflight_size);
+    rail_fenced(rail, lane->fences);
+    rail->lanes--;
+    lane->rail = NULL;
+    if (may_land) {
         lane_lose(lane);
     } else {
         lane_set_state(lane, LANE_DEAD);
     }
-    if (!was_ready) connect_failed(peer, status);
-    if (peer->lost_count > 0) lost_ask_someone(peer);
+    lane->transfer->connected_count--;
+    if (!was_ready) peer_connect_failed(peer, rail, status);
+    if (peer->lost_count > 0) lost_ask_all(peer);
     peer_kick(peer);
 }
 
@@ -572,10 +544,20 @@ static void arm_ping(struct lane *lane)
     env_timer_set(env, &lane->timer, env_now_ns(env) + lane->lease_ns / 4);
 }
 
+static void name_met(const struct lane *lane)
+{
+    struct wire_hello hello;
+
+    if (wire_hello_decode(lane->hello_theirs, WIRE_HELLO_SIZE, &hello) != STATUS_OK) return;
+    memcpy(lane->peer->met_name, hello.name, sizeof(hello.name));
+}
+
 void peer_lane_ready(struct lane *lane)
 {
     struct peer *peer = lane->peer;
 
+    if (!peer_lane_is_ours(lane)) return;
+    rail_connected(lane->rail, env_now_ns(lane->transfer->env));
     peer->failures = 0;
     peer->refusals = 0;
     if (peer->generation != lane->session->generation) {
@@ -583,6 +565,7 @@ void peer_lane_ready(struct lane *lane)
                  (unsigned long long)lane->session->generation);
     }
     peer->generation = lane->session->generation;
+    name_met(lane);
     for (int i = 0; i < YOLK_TRANSFER_LANES_MAX; i++) {
         struct lane *other = peer->lanes[i];
         if (other != NULL && other->state == LANE_READY && other->session != lane->session) {
@@ -591,6 +574,7 @@ void peer_lane_ready(struct lane *lane)
     }
     each_lost(peer, lost_if_other_start, lane);
     each_lost(peer, lost_ask_fence, lane);
+    if (lane->state == LANE_READY) peer_rails_ask(lane);
     if (lane->state != LANE_READY) return;
     arm_ping(lane);
     peer_kick(peer);
@@ -654,10 +638,11 @@ static enum status got_ack(struct lane *lane, const struct wire_header *header)
     if (header->status == STATUS_OK && (slice->task == NULL || is_read(slice->task))) {
         return STATUS_PROTOCOL;
     }
-    slot_clear(lane, slice);
     if (header->status == STATUS_OK) {
+        slot_done(lane, slice);
         task_slice_done(lane->transfer, slice);
     } else {
+        slot_clear(lane, slice);
         refused(lane, slice, header->status);
     }
     return STATUS_OK;
@@ -688,7 +673,7 @@ static void lost_fenced(struct lane *lost, void *ctx)
 {
     const struct fenced *fenced = ctx;
 
-    if (lost->fencer != fenced->by || lost->id != fenced->id) return;
+    if ((lost->asked & UINT64_C(1) << fenced->by->index) == 0 || lost->id != fenced->id) return;
     lost->transfer->stats.fences++;
     lost_resolve(lost, STATUS_CONN_CLOSED, true);
 }
@@ -700,7 +685,17 @@ enum status peer_frame(struct lane *lane, const struct wire_header *header)
     switch (header->opcode) {
     case WIRE_READ_DATA: return got_read_data(lane, header);
     case WIRE_ACK: return got_ack(lane, header);
-    case WIRE_FENCE_ACK: each_lost(lane->peer, lost_fenced, &fenced); return STATUS_OK;
+    case WIRE_FENCE_ACK:
+        if (lane->fences == 0) return STATUS_PROTOCOL;
+        lane->fences--;
+        rail_fenced(lane->rail, 1);
+        each_lost(lane->peer, lost_fenced, &fenced);
+        return STATUS_OK;
+    case WIRE_RAILS:
+        if (header->length == 0) return STATUS_PROTOCOL;
+        lane->landing = LANDING_CONTROL;
+        lane->landing_at = lane->control;
+        return STATUS_OK;
     case WIRE_SHARE:
         if (lane->peer->ask_lane != lane || header->length == 0) return STATUS_PROTOCOL;
         lane->landing = LANDING_CONTROL;
@@ -728,7 +723,7 @@ static enum status read_complete(struct lane *lane)
 
     ASSERT(slice != NULL);
     lane->landing_slice = NULL;
-    slot_clear(lane, slice);
+    slot_done(lane, slice);
     const struct task *task = slice->task;
     if (task == NULL) {
         slice_free(transfer, slice);
@@ -742,12 +737,21 @@ static enum status read_complete(struct lane *lane)
     return STATUS_OK;
 }
 
+static enum status rails_complete(struct lane *lane)
+{
+    struct wire_rails rails;
+    const enum status status = wire_rails_decode(lane->control, lane->head.length, &rails);
+
+    return status == STATUS_OK ? peer_rails_learn(lane, &rails) : status;
+}
+
 enum status peer_payload(struct lane *lane)
 {
     struct wire_share share;
 
     lane->landing = LANDING_NONE;
     if (lane->head.opcode == WIRE_READ_DATA) return read_complete(lane);
+    if (lane->head.opcode == WIRE_RAILS) return rails_complete(lane);
     ASSERT(lane->head.opcode == WIRE_SHARE);
     enum status status = wire_share_decode(lane->control, lane->head.length, &share);
     if (status != STATUS_OK) return status;

@@ -27,6 +27,7 @@ struct session *session_ref(struct yolk_transfer *transfer, const struct wire_he
         session->generation = hello->generation;
         session->shm = !transfer->forbid_shm && (hello->capabilities & WIRE_CAP_SHM) != 0 &&
                        hello->host == transfer->host;
+        session->rails = (hello->capabilities & WIRE_CAP_RAILS) != 0;
         session->next = transfer->sessions;
         transfer->sessions = session;
     }

@@ -205,6 +205,7 @@ enum status target_frame(struct lane *lane, const struct wire_header *header)
     case WIRE_FENCE: return fence(lane, header);
     case WIRE_ASK: return asked(lane, header);
     case WIRE_SHARE:
+    case WIRE_RAILS:
         if (header->length == 0) return STATUS_PROTOCOL;
         lane->landing = LANDING_CONTROL;
         lane->landing_at = lane->control;
@@ -221,11 +222,23 @@ enum status target_frame(struct lane *lane, const struct wire_header *header)
     return STATUS_PROTOCOL;
 }
 
+/* Its own rails are for it to pair with ours: here they are only checked. */
+static enum status tell_rails(struct lane *lane)
+{
+    struct wire_rails theirs;
+
+    lane->landing = LANDING_NONE;
+    const enum status status = wire_rails_decode(lane->control, lane->head.length, &theirs);
+    if (status != STATUS_OK) return status;
+    return lane_send_rails(lane) ? STATUS_OK : STATUS_PROTOCOL;
+}
+
 enum status target_payload(struct lane *lane)
 {
     struct wire_share share;
 
     if (lane->head.opcode == WIRE_WRITE) return end_write(lane);
+    if (lane->head.opcode == WIRE_RAILS) return tell_rails(lane);
     ASSERT(lane->head.opcode == WIRE_SHARE);
     lane->landing = LANDING_NONE;
     const enum status status = wire_share_decode(lane->control, lane->head.length, &share);

@@ -45,6 +45,7 @@ enum {
     DEFAULT_RETRIES = 3,
     DEFAULT_CONNECT_MS = 3000,
     DEFAULT_FENCE_MS = 10000,
+    DEFAULT_LANES_MAX = 1024,
     SLICE_SIZE_MIN = 4096,
     GRACE_MAX_MS = 500,
 };
@@ -400,10 +401,12 @@ static enum status limits_set(struct yolk_transfer *transfer,
     transfer->lanes_per_peer = or_default(options->lanes_per_peer, DEFAULT_LANES);
     transfer->slice_size = or_default(options->slice_size, DEFAULT_SLICE);
     transfer->peers_max = or_default(options->peers_max, DEFAULT_PEERS);
+    transfer->lanes_max = or_default(options->lanes_max, DEFAULT_LANES_MAX);
     transfer->retries_max = or_default(options->retries_max, DEFAULT_RETRIES);
     transfer->connect_ns = or_default(options->connect_ms, DEFAULT_CONNECT_MS) * ENV_NS_PER_MS;
     transfer->fence_ns = or_default(options->fence_ms, DEFAULT_FENCE_MS) * ENV_NS_PER_MS;
     transfer->epoch = options->epoch != 0 ? options->epoch : 1;
+    transfer->allow_open = options->allow_open;
     transfer->forbid_shm = options->forbid_shm || tcp_forced();
     if (transfer->lanes_per_peer > YOLK_TRANSFER_LANES_MAX) {
         return errmsg_set(err, STATUS_INVALID, "transfer: at most %d lanes to a peer",
@@ -419,20 +422,6 @@ static enum status limits_set(struct yolk_transfer *transfer,
     return STATUS_OK;
 }
 
-/* The length of the host part of "host:port", or 0 if it is not of that form. */
-static size_t host_length(const char *name)
-{
-    const char *colon = strrchr(name, ':');
-    unsigned long port = 0;
-
-    if (colon == NULL || colon[1] == '\0' || strlen(colon + 1) > 5) return 0;
-    for (const char *c = colon + 1; *c != '\0'; c++) {
-        if (*c < '0' || *c > '9') return 0;
-        port = port * 10 + (unsigned long)(*c - '0');
-    }
-    return port <= 65535 ? (size_t)(colon - name) : 0;
-}
-
 static bool name_valid(const char *name)
 {
     if (name == NULL || strnlen(name, YOLK_TRANSFER_NAME_SIZE) == YOLK_TRANSFER_NAME_SIZE) {
@@ -441,7 +430,7 @@ static bool name_valid(const char *name)
     for (const char *c = name; *c != '\0'; c++) {
         if (*c <= ' ' || *c > '~') return false;
     }
-    return host_length(name) > 0;
+    return transfer_host_length(name) > 0;
 }
 
 static bool is_loopback(const char *address)
@@ -453,8 +442,8 @@ static bool is_loopback(const char *address)
 static enum status name_set(struct yolk_transfer *transfer, const char *listen, const char *host)
 {
     const unsigned port = env_listener_port(transfer->listener);
-    const int host_len =
-        host != NULL ? (int)strnlen(host, YOLK_TRANSFER_NAME_SIZE) : (int)host_length(listen);
+    const int host_len = host != NULL ? (int)strnlen(host, YOLK_TRANSFER_NAME_SIZE)
+                                      : (int)transfer_host_length(listen);
     if (host == NULL) host = listen;
     const int n = snprintf(transfer->name, sizeof(transfer->name), "%.*s:%u", host_len, host, port);
     return n < (int)sizeof(transfer->name) && name_valid(transfer->name) ? STATUS_OK
@@ -513,6 +502,8 @@ static enum status start(struct yolk_transfer *transfer,
     if (status != STATUS_OK) {
         return errmsg_set(err, status, "transfer: no host that peers could reach in %s", listen);
     }
+    status = transfer_rails_start(transfer, options, listen, err);
+    if (status != STATUS_OK) return status;
     peer_init(&transfer->local, transfer, "local", true);
     transfer->local.generation = transfer->generation;
     LOG_INFO("transfer", "listening", "name=%s generation=%llx", transfer->name,
@@ -585,6 +576,7 @@ void yolk_transfer_destroy(struct yolk_transfer *transfer)
     if (transfer == NULL) return;
     ASSERT(!transfer->in_callback);
     env_listener_close(transfer->listener);
+    transfer_rails_stop(transfer);
     env_timer_cancel(transfer->env, &transfer->work);
     for (int class = 0; class < WIRE_CLASSES; class ++) {
         struct slice *slice;
@@ -594,6 +586,7 @@ void yolk_transfer_destroy(struct yolk_transfer *transfer)
     lanes_destroy(transfer);
     for (uint32_t i = 0; i < transfer->peer_count; i++) {
         env_timer_cancel(transfer->env, &transfer->peers[i]->timer);
+        env_timer_cancel(transfer->env, &transfer->peers[i]->watch);
         free(transfer->peers[i]);
     }
     for (uint32_t i = 0; i < transfer->batch_high; i++) {
@@ -701,6 +694,16 @@ enum status yolk_transfer_register(struct yolk_transfer *transfer, void *address
     return STATUS_OK;
 }
 
+enum status yolk_transfer_set_location(struct yolk_transfer *transfer, void *address,
+                                       const char *location)
+{
+    if (transfer == NULL) return STATUS_INVALID;
+    struct buffer *buffer = buffers_at(&transfer->buffers, (uintptr_t)address);
+    if (buffer == NULL) return STATUS_NOT_FOUND;
+    buffer->location = topology_location(&transfer->topology, location);
+    return STATUS_OK;
+}
+
 enum status yolk_transfer_unregister(struct yolk_transfer *transfer, void *address)
 {
     if (transfer == NULL) return STATUS_INVALID;
@@ -781,6 +784,7 @@ static struct peer *peer_evict(struct yolk_transfer *transfer)
             if (peer->lanes[j] != NULL) lane_die(peer->lanes[j], STATUS_CANCELLED);
         }
         env_timer_cancel(transfer->env, &peer->timer);
+        env_timer_cancel(transfer->env, &peer->watch);
         return peer;
     }
     return NULL;

@@ -4,6 +4,10 @@
  *
  *   transfer.c   the public calls: handles, batches, tasks and their ends
  *   peer.c       as initiator: which slice goes when, on which lane; lanes lost and fenced
+ *   peer_rails.c as initiator: over which rail; connecting, pausing, evicting
+ *   rail.c       how good one rail is
+ *   topology.c   which rails this host has, and for what
+ *   rails_listen.c  choosing them at start, and listening there
  *   target.c     as target: what others ask of our memory
  *   lane.c       one connection: greeting, frames out by class, payloads straight into memory
  *   session.c    what we know of one start of another engine: its shares, mapped
@@ -21,6 +25,8 @@
 
 #include "base/env.h"
 #include "base/status.h"
+#include "transfer/rail.h"
+#include "transfer/topology.h"
 #include "transfer/wire.h"
 #include "yolk/transfer.h"
 
@@ -63,6 +69,7 @@ struct buffer {
     unsigned flags;
     uint32_t slot;             /* index in the lanes' `announced` bits */
     uint32_t users;            /* tasks of ours */
+    uint32_t location;         /* see topology_location() */
     struct identity *identity; /* NULL: not shared */
     char share_name[WIRE_SHARE_NAME_SIZE];
     struct env_map map; /* of yolk_transfer_alloc() */
@@ -101,7 +108,8 @@ struct session {
     uint64_t generation;
     uint32_t refs;
     uint32_t share_count;
-    bool shm; /* same host and both want it */
+    bool shm;   /* same host and both want it */
+    bool rails; /* it has several addresses, too */
     bool pull_refused;
     struct share shares[SHARES_MAX];
 };
@@ -125,6 +133,7 @@ struct slice {
     uint64_t length;
     uint64_t done; /* copies: how far */
     uint64_t request;
+    uint64_t sent_ns; /* given to its lane */
     uint32_t tries;
     uint8_t class;
     const uint8_t *from; /* copies only, up to the end */
@@ -233,6 +242,9 @@ struct lane {
     struct env_timer timer;
     enum lane_state state;
     struct peer *peer; /* initiator's lanes; NULL on accepted ones */
+    struct rail *rail; /* of the peer; NULL on accepted and lost ones */
+    uint32_t index;    /* in peer->lanes */
+    bool visited;      /* used since SIEVE's hand came by */
     struct session *session;
     uint64_t id;
     uint64_t heard_ns;
@@ -268,7 +280,8 @@ struct lane {
     uint64_t inflight_size;
     uint64_t serial;
     uint64_t announced[YOLK_TRANSFER_BUFFERS_MAX / 64]; /* our shares that it was told */
-    struct lane *fencer;                                /* LANE_LOST: who asks */
+    uint64_t asked;                                     /* LANE_LOST: bit i, lanes[i] asks */
+    uint64_t fences;                                    /* asked for on it, not answered */
 };
 
 /* Frames that do not fit are the other's fault, or a bug of ours: false, and the lane must die. */
@@ -292,7 +305,9 @@ bool lane_expired(const struct lane *lane);
 /* Says that nothing that came on it will land any more, if there is room to say it. */
 void lane_farewell(struct lane *lane, enum status why);
 void lane_free(struct lane *lane);
-struct lane *lane_connect(struct peer *peer, enum status *status);
+struct lane *lane_connect(struct peer *peer, struct rail *rail, enum status *status);
+/* Closes an idle connection of ours, the next by SIEVE; false if there is none. */
+bool lane_evict(struct yolk_transfer *transfer);
 void lane_accept(void *ctx, struct env_stream *stream);
 /* The payload that is arriving goes nowhere from now on; a WRITE is answered with `status`. */
 void lane_stop_landing(struct lane *lane, enum status status);
@@ -308,10 +323,15 @@ struct peer {
     uint32_t tasks;      /* not final */
     uint64_t generation; /* of the last greeting; 0: none yet */
     struct lane *lanes[YOLK_TRANSFER_LANES_MAX];
-    uint32_t lost_count; /* lanes in LANE_LOST */
-    uint32_t failures;   /* to connect, in a row */
+    struct rail rails[RAILS_MAX + 1]; /* 0: the name; then those that both ends know */
+    uint32_t rail_count;              /* used ones lie below */
+    uint64_t rails_of;                /* generation that was asked for its rails */
+    char met_name[WIRE_NAME_SIZE];    /* what it calls itself */
+    uint32_t lost_count;              /* lanes in LANE_LOST */
+    uint32_t failures;                /* to connect, in a row */
     uint32_t refusals;
     struct env_timer timer; /* when to connect again */
+    struct env_timer watch; /* when to look for silent rails */
     struct lane *ask_lane;  /* a question about a share is under way */
     struct task *ask_task;  /* who needs the answer */
     bool dirty;             /* transfer_turn() schedules it */
@@ -331,6 +351,32 @@ MUST_USE enum status peer_payload(struct lane *lane);
 void peer_withdraw(struct task *task);
 /* Kills the lanes on which the task still has something. */
 void peer_cut(struct task *task);
+
+/* Ends every task that waits for a lane. */
+void peer_fail_all(struct peer *peer, enum status status);
+bool peer_any_ready(const struct peer *peer);
+bool peer_has_work(const struct peer *peer);
+/* The lost lanes of the peer are of a start of it that is no more. */
+void peer_lost_are_gone(struct peer *peer);
+
+/* ---- rails of a peer ---- */
+
+void peer_rails_init(struct peer *peer);
+/* The lane for the next slice of this class out of or into `buffer`; NULL: none has room. */
+struct lane *peer_pick_lane(struct peer *peer, int class, const struct buffer *buffer);
+/* True if a rail has no lane though enough is under way to use it. */
+bool peer_rails_lacking(const struct peer *peer);
+/* Opens a lane on each rail that could use one and has none on its way. */
+void peer_connect_more(struct peer *peer);
+void peer_connect_failed(struct peer *peer, struct rail *rail, enum status status);
+/* False if this lane leads somewhere else than the others, and has been closed. */
+bool peer_lane_is_ours(struct lane *lane);
+/* Tells the peer our rails and asks for its own, once per start of it. */
+void peer_rails_ask(struct lane *lane);
+MUST_USE enum status peer_rails_learn(struct lane *lane, const struct wire_rails *theirs);
+/* Looks for silent rails while something is in flight on several. */
+void peer_rails_watch(struct peer *peer);
+MUST_USE bool lane_send_rails(struct lane *lane);
 
 /* ---- target ---- */
 
@@ -375,9 +421,11 @@ struct yolk_transfer {
     struct env_listener *listener;
     char name[YOLK_TRANSFER_NAME_SIZE];
     char *secret;
-    bool forbid_shm;
+    bool forbid_shm, allow_open;
     uint64_t generation, epoch, term, host;
-    uint32_t lanes_per_peer, slice_size, peers_max, retries_max;
+    uint32_t lanes_per_peer, slice_size, peers_max, retries_max, lanes_max;
+    struct topology topology;
+    struct env_listener *rail_listeners[RAILS_MAX];
     uint64_t connect_ns, fence_ns;
 
     struct buffers buffers;
@@ -385,8 +433,10 @@ struct yolk_transfer {
     struct peer local;
     struct peer **peers;
     uint32_t peer_count;
-    struct lane *lanes; /* all that are not dead */
+    struct lane *lanes, *lanes_tail; /* all that are not dead, newest first */
+    struct lane *sieve_hand;
     uint32_t accepted_count;
+    uint32_t connected_count; /* that we opened, lost ones not among them */
     struct lane *graveyard;
     uint64_t lane_serial, task_serial;
 
@@ -412,6 +462,13 @@ void transfer_kick(struct yolk_transfer *transfer);
 /* Copies, callbacks, work for the lanes, dead lanes; nothing of the engine may be on the stack. */
 void transfer_turn(struct yolk_transfer *transfer);
 void peer_kick(struct peer *peer); /* and schedules it */
+/* The length of the host part of "host:port", or 0 if it is not of that form. */
+size_t transfer_host_length(const char *name);
+/* Chooses our rails, reads the topology, and listens. What it opened is closed by _stop(). */
+MUST_USE enum status transfer_rails_start(struct yolk_transfer *transfer,
+                                          const struct yolk_transfer_options *options,
+                                          const char *listen, struct errmsg *err);
+void transfer_rails_stop(struct yolk_transfer *transfer);
 bool transfer_bind(struct yolk_transfer *transfer, struct task *task, uint64_t generation);
 
 #endif

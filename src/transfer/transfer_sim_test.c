@@ -6,9 +6,9 @@
  *          state; and when nothing breaks any more, every task ends.
  * Method:  a simulated world with one target and two initiators, one of them on the target's host.
  *          Each initiator moves random ranges with random deadlines and cancels while connections
- *          break, the network parts, and the target is stopped, killed and started again. When a
- *          task ends, its ranges at both ends are overwritten, and must stay as they are until the
- *          next task. `YOLK_TEST_SEED=n` replays one seed. */
+ *          break, the network parts, whole or one rail of several, and the target is stopped,
+ *          killed and started again. When a task ends, its ranges at both ends are overwritten, and
+ *          must stay as they are until the next task. `YOLK_TEST_SEED=n` replays one seed. */
 #include "yolk/transfer.h"
 
 #include <setjmp.h>
@@ -29,6 +29,17 @@
     do {                                                                                           \
         if (!(condition)) fail_msg("seed %llu: %s", (unsigned long long)current_seed, #condition); \
     } while (0)
+
+enum { RAILS = 3 };
+
+/* What a walk counts: final states, then these. */
+enum {
+    FENCES = YOLK_TRANSFER_FAILED + 1,
+    RAIL_PAUSES,
+    EVICTIONS,
+    RAIL_BYTES, /* over others than the named one */
+    TOTALS,
+};
 
 enum { SLOTS = 6, SLOT_SIZE = 192 << 10, INITIATORS = 2, STEPS = 600 };
 #ifdef YOLK_EXPENSIVE_ASSERTS
@@ -75,6 +86,9 @@ struct world {
     uint8_t *memory; /* of the target: INITIATORS * SLOTS * SLOT_SIZE */
     uint64_t starts;
     bool target_alive, parted, paused;
+    uint32_t lanes_max;   /* of the initiators; 0: the default */
+    bool rails;           /* the hosts have further addresses, and use them */
+    bool rail_cut[RAILS]; /* [0] is `parted` */
     struct initiator initiators[INITIATORS];
 };
 
@@ -113,7 +127,11 @@ static void target_start(struct world *world)
 {
     void *memory;
     const struct yolk_transfer_options options = {
-        .listen = TARGET, .secret = "s", .slice_size = 8192, .fence_ms = 2000
+        .listen = TARGET,
+        .secret = "s",
+        .slice_size = 8192,
+        .fence_ms = 2000,
+        .rails = world->rails ? "auto" : NULL,
     };
 
     world->target_env = env_sim_add(world->sim, "10.0.0.1");
@@ -150,7 +168,9 @@ static void initiator_start(struct world *world, struct initiator *initiator, co
                                                    .slice_size = 4096 << rng_below(&world->rng, 4),
                                                    .lanes_per_peer =
                                                        1 + (uint32_t)rng_below(&world->rng, 3),
-                                                   .fence_ms = 2000 };
+                                                   .fence_ms = 2000,
+                                                   .rails = world->rails ? "auto" : NULL,
+                                                   .lanes_max = world->lanes_max };
     initiator->world = world;
     initiator->host = host;
     initiator->env = env_sim_add(world->sim, host);
@@ -234,6 +254,33 @@ static void step_initiator(struct world *world, struct initiator *initiator)
     }
 }
 
+static void rail_cut(struct world *world, int rail, bool cut)
+{
+    char here[32], there[32];
+
+    if (world->rail_cut[rail] == cut) return;
+    world->rail_cut[rail] = cut;
+    snprintf(here, sizeof(here), "10.%d.0.1", rail);
+    snprintf(there, sizeof(there), "10.%d.0.2", rail);
+    (cut ? env_sim_partition : env_sim_heal)(world->sim, here, there);
+}
+
+static void step_rails(struct world *world)
+{
+    const int rail = 1 + (int)rng_below(&world->rng, RAILS - 1);
+
+    if (rng_below(&world->rng, 20) == 0) rail_cut(world, rail, true);
+    if (rng_below(&world->rng, 10) == 0) rail_cut(world, rail, false);
+}
+
+static void addresses_add(struct world *world)
+{
+    env_sim_add_address(world->sim, "10.0.0.1", "10.1.0.1");
+    env_sim_add_address(world->sim, "10.0.0.1", "10.2.0.1");
+    env_sim_add_address(world->sim, "10.0.0.2", "10.1.0.2");
+    env_sim_add_address(world->sim, "10.0.0.2", "10.2.0.2");
+}
+
 static void step_faults(struct world *world)
 {
     const char *other = world->initiators[1].host;
@@ -303,18 +350,35 @@ static void finish(struct world *world)
     }
 }
 
-static void count(const struct world *world, uint64_t totals[YOLK_TRANSFER_FAILED + 2])
+/* Moved over rails whose far end begins with `prefix`. */
+static uint64_t rail_bytes(const struct initiator *initiator, const char *prefix)
+{
+    struct yolk_transfer_rail rails[YOLK_TRANSFER_RAILS_MAX + 1];
+    const uint32_t count = yolk_transfer_rails(initiator->transfer, rails, RAILS + 1);
+    uint64_t bytes = 0;
+
+    for (uint32_t i = 0; i < count && i < RAILS + 1; i++) {
+        if (strncmp(rails[i].remote, prefix, strlen(prefix)) == 0) bytes += rails[i].bytes;
+    }
+    return bytes;
+}
+
+static void count(const struct world *world, uint64_t totals[TOTALS])
 {
     for (int i = 0; i < INITIATORS; i++) {
         struct yolk_transfer_stats stats = { 0 };
         for (int j = 0; j <= YOLK_TRANSFER_FAILED; j++)
             totals[j] += world->initiators[i].ended[j];
         yolk_transfer_stats(world->initiators[i].transfer, &stats);
-        totals[YOLK_TRANSFER_FAILED + 1] += stats.fences;
+        totals[FENCES] += stats.fences;
+        totals[RAIL_PAUSES] += stats.rail_pauses;
+        totals[EVICTIONS] += stats.evictions;
+        totals[RAIL_BYTES] +=
+            rail_bytes(&world->initiators[i], "10.1.") + rail_bytes(&world->initiators[i], "10.2.");
     }
 }
 
-static void run_seed(uint64_t seed, uint64_t totals[YOLK_TRANSFER_FAILED + 2])
+static void run_seed(uint64_t seed, uint64_t totals[TOTALS])
 {
     struct world world = { 0 };
     struct env_sim_options options = { .seed = seed };
@@ -328,7 +392,10 @@ static void run_seed(uint64_t seed, uint64_t totals[YOLK_TRANSFER_FAILED + 2])
     options.bytes_per_s = rng_below(&world.rng, 2) == 0 ? 0 : 20 << 20;
     /* Small ones cut every payload in pieces that come a round trip apart. */
     options.stream_buffer_size = 3000u << rng_below(&world.rng, 7);
+    world.rails = seed % 2 == 0;
+    world.lanes_max = world.rails ? 4 : 0;
     world.sim = env_sim_create(&options);
+    if (world.rails) addresses_add(&world);
     target_start(&world);
     initiator_start(&world, &world.initiators[0], "10.0.0.1");
     initiator_start(&world, &world.initiators[1], "10.0.0.2");
@@ -336,6 +403,7 @@ static void run_seed(uint64_t seed, uint64_t totals[YOLK_TRANSFER_FAILED + 2])
         for (int i = 0; i < INITIATORS; i++)
             step_initiator(&world, &world.initiators[i]);
         step_faults(&world);
+        if (world.rails) step_rails(&world);
         env_sim_run_for(world.sim, rng_below(&world.rng, STEP_NS));
     }
     finish(&world);
@@ -350,7 +418,7 @@ static void no_byte_lands_after_the_end(void **state)
 {
     (void)state;
     const char *text = getenv("YOLK_TEST_SEED");
-    uint64_t totals[YOLK_TRANSFER_FAILED + 2] = { 0 };
+    uint64_t totals[TOTALS] = { 0 };
     const uint64_t first = text != NULL ? strtoull(text, NULL, 0) : 1;
     const char *more = getenv("YOLK_TEST_SEEDS");
     const uint64_t seeds = more != NULL ? strtoull(more, NULL, 0) : text != NULL ? 1 : SEEDS;
@@ -363,14 +431,18 @@ static void no_byte_lands_after_the_end(void **state)
         printf("%s=%llu ", yolk_transfer_state_name((enum yolk_transfer_state)i),
                (unsigned long long)totals[i]);
     }
-    printf("fences=%llu\n", (unsigned long long)totals[YOLK_TRANSFER_FAILED + 1]);
+    printf("fences=%llu rail_pauses=%llu evictions=%llu rail_bytes=%llu\n",
+           (unsigned long long)totals[FENCES], (unsigned long long)totals[RAIL_PAUSES],
+           (unsigned long long)totals[EVICTIONS], (unsigned long long)totals[RAIL_BYTES]);
     if (text != NULL || more != NULL) return;
     /* A walk that never met a fault, or never got anything across, proves nothing. */
     assert_true(totals[YOLK_TRANSFER_COMPLETED] > 1000u);
     assert_true(totals[YOLK_TRANSFER_CANCELED] > 50);
     assert_true(totals[YOLK_TRANSFER_TIMEOUT] > 50);
     assert_true(totals[YOLK_TRANSFER_FAILED] > 50);
-    assert_true(totals[YOLK_TRANSFER_FAILED + 1] > 5);
+    assert_true(totals[FENCES] > 5);
+    assert_true(totals[RAIL_PAUSES] > 20);
+    assert_true(totals[RAIL_BYTES] > 1 << 20);
 }
 
 /* ---- calm worlds ---- */
@@ -467,6 +539,76 @@ static void idle_lanes_stay(void **state)
     world_close(&world);
 }
 
+/* ---- rails ---- */
+
+static void rails_open(struct world *world, uint64_t seed)
+{
+    const struct env_sim_options options = { .seed = seed,
+                                             .bytes_per_s = 64 << 20,
+                                             .stream_buffer_size = 16 << 10 };
+
+    memset(world, 0, sizeof(*world));
+    current_seed = seed;
+    rng_init(&world->rng, seed);
+    world->sim = env_sim_create(&options);
+    world->rails = true;
+    addresses_add(world);
+    target_start(world);
+    initiator_start(world, &world->initiators[0], "10.0.0.1");
+    initiator_start(world, &world->initiators[1], "10.0.0.2");
+}
+
+/* Moves slots over and over for `ns`; returns the longest time in which nothing arrived. */
+static uint64_t keep_moving(struct world *world, bool read, uint64_t ns)
+{
+    struct initiator *initiator = &world->initiators[1];
+    const uint64_t end_ns = env_sim_now_ns(world->sim) + ns;
+    uint64_t moved = 0, moved_ns = env_sim_now_ns(world->sim), stall_ns = 0;
+
+    while (env_sim_now_ns(world->sim) < end_ns) {
+        uint64_t now_moved = 0;
+        for (int i = 0; i < SLOTS; i++) {
+            if (!initiator->slots[i].busy) whole_slot_start(&initiator->slots[i], read, false);
+        }
+        env_sim_run_for(world->sim, ENV_NS_PER_MS);
+        now_moved = rail_bytes(initiator, "10.");
+        const uint64_t now_ns = env_sim_now_ns(world->sim);
+        if (now_ns - moved_ns > stall_ns) stall_ns = now_ns - moved_ns;
+        if (now_moved != moved) moved_ns = now_ns;
+        moved = now_moved;
+    }
+    return stall_ns;
+}
+
+static void a_cut_rail_is_left_and_used_again(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 12; seed++) {
+        struct world world;
+        const int rail = (int)(seed % RAILS);
+        char prefix[16];
+        rails_open(&world, seed);
+        struct initiator *initiator = &world.initiators[1];
+        snprintf(prefix, sizeof(prefix), "10.%d.", rail);
+        keep_moving(&world, seed % 2 == 0, ENV_NS_PER_S);
+        for (int i = 0; i < RAILS; i++) {
+            char each[16];
+            snprintf(each, sizeof(each), "10.%d.", i);
+            CHECK(rail_bytes(initiator, each) > 1 << 20); /* all are used */
+        }
+        rail_cut(&world, rail, true);
+        CHECK(keep_moving(&world, seed % 2 == 0, 3 * ENV_NS_PER_S) <= 50 * ENV_NS_PER_MS);
+        const uint64_t before = rail_bytes(initiator, prefix);
+        rail_cut(&world, rail, false);
+        keep_moving(&world, seed % 2 == 0, 2 * ENV_NS_PER_S);
+        CHECK(rail_bytes(initiator, prefix) > before + (256 << 10));
+        finish(&world);
+        CHECK(initiator->ended[YOLK_TRANSFER_COMPLETED] > 20);
+        CHECK(initiator->ended[YOLK_TRANSFER_FAILED] == 0);
+        world_close(&world);
+    }
+}
+
 /* ---- a target that is stopped longer than its lease ---- */
 
 /* The WRITE is on its way, partly in the target's socket, when the target stops. The initiator gets
@@ -547,6 +689,7 @@ int main(void)
         cmocka_unit_test(no_byte_lands_after_the_end),
         cmocka_unit_test(damage_is_found_and_repaired),
         cmocka_unit_test(idle_lanes_stay),
+        cmocka_unit_test(a_cut_rail_is_left_and_used_again),
         cmocka_unit_test(a_stopped_target_lands_nothing_when_it_wakes),
         cmocka_unit_test(a_seed_repeats_itself),
     };

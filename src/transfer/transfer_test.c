@@ -550,6 +550,64 @@ static void a_dying_peer_ends_its_tasks(void **state)
     }
 }
 
+/* Four peers and room for two connections: the idle go, and every task still ends well. */
+static void idle_connections_make_room(void **state)
+{
+    (void)state;
+    enum { PEERS = 4 };
+    const struct yolk_transfer_options options = { .lanes_max = 2, .lanes_per_peer = 1 };
+    struct yolk_transfer *others[PEERS];
+    struct yolk_transfer_stats stats;
+    void *memory[PEERS];
+    struct pair pair;
+
+    pair_open(&pair, 1 << 20, false, &options);
+    for (int i = 0; i < PEERS; i++) {
+        CHECK(yolk_transfer_create(pair.env, NULL, &others[i], NULL) == STATUS_OK);
+        CHECK(yolk_transfer_alloc(others[i], 4096, YOLK_TRANSFER_REMOTE_ALL, &memory[i], NULL) ==
+              STATUS_OK);
+    }
+    for (int round = 0; round < 3 * PEERS; round++) {
+        struct yolk_transfer_request req = request(&pair, YOLK_TRANSFER_WRITE, 0, 0, 4096);
+        const int at = round % PEERS;
+        req.remote = (uintptr_t)memory[at];
+        CHECK(yolk_transfer_open(pair.a, yolk_transfer_name(others[at]), &req.segment) ==
+              STATUS_OK);
+        CHECK(run(&pair, &req, NULL).state == YOLK_TRANSFER_COMPLETED);
+        CHECK(yolk_transfer_close(pair.a, req.segment) == STATUS_OK);
+        yolk_transfer_stats(pair.a, &stats);
+        CHECK(stats.lanes_open <= 2);
+    }
+    CHECK(stats.evictions >= 2 * PEERS);
+    for (int i = 0; i < PEERS; i++)
+        yolk_transfer_destroy(others[i]);
+    pair_close(&pair);
+}
+
+static void rails_are_told_and_recognised(void **state)
+{
+    (void)state;
+    const struct yolk_transfer_options options = { .rails = "lo" };
+    const struct yolk_transfer_options nobody = { .rails = "lo,nowhere0" };
+    struct yolk_transfer_rail rails[4];
+    struct yolk_transfer *none = NULL;
+    struct pair pair;
+
+    pair_open(&pair, MEMORY, false, &options);
+    CHECK(yolk_transfer_create(pair.env, &nobody, &none, NULL) == STATUS_NOT_FOUND);
+    fill(pair.here, MEMORY, 9);
+    const struct yolk_transfer_request req = request(&pair, YOLK_TRANSFER_WRITE, 0, 0, MEMORY);
+    CHECK(run(&pair, &req, NULL).state == YOLK_TRANSFER_COMPLETED);
+    CHECK(memcmp(pair.here, pair.there, MEMORY) == 0);
+    /* The name and the rail are the same way: one rail, from an address that is known now. */
+    CHECK(yolk_transfer_rails(pair.a, rails, 4) == 1);
+    CHECK(strcmp(rails[0].local, "127.0.0.1") == 0 && rails[0].bytes == MEMORY);
+    CHECK(strcmp(rails[0].peer, yolk_transfer_name(pair.b)) == 0);
+    CHECK(yolk_transfer_set_location(pair.a, pair.here, "cpu:0") == STATUS_OK);
+    CHECK(yolk_transfer_set_location(pair.a, pair.there, "cpu:0") == STATUS_NOT_FOUND);
+    pair_close(&pair);
+}
+
 static void secrets_must_agree(void **state)
 {
     (void)state;
@@ -753,6 +811,8 @@ int main(void)
         cmocka_unit_test(restarts_are_recognised),
         cmocka_unit_test(a_dying_peer_ends_its_tasks),
         cmocka_unit_test(urgent_overtakes_background),
+        cmocka_unit_test(idle_connections_make_room),
+        cmocka_unit_test(rails_are_told_and_recognised),
         cmocka_unit_test(secrets_must_agree),
         cmocka_unit_test(garbage_is_dropped),
         cmocka_unit_test(walks_match_the_model),

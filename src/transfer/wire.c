@@ -64,7 +64,8 @@ static enum status status_decode(uint32_t code)
 
 static bool opcode_is_control(enum wire_opcode opcode)
 {
-    return opcode == WIRE_HELLO || opcode == WIRE_AUTH || opcode == WIRE_SHARE;
+    return opcode == WIRE_HELLO || opcode == WIRE_AUTH || opcode == WIRE_SHARE ||
+           opcode == WIRE_RAILS;
 }
 
 static bool opcode_is_data(enum wire_opcode opcode)
@@ -74,7 +75,7 @@ static bool opcode_is_data(enum wire_opcode opcode)
 
 void wire_header_encode(const struct wire_header *header, uint8_t out[WIRE_HEADER_SIZE])
 {
-    ASSERT(header->opcode >= WIRE_HELLO && header->opcode <= WIRE_GOODBYE);
+    ASSERT(header->opcode >= WIRE_HELLO && header->opcode <= WIRE_RAILS);
     ASSERT(header->class < WIRE_CLASSES);
     put_uint(out, 4, WIRE_MAGIC);
     out[4] = WIRE_VERSION;
@@ -102,7 +103,7 @@ uint64_t wire_payload_size(const struct wire_header *header)
 
 static enum status header_check(const struct wire_header *header)
 {
-    if (header->opcode < WIRE_HELLO || header->opcode > WIRE_GOODBYE) return STATUS_PROTOCOL;
+    if (header->opcode < WIRE_HELLO || header->opcode > WIRE_RAILS) return STATUS_PROTOCOL;
     if ((header->flags & ~(unsigned)WIRE_CHECKSUM) != 0) return STATUS_PROTOCOL;
     if (header->class >= WIRE_CLASSES) return STATUS_PROTOCOL;
     if (opcode_is_control(header->opcode) && header->length > WIRE_CONTROL_MAX) {
@@ -227,6 +228,53 @@ enum status wire_share_decode(const uint8_t *in, size_t len, struct wire_share *
     memcpy(out->token, in + 24, WIRE_TOKEN_SIZE);
     memcpy(out->name, in + 40, WIRE_SHARE_NAME_SIZE);
     return STATUS_OK;
+}
+
+/* Rails    0 count u32 | 4 zero u32 | count times
+ *          0 address [64] | 64 interface [16] | 80 speed_mbps u32 | 84 numa_node i32 | 88 rank u8
+ *         89 zero [7] */
+void wire_rails_encode(const struct wire_rails *rails, uint8_t out[WIRE_RAILS_SIZE])
+{
+    ASSERT(rails->count <= WIRE_RAILS_MAX);
+    memset(out, 0, WIRE_RAILS_SIZE);
+    put_uint(out, 4, rails->count);
+    for (uint32_t i = 0; i < rails->count; i++) {
+        const struct wire_rail *rail = &rails->rails[i];
+        uint8_t *at = out + 8 + (size_t)i * WIRE_RAIL_SIZE;
+        name_encode(at, WIRE_RAIL_ADDRESS_SIZE, rail->address);
+        name_encode(at + 64, WIRE_RAIL_INTERFACE_SIZE, rail->interface);
+        put_uint(at + 80, 4, rail->speed_mbps);
+        put_uint(at + 84, 4, (uint32_t)rail->numa_node);
+        at[88] = rail->rank;
+    }
+}
+
+static enum status rail_decode(const uint8_t *at, struct wire_rail *out)
+{
+    if (!name_valid(at, WIRE_RAIL_ADDRESS_SIZE) || at[0] == '\0') return STATUS_PROTOCOL;
+    if (!name_valid(at + 64, WIRE_RAIL_INTERFACE_SIZE) || at[88] > 1) return STATUS_PROTOCOL;
+    memcpy(out->address, at, WIRE_RAIL_ADDRESS_SIZE);
+    memcpy(out->interface, at + 64, WIRE_RAIL_INTERFACE_SIZE);
+    out->speed_mbps = (uint32_t)get_uint(at + 80, 4);
+    out->numa_node = (int32_t)get_uint(at + 84, 4);
+    out->rank = at[88];
+    return STATUS_OK;
+}
+
+enum status wire_rails_decode(const uint8_t *in, size_t len, struct wire_rails *out)
+{
+    struct wire_rails rails = { 0 };
+    enum status status = STATUS_OK;
+
+    if (len < 8) return STATUS_PROTOCOL;
+    rails.count = (uint32_t)get_uint(in, 4);
+    if (rails.count > WIRE_RAILS_MAX) return STATUS_PROTOCOL;
+    if (len < 8 + (size_t)rails.count * WIRE_RAIL_SIZE) return STATUS_PROTOCOL;
+    for (uint32_t i = 0; i < rails.count && status == STATUS_OK; i++) {
+        status = rail_decode(in + 8 + (size_t)i * WIRE_RAIL_SIZE, &rails.rails[i]);
+    }
+    if (status == STATUS_OK) *out = rails;
+    return status;
 }
 
 /* HMAC-SHA256(secret, role padded with zeros to 64 | initiator's hello | target's hello, without

@@ -27,6 +27,11 @@ enum {
     WIRE_TOKEN_SIZE = 16,
     WIRE_NAME_SIZE = 128,
     WIRE_SHARE_NAME_SIZE = 96,
+    WIRE_RAILS_MAX = 8,
+    WIRE_RAIL_SIZE = 96,
+    WIRE_RAILS_SIZE = 8 + WIRE_RAILS_MAX * WIRE_RAIL_SIZE,
+    WIRE_RAIL_ADDRESS_SIZE = 64,
+    WIRE_RAIL_INTERFACE_SIZE = 16,
     WIRE_CONTROL_MAX = 1024,  /* payload of HELLO, AUTH, SHARE */
     WIRE_SLICE_MAX = 4 << 20, /* payload of WRITE and READ_DATA, length of READ and PULL */
     WIRE_REQUESTS_MAX = 64,   /* unanswered READ, WRITE, PULL of one connection */
@@ -51,11 +56,15 @@ enum wire_opcode {
     WIRE_PING = 13,
     WIRE_PONG = 14,
     WIRE_GOODBYE = 15,
+    WIRE_RAILS = 16, /* only between two that have WIRE_CAP_RAILS */
 };
 
 enum { WIRE_CHECKSUM = 1 }; /* flags: `checksum` covers the payload, or is wanted in the answer */
 
-enum { WIRE_CAP_SHM = 1 }; /* capabilities: may map shares, and offers its own */
+enum {
+    WIRE_CAP_SHM = 1,   /* capabilities: may map shares, and offers its own */
+    WIRE_CAP_RAILS = 2, /* has several addresses, and understands RAILS */
+};
 
 struct wire_header {
     enum wire_opcode opcode;
@@ -107,6 +116,23 @@ struct wire_share {
 
 void wire_share_encode(const struct wire_share *share, uint8_t out[WIRE_SHARE_SIZE]);
 MUST_USE enum status wire_share_decode(const uint8_t *in, size_t len, struct wire_share *out);
+
+struct wire_rail {
+    char address[WIRE_RAIL_ADDRESS_SIZE];     /* "host:port", where this side listens */
+    char interface[WIRE_RAIL_INTERFACE_SIZE]; /* for people */
+    uint32_t speed_mbps;                      /* 0: not known */
+    int32_t numa_node;                        /* -1: not known */
+    uint8_t rank; /* 0 preferred, 1 secondary, for the memory of this side */
+};
+
+struct wire_rails {
+    uint32_t count;
+    struct wire_rail rails[WIRE_RAILS_MAX];
+};
+
+void wire_rails_encode(const struct wire_rails *rails, uint8_t out[WIRE_RAILS_SIZE]);
+/* More than WIRE_RAILS_MAX are STATUS_PROTOCOL. */
+MUST_USE enum status wire_rails_decode(const uint8_t *in, size_t len, struct wire_rails *out);
 
 /* The proof of `role` ("target", "initiator") that it knows the secret, over both greetings. */
 void wire_proof(const char *secret, const char *role, const uint8_t initiator[WIRE_HELLO_SIZE],

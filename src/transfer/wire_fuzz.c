@@ -18,7 +18,8 @@ static void fuzz_payload(const struct wire_header *header, const uint8_t *data, 
 {
     struct wire_hello hello;
     struct wire_share share;
-    uint8_t bytes[WIRE_HELLO_SIZE];
+    struct wire_rails rails;
+    uint8_t bytes[WIRE_RAILS_SIZE];
 
     if (header->opcode == WIRE_HELLO && wire_hello_decode(data, len, &hello) == STATUS_OK) {
         ASSERT(memchr(hello.name, 0, sizeof(hello.name)) != NULL);
@@ -27,6 +28,10 @@ static void fuzz_payload(const struct wire_header *header, const uint8_t *data, 
     if (header->opcode == WIRE_SHARE && wire_share_decode(data, len, &share) == STATUS_OK) {
         ASSERT(share.address + share.length > share.address);
         wire_share_encode(&share, bytes);
+    }
+    if (header->opcode == WIRE_RAILS && wire_rails_decode(data, len, &rails) == STATUS_OK) {
+        ASSERT(rails.count <= WIRE_RAILS_MAX);
+        wire_rails_encode(&rails, bytes);
     }
 }
 

@@ -56,7 +56,7 @@ static struct wire_header random_header(struct rng *rng)
                                             STATUS_DENIED, STATUS_CANCELLED, STATUS_IO };
     struct wire_header header = { 0 };
 
-    header.opcode = (enum wire_opcode)rng_between(rng, WIRE_HELLO, WIRE_GOODBYE);
+    header.opcode = (enum wire_opcode)rng_between(rng, WIRE_HELLO, WIRE_RAILS);
     header.flags = (uint8_t)rng_below(rng, 2);
     header.class = (uint8_t)rng_below(rng, WIRE_CLASSES);
     header.attempt = rng_u64(rng);
@@ -185,6 +185,44 @@ static void share_round_trips_and_refuses(void **state)
     assert_int_equal(wire_share_decode(bytes, sizeof(bytes) - 1, &out), STATUS_PROTOCOL);
 }
 
+static void rails_round_trip_and_refuse(void **state)
+{
+    (void)state;
+    struct wire_rails rails = { .count = WIRE_RAILS_MAX }, out = { .count = 99 };
+    uint8_t bytes[WIRE_RAILS_SIZE];
+
+    for (uint32_t i = 0; i < WIRE_RAILS_MAX; i++) {
+        snprintf(rails.rails[i].address, WIRE_RAIL_ADDRESS_SIZE, "10.%u.0.1:7", i);
+        snprintf(rails.rails[i].interface, WIRE_RAIL_INTERFACE_SIZE, "eth%u", i);
+        rails.rails[i].speed_mbps = 1000 * i;
+        rails.rails[i].numa_node = (int32_t)i - 1;
+        rails.rails[i].rank = (uint8_t)(i % 2);
+    }
+    wire_rails_encode(&rails, bytes);
+    assert_int_equal(wire_rails_decode(bytes, sizeof(bytes), &out), STATUS_OK);
+    assert_memory_equal(&out, &rails, sizeof(out));
+    assert_memory_equal(bytes,
+                        "\x08\0\0\0\0\0\0\0"
+                        "10.0.0.1:7",
+                        18); /* the layout stays */
+    assert_memory_equal(bytes + 8 + 64, "eth0", 4);
+    assert_int_equal(bytes[8 + 84], 0xff);
+    assert_int_equal(bytes[8 + 96 + 80], 1000 & 0xff);
+    assert_int_equal(bytes[8 + 96 + 88], 1);
+    out.count = 99;
+    assert_int_equal(wire_rails_decode(bytes, sizeof(bytes) - 1, &out), STATUS_PROTOCOL);
+    assert_int_equal(wire_rails_decode(bytes, 7, &out), STATUS_PROTOCOL);
+    bytes[0] = WIRE_RAILS_MAX + 1;
+    assert_int_equal(wire_rails_decode(bytes, sizeof(bytes), &out), STATUS_PROTOCOL);
+    bytes[0] = 1;
+    bytes[8 + 88] = 2; /* no such rank */
+    assert_int_equal(wire_rails_decode(bytes, sizeof(bytes), &out), STATUS_PROTOCOL);
+    bytes[8 + 88] = 0;
+    bytes[8] = 0; /* no address */
+    assert_int_equal(wire_rails_decode(bytes, sizeof(bytes), &out), STATUS_PROTOCOL);
+    assert_int_equal(out.count, 99);
+}
+
 static void proofs_differ_by_everything(void **state)
 {
     (void)state;
@@ -211,6 +249,7 @@ int main(void)
         cmocka_unit_test(fields_out_of_range_are_refused),
         cmocka_unit_test(hello_round_trips_and_refuses),
         cmocka_unit_test(share_round_trips_and_refuses),
+        cmocka_unit_test(rails_round_trip_and_refuse),
         cmocka_unit_test(proofs_differ_by_everything),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
