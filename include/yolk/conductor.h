@@ -145,6 +145,8 @@ void yolk_conductor_resync_end(struct yolk_conductor *conductor, struct yolk_ins
 
 struct yolk_prompt;
 
+enum { YOLK_PRIORITY_MIN = -8, YOLK_PRIORITY_MAX = 8 };
+
 struct yolk_place_request {
     const char *request_id;       /* for the log; cut at YOLK_REQUEST_ID_SIZE - 1 */
     uint32_t tokens;              /* of the prompt: at least 1 */
@@ -153,6 +155,9 @@ struct yolk_place_request {
                                    * tokens come (yolk_conductor_decoded()). 0: all */
     const struct block_key *keys; /* one per full block of the prompt, in order */
     uint32_t keys_count;
+    int priority; /* in YOLK_PRIORITY_MIN..YOLK_PRIORITY_MAX: higher is served first in the queue of
+                   * a prefill instance. adaptive reserves nothing against who is above 0, and
+                   * refuses those below 0 first */
     /* Do not use these (they have just failed this request); YOLK_INSTANCE_NONE for none. */
     struct yolk_instance_id avoid_prefill;
     struct yolk_instance_id avoid_decode;
@@ -183,8 +188,9 @@ enum yolk_refusal {
     YOLK_REFUSAL_TBT_PREDICTED, /* the decode pool will be full when this prefill ends */
     YOLK_REFUSAL_TBT_AT_JOIN,   /* the decode pool is full now that this prefill has ended */
     YOLK_REFUSAL_RESERVED,      /* it would fit, but the room left is kept for smaller requests */
+    YOLK_REFUSAL_TBT_AT_NODE,   /* the decode node itself found that it would break a limit */
 };
-enum { YOLK_REFUSALS = 6 };
+enum { YOLK_REFUSALS = 7 };
 const char *yolk_refusal_name(enum yolk_refusal refusal);
 
 struct yolk_admission_options {
@@ -196,10 +202,10 @@ struct yolk_admission_options {
 
 /* Who asks, for the policies that tell requests apart. */
 struct yolk_asker {
-    const char *tenant; /* NULL: nobody in particular */
-    const char *route;  /* what lengths depend on: an endpoint, an application; NULL: none */
-    double waited_ms;   /* since arrival */
-    int priority; /* above 0: nothing is reserved against it; below 0: it is the first to go */
+    const char *tenant;     /* NULL: nobody in particular */
+    const char *route;      /* what lengths depend on: an endpoint, an application; NULL: none */
+    double waited_ms;       /* since arrival */
+    double ttft_ms, tbt_ms; /* limits of its own; 0: the general ones; INFINITY: none */
 };
 
 struct yolk_verdict {
@@ -238,6 +244,7 @@ struct yolk_decision {
     char holder_name[YOLK_NAME_SIZE];
     enum yolk_reuse_reason reason;
     uint32_t tokens;
+    int priority;          /* that it has in the queue: what was asked for, or less (see admit) */
     uint32_t reuse_blocks; /* leading blocks not computed */
     uint32_t local_blocks; /* leading blocks the prefill instance has itself */
     uint32_t best_blocks;  /* leading blocks the best holder has */
@@ -279,8 +286,10 @@ MUST_USE enum status yolk_conductor_set_admission(struct yolk_conductor *conduct
 
 /* yolk_conductor_place() behind the policy. STATUS_BUSY: the policy refuses; *verdict says why and
  * when to try again, and the refusal is audited later. *verdict is written with STATUS_OK and
- * STATUS_BUSY, *out with STATUS_OK only. `asker` may be NULL. A request that is placed again after
- * a failure is not judged again: use yolk_conductor_place() for it. */
+ * STATUS_BUSY, *out with STATUS_OK only. A request that would be refused where its priority puts it
+ * in the queue is judged again behind those of less: so of two equal requests the one of higher
+ * priority is never refused while the other would be accepted. `asker` may be NULL. A request that
+ * is placed again after a failure is not judged again: use yolk_conductor_place() for it. */
 MUST_USE enum status yolk_conductor_admit(struct yolk_conductor *conductor,
                                           const struct yolk_place_request *request,
                                           const struct yolk_asker *asker, double now_ms,
@@ -289,10 +298,16 @@ MUST_USE enum status yolk_conductor_admit(struct yolk_conductor *conductor,
 /* The second check, when prefill has ended and before yolk_conductor_prefill_done(): may the
  * sequence join its decode instance? STATUS_BUSY: no, *verdict says why, the prefill was wasted,
  * and the ticket still has to be finished. STATUS_OK for tickets that were not admitted under a
- * policy. */
+ * policy. The refusal is audited like one at arrival. */
 MUST_USE enum status yolk_conductor_admit_join(struct yolk_conductor *conductor,
                                                struct yolk_ticket ticket, double now_ms,
                                                struct yolk_verdict *verdict);
+
+/* The decode node has checked by itself and refused: its batch would be at `load` times the
+ * tightest limit in it. *verdict says so to the client; the refusal is audited, and the ticket
+ * still has to be finished. */
+void yolk_conductor_refused_at_node(struct yolk_conductor *conductor, struct yolk_ticket ticket,
+                                    double load, double now_ms, struct yolk_verdict *verdict);
 
 /* A refusal, and what is known about it by now. Servable: judged by what really happened to the
  * requests that were accepted, could this one have been served within the limits beside them? */

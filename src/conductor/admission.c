@@ -117,13 +117,64 @@ void admission_set(struct admission *a, const struct yolk_admission_options *opt
 
 bool admission_active(const struct admission *a)
 {
-    return a->options.policy != YOLK_POLICY_NONE &&
-           (a->options.ttft_ms > 0 || a->options.tbt_ms > 0);
+    return admission_policed(a) && (a->options.ttft_ms > 0 || a->options.tbt_ms > 0);
+}
+
+bool admission_policed(const struct admission *a)
+{
+    return a->options.policy != YOLK_POLICY_NONE;
 }
 
 uint32_t admission_class(struct admission *a, const char *tenant, const char *route)
 {
     return lengths_class(a->lengths, tenant, route);
+}
+
+/* ---- limits: INFINITY is none ---- */
+
+static double limit_of(double own, double general)
+{
+    if (own > 0) return own;
+    return general > 0 ? general : INFINITY;
+}
+
+static double ttft_limit(const struct admission *a, const struct admission_flight *flight)
+{
+    return limit_of(flight->ttft_ms, a->options.ttft_ms);
+}
+
+static double tbt_limit(const struct admission *a, const struct admission_flight *flight)
+{
+    return limit_of(flight->tbt_ms, a->options.tbt_ms);
+}
+
+/* The tightest limit between tokens of those under way, on one instance or, with NONE, on any. One
+ * who joins slows all of them down. */
+static double tightest(const struct admission *a, uint32_t decode)
+{
+    double limit = INFINITY;
+
+    for (uint32_t i = 0; i < a->count; i++) {
+        const struct admission_flight *flight = &a->flights[i].is;
+        if (flight->decode == NONE || (decode != NONE && flight->decode != decode)) continue;
+        limit = fmin(limit, tbt_limit(a, flight));
+    }
+    return limit;
+}
+
+/* The question with the limits that hold for it: its own, and between tokens also those of whom it
+ * would join. */
+static struct admission_question resolve(const struct admission *a,
+                                         const struct admission_question *given)
+{
+    const bool adaptive = a->options.policy == YOLK_POLICY_ADAPTIVE;
+    struct admission_question q = *given;
+
+    q.ttft_ms = limit_of(given->ttft_ms, a->options.ttft_ms);
+    q.tbt_ms = limit_of(given->tbt_ms, a->options.tbt_ms);
+    q.tbt_ms = fmin(q.tbt_ms, tightest(a, adaptive ? given->decode : NONE));
+    ASSERT(q.ttft_ms > 0 && q.tbt_ms > 0);
+    return q;
 }
 
 /* ---- flights ---- */
@@ -157,13 +208,13 @@ static void adjust_margin(double *margin, bool late)
 void admission_join(struct admission *a, uint32_t ticket, double now_ms)
 {
     struct flight *flight = flight_of(a, ticket);
-    const double limit = a->options.ttft_ms;
 
     if (flight == NULL) return;
+    const double limit = ttft_limit(a, &flight->is);
     ASSERT(!flight->is.joined);
     flight->is.joined = true;
     flight->is.join_ms = now_ms;
-    if (limit == 0) return;
+    if (isinf(limit)) return;
     const bool late = now_ms - flight->is.arrived_ms > limit;
     a->counts.late_ttft += late;
     adjust_margin(&a->margin_ttft, late);
@@ -195,7 +246,7 @@ void admission_move(struct admission *a, uint32_t ticket, uint32_t decode)
 static void learn(struct admission *a, const struct admission_flight *flight, double now_ms)
 {
     const double decoded_ms = now_ms > flight->join_ms ? now_ms - flight->join_ms : 0;
-    const double limit = a->options.tbt_ms;
+    const double limit = tbt_limit(a, flight);
 
     a->decode_samples++;
     const double window =
@@ -204,7 +255,7 @@ static void learn(struct admission *a, const struct admission_flight *flight, do
     ASSERT(a->decode_ms >= 0);
     lengths_learn(a->lengths, flight->class_index, flight->output_tokens);
     a->counts.ended++;
-    if (limit == 0 || flight->output_tokens < 2) return;
+    if (isinf(limit) || flight->output_tokens < 2) return;
     const bool late = decoded_ms / (flight->output_tokens - 1) > limit;
     a->counts.late_tbt += late;
     adjust_margin(&a->margin_tbt, late);
@@ -226,12 +277,12 @@ void admission_land(struct admission *a, uint32_t ticket, bool complete, double 
 /* ---- load of the decode pool, as the papers see it ---- */
 
 /* The mean over the decoders of tbt / limit, each with `more` and `context` added to it. */
-static double pool_load(const struct admission *a, const struct admission_pools *pools, double more,
-                        double context, bool without_leavers)
+static double pool_load(const struct admission *a, const struct admission_pools *pools,
+                        double limit_ms, double more, double context, bool without_leavers)
 {
     double sum = 0;
 
-    if (a->options.tbt_ms == 0 || pools->decoders_count == 0) return 0;
+    if (isinf(limit_ms) || pools->decoders_count == 0) return 0;
     for (uint32_t i = 0; i < pools->decoders_count; i++) {
         const struct admission_decoder *decoder = &pools->decoders[i];
         ASSERT(decoder->instance < a->instances_max);
@@ -245,20 +296,28 @@ static double pool_load(const struct admission *a, const struct admission_pools 
         if (tokens < 0) tokens = 0;
         sum += conductor_cost_decode(decoder->fit, sequences, tokens);
     }
-    return sum / pools->decoders_count / a->options.tbt_ms;
+    return sum / pools->decoders_count / limit_ms;
+}
+
+static double load_now(const struct admission *a, const struct admission_pools *pools,
+                       double limit_ms, double more, double tokens)
+{
+    const double each = pools->decoders_count > 0 ? 1.0 / pools->decoders_count : 0;
+    return pool_load(a, pools, limit_ms, more * each, tokens * each, false);
 }
 
 double admission_decode_load(const struct admission *a, const struct admission_pools *pools,
                              double more, double tokens)
 {
-    const double each = pools->decoders_count > 0 ? 1.0 / pools->decoders_count : 0;
-    return pool_load(a, pools, more * each, tokens * each, false);
+    const double limit_ms = fmin(limit_of(0, a->options.tbt_ms), tightest(a, NONE));
+    return load_now(a, pools, limit_ms, more, tokens);
 }
 
 /* At time `at`: who will have joined is added, evenly; who will have decoded for t_d is gone. */
 static double forecast_pool(const struct admission *a, const struct admission_pools *pools,
-                            double at_ms, double more, double tokens)
+                            const struct admission_question *q, double at_ms)
 {
+    double more = 1, tokens = q->tokens;
     const double each = pools->decoders_count > 0 ? 1.0 / pools->decoders_count : 0;
     const double decode_ms = a->options.decode_ms > 0 ? a->options.decode_ms : a->decode_ms;
 
@@ -276,7 +335,7 @@ static double forecast_pool(const struct admission *a, const struct admission_po
             tokens += flight->tokens;
         }
     }
-    return pool_load(a, pools, more * each, tokens * each, true);
+    return pool_load(a, pools, q->tbt_ms, more * each, tokens * each, true);
 }
 
 /* ---- adaptive: one instance, sequence by sequence ---- */
@@ -348,7 +407,7 @@ static double forecast_worst(const struct admission *a, const struct admission_p
     const double join_ms = q->now_ms + delay_ms + q->queue_ms + q->own_ms;
     const double latest_ms = join_ms + a->margin_ttft * q->spread_ms;
 
-    if (a->options.tbt_ms == 0 || decoder == NULL) return 0;
+    if (isinf(q->tbt_ms) || decoder == NULL) return 0;
     const double at_join = forecast_tbt(a, decoder, q, join_ms);
     const double at_latest = forecast_tbt(a, decoder, q, latest_ms);
     const double later = forecast_tbt(a, decoder, q, join_ms + LATER_SHARE * output * at_join);
@@ -367,8 +426,8 @@ static double gate_of(const struct admission *a, const struct admission_question
 {
     double weight = excess(lengths_share(a->lengths, q->class_index), 1);
 
-    if (a->options.ttft_ms > 0) weight = worst_of(weight, excess(q->own_ms, a->mean_own_ms));
-    if (a->options.tbt_ms > 0) weight = worst_of(weight, excess(output, a->mean_output));
+    if (isfinite(q->ttft_ms)) weight = worst_of(weight, excess(q->own_ms, a->mean_own_ms));
+    if (isfinite(q->tbt_ms)) weight = worst_of(weight, excess(output, a->mean_output));
     if (q->priority > 0) weight = 0;
     if (q->priority < 0) weight = 1;
     const double pressure = a->pressure < PRESSURE_FULL ? a->pressure / PRESSURE_FULL : 1;
@@ -379,9 +438,9 @@ static double gate_of(const struct admission *a, const struct admission_question
 /* ---- when to try again ---- */
 
 /* Queues drain a millisecond in a millisecond. */
-static double drain_ms(const struct admission *a, double load)
+static double drain_ms(const struct admission_question *q, double load)
 {
-    return load > 1 ? (load - 1) * a->options.ttft_ms : 0;
+    return load > 1 ? (load - 1) * q->ttft_ms : 0;
 }
 
 /* Until the decode load that the policy sees is below the gate, with nobody else accepted. */
@@ -392,9 +451,9 @@ static double ease_ms(const struct admission *a, const struct admission_pools *p
 
     for (double delay = RETRY_MS_MIN; delay < RETRY_MS_MAX; delay *= 2) {
         const double join_ms = q->now_ms + delay + q->queue_ms + q->own_ms;
-        const double load = adaptive ? forecast_worst(a, pools, q, verdict->output_tokens, delay) /
-                                           a->options.tbt_ms
-                                     : forecast_pool(a, pools, join_ms, 1, q->tokens);
+        const double load =
+            adaptive ? forecast_worst(a, pools, q, verdict->output_tokens, delay) / q->tbt_ms
+                     : forecast_pool(a, pools, q, join_ms);
         if (load <= verdict->gate) return delay;
     }
     return RETRY_MS_MAX;
@@ -405,11 +464,11 @@ static double retry_after(const struct admission *a, const struct admission_pool
 {
     double wait = RETRY_MS_MIN;
 
-    if (a->options.ttft_ms > 0) {
-        const double load = worst_of(verdict->prefill_load, verdict->ttft_ms / a->options.ttft_ms);
-        wait = worst_of(wait, drain_ms(a, load + 1 - verdict->gate));
+    if (isfinite(q->ttft_ms)) {
+        const double load = worst_of(verdict->prefill_load, verdict->ttft_ms / q->ttft_ms);
+        wait = worst_of(wait, drain_ms(q, load + 1 - verdict->gate));
     }
-    if (a->options.tbt_ms > 0 && verdict->predicted_load > verdict->gate) {
+    if (isfinite(q->tbt_ms) && verdict->predicted_load > verdict->gate) {
         wait = worst_of(wait, ease_ms(a, pools, q, verdict));
     }
     return wait < RETRY_MS_MAX ? wait : RETRY_MS_MAX;
@@ -417,11 +476,10 @@ static double retry_after(const struct admission *a, const struct admission_pool
 
 /* ---- judging ---- */
 
-static enum yolk_refusal judge_ttft(const struct admission *a, const struct yolk_verdict *verdict,
-                                    double pool)
+static enum yolk_refusal judge_ttft(const struct admission_question *q,
+                                    const struct yolk_verdict *verdict, double pool)
 {
-    if (a->options.ttft_ms == 0) return YOLK_REFUSAL_NONE;
-    const double load = worst_of(pool, verdict->ttft_ms / a->options.ttft_ms);
+    const double load = worst_of(pool, verdict->ttft_ms / q->ttft_ms);
     if (load > 1) return YOLK_REFUSAL_TTFT;
     return load > verdict->gate ? YOLK_REFUSAL_RESERVED : YOLK_REFUSAL_NONE;
 }
@@ -431,10 +489,9 @@ static enum yolk_refusal judge_early(const struct admission *a, const struct adm
                                      struct yolk_verdict *verdict)
 {
     const double join_ms = q->now_ms + q->queue_ms + q->own_ms;
-    const enum yolk_refusal refusal = judge_ttft(a, verdict, verdict->prefill_load);
+    const enum yolk_refusal refusal = judge_ttft(q, verdict, verdict->prefill_load);
 
-    verdict->predicted_load =
-        predict ? forecast_pool(a, pools, join_ms, 1, q->tokens) : verdict->decode_load;
+    verdict->predicted_load = predict ? forecast_pool(a, pools, q, join_ms) : verdict->decode_load;
     if (refusal != YOLK_REFUSAL_NONE) return refusal;
     if (verdict->predicted_load <= 1) return YOLK_REFUSAL_NONE;
     return predict ? YOLK_REFUSAL_TBT_PREDICTED : YOLK_REFUSAL_TBT;
@@ -447,16 +504,18 @@ static enum yolk_refusal judge_adaptive(const struct admission *a,
 {
     verdict->ttft_ms += a->margin_ttft * q->spread_ms;
     verdict->tbt_ms = forecast_worst(a, pools, q, verdict->output_tokens, 0);
-    if (a->options.tbt_ms > 0) verdict->predicted_load = verdict->tbt_ms / a->options.tbt_ms;
+    verdict->predicted_load = verdict->tbt_ms / q->tbt_ms;
     verdict->gate = gate_of(a, q, verdict->output_tokens);
-    const enum yolk_refusal refusal = judge_ttft(a, verdict, 0);
+    const enum yolk_refusal refusal = judge_ttft(q, verdict, 0);
     if (refusal == YOLK_REFUSAL_TTFT) return refusal;
     if (verdict->predicted_load > 1) return YOLK_REFUSAL_TBT_PREDICTED;
     return verdict->predicted_load > verdict->gate ? YOLK_REFUSAL_RESERVED : refusal;
 }
 
-static void note_costs(struct admission *a, const struct admission_question *q, double output)
+void admission_arrived(struct admission *a, const struct admission_question *q)
 {
+    if (a->options.policy != YOLK_POLICY_ADAPTIVE) return;
+    const double output = lengths_mean(a->lengths, q->class_index, q->output_max);
     if (a->mean_output == 0) {
         a->mean_own_ms = q->own_ms;
         a->mean_output = output;
@@ -465,7 +524,7 @@ static void note_costs(struct admission *a, const struct admission_question *q, 
     a->mean_output += COST_STEP * (output - a->mean_output);
 }
 
-static void count(struct admission *a, const struct yolk_verdict *verdict)
+void admission_count(struct admission *a, const struct yolk_verdict *verdict)
 {
     const bool refused = verdict->refusal != YOLK_REFUSAL_NONE;
 
@@ -483,7 +542,7 @@ static enum yolk_refusal judge(struct admission *a, const struct admission_pools
 {
     switch (a->options.policy) {
     case YOLK_POLICY_NONE: return YOLK_REFUSAL_NONE;
-    case YOLK_POLICY_BASELINE: return judge_ttft(a, verdict, verdict->prefill_load);
+    case YOLK_POLICY_BASELINE: return judge_ttft(q, verdict, verdict->prefill_load);
     case YOLK_POLICY_EARLY: return judge_early(a, pools, q, false, verdict);
     case YOLK_POLICY_PREDICT: return judge_early(a, pools, q, true, verdict);
     case YOLK_POLICY_ADAPTIVE: return judge_adaptive(a, pools, q, verdict);
@@ -491,11 +550,11 @@ static enum yolk_refusal judge(struct admission *a, const struct admission_pools
     return YOLK_REFUSAL_NONE;
 }
 
-void admission_judge(struct admission *a, const struct admission_pools *pools,
-                     const struct admission_question *q, struct yolk_verdict *out)
+void admission_consider(struct admission *a, const struct admission_pools *pools,
+                        const struct admission_question *given, struct yolk_verdict *out)
 {
+    const struct admission_question resolved = resolve(a, given), *q = &resolved;
     ASSERT(isfinite(q->now_ms) && q->queue_ms >= 0 && q->own_ms >= 0 && q->spread_ms >= 0);
-    const double limit = a->options.ttft_ms;
     const bool adaptive = a->options.policy == YOLK_POLICY_ADAPTIVE;
     const double output = adaptive ? lengths_mean(a->lengths, q->class_index, q->output_max) : 0;
     const struct admission_decoder *decoder = decoder_of(pools, q->decode);
@@ -504,18 +563,52 @@ void admission_judge(struct admission *a, const struct admission_pools *pools,
         .policy = a->options.policy,
         .gate = 1,
         .ttft_ms = q->waited_ms + q->queue_ms + q->own_ms,
-        .prefill_load = limit > 0 ? (q->waited_ms + pools->queue_ms_mean + q->own_ms) / limit : 0,
-        .decode_load = admission_decode_load(a, pools, 1, q->tokens),
+        .prefill_load = (q->waited_ms + pools->queue_ms_mean + q->own_ms) / q->ttft_ms,
+        .decode_load = load_now(a, pools, q->tbt_ms, 1, q->tokens),
         .output_tokens = output,
     };
     if (decoder != NULL) {
         out->tbt_ms = conductor_cost_decode(decoder->fit, decoder->sequences + 1,
                                             (double)decoder->context_tokens + q->tokens);
     }
-    if (adaptive) note_costs(a, q, output);
     out->refusal = judge(a, pools, q, out);
     if (out->refusal != YOLK_REFUSAL_NONE) out->retry_after_ms = retry_after(a, pools, q, out);
-    count(a, out);
+}
+
+void admission_judge(struct admission *a, const struct admission_pools *pools,
+                     const struct admission_question *question, struct yolk_verdict *out)
+{
+    admission_arrived(a, question);
+    admission_consider(a, pools, question, out);
+    admission_count(a, out);
+}
+
+/* ---- at the join ---- */
+
+static struct admission_question ask_again(const struct admission *a,
+                                           const struct admission_flight *flight, double now_ms)
+{
+    const struct admission_question asked = { .now_ms = now_ms,
+                                              .decode = flight->decode,
+                                              .class_index = flight->class_index,
+                                              .tokens = flight->tokens,
+                                              .output_max = flight->output_max,
+                                              .ttft_ms = flight->ttft_ms,
+                                              .tbt_ms = flight->tbt_ms };
+    return resolve(a, &asked);
+}
+
+/* Fills in the verdict that refuses, and counts it. */
+static void refuse_join(struct admission *a, const struct admission_pools *pools,
+                        const struct admission_question *q, const struct admission_flight *flight,
+                        struct yolk_verdict *out)
+{
+    out->policy = a->options.policy;
+    out->gate = 1;
+    out->decode_load = load_now(a, pools, q->tbt_ms, 1, q->tokens);
+    out->ttft_ms = q->now_ms - flight->arrived_ms;
+    out->retry_after_ms = retry_after(a, pools, q, out);
+    a->counts.refused[out->refusal]++;
 }
 
 bool admission_judge_join(struct admission *a, const struct admission_pools *pools, uint32_t ticket,
@@ -523,33 +616,37 @@ bool admission_judge_join(struct admission *a, const struct admission_pools *poo
 {
     const struct flight *flight = flight_of(a, ticket);
 
-    if (flight == NULL || !admission_active(a) || a->options.tbt_ms == 0) return true;
+    if (flight == NULL || !admission_policed(a)) return true;
     ASSERT(!flight->is.joined);
+    const struct admission_question q = ask_again(a, &flight->is, now_ms);
     const struct admission_decoder *decoder = decoder_of(pools, flight->is.decode);
-    if (decoder == NULL) return true;
+    if (isinf(q.tbt_ms) || decoder == NULL) return true;
     const double own = conductor_cost_decode(decoder->fit, decoder->sequences + 1,
-                                             (double)decoder->context_tokens + flight->is.tokens);
-    const double pool = admission_decode_load(a, pools, 1, flight->is.tokens);
+                                             (double)decoder->context_tokens + q.tokens);
     const bool adaptive = a->options.policy == YOLK_POLICY_ADAPTIVE;
-    const double load = adaptive ? own / a->options.tbt_ms : pool;
+    const double load = adaptive ? own / q.tbt_ms : load_now(a, pools, q.tbt_ms, 1, q.tokens);
     if (load <= 1) return true;
-    const struct admission_question q = { .now_ms = now_ms,
-                                          .decode = flight->is.decode,
-                                          .class_index = flight->is.class_index,
-                                          .tokens = flight->is.tokens,
-                                          .output_max = flight->is.output_max };
-    *out = (struct yolk_verdict){
-        .policy = a->options.policy,
-        .refusal = YOLK_REFUSAL_TBT_AT_JOIN,
-        .decode_load = pool,
-        .predicted_load = load,
-        .gate = 1,
-        .ttft_ms = now_ms - flight->is.arrived_ms,
-        .tbt_ms = own,
-    };
-    out->retry_after_ms = retry_after(a, pools, &q, out);
-    a->counts.refused[YOLK_REFUSAL_TBT_AT_JOIN]++;
+    *out = (struct yolk_verdict){ .refusal = YOLK_REFUSAL_TBT_AT_JOIN,
+                                  .predicted_load = load,
+                                  .tbt_ms = own };
+    refuse_join(a, pools, &q, &flight->is, out);
     return false;
+}
+
+void admission_refused_at_node(struct admission *a, const struct admission_pools *pools,
+                               uint32_t ticket, double load, double now_ms,
+                               struct yolk_verdict *out)
+{
+    static const struct admission_flight nobody = { .decode = UINT32_MAX };
+    const struct flight *flight = flight_of(a, ticket);
+    const struct admission_flight *is = flight != NULL ? &flight->is : &nobody;
+    const struct admission_question q = ask_again(a, is, now_ms);
+
+    ASSERT(load > 0);
+    *out = (struct yolk_verdict){ .refusal = YOLK_REFUSAL_TBT_AT_NODE,
+                                  .predicted_load = load,
+                                  .tbt_ms = isfinite(q.tbt_ms) ? load * q.tbt_ms : 0 };
+    refuse_join(a, pools, &q, is, out);
 }
 
 void admission_stats(const struct admission *a, struct yolk_admission_stats *out)

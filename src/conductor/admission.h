@@ -37,6 +37,10 @@
  *     mean of refusals. So many small ones pass for few large ones, the gate moves slowly, and
  *     nobody is kept out while there is room for all.
  *
+ * Limits of its own. A request may have other limits than the general ones. Its first token is
+ * judged by its own; the time between tokens by the tightest of those it would decode beside, on
+ * its instance under adaptive and in the pool under the others, for all of them feel it join.
+ *
  * Memory:  all allocated by admission_create().
  * Threads: belongs to one thread at a time.
  * Limits:  tickets_max flights, and the classes of conductor/lengths.h.
@@ -60,8 +64,10 @@ uint64_t admission_bytes(const struct admission *admission);
 
 /* Options are in range. */
 void admission_set(struct admission *admission, const struct yolk_admission_options *options);
-/* A policy is set, and at least one limit. */
+/* A policy is set, and at least one general limit. */
 bool admission_active(const struct admission *admission);
+/* A policy is set. */
+bool admission_policed(const struct admission *admission);
 
 /* The class of a tenant and a route; made when it is new. */
 uint32_t admission_class(struct admission *admission, const char *tenant, const char *route);
@@ -74,8 +80,9 @@ struct admission_flight {
     uint32_t tokens;        /* prompt, and what has been generated */
     uint32_t output_tokens; /* generated */
     uint32_t output_max;
-    double join_ms;    /* when its prefill is predicted to end; when it did, once joined */
-    double arrived_ms; /* what its first token is measured from */
+    double join_ms;         /* when its prefill is predicted to end; when it did, once joined */
+    double arrived_ms;      /* what its first token is measured from */
+    double ttft_ms, tbt_ms; /* limits of its own, as in a question */
     bool joined;
 };
 
@@ -119,15 +126,28 @@ struct admission_question {
     uint32_t tokens;
     uint32_t output_max;
     int priority;
+    double ttft_ms, tbt_ms; /* limits of its own; 0: the general ones; INFINITY: none */
 };
 
-/* At arrival. Counts the verdict. */
+/* At arrival, in three steps, of which the second may be taken again with other questions about the
+ * same request: what it costs is noted, it is judged, the verdict that stands is counted. */
+void admission_arrived(struct admission *admission, const struct admission_question *question);
+void admission_consider(struct admission *admission, const struct admission_pools *pools,
+                        const struct admission_question *question, struct yolk_verdict *out);
+void admission_count(struct admission *admission, const struct yolk_verdict *verdict);
+
+/* All three. */
 void admission_judge(struct admission *admission, const struct admission_pools *pools,
                      const struct admission_question *question, struct yolk_verdict *out);
 
 /* When the prefill of this ticket has ended. False, and *out is written, when it is refused. */
 bool admission_judge_join(struct admission *admission, const struct admission_pools *pools,
                           uint32_t ticket, double now_ms, struct yolk_verdict *out);
+
+/* The decode node of this ticket refused it, with its batch at `load`. Counted; *out says it. */
+void admission_refused_at_node(struct admission *admission, const struct admission_pools *pools,
+                               uint32_t ticket, double load, double now_ms,
+                               struct yolk_verdict *out);
 
 /* Load of the decode pool now, with `more` further sequences of `tokens` spread over it. */
 double admission_decode_load(const struct admission *admission, const struct admission_pools *pools,

@@ -34,7 +34,8 @@ enum status yolk_policy_of(const char *name, enum yolk_policy *out)
 const char *yolk_refusal_name(enum yolk_refusal refusal)
 {
     static const char *const NAMES[YOLK_REFUSALS] = { "none",          "ttft",        "tbt",
-                                                      "tbt_predicted", "tbt_at_join", "reserved" };
+                                                      "tbt_predicted", "tbt_at_join", "reserved",
+                                                      "tbt_at_node" };
     ASSERT((int)refusal >= 0 && (int)refusal < YOLK_REFUSALS);
     return NAMES[refusal];
 }
@@ -86,7 +87,8 @@ static bool works_as(const struct instance *instance, unsigned role, unsigned up
     return conductor_open(instance) && ((instance->roles & role) || !(up & role));
 }
 
-static struct admission_pools pools_of(struct yolk_conductor *c, double now_ms)
+/* With the queues as one of this priority would find them. */
+static struct admission_pools pools_of(struct yolk_conductor *c, int priority, double now_ms)
 {
     const unsigned up = roles_up(c);
     struct admission_pools pools = { .decoders = c->decoders };
@@ -95,7 +97,7 @@ static struct admission_pools pools_of(struct yolk_conductor *c, double now_ms)
     for (uint32_t i = 0; i < c->options.instances_max; i++) {
         const struct instance *instance = &c->instances[i];
         if (works_as(instance, YOLK_ROLE_PREFILL, up)) {
-            pools.queue_ms_mean += conductor_queue_ms(c, instance, now_ms);
+            pools.queue_ms_mean += conductor_queue(c, instance, priority, now_ms).ms;
             prefillers++;
         }
         if (works_as(instance, YOLK_ROLE_DECODE, up)) {
@@ -112,7 +114,7 @@ static struct admission_pools pools_of(struct yolk_conductor *c, double now_ms)
 void conductor_look(struct yolk_conductor *c, double now_ms)
 {
     if (!audit_wants_look(c->audit, now_ms)) return;
-    const struct admission_pools pools = pools_of(c, now_ms);
+    const struct admission_pools pools = pools_of(c, YOLK_PRIORITY_MIN, now_ms);
     audit_look(c->audit, admission_decode_load(c->admission, &pools, 1, 0), now_ms);
 }
 
@@ -146,8 +148,17 @@ static struct admission_question question_of(struct yolk_conductor *c,
         .class_index = admission_class(c->admission, asker->tenant, asker->route),
         .tokens = request->tokens,
         .output_max = request->output_tokens,
-        .priority = asker->priority,
+        .priority = request->priority,
+        .ttft_ms = asker->ttft_ms,
+        .tbt_ms = asker->tbt_ms,
     };
+}
+
+/* The audit's: 0 is none. */
+static double finite_limit(double own, double general)
+{
+    const double limit = own > 0 ? own : general;
+    return isfinite(limit) ? limit : 0;
 }
 
 static void remember(struct yolk_conductor *c, const struct yolk_place_request *request,
@@ -163,11 +174,12 @@ static void remember(struct yolk_conductor *c, const struct yolk_place_request *
         .request_id = request->request_id,
         .tokens = request->tokens,
         .prefill = prefill,
-        .ahead = instance->left + instance->queued,
+        .ahead = instance->left +
+                 conductor_queue(c, instance, request->priority, question->now_ms).requests,
         .waited_ms = question->waited_ms,
         .own_ms = question->own_ms,
         .decode_ms = stats.decode_ms,
-        .ttft_limit_ms = stats.options.ttft_ms,
+        .ttft_limit_ms = finite_limit(question->ttft_ms, stats.options.ttft_ms),
         .now_ms = question->now_ms,
     };
     audit_refuse(c->audit, &refused, verdict);
@@ -187,8 +199,75 @@ void conductor_fly(struct yolk_conductor *c, const struct yolk_place_request *re
         .output_max = request->output_tokens,
         .join_ms = now_ms + decision->ttft_ms,
         .arrived_ms = now_ms - (known && asker->waited_ms > 0 ? asker->waited_ms : 0),
+        .ttft_ms = known ? asker->ttft_ms : 0,
+        .tbt_ms = known ? asker->tbt_ms : 0,
     };
     admission_take_off(c->admission, ticket, &flight);
+}
+
+static bool is_judged(const struct yolk_conductor *c, const struct yolk_asker *asker)
+{
+    const bool own = (asker->ttft_ms > 0 && isfinite(asker->ttft_ms)) ||
+                     (asker->tbt_ms > 0 && isfinite(asker->tbt_ms));
+    return admission_active(c->admission) || (own && admission_policed(c->admission));
+}
+
+/* One request before the policy, at one place in the queue. */
+struct trial {
+    struct yolk_place_request request; /* its priority is that place */
+    const struct yolk_asker *asker;
+    int priority; /* that it has */
+    double now_ms;
+    struct proposal proposal;
+    struct admission_question question;
+    struct yolk_verdict verdict;
+};
+
+/* Proposes a place and judges it. STATUS_OK also with a refusal in the verdict. */
+static enum status try_place(struct yolk_conductor *c, struct trial *trial)
+{
+    const enum status status =
+        conductor_propose(c, &trial->request, trial->now_ms, &trial->proposal);
+    if (status != STATUS_OK) return status;
+    const struct admission_pools pools = pools_of(c, trial->request.priority, trial->now_ms);
+    trial->question =
+        question_of(c, &trial->request, &trial->proposal, trial->asker, trial->now_ms);
+    if (trial->request.priority == trial->priority) {
+        admission_arrived(c->admission, &trial->question);
+    }
+    trial->question.priority = trial->priority;
+    admission_consider(c->admission, &pools, &trial->question, &trial->verdict);
+    return STATUS_OK;
+}
+
+/* A place further back may suit the decode pool better: what a request of less priority would be
+ * granted is granted to this one. False, and *trial is as it was, if there is no such place. */
+static bool demote(struct yolk_conductor *c, struct trial *trial)
+{
+    int below = conductor_priority_below(c, trial->priority);
+
+    for (; below >= YOLK_PRIORITY_MIN; below = conductor_priority_below(c, below)) {
+        struct trial lower = *trial;
+        lower.request.priority = below;
+        if (try_place(c, &lower) != STATUS_OK) return false;
+        if (lower.verdict.refusal != YOLK_REFUSAL_NONE) continue;
+        *trial = lower;
+        return true;
+    }
+    return false;
+}
+
+static enum status admit_judged(struct yolk_conductor *c, struct trial *trial)
+{
+    const enum status status = try_place(c, trial);
+
+    if (status != STATUS_OK) return status;
+    const bool granted = trial->verdict.refusal == YOLK_REFUSAL_NONE || demote(c, trial);
+    admission_count(c->admission, &trial->verdict);
+    if (!granted) {
+        remember(c, &trial->request, &trial->proposal, &trial->question, &trial->verdict);
+    }
+    return STATUS_OK;
 }
 
 enum status yolk_conductor_admit(struct yolk_conductor *c, const struct yolk_place_request *request,
@@ -196,27 +275,50 @@ enum status yolk_conductor_admit(struct yolk_conductor *c, const struct yolk_pla
                                  struct yolk_decision *out, struct yolk_verdict *verdict)
 {
     static const struct yolk_asker nobody = { 0 };
-    struct yolk_verdict judged = { .gate = 1 };
-    struct proposal proposal;
+    struct trial trial = { .request = *request,
+                           .asker = asker != NULL ? asker : &nobody,
+                           .priority = request->priority,
+                           .now_ms = now_ms,
+                           .verdict = { .gate = 1 } };
 
-    if (asker == NULL) asker = &nobody;
-    const enum status status = conductor_propose(c, request, now_ms, &proposal);
+    ASSERT(trial.asker->ttft_ms >= 0 && trial.asker->tbt_ms >= 0);
+    const enum status status = is_judged(c, trial.asker)
+                                   ? admit_judged(c, &trial)
+                                   : conductor_propose(c, request, now_ms, &trial.proposal);
     if (status != STATUS_OK) return status;
-    if (admission_active(c->admission)) {
-        const struct admission_pools pools = pools_of(c, now_ms);
-        const struct admission_question question =
-            question_of(c, request, &proposal, asker, now_ms);
-        admission_judge(c->admission, &pools, &question, &judged);
-        if (judged.refusal != YOLK_REFUSAL_NONE) {
-            remember(c, request, &proposal, &question, &judged);
-        }
-    }
     conductor_look(c, now_ms);
-    *verdict = judged;
-    if (judged.refusal != YOLK_REFUSAL_NONE) return STATUS_BUSY;
-    conductor_commit(c, request, &proposal, &judged, now_ms, out);
-    conductor_fly(c, request, out, asker, now_ms);
+    *verdict = trial.verdict;
+    if (verdict->refusal != YOLK_REFUSAL_NONE) return STATUS_BUSY;
+    conductor_commit(c, &trial.request, &trial.proposal, verdict, now_ms, out);
+    conductor_fly(c, &trial.request, out, trial.asker, now_ms);
     return STATUS_OK;
+}
+
+/* ---- at the join ---- */
+
+/* Its prefill has ended: it waits for nobody, and what is open is whether the decode pool would
+ * have carried it. */
+static void remember_join(struct yolk_conductor *c, const struct ticket *ticket,
+                          const struct yolk_verdict *verdict, double now_ms)
+{
+    struct yolk_decision *decision = conductor_logged(c, ticket);
+    const bool queued = ticket->prefill != NONE;
+    const uint32_t prefill = queued ? (uint32_t)ticket->prefill : UINT32_MAX;
+    struct yolk_admission_stats stats;
+
+    admission_stats(c->admission, &stats);
+    const struct audit_case refused = {
+        .request_id = decision != NULL ? decision->request_id : NULL,
+        .tokens = ticket->tokens,
+        .prefill = prefill,
+        .waited_ms = verdict->ttft_ms,
+        .decode_ms = stats.decode_ms,
+        .now_ms = now_ms,
+    };
+    audit_refuse(c->audit, &refused, verdict);
+    audit_drained(c->audit, prefill, queued ? c->instances[prefill].left : 0, now_ms);
+    conductor_look(c, now_ms);
+    if (decision != NULL) decision->verdict = *verdict;
 }
 
 enum status yolk_conductor_admit_join(struct yolk_conductor *c, struct yolk_ticket id,
@@ -225,16 +327,27 @@ enum status yolk_conductor_admit_join(struct yolk_conductor *c, struct yolk_tick
     const struct ticket *ticket = conductor_ticket(c, id);
     ASSERT(ticket->state == TICKET_PREFILLING);
 
-    if (!admission_active(c->admission)) return STATUS_OK;
-    const struct admission_pools pools = pools_of(c, now_ms);
+    if (!admission_policed(c->admission)) return STATUS_OK;
+    const struct admission_pools pools = pools_of(c, ticket->priority, now_ms);
     if (admission_judge_join(c->admission, &pools, (uint32_t)(ticket - c->tickets), now_ms,
                              verdict)) {
         return STATUS_OK;
     }
     ASSERT(verdict->refusal == YOLK_REFUSAL_TBT_AT_JOIN);
-    struct yolk_decision *decision = conductor_logged(c, ticket);
-    if (decision != NULL) decision->verdict = *verdict;
+    remember_join(c, ticket, verdict, now_ms);
     return STATUS_BUSY;
+}
+
+void yolk_conductor_refused_at_node(struct yolk_conductor *c, struct yolk_ticket id, double load,
+                                    double now_ms, struct yolk_verdict *verdict)
+{
+    const struct ticket *ticket = conductor_ticket(c, id);
+    const struct admission_pools pools = pools_of(c, ticket->priority, now_ms);
+
+    admission_refused_at_node(c->admission, &pools, (uint32_t)(ticket - c->tickets), load, now_ms,
+                              verdict);
+    ASSERT(verdict->refusal == YOLK_REFUSAL_TBT_AT_NODE);
+    remember_join(c, ticket, verdict, now_ms);
 }
 
 /* ---- explaining ---- */
@@ -247,7 +360,7 @@ bool yolk_conductor_refused(const struct yolk_conductor *c, uint32_t age, struct
 void yolk_conductor_admission_stats(struct yolk_conductor *c, double now_ms,
                                     struct yolk_admission_stats *out)
 {
-    const struct admission_pools pools = pools_of(c, now_ms);
+    const struct admission_pools pools = pools_of(c, YOLK_PRIORITY_MIN, now_ms);
 
     admission_stats(c->admission, out);
     audit_counts(c->audit, &out->audited, &out->servable);

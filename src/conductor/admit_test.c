@@ -245,7 +245,7 @@ enum { TTFT_MS = 20000, TBT_MS = 30 };
 static void walk_arrive(struct walk *w, struct rng *rng)
 {
     const struct yolk_place_request request = prompt(1 + (uint32_t)rng_below(rng, 4000));
-    const struct yolk_asker asker = { rng_below(rng, 2) ? "a" : "b", "chat", 0, 0 };
+    const struct yolk_asker asker = { rng_below(rng, 2) ? "a" : "b", "chat", 0, 0, 0 };
     struct yolk_decision decision;
     struct yolk_verdict verdict;
 

@@ -15,6 +15,9 @@
  * Ticket    (free) -- place --> PREFILLING -- prefill_done --> DECODING -- finish --> (free)
  *                                   +----------------- finish ----------------------->
  *
+ * The head of a queue is being computed and stays; behind it, higher priorities come first, and
+ * equals in the order in which they came.
+ *
  * Invariants
  *   I1  a ticket is in the queue of its prefill instance exactly while PREFILLING and attached.
  *   I2  an instance's sequences, tokens and pages are the sums over the tickets attached to it; its
@@ -304,21 +307,37 @@ void conductor_queue_leave(struct yolk_conductor *c, struct ticket *ticket, doub
     ticket->prefill = NONE;
 }
 
+/* Whom one of this priority follows; NONE in an empty queue. */
+static int32_t predecessor(const struct yolk_conductor *c, const struct instance *instance,
+                           int priority)
+{
+    int32_t at = instance->tail;
+
+    while (at != instance->head && c->tickets[at].priority < priority)
+        at = c->tickets[at].previous;
+    return at;
+}
+
 void conductor_queue_join(struct yolk_conductor *c, int32_t index, double now_ms)
 {
     struct ticket *ticket = &c->tickets[index];
     ASSERT(ticket->state == TICKET_PREFILLING && ticket->prefill != NONE);
     struct instance *instance = &c->instances[ticket->prefill];
+    const int32_t before = predecessor(c, instance, ticket->priority);
 
-    ticket->next = NONE;
-    ticket->previous = instance->tail;
-    if (instance->tail == NONE) {
+    ticket->previous = before;
+    ticket->next = before == NONE ? NONE : c->tickets[before].next;
+    if (before == NONE) {
         instance->head = index;
         instance->head_since_ms = now_ms;
     } else {
-        c->tickets[instance->tail].next = index;
+        c->tickets[before].next = index;
     }
-    instance->tail = index;
+    if (ticket->next == NONE) {
+        instance->tail = index;
+    } else {
+        c->tickets[ticket->next].previous = index;
+    }
     instance->queued++;
     instance->queued_ms += ticket->predicted_ms;
 }
@@ -499,6 +518,36 @@ double conductor_queue_ms(const struct yolk_conductor *c, const struct instance 
     return left + (behind > 0 ? behind : 0);
 }
 
+struct queue_view conductor_queue(const struct yolk_conductor *c, const struct instance *instance,
+                                  int priority, double now_ms)
+{
+    struct queue_view view = { conductor_queue_ms(c, instance, now_ms), instance->queued };
+
+    for (int32_t at = instance->tail; at != instance->head; at = c->tickets[at].previous) {
+        if (c->tickets[at].priority >= priority) break;
+        view.ms -= c->tickets[at].predicted_ms;
+        view.requests--;
+    }
+    if (view.ms < 0) view.ms = 0; /* of rounding */
+    ASSERT(view.requests <= instance->queued);
+    return view;
+}
+
+int conductor_priority_below(const struct yolk_conductor *c, int priority)
+{
+    int below = YOLK_PRIORITY_MIN - 1;
+
+    for (uint32_t i = 0; i < c->options.instances_max; i++) {
+        const struct instance *instance = &c->instances[i];
+        if (!instance->used) continue;
+        for (int32_t at = instance->tail; at != instance->head; at = c->tickets[at].previous) {
+            if (c->tickets[at].priority >= priority) break;
+            if (c->tickets[at].priority > below) below = c->tickets[at].priority;
+        }
+    }
+    return below;
+}
+
 static uint32_t pages_of(const struct yolk_conductor *c, const struct yolk_place_request *request,
                          uint32_t output_tokens)
 {
@@ -570,13 +619,10 @@ static struct candidates gather(struct yolk_conductor *c, const struct yolk_plac
         const bool prefills = (instance->roles & YOLK_ROLE_PREFILL) || !(up & YOLK_ROLE_PREFILL);
         const bool decodes = (instance->roles & YOLK_ROLE_DECODE) || !(up & YOLK_ROLE_DECODE);
         if (prefills && i != request->avoid_prefill.index) {
-            c->prefill[found.prefill++] =
-                (struct conductor_prefill_candidate){ i,
-                                                      instance->host,
-                                                      hit,
-                                                      instance->queued,
-                                                      conductor_queue_ms(c, instance, now_ms),
-                                                      &instance->prefill_fit };
+            const struct queue_view queue = conductor_queue(c, instance, request->priority, now_ms);
+            c->prefill[found.prefill++] = (struct conductor_prefill_candidate){
+                i, instance->host, hit, queue.requests, queue.ms, &instance->prefill_fit
+            };
         }
         if (decodes && i != request->avoid_decode.index) gather_decode(c, i, request, &found);
     }
@@ -650,6 +696,7 @@ static struct ticket *issue_ticket(struct yolk_conductor *c,
         .decode = NONE,
         .tokens = request->tokens,
         .pages = pages_reserved(c, request),
+        .priority = request->priority,
         .predicted_ms = group->stages > 1 ? decision->transfer_ms + group->busy_ms[0]
                                           : decision->transfer_ms + decision->compute_ms,
         .placed_ms = now_ms,
@@ -684,6 +731,7 @@ static void describe(const struct yolk_conductor *c, const struct yolk_place_req
         .holder = YOLK_INSTANCE_NONE,
         .reason = reason_of(placed, local),
         .tokens = request->tokens,
+        .priority = request->priority,
         .reuse_blocks = placed->reuse_blocks,
         .local_blocks = local,
         .best_blocks = placed->best_blocks,
@@ -724,6 +772,7 @@ enum status conductor_propose(struct yolk_conductor *c, const struct yolk_place_
                               double now_ms, struct proposal *out)
 {
     ASSERT(request->tokens > 0 && isfinite(now_ms));
+    ASSERT(request->priority >= YOLK_PRIORITY_MIN && request->priority <= YOLK_PRIORITY_MAX);
 
     out->reusable_blocks = match(c, request);
     out->found = gather(c, request, now_ms);

@@ -29,6 +29,7 @@ struct ticket {
     int32_t prefill, decode; /* instances, or NONE once removed */
     uint32_t tokens;         /* in the decode instance's books */
     uint32_t pages;
+    int priority;
     double predicted_ms; /* of transfer and compute */
     double placed_ms;
     uint64_t decision; /* number of its decision; in the ring if recent */
@@ -53,7 +54,7 @@ struct instance {
     /* The part of sequences and context_tokens that is decoding now, not prefilling. */
     uint64_t decoding_tokens;
     uint32_t decoding;
-    uint32_t queued; /* tickets between head and tail */
+    uint32_t queued; /* tickets between head and tail, the head first, then by priority */
     uint64_t left;   /* tickets that have left the queue, ever */
     double since_ms; /* in its role since */
     alignas(64) struct conductor_fit prefill_fit;
@@ -135,9 +136,21 @@ struct ticket *conductor_ticket(const struct yolk_conductor *conductor, struct y
 struct yolk_decision *conductor_logged(struct yolk_conductor *conductor,
                                        const struct ticket *ticket);
 
-/* Until a request that comes now would start there. */
+/* Until a request that comes now would start there, whoever it is. */
 double conductor_queue_ms(const struct yolk_conductor *conductor, const struct instance *instance,
                           double now_ms);
+
+/* The same for a request of this priority: behind the one that is computed and all of its priority
+ * or a higher one. */
+struct queue_view {
+    double ms;
+    uint32_t requests; /* before it */
+};
+struct queue_view conductor_queue(const struct yolk_conductor *conductor,
+                                  const struct instance *instance, int priority, double now_ms);
+
+/* The highest priority below `priority` that waits in any queue; YOLK_PRIORITY_MIN - 1: none. */
+int conductor_priority_below(const struct yolk_conductor *conductor, int priority);
 
 /* It may get new work. */
 static inline bool conductor_open(const struct instance *instance)

@@ -180,6 +180,7 @@ static const char *why_text(enum yolk_refusal refusal)
     case YOLK_REFUSAL_TBT: return "the decode pool was full";
     case YOLK_REFUSAL_TBT_PREDICTED: return "the decode pool would have been full by then";
     case YOLK_REFUSAL_TBT_AT_JOIN: return "the decode pool was full when its prefill had ended";
+    case YOLK_REFUSAL_TBT_AT_NODE: return "its decode node had no room when its prefill had ended";
     case YOLK_REFUSAL_RESERVED: return "the room that was left is kept for smaller requests";
     }
     return "";
@@ -282,6 +283,11 @@ static enum status explain_refusal(struct buf *out, const struct yolk_refused *r
     return status;
 }
 
+static bool at_join(enum yolk_refusal refusal)
+{
+    return refusal == YOLK_REFUSAL_TBT_AT_JOIN || refusal == YOLK_REFUSAL_TBT_AT_NODE;
+}
+
 enum status gateway_debug_explain(const struct yolk_conductor *conductor, double now_ms,
                                   const char *request_id, struct buf *out)
 {
@@ -291,7 +297,9 @@ enum status gateway_debug_explain(const struct yolk_conductor *conductor, double
     for (merged_load(&m); m.have_decision || m.have_refused; merged_pass(&m)) {
         if (merged_is_refusal(&m)) {
             if (strcmp(m.refused.request_id, request_id) != 0) continue;
-            return explain_refusal(out, &m.refused, now_ms);
+            const enum status status = explain_refusal(out, &m.refused, now_ms);
+            if (status != STATUS_OK || !at_join(m.refused.verdict.refusal)) return status;
+            continue; /* the decision that it was placed by says more */
         }
         if (strcmp(m.decision.request_id, request_id) != 0) continue;
         return explain_decision(out, &m.decision, now_ms);

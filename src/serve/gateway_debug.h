@@ -12,7 +12,8 @@
  *        "predicted_ms": {"ttft", "tbt"}, "retry_after_ms", "hindsight", "peak_load"}, ...]}
  *     LOAD = {"prefill", "decode", "predicted", "gate"}
  *
- * Newest first. What is not known yet is null.
+ * Newest first. What is not known yet is null. A request that was refused when its prefill had
+ * ended is there twice: as the decision that placed it, and as the refusal.
  *
  * Limits:  DEBUG_LIST_MAX entries.
  * Threads: the env's loop thread. */

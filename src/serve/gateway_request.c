@@ -504,6 +504,7 @@ static void explain_refusal(const struct request *request, const struct yolk_ver
         break;
     case YOLK_REFUSAL_TBT:
     case YOLK_REFUSAL_TBT_AT_JOIN:
+    case YOLK_REFUSAL_TBT_AT_NODE:
         api_refuse(error, 429, "overloaded", NULL,
                    "Overloaded: decoding is at %.0f %% of its limit",
                    verdict->predicted_load * 100);
