@@ -26,6 +26,7 @@ static const char *const systems[] = { "mooncake", "vllm", "vllm-prefix", "vllm-
 static const char *const policies[] = { "global", "local",  "match",       "load",
                                         "count",  "random", "round-robin", NULL };
 static const char *const overloads[] = { "none", "baseline", "early", "predict", "adaptive", NULL };
+static const char *const stores[] = { "measured", "layerwise", "serialized", NULL };
 
 #define AT(field) offsetof(struct sim_cluster, field)
 #define COST(field) offsetof(struct sim_cluster, cost.field)
@@ -47,6 +48,7 @@ static const struct setting settings_table[] = {
     { "theta", SETTING_NUMBER, AT(theta), 1, 1e6, NULL, "fetch only what is so much longer" },
     { "group_max", SETTING_WHOLE, AT(group_max), 1, 8, NULL, "prefill nodes that share a prompt" },
     { "layerwise", SETTING_BOOL, AT(layerwise), 0, 0, NULL, "KV is sent while computed" },
+    { "store", SETTING_CHOICE, AT(store), 0, 0, stores, "KV into DRAM after a prefill" },
     { "learn", SETTING_BOOL, AT(learn), 0, 0, NULL, "the conductor goes on fitting costs" },
     { "elastic", SETTING_BOOL, AT(elastic), 0, 0, NULL, "nodes change between the roles" },
     { "elastic_window_s", SETTING_NUMBER, AT(elastic_window_s), 1, 86400, NULL, "of demand" },
@@ -72,6 +74,9 @@ static const struct setting settings_table[] = {
     { "cost.decode_context_s", SETTING_NUMBER, COST(decode_context_s), 0, 1, NULL, "a token" },
     { "cost.nic_bytes_s", SETTING_NUMBER, COST(nic_bytes_s), 1, 1e15, NULL, "each way" },
     { "cost.load_bytes_s", SETTING_NUMBER, COST(load_bytes_s), 1, 1e15, NULL, "into the device" },
+    { "cost.layers", SETTING_WHOLE, COST(layers), 1, 10000, NULL, "of the model" },
+    { "cost.store_bytes_s", SETTING_NUMBER, COST(store_bytes_s), 1, 1e15, NULL, "into DRAM" },
+    { "cost.store_launch_s", SETTING_NUMBER, COST(store_launch_s), 0, 1e3, NULL, "a layer" },
     { "cost.ssd_bytes_s", SETTING_NUMBER, COST(ssd_bytes_s), 1, 1e15, NULL, "reading" },
     { "cost.transfer_setup_s", SETTING_NUMBER, COST(transfer_setup_s), 0, 1e3, NULL, "" },
     { "cost.schedule_s", SETTING_NUMBER, COST(schedule_s), 0, 1e3, NULL, "before the queue" },
@@ -347,6 +352,9 @@ enum status cluster_check(const struct sim_cluster *cluster, struct errmsg *err)
     if (cluster->policy <= CLUSTER_MATCH)
         return errmsg_set(err, STATUS_INVALID, "policy %s is not for the system %s",
                           cluster_policy_name(cluster->policy),
+                          cluster_system_name(cluster->system));
+    if (cluster->store != LAYERS_MEASURED)
+        return errmsg_set(err, STATUS_INVALID, "the system %s stores nothing",
                           cluster_system_name(cluster->system));
     if (cluster->overload != CLUSTER_OVERLOAD_NONE)
         return errmsg_set(err, STATUS_INVALID, "the system %s refuses nothing",

@@ -17,6 +17,7 @@
 #include <stdint.h>
 
 #include "base/status.h"
+#include "sim/layers.h"
 #include "sim/profile.h"
 
 struct buf;
@@ -47,6 +48,7 @@ enum { CLUSTER_OVERLOAD_NONE = 0, CLUSTER_OVERLOADS = 5 };
 
 struct sim_cluster {
     unsigned system, policy, overload;
+    unsigned store;                 /* enum layers_store */
     double prefill, decode;         /* nodes of mooncake */
     double nodes;                   /* nodes of a coupled system */
     double dram_tokens, ssd_tokens; /* of each prefill node, for the pool */

@@ -66,7 +66,8 @@ static void cut(struct sim *sim, uint32_t who)
     const uint32_t reused = sim->requests[who].reuse * sim->trace->block_tokens;
     const uint32_t fresh = sim->trace->requests[who].input_tokens - reused;
     const uint32_t chunk_tokens = (uint32_t)cost->chunk_tokens;
-    double before = 0;
+    const double whole = sim_profile_prefill_s(cost, reused + fresh, reused);
+    double before = -mooncake_store_s(sim, who, whole); /* each stage stores its own layers */
 
     group->count = pipeline_chunks(fresh, chunk_tokens);
     for (uint32_t i = 0; i < group->count; i++) {

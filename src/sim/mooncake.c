@@ -463,13 +463,20 @@ double mooncake_ssd_s(const struct sim *sim, uint32_t who)
            sim->cluster.cost.ssd_bytes_s;
 }
 
+double mooncake_store_s(const struct sim *sim, uint32_t who, double compute_s)
+{
+    const uint32_t reused = sim->requests[who].reuse * sim->trace->block_tokens;
+    return layers_store_s(&sim->cluster.cost, (enum layers_store)sim->cluster.store,
+                          sim->trace->requests[who].input_tokens - reused, compute_s);
+}
+
 /* Loading from SSD goes beside the computation; what is longer counts. */
 static double prefill_s(const struct sim *sim, uint32_t who)
 {
     const double reused = (double)sim->requests[who].reuse * sim->trace->block_tokens;
-    return fmax(
-        sim_profile_prefill_s(&sim->cluster.cost, sim->trace->requests[who].input_tokens, reused),
-        mooncake_ssd_s(sim, who));
+    const double compute_s =
+        sim_profile_prefill_s(&sim->cluster.cost, sim->trace->requests[who].input_tokens, reused);
+    return fmax(compute_s + mooncake_store_s(sim, who, compute_s), mooncake_ssd_s(sim, who));
 }
 
 void mooncake_begin(struct sim *sim, uint32_t who)

@@ -69,6 +69,9 @@ void mooncake_begin(struct sim *sim, uint32_t who);
 /* That reading what it reuses from SSD takes. */
 double mooncake_ssd_s(const struct sim *sim, uint32_t who);
 
+/* That storing what it computes adds to compute_s. */
+double mooncake_store_s(const struct sim *sim, uint32_t who, double compute_s);
+
 /* The blocks of a prefill that has ended stay in the cache of its node; none is pinned any more. */
 void mooncake_keep(struct sim *sim, uint32_t who);
 

@@ -19,6 +19,8 @@
 #include "sim/batch.h"
 #include "sim/events.h"
 #include "sim/kvcache.h"
+#include "sim/layers.h"
+#include "sim/line.h"
 #include "sim/links.h"
 
 /* ---- events ---- */
@@ -276,6 +278,68 @@ static void no_link_carries_more_than_it_can(void **state)
     events_fini(&events);
 }
 
+/* ---- lines ---- */
+
+static void a_line_is_first_come_first_served(void **state)
+{
+    (void)state;
+    struct rng rng;
+    struct line line;
+    uint32_t model[256], count = 0;
+
+    rng_init(&rng, 11);
+    line_init(&line);
+    for (int step = 0; step < 20000; step++) {
+        const uint64_t dice = rng_below(&rng, 100);
+        const uint32_t who = (uint32_t)rng_below(&rng, 300);
+        uint32_t at = 0;
+        if (dice < 50 && count < 256) {
+            model[count++] = who;
+            assert_int_equal(line_push(&line, who), STATUS_OK);
+        } else if (dice < 80 && count > 0) {
+            assert_int_equal(line_pop(&line), model[0]);
+            memmove(model, model + 1, --count * sizeof(*model));
+        } else {
+            while (at < count && model[at] != who)
+                at++;
+            assert_int_equal(line_leave(&line, who), at < count);
+            if (at < count) memmove(model + at, model + at + 1, (--count - at) * sizeof(*model));
+        }
+        assert_int_equal(line.count, count);
+        for (uint32_t i = 0; i < count; i++)
+            assert_int_equal(line_at(&line, i), model[i]);
+    }
+    line_fini(&line);
+}
+
+/* ---- storing ---- */
+
+static void storing_hides_behind_computing(void **state)
+{
+    (void)state;
+    struct sim_profile cost = *sim_profile_at(0);
+    cost.layers = 4;
+    cost.store_bytes_s = 1000 * cost.kv_token_bytes; /* a thousand tokens a second */
+    cost.store_launch_s = 0.25;
+
+    assert_true(layers_store_s(&cost, LAYERS_MEASURED, 8000, 5) == 0);
+    /* Copies of 2 s behind layers of 10 s: only launches and the last copy are seen. */
+    assert_true(fabs(layers_store_s(&cost, LAYERS_LAYERWISE, 8000, 40) - 3) < 1e-9);
+    assert_true(fabs(layers_store_s(&cost, LAYERS_SERIALIZED, 8000, 40) - 8) < 1e-9);
+    /* Behind layers of half a second the copies queue: the first layer, then four copies. */
+    assert_true(fabs(layers_store_s(&cost, LAYERS_LAYERWISE, 8000, 2) - 6.75) < 1e-9);
+    /* A copy shorter than its launch takes the launch. */
+    assert_true(fabs(layers_store_s(&cost, LAYERS_SERIALIZED, 400, 2) - 1) < 1e-9);
+    /* Layer by layer is never longer than afterwards by more than the launches. */
+    struct rng rng;
+    rng_init(&rng, 3);
+    for (int i = 0; i < 1000; i++) {
+        const double tokens = 20000 * rng_unit(&rng), compute = 20 * rng_unit(&rng);
+        assert_true(layers_store_s(&cost, LAYERS_LAYERWISE, tokens, compute) <=
+                    layers_store_s(&cost, LAYERS_SERIALIZED, tokens, compute) + 1 + 1e-9);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -284,6 +348,8 @@ int main(void)
         cmocka_unit_test(the_batch_matches_a_list_of_all_tokens),
         cmocka_unit_test(flows_share_what_they_have_in_common),
         cmocka_unit_test(no_link_carries_more_than_it_can),
+        cmocka_unit_test(a_line_is_first_come_first_served),
+        cmocka_unit_test(storing_hides_behind_computing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

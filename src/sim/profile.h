@@ -22,6 +22,9 @@ struct sim_profile {
     double decode_base_s, decode_sequence_s, decode_context_s;
     double nic_bytes_s;            /* each way of each node */
     double load_bytes_s;           /* DRAM to device memory */
+    double layers;                 /* of the model */
+    double store_bytes_s;          /* device memory to DRAM */
+    double store_launch_s;         /* of the copy of one layer */
     double ssd_bytes_s;            /* SSD to DRAM, reading */
     double transfer_setup_s;       /* before the first byte of a transfer */
     double schedule_s;             /* from the arrival until a prefill queue has the request */
