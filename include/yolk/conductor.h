@@ -462,9 +462,10 @@ struct yolk_conductor_stats {
     uint64_t groups, group_stages; /* placements on several prefill instances; those together */
     uint64_t refused_unavailable, refused_full;
     uint64_t events_stored, events_removed, events_forgotten;
-    uint64_t holdings;    /* (block, holder) pairs now */
-    uint64_t bytes;       /* all memory of the conductor */
-    uint64_t index_bytes; /* of it, for what instances hold: at most 32 for each of holdings_max */
+    uint64_t holdings;     /* (block, holder) pairs now */
+    uint64_t holdings_max; /* ... that there is room for */
+    uint64_t bytes;        /* all memory of the conductor */
+    uint64_t index_bytes;  /* of it, for what instances hold: at most 32 for each of holdings_max */
     uint64_t samples_prefill, samples_decode, samples_transfer, samples_refused;
     uint32_t instances, suspected, tickets;
 };

@@ -65,7 +65,8 @@ struct yolk_prompt {
     const uint64_t *prefixes;
     uint64_t layout; /* names everything but tokens and salt that the keys cover */
     uint64_t salt;   /* names the salt; 0 for none */
-    /* The conversation as the client sent it: texts[i] names messages 0..i. May be none. */
+    /* The conversation as the client sent it, its latest few beginnings: the last names all its
+     * messages, the one before it all but the last message, and so on. May be none. */
     const uint64_t *texts;
     uint32_t texts_count;
     uint32_t text_blocks; /* leading full blocks that the last text decides alone */
@@ -130,9 +131,19 @@ bool yolk_conductor_explanation(const struct yolk_conductor *conductor, uint32_t
                                 struct yolk_explanation *out);
 
 /* The prefill instance says why blocks that were predicted could not be reused: EVICTED, TIMEOUT or
- * FAILED. Before yolk_conductor_prefill_done(); without it they count as EVICTED. */
+ * FAILED. Before yolk_conductor_prefill_done(), without it they count as EVICTED; or before
+ * yolk_conductor_finish() of a request whose prefill could not even begin without them. */
 void yolk_conductor_missed(struct yolk_conductor *conductor, struct yolk_ticket ticket,
                            enum yolk_miss why);
+
+/* A prompt that is known to the cluster in this shape without having been asked for: a conversation
+ * with the answer to it. */
+void yolk_conductor_note_prompt(struct yolk_conductor *conductor, const struct yolk_prompt *prompt,
+                                uint32_t blocks);
+
+/* The new conductor takes over what the old one has seen of prompts, so that a change of layout is
+ * told from a prompt never seen; block sizes must be equal for that. The old one starts anew. */
+void yolk_conductor_inherit(struct yolk_conductor *conductor, struct yolk_conductor *old);
 
 /* What the regret of this request would be if it ended now; negative if unknown. Its prefill has
  * ended, and its ticket not. */

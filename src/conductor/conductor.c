@@ -984,6 +984,7 @@ void yolk_conductor_stats(const struct yolk_conductor *c, struct yolk_conductor_
 {
     *out = c->stats;
     out->holdings = conductor_index_count(c->index);
+    out->holdings_max = c->options.holdings_max;
     out->index_bytes = conductor_index_bytes(c->index);
     out->tickets = c->tickets_used;
 }

@@ -35,6 +35,7 @@ struct record {
     uint32_t tokens;
     double placed_ms;
     enum yolk_miss shortfall;
+    bool told; /* of a shortfall */
 };
 
 struct explain {
@@ -213,24 +214,29 @@ static void count_blocks(struct explain *e, const struct yolk_explanation *shown
         e->stats.missed[i] += shown->missed[i];
 }
 
-void conductor_explain_prefilled(struct yolk_conductor *c, const struct ticket *ticket,
-                                 uint32_t cached_tokens)
+static void settle_hits(struct explain *e, struct record *record, uint32_t cached_blocks)
 {
-    struct record *record = record_of(c, ticket);
-    if (record == NULL) return;
     struct yolk_explanation *shown = &record->shown;
-    const uint32_t realised =
-        smaller(cached_tokens / c->options.block_tokens, shown->reusable_blocks);
+    const uint32_t realised = smaller(cached_blocks, shown->reusable_blocks);
     const uint32_t kept = smaller(realised, shown->predicted_blocks);
 
     ASSERT(shown->realised_blocks < 0);
     shown->realised_blocks = realised;
     shown->missed[record->shortfall] += shown->predicted_blocks - kept;
     take_back(shown->missed, realised - kept);
-    count_blocks(c->explain, shown, kept);
+    count_blocks(e, shown, kept);
     if (shown->predicted_blocks > 0) {
-        hits_add(&c->explain->hits, shown->predicted_blocks, kept, record->shortfall);
+        hits_add(&e->hits, shown->predicted_blocks, kept, record->shortfall);
     }
+}
+
+void conductor_explain_prefilled(struct yolk_conductor *c, const struct ticket *ticket,
+                                 uint32_t cached_tokens)
+{
+    struct record *record = record_of(c, ticket);
+
+    if (record == NULL) return;
+    settle_hits(c->explain, record, cached_tokens / c->options.block_tokens);
 }
 
 void yolk_conductor_missed(struct yolk_conductor *c, struct yolk_ticket id, enum yolk_miss why)
@@ -240,7 +246,24 @@ void yolk_conductor_missed(struct yolk_conductor *c, struct yolk_ticket id, enum
 
     ASSERT(ticket->state == TICKET_PREFILLING);
     ASSERT(why == YOLK_MISS_EVICTED || why == YOLK_MISS_TIMEOUT || why == YOLK_MISS_FAILED);
-    if (record != NULL) record->shortfall = why;
+    if (record == NULL) return;
+    record->shortfall = why;
+    record->told = true;
+}
+
+void yolk_conductor_note_prompt(struct yolk_conductor *c, const struct yolk_prompt *prompt,
+                                uint32_t blocks)
+{
+    seen_note(c->explain->seen, prompt, blocks);
+}
+
+void yolk_conductor_inherit(struct yolk_conductor *c, struct yolk_conductor *old)
+{
+    struct seen *seen = c->explain->seen;
+
+    ASSERT(c != old);
+    c->explain->seen = old->explain->seen;
+    old->explain->seen = seen;
 }
 
 /* ---- candidates ---- */
@@ -366,7 +389,9 @@ void conductor_explain_ended(struct yolk_conductor *c, const struct ticket *tick
     struct explain *e = c->explain;
     struct record *record = record_of(c, ticket);
 
-    if (record == NULL || actual_of(c, ticket) < 0) return;
+    if (record == NULL) return;
+    if (record->told && record->shown.realised_blocks < 0) settle_hits(e, record, 0);
+    if (actual_of(c, ticket) < 0) return;
     const struct judgement judged = judge(c, record, actual_of(c, ticket));
     for (uint32_t i = 0; i < record->shown.prefill_count; i++)
         record->shown.prefill[i].hindsight_ms = judged.hindsight_ms[i];

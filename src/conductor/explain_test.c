@@ -545,6 +545,51 @@ static void test_alarm(void **state)
     yolk_conductor_destroy(w.c);
 }
 
+/* The prefill failed for want of the blocks: that counts, a failure for another reason does not. */
+static void test_never_prefilled(void **state)
+{
+    (void)state;
+    struct world w;
+    struct yolk_explain_stats stats;
+    struct yolk_explanation x;
+
+    start_world(&w);
+    assert_int_equal(yolk_conductor_stored(w.c, w.p, w.keys, CHAIN_BLOCKS, YOLK_TIER_DRAM),
+                     STATUS_OK);
+    for (uint32_t i = 0; i < 2; i++) {
+        const struct yolk_place_request request = request_of(w.keys, CHAIN_BLOCKS);
+        struct yolk_decision d;
+        assert_int_equal(yolk_conductor_place(w.c, &request, 0, &d), STATUS_OK);
+        if (i == 1) yolk_conductor_missed(w.c, d.ticket, YOLK_MISS_FAILED);
+        yolk_conductor_finish(w.c, d.ticket, STATUS_UNAVAILABLE, 20);
+        assert_true(yolk_conductor_explanation(w.c, 0, &x));
+        assert_true(x.regret_ms < 0);
+        yolk_conductor_explain_stats(w.c, &stats);
+        assert_int_equal(stats.window_requests, i);
+        assert_int_equal(x.missed[YOLK_MISS_FAILED], i * CHAIN_BLOCKS);
+    }
+    assert_int_equal(stats.window_why, YOLK_MISS_FAILED);
+    yolk_conductor_destroy(w.c);
+}
+
+/* A conductor for another layout knows what was asked for under the old one. */
+static void test_inherit(void **state)
+{
+    (void)state;
+    struct world w;
+
+    start_world(&w);
+    assert_int_equal(ask(&w, 1, 0).missed[YOLK_MISS_NEVER_SEEN], CHAIN_BLOCKS);
+    struct yolk_conductor *next = make();
+    yolk_conductor_inherit(next, w.c);
+    yolk_conductor_destroy(w.c);
+    w.c = next;
+    w.p = add(w.c, "p0", "h", YOLK_ROLE_PREFILL | YOLK_ROLE_DECODE);
+    w.prompt.layout++;
+    assert_int_equal(ask(&w, 2, 0).missed[YOLK_MISS_LAYOUT], CHAIN_BLOCKS);
+    yolk_conductor_destroy(w.c);
+}
+
 /* An instance that has left the cluster would not have been the better choice. */
 static void test_gone_candidate(void **state)
 {
@@ -574,10 +619,9 @@ static void test_gone_candidate(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_matches_model),
-        cmocka_unit_test(test_reasons),
-        cmocka_unit_test(test_alarm),
-        cmocka_unit_test(test_gone_candidate),
+        cmocka_unit_test(test_matches_model), cmocka_unit_test(test_reasons),
+        cmocka_unit_test(test_alarm),         cmocka_unit_test(test_never_prefilled),
+        cmocka_unit_test(test_inherit),       cmocka_unit_test(test_gone_candidate),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

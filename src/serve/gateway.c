@@ -20,6 +20,7 @@
 #include "model/tokenizer.h"
 #include "net/http.h"
 #include "serve/gateway_debug.h"
+#include "serve/gateway_explain.h"
 #include "serve/gateway_int.h"
 
 enum {
@@ -165,6 +166,7 @@ static void route_metrics(struct gateway *gateway, struct http_request *http)
     struct yolk_conductor *conductor = cluster_conductor(gateway->cluster);
     struct yolk_conductor_stats stats = { 0 };
     struct yolk_admission_stats admission = { 0 };
+    struct yolk_explain_stats explain = { 0 };
     const uint32_t waiting = request_count_waiting(gateway);
     struct gateway_gauges gauges = {
         .running = gateway->requests_count - waiting,
@@ -181,6 +183,8 @@ static void route_metrics(struct gateway *gateway, struct http_request *http)
         yolk_conductor_admission_stats(conductor, gateway_now_ms(gateway), &admission);
         gauges.conductor = &stats;
         gauges.admission = &admission;
+        yolk_conductor_explain_stats(conductor, &explain);
+        gauges.explain = &explain;
         gauges.block_tokens = cluster_block_tokens(gateway->cluster);
     }
     buf_init(&out, PAGE_SIZE_MAX);
@@ -411,6 +415,7 @@ static enum status open_model(struct gateway *gateway, const struct gateway_opti
     if (status != STATUS_OK) return status;
     status = chat_create(gguf, gateway->tokenizer, options->chat_template, &gateway->chat, err);
     if (status != STATUS_OK) return status;
+    gateway->chat_opening = gateway_explain_opening(gateway->chat);
     gateway->context_max = model_params(gateway->model)->context;
     if (options->context_max > 0 && options->context_max < gateway->context_max) {
         gateway->context_max = options->context_max;

@@ -56,7 +56,9 @@ void attempt_leave(struct attempt *attempt, enum status outcome)
     attempt->request = NULL;
     if (attempt->open_live && decode != NULL) rpc_cancel(decode, attempt->open);
     if (attempt->run_live && prefill != NULL) rpc_cancel(prefill, attempt->run);
+    gateway_explain_regret(attempt);
     yolk_conductor_finish(conductor, attempt->decision.ticket, outcome, now_ms(gateway));
+    gateway_explain_hits(gateway);
     request_pump(gateway); /* there may be room now; and somebody has to free it */
 }
 
@@ -147,6 +149,9 @@ static void attempt_failed(struct attempt *attempt, bool at_decode, enum status 
     request->failures++;
     if (cause == PROTO_CAUSE_PAGES) request->displaced++;
     avoid(request, attempt, at_decode, cause);
+    if (cause == PROTO_CAUSE_SOURCE && !attempt->counted) {
+        gateway_explain_miss(attempt, PROTO_MISS_FAILED);
+    }
     attempt_leave(attempt, status);
     if (hopeless(request, status, cause, &error)) {
         request_fail(request, &error);
@@ -260,6 +265,7 @@ static void on_prefill_done(struct attempt *attempt, const struct proto_prefill_
 
     if (attempt->counted) return;
     attempt->counted = true;
+    gateway_explain_miss(attempt, done->miss);
     yolk_conductor_prefill_done(cluster_conductor(gateway->cluster), attempt->decision.ticket,
                                 done->cached_tokens, now_ms(gateway));
     gateway_metrics_predicted(gateway->metrics, attempt->decision.ttft_ms / 1000, actual_ms / 1000);
@@ -506,6 +512,7 @@ static uint32_t reserve_tokens(const struct request *request)
 
 static enum status decide(struct request *request, bool picky, struct yolk_decision *out)
 {
+    const struct yolk_prompt prompt = gateway_explain_prompt(request);
     struct gateway *gateway = request->gateway;
     const struct cluster *cluster = gateway->cluster;
     const struct cluster_ref nobody = { 0, 0 };
@@ -519,6 +526,7 @@ static enum status decide(struct request *request, bool picky, struct yolk_decis
         .avoid_prefill = cluster_instance(cluster, picky ? request->avoid_prefill : nobody),
         .avoid_decode = cluster_instance(cluster, picky ? request->avoid_decode : nobody),
         .avoid_holder = cluster_instance(cluster, request->avoid_holder),
+        .prompt = &prompt,
     };
     if (request->attempts == 0) return admit(request, &place, out);
     return yolk_conductor_place(cluster_conductor(gateway->cluster), &place, now_ms(gateway), out);

@@ -19,6 +19,7 @@
 #include "store/events.h"
 #include "store/layout.h"
 #include "store/member.h"
+#include "yolk/explain.h"
 
 enum {
     ASK_TIMEOUT_MS = 5000,
@@ -243,6 +244,7 @@ static enum status adopt(struct cluster *cluster, const struct proto_node_info *
         LOG_ERROR("gateway", "conductor_failed", "reason=%s", err.text);
         return status;
     }
+    if (cluster->conductor != NULL) yolk_conductor_inherit(conductor, cluster->conductor);
     yolk_conductor_destroy(cluster->conductor);
     cluster->conductor = conductor;
     load_profile(cluster);

@@ -9,7 +9,8 @@
 
 #include "base/buf.h"
 #include "serve/api_json.h"
-#include "yolk/conductor.h"
+#include "serve/gateway_why.h"
+#include "yolk/explain.h"
 
 #define THEN(status, step)                                                                         \
     do {                                                                                           \
@@ -74,7 +75,8 @@ static enum status write_actual(struct buf *out, const struct yolk_decision *d)
     return status;
 }
 
-static enum status write_decision(struct buf *out, const struct yolk_decision *d, double now_ms)
+static enum status write_decision(struct buf *out, const struct yolk_decision *d,
+                                  const struct yolk_explanation *why, double now_ms)
 {
     enum status status =
         write_head(out, d->request_id, now_ms - d->placed_ms, joined(d), &d->verdict, d->tokens);
@@ -93,6 +95,7 @@ static enum status write_decision(struct buf *out, const struct yolk_decision *d
                             "\"spread\":%.2f,\"ttft\":%.2f,\"tbt\":%.2f},\"finished\":%s",
                             d->queue_ms, d->transfer_ms, d->compute_ms, d->spread_ms, d->ttft_ms,
                             d->tbt_ms, d->finished ? "true" : "false"));
+    THEN(status, gateway_why_json(out, why));
     THEN(status, write_actual(out, d));
     return status;
 }
@@ -118,12 +121,14 @@ struct merged {
     uint32_t decisions, refusals; /* how many of each have been passed */
     bool have_decision, have_refused;
     struct yolk_decision decision;
+    struct yolk_explanation why; /* of the decision */
     struct yolk_refused refused;
 };
 
 static void merged_load(struct merged *m)
 {
-    m->have_decision = yolk_conductor_decision(m->conductor, m->decisions, &m->decision);
+    m->have_decision = yolk_conductor_decision(m->conductor, m->decisions, &m->decision) &&
+                       yolk_conductor_explanation(m->conductor, m->decisions, &m->why);
     m->have_refused = yolk_conductor_refused(m->conductor, m->refusals, &m->refused);
 }
 
@@ -163,10 +168,16 @@ enum status gateway_debug_list(const struct yolk_conductor *conductor, double no
     for (uint32_t i = 0; i < limit && (m.have_decision || m.have_refused); i++) {
         if (i > 0) THEN(status, buf_append_text(out, ",\n"));
         THEN(status, merged_is_refusal(&m) ? write_refusal(out, &m.refused, now_ms)
-                                           : write_decision(out, &m.decision, now_ms));
+                                           : write_decision(out, &m.decision, &m.why, now_ms));
         merged_pass(&m);
     }
-    THEN(status, buf_append_text(out, "]}\n"));
+    THEN(status, buf_append_text(out, "]"));
+    if (conductor != NULL) {
+        struct yolk_explain_stats stats;
+        yolk_conductor_explain_stats(conductor, &stats);
+        THEN(status, gateway_why_all_json(out, &stats));
+    }
+    THEN(status, buf_append_text(out, "}\n"));
     return status;
 }
 
@@ -242,7 +253,8 @@ static enum status explain_outcome(struct buf *out, const struct yolk_decision *
     return status;
 }
 
-static enum status explain_decision(struct buf *out, const struct yolk_decision *d, double now_ms)
+static enum status explain_decision(struct buf *out, const struct yolk_decision *d,
+                                    const struct yolk_explanation *why, double now_ms)
 {
     const char *how = joined(d) ? "accepted" : "accepted, and refused after its prefill,";
     enum status status =
@@ -265,6 +277,7 @@ static enum status explain_decision(struct buf *out, const struct yolk_decision 
                     d->tbt_ms));
     THEN(status, explain_loads(out, &d->verdict));
     THEN(status, explain_outcome(out, d));
+    THEN(status, gateway_why_text(out, why));
     return status;
 }
 
@@ -302,7 +315,11 @@ enum status gateway_debug_explain(const struct yolk_conductor *conductor, double
             continue; /* the decision that it was placed by says more */
         }
         if (strcmp(m.decision.request_id, request_id) != 0) continue;
-        return explain_decision(out, &m.decision, now_ms);
+        enum status status = explain_decision(out, &m.decision, &m.why, now_ms);
+        struct yolk_explain_stats stats;
+        yolk_conductor_explain_stats(conductor, &stats);
+        THEN(status, gateway_why_alarm_text(out, &stats));
+        return status;
     }
     return STATUS_NOT_FOUND;
 }

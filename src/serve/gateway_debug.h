@@ -7,13 +7,14 @@
  *        "decode", "holder", "reuse", "reuse_blocks", "local_blocks", "best_blocks",
  *        "prefill_candidates", "decode_candidates", "predicted_ms": {"queue", "transfer",
  *        "compute", "spread", "ttft", "tbt"}, "load": LOAD, "actual": null or {"ttft_ms",
- *        "total_ms", "cached_tokens", "output_tokens", "outcome"}},
+ *        "total_ms", "cached_tokens", "output_tokens", "outcome"}, and WHY},
  *       {"request_id", "age_ms", "accepted": false, "policy", "refusal", "tokens", "load": LOAD,
  *        "predicted_ms": {"ttft", "tbt"}, "retry_after_ms", "hindsight", "peak_load"}, ...]}
  *     LOAD = {"prefill", "decode", "predicted", "gate"}
  *
- * Newest first. What is not known yet is null. A request that was refused when its prefill had
- * ended is there twice: as the decision that placed it, and as the refusal.
+ * WHY (candidates, regret and hits) and the members about all decisions, "hits" and "regret", are
+ * those of gateway_why.h. Newest first. What is not known yet is null. A request that was refused
+ * when its prefill had ended is there twice: as the decision that placed it, and as the refusal.
  *
  * Limits:  DEBUG_LIST_MAX entries.
  * Threads: the env's loop thread. */

@@ -19,7 +19,7 @@
 
 #include "base/buf.h"
 #include "serve/api_json.h"
-#include "yolk/conductor.h"
+#include "yolk/explain.h"
 
 enum { OUT_SIZE_MAX = 1 << 20 };
 
@@ -196,6 +196,69 @@ static void test_the_list_is_bounded(void **state)
     yolk_conductor_destroy(c);
 }
 
+/* Two prefill nodes; the one that was chosen takes far longer than the other would have. */
+static void test_why(void **state)
+{
+    (void)state;
+    struct yolk_conductor *c = make(YOLK_POLICY_NONE, 0, 0);
+    const struct yolk_instance other = { "prefill-1", "host", YOLK_ROLE_PREFILL, 100000, 1000 };
+    struct block_key keys[10];
+    struct yolk_place_request request = { .request_id = "slow",
+                                          .tokens = 321,
+                                          .output_tokens = 1,
+                                          .keys = keys,
+                                          .keys_count = 10,
+                                          .avoid_prefill = YOLK_INSTANCE_NONE,
+                                          .avoid_decode = YOLK_INSTANCE_NONE,
+                                          .avoid_holder = YOLK_INSTANCE_NONE };
+    struct yolk_decision decision;
+    struct yolk_instance_id id;
+    struct json_doc *doc = NULL;
+
+    memset(keys, 7, sizeof(keys));
+    for (uint8_t i = 0; i < 10; i++)
+        keys[i].bytes[0] = i;
+    assert_int_equal(yolk_conductor_add(c, &other, &id), STATUS_OK);
+    assert_int_equal(yolk_conductor_stored(c, id, keys, 6, YOLK_TIER_DRAM), STATUS_OK);
+    for (int i = 0; i < 20; i++) {
+        assert_int_equal(yolk_conductor_place(c, &request, 0, &decision), STATUS_OK);
+        yolk_conductor_missed(c, decision.ticket, YOLK_MISS_TIMEOUT);
+        const struct json_value *entry = api_json_at(list(c, "", &doc), 0);
+        assert_int_equal(api_json_type_of(api_json_member(entry, "regret_ms")), JSON_TYPE_NULL);
+        api_json_destroy(doc);
+        yolk_conductor_prefill_done(c, decision.ticket, 64, 90000);
+        yolk_conductor_finish(c, decision.ticket, STATUS_OK, 90001);
+    }
+    const struct json_value *entry = api_json_at(list(c, "", &doc), 0);
+    const struct json_value *candidates = api_json_member(entry, "candidates");
+    const struct json_value *prefill = api_json_member(candidates, "prefill");
+    assert_int_equal(api_json_len(prefill), 2);
+    member_is(api_json_at(prefill, 0), "name", "prefill-1");
+    assert_true(api_json_num(api_json_member(api_json_at(prefill, 0), "hindsight_ms")) == 90000);
+    member_is(api_json_at(api_json_member(candidates, "decode"), 0), "name", "decode-0");
+    assert_true(api_json_num(api_json_member(entry, "regret_ms")) > 80000);
+    const struct json_value *hits = api_json_member(entry, "hits");
+    assert_int_equal(api_json_int(api_json_member(hits, "reusable_blocks")), 10);
+    assert_int_equal(api_json_int(api_json_member(hits, "predicted_blocks")), 6);
+    assert_int_equal(api_json_int(api_json_member(hits, "reused_blocks")), 2);
+    const struct json_value *missed = api_json_member(hits, "missed");
+    assert_int_equal(api_json_int(api_json_member(missed, "timeout")), 4);
+    assert_int_equal(api_json_int(api_json_member(missed, "never_seen")), 4);
+    assert_null(api_json_member(missed, "salt"));
+    const struct json_value *all = api_json_member(api_json_root(doc), "hits");
+    assert_true(api_json_bool(api_json_member(all, "alarm")));
+    member_is(all, "mostly", "timeout");
+    assert_int_equal(
+        api_json_int(api_json_member(api_json_member(api_json_root(doc), "regret"), "judged")), 20);
+    api_json_destroy(doc);
+    explains(c, "slow", "took 90000.0 ms");
+    explains(c, "slow", "would have taken");
+    explains(c, "slow", "4 timeout: counted on");
+    explains(c, "slow", "4 never_seen");
+    explains(c, "slow", "alarm       of 120 blocks predicted to be reused by the last 20");
+    yolk_conductor_destroy(c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -203,6 +266,7 @@ int main(void)
         cmocka_unit_test(test_both_logs_are_merged),
         cmocka_unit_test(test_refused_at_join),
         cmocka_unit_test(test_the_list_is_bounded),
+        cmocka_unit_test(test_why),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

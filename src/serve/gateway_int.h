@@ -38,7 +38,8 @@ struct gateway {
     struct model *model;
     struct tokenizer *tokenizer;
     struct chat *chat;
-    uint32_t context_max; /* ours; nodes may take less */
+    uint32_t chat_opening; /* tokens of the template behind the last message */
+    uint32_t context_max;  /* ours; nodes may take less */
     size_t token_bytes_max;
 
     struct http_server *http;
@@ -53,6 +54,8 @@ struct gateway {
 
     struct env_timer profile_timer;
     uint64_t samples_saved; /* conductor samples in the file */
+    bool hits_alarm;        /* has been told */
+    uint64_t hits_alarm_ns;
     bool draining;
 };
 

@@ -38,6 +38,8 @@ struct gateway_metrics {
     struct series *ttft, *itl, *e2e, *queue, *prefill, *decode, *prompt_size, *output_size;
     struct series *predicted_ratio;
     struct series *prefill_up, *decode_up, *known, *pages_total, *pages_used, *block_tokens;
+    struct series *regret, *regret_wrong, *hits_predicted, *hits_realised, *hits_kept, *hit_alarm;
+    struct series *hit_alarms, *misses[YOLK_MISSES], *index_bytes_each;
     struct series *index_holdings, *index_forgotten, *conductor_bytes, *samples;
 };
 
@@ -139,6 +141,9 @@ static void register_own(struct gateway_metrics *m)
                           RATIO_BOUNDS, COUNT_OF(RATIO_BOUNDS)));
     m->index_holdings = plain_gauge(m, "yolk_conductor_index_holdings",
                                     "(block, holder) pairs in the prefix index.");
+    m->index_bytes_each =
+        plain_gauge(m, "yolk_conductor_index_bytes_per_holding",
+                    "Memory of the prefix index over the pairs that it has room for.");
     m->index_forgotten =
         plain_gauge(m, "yolk_conductor_index_forgotten", "Blocks not indexed for lack of room.");
     m->conductor_bytes = plain_gauge(m, "yolk_conductor_bytes", "Memory of the Conductor.");
@@ -196,6 +201,36 @@ static void register_admission(struct gateway_metrics *m)
     m->pressure = plain_gauge(m, "yolk_conductor_pressure", "Share of requests refused lately.");
 }
 
+/* Was the choice right, and did what was cached come? */
+static void register_explain(struct gateway_metrics *m)
+{
+    static const char *const REASON[] = { "reason", NULL };
+    struct metric *misses = metrics_counter(
+        m->registry, "yolk_conductor_missed_blocks_total",
+        "Full blocks of prompts that could have been reused and were not, by reason.", REASON);
+
+    m->regret = metrics_only(
+        metrics_histogram(m->registry, "yolk_conductor_regret_seconds",
+                          "Time to first token beyond the best candidate in hindsight.", NULL,
+                          TTFT_BOUNDS, COUNT_OF(TTFT_BOUNDS)));
+    m->regret_wrong = plain_counter(m, "yolk_conductor_regret_beyond_noise_total",
+                                    "Requests whose regret is more than the model's spread.");
+    m->hits_predicted = plain_counter(m, "yolk_conductor_predicted_blocks_total",
+                                      "Blocks that decisions counted on being reused.");
+    m->hits_kept = plain_counter(m, "yolk_conductor_predicted_blocks_reused_total",
+                                 "Of them, those that were reused.");
+    m->hits_realised = plain_counter(m, "yolk_conductor_reused_blocks_total",
+                                     "Blocks that were reused, predicted or not.");
+    m->hit_alarm =
+        plain_gauge(m, "yolk_conductor_hits_alarm", "1 while predicted hits do not realise.");
+    m->hit_alarms =
+        plain_counter(m, "yolk_conductor_hits_alarms_total", "Times that alarm has been raised.");
+    for (int i = 0; i < YOLK_MISSES; i++) {
+        const char *const name[] = { yolk_miss_name((enum yolk_miss)i), NULL };
+        m->misses[i] = metrics_series(misses, name);
+    }
+}
+
 enum status gateway_metrics_create(const char *model_name, struct gateway_metrics **out)
 {
     struct gateway_metrics *m = calloc(1, sizeof(*m));
@@ -209,6 +244,7 @@ enum status gateway_metrics_create(const char *model_name, struct gateway_metric
     register_vllm(m);
     register_own(m);
     register_admission(m);
+    register_explain(m);
     *out = m;
     return STATUS_OK;
 }
@@ -265,6 +301,11 @@ void gateway_metrics_predicted(struct gateway_metrics *m, double predicted_s, do
     if (actual_s > 0) series_observe(m->predicted_ratio, predicted_s / actual_s);
 }
 
+void gateway_metrics_regret(struct gateway_metrics *m, double seconds)
+{
+    series_observe(m->regret, seconds);
+}
+
 void gateway_metrics_refused(struct gateway_metrics *m, enum yolk_refusal refusal)
 {
     const char *name = yolk_refusal_name(refusal);
@@ -312,6 +353,18 @@ static void set_admission(struct gateway_metrics *m, const struct yolk_admission
     series_set(m->pressure, a->pressure);
 }
 
+static void set_explain(struct gateway_metrics *m, const struct yolk_explain_stats *e)
+{
+    catch_up(m->regret_wrong, e->wrong);
+    catch_up(m->hits_predicted, e->predicted_blocks);
+    catch_up(m->hits_kept, e->kept_blocks);
+    catch_up(m->hits_realised, e->realised_blocks);
+    catch_up(m->hit_alarms, e->alarms);
+    series_set(m->hit_alarm, e->alarm ? 1 : 0);
+    for (int i = 0; i < YOLK_MISSES; i++)
+        catch_up(m->misses[i], e->missed[i]);
+}
+
 enum status gateway_metrics_render(struct gateway_metrics *m, const struct gateway_gauges *g,
                                    struct buf *out)
 {
@@ -329,11 +382,13 @@ enum status gateway_metrics_render(struct gateway_metrics *m, const struct gatew
     if (g->conductor != NULL) {
         const struct yolk_conductor_stats *c = g->conductor;
         series_set(m->index_holdings, (double)c->holdings);
+        series_set(m->index_bytes_each, (double)c->index_bytes / (double)c->holdings_max);
         series_set(m->index_forgotten, (double)c->events_forgotten);
         series_set(m->conductor_bytes, (double)c->bytes);
         series_set(m->samples,
                    (double)(c->samples_prefill + c->samples_decode + c->samples_transfer));
     }
     if (g->admission != NULL) set_admission(m, g->admission);
+    if (g->explain != NULL) set_explain(m, g->explain);
     return metrics_render(m->registry, out);
 }

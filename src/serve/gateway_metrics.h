@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 #include "base/status.h"
-#include "yolk/conductor.h"
+#include "yolk/explain.h"
 
 struct buf;
 struct gateway_metrics; /* opaque */
@@ -34,6 +34,8 @@ void gateway_metrics_placed(struct gateway_metrics *metrics, enum yolk_reuse_rea
                             double waited_s);
 void gateway_metrics_predicted(struct gateway_metrics *metrics, double predicted_s,
                                double actual_s);
+/* Time to first token beyond the best choice in hindsight. */
+void gateway_metrics_regret(struct gateway_metrics *metrics, double seconds);
 void gateway_metrics_refused(struct gateway_metrics *metrics, enum yolk_refusal refusal);
 void gateway_metrics_attempt_failed(struct gateway_metrics *metrics, const char *cause);
 
@@ -53,6 +55,7 @@ struct gateway_gauges {
     uint32_t block_tokens;
     const struct yolk_conductor_stats *conductor; /* NULL: none yet */
     const struct yolk_admission_stats *admission; /* likewise */
+    const struct yolk_explain_stats *explain;     /* likewise */
 };
 MUST_USE enum status gateway_metrics_render(struct gateway_metrics *metrics,
                                             const struct gateway_gauges *gauges, struct buf *out);

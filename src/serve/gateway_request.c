@@ -320,6 +320,7 @@ static void stream_shown(struct request *request)
 
     if (!request->began) begin_stream(request);
     if (request->http == NULL) return;
+    gateway_explain_shown(request, buf_data(&request->shown), request->shown.len);
     if (request->shown.len > 0 &&
         api_write_chunk_text(&request->chunks, &answer, (const char *)buf_data(&request->shown),
                              request->shown.len) != STATUS_OK) {
@@ -452,6 +453,10 @@ void request_complete(struct request *request)
     struct gateway *gateway = request->gateway;
 
     if (request->attempt != NULL) attempt_leave(request->attempt, STATUS_OK);
+    if (!request->api.stream) {
+        gateway_explain_shown(request, buf_data(&request->shown), request->shown.len);
+    }
+    gateway_explain_answered(request);
     gateway_metrics_cached(gateway->metrics, request->prompt_tokens, request->cached_tokens);
     outcome(request, request->finish_reason);
     request_set_state(request, REQUEST_OVER);
@@ -597,6 +602,7 @@ static void free_request(struct request *request)
     buf_fini(&request->chunks);
     free(request->tokens);
     free(request->keys);
+    gateway_explain_fini(request);
     free(request);
 }
 
@@ -782,7 +788,8 @@ static enum status prepare(struct request *request, struct api_error *error)
     }
     /* Room for the keys of every block there can ever be; blocks have at least 16 tokens. */
     request->keys = malloc((request->tokens_max / 16 + 1) * sizeof(*request->keys));
-    if (request->keys == NULL) {
+    if (request->keys == NULL ||
+        gateway_explain_start(request, request->tokens_max / 16 + 1) != STATUS_OK) {
         return api_refuse(error, 503, "overloaded", NULL, "Not enough memory");
     }
     return STATUS_OK;

@@ -8,6 +8,7 @@
 
 #include "base/buf.h"
 #include "net/rpc.h"
+#include "serve/gateway_explain.h"
 #include "serve/gateway_int.h"
 #include "serve/gateway_text.h"
 
@@ -59,6 +60,7 @@ struct request {
     struct block_key key_root; /* that keys[] was made with */
     struct block_key *keys;
     uint32_t keys_count;
+    struct gateway_shape shape;
     uint64_t seed;
 
     struct attempt *attempt;

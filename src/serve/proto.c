@@ -463,7 +463,13 @@ enum item_field { ITEM_KIND = 1, ITEM_BODY };
 enum opened_field { OPENED_EPOCH = 1, OPENED_SEGMENT, OPENED_ADDRESSES, OPENED_FROM, OPENED_LOCAL };
 enum token_field { TOKEN_INDEX = 1, TOKEN_TOKEN };
 enum finish_field { FINISH_REASON = 1, FINISH_GENERATED, FINISH_STEPS, FINISH_TIMES };
-enum prefill_field { PREFILL_CACHED = 1, PREFILL_FETCHED, PREFILL_COMPUTED, PREFILL_TIMES };
+enum prefill_field {
+    PREFILL_CACHED = 1,
+    PREFILL_FETCHED,
+    PREFILL_COMPUTED,
+    PREFILL_TIMES,
+    PREFILL_MISS, /* optional */
+};
 enum failed_field { FAILED_CAUSE = 1, FAILED_TEXT };
 enum { TIMES_COUNT = 5 };
 
@@ -486,6 +492,18 @@ static void get_times(struct msg_reader *reader, struct proto_times *out)
     out->compute_us = msg_u64_at(column, 2);
     out->push_us = msg_u64_at(column, 3);
     out->total_us = msg_u64_at(column, 4);
+}
+
+static void put_prefill_done(struct msg_writer *writer, const struct proto_prefill_done *done)
+{
+    const bool missed = done->miss != PROTO_MISS_NONE;
+
+    msg_field_map(writer, ITEM_BODY, missed ? PREFILL_MISS : PREFILL_TIMES);
+    msg_field_u64(writer, PREFILL_CACHED, done->cached_tokens);
+    msg_field_u64(writer, PREFILL_FETCHED, done->fetched_tokens);
+    msg_field_u64(writer, PREFILL_COMPUTED, done->computed_tokens);
+    put_times(writer, PREFILL_TIMES, &done->times);
+    if (missed) msg_field_u64(writer, PREFILL_MISS, done->miss);
 }
 
 static void put_item_body(struct msg_writer *writer, const struct proto_item *msg)
@@ -512,13 +530,7 @@ static void put_item_body(struct msg_writer *writer, const struct proto_item *ms
         msg_field_u64(writer, FINISH_STEPS, msg->finish.steps);
         put_times(writer, FINISH_TIMES, &msg->finish.times);
         return;
-    case PROTO_ITEM_PREFILL_DONE:
-        msg_field_map(writer, ITEM_BODY, PREFILL_TIMES);
-        msg_field_u64(writer, PREFILL_CACHED, msg->prefill_done.cached_tokens);
-        msg_field_u64(writer, PREFILL_FETCHED, msg->prefill_done.fetched_tokens);
-        msg_field_u64(writer, PREFILL_COMPUTED, msg->prefill_done.computed_tokens);
-        put_times(writer, PREFILL_TIMES, &msg->prefill_done.times);
-        return;
+    case PROTO_ITEM_PREFILL_DONE: put_prefill_done(writer, &msg->prefill_done); return;
     case PROTO_ITEM_FAILED:
         msg_field_map(writer, ITEM_BODY, FAILED_TEXT);
         msg_field_u64(writer, FAILED_CAUSE, msg->failed.cause);
@@ -608,6 +620,7 @@ static void get_prefill_done(struct msg_reader *reader, struct proto_prefill_don
         case PREFILL_FETCHED: out->fetched_tokens = get_in(reader, 0, PROTO_TOKENS_MAX); break;
         case PREFILL_COMPUTED: out->computed_tokens = get_in(reader, 0, PROTO_TOKENS_MAX); break;
         case PREFILL_TIMES: get_times(reader, &out->times); break;
+        case PREFILL_MISS: out->miss = (enum proto_miss)get_in(reader, 0, PROTO_MISSES - 1); break;
         default: msg_skip(reader); break;
         }
     }

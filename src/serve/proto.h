@@ -209,10 +209,20 @@ struct proto_finish {
     struct proto_times times;
 };
 
+/* Why fewer blocks were fetched than the plan said. */
+enum proto_miss {
+    PROTO_MISS_NONE = 0,    /* nothing is missing, or p did not try */
+    PROTO_MISS_GONE = 1,    /* the holder no longer has them */
+    PROTO_MISS_TIMEOUT = 2, /* they did not come in time */
+    PROTO_MISS_FAILED = 3,  /* they came wrong, or the holder could not be asked */
+};
+enum { PROTO_MISSES = 4 };
+
 struct proto_prefill_done {
     uint32_t cached_tokens;  /* not computed at p: found there or fetched */
     uint32_t fetched_tokens; /* of those, fetched from the holder */
     uint32_t computed_tokens;
+    enum proto_miss miss; /* left out of the message while it is NONE */
     struct proto_times times;
 };
 

@@ -194,6 +194,8 @@ static void items_round_trip(void **state)
                             .computed_tokens = 5,
                             .times = times } },
         { .kind = PROTO_ITEM_FAILED, .failed = { .cause = PROTO_CAUSE_SHUTDOWN, .text = "why" } },
+        { .kind = PROTO_ITEM_PREFILL_DONE,
+          .prefill_done = { .computed_tokens = 9, .miss = PROTO_MISS_TIMEOUT, .times = times } },
     };
     for (size_t i = 0; i < sizeof(items) / sizeof(items[0]); i++) {
         struct buf one, two;

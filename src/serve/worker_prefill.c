@@ -215,6 +215,22 @@ static void sched_loaded_if_computing(struct job *job)
     if (sched_state(sched, job->id) == SCHED_PREFILL) sched_loaded(sched, job->id);
 }
 
+static enum proto_miss miss_of(enum store_miss reason)
+{
+    switch (reason) {
+    case STORE_MISS_NONE: return PROTO_MISS_NONE;
+    case STORE_MISS_ABSENT: return PROTO_MISS_GONE;
+    case STORE_MISS_DEADLINE: return PROTO_MISS_TIMEOUT;
+    case STORE_MISS_HOLDER:
+    case STORE_MISS_REFUSED:
+    case STORE_MISS_TRANSFER:
+    case STORE_MISS_CHECKSUM:
+    case STORE_MISS_CANCELLED:
+    case STORE_MISS_COUNT: break;
+    }
+    return PROTO_MISS_FAILED;
+}
+
 static void on_fetch_done(void *ctx, const struct store_fetch_result *result)
 {
     struct job *job = ctx;
@@ -231,6 +247,7 @@ static void on_fetch_done(void *ctx, const struct store_fetch_result *result)
         return;
     }
     if (result->blocks < wanted) {
+        prefill->miss = miss_of(result->reason);
         LOG_INFO("worker", "fetch_short", "req=%016llx holder=%s wanted=%u got=%u reason=%s",
                  (unsigned long long)job->request_id, job->plan.holder, wanted, result->blocks,
                  store_miss_name(result->reason));
@@ -269,7 +286,10 @@ static bool fetch(struct job *job)
         .on_done = on_fetch_done,
         .ctx = job,
     };
-    if (store_node_fetch(worker->node, &options, &job->fetch) != STATUS_OK) return false;
+    if (store_node_fetch(worker->node, &options, &job->fetch) != STATUS_OK) {
+        prefill->miss = PROTO_MISS_FAILED;
+        return false;
+    }
     job->inflight++;
     return true;
 }
@@ -544,6 +564,7 @@ static void report(struct job *job)
             .cached_tokens = cached,
             .fetched_tokens = (prefill->reuse_blocks - prefill->local_blocks) * block_tokens,
             .computed_tokens = job->prompt_count - cached,
+            .miss = prefill->miss,
             .times = {
                 .queue_us = us_between(job->arrived_ns, job->admitted_ns),
                 .load_us = us_between(job->admitted_ns, job->loaded_ns),
