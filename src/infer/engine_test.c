@@ -29,10 +29,11 @@
 
 enum { PAGES = 96, SEQUENCE_PAGES = 40 };
 
-/* Tokens run through a model: enough for several blocks, fewer where each is slow; there, each type
- * meets one ISA instead of all. */
+/* Tokens run through a model: enough for several blocks. Sanitizers make each slow: there, fewer,
+ * every other type meets one ISA (kernels_test has them all), and of the real model only its golden
+ * test is run, since the tiny ones walk the same code. */
 #ifdef YOLK_EXPENSIVE_ASSERTS
-enum { REAL_TOKENS = 40, TINY_TOKENS = 100, EVERY_ISA = 0 };
+enum { REAL_TOKENS = 0, TINY_TOKENS = 70, EVERY_ISA = 0 };
 #else
 enum { REAL_TOKENS = 150, TINY_TOKENS = 200, EVERY_ISA = 1 };
 #endif
@@ -286,7 +287,7 @@ static void tiny_models_are_row_invariant(void **state)
         for (int isa = ENGINE_ISA_PORTABLE; isa <= ENGINE_ISA_AVX512; isa++) {
             struct tiny_model_options options = tiny_model_defaults;
             struct tiny tiny;
-            if (!EVERY_ISA && isa != ENGINE_ISA_PORTABLE + (int)(i % 3)) continue;
+            if (!EVERY_ISA && (i % 2 == 1 || isa != ENGINE_ISA_PORTABLE + (int)(i % 3))) continue;
             if (!engine_isa_supported((enum engine_isa)isa)) {
                 printf("SKIPPED: this CPU has no %s\n", engine_isa_name((enum engine_isa)isa));
                 continue;
@@ -390,6 +391,7 @@ static void real_model_is_row_invariant(void **state)
     struct errmsg err = { { 0 } };
 
     (void)state;
+    if (REAL_TOKENS == 0) skip();
     if (access(model_path(), R_OK) != 0) {
         const char *ci = getenv("CI");
         if (ci != NULL && strcmp(ci, "true") == 0) fail_msg("no model at %s", model_path());

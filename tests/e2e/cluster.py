@@ -120,6 +120,7 @@ class Cluster:
         return pids
 
     def kill(self, role):
+        """Kills a process by its role, or by its name among those of a role."""
         pids = self.children(role)
         assert pids, f"no {role} process to kill:\n{self.tail()}"
         os.kill(pids[0], signal.SIGKILL)
