@@ -58,12 +58,12 @@ empty :=
 space := $(empty) $(empty)
 
 asan: setup-test model
-	@cmake -S . -B build-asan -G Ninja -DYOLK_SANITIZE=address,undefined $(CMAKE_ARGS) >/dev/null
+	@cmake -S . -B build-asan -G Ninja -DYOLK_SANITIZE=address,undefined $(ASAN_ARGS) >/dev/null
 	@cmake --build build-asan
 	cd build-asan && $(CTEST)
 
 tsan: setup-test model
-	@cmake -S . -B build-tsan -G Ninja -DYOLK_SANITIZE=thread $(CMAKE_ARGS) >/dev/null
+	@cmake -S . -B build-tsan -G Ninja -DYOLK_SANITIZE=thread >/dev/null
 	@cmake --build build-tsan --target $(THREADED)
 	cd build-tsan && $(CTEST) -R '/($(subst $(space),|,$(THREADED)))$$'
 

@@ -123,8 +123,8 @@ static void laws_hold_in_groups(void **state)
     const char *const settings[] = {
         "group_max=4,prefill=4,decode=4,elastic=true",
         "group_max=8,layerwise=true,learn=true,jitter_ms=3000,speed=2",
-        "group_max=3,prefill=4,decode=1,dram_tokens=60000,ssd_tokens=90000,"
-        "cost.vram_tokens=200000",
+        ("group_max=3,prefill=4,decode=1,dram_tokens=60000,ssd_tokens=90000,"
+         "cost.vram_tokens=200000"),
         "group_max=4,prefill=4,decode=2,dram_tokens=0,speed=3",
         "group_max=4,overload=adaptive,prefill=3,decode=2,speed=3",
         "group_max=4,overload=baseline,prefill=8,decode=2,speed=2",
