@@ -233,6 +233,12 @@ enum status env_file_size(struct env_file *file, uint64_t *out)
     return file->env->ops->file_size(file, out);
 }
 
+enum status env_file_truncate(struct env_file *file, uint64_t size)
+{
+    assert_owned(file->env);
+    return file->env->ops->file_truncate(file, size);
+}
+
 void env_file_close(struct env_file *file)
 {
     if (file == NULL) return;

@@ -190,6 +190,8 @@ MUST_USE enum status env_file_pwrite(struct env_file *file, const void *buf, siz
                                      uint64_t offset);
 MUST_USE enum status env_file_sync(struct env_file *file);
 MUST_USE enum status env_file_size(struct env_file *file, uint64_t *out);
+/* Cuts the file, and gives back disk space reserved beyond; never makes it longer. */
+MUST_USE enum status env_file_truncate(struct env_file *file, uint64_t size);
 /* NULL is allowed. Waits for what env_io_start() has on its way in the file; those callbacks will
  * not run. */
 void env_file_close(struct env_file *file);

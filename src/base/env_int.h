@@ -49,6 +49,7 @@ struct env_ops {
     enum status (*file_pwrite)(struct env_file *file, const void *buf, size_t len, uint64_t offset);
     enum status (*file_sync)(struct env_file *file);
     enum status (*file_size)(struct env_file *file, uint64_t *out);
+    enum status (*file_truncate)(struct env_file *file, uint64_t size);
     void (*file_close)(struct env_file *file);
     enum status (*file_remove)(struct env *env, const char *path);
     enum status (*file_rename)(struct env *env, const char *from, const char *to);

@@ -340,6 +340,7 @@ static const struct env_ops real_ops = {
     .file_pwrite = env_real_file_pwrite,
     .file_sync = env_real_file_sync,
     .file_size = env_real_file_size,
+    .file_truncate = env_real_file_truncate,
     .file_close = env_real_file_close,
     .file_remove = env_real_file_remove,
     .file_rename = env_real_file_rename,

@@ -143,6 +143,15 @@ enum status env_real_file_size(struct env_file *file, uint64_t *out)
     return STATUS_OK;
 }
 
+enum status env_real_file_truncate(struct env_file *file, uint64_t size)
+{
+    struct stat info;
+
+    if (fstat(fd_of(file), &info) != 0) return env_real_status(errno);
+    if ((uint64_t)info.st_size < size) return STATUS_INVALID;
+    return ftruncate(fd_of(file), (off_t)size) == 0 ? STATUS_OK : env_real_status(errno);
+}
+
 void env_real_file_close(struct env_file *file)
 {
     env_real_io_settle(file);

@@ -104,6 +104,7 @@ enum status env_real_file_pwrite(struct env_file *file, const void *buf, size_t 
                                  uint64_t offset);
 enum status env_real_file_sync(struct env_file *file);
 enum status env_real_file_size(struct env_file *file, uint64_t *out);
+enum status env_real_file_truncate(struct env_file *file, uint64_t size);
 void env_real_file_close(struct env_file *file);
 enum status env_real_file_remove(struct env *env, const char *path);
 enum status env_real_file_rename(struct env *env, const char *from, const char *to);

@@ -426,6 +426,7 @@ static const struct env_ops sim_ops = {
     .file_pwrite = env_sim_file_pwrite,
     .file_sync = env_sim_file_sync,
     .file_size = env_sim_file_size,
+    .file_truncate = env_sim_file_truncate,
     .file_close = env_sim_file_close,
     .file_remove = env_sim_file_remove,
     .file_rename = env_sim_file_rename,

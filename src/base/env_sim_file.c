@@ -30,7 +30,7 @@ struct bytes {
 
 struct write_record {
     uint64_t offset;
-    bool truncation; /* to zero */
+    bool truncation; /* to `offset` bytes */
     struct bytes bytes;
     struct write_record *next;
 };
@@ -144,10 +144,14 @@ static void inode_write(struct sim_inode *inode, const void *data, size_t len, u
     bytes_write(&inode->data, data, len, offset);
 }
 
-static void inode_truncate(struct sim_inode *inode)
+static void inode_truncate(struct sim_inode *inode, uint64_t size)
 {
-    journal_add(inode)->truncation = true;
-    inode->data.len = 0;
+    struct write_record *record = journal_add(inode);
+
+    record->truncation = true;
+    record->offset = size;
+    inode->data.len = (size_t)size;
+    inode->reserved = 0;
 }
 
 static void replay_after_power_off(struct env_sim *sim, struct sim_inode *inode)
@@ -162,7 +166,7 @@ static void replay_after_power_off(struct env_sim *sim, struct sim_inode *inode)
         if (fate == 1) continue;
         if (fate == 2 && len > 0) len = (size_t)rng_below(&sim->rng, len);
         if (record->truncation)
-            result.len = 0;
+            result.len = record->offset < result.len ? (size_t)record->offset : result.len;
         else
             bytes_write(&result, record->bytes.data, len, record->offset);
     }
@@ -298,7 +302,7 @@ enum status env_sim_file_open(struct env *env, const char *path, unsigned flags,
         entry->inode->locked_by = process;
     }
     if ((flags & ENV_FILE_TRUNCATE) != 0 && entry->inode->data.len > 0)
-        inode_truncate(entry->inode);
+        inode_truncate(entry->inode, 0);
     struct file *file = env_sim_alloc(sizeof(*file));
     file->base.env = env;
     file->inode = entry->inode;
@@ -355,6 +359,17 @@ enum status env_sim_file_size(struct env_file *base, uint64_t *out)
 {
     if (!sim_process_of(base->env)->alive) return STATUS_UNAVAILABLE;
     *out = file_of(base)->inode->data.len;
+    return STATUS_OK;
+}
+
+enum status env_sim_file_truncate(struct env_file *base, uint64_t size)
+{
+    struct sim_inode *inode = file_of(base)->inode;
+
+    const enum status status = disk_check(base->env);
+    if (status != STATUS_OK) return status;
+    if (size > inode->data.len) return STATUS_INVALID;
+    inode_truncate(inode, size);
     return STATUS_OK;
 }
 

@@ -132,6 +132,7 @@ enum status env_sim_file_pwrite(struct env_file *file, const void *buf, size_t l
                                 uint64_t offset);
 enum status env_sim_file_sync(struct env_file *file);
 enum status env_sim_file_size(struct env_file *file, uint64_t *out);
+enum status env_sim_file_truncate(struct env_file *file, uint64_t size);
 void env_sim_file_close(struct env_file *file);
 enum status env_sim_file_remove(struct env *env, const char *path);
 enum status env_sim_file_rename(struct env *env, const char *from, const char *to);

@@ -692,6 +692,10 @@ static void files_keep_what_is_written(void **state)
     assert_memory_equal(buf, "\0\0\0hello", 8); /* a gap reads as zeros */
     assert_int_equal(env_file_pread(file, buf, sizeof(buf), 100, &n), STATUS_OK);
     assert_int_equal(n, 0);
+    assert_int_equal(env_file_truncate(file, 9), STATUS_INVALID);
+    assert_int_equal(env_file_truncate(file, 4), STATUS_OK);
+    assert_int_equal(env_file_pread(file, buf, sizeof(buf), 0, &n), STATUS_OK);
+    assert_int_equal(n, 4);
     env_file_close(file);
     assert_int_equal(env_file_open(world.a, path, flags, &file, NULL), STATUS_OK);
     assert_int_equal(env_file_size(file, &size), STATUS_OK);

@@ -197,6 +197,11 @@ bool map_remove(struct map *map, const struct block_key *key, uint64_t *value)
     return true;
 }
 
+uint64_t map_memory(const struct map *map)
+{
+    return sizeof(*map) + map->slots * (sizeof(*map->tags) + sizeof(*map->entries));
+}
+
 uint32_t map_count(const struct map *map)
 {
     return map->count;

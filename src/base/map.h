@@ -43,6 +43,8 @@ bool map_find(const struct map *map, const struct block_key *key, uint64_t *valu
 bool map_remove(struct map *map, const struct block_key *key, uint64_t *value);
 
 uint32_t map_count(const struct map *map);
+/* Bytes of memory the map has. */
+uint64_t map_memory(const struct map *map);
 void map_clear(struct map *map);
 
 /* Visits every entry once, in no order: struct map_iter it = { 0 }; while (map_next(map, &it)) ...

@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "store/ssd_format.h"
+
+#include <assert.h>
+#include <endian.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/hash.h"
+
+enum {
+    SUM_OFFSET = SSD_ALIGN - 8,
+
+    HEADER_VERSION = 8,
+    HEADER_SLOTS = 12,
+    HEADER_ID = 16,
+    HEADER_NONCE = 24,
+    HEADER_LAYOUT_ID = 32,
+    HEADER_PAGE_SIZE = 48,
+    HEADER_LAYERS = 52,
+    HEADER_LAYER_SIZE = 56,
+    HEADER_BLOCK_TOKENS = 60,
+
+    RECORD_NONCE = 8,
+    RECORD_SLOT = 16,
+    RECORD_LAYERS = 20,
+    RECORD_KEY = 24,
+    RECORD_SYNCED = 40,
+    RECORD_SUMS = 48,
+
+    TRAILER_NONCE = 8,
+    TRAILER_OFFSET = 16,
+    TRAILER_ENTRIES = 24,
+    TRAILER_USED = 28,
+    TRAILER_SUM = 32,
+};
+
+static_assert(RECORD_SUMS + 8 * STORE_LAYERS_MAX <= SUM_OFFSET, "the sums of a block fit a header");
+
+static const uint8_t SEGMENT_MAGIC[8] = "YOLKSEG1";
+static const uint8_t RECORD_MAGIC[8] = "YOLKREC1";
+static const uint8_t FOOTER_MAGIC[8] = "YOLKFTR1";
+
+/* ---- integers ---- */
+
+static void put32(uint8_t *at, uint32_t value)
+{
+    value = htole32(value);
+    memcpy(at, &value, sizeof(value));
+}
+
+static void put64(uint8_t *at, uint64_t value)
+{
+    value = htole64(value);
+    memcpy(at, &value, sizeof(value));
+}
+
+static uint32_t get32(const uint8_t *at)
+{
+    uint32_t value;
+    memcpy(&value, at, sizeof(value));
+    return le32toh(value);
+}
+
+static uint64_t get64(const uint8_t *at)
+{
+    uint64_t value;
+    memcpy(&value, at, sizeof(value));
+    return le64toh(value);
+}
+
+/* ---- sizes ---- */
+
+static uint64_t align_up(uint64_t size)
+{
+    return (size + SSD_ALIGN - 1) / SSD_ALIGN * SSD_ALIGN;
+}
+
+uint64_t ssd_payload_size(const struct store_layout *layout)
+{
+    return align_up((uint64_t)layout->layers * layout->layer_size);
+}
+
+uint64_t ssd_record_size(const struct store_layout *layout)
+{
+    return SSD_ALIGN + ssd_payload_size(layout);
+}
+
+uint64_t ssd_record_offset(const struct store_layout *layout, uint32_t slot)
+{
+    return SSD_ALIGN + slot * ssd_record_size(layout);
+}
+
+uint64_t ssd_footer_size(uint32_t entries)
+{
+    return align_up((uint64_t)entries * SSD_ENTRY_SIZE + SSD_TRAILER_SIZE);
+}
+
+uint64_t ssd_segment_size(const struct store_layout *layout, uint32_t slots)
+{
+    return ssd_record_offset(layout, slots) + ssd_footer_size(slots);
+}
+
+/* ---- header ---- */
+
+void ssd_header_encode(const struct ssd_header *header, uint8_t out[SSD_ALIGN])
+{
+    const struct store_layout *layout = &header->layout;
+    ASSERT(header->slots > 0 && header->slots <= SSD_SLOTS_MAX);
+    ASSERT(store_layout_valid(layout));
+
+    memset(out, 0, SSD_ALIGN);
+    memcpy(out, SEGMENT_MAGIC, sizeof(SEGMENT_MAGIC));
+    put32(out + HEADER_VERSION, SSD_FORMAT_VERSION);
+    put32(out + HEADER_SLOTS, header->slots);
+    put64(out + HEADER_ID, header->id);
+    put64(out + HEADER_NONCE, header->nonce);
+    memcpy(out + HEADER_LAYOUT_ID, layout->id, STORE_LAYOUT_ID_SIZE);
+    put32(out + HEADER_PAGE_SIZE, layout->page_size);
+    put32(out + HEADER_LAYERS, layout->layers);
+    put32(out + HEADER_LAYER_SIZE, layout->layer_size);
+    put32(out + HEADER_BLOCK_TOKENS, layout->block_tokens);
+    put64(out + SUM_OFFSET, hash_xxh3(out, SUM_OFFSET));
+}
+
+enum status ssd_header_decode(const uint8_t in[SSD_ALIGN], struct ssd_header *out)
+{
+    if (memcmp(in, SEGMENT_MAGIC, sizeof(SEGMENT_MAGIC)) != 0) return STATUS_CORRUPT;
+    if (get64(in + SUM_OFFSET) != hash_xxh3(in, SUM_OFFSET)) return STATUS_CORRUPT;
+    if (get32(in + HEADER_VERSION) != SSD_FORMAT_VERSION) return STATUS_CORRUPT;
+    struct ssd_header got = {
+        .id = get64(in + HEADER_ID),
+        .nonce = get64(in + HEADER_NONCE),
+        .slots = get32(in + HEADER_SLOTS),
+        .layout = { .pages = 1,
+                    .page_size = get32(in + HEADER_PAGE_SIZE),
+                    .layers = get32(in + HEADER_LAYERS),
+                    .layer_size = get32(in + HEADER_LAYER_SIZE),
+                    .block_tokens = get32(in + HEADER_BLOCK_TOKENS) },
+    };
+    memcpy(got.layout.id, in + HEADER_LAYOUT_ID, STORE_LAYOUT_ID_SIZE);
+    if (got.slots == 0 || got.slots > SSD_SLOTS_MAX) return STATUS_CORRUPT;
+    if (!store_layout_valid(&got.layout)) return STATUS_CORRUPT;
+    *out = got;
+    return STATUS_OK;
+}
+
+/* ---- record ---- */
+
+void ssd_record_encode(const struct ssd_record *record, const uint64_t *sums,
+                       uint8_t out[SSD_ALIGN])
+{
+    ASSERT(record->layers > 0 && record->layers <= STORE_LAYERS_MAX);
+    ASSERT(record->synced <= record->slot);
+
+    memset(out, 0, SSD_ALIGN);
+    memcpy(out, RECORD_MAGIC, sizeof(RECORD_MAGIC));
+    put64(out + RECORD_NONCE, record->nonce);
+    put32(out + RECORD_SLOT, record->slot);
+    put32(out + RECORD_LAYERS, record->layers);
+    memcpy(out + RECORD_KEY, record->key.bytes, BLOCK_KEY_SIZE);
+    put32(out + RECORD_SYNCED, record->synced);
+    for (uint32_t i = 0; i < record->layers; i++)
+        put64(out + RECORD_SUMS + (size_t)8 * i, sums[i]);
+    put64(out + SUM_OFFSET, hash_xxh3(out, SUM_OFFSET));
+}
+
+enum status ssd_record_decode(const uint8_t in[SSD_ALIGN], struct ssd_record *out, uint64_t *sums)
+{
+    if (memcmp(in, RECORD_MAGIC, sizeof(RECORD_MAGIC)) != 0) return STATUS_CORRUPT;
+    if (get64(in + SUM_OFFSET) != hash_xxh3(in, SUM_OFFSET)) return STATUS_CORRUPT;
+    struct ssd_record got = { .nonce = get64(in + RECORD_NONCE),
+                              .slot = get32(in + RECORD_SLOT),
+                              .synced = get32(in + RECORD_SYNCED),
+                              .layers = get32(in + RECORD_LAYERS) };
+    memcpy(got.key.bytes, in + RECORD_KEY, BLOCK_KEY_SIZE);
+    if (got.layers == 0 || got.layers > STORE_LAYERS_MAX) return STATUS_CORRUPT;
+    if (got.slot >= SSD_SLOTS_MAX || got.synced > got.slot) return STATUS_CORRUPT;
+    for (uint32_t i = 0; i < got.layers; i++)
+        sums[i] = get64(in + RECORD_SUMS + (size_t)8 * i);
+    *out = got;
+    return STATUS_OK;
+}
+
+/* ---- footer ---- */
+
+void ssd_footer_encode(const struct ssd_footer *footer, const struct ssd_entry *entries,
+                       uint8_t *out)
+{
+    const uint64_t size = ssd_footer_size(footer->entries);
+    uint8_t *trailer = out + size - SSD_TRAILER_SIZE;
+    ASSERT(footer->entries <= footer->used && footer->used <= SSD_SLOTS_MAX);
+
+    memset(out, 0, size);
+    for (uint32_t i = 0; i < footer->entries; i++) {
+        uint8_t *at = out + (size_t)SSD_ENTRY_SIZE * i;
+        ASSERT(entries[i].slot < footer->used);
+        memcpy(at, entries[i].key.bytes, BLOCK_KEY_SIZE);
+        put32(at + BLOCK_KEY_SIZE, entries[i].slot);
+    }
+    memcpy(trailer, FOOTER_MAGIC, sizeof(FOOTER_MAGIC));
+    put64(trailer + TRAILER_NONCE, footer->nonce);
+    put64(trailer + TRAILER_OFFSET, footer->offset);
+    put32(trailer + TRAILER_ENTRIES, footer->entries);
+    put32(trailer + TRAILER_USED, footer->used);
+    put64(trailer + TRAILER_SUM, hash_xxh3(out, size - 8));
+}
+
+enum status ssd_trailer_decode(const uint8_t *in, struct ssd_footer *out)
+{
+    if (memcmp(in, FOOTER_MAGIC, sizeof(FOOTER_MAGIC)) != 0) return STATUS_CORRUPT;
+    const struct ssd_footer got = { .nonce = get64(in + TRAILER_NONCE),
+                                    .offset = get64(in + TRAILER_OFFSET),
+                                    .entries = get32(in + TRAILER_ENTRIES),
+                                    .used = get32(in + TRAILER_USED) };
+    if (got.used > SSD_SLOTS_MAX || got.entries > got.used) return STATUS_CORRUPT;
+    *out = got;
+    return STATUS_OK;
+}
+
+enum status ssd_footer_decode(const uint8_t *in, uint64_t size, struct ssd_footer *out)
+{
+    struct ssd_footer got;
+
+    if (size < SSD_TRAILER_SIZE) return STATUS_CORRUPT;
+    if (ssd_trailer_decode(in + size - SSD_TRAILER_SIZE, &got) != STATUS_OK) return STATUS_CORRUPT;
+    if (ssd_footer_size(got.entries) != size) return STATUS_CORRUPT;
+    if (get64(in + size - 8) != hash_xxh3(in, size - 8)) return STATUS_CORRUPT;
+    for (uint32_t i = 0; i < got.entries; i++) {
+        if (ssd_footer_entry(in, i).slot >= got.used) return STATUS_CORRUPT;
+    }
+    *out = got;
+    return STATUS_OK;
+}
+
+struct ssd_entry ssd_footer_entry(const uint8_t *in, uint32_t i)
+{
+    const uint8_t *at = in + (size_t)SSD_ENTRY_SIZE * i;
+    struct ssd_entry entry = { .slot = get32(at + BLOCK_KEY_SIZE) };
+    memcpy(entry.key.bytes, at, BLOCK_KEY_SIZE);
+    return entry;
+}
+
+/* ---- names ---- */
+
+void ssd_name_print(uint64_t id, char out[SSD_NAME_SIZE])
+{
+    snprintf(out, SSD_NAME_SIZE, "seg-%016llx.kv", (unsigned long long)id);
+}
+
+bool ssd_name_parse(const char *name, uint64_t *id)
+{
+    char again[SSD_NAME_SIZE];
+    uint64_t got = 0;
+
+    if (strlen(name) != strlen("seg-0123456789abcdef.kv")) return false;
+    for (const char *at = name + 4; at < name + 20; at++) {
+        const char *digits = "0123456789abcdef";
+        const char *digit = *at != '\0' ? strchr(digits, *at) : NULL;
+        if (digit == NULL) return false;
+        got = got << 4 | (uint64_t)(digit - digits);
+    }
+    ssd_name_print(got, again);
+    if (strcmp(again, name) != 0) return false;
+    *id = got;
+    return true;
+}

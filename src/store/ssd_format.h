@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * store/ssd_format.h - the bytes of a segment file of the disk tier. Pure: no I/O, no clock.
+ *
+ *   segment | header 4096 | record 0 | record 1 | ... | record N-1 | footer k * 4096 |
+ *   record  | record header 4096 | the block's layers, padded to 4096 |
+ *
+ * Everything lies at multiples of 4096, so that it can be read and written past the page cache. All
+ * records of a segment have one size, so that a record is found by its number. Integers are little
+ * endian; what is not named is zero; each header ends in the XXH3-64 of the rest of it.
+ *
+ *   header          offset  0 "YOLKSEG1"  8 version u32  12 slots u32  16 id u64  24 nonce u64
+ *                          32 layout id [16]  48 page_size u32  52 layers u32  56 layer_size u32
+ *                          60 block_tokens u32  4088 XXH3
+ *   record header   offset  0 "YOLKREC1"  8 nonce u64  16 slot u32  20 layers u32  24 key [16]
+ *                          40 synced u32  48 sums u64[layers]  4088 XXH3
+ *   footer          offset  0 entries: key [16], slot u32, 0 u32; padding;
+ *                   in its last 40 bytes: "YOLKFTR1", nonce u64, offset of the footer u64,
+ *                   entries u32, used u32, XXH3 of the footer before
+ *
+ * The nonce is random and the same in all parts of a segment: what an earlier file left in the same
+ * blocks of the disk is never taken for a part of this one. `synced` says how many slots, from the
+ * first, were known to be on the disk when the record was written.
+ *
+ * The layout is in the header, and its id is the digest of model, weights and instruction set: what
+ * another model wrote is recognised and never served. A version we do not know is another model's.
+ *
+ * Threads: none of this is shared. Decoders take any bytes: STATUS_OK or STATUS_CORRUPT. */
+#ifndef STORE_SSD_FORMAT_H
+#define STORE_SSD_FORMAT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/key.h"
+#include "base/status.h"
+#include "store/layout.h"
+
+enum {
+    SSD_ALIGN = 4096,
+    SSD_FORMAT_VERSION = 1,
+    SSD_SLOTS_MAX = 1 << 22,
+    SSD_ENTRY_SIZE = 24,
+    SSD_TRAILER_SIZE = 40,
+};
+
+struct ssd_header {
+    uint64_t id;
+    uint64_t nonce;
+    uint32_t slots;             /* records it has room for: 1..SSD_SLOTS_MAX */
+    struct store_layout layout; /* `pages` is 1 */
+};
+
+struct ssd_record {
+    struct block_key key;
+    uint64_t nonce;
+    uint32_t slot;
+    uint32_t synced;
+    uint32_t layers; /* 1..STORE_LAYERS_MAX */
+};
+
+struct ssd_footer {
+    uint64_t nonce;
+    uint64_t offset; /* of the footer in the file */
+    uint32_t entries;
+    uint32_t used; /* slots before the footer, dead ones included */
+};
+
+struct ssd_entry {
+    struct block_key key;
+    uint32_t slot;
+};
+
+/* ---- sizes ---- */
+
+/* Of the bytes of a block, rounded up to SSD_ALIGN. */
+uint64_t ssd_payload_size(const struct store_layout *layout);
+uint64_t ssd_record_size(const struct store_layout *layout);
+uint64_t ssd_record_offset(const struct store_layout *layout, uint32_t slot);
+uint64_t ssd_footer_size(uint32_t entries);
+/* Of a whole segment of so many slots. */
+uint64_t ssd_segment_size(const struct store_layout *layout, uint32_t slots);
+
+/* ---- parts; encoders fill the whole buffer ---- */
+
+void ssd_header_encode(const struct ssd_header *header, uint8_t out[SSD_ALIGN]);
+MUST_USE enum status ssd_header_decode(const uint8_t in[SSD_ALIGN], struct ssd_header *out);
+
+void ssd_record_encode(const struct ssd_record *record, const uint64_t *sums,
+                       uint8_t out[SSD_ALIGN]);
+/* `sums` has room for STORE_LAYERS_MAX. */
+MUST_USE enum status ssd_record_decode(const uint8_t in[SSD_ALIGN], struct ssd_record *out,
+                                       uint64_t *sums);
+
+/* `out`: ssd_footer_size(footer->entries) bytes. */
+void ssd_footer_encode(const struct ssd_footer *footer, const struct ssd_entry *entries,
+                       uint8_t *out);
+/* The last bytes of a file, SSD_TRAILER_SIZE of them, without its checksum: where to read. */
+MUST_USE enum status ssd_trailer_decode(const uint8_t *in, struct ssd_footer *out);
+/* A whole footer of `size` bytes. */
+MUST_USE enum status ssd_footer_decode(const uint8_t *in, uint64_t size, struct ssd_footer *out);
+/* Entry i of a footer that ssd_footer_decode() took. Slots are below `used`. */
+struct ssd_entry ssd_footer_entry(const uint8_t *in, uint32_t i);
+
+/* ---- names ---- */
+
+enum { SSD_NAME_SIZE = 32 };
+
+/* "seg-<16 hex digits>.kv" */
+void ssd_name_print(uint64_t id, char out[SSD_NAME_SIZE]);
+bool ssd_name_parse(const char *name, uint64_t *id);
+
+#endif

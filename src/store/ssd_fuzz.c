@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * store/ssd_fuzz.c - every decoder of segment files over foreign bytes.
+ *
+ * The first byte picks the part, the rest is its bytes (padded with zeros to the size of a part).
+ * A checksum stands before everything else, so an input is tried as it is, and again with its
+ * checksum made right. What a decoder accepts is encoded again and must decode to the same. */
+#include "store/ssd_format.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/hash.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
+
+enum { FOOTER_SIZE_MAX = 16 * SSD_ALIGN };
+
+static void seal(uint8_t *part, size_t size)
+{
+    const uint64_t sum = hash_xxh3(part, size - 8);
+    memcpy(part + size - 8, &sum, sizeof(sum));
+}
+
+static void fuzz_header(const uint8_t *part)
+{
+    struct ssd_header header, again;
+    uint8_t bytes[SSD_ALIGN];
+
+    if (ssd_header_decode(part, &header) != STATUS_OK) return;
+    ASSERT(store_layout_valid(&header.layout) && header.slots > 0);
+    ASSERT(ssd_segment_size(&header.layout, header.slots) > ssd_record_size(&header.layout));
+    ssd_header_encode(&header, bytes);
+    ASSERT(ssd_header_decode(bytes, &again) == STATUS_OK);
+    ASSERT(again.id == header.id && store_layout_matches(&again.layout, &header.layout));
+}
+
+static void fuzz_record(const uint8_t *part)
+{
+    struct ssd_record record, again;
+    uint64_t sums[STORE_LAYERS_MAX], sums_again[STORE_LAYERS_MAX];
+    uint8_t bytes[SSD_ALIGN];
+
+    if (ssd_record_decode(part, &record, sums) != STATUS_OK) return;
+    ssd_record_encode(&record, sums, bytes);
+    ASSERT(ssd_record_decode(bytes, &again, sums_again) == STATUS_OK);
+    ASSERT(block_key_equal(&again.key, &record.key) && again.slot == record.slot);
+    ASSERT(memcmp(sums, sums_again, record.layers * sizeof(*sums)) == 0);
+}
+
+static void fuzz_footer(const uint8_t *part, size_t size)
+{
+    struct ssd_footer footer, again;
+
+    if (ssd_footer_decode(part, size, &footer) != STATUS_OK) return;
+    struct ssd_entry *entries = calloc(footer.entries + 1, sizeof(*entries));
+    uint8_t *bytes = malloc(size);
+    ASSERT(entries != NULL && bytes != NULL);
+    for (uint32_t i = 0; i < footer.entries; i++)
+        entries[i] = ssd_footer_entry(part, i);
+    ssd_footer_encode(&footer, entries, bytes);
+    ASSERT(ssd_footer_decode(bytes, size, &again) == STATUS_OK);
+    ASSERT(again.used == footer.used && again.offset == footer.offset);
+    free(entries);
+    free(bytes);
+}
+
+static void fuzz_name(const uint8_t *data, size_t len)
+{
+    char name[64] = "", again[SSD_NAME_SIZE];
+    uint64_t id;
+
+    memcpy(name, data, len < sizeof(name) - 1 ? len : sizeof(name) - 1);
+    if (!ssd_name_parse(name, &id)) return;
+    ssd_name_print(id, again);
+    ASSERT(strcmp(name, again) == 0);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
+{
+    if (len == 0) return 0;
+    const unsigned which = data[0] % 4;
+    size_t size = SSD_ALIGN;
+    while (which == 2 && size < len - 1 && size < FOOTER_SIZE_MAX)
+        size += SSD_ALIGN;
+    if (which == 3) {
+        fuzz_name(data + 1, len - 1);
+        return 0;
+    }
+    uint8_t *part = calloc(1, size);
+    ASSERT(part != NULL);
+    memcpy(part, data + 1, len - 1 < size ? len - 1 : size);
+    for (int sealed = 0; sealed < 2; sealed++) {
+        if (sealed != 0) seal(part, size);
+        if (which == 0) fuzz_header(part);
+        if (which == 1) fuzz_record(part);
+        if (which == 2) fuzz_footer(part, size);
+    }
+    free(part);
+    return 0;
+}

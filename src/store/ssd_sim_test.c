@@ -1,0 +1,461 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * store/ssd_sim_test.c
+ *
+ * Goal:   no byte from the disk is ever wrong; what was written and synced is found again unless it
+ *         was given up; the files are never larger than they may be; and when nothing breaks any
+ *         more, everything works.
+ * Method: one disk tier in a simulated world, from a seed. Blocks are written, read part by part,
+ *         touched and dropped, in an order that the seed chooses; bytes are a function of the key.
+ *         Meanwhile, by kind of world:
+ *           crash   the process is killed or the power goes, at any event: between any two writes
+ *                   and in the middle of each. Whatever the index knew to be synced (power), or
+ *                   written (kill), must be found again.
+ *           lying   reads flip bits, files are damaged for good, operations fail
+ *           full    the disk is smaller than the tier was promised
+ *         YOLK_SIM_SEEDS=n runs n seeds of each kind; SEED=n starts there. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "base/env_sim.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "base/rng.h"
+#include "store/ssd_int.h"
+#include "seed.h"
+
+enum {
+    LAYERS = 5,
+    LAYER_SIZE = 3000,
+    PAGE_SIZE = 16384,
+    PART_SIZE = 8192,
+    RECORD_SIZE = PAGE_SIZE + SSD_ALIGN,
+    KEYS = 150,
+    READS = 6,
+    STEPS = 300,
+    SIZE_MAX_BLOCKS = 60,
+    SEEDS_DEFAULT = 40,
+};
+
+enum kind { CRASH, LYING, FULL, KINDS };
+
+#define HOST "10.0.0.1"
+#define DIRECTORY "/tmp/tier"
+
+static uint64_t current_seed;
+static unsigned long long reads_right, reads_refused, found_again, crashes, carried, reclaimed;
+
+#define CHECK(condition)                                                                           \
+    do {                                                                                           \
+        if (!(condition)) fail_msg("SEED=%llu: %s", (unsigned long long)current_seed, #condition); \
+    } while (0)
+
+struct world;
+
+struct reading {
+    struct world *world;
+    bool busy;
+    unsigned key;
+    struct ssd_read read;
+    uint8_t *page;
+    uint8_t *header;
+    uint64_t sums[STORE_LAYERS_MAX];
+};
+
+struct world {
+    struct env_sim *sim;
+    struct env *env;
+    struct ssd *ssd;
+    struct rng rng;
+    enum kind kind;
+    uint64_t size_max;
+    unsigned lives;
+    bool stored[KEYS]; /* as on_stored and on_removed said */
+    struct reading readings[READS];
+};
+
+static struct block_key key_of(unsigned n)
+{
+    struct block_key key;
+    for (unsigned i = 0; i < 2; i++) {
+        const uint64_t word = rng_counter(n, i);
+        memcpy(key.bytes + 8 * i, &word, sizeof(word));
+    }
+    return key;
+}
+
+static unsigned number_of(const struct block_key *key)
+{
+    for (unsigned n = 0; n < KEYS; n++) {
+        const struct block_key other = key_of(n);
+        if (block_key_equal(&other, key)) return n;
+    }
+    CHECK(false);
+    return 0;
+}
+
+static const uint8_t *bytes_of(unsigned n)
+{
+    static uint8_t bytes[LAYERS * LAYER_SIZE];
+    struct rng rng;
+    rng_init(&rng, 1000 + n);
+    rng_fill(&rng, bytes, sizeof(bytes));
+    return bytes;
+}
+
+static struct store_layout layout_of_test(void)
+{
+    struct store_layout layout = { .pages = 8,
+                                   .page_size = PAGE_SIZE,
+                                   .layers = LAYERS,
+                                   .layer_size = LAYER_SIZE,
+                                   .block_tokens = 16 };
+    memcpy(layout.id, "simulated layout", sizeof(layout.id));
+    return layout;
+}
+
+/* ---- the tier's owner ---- */
+
+static void on_stored(void *ctx, const struct block_key *key)
+{
+    struct world *world = ctx;
+    world->stored[number_of(key)] = true;
+    CHECK(ssd_has(world->ssd, key));
+}
+
+static void on_removed(void *ctx, const struct block_key *key)
+{
+    struct world *world = ctx;
+    world->stored[number_of(key)] = false;
+}
+
+static void on_room(void *ctx)
+{
+    (void)ctx;
+}
+
+static enum status tier_open(struct world *world)
+{
+    const struct ssd_options options = { .env = world->env,
+                                         .directory = DIRECTORY,
+                                         .size_max = world->size_max,
+                                         .layout = layout_of_test(),
+                                         .seed = 3,
+                                         .part_size = PART_SIZE,
+                                         .on_stored = on_stored,
+                                         .on_removed = on_removed,
+                                         .on_room = on_room,
+                                         .ctx = world };
+    struct errmsg err = { "" };
+    const enum status status = ssd_open(&options, &world->ssd, &err);
+    if (status != STATUS_OK) {
+        CHECK(world->kind == LYING && err.text[0] != '\0');
+        world->ssd = NULL;
+        return status;
+    }
+    struct block_key key;
+    uint64_t cursor = 0;
+    memset(world->stored, 0, sizeof(world->stored));
+    while (ssd_next(world->ssd, &cursor, &key))
+        world->stored[number_of(&key)] = true;
+    return STATUS_OK;
+}
+
+static void tier_start(struct world *world)
+{
+    world->env = env_sim_add(world->sim, HOST);
+    world->lives++;
+    /* A disk that says no may also say it at the start: then it is tried again. */
+    for (int tries = 0; tier_open(world) != STATUS_OK; tries++)
+        CHECK(tries < 1000);
+}
+
+/* ---- steps ---- */
+
+static void on_part_read(void *ctx, enum status status)
+{
+    struct reading *reading = ctx;
+    struct world *world = reading->world;
+    struct ssd_read *read = &reading->read;
+
+    CHECK(reading->busy);
+    CHECK(read->layers_ready <= LAYERS);
+    CHECK(memcmp(reading->page, bytes_of(reading->key), (size_t)read->layers_ready * LAYER_SIZE) ==
+          0); /* whatever is called ready is right */
+    if (status == STATUS_OK && read->parts_done < ssd_parts(world->ssd)) {
+        if (ssd_read_part(read) == STATUS_OK) return;
+    } else if (status == STATUS_OK) {
+        CHECK(read->layers_ready == LAYERS);
+        CHECK(memcmp(read->sums, (uint64_t[]){ hash_xxh3(bytes_of(reading->key), LAYER_SIZE) },
+                     8) == 0);
+        reads_right++;
+    } else {
+        CHECK(world->kind == LYING);
+        reads_refused++;
+    }
+    reading->busy = false;
+    ssd_read_close(read);
+}
+
+static void read_step(struct world *world)
+{
+    struct reading *reading = &world->readings[rng_below(&world->rng, READS)];
+    const unsigned n = (unsigned)rng_below(&world->rng, KEYS);
+    const struct block_key key = key_of(n);
+
+    if (reading->busy) return;
+    reading->world = world;
+    reading->key = n;
+    if (reading->page == NULL) reading->page = ssd_alloc_aligned(PAGE_SIZE);
+    if (reading->header == NULL) reading->header = ssd_alloc_aligned(SSD_ALIGN);
+    reading->read = (struct ssd_read){ .page = reading->page,
+                                       .header = reading->header,
+                                       .sums = reading->sums,
+                                       .fn = on_part_read,
+                                       .ctx = reading };
+    const enum status status = ssd_read_open(world->ssd, &key, &reading->read);
+    CHECK((status == STATUS_OK) == world->stored[n]);
+    if (status != STATUS_OK) return;
+    ssd_touch(world->ssd, &key);
+    memset(reading->page, 0xee, PAGE_SIZE);
+    CHECK(ssd_read_part(&reading->read) == STATUS_OK);
+    reading->busy = true;
+}
+
+static void write_step(struct world *world)
+{
+    const unsigned n = (unsigned)rng_below(&world->rng, KEYS);
+    const struct block_key key = key_of(n);
+    const uint8_t *bytes = bytes_of(n);
+    uint64_t sums[LAYERS];
+
+    for (unsigned i = 0; i < LAYERS; i++)
+        sums[i] = hash_xxh3(bytes + (size_t)i * LAYER_SIZE, LAYER_SIZE);
+    const enum status status = ssd_write(world->ssd, &key, bytes, sums);
+    CHECK(status == STATUS_OK || status == STATUS_EXISTS || status == STATUS_FULL);
+    CHECK(status != STATUS_OK || !world->stored[n]);
+}
+
+static void step(struct world *world)
+{
+    const uint64_t dice = rng_below(&world->rng, 20);
+    const unsigned n = (unsigned)rng_below(&world->rng, KEYS);
+    const struct block_key key = key_of(n);
+
+    if (dice < 12) {
+        write_step(world);
+    } else if (dice < 18) {
+        read_step(world);
+    } else if (dice < 19) {
+        ssd_touch(world->ssd, &key);
+        ssd_touch(world->ssd, &key);
+    } else if (rng_below(&world->rng, 4) == 0) {
+        const bool was = world->stored[n];
+        CHECK((ssd_drop(world->ssd, &key) == STATUS_OK) == was && !world->stored[n]);
+    }
+}
+
+static void check_now(const struct world *world)
+{
+    ssd_check(world->ssd);
+    for (unsigned n = 0; n < KEYS; n++) {
+        const struct block_key key = key_of(n);
+        CHECK(ssd_has(world->ssd, &key) == world->stored[n]);
+    }
+}
+
+/* ---- crashes ---- */
+
+/* What must be there after the process (or the power) has gone at this instant. */
+static void promise(const struct world *world, bool power, bool promised[KEYS])
+{
+    struct block_key key;
+
+    memset(promised, 0, KEYS * sizeof(*promised));
+    for (uint32_t i = 0; i < SSD_SEGMENTS_MAX; i++) {
+        const struct ssd_segment *segment = world->ssd->segments[i];
+        if (segment == NULL) continue;
+        for (uint32_t slot = 0; slot < segment->used; slot++) {
+            if (!ssd_index_points(segment, slot)) continue;
+            key = segment->keys[slot];
+            promised[number_of(&key)] = !power || slot < segment->synced;
+        }
+    }
+}
+
+static void readings_forget(struct world *world)
+{
+    for (unsigned i = 0; i < READS; i++)
+        world->readings[i].busy = false;
+}
+
+static void crash(struct world *world)
+{
+    const bool power = rng_below(&world->rng, 2) == 0;
+    bool promised[KEYS];
+
+    promise(world, power, promised);
+    if (power) {
+        env_sim_power_off(world->sim, HOST);
+    } else {
+        env_sim_kill(world->env);
+    }
+    readings_forget(world);
+    ssd_close(world->ssd);
+    tier_start(world);
+    crashes++;
+    if (world->kind == LYING) return;
+    for (unsigned n = 0; n < KEYS; n++) {
+        CHECK(!promised[n] || world->stored[n]);
+        found_again += promised[n];
+    }
+}
+
+static bool no_reading(void *ctx)
+{
+    const struct world *world = ctx;
+    for (unsigned i = 0; i < READS; i++) {
+        if (world->readings[i].busy) return false;
+    }
+    return true;
+}
+
+/* Stopped in order: all that was stored is found again, and so is nothing else. */
+static void restart(struct world *world)
+{
+    bool before[KEYS];
+
+    CHECK(env_sim_run_until(world->sim, no_reading, world, 10 * ENV_NS_PER_S));
+    memcpy(before, world->stored, sizeof(before));
+    ssd_close(world->ssd);
+    env_sim_kill(world->env);
+    tier_start(world);
+    if (world->kind == LYING) return;
+    for (unsigned n = 0; n < KEYS; n++)
+        CHECK(!before[n] || world->stored[n]);
+}
+
+/* ---- worlds ---- */
+
+static void disturb(struct world *world)
+{
+    const uint64_t dice = rng_below(&world->rng, 40);
+
+    if (dice == 0) restart(world);
+    if (dice < 3 && dice > 0) crash(world);
+    if (dice == 3 && world->kind == LYING) (void)env_sim_disk_damage(world->sim, HOST);
+}
+
+/* Nothing breaks any more: what is written is there, and is read. */
+static void check_liveness(struct world *world)
+{
+    struct ssd_counts before, after;
+
+    env_sim_calm(world->sim);
+    env_sim_run_for(world->sim, 20 * ENV_NS_PER_S); /* rests are over */
+    ssd_counts(world->ssd, &before);
+    for (int i = 0; i < 200; i++) {
+        write_step(world);
+        env_sim_run_for(world->sim, 20 * ENV_NS_PER_MS);
+    }
+    ssd_counts(world->ssd, &after);
+    CHECK(after.blocks > 0);
+    if (world->kind != FULL) CHECK(after.blocks_written_total > before.blocks_written_total);
+    for (int i = 0; i < 200; i++) {
+        read_step(world);
+        env_sim_run_for(world->sim, 20 * ENV_NS_PER_MS);
+    }
+    CHECK(no_reading(world));
+    check_now(world);
+}
+
+static void world_run(enum kind kind, uint64_t seed)
+{
+    static const char *const NAMES[] = { "crash", "lying", "full" };
+    struct world world = { .kind = kind };
+    struct ssd_counts counts;
+
+    current_seed = seed;
+    printf("%s SEED=%llu\n", NAMES[kind], (unsigned long long)seed);
+    rng_init(&world.rng, seed);
+    world.size_max = (8 + rng_below(&world.rng, SIZE_MAX_BLOCKS)) * RECORD_SIZE + 16 * SSD_ALIGN;
+    const struct env_sim_options options = {
+        .seed = seed,
+        .buggify_ppm = 10000,
+        .disk_corrupt_ppm = kind == LYING ? 20000 : 0,
+        .disk_error_ppm = kind == LYING ? 20000 : 0,
+        .disk_size_max = kind == FULL ? world.size_max * (3 + rng_below(&world.rng, 7)) / 10 : 0,
+    };
+    world.sim = env_sim_create(&options);
+    tier_start(&world);
+    for (int i = 0; i < STEPS; i++) {
+        step(&world);
+        disturb(&world);
+        env_sim_run_for(world.sim, rng_below(&world.rng, 4 * ENV_NS_PER_MS));
+        if (rng_below(&world.rng, 30) == 0) env_sim_run_for(world.sim, 3 * ENV_NS_PER_S);
+        check_now(&world);
+    }
+    check_liveness(&world);
+    ssd_counts(world.ssd, &counts);
+    carried += counts.blocks_carried_total;
+    reclaimed += counts.segments_reclaimed_total;
+    ssd_close(world.ssd);
+    for (unsigned i = 0; i < READS; i++) {
+        free(world.readings[i].page);
+        free(world.readings[i].header);
+    }
+    env_sim_destroy(world.sim);
+}
+
+static void run_seeds(enum kind kind)
+{
+    const char *text = getenv("YOLK_SIM_SEEDS");
+    const unsigned count = text != NULL ? (unsigned)strtoul(text, NULL, 0) : SEEDS_DEFAULT;
+    const uint64_t first = test_seed();
+    for (unsigned i = 0; i < count; i++)
+        world_run(kind, first + i);
+}
+
+static void crashes_lose_nothing_that_was_synced(void **state)
+{
+    (void)state;
+    run_seeds(CRASH);
+    assert_true(crashes > 0 && found_again > 0 && reads_right > 0);
+    assert_true(carried > 0 && reclaimed > 0);
+    assert_int_equal(reads_refused, 0);
+}
+
+static void a_lying_disk_costs_blocks_and_never_gives_wrong_bytes(void **state)
+{
+    (void)state;
+    run_seeds(LYING);
+    assert_true(reads_refused > 0);
+}
+
+static void a_full_disk_is_lived_with(void **state)
+{
+    (void)state;
+    run_seeds(FULL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(crashes_lose_nothing_that_was_synced),
+        cmocka_unit_test(a_lying_disk_costs_blocks_and_never_gives_wrong_bytes),
+        cmocka_unit_test(a_full_disk_is_lived_with),
+    };
+    if (log_configure(getenv("YOLK_LOG") != NULL ? getenv("YOLK_LOG") : "error", NULL) != STATUS_OK)
+        return 1; /* the faults are made on purpose */
+    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    printf("reads_right=%llu reads_refused=%llu crashes=%llu found_again=%llu carried=%llu "
+           "segments_reclaimed=%llu\n",
+           reads_right, reads_refused, crashes, found_again, carried, reclaimed);
+    return failed;
+}
