@@ -75,6 +75,29 @@ static enum status take_policies(const struct config *config, struct gateway_opt
                       "--policy %.40s is not none, baseline, early, predict or adaptive", policy);
 }
 
+static double duration_ms(const struct config *config, const char *name)
+{
+    return (double)config_u64(config, name) / (double)ENV_NS_PER_MS;
+}
+
+static enum status take_elastic(const struct config *config, struct gateway_options *out,
+                                struct errmsg *err)
+{
+    struct yolk_elastic_options *elastic = &out->elastic;
+
+    *elastic = yolk_elastic_defaults();
+    elastic->on = config_bool(config, "elastic");
+    elastic->window_ms = duration_ms(config, "elastic-window");
+    elastic->dwell_ms = duration_ms(config, "elastic-dwell");
+    elastic->drain_ms = duration_ms(config, "elastic-drain");
+    if (elastic->window_ms >= 1 && elastic->window_ms <= YOLK_ELASTIC_MS_MAX &&
+        elastic->dwell_ms <= YOLK_ELASTIC_MS_MAX && elastic->drain_ms <= YOLK_ELASTIC_MS_MAX)
+        return STATUS_OK;
+    return errmsg_set(err, STATUS_INVALID,
+                      "--elastic-window has to be 1ms to 24h, --elastic-dwell and --elastic-drain "
+                      "at most 24h");
+}
+
 int cmd_gateway(struct cli *cli)
 {
     const struct config *config = cli->config;
@@ -95,7 +118,9 @@ int cmd_gateway(struct cli *cli)
         .context_max = (uint32_t)config_u64(config, "max-model-len"),
     };
 
-    if (take_policies(config, &options, &err) != STATUS_OK) return cli_refuse("%s", err.text);
+    if (take_policies(config, &options, &err) != STATUS_OK ||
+        take_elastic(config, &options, &err) != STATUS_OK)
+        return cli_refuse("%s", err.text);
     if (cli_model_path(cli->env, config_position(config, 0), model, &err) != STATUS_OK)
         return cli_refuse("%s", err.text);
     snprintf(address, sizeof(address), "%s:%u", config_text(config, "host"),

@@ -112,7 +112,7 @@ static enum status start_gateway(struct serve *serve, struct errmsg *err)
                              "--served-model-name", serve->model_name },
                            7 };
     char port[WORD_SIZE], context[WORD_SIZE], profile[CLI_PATH_SIZE];
-    char ttft[WORD_SIZE], tbt[WORD_SIZE];
+    char ttft[WORD_SIZE], tbt[WORD_SIZE], window[WORD_SIZE], dwell[WORD_SIZE], drain[WORD_SIZE];
 
     pass_text(&words, config, "--host");
     pass_u64(&words, config, "--port", port);
@@ -128,6 +128,10 @@ static enum status start_gateway(struct serve *serve, struct errmsg *err)
     pass_text(&words, config, "--policy");
     pass_duration(&words, config, "--ttft-slo", ttft);
     pass_duration(&words, config, "--tbt-slo", tbt);
+    if (config_bool(config, "elastic")) add(&words, "--elastic");
+    pass_duration(&words, config, "--elastic-window", window);
+    pass_duration(&words, config, "--elastic-dwell", dwell);
+    pass_duration(&words, config, "--elastic-drain", drain);
     pass_common(&words, serve);
     return supervisor_start(serve->supervisor, "gateway", words.argv, err);
 }

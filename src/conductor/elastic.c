@@ -183,7 +183,9 @@ static void call_off(struct yolk_conductor *c, double now_ms)
 {
     if (c->elastic.draining == 0 || (c->prefill_up > 0 && c->decode_up > 0)) return;
     for (uint32_t i = 0; i < c->options.instances_max; i++) {
-        if (!c->instances[i].used || !c->instances[i].draining) continue;
+        const struct instance *it = &c->instances[i];
+        if (!it->used || !it->draining || it->suspected) continue;
+        if ((it->roles == YOLK_ROLE_PREFILL ? c->prefill_up : c->decode_up) > 0) continue;
         yolk_conductor_flip_end(c, (struct yolk_instance_id){ i }, false, now_ms);
     }
 }
@@ -200,7 +202,7 @@ bool yolk_conductor_elastic(struct yolk_conductor *c, const struct yolk_outside 
     struct instance *instance = &c->instances[proposal.instance];
     ASSERT(conductor_open(instance) && has_one_role(instance));
     conductor_assign(c, instance, instance->roles, true);
-    ASSERT(c->prefill_up > 0 && c->decode_up > 0);
+    ASSERT(instance->roles == YOLK_ROLE_PREFILL ? c->prefill_up > 0 : c->decode_up > 0);
     c->elastic.begun++;
     *out = (struct yolk_flip){
         .id = { proposal.instance },

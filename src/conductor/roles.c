@@ -80,16 +80,17 @@ static double gain_of(const struct counts *counts, const double need[ROLES_POOLS
     return fmin(fmax(now - after, -1), GAIN_MAX);
 }
 
-/* The member of this pool that is free soonest, or NULL. */
-static const struct roles_member *giver_of(const struct roles *roles, const struct roles_view *view,
-                                           enum roles_pool from)
+/* The member of this pool that is free soonest of those that have been there for `dwell_ms`, or
+ * NULL. */
+static const struct roles_member *giver_of(const struct roles_view *view, enum roles_pool from,
+                                           double dwell_ms)
 {
     const struct roles_member *best = NULL;
 
     for (uint32_t i = 0; i < view->members_count; i++) {
         const struct roles_member *member = &view->members[i];
         if (member->pool != from || member->draining) continue;
-        if (view->now_ms - member->since_ms < roles->options.dwell_ms) continue; /* G2 */
+        if (view->now_ms - member->since_ms < dwell_ms) continue; /* G2 */
         if (best == NULL || member->drain_ms < best->drain_ms) best = member;
     }
     return best;
@@ -116,21 +117,40 @@ static void weigh(struct roles *roles, const struct counts *counts, const double
     }
 }
 
+static struct roles_proposal proposal_of(const struct roles *roles,
+                                         const struct roles_member *giver, enum roles_pool to,
+                                         double cost_ms)
+{
+    return (struct roles_proposal){
+        .instance = giver->instance,
+        .to = to,
+        .load = { roles->load[ROLES_PREFILL], roles->load[ROLES_DECODE] },
+        .cost_ms = cost_ms,
+    };
+}
+
+/* Nobody is in this pool, nor on the way: one of two or more goes there at once. */
+static bool fill(const struct roles *roles, const struct roles_view *view,
+                 const struct counts *counts, struct roles_proposal *out)
+{
+    const enum roles_pool to = counts->in[ROLES_PREFILL] == 0 ? ROLES_PREFILL : ROLES_DECODE;
+
+    if (counts->ready[other(to)] < 2) return false; /* G1 */
+    const struct roles_member *giver = giver_of(view, other(to), 0);
+    *out = proposal_of(roles, giver, to, giver->drain_ms);
+    return true;
+}
+
 /* Is there somebody to move to this pool, and does that pay by now? */
 static bool propose(struct roles *roles, const struct roles_view *view, enum roles_pool to,
                     struct roles_proposal *out)
 {
-    const struct roles_member *giver = giver_of(roles, view, other(to));
+    const struct roles_member *giver = giver_of(view, other(to), roles->options.dwell_ms);
 
     if (giver == NULL) return false;
     const double cost = giver->drain_ms / 2 + COST * roles->options.window_ms;
     if (roles->evidence[to] < cost) return false;
-    *out = (struct roles_proposal){
-        .instance = giver->instance,
-        .to = to,
-        .load = { roles->load[ROLES_PREFILL], roles->load[ROLES_DECODE] },
-        .cost_ms = cost,
-    };
+    *out = proposal_of(roles, giver, to, cost);
     roles->evidence[to] -= cost; /* what is left over speaks for a second one */
     roles->evidence[other(to)] = 0;
     return true;
@@ -154,7 +174,8 @@ bool roles_look(struct roles *roles, const struct roles_view *view, struct roles
     const double need[ROLES_POOLS] = { roles->rate + view->prefill_backlog, view->decode_need };
     for (int pool = 0; pool < ROLES_POOLS; pool++)
         roles->load[pool] = counts.in[pool] > 0 ? need[pool] / counts.in[pool] : 0;
-    if (counts.in[ROLES_PREFILL] == 0 || counts.in[ROLES_DECODE] == 0) return false;
+    if (counts.in[ROLES_PREFILL] == 0 || counts.in[ROLES_DECODE] == 0)
+        return fill(roles, view, &counts, out);
     weigh(roles, &counts, need, elapsed);
     if (counts.draining >= flips_max(roles, view)) return false; /* G3 */
     return propose(roles, view, ROLES_PREFILL, out) || propose(roles, view, ROLES_DECODE, out);

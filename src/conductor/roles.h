@@ -24,7 +24,8 @@
  *
  * Guarantees
  *   G1  a proposal leaves at least one instance, not draining, in the pool it takes from.
- *   G2  an instance is proposed only when it has had its role for dwell_ms.
+ *   G2  an instance is proposed only when it has had its role for dwell_ms; but a pool that is
+ *       empty, because its instances have gone, gets one at once.
  *   G3  at most flips_max members drain at once.
  *
  * Memory:  a value; nothing is allocated. A look costs O(members).

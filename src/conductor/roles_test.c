@@ -55,6 +55,14 @@ static uint32_t ready_in(const struct plant *plant, enum roles_pool pool)
     return count;
 }
 
+static uint32_t in_pool(const struct plant *plant, enum roles_pool pool)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < plant->count; i++)
+        count += plant->members[i].pool == pool;
+    return count;
+}
+
 static uint32_t draining(const struct plant *plant)
 {
     uint32_t count = 0;
@@ -81,9 +89,11 @@ static void obey(struct plant *plant, const struct roles_proposal *proposal)
         if (member->instance != proposal->instance) continue;
         assert_false(member->draining);
         assert_int_not_equal(member->pool, proposal->to);
-        assert_true(ready_in(plant, member->pool) >= 2);                                /* G1 */
-        assert_true(plant->now_ms - member->since_ms >= plant->roles.options.dwell_ms); /* G2 */
-        assert_true(draining(plant) < plant->roles.options.flips_max);                  /* G3 */
+        assert_true(ready_in(plant, member->pool) >= 2); /* G1 */
+        if (in_pool(plant, proposal->to) > 0) {
+            assert_true(plant->now_ms - member->since_ms >= plant->roles.options.dwell_ms); /* G2 */
+        }
+        assert_true(draining(plant) < plant->roles.options.flips_max); /* G3 */
         member->pool = proposal->to;
         member->draining = true;
         plant->drained_ms[i] = plant->now_ms + member->drain_ms;
@@ -195,6 +205,26 @@ static void a_slow_swing_is_followed(void **state)
     assert_int_equal(plant.flips[ROLES_PREFILL], 4 * 3);
 }
 
+static void an_empty_pool_is_filled_at_once(void **state)
+{
+    (void)state;
+    for (uint32_t prefill = 0; prefill <= 4; prefill += 4) {
+        struct plant plant;
+        plant_init(&plant, prefill, 4 - prefill, 1);
+        for (uint32_t i = 0; i < plant.count; i++)
+            plant.members[i].since_ms = 0;
+        second(&plant, 1, 1);
+        assert_int_equal(draining(&plant), 1);
+        seconds(&plant, 60, 1, 1);
+        assert_int_equal(ready_in(&plant, prefill ? ROLES_DECODE : ROLES_PREFILL), 1);
+        assert_int_equal(plant.flips[ROLES_PREFILL] + plant.flips[ROLES_DECODE], 1);
+    }
+    struct plant alone;
+    plant_init(&alone, 1, 0, 1);
+    seconds(&alone, 60, 1, 1);
+    assert_int_equal(draining(&alone), 0);
+}
+
 static void nobody_looking_is_no_evidence(void **state)
 {
     (void)state;
@@ -241,6 +271,7 @@ int main(void)
         cmocka_unit_test(a_large_imbalance_is_answered_sooner),
         cmocka_unit_test(a_swing_does_not_thrash),
         cmocka_unit_test(a_slow_swing_is_followed),
+        cmocka_unit_test(an_empty_pool_is_filled_at_once),
         cmocka_unit_test(nobody_looking_is_no_evidence),
         cmocka_unit_test(guarantees_hold_on_random_walks),
     };

@@ -22,6 +22,7 @@
 #include "serve/gateway_debug.h"
 #include "serve/gateway_explain.h"
 #include "serve/gateway_int.h"
+#include "serve/gateway_nodes.h"
 
 enum {
     REQUESTS_MAX = 1024,
@@ -167,6 +168,7 @@ static void route_metrics(struct gateway *gateway, struct http_request *http)
     struct yolk_conductor_stats stats = { 0 };
     struct yolk_admission_stats admission = { 0 };
     struct yolk_explain_stats explain = { 0 };
+    struct yolk_elastic_stats elastic = { 0 };
     const uint32_t waiting = request_count_waiting(gateway);
     struct gateway_gauges gauges = {
         .running = gateway->requests_count - waiting,
@@ -181,7 +183,9 @@ static void route_metrics(struct gateway *gateway, struct http_request *http)
     if (conductor != NULL) {
         yolk_conductor_stats(conductor, &stats);
         yolk_conductor_admission_stats(conductor, gateway_now_ms(gateway), &admission);
+        yolk_conductor_elastic_stats(conductor, &elastic);
         gauges.conductor = &stats;
+        gauges.elastic = &elastic;
         gauges.admission = &admission;
         yolk_conductor_explain_stats(conductor, &explain);
         gauges.explain = &explain;
@@ -204,6 +208,19 @@ static void route_decisions(struct gateway *gateway, struct http_request *http)
     buf_init(&out, PAGE_SIZE_MAX);
     if (gateway_debug_list(cluster_conductor(gateway->cluster), gateway_now_ms(gateway),
                            http_query(http), &out) == STATUS_OK) {
+        respond(gateway, http, 200, "application/json", (const char *)buf_data(&out), out.len);
+    } else {
+        respond(gateway, http, 500, "text/plain", "the page is too large\n", 22);
+    }
+    buf_fini(&out);
+}
+
+static void route_nodes(struct gateway *gateway, struct http_request *http)
+{
+    struct buf out;
+
+    buf_init(&out, PAGE_SIZE_MAX);
+    if (gateway_nodes_list(gateway->cluster, &out) == STATUS_OK) {
         respond(gateway, http, 200, "application/json", (const char *)buf_data(&out), out.len);
     } else {
         respond(gateway, http, 500, "text/plain", "the page is too large\n", 22);
@@ -239,6 +256,7 @@ static const struct {
     { "GET", "/ready", route_ready },
     { "GET", "/metrics", route_metrics },
     { "GET", "/debug/decisions", route_decisions },
+    { "GET", "/debug/nodes", route_nodes },
 };
 enum { ROUTES_COUNT = sizeof(ROUTES) / sizeof(ROUTES[0]) };
 
@@ -445,6 +463,7 @@ static enum status open_cluster(struct gateway *gateway, const struct gateway_op
         .sequences_max = gateway->options.sequences_max,
         .conductor = yolk_conductor_defaults(),
         .admission = { given->policy, given->ttft_slo_ms, given->tbt_slo_ms, 0 },
+        .elastic = given->elastic,
         .profile = profile,
         .on_change = on_change,
         .ctx = gateway,
@@ -457,6 +476,23 @@ static enum status open_cluster(struct gateway *gateway, const struct gateway_op
     const enum status status = cluster_create(&options, &gateway->cluster, err);
     free(profile);
     return status;
+}
+
+static enum status open_elastic(struct gateway *gateway)
+{
+    const struct yolk_elastic_options *given = &gateway->options.elastic;
+    const struct elastic_options options = {
+        .env = gateway->env,
+        .cluster = gateway->cluster,
+        .metrics = gateway->metrics,
+        .window_ms = given->window_ms,
+        .drain_ms = given->drain_ms,
+        .outside = request_outside,
+        .hand_over = attempt_hand_over,
+        .on_change = on_change,
+        .ctx = gateway,
+    };
+    return given->on ? elastic_create(&options, &gateway->elastic) : STATUS_OK;
 }
 
 static enum status open_http(struct gateway *gateway, const struct gateway_options *given,
@@ -493,6 +529,7 @@ enum status gateway_create(struct env *env, const struct gateway_options *option
                                  yolk_policy_name(options->policy));
     }
     if (status == STATUS_OK) status = open_cluster(gateway, options, err);
+    if (status == STATUS_OK) status = open_elastic(gateway);
     if (status == STATUS_OK) status = open_http(gateway, options, err);
     if (status != STATUS_OK) {
         gateway_destroy(gateway);
@@ -536,7 +573,9 @@ void gateway_destroy(struct gateway *gateway)
         save_profile(gateway);
     }
     http_server_destroy(gateway->http);
+    elastic_stop(gateway->elastic);
     cluster_destroy(gateway->cluster);
+    elastic_destroy(gateway->elastic);
     attempt_end_all(gateway);
     env_timer_cancel(gateway->env, &gateway->pump_timer);
     env_timer_cancel(gateway->env, &gateway->profile_timer);

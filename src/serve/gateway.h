@@ -8,6 +8,7 @@
  *   GET /metrics  Prometheus text
  *   GET /debug/decisions[?limit=N]  the latest decisions, as JSON
  *   GET /debug/decisions/{id}       one of them, for people
+ *   GET /debug/nodes                nodes, roles and loads, as JSON
  *
  * The gateway maps the model file for its tokenizer and chat template only. Who is in the cluster
  * it learns from the master, what each node holds from the node's own events. It keeps no state
@@ -41,6 +42,7 @@ struct gateway_options {
     enum yolk_policy policy;       /* overload: what is refused; nothing while both limits are 0 */
     double ttft_slo_ms;            /* the first token is due within; 0: no limit */
     double tbt_slo_ms;             /* mean time between tokens; 0: no limit */
+    struct yolk_elastic_options elastic; /* nodes change their roles; off if not `on` */
     double theta;         /* Conductor: fetch only if the holder has more than theta times [1.25] */
     uint32_t context_max; /* tokens [the model's; never more] */
     uint32_t requests_max;    /* in the house at once [1024] */

@@ -28,6 +28,7 @@ enum {
     BACKOFF_MS_MAX = 1000,
     MESSAGE_SIZE_MAX = 8 << 20, /* of one call */
     RESERVE_TOKENS = 256,       /* room kept for an answer at first */
+    SAMPLE_TOKENS = 128,        /* of an answer are a sample of what decoding costs */
 };
 
 static double now_ms(const struct gateway *gateway)
@@ -160,6 +161,38 @@ static void attempt_failed(struct attempt *attempt, bool at_decode, enum status 
     }
 }
 
+/* ---- a node is emptied ---- */
+
+/* Does the attempt still need this node? */
+static bool needs(const struct attempt *attempt, struct cluster_ref node)
+{
+    const bool decodes =
+        attempt->decode.index == node.index && attempt->decode.serial == node.serial;
+    const bool prefills =
+        attempt->prefill.index == node.index && attempt->prefill.serial == node.serial;
+
+    return decodes || (prefills && !attempt->streaming && !attempt->counted);
+}
+
+uint32_t attempt_hand_over(void *ctx, struct cluster_ref node)
+{
+    struct gateway *gateway = ctx;
+    uint32_t moved = 0;
+
+    for (struct request *request = gateway->requests; request != NULL; request = request->next) {
+        struct attempt *attempt = request->attempt;
+        if (attempt == NULL || !needs(attempt, node)) continue;
+        if (request->state == REQUEST_ENDING) continue;
+        if (request->tokens_count == request->tokens_max) continue; /* only its end is missing */
+        LOG_DEBUG("gateway", "handed_over", "req=%s attempt=%u generated=%u", request->request_id,
+                  attempt->number, generated(request));
+        attempt_leave(attempt, STATUS_CANCELLED);
+        request_wait(request, env_now_ns(gateway->env));
+        moved++;
+    }
+    return moved;
+}
+
 /* ---- learning ---- */
 
 static void learn_prefill(struct attempt *attempt, const struct proto_prefill_done *done)
@@ -188,19 +221,44 @@ static void learn_prefill(struct attempt *attempt, const struct proto_prefill_do
     }
 }
 
-static void learn_decode(struct attempt *attempt, const struct proto_finish *finish)
+/* One token takes `ms`, it was found. */
+static void learn_decode(struct attempt *attempt, double ms)
 {
     struct cluster *cluster = attempt->gateway->cluster;
     const struct yolk_instance_id decode = cluster_instance(cluster, attempt->decode);
 
-    if (decode.index == YOLK_INSTANCE_NONE.index) return;
-    if (finish->steps == 0 || attempt->tokens == 0) return;
-    const double ms = (double)finish->times.compute_us / 1000 / finish->steps;
+    if (decode.index == YOLK_INSTANCE_NONE.index || attempt->tokens == 0) return;
     if (yolk_conductor_learn_decode(cluster_conductor(cluster), decode,
                                     attempt->batch_sum / attempt->tokens,
                                     attempt->context_sum / attempt->tokens, ms) != STATUS_OK) {
         LOG_DEBUG("gateway", "sample_refused", "node=%s", attempt->decision.decode_name);
     }
+}
+
+/* A short answer is one sample, as the node timed it. A long one is several, as its tokens came: a
+ * node that has become slow should not be found out only when they have ended. */
+static void learn_finished(struct attempt *attempt, const struct proto_finish *finish)
+{
+    if (attempt->sampled || finish->steps == 0) return;
+    learn_decode(attempt, (double)finish->times.compute_us / 1000 / finish->steps);
+}
+
+static void learn_streaming(struct attempt *attempt)
+{
+    const double now = now_ms(attempt->gateway);
+    const uint32_t timed = attempt->tokens - attempt->timed_from;
+
+    if (!attempt->streaming) return;
+    if (attempt->timed_ms > 0) {
+        if (timed < SAMPLE_TOKENS) return;
+        learn_decode(attempt, (now - attempt->timed_ms) / timed);
+        attempt->sampled = true;
+        attempt->batch_sum = 0;
+        attempt->context_sum = 0;
+        attempt->tokens = 0;
+    }
+    attempt->timed_ms = now;
+    attempt->timed_from = attempt->tokens;
 }
 
 static void note_token(struct attempt *attempt)
@@ -214,6 +272,7 @@ static void note_token(struct attempt *attempt)
     attempt->batch_sum += sequences;
     attempt->context_sum += (double)context;
     attempt->tokens++;
+    learn_streaming(attempt);
 }
 
 /* ---- tokens ---- */
@@ -417,7 +476,7 @@ static void on_finish(struct attempt *attempt, const struct proto_finish *finish
         attempt_failed(attempt, true, STATUS_PROTOCOL, PROTO_CAUSE_INTERNAL);
         return;
     }
-    learn_decode(attempt, finish);
+    learn_finished(attempt, finish);
     request_finish(request, finish->reason == PROTO_FINISH_STOP ? "stop" : "length");
 }
 

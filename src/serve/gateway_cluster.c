@@ -225,6 +225,17 @@ static void limit_admission(struct cluster *cluster)
     }
 }
 
+static void set_elastic(struct cluster *cluster)
+{
+    struct errmsg err = { "" };
+
+    if (!cluster->options.elastic.on) return;
+    if (yolk_conductor_set_elastic(cluster->conductor, &cluster->options.elastic, &err) !=
+        STATUS_OK) {
+        LOG_ERROR("gateway", "elasticity_off", "reason=%s", err.text);
+    }
+}
+
 /* A cluster without nodes takes the identity of the first one that comes. */
 static enum status adopt(struct cluster *cluster, const struct proto_node_info *info)
 {
@@ -249,6 +260,7 @@ static enum status adopt(struct cluster *cluster, const struct proto_node_info *
     cluster->conductor = conductor;
     load_profile(cluster);
     limit_admission(cluster);
+    set_elastic(cluster);
     memcpy(cluster->fingerprint, info->fingerprint, sizeof(cluster->fingerprint));
     memcpy(identity.fingerprint, info->fingerprint, sizeof(identity.fingerprint));
     cluster->block_tokens = info->block_tokens;
@@ -296,6 +308,11 @@ static void host_of(const char *address, char host[YOLK_NAME_SIZE])
     if (host[0] == '\0') snprintf(host, YOLK_NAME_SIZE, "localhost");
 }
 
+static unsigned roles_of(enum proto_role role)
+{
+    return role == PROTO_ROLE_PREFILL ? YOLK_ROLE_PREFILL : YOLK_ROLE_DECODE;
+}
+
 static enum status enter_conductor(struct node *node)
 {
     char host[YOLK_NAME_SIZE];
@@ -303,7 +320,7 @@ static enum status enter_conductor(struct node *node)
     const struct yolk_instance instance = {
         .name = node->member.name,
         .host = host,
-        .roles = node->info.role == PROTO_ROLE_PREFILL ? YOLK_ROLE_PREFILL : YOLK_ROLE_DECODE,
+        .roles = roles_of(node->info.role),
         .pages_max = node->member.layout.pages,
         .sequences_max = node->cluster->options.sequences_max,
     };
@@ -374,6 +391,20 @@ static void on_info(void *ctx, const struct rpc_result *result)
     }
 }
 
+/* Somebody else has changed its role. */
+static void follow_role(struct node *node, enum proto_role role)
+{
+    struct cluster *cluster = node->cluster;
+
+    if (role == 0 || role == PROTO_ROLE_STORE || role == node->info.role) return;
+    if (!node->in_conductor) return;
+    LOG_INFO("gateway", "role_followed", "node=%s to=%s", node->member.name, proto_role_name(role));
+    node->info.role = role;
+    yolk_conductor_set_roles(cluster->conductor, node->id, roles_of(role),
+                             (double)env_now_ns(cluster->env) / (double)ENV_NS_PER_MS);
+    changed(cluster);
+}
+
 static void on_status(void *ctx, const struct rpc_result *result)
 {
     struct node *node = ctx;
@@ -383,6 +414,7 @@ static void on_status(void *ctx, const struct rpc_result *result)
     if (result->status != STATUS_OK) return;
     if (proto_node_status_decode(result->body, result->len, &status) != STATUS_OK) return;
     node->status = status;
+    follow_role(node, status.role);
 }
 
 static void ask(struct node *node, enum proto_method method)
@@ -639,6 +671,12 @@ struct rpc_client *cluster_client(const struct cluster *cluster, struct cluster_
     return node != NULL ? node->client : NULL;
 }
 
+const char *cluster_name(const struct cluster *cluster, struct cluster_ref ref)
+{
+    const struct node *node = deref(cluster, ref);
+    return node != NULL ? node->member.name : NULL;
+}
+
 const char *cluster_address(const struct cluster *cluster, struct cluster_ref ref)
 {
     const struct node *node = deref(cluster, ref);
@@ -649,6 +687,36 @@ struct yolk_instance_id cluster_instance(const struct cluster *cluster, struct c
 {
     const struct node *node = deref(cluster, ref);
     return node != NULL && node->in_conductor ? node->id : YOLK_INSTANCE_NONE;
+}
+
+void cluster_note_role(struct cluster *cluster, struct cluster_ref ref, enum proto_role role)
+{
+    if (deref(cluster, ref) != NULL) cluster->nodes[ref.index].info.role = role;
+}
+
+uint32_t cluster_slots(const struct cluster *cluster)
+{
+    (void)cluster;
+    return STORE_MEMBERS_MAX;
+}
+
+bool cluster_node_at(const struct cluster *cluster, uint32_t slot, struct cluster_node *out)
+{
+    ASSERT(slot < STORE_MEMBERS_MAX);
+    const struct node *node = &cluster->nodes[slot];
+
+    if (node->phase == NODE_FREE) return false;
+    *out = (struct cluster_node){
+        .name = node->member.name,
+        .address = node->member.rpc_address,
+        .phase = phase_name(node->phase),
+        .state = store_member_state_name(node->state),
+        .role = node->info.role,
+        .works = may_work(node),
+        .id = node->in_conductor ? node->id : YOLK_INSTANCE_NONE,
+        .status = node->status,
+    };
+    return true;
 }
 
 enum yolk_path cluster_path(const struct cluster *cluster, struct cluster_ref a,

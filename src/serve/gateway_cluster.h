@@ -47,7 +47,8 @@ struct cluster_options {
     uint32_t sequences_max;
     struct yolk_conductor_options conductor; /* block_tokens and block_size come from the nodes */
     struct yolk_admission_options admission;
-    const char *profile; /* text of a cost profile, or NULL; copied */
+    struct yolk_elastic_options elastic; /* roles; used if `on` */
+    const char *profile;                 /* text of a cost profile, or NULL; copied */
     /* Something is there that was not before: a node, or room. Called from the loop. */
     void (*on_change)(void *ctx);
     void *ctx;
@@ -77,12 +78,28 @@ struct cluster_ref {
 struct cluster_ref cluster_ref_of(const struct cluster *cluster, struct yolk_instance_id id);
 /* Each answers NULL or NONE once the node has been forgotten. */
 struct rpc_client *cluster_client(const struct cluster *cluster, struct cluster_ref ref);
+const char *cluster_name(const struct cluster *cluster, struct cluster_ref ref);
 const char *cluster_address(const struct cluster *cluster, struct cluster_ref ref); /* of its RPC */
 struct yolk_instance_id cluster_instance(const struct cluster *cluster, struct cluster_ref ref);
 
 /* How bytes go between two nodes, as far as their addresses tell; NETWORK if one is forgotten. */
 enum yolk_path cluster_path(const struct cluster *cluster, struct cluster_ref a,
                             struct cluster_ref b);
+
+/* The node has taken another role, and the Conductor knows. A node that is forgotten is ignored. */
+void cluster_note_role(struct cluster *cluster, struct cluster_ref ref, enum proto_role role);
+
+/* One node, for people. Texts are borrowed until the loop turns. */
+struct cluster_node {
+    const char *name, *address, *phase, *state;
+    enum proto_role role; /* 0: it has not said yet */
+    bool works;           /* it may get work */
+    struct yolk_instance_id id;
+    struct proto_node_status status;
+};
+uint32_t cluster_slots(const struct cluster *cluster);
+/* False for a slot without a node. */
+bool cluster_node_at(const struct cluster *cluster, uint32_t slot, struct cluster_node *out);
 
 /* Nodes that may get work now, by role; 0 for STORE. */
 uint32_t cluster_count_up(const struct cluster *cluster, enum proto_role role);

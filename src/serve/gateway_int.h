@@ -12,6 +12,7 @@
 #include "serve/api.h"
 #include "serve/gateway.h"
 #include "serve/gateway_cluster.h"
+#include "serve/gateway_elastic.h"
 #include "serve/gateway_metrics.h"
 
 struct attempt;
@@ -44,6 +45,7 @@ struct gateway {
 
     struct http_server *http;
     struct cluster *cluster;
+    struct elastic *elastic; /* NULL: roles do not change */
     struct gateway_metrics *metrics;
 
     struct request *requests; /* all, newest first */
@@ -72,11 +74,16 @@ void request_pump(struct gateway *gateway);
 void request_pump_run(void *gateway); /* of pump_timer */
 
 uint32_t request_count_waiting(const struct gateway *gateway);
+/* Those that wait, and their tokens. */
+void request_outside(void *gateway, struct yolk_outside *out);
 
 /* Ends every request with an error. */
 void request_end_all(struct gateway *gateway);
 
 /* ---- gateway_attempt.c ---- */
+
+/* Everything that this node prefills or decodes is placed again; how many those were. */
+uint32_t attempt_hand_over(void *gateway, struct cluster_ref node);
 
 /* Frees what is left of attempts; every call has ended. */
 void attempt_end_all(struct gateway *gateway);

@@ -29,7 +29,8 @@ static const double RATIO_BOUNDS[] = { 0.25, 0.5, 0.7, 0.8, 0.9, 1, 1.1, 1.25, 1
 struct gateway_metrics {
     struct metrics *registry;
     char model_name[NAME_SIZE];
-    struct metric *http, *finished, *reasons, *attempts_failed, *refusals;
+    struct metric *http, *finished, *reasons, *attempts_failed, *refusals, *role_changes;
+    struct series *handed_over, *role_draining, *prefill_need, *decode_need;
     struct series *rejections, *accepted, *audited, *servable, *late_ttft, *late_tbt;
     struct series *limit_ttft, *limit_tbt, *prefill_load, *decode_load;
     struct series *decode_mean, *margin_ttft, *margin_tbt, *pressure;
@@ -231,6 +232,24 @@ static void register_explain(struct gateway_metrics *m)
     }
 }
 
+/* Elasticity: how full the pools are, as it sees them, and what it has done. */
+static void register_elastic(struct gateway_metrics *m)
+{
+    static const char *const ROLE[] = { "role", NULL };
+    static const char *const STAGE[] = { "stage", NULL };
+    struct metric *need = metrics_gauge(m->registry, "yolk_conductor_role_load",
+                                        "Instances' worth of work per instance.", STAGE);
+
+    m->role_changes = metrics_counter(m->registry, "yolk_conductor_role_changes_total",
+                                      "Nodes that have changed to this role.", ROLE);
+    m->handed_over = plain_counter(m, "yolk_gateway_handed_over_total",
+                                   "Requests placed again because their node changed its role.");
+    m->role_draining =
+        plain_gauge(m, "yolk_conductor_draining", "Nodes that finish their old role's work.");
+    m->prefill_need = of_stage(need, "prefill");
+    m->decode_need = of_stage(need, "decode");
+}
+
 enum status gateway_metrics_create(const char *model_name, struct gateway_metrics **out)
 {
     struct gateway_metrics *m = calloc(1, sizeof(*m));
@@ -245,6 +264,7 @@ enum status gateway_metrics_create(const char *model_name, struct gateway_metric
     register_own(m);
     register_admission(m);
     register_explain(m);
+    register_elastic(m);
     *out = m;
     return STATUS_OK;
 }
@@ -316,6 +336,16 @@ void gateway_metrics_refused(struct gateway_metrics *m, enum yolk_refusal refusa
 void gateway_metrics_attempt_failed(struct gateway_metrics *m, const char *cause)
 {
     series_add(metrics_series(m->attempts_failed, (const char *const[]){ cause, NULL }), 1);
+}
+
+void gateway_metrics_role_changed(struct gateway_metrics *m, const char *role)
+{
+    series_add(metrics_series(m->role_changes, (const char *const[]){ role, NULL }), 1);
+}
+
+void gateway_metrics_handed_over(struct gateway_metrics *m, uint32_t requests)
+{
+    series_add(m->handed_over, requests);
 }
 
 void gateway_metrics_finished(struct gateway_metrics *m, const struct gateway_outcome *outcome)
@@ -390,5 +420,10 @@ enum status gateway_metrics_render(struct gateway_metrics *m, const struct gatew
     }
     if (g->admission != NULL) set_admission(m, g->admission);
     if (g->explain != NULL) set_explain(m, g->explain);
+    if (g->elastic != NULL) {
+        series_set(m->role_draining, g->elastic->draining);
+        series_set(m->prefill_need, g->elastic->prefill_load);
+        series_set(m->decode_need, g->elastic->decode_load);
+    }
     return metrics_render(m->registry, out);
 }

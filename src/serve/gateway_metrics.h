@@ -39,6 +39,10 @@ void gateway_metrics_regret(struct gateway_metrics *metrics, double seconds);
 void gateway_metrics_refused(struct gateway_metrics *metrics, enum yolk_refusal refusal);
 void gateway_metrics_attempt_failed(struct gateway_metrics *metrics, const char *cause);
 
+/* A node has taken this role; so many requests had to leave a node for that. */
+void gateway_metrics_role_changed(struct gateway_metrics *metrics, const char *role);
+void gateway_metrics_handed_over(struct gateway_metrics *metrics, uint32_t requests);
+
 struct gateway_outcome {
     const char *reason; /* "stop", "length", "abort", "error" */
     uint32_t prompt_tokens, output_tokens;
@@ -56,6 +60,7 @@ struct gateway_gauges {
     const struct yolk_conductor_stats *conductor; /* NULL: none yet */
     const struct yolk_admission_stats *admission; /* likewise */
     const struct yolk_explain_stats *explain;     /* likewise */
+    const struct yolk_elastic_stats *elastic;     /* likewise */
 };
 MUST_USE enum status gateway_metrics_render(struct gateway_metrics *metrics,
                                             const struct gateway_gauges *gauges, struct buf *out);

@@ -649,6 +649,19 @@ uint32_t request_count_waiting(const struct gateway *gateway)
     return count;
 }
 
+void request_outside(void *ctx, struct yolk_outside *out)
+{
+    const struct gateway *gateway = ctx;
+
+    *out = (struct yolk_outside){ 0, 0 };
+    for (const struct request *request = gateway->waiting_first; request != NULL;
+         request = request->waiting_next) {
+        if (request->refused != STATUS_FULL) continue;
+        out->requests++;
+        out->tokens += request->tokens_count;
+    }
+}
+
 void request_end_all(struct gateway *gateway)
 {
     struct api_error error;

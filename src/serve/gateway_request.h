@@ -38,8 +38,12 @@ struct attempt {
     enum proto_cause open_cause, run_cause; /* of a FAILED item; 0: none */
     uint32_t sequence_tokens;
     double placed_ms;
-    double batch_sum, context_sum; /* of d, over the tokens that came */
-    uint32_t tokens;
+    double batch_sum, context_sum; /* of d, over the tokens that came since the last sample */
+    uint32_t tokens;               /* that came since then; sampled: there has been one */
+    bool sampled;
+    uint32_t
+        timed_from;  /* of `tokens`, those before timed_ms: d's first token or the last sample */
+    double timed_ms; /* 0: d has not sent any */
 };
 
 struct request {

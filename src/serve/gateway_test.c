@@ -83,6 +83,7 @@ struct fake {
     uint32_t opened, cancelled; /* calls to decode.open; cancels of any call */
     enum proto_cause fail_next; /* 0: none */
     uint32_t eos_after;         /* tokens after which an answer ends by itself; 0: never */
+    bool keeps_role;            /* refuses node.role */
 };
 
 struct world {
@@ -293,6 +294,35 @@ static void on_info(void *ctx, struct rpc_call *call, const uint8_t *body, size_
     buf_fini(&buf);
 }
 
+static void on_role(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
+{
+    struct fake *node = ctx;
+    struct proto_node_role message;
+
+    assert_int_equal(proto_node_role_decode(body, len, &message), STATUS_OK);
+    if (node->keeps_role) {
+        rpc_fail(call, STATUS_UNSUPPORTED, "no");
+        return;
+    }
+    assert_int_not_equal(message.role, node->role);
+    node->role = message.role;
+    rpc_reply(call, "", 0);
+}
+
+static void on_node_status(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
+{
+    const struct fake *node = ctx;
+    const struct proto_node_status status = { .role = node->role };
+    struct buf buf;
+
+    (void)body;
+    (void)len;
+    buf_init(&buf, 4096);
+    assert_int_equal(proto_node_status_encode(&status, &buf), STATUS_OK);
+    rpc_reply(call, buf_data(&buf), buf.len);
+    buf_fini(&buf);
+}
+
 /* ---- the master: says who is there ---- */
 
 static void tell_member(const struct fake *node, bool gone)
@@ -365,6 +395,8 @@ static void start_fake(int i, enum proto_role role)
     rpc_server_add(node->server, PROTO_DECODE_OPEN, "open", on_open, node);
     rpc_server_add(node->server, PROTO_PREFILL_RUN, "run", on_run, node);
     rpc_server_add(node->server, PROTO_NODE_INFO, "info", on_info, node);
+    rpc_server_add(node->server, PROTO_NODE_STATUS, "status", on_node_status, node);
+    rpc_server_add(node->server, PROTO_NODE_ROLE, "role", on_role, node);
     tell_member(node, false);
 }
 
@@ -905,6 +937,19 @@ static bool chaos_check(struct client *client, const char *want)
     return whole;
 }
 
+/* Roles change at the least occasion, in half of the worlds. */
+static struct gateway_options chaos_options(uint64_t round)
+{
+    struct gateway_options options = NO_CHANGES;
+
+    if (round % 2 == 0) return options;
+    options.sequences_max = 3;
+    options.elastic = (struct yolk_elastic_options){
+        .on = true, .ttft_ms = 20, .window_ms = 200, .dwell_ms = 300, .drain_ms = 50
+    };
+    return options;
+}
+
 static void test_chaos(void **state)
 {
     (void)state;
@@ -922,7 +967,8 @@ static void test_chaos(void **state)
         struct client clients[CHAOS_CLIENTS];
         int asked = 0;
 
-        start_world_with(&faults, &NO_CHANGES);
+        const struct gateway_options options = chaos_options(round);
+        start_world_with(&faults, &options);
         for (int i = 0; i < FAKES; i++)
             start_fake(i, role_of(i));
         run_ms(1000);
@@ -947,6 +993,120 @@ static void test_chaos(void **state)
     }
     printf("%d of %d answers were whole\n", whole, asked_in_all);
     assert_true(whole > asked_in_all / 2);
+}
+
+static uint32_t count_role(enum proto_role role)
+{
+    uint32_t count = 0;
+    for (int i = 0; i < FAKES; i++)
+        count += world.fakes[i].alive && world.fakes[i].role == role;
+    return count;
+}
+
+/* The value of a metric of the gateway. */
+static double metric(const char *name)
+{
+    struct client client;
+
+    ask(&client, "GET", "/metrics", NULL);
+    assert_int_equal(wait_for(&client), 200);
+    const char *at = (char *)buf_data(&client.body);
+    while ((at = strstr(at, name)) != NULL && at[-1] != '\n')
+        at++;
+    if (at == NULL) fail_msg("no metric %s", name);
+    const double value = strtod(at + strlen(name), NULL);
+    buf_fini(&client.body);
+    return value;
+}
+
+static void start_elastic(const struct yolk_elastic_options *elastic)
+{
+    struct gateway_options options = NO_CHANGES;
+
+    options.sequences_max = 4;
+    options.elastic = *elastic;
+    start_world(&options);
+    for (int i = 0; i < 3; i++)
+        start_fake(i, PROTO_ROLE_PREFILL);
+    start_fake(3, PROTO_ROLE_DECODE);
+    run_ms(3000);
+    assert_true(gateway_is_ready(world.gateway));
+}
+
+enum { LONG = 800, LONGS = 10, SHORTS = 200, SHORT_GAP_MS = 10 };
+
+/* More long answers than one node decodes at once: prefill nodes come to its help, and go back when
+ * many first tokens are wanted. Long answers that are under way then are handed over, and nobody
+ * can tell. */
+static void test_roles_follow_demand(void **state)
+{
+    (void)state;
+    const struct yolk_elastic_options elastic = {
+        .on = true, .ttft_ms = 1000, .window_ms = 900, .dwell_ms = 1000, .drain_ms = 500
+    };
+    static struct client longs[LONGS], shorts[SHORTS];
+    struct client page;
+    char want[LONG + 1], first[2];
+
+    start_elastic(&elastic);
+    answer_to(PROMPT, LONG, want);
+    answer_to(PROMPT, 1, first);
+    for (int i = 0; i < LONGS; i++)
+        complete(&longs[i], BODY(",\"max_tokens\":800,\"stream\":true"));
+    run_ms(2500);
+    assert_int_equal(count_role(PROTO_ROLE_DECODE), 3);
+    assert_int_equal(count_role(PROTO_ROLE_PREFILL), 1); /* never none */
+    ask(&page, "GET", "/debug/nodes", NULL);
+    expect_body(&page, 200, "\"role\":\"decode\",\"works\":true,\"draining\":false");
+    for (int i = 0; i < LONGS; i++)
+        expect_stream(&longs[i], want);
+    for (int i = 0; i < 3; i++)
+        complete(&longs[i], BODY(",\"max_tokens\":800,\"stream\":true"));
+    for (int i = 0; i < SHORTS; i++) {
+        complete(&shorts[i], BODY(",\"max_tokens\":1"));
+        run_ms(SHORT_GAP_MS);
+    }
+    for (int i = 0; i < SHORTS; i++)
+        expect_body(&shorts[i], 200, first);
+    for (int i = 0; i < 3; i++)
+        expect_stream(&longs[i], want);
+    assert_true(metric("yolk_conductor_role_changes_total{role=\"decode\"}") >= 2);
+    assert_true(metric("yolk_conductor_role_changes_total{role=\"prefill\"}") >= 1);
+    assert_true(metric("yolk_gateway_handed_over_total") >= 1);
+    run_ms(3000);
+    assert_int_equal((int)metric("yolk_conductor_draining"), 0);
+    assert_true(gateway_idle(world.gateway));
+    stop_world();
+}
+
+/* A node that will not change stays what it is; a node that somebody else has changed is believed.
+ */
+static void test_roles_are_the_nodes(void **state)
+{
+    (void)state;
+    const struct yolk_elastic_options elastic = {
+        .on = true, .window_ms = 900, .dwell_ms = 1000, .drain_ms = 500
+    };
+    struct client longs[LONGS], page;
+    char want[LONG + 1];
+
+    start_elastic(&elastic);
+    answer_to(PROMPT, LONG, want);
+    for (int i = 0; i < FAKES; i++)
+        world.fakes[i].keeps_role = true;
+    for (int i = 0; i < LONGS; i++)
+        complete(&longs[i], BODY(",\"max_tokens\":800,\"stream\":true"));
+    for (int i = 0; i < LONGS; i++)
+        expect_stream(&longs[i], want);
+    assert_int_equal(count_role(PROTO_ROLE_PREFILL), 3);
+    assert_int_equal((int)metric("yolk_gateway_nodes_up{role=\"prefill\"}"), 3);
+    ask(&page, "GET", "/debug/nodes", NULL);
+    expect_body(&page, 200, "\"done\":0,");
+    world.fakes[0].role = PROTO_ROLE_DECODE;
+    run_ms(5000);
+    assert_int_equal((int)metric("yolk_gateway_nodes_up{role=\"prefill\"}"), 2);
+    assert_int_equal((int)metric("yolk_gateway_nodes_up{role=\"decode\"}"), 2);
+    stop_world();
 }
 
 /* A gateway that goes away tells its clients. */
@@ -985,6 +1145,8 @@ int main(void)
         cmocka_unit_test(test_waiting_limits_end_with_waiting),
         cmocka_unit_test(test_routes),
         cmocka_unit_test(test_profile),
+        cmocka_unit_test(test_roles_follow_demand),
+        cmocka_unit_test(test_roles_are_the_nodes),
         cmocka_unit_test(test_shutdown),
         cmocka_unit_test(test_chaos),
     };

@@ -27,6 +27,7 @@ const char *proto_method_name(enum proto_method method)
     case PROTO_PREFILL_RUN: return "prefill.run";
     case PROTO_NODE_INFO: return "node.info";
     case PROTO_NODE_STATUS: return "node.status";
+    case PROTO_NODE_ROLE: return "node.role";
     case PROTO_DECODE_PUSH: return "decode.push";
     }
     return "unknown";
@@ -760,16 +761,17 @@ enum status proto_node_info_decode(const void *data, size_t len, struct proto_no
 /* ---- node.status: one column of numbers, which may grow at its end ---- */
 
 enum status_field { STATUS_NUMBERS = 1 };
-enum { STATUS_NUMBERS_COUNT = 13, STATUS_NUMBERS_MAX = 256 };
+enum { STATUS_NUMBERS_LEAST = 13, STATUS_NUMBERS_COUNT = 14, STATUS_NUMBERS_MAX = 256 };
 
 enum status proto_node_status_encode(const struct proto_node_status *msg, struct buf *out)
 {
     struct msg_writer writer;
     const uint64_t numbers[STATUS_NUMBERS_COUNT] = {
-        msg->queued,      msg->running,         msg->decoding,      msg->queued_tokens,
-        msg->pages_total, msg->pages_free,      msg->pages_cached,  msg->requests,
-        msg->failed,      msg->tokens_computed, msg->tokens_reused, msg->tokens_generated,
-        msg->step_us,
+        msg->queued,          msg->running,       msg->decoding,
+        msg->queued_tokens,   msg->pages_total,   msg->pages_free,
+        msg->pages_cached,    msg->requests,      msg->failed,
+        msg->tokens_computed, msg->tokens_reused, msg->tokens_generated,
+        msg->step_us,         msg->role,
     };
     msg_writer_init(&writer, out);
     msg_put_map(&writer, STATUS_NUMBERS);
@@ -780,7 +782,7 @@ enum status proto_node_status_encode(const struct proto_node_status *msg, struct
 static void get_numbers(struct msg_reader *reader, struct proto_node_status *out)
 {
     const struct msg_column column = msg_get_u64s(reader, STATUS_NUMBERS_MAX);
-    if (column.count < STATUS_NUMBERS_COUNT) {
+    if (column.count < STATUS_NUMBERS_LEAST) {
         msg_fail(reader);
         return;
     }
@@ -797,6 +799,10 @@ static void get_numbers(struct msg_reader *reader, struct proto_node_status *out
     out->tokens_reused = msg_u64_at(column, 10);
     out->tokens_generated = msg_u64_at(column, 11);
     out->step_us = msg_u64_at(column, 12);
+    if (column.count == STATUS_NUMBERS_LEAST) return;
+    const uint64_t role = msg_u64_at(column, 13);
+    if (role > PROTO_ROLE_STORE) msg_fail(reader);
+    out->role = role > PROTO_ROLE_STORE ? 0 : (enum proto_role)role;
 }
 
 enum status proto_node_status_decode(const void *data, size_t len, struct proto_node_status *out)
@@ -815,4 +821,35 @@ enum status proto_node_status_decode(const void *data, size_t len, struct proto_
         }
     }
     return finish(&reader, seen, fields_through(STATUS_NUMBERS));
+}
+
+/* ---- node.role ---- */
+
+enum role_field { ROLE_ROLE = 1 };
+
+enum status proto_node_role_encode(const struct proto_node_role *msg, struct buf *out)
+{
+    struct msg_writer writer;
+    msg_writer_init(&writer, out);
+    msg_put_map(&writer, ROLE_ROLE);
+    msg_field_u64(&writer, ROLE_ROLE, msg->role);
+    return writer.status;
+}
+
+enum status proto_node_role_decode(const void *data, size_t len, struct proto_node_role *out)
+{
+    struct msg_reader reader;
+    uint64_t key, seen = 0;
+
+    memset(out, 0, sizeof(*out));
+    msg_reader_init(&reader, data, len);
+    uint32_t left = msg_get_map(&reader);
+    while (next_field(&reader, &left, &key, &seen)) {
+        if (key == ROLE_ROLE) {
+            out->role = (enum proto_role)get_in(&reader, PROTO_ROLE_PREFILL, PROTO_ROLE_DECODE);
+        } else {
+            msg_skip(&reader);
+        }
+    }
+    return finish(&reader, seen, fields_through(ROLE_ROLE));
 }

@@ -61,6 +61,7 @@ enum proto_method {
     PROTO_NODE_INFO = 0x0304,      /* unary; empty request, reply proto_node_info */
     PROTO_NODE_STATUS = 0x0305,    /* unary; empty request, reply proto_node_status */
     PROTO_DECODE_PUSH = 0x0306,    /* unary; request proto_push, reply proto_push_lease */
+    PROTO_NODE_ROLE = 0x0307,      /* unary; request proto_node_role, empty reply */
 };
 const char *proto_method_name(enum proto_method method);
 
@@ -279,6 +280,12 @@ struct proto_node_info {
     uint64_t epoch;
 };
 
+/* From now on the node is preferred for this. What it has under way goes on; it takes every call in
+ * either role. */
+struct proto_node_role {
+    enum proto_role role; /* PREFILL or DECODE */
+};
+
 struct proto_node_status {
     uint32_t queued;  /* sequences admitted, not yet running */
     uint32_t running; /* sequences in prefill or decode */
@@ -292,7 +299,8 @@ struct proto_node_status {
     uint64_t tokens_computed; /* prefill rows */
     uint64_t tokens_reused;
     uint64_t tokens_generated;
-    uint64_t step_us; /* of the last step */
+    uint64_t step_us;     /* of the last step */
+    enum proto_role role; /* 0: it does not say */
 };
 
 /* ---- codecs ----
@@ -321,6 +329,10 @@ MUST_USE enum status proto_node_info_decode(const void *data, size_t len,
 MUST_USE enum status proto_node_status_encode(const struct proto_node_status *msg, struct buf *out);
 MUST_USE enum status proto_node_status_decode(const void *data, size_t len,
                                               struct proto_node_status *out);
+
+MUST_USE enum status proto_node_role_encode(const struct proto_node_role *msg, struct buf *out);
+MUST_USE enum status proto_node_role_decode(const void *data, size_t len,
+                                            struct proto_node_role *out);
 
 /* "prefill", "decode", "store"; STATUS_INVALID for another word. */
 const char *proto_role_name(enum proto_role role);

@@ -64,7 +64,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct buf one, two;
     if (size == 0) return 0;
-    const uint8_t which = data[0] % 8;
+    const uint8_t which = data[0] % 9;
     data++;
     size--;
     buf_init(&one, 64 << 20);
@@ -82,7 +82,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     case 4: ROUND_TRIP(node_info, sink += strlen(first.name)); break;
     case 5: ROUND_TRIP(node_status, sink += first.requests); break;
     case 6: ROUND_TRIP(push, sink += first.attempt); break;
-    default: ROUND_TRIP(push_lease, sink += first.lease_ms); break;
+    case 7: ROUND_TRIP(push_lease, sink += first.lease_ms); break;
+    default: ROUND_TRIP(node_role, sink += (uint64_t)first.role); break;
     }
     buf_fini(&one);
     buf_fini(&two);

@@ -255,7 +255,10 @@ static void node_messages_round_trip(void **state)
     assert_int_equal(again.len, buf.len);
     assert_memory_equal(buf_data(&again), buf_data(&buf), buf.len);
 
-    const struct proto_node_status status = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13 };
+    const struct proto_node_status status = { 1, 2, 3,  4,  5,  6,  7,
+                                              8, 9, 10, 11, 12, 13, PROTO_ROLE_PREFILL };
+    const struct proto_node_role role = { PROTO_ROLE_DECODE };
+    struct proto_node_role role_got;
     struct proto_node_status status_got;
     buf_clear(&buf);
     assert_int_equal(proto_node_status_encode(&status, &buf), STATUS_OK);
@@ -263,11 +266,44 @@ static void node_messages_round_trip(void **state)
     assert_int_equal(proto_node_status_decode(buf_data(&buf), buf.len, &status_got), STATUS_OK);
     assert_int_equal(status_got.queued, 1);
     assert_int_equal(status_got.step_us, 13);
+    assert_int_equal(status_got.role, PROTO_ROLE_PREFILL);
     buf_clear(&again);
     assert_int_equal(proto_node_status_encode(&status_got, &again), STATUS_OK);
     assert_memory_equal(buf_data(&again), buf_data(&buf), buf.len);
+    buf_clear(&buf);
+    assert_int_equal(proto_node_role_encode(&role, &buf), STATUS_OK);
+    save("node_role", 8, &buf);
+    assert_int_equal(proto_node_role_decode(buf_data(&buf), buf.len, &role_got), STATUS_OK);
+    assert_int_equal(role_got.role, PROTO_ROLE_DECODE);
     buf_fini(&buf);
     buf_fini(&again);
+}
+
+/* What a node said before it had a role to tell, and a role that is none. */
+static void roles_are_optional_and_checked(void **state)
+{
+    (void)state;
+    const uint64_t numbers[14] = { [13] = PROTO_ROLE_STORE + 1 };
+    const struct proto_node_role store = { PROTO_ROLE_STORE };
+    struct proto_node_status status;
+    struct proto_node_role role;
+    struct msg_writer writer;
+    struct buf buf;
+
+    buf_new(&buf);
+    for (uint32_t count = 12; count <= 14; count++) {
+        buf_clear(&buf);
+        msg_writer_init(&writer, &buf);
+        msg_put_map(&writer, 1);
+        msg_field_u64s(&writer, 1, numbers, count);
+        assert_int_equal(proto_node_status_decode(buf_data(&buf), buf.len, &status),
+                         count == 13 ? STATUS_OK : STATUS_INVALID);
+        if (count == 13) assert_int_equal(status.role, 0);
+    }
+    buf_clear(&buf);
+    assert_int_equal(proto_node_role_encode(&store, &buf), STATUS_OK);
+    assert_int_equal(proto_node_role_decode(buf_data(&buf), buf.len, &role), STATUS_INVALID);
+    buf_fini(&buf);
 }
 
 /* A field that we do not know, before and behind those that we do. */
@@ -396,6 +432,7 @@ int main(void)
         cmocka_unit_test(small_messages_round_trip),
         cmocka_unit_test(items_round_trip),
         cmocka_unit_test(node_messages_round_trip),
+        cmocka_unit_test(roles_are_optional_and_checked),
         cmocka_unit_test(later_versions_are_understood),
         cmocka_unit_test(what_is_malformed_is_refused),
         cmocka_unit_test(numbers_out_of_range_are_refused),

@@ -291,6 +291,7 @@ void worker_status(const struct worker *worker, struct proto_node_status *out)
     out->queued_tokens = counts.tokens_to_compute;
     out->pages_free = pages.free;
     out->pages_cached = pages.evictable;
+    out->role = worker->options.role;
 }
 
 static void node_info(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
@@ -317,6 +318,25 @@ static void node_status(void *ctx, struct rpc_call *call, const uint8_t *body, s
     const enum status status = proto_node_status_encode(&numbers, &worker->scratch);
     ASSERT(status == STATUS_OK);
     rpc_reply(call, buf_data(&worker->scratch), worker->scratch.len);
+}
+
+/* A role is a preference of those who place: nothing here depends on it. */
+static void node_role(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
+{
+    struct worker *worker = ctx;
+    struct proto_node_role message;
+
+    if (proto_node_role_decode(body, len, &message) != STATUS_OK) {
+        rpc_fail(call, STATUS_INVALID, "malformed");
+        return;
+    }
+    if (message.role != worker->options.role) {
+        LOG_INFO("worker", "role_changed", "name=%s from=%s to=%s by=%s", worker->name,
+                 proto_role_name(worker->options.role), proto_role_name(message.role),
+                 rpc_call_peer(call));
+    }
+    worker->options.role = message.role;
+    rpc_reply(call, NULL, 0);
 }
 
 /* ---- becoming ready ---- */
@@ -570,6 +590,7 @@ static void add_methods(struct worker *worker)
         { PROTO_DECODE_OPEN, decode_open }, { PROTO_DECODE_PUSH, decode_push },
         { PROTO_PREFILL_RUN, prefill_run }, { PROTO_DECODE_KV_DONE, decode_kv_done },
         { PROTO_NODE_INFO, node_info },     { PROTO_NODE_STATUS, node_status },
+        { PROTO_NODE_ROLE, node_role },
     };
     for (size_t i = 0; i < sizeof(methods) / sizeof(methods[0]); i++) {
         rpc_server_add(worker->server, (uint16_t)methods[i].method,

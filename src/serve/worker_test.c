@@ -1072,6 +1072,42 @@ static void nonsense_is_refused(void **state)
     node_stop(&d);
 }
 
+/* A role is what others should prefer: told, kept and reported, and nothing else changes. */
+static void the_role_can_change(void **state)
+{
+    static struct request request;
+    const enum proto_role roles[] = { PROTO_ROLE_DECODE, PROTO_ROLE_PREFILL };
+    const struct proto_node_role store = { PROTO_ROLE_STORE };
+    struct node d;
+    struct buf body;
+    struct proto_node_status status;
+    struct proto_node_info info;
+
+    (void)state;
+    node_start(&d, "d", &(struct node_choice){ .pages = 40 });
+    buf_init(&body, 4096);
+    for (int i = 0; i < 2; i++) {
+        const struct proto_node_role message = { roles[i] };
+        buf_clear(&body);
+        assert_int_equal(proto_node_role_encode(&message, &body), STATUS_OK);
+        assert_int_equal(call_and_wait(&d, PROTO_NODE_ROLE, &body), STATUS_OK);
+        worker_status(d.worker, &status);
+        worker_info(d.worker, &info);
+        assert_int_equal(status.role, roles[i]);
+        assert_int_equal(info.role, roles[i]);
+        request_init(&request, 50, 10);
+        run(&request, &d, &d);
+        assert_true(request.finished);
+    }
+    buf_clear(&body);
+    assert_int_equal(proto_node_role_encode(&store, &body), STATUS_OK);
+    assert_int_equal(call_and_wait(&d, PROTO_NODE_ROLE, &body), STATUS_INVALID);
+    worker_status(d.worker, &status);
+    assert_int_equal(status.role, PROTO_ROLE_PREFILL);
+    buf_fini(&body);
+    node_stop(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1090,6 +1126,7 @@ int main(void)
         cmocka_unit_test(cancelled_at_any_time),
         cmocka_unit_test(wrong_checksums_never_join),
         cmocka_unit_test(nonsense_is_refused),
+        cmocka_unit_test(the_role_can_change),
     };
     const char *level = getenv("YOLK_LOG");
     if (log_configure(level != NULL ? level : "error", NULL) != STATUS_OK) return 1;
