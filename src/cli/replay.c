@@ -311,7 +311,8 @@ static void send_one(struct replay *replay, uint32_t index, uint64_t due_ns)
 static uint64_t due_at(const struct replay *replay, uint32_t index)
 {
     const double ms = replay->options.trace->requests[index].arrival_ms / replay->options.speed;
-    return replay->counts.started_ns + (uint64_t)(ms * (double)ENV_NS_PER_MS);
+    /* Three years at a millionth of the speed are more than the clock holds. */
+    return replay->counts.started_ns + (uint64_t)fmin(ms * (double)ENV_NS_PER_MS, 1e18);
 }
 
 static void on_due(void *ctx)

@@ -251,11 +251,14 @@ malformed:
 
 /* ---- the file ---- */
 
-/* The member of a setting's name; "cost.x" is x in the object cost. */
+/* The member of a setting's name; "cost.x" is that, or x in the object cost. */
 static const struct json_value *member_of(const struct json_value *root, const char *name)
 {
-    if (strncmp(name, "cost.", 5) != 0) return json_value_member(root, name);
-    return json_value_member(json_value_member(root, "cost"), name + 5);
+    const struct json_value *cost = json_value_member(root, "cost");
+    const struct json_value *value = json_value_member(root, name);
+
+    if (value != NULL || strncmp(name, "cost.", 5) != 0) return value;
+    return json_value_member(cost, name + 5);
 }
 
 static enum status set_json(struct sim_cluster *cluster, const struct setting *setting,

@@ -17,6 +17,8 @@
 #include "base/status.h"
 
 enum { EVENTS_MAX = 1 << 27 };
+#define EVENTS_END_NS UINT64_C(1000000000000000000) /* 1e9 s: no run goes on longer */
+#define EVENTS_NEVER_NS (2 * EVENTS_END_NS)         /* a time from now that is beyond */
 
 struct event {
     uint64_t time_ns;

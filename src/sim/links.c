@@ -127,8 +127,7 @@ static enum status reschedule(struct links *links, uint32_t index)
     flow->since_ns = now;
     flow->rate = links->options.bytes_s / (out > in ? out : in);
     flow->version++;
-    const double ns = ceil(flow->left / flow->rate * 1e9);
-    ASSERT(ns < 1e18);
+    const double ns = fmin(ceil(flow->left / flow->rate * 1e9), (double)EVENTS_NEVER_NS);
     return events_push(links->events, (struct event){ .time_ns = now + (uint64_t)ns,
                                                       .kind = links->options.event_kind,
                                                       .who = index,

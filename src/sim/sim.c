@@ -17,8 +17,9 @@ const uint32_t sim_ranks[SIM_RANKS] = { 10, 100, 1000, 10000 };
 
 uint64_t sim_ns(double seconds)
 {
-    ASSERT(seconds >= 0 && seconds < 1e9);
-    return (uint64_t)llround(seconds * 1e9);
+    ASSERT(seconds >= 0);
+    /* Costs and lengths that are each possible can be impossible together: run() ends then. */
+    return (uint64_t)llround(fmin(seconds * 1e9, (double)EVENTS_NEVER_NS));
 }
 
 uint32_t sim_output(const struct sim *sim, uint32_t who)
@@ -252,6 +253,14 @@ static void handle(struct sim *sim, const struct sim_system *system, const struc
     }
 }
 
+static enum status too_long(struct sim *sim)
+{
+    return errmsg_set(sim->err, STATUS_INVALID,
+                      "after %.0f simulated seconds %u of %u requests have not ended; expected "
+                      "costs, lengths and a speed that are possible together",
+                      (double)EVENTS_END_NS / 1e9, sim->count - sim->ended, sim->count);
+}
+
 static enum status run(struct sim *sim, const struct sim_system *system)
 {
     struct event event;
@@ -259,6 +268,7 @@ static enum status run(struct sim *sim, const struct sim_system *system)
     schedule_arrival(sim, 0);
     sim_schedule(sim, sim->cluster.sample_s, SIM_EVENT_SAMPLE, 0);
     while (sim->status == STATUS_OK && events_pop(&sim->events, &event)) {
+        if (event.time_ns > EVENTS_END_NS) return too_long(sim);
         handle(sim, system, &event);
         if (sim->events.popped % SETTLE_EVERY == 0) system->check(sim);
         if (sim->ended < sim->count || event.kind == SIM_EVENT_SAMPLE) continue;

@@ -86,6 +86,7 @@ static inline const uint32_t *sim_ids(const struct sim *sim, uint32_t who)
     return sim->trace->ids + sim->trace->requests[who].first;
 }
 
+/* Nanoseconds; at most EVENTS_NEVER_NS. */
 uint64_t sim_ns(double seconds);
 uint32_t sim_output(const struct sim *sim, uint32_t who);
 uint32_t sim_full_blocks(const struct sim *sim, uint32_t who);

@@ -264,6 +264,7 @@ static void bad_clusters_are_refused(void **state)
     refused("{\"prefil\": 2}", "no setting `prefil`");
     refused("{\"cost\": {\"nic\": 2}}", "no setting `cost.nic`");
     refused("{\"cost\": 3}", "cost: expected an object");
+    refused("{\"cost.nic_bytes_s\": 0}", "cost.nic_bytes_s: 0 is not in 1..");
     refused("[1]", "expected an object");
     refused("{\"prefill\": 2,}", "c.json: line 1");
 

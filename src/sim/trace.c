@@ -29,6 +29,8 @@ struct reader {
     int columns[3];   /* CSV: arrival, input, output */
 };
 
+static const double STAMP_MS_MAX = 1e17; /* the file's clock may start anywhere */
+
 static enum status refuse(struct reader *reader, const char *what, const char *expected)
 {
     return errmsg_set(reader->err, STATUS_INVALID, "%s:%u: %s; expected %s", reader->name,
@@ -57,14 +59,20 @@ static enum status add_request(struct reader *reader, double arrival_ms, double 
 {
     struct trace *trace = reader->trace;
 
-    if (!isfinite(arrival_ms) || arrival_ms < 0)
+    if (!(arrival_ms >= 0 && arrival_ms <= STAMP_MS_MAX))
         return refuse(reader, "the arrival is not a time", "milliseconds or seconds from 0");
+    if (isnan(input))
+        return refuse(reader, "there is no input length", "a whole number from 1 to 16777216");
+    if (isnan(output))
+        return refuse(reader, "there is no output length", "a whole number from 0 to 16777216");
     if (!(input >= 1 && input <= TRACE_TOKENS_MAX) || input != floor(input))
         return refuse(reader, "the input length is absurd", "a whole number from 1 to 16777216");
     if (!(output >= 0 && output <= TRACE_TOKENS_MAX) || output != floor(output))
         return refuse(reader, "the output length is absurd", "a whole number from 0 to 16777216");
     if (trace->count > 0 && arrival_ms < reader->clock_ms)
         return refuse(reader, "it arrives before the line above", "arrivals in order");
+    if (trace->count > 0 && arrival_ms - reader->origin_ms > TRACE_SPAN_MS_MAX)
+        return refuse(reader, "it arrives absurdly late", "within 100000000 s of the first");
     if (trace->count == TRACE_REQUESTS_MAX)
         return errmsg_set(reader->err, STATUS_FULL, "%s: more than %d requests", reader->name,
                           TRACE_REQUESTS_MAX);
@@ -164,19 +172,29 @@ static double member(const struct json_value *object, const char *name)
     return number;
 }
 
+/* The first line says it for all; others may say it again. */
+static enum status read_block_size(struct reader *reader, const struct json_value *object)
+{
+    struct trace *trace = reader->trace;
+    double block = member(object, "block_size");
+
+    if (isnan(block)) block = member(object, "block_tokens");
+    if (isnan(block)) return STATUS_OK;
+    if (!(block >= 1 && block <= 65536) || block != floor(block))
+        return refuse(reader, "the block size is absurd", "1 to 65536 tokens");
+    if (trace->count > 0 && block != trace->block_tokens)
+        return refuse(reader, "the block size is another", "one size for the whole trace");
+    trace->block_tokens = (uint32_t)block;
+    return STATUS_OK;
+}
+
 static enum status read_object(struct reader *reader, const struct json_value *object)
 {
     struct trace *trace = reader->trace;
     double arrival = member(object, "timestamp");
 
-    if (trace->count == 0) {
-        double block = member(object, "block_size");
-        if (isnan(block)) block = member(object, "block_tokens");
-        if (isnan(block)) block = TRACE_BLOCK_TOKENS_DEFAULT;
-        if (!(block >= 1 && block <= 65536))
-            return refuse(reader, "the block size is absurd", "1 to 65536 tokens");
-        trace->block_tokens = (uint32_t)block;
-    }
+    const enum status valid = read_block_size(reader, object);
+    if (valid != STATUS_OK) return valid;
     if (isnan(arrival)) arrival = reader->clock_ms + member(object, "delay");
     if (isnan(arrival))
         return refuse(reader, "it says not when", "\"timestamp\" or \"delay\" in milliseconds");
@@ -340,6 +358,7 @@ static enum status read_lines(struct reader *reader, const char *text, size_t le
             json ? read_json_line(reader, line, n) : read_csv_line(reader, line, n);
         if (status != STATUS_OK) return status;
     }
+    if (reader->line == 0) reader->line = 1; /* of an empty file */
     if (reader->trace->count == 0) return refuse(reader, "there is no request", "at least one");
     return STATUS_OK;
 }

@@ -35,6 +35,7 @@ enum {
     TRACE_BLOCKS_MAX = 1 << 28,
     TRACE_BLOCK_TOKENS_DEFAULT = 512,
 };
+#define TRACE_SPAN_MS_MAX 1e11 /* from the first arrival to the last: three years */
 
 enum trace_format { TRACE_MOONCAKE, TRACE_AZURE, TRACE_BURSTGPT, TRACE_VIDUR };
 

@@ -101,7 +101,18 @@ static void damage_is_refused_with_its_line(void **state)
     refused(LINE("0", "1.5", "1"), "input length is absurd");
     refused(LINE("-5", "600", "1, 2"), "not a time");
     refused("{\"input_length\": 5, \"output_length\": 1}\n", "it says not when");
-    refused("{\"timestamp\": 0, \"input_length\": 5}\n", "output length is absurd");
+    refused("{\"timestamp\": 0, \"input_length\": 5}\n", "t:1: there is no output length");
+    refused("{\"timestamp\": 0, \"output_length\": 5}\n", "t:1: there is no input length");
+    refused("{\"timestamp\": 0, \"input_length\": \"5\", \"output_length\": 5}\n",
+            "there is no input length; expected a whole number");
+    refused("", "t:1: there is no request");
+    refused(LINE("0", "600", "1, 2") LINE("1e12", "600", "1, 2"), "t:2: it arrives absurdly late");
+    refused(LINE("1e300", "600", "1, 2"), "t:1: the arrival is not a time");
+    refused("{\"timestamp\": 0, \"input_length\": 5, \"output_length\": 1, \"block_size\": 16}\n"
+            "{\"timestamp\": 0, \"input_length\": 5, \"output_length\": 1, \"block_size\": 32}\n",
+            "t:2: the block size is another");
+    refused("{\"timestamp\": 0, \"input_length\": 5, \"output_length\": 1, \"block_size\": 1.5}\n",
+            "t:1: the block size is absurd");
     refused(
         LINE("0", "600", "1, 2") "{\"timestamp\": 1, \"input_length\": 5, \"output_length\": 1}\n",
         "some lines have hash_ids");

@@ -144,6 +144,7 @@ BAD_LINE = '{"timestamp": 0, "input_length": 5, "output_length": 1}\n{"timestamp
     (["sim", "--trace", "GOOD", "--system", "vllm", "--policy", "global"], ["global", "vllm"]),
     (["sim", "--trace", "GOOD", "--policy", "load", "--set", "overload=early"], ["load"]),
     (["sim", "--trace", "GOOD", "--cluster", "BAD"], ["BAD", "line 2"]),
+    (["sim", "--trace", "GOOD", "--set", "cost.prefill_square_s=1"], ["simulated seconds"]),
     (["trace", "gen", "--rate", "0"], ["rate", "0"]),
     (["trace", "gen", "--follow", "1"], ["follow"]),
     (["trace", "draw"], ["draw"]),
