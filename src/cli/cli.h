@@ -15,6 +15,7 @@
 #include "base/status.h"
 
 struct env;
+struct sim_cluster;
 struct timed_options;
 struct timed_profile;
 struct tokenizer;
@@ -42,6 +43,7 @@ enum {
     CLI_REPLAY = 1024,
     CLI_EXPLAIN = 2048,
     CLI_DEMO = 4096,
+    CLI_PLAN = 8192,
 };
 
 struct cli {
@@ -62,6 +64,7 @@ int cmd_sim(struct cli *cli);
 int cmd_explain(struct cli *cli);
 int cmd_replay(struct cli *cli);
 int cmd_demo(struct cli *cli);
+int cmd_plan(struct cli *cli);
 
 /* options.c: every option of every subcommand. */
 extern const struct config_option cli_options[];
@@ -86,6 +89,9 @@ MUST_USE enum status cli_model_path(struct env *env, const char *model, char out
 /* The trace in the file; err names the line that is wrong. */
 MUST_USE enum status cli_trace_read(struct cli *cli, const char *path, struct trace **out,
                                     struct errmsg *err);
+
+/* The settings of the file in --cluster, if it is given, on top of what `out` has. */
+MUST_USE enum status cli_cluster_read(struct cli *cli, struct sim_cluster *out, struct errmsg *err);
 
 /* What --engine timed and the options beside it say: the costs, and all of it. `tokenizer` is
  * borrowed by *out. */

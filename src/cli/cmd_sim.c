@@ -16,7 +16,7 @@
 
 enum { SIM_OUT_SIZE_MAX = 256 << 20 };
 
-static enum status read_cluster(struct cli *cli, struct sim_cluster *out, struct errmsg *err)
+enum status cli_cluster_read(struct cli *cli, struct sim_cluster *out, struct errmsg *err)
 {
     const char *path = config_text(cli->config, "cluster");
     char *text = NULL;
@@ -47,7 +47,7 @@ static enum status build_cluster(struct cli *cli, struct sim_cluster *out, struc
     const struct config *config = cli->config;
 
     cluster_init(out);
-    enum status status = read_cluster(cli, out, err);
+    enum status status = cli_cluster_read(cli, out, err);
     if (status == STATUS_OK) status = apply_flag(cli, "system", out, err);
     if (out->system != CLUSTER_MOONCAKE && out->policy == CLUSTER_GLOBAL)
         out->policy = CLUSTER_ROUND_ROBIN;

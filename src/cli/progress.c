@@ -33,8 +33,11 @@ static void draw(const struct progress *progress, double share, double done, uin
     memset(bar, '.', BAR);
     memset(bar, '#', (size_t)full);
     bar[BAR] = '\0';
-    fprintf(stderr, "\r[%s] %3.0f%%  %.0f of %u %s, %.0f:%02.0f left\033[K", bar, 100 * share,
-            floor(done), count, progress->unit, floor(left_s / 60), fmod(left_s, 60));
+    fprintf(stderr, "\r[%s] %3.0f%%  %.0f of %u %s", bar, floor(100 * share), floor(done), count,
+            progress->unit);
+    if (!progress->uneven)
+        fprintf(stderr, ", %.0f:%02.0f left", floor(left_s / 60), fmod(left_s, 60));
+    fputs("\033[K", stderr);
     fflush(stderr);
 }
 

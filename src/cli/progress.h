@@ -16,6 +16,7 @@ struct progress {
     struct env *env;
     const char *unit; /* what is counted */
     bool terminal, drawn;
+    bool uneven; /* set by the caller: what is left does not take as what is done; no estimate */
     uint64_t started_ns, drawn_ns;
 };
 

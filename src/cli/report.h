@@ -15,7 +15,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { REPORT_ROWS_MAX = 64 };
+enum { REPORT_ROWS_MAX = 128 };
 
 enum report_target { REPORT_NO_TARGET = 0, REPORT_AT_MOST, REPORT_AT_LEAST };
 
