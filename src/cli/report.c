@@ -18,7 +18,9 @@ struct report_row *report_add(struct report *report, const char *name, double va
 {
     ASSERT(report->count < REPORT_ROWS_MAX);
     struct report_row *row = &report->rows[report->count++];
-    *row = (struct report_row){ .value = value, .baseline = NAN, .target = NAN };
+    *row = (struct report_row){
+        .value = value, .baseline = NAN, .low = NAN, .high = NAN, .target = NAN
+    };
     snprintf(row->name, sizeof(row->name), "%s", name);
     snprintf(row->unit, sizeof(row->unit), "%s", unit);
     return row;
@@ -31,7 +33,8 @@ static double row_ratio(const struct report_row *row)
 
 static bool row_met(const struct report_row *row)
 {
-    const double judged = isnan(row->baseline) ? row->value : row_ratio(row);
+    double judged = isnan(row->baseline) ? row->value : row_ratio(row);
+    if (!isnan(row->low)) judged = row->kind == REPORT_AT_MOST ? row->low : row->high;
     return row->kind == REPORT_AT_MOST ? judged <= row->target : judged >= row->target;
 }
 
@@ -40,13 +43,20 @@ static json_t *number_or_null(double value)
     return isfinite(value) ? json_real(value) : json_null();
 }
 
+static json_t *met_json(const struct report_row *row)
+{
+    if (row->kind == REPORT_NO_TARGET || row->skipped[0] != '\0') return json_null();
+    return json_boolean(row_met(row));
+}
+
 static json_t *row_json(const struct report_row *row)
 {
-    return json_pack("{s:s, s:o, s:s, s:o, s:o, s:o, s:o}", "name", row->name, "value",
-                     number_or_null(row->value), "unit", row->unit, "baseline",
-                     number_or_null(row->baseline), "ratio", number_or_null(row_ratio(row)),
-                     "target", number_or_null(row->target), "met",
-                     row->kind == REPORT_NO_TARGET ? json_null() : json_boolean(row_met(row)));
+    return json_pack("{s:s, s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "name", row->name,
+                     "value", number_or_null(row->value), "unit", row->unit, "baseline",
+                     number_or_null(row->baseline), "ratio", number_or_null(row_ratio(row)), "low",
+                     number_or_null(row->low), "high", number_or_null(row->high), "target",
+                     number_or_null(row->target), "met", met_json(row), "skipped",
+                     row->skipped[0] != '\0' ? json_string(row->skipped) : json_null());
 }
 
 static void print_json(const struct report *report, const char *machine)
@@ -65,8 +75,13 @@ static void print_json(const struct report *report, const char *machine)
 
 static void print_row(const struct report_row *row)
 {
+    if (row->skipped[0] != '\0') {
+        printf("%-34s skipped: %s\n", row->name, row->skipped);
+        return;
+    }
     printf("%-34s %12.4g %-9s", row->name, row->value, row->unit);
     if (!isnan(row->baseline)) printf(" %10.3f x %.4g", row_ratio(row), row->baseline);
+    if (!isnan(row->low)) printf(" [%.3f %.3f]", row->low, row->high);
     if (row->kind != REPORT_NO_TARGET) {
         printf("  target %s %g: %s", row->kind == REPORT_AT_MOST ? "<=" : ">=", row->target,
                row_met(row) ? "met" : "missed");

@@ -3,9 +3,11 @@
  * cli/report.h - what every `yolk bench` prints: rows of a value beside its yardstick.
  *
  * As JSON: {"bench", "commit", "machine", "rows": [{"name", "value", "unit", "baseline", "ratio",
- * "target", "met"}]}. As text: one aligned line per row. `baseline` is what was measured for
- * comparison in the same run; `ratio` is value / baseline; `target` bounds the ratio if there is a
- * baseline and the value otherwise. What does not apply is null.
+ * "low", "high", "target", "met", "skipped"}]}. As text: one aligned line per row. `baseline` is
+ * what was measured for comparison in the same run; `ratio` is value / baseline; `target` bounds
+ * the ratio if there is a baseline and the value otherwise. `low` and `high` are the 95% confidence
+ * interval of what is judged, if one was taken: then a row is met when the interval reaches the
+ * target. What does not apply is null.
  *
  * Limits:  REPORT_ROWS_MAX rows.
  * Threads: one. */
@@ -23,7 +25,9 @@ struct report_row {
     char name[64];
     char unit[16];
     double value;
-    double baseline; /* NaN: none */
+    double baseline;   /* NaN: none */
+    double low, high;  /* 95% interval of what is judged; NaN: none was taken */
+    char skipped[128]; /* why it was not measured; "": it was */
     enum report_target kind;
     double target;
 };

@@ -2,32 +2,46 @@
  *
  * transfer/bench.h - how near the engine is to the bare path: the rows of `yolk bench transfer`.
  *
- * Initiator and target run in two threads with a loop each. Every row is measured in turns with its
- * yardstick, in the same run over the same sizes: for tcp a stream of env with the same depth and
- * nothing but payload and one byte of acknowledgement; for shm a memcpy of the same range. */
+ * Every row is measured in pairs, the engine and then its yardstick, in the same run over the same
+ * sizes, depth, number of streams and way of waiting, walking through memory that no cache holds.
+ * The ratio of a row is the median of the pairs' ratios, with the 95% confidence interval of that
+ * median from the order of the pairs; a row is met when the interval reaches the target.
+ *
+ * Rows that need what this machine does not allow (network namespaces) are skipped, with the reason
+ * in the row. */
 #ifndef TRANSFER_BENCH_H
 #define TRANSFER_BENCH_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/status.h"
 
-enum { TRANSFER_BENCH_ROWS = 6, TRANSFER_BENCH_RUNS_MAX = 101 };
+enum { TRANSFER_BENCH_ROWS_MAX = 48, TRANSFER_BENCH_PAIRS_MAX = 101 };
 
 struct transfer_bench_row {
     const char *name;      /* static */
-    const char *unit;      /* static: "GB/s" */
-    const char *yardstick; /* static: "stream" or "memcpy" */
+    const char *unit;      /* static: "GB/s", "us", "ms" */
+    const char *yardstick; /* static: "sockets", "memcpy", ...; NULL: the value is judged itself */
     double value;          /* medians */
     double baseline;
-    double ratio; /* median of the ratios of the pairs */
+    double ratio; /* median of the ratios of the pairs, and its 95% interval; or of the values */
+    double ratio_low, ratio_high;
     double target;
+    bool at_most;      /* the ratio, or the value, should be below the target */
+    char skipped[128]; /* why; "" if it was measured */
 };
 
-/* `runs` pairs per row (0: 5). Takes a second per row and run at most. Statuses of creating envs
- * and engines; STATUS_IO when a transfer did not complete. */
-MUST_USE enum status transfer_bench(uint32_t runs,
-                                    struct transfer_bench_row rows[TRANSFER_BENCH_ROWS],
-                                    struct errmsg *err);
+struct transfer_bench {
+    uint32_t pairs;   /* per row; 0: 15 */
+    const char *only; /* rows whose name contains it; NULL or "": all */
+    bool quick;       /* a hundredth of the work: to see that it works */
+    uint32_t count;   /* out */
+    struct transfer_bench_row rows[TRANSFER_BENCH_ROWS_MAX];
+};
+
+/* Some seconds per row. Statuses of creating envs and engines; STATUS_IO when a transfer did not
+ * complete; STATUS_INVALID for too many pairs. */
+MUST_USE enum status transfer_bench(struct transfer_bench *bench, struct errmsg *err);
 
 #endif

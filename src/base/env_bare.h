@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * base/env_bare.h - the bare path: what sockets give a program that does nothing else. A yardstick
+ * for benches; no part of Yolk runs on it.
+ *
+ * A target thread owns `there`. Moving a message to it (write) is its bytes on a socket and one
+ * byte back; fetching one (read) is 16 bytes there and its bytes back. As many messages as `depth`
+ * are under way, spread over `streams` connections, walking through the memory from where the last
+ * run ended. Waiting is done by the kernel (blocking: recv, or poll() with several streams) or not
+ * at all (polling: both ends try again and again).
+ *
+ * Threads: a bare path belongs to the thread that opened it. */
+#ifndef BASE_ENV_BARE_H
+#define BASE_ENV_BARE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+enum { ENV_BARE_STREAMS_MAX = 8, ENV_BARE_DEPTH_MAX = 1024 };
+
+struct env_bare_options {
+    bool read;
+    bool polling;
+    uint32_t streams; /* 1..ENV_BARE_STREAMS_MAX */
+    uint32_t depth;   /* of all streams together; a multiple of streams */
+    uint32_t size;    /* of a message; memory_size is a multiple of it */
+    uint8_t *here, *there;
+    size_t memory_size; /* of each */
+};
+
+struct env_bare; /* opaque */
+
+/* Connects over 127.0.0.1. STATUS_INVALID, STATUS_NO_MEMORY or STATUS_IO. */
+MUST_USE enum status env_bare_open(const struct env_bare_options *options, struct env_bare **out);
+
+/* Moves `count` messages, a multiple of streams; *ns: how long it took. STATUS_IO if a connection
+ * broke. */
+MUST_USE enum status env_bare_run(struct env_bare *bare, uint64_t count, uint64_t *ns);
+
+void env_bare_close(struct env_bare *bare); /* NULL allowed */
+
+#endif

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * transfer/bench_int.h - what the files of the bench share.
+ *
+ *   bench.c        rows and their statistics
+ *   bench_paths.c  one host: tcp, shm, threads
+ *   bench_rails.c  two hosts: rails, classes */
+#ifndef TRANSFER_BENCH_INT_H
+#define TRANSFER_BENCH_INT_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/env.h"
+#include "transfer/bench.h"
+#include "yolk/transfer.h"
+
+enum { BENCH_MEMORY_SIZE = 256 << 20 };
+
+/* ---- rows (bench.c) ---- */
+
+bool bench_wants(const struct transfer_bench *bench, const char *name);
+
+/* Called for pair after pair: fills what the engine did and, where there is one, the yardstick. */
+typedef enum status (*bench_pair_fn)(void *ctx, double *value, double *baseline);
+
+/* Measures a row, after one pair that does not count, and adds it. `row` gives name, unit,
+ * yardstick, target and at_most. */
+MUST_USE enum status bench_row(struct transfer_bench *bench, const struct transfer_bench_row *row,
+                               bench_pair_fn pair, void *ctx, struct errmsg *err);
+
+void bench_skip(struct transfer_bench *bench, const struct transfer_bench_row *row,
+                const char *reason);
+
+/* ---- a thread with an engine that others use (bench.c) ---- */
+
+struct bench_target {
+    pthread_t thread;
+    _Atomic int state; /* 0: starting, 1: running, 2: failed; written by the thread, read by us */
+    _Atomic bool polling, stop;
+    enum status status;
+    struct errmsg err;
+    const struct env_netns *netns; /* side 1 of it; NULL: here */
+    struct yolk_transfer_options options;
+    size_t memory_size;
+    struct env *env;
+    struct yolk_transfer *transfer;
+    uint8_t *memory;
+};
+
+MUST_USE enum status bench_target_open(struct bench_target *target, struct errmsg *err);
+/* It looks at `polling` and `stop` again. */
+void bench_target_wake(struct bench_target *target);
+void bench_target_close(struct bench_target *target);
+
+/* ---- moving (bench.c) ---- */
+
+struct bench_mover {
+    struct env *env;
+    struct yolk_transfer *transfer;
+    struct yolk_transfer_segment segment;
+    uint8_t *here, *there;
+    size_t memory_size;
+    uint64_t at; /* in the walk through it */
+    enum yolk_transfer_opcode opcode;
+    enum yolk_transfer_class class;
+    uint32_t size, depth;
+    bool polling;
+    uint64_t left, under_way; /* messages */
+    bool failed;
+    struct yolk_transfer_batch batch;
+};
+
+/* Moves `count` messages, `depth` at a time. STATUS_IO if one did not complete. */
+MUST_USE enum status bench_move(struct bench_mover *mover, uint64_t count, uint64_t *ns);
+
+/* ---- the rows of each file ---- */
+
+MUST_USE enum status bench_paths(struct transfer_bench *bench, struct errmsg *err);
+MUST_USE enum status bench_rails(struct transfer_bench *bench, struct errmsg *err);
+
+#endif

@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * transfer/bench_paths.c - the rows that need one host: tcp and shm, several threads, registering.
+ *
+ * Initiator and target run in threads with a loop each. The yardstick of tcp is base/env_bare.h,
+ * that of shm a memcpy of the same range; four threads are measured against one. */
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/assert.h"
+#include "base/env_bare.h"
+#include "base/env_real.h"
+#include "transfer/bench_int.h"
+
+enum { OPS_MAX = 16384, OPS_ALONE_MAX = 1024, THREADS = 4 };
+
+#define READ YOLK_TRANSFER_READ
+#define WRITE YOLK_TRANSFER_WRITE
+
+struct kind {
+    const char *name;
+    enum yolk_transfer_opcode opcode;
+    bool shm;
+    uint32_t size;
+    uint32_t depth;
+    uint32_t streams;
+    bool polling;
+    bool at_most; /* latency, in microseconds; otherwise a rate */
+    double target;
+};
+
+static const struct kind kinds[] = {
+    { "tcp_write_4k_depth1", WRITE, false, 4096, 1, 1, false, true, 1.2 },
+    { "tcp_read_4k_depth1", READ, false, 4096, 1, 1, false, true, 1.2 },
+    { "tcp_write_4k_depth1_polling", WRITE, false, 4096, 1, 1, true, true, 1.2 },
+    { "tcp_read_4k_depth1_polling", READ, false, 4096, 1, 1, true, true, 1.2 },
+    { "tcp_write_4k_depth128", WRITE, false, 4096, 128, 1, false, false, 0.80 },
+    { "tcp_read_4k_depth128", READ, false, 4096, 128, 1, false, false, 0.80 },
+    { "tcp_write_64k_depth16", WRITE, false, 64 << 10, 16, 1, false, false, 0.90 },
+    { "tcp_read_64k_depth16", READ, false, 64 << 10, 16, 1, false, false, 0.90 },
+    { "tcp_write_1m_depth4", WRITE, false, 1 << 20, 4, 1, false, false, 0.95 },
+    { "tcp_read_1m_depth4", READ, false, 1 << 20, 4, 1, false, false, 0.95 },
+    { "tcp_write_1m_two_streams", WRITE, false, 1 << 20, 4, 2, false, false, 0.95 },
+    { "tcp_read_1m_two_streams", READ, false, 1 << 20, 4, 2, false, false, 0.95 },
+    { "tcp_write_4m_depth2", WRITE, false, 4 << 20, 2, 1, false, false, 0.95 },
+    { "tcp_read_4m_depth2", READ, false, 4 << 20, 2, 1, false, false, 0.95 },
+    { "tcp_write_4m_two_streams", WRITE, false, 4 << 20, 4, 2, false, false, 0.95 },
+    { "tcp_read_4m_two_streams", READ, false, 4 << 20, 4, 2, false, false, 0.95 },
+    { "shm_read_64k_depth16", READ, true, 64 << 10, 16, 1, false, false, 0.95 },
+    { "shm_read_1m_depth4", READ, true, 1 << 20, 4, 1, false, false, 0.95 },
+};
+
+struct paths {
+    struct transfer_bench *bench;
+    struct bench_target target;
+    uint8_t *here;
+    struct env *env;
+    /* the row */
+    const struct kind *kind;
+    struct bench_mover mover;
+    struct env_bare *bare;
+    uint64_t count;
+};
+
+static double value_of(const struct kind *kind, uint64_t count, uint64_t ns)
+{
+    if (kind->at_most) return (double)ns / 1e3 / (double)count;
+    return (double)count * kind->size / (double)ns;
+}
+
+static enum status copy(struct paths *paths, uint64_t *ns)
+{
+    const uint32_t size = paths->kind->size;
+    const uint64_t start_ns = env_now_ns(paths->env);
+
+    for (uint64_t i = 0; i < paths->count; i++) {
+        memcpy(paths->here + paths->mover.at, paths->target.memory + paths->mover.at, size);
+        paths->mover.at = (paths->mover.at + size) % BENCH_MEMORY_SIZE;
+    }
+    *ns = env_now_ns(paths->env) - start_ns;
+    return STATUS_OK;
+}
+
+static enum status path_pair(void *ctx, double *value, double *baseline)
+{
+    struct paths *paths = ctx;
+    const struct kind *kind = paths->kind;
+    uint64_t ns;
+
+    atomic_store(&paths->target.polling, kind->polling);
+    if (kind->polling) bench_target_wake(&paths->target);
+    enum status status = bench_move(&paths->mover, paths->count, &ns);
+    atomic_store(&paths->target.polling, false);
+    if (status != STATUS_OK) return status;
+    *value = value_of(kind, paths->count, ns);
+    status = kind->shm ? copy(paths, &ns) : env_bare_run(paths->bare, paths->count, &ns);
+    if (status == STATUS_OK) *baseline = value_of(kind, paths->count, ns);
+    return status;
+}
+
+static uint64_t count_for(const struct transfer_bench *bench, const struct kind *kind)
+{
+    uint64_t count = BENCH_MEMORY_SIZE / kind->size;
+
+    if (count > OPS_MAX) count = OPS_MAX;
+    if (kind->depth == 1 && count > OPS_ALONE_MAX) count = OPS_ALONE_MAX;
+    if (bench->quick) count = count / 32 > kind->depth ? count / 32 : kind->depth;
+    return count;
+}
+
+/* The engine of the row, over memory that is there already. */
+static enum status mover_open(struct bench_mover *mover, const struct bench_target *target,
+                              bool shm, uint32_t lanes, uint8_t *here, size_t size,
+                              struct errmsg *err)
+{
+    const struct yolk_transfer_options options = { .forbid_shm = !shm, .lanes_per_peer = lanes };
+    enum status status = yolk_transfer_create(mover->env, &options, &mover->transfer, err);
+
+    if (status != STATUS_OK) return status;
+    mover->here = here;
+    mover->there = target->memory;
+    mover->memory_size = size;
+    status = yolk_transfer_register(mover->transfer, here, size, NULL, 0);
+    if (status != STATUS_OK) return status;
+    return yolk_transfer_open(mover->transfer, yolk_transfer_name(target->transfer),
+                              &mover->segment);
+}
+
+static enum status path_row(struct paths *paths, const struct kind *kind, struct errmsg *err)
+{
+    const struct transfer_bench_row row = { .name = kind->name,
+                                            .unit = kind->at_most ? "us" : "GB/s",
+                                            .yardstick = kind->shm ? "memcpy" : "sockets",
+                                            .target = kind->target,
+                                            .at_most = kind->at_most };
+    const struct env_bare_options bare = { .read = kind->opcode == YOLK_TRANSFER_READ,
+                                           .polling = kind->polling,
+                                           .streams = kind->streams,
+                                           .depth = kind->depth,
+                                           .size = kind->size,
+                                           .here = paths->here,
+                                           .there = paths->target.memory,
+                                           .memory_size = BENCH_MEMORY_SIZE };
+
+    paths->kind = kind;
+    paths->count = count_for(paths->bench, kind);
+    paths->mover = (struct bench_mover){ .env = paths->env,
+                                         .opcode = kind->opcode,
+                                         .size = kind->size,
+                                         .depth = kind->depth,
+                                         .polling = kind->polling };
+    paths->bare = NULL;
+    enum status status = mover_open(&paths->mover, &paths->target, kind->shm, kind->streams,
+                                    paths->here, BENCH_MEMORY_SIZE, err);
+    if (status == STATUS_OK && !kind->shm) status = env_bare_open(&bare, &paths->bare);
+    if (status == STATUS_OK) status = bench_row(paths->bench, &row, path_pair, paths, err);
+    env_bare_close(paths->bare);
+    yolk_transfer_destroy(paths->mover.transfer);
+    return status;
+}
+
+/* ---- four initiators ---- */
+
+struct initiator {
+    pthread_t thread;
+    struct paths *paths;
+    uint32_t index;
+    pthread_barrier_t *barrier;
+    uint64_t count, start_ns, end_ns;
+    enum status status;
+};
+
+static void *initiator_main(void *ctx)
+{
+    struct initiator *me = ctx;
+    const size_t part = BENCH_MEMORY_SIZE / THREADS;
+    struct bench_mover mover = { .opcode = YOLK_TRANSFER_WRITE, .size = 64 << 10, .depth = 16 };
+    uint64_t ns;
+
+    me->status = env_real_create(NULL, &mover.env, NULL);
+    if (me->status == STATUS_OK) {
+        me->status = mover_open(&mover, &me->paths->target, false, 1,
+                                me->paths->here + part * me->index, part, NULL);
+        mover.there += part * me->index;
+    }
+    if (me->status == STATUS_OK) me->status = bench_move(&mover, 16, &ns); /* connects */
+    pthread_barrier_wait(me->barrier);
+    if (me->status == STATUS_OK) {
+        me->start_ns = env_now_ns(mover.env);
+        me->status = bench_move(&mover, me->count, &ns);
+        me->end_ns = env_now_ns(mover.env);
+    }
+    yolk_transfer_destroy(mover.transfer);
+    env_real_destroy(mover.env);
+    return NULL;
+}
+
+static enum status initiators_run(struct paths *paths, uint32_t threads, double *rate)
+{
+    struct initiator all[THREADS];
+    pthread_barrier_t barrier;
+    uint64_t start_ns = UINT64_MAX, end_ns = 0;
+    enum status status = STATUS_OK;
+
+    if (pthread_barrier_init(&barrier, NULL, threads) != 0) return STATUS_NO_MEMORY;
+    for (uint32_t i = 0; i < threads; i++) {
+        all[i] = (struct initiator){
+            .paths = paths, .index = i, .barrier = &barrier, .count = paths->count / threads
+        };
+        const int error = pthread_create(&all[i].thread, NULL, initiator_main, &all[i]);
+        ASSERT(error == 0); /* the barrier would wait for ever */
+    }
+    for (uint32_t i = 0; i < threads; i++) {
+        pthread_join(all[i].thread, NULL);
+        if (all[i].status != STATUS_OK) status = all[i].status;
+        if (all[i].start_ns < start_ns) start_ns = all[i].start_ns;
+        if (all[i].end_ns > end_ns) end_ns = all[i].end_ns;
+    }
+    pthread_barrier_destroy(&barrier);
+    *rate = (double)(paths->count / threads * threads * (64 << 10)) / (double)(end_ns - start_ns);
+    return status;
+}
+
+static enum status threads_pair(void *ctx, double *value, double *baseline)
+{
+    struct paths *paths = ctx;
+    const enum status status = initiators_run(paths, THREADS, value);
+    return status == STATUS_OK ? initiators_run(paths, 1, baseline) : status;
+}
+
+static enum status threads_row(struct paths *paths, struct errmsg *err)
+{
+    const struct transfer_bench_row row = { .name = "tcp_write_64k_four_threads",
+                                            .unit = "GB/s",
+                                            .yardstick = "one thread",
+                                            .target = 1.0 };
+
+    if (!bench_wants(paths->bench, row.name)) return STATUS_OK;
+    paths->count = paths->bench->quick ? 64 : 4096;
+    return bench_row(paths->bench, &row, threads_pair, paths, err);
+}
+
+/* ---- all of them ---- */
+
+static enum status rows(struct paths *paths, struct errmsg *err)
+{
+    enum status status = env_real_create(NULL, &paths->env, err);
+
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]) && status == STATUS_OK; i++) {
+        if (bench_wants(paths->bench, kinds[i].name)) status = path_row(paths, &kinds[i], err);
+    }
+    if (status == STATUS_OK) status = threads_row(paths, err);
+    env_real_destroy(paths->env);
+    return status;
+}
+
+enum status bench_paths(struct transfer_bench *bench, struct errmsg *err)
+{
+    struct paths paths = { .bench = bench, .target = { .memory_size = BENCH_MEMORY_SIZE } };
+
+    paths.here =
+        mmap(NULL, BENCH_MEMORY_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (paths.here == MAP_FAILED) return errmsg_set(err, STATUS_NO_MEMORY, "bench: no memory");
+    memset(paths.here, 2, BENCH_MEMORY_SIZE);
+    enum status status = bench_target_open(&paths.target, err);
+    if (status == STATUS_OK) {
+        status = rows(&paths, err);
+        bench_target_close(&paths.target);
+    }
+    munmap(paths.here, BENCH_MEMORY_SIZE);
+    return status;
+}
