@@ -114,6 +114,7 @@ int cmd_gateway(struct cli *cli)
                            : NULL,
         .chat_template = config_text(config, "chat-template"),
         .profile_path = profile_path(cli, profile),
+        .slo_classes = config_text(config, "slo-class"),
         .pool_off = !config_bool(config, "pool"),
         .context_max = (uint32_t)config_u64(config, "max-model-len"),
     };

@@ -18,6 +18,7 @@
 #include "infer/timed.h"
 #include "model/model.h"
 #include "net/http_client.h"
+#include "serve/slo.h"
 #include "serve/supervisor.h"
 
 enum { WORDS_MAX = 64, WORD_SIZE = 64, SECRET_BYTES = 24, READY_POLL_MS = 10 };
@@ -126,6 +127,7 @@ static enum status start_gateway(struct serve *serve, struct errmsg *err)
     }
     pass_text(&words, config, "--placement");
     pass_text(&words, config, "--policy");
+    pass_text(&words, config, "--slo-class");
     pass_duration(&words, config, "--ttft-slo", ttft);
     pass_duration(&words, config, "--tbt-slo", tbt);
     if (config_bool(config, "elastic")) add(&words, "--elastic");
@@ -208,6 +210,12 @@ static enum status check_engine(struct serve *serve, struct errmsg *err)
     struct timed_profile profile;
     return cli_engine_is_timed(serve->cli) ? cli_timed_profile(serve->cli, &profile, err)
                                            : STATUS_OK;
+}
+
+static enum status check_classes(struct serve *serve, struct errmsg *err)
+{
+    struct slo_classes classes;
+    return slo_parse(config_text(serve->cli->config, "slo-class"), &classes, err);
 }
 
 static void on_nobody(void *ctx, struct env_stream *stream)
@@ -335,7 +343,8 @@ int cmd_serve(struct cli *cli)
     name_model(&serve);
     make_secret(&serve);
     if (check_model(&serve, &err) != STATUS_OK || check_engine(&serve, &err) != STATUS_OK ||
-        check_port(&serve, &err) != STATUS_OK || choose_master_port(&serve, &err) != STATUS_OK ||
+        check_classes(&serve, &err) != STATUS_OK || check_port(&serve, &err) != STATUS_OK ||
+        choose_master_port(&serve, &err) != STATUS_OK ||
         env_real_self_path(serve.program, sizeof(serve.program)) != STATUS_OK ||
         supervisor_create(&options, &serve.supervisor) != STATUS_OK)
         return cli_refuse("%s", err.text);

@@ -416,6 +416,12 @@ const struct config_option cli_options[] = {
       .max = UINT64_C(3600000000000),
       .scope = FRONT,
       .help = "refuse requests that would make tokens come slower than this; 0s: no limit" },
+    { .name = "slo-class",
+      .type = CONFIG_TEXT,
+      .scope = FRONT,
+      .help =
+          "limits and priorities of classes: chat=ttft:2s,tbt:50ms,priority:1;batch=ttft:none; a "
+          "request names its class in the header X-Gateway-Inference-Objective" },
     { .name = "set",
       .type = CONFIG_TEXT,
       .scope = CLI_SIM | CLI_PLAN,

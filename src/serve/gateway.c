@@ -7,6 +7,7 @@
  * do, in gateway_cluster.c. */
 #include "serve/gateway.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -508,6 +509,21 @@ static enum status open_http(struct gateway *gateway, const struct gateway_optio
     return http_server_create(gateway->env, &options, &gateway->http, err);
 }
 
+static enum status take_classes(struct gateway *gateway, const struct gateway_options *options,
+                                struct errmsg *err)
+{
+    const enum status status = slo_parse(options->slo_classes, &gateway->classes, err);
+    bool any = options->tbt_slo_ms > 0;
+
+    if (status != STATUS_OK) return status;
+    for (uint32_t i = 0; i < gateway->classes.count; i++) {
+        const double tbt_ms = gateway->classes.classes[i].tbt_ms;
+        any |= tbt_ms > 0 && isfinite(tbt_ms);
+    }
+    gateway->paces_tokens = any && options->policy != YOLK_POLICY_NONE;
+    return STATUS_OK;
+}
+
 enum status gateway_create(struct env *env, const struct gateway_options *options,
                            struct gateway **out, struct errmsg *err)
 {
@@ -528,6 +544,7 @@ enum status gateway_create(struct env *env, const struct gateway_options *option
         gateway_metrics_policies(gateway->metrics, yolk_placement_name(options->placement),
                                  yolk_policy_name(options->policy));
     }
+    if (status == STATUS_OK) status = take_classes(gateway, options, err);
     if (status == STATUS_OK) status = open_cluster(gateway, options, err);
     if (status == STATUS_OK) status = open_elastic(gateway);
     if (status == STATUS_OK) status = open_http(gateway, options, err);
@@ -537,6 +554,7 @@ enum status gateway_create(struct env *env, const struct gateway_options *option
     }
     /* Texts of the caller are not kept. */
     gateway->options.address = NULL;
+    gateway->options.slo_classes = NULL;
     gateway->options.master = NULL;
     gateway->options.secret = NULL;
     gateway->options.model_path = NULL;

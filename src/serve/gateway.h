@@ -42,6 +42,7 @@ struct gateway_options {
     enum yolk_policy policy;       /* overload: what is refused; nothing while both limits are 0 */
     double ttft_slo_ms;            /* the first token is due within; 0: no limit */
     double tbt_slo_ms;             /* mean time between tokens; 0: no limit */
+    const char *slo_classes;       /* limits and priorities by class (serve/slo.h) [none] */
     struct yolk_elastic_options elastic; /* nodes change their roles; off if not `on` */
     double theta;         /* Conductor: fetch only if the holder has more than theta times [1.25] */
     uint32_t context_max; /* tokens [the model's; never more] */

@@ -15,6 +15,7 @@
  * only notes the end of its call. */
 #include "serve/gateway_request.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -304,6 +305,7 @@ static void on_token(struct attempt *attempt, const struct proto_token *token, b
 
     if (request->state == REQUEST_ENDING) return;
     if (before == 0 && !may_join(attempt)) return;
+    if (before == 0 && attempt->checked && !from_decode) return; /* d has the last word */
     if (from_decode && request->state == REQUEST_PREFILLING) {
         request_set_state(request, REQUEST_DECODING);
     }
@@ -403,6 +405,8 @@ static void describe(const struct attempt *attempt, struct proto_sequence *out)
         .keys_count = request->keys_count,
         .sampling = { request->api.temperature, request->api.top_p, request->seed },
         .generated_before = generated(request),
+        .priority = decision->priority,
+        .tenant = request->tenant_id,
     };
     if (decision->reuse_blocks == 0 || holder == NULL) return;
     out->plan.reuse_blocks = decision->reuse_blocks;
@@ -503,6 +507,7 @@ static void on_open_item(void *ctx, const uint8_t *body, size_t len)
     case PROTO_ITEM_FINISH: on_finish(attempt, &item.finish); break;
     case PROTO_ITEM_FAILED:
         attempt->open_cause = item.failed.cause;
+        attempt->open_load = item.failed.load_permille / 1e3;
         LOG_DEBUG("gateway", "decode_failed", "req=%s text=%s", attempt->request->request_id,
                   item.failed.text);
         break;
@@ -513,11 +518,30 @@ static void on_open_item(void *ctx, const uint8_t *body, size_t len)
     }
 }
 
+/* d found when the KV was there that the batch would break a limit. */
+static void refused_at_node(struct attempt *attempt)
+{
+    struct request *request = attempt->request;
+    const double load = attempt->open_load > 1 ? attempt->open_load : 1;
+    struct yolk_verdict verdict;
+
+    yolk_conductor_refused_at_node(cluster_conductor(attempt->gateway->cluster),
+                                   attempt->decision.ticket, load, now_ms(attempt->gateway),
+                                   &verdict);
+    attempt_leave(attempt, STATUS_BUSY);
+    request_refuse(request, &verdict);
+}
+
 static void on_open_end(void *ctx, const struct rpc_result *result)
 {
     struct attempt *attempt = ctx;
+    const bool refused = attempt->open_cause == PROTO_CAUSE_LIMIT && attempt->checked;
 
     attempt->open_live = false;
+    if (attempt->request != NULL && refused && generated(attempt->request) == 0) {
+        refused_at_node(attempt);
+        return;
+    }
     if (attempt->request == NULL) {
         request_pump(attempt->gateway);
     } else if (!attempt->finished && attempt->request->state != REQUEST_ENDING) {
@@ -557,6 +581,8 @@ static enum status admit(struct request *request, const struct yolk_place_reques
         .tenant = request->tenant,
         .route = request->api.kind == API_CHAT ? "chat" : "completion",
         .waited_ms = (double)(now - request->arrived_ns) / (double)ENV_NS_PER_MS,
+        .ttft_ms = request->class != NULL ? request->class->ttft_ms : 0,
+        .tbt_ms = request->class != NULL ? request->class->tbt_ms : 0,
     };
     return yolk_conductor_admit(cluster_conductor(gateway->cluster), place, &asker, now_ms(gateway),
                                 out, &request->verdict);
@@ -582,6 +608,7 @@ static enum status decide(struct request *request, bool picky, struct yolk_decis
         .reserve_tokens = reserve_tokens(request),
         .keys = request->keys,
         .keys_count = request->keys_count,
+        .priority = request->class != NULL ? request->class->priority : 0,
         .avoid_prefill = cluster_instance(cluster, picky ? request->avoid_prefill : nobody),
         .avoid_decode = cluster_instance(cluster, picky ? request->avoid_decode : nobody),
         .avoid_holder = cluster_instance(cluster, request->avoid_holder),
@@ -621,6 +648,12 @@ static bool open_decode(struct attempt *attempt)
     };
     struct buf body;
 
+    if (request->gateway->paces_tokens) {
+        /* Only who has been shown nothing may be refused. */
+        attempt->checked = request->attempts == 1;
+        message.limits.may_refuse = attempt->checked;
+        message.limits.tbt_us = (uint32_t)ceil(request_tbt_limit_ms(request) * 1e3);
+    }
     describe(attempt, &message.sequence);
     buf_init(&body, MESSAGE_SIZE_MAX);
     attempt->open_live = proto_decode_open_encode(&message, &body) == STATUS_OK &&

@@ -9,11 +9,13 @@
 #include <stdint.h>
 
 #include "base/env.h"
+#include "conductor/fair.h"
 #include "serve/api.h"
 #include "serve/gateway.h"
 #include "serve/gateway_cluster.h"
 #include "serve/gateway_elastic.h"
 #include "serve/gateway_metrics.h"
+#include "serve/slo.h"
 
 struct attempt;
 struct chat;
@@ -51,7 +53,11 @@ struct gateway {
     struct request *requests; /* all, newest first */
     struct attempt *attempts; /* all, also those that have left their request */
     uint32_t requests_count;
-    struct request *waiting_first, *waiting_last; /* those in WAITING, oldest first */
+    struct request *waiting_first, *waiting_last; /* those in WAITING, who is next first */
+    struct fair fair;                             /* among tenants, of those who wait */
+    struct slo_classes classes;
+    bool
+        paces_tokens; /* some limit on the time between tokens is set, and a policy that holds it */
     struct env_timer pump_timer;
 
     struct env_timer profile_timer;

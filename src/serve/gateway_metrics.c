@@ -30,6 +30,7 @@ struct gateway_metrics {
     struct metrics *registry;
     char model_name[NAME_SIZE];
     struct metric *http, *finished, *reasons, *attempts_failed, *refusals, *role_changes;
+    struct metric *classes;
     struct series *handed_over, *role_draining, *prefill_need, *decode_need;
     struct series *rejections, *accepted, *audited, *servable, *late_ttft, *late_tbt;
     struct series *limit_ttft, *limit_tbt, *prefill_load, *decode_load;
@@ -167,6 +168,7 @@ static void register_admission(struct gateway_metrics *m)
 {
     static const char *const REASON[] = { "reason", NULL };
     static const char *const STAGE[] = { "stage", NULL };
+    static const char *const CLASS[] = { "class", "outcome", NULL };
     struct metric *late =
         metrics_counter(m->registry, "yolk_conductor_slo_violations_total",
                         "Accepted requests that broke a limit, by the limit.", STAGE);
@@ -183,6 +185,8 @@ static void register_admission(struct gateway_metrics *m)
                                                   "Requests refused under overload.", MODEL_LABEL));
     m->refusals = metrics_counter(m->registry, "yolk_conductor_refusals_total",
                                   "Requests refused under overload, by reason.", REASON);
+    m->classes = metrics_counter(m->registry, "yolk_gateway_class_requests_total",
+                                 "Requests by class and what became of them.", CLASS);
     m->accepted = plain_counter(m, "yolk_conductor_accepted_total",
                                 "Requests accepted while a limit was set.");
     m->audited =
@@ -346,6 +350,11 @@ void gateway_metrics_role_changed(struct gateway_metrics *m, const char *role)
 void gateway_metrics_handed_over(struct gateway_metrics *m, uint32_t requests)
 {
     series_add(m->handed_over, requests);
+}
+
+void gateway_metrics_class(struct gateway_metrics *m, const char *class_name, const char *outcome)
+{
+    series_add(metrics_series(m->classes, (const char *const[]){ class_name, outcome, NULL }), 1);
 }
 
 void gateway_metrics_finished(struct gateway_metrics *m, const struct gateway_outcome *outcome)

@@ -48,6 +48,9 @@ struct gateway_outcome {
     uint32_t prompt_tokens, output_tokens;
     double total_s, prefill_s, decode_s; /* negative: unknown */
 };
+/* `class_name` "none" for requests of no class. */
+void gateway_metrics_class(struct gateway_metrics *metrics, const char *class_name,
+                           const char *outcome);
 void gateway_metrics_finished(struct gateway_metrics *metrics,
                               const struct gateway_outcome *outcome);
 

@@ -38,11 +38,13 @@
  * Limits: options.requests_max requests; attempts_max failures in a row without a new token. */
 #include "serve/gateway_request.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "model/chat.h"
 #include "model/tokenizer.h"
@@ -98,13 +100,25 @@ static void waiting_leave(struct request *request)
     request->waiting_previous = NULL;
 }
 
-/* In the order of arrival: who was placed before and comes back keeps his place. */
+static int priority_of(const struct request *request)
+{
+    return request->class != NULL ? request->class->priority : 0;
+}
+
+static bool goes_before(const struct request *a, const struct request *b)
+{
+    if (priority_of(a) != priority_of(b)) return priority_of(a) > priority_of(b);
+    return a->stamp != b->stamp ? a->stamp < b->stamp : a->arrived_ns < b->arrived_ns;
+}
+
+/* By priority, then by tenants' turns, then by arrival: who was placed before and comes back keeps
+ * his place. */
 static void waiting_join(struct request *request)
 {
     struct gateway *gateway = request->gateway;
     struct request *previous = gateway->waiting_last;
 
-    while (previous != NULL && previous->arrived_ns > request->arrived_ns) {
+    while (previous != NULL && goes_before(request, previous)) {
         previous = previous->waiting_previous;
     }
     struct request *next = previous != NULL ? previous->waiting_next : gateway->waiting_first;
@@ -114,17 +128,37 @@ static void waiting_join(struct request *request)
     *(next != NULL ? &next->waiting_previous : &gateway->waiting_last) = request;
 }
 
+/* 0: none. */
+static double limit_of(double own_ms, double general_ms)
+{
+    const double limit_ms = own_ms > 0 ? own_ms : general_ms;
+    return isfinite(limit_ms) ? limit_ms : 0;
+}
+
+double request_ttft_limit_ms(const struct request *request)
+{
+    return limit_of(request->class != NULL ? request->class->ttft_ms : 0,
+                    request->gateway->options.ttft_slo_ms);
+}
+
+double request_tbt_limit_ms(const struct request *request)
+{
+    return limit_of(request->class != NULL ? request->class->tbt_ms : 0,
+                    request->gateway->options.tbt_slo_ms);
+}
+
 static uint64_t wait_limit_ns(const struct request *request)
 {
     const struct gateway_options *options = &request->gateway->options;
-    const bool limited = options->policy != YOLK_POLICY_NONE && options->ttft_slo_ms > 0;
+    const double limit_ms = request_ttft_limit_ms(request);
+    const bool limited = options->policy != YOLK_POLICY_NONE && limit_ms > 0;
     const bool full = request->refused == STATUS_FULL;
     uint64_t ms = full ? options->queue_ms : options->wait_ms;
 
     if (full && generated(request) > 0) return ENV_NEVER; /* it had a place, and gets the next */
     /* Waiting beyond the limit on the first token is of no use to anybody. */
-    if (full && limited && request->attempts == 0 && options->ttft_slo_ms < (double)ms) {
-        ms = (uint64_t)options->ttft_slo_ms + 1;
+    if (full && limited && request->attempts == 0 && limit_ms < (double)ms) {
+        ms = (uint64_t)limit_ms + 1;
     }
     return request->waiting_ns + ms * ENV_NS_PER_MS;
 }
@@ -183,6 +217,20 @@ static void on_timer(void *ctx)
 
 /* ---- the HTTP side ---- */
 
+/* What became of it, as its class sees it. */
+static const char *class_outcome(const struct request *request, const char *reason, double ttft_ms,
+                                 double tbt_ms)
+{
+    const double ttft_limit_ms = request_ttft_limit_ms(request);
+    const double tbt_limit_ms = request_tbt_limit_ms(request);
+
+    if (request->verdict.refusal != YOLK_REFUSAL_NONE) return "refused";
+    if (strcmp(reason, "error") == 0 || strcmp(reason, "abort") == 0) return reason;
+    const bool late = (ttft_limit_ms > 0 && ttft_ms > ttft_limit_ms) ||
+                      (tbt_limit_ms > 0 && tbt_ms > tbt_limit_ms);
+    return late ? "late" : "in_time";
+}
+
 static void outcome(struct request *request, const char *reason)
 {
     struct gateway *gateway = request->gateway;
@@ -201,6 +249,12 @@ static void outcome(struct request *request, const char *reason)
     };
 
     gateway_metrics_finished(gateway->metrics, &result);
+    if (gateway->classes.count > 0) {
+        gateway_metrics_class(gateway->metrics,
+                              request->class != NULL ? request->class->name : "none",
+                              class_outcome(request, reason, ttft * 1000,
+                                            count > 1 ? decode * 1000 / (count - 1) : 0));
+    }
     LOG_INFO("gateway", "request_done",
              "req=%s finish=%s prompt=%u cached=%u output=%u attempts=%u ttft_ms=%.1f "
              "predicted_ttft_ms=%.1f tbt_ms=%.2f total_ms=%.1f",
@@ -499,13 +553,11 @@ void request_fail(struct request *request, const struct api_error *error)
 static void explain_refusal(const struct request *request, const struct yolk_verdict *verdict,
                             struct api_error *error)
 {
-    const struct gateway_options *options = &request->gateway->options;
-
     switch (verdict->refusal) {
     case YOLK_REFUSAL_TTFT:
         api_refuse(error, 429, "overloaded", NULL,
                    "Overloaded: the first token is predicted after %.0f ms, the limit is %.0f ms",
-                   verdict->ttft_ms, options->ttft_slo_ms);
+                   verdict->ttft_ms, request_ttft_limit_ms(request));
         break;
     case YOLK_REFUSAL_TBT:
     case YOLK_REFUSAL_TBT_AT_JOIN:
@@ -565,7 +617,7 @@ static void never_placed(struct request *request)
     request_fail(request, &error);
 }
 
-/* Places whom it can, oldest first. Nobody overtakes one who waits for room. */
+/* Places whom it can, in their order. Nobody overtakes one who waits for room. */
 static void place_waiting(struct gateway *gateway, uint64_t *wake_ns)
 {
     const uint64_t now = env_now_ns(gateway->env);
@@ -579,7 +631,10 @@ static void place_waiting(struct gateway *gateway, uint64_t *wake_ns)
             continue;
         }
         const enum status status = full ? STATUS_FULL : attempt_start(request);
-        if (status == STATUS_OK) continue;
+        if (status == STATUS_OK) {
+            fair_served(&gateway->fair, request->stamp);
+            continue;
+        }
         if (status == STATUS_INVALID) {
             never_placed(request);
             continue;
@@ -814,6 +869,9 @@ static void fill(struct request *request, struct http_request *http)
     const char *tenant = http_header(http, "X-Llm-D-Inference-Fairness-Id");
 
     if (tenant != NULL) snprintf(request->tenant, sizeof(request->tenant), "%s", tenant);
+    if (tenant != NULL) request->tenant_id = hash_xxh3(request->tenant, strlen(request->tenant));
+    request->class =
+        slo_find(&gateway->classes, http_header(http, "X-Gateway-Inference-Objective"));
 
     env_random(gateway->env, &request->id, sizeof(request->id));
     request->seed = request->api.seed;
@@ -841,6 +899,7 @@ static void admit(struct request *request, struct http_request *http)
     gateway->requests_count++;
     gateway_metrics_prompt(gateway->metrics, request->prompt_tokens);
     http_on_hangup(http, on_hangup, request);
+    request->stamp = fair_stamp(&gateway->fair, request->tenant_id, request->prompt_tokens);
     request_wait(request, 0);
 }
 

@@ -31,11 +31,13 @@ struct attempt {
     struct cluster_ref prefill, decode, holder;
     struct rpc_call_id open, run;
     bool open_live, run_live;
-    bool streaming;                         /* d has sent a token: p is not needed any more */
-    bool finished;                          /* d has sent its last item */
-    bool may_join;                          /* the limits have been checked again */
-    bool counted;                           /* the Conductor knows that prefill is done */
+    bool streaming; /* d has sent a token: p is not needed any more */
+    bool finished;  /* d has sent its last item */
+    bool may_join;  /* the limits have been checked again */
+    bool checked;   /* d checks them too: nothing is shown before d has said a token */
+    bool counted;   /* the Conductor knows that prefill is done */
     enum proto_cause open_cause, run_cause; /* of a FAILED item; 0: none */
+    double open_load;                       /* with PROTO_CAUSE_LIMIT: of d's batch */
     uint32_t sequence_tokens;
     double placed_ms;
     double batch_sum, context_sum; /* of d, over the tokens that came since the last sample */
@@ -56,7 +58,10 @@ struct request {
     uint64_t id;
     char answer_id[API_ID_SIZE];
     char request_id[API_ID_SIZE];
-    char tenant[YOLK_NAME_SIZE]; /* "": nobody in particular */
+    char tenant[YOLK_NAME_SIZE];   /* "": nobody in particular */
+    uint64_t tenant_id;            /* a hash of it; 0 for nobody */
+    const struct slo_class *class; /* NULL: the general limits */
+    uint64_t stamp;                /* its place among those of its priority (conductor/fair.h) */
     uint64_t created_s;
 
     uint32_t *tokens;
@@ -113,6 +118,10 @@ void request_wait(struct request *request, uint64_t not_before_ns);
 
 /* The answer is complete as far as it will be: sends the end. */
 void request_complete(struct request *request);
+
+/* Its limits in milliseconds; 0: none. */
+double request_ttft_limit_ms(const struct request *request);
+double request_tbt_limit_ms(const struct request *request);
 
 /* ---- gateway_attempt.c ---- */
 

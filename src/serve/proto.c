@@ -65,6 +65,7 @@ const char *proto_cause_name(enum proto_cause cause)
     case PROTO_CAUSE_INVALID: return "invalid";
     case PROTO_CAUSE_STALE: return "stale";
     case PROTO_CAUSE_SHUTDOWN: return "shutdown";
+    case PROTO_CAUSE_LIMIT: return "limit";
     }
     return "unknown";
 }
@@ -187,13 +188,16 @@ enum sequence_field {
     SEQUENCE_GENERATED,
     SEQUENCE_REUSE,
     SEQUENCE_HOLDER,
+    SEQUENCE_PRIORITY, /* with PROTO_PRIORITY_MAX added */
+    SEQUENCE_TENANT,
 };
 
 static void put_sequence(struct msg_writer *writer, uint32_t key, const struct proto_sequence *seq)
 {
     ASSERT(seq->tokens.count >= 1 && seq->tokens.count <= PROTO_TOKENS_MAX);
     ASSERT(seq->generated_before < seq->tokens.count);
-    msg_field_map(writer, key, SEQUENCE_HOLDER);
+    ASSERT(seq->priority >= -PROTO_PRIORITY_MAX && seq->priority <= PROTO_PRIORITY_MAX);
+    msg_field_map(writer, key, SEQUENCE_TENANT);
     msg_field_u64(writer, SEQUENCE_REQUEST, seq->request_id);
     msg_field_u64(writer, SEQUENCE_ATTEMPT, seq->attempt);
     put_u32s(writer, SEQUENCE_TOKENS, seq->tokens);
@@ -204,6 +208,8 @@ static void put_sequence(struct msg_writer *writer, uint32_t key, const struct p
     msg_field_u64(writer, SEQUENCE_GENERATED, seq->generated_before);
     msg_field_u64(writer, SEQUENCE_REUSE, seq->plan.reuse_blocks);
     msg_field_text(writer, SEQUENCE_HOLDER, seq->plan.holder);
+    msg_field_u64(writer, SEQUENCE_PRIORITY, (uint64_t)(seq->priority + PROTO_PRIORITY_MAX));
+    msg_field_u64(writer, SEQUENCE_TENANT, seq->tenant);
 }
 
 static void get_keys(struct msg_reader *reader, struct proto_sequence *out)
@@ -244,6 +250,10 @@ static void get_sequence(struct msg_reader *reader, struct proto_sequence *out)
         case SEQUENCE_HOLDER:
             msg_get_text_copy(reader, out->plan.holder, sizeof(out->plan.holder));
             break;
+        case SEQUENCE_PRIORITY:
+            out->priority = (int)get_in(reader, 0, 2 * PROTO_PRIORITY_MAX) - PROTO_PRIORITY_MAX;
+            break;
+        case SEQUENCE_TENANT: out->tenant = msg_get_u64(reader); break;
         default: msg_skip(reader); break;
         }
     }
@@ -254,17 +264,25 @@ static void get_sequence(struct msg_reader *reader, struct proto_sequence *out)
 
 /* ---- decode.open ---- */
 
-enum open_field { OPEN_SEQUENCE = 1, OPEN_MAX_TOKENS, OPEN_IGNORE_EOS };
+enum open_field {
+    OPEN_SEQUENCE = 1,
+    OPEN_MAX_TOKENS,
+    OPEN_IGNORE_EOS,
+    OPEN_TBT_US,
+    OPEN_MAY_REFUSE,
+};
 
 enum status proto_decode_open_encode(const struct proto_decode_open *msg, struct buf *out)
 {
     struct msg_writer writer;
     ASSERT(msg->max_tokens > msg->sequence.generated_before);
     msg_writer_init(&writer, out);
-    msg_put_map(&writer, OPEN_IGNORE_EOS);
+    msg_put_map(&writer, OPEN_MAY_REFUSE);
     put_sequence(&writer, OPEN_SEQUENCE, &msg->sequence);
     msg_field_u64(&writer, OPEN_MAX_TOKENS, msg->max_tokens);
     msg_field_bool(&writer, OPEN_IGNORE_EOS, msg->ignore_eos);
+    msg_field_u64(&writer, OPEN_TBT_US, msg->limits.tbt_us);
+    msg_field_bool(&writer, OPEN_MAY_REFUSE, msg->limits.may_refuse);
     return writer.status;
 }
 
@@ -281,6 +299,8 @@ enum status proto_decode_open_decode(const void *data, size_t len, struct proto_
         case OPEN_SEQUENCE: get_sequence(&reader, &out->sequence); break;
         case OPEN_MAX_TOKENS: out->max_tokens = get_in(&reader, 1, PROTO_TOKENS_MAX); break;
         case OPEN_IGNORE_EOS: out->ignore_eos = msg_get_bool(&reader); break;
+        case OPEN_TBT_US: out->limits.tbt_us = msg_get_u32(&reader); break;
+        case OPEN_MAY_REFUSE: out->limits.may_refuse = msg_get_bool(&reader); break;
         default: msg_skip(&reader); break;
         }
     }
@@ -471,7 +491,7 @@ enum prefill_field {
     PREFILL_TIMES,
     PREFILL_MISS, /* optional */
 };
-enum failed_field { FAILED_CAUSE = 1, FAILED_TEXT };
+enum failed_field { FAILED_CAUSE = 1, FAILED_TEXT, FAILED_LOAD };
 enum { TIMES_COUNT = 5 };
 
 static void put_times(struct msg_writer *writer, uint32_t key, const struct proto_times *times)
@@ -533,9 +553,10 @@ static void put_item_body(struct msg_writer *writer, const struct proto_item *ms
         return;
     case PROTO_ITEM_PREFILL_DONE: put_prefill_done(writer, &msg->prefill_done); return;
     case PROTO_ITEM_FAILED:
-        msg_field_map(writer, ITEM_BODY, FAILED_TEXT);
+        msg_field_map(writer, ITEM_BODY, FAILED_LOAD);
         msg_field_u64(writer, FAILED_CAUSE, msg->failed.cause);
         msg_field_text(writer, FAILED_TEXT, msg->failed.text);
+        msg_field_u64(writer, FAILED_LOAD, msg->failed.load_permille);
         return;
     }
     ASSERT(false);
@@ -638,10 +659,10 @@ static void get_failed(struct msg_reader *reader, struct proto_failed *out)
     while (next_field(reader, &left, &key, &seen)) {
         switch (key) {
         case FAILED_CAUSE:
-            out->cause =
-                (enum proto_cause)get_in(reader, PROTO_CAUSE_INTERNAL, PROTO_CAUSE_SHUTDOWN);
+            out->cause = (enum proto_cause)get_in(reader, PROTO_CAUSE_INTERNAL, PROTO_CAUSE_LIMIT);
             break;
         case FAILED_TEXT: msg_get_text_copy(reader, out->text, sizeof(out->text)); break;
+        case FAILED_LOAD: out->load_permille = msg_get_u32(reader); break;
         default: msg_skip(reader); break;
         }
     }
@@ -761,7 +782,7 @@ enum status proto_node_info_decode(const void *data, size_t len, struct proto_no
 /* ---- node.status: one column of numbers, which may grow at its end ---- */
 
 enum status_field { STATUS_NUMBERS = 1 };
-enum { STATUS_NUMBERS_LEAST = 13, STATUS_NUMBERS_COUNT = 14, STATUS_NUMBERS_MAX = 256 };
+enum { STATUS_NUMBERS_LEAST = 13, STATUS_NUMBERS_COUNT = 15, STATUS_NUMBERS_MAX = 256 };
 
 enum status proto_node_status_encode(const struct proto_node_status *msg, struct buf *out)
 {
@@ -771,7 +792,7 @@ enum status proto_node_status_encode(const struct proto_node_status *msg, struct
         msg->queued_tokens,   msg->pages_total,   msg->pages_free,
         msg->pages_cached,    msg->requests,      msg->failed,
         msg->tokens_computed, msg->tokens_reused, msg->tokens_generated,
-        msg->step_us,         msg->role,
+        msg->step_us,         msg->role,          msg->refused,
     };
     msg_writer_init(&writer, out);
     msg_put_map(&writer, STATUS_NUMBERS);
@@ -803,6 +824,7 @@ static void get_numbers(struct msg_reader *reader, struct proto_node_status *out
     const uint64_t role = msg_u64_at(column, 13);
     if (role > PROTO_ROLE_STORE) msg_fail(reader);
     out->role = role > PROTO_ROLE_STORE ? 0 : (enum proto_role)role;
+    if (column.count > 14) out->refused = msg_u64_at(column, 14);
 }
 
 enum status proto_node_status_decode(const void *data, size_t len, struct proto_node_status *out)

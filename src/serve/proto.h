@@ -73,6 +73,7 @@ enum {
     PROTO_NAME_SIZE = 64,          /* node and model names, with their NUL */
     PROTO_TEXT_SIZE = 256,         /* one line for people, with its NUL */
     PROTO_FINGERPRINT_SIZE = 32,   /* SHA-256 */
+    PROTO_PRIORITY_MAX = 8,
 };
 
 /* ---- views of the columns of a message ---- */
@@ -119,12 +120,22 @@ struct proto_sequence {
     struct proto_sampling sampling;
     uint32_t generated_before; /* how many of `tokens`, at the end, are answer; < tokens.count */
     struct proto_plan plan;
+    int priority;    /* in -PROTO_PRIORITY_MAX..PROTO_PRIORITY_MAX: higher is served first */
+    uint64_t tenant; /* a number that tells tenants apart; 0: nobody in particular */
+};
+
+/* What d checks by itself when the KV is there and before it says the first token. */
+struct proto_limits {
+    uint32_t tbt_us; /* mean time between tokens that this sequence is to have; 0: no limit */
+    bool may_refuse; /* nothing has been shown yet: it may be refused (PROTO_CAUSE_LIMIT) when its
+                      * joining would break the limit of anybody in the batch, its own included */
 };
 
 struct proto_decode_open {
     struct proto_sequence sequence;
     uint32_t max_tokens; /* of the whole answer; > generated_before, the rest is this attempt's */
     bool ignore_eos;
+    struct proto_limits limits;
 };
 
 struct proto_target {
@@ -238,10 +249,12 @@ enum proto_cause {
     PROTO_CAUSE_INVALID = 7,  /* the request makes no sense: nowhere */
     PROTO_CAUSE_STALE = 8,    /* a newer attempt took over, or a deadline passed */
     PROTO_CAUSE_SHUTDOWN = 9, /* the node goes away: another node */
+    PROTO_CAUSE_LIMIT = 10,   /* its joining would break a limit: tell the client */
 };
 
 struct proto_failed {
     enum proto_cause cause;
+    uint32_t load_permille; /* PROTO_CAUSE_LIMIT: predicted time between tokens over the limit */
     char text[PROTO_TEXT_SIZE];
 };
 
@@ -301,6 +314,7 @@ struct proto_node_status {
     uint64_t tokens_generated;
     uint64_t step_us;     /* of the last step */
     enum proto_role role; /* 0: it does not say */
+    uint64_t refused;     /* at the join, for a limit; 0 from a node that does not say */
 };
 
 /* ---- codecs ----

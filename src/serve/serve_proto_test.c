@@ -48,6 +48,8 @@ static struct proto_sequence some_sequence(void)
         .sampling = { .temperature = 0.7, .top_p = 0.9, .seed = UINT64_MAX },
         .generated_before = 4,
         .plan = { .reuse_blocks = 2, .holder = "10.0.0.1:7000" },
+        .priority = -8,
+        .tenant = UINT64_MAX - 1,
     };
 }
 
@@ -68,6 +70,8 @@ static void expect_sequence(const struct proto_sequence *got)
     assert_int_equal(got->generated_before, 4);
     assert_int_equal(got->plan.reuse_blocks, 2);
     assert_string_equal(got->plan.holder, "10.0.0.1:7000");
+    assert_int_equal(got->priority, -8);
+    assert_true(got->tenant == UINT64_MAX - 1);
 }
 
 static void buf_new(struct buf *buf)
@@ -82,7 +86,8 @@ static void decode_open_round_trip(void **state)
     struct proto_decode_open got;
     const struct proto_decode_open want = { .sequence = some_sequence(),
                                             .max_tokens = 100,
-                                            .ignore_eos = true };
+                                            .ignore_eos = true,
+                                            .limits = { 70000, true } };
     buf_new(&buf);
     assert_int_equal(proto_decode_open_encode(&want, &buf), STATUS_OK);
     save("decode_open", 0, &buf);
@@ -90,6 +95,8 @@ static void decode_open_round_trip(void **state)
     expect_sequence(&got.sequence);
     assert_int_equal(got.max_tokens, 100);
     assert_true(got.ignore_eos);
+    assert_int_equal(got.limits.tbt_us, 70000);
+    assert_true(got.limits.may_refuse);
     for (size_t len = 0; len < buf.len; len++) {
         assert_int_equal(proto_decode_open_decode(buf_data(&buf), len, &got), STATUS_INVALID);
     }
@@ -193,7 +200,8 @@ static void items_round_trip(void **state)
                             .fetched_tokens = 32,
                             .computed_tokens = 5,
                             .times = times } },
-        { .kind = PROTO_ITEM_FAILED, .failed = { .cause = PROTO_CAUSE_SHUTDOWN, .text = "why" } },
+        { .kind = PROTO_ITEM_FAILED,
+          .failed = { .cause = PROTO_CAUSE_LIMIT, .load_permille = 1500, .text = "why" } },
         { .kind = PROTO_ITEM_PREFILL_DONE,
           .prefill_done = { .computed_tokens = 9, .miss = PROTO_MISS_TIMEOUT, .times = times } },
     };
@@ -256,7 +264,8 @@ static void node_messages_round_trip(void **state)
     assert_memory_equal(buf_data(&again), buf_data(&buf), buf.len);
 
     const struct proto_node_status status = { 1, 2, 3,  4,  5,  6,  7,
-                                              8, 9, 10, 11, 12, 13, PROTO_ROLE_PREFILL };
+                                              8, 9, 10, 11, 12, 13, PROTO_ROLE_PREFILL,
+                                              15 };
     const struct proto_node_role role = { PROTO_ROLE_DECODE };
     struct proto_node_role role_got;
     struct proto_node_status status_got;

@@ -212,6 +212,22 @@ static void finish_step(struct worker *worker)
     worker_kick(worker);
 }
 
+/* What a step of sequences that all decode costs. Prompts beside them would blur it. */
+static void learn_step(struct worker *worker, uint64_t duration_ns)
+{
+    uint64_t context = 0;
+
+    for (uint32_t i = 0; i < worker->step.items_count; i++) {
+        if (worker->step.items[i].kind != SCHED_KIND_DECODE) return;
+        context += worker->step.items[i].position + 1;
+    }
+    if (worker->run.items_count != worker->step.items_count) return; /* some had no page */
+    const enum status status =
+        conductor_fit_decode(&worker->decode_fit, worker->step.items_count, (double)context,
+                             (double)duration_ns / ENV_NS_PER_MS);
+    ASSERT(status == STATUS_OK);
+}
+
 static void deliver(struct worker *worker, const struct runner_result *result)
 {
     const bool computed = result->status == STATUS_OK;
@@ -245,6 +261,7 @@ static void on_step_done(void *ctx, const struct runner_result *result)
      * last, so that none is freed meanwhile. */
     sched_step_done(worker->sched, &worker->step, result->status == STATUS_OK);
     worker->step_under_way = false;
+    if (result->status == STATUS_OK) learn_step(worker, result->duration_ns);
     deliver(worker, result);
     finish_step(worker);
 }
@@ -637,6 +654,7 @@ enum status worker_create(struct env *env, const struct worker_options *options,
     env_timer_init(&worker->turn, turn, worker);
     env_timer_init(&worker->sweep, sweep, worker);
     buf_init(&worker->scratch, SCRATCH_SIZE_MAX);
+    conductor_fit_init(&worker->decode_fit, CONDUCTOR_FIT_DECODE);
     const enum status status = create_parts(worker, options, err);
     if (status != STATUS_OK) {
         worker_destroy(worker);

@@ -6,7 +6,8 @@
  *   pages taken            WAITING_KV  `opened` to the gateway; reused blocks are fetched
  *   decode.push            WAITING_KV  p may write, for lease_ms
  *   decode.kv_done         WAITING_KV  pushed pieces are compared with checksums, a part a turn
- *   all there              DECODE      full blocks of the prompt are published; the first token
+ *   all there              DECODE      limits are checked again; full blocks of the prompt are
+ *                                      published; the first token
  *   after each step        DECODE      the token to the gateway; blocks that became full, published
  *   eos, max_tokens        FINISHED
  *
@@ -14,6 +15,7 @@
  *
  * Invariant: bytes that p wrote are read by the engine only after their checksums matched, and p
  * cannot write any more by then (push_ended). */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -47,6 +49,7 @@ void decode_open(void *ctx, struct rpc_call *call, const uint8_t *body, size_t l
     if (job == NULL) return;
     job->decode.max_tokens = open.max_tokens;
     job->decode.ignore_eos = open.ignore_eos;
+    job->decode.limits = open.limits;
 }
 
 /* ---- pages, and the blocks that exist already ---- */
@@ -383,6 +386,59 @@ static void commit_prompt(struct job *job)
     }
 }
 
+/* What the batch would be like with this sequence. */
+struct crowd {
+    uint32_t sequences; /* that decode now */
+    uint64_t context;   /* tokens of all, with this one's */
+    uint32_t tbt_us;    /* the tightest limit, with this one's; 0: nobody has one */
+};
+
+static uint32_t tighter(uint32_t a_us, uint32_t b_us)
+{
+    if (a_us == 0 || b_us == 0) return a_us + b_us;
+    return a_us < b_us ? a_us : b_us;
+}
+
+static struct crowd crowd_of(const struct job *candidate)
+{
+    const struct worker *worker = candidate->worker;
+    struct crowd crowd = { .context = candidate->tokens_count,
+                           .tbt_us = candidate->decode.limits.tbt_us };
+
+    for (uint32_t i = 0; i < worker->jobs_max; i++) {
+        const struct job *job = worker->jobs[i];
+        if (job == NULL || job->over || job->kind != SCHED_KIND_DECODE) continue;
+        if (sched_state(worker->sched, job->id) != SCHED_DECODE) continue;
+        crowd.sequences++;
+        crowd.context += job->tokens_count;
+        crowd.tbt_us = tighter(crowd.tbt_us, job->decode.limits.tbt_us);
+    }
+    return crowd;
+}
+
+/* The limits, checked once more by who will have to keep them: the load may have changed since the
+ * gateway looked, and only this node sees its own steps. True if the job was refused. Who would
+ * decode alone is let in: nobody is slowed down, and without steps nothing is ever learned. */
+static bool refuse_join(struct job *job)
+{
+    struct worker *worker = job->worker;
+    const struct crowd crowd = crowd_of(job);
+
+    if (!job->decode.limits.may_refuse || crowd.tbt_us == 0 || crowd.sequences == 0) return false;
+    if (worker->decode_fit.samples < WORKER_JOIN_SAMPLES) return false;
+    const double limit_ms = crowd.tbt_us / 1e3;
+    const double ms =
+        conductor_cost_decode(&worker->decode_fit, crowd.sequences + 1.0, (double)crowd.context);
+    if (ms <= limit_ms) return false;
+    commit_prompt(job); /* its prefill was paid for: the next attempt finds it */
+    worker->totals.refused++;
+    job->decode.load_permille = (uint32_t)fmin(ceil(ms / limit_ms * 1000), 1e9);
+    job_fail(job, PROTO_CAUSE_LIMIT, STATUS_BUSY,
+             "%.1f ms between tokens with %u others, the limit is %.1f ms", ms, crowd.sequences,
+             limit_ms);
+    return true;
+}
+
 static void join(struct job *job)
 {
     struct worker *worker = job->worker;
@@ -391,7 +447,9 @@ static void join(struct job *job)
                       worker->options.is_end(worker->options.is_end_ctx, job->decode.first_token);
 
     /* An answer of one token needs no place in the batch. */
-    if (!ends && !only_one && sched_decode(worker->sched, job->id) != STATUS_OK) return;
+    if (!ends && !only_one) {
+        if (refuse_join(job) || sched_decode(worker->sched, job->id) != STATUS_OK) return;
+    }
     commit_prompt(job);
     job->step_first_ns = env_now_ns(worker->env);
     job->step_last_ns = job->step_first_ns;

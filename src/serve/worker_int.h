@@ -32,6 +32,7 @@
 #include "base/buf.h"
 #include "base/env.h"
 #include "base/key.h"
+#include "conductor/cost.h"
 #include "infer/engine.h"
 #include "net/rpc.h"
 #include "serve/proto.h"
@@ -52,6 +53,7 @@ enum {
     WORKER_PEER_IDLE_MS = 60000,  /* after that an unused connection is closed */
     WORKER_VERIFY_SIZE = 4 << 20, /* bytes checked per turn of the loop */
     WORKER_JOB_SIZE_MAX = 256 << 20,
+    WORKER_JOIN_SAMPLES = 16, /* steps seen before a sequence is refused for what they would cost */
 };
 
 /* ---- worker_peer.c ---- */
@@ -123,6 +125,8 @@ struct prefill {
 struct decode {
     uint32_t max_tokens;
     bool ignore_eos;
+    struct proto_limits limits;
+    uint32_t load_permille; /* why it was refused at the join */
     uint32_t blocks_local;
     uint32_t push_from;
     uint32_t fetch_blocks; /* wanted by the fetch */
@@ -170,6 +174,8 @@ struct job {
     uint32_t prompt_blocks; /* ceil(prompt_count / block_tokens) */
     struct sampling sampling;
     uint32_t generated_before;
+    int priority;
+    uint64_t tenant;
     struct proto_plan plan;
     struct store_fetch *fetch; /* NULL when none is under way */
 
@@ -220,6 +226,8 @@ struct worker {
     struct job *run_jobs[ENGINE_ITEMS_MAX]; /* whose each item of `step` is */
     uint32_t run_items[ENGINE_ITEMS_MAX];   /* which item of `step` each one of `run` is */
     uint64_t step_started_ns;
+
+    struct conductor_fit decode_fit; /* milliseconds of its own steps */
 
     struct buf scratch; /* of encoders */
     struct proto_node_status totals;

@@ -29,15 +29,22 @@ enum status job_send(struct job *job, const struct proto_item *item)
     return send_item(job->worker, job->call, item);
 }
 
-void job_refuse(struct worker *worker, struct rpc_call *call, enum proto_cause cause,
-                enum status status, const char *text)
+static void end_call(struct worker *worker, struct rpc_call *call,
+                     const struct proto_failed *failed, enum status status)
 {
-    struct proto_item item = { .kind = PROTO_ITEM_FAILED, .failed.cause = cause };
-    snprintf(item.failed.text, sizeof(item.failed.text), "%s", text);
+    const struct proto_item item = { .kind = PROTO_ITEM_FAILED, .failed = *failed };
     worker->totals.failed++;
     /* If the stream is full or gone the status below still says the essential. */
     (void)!send_item(worker, call, &item);
-    rpc_fail(call, status, text);
+    rpc_fail(call, status, failed->text);
+}
+
+void job_refuse(struct worker *worker, struct rpc_call *call, enum proto_cause cause,
+                enum status status, const char *text)
+{
+    struct proto_failed failed = { .cause = cause };
+    snprintf(failed.text, sizeof(failed.text), "%s", text);
+    end_call(worker, call, &failed, status);
 }
 
 /* ---- arrival ---- */
@@ -111,6 +118,8 @@ static void take_sequence(struct job *job, const struct proto_sequence *sequence
         memcpy(job->keys, sequence->keys, job->keys_count * sizeof(*job->keys));
     }
     job->generated_before = sequence->generated_before;
+    job->priority = sequence->priority;
+    job->tenant = sequence->tenant;
     job->plan = sequence->plan;
     job->sampling = (struct sampling){ .temperature = (float)sequence->sampling.temperature,
                                        .top_p = (float)sequence->sampling.top_p,
@@ -177,7 +186,9 @@ static struct job *job_enqueue(struct worker *worker, struct job *job, struct rp
         job_refuse(worker, call, PROTO_CAUSE_STALE, STATUS_STALE, "a newer attempt is here");
         return NULL;
     }
-    if (sched_add(worker->sched, job->kind, job->tokens_count, &job->id) != STATUS_OK) {
+    const struct sched_arrival arrival = { job->kind, job->tokens_count, job->priority,
+                                           job->tenant };
+    if (sched_add(worker->sched, &arrival, &job->id) != STATUS_OK) {
         job_refuse(worker, call, PROTO_CAUSE_QUEUE, STATUS_FULL, "too many requests");
         return NULL;
     }
@@ -288,21 +299,22 @@ void job_end(struct job *job, enum sched_state end)
 
 void job_fail(struct job *job, enum proto_cause cause, enum status status, const char *fmt, ...)
 {
-    char text[PROTO_TEXT_SIZE];
+    struct proto_failed failed = { .cause = cause };
     struct rpc_call *call = job->call;
     va_list args;
 
     va_start(args, fmt);
-    vsnprintf(text, sizeof(text), fmt, args);
+    vsnprintf(failed.text, sizeof(failed.text), fmt, args);
     va_end(args);
+    if (cause == PROTO_CAUSE_LIMIT) failed.load_permille = job->decode.load_permille;
     LOG_INFO("worker", "attempt_failed", "req=%016llx attempt=%u kind=%s state=%s cause=%s text=%s",
              (unsigned long long)job->request_id, job->attempt,
              job->kind == SCHED_KIND_PREFILL ? "prefill" : "decode",
              sched_state_name(sched_state(job->worker->sched, job->id)), proto_cause_name(cause),
-             text);
+             failed.text);
     if (call != NULL) {
         job->call = NULL;
-        job_refuse(job->worker, call, cause, status, text);
+        end_call(job->worker, call, &failed, status);
     }
     stop(job, SCHED_FAILED);
     job_settle(job);

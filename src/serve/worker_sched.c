@@ -2,21 +2,25 @@
  *
  * serve/worker_sched.c - see worker_sched.h for states and invariants.
  *
- * Live sequences stand in one array in the order in which they arrived (`order`), so that "oldest
- * first" is a walk and "youngest" is a walk from the end. With at most a few thousand sequences a
- * walk per step costs microseconds next to a step's milliseconds. */
+ * Live sequences stand in one array in the order in which they are served (`order`): each is put
+ * in its place when it arrives, so that "first" is a walk and "last" is a walk from the end. With
+ * at most a few thousand sequences a walk per step costs microseconds next to a step's
+ * milliseconds. */
 #include "serve/worker_sched.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/assert.h"
+#include "conductor/fair.h"
 
 struct sequence {
     enum sched_state state;
     enum sched_kind kind;
     uint32_t tokens;
     uint32_t computed;
+    int priority;
+    uint64_t stamp; /* of its kind's fair */
     bool in_step;
     bool alone;
 };
@@ -27,9 +31,10 @@ struct sched {
     bool last_alone;     /* the last step was one sequence's alone */
     uint32_t live;       /* entries of order */
     uint32_t decoding;   /* sequences in DECODE */
-    uint32_t *order;     /* slots in use, oldest first */
+    uint32_t *order;     /* slots in use, first in order first */
     uint32_t *free_list; /* free_list[0..sequences_max - live): slots in NONE */
     struct sequence *sequences;
+    struct fair fair_prefill, fair_decode;
 };
 
 const char *sched_state_name(enum sched_state state)
@@ -121,18 +126,47 @@ static void set_state(struct sched *sched, struct sequence *seq, enum sched_stat
     seq->state = state;
 }
 
-enum status sched_add(struct sched *sched, enum sched_kind kind, uint32_t tokens,
+static struct fair *fair_of(struct sched *sched, const struct sequence *seq)
+{
+    return seq->kind == SCHED_KIND_PREFILL ? &sched->fair_prefill : &sched->fair_decode;
+}
+
+static bool goes_before(const struct sequence *a, const struct sequence *b)
+{
+    return a->priority != b->priority ? a->priority > b->priority : a->stamp < b->stamp;
+}
+
+/* Behind all that it does not go before. Stamps of the two kinds are not comparable, nor does it
+ * matter: the kinds never wait for the same thing. */
+static void put_in_order(struct sched *sched, uint32_t index)
+{
+    uint32_t at = sched->live;
+
+    while (at > 0) {
+        const struct sequence *before = &sched->sequences[sched->order[at - 1]];
+        if (!goes_before(&sched->sequences[index], before)) break;
+        sched->order[at] = sched->order[at - 1];
+        at--;
+    }
+    sched->order[at] = index;
+    sched->live++;
+}
+
+enum status sched_add(struct sched *sched, const struct sched_arrival *arrival,
                       struct sched_id *out)
 {
-    ASSERT(tokens >= 1);
-    ASSERT(kind == SCHED_KIND_PREFILL || kind == SCHED_KIND_DECODE);
+    ASSERT(arrival->tokens >= 1);
+    ASSERT(arrival->kind == SCHED_KIND_PREFILL || arrival->kind == SCHED_KIND_DECODE);
     if (sched->live == sched->options.sequences_max) return STATUS_FULL;
     const uint32_t index = sched->free_list[sched->options.sequences_max - sched->live - 1];
     struct sequence *seq = &sched->sequences[index];
     ASSERT(seq->state == SCHED_NONE);
-    *seq = (struct sequence){ .kind = kind, .tokens = tokens };
+    *seq = (struct sequence){ .kind = arrival->kind,
+                              .tokens = arrival->tokens,
+                              .priority = arrival->priority };
+    seq->stamp = fair_stamp(fair_of(sched, seq), arrival->tenant, arrival->tokens);
     set_state(sched, seq, SCHED_QUEUED);
-    sched->order[sched->live++] = index;
+    put_in_order(sched, index);
     *out = (struct sched_id){ index };
     return STATUS_OK;
 }
@@ -153,6 +187,7 @@ void sched_ready(struct sched *sched, struct sched_id id, uint32_t computed, boo
     ASSERT(computed % sched->options.block_tokens == 0);
     if (seq->kind == SCHED_KIND_DECODE) {
         ASSERT(computed == 0 && !alone);
+        fair_served(&sched->fair_decode, seq->stamp);
         set_state(sched, seq, SCHED_WAITING_KV);
         return;
     }
@@ -256,7 +291,7 @@ static void pick_prefill(struct sched *sched, struct sched_step *step)
     }
 }
 
-/* The oldest prompt, if it has to be alone. Others take turns with it (I6). */
+/* The first prompt, if it has to be alone. Others take turns with it (I6). */
 static bool pick_alone(struct sched *sched, struct sched_step *step)
 {
     if (sched->last_alone && sched->decoding > 0) return false;
@@ -264,14 +299,14 @@ static bool pick_alone(struct sched *sched, struct sched_step *step)
         const uint32_t index = sched->order[i];
         const struct sequence *seq = &sched->sequences[index];
         if (seq->state != SCHED_PREFILL) continue;
-        if (!seq->alone) return false; /* an older one goes first */
+        if (!seq->alone) return false; /* another one goes first */
         add_item(sched, step, index, chunk_rows(sched, seq, sched->options.rows_max));
         return true;
     }
     return false;
 }
 
-static uint32_t youngest_decoding(const struct sched *sched)
+static uint32_t last_decoding(const struct sched *sched)
 {
     for (uint32_t i = sched->live; i > 0; i--) {
         const uint32_t index = sched->order[i - 1];
@@ -291,8 +326,8 @@ enum sched_pick sched_pick(struct sched *sched, uint32_t pages_free, struct sche
         if (!pick_decode(sched, pages_free, step)) {
             step->items_count = 1;
             step->rows = 0;
-            step->items[0] = (struct sched_item){ .id = { youngest_decoding(sched) },
-                                                  .kind = SCHED_KIND_DECODE };
+            step->items[0] =
+                (struct sched_item){ .id = { last_decoding(sched) }, .kind = SCHED_KIND_DECODE };
             return SCHED_PICK_PREEMPT;
         }
         pick_prefill(sched, step);
@@ -302,6 +337,7 @@ enum sched_pick sched_pick(struct sched *sched, uint32_t pages_free, struct sche
         struct sequence *seq = get(sched, step->items[i].id);
         ASSERT(!seq->in_step);
         seq->in_step = true;
+        if (seq->kind == SCHED_KIND_PREFILL) fair_served(&sched->fair_prefill, seq->stamp);
     }
     sched->step_under_way = true;
     sched->last_alone = alone;

@@ -4,8 +4,11 @@
  *
  * A node prefills some sequences and decodes others. Whenever the engine is free the worker asks
  * for the next step: one row for every sequence that decodes, then as many rows of prompts as fit,
- * oldest first (continuous batching with chunked prefill). It knows no tokens, no pages and no
- * bytes, only how many: so it can be walked at random, and the simulator may use it as it is.
+ * in their order (continuous batching with chunked prefill). The order is: higher priorities first;
+ * within one, tenants get equal tokens (conductor/fair.h); within a tenant, first come, first
+ * served. A prompt of higher priority goes before the next chunk of one that has begun. The
+ * scheduler knows no tokens, no pages and no bytes, only how many: so it can be walked at random,
+ * and the simulator may use it as it is.
  *
  *   prefill                                          decode
  *
@@ -87,9 +90,15 @@ void sched_destroy(struct sched *sched); /* NULL is allowed */
 
 /* ---- events ---- */
 
-/* A sequence of `tokens` tokens (at least 1) arrives and is QUEUED. STATUS_FULL at sequences_max.
- */
-MUST_USE enum status sched_add(struct sched *sched, enum sched_kind kind, uint32_t tokens,
+struct sched_arrival {
+    enum sched_kind kind;
+    uint32_t tokens; /* at least 1 */
+    int priority;
+    uint64_t tenant; /* any number that tells tenants apart */
+};
+
+/* A sequence arrives and is QUEUED. STATUS_FULL at sequences_max. */
+MUST_USE enum status sched_add(struct sched *sched, const struct sched_arrival *arrival,
                                struct sched_id *out);
 
 /* QUEUED, or PREFILL outside a step -> LOADING: reused blocks are on the way. */
@@ -135,7 +144,7 @@ struct sched_step {
 enum sched_pick {
     SCHED_PICK_IDLE, /* nothing to compute */
     SCHED_PICK_STEP, /* *step is under way until sched_step_done() */
-    /* Pages do not suffice for the rows of this step: end step->items[0].id, the youngest that
+    /* Pages do not suffice for the rows of this step: end step->items[0].id, the last in order that
      * decodes, and ask again. No step is under way. */
     SCHED_PICK_PREEMPT,
 };
@@ -154,7 +163,7 @@ bool sched_in_step(const struct sched *sched, struct sched_id id);
 uint32_t sched_tokens(const struct sched *sched, struct sched_id id);
 uint32_t sched_computed(const struct sched *sched, struct sched_id id);
 
-/* The nth oldest that is QUEUED, of either kind; false if there are no more. */
+/* The nth in order that is QUEUED, of either kind; false if there are no more. */
 bool sched_queued(const struct sched *sched, uint32_t nth, struct sched_id *out);
 
 struct sched_counts {

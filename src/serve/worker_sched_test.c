@@ -32,8 +32,19 @@ static struct sched *sched_new(void)
 
 static struct sched_id add(struct sched *sched, enum sched_kind kind, uint32_t tokens)
 {
+    const struct sched_arrival arrival = { .kind = kind, .tokens = tokens };
     struct sched_id id;
-    assert_int_equal(sched_add(sched, kind, tokens, &id), STATUS_OK);
+    assert_int_equal(sched_add(sched, &arrival, &id), STATUS_OK);
+    return id;
+}
+
+/* A prompt that is ready to be computed. */
+static struct sched_id prompt(struct sched *sched, uint32_t tokens, int priority, uint64_t tenant)
+{
+    const struct sched_arrival arrival = { SCHED_KIND_PREFILL, tokens, priority, tenant };
+    struct sched_id id;
+    assert_int_equal(sched_add(sched, &arrival, &id), STATUS_OK);
+    sched_ready(sched, id, 0, false);
     return id;
 }
 
@@ -162,12 +173,68 @@ static void youngest_goes_when_pages_run_out(void **state)
     sched_destroy(sched);
 }
 
+static struct sched_id first_of_step(struct sched *sched)
+{
+    static struct sched_step step;
+    assert_int_equal(sched_pick(sched, 1, &step), SCHED_PICK_STEP);
+    sched_step_done(sched, &step, true);
+    return step.items[0].id;
+}
+
+static void higher_priority_goes_before_the_next_chunk(void **state)
+{
+    (void)state;
+    struct sched *sched = sched_new();
+    const struct sched_id low = prompt(sched, 3 * ROWS, -1, 0);
+    const struct sched_id normal = prompt(sched, 2 * ROWS, 0, 0);
+
+    assert_int_equal(first_of_step(sched).index, normal.index);
+    const struct sched_id high = prompt(sched, 2 * ROWS, 2, 0);
+    assert_int_equal(first_of_step(sched).index, high.index);
+    assert_int_equal(first_of_step(sched).index, high.index);
+    assert_int_equal(first_of_step(sched).index, normal.index);
+    assert_int_equal(first_of_step(sched).index, low.index);
+    const struct sched_arrival waiting = { SCHED_KIND_PREFILL, 10, 1, 0 };
+    struct sched_id id, found;
+    const struct sched_id later = add(sched, SCHED_KIND_PREFILL, 10);
+    assert_int_equal(sched_add(sched, &waiting, &id), STATUS_OK);
+    assert_true(sched_queued(sched, 0, &found)); /* for pages too */
+    assert_int_equal(found.index, id.index);
+    assert_true(sched_queued(sched, 1, &found));
+    assert_int_equal(found.index, later.index);
+    sched_destroy(sched);
+}
+
+/* One tenant fills the queue; another one's short prompt waits for one of its, not for all. */
+static void tenants_get_equal_tokens(void **state)
+{
+    (void)state;
+    struct sched *sched = sched_new();
+    struct sched_id greedy[6];
+
+    for (int i = 0; i < 6; i++)
+        greedy[i] = prompt(sched, 2 * ROWS, 0, 1);
+    assert_int_equal(first_of_step(sched).index, greedy[0].index);
+    const struct sched_id first = prompt(sched, ROWS, 0, 2), second = prompt(sched, ROWS, 0, 2);
+    const struct sched_id third = prompt(sched, ROWS, 0, 2);
+    assert_int_equal(first_of_step(sched).index, greedy[0].index); /* what has begun is finished */
+    assert_int_equal(first_of_step(sched).index, first.index);
+    assert_int_equal(first_of_step(sched).index, second.index);
+    assert_int_equal(first_of_step(sched).index, greedy[1].index);
+    assert_int_equal(first_of_step(sched).index, greedy[1].index);
+    assert_int_equal(first_of_step(sched).index, third.index);
+    assert_int_equal(first_of_step(sched).index, greedy[2].index);
+    sched_destroy(sched);
+}
+
 /* ---- the walk ---- */
 
 struct model_sequence {
     bool used;
     enum sched_kind kind;
     uint32_t tokens;
+    int priority;
+    bool alone;         /* perhaps */
     uint32_t rows_done; /* the next row that must be computed */
     uint32_t waited;    /* steps without a row though it could have had one */
 };
@@ -191,14 +258,17 @@ static void walk_add(struct walk *walk)
     struct sched_id id;
     const enum sched_kind kind = below(walk, 2) == 0 ? SCHED_KIND_PREFILL : SCHED_KIND_DECODE;
     const uint32_t tokens = 1 + below(walk, 5 * ROWS);
-    const enum status status = sched_add(walk->sched, kind, tokens, &id);
+    const struct sched_arrival arrival = { kind, tokens, (int)below(walk, 3) - 1, below(walk, 3) };
+    const enum status status = sched_add(walk->sched, &arrival, &id);
     if (walk->used == SEQUENCES) {
         assert_int_equal(status, STATUS_FULL);
         return;
     }
     assert_int_equal(status, STATUS_OK);
     assert_false(walk->model[id.index].used);
-    walk->model[id.index] = (struct model_sequence){ .used = true, .kind = kind, .tokens = tokens };
+    walk->model[id.index] = (struct model_sequence){
+        .used = true, .kind = kind, .tokens = tokens, .priority = arrival.priority
+    };
     walk->used++;
 }
 
@@ -209,7 +279,8 @@ static void walk_ready(struct walk *walk, struct sched_id id, struct model_seque
         return;
     }
     const uint32_t reuse = below(walk, (m->tokens - 1) / BLOCK + 1) * BLOCK;
-    sched_ready(walk->sched, id, reuse, below(walk, 3) == 0);
+    m->alone = below(walk, 3) == 0;
+    sched_ready(walk->sched, id, reuse, m->alone);
     m->rows_done = reuse;
 }
 
@@ -312,6 +383,23 @@ static void check_step(struct walk *walk)
     }
 }
 
+/* No prompt is computed while one of higher priority is left out. */
+static void check_priorities(struct walk *walk)
+{
+    for (uint32_t i = 0; i < walk->step.items_count; i++) {
+        const struct sched_item *item = &walk->step.items[i];
+        if (item->kind != SCHED_KIND_PREFILL) continue;
+        for (uint32_t k = 0; k < SEQUENCES; k++) {
+            const struct model_sequence *m = &walk->model[k];
+            const struct sched_id id = { k };
+            if (!m->used || m->alone || m->priority <= walk->model[item->id.index].priority)
+                continue;
+            if (sched_state(walk->sched, id) == SCHED_PREFILL)
+                assert_true(sched_in_step(walk->sched, id));
+        }
+    }
+}
+
 static void walk_step(struct walk *walk)
 {
     if (!walk->under_way) {
@@ -320,6 +408,7 @@ static void walk_step(struct walk *walk)
             sched_end(walk->sched, walk->step.items[0].id, SCHED_FAILED);
         } else if (pick == SCHED_PICK_STEP) {
             check_step(walk);
+            check_priorities(walk);
             walk->under_way = true;
         }
         return;
@@ -378,6 +467,8 @@ int main(void)
         cmocka_unit_test(a_step_given_up_advances_nothing),
         cmocka_unit_test(who_must_be_alone_takes_turns_with_decode),
         cmocka_unit_test(youngest_goes_when_pages_run_out),
+        cmocka_unit_test(higher_priority_goes_before_the_next_chunk),
+        cmocka_unit_test(tenants_get_equal_tokens),
         cmocka_unit_test(walk_matches_model),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
