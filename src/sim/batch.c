@@ -160,22 +160,53 @@ static void select_largest(uint64_t *values, uint32_t count, uint32_t most)
     }
 }
 
-struct batch_intervals batch_measure(struct batch *batch, const struct batch_member *member)
+bool batch_drop(struct batch *batch, struct batch_member *out)
+{
+    if (batch->count == 0) return false;
+    *out = batch->members[--batch->count]; /* a leaf: the rest is still a heap */
+    ASSERT(out->done > batch->steps);
+    out->done = batch->steps;
+    batch->context -= (double)out->context + (double)(out->done - out->joined);
+    return true;
+}
+
+uint32_t batch_read(const struct batch *batch, const struct batch_member *member, uint64_t *out)
 {
     const uint32_t count = (uint32_t)(member->done - member->joined);
-    const uint32_t most = (count + 9) / 10;
-    uint64_t before_ns = member->first_ns, sum = 0, longest = 0;
+    uint64_t before_ns = member->first_ns;
     ASSERT(member->done == batch->steps && count <= batch->steps_max);
 
     for (uint32_t i = 0; i < count; i++) {
         const uint64_t end_ns = batch->ends_ns[(member->joined + 1 + i) & batch->mask];
         ASSERT(end_ns >= before_ns);
-        batch->scratch[i] = end_ns - before_ns;
+        out[i] = end_ns - before_ns;
         before_ns = end_ns;
-        sum += batch->scratch[i];
     }
-    select_largest(batch->scratch, count, most);
+    return count;
+}
+
+uint64_t batch_latest_ns(const struct batch *batch, const struct batch_member *member)
+{
+    ASSERT(member->done == batch->steps);
+    if (member->done == member->joined) return member->first_ns;
+    return batch->ends_ns[member->done & batch->mask];
+}
+
+struct batch_intervals batch_summary(uint64_t *intervals, uint32_t count)
+{
+    ASSERT(count > 0);
+    const uint32_t most = (count + 9) / 10;
+    uint64_t sum = 0, longest = 0;
+
+    for (uint32_t i = 0; i < count; i++)
+        sum += intervals[i];
+    select_largest(intervals, count, most);
     for (uint32_t i = 0; i < most; i++)
-        longest += batch->scratch[i];
+        longest += intervals[i];
     return (struct batch_intervals){ (double)sum / count / 1e6, (double)longest / most / 1e6 };
+}
+
+struct batch_intervals batch_measure(struct batch *batch, const struct batch_member *member)
+{
+    return batch_summary(batch->scratch, batch_read(batch, member, batch->scratch));
 }

@@ -48,6 +48,9 @@ void batch_step(struct batch *batch, uint64_t now_ns);
 /* A member that has all its tokens leaves; false if there is none. */
 bool batch_leave(struct batch *batch, struct batch_member *out);
 
+/* Any member leaves as it is: its `done` is what the batch has done. False if there is none. */
+bool batch_drop(struct batch *batch, struct batch_member *out);
+
 struct batch_intervals {
     double mean_ms;
     double longest_ms; /* mean of the longest tenth of the intervals, at least one */
@@ -55,5 +58,12 @@ struct batch_intervals {
 
 /* Of a member that has left since the latest step. */
 struct batch_intervals batch_measure(struct batch *batch, const struct batch_member *member);
+
+/* The times between its tokens, ns, and how many; out has room for done - joined. */
+uint32_t batch_read(const struct batch *batch, const struct batch_member *member, uint64_t *out);
+/* When it had its latest token. */
+uint64_t batch_latest_ns(const struct batch *batch, const struct batch_member *member);
+/* Of intervals from anywhere, at least one; it changes their order. */
+struct batch_intervals batch_summary(uint64_t *intervals, uint32_t count);
 
 #endif

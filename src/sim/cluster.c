@@ -8,10 +8,18 @@
 
 #include "base/assert.h"
 #include "base/buf.h"
+#include "sim/failure.h"
 #include "sim/json.h"
 
-enum setting_kind { SETTING_NUMBER, SETTING_WHOLE, SETTING_BOOL, SETTING_CHOICE, SETTING_PROFILE };
-enum { SETTING_SIZE = 64, VALUE_SIZE = 64 };
+enum setting_kind {
+    SETTING_TEXT,
+    SETTING_NUMBER,
+    SETTING_WHOLE,
+    SETTING_BOOL,
+    SETTING_CHOICE,
+    SETTING_PROFILE
+};
+enum { SETTING_SIZE = 64, VALUE_SIZE = CLUSTER_TEXT_SIZE };
 
 struct setting {
     const char *name;
@@ -53,6 +61,10 @@ static const struct setting settings_table[] = {
     { "elastic", SETTING_BOOL, AT(elastic), 0, 0, NULL, "nodes change between the roles" },
     { "elastic_window_s", SETTING_NUMBER, AT(elastic_window_s), 1, 86400, NULL, "of demand" },
     { "elastic_dwell_s", SETTING_NUMBER, AT(elastic_dwell_s), 0, 86400, NULL, "in a role" },
+    { "failures", SETTING_TEXT, AT(failures), 0, 0, NULL, "like p0@100+30 d2@15+60" },
+    { "mtbf_s", SETTING_NUMBER, AT(mtbf_s), 0, 1e8, NULL, "of a machine, by chance; 0: none stop" },
+    { "mttr_s", SETTING_NUMBER, AT(mttr_s), 1e-3, 4e6, NULL, "that it is down then" },
+    { "fail_forget_s", SETTING_NUMBER, AT(fail_forget_s), 0, 1e8, NULL, "until it is removed" },
     { "ttft_limit_s", SETTING_NUMBER, AT(ttft_limit_s), 1e-3, 1e6, NULL, "of a good answer" },
     { "tbt_limit_ms", SETTING_NUMBER, AT(tbt_limit_ms), 1e-3, 1e9, NULL, "of a good answer" },
     { "admit_ttft_s", SETTING_NUMBER, AT(admit_ttft_s), 0, 3600, NULL, "overload's; 0: none" },
@@ -102,6 +114,8 @@ void cluster_init(struct sim_cluster *cluster)
         .elastic_window_s = 30,
         .elastic_dwell_s = 60,
         .group_max = 1,
+        .mttr_s = 60,
+        .fail_forget_s = 30,
         .ttft_limit_s = 30,
         .tbt_limit_ms = 100,
         .admit_ttft_s = 30,
@@ -161,6 +175,19 @@ static enum status set_bool(struct sim_cluster *cluster, const struct setting *s
     return STATUS_OK;
 }
 
+static enum status set_words(struct sim_cluster *cluster, const struct setting *setting,
+                             const char *text, struct errmsg *err)
+{
+    if (strlen(text) >= CLUSTER_TEXT_SIZE)
+        return errmsg_set(err, STATUS_INVALID, "%s: longer than %d", setting->name,
+                          CLUSTER_TEXT_SIZE - 1);
+    if (text[strspn(text, "pd@+.0123456789 ")] != '\0')
+        return errmsg_set(err, STATUS_INVALID, "%s: `%.64s` is not like p0@100+30", setting->name,
+                          text);
+    snprintf(place_of(cluster, setting), CLUSTER_TEXT_SIZE, "%s", text);
+    return STATUS_OK;
+}
+
 /* A value as on the command line. */
 static enum status set_text(struct sim_cluster *cluster, const struct setting *setting,
                             const char *text, struct errmsg *err)
@@ -169,6 +196,7 @@ static enum status set_text(struct sim_cluster *cluster, const struct setting *s
 
     switch (setting->kind) {
     case SETTING_PROFILE: return set_profile(cluster, text, err);
+    case SETTING_TEXT: return set_words(cluster, setting, text, err);
     case SETTING_CHOICE: return set_choice(cluster, setting, text, err);
     case SETTING_BOOL:
         if (strcmp(text, "true") == 0) return set_bool(cluster, setting, true);
@@ -276,6 +304,7 @@ static enum status set_json(struct sim_cluster *cluster, const struct setting *s
     case SETTING_BOOL:
         if (json_value_bool(value, &truth)) return set_bool(cluster, setting, truth);
         return errmsg_set(err, STATUS_INVALID, "%s: expected true or false", setting->name);
+    case SETTING_TEXT:
     case SETTING_CHOICE:
     case SETTING_PROFILE: break;
     }
@@ -335,23 +364,54 @@ enum status cluster_parse(const char *name, const char *text, size_t len,
 
 /* ---- sense ---- */
 
+static bool has_failures(const struct sim_cluster *cluster)
+{
+    return cluster->failures[0] != '\0' || cluster->mtbf_s > 0;
+}
+
+/* What is asked for that only the conductor does, or NULL. */
+static const char *conductors_own(const struct sim_cluster *cluster)
+{
+    if (cluster->overload != CLUSTER_OVERLOAD_NONE) return "refuses";
+    if (cluster->elastic) return "changes roles";
+    if (cluster->group_max > 1) return "forms groups";
+    if (has_failures(cluster)) return "places requests again when a node stops";
+    return NULL;
+}
+
+static enum status check_failures(const struct sim_cluster *cluster, struct errmsg *err)
+{
+    struct failure failures[FAILURES_MAX];
+    uint32_t count = 0;
+    const enum status status = failure_parse(cluster->failures, failures, &count, err);
+
+    if (status != STATUS_OK) return status;
+    for (uint32_t i = 0; i < count; i++) {
+        if (failures[i].node < (failures[i].decode ? cluster->decode : cluster->prefill)) continue;
+        return errmsg_set(err, STATUS_INVALID, "failures: there is no node %c%u",
+                          failures[i].decode ? 'd' : 'p', failures[i].node);
+    }
+    if (cluster->elastic && has_failures(cluster))
+        return errmsg_set(err, STATUS_INVALID, "failures: not together with elastic");
+    return STATUS_OK;
+}
+
+static enum status check_mooncake(const struct sim_cluster *cluster, struct errmsg *err)
+{
+    const char *own = conductors_own(cluster);
+
+    if (cluster->prefill + cluster->decode > CLUSTER_NODES_MAX)
+        return errmsg_set(err, STATUS_INVALID, "more than %d nodes", CLUSTER_NODES_MAX);
+    if (own != NULL && cluster->policy > CLUSTER_LOCAL)
+        return errmsg_set(err, STATUS_INVALID,
+                          "policy %s places without the conductor, and only the conductor %s",
+                          cluster_policy_name(cluster->policy), own);
+    return check_failures(cluster, err);
+}
+
 enum status cluster_check(const struct sim_cluster *cluster, struct errmsg *err)
 {
-    if (cluster->system == CLUSTER_MOONCAKE) {
-        if (cluster->prefill + cluster->decode > CLUSTER_NODES_MAX)
-            return errmsg_set(err, STATUS_INVALID, "more than %d nodes", CLUSTER_NODES_MAX);
-        if (cluster->overload != CLUSTER_OVERLOAD_NONE && cluster->policy > CLUSTER_LOCAL)
-            return errmsg_set(err, STATUS_INVALID,
-                              "policy %s places without the conductor, and "
-                              "only the conductor refuses",
-                              cluster_policy_name(cluster->policy));
-        if (cluster->elastic && cluster->policy > CLUSTER_LOCAL)
-            return errmsg_set(err, STATUS_INVALID,
-                              "policy %s places without the conductor, and "
-                              "only the conductor changes roles",
-                              cluster_policy_name(cluster->policy));
-        return STATUS_OK;
-    }
+    if (cluster->system == CLUSTER_MOONCAKE) return check_mooncake(cluster, err);
     if (cluster->policy <= CLUSTER_MATCH)
         return errmsg_set(err, STATUS_INVALID, "policy %s is not for the system %s",
                           cluster_policy_name(cluster->policy),
@@ -359,12 +419,9 @@ enum status cluster_check(const struct sim_cluster *cluster, struct errmsg *err)
     if (cluster->store != LAYERS_MEASURED)
         return errmsg_set(err, STATUS_INVALID, "the system %s stores nothing",
                           cluster_system_name(cluster->system));
-    if (cluster->overload != CLUSTER_OVERLOAD_NONE)
-        return errmsg_set(err, STATUS_INVALID, "the system %s refuses nothing",
-                          cluster_system_name(cluster->system));
-    if (cluster->elastic)
-        return errmsg_set(err, STATUS_INVALID, "the system %s has no roles to change",
-                          cluster_system_name(cluster->system));
+    if (conductors_own(cluster) != NULL)
+        return errmsg_set(err, STATUS_INVALID, "the system %s has no conductor, which %s",
+                          cluster_system_name(cluster->system), conductors_own(cluster));
     return STATUS_OK;
 }
 
@@ -401,6 +458,7 @@ static enum status write_value(const struct sim_cluster *cluster, const struct s
     case SETTING_CHOICE:
         memcpy(&choice, place, sizeof(choice));
         return buf_printf(out, "\"%s\"", setting->choices[choice]);
+    case SETTING_TEXT: return buf_printf(out, "\"%s\"", (const char *)place);
     case SETTING_PROFILE: return buf_printf(out, "\"%s\"", cluster->cost.name);
     }
     ASSERT(setting == NULL); /* impossible */

@@ -22,7 +22,7 @@
 
 struct buf;
 
-enum { CLUSTER_NODES_MAX = 2000, CLUSTER_FILE_SIZE_MAX = 1 << 20 };
+enum { CLUSTER_NODES_MAX = 2000, CLUSTER_FILE_SIZE_MAX = 1 << 20, CLUSTER_TEXT_SIZE = 512 };
 
 /* The coupled ones compute prefill and decode on every node, one scheduler a node. */
 enum cluster_system {
@@ -61,6 +61,9 @@ struct sim_cluster {
     bool learn;       /* the conductor goes on fitting costs to what happens */
     bool elastic;     /* nodes change between prefill and decode */
     double elastic_window_s, elastic_dwell_s;
+    char failures[CLUSTER_TEXT_SIZE]; /* machines that stop, and when: sim/failure.h */
+    double mtbf_s, mttr_s;            /* by chance: mean time until one stops, 0: never; and down */
+    double fail_forget_s;             /* down so long, the conductor has forgotten it */
     double ttft_limit_s, tbt_limit_ms;
     double decode_time_s; /* what overload=predict takes a decode to last; 0: the mean of late */
     double admit_ttft_s, admit_tbt_ms; /* limits that overload policies hold; 0: none */

@@ -48,6 +48,14 @@ void group_destroy(struct sim *sim, uint32_t who)
     mooncake_of(sim)->groups--;
 }
 
+bool group_has(const struct group *group, uint32_t node)
+{
+    for (uint32_t j = 0; j < group->stages; j++) {
+        if (group->node[j] == node) return true;
+    }
+    return false;
+}
+
 static uint32_t stage_of(const struct group *group, uint32_t node)
 {
     uint32_t stage = 0;
@@ -64,7 +72,7 @@ static void cut(struct sim *sim, uint32_t who)
     const struct sim_profile *cost = &sim->cluster.cost;
     struct group *group = sim->requests[who].group;
     const uint32_t reused = sim->requests[who].reuse * sim->trace->block_tokens;
-    const uint32_t fresh = sim->trace->requests[who].input_tokens - reused;
+    const uint32_t fresh = sim_input(sim, who) - reused;
     const uint32_t chunk_tokens = (uint32_t)cost->chunk_tokens;
     const double whole = sim_profile_prefill_s(cost, reused + fresh, reused);
     double before = -mooncake_store_s(sim, who, whole); /* each stage stores its own layers */
@@ -122,7 +130,8 @@ static void plan(struct sim *sim, uint32_t who)
         (void)pipeline_stage(group->chunks, group->count, group->stages, now, j == 0);
         const double end = group->chunks[group->count - 1].at;
         m->prefill[group->node[j]].until_ns = (uint64_t)llround(end);
-        sim_schedule(sim, (end - now) / 1e9, SIM_EVENT_PREFILL, group->node[j]);
+        sim_schedule_version(sim, (end - now) / 1e9, SIM_EVENT_PREFILL, group->node[j],
+                             m->prefill[group->node[j]].epoch);
         group->planned++;
         if (sim->cluster.layerwise) send_layers(sim, who, j);
     }

@@ -32,6 +32,9 @@ MUST_USE enum status group_create(struct sim *sim, uint32_t who, const uint32_t 
 /* Forgets a group, wherever it is. */
 void group_destroy(struct sim *sim, uint32_t who);
 
+/* Is the node one of its stages? */
+bool group_has(const struct group *group, uint32_t node);
+
 /* It is the request's turn at this node, which has taken it. */
 void group_turn(struct sim *sim, uint32_t who, uint32_t node);
 

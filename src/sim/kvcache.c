@@ -194,6 +194,26 @@ bool kvcache_evict(struct kvcache *cache, uint32_t *id)
     return true;
 }
 
+bool kvcache_lose(struct kvcache *cache, uint32_t *id)
+{
+    const uint32_t index = cache->head;
+
+    if (index == NONE || !cache->slots[index].fast) return false;
+    *id = cache->slots[index].id;
+    remove_slot(cache, index);
+    return true;
+}
+
+bool kvcache_next(const struct kvcache *cache, uint32_t *cursor, uint32_t *id)
+{
+    const uint32_t index = *cursor == KVCACHE_START ? cache->head : cache->slots[*cursor].next;
+
+    if (index == NONE) return false;
+    *cursor = index;
+    *id = cache->slots[index].id;
+    return true;
+}
+
 void kvcache_remove(struct kvcache *cache, uint32_t id)
 {
     const uint32_t index = find(cache, id);

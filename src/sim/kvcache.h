@@ -36,7 +36,14 @@ bool kvcache_touch(struct kvcache *cache, uint32_t id);
 MUST_USE enum status kvcache_insert(struct kvcache *cache, uint32_t id);
 /* Removes the least recently used block that is not pinned; false if there is none. */
 bool kvcache_evict(struct kvcache *cache, uint32_t *id);
+/* Removes the most recently used block if it is in DRAM; false if none is. It is not pinned. */
+bool kvcache_lose(struct kvcache *cache, uint32_t *id);
 void kvcache_remove(struct kvcache *cache, uint32_t id); /* it is there, and not pinned */
+
+/* The blocks, the most recently used first; *cursor is KVCACHE_START at first. False: no more.
+ * Nothing else is called meanwhile. */
+#define KVCACHE_START UINT32_MAX
+bool kvcache_next(const struct kvcache *cache, uint32_t *cursor, uint32_t *id);
 
 void kvcache_pin(struct kvcache *cache, uint32_t id); /* it is there; counted */
 void kvcache_unpin(struct kvcache *cache, uint32_t id);

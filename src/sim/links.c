@@ -168,25 +168,49 @@ enum status links_start(struct links *links, uint32_t from, uint32_t to, double 
     return status;
 }
 
-enum status links_event(struct links *links, const struct event *event, bool *ended, uint64_t *tag)
+/* `moved` bytes of the flow count; it is gone, and those beside it are faster. */
+static enum status end_flow(struct links *links, uint32_t index, double moved)
 {
-    struct flow *flow = &links->flows[event->who];
+    struct flow *flow = &links->flows[index];
 
-    *ended = false;
-    ASSERT(event->who < links->cap);
-    if (!flow->used || flow->version != event->version) return STATUS_OK;
-    list_remove(links, event->who, OUT);
-    list_remove(links, event->who, IN);
-    links->sides[OUT][flow->node[OUT]].bytes += flow->bytes;
-    links->sides[IN][flow->node[IN]].bytes += flow->bytes;
+    ASSERT(flow->used && moved >= 0);
+    list_remove(links, index, OUT);
+    list_remove(links, index, IN);
+    links->sides[OUT][flow->node[OUT]].bytes += moved;
+    links->sides[IN][flow->node[IN]].bytes += moved;
     flow->used = false;
     links->used--;
     enum status status = reschedule_side(links, flow->node[OUT], OUT, NONE);
     if (status == STATUS_OK) status = reschedule_side(links, flow->node[IN], IN, NONE);
+    flow->next[OUT] = links->free;
+    links->free = index;
+    return status;
+}
+
+enum status links_event(struct links *links, const struct event *event, bool *ended, uint64_t *tag)
+{
+    const struct flow *flow = &links->flows[event->who];
+
+    *ended = false;
+    ASSERT(event->who < links->cap);
+    if (!flow->used || flow->version != event->version) return STATUS_OK;
     *ended = true;
     *tag = flow->tag;
-    flow->next[OUT] = links->free;
-    links->free = event->who;
+    return end_flow(links, event->who, flow->bytes);
+}
+
+enum status links_cancel(struct links *links, links_which_fn *which, void *ctx, double *bytes)
+{
+    enum status status = STATUS_OK;
+
+    for (uint32_t i = 0; status == STATUS_OK && i < links->cap; i++) {
+        const struct flow *flow = &links->flows[i];
+        if (!flow->used || !which(ctx, flow->node[OUT], flow->node[IN], flow->tag)) continue;
+        const double since_s = (double)(links->events->now_ns - flow->since_ns) / 1e9;
+        const double left = fmax(0, flow->left - flow->rate * since_s);
+        *bytes += flow->bytes - left;
+        status = end_flow(links, i, flow->bytes - left);
+    }
     return status;
 }
 

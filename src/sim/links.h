@@ -42,6 +42,12 @@ MUST_USE enum status links_start(struct links *links, uint32_t from, uint32_t to
 MUST_USE enum status links_event(struct links *links, const struct event *event, bool *ended,
                                  uint64_t *tag);
 
+/* Cuts flows; what they have moved counts, on both sides, and is added to *bytes.
+ * STATUS_NO_MEMORY. */
+typedef bool links_which_fn(void *ctx, uint32_t from, uint32_t to, uint64_t tag);
+MUST_USE enum status links_cancel(struct links *links, links_which_fn *which, void *ctx,
+                                  double *bytes);
+
 uint32_t links_flows(const struct links *links); /* now */
 uint32_t links_sending(const struct links *links, uint32_t node);
 double links_rate_out(const struct links *links, uint32_t node); /* bytes a second now */

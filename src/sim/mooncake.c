@@ -14,9 +14,10 @@
  * Device memory of a decode node is promised to a request for its whole length when it is placed.
  *
  * Invariants
- *   M1  the conductor's index has exactly the blocks of the caches.
+ *   M1  the conductor's index has exactly the blocks of the caches, of machines that are up.
  *   M2  promised tokens of a decode node <= its device memory.
- *   M3  a busy prefill node has one event pending, a stepping decode node too.
+ *   M3  a busy prefill node has one event pending, or waits for its stage in a group; a stepping
+ *       decode node has one too.
  *   M4  blocks of a plan are pinned, at the prefill node and at the holder, until they are used. */
 #include <assert.h>
 #include <math.h>
@@ -29,6 +30,7 @@
 #include "conductor/cost.h"
 #include "conductor/profile.h"
 #include "sim/elastic.h"
+#include "sim/failure.h"
 #include "sim/group.h"
 #include "sim/mooncake_int.h"
 
@@ -98,21 +100,31 @@ static enum status load_profile(struct sim *sim, struct yolk_conductor *conducto
     return status;
 }
 
-static enum status add_instance(struct sim *sim, char role, uint32_t index,
-                                struct yolk_instance_id *out)
+enum status mooncake_add_machine(struct sim *sim, uint32_t machine)
 {
+    struct mooncake *m = mooncake_of(sim);
     const struct sim_cluster *cluster = &sim->cluster;
+    const uint32_t prefill = (uint32_t)cluster->prefill;
+    const bool prefills = machine < prefill;
     char name[YOLK_NAME_SIZE];
+    struct yolk_instance_id id;
     const struct yolk_instance instance = {
         .name = name,
         .host = name,
-        .roles = role == 'p' ? YOLK_ROLE_PREFILL : YOLK_ROLE_DECODE,
+        .roles = prefills ? YOLK_ROLE_PREFILL : YOLK_ROLE_DECODE,
         .pages_max = (uint32_t)fmin(1 + cluster->cost.vram_tokens / sim->trace->block_tokens, 1e9),
         .sequences_max = (uint32_t)cluster->batch_max,
     };
 
-    snprintf(name, sizeof(name), "%c%u", role, index);
-    return yolk_conductor_add(mooncake_of(sim)->conductor, &instance, out);
+    snprintf(name, sizeof(name), "%c%u", prefills ? 'p' : 'd',
+             prefills ? machine : machine - prefill);
+    const enum status status = yolk_conductor_add(m->conductor, &instance, &id);
+    if (status != STATUS_OK) return status;
+    ASSERT(id.index < m->machines);
+    m->machine_of[id.index] = machine;
+    if (machine < m->prefill_count) m->prefill[machine].id = id;
+    if (machine >= m->decode_first) m->decode[machine - m->decode_first].id = id;
+    return STATUS_OK;
 }
 
 static enum status create_conductor(struct sim *sim)
@@ -144,14 +156,8 @@ static enum status create_conductor(struct sim *sim)
     if (status == STATUS_OK) status = load_profile(sim, m->conductor);
     if (status == STATUS_OK && sim->cluster.elastic)
         status = elastic_set(m->conductor, &sim->cluster, sim->err);
-    for (uint32_t i = 0; status == STATUS_OK && i < m->machines; i++) {
-        const uint32_t prefill = (uint32_t)sim->cluster.prefill;
-        struct yolk_instance_id id;
-        status =
-            i < prefill ? add_instance(sim, 'p', i, &id) : add_instance(sim, 'd', i - prefill, &id);
-        if (i < m->prefill_count) m->prefill[i].id = id;
-        if (i >= m->decode_first) m->decode[i - m->decode_first].id = id;
-    }
+    for (uint32_t i = 0; status == STATUS_OK && i < m->machines; i++)
+        status = mooncake_add_machine(sim, i);
     return status;
 }
 
@@ -175,6 +181,8 @@ static void mooncake_destroy(struct sim *sim)
     free(m->decode);
     free(m->keys);
     free(m->names);
+    free(m->machine);
+    free(m->machine_of);
     free(m);
 }
 
@@ -231,16 +239,22 @@ static enum status mooncake_create(struct sim *sim)
     }
     m->prefill = calloc(m->prefill_count, sizeof(*m->prefill));
     m->decode = calloc(m->decode_count, sizeof(*m->decode));
+    m->machine = calloc(m->machines, sizeof(*m->machine));
+    m->machine_of = calloc(m->machines, sizeof(*m->machine_of));
     m->keys = calloc((size_t)most + 1, sizeof(*m->keys));
     m->names = calloc((size_t)sim->trace->unique + 1, sizeof(*m->names));
-    if (m->prefill == NULL || m->decode == NULL || m->keys == NULL || m->names == NULL)
+    if (m->prefill == NULL || m->decode == NULL || m->keys == NULL || m->names == NULL ||
+        m->machine == NULL || m->machine_of == NULL)
         return STATUS_NO_MEMORY;
+    m->prefill_up = m->prefill_count;
+    m->decode_up = m->decode_count;
     name_blocks(sim);
     const struct links_options links = { m->machines, mooncake_link_bytes_s(sim), SIM_EVENT_FLOW };
     enum status status = links_create(&links, &sim->events, &m->links);
     if (status == STATUS_OK) status = create_nodes(sim);
     if (status == STATUS_OK && sim->cluster.policy <= CLUSTER_LOCAL) status = create_conductor(sim);
     if (sim->cluster.elastic) sim_schedule(sim, elastic_look_s(&sim->cluster), SIM_EVENT_LOOK, 0);
+    if (status == STATUS_OK) failure_begin(sim);
     return status;
 }
 
@@ -285,7 +299,7 @@ static void pin_up_to(struct sim *sim, uint32_t who, uint32_t to)
         kvcache_pin(cache, ids[request->pinned++]);
 }
 
-static void unpin_all(struct sim *sim, uint32_t who)
+void mooncake_unpin(struct sim *sim, uint32_t who)
 {
     struct sim_request *request = &sim->requests[who];
     struct kvcache *cache = mooncake_of(sim)->prefill[request->prefill].cache;
@@ -304,17 +318,17 @@ struct placement {
     uint32_t group[YOLK_GROUP_MAX];
 };
 
-static double need_of(const struct sim *sim, uint32_t who)
+double mooncake_need(const struct sim *sim, uint32_t who)
 {
     const uint32_t block = sim->trace->block_tokens;
-    const double tokens = (double)sim->trace->requests[who].input_tokens + sim_output(sim, who);
+    const double tokens = (double)sim_input(sim, who) + sim_output(sim, who);
     return ceil(tokens / block) * block;
 }
 
 static bool decode_has_room(const struct sim *sim, const struct decode_node *node, uint32_t who)
 {
     if (node->sequences >= sim->cluster.batch_max) return false;
-    return node->promised_tokens + need_of(sim, who) <=
+    return node->promised_tokens + mooncake_need(sim, who) <=
            sim->cluster.cost.vram_tokens + sim->trace->block_tokens;
 }
 
@@ -369,15 +383,17 @@ static enum status place_by_conductor(struct sim *sim, uint32_t who, struct plac
     const uint32_t *ids = sim_ids(sim, who);
     const double now_ms = (double)sim->events.now_ns / 1e6;
     const double arrival_ms = (double)sim->requests[who].arrival_ns / 1e6;
-    const bool judged = sim->cluster.overload != CLUSTER_OVERLOAD_NONE;
+    const bool limited = sim->cluster.overload != CLUSTER_OVERLOAD_NONE;
+    const bool judged = limited && sim->requests[who].attempt == 0; /* once */
     const struct yolk_asker asker = { .waited_ms = now_ms - arrival_ms };
     struct yolk_verdict verdict;
     struct yolk_decision decision;
     const struct yolk_place_request request = {
         .request_id = "",
-        .tokens = sim->trace->requests[who].input_tokens,
+        .tokens = sim_input(sim, who),
         /* Who judges loads must not know how long an answer will be; a service has one limit. */
-        .output_tokens = judged ? sim->output_longest : sim_output(sim, who),
+        .output_tokens =
+            limited ? sim->output_longest - sim->requests[who].generated : sim_output(sim, who),
         .keys = m->keys,
         .keys_count = count,
         .avoid_prefill = YOLK_INSTANCE_NONE,
@@ -385,24 +401,24 @@ static enum status place_by_conductor(struct sim *sim, uint32_t who, struct plac
         .avoid_holder = YOLK_INSTANCE_NONE,
     };
 
+    if (m->prefill_up == 0 || m->decode_up == 0) return STATUS_FULL; /* until one is back */
     for (uint32_t i = 0; i < count; i++)
         m->keys[i] = m->names[ids[i]];
     const enum status status =
         judged ? yolk_conductor_admit(m->conductor, &request, &asker, now_ms, &decision, &verdict)
                : yolk_conductor_place(m->conductor, &request, now_ms, &decision);
     if (status != STATUS_OK) return status;
-    /* Instances were added in the order of the machines. */
-    ASSERT(decision.prefill.index < m->prefill_count);
-    ASSERT(decision.decode.index >= m->decode_first);
-    ASSERT(decision.prefill.index != decision.decode.index);
-    *out = (struct placement){ .prefill = decision.prefill.index,
-                               .decode = decision.decode.index - m->decode_first,
+    const uint32_t prefill = m->machine_of[decision.prefill.index];
+    const uint32_t decode = m->machine_of[decision.decode.index];
+    ASSERT(prefill < m->prefill_count && decode >= m->decode_first && prefill != decode);
+    *out = (struct placement){ .prefill = prefill,
+                               .decode = decode - m->decode_first,
                                .holder = SIM_NONE,
                                .reuse = decision.reuse_blocks,
                                .stages = decision.group_count };
     for (uint32_t j = 0; j < decision.group_count; j++)
-        out->group[j] = decision.group[j].index;
-    if (decision.reason == YOLK_REUSE_FETCH) out->holder = decision.holder.index;
+        out->group[j] = m->machine_of[decision.group[j].index];
+    if (decision.reason == YOLK_REUSE_FETCH) out->holder = m->machine_of[decision.holder.index];
     sim->requests[who].ticket = decision.ticket.id;
     sim->result->placements[decision.reason]++;
     return STATUS_OK;
@@ -442,7 +458,7 @@ void mooncake_send_kv(struct sim *sim, uint32_t who, uint32_t from, uint32_t sta
 {
     const struct mooncake *m = mooncake_of(sim);
     struct sim_request *request = &sim->requests[who];
-    const double tokens = sim->trace->requests[who].input_tokens;
+    const double tokens = sim_input(sim, who);
 
     request->send_ns = sim->events.now_ns;
     mooncake_send(sim, from, m->decode_first + request->decode, tokens / request->stages, who,
@@ -467,15 +483,14 @@ double mooncake_store_s(const struct sim *sim, uint32_t who, double compute_s)
 {
     const uint32_t reused = sim->requests[who].reuse * sim->trace->block_tokens;
     return layers_store_s(&sim->cluster.cost, (enum layers_store)sim->cluster.store,
-                          sim->trace->requests[who].input_tokens - reused, compute_s);
+                          sim_input(sim, who) - reused, compute_s);
 }
 
 /* Loading from SSD goes beside the computation; what is longer counts. */
 static double prefill_s(const struct sim *sim, uint32_t who)
 {
     const double reused = (double)sim->requests[who].reuse * sim->trace->block_tokens;
-    const double compute_s =
-        sim_profile_prefill_s(&sim->cluster.cost, sim->trace->requests[who].input_tokens, reused);
+    const double compute_s = sim_profile_prefill_s(&sim->cluster.cost, sim_input(sim, who), reused);
     return fmax(compute_s + mooncake_store_s(sim, who, compute_s), mooncake_ssd_s(sim, who));
 }
 
@@ -488,6 +503,7 @@ void mooncake_begin(struct sim *sim, uint32_t who)
     pin_up_to(sim, who, sim_reusable(sim, who));
     request->reuse = request->pinned;
     request->start_ns = sim->events.now_ns;
+    if (request->generated > 0) return; /* the record is of how it got its first token */
     record->queue_s = (double)(request->start_ns - request->arrival_ns) / 1e9;
     record->reused_tokens = request->reuse * sim->trace->block_tokens;
 }
@@ -495,7 +511,7 @@ void mooncake_begin(struct sim *sim, uint32_t who)
 void mooncake_keep(struct sim *sim, uint32_t who)
 {
     cache_range(sim, sim->requests[who].prefill, who, 0, sim_full_blocks(sim, who));
-    unpin_all(sim, who);
+    mooncake_unpin(sim, who);
 }
 
 void mooncake_start_prefill(struct sim *sim, uint32_t index)
@@ -516,8 +532,8 @@ void mooncake_start_prefill(struct sim *sim, uint32_t index)
     mooncake_begin(sim, who);
     const double seconds = prefill_s(sim, who);
     node->until_ns = sim->events.now_ns + sim_ns(seconds);
-    sim_schedule(sim, seconds, SIM_EVENT_PREFILL, index);
-    sim->result->records[who].prefill_s = seconds;
+    sim_schedule_version(sim, seconds, SIM_EVENT_PREFILL, index, node->epoch);
+    if (request->generated == 0) sim->result->records[who].prefill_s = seconds;
     if (sim->cluster.layerwise && sim_output(sim, who) > 1) mooncake_send_kv(sim, who, index, 0);
 }
 
@@ -537,13 +553,15 @@ static void report_prefill_done(struct sim *sim, uint32_t who)
 /* All KV is at the decode node: into device memory. */
 static void load(struct sim *sim, uint32_t who)
 {
-    const double bytes = token_bytes(sim, sim->trace->requests[who].input_tokens);
+    const double bytes = token_bytes(sim, sim_input(sim, who));
     const uint64_t took = sim->events.now_ns - sim->requests[who].send_ns;
 
     report_prefill_done(sim, who);
-    sim->result->records[who].transfer_s = (double)took / 1e9;
+    if (sim->requests[who].generated == 0)
+        sim->result->records[who].transfer_s = (double)took / 1e9;
     sim_set_state(sim, who, SIM_LOADING);
-    sim_schedule(sim, bytes / sim->cluster.cost.load_bytes_s, SIM_EVENT_LOADED, who);
+    sim_schedule_version(sim, bytes / sim->cluster.cost.load_bytes_s, SIM_EVENT_LOADED, who,
+                         sim->requests[who].attempt);
 }
 
 /* Tells the conductor how long its prefill took. May it join its decode node? */
@@ -553,11 +571,12 @@ static bool judge_join(struct sim *sim, const struct prefill_node *node, uint32_
     const struct sim_record *record = &sim->result->records[who];
     const struct yolk_ticket ticket = { sim->requests[who].ticket };
     const double now_ms = (double)sim->events.now_ns / 1e6;
-    const bool judged = sim->cluster.overload != CLUSTER_OVERLOAD_NONE;
+    const bool judged =
+        sim->cluster.overload != CLUSTER_OVERLOAD_NONE && sim->requests[who].attempt == 0;
     struct yolk_verdict verdict;
 
     if (conductor == NULL) return true;
-    if (sim->cluster.learn && sim->requests[who].stages == 1 &&
+    if (sim->cluster.learn && sim->requests[who].stages == 1 && sim->requests[who].generated == 0 &&
         yolk_conductor_learn_prefill(conductor, node->id, record->input_tokens,
                                      record->reused_tokens, record->prefill_s * 1e3) != STATUS_OK)
         sim_fail(sim, STATUS_INVALID);
@@ -578,7 +597,7 @@ static void on_prefill_done(struct sim *sim, uint32_t index)
             return;
         }
         const uint64_t took = sim->events.now_ns - request->start_ns;
-        sim->result->records[who].prefill_s = (double)took / 1e9;
+        if (request->generated == 0) sim->result->records[who].prefill_s = (double)took / 1e9;
     } else {
         mooncake_keep(sim, who);
     }
@@ -610,7 +629,9 @@ static void on_fetched(struct sim *sim, uint32_t who)
         kvcache_unpin(holder, ids[i]);
     cache_range(sim, request->prefill, who, local, request->held);
     pin_up_to(sim, who, request->held);
-    sim->result->records[who].fetched_tokens = (request->pinned - local) * sim->trace->block_tokens;
+    if (request->generated == 0)
+        sim->result->records[who].fetched_tokens =
+            (request->pinned - local) * sim->trace->block_tokens;
     request->fetching = false;
     mooncake_start_prefill(sim, request->prefill);
 }
@@ -626,15 +647,14 @@ static void start_step(struct sim *sim, uint32_t index)
         const uint32_t who = sim_queue_pop(sim, &node->joining);
         sim_set_state(sim, who, SIM_DECODING);
         sim_first_token(sim, who);
-        batch_join(node->batch, who, sim->trace->requests[who].input_tokens + 1,
-                   sim_output(sim, who) - 1, sim->events.now_ns);
+        batch_join(node->batch, who, sim_input(sim, who) + 1, sim_output(sim, who) - 1,
+                   sim->events.now_ns);
     }
     if (batch_count(node->batch) == 0) return;
     node->stepping = true;
-    sim_schedule(sim,
-                 sim_profile_decode_s(&sim->cluster.cost, batch_count(node->batch),
-                                      batch_context(node->batch)),
-                 SIM_EVENT_STEP, index);
+    const double step_s = sim_profile_decode_s(&sim->cluster.cost, batch_count(node->batch),
+                                               batch_context(node->batch));
+    sim_schedule_version(sim, step_s, SIM_EVENT_STEP, index, node->epoch);
 }
 
 /* The conductor hears of every token where it judges loads, and now and then where it only places:
@@ -709,11 +729,10 @@ static void accept(struct sim *sim, uint32_t who, const struct placement *placed
     request->decode = placed->decode;
     request->holder = placed->holder;
     m->decode[placed->decode].sequences++;
-    m->decode[placed->decode].promised_tokens += need_of(sim, who);
+    m->decode[placed->decode].promised_tokens += mooncake_need(sim, who);
     request->stages = placed->stages;
     request->estimate_ns = sim_ns(
-        sim_profile_prefill_s(&sim->cluster.cost, sim->trace->requests[who].input_tokens, reused) /
-        placed->stages);
+        sim_profile_prefill_s(&sim->cluster.cost, sim_input(sim, who), reused) / placed->stages);
     pin_up_to(sim, who, placed->reuse);
     sim_set_state(sim, who, SIM_QUEUED);
     enqueue(sim, who, placed);
@@ -753,7 +772,7 @@ static void mooncake_arrive(struct sim *sim, uint32_t who)
     struct placement placed = { 0 };
     enum status status = STATUS_FULL;
 
-    if (need_of(sim, who) > sim->cluster.cost.vram_tokens) {
+    if (mooncake_need(sim, who) > sim->cluster.cost.vram_tokens) {
         sim_end(sim, who, SIM_NEVER_FITS);
         return;
     }
@@ -767,7 +786,7 @@ static void mooncake_arrive(struct sim *sim, uint32_t who)
 }
 
 /* First come, first served: the one in front waits until there is room for it. */
-static void place_waiting(struct sim *sim)
+void mooncake_place_waiting(struct sim *sim)
 {
     struct mooncake *m = mooncake_of(sim);
 
@@ -788,7 +807,7 @@ static void release(struct sim *sim, uint32_t who, enum sim_outcome outcome)
 
     ASSERT(node->sequences > 0);
     node->sequences--;
-    node->promised_tokens -= need_of(sim, who);
+    node->promised_tokens -= mooncake_need(sim, who);
     if (m->conductor != NULL) {
         const struct yolk_ticket ticket = { request->ticket };
         yolk_conductor_finish(m->conductor, ticket,
@@ -796,7 +815,7 @@ static void release(struct sim *sim, uint32_t who, enum sim_outcome outcome)
                               (double)sim->events.now_ns / 1e6);
     }
     sim_end(sim, who, outcome);
-    place_waiting(sim);
+    mooncake_place_waiting(sim);
 }
 
 static void on_flow(struct sim *sim, const struct event *event)
@@ -808,8 +827,8 @@ static void on_flow(struct sim *sim, const struct event *event)
     const enum status status = links_event(m->links, event, &ended, &tag);
     if (status != STATUS_OK) sim_fail(sim, status);
     if (status != STATUS_OK || !ended) return;
-    const uint32_t who = (uint32_t)(tag >> 8), stage = tag >> 4 & 15;
-    switch ((enum flow_kind)(tag & 15)) {
+    const uint32_t who = mooncake_flow_who(tag), stage = mooncake_flow_stage(tag);
+    switch (mooncake_flow_kind(tag)) {
     case FLOW_FETCH: on_fetched(sim, who); break;
     case FLOW_SHARE: group_shared(sim, who, stage); break;
     case FLOW_GATHER: group_gathered(sim, who, stage); break;
@@ -830,7 +849,7 @@ static struct yolk_outside outside(const struct sim *sim)
     struct yolk_outside found = { m->waiting.count, 0 };
 
     for (uint32_t who = m->waiting.head; who != SIM_NONE; who = sim->requests[who].next)
-        found.tokens += sim->trace->requests[who].input_tokens;
+        found.tokens += sim_input(sim, who);
     return found;
 }
 
@@ -846,10 +865,10 @@ static void rehome(struct sim *sim, uint32_t who)
         STATUS_OK)
         return; /* at the next look */
     from->sequences--;
-    from->promised_tokens -= need_of(sim, who);
+    from->promised_tokens -= mooncake_need(sim, who);
     request->decode = id.index - m->decode_first;
     m->decode[request->decode].sequences++;
-    m->decode[request->decode].promised_tokens += need_of(sim, who);
+    m->decode[request->decode].promised_tokens += mooncake_need(sim, who);
 }
 
 static void rehome_all(struct sim *sim)
@@ -875,7 +894,7 @@ static void on_look(struct sim *sim)
     struct yolk_elastic_stats stats;
 
     if (elastic_look(m->conductor, m->machines, &waiting, (double)sim->events.now_ns / 1e6))
-        place_waiting(sim);
+        mooncake_place_waiting(sim);
     yolk_conductor_elastic_stats(m->conductor, &stats);
     if (stats.draining > 0) rehome_all(sim);
     sim->result->flips = stats.done;
@@ -883,14 +902,41 @@ static void on_look(struct sim *sim)
         sim_schedule(sim, elastic_look_s(&sim->cluster), SIM_EVENT_LOOK, 0);
 }
 
+/* Of an attempt, or of a node's life, that has ended meanwhile. */
+static bool is_out_of_date(const struct sim *sim, const struct event *event)
+{
+    const struct mooncake *m = mooncake_of(sim);
+
+    switch ((enum sim_event)event->kind) {
+    case SIM_EVENT_PREFILL: return event->version != m->prefill[event->who].epoch;
+    case SIM_EVENT_STEP: return event->version != m->decode[event->who].epoch;
+    case SIM_EVENT_LOADED: return event->version != sim->requests[event->who].attempt;
+    case SIM_EVENT_FLOW:
+    case SIM_EVENT_LOOK:
+    case SIM_EVENT_ARRIVAL:
+    case SIM_EVENT_SAMPLE:
+    case SIM_EVENT_ITERATION:
+    case SIM_EVENT_STOP:
+    case SIM_EVENT_RETURN:
+    case SIM_EVENT_FORGET:
+    case SIM_EVENT_RETRY: return false;
+    }
+    return false;
+}
+
 static void mooncake_event(struct sim *sim, const struct event *event)
 {
+    if (is_out_of_date(sim, event)) return;
     switch ((enum sim_event)event->kind) {
     case SIM_EVENT_PREFILL: on_prefill_done(sim, event->who); break;
     case SIM_EVENT_FLOW: on_flow(sim, event); break;
     case SIM_EVENT_LOADED: on_loaded(sim, event->who); break;
     case SIM_EVENT_STEP: on_step(sim, event->who); break;
     case SIM_EVENT_LOOK: on_look(sim); break;
+    case SIM_EVENT_STOP: failure_stop(sim, event); break;
+    case SIM_EVENT_RETURN: failure_return(sim, event->who); break;
+    case SIM_EVENT_FORGET: failure_forget(sim, event->who); break;
+    case SIM_EVENT_RETRY: failure_retry(sim, event->who); break;
     case SIM_EVENT_ARRIVAL:
     case SIM_EVENT_SAMPLE:
     case SIM_EVENT_ITERATION: ASSERT(event->kind == SIM_EVENT_FLOW); /* impossible */

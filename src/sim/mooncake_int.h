@@ -25,6 +25,7 @@ struct prefill_node {
     struct line queue;
     struct kvcache *cache;
     uint32_t running; /* or SIM_NONE */
+    uint32_t epoch;   /* version of its event */
     uint64_t until_ns;
     uint64_t queued_ns; /* estimates of all in the queue */
 };
@@ -34,8 +35,13 @@ struct decode_node {
     struct sim_queue joining;
     struct batch *batch;
     bool stepping;
+    uint32_t epoch;     /* version of its event */
     uint32_t sequences; /* placed and not ended */
     double promised_tokens;
+};
+
+struct machine {
+    bool down, forgotten; /* forgotten: the conductor has removed it */
 };
 
 /* A machine is in both arrays if nodes may change their roles, in one of them if they may not. */
@@ -50,7 +56,25 @@ struct mooncake {
     struct block_key *keys;           /* scratch: of one request */
     struct block_key *names;          /* of every block */
     uint32_t groups;                  /* not dissolved */
+    struct machine *machine;
+    uint32_t *machine_of;           /* by instance of the conductor */
+    uint32_t prefill_up, decode_up; /* machines that are not down */
+    struct rng chance;              /* of failures */
 };
+
+/* What a flow's tag says. */
+static inline uint32_t mooncake_flow_who(uint64_t tag)
+{
+    return (uint32_t)(tag >> 8);
+}
+static inline uint32_t mooncake_flow_stage(uint64_t tag)
+{
+    return tag >> 4 & 15;
+}
+static inline enum flow_kind mooncake_flow_kind(uint64_t tag)
+{
+    return (enum flow_kind)(tag & 15);
+}
 
 struct mooncake *mooncake_of(const struct sim *sim);
 
@@ -74,6 +98,18 @@ double mooncake_store_s(const struct sim *sim, uint32_t who, double compute_s);
 
 /* The blocks of a prefill that has ended stay in the cache of its node; none is pinned any more. */
 void mooncake_keep(struct sim *sim, uint32_t who);
+
+/* None of its blocks is pinned any more. */
+void mooncake_unpin(struct sim *sim, uint32_t who);
+
+/* Of a decode node's memory, from the beginning to the end. */
+double mooncake_need(const struct sim *sim, uint32_t who);
+
+/* The conductor hears of a machine. */
+MUST_USE enum status mooncake_add_machine(struct sim *sim, uint32_t machine);
+
+/* Those who wait outside, as far as there is room. */
+void mooncake_place_waiting(struct sim *sim);
 
 /* The next one at a prefill node, if it is free. */
 void mooncake_start_prefill(struct sim *sim, uint32_t index);

@@ -42,10 +42,12 @@ static void count_outcomes(const struct sim_result *result, struct sim_summary *
             out->wasted_prefill_s += result->records[i].prefill_s;
             break;
         case SIM_NEVER_FITS: out->never_fit++; break;
+        case SIM_FAILED: out->failed++; break;
         case SIM_UNFINISHED: ASSERT(i == result->count); /* impossible */
         }
     }
-    ASSERT(out->done + out->refused_early + out->refused_late + out->never_fit == result->count);
+    ASSERT(out->done + out->refused_early + out->refused_late + out->never_fit + out->failed ==
+           result->count);
 }
 
 static void count_good(const struct sim_result *result, struct sim_summary *out)
@@ -172,13 +174,23 @@ static void put_sample(struct writer *w, const struct sim_sample *s)
                s->replicas[2], s->replicas[3]);
 }
 
+static void put_failures(struct writer *w, const struct sim_failures *f)
+{
+    writer_put(w,
+               " \"failures\": {\"prefill\": %llu, \"decode\": %llu, \"placed_again\": %llu, "
+               "\"lost_blocks\": %llu, \"kept_blocks\": %llu, \"cut_bytes\": %.9g},\n",
+               (unsigned long long)f->stopped[0], (unsigned long long)f->stopped[1],
+               (unsigned long long)f->placed_again, (unsigned long long)f->lost_blocks,
+               (unsigned long long)f->kept_blocks, f->cut_bytes);
+}
+
 static void put_counts(struct writer *w, const struct sim_result *result,
                        const struct sim_summary *s)
 {
     writer_put(w,
                " \"requests\": %u, \"done\": %u, \"refused_early\": %u, \"refused_late\": %u, "
-               "\"never_fit\": %u,\n",
-               s->requests, s->done, s->refused_early, s->refused_late, s->never_fit);
+               "\"never_fit\": %u, \"failed\": %u,\n",
+               s->requests, s->done, s->refused_early, s->refused_late, s->never_fit, s->failed);
     writer_put(w, " \"duration_s\": %.9g, \"events\": %llu, \"digest\": \"%013llx\",\n",
                result->duration_s, (unsigned long long)result->events,
                (unsigned long long)s->digest);
@@ -195,6 +207,7 @@ static void put_counts(struct writer *w, const struct sim_result *result,
                (unsigned long long)result->placements[3]);
     writer_put(w, " \"groups\": {\"formed\": %llu, \"stages\": %llu},\n",
                (unsigned long long)result->groups, (unsigned long long)result->group_stages);
+    put_failures(w, &result->failures);
 }
 
 enum status sim_write_json(const struct sim_result *result, const struct sim_summary *summary,
@@ -260,8 +273,10 @@ enum status sim_write_text(const struct sim_result *result, const struct sim_sum
     const struct sim_cluster *c = &result->cluster;
 
     put_head(&w, result);
-    writer_put(&w, "requests  %u: %u done, %u refused at arrival, %u after prefill, %u never fit\n",
-               s->requests, s->done, s->refused_early, s->refused_late, s->never_fit);
+    writer_put(
+        &w,
+        "requests  %u: %u done, %u refused at arrival, %u after prefill, %u never fit, %u failed\n",
+        s->requests, s->done, s->refused_early, s->refused_late, s->never_fit, s->failed);
     writer_put(&w, "good      %.1f%% within %g s to the first token and %g ms between tokens\n",
                100 * s->good, c->ttft_limit_s, c->tbt_limit_ms);
     if (c->elastic) writer_put(&w, "roles     %llu changes\n", (unsigned long long)result->flips);

@@ -22,12 +22,23 @@ uint64_t sim_ns(double seconds)
     return (uint64_t)llround(fmin(seconds * 1e9, (double)EVENTS_NEVER_NS));
 }
 
-uint32_t sim_output(const struct sim *sim, uint32_t who)
+uint32_t sim_input(const struct sim *sim, uint32_t who)
+{
+    return sim->trace->requests[who].input_tokens + sim->requests[who].generated;
+}
+
+static uint32_t output_of(const struct sim *sim, uint32_t who)
 {
     const uint32_t tokens = sim->trace->requests[who].output_tokens;
     const uint32_t most = (uint32_t)sim->cluster.output_max;
     if (most > 0 && tokens > most) return most;
     return tokens > 0 ? tokens : 1;
+}
+
+uint32_t sim_output(const struct sim *sim, uint32_t who)
+{
+    ASSERT(sim->requests[who].generated < output_of(sim, who));
+    return output_of(sim, who) - sim->requests[who].generated;
 }
 
 uint32_t sim_full_blocks(const struct sim *sim, uint32_t who)
@@ -37,7 +48,8 @@ uint32_t sim_full_blocks(const struct sim *sim, uint32_t who)
 
 uint32_t sim_reusable(const struct sim *sim, uint32_t who)
 {
-    return (sim->trace->requests[who].input_tokens - 1) / sim->trace->block_tokens;
+    const uint32_t most = (sim_input(sim, who) - 1) / sim->trace->block_tokens;
+    return most < sim_full_blocks(sim, who) ? most : sim_full_blocks(sim, who);
 }
 
 void sim_fail(struct sim *sim, enum status status)
@@ -45,18 +57,24 @@ void sim_fail(struct sim *sim, enum status status)
     if (sim->status == STATUS_OK) sim->status = status;
 }
 
+/* From when it is placed until it ends it may have to be placed again, or be given up. */
+static bool is_placed(enum sim_state state)
+{
+    return state >= SIM_QUEUED && state <= SIM_DECODING;
+}
+
 static bool may_follow(enum sim_state from, enum sim_state to)
 {
+    if (is_placed(from) && (to == SIM_WAITING || to == SIM_ENDED)) return true;
     switch (from) {
     case SIM_ARRIVING: return to == SIM_WAITING || to == SIM_QUEUED || to == SIM_ENDED;
     case SIM_WAITING: return to == SIM_QUEUED || to == SIM_ENDED;
     case SIM_QUEUED: return to == SIM_PREFILLING;
-    case SIM_PREFILLING:
-        return to == SIM_SENDING || to == SIM_LOADING || to == SIM_DECODING || to == SIM_ENDED;
+    case SIM_PREFILLING: return to == SIM_SENDING || to == SIM_LOADING || to == SIM_DECODING;
     case SIM_SENDING: return to == SIM_LOADING;
     case SIM_LOADING: return to == SIM_JOINING;
     case SIM_JOINING: return to == SIM_DECODING;
-    case SIM_DECODING: return to == SIM_ENDED;
+    case SIM_DECODING:
     case SIM_ENDED: return false;
     }
     return false;
@@ -69,12 +87,19 @@ void sim_set_state(struct sim *sim, uint32_t who, enum sim_state state)
     sim->requests[who].state = state;
 }
 
+void sim_schedule_version(struct sim *sim, double in_s, enum sim_event kind, uint32_t who,
+                          uint32_t version)
+{
+    const struct event event = {
+        .time_ns = sim->events.now_ns + sim_ns(in_s), .kind = kind, .who = who, .version = version
+    };
+    const enum status status = events_push(&sim->events, event);
+    if (status != STATUS_OK) sim_fail(sim, status);
+}
+
 void sim_schedule(struct sim *sim, double in_s, enum sim_event kind, uint32_t who)
 {
-    const uint64_t time_ns = sim->events.now_ns + sim_ns(in_s);
-    const enum status status =
-        events_push(&sim->events, (struct event){ .time_ns = time_ns, .kind = kind, .who = who });
-    if (status != STATUS_OK) sim_fail(sim, status);
+    sim_schedule_version(sim, in_s, kind, who, 0);
 }
 
 void sim_end(struct sim *sim, uint32_t who, enum sim_outcome outcome)
@@ -90,19 +115,53 @@ void sim_end(struct sim *sim, uint32_t who, enum sim_outcome outcome)
         sim->progress.fn(sim->progress.ctx, sim->ended, sim->count);
 }
 
+static void record_intervals(struct sim *sim, uint32_t who, struct batch_intervals intervals)
+{
+    struct sim_record *record = &sim->result->records[who];
+    record->tbt_ms = intervals.longest_ms;
+    record->tbt_mean_ms = intervals.mean_ms;
+}
+
 void sim_first_token(struct sim *sim, uint32_t who)
 {
-    const uint64_t took = sim->events.now_ns - sim->requests[who].arrival_ns;
-    ASSERT(sim->result->records[who].ttft_ms == 0);
-    sim->result->records[who].ttft_ms = (double)took / 1e6;
+    struct sim_request *request = &sim->requests[who];
+    const uint64_t now = sim->events.now_ns;
+
+    if (request->past == NULL) {
+        ASSERT(sim->result->records[who].ttft_ms == 0 && request->generated == 0);
+        sim->result->records[who].ttft_ms = (double)(now - request->arrival_ns) / 1e6;
+        return;
+    }
+    request->past[request->past_count++] = now - request->latest_ns;
+    if (sim_output(sim, who) == 1)
+        record_intervals(sim, who, batch_summary(request->past, request->past_count));
+}
+
+void sim_keep_intervals(struct sim *sim, const struct batch *batch,
+                        const struct batch_member *member)
+{
+    struct sim_request *request = &sim->requests[member->who];
+
+    if (request->past == NULL)
+        request->past = calloc(output_of(sim, member->who), sizeof(*request->past));
+    if (request->past == NULL) {
+        sim_fail(sim, STATUS_NO_MEMORY);
+        return;
+    }
+    request->past_count += batch_read(batch, member, request->past + request->past_count);
+    request->latest_ns = batch_latest_ns(batch, member);
 }
 
 void sim_record_intervals(struct sim *sim, struct batch *batch, const struct batch_member *member)
 {
-    const struct batch_intervals intervals = batch_measure(batch, member);
-    struct sim_record *record = &sim->result->records[member->who];
-    record->tbt_ms = intervals.longest_ms;
-    record->tbt_mean_ms = intervals.mean_ms;
+    struct sim_request *request = &sim->requests[member->who];
+
+    if (request->past == NULL) {
+        record_intervals(sim, member->who, batch_measure(batch, member));
+        return;
+    }
+    request->past_count += batch_read(batch, member, request->past + request->past_count);
+    record_intervals(sim, member->who, batch_summary(request->past, request->past_count));
 }
 
 void sim_queue_init(struct sim_queue *queue)
@@ -261,6 +320,13 @@ static enum status too_long(struct sim *sim)
                       (double)EVENTS_END_NS / 1e9, sim->count - sim->ended, sim->count);
 }
 
+/* These may come long after the last answer. */
+static bool is_about_machines(const struct event *event)
+{
+    return event->kind == SIM_EVENT_STOP || event->kind == SIM_EVENT_RETURN ||
+           event->kind == SIM_EVENT_FORGET;
+}
+
 static enum status run(struct sim *sim, const struct sim_system *system)
 {
     struct event event;
@@ -272,6 +338,7 @@ static enum status run(struct sim *sim, const struct sim_system *system)
         handle(sim, system, &event);
         if (sim->events.popped % SETTLE_EVERY == 0) system->check(sim);
         if (sim->ended < sim->count || event.kind == SIM_EVENT_SAMPLE) continue;
+        if (is_about_machines(&event)) continue;
         sim->result->duration_s = (double)event.time_ns / 1e9;
     }
     if (sim->status != STATUS_OK) return sim->status;
@@ -298,6 +365,8 @@ enum status sim_run(const struct sim_cluster *cluster, const struct trace *trace
     if (status == STATUS_OK) status = run(&sim, system);
     if (sim.system != NULL) system->destroy(&sim);
     events_fini(&sim.events);
+    for (uint32_t i = 0; sim.requests != NULL && i < sim.count; i++)
+        free(sim.requests[i].past);
     free(sim.requests);
     free(sim.order);
     if (status != STATUS_OK) {

@@ -37,6 +37,7 @@ enum sim_outcome {
     SIM_REFUSED_EARLY, /* at its arrival */
     SIM_REFUSED_LATE,  /* after its prefill, which is wasted */
     SIM_NEVER_FITS,
+    SIM_FAILED, /* so many placements in a row have failed */
 };
 
 struct sim_record {
@@ -57,6 +58,13 @@ struct sim_sample {
     uint32_t replicas[SIM_RANKS]; /* of the 10th, 100th, 1,000th and 10,000th hottest block */
 };
 
+struct sim_failures {
+    uint64_t stopped[2];               /* prefill nodes, decode nodes */
+    uint64_t placed_again;             /* placements of requests that lost theirs */
+    uint64_t lost_blocks, kept_blocks; /* of the pool, on machines that stopped */
+    double cut_bytes;                  /* moved by transfers that were cut */
+};
+
 struct sim_result {
     struct sim_cluster cluster;
     uint32_t count;
@@ -66,8 +74,9 @@ struct sim_result {
     double duration_s; /* of virtual time, until the last answer */
     uint64_t events;
     double fetched_bytes, sent_bytes;
-    uint64_t placements[4];        /* by yolk_reuse_reason, where the conductor places */
-    uint64_t flips;                /* changes of role */
+    uint64_t placements[4]; /* by yolk_reuse_reason, where the conductor places */
+    uint64_t flips;         /* changes of role */
+    struct sim_failures failures;
     uint64_t groups, group_stages; /* prefills on several nodes; those nodes together */
 };
 
@@ -90,7 +99,7 @@ void sim_result_destroy(struct sim_result *result); /* NULL is allowed */
 enum { SIM_TBT_POINTS = 16, SIM_TTFT_POINTS = 12 };
 
 struct sim_summary {
-    uint32_t requests, done, refused_early, refused_late, never_fit;
+    uint32_t requests, done, refused_early, refused_late, never_fit, failed;
     struct sim_spread ttft_ms, tbt_ms, tbt_mean_ms, prefill_s, queue_s, transfer_s;
     double good;                      /* share of all requests that are within both limits */
     double effective[SIM_TBT_POINTS]; /* share within the TTFT limit and sim_tbt_points[i] ms */

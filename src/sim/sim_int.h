@@ -10,6 +10,8 @@
  *      |  +---------|----------+            |  +----------+-----------+           v
  *      +-----> ENDED <----------------------+<----------------------------- DECODING
  *
+ * A request that is placed again goes back to WAITING, from QUEUED and everything behind it.
+ *
  * Not every system has every state. Every request ends once: sim_end() is the only way to ENDED.
  *
  * Trouble (no memory) is kept in sim->status, where the loop sees it after each event. */
@@ -44,6 +46,10 @@ enum sim_event {
     SIM_EVENT_LOADED,    /* who: request */
     SIM_EVENT_STEP,      /* who: decode node */
     SIM_EVENT_ITERATION, /* who: coupled node */
+    SIM_EVENT_STOP,      /* who: machine; version: ms it will be down */
+    SIM_EVENT_RETURN,    /* who: machine */
+    SIM_EVENT_FORGET,    /* who: machine */
+    SIM_EVENT_RETRY,     /* who: request */
     SIM_EVENT_LOOK,      /* at the roles of the nodes */
 };
 
@@ -60,6 +66,12 @@ struct sim_request {
     struct group *group;   /* NULL: it has none, or it is gone */
     uint32_t grown;        /* tokens of the answer that the conductor has heard of */
     uint64_t ticket;
+    uint32_t generated;         /* tokens of the answer that earlier placements gave */
+    uint32_t attempt, failures; /* placements given up; in a row without a token */
+    bool cut, cut_gathering;    /* flows of it have been cut just now */
+    uint64_t *past;             /* intervals between its tokens in earlier placements, or NULL */
+    uint32_t past_count;
+    uint64_t latest_ns; /* of its latest token there */
     uint64_t arrival_ns, start_ns, send_ns;
     uint64_t estimate_ns; /* of its prefill, in its node's books */
 };
@@ -88,6 +100,8 @@ static inline const uint32_t *sim_ids(const struct sim *sim, uint32_t who)
 
 /* Nanoseconds; at most EVENTS_NEVER_NS. */
 uint64_t sim_ns(double seconds);
+/* Tokens to prefill, and to give: those of the answer that it has had go from one to the other. */
+uint32_t sim_input(const struct sim *sim, uint32_t who);
 uint32_t sim_output(const struct sim *sim, uint32_t who);
 uint32_t sim_full_blocks(const struct sim *sim, uint32_t who);
 /* Leading blocks that may be reused: the last token is always computed. */
@@ -95,13 +109,19 @@ uint32_t sim_reusable(const struct sim *sim, uint32_t who);
 
 void sim_set_state(struct sim *sim, uint32_t who, enum sim_state state);
 void sim_schedule(struct sim *sim, double in_s, enum sim_event kind, uint32_t who);
+void sim_schedule_version(struct sim *sim, double in_s, enum sim_event kind, uint32_t who,
+                          uint32_t version);
 void sim_fail(struct sim *sim, enum status status); /* the first one stays */
 void sim_end(struct sim *sim, uint32_t who, enum sim_outcome outcome);
+/* It has its first token of this placement. */
 void sim_first_token(struct sim *sim, uint32_t who);
 
 struct batch;
 struct batch_member;
 void sim_record_intervals(struct sim *sim, struct batch *batch, const struct batch_member *member);
+/* It has left this batch unfinished. */
+void sim_keep_intervals(struct sim *sim, const struct batch *batch,
+                        const struct batch_member *member);
 
 /* ---- a queue of requests, linked by `next` ---- */
 

@@ -161,3 +161,17 @@ def test_bad_input_is_one_precise_line(trace, tmp_path, args, words):
     assert len(lines) == 1, result.stderr
     for word in words:
         assert word.replace("BAD", str(bad)) in lines[0]
+
+
+def test_machines_stop_by_a_schedule_and_by_chance(trace, tmp_path):
+    cluster = tmp_path / "cluster.json"
+    cluster.write_text('{"prefill": 3, "decode": 3, "failures": "p0@10+5 d1@20+40", "mtbf_s": 100, "mttr_s": 5}')
+    args = ["sim", "--trace", trace, "--cluster", cluster]
+    result = run_json(*args)
+    failures = result["failures"]
+    assert failures["prefill"] > 0 and failures["decode"] > 0 and failures["placed_again"] > 0
+    assert result["done"] + result["failed"] == 400
+    assert run_json(*args, "--set", "seed=2")["digest"] != result["digest"]
+    assert result["cluster"]["failures"] == "p0@10+5 d1@20+40"
+    refused = run_yolk("sim", "--trace", trace, "--set", "failures=p9@1+1")
+    assert refused.returncode == 2 and "p9" in refused.stderr
