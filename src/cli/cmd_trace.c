@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * cli/cmd_trace.c - says what a request trace is like, and makes traces. */
+ * cli/cmd_trace.c - says what a request trace is like, and makes traces; trace_record.c records. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +9,7 @@
 #include "base/buf.h"
 #include "base/env.h"
 #include "cli/cli.h"
+#include "cli/trace_record.h"
 #include "sim/trace.h"
 #include "sim/trace_gen.h"
 
@@ -227,5 +228,6 @@ int cmd_trace(struct cli *cli)
 
     if (strcmp(verb, "stat") == 0) return trace_command_stat(cli);
     if (strcmp(verb, "gen") == 0) return trace_command_gen(cli);
-    return cli_refuse("trace: `%s` is neither stat nor gen", verb);
+    if (strcmp(verb, "record") == 0) return trace_record(cli);
+    return cli_refuse("trace: `%s` is neither stat, gen nor record", verb);
 }

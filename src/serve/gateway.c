@@ -20,6 +20,7 @@
 #include "model/model.h"
 #include "model/tokenizer.h"
 #include "net/http.h"
+#include "serve/gateway_record.h"
 #include "serve/gateway_debug.h"
 #include "serve/gateway_explain.h"
 #include "serve/gateway_int.h"
@@ -246,6 +247,54 @@ static void route_decision(struct gateway *gateway, struct http_request *http, c
     buf_fini(&out);
 }
 
+/* ---- recording ---- */
+
+static void on_recorded(void *ctx)
+{
+    struct gateway *gateway = ctx;
+
+    recorder_destroy(gateway->recorder);
+    gateway->recorder = NULL;
+}
+
+/* Of "block=N", or what the nodes have; 0 for a number that is no size of a block. */
+static uint32_t recorded_block(const struct gateway *gateway, const char *query)
+{
+    const bool known = cluster_conductor(gateway->cluster) != NULL;
+    const char *found = strstr(query, "block=");
+    const unsigned long asked = found != NULL ? strtoul(found + strlen("block="), NULL, 10) : 0;
+
+    if (found == NULL) return known ? cluster_block_tokens(gateway->cluster) : RECORD_BLOCK_DEFAULT;
+    const bool power = (asked & (asked - 1)) == 0;
+    return power && asked >= RECORD_BLOCK_MIN && asked <= RECORD_BLOCK_MAX ? (uint32_t)asked : 0;
+}
+
+static void route_record(struct gateway *gateway, struct http_request *http)
+{
+    const struct recorder_options options = {
+        .env = gateway->env,
+        .http = http,
+        .block_tokens = recorded_block(gateway, http_query(http)),
+        .on_over = on_recorded,
+        .ctx = gateway,
+    };
+    struct api_error error;
+
+    if (options.block_tokens == 0) {
+        api_refuse(&error, 400, "invalid_value", "block", "A block is a power of two in %d..%d",
+                   RECORD_BLOCK_MIN, RECORD_BLOCK_MAX);
+    } else if (gateway->recorder != NULL) {
+        api_refuse(&error, 409, "busy", NULL, "Somebody is recording already");
+    } else if (gateway->draining) {
+        api_refuse(&error, 503, "shutting_down", NULL, "The server is shutting down");
+    } else if (recorder_create(&options, &gateway->recorder) == STATUS_OK) {
+        return;
+    } else {
+        api_refuse(&error, 503, "overloaded", NULL, "Not enough memory");
+    }
+    gateway_respond_error(gateway, http, &error);
+}
+
 static const struct {
     const char *method, *path;
     void (*fn)(struct gateway *gateway, struct http_request *http);
@@ -258,6 +307,7 @@ static const struct {
     { "GET", "/metrics", route_metrics },
     { "GET", "/debug/decisions", route_decisions },
     { "GET", "/debug/nodes", route_nodes },
+    { "GET", "/debug/record", route_record },
 };
 enum { ROUTES_COUNT = sizeof(ROUTES) / sizeof(ROUTES[0]) };
 
@@ -574,6 +624,7 @@ void gateway_drain(struct gateway *gateway)
 {
     if (gateway->draining) return;
     gateway->draining = true;
+    on_recorded(gateway);
     http_server_drain(gateway->http);
     LOG_INFO("gateway", "draining", "requests=%u", gateway->requests_count);
 }
@@ -590,6 +641,7 @@ void gateway_destroy(struct gateway *gateway)
         request_end_all(gateway);
         save_profile(gateway);
     }
+    on_recorded(gateway);
     http_server_destroy(gateway->http);
     elastic_stop(gateway->elastic);
     cluster_destroy(gateway->cluster);

@@ -9,6 +9,7 @@
  *   GET /debug/decisions[?limit=N]  the latest decisions, as JSON
  *   GET /debug/decisions/{id}       one of them, for people
  *   GET /debug/nodes                nodes, roles and loads, as JSON
+ *   GET /debug/record[?block=N]     the traffic as a trace, while it comes (serve/gateway_record.h)
  *
  * The gateway maps the model file for its tokenizer and chat template only. Who is in the cluster
  * it learns from the master, what each node holds from the node's own events. It keeps no state

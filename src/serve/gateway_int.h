@@ -22,6 +22,7 @@ struct chat;
 struct http_request;
 struct http_server;
 struct model;
+struct recorder;
 struct request;
 struct tokenizer;
 
@@ -64,6 +65,7 @@ struct gateway {
     uint64_t samples_saved; /* conductor samples in the file */
     bool hits_alarm;        /* has been told */
     uint64_t hits_alarm_ns;
+    struct recorder *recorder; /* NULL: nobody records */
     bool draining;
 };
 

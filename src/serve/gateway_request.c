@@ -49,6 +49,7 @@
 #include "model/chat.h"
 #include "model/tokenizer.h"
 #include "net/http.h"
+#include "serve/gateway_record.h"
 
 enum { ENDING_MS = 1000 };
 
@@ -249,6 +250,7 @@ static void outcome(struct request *request, const char *reason)
     };
 
     gateway_metrics_finished(gateway->metrics, &result);
+    if (gateway->recorder != NULL) recorder_ended(gateway->recorder, request->id, any ? count : 0);
     if (gateway->classes.count > 0) {
         gateway_metrics_class(gateway->metrics,
                               request->class != NULL ? request->class->name : "none",
@@ -899,6 +901,9 @@ static void admit(struct request *request, struct http_request *http)
     gateway->requests_count++;
     gateway_metrics_prompt(gateway->metrics, request->prompt_tokens);
     http_on_hangup(http, on_hangup, request);
+    if (gateway->recorder != NULL) {
+        recorder_arrived(gateway->recorder, request->id, request->tokens, request->prompt_tokens);
+    }
     request->stamp = fair_stamp(&gateway->fair, request->tenant_id, request->prompt_tokens);
     request_wait(request, 0);
 }
