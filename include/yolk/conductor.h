@@ -129,7 +129,8 @@ const char *yolk_conductor_name(const struct yolk_conductor *conductor, struct y
 enum yolk_tier { YOLK_TIER_DEVICE = 0, YOLK_TIER_DRAM = 1, YOLK_TIER_SSD = 2 };
 
 /* Idempotent, so that a replayed event does no harm. STATUS_FULL when some keys were forgotten for
- * lack of room. */
+ * lack of room; STATUS_NOT_FOUND for an instance that is not there. That one may be a stranger's
+ * fault: each of these calls then changes nothing, and is counted in events_unknown. */
 MUST_USE enum status yolk_conductor_stored(struct yolk_conductor *conductor,
                                            struct yolk_instance_id id, const struct block_key *keys,
                                            size_t count, enum yolk_tier tier);
@@ -462,10 +463,11 @@ struct yolk_conductor_stats {
     uint64_t groups, group_stages; /* placements on several prefill instances; those together */
     uint64_t refused_unavailable, refused_full;
     uint64_t events_stored, events_removed, events_forgotten;
-    uint64_t holdings;     /* (block, holder) pairs now */
-    uint64_t holdings_max; /* ... that there is room for */
-    uint64_t bytes;        /* all memory of the conductor */
-    uint64_t index_bytes;  /* of it, for what instances hold: at most 32 for each of holdings_max */
+    uint64_t events_unknown; /* calls about what nobody holds: no such instance */
+    uint64_t holdings;       /* (block, holder) pairs now */
+    uint64_t holdings_max;   /* ... that there is room for */
+    uint64_t bytes;          /* all memory of the conductor */
+    uint64_t index_bytes; /* of it, for what instances hold: at most 32 for each of holdings_max */
     uint64_t samples_prefill, samples_decode, samples_transfer, samples_refused;
     uint32_t instances, suspected, tickets;
 };

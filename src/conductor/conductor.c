@@ -439,10 +439,18 @@ const char *yolk_conductor_name(const struct yolk_conductor *c, struct yolk_inst
 
 /* ---- what each instance holds ---- */
 
+/* Ids of events come from wherever the caller has them: a wrong one is counted, not trusted. */
+static bool known(struct yolk_conductor *c, struct yolk_instance_id id)
+{
+    if (id.index < c->options.instances_max && c->instances[id.index].used) return true;
+    c->stats.events_unknown++;
+    return false;
+}
+
 enum status yolk_conductor_stored(struct yolk_conductor *c, struct yolk_instance_id id,
                                   const struct block_key *keys, size_t count, enum yolk_tier tier)
 {
-    ASSERT(instance_of(c, id)->used);
+    if (!known(c, id)) return STATUS_NOT_FOUND;
     ASSERT((int)tier >= 0 && (int)tier < CONDUCTOR_TIERS);
     enum status result = STATUS_OK;
 
@@ -464,7 +472,7 @@ enum status yolk_conductor_stored(struct yolk_conductor *c, struct yolk_instance
 void yolk_conductor_removed(struct yolk_conductor *c, struct yolk_instance_id id,
                             const struct block_key *keys, size_t count)
 {
-    ASSERT(instance_of(c, id)->used);
+    if (!known(c, id)) return;
     for (size_t i = 0; i < count; i++) {
         if (i + PREFETCH_AHEAD < count) {
             conductor_index_prefetch(c->index, &keys[i + PREFETCH_AHEAD]);
@@ -476,19 +484,19 @@ void yolk_conductor_removed(struct yolk_conductor *c, struct yolk_instance_id id
 
 void yolk_conductor_cleared(struct yolk_conductor *c, struct yolk_instance_id id)
 {
-    ASSERT(instance_of(c, id)->used);
+    if (!known(c, id)) return;
     conductor_index_clear(c->index, id.index);
 }
 
 void yolk_conductor_resync_begin(struct yolk_conductor *c, struct yolk_instance_id id)
 {
-    ASSERT(instance_of(c, id)->used);
+    if (!known(c, id)) return;
     conductor_index_resync_begin(c->index, id.index);
 }
 
 void yolk_conductor_resync_end(struct yolk_conductor *c, struct yolk_instance_id id)
 {
-    ASSERT(instance_of(c, id)->used);
+    if (!known(c, id)) return;
     conductor_index_resync_end(c->index, id.index);
 }
 

@@ -41,7 +41,7 @@ struct gateway_metrics {
     struct series *predicted_ratio;
     struct series *prefill_up, *decode_up, *known, *pages_total, *pages_used, *block_tokens;
     struct series *regret, *regret_wrong, *hits_predicted, *hits_realised, *hits_kept, *hit_alarm;
-    struct series *hit_alarms, *misses[YOLK_MISSES], *index_bytes_each;
+    struct series *hit_alarms, *misses[YOLK_MISSES], *index_bytes_each, *index_unknown;
     struct series *index_holdings, *index_forgotten, *conductor_bytes, *samples;
 };
 
@@ -148,6 +148,8 @@ static void register_own(struct gateway_metrics *m)
                     "Memory of the prefix index over the pairs that it has room for.");
     m->index_forgotten =
         plain_gauge(m, "yolk_conductor_index_forgotten", "Blocks not indexed for lack of room.");
+    m->index_unknown = plain_gauge(m, "yolk_conductor_index_unknown",
+                                   "Events about instances that are not there.");
     m->conductor_bytes = plain_gauge(m, "yolk_conductor_bytes", "Memory of the Conductor.");
     m->samples =
         plain_gauge(m, "yolk_conductor_samples", "Samples the cost model has learned from.");
@@ -422,6 +424,7 @@ enum status gateway_metrics_render(struct gateway_metrics *m, const struct gatew
         const struct yolk_conductor_stats *c = g->conductor;
         series_set(m->index_holdings, (double)c->holdings);
         series_set(m->index_bytes_each, (double)c->index_bytes / (double)c->holdings_max);
+        series_set(m->index_unknown, (double)c->events_unknown);
         series_set(m->index_forgotten, (double)c->events_forgotten);
         series_set(m->conductor_bytes, (double)c->bytes);
         series_set(m->samples,
