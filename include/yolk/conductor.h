@@ -310,6 +310,12 @@ MUST_USE enum status yolk_conductor_admit_join(struct yolk_conductor *conductor,
 void yolk_conductor_refused_at_node(struct yolk_conductor *conductor, struct yolk_ticket ticket,
                                     double load, double now_ms, struct yolk_verdict *verdict);
 
+/* What so large a share (0 <= share < 1) of the answers to requests of this asker do not exceed, in
+ * tokens, as far as has been learned from those that ended by themselves or at their limit; before
+ * there were any, a guess. For yolk_place_request.reserve_tokens. `asker` may be NULL. */
+uint32_t yolk_conductor_answer_tokens(struct yolk_conductor *conductor,
+                                      const struct yolk_asker *asker, double share);
+
 /* A refusal, and what is known about it by now. Servable: judged by what really happened to the
  * requests that were accepted, could this one have been served within the limits beside them? */
 enum yolk_hindsight { YOLK_HINDSIGHT_OPEN, YOLK_HINDSIGHT_RIGHT, YOLK_HINDSIGHT_SERVABLE };

@@ -103,6 +103,8 @@ struct yolk_prefill_candidate {
     char holder_name[YOLK_NAME_SIZE]; /* it would have fetched from; "" for nobody */
     uint32_t reuse_blocks;
     double queue_ms, transfer_ms, compute_ms, ttft_ms; /* predicted */
+    uint64_t
+        samples; /* that the cost model of this instance rests on; 0: a guess, or the profile */
     double hindsight_ms; /* the first: actual. Negative while unknown; INFINITY: not better */
 };
 
@@ -110,7 +112,8 @@ struct yolk_decode_candidate {
     char name[YOLK_NAME_SIZE];
     uint32_t sequences; /* there already */
     uint64_t context_tokens;
-    double tbt_ms; /* predicted */
+    uint64_t samples; /* as above */
+    double tbt_ms;    /* predicted */
 };
 
 struct yolk_explanation {

@@ -130,6 +130,11 @@ uint32_t admission_class(struct admission *a, const char *tenant, const char *ro
     return lengths_class(a->lengths, tenant, route);
 }
 
+uint32_t admission_answer_tokens(const struct admission *a, uint32_t class_index, double share)
+{
+    return lengths_quantile(a->lengths, class_index, share);
+}
+
 /* ---- limits: INFINITY is none ---- */
 
 static double limit_of(double own, double general)

@@ -71,6 +71,9 @@ bool admission_policed(const struct admission *admission);
 
 /* The class of a tenant and a route; made when it is new. */
 uint32_t admission_class(struct admission *admission, const char *tenant, const char *route);
+/* What that share of the answers of the class do not exceed. */
+uint32_t admission_answer_tokens(const struct admission *admission, uint32_t class_index,
+                                 double share);
 
 /* ---- what is under way ---- */
 

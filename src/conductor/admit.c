@@ -350,6 +350,16 @@ void yolk_conductor_refused_at_node(struct yolk_conductor *c, struct yolk_ticket
     remember_join(c, ticket, verdict, now_ms);
 }
 
+uint32_t yolk_conductor_answer_tokens(struct yolk_conductor *c, const struct yolk_asker *asker,
+                                      double share)
+{
+    ASSERT(share >= 0 && share < 1);
+    const uint32_t class_index =
+        asker != NULL ? admission_class(c->admission, asker->tenant, asker->route) : 0;
+
+    return admission_answer_tokens(c->admission, class_index, share);
+}
+
 /* ---- explaining ---- */
 
 bool yolk_conductor_refused(const struct yolk_conductor *c, uint32_t age, struct yolk_refused *out)

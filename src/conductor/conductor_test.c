@@ -445,20 +445,47 @@ static void test_keys(void **state)
     assert_string_equal(hex, "b24931a8593c44f62aa637432d6211fc");
 }
 
+/* What answers take is learned of each asker, also when no policy is set. */
+static void test_answer_tokens(void **state)
+{
+    (void)state;
+    struct yolk_conductor *c = make(4);
+    const struct yolk_asker brief = { .tenant = "a", .route = "chat" };
+    const struct yolk_asker wordy = { .tenant = "b", .route = "chat" };
+    const struct yolk_place_request request = prompt();
+    uint32_t all[2] = { 0 };
+
+    add(c, "d", YOLK_ROLE_PREFILL | YOLK_ROLE_DECODE, 1000);
+    const uint32_t guess = yolk_conductor_answer_tokens(c, NULL, 0.75);
+    assert_true(guess > 100 && guess < 1000);
+    assert_int_equal(yolk_conductor_answer_tokens(c, &brief, 0.75), guess);
+    for (uint32_t i = 0; i < 200; i++) {
+        struct yolk_decision d;
+        struct yolk_verdict verdict;
+        const bool first = i % 2 == 0;
+        assert_int_equal(
+            yolk_conductor_admit(c, &request, first ? &brief : &wordy, i, &d, &verdict), STATUS_OK);
+        yolk_conductor_prefill_done(c, d.ticket, 0, i);
+        yolk_conductor_decoded(c, d.ticket, first ? 5 : 2000);
+        yolk_conductor_finish(c, d.ticket, STATUS_OK, i);
+    }
+    all[0] = yolk_conductor_answer_tokens(c, &brief, 0.75);
+    all[1] = yolk_conductor_answer_tokens(c, &wordy, 0.75);
+    assert_true(all[0] >= 5 && all[0] < 10);
+    assert_true(all[1] >= 1900 && all[1] < 2600);
+    yolk_conductor_destroy(c);
+}
+
 int main(void)
 {
     for (uint32_t i = 0; i < PROMPT_BLOCKS; i++)
         memcpy(keys[i].bytes, &i, sizeof(i));
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_options_are_checked),
-        cmocka_unit_test(test_availability),
-        cmocka_unit_test(test_room_grows),
-        cmocka_unit_test(test_reuse_decisions),
-        cmocka_unit_test(test_reuse_off),
-        cmocka_unit_test(test_queue_estimate),
-        cmocka_unit_test(test_random_walk),
-        cmocka_unit_test(test_bad_samples),
-        cmocka_unit_test(test_keys),
+        cmocka_unit_test(test_options_are_checked), cmocka_unit_test(test_availability),
+        cmocka_unit_test(test_room_grows),          cmocka_unit_test(test_answer_tokens),
+        cmocka_unit_test(test_reuse_decisions),     cmocka_unit_test(test_reuse_off),
+        cmocka_unit_test(test_queue_estimate),      cmocka_unit_test(test_random_walk),
+        cmocka_unit_test(test_bad_samples),         cmocka_unit_test(test_keys),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

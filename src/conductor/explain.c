@@ -282,6 +282,7 @@ static void keep_prefill(struct yolk_conductor *c, const struct conductor_place_
                                               .transfer_ms = way->transfer_ms,
                                               .compute_ms = way->compute_ms,
                                               .ttft_ms = way->ttft_ms,
+                                              .samples = candidate->fit->samples,
                                               .hindsight_ms = -1 };
     memcpy(shown->name, instance->name, sizeof(shown->name));
     if (fetches) memcpy(shown->holder_name, c->instances[way->holder].name, YOLK_NAME_SIZE);
@@ -299,6 +300,7 @@ static void keep_decode(struct yolk_conductor *c, const struct conductor_place_o
 
     *shown = (struct yolk_decode_candidate){ .sequences = candidate->sequences,
                                              .context_tokens = candidate->context_tokens,
+                                             .samples = candidate->fit->samples,
                                              .tbt_ms = placed->ranked_decode[i].tbt_ms };
     memcpy(shown->name, c->instances[candidate->instance].name, sizeof(shown->name));
 }

@@ -181,6 +181,7 @@ static void note_candidate(struct walk *w, struct flight *f, const struct yolk_e
         assert_int_equal(candidate->reuse_blocks, own);
     }
     assert_true(candidate->hindsight_ms < 0);
+    assert_int_equal(candidate->samples, w->fit[at].samples);
     assert_true(candidate->ttft_ms ==
                 candidate->queue_ms + candidate->transfer_ms + candidate->compute_ms);
     assert_true(i == 0 || x->prefill[i - 1].ttft_ms <= candidate->ttft_ms);

@@ -409,6 +409,20 @@ static void on_profile_timer(void *ctx)
                   env_now_ns(gateway->env) + gateway->options.profile_ms * ENV_NS_PER_MS);
 }
 
+/* So that what is learned can be kept: told at once if not, not when it is lost. */
+static void make_profile_directory(struct gateway *gateway)
+{
+    const char *slash = strrchr(gateway->profile_path, '/');
+    char directory[GATEWAY_TEXT_SIZE];
+    struct errmsg err = { "" };
+
+    if (slash == NULL || slash == gateway->profile_path) return;
+    snprintf(directory, sizeof(directory), "%.*s", (int)(slash - gateway->profile_path),
+             gateway->profile_path);
+    if (env_make_dirs(gateway->env, directory, &err) == STATUS_OK) return;
+    LOG_WARN("gateway", "profile_not_kept", "path=%s reason=%s", gateway->profile_path, err.text);
+}
+
 /* The text, or NULL: a profile that is not there or cannot be read only costs a slower start. */
 static char *read_profile(struct gateway *gateway)
 {
@@ -417,6 +431,7 @@ static char *read_profile(struct gateway *gateway)
     size_t len = 0;
 
     if (gateway->profile_path[0] == '\0') return NULL;
+    make_profile_directory(gateway);
     const enum status status = env_file_read_all(gateway->env, gateway->profile_path,
                                                  CONDUCTOR_PROFILE_SIZE_MAX, &text, &len, &err);
     if (status == STATUS_OK) return text;

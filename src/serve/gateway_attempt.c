@@ -28,9 +28,9 @@ enum {
     BACKOFF_MS = 50,
     BACKOFF_MS_MAX = 1000,
     MESSAGE_SIZE_MAX = 8 << 20, /* of one call */
-    RESERVE_TOKENS = 256,       /* room kept for an answer at first */
     SAMPLE_TOKENS = 128,        /* of an answer are a sample of what decoding costs */
 };
+static const double RESERVE_SHARE = 0.75; /* of answers, for which room is kept at first */
 
 static double now_ms(const struct gateway *gateway)
 {
@@ -570,29 +570,41 @@ static void make_keys(struct request *request)
     }
 }
 
-/* The first placement is the policy's to refuse; once accepted, a request is placed until it is
- * served. */
-static enum status admit(struct request *request, const struct yolk_place_request *place,
-                         struct yolk_decision *out)
+static struct yolk_asker asker_of(const struct request *request)
 {
-    struct gateway *gateway = request->gateway;
-    const uint64_t now = env_now_ns(gateway->env);
-    const struct yolk_asker asker = {
+    const uint64_t now = env_now_ns(request->gateway->env);
+
+    return (struct yolk_asker){
         .tenant = request->tenant,
         .route = request->api.kind == API_CHAT ? "chat" : "completion",
         .waited_ms = (double)(now - request->arrived_ns) / (double)ENV_NS_PER_MS,
         .ttft_ms = request->class != NULL ? request->class->ttft_ms : 0,
         .tbt_ms = request->class != NULL ? request->class->tbt_ms : 0,
     };
+}
+
+/* The first placement is the policy's to refuse; once accepted, a request is placed until it is
+ * served. */
+static enum status admit(struct request *request, const struct yolk_place_request *place,
+                         struct yolk_decision *out)
+{
+    struct gateway *gateway = request->gateway;
+    const struct yolk_asker asker = asker_of(request);
+
     return yolk_conductor_admit(cluster_conductor(gateway->cluster), place, &asker, now_ms(gateway),
                                 out, &request->verdict);
 }
 
-/* Few answers come near their limit, so room is kept for a short one. Who was sent away because
- * others had grown asks for twice as much each time. */
+/* Few answers come near their limit, so room is kept for what most answers to such requests take.
+ * Who was sent away because others had grown asks for twice as much each time. */
 static uint32_t reserve_tokens(const struct request *request)
 {
-    return RESERVE_TOKENS << (request->displaced < 16 ? request->displaced : 16);
+    struct yolk_conductor *conductor = cluster_conductor(request->gateway->cluster);
+    const struct yolk_asker asker = asker_of(request);
+    const uint64_t most = yolk_conductor_answer_tokens(conductor, &asker, RESERVE_SHARE) + 1u;
+    const uint64_t tokens = most << (request->displaced < 16 ? request->displaced : 16);
+
+    return tokens < UINT32_MAX ? (uint32_t)tokens : UINT32_MAX;
 }
 
 static enum status decide(struct request *request, bool picky, struct yolk_decision *out)

@@ -427,7 +427,7 @@ static void start_gateway(const struct gateway_options *changes)
     options.secret = SECRET;
     options.model_path = "tiny.gguf";
     options.chat_template = "chatml";
-    options.profile_path = "profile.json";
+    if (options.profile_path == NULL) options.profile_path = "profile.json";
     if (gateway_create(world.gateway_env, &options, &world.gateway, &err) != STATUS_OK) {
         fail_msg("%s", err.text);
     }
@@ -870,6 +870,60 @@ static void test_routes(void **state)
 }
 
 /* What was learned is there after a restart; a broken file is no obstacle. */
+/* The directory of a profile is made; where it cannot be, the gateway works without. */
+static void test_profile_directory(void **state)
+{
+    (void)state;
+    static const char *const PATHS[] = { "x/y/z/profile.json", "tiny.gguf/y/profile.json" };
+    char *text = NULL;
+    size_t len = 0;
+
+    for (int i = 0; i < 2; i++) {
+        const struct gateway_options options = { .profile_path = PATHS[i] };
+        struct client client;
+        start_world(&options);
+        start_fake(0, PROTO_ROLE_PREFILL);
+        start_fake(1, PROTO_ROLE_DECODE);
+        run_ms(1000);
+        complete(&client, BODY(",\"max_tokens\":5"));
+        expect_body(&client, 200, "text_completion");
+        gateway_destroy(world.gateway);
+        world.gateway = NULL;
+        const enum status status =
+            env_file_read_all(world.gateway_env, PATHS[i], 65536, &text, &len, NULL);
+        assert_true((status == STATUS_OK) == (i == 0));
+        free(text);
+        text = NULL;
+        stop_world();
+    }
+}
+
+/* Room is kept for as many tokens as answers have been seen to take: answers of ten tokens leave
+ * room for many more requests at once than the guess that was made before there was any. */
+static void test_room_follows_answers(void **state)
+{
+    (void)state;
+    enum { CLIENTS = 40, LESSONS = 60 };
+    static const char CHAT[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]}";
+    static struct client clients[CLIENTS];
+    struct client lesson;
+
+    start_pair();
+    world.fakes[1].eos_after = 10;
+    for (int i = 0; i < LESSONS; i++) {
+        ask(&lesson, "POST", "/v1/chat/completions", CHAT);
+        expect_body(&lesson, 200, "stop");
+    }
+    const uint32_t before = world.fakes[1].opened;
+    for (int i = 0; i < CLIENTS; i++)
+        ask(&clients[i], "POST", "/v1/chat/completions", CHAT);
+    run_ms(15);
+    assert_int_equal(world.fakes[1].opened - before, CLIENTS); /* nobody waits for room */
+    for (int i = 0; i < CLIENTS; i++)
+        expect_body(&clients[i], 200, "stop");
+    stop_world();
+}
+
 static void test_profile(void **state)
 {
     (void)state;
@@ -1145,6 +1199,8 @@ int main(void)
         cmocka_unit_test(test_waiting_limits_end_with_waiting),
         cmocka_unit_test(test_routes),
         cmocka_unit_test(test_profile),
+        cmocka_unit_test(test_profile_directory),
+        cmocka_unit_test(test_room_follows_answers),
         cmocka_unit_test(test_roles_follow_demand),
         cmocka_unit_test(test_roles_are_the_nodes),
         cmocka_unit_test(test_shutdown),

@@ -41,6 +41,7 @@ static enum status write_prefill(struct buf *out, const struct yolk_prefill_cand
     THEN(status, write_ms(out, "compute_ms", c->compute_ms));
     THEN(status, write_ms(out, "ttft_ms", c->ttft_ms));
     THEN(status, write_ms(out, "hindsight_ms", c->hindsight_ms));
+    THEN(status, buf_printf(out, ",\"samples\":%llu", (unsigned long long)c->samples));
     THEN(status, buf_append_text(out, "}"));
     return status;
 }
@@ -53,6 +54,7 @@ static enum status write_decode(struct buf *out, const struct yolk_decode_candid
     THEN(status, buf_printf(out, ",\"sequences\":%u,\"context_tokens\":%llu", c->sequences,
                             (unsigned long long)c->context_tokens));
     THEN(status, write_ms(out, "tbt_ms", c->tbt_ms));
+    THEN(status, buf_printf(out, ",\"samples\":%llu", (unsigned long long)c->samples));
     THEN(status, buf_append_text(out, "}"));
     return status;
 }
@@ -151,9 +153,10 @@ static enum status text_prefill(struct buf *out, const struct yolk_prefill_candi
 {
     enum status status = buf_printf(
         out,
-        "  %-10s  %-12s %9.1f ms = %.1f queue + %.1f transfer + %.1f prefill, %u blocks reused",
+        "  %-10s  %-12s %9.1f ms = %.1f queue + %.1f transfer + %.1f prefill (%llu samples), %u "
+        "blocks reused",
         first ? "candidates" : "", c->name, c->ttft_ms, c->queue_ms, c->transfer_ms, c->compute_ms,
-        c->reuse_blocks);
+        (unsigned long long)c->samples, c->reuse_blocks);
 
     if (c->holder_name[0] != '\0') THEN(status, buf_printf(out, " from %s", c->holder_name));
     if (isinf(c->hindsight_ms)) {
@@ -199,8 +202,11 @@ enum status gateway_why_text(struct buf *out, const struct yolk_explanation *x)
     for (uint32_t i = 0; i < x->prefill_count; i++)
         THEN(status, text_prefill(out, &x->prefill[i], i == 0));
     for (uint32_t i = 0; i < x->decode_count; i++) {
-        THEN(status, buf_printf(out, "              %-12s %9.1f ms a token, beside %u sequences\n",
-                                x->decode[i].name, x->decode[i].tbt_ms, x->decode[i].sequences));
+        THEN(status, buf_printf(out,
+                                "              %-12s %9.1f ms a token (%llu samples), beside %u "
+                                "sequences\n",
+                                x->decode[i].name, x->decode[i].tbt_ms,
+                                (unsigned long long)x->decode[i].samples, x->decode[i].sequences));
     }
     THEN(status, text_regret(out, x));
     THEN(status, text_hits(out, x));

@@ -6,8 +6,9 @@
  * JSON, members to be put into an object:
  *
  *     "candidates": {"prefill": [{"name", "holder", "reuse_blocks", "queue_ms", "transfer_ms",
- *                                 "compute_ms", "ttft_ms", "hindsight_ms"}, ...],
- *                    "decode": [{"name", "sequences", "context_tokens", "tbt_ms"}, ...]},
+ *                                 "compute_ms", "ttft_ms", "hindsight_ms", "samples"}, ...],
+ *                    "decode": [{"name", "sequences", "context_tokens", "tbt_ms", "samples"},
+ *                               ...]},
  *     "regret_ms", "regret_spread_ms",
  *     "hits": {"reusable_blocks", "predicted_blocks", "reused_blocks", "missed": {REASON: blocks}}
  *
