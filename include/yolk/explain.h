@@ -3,8 +3,9 @@
  * yolk/explain.h - what else a decision could have been, what it would have cost, and why cached
  * blocks were missed.
  *
- * Candidates. With each decision the best few prefill and decode instances are kept, in the order
- * in which they were preferred, with the numbers they were judged by.
+ * Candidates. With each decision the best few prefill and decode instances are kept: the chosen one
+ * and behind it, best first, those that come next by predicted cost, with the numbers of that.
+ * (Under a placement policy that does not look at costs these are what it passed over.)
  *
  * Regret is the time to first token that the choice cost beyond the best of those candidates, with
  * what is known when the request has ended:
@@ -117,7 +118,7 @@ struct yolk_decode_candidate {
 };
 
 struct yolk_explanation {
-    uint32_t prefill_count, decode_count; /* best first; [0] was chosen */
+    uint32_t prefill_count, decode_count; /* [0] was chosen */
     struct yolk_prefill_candidate prefill[YOLK_CANDIDATES];
     struct yolk_decode_candidate decode[YOLK_CANDIDATES];
     double regret_ms;          /* negative while unknown, or never known */

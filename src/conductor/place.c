@@ -6,11 +6,13 @@
  *   I1  reuse never covers the last token of the prompt.
  *   I2  a holder is named only when it has all the blocks that are reused.
  *   I3  more cached blocks at a candidate never raise its predicted time.
- *   I4  ranked[] is ascending, earlier candidates first among equals; ranked[0] is the choice. */
+ *   I4  ranked[0] is the choice; behind it, ranked[] is ascending, earlier candidates first among
+ *       equals. Where costs choose, all of it is ascending. */
 #include "conductor/place.h"
 
 #include <math.h>
 #include <stddef.h>
+#include <string.h>
 
 #include "base/assert.h"
 #include "conductor/choose.h"
@@ -221,6 +223,14 @@ static void choose_prefill(const struct conductor_place_input *input,
     out->ttft_ms = chosen->ttft_ms;
 }
 
+static double tbt_ms(const struct conductor_place_input *input, uint32_t position)
+{
+    const struct conductor_decode_candidate *candidate = &input->decode[position];
+    const double context = (double)candidate->context_tokens + input->tokens;
+
+    return conductor_cost_decode(candidate->fit, (double)candidate->sequences + 1, context);
+}
+
 /* Least predicted time between tokens, then fewest tokens, then the first. */
 static bool decodes_better(const struct conductor_place_input *input,
                            const struct conductor_ranked_decode *a,
@@ -230,18 +240,16 @@ static bool decodes_better(const struct conductor_place_input *input,
     return input->decode[a->position].context_tokens < input->decode[b->position].context_tokens;
 }
 
-static void choose_decode(const struct conductor_place_input *input,
-                          struct conductor_place_output *out)
+/* The best of all but `without`. */
+static void rank_decode(const struct conductor_place_input *input, uint32_t without,
+                        struct conductor_place_output *out)
 {
     struct conductor_ranked_decode *ranked = out->ranked_decode;
 
     for (uint32_t i = 0; i < input->decode_count; i++) {
-        const struct conductor_decode_candidate *candidate = &input->decode[i];
-        const double context = (double)candidate->context_tokens + input->tokens;
-        const struct conductor_ranked_decode mine = {
-            i, conductor_cost_decode(candidate->fit, (double)candidate->sequences + 1, context)
-        };
+        const struct conductor_ranked_decode mine = { i, tbt_ms(input, i) };
         uint32_t at = out->ranked_decode_count;
+        if (i == without) continue;
         if (at == CONDUCTOR_RANKED) {
             if (!decodes_better(input, &mine, &ranked[at - 1])) continue;
             at--;
@@ -252,12 +260,52 @@ static void choose_decode(const struct conductor_place_input *input,
             ranked[at] = ranked[at - 1];
         ranked[at] = mine;
     }
-    ASSERT(out->ranked_decode_count > 0 && isfinite(ranked[0].tbt_ms));
-    out->decode = ranked[0].position;
-    out->tbt_ms = ranked[0].tbt_ms;
+}
+
+static void choose_decode(const struct conductor_place_input *input,
+                          struct conductor_place_output *out)
+{
+    rank_decode(input, UINT32_MAX, out);
+    ASSERT(out->ranked_decode_count > 0 && isfinite(out->ranked_decode[0].tbt_ms));
+    out->decode = out->ranked_decode[0].position;
+    out->tbt_ms = out->ranked_decode[0].tbt_ms;
 }
 
 /* ---- the policies of choose.h: chosen without looking at costs, which are then filled in ---- */
+
+/* What `position` costs without a fetch: these policies have none. */
+static struct conductor_ranked_prefill unfetched(const struct conductor_place_input *input,
+                                                 uint32_t position, struct memo *memo)
+{
+    const struct conductor_prefill_candidate *candidate = &input->prefill[position];
+    const uint32_t reuse = min_u32(candidate->hit_blocks, memo->limit);
+    const double compute = own_ms(input, candidate, reuse, memo);
+
+    return (struct conductor_ranked_prefill){ .position = position,
+                                              .holder = CONDUCTOR_NO_HOLDER,
+                                              .reuse_blocks = reuse,
+                                              .queue_ms = candidate->queue_ms,
+                                              .compute_ms = compute,
+                                              .ttft_ms = candidate->queue_ms + compute };
+}
+
+/* The choice, whatever it costs, and behind it the best of the others. */
+static void rank_others(const struct conductor_place_input *input, struct memo *memo,
+                        struct conductor_place_output *out)
+{
+    struct conductor_ranked_prefill *ranked = out->ranked_prefill;
+    uint32_t others;
+
+    for (uint32_t i = 0; i < input->prefill_count; i++) {
+        if (i == out->prefill || input->prefill[i].queue_ms >= worst_prefill(out)) continue;
+        const struct conductor_ranked_prefill way = unfetched(input, i, memo);
+        if (way.ttft_ms < worst_prefill(out)) rank_prefill(out, &way);
+    }
+    others = min_u32(out->ranked_prefill_count, CONDUCTOR_RANKED - 1);
+    memmove(&ranked[1], &ranked[0], others * sizeof(ranked[0]));
+    ranked[0] = unfetched(input, out->prefill, memo);
+    out->ranked_prefill_count = others + 1;
+}
 
 static void take_prefill(const struct conductor_place_input *input,
                          struct conductor_place_output *out)
@@ -282,6 +330,7 @@ static void take_prefill(const struct conductor_place_input *input,
     out->queue_ms = taken->queue_ms;
     out->compute_ms = own_ms(input, taken, out->reuse_blocks, &memo);
     out->ttft_ms = out->queue_ms + out->compute_ms;
+    rank_others(input, &memo, out);
 }
 
 static void take_decode(const struct conductor_place_input *input,
@@ -293,10 +342,13 @@ static void take_decode(const struct conductor_place_input *input,
         conductor_offer_decode(&choice, input->decode[i].sequences,
                                input->decode[i].context_tokens);
     ASSERT(choice.best < input->decode_count);
-    const struct conductor_decode_candidate *taken = &input->decode[choice.best];
     out->decode = choice.best;
-    out->tbt_ms = conductor_cost_decode(taken->fit, (double)taken->sequences + 1,
-                                        (double)taken->context_tokens + input->tokens);
+    out->tbt_ms = tbt_ms(input, choice.best);
+    rank_decode(input, choice.best, out);
+    const uint32_t others = min_u32(out->ranked_decode_count, CONDUCTOR_RANKED - 1);
+    memmove(&out->ranked_decode[1], &out->ranked_decode[0], others * sizeof(out->ranked_decode[0]));
+    out->ranked_decode[0] = (struct conductor_ranked_decode){ choice.best, out->tbt_ms };
+    out->ranked_decode_count = others + 1;
 }
 
 void conductor_place(const struct conductor_place_input *input, struct conductor_place_output *out)

@@ -89,7 +89,7 @@ struct conductor_place_output {
     uint32_t reuse_blocks;
     uint32_t best_blocks; /* of any holder or candidate */
     double queue_ms, transfer_ms, compute_ms, ttft_ms, tbt_ms;
-    /* Best first, at least one of each: the first is the choice above. */
+    /* At least one of each: first the choice above, then the best of the others. */
     struct conductor_ranked_prefill ranked_prefill[CONDUCTOR_RANKED];
     struct conductor_ranked_decode ranked_decode[CONDUCTOR_RANKED];
     uint32_t ranked_prefill_count, ranked_decode_count;

@@ -270,6 +270,39 @@ static void check_fewest(const struct cluster *c, uint32_t taken)
     }
 }
 
+/* Behind the choice come the best of the others, as if costs had chosen among them. */
+static void check_others(const struct cluster *c, const struct conductor_place_output *out)
+{
+    const uint32_t limit = (c->input.tokens - 1) / BLOCK_TOKENS;
+    double prefill[INSTANCES_MAX], decode[INSTANCES_MAX];
+    uint32_t prefills = 0, decodes = 0;
+
+    for (uint32_t i = 0; i < c->input.prefill_count; i++) {
+        if (i == out->prefill) continue;
+        prefill[prefills++] = prefill_ms(c, i, smaller(c->prefill[i].hit_blocks, limit));
+    }
+    for (uint32_t i = 0; i < c->input.decode_count; i++) {
+        const struct conductor_decode_candidate *d = &c->decode[i];
+        if (i == out->decode) continue;
+        decode[decodes++] = conductor_cost_decode(d->fit, d->sequences + 1.0,
+                                                  (double)d->context_tokens + c->input.tokens);
+    }
+    qsort(prefill, prefills, sizeof(prefill[0]), ascending);
+    qsort(decode, decodes, sizeof(decode[0]), ascending);
+    assert_int_equal(out->ranked_prefill_count, smaller(prefills + 1, CONDUCTOR_RANKED));
+    assert_int_equal(out->ranked_decode_count, smaller(decodes + 1, CONDUCTOR_RANKED));
+    assert_int_equal(out->ranked_prefill[0].position, out->prefill);
+    assert_int_equal(out->ranked_decode[0].position, out->decode);
+    assert_true(out->ranked_prefill[0].ttft_ms == out->ttft_ms);
+    assert_true(out->ranked_decode[0].tbt_ms == out->tbt_ms);
+    for (uint32_t i = 1; i < out->ranked_prefill_count; i++) {
+        const double want = prefill[i - 1];
+        assert_true(fabs(out->ranked_prefill[i].ttft_ms - want) <= 1e-9 * (1 + want));
+    }
+    for (uint32_t i = 1; i < out->ranked_decode_count; i++)
+        assert_true(out->ranked_decode[i].tbt_ms == decode[i - 1]);
+}
+
 static void test_other_policies_take_what_they_say(void **state)
 {
     (void)state;
@@ -288,6 +321,7 @@ static void test_other_policies_take_what_they_say(void **state)
         conductor_place(&cluster.input, &out);
         assert_true(is_best(&cluster, out.prefill));
         check_fewest(&cluster, out.decode);
+        check_others(&cluster, &out);
         assert_int_equal(out.holder, CONDUCTOR_NO_HOLDER);
         assert_int_equal(out.reuse_blocks, smaller(cluster.prefill[out.prefill].hit_blocks, limit));
         assert_true(fabs(out.ttft_ms - prefill_ms(&cluster, out.prefill, out.reuse_blocks)) <
