@@ -144,7 +144,8 @@ static enum status learn(struct conductor_fit *fit, const struct conductor_featu
     if (!isfinite(ms) || ms < 0 || ms > SAMPLE_MAX) return STATUS_INVALID;
     const double *x = features->x;
     const double error = conductor_predict(fit, features) - ms;
-    const double decay = fit->samples == 0 ? 0 : VARIANCE_DECAY;
+    /* The error of the first prediction is that of a guess: the second one takes its place. */
+    const double decay = fit->samples <= 1 ? 0 : VARIANCE_DECAY;
 
     fit->variance = decay * fit->variance + (1 - decay) * error * error;
     for (int i = 0; i < FEATURES[fit->kind]; i++) {
