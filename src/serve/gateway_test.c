@@ -32,6 +32,7 @@
 #include "serve/proto.h"
 #include "store/proto.h"
 #include "tiny_model.h"
+#include "yolk/explain.h"
 
 enum {
     FAKES = 4,
@@ -84,6 +85,10 @@ struct fake {
     enum proto_cause fail_next; /* 0: none */
     uint32_t eos_after;         /* tokens after which an answer ends by itself; 0: never */
     bool keeps_role;            /* refuses node.role */
+    enum { FINDS_ONE, FINDS_NONE, FINDS_ALL } finds;  /* blocks of a prompt, cached */
+    struct rpc_call *events;                          /* who listens to what it holds */
+    struct block_key keys[STREAM_TOKENS_MAX / BLOCK]; /* of the latest prompt */
+    uint32_t keys_count;
 };
 
 struct world {
@@ -192,9 +197,11 @@ static void on_prefilled(void *ctx)
     const bool ends = work->eos_after > 0 && index >= work->eos_after;
     const uint32_t token = ends ? EOS : next_token(work->tokens, work->count);
     const struct proto_item first = { .kind = PROTO_ITEM_FIRST_TOKEN, .token = { index, token } };
+    const uint32_t all = (work->count - 1) / BLOCK * BLOCK;
+    const uint32_t found[] = { work->count > BLOCK ? BLOCK : 0, 0, all };
     const struct proto_item done = {
         .kind = PROTO_ITEM_PREFILL_DONE,
-        .prefill_done = { .cached_tokens = work->count > BLOCK ? BLOCK : 0,
+        .prefill_done = { .cached_tokens = found[work->node->finds],
                           .computed_tokens = work->count,
                           .times = { .compute_us = PREFILL_MS * 1000 } },
     };
@@ -222,6 +229,8 @@ static struct work *take(struct fake *node, struct rpc_call *call, const struct 
     work->eos_after = node->eos_after;
     proto_u32s_copy(s->tokens, work->tokens);
     assert_int_equal(s->keys_count, s->tokens.count / BLOCK);
+    memcpy(node->keys, s->keys, s->keys_count * sizeof(*s->keys));
+    node->keys_count = s->keys_count;
     work->next = node->works;
     node->works = work;
     rpc_on_cancel(call, on_cancel, work);
@@ -323,6 +332,43 @@ static void on_node_status(void *ctx, struct rpc_call *call, const uint8_t *body
     buf_fini(&buf);
 }
 
+static void on_events_cancel(void *ctx, enum status why)
+{
+    struct fake *node = ctx;
+    rpc_fail(node->events, why, NULL);
+    node->events = NULL;
+}
+
+static void tell_events(struct fake *node, unsigned flags, uint32_t count)
+{
+    struct store_event events[STREAM_TOKENS_MAX / BLOCK];
+    struct buf buf;
+
+    for (uint32_t i = 0; i < count; i++) {
+        events[i] = (struct store_event){ .kind = STORE_EVENT_STORED,
+                                          .class = STORE_CLASS_BLOCK,
+                                          .id = node->keys[i],
+                                          .generation = i + 1,
+                                          .size = PAGE };
+    }
+    buf_init(&buf, 1 << 20);
+    assert_int_equal(store_encode_events(&buf, node->epoch, flags, events, count), STATUS_OK);
+    assert_int_equal(rpc_send(node->events, buf_data(&buf), buf.len), STATUS_OK);
+    buf_fini(&buf);
+}
+
+static void on_events(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
+{
+    struct fake *node = ctx;
+
+    (void)body;
+    (void)len;
+    if (node->events != NULL) rpc_fail(node->events, STATUS_CANCELLED, NULL);
+    node->events = call;
+    rpc_on_cancel(call, on_events_cancel, node);
+    tell_events(node, STORE_EVENTS_RESET | STORE_EVENTS_SYNCED, 0);
+}
+
 /* ---- the master: says who is there ---- */
 
 static void tell_member(const struct fake *node, bool gone)
@@ -395,6 +441,7 @@ static void start_fake(int i, enum proto_role role)
     rpc_server_add(node->server, PROTO_DECODE_OPEN, "open", on_open, node);
     rpc_server_add(node->server, PROTO_PREFILL_RUN, "run", on_run, node);
     rpc_server_add(node->server, PROTO_NODE_INFO, "info", on_info, node);
+    rpc_server_add(node->server, STORE_METHOD_EVENTS, "events", on_events, node);
     rpc_server_add(node->server, PROTO_NODE_STATUS, "status", on_node_status, node);
     rpc_server_add(node->server, PROTO_NODE_ROLE, "role", on_role, node);
     tell_member(node, false);
@@ -924,6 +971,61 @@ static void test_room_follows_answers(void **state)
     stop_world();
 }
 
+/* Lines of the log that name this event. */
+struct lines {
+    const char *event;
+    uint32_t count;
+};
+
+static void count_lines(void *ctx, const char *line, size_t len)
+{
+    struct lines *lines = ctx;
+    char text[LOG_LINE_MAX + 1];
+
+    snprintf(text, sizeof(text), "%.*s", (int)len, line);
+    lines->count += strstr(text, lines->event) != NULL;
+}
+
+/* A node that has nothing of what it said: the log says so once, and once a minute, /metrics while
+ * it lasts; then the log that it is over. */
+static void test_hits_that_do_not_realise(void **state)
+{
+    (void)state;
+    struct client client;
+    struct lines missing = { "ev=predicted_hits_missing", 0 };
+    struct lines back = { "ev=predicted_hits_back", 0 };
+
+    start_pair();
+    complete(&client, BODY(",\"max_tokens\":2"));
+    expect_body(&client, 200, "text_completion");
+    tell_events(&world.fakes[0], 0, world.fakes[0].keys_count);
+    world.fakes[0].finds = FINDS_NONE;
+    assert_int_equal(log_configure("error,gateway=info", NULL), STATUS_OK);
+    log_set_sink(count_lines, &missing);
+    for (int i = 0; i < 40; i++) {
+        if (i == 30) run_ms(61000);
+        complete(&client, BODY(",\"max_tokens\":2"));
+        expect_body(&client, 200, "text_completion");
+    }
+    assert_int_equal(missing.count, 2);
+    ask(&client, "GET", "/metrics", NULL);
+    expect_body(&client, 200, "yolk_conductor_hits_alarm 1");
+    ask(&client, "GET", "/debug/decisions", NULL);
+    expect_body(&client, 200, "\"alarm\":true,\"mostly\":\"evicted\"");
+    world.fakes[0].finds = FINDS_ALL;
+    log_set_sink(count_lines, &back);
+    for (int i = 0; i < YOLK_HITS_WINDOW; i++) {
+        complete(&client, BODY(",\"max_tokens\":2"));
+        expect_body(&client, 200, "text_completion");
+    }
+    assert_int_equal(back.count, 1);
+    log_set_sink(NULL, NULL);
+    assert_int_equal(log_configure("error", NULL), STATUS_OK);
+    ask(&client, "GET", "/metrics", NULL);
+    expect_body(&client, 200, "yolk_conductor_hits_alarm 0");
+    stop_world();
+}
+
 static void test_profile(void **state)
 {
     (void)state;
@@ -1201,6 +1303,7 @@ int main(void)
         cmocka_unit_test(test_profile),
         cmocka_unit_test(test_profile_directory),
         cmocka_unit_test(test_room_follows_answers),
+        cmocka_unit_test(test_hits_that_do_not_realise),
         cmocka_unit_test(test_roles_follow_demand),
         cmocka_unit_test(test_roles_are_the_nodes),
         cmocka_unit_test(test_shutdown),
