@@ -286,7 +286,7 @@ static void keep_prefill(struct yolk_conductor *c, const struct conductor_place_
                                               .hindsight_ms = -1 };
     memcpy(shown->name, instance->name, sizeof(shown->name));
     if (fetches) memcpy(shown->holder_name, c->instances[way->holder].name, YOLK_NAME_SIZE);
-    record->place[i] = drain_join(c->explain->drain, candidate->instance, instance->queued);
+    record->place[i] = drain_join(c->explain->drain, candidate->instance, candidate->queued);
     record->moved_blocks[i] = fetches ? way->reuse_blocks - candidate->hit_blocks : 0;
     record->near[i] = way->near;
 }
