@@ -6,7 +6,8 @@
  * engines it talks to. A segment is named by its engine's "host:port"; an address in a request is
  * the absolute virtual address at the target. Requests go in batches; each becomes a task that ends
  * exactly once. Paths: local (same engine), shm (same host, memory that yolk_transfer_alloc()
- * gave), tcp (everything else). The engine picks; yolk_transfer_explain() says which it was.
+ * gave), vm (same host, memory the user brought, where the system lets one process read another's),
+ * tcp (everything else). The engine picks; yolk_transfer_explain() says which it was.
  *
  * A final state means that no later byte of this task can land, neither here nor at the target:
  *   READ   ends as soon as it is cancelled or late: only this engine writes local memory, and it
@@ -248,6 +249,34 @@ enum status yolk_transfer_cancel_batch(struct yolk_transfer *transfer,
 enum status yolk_transfer_batch_free(struct yolk_transfer *transfer,
                                      struct yolk_transfer_batch batch);
 
+/* ---- looking without copying ---- */
+
+enum { YOLK_TRANSFER_LOANS_MAX = 4096 }; /* per engine */
+
+/* A look at a peer's memory on this host. 0 is never a valid id. */
+struct yolk_transfer_loan {
+    uint64_t id;
+    const void *data; /* read-only; `length` bytes of it */
+    uint64_t length;
+};
+
+/* Memory that a peer on this host allocated with yolk_transfer_alloc(), or of our own segment, is
+ * seen where it is. The owner goes on owning it: it may write, withdraw, and end. So look first,
+ * then ask yolk_transfer_loan_check(): OK means that what was seen was the owner's, still offered,
+ * and, with `epoch`, of that epoch; whether the owner wrote meanwhile is for its protocol to say.
+ * The address stays readable until the loan is returned, whatever becomes of the owner.
+ * STATUS_AGAIN while the peer is being asked where it is: turn the loop and call again. Otherwise
+ * STATUS_NOT_FOUND, STATUS_DENIED, STATUS_STALE, STATUS_FULL; STATUS_UNSUPPORTED where only a
+ * transfer can reach it. */
+MUST_USE enum status yolk_transfer_borrow(struct yolk_transfer *transfer,
+                                          struct yolk_transfer_segment segment, uint64_t remote,
+                                          uint64_t length, uint64_t epoch,
+                                          struct yolk_transfer_loan *out);
+MUST_USE enum status yolk_transfer_loan_check(struct yolk_transfer *transfer,
+                                              struct yolk_transfer_loan loan);
+/* STATUS_INVALID for a loan that is not out. What is out when the engine is destroyed is gone. */
+enum status yolk_transfer_return(struct yolk_transfer *transfer, struct yolk_transfer_loan loan);
+
 /* ---- what happened ---- */
 
 enum yolk_transfer_path {
@@ -255,7 +284,8 @@ enum yolk_transfer_path {
     YOLK_TRANSFER_PATH_LOCAL = 1,
     YOLK_TRANSFER_PATH_SHM = 2,
     YOLK_TRANSFER_PATH_TCP = 3,
-    YOLK_TRANSFER_PATHS = 4,
+    YOLK_TRANSFER_PATH_VM = 4,
+    YOLK_TRANSFER_PATHS = 5,
 };
 
 struct yolk_transfer_explain {
@@ -274,7 +304,7 @@ MUST_USE enum status yolk_transfer_explain(struct yolk_transfer *transfer,
                                            struct yolk_transfer_batch batch, uint32_t task,
                                            struct yolk_transfer_explain *out);
 
-/* "none", "local", "shm", "tcp"; "unknown" for another number. */
+/* "none", "local", "shm", "tcp", "vm"; "unknown" for another number. */
 const char *yolk_transfer_path_name(enum yolk_transfer_path path);
 const char *yolk_transfer_state_name(enum yolk_transfer_state state);
 

@@ -444,3 +444,22 @@ void env_map_close(struct env_map *map)
     handle->close(map);
     *map = (struct env_map){ 0 };
 }
+
+void env_memory_name(struct env *env, char name[ENV_SHARE_NAME_SIZE])
+{
+    assert_owned(env);
+    env->ops->memory_name(env, name);
+}
+
+enum status env_memory_open(struct env *env, const char *name, struct env_memory *out)
+{
+    assert_owned(env);
+    return env->ops->memory_open(env, name, out);
+}
+
+enum status env_memory_read(struct env *env, const struct env_memory *memory, uint64_t address,
+                            void *to, size_t len)
+{
+    assert_owned(env);
+    return env->ops->memory_read(env, memory, address, to, len);
+}

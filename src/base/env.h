@@ -274,4 +274,22 @@ MUST_USE enum status env_map_open(struct env *env, const char *name, size_t size
                                   struct env_map *out);
 void env_map_close(struct env_map *map); /* all zero is allowed */
 
+/* ---- memory of other processes, where the system lets us read it ---- */
+
+struct env_memory {
+    uint64_t process; /* private */
+};
+
+/* What other processes of this host call our memory. Empty where there is no such thing. */
+void env_memory_name(struct env *env, char name[ENV_SHARE_NAME_SIZE]);
+
+/* STATUS_NOT_FOUND when the name is not of this host, STATUS_INVALID when it is none. Whether we
+ * may read, and whether it is still the same process, shows when reading: check an identity. */
+MUST_USE enum status env_memory_open(struct env *env, const char *name, struct env_memory *out);
+
+/* Copies [address, address+len) of the other process. STATUS_DENIED, or STATUS_NOT_FOUND when the
+ * process or a part of the range is gone; then any part may have been copied. */
+MUST_USE enum status env_memory_read(struct env *env, const struct env_memory *memory,
+                                     uint64_t address, void *to, size_t len);
+
 #endif

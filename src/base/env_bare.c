@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * base/env_bare.c - see base/env_bare.h. Message i of a run goes over stream i modulo `streams`, so
- * both ends know where its bytes belong without a word about it. */
+ * base/env_bare.c - see base/env_bare.h. Each stream walks through a part of the memory of its own,
+ * so both ends know where its bytes belong without a word about it. */
 #include "base/env_bare.h"
 
 #include <arpa/inet.h>
@@ -54,12 +54,11 @@ static uint8_t *place(const struct env_bare *bare, const struct end *end, uint32
                       uint64_t *room)
 {
     const struct env_bare_options *o = &bare->options;
-    const uint64_t moved = end->bulk[stream].moved;
-    const uint64_t message = moved / o->size * o->streams + stream;
-    const uint64_t at = message * o->size % o->memory_size;
+    const uint64_t part = o->memory_size / o->streams;
+    const uint64_t at = end->bulk[stream].moved % part;
 
-    *room = o->streams > 1 ? o->size - moved % o->size : o->memory_size - (at + moved % o->size);
-    return end->memory + at + moved % o->size;
+    *room = part - at;
+    return end->memory + stream * part + at;
 }
 
 /* 1: something moved, 0: nothing can now, -1: broken. */
@@ -270,7 +269,7 @@ enum status env_bare_open(const struct env_bare_options *options, struct env_bar
 
     if (!streams_fit || options->depth == 0 || options->depth > ENV_BARE_DEPTH_MAX ||
         options->depth % options->streams != 0 || options->size == 0 ||
-        options->memory_size % options->size != 0) {
+        options->memory_size % ((size_t)options->size * options->streams) != 0) {
         return STATUS_INVALID;
     }
     struct env_bare *bare = calloc(1, sizeof(*bare));

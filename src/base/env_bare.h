@@ -26,7 +26,7 @@ struct env_bare_options {
     bool polling;
     uint32_t streams; /* 1..ENV_BARE_STREAMS_MAX */
     uint32_t depth;   /* of all streams together; a multiple of streams */
-    uint32_t size;    /* of a message; memory_size is a multiple of it */
+    uint32_t size;    /* of a message; memory_size is a multiple of streams * size */
     uint8_t *here, *there;
     size_t memory_size; /* of each */
 };

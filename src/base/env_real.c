@@ -351,6 +351,9 @@ static const struct env_ops real_ops = {
     .map_file = env_real_map_file,
     .map_create = env_real_map_create,
     .map_open = env_real_map_open,
+    .memory_name = env_real_memory_name,
+    .memory_open = env_real_memory_open,
+    .memory_read = env_real_memory_read,
 };
 
 static void free_nothing(struct env_source *source)

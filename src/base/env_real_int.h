@@ -125,5 +125,9 @@ enum status env_real_map_file(struct env *env, const char *path, struct env_map 
 enum status env_real_map_create(struct env *env, size_t size, struct env_map *out,
                                 char name[ENV_SHARE_NAME_SIZE], struct errmsg *err);
 enum status env_real_map_open(struct env *env, const char *name, size_t size, struct env_map *out);
+void env_real_memory_name(struct env *env, char name[ENV_SHARE_NAME_SIZE]);
+enum status env_real_memory_open(struct env *env, const char *name, struct env_memory *out);
+enum status env_real_memory_read(struct env *env, const struct env_memory *memory, uint64_t address,
+                                 void *to, size_t len);
 
 #endif

@@ -144,3 +144,33 @@ enum status env_real_map_open(struct env *env, const char *name, size_t size, st
     }
     return map_fd(fd, size, PROT_READ, false, out);
 }
+
+void env_real_memory_name(struct env *env, char name[ENV_SHARE_NAME_SIZE])
+{
+    (void)env;
+    snprintf(name, ENV_SHARE_NAME_SIZE, "vm:%016" PRIx64 ":%d", host_identity(), (int)getpid());
+}
+
+enum status env_real_memory_open(struct env *env, const char *name, struct env_memory *out)
+{
+    uint64_t host;
+    int pid;
+
+    (void)env;
+    if (sscanf(name, "vm:%16" SCNx64 ":%9d", &host, &pid) != 2 || pid <= 0) return STATUS_INVALID;
+    if (host != host_identity()) return STATUS_NOT_FOUND;
+    out->process = (uint64_t)pid;
+    return STATUS_OK;
+}
+
+enum status env_real_memory_read(struct env *env, const struct env_memory *memory, uint64_t address,
+                                 void *to, size_t len)
+{
+    const struct iovec here = { .iov_base = to, .iov_len = len };
+    const struct iovec there = { .iov_base = (void *)(uintptr_t)address, .iov_len = len };
+
+    (void)env;
+    const ssize_t got = process_vm_readv((pid_t)memory->process, &here, 1, &there, 1, 0);
+    if (got == (ssize_t)len) return STATUS_OK;
+    return got < 0 && (errno == EPERM || errno == ENOSYS) ? STATUS_DENIED : STATUS_NOT_FOUND;
+}

@@ -437,6 +437,9 @@ static const struct env_ops sim_ops = {
     .map_file = env_sim_map_file,
     .map_create = env_sim_map_create,
     .map_open = env_sim_map_open,
+    .memory_name = env_sim_memory_name,
+    .memory_open = env_sim_memory_open,
+    .memory_read = env_sim_memory_read,
 };
 
 struct env_sim *env_sim_create(const struct env_sim_options *options)

@@ -174,3 +174,37 @@ void env_sim_maps_free(struct env_sim *sim)
         }
     }
 }
+
+/* All processes live in one, so the memory of another is ours to read as long as that one lives. */
+void env_sim_memory_name(struct env *env, char name[ENV_SHARE_NAME_SIZE])
+{
+    const struct sim_process *process = sim_process_of(env);
+    snprintf(name, ENV_SHARE_NAME_SIZE, "vm:%s:%u", process->host->name, process->index);
+}
+
+static struct sim_process *process_at(const struct sim_process *from, uint64_t index)
+{
+    for (struct sim_process *other = from->sim->processes; other != NULL; other = other->next) {
+        if (other->index == index && other->host == from->host && other->alive) return other;
+    }
+    return NULL;
+}
+
+enum status env_sim_memory_open(struct env *env, const char *name, struct env_memory *out)
+{
+    const char *colon = strrchr(name, ':');
+
+    if (strncmp(name, "vm:", 3) != 0 || colon == name + 2) return STATUS_INVALID;
+    out->process = strtoull(colon + 1, NULL, 10);
+    return process_at(sim_process_of(env), out->process) != NULL ? STATUS_OK : STATUS_NOT_FOUND;
+}
+
+enum status env_sim_memory_read(struct env *env, const struct env_memory *memory, uint64_t address,
+                                void *to, size_t len)
+{
+    const struct sim_process *process = sim_process_of(env);
+
+    if (!process->alive || process_at(process, memory->process) == NULL) return STATUS_NOT_FOUND;
+    memcpy(to, (const void *)(uintptr_t)address, len);
+    return STATUS_OK;
+}

@@ -103,7 +103,9 @@ static enum status target_start(struct bench_target *target)
     if (status != STATUS_OK) return status;
     memset(memory, 1, target->memory_size);
     target->memory = memory;
-    return STATUS_OK;
+    if (target->user == NULL) return STATUS_OK;
+    return yolk_transfer_register(target->transfer, target->user, target->memory_size, NULL,
+                                  YOLK_TRANSFER_REMOTE_ALL);
 }
 
 static void nothing(void *ctx)

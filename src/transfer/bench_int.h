@@ -43,6 +43,7 @@ struct bench_target {
     const struct env_netns *netns; /* side 1 of it; NULL: here */
     struct yolk_transfer_options options;
     size_t memory_size;
+    void *user; /* as much memory again, which it registers; NULL: none */
     struct env *env;
     struct yolk_transfer *transfer;
     uint8_t *memory;

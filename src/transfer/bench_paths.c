@@ -21,7 +21,7 @@ enum { OPS_MAX = 16384, OPS_ALONE_MAX = 1024, THREADS = 4 };
 struct kind {
     const char *name;
     enum yolk_transfer_opcode opcode;
-    bool shm;
+    bool shm; /* or vm, where the target's memory is not the engine's */
     uint32_t size;
     uint32_t depth;
     uint32_t streams;
@@ -35,8 +35,8 @@ static const struct kind kinds[] = {
     { "tcp_read_4k_depth1", READ, false, 4096, 1, 1, false, true, 1.2 },
     { "tcp_write_4k_depth1_polling", WRITE, false, 4096, 1, 1, true, true, 1.2 },
     { "tcp_read_4k_depth1_polling", READ, false, 4096, 1, 1, true, true, 1.2 },
-    { "tcp_write_4k_depth128", WRITE, false, 4096, 128, 1, false, false, 0.80 },
-    { "tcp_read_4k_depth128", READ, false, 4096, 128, 1, false, false, 0.80 },
+    { "tcp_write_4k_depth128", WRITE, false, 4096, 128, 2, false, false, 0.80 },
+    { "tcp_read_4k_depth128", READ, false, 4096, 128, 2, false, false, 0.80 },
     { "tcp_write_64k_depth16", WRITE, false, 64 << 10, 16, 1, false, false, 0.90 },
     { "tcp_read_64k_depth16", READ, false, 64 << 10, 16, 1, false, false, 0.90 },
     { "tcp_write_1m_depth4", WRITE, false, 1 << 20, 4, 1, false, false, 0.95 },
@@ -49,6 +49,8 @@ static const struct kind kinds[] = {
     { "tcp_read_4m_two_streams", READ, false, 4 << 20, 4, 2, false, false, 0.95 },
     { "shm_read_64k_depth16", READ, true, 64 << 10, 16, 1, false, false, 0.95 },
     { "shm_read_1m_depth4", READ, true, 1 << 20, 4, 1, false, false, 0.95 },
+    { "vm_read_64k_depth16", READ, true, 64 << 10, 16, 1, false, false, 0.95 },
+    { "vm_read_1m_depth4", READ, true, 1 << 20, 4, 1, false, false, 0.95 },
 };
 
 struct paths {
@@ -61,6 +63,9 @@ struct paths {
     struct bench_mover mover;
     struct env_bare *bare;
     uint64_t count;
+    bool vm; /* the row reads `user`, memory that is not the target engine's */
+    uint8_t *user;
+    struct env_memory memory; /* ours, as others read it */
 };
 
 static double value_of(const struct kind *kind, uint64_t count, uint64_t ns)
@@ -69,17 +74,25 @@ static double value_of(const struct kind *kind, uint64_t count, uint64_t ns)
     return (double)count * kind->size / (double)ns;
 }
 
+/* By memcpy, or, for vm, by the bare call. */
 static enum status copy(struct paths *paths, uint64_t *ns)
 {
     const uint32_t size = paths->kind->size;
     const uint64_t start_ns = env_now_ns(paths->env);
+    enum status status = STATUS_OK;
 
-    for (uint64_t i = 0; i < paths->count; i++) {
-        memcpy(paths->here + paths->mover.at, paths->target.memory + paths->mover.at, size);
+    for (uint64_t i = 0; i < paths->count && status == STATUS_OK; i++) {
+        uint8_t *to = paths->here + paths->mover.at;
+        const uint8_t *from = paths->mover.there + paths->mover.at;
+        if (paths->vm) {
+            status = env_memory_read(paths->env, &paths->memory, (uintptr_t)from, to, size);
+        } else {
+            memcpy(to, from, size);
+        }
         paths->mover.at = (paths->mover.at + size) % BENCH_MEMORY_SIZE;
     }
     *ns = env_now_ns(paths->env) - start_ns;
-    return STATUS_OK;
+    return status;
 }
 
 static enum status path_pair(void *ctx, double *value, double *baseline)
@@ -127,11 +140,22 @@ static enum status mover_open(struct bench_mover *mover, const struct bench_targ
                               &mover->segment);
 }
 
+static bool is_vm(const struct kind *kind)
+{
+    return strncmp(kind->name, "vm_", 3) == 0;
+}
+
+static const char *yardstick_of(const struct kind *kind)
+{
+    if (is_vm(kind)) return "process_vm_readv";
+    return kind->shm ? "memcpy" : "sockets";
+}
+
 static enum status path_row(struct paths *paths, const struct kind *kind, struct errmsg *err)
 {
     const struct transfer_bench_row row = { .name = kind->name,
                                             .unit = kind->at_most ? "us" : "GB/s",
-                                            .yardstick = kind->shm ? "memcpy" : "sockets",
+                                            .yardstick = yardstick_of(kind),
                                             .target = kind->target,
                                             .at_most = kind->at_most };
     const struct env_bare_options bare = { .read = kind->opcode == YOLK_TRANSFER_READ,
@@ -151,8 +175,10 @@ static enum status path_row(struct paths *paths, const struct kind *kind, struct
                                          .depth = kind->depth,
                                          .polling = kind->polling };
     paths->bare = NULL;
+    paths->vm = is_vm(kind);
     enum status status = mover_open(&paths->mover, &paths->target, kind->shm, kind->streams,
                                     paths->here, BENCH_MEMORY_SIZE, err);
+    if (paths->vm) paths->mover.there = paths->user;
     if (status == STATUS_OK && !kind->shm) status = env_bare_open(&bare, &paths->bare);
     if (status == STATUS_OK) status = bench_row(paths->bench, &row, path_pair, paths, err);
     env_bare_close(paths->bare);
@@ -243,13 +269,66 @@ static enum status threads_row(struct paths *paths, struct errmsg *err)
 
 /* ---- all of them ---- */
 
+/* To borrow, check and return, against copying the same range. */
+static enum status borrow_pair(void *ctx, double *value, double *baseline)
+{
+    struct paths *paths = ctx;
+    struct bench_mover *mover = &paths->mover;
+    const uint64_t start_ns = env_now_ns(paths->env);
+    uint64_t ns;
+
+    for (uint64_t i = 0; i < paths->count; i++) {
+        struct yolk_transfer_loan loan;
+        enum status status = STATUS_AGAIN;
+        while (status == STATUS_AGAIN) {
+            status =
+                yolk_transfer_borrow(mover->transfer, mover->segment,
+                                     (uintptr_t)mover->there + mover->at, mover->size, 0, &loan);
+            if (status == STATUS_AGAIN) env_poll(paths->env, ENV_NS_PER_MS);
+        }
+        if (status == STATUS_OK) status = yolk_transfer_loan_check(mover->transfer, loan);
+        if (status != STATUS_OK) return status;
+        yolk_transfer_return(mover->transfer, loan);
+        mover->at = (mover->at + mover->size) % BENCH_MEMORY_SIZE;
+    }
+    *value = (double)(env_now_ns(paths->env) - start_ns) / 1e3 / (double)paths->count;
+    const enum status status = copy(paths, &ns);
+    *baseline = (double)ns / 1e3 / (double)paths->count;
+    return status;
+}
+
+static enum status borrow_row(struct paths *paths, struct errmsg *err)
+{
+    static const struct kind kind = { .name = "shm_borrow_1m", .shm = true, .size = 1 << 20 };
+    const struct transfer_bench_row row = {
+        .name = kind.name, .unit = "us", .yardstick = "memcpy", .target = 0.05, .at_most = true
+    };
+
+    if (!bench_wants(paths->bench, row.name)) return STATUS_OK;
+    paths->kind = &kind;
+    paths->vm = false;
+    paths->count = paths->bench->quick ? 16 : 256;
+    paths->mover = (struct bench_mover){ .env = paths->env, .size = kind.size };
+    enum status status =
+        mover_open(&paths->mover, &paths->target, true, 1, paths->here, BENCH_MEMORY_SIZE, err);
+    if (status == STATUS_OK) status = bench_row(paths->bench, &row, borrow_pair, paths, err);
+    yolk_transfer_destroy(paths->mover.transfer);
+    return status;
+}
+
 static enum status rows(struct paths *paths, struct errmsg *err)
 {
+    char name[ENV_SHARE_NAME_SIZE];
     enum status status = env_real_create(NULL, &paths->env, err);
+
+    if (status != STATUS_OK) return status;
+    env_memory_name(paths->env, name);
+    status = env_memory_open(paths->env, name, &paths->memory);
 
     for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]) && status == STATUS_OK; i++) {
         if (bench_wants(paths->bench, kinds[i].name)) status = path_row(paths, &kinds[i], err);
     }
+    if (status == STATUS_OK) status = borrow_row(paths, err);
     if (status == STATUS_OK) status = threads_row(paths, err);
     env_real_destroy(paths->env);
     return status;
@@ -259,15 +338,18 @@ enum status bench_paths(struct transfer_bench *bench, struct errmsg *err)
 {
     struct paths paths = { .bench = bench, .target = { .memory_size = BENCH_MEMORY_SIZE } };
 
-    paths.here =
-        mmap(NULL, BENCH_MEMORY_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    /* The first half is the initiator's; the second, memory that a user brings to the target. */
+    const size_t size = 2 * (size_t)BENCH_MEMORY_SIZE;
+    paths.here = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (paths.here == MAP_FAILED) return errmsg_set(err, STATUS_NO_MEMORY, "bench: no memory");
-    memset(paths.here, 2, BENCH_MEMORY_SIZE);
+    memset(paths.here, 2, size);
+    paths.user = paths.here + BENCH_MEMORY_SIZE;
+    paths.target.user = paths.user;
     enum status status = bench_target_open(&paths.target, err);
     if (status == STATUS_OK) {
         status = rows(&paths, err);
         bench_target_close(&paths.target);
     }
-    munmap(paths.here, BENCH_MEMORY_SIZE);
+    munmap(paths.here, size);
     return status;
 }

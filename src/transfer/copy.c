@@ -47,10 +47,8 @@ static enum status copy_step(struct slice *slice, size_t len)
         return STATUS_OK;
     }
     epoch_and_term(slice, &epoch, &term);
-    enum status status = share_check(slice->session, slice->share, epoch, term);
-    if (status != STATUS_OK) return status;
-    memcpy(slice->to + slice->done, slice->from + slice->done, len);
-    return share_check(slice->session, slice->share, epoch, term);
+    return share_copy(slice->session, slice->share, epoch, term, slice->from + slice->done,
+                      slice->to + slice->done, len);
 }
 
 static void copy_finish(struct yolk_transfer *transfer, struct slice *slice, enum status status)

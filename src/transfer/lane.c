@@ -17,7 +17,8 @@
  * frame has left.
  *
  * In. While a payload arrives, a read is a readv into (its place, rx): the next header comes along
- * for free. A payload nobody wants any more goes to a sink, and the stream stays in step.
+ * for free. After small payloads rx takes many frames at once, and they are copied from there.
+ * A payload nobody wants any more goes to a sink, and the stream stays in step.
  *
  * Invariants
  *   I1  landing_at + payload_left stays inside memory that was registered when the header came, and
@@ -531,7 +532,7 @@ void lane_accept(void *ctx, struct env_stream *stream)
 
 static uint32_t capabilities(const struct yolk_transfer *transfer)
 {
-    const uint32_t shm = transfer->forbid_shm ? 0 : WIRE_CAP_SHM;
+    const uint32_t shm = transfer->forbid_shm ? 0 : WIRE_CAP_SHM | WIRE_CAP_VM;
     return shm | (transfer->topology.rail_count > 0 ? WIRE_CAP_RAILS : 0);
 }
 
@@ -770,6 +771,7 @@ static enum status parse(struct lane *lane)
 static size_t scatter(struct lane *lane, struct iovec iov[2], int *count)
 {
     size_t len = (size_t)lane->payload_left;
+    const size_t rx_size = lane->head.length <= LANE_SMALL_SIZE ? LANE_RX_SIZE : LANE_RX_LARGE;
 
     *count = 0;
     if (len > 0) {
@@ -782,7 +784,7 @@ static size_t scatter(struct lane *lane, struct iovec iov[2], int *count)
         if (len < lane->payload_left) return len;
     }
     iov[*count].iov_base = lane->rx + lane->rx_end;
-    iov[*count].iov_len = LANE_RX_SIZE - lane->rx_end;
+    iov[*count].iov_len = (lane->rx_end < rx_size ? rx_size : LANE_RX_SIZE) - lane->rx_end;
     *count += 1;
     return len;
 }

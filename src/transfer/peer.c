@@ -135,8 +135,9 @@ static enum route route_of(const struct lane *lane, const struct task *task, uin
 
     if (!session->shm) return ROUTE_SEND;
     if (!is_read(task)) {
-        const bool pull =
-            task->buffer->identity != NULL && !session->pull_refused && length >= PULL_SIZE_MIN;
+        const bool refused =
+            task->buffer->vm ? !session->vm || session->vm_pull_refused : session->pull_refused;
+        const bool pull = task->buffer->identity != NULL && !refused && length >= PULL_SIZE_MIN;
         return pull ? ROUTE_PULL : ROUTE_SEND;
     }
     const struct share *share = session_find(session, task->req.remote + offset, length);
@@ -199,7 +200,9 @@ static void issue(struct lane *lane, struct slice *slice, enum route route)
     slot_put(lane, slice);
     task->slices_out++;
     task_started(lane->transfer, task,
-                 route == ROUTE_PULL ? YOLK_TRANSFER_PATH_SHM : YOLK_TRANSFER_PATH_TCP);
+                 route != ROUTE_PULL ? YOLK_TRANSFER_PATH_TCP
+                 : task->buffer->vm  ? YOLK_TRANSFER_PATH_VM
+                                     : YOLK_TRANSFER_PATH_SHM);
     request_fill(task, slice, route, &header);
     queued = route != ROUTE_PULL || announce(lane, task->buffer);
     queued = queued &&
@@ -216,12 +219,45 @@ static void issue_copy(struct lane *lane, struct slice *slice)
     slice->session = lane->session;
     slice->share = session_find(lane->session, remote, slice->length);
     ASSERT(slice->share != NULL && slice->share->identity != NULL);
-    slice->from = (const uint8_t *)slice->share->map.data + (remote - slice->share->is.address);
+    slice->from = share_at(slice->share, remote);
     slice->to = task_local(task, slice->offset);
     slice->done = 0;
     task->slices_out++;
-    task_started(lane->transfer, task, YOLK_TRANSFER_PATH_SHM);
+    task_started(lane->transfer, task, share_path(slice->share));
     copy_queue(lane->transfer, slice);
+}
+
+enum status peer_find_share(struct peer *peer, uint64_t address, uint64_t length,
+                            struct session **session, struct share **share)
+{
+    const struct wire_header header = { .opcode = WIRE_ASK, .address = address };
+    struct lane *lane = NULL;
+
+    for (int i = 0; i < YOLK_TRANSFER_LANES_MAX && lane == NULL; i++) {
+        if (peer->lanes[i] != NULL && peer->lanes[i]->state == LANE_READY) lane = peer->lanes[i];
+    }
+    if (lane == NULL) {
+        peer_connect_more(peer);
+        return STATUS_AGAIN;
+    }
+    if (!lane->session->shm) return STATUS_UNSUPPORTED;
+    *session = lane->session;
+    *share = session_find(lane->session, address, length);
+    if (*share != NULL) return STATUS_OK;
+    if (peer->ask_denied && peer->ask_address == address) {
+        peer->ask_denied = false;
+        peer->ask_address = 0;
+        return STATUS_NOT_FOUND;
+    }
+    if (session_find(lane->session, address, 1) != NULL) return STATUS_NOT_FOUND; /* too long */
+    if (peer->ask_lane != NULL || !lane_has_room(lane)) return STATUS_AGAIN;
+    if (!lane_send(lane, FRAME_CONTROL, &header, NULL, false)) return STATUS_AGAIN;
+    peer->ask_lane = lane;
+    peer->ask_task = NULL;
+    peer->ask_address = address;
+    peer->ask_denied = false;
+    lane_flush(lane);
+    return STATUS_AGAIN;
 }
 
 static void ask(struct peer *peer, struct lane *lane, struct task *task, uint64_t offset)
@@ -231,6 +267,7 @@ static void ask(struct peer *peer, struct lane *lane, struct task *task, uint64_
     if (peer->ask_lane != NULL) return;
     peer->ask_lane = lane;
     peer->ask_task = task;
+    peer->ask_address = 0;
     if (!lane_send(lane, FRAME_CONTROL, &header, NULL, false)) lane_die(lane, STATUS_FULL);
 }
 
@@ -601,6 +638,7 @@ void peer_lane_timer(struct lane *lane)
 static void ask_answered(struct peer *peer, bool shared)
 {
     if (!shared && peer->ask_task != NULL) peer->ask_task->no_share = true;
+    if (!shared && peer->ask_task == NULL && peer->ask_address != 0) peer->ask_denied = true;
     peer->ask_lane = NULL;
     peer->ask_task = NULL;
 }
@@ -616,7 +654,7 @@ static void refused(struct lane *lane, struct slice *slice, enum status status)
         return;
     }
     if (status == STATUS_UNSUPPORTED && !is_read(task)) {
-        lane->session->pull_refused = true;
+        *(task->buffer->vm ? &lane->session->vm_pull_refused : &lane->session->pull_refused) = true;
         task_slice_lost(transfer, slice, status, false);
         return;
     }
@@ -757,10 +795,12 @@ enum status peer_payload(struct lane *lane)
     if (status != STATUS_OK) return status;
     status = session_add(lane->session, &share);
     const struct task *task = lane->peer->ask_task;
+    const uint64_t address = task != NULL ? task->req.remote : lane->peer->ask_address;
+    const uint64_t length = task != NULL ? task->req.length : 1;
     /* A range that runs out of the buffer is not covered: the target will say so when asked for it.
      */
-    const bool covered = status == STATUS_OK && task != NULL &&
-                         session_find(lane->session, task->req.remote, task->req.length) != NULL;
+    const bool covered =
+        status == STATUS_OK && session_find(lane->session, address, length) != NULL;
     ask_answered(lane->peer, covered);
     return STATUS_OK;
 }

@@ -2,9 +2,10 @@
  *
  * transfer/session.c - what we know of one start of another engine, whoever connected to whom.
  *
- * A session lives as long as a lane or a copy refers to it. It holds the other's shares: ranges of
- * its memory that it offered by name, mapped read-only if they are on this host. A name could be a
- * stranger's, so the page behind the range must carry the token that came through the
+ * A session lives as long as a lane, a copy or a loan refers to it. It holds the other's shares:
+ * ranges of its memory that it offered by name, mapped read-only if they are on this host; or, for
+ * memory that a user brought, read out of the other process where the system allows it. A name
+ * could be a stranger's, so the page behind the range must carry the token that came through the
  * authenticated connection; and it is read again after every copy, because an owner who withdraws
  * the memory, or starts a new epoch, says so there first (struct identity). */
 #include <stdlib.h>
@@ -27,6 +28,7 @@ struct session *session_ref(struct yolk_transfer *transfer, const struct wire_he
         session->generation = hello->generation;
         session->shm = !transfer->forbid_shm && (hello->capabilities & WIRE_CAP_SHM) != 0 &&
                        hello->host == transfer->host;
+        session->vm = session->shm && (hello->capabilities & WIRE_CAP_VM) != 0;
         session->rails = (hello->capabilities & WIRE_CAP_RAILS) != 0;
         session->next = transfer->sessions;
         transfer->sessions = session;
@@ -67,17 +69,50 @@ struct share *session_find(struct session *session, uint64_t address, uint64_t l
     return NULL;
 }
 
-static void share_map(struct session *session, struct share *share)
+/* "name@address": memory of the process `name`, whose identity lies at `address`. */
+static bool share_reach(struct session *session, struct share *share)
+{
+    struct yolk_transfer *transfer = session->transfer;
+    char name[WIRE_SHARE_NAME_SIZE];
+    char *at;
+
+    memcpy(name, share->is.name, sizeof(name));
+    at = strchr(name, '@');
+    if (at == NULL || !session->vm) return false;
+    *at = '\0';
+    if (env_memory_open(transfer->env, name, &share->memory) != STATUS_OK) return false;
+    share->identity_at = strtoull(at + 1, NULL, 16);
+    share->identity = &share->seen;
+    share->vm = true;
+    return true;
+}
+
+static bool share_mmap(struct session *session, struct share *share)
 {
     struct yolk_transfer *transfer = session->transfer;
     const uint64_t size = share->is.length + YOLK_TRANSFER_IDENTITY_SIZE;
 
-    if (!session->shm || share->is.name[0] == '\0' || size < share->is.length) return;
-    if (env_map_open(transfer->env, share->is.name, (size_t)size, &share->map) != STATUS_OK) return;
+    if (size < share->is.length) return false;
+    if (env_map_open(transfer->env, share->is.name, (size_t)size, &share->map) != STATUS_OK) {
+        return false;
+    }
     share->identity = (void *)((uint8_t *)share->map.data + share->is.length);
-    if (share_check(session, share, 0, 0) == STATUS_OK) return;
-    LOG_WARN("transfer", "share_foreign", "name=%s generation=%llx", share->is.name,
-             (unsigned long long)session->generation);
+    return true;
+}
+
+static void share_map(struct session *session, struct share *share)
+{
+    const bool vm = strncmp(share->is.name, "vm:", 3) == 0;
+
+    if (!session->shm || share->is.name[0] == '\0') return;
+    if (!(vm ? share_reach(session, share) : share_mmap(session, share))) return;
+    const enum status status = share_check(session, share, 0, 0);
+    if (status == STATUS_OK) return;
+    /* Not to be allowed is common; to find a stranger is not. */
+    if (status != STATUS_DENIED) {
+        LOG_WARN("transfer", "share_foreign", "name=%s generation=%llx", share->is.name,
+                 (unsigned long long)session->generation);
+    }
     env_map_close(&share->map);
     memset(&share->map, 0, sizeof(share->map));
     share->identity = NULL;
@@ -105,17 +140,47 @@ enum status session_add(struct session *session, const struct wire_share *is)
     return STATUS_OK;
 }
 
-enum status share_check(const struct session *session, const struct share *share, uint64_t epoch,
+enum status share_check(const struct session *session, struct share *share, uint64_t epoch,
                         uint64_t term)
 {
-    const struct identity *identity = share->identity;
+    struct identity *identity = share->identity;
 
     ASSERT(identity != NULL);
     /* After the bytes: whoever withdrew them before we read this did so in `live` first. */
     atomic_thread_fence(memory_order_seq_cst);
+    if (share->vm) {
+        const enum status status = env_memory_read(session->transfer->env, &share->memory,
+                                                   share->identity_at, identity, sizeof(*identity));
+        if (status != STATUS_OK) return status;
+    }
     if (atomic_load(&identity->live) != session->generation) return STATUS_NOT_FOUND;
     if (memcmp(identity->token, share->is.token, WIRE_TOKEN_SIZE) != 0) return STATUS_NOT_FOUND;
     if (epoch != 0 && atomic_load(&identity->epoch) != epoch) return STATUS_STALE;
     if (term != 0 && atomic_load(&identity->term) > term) return STATUS_STALE;
     return STATUS_OK;
+}
+
+enum status share_copy(const struct session *session, struct share *share, uint64_t epoch,
+                       uint64_t term, const uint8_t *from, uint8_t *to, size_t len)
+{
+    enum status status = share_check(session, share, epoch, term);
+
+    if (status == STATUS_OK && share->vm) {
+        status = env_memory_read(session->transfer->env, &share->memory, (uintptr_t)from, to, len);
+    } else if (status == STATUS_OK) {
+        memcpy(to, from, len);
+    }
+    if (status == STATUS_OK) status = share_check(session, share, epoch, term);
+    return status == STATUS_DENIED ? STATUS_NOT_FOUND : status; /* it was not a moment ago */
+}
+
+const uint8_t *share_at(const struct share *share, uint64_t address)
+{
+    if (share->vm) return (const uint8_t *)(uintptr_t)address;
+    return (const uint8_t *)share->map.data + (address - share->is.address);
+}
+
+enum yolk_transfer_path share_path(const struct share *share)
+{
+    return share->vm ? YOLK_TRANSFER_PATH_VM : YOLK_TRANSFER_PATH_SHM;
 }

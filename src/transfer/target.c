@@ -108,7 +108,7 @@ static enum status begin_pull(struct lane *lane, const struct wire_header *reque
     slice->pull = *request;
     slice->session = lane->session;
     slice->share = share;
-    slice->from = (const uint8_t *)share->map.data + (request->source - share->is.address);
+    slice->from = share_at(share, request->source);
     slice->to = (uint8_t *)(uintptr_t)request->address;
     copy_queue(transfer, slice);
     return STATUS_OK;
@@ -179,7 +179,7 @@ static enum status asked(struct lane *lane, const struct wire_header *request)
     struct wire_share share = { .address = buffer->address,
                                 .length = buffer->length,
                                 .flags = buffer->flags };
-    if (buffer->identity != NULL) {
+    if (buffer->identity != NULL && (!buffer->vm || lane->session->vm)) {
         for (int i = 0; i < WIRE_TOKEN_SIZE; i++)
             share.token[i] = buffer->identity->token[i];
         for (int i = 0; i < WIRE_SHARE_NAME_SIZE; i++)

@@ -31,6 +31,7 @@ struct batch {
     struct yolk_transfer *transfer;
     uint64_t id;
     uint32_t capacity;
+    uint32_t room; /* tasks there is memory for */
     uint32_t count;
     uint32_t uncalled; /* submitted, and not ended or not called back */
     yolk_transfer_done_fn on_done;
@@ -48,6 +49,7 @@ enum {
     DEFAULT_LANES_MAX = 1024,
     SLICE_SIZE_MIN = 4096,
     GRACE_MAX_MS = 500,
+    SPARE_TASKS_MIN = 256,
 };
 
 static void transfer_work(void *ctx);
@@ -532,7 +534,13 @@ enum status yolk_transfer_create(struct env *env, const struct yolk_transfer_opt
 
 static void identity_withdraw(struct buffer *buffer)
 {
-    if (buffer->identity != NULL) atomic_store(&buffer->identity->live, 0);
+    if (buffer->identity == NULL) return;
+    atomic_store(&buffer->identity->live, 0);
+    if (!buffer->vm) return;
+    /* Who reads it from now on must not recognise it, whatever comes to lie there. */
+    memset(buffer->identity->token, 0, sizeof(buffer->identity->token));
+    free(buffer->identity);
+    buffer->identity = NULL;
 }
 
 static void batch_destroy(struct batch *batch)
@@ -584,6 +592,7 @@ void yolk_transfer_destroy(struct yolk_transfer *transfer)
             copy_release(slice);
     }
     lanes_destroy(transfer);
+    loan_destroy_all(transfer);
     for (uint32_t i = 0; i < transfer->peer_count; i++) {
         env_timer_cancel(transfer->env, &transfer->peers[i]->timer);
         env_timer_cancel(transfer->env, &transfer->peers[i]->watch);
@@ -601,6 +610,7 @@ void yolk_transfer_destroy(struct yolk_transfer *transfer)
     ASSERT(transfer->sessions == NULL);
     free(transfer->peers);
     free(transfer->batches);
+    free(transfer->spare);
     free(transfer->segments);
     free(transfer->secret);
     free(transfer);
@@ -655,17 +665,42 @@ enum status yolk_transfer_set_term(struct yolk_transfer *transfer, uint64_t term
 
 /* ---- memory ---- */
 
+static void identity_start(struct yolk_transfer *transfer, struct buffer *buffer,
+                           struct identity *identity)
+{
+    env_random(transfer->env, identity->token, sizeof(identity->token));
+    atomic_store(&identity->epoch, transfer->epoch);
+    atomic_store(&identity->term, transfer->term);
+    atomic_store(&identity->live, transfer->generation);
+    buffer->identity = identity;
+}
+
 static void identity_publish(struct yolk_transfer *transfer, struct buffer *buffer,
                              const char *share_name)
 {
     struct identity *identity = (void *)(uintptr_t)(buffer->address + buffer->length);
 
     memcpy(buffer->share_name, share_name, strlen(share_name) + 1);
-    env_random(transfer->env, identity->token, sizeof(identity->token));
-    atomic_store(&identity->epoch, transfer->epoch);
-    atomic_store(&identity->term, transfer->term);
-    atomic_store(&identity->live, transfer->generation);
-    buffer->identity = identity;
+    identity_start(transfer, buffer, identity);
+}
+
+/* Memory that a user brought: its identity lies elsewhere, and the name says where. Without one
+ * peers get it over tcp. */
+static void identity_publish_vm(struct yolk_transfer *transfer, struct buffer *buffer)
+{
+    char name[ENV_SHARE_NAME_SIZE];
+
+    if (transfer->forbid_shm) return;
+    env_memory_name(transfer->env, name);
+    struct identity *identity = calloc(1, sizeof(*identity));
+    if (identity == NULL || name[0] == '\0') {
+        free(identity);
+        return;
+    }
+    snprintf(buffer->share_name, sizeof(buffer->share_name), "%.60s@%llx", name,
+             (unsigned long long)(uintptr_t)identity);
+    buffer->vm = true;
+    identity_start(transfer, buffer, identity);
 }
 
 enum status yolk_transfer_register(struct yolk_transfer *transfer, void *address, size_t length,
@@ -690,7 +725,11 @@ enum status yolk_transfer_register(struct yolk_transfer *transfer, void *address
     }
     const enum status status = buffers_add(&transfer->buffers, start_at, size, flags, &buffer);
     if (status != STATUS_OK) return status;
-    if (share_name != NULL) identity_publish(transfer, buffer, share_name);
+    if (share_name != NULL) {
+        identity_publish(transfer, buffer, share_name);
+    } else {
+        identity_publish_vm(transfer, buffer);
+    }
     return STATUS_OK;
 }
 
@@ -755,8 +794,8 @@ enum status yolk_transfer_free(struct yolk_transfer *transfer, void *address)
 
 /* ---- segments ---- */
 
-static struct segment *segment_find(struct yolk_transfer *transfer,
-                                    struct yolk_transfer_segment handle)
+struct segment *transfer_segment(struct yolk_transfer *transfer,
+                                 struct yolk_transfer_segment handle)
 {
     const uint32_t index = (uint32_t)handle.id, serial = (uint32_t)(handle.id >> 32);
 
@@ -836,7 +875,7 @@ enum status yolk_transfer_open(struct yolk_transfer *transfer, const char *name,
 
 enum status yolk_transfer_close(struct yolk_transfer *transfer, struct yolk_transfer_segment handle)
 {
-    struct segment *segment = segment_find(transfer, handle);
+    struct segment *segment = transfer_segment(transfer, handle);
 
     if (segment == NULL) return STATUS_INVALID;
     ASSERT(segment->peer->segments > 0);
@@ -851,7 +890,7 @@ enum status yolk_transfer_close(struct yolk_transfer *transfer, struct yolk_tran
 bool transfer_bind(struct yolk_transfer *transfer, struct task *task, uint64_t generation)
 {
     ASSERT(generation != 0);
-    struct segment *segment = segment_find(transfer, task->req.segment);
+    struct segment *segment = transfer_segment(transfer, task->req.segment);
     if (task->generation == 0 && segment != NULL) task->generation = segment->generation;
     if (task->generation == 0) task->generation = generation;
     if (segment != NULL && segment->generation == 0 && task->generation == generation) {
@@ -862,6 +901,34 @@ bool transfer_bind(struct yolk_transfer *transfer, struct task *task, uint64_t g
 
 /* ---- batches ---- */
 
+/* One large batch that was freed is kept: its pages are there already, and to have them made anew
+ * costs as much as moving some hundred kilobytes. Its tasks are cleared as they are submitted. */
+static struct batch *batch_new(struct yolk_transfer *transfer, uint32_t capacity)
+{
+    struct batch *batch = transfer->spare;
+
+    if (batch != NULL && batch->room >= capacity && batch->room / 4 <= capacity) {
+        const uint32_t room = batch->room;
+        transfer->spare = NULL;
+        memset(batch, 0, sizeof(*batch));
+        batch->room = room;
+        return batch;
+    }
+    batch = calloc(1, sizeof(*batch) + capacity * sizeof(struct task));
+    if (batch != NULL) batch->room = capacity;
+    return batch;
+}
+
+static void batch_drop(struct yolk_transfer *transfer, struct batch *batch)
+{
+    if (batch->room < SPARE_TASKS_MIN) {
+        free(batch);
+        return;
+    }
+    free(transfer->spare);
+    transfer->spare = batch;
+}
+
 enum status yolk_transfer_batch_create(struct yolk_transfer *transfer, uint32_t capacity,
                                        yolk_transfer_done_fn on_done, void *ctx,
                                        struct yolk_transfer_batch *out)
@@ -871,7 +938,7 @@ enum status yolk_transfer_batch_create(struct yolk_transfer *transfer, uint32_t 
     if (transfer->batch_free == 0 && transfer->batch_high == YOLK_TRANSFER_BATCHES_MAX) {
         return STATUS_FULL;
     }
-    struct batch *batch = calloc(1, sizeof(*batch) + capacity * sizeof(struct task));
+    struct batch *batch = batch_new(transfer, capacity);
     if (batch == NULL) return STATUS_NO_MEMORY;
     uint32_t index = transfer->batch_free;
     if (index != 0) {
@@ -902,7 +969,7 @@ enum status yolk_transfer_batch_free(struct yolk_transfer *transfer,
     slot->serial++;
     slot->free_next = transfer->batch_free;
     transfer->batch_free = (uint32_t)handle.id;
-    free(batch);
+    batch_drop(transfer, batch);
     return STATUS_OK;
 }
 
@@ -935,7 +1002,7 @@ static enum status local_check(struct yolk_transfer *transfer, struct task *task
 static enum status task_check(struct yolk_transfer *transfer, struct task *task)
 {
     const struct yolk_transfer_request *req = &task->req;
-    const struct segment *segment = segment_find(transfer, req->segment);
+    const struct segment *segment = transfer_segment(transfer, req->segment);
 
     if (segment == NULL || !ranges_sane(req)) return STATUS_INVALID;
     if (req->length == 0) return STATUS_OK;
@@ -959,6 +1026,7 @@ static void task_submit(struct yolk_transfer *transfer, struct batch *batch,
 {
     struct task *task = &batch->tasks[batch->count++];
 
+    memset(task, 0, sizeof(*task));
     batch->uncalled++;
     task->batch = batch;
     task->req = *request;
@@ -1090,7 +1158,7 @@ enum status yolk_transfer_explain(struct yolk_transfer *transfer, struct yolk_tr
 
 const char *yolk_transfer_path_name(enum yolk_transfer_path path)
 {
-    static const char *const names[] = { "none", "local", "shm", "tcp" };
+    static const char *const names[] = { "none", "local", "shm", "tcp", "vm" };
     return (unsigned)path < YOLK_TRANSFER_PATHS ? names[path] : "unknown";
 }
 

@@ -13,6 +13,7 @@
  *   session.c    what we know of one start of another engine: its shares, mapped
  *   buffer.c     registered ranges
  *   copy.c       memcpy in portions, for local, shm and pulls
+ *   loan.c       looking at a peer's memory without a copy
  *
  * Everything belongs to the thread of the env. Nothing here calls back a user except
  * transfer_turn(), which runs from the loop. */
@@ -32,9 +33,11 @@
 
 enum {
     LANE_FRAMES_MAX = 192,      /* frames waiting to be sent on one lane */
-    LANE_RX_SIZE = 4096,        /* headers and control payloads; data bypasses it */
+    LANE_RX_SIZE = 64 << 10,    /* headers, control payloads and small data; large bypasses it */
+    LANE_RX_LARGE = 4096,       /* of it, while payloads are large: what lands there is copied */
+    LANE_SMALL_SIZE = 16 << 10, /* a payload for which a call costs more than a copy */
     LANE_TURN_SIZE = 4 << 20,   /* bytes read or written on a lane in one turn of the loop */
-    LANE_GATHER_MAX = 16,       /* frames of one writev */
+    LANE_GATHER_MAX = 32,       /* frames of one writev */
     LANE_GATHER_SIZE = 1 << 20, /* and their bytes: beyond it a higher class would wait */
     COPY_TURN_SIZE = 4 << 20,   /* bytes copied in one turn of the loop */
     COPY_STEP_SIZE = 1 << 20,
@@ -71,6 +74,7 @@ struct buffer {
     uint32_t users;            /* tasks of ours */
     uint32_t location;         /* see topology_location() */
     struct identity *identity; /* NULL: not shared */
+    bool vm;                   /* not by mapping, but by reading our memory; identity is malloc'd */
     char share_name[WIRE_SHARE_NAME_SIZE];
     struct env_map map; /* of yolk_transfer_alloc() */
 };
@@ -97,9 +101,13 @@ bool buffer_ranges_overlap(uint64_t a, uint64_t a_length, uint64_t b, uint64_t b
 struct share {
     struct wire_share is;
     struct env_map map;        /* zero: not mapped, not shared, or not on this host */
-    struct identity *identity; /* in map */
-    uint32_t users;            /* copies under way */
-    bool dead;                 /* withdrawn by its owner */
+    struct identity *identity; /* in map; vm: the copy that was read last; NULL: no use */
+    bool vm;                   /* it is read from the memory of its owner */
+    struct env_memory memory;
+    uint64_t identity_at; /* there */
+    struct identity seen;
+    uint32_t users; /* copies under way */
+    bool dead;      /* withdrawn by its owner */
 };
 
 struct session {
@@ -110,7 +118,8 @@ struct session {
     uint32_t share_count;
     bool shm;   /* same host and both want it */
     bool rails; /* it has several addresses, too */
-    bool pull_refused;
+    bool vm;    /* the same for memory that cannot be mapped */
+    bool pull_refused, vm_pull_refused;
     struct share shares[SHARES_MAX];
 };
 
@@ -120,8 +129,14 @@ void session_unref(struct session *session);
 struct share *session_find(struct session *session, uint64_t address, uint64_t length);
 /* Remembers, and maps if it can. STATUS_FULL. */
 enum status session_add(struct session *session, const struct wire_share *is);
-enum status share_check(const struct session *session, const struct share *share, uint64_t epoch,
+enum status share_check(const struct session *session, struct share *share, uint64_t epoch,
                         uint64_t term);
+/* Copies bytes of the share, with a check before and after. */
+enum status share_copy(const struct session *session, struct share *share, uint64_t epoch,
+                       uint64_t term, const uint8_t *from, uint8_t *to, size_t len);
+/* Where [address, ...) of the share's owner is read from: in our mapping, or, vm, over there. */
+const uint8_t *share_at(const struct share *share, uint64_t address);
+enum yolk_transfer_path share_path(const struct share *share);
 
 /* ---- slices: the part of a task that is in one place ---- */
 
@@ -136,7 +151,7 @@ struct slice {
     uint64_t sent_ns; /* given to its lane */
     uint32_t tries;
     uint8_t class;
-    const uint8_t *from; /* copies only, up to the end */
+    const uint8_t *from; /* copies only, up to the end; vm: in the owner */
     uint8_t *to;
     struct session *session;
     struct share *share;
@@ -333,7 +348,9 @@ struct peer {
     struct env_timer timer; /* when to connect again */
     struct env_timer watch; /* when to look for silent rails */
     struct lane *ask_lane;  /* a question about a share is under way */
-    struct task *ask_task;  /* who needs the answer */
+    struct task *ask_task;  /* who needs the answer; NULL: a borrower */
+    uint64_t ask_address;   /* what a borrower asked about; 0: nobody did */
+    bool ask_denied;        /* the answer was no, and nobody has been told yet */
     bool dirty;             /* transfer_turn() schedules it */
     struct task_list ready[WIRE_CLASSES];
     struct slice_list retry[WIRE_CLASSES];
@@ -358,6 +375,24 @@ bool peer_any_ready(const struct peer *peer);
 bool peer_has_work(const struct peer *peer);
 /* The lost lanes of the peer are of a start of it that is no more. */
 void peer_lost_are_gone(struct peer *peer);
+
+/* For a borrower: OK when `share` covers the range, AGAIN while it is asked for. */
+enum status peer_find_share(struct peer *peer, uint64_t address, uint64_t length,
+                            struct session **session, struct share **share);
+
+/* ---- loans ---- */
+
+struct loan {
+    bool out;
+    uint32_t serial;
+    uint32_t free_next;
+    struct session *session; /* NULL: our own memory */
+    struct share *share;
+    struct buffer *buffer; /* our own; counted */
+    uint64_t epoch;
+};
+
+void loan_destroy_all(struct yolk_transfer *transfer);
 
 /* ---- rails of a peer ---- */
 
@@ -445,10 +480,14 @@ struct yolk_transfer {
     uint32_t slice_count;
     struct slice_list copies[WIRE_CLASSES];
 
+    struct batch *spare; /* memory of a large batch that was freed */
     struct batch_slot *batches;
     uint32_t batch_high, batch_free; /* indices + 1; 0: none */
     struct segment *segments;
     uint32_t segment_high, segment_free;
+
+    struct loan *loans; /* YOLK_TRANSFER_LOANS_MAX, made at the first */
+    uint32_t loan_high, loan_free;
 
     struct env_timer work;
     struct task *done_head, *done_tail;
@@ -457,6 +496,8 @@ struct yolk_transfer {
     struct yolk_transfer_stats stats;
 };
 
+struct segment *transfer_segment(struct yolk_transfer *transfer,
+                                 struct yolk_transfer_segment handle);
 /* transfer_turn() runs on the next turn of the loop. */
 void transfer_kick(struct yolk_transfer *transfer);
 /* Copies, callbacks, work for the lanes, dead lanes; nothing of the engine may be on the stack. */

@@ -74,6 +74,7 @@ struct initiator {
     struct yolk_transfer *transfer;
     struct yolk_transfer_segment segment;
     uint8_t *memory;
+    void *owned; /* NULL: the engine's */
     struct slot slots[SLOTS];
     uint64_t ended[YOLK_TRANSFER_FAILED + 1];
 };
@@ -86,6 +87,7 @@ struct world {
     uint8_t *memory; /* of the target: INITIATORS * SLOTS * SLOT_SIZE */
     uint64_t starts;
     bool target_alive, parted, paused;
+    bool user_memory;     /* that of the initiators is not the engine's */
     uint32_t lanes_max;   /* of the initiators; 0: the default */
     bool rails;           /* the hosts have further addresses, and use them */
     bool rail_cut[RAILS]; /* [0] is `parted` */
@@ -175,8 +177,15 @@ static void initiator_start(struct world *world, struct initiator *initiator, co
     initiator->host = host;
     initiator->env = env_sim_add(world->sim, host);
     CHECK(yolk_transfer_create(initiator->env, &options, &initiator->transfer, NULL) == STATUS_OK);
-    CHECK(yolk_transfer_alloc(initiator->transfer, (size_t)SLOTS * SLOT_SIZE, 0, &memory, NULL) ==
-          STATUS_OK);
+    if (world->user_memory) { /* of which a write is pulled out of this process */
+        memory = initiator->owned = malloc((size_t)SLOTS * SLOT_SIZE);
+        CHECK(memory != NULL);
+        CHECK(yolk_transfer_register(initiator->transfer, memory, (size_t)SLOTS * SLOT_SIZE, NULL,
+                                     0) == STATUS_OK);
+    } else {
+        CHECK(yolk_transfer_alloc(initiator->transfer, (size_t)SLOTS * SLOT_SIZE, 0, &memory,
+                                  NULL) == STATUS_OK);
+    }
     initiator->memory = memory;
     CHECK(yolk_transfer_open(initiator->transfer, TARGET, &initiator->segment) == STATUS_OK);
     for (uint32_t i = 0; i < SLOTS; i++) {
@@ -393,6 +402,7 @@ static void run_seed(uint64_t seed, uint64_t totals[TOTALS])
     /* Small ones cut every payload in pieces that come a round trip apart. */
     options.stream_buffer_size = 3000u << rng_below(&world.rng, 7);
     world.rails = seed % 2 == 0;
+    world.user_memory = seed % 3 == 0;
     world.lanes_max = world.rails ? 4 : 0;
     world.sim = env_sim_create(&options);
     if (world.rails) addresses_add(&world);
@@ -410,6 +420,8 @@ static void run_seed(uint64_t seed, uint64_t totals[TOTALS])
     count(&world, totals);
     for (int i = 0; i < INITIATORS; i++)
         yolk_transfer_destroy(world.initiators[i].transfer);
+    for (int i = 0; i < INITIATORS; i++)
+        free(world.initiators[i].owned);
     yolk_transfer_destroy(world.target);
     env_sim_destroy(world.sim);
 }

@@ -147,6 +147,112 @@ static void shared_memory_can_be_forbidden(void **state)
     assert_int_equal(unsetenv("MC_FORCE_TCP"), 0);
 }
 
+/* Two engines over memory that malloc() gave. */
+static void user_pair_open(struct pair *pair, size_t size, bool shm)
+{
+    const struct yolk_transfer_options options = { .forbid_shm = !shm };
+
+    CHECK(env_real_create(NULL, &pair->env, NULL) == STATUS_OK);
+    CHECK(yolk_transfer_create(pair->env, &options, &pair->a, NULL) == STATUS_OK);
+    CHECK(yolk_transfer_create(pair->env, &options, &pair->b, NULL) == STATUS_OK);
+    pair->here = malloc(size);
+    pair->there = malloc(size);
+    CHECK(pair->here != NULL && pair->there != NULL);
+    CHECK(yolk_transfer_register(pair->a, pair->here, size, NULL, 0) == STATUS_OK);
+    CHECK(yolk_transfer_register(pair->b, pair->there, size, NULL, YOLK_TRANSFER_REMOTE_ALL) ==
+          STATUS_OK);
+    CHECK(yolk_transfer_open(pair->a, yolk_transfer_name(pair->b), &pair->segment) == STATUS_OK);
+}
+
+static void user_pair_close(struct pair *pair)
+{
+    pair_close(pair);
+    free(pair->here);
+    free(pair->there);
+}
+
+static void memory_a_user_brought_is_read_from_the_other_process(void **state)
+{
+    (void)state;
+    enum { SIZE = 3 << 20 };
+    for (int shm = 0; shm <= 1; shm++) {
+        const enum yolk_transfer_path path = shm ? YOLK_TRANSFER_PATH_VM : YOLK_TRANSFER_PATH_TCP;
+        struct yolk_transfer_explain explain;
+        struct pair pair;
+        user_pair_open(&pair, SIZE, shm != 0);
+        fill(pair.here, SIZE, 1);
+        struct yolk_transfer_request req = request(&pair, YOLK_TRANSFER_WRITE, 5, 5, SIZE - 9);
+        CHECK(run(&pair, &req, &explain).state == YOLK_TRANSFER_COMPLETED);
+        assert_int_equal(explain.path, path);
+        CHECK(memcmp(pair.here + 5, pair.there + 5, SIZE - 9) == 0);
+        fill(pair.there, SIZE, 2);
+        req = request(&pair, YOLK_TRANSFER_READ, 5, 5, SIZE - 9);
+        CHECK(run(&pair, &req, &explain).state == YOLK_TRANSFER_COMPLETED);
+        assert_int_equal(explain.path, path);
+        CHECK(memcmp(pair.here + 5, pair.there + 5, SIZE - 9) == 0);
+        /* The owner takes it back: nobody reads it any more, and nobody gets a wrong byte. */
+        CHECK(yolk_transfer_unregister(pair.b, pair.there) == STATUS_OK);
+        CHECK(run(&pair, &req, NULL).state == YOLK_TRANSFER_INVALID);
+        CHECK(yolk_transfer_register(pair.b, pair.there, SIZE, NULL, YOLK_TRANSFER_REMOTE_WRITE) ==
+              STATUS_OK);
+        CHECK(run(&pair, &req, NULL).state == YOLK_TRANSFER_INVALID);
+        user_pair_close(&pair);
+    }
+}
+
+static enum status borrow(struct pair *pair, uint64_t remote, uint64_t length, uint64_t epoch,
+                          struct yolk_transfer_loan *loan)
+{
+    enum status status = STATUS_AGAIN;
+
+    for (int i = 0; i < 1000 && status == STATUS_AGAIN; i++) {
+        status = yolk_transfer_borrow(pair->a, pair->segment, remote, length, epoch, loan);
+        if (status == STATUS_AGAIN) env_poll(pair->env, 10 * ENV_NS_PER_MS);
+    }
+    return status;
+}
+
+static void loans_are_looked_at_and_returned(void **state)
+{
+    (void)state;
+    struct yolk_transfer_loan loan, other;
+    struct pair pair;
+
+    pair_open(&pair, 1 << 20, true, NULL);
+    const uint64_t remote = (uintptr_t)pair.there;
+    fill(pair.there, 1 << 20, 4);
+    CHECK(borrow(&pair, remote + 4096, 65536, 0, &loan) == STATUS_OK);
+    CHECK(loan.data != pair.there + 4096); /* a mapping of its own */
+    CHECK(memcmp(loan.data, pair.there + 4096, 65536) == 0);
+    pair.there[4096] ^= 1;
+    CHECK(*(const uint8_t *)loan.data == pair.there[4096]); /* and no copy */
+    CHECK(yolk_transfer_loan_check(pair.a, loan) == STATUS_OK);
+    CHECK(borrow(&pair, remote, (1 << 20) + 1, 0, &other) == STATUS_NOT_FOUND);
+    CHECK(borrow(&pair, 4096, 1, 0, &other) == STATUS_NOT_FOUND);
+    CHECK(borrow(&pair, remote, 0, 0, &other) == STATUS_INVALID);
+    CHECK(borrow(&pair, remote, 1, 7, &other) == STATUS_STALE);
+    CHECK(borrow(&pair, remote, 1, 1, &other) == STATUS_OK);
+    CHECK(yolk_transfer_set_epoch(pair.b, 2) == STATUS_OK);
+    CHECK(yolk_transfer_loan_check(pair.a, other) == STATUS_STALE);
+    CHECK(yolk_transfer_return(pair.a, other) == STATUS_OK);
+    CHECK(yolk_transfer_return(pair.a, other) == STATUS_INVALID);
+    CHECK(yolk_transfer_loan_check(pair.a, other) == STATUS_INVALID);
+    /* The owner withdraws: the loan stays readable, and says that it is worth nothing. */
+    CHECK(yolk_transfer_free(pair.b, pair.there) == STATUS_OK);
+    CHECK(yolk_transfer_loan_check(pair.a, loan) == STATUS_NOT_FOUND);
+    CHECK(((const volatile uint8_t *)loan.data)[0] < 256);
+    CHECK(yolk_transfer_return(pair.a, loan) == STATUS_OK);
+    /* Our own segment. */
+    CHECK(yolk_transfer_open(pair.a, yolk_transfer_name(pair.a), &pair.segment) == STATUS_OK);
+    CHECK(borrow(&pair, (uintptr_t)pair.here, 4096, 0, &loan) == STATUS_OK);
+    CHECK(loan.data == pair.here);
+    CHECK(yolk_transfer_free(pair.a, pair.here) == STATUS_BUSY);
+    pair_close(&pair); /* with a loan out */
+    user_pair_open(&pair, 1 << 20, true);
+    CHECK(borrow(&pair, (uintptr_t)pair.there, 4096, 0, &loan) == STATUS_UNSUPPORTED);
+    user_pair_close(&pair);
+}
+
 static void local_segment_is_a_copy(void **state)
 {
     (void)state;
@@ -798,6 +904,8 @@ int main(void)
         cmocka_unit_test(bytes_arrive_over_tcp),
         cmocka_unit_test(bytes_arrive_over_shm),
         cmocka_unit_test(shared_memory_can_be_forbidden),
+        cmocka_unit_test(memory_a_user_brought_is_read_from_the_other_process),
+        cmocka_unit_test(loans_are_looked_at_and_returned),
         cmocka_unit_test(local_segment_is_a_copy),
         cmocka_unit_test(bad_addresses_are_refused),
         cmocka_unit_test(permissions_hold),

@@ -64,6 +64,7 @@ enum { WIRE_CHECKSUM = 1 }; /* flags: `checksum` covers the payload, or is wante
 enum {
     WIRE_CAP_SHM = 1,   /* capabilities: may map shares, and offers its own */
     WIRE_CAP_RAILS = 2, /* has several addresses, and understands RAILS */
+    WIRE_CAP_VM = 4,    /* reads memory of other processes, and names its own so */
 };
 
 struct wire_header {
