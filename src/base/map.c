@@ -108,15 +108,19 @@ static uint64_t probe(const struct map *map, const struct block_key *key, uint64
     }
 }
 
-static void place(struct map *map, const struct block_key *key, uint64_t value)
+static void put_at(struct map *map, uint64_t slot, uint64_t hash, const struct block_key *key,
+                   uint64_t value)
 {
-    const uint64_t hash = hash_of(map, key);
-    const uint64_t slot = probe(map, key, hash);
-
     ASSERT(map->tags[slot] == 0);
     map->tags[slot] = tag_of(hash);
     map->entries[slot] = (struct entry){ *key, value };
     map->count++;
+}
+
+static void place(struct map *map, const struct block_key *key, uint64_t value)
+{
+    const uint64_t hash = hash_of(map, key);
+    put_at(map, probe(map, key, hash), hash, key, value);
 }
 
 /* Makes sure that one more entry fits (I1). */
@@ -139,27 +143,41 @@ static bool grow(struct map *map)
     return true;
 }
 
-static enum status add(struct map *map, const struct block_key *key, uint64_t value)
+/* `slot` is the empty one where the key belongs. */
+static enum status add(struct map *map, uint64_t slot, uint64_t hash, const struct block_key *key,
+                       uint64_t value)
 {
+    const uint64_t slots = map->slots;
+
     if (map->count == map->entries_max) return STATUS_FULL;
     if (!grow(map)) return STATUS_FULL;
-    place(map, key, value);
+    if (map->slots != slots) slot = probe(map, key, hash);
+    put_at(map, slot, hash, key, value);
     return STATUS_OK;
 }
 
 enum status map_set(struct map *map, const struct block_key *key, uint64_t value)
 {
-    const uint64_t slot = probe(map, key, hash_of(map, key));
-    if (map->tags[slot] == 0) return add(map, key, value);
+    const uint64_t hash = hash_of(map, key);
+    const uint64_t slot = probe(map, key, hash);
+    if (map->tags[slot] == 0) return add(map, slot, hash, key, value);
     map->entries[slot].value = value;
     return STATUS_OK;
 }
 
 enum status map_insert(struct map *map, const struct block_key *key, uint64_t value)
 {
-    const uint64_t slot = probe(map, key, hash_of(map, key));
+    const uint64_t hash = hash_of(map, key);
+    const uint64_t slot = probe(map, key, hash);
     if (map->tags[slot] != 0) return STATUS_EXISTS;
-    return add(map, key, value);
+    return add(map, slot, hash, key, value);
+}
+
+void map_prefetch(const struct map *map, const struct block_key *key)
+{
+    const uint64_t slot = hash_of(map, key) & (map->slots - 1);
+    __builtin_prefetch(&map->tags[slot]);
+    __builtin_prefetch(&map->entries[slot]);
 }
 
 bool map_find(const struct map *map, const struct block_key *key, uint64_t *value)

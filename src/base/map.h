@@ -42,6 +42,9 @@ MUST_USE enum status map_insert(struct map *map, const struct block_key *key, ui
 bool map_find(const struct map *map, const struct block_key *key, uint64_t *value);
 bool map_remove(struct map *map, const struct block_key *key, uint64_t *value);
 
+/* Says that the key will be asked about soon: its memory may be on its way by then. */
+void map_prefetch(const struct map *map, const struct block_key *key);
+
 uint32_t map_count(const struct map *map);
 /* Bytes of memory the map has. */
 uint64_t map_memory(const struct map *map);

@@ -223,9 +223,21 @@ void kvcache_remove(struct kvcache *cache, uint32_t id)
 
 void kvcache_pin(struct kvcache *cache, uint32_t id)
 {
+    if (!kvcache_try_pin(cache, id)) ASSERT(cache == NULL); /* impossible */
+}
+
+bool kvcache_try_pin(struct kvcache *cache, uint32_t id)
+{
     const uint32_t index = find(cache, id);
-    ASSERT(index != NONE);
+    if (index == NONE) return false;
     if (cache->slots[index].pins++ == 0) cache->pinned++;
+    return true;
+}
+
+void kvcache_prefetch(const struct kvcache *cache, uint32_t id)
+{
+    const struct block_key key = key_of(id);
+    map_prefetch(cache->map, &key);
 }
 
 void kvcache_unpin(struct kvcache *cache, uint32_t id)

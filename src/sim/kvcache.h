@@ -45,8 +45,12 @@ void kvcache_remove(struct kvcache *cache, uint32_t id); /* it is there, and not
 #define KVCACHE_START UINT32_MAX
 bool kvcache_next(const struct kvcache *cache, uint32_t *cursor, uint32_t *id);
 
-void kvcache_pin(struct kvcache *cache, uint32_t id); /* it is there; counted */
+void kvcache_pin(struct kvcache *cache, uint32_t id);     /* it is there; counted */
+bool kvcache_try_pin(struct kvcache *cache, uint32_t id); /* false if it is not there */
 void kvcache_unpin(struct kvcache *cache, uint32_t id);
+
+/* Says that the block will be asked about soon. */
+void kvcache_prefetch(const struct kvcache *cache, uint32_t id);
 
 uint32_t kvcache_count(const struct kvcache *cache);
 uint32_t kvcache_pinned(const struct kvcache *cache); /* blocks, however often */

@@ -40,7 +40,7 @@ static_assert((int)CLUSTER_LOCAL == (int)YOLK_PLACEMENT_LOCAL &&
                   (int)CLUSTER_ROUND_ROBIN + 1 == (int)YOLK_PLACEMENTS,
               "policies are placements, by number");
 
-enum { FIT_SAMPLES = 2000, GROWTH_STEPS = 32 };
+enum { FIT_SAMPLES = 2000, GROWTH_STEPS = 32, PREFETCH_AHEAD = 4 };
 
 struct mooncake *mooncake_of(const struct sim *sim)
 {
@@ -283,9 +283,13 @@ static void cache_block(struct sim *sim, uint32_t index, uint32_t id)
 /* Blocks [from, to) of the request, last to first, so that a head outlives its tail. */
 static void cache_range(struct sim *sim, uint32_t index, uint32_t who, uint32_t from, uint32_t to)
 {
+    const struct kvcache *cache = mooncake_of(sim)->prefill[index].cache;
     const uint32_t *ids = sim_ids(sim, who);
-    for (uint32_t i = to; i-- > from;)
+
+    for (uint32_t i = to; i-- > from;) {
+        if (i >= from + PREFETCH_AHEAD) kvcache_prefetch(cache, ids[i - PREFETCH_AHEAD]);
         cache_block(sim, index, ids[i]);
+    }
 }
 
 /* Pins what follows on what is pinned, as far as it is there and below `to`. */
@@ -295,8 +299,8 @@ static void pin_up_to(struct sim *sim, uint32_t who, uint32_t to)
     struct kvcache *cache = mooncake_of(sim)->prefill[request->prefill].cache;
     const uint32_t *ids = sim_ids(sim, who);
 
-    while (request->pinned < to && kvcache_has(cache, ids[request->pinned]))
-        kvcache_pin(cache, ids[request->pinned++]);
+    while (request->pinned < to && kvcache_try_pin(cache, ids[request->pinned]))
+        request->pinned++;
 }
 
 void mooncake_unpin(struct sim *sim, uint32_t who)

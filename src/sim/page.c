@@ -194,6 +194,21 @@ static double decoding(const struct sim_sample *sample)
     return sample->decoding;
 }
 
+static double prefill_nodes(const struct sim_sample *sample)
+{
+    return sample->prefill_nodes;
+}
+
+static double decode_nodes(const struct sim_sample *sample)
+{
+    return sample->decode_nodes;
+}
+
+static double draining_nodes(const struct sim_sample *sample)
+{
+    return sample->draining_nodes;
+}
+
 static double replicas_10(const struct sim_sample *sample)
 {
     return sample->replicas[0];
@@ -298,7 +313,16 @@ static void put_times(const struct page *page, struct writer *w)
                                           { "1,000th", replicas_1000 },
                                           { "10,000th", replicas_10000 } } };
 
+    const struct over_time roles = {
+        "Roles",
+        "What the nodes do; those that change drain first.",
+        "nodes",
+        3,
+        { { "prefill", prefill_nodes }, { "decode", decode_nodes }, { "changing", draining_nodes } }
+    };
+
     put_over_time(page, is_pooled(page) ? &load : &coupled, w);
+    if (main_run(page)->cluster.elastic) put_over_time(page, &roles, w);
     put_over_time(page, &requests, w);
     put_over_time(page, &replicas, w);
 }

@@ -225,7 +225,7 @@ static void what_the_oracle_says_is_passed_on(void **state)
 
 /* ---- the simulator ---- */
 
-static struct trace *generate(uint32_t requests, double rate)
+static struct trace *generate_at(uint32_t requests, double rate)
 {
     struct trace_gen_options options = trace_gen_defaults();
     struct trace *trace = NULL;
@@ -281,7 +281,7 @@ static void simulated_plans_are_the_cheapest(void **state)
     uint32_t found = 0;
 
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        struct trace *trace = generate(250, cases[i].rate);
+        struct trace *trace = generate_at(250, cases[i].rate);
         struct plan_space space;
         struct plan_sim plan = { .space = &space, .trace = trace, .good = cases[i].good };
         const struct plan_oracle asking = { plan_sim_ask, NULL, &plan };
@@ -310,7 +310,7 @@ static void simulated_plans_are_the_cheapest(void **state)
 static void floors_follow_the_work(void **state)
 {
     (void)state;
-    struct trace *trace = generate(400, 4);
+    struct trace *trace = generate_at(400, 4);
     struct plan_space space;
     struct plan_sim plan = { .space = &space, .trace = trace, .good = 1 };
     double all[2], half[2], fast[2];

@@ -42,6 +42,8 @@ static struct sim_cluster as_system(const struct sim_cluster *cluster, unsigned 
 
     other.system = system;
     other.overload = CLUSTER_OVERLOAD_NONE;
+    other.elastic = false;
+    if (system != CLUSTER_MOONCAKE) other.store = LAYERS_MEASURED;
     other.policy = system == CLUSTER_MOONCAKE ? CLUSTER_GLOBAL : CLUSTER_ROUND_ROBIN;
     other.nodes = study_nodes(cluster);
     other.prefill = floor(other.nodes / 2);
@@ -57,7 +59,7 @@ static void plan_systems(const struct sim_cluster *cluster, struct study *study,
         if (system == cluster->system) continue;
         if (system == CLUSTER_MOONCAKE && study_nodes(cluster) < 2) continue;
         const struct sim_cluster other = as_system(cluster, system);
-        add_job(roster, &other)->keep = true;
+        if (cluster_check(&other, NULL) == STATUS_OK) add_job(roster, &other)->keep = true;
     }
     study->systems_count = roster->count;
 }

@@ -25,29 +25,10 @@
 #include "sim/json.h"
 #include "sim/page.h"
 #include "sim/plot.h"
-#include "sim/trace_gen.h"
+#include "sim/sim_fixture.h"
 #include "sim/writer.h"
 
 enum { JOBS = 7, TEXT_MAX = 1 << 24 };
-
-static struct trace *generate(uint32_t requests)
-{
-    struct trace_gen_options options = trace_gen_defaults();
-    struct trace *trace = NULL;
-    struct errmsg err = { "" };
-    options.requests = requests;
-    if (trace_gen(&options, &trace, &err) != STATUS_OK) fail_msg("%s", err.text);
-    return trace;
-}
-
-static struct sim_cluster cluster_of(const char *settings)
-{
-    struct sim_cluster cluster;
-    struct errmsg err = { "" };
-    cluster_init(&cluster);
-    if (cluster_set(&cluster, settings, &err) != STATUS_OK) fail_msg("%s", err.text);
-    return cluster;
-}
 
 /* ---- the farm ---- */
 
@@ -89,11 +70,8 @@ static void threads_change_nothing(void **state)
                      STATUS_OK);
     assert_true(heard.calls > 0 && heard.last == JOBS);
     for (uint32_t i = 0; i < JOBS; i++) {
-        struct sim_result *result = NULL;
-        struct sim_summary summary;
-        const struct sim_progress quiet = { NULL, NULL };
-        assert_int_equal(sim_run(&one[i].cluster, trace, quiet, &result, NULL), STATUS_OK);
-        assert_int_equal(sim_summarize(result, &summary), STATUS_OK);
+        struct sim_result *result = run_cluster(trace, &one[i].cluster);
+        const struct sim_summary summary = summarize(result);
         assert_true(one[i].summary.digest == summary.digest);
         assert_true(many[i].summary.digest == summary.digest);
         assert_int_equal(one[i].result != NULL, i % 2 == 0);
@@ -194,6 +172,7 @@ static void a_page_is_whole_and_alone(void **state)
         "prefill=2,decode=2,ssd_tokens=1e6",
         "prefill=1,decode=1,dram_tokens=0",
         "system=vllm-prefix,policy=count,nodes=1",
+        "prefill=2,decode=2,elastic=true,store=layerwise,group_max=4",
         "prefill=2,decode=1,overload=early,speed=50,admit_ttft_s=0.3",
         "prefill=2,decode=1,cost.vram_tokens=1", /* nothing fits: no curve has a point */
     };
