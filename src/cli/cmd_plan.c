@@ -159,16 +159,15 @@ static void print_account(const struct planning *planning)
 {
     const struct plan_counts *counts = &planning->result.counts;
 
-    printf("\n%u clusters: %u simulated, %u at most as strong as one that missed, %u at least as "
-           "dear as one\nthat did not, %u too few nodes by arithmetic (under %g prefill or %g "
-           "decode); %u simulated besides\n",
-           counts->configs, counts->simulated, counts->weaker, counts->dearer, counts->shorter,
-           planning->floors[0], planning->floors[1], counts->extra);
+    printf(
+        "\n%u clusters: %u simulated, %u at most as strong as one that clearly missed, %u at least "
+        "as dear\nas one that did not, %u too few nodes by arithmetic (under %g prefill or %g "
+        "decode); %u simulated besides\n",
+        counts->configs, counts->simulated, counts->weaker, counts->dearer, counts->shorter,
+        planning->floors[0], planning->floors[1], counts->extra);
     if (counts->surprises > 0)
-        printf(
-            "%u missed the limits with at least as much of everything as one that kept them: the "
-            "cheapest is\nthe cheapest but for such exceptions\n",
-            counts->surprises);
+        printf("%u missed the limits, with at least as much of everything as one that kept them\n",
+               counts->surprises);
 }
 
 static void print_limits(const struct planning *planning)
@@ -194,7 +193,7 @@ static void print_none(const struct planning *planning)
 
     printf("no cluster within the bounds keeps ");
     print_limits(planning);
-    printf("\nthe largest reaches %.1f%%: TTFT P90 %.2f s, TBT P90 %.1f ms, at %.2f:\n",
+    printf("\nthe best reaches %.1f%%: TTFT P90 %.2f s, TBT P90 %.1f ms, at %.2f:\n",
            100 * best->score.good, best->score.ttft_p90_s, best->score.tbt_p90_ms, best->cost);
     for (int c = 0; c < PLAN_CHOICES; c++)
         printf("  %-24s %g\n", step_names[c],

@@ -137,7 +137,7 @@ static void learn(struct search *s, uint32_t index)
     const struct plan_row *row = &s->rows[index];
 
     if (!row->score.meets) {
-        close_weaker(s, &row->config);
+        if (!row->score.nearly) close_weaker(s, &row->config);
         return;
     }
     if (s->best != NONE && !is_better(row, &s->rows[s->best])) return;
@@ -388,17 +388,14 @@ static enum status decide_the_rest(struct search *s)
     return STATUS_OK;
 }
 
-static enum status search(struct search *s, bool *found)
+static enum status search(struct search *s)
 {
     const struct plan_config top = largest(s->space);
 
     enum status status = ask(s, &top, 1);
-    if (status != STATUS_OK) return status;
-    *found = s->best != NONE;
-    if (!*found) return STATUS_OK;
-    status = search_nodes_apart(s);
+    if (status == STATUS_OK) status = search_nodes_apart(s);
     if (status == STATUS_OK) status = search_nodes_together(s);
-    if (status == STATUS_OK) status = descend(s);
+    if (status == STATUS_OK && s->best != NONE) status = descend(s);
     if (status == STATUS_OK) status = decide_the_rest(s);
     return status;
 }
@@ -468,6 +465,17 @@ static uint32_t count_surprises(const struct search *s)
     return surprises;
 }
 
+/* The row with the largest share of good requests. */
+static uint32_t nearest(const struct search *s)
+{
+    uint32_t best = 0;
+
+    for (uint32_t i = 1; i < s->rows_count; i++) {
+        if (s->rows[i].score.good > s->rows[best].score.good) best = i;
+    }
+    return best;
+}
+
 static void list_runners(const struct search *s, struct plan_result *out)
 {
     for (uint32_t i = 0; i < s->rows_count; i++) {
@@ -513,14 +521,17 @@ enum status plan_search(const struct plan_space *space, const double floors[2],
 
     enum status status = create(&s, err);
     if (status == STATUS_OK) close_shorter(&s, floors);
-    if (status == STATUS_OK) status = search(&s, &result.found);
-    if (status == STATUS_OK && result.found) {
+    if (status == STATUS_OK) status = search(&s);
+    if (status == STATUS_OK) {
         ASSERT(s.open == 0);
+        result.found = s.best != NONE;
+    }
+    if (status == STATUS_OK && result.found) {
         status = measure_steps(&s, &result);
         list_runners(&s, &result);
     }
     if (status == STATUS_OK) {
-        result.best = s.rows[result.found ? s.best : 0];
+        result.best = s.rows[result.found ? (uint32_t)s.best : nearest(&s)];
         result.counts = s.counts;
         result.counts.surprises = count_surprises(&s);
         *out = result;

@@ -7,17 +7,19 @@
  * up cost something or nothing, never less. The oracle says of a cluster whether it keeps the
  * limits; plan_sim.h has the one that simulates.
  *
- * What the search rests on: more of anything never makes a cluster miss limits that it kept. A
- * cluster is decided when
+ * What the search rests on: more of anything lowers the share of good requests by no more than
+ * PLAN_SLACK. (Not by nothing: another size shifts who is queued behind whom.) A cluster is decided
+ * when
  *   simulated  the oracle was asked about it;
- *   weaker     it has at most as much of everything as one that missed, so it misses too;
+ *   weaker     it has at most as much of everything as one that missed by more than the slack, so
+ *              it misses too;
  *   dearer     it costs as much as the best one found, or more;
  *   short      arithmetic says that it cannot do the work (the caller's floors).
  * The search ends when every cluster of the grid is decided. Then the best found is the cheapest of
  * all, if the assumption holds; what is seen of the opposite is counted (`surprises`).
  *
- * How: the largest cluster first: if it misses, nothing can keep the limits. Then, sizes at their
- * largest, the fewest prefill nodes and the fewest decode nodes by bisection; node counts by
+ * How: the largest cluster first: if it misses clearly, nothing keeps the limits. Then, sizes at
+ * their largest, the fewest prefill nodes and the fewest decode nodes by bisection; node counts by
  * ascending cost until one keeps the limits; sizes one by one as low as they go, by bisection; and
  * what is still undecided from the largest down, which decides most at once. Questions are asked in
  * batches of PLAN_BATCH, whatever the number of threads, so that the answer does not depend on it.
@@ -41,6 +43,8 @@ enum {
     PLAN_RUNNERS_MAX = 5,
     PLAN_FILE_SIZE_MAX = 1 << 20,
 };
+
+#define PLAN_SLACK 0.02
 
 /* DRAM and SSD are of each prefill node, the NIC is of every node. */
 enum plan_choice { PLAN_PREFILL, PLAN_DECODE, PLAN_DRAM, PLAN_SSD, PLAN_NIC, PLAN_CHOICES };
@@ -79,6 +83,7 @@ double plan_cost(const struct plan_space *space, const struct plan_config *confi
 
 struct plan_score {
     bool meets;
+    bool nearly; /* it misses, by no more than PLAN_SLACK */
     double good, ttft_p50_s, ttft_p90_s, tbt_p90_ms, token_hit;
 };
 
@@ -101,7 +106,7 @@ struct plan_counts {
     uint32_t configs; /* of the grid: the sum of the following four */
     uint32_t simulated, weaker, dearer, shorter;
     uint32_t extra;     /* simulated although decided, for the sensitivity */
-    uint32_t surprises; /* more of something made a cluster miss */
+    uint32_t surprises; /* more of something made a cluster miss, nearly or not */
 };
 
 struct plan_result {

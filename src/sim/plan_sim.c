@@ -38,6 +38,7 @@ enum status plan_sim_ask(void *ctx, const struct plan_config *configs, uint32_t 
         const struct sim_summary *s = &jobs[i].summary;
         out[i] = (struct plan_score){
             .meets = s->good >= plan->good - 1e-9, /* a sum of many small shares */
+            .nearly = s->good < plan->good - 1e-9 && s->good >= plan->good - PLAN_SLACK,
             .good = s->good,
             .ttft_p50_s = s->ttft_ms.p50 / 1e3,
             .ttft_p90_s = s->ttft_ms.p90 / 1e3,
