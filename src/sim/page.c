@@ -467,7 +467,7 @@ static void put_tiles(const struct page *page, struct writer *w)
 
 static void put_cell(struct writer *w, double value)
 {
-    writer_put(w, "<td>%.4g</td>", value);
+    writer_put(w, fabs(value) >= 1000 ? "<td>%.0f</td>" : "<td>%.4g</td>", value);
 }
 
 static void put_spread_row(struct writer *w, const char *name, const struct sim_spread *s,

@@ -254,8 +254,8 @@ static void put_marks(const struct plot *plot, const struct axis *x, const struc
         const double at = axis_place(x, mark->at);
         const bool flip = at > WIDTH * 0.7; /* no room for words on its right */
         writer_put(out, "<path class=\"mark\" d=\"M%.1f %.1fV%.1f\"/>", at, y->from, y->to);
-        writer_put(out, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\">", at + (flip ? -6 : 6),
-                   y->from - 20 - 14 * i, flip ? "end" : "start");
+        writer_put(out, "<text class=\"halo\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\">",
+                   at + (flip ? -6 : 6), y->from - 20 - 14 * i, flip ? "end" : "start");
         writer_put_escaped(out, mark->label);
         writer_put(out, "</text>\n");
     }
@@ -285,8 +285,8 @@ void plot_write(const struct plot *plot, struct writer *out)
     writer_put(out, "</title>\n");
     put_legend(plot, out);
     put_axes(plot, &x, &y, out);
-    put_marks(plot, &x, &y, out);
     put_series(plot, &x, &y, out);
+    put_marks(plot, &x, &y, out);
     writer_put(out, "</svg>\n");
 }
 
@@ -311,12 +311,14 @@ void plot_style(struct writer *out)
                     ".plot text{fill:#555}.plot .name{fill:#222;font-size:13px}\n"
                     ".plot .grid{stroke:#e2e2e2}.plot .base{stroke:#888}\n"
                     ".plot .mark{stroke:#888;stroke-dasharray:2 4}\n"
+                    ".plot .halo{paint-order:stroke;stroke:#fff;stroke-width:5px}\n"
                     ".plot .line{fill:none;stroke-width:2;stroke-linejoin:round}\n"
                     ".plot .dash{stroke-dasharray:7 4}\n");
     put_colours(light, out);
     writer_put(out, "@media(prefers-color-scheme:dark){\n"
                     ".plot text{fill:#aaa}.plot .name{fill:#ddd}\n"
-                    ".plot .grid{stroke:#333}.plot .base,.plot .mark{stroke:#777}\n");
+                    ".plot .halo{stroke:#161616}.plot .grid{stroke:#333}.plot .base,.plot "
+                    ".mark{stroke:#777}\n");
     put_colours(dark, out);
     writer_put(out, "}\n");
 }
