@@ -55,6 +55,9 @@ static enum status read_base(struct cli *cli, struct sim_cluster *out, struct er
     if (status != STATUS_OK) return status;
     if (out->system != CLUSTER_MOONCAKE)
         return errmsg_set(err, STATUS_INVALID, "only clusters of the system mooncake are planned");
+    if (out->failures[0] != '\0')
+        return errmsg_set(err, STATUS_INVALID,
+                          "failures of named nodes suit no plan; mtbf_s says how often any fails");
     if (config_is_set(config, "ttft-limit"))
         out->ttft_limit_s = (double)config_u64(config, "ttft-limit") / 1e9;
     if (config_is_set(config, "tbt-limit"))

@@ -499,8 +499,8 @@ static void put_numbers(const struct page *page, struct writer *w)
     put_spread_row(w, "transfer, s", &s->transfer_s, 1);
     writer_put(w,
                "</table></div>\n<p>%u requests: %u done, %u refused at arrival, %u after their "
-               "prefill, %u that never fit. ",
-               s->requests, s->done, s->refused_early, s->refused_late, s->never_fit);
+               "prefill, %u that never fit, %u failed. ",
+               s->requests, s->done, s->refused_early, s->refused_late, s->never_fit, s->failed);
     writer_put(w,
                "The last answer ended after %.0f s. Fetched between nodes: ", result->duration_s);
     writer_put_short(w, result->fetched_bytes);

@@ -43,6 +43,8 @@ static struct sim_cluster as_system(const struct sim_cluster *cluster, unsigned 
     other.system = system;
     other.overload = CLUSTER_OVERLOAD_NONE;
     other.elastic = false;
+    other.failures[0] = '\0';
+    other.mtbf_s = 0;
     if (system != CLUSTER_MOONCAKE) other.store = LAYERS_MEASURED;
     other.policy = system == CLUSTER_MOONCAKE ? CLUSTER_GLOBAL : CLUSTER_ROUND_ROBIN;
     other.nodes = study_nodes(cluster);
@@ -106,6 +108,7 @@ static void plan_splits(const struct sim_cluster *cluster, struct study *study,
             struct study_run *run = &study->splits[load][i];
             run->at = splits < 2 ? 1 : floor(1 + (nodes - 2) * i / (splits - 1) + 0.5);
             run->cluster = *cluster;
+            run->cluster.failures[0] = '\0'; /* of nodes that another split may not have */
             run->cluster.prefill = run->at;
             run->cluster.decode = nodes - run->at;
             run->cluster.speed *= study_loads[load];

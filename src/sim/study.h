@@ -4,11 +4,12 @@
  * other sizes, and on other splits of the nodes.
  *
  *   systems   the cluster as asked for first, then the other systems on as many nodes, with their
- *             usual placement and without refusals
+ *             usual placement, without refusals, failures and changes of role
  *   lru       an exact LRU over one pool, by its capacity: what placement cannot beat
  *   pools     the cluster with its pool made smaller and larger (mooncake only); DRAM and SSD keep
  *             their proportion
- *   splits    as many nodes, split in every way, at STUDY_LOADS loads (mooncake only)
+ *   splits    as many nodes, split in every way, at STUDY_LOADS loads (mooncake only); failures of
+ *             named nodes are left out
  *
  * Memory:  the study owns all of it; the trace is borrowed.
  * Threads: those of farm_run().

@@ -173,6 +173,7 @@ static void a_page_is_whole_and_alone(void **state)
         "prefill=1,decode=1,dram_tokens=0",
         "system=vllm-prefix,policy=count,nodes=1",
         "prefill=2,decode=2,elastic=true,store=layerwise,group_max=4",
+        "prefill=3,decode=2,mtbf_s=100,mttr_s=5,failures=p2@3+5",
         "prefill=2,decode=1,overload=early,speed=50,admit_ttft_s=0.3",
         "prefill=2,decode=1,cost.vram_tokens=1", /* nothing fits: no curve has a point */
     };

@@ -70,6 +70,7 @@ def test_limits_that_nothing_keeps(files):
     (["--trace", "TRACE", "--good", "1.5"], "--good: 1.5"),
     (["--trace", "TRACE", "--ttft-limit", "0s"], "--ttft-limit"),
     (["--trace", "TRACE", "--set", "system=vllm"], "mooncake"),
+    (["--trace", "TRACE", "--set", "failures=p0@1+1"], "mtbf_s"),
     (["--trace", "TRACE", "--plan", "TRACE"], "line 2"),
     (["--trace", "TRACE", "--plan", "/nowhere/p"], "/nowhere/p"),
     (["--trace", "/nowhere/t"], "/nowhere/t"),
