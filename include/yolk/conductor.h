@@ -80,8 +80,11 @@ struct yolk_conductor_options {
     uint64_t seed; /* of YOLK_PLACEMENT_RANDOM */
     /* Chunked-pipeline groups; conductor/pipeline.h says how they are chosen. */
     uint32_t group_max;        /* prefill instances that may share one prompt: 1..YOLK_GROUP_MAX */
-    uint32_t chunk_tokens;     /* that a prompt is cut in there: at least 1 */
+    uint32_t chunk_tokens;     /* that a long prompt is cut in: at least 1 */
     uint32_t activation_bytes; /* of a token, from one instance of a group to the next */
+    /* Prefills of a chunk at most beside a decode step: conductor/inline.c. */
+    double inline_tbt_ms; /* a step may take so long with one; 0: there are none */
+    double inline_factor; /* computing beside a step takes so much more; 1..100 */
 };
 
 /* theta 1.25, reuse on, global placement, no groups, and room for a mid-sized cluster. block_tokens
@@ -259,6 +262,7 @@ struct yolk_decision {
      * and compute_ms is of all of them otherwise. */
     uint32_t group_count;
     struct yolk_instance_id group[YOLK_GROUP_MAX];
+    bool inlined;     /* `decode` prefills it, beside a step; `prefill` is who would have */
     double spread_ms; /* standard deviation of compute_ms: how sure the model is */
     /* Outcome, by prefill_done and finish; negative while unknown. */
     double actual_ttft_ms, actual_total_ms;
@@ -466,6 +470,7 @@ MUST_USE enum status yolk_conductor_profile_load(struct yolk_conductor *conducto
 struct yolk_conductor_stats {
     uint64_t decisions;
     uint64_t reasons[YOLK_REUSE_REASONS];
+    uint64_t inlined;              /* prefills beside a decode step */
     uint64_t groups, group_stages; /* placements on several prefill instances; those together */
     uint64_t refused_unavailable, refused_full;
     uint64_t events_stored, events_removed, events_forgotten;

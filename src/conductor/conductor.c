@@ -57,6 +57,7 @@ struct yolk_conductor_options yolk_conductor_defaults(void)
         .group_max = 1,
         .chunk_tokens = 2048,
         .activation_bytes = 16384,
+        .inline_factor = 1.25,
     };
 }
 
@@ -93,6 +94,13 @@ static enum status check_options(const struct yolk_conductor_options *o, struct 
     }
     if ((int)o->placement < 0 || (int)o->placement >= YOLK_PLACEMENTS) {
         return errmsg_set(err, STATUS_INVALID, "conductor: no such placement");
+    }
+    if (!(o->inline_tbt_ms >= 0 && o->inline_tbt_ms <= YOLK_LIMIT_MS_MAX)) {
+        return errmsg_set(err, STATUS_INVALID, "conductor: inline_tbt_ms is not in 0..%d",
+                          YOLK_LIMIT_MS_MAX);
+    }
+    if (!(o->inline_factor >= 1 && o->inline_factor <= 100)) {
+        return errmsg_set(err, STATUS_INVALID, "conductor: inline_factor is not in 1..100");
     }
     if (!(o->theta >= 1 && o->theta <= 1e6)) {
         return errmsg_set(err, STATUS_INVALID, "conductor: theta is not in 1..1000000");
@@ -700,7 +708,7 @@ static struct ticket *issue_ticket(struct yolk_conductor *c,
     *ticket = (struct ticket){
         .state = TICKET_PREFILLING,
         .serial = ticket->serial + 1,
-        .prefill = (int32_t)decision->prefill.index,
+        .prefill = (int32_t)(decision->inlined ? decision->decode : decision->prefill).index,
         .decode = NONE,
         .tokens = request->tokens,
         .pages = pages_reserved(c, request),
@@ -752,6 +760,7 @@ static void describe(const struct yolk_conductor *c, const struct yolk_place_req
         .ttft_ms = placed->ttft_ms,
         .tbt_ms = placed->tbt_ms,
         .group_count = proposal->group.stages,
+        .inlined = proposal->inlined,
         .spread_ms = conductor_cost_spread(prefill->fit, placed->compute_ms),
         .actual_ttft_ms = -1,
         .actual_total_ms = -1,
@@ -804,7 +813,11 @@ enum status conductor_propose(struct yolk_conductor *c, const struct yolk_place_
         .draw = draw(c),
     };
     conductor_place(&input, &out->placed);
-    conductor_group_choose(c, request, &out->found, &out->placed, &out->group);
+    out->inlined = conductor_inline_choose(c, request, &out->found, &out->placed);
+    if (out->inlined)
+        out->group = (struct proposed_group){ 1, { out->placed.prefill }, { 0 } };
+    else
+        conductor_group_choose(c, request, &out->found, &out->placed, &out->group);
     return STATUS_OK;
 }
 
@@ -821,7 +834,8 @@ void conductor_commit(struct yolk_conductor *c, const struct yolk_place_request 
     c->decisions_count++;
     c->stats.decisions++;
     c->stats.reasons[out->reason]++;
-    roles_arrive(&c->roles, conductor_group_work(&proposal->group, out), now_ms);
+    if (!out->inlined) roles_arrive(&c->roles, conductor_group_work(&proposal->group, out), now_ms);
+    c->stats.inlined += out->inlined;
 }
 
 enum status yolk_conductor_place(struct yolk_conductor *c, const struct yolk_place_request *request,

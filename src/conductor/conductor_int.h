@@ -119,6 +119,7 @@ struct proposal {
     struct conductor_place_output placed;
     uint32_t reusable_blocks; /* that were looked up */
     struct proposed_group group;
+    bool inlined;
 };
 
 MUST_USE enum status conductor_propose(struct yolk_conductor *conductor,
@@ -208,6 +209,14 @@ void conductor_explain_decided(struct yolk_conductor *conductor,
 void conductor_explain_prefilled(struct yolk_conductor *conductor, const struct ticket *ticket,
                                  uint32_t cached_tokens);
 void conductor_explain_ended(struct yolk_conductor *conductor, const struct ticket *ticket);
+
+/* ---- inline.c ---- */
+
+/* Is the placement better beside a step of its decode instance? If so, *placed says when, and what
+ * is reused. */
+bool conductor_inline_choose(struct yolk_conductor *conductor,
+                             const struct yolk_place_request *request,
+                             const struct candidates *found, struct conductor_place_output *placed);
 
 /* ---- admit.c ---- */
 

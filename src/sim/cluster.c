@@ -55,6 +55,8 @@ static const struct setting settings_table[] = {
     { "prompt_tokens_max", SETTING_NUMBER, AT(prompt_tokens_max), 1, 1e9, NULL, "at once" },
     { "theta", SETTING_NUMBER, AT(theta), 1, 1e6, NULL, "fetch only what is so much longer" },
     { "group_max", SETTING_WHOLE, AT(group_max), 1, 8, NULL, "prefill nodes that share a prompt" },
+    { "inline_tbt_ms", SETTING_NUMBER, AT(inline_tbt_ms), 0, 3.6e6, NULL,
+      "of a step with a short prefill in it; 0: none has one" },
     { "layerwise", SETTING_BOOL, AT(layerwise), 0, 0, NULL, "KV is sent while computed" },
     { "store", SETTING_CHOICE, AT(store), 0, 0, stores, "KV into DRAM after a prefill" },
     { "learn", SETTING_BOOL, AT(learn), 0, 0, NULL, "the conductor goes on fitting costs" },
@@ -375,6 +377,7 @@ static const char *conductors_own(const struct sim_cluster *cluster)
     if (cluster->overload != CLUSTER_OVERLOAD_NONE) return "refuses";
     if (cluster->elastic) return "changes roles";
     if (cluster->group_max > 1) return "forms groups";
+    if (cluster->inline_tbt_ms > 0) return "has prompts computed beside decode steps";
     if (has_failures(cluster)) return "places requests again when a node stops";
     return NULL;
 }

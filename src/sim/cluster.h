@@ -56,10 +56,12 @@ struct sim_cluster {
     double batch_max;               /* sequences decoded at once by a node */
     double prompt_tokens_max;       /* of the prompts that a coupled node computes at once */
     double theta;
-    double group_max; /* prefill nodes that may share one long prompt; 1: none do */
-    bool layerwise;   /* KV goes to the decode node while it is computed, not after */
-    bool learn;       /* the conductor goes on fitting costs to what happens */
-    bool elastic;     /* nodes change between prefill and decode */
+    double
+        inline_tbt_ms; /* a step may take so long with a short prefill beside it; 0: none has one */
+    double group_max;  /* prefill nodes that may share one long prompt; 1: none do */
+    bool layerwise;    /* KV goes to the decode node while it is computed, not after */
+    bool learn;        /* the conductor goes on fitting costs to what happens */
+    bool elastic;      /* nodes change between prefill and decode */
     double elastic_window_s, elastic_dwell_s;
     char failures[CLUSTER_TEXT_SIZE]; /* machines that stop, and when: sim/failure.h */
     double mtbf_s, mttr_s;            /* by chance: mean time until one stops, 0: never; and down */

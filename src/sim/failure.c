@@ -11,6 +11,7 @@
 
 #include "base/assert.h"
 #include "sim/group.h"
+#include "sim/inline.h"
 #include "sim/mooncake_int.h"
 
 enum { ATTEMPTS_MAX = 16, BACKOFF_MS = 50, BACKOFF_MS_MAX = 1000 }; /* of the live gateway */
@@ -207,13 +208,7 @@ static void leave_decode(struct sim *sim, uint32_t who)
     node->sequences--;
     node->promised_tokens -= mooncake_need(sim, who);
     if (request->state != SIM_JOINING) return;
-    struct sim_queue kept;
-    sim_queue_init(&kept);
-    while (node->joining.count > 0) {
-        const uint32_t other = sim_queue_pop(sim, &node->joining);
-        if (other != who) sim_queue_push(sim, &kept, other);
-    }
-    node->joining = kept;
+    sim_queue_leave(sim, &node->joining, who);
 }
 
 static double backoff_s(const struct sim_request *request)
@@ -243,12 +238,14 @@ static void give_up(struct sim *sim, uint32_t who)
     leave_prefill(sim, who);
     unpin(sim, who);
     group_destroy(sim, who);
+    if (request->inlined) inline_give_up(sim, who);
     leave_decode(sim, who);
     yolk_conductor_finish(mooncake_of(sim)->conductor, (struct yolk_ticket){ request->ticket },
                           STATUS_CONN_CLOSED, (double)sim->events.now_ns / 1e6);
     forget_record(sim, who);
     request->attempt++; /* F2 */
     request->failures++;
+    request->inlined = false;
     request->sent = request->grown = request->reuse = request->held = 0;
     if (request->failures >= ATTEMPTS_MAX) {
         sim_end(sim, who, SIM_FAILED);
@@ -259,7 +256,7 @@ static void give_up(struct sim *sim, uint32_t who)
     sim_schedule(sim, backoff_s(request), SIM_EVENT_RETRY, who);
 }
 
-/* Blocks on their way to the pool, for a request that does not need them any more. */
+/* Blocks on their way to the pool, of a request that does not need them any more. */
 static void give_up_gathering(struct sim *sim, uint32_t who)
 {
     cut_flows(sim, flow_is_of, (struct cut){ sim, SIM_NONE, who, true });

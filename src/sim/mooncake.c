@@ -32,6 +32,7 @@
 #include "sim/elastic.h"
 #include "sim/failure.h"
 #include "sim/group.h"
+#include "sim/inline.h"
 #include "sim/mooncake_int.h"
 
 static_assert((int)CLUSTER_OVERLOADS == (int)YOLK_POLICIES, "overload settings are policies");
@@ -146,6 +147,8 @@ static enum status create_conductor(struct sim *sim)
     options.group_max = (uint32_t)sim->cluster.group_max;
     options.chunk_tokens = (uint32_t)sim->cluster.cost.chunk_tokens;
     options.activation_bytes = (uint32_t)sim->cluster.cost.activation_token_bytes;
+    options.inline_tbt_ms = sim->cluster.inline_tbt_ms;
+    options.inline_factor = fmax(1, sim->cluster.cost.chunk_factor);
     enum status status = yolk_conductor_create(&options, &m->conductor, sim->err);
     const struct yolk_admission_options admission = { (enum yolk_policy)sim->cluster.overload,
                                                       sim->cluster.admit_ttft_s * 1e3,
@@ -206,6 +209,8 @@ static enum status create_nodes(struct sim *sim)
     }
     for (uint32_t i = 0; status == STATUS_OK && i < m->decode_count; i++) {
         sim_queue_init(&m->decode[i].joining);
+        sim_queue_init(&m->decode[i].inlining);
+        m->decode[i].inlined = SIM_NONE;
         status =
             batch_create((uint32_t)cluster->batch_max, sim->output_longest, &m->decode[i].batch);
     }
@@ -318,6 +323,7 @@ void mooncake_unpin(struct sim *sim, uint32_t who)
 struct placement {
     uint32_t prefill, decode, holder; /* holder SIM_NONE: nothing is fetched */
     uint32_t reuse;
+    bool inlined;    /* prefill: its home */
     uint32_t stages; /* 1: no group */
     uint32_t group[YOLK_GROUP_MAX];
 };
@@ -423,6 +429,8 @@ static enum status place_by_conductor(struct sim *sim, uint32_t who, struct plac
     for (uint32_t j = 0; j < decision.group_count; j++)
         out->group[j] = m->machine_of[decision.group[j].index];
     if (decision.reason == YOLK_REUSE_FETCH) out->holder = m->machine_of[decision.holder.index];
+    out->inlined = decision.inlined;
+    if (decision.inlined && out->holder != SIM_NONE) out->prefill = out->holder;
     sim->requests[who].ticket = decision.ticket.id;
     sim->result->placements[decision.reason]++;
     return STATUS_OK;
@@ -436,7 +444,7 @@ static enum status place(struct sim *sim, uint32_t who, struct placement *out)
     const uint32_t prefill = choose_prefill(sim, who);
     const uint32_t run = kvcache_run(mooncake_of(sim)->prefill[prefill].cache, sim_ids(sim, who),
                                      sim_reusable(sim, who));
-    *out = (struct placement){ prefill, decode, SIM_NONE, run, 1, { prefill } };
+    *out = (struct placement){ prefill, decode, SIM_NONE, run, false, 1, { prefill } };
     return STATUS_OK;
 }
 
@@ -541,10 +549,8 @@ void mooncake_start_prefill(struct sim *sim, uint32_t index)
     if (sim->cluster.layerwise && sim_output(sim, who) > 1) mooncake_send_kv(sim, who, index, 0);
 }
 
-static void release(struct sim *sim, uint32_t who, enum sim_outcome outcome);
-
 /* The prefill node is free of it: its KV has left. */
-static void report_prefill_done(struct sim *sim, uint32_t who)
+void mooncake_report_prefill(struct sim *sim, uint32_t who)
 {
     struct yolk_conductor *conductor = mooncake_of(sim)->conductor;
 
@@ -560,7 +566,7 @@ static void load(struct sim *sim, uint32_t who)
     const double bytes = token_bytes(sim, sim_input(sim, who));
     const uint64_t took = sim->events.now_ns - sim->requests[who].send_ns;
 
-    report_prefill_done(sim, who);
+    mooncake_report_prefill(sim, who);
     if (sim->requests[who].generated == 0)
         sim->result->records[who].transfer_s = (double)took / 1e9;
     sim_set_state(sim, who, SIM_LOADING);
@@ -606,12 +612,12 @@ static void on_prefill_done(struct sim *sim, uint32_t index)
         mooncake_keep(sim, who);
     }
     if (!judge_join(sim, node, who)) {
-        report_prefill_done(sim, who);
-        release(sim, who, SIM_REFUSED_LATE);
+        mooncake_report_prefill(sim, who);
+        mooncake_release(sim, who, SIM_REFUSED_LATE);
     } else if (sim_output(sim, who) == 1) {
-        report_prefill_done(sim, who);
+        mooncake_report_prefill(sim, who);
         sim_first_token(sim, who);
-        release(sim, who, SIM_DONE);
+        mooncake_release(sim, who, SIM_DONE);
     } else if (request->sent == request->stages) {
         load(sim, who);
     } else {
@@ -642,7 +648,7 @@ static void on_fetched(struct sim *sim, uint32_t who)
 
 /* ---- decode ---- */
 
-static void start_step(struct sim *sim, uint32_t index)
+void mooncake_start_step(struct sim *sim, uint32_t index)
 {
     struct decode_node *node = &mooncake_of(sim)->decode[index];
 
@@ -654,10 +660,11 @@ static void start_step(struct sim *sim, uint32_t index)
         batch_join(node->batch, who, sim_input(sim, who) + 1, sim_output(sim, who) - 1,
                    sim->events.now_ns);
     }
-    if (batch_count(node->batch) == 0) return;
+    if (batch_count(node->batch) == 0 && node->inlining.count == 0) return;
     node->stepping = true;
-    const double step_s = sim_profile_decode_s(&sim->cluster.cost, batch_count(node->batch),
-                                               batch_context(node->batch));
+    double step_s = sim_profile_decode_s(&sim->cluster.cost, batch_count(node->batch),
+                                         batch_context(node->batch));
+    if (batch_count(node->batch) < sim->cluster.batch_max) step_s = inline_step(sim, index, step_s);
     sim_schedule_version(sim, step_s, SIM_EVENT_STEP, index, node->epoch);
 }
 
@@ -688,11 +695,12 @@ static void on_step(struct sim *sim, uint32_t index)
     node->stepping = false;
     batch_step(node->batch, sim->events.now_ns);
     if (m->conductor != NULL) report_growth(sim, node->batch);
+    inline_step_done(sim, index);
     while (batch_leave(node->batch, &member)) {
         sim_record_intervals(sim, node->batch, &member);
-        release(sim, member.who, SIM_DONE);
+        mooncake_release(sim, member.who, SIM_DONE);
     }
-    if (!node->stepping) start_step(sim, index);
+    if (!node->stepping) mooncake_start_step(sim, index);
 }
 
 static void on_loaded(struct sim *sim, uint32_t who)
@@ -702,7 +710,7 @@ static void on_loaded(struct sim *sim, uint32_t who)
 
     sim_set_state(sim, who, SIM_JOINING);
     sim_queue_push(sim, &m->decode[index].joining, who);
-    if (!m->decode[index].stepping) start_step(sim, index);
+    if (!m->decode[index].stepping) mooncake_start_step(sim, index);
 }
 
 /* ---- arrivals and ends ---- */
@@ -735,10 +743,16 @@ static void accept(struct sim *sim, uint32_t who, const struct placement *placed
     m->decode[placed->decode].sequences++;
     m->decode[placed->decode].promised_tokens += mooncake_need(sim, who);
     request->stages = placed->stages;
+    request->inlined = placed->inlined;
     request->estimate_ns = sim_ns(
         sim_profile_prefill_s(&sim->cluster.cost, sim_input(sim, who), reused) / placed->stages);
     pin_up_to(sim, who, placed->reuse);
     sim_set_state(sim, who, SIM_QUEUED);
+    if (placed->inlined) {
+        ASSERT(request->pinned == placed->reuse); /* M1 */
+        inline_begin(sim, who);
+        return;
+    }
     enqueue(sim, who, placed);
     if (placed->holder != SIM_NONE) {
         const uint32_t *ids = sim_ids(sim, who);
@@ -803,7 +817,7 @@ void mooncake_place_waiting(struct sim *sim)
 }
 
 /* Its decode node is rid of it; whoever waits may have the room. */
-static void release(struct sim *sim, uint32_t who, enum sim_outcome outcome)
+void mooncake_release(struct sim *sim, uint32_t who, enum sim_outcome outcome)
 {
     struct mooncake *m = mooncake_of(sim);
     const struct sim_request *request = &sim->requests[who];
@@ -834,8 +848,18 @@ static void on_flow(struct sim *sim, const struct event *event)
     const uint32_t who = mooncake_flow_who(tag), stage = mooncake_flow_stage(tag);
     switch (mooncake_flow_kind(tag)) {
     case FLOW_FETCH: on_fetched(sim, who); break;
-    case FLOW_SHARE: group_shared(sim, who, stage); break;
-    case FLOW_GATHER: group_gathered(sim, who, stage); break;
+    case FLOW_SHARE:
+        if (sim->requests[who].inlined)
+            inline_ready(sim, who);
+        else
+            group_shared(sim, who, stage);
+        break;
+    case FLOW_GATHER:
+        if (sim->requests[who].inlined)
+            inline_stored(sim, who);
+        else
+            group_gathered(sim, who, stage);
+        break;
     case FLOW_KV:
         sim->requests[who].sent++;
         if (sim->requests[who].state == SIM_SENDING &&
@@ -1019,7 +1043,9 @@ static void mooncake_check(const struct sim *sim)
         ASSERT(node->promised_tokens <=
                sim->cluster.cost.vram_tokens + sim->trace->block_tokens + 0.5); /* M2 */
         ASSERT(batch_count(node->batch) <= sim->cluster.batch_max);
-        if (over) ASSERT(node->sequences == 0 && !node->stepping && node->joining.count == 0);
+        if (!over) continue;
+        ASSERT(node->sequences == 0 && !node->stepping && node->joining.count == 0);
+        ASSERT(node->inlining.count == 0 && node->inlined == SIM_NONE);
     }
     if (over) ASSERT(m->groups == 0 && m->waiting.count == 0 && links_flows(m->links) == 0);
 }

@@ -16,8 +16,8 @@
 enum flow_kind {
     FLOW_FETCH, /* blocks of a prefix, to the prefill node */
     FLOW_KV,    /* to the decode node */
-    FLOW_SHARE, /* a stage's layers of the prefix, from the leader of a group */
-    FLOW_GATHER /* a stage's layers of the new blocks, to the leader */
+    FLOW_SHARE, /* of the prefix: to a stage of a group, or to who computes it beside a step */
+    FLOW_GATHER /* of the new blocks: from there, to the node whose cache gets them */
 };
 
 struct prefill_node {
@@ -35,8 +35,10 @@ struct decode_node {
     struct sim_queue joining;
     struct batch *batch;
     bool stepping;
-    uint32_t epoch;     /* version of its event */
-    uint32_t sequences; /* placed and not ended */
+    struct sim_queue inlining; /* to be computed beside a step */
+    uint32_t inlined;          /* beside this one, or SIM_NONE */
+    uint32_t epoch;            /* version of its event */
+    uint32_t sequences;        /* placed and not ended */
     double promised_tokens;
 };
 
@@ -98,6 +100,15 @@ double mooncake_store_s(const struct sim *sim, uint32_t who, double compute_s);
 
 /* The blocks of a prefill that has ended stay in the cache of its node; none is pinned any more. */
 void mooncake_keep(struct sim *sim, uint32_t who);
+
+/* The next step of a decode node that takes none. */
+void mooncake_start_step(struct sim *sim, uint32_t index);
+
+/* The prefill is over, for the conductor. */
+void mooncake_report_prefill(struct sim *sim, uint32_t who);
+
+/* It ends; its decode node is rid of it, and whoever waits may have the room. */
+void mooncake_release(struct sim *sim, uint32_t who, enum sim_outcome outcome);
 
 /* None of its blocks is pinned any more. */
 void mooncake_unpin(struct sim *sim, uint32_t who);

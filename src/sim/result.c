@@ -205,8 +205,9 @@ static void put_counts(struct writer *w, const struct sim_result *result,
                (unsigned long long)result->flips, (unsigned long long)result->placements[0],
                (unsigned long long)result->placements[1], (unsigned long long)result->placements[2],
                (unsigned long long)result->placements[3]);
-    writer_put(w, " \"groups\": {\"formed\": %llu, \"stages\": %llu},\n",
-               (unsigned long long)result->groups, (unsigned long long)result->group_stages);
+    writer_put(w, " \"inlined\": %llu, \"groups\": {\"formed\": %llu, \"stages\": %llu},\n",
+               (unsigned long long)result->inlined, (unsigned long long)result->groups,
+               (unsigned long long)result->group_stages);
     put_failures(w, &result->failures);
 }
 

@@ -190,6 +190,18 @@ uint32_t sim_queue_pop(struct sim *sim, struct sim_queue *queue)
     return who;
 }
 
+void sim_queue_leave(struct sim *sim, struct sim_queue *queue, uint32_t who)
+{
+    struct sim_queue kept;
+
+    sim_queue_init(&kept);
+    while (queue->count > 0) {
+        const uint32_t other = sim_queue_pop(sim, queue);
+        if (other != who) sim_queue_push(sim, &kept, other);
+    }
+    *queue = kept;
+}
+
 /* ---- getting ready ---- */
 
 struct arrival {

@@ -77,6 +77,7 @@ struct sim_result {
     uint64_t placements[4]; /* by yolk_reuse_reason, where the conductor places */
     uint64_t flips;         /* changes of role */
     struct sim_failures failures;
+    uint64_t inlined;              /* prefills beside a decode step */
     uint64_t groups, group_stages; /* prefills on several nodes; those nodes together */
 };
 

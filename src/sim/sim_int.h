@@ -62,6 +62,7 @@ struct sim_request {
     uint32_t pinned, held;   /* leading blocks pinned here; and up to which at the holder */
     uint32_t reuse, chunked; /* blocks; tokens computed so far */
     bool fetching;
+    bool inlined;          /* computed beside a step of its decode node */
     uint32_t stages, sent; /* prefill nodes, 1 without a group; those whose KV has arrived */
     struct group *group;   /* NULL: it has none, or it is gone */
     uint32_t grown;        /* tokens of the answer that the conductor has heard of */
@@ -130,7 +131,8 @@ struct sim_queue {
 };
 void sim_queue_init(struct sim_queue *queue);
 void sim_queue_push(struct sim *sim, struct sim_queue *queue, uint32_t who);
-uint32_t sim_queue_pop(struct sim *sim, struct sim_queue *queue); /* not empty */
+uint32_t sim_queue_pop(struct sim *sim, struct sim_queue *queue);             /* not empty */
+void sim_queue_leave(struct sim *sim, struct sim_queue *queue, uint32_t who); /* if it is there */
 
 /* ---- the systems ---- */
 
