@@ -76,6 +76,7 @@ struct yolk_conductor_options {
     uint64_t block_size;    /* bytes of one block, what a fetch moves */
     double theta;           /* fetch only if the holder has more than theta times as much; >= 1 */
     bool reuse;             /* false: every prompt is computed whole (the pool is off) */
+    bool congestion;        /* a fetch waits for those that its sender serves already */
     enum yolk_placement placement;
     uint64_t seed; /* of YOLK_PLACEMENT_RANDOM */
     /* Chunked-pipeline groups; conductor/pipeline.h says how they are chosen. */
@@ -250,6 +251,7 @@ struct yolk_decision {
     uint32_t tokens;
     int priority;          /* that it has in the queue: what was asked for, or less (see admit) */
     uint32_t reuse_blocks; /* leading blocks not computed */
+    uint32_t own_blocks;   /* of those, not fetched */
     uint32_t local_blocks; /* leading blocks the prefill instance has itself */
     uint32_t best_blocks;  /* leading blocks the best holder has */
     uint32_t prefill_candidates;
@@ -457,6 +459,10 @@ MUST_USE enum status yolk_conductor_learn_decode(struct yolk_conductor *conducto
                                                  double context_tokens, double ms);
 MUST_USE enum status yolk_conductor_learn_transfer(struct yolk_conductor *conductor,
                                                    enum yolk_path path, uint64_t bytes, double ms);
+
+/* Loading from SSD, whoever did it. */
+MUST_USE enum status yolk_conductor_learn_load(struct yolk_conductor *conductor, uint64_t bytes,
+                                               double ms);
 
 /* The profile: what has been learned, as a JSON text for a cache file. The caller frees it. Loading
  * replaces what instances added later start from; STATUS_INVALID leaves everything as it was. */

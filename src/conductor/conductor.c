@@ -272,7 +272,11 @@ enum status yolk_conductor_add(struct yolk_conductor *c, const struct yolk_insta
     if (slot == UINT32_MAX) return STATUS_FULL;
 
     struct instance *added = &c->instances[slot];
-    *added = (struct instance){ .used = true, .head = NONE, .tail = NONE, .since_ms = -INFINITY };
+    *added = (struct instance){ .used = true,
+                                .head = NONE,
+                                .tail = NONE,
+                                .since_ms = -INFINITY,
+                                .sending_until_ms = -INFINITY };
     snprintf(added->name, sizeof(added->name), "%s", instance->name);
     added->host = host_ref(c, instance->host);
     added->roles = instance->roles;
@@ -460,6 +464,7 @@ enum status yolk_conductor_stored(struct yolk_conductor *c, struct yolk_instance
 {
     if (!known(c, id)) return STATUS_NOT_FOUND;
     ASSERT((int)tier >= 0 && (int)tier < CONDUCTOR_TIERS);
+    if (tier == YOLK_TIER_SSD) c->ssd_seen = true;
     enum status result = STATUS_OK;
 
     for (size_t i = 0; i < count; i++) {
@@ -618,6 +623,22 @@ static void gather_decode(struct yolk_conductor *c, uint32_t i,
                                              &instance->decode_fit };
 }
 
+/* How many of the leading `hit` blocks, at their end, it has on SSD. */
+static uint32_t slow_blocks(const struct yolk_conductor *c,
+                            const struct yolk_place_request *request, uint32_t holder, uint32_t hit)
+{
+    if (!c->ssd_seen || hit == 0) return 0;
+    return hit - conductor_index_fast(c->index, holder, request->keys, hit);
+}
+
+/* Until what it sends to others is through, if it goes as predicted. */
+static double sending_ms(const struct yolk_conductor *c, const struct instance *instance,
+                         double now_ms)
+{
+    if (!c->options.congestion || instance->sending_until_ms <= now_ms) return 0;
+    return instance->sending_until_ms - now_ms;
+}
+
 static struct candidates gather(struct yolk_conductor *c, const struct yolk_place_request *request,
                                 double now_ms)
 {
@@ -628,8 +649,15 @@ static struct candidates gather(struct yolk_conductor *c, const struct yolk_plac
         const struct instance *instance = &c->instances[i];
         if (!instance->used || instance->suspected) continue;
         const uint32_t hit = i == request->avoid_holder.index ? 0 : c->matched[i];
+        const uint32_t slow = slow_blocks(c, request, i, hit);
         if (hit > 0) {
-            c->holders[found.holders++] = (struct conductor_holder){ i, instance->host, hit };
+            const double busy_ms = sending_ms(c, instance, now_ms);
+            c->holders[found.holders++] = (struct conductor_holder){ .instance = i,
+                                                                     .host = instance->host,
+                                                                     .blocks = hit,
+                                                                     .slow_blocks = slow,
+                                                                     .busy_ms = busy_ms };
+            found.uneven |= slow > 0 || busy_ms > 0;
         }
         if (instance->draining) continue;
         const bool prefills = (instance->roles & YOLK_ROLE_PREFILL) || !(up & YOLK_ROLE_PREFILL);
@@ -637,7 +665,7 @@ static struct candidates gather(struct yolk_conductor *c, const struct yolk_plac
         if (prefills && i != request->avoid_prefill.index) {
             const struct queue_view queue = conductor_queue(c, instance, request->priority, now_ms);
             c->prefill[found.prefill++] = (struct conductor_prefill_candidate){
-                i, instance->host, hit, queue.requests, queue.ms, &instance->prefill_fit
+                i, instance->host, hit, queue.requests, queue.ms, &instance->prefill_fit, slow
             };
         }
         if (decodes && i != request->avoid_decode.index) gather_decode(c, i, request, &found);
@@ -740,7 +768,7 @@ static void describe(const struct yolk_conductor *c, const struct yolk_place_req
     const bool fetches = placed->holder != CONDUCTOR_NO_HOLDER;
     const uint32_t local = prefill->hit_blocks;
 
-    ASSERT(placed->reuse_blocks >= local || fetches);
+    ASSERT(placed->reuse_blocks >= local || fetches || prefill->slow_blocks > 0);
     *out = (struct yolk_decision){
         .prefill = { prefill->instance },
         .decode = { c->decode[placed->decode].instance },
@@ -749,6 +777,7 @@ static void describe(const struct yolk_conductor *c, const struct yolk_place_req
         .tokens = request->tokens,
         .priority = request->priority,
         .reuse_blocks = placed->reuse_blocks,
+        .own_blocks = placed->own_blocks,
         .local_blocks = local,
         .best_blocks = placed->best_blocks,
         .prefill_candidates = proposal->found.prefill,
@@ -805,6 +834,8 @@ enum status conductor_propose(struct yolk_conductor *c, const struct yolk_place_
         .best_on_host = c->best_on_host,
         .hosts_max = c->options.instances_max,
         .transfer = c->profile.transfer,
+        .load = &c->profile.ssd,
+        .uneven = out->found.uneven,
         .tokens = request->tokens,
         .block_tokens = c->options.block_tokens,
         .block_size = c->options.block_size,
@@ -821,6 +852,21 @@ enum status conductor_propose(struct yolk_conductor *c, const struct yolk_place_
     return STATUS_OK;
 }
 
+/* The holder has one fetch more to serve, behind those that it serves. */
+static void note_sending(struct yolk_conductor *c, const struct proposal *proposal, double now_ms)
+{
+    const struct conductor_place_output *placed = &proposal->placed;
+
+    if (placed->holder == CONDUCTOR_NO_HOLDER) return;
+    struct instance *holder = &c->instances[placed->holder];
+    const uint32_t to = c->prefill[placed->prefill].host;
+    const int path = holder->host == to ? YOLK_PATH_HOST : YOLK_PATH_NETWORK;
+    const double bytes =
+        (double)(placed->reuse_blocks - placed->own_blocks) * (double)c->options.block_size;
+    const double from = holder->sending_until_ms > now_ms ? holder->sending_until_ms : now_ms;
+    holder->sending_until_ms = from + conductor_cost_transfer(&c->profile.transfer[path], bytes);
+}
+
 void conductor_commit(struct yolk_conductor *c, const struct yolk_place_request *request,
                       const struct proposal *proposal, const struct yolk_verdict *verdict,
                       double now_ms, struct yolk_decision *out)
@@ -834,6 +880,7 @@ void conductor_commit(struct yolk_conductor *c, const struct yolk_place_request 
     c->decisions_count++;
     c->stats.decisions++;
     c->stats.reasons[out->reason]++;
+    note_sending(c, proposal, now_ms);
     if (!out->inlined) roles_arrive(&c->roles, conductor_group_work(&proposal->group, out), now_ms);
     c->stats.inlined += out->inlined;
 }
@@ -986,6 +1033,12 @@ enum status yolk_conductor_learn_transfer(struct yolk_conductor *c, enum yolk_pa
 {
     ASSERT((int)path >= 0 && (int)path < CONDUCTOR_PATHS);
     return counted(c, conductor_fit_transfer(&c->profile.transfer[path], (double)bytes, ms),
+                   &c->stats.samples_transfer);
+}
+
+enum status yolk_conductor_learn_load(struct yolk_conductor *c, uint64_t bytes, double ms)
+{
+    return counted(c, conductor_fit_transfer(&c->profile.ssd, (double)bytes, ms),
                    &c->stats.samples_transfer);
 }
 

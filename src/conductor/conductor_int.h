@@ -54,9 +54,10 @@ struct instance {
     /* The part of sequences and context_tokens that is decoding now, not prefilling. */
     uint64_t decoding_tokens;
     uint32_t decoding;
-    uint32_t queued; /* tickets between head and tail, the head first, then by priority */
-    uint64_t left;   /* tickets that have left the queue, ever */
-    double since_ms; /* in its role since */
+    uint32_t queued;         /* tickets between head and tail, the head first, then by priority */
+    uint64_t left;           /* tickets that have left the queue, ever */
+    double since_ms;         /* in its role since */
+    double sending_until_ms; /* to those who fetch from it, as predicted */
     alignas(64) struct conductor_fit prefill_fit;
     alignas(64) struct conductor_fit decode_fit;
     char name[YOLK_NAME_SIZE];
@@ -73,6 +74,7 @@ struct host {
 struct yolk_conductor {
     struct yolk_conductor_options options;
     struct conductor_index *index;
+    bool ssd_seen; /* somebody has had a block on SSD */
     struct conductor_profile profile;
     struct instance *instances;
     uint32_t prefill_up, decode_up; /* instances of each role that are not suspected */
@@ -102,6 +104,7 @@ struct yolk_conductor {
 /* What is counted while candidates are gathered, to say later why there were none. */
 struct candidates {
     uint32_t prefill, decode, holders;
+    bool uneven;          /* of holders: some are busy, or have blocks on SSD */
     bool decode_up;       /* some decode instance may be used, full or not */
     bool decode_possible; /* some would have room if it were empty */
 };

@@ -37,6 +37,7 @@
 
 #include "base/assert.h"
 #include "conductor/ghost.h"
+#include "yolk/conductor.h"
 
 enum {
     INLINE_ENTRIES = 2,
@@ -419,6 +420,21 @@ int conductor_index_tier(const struct conductor_index *index, uint32_t holder,
     struct slot *slot = &index->slots[find(index, key)];
     const uint16_t *entry = is_empty(slot) ? NULL : find_entry(index, slot, holder);
     return entry == NULL ? -1 : entry_tier(*entry);
+}
+
+uint32_t conductor_index_fast(const struct conductor_index *index, uint32_t holder,
+                              const struct block_key *keys, uint32_t keys_count)
+{
+    uint32_t from = 0, to = keys_count;
+
+    while (from < to) {
+        const uint32_t middle = from + (to - from) / 2;
+        if (conductor_index_tier(index, holder, &keys[middle]) == YOLK_TIER_SSD)
+            to = middle;
+        else
+            from = middle + 1;
+    }
+    return from;
 }
 
 /* ---- matching ---- */

@@ -46,6 +46,11 @@ void conductor_index_resync_end(struct conductor_index *index, uint32_t holder);
 int conductor_index_tier(const struct conductor_index *index, uint32_t holder,
                          const struct block_key *key);
 
+/* Of the leading keys_count keys, which the holder has, how many at the beginning are not on SSD;
+ * the later ones are: found by halves. */
+uint32_t conductor_index_fast(const struct conductor_index *index, uint32_t holder,
+                              const struct block_key *keys, uint32_t keys_count);
+
 /* Starts to load what the next call with this key needs. */
 void conductor_index_prefetch(const struct conductor_index *index, const struct block_key *key);
 

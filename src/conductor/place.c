@@ -16,6 +16,7 @@
 
 #include "base/assert.h"
 #include "conductor/choose.h"
+#include "conductor/ways.h"
 
 enum { PATH_HOST = 0, PATH_NETWORK = 1 };
 
@@ -25,16 +26,8 @@ struct best_two {
     struct conductor_holder second;
 };
 
-/* One way to prefill on one candidate. */
-struct way {
-    uint32_t holder;
-    uint32_t reuse_blocks;
-    double transfer_ms;
-    double compute_ms;
-    bool near;
-};
-
-static const struct conductor_holder NO_HOLDER = { CONDUCTOR_NO_HOLDER, UINT32_MAX, 0 };
+static const struct conductor_holder NO_HOLDER = { .instance = CONDUCTOR_NO_HOLDER,
+                                                   .host = UINT32_MAX };
 
 uint32_t conductor_reusable_blocks(uint32_t tokens, uint32_t block_tokens)
 {
@@ -151,7 +144,8 @@ static void consider_fetch(const struct conductor_place_input *input,
     const double transfer = transfer_ms(input, path, blocks - hit_blocks, memo);
     const double compute = fetched_ms(input, candidate, blocks, memo);
     if (transfer + compute >= way->transfer_ms + way->compute_ms) return;
-    *way = (struct way){ holder->instance, blocks, transfer, compute, path == PATH_HOST };
+    *way =
+        (struct way){ holder->instance, hit_blocks, blocks, transfer, compute, path == PATH_HOST };
 }
 
 static struct way best_way(const struct conductor_place_input *input, const struct best_two *best,
@@ -161,8 +155,12 @@ static struct way best_way(const struct conductor_place_input *input, const stru
     const struct conductor_holder *near = &input->best_on_host[candidate->host];
     const bool first_is_far = best->first.host != candidate->host;
     const struct conductor_holder *far = first_is_far ? &best->first : &best->second;
-    struct way way = { CONDUCTOR_NO_HOLDER, hit_blocks, 0,
-                       own_ms(input, candidate, hit_blocks, memo), false };
+    struct way way = { CONDUCTOR_NO_HOLDER,
+                       hit_blocks,
+                       hit_blocks,
+                       0,
+                       own_ms(input, candidate, hit_blocks, memo),
+                       false };
 
     if (input->placement == YOLK_PLACEMENT_LOCAL) return way;
     consider_fetch(input, candidate, hit_blocks, near, PATH_HOST, memo, &way);
@@ -193,34 +191,60 @@ static void rank_prefill(struct conductor_place_output *out,
     out->ranked_prefill[at] = *way;
 }
 
-static void choose_prefill(const struct conductor_place_input *input,
-                           struct conductor_place_output *out)
-{
-    const struct best_two best = find_best(input);
-    struct memo memo = memo_make(input);
+/* How the holders stand to each other is found once; either half of this is used. */
+struct outlook {
+    struct best_two best;
+    struct memo memo;
+    struct ways ways;
+};
 
-    out->best_blocks = best.first.blocks;
-    for (uint32_t i = 0; i < input->prefill_count; i++) {
-        const struct conductor_prefill_candidate *candidate = &input->prefill[i];
-        ASSERT(candidate->host < input->hosts_max && candidate->queue_ms >= 0);
-        if (candidate->hit_blocks > out->best_blocks) out->best_blocks = candidate->hit_blocks;
-        if (candidate->queue_ms >= worst_prefill(out)) continue; /* whatever it has cached */
-        const struct way way = best_way(input, &best, candidate, &memo);
-        const double ttft = candidate->queue_ms + way.transfer_ms + way.compute_ms;
-        if (ttft >= worst_prefill(out)) continue;
-        rank_prefill(out, &(struct conductor_ranked_prefill){
-                              i, way.holder, way.reuse_blocks, way.near, candidate->queue_ms,
-                              way.transfer_ms, way.compute_ms, ttft });
+static void look_out(const struct conductor_place_input *input, struct outlook *out)
+{
+    if (input->uneven) {
+        ways_prepare(input, &out->ways);
+    } else {
+        out->best = find_best(input);
+        out->memo = memo_make(input);
     }
+}
+
+static void take_first(struct conductor_place_output *out)
+{
     const struct conductor_ranked_prefill *chosen = &out->ranked_prefill[0];
+
     ASSERT(out->ranked_prefill_count > 0 && isfinite(chosen->ttft_ms));
     out->prefill = chosen->position;
     out->holder = chosen->holder;
+    out->own_blocks = chosen->own_blocks;
     out->reuse_blocks = chosen->reuse_blocks;
     out->queue_ms = chosen->queue_ms;
     out->transfer_ms = chosen->transfer_ms;
     out->compute_ms = chosen->compute_ms;
     out->ttft_ms = chosen->ttft_ms;
+}
+
+static void choose_prefill(const struct conductor_place_input *input,
+                           struct conductor_place_output *out)
+{
+    struct outlook outlook;
+
+    look_out(input, &outlook);
+    out->best_blocks = input->uneven ? outlook.ways.best_blocks : outlook.best.first.blocks;
+    for (uint32_t i = 0; i < input->prefill_count; i++) {
+        const struct conductor_prefill_candidate *candidate = &input->prefill[i];
+        ASSERT(candidate->host < input->hosts_max && candidate->queue_ms >= 0);
+        if (candidate->hit_blocks > out->best_blocks) out->best_blocks = candidate->hit_blocks;
+        if (candidate->queue_ms >= worst_prefill(out)) continue; /* whatever it has cached */
+        const struct way way = input->uneven
+                                   ? ways_best(&outlook.ways, candidate)
+                                   : best_way(input, &outlook.best, candidate, &outlook.memo);
+        const double ttft = candidate->queue_ms + way.transfer_ms + way.compute_ms;
+        if (ttft >= worst_prefill(out)) continue;
+        rank_prefill(out, &(struct conductor_ranked_prefill){
+                              i, way.holder, way.own_blocks, way.reuse_blocks, way.near,
+                              candidate->queue_ms, way.transfer_ms, way.compute_ms, ttft });
+    }
+    take_first(out);
 }
 
 static double tbt_ms(const struct conductor_place_input *input, uint32_t position)
@@ -283,6 +307,7 @@ static struct conductor_ranked_prefill unfetched(const struct conductor_place_in
 
     return (struct conductor_ranked_prefill){ .position = position,
                                               .holder = CONDUCTOR_NO_HOLDER,
+                                              .own_blocks = reuse,
                                               .reuse_blocks = reuse,
                                               .queue_ms = candidate->queue_ms,
                                               .compute_ms = compute,
@@ -327,6 +352,7 @@ static void take_prefill(const struct conductor_place_input *input,
     const struct conductor_prefill_candidate *taken = &input->prefill[choice.best];
     out->prefill = choice.best;
     out->reuse_blocks = min_u32(taken->hit_blocks, memo.limit);
+    out->own_blocks = out->reuse_blocks;
     out->queue_ms = taken->queue_ms;
     out->compute_ms = own_ms(input, taken, out->reuse_blocks, &memo);
     out->ttft_ms = out->queue_ms + out->compute_ms;

@@ -8,7 +8,8 @@
  * and fetching is predicted to be cheaper than computing. Why these few suffice: on one path,
  * moving a block costs the same wherever it is, while computing costs more the later the block; so
  * fetching the longest prefix on a path, or nothing, beats every choice between. The test compares
- * with the search over all holders and all lengths.
+ * with the search over all holders and all lengths. Where holders are not alike (`uneven`) there
+ * are more ways, and conductor/ways.h finds the best of them.
  *
  * Under YOLK_PLACEMENT_LOCAL nothing is fetched; under the policies of choose.h the instances are
  * chosen there, and what is left here is to say what the choice will cost.
@@ -31,6 +32,7 @@ struct conductor_prefill_candidate {
     uint32_t queued; /* requests */
     double queue_ms;
     const struct conductor_fit *fit;
+    uint32_t slow_blocks; /* of hit_blocks, how many at the end are on SSD */
 };
 
 struct conductor_decode_candidate {
@@ -43,7 +45,10 @@ struct conductor_decode_candidate {
 struct conductor_holder {
     uint32_t instance;
     uint32_t host;
-    uint32_t blocks; /* leading blocks it has; 0 is allowed */
+    uint32_t blocks;      /* leading blocks it has; 0 is allowed */
+    uint32_t slow_blocks; /* of them, how many at the end are on SSD */
+    double busy_ms;       /* until what it is sending already is through */
+    uint32_t next;        /* scratch */
 };
 
 struct conductor_place_input {
@@ -51,12 +56,14 @@ struct conductor_place_input {
     uint32_t prefill_count;
     const struct conductor_decode_candidate *decode; /* at least one; those with room */
     uint32_t decode_count;
-    const struct conductor_holder *holders;
+    struct conductor_holder *holders;
     uint32_t holders_count;
     struct conductor_holder *best_on_host; /* scratch: hosts_max entries */
     uint32_t hosts_max;
     const struct conductor_fit *transfer; /* [CONDUCTOR_PATHS]: same host, network */
-    uint32_t tokens;                      /* at least 1 */
+    const struct conductor_fit *load;     /* from SSD; NULL: nobody has anything there */
+    bool uneven;     /* some have blocks on SSD, or are busy sending: conductor/ways.h */
+    uint32_t tokens; /* at least 1 */
     uint32_t block_tokens;
     uint64_t block_size;
     double theta;
@@ -70,8 +77,9 @@ struct conductor_place_input {
 enum { CONDUCTOR_RANKED = 4 };
 
 struct conductor_ranked_prefill {
-    uint32_t position; /* in input->prefill */
-    uint32_t holder;   /* instance to fetch from, or CONDUCTOR_NO_HOLDER */
+    uint32_t position;   /* in input->prefill */
+    uint32_t holder;     /* instance to fetch from, or CONDUCTOR_NO_HOLDER */
+    uint32_t own_blocks; /* of reuse_blocks, those that are not fetched */
     uint32_t reuse_blocks;
     bool near; /* the holder is on the same host */
     double queue_ms, transfer_ms, compute_ms, ttft_ms;
@@ -83,11 +91,11 @@ struct conductor_ranked_decode {
 };
 
 struct conductor_place_output {
-    uint32_t prefill; /* position in input->prefill */
-    uint32_t decode;  /* position in input->decode */
-    uint32_t holder;  /* instance to fetch from, or CONDUCTOR_NO_HOLDER */
-    uint32_t reuse_blocks;
-    uint32_t best_blocks; /* of any holder or candidate */
+    uint32_t prefill;                  /* position in input->prefill */
+    uint32_t decode;                   /* position in input->decode */
+    uint32_t holder;                   /* instance to fetch from, or CONDUCTOR_NO_HOLDER */
+    uint32_t own_blocks, reuse_blocks; /* not fetched; not computed */
+    uint32_t best_blocks;              /* of any holder or candidate */
     double queue_ms, transfer_ms, compute_ms, ttft_ms, tbt_ms;
     /* At least one of each: first the choice above, then the best of the others. */
     struct conductor_ranked_prefill ranked_prefill[CONDUCTOR_RANKED];

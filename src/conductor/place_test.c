@@ -22,7 +22,7 @@ enum { INSTANCES_MAX = 8, ROUNDS = 3000, BLOCK_TOKENS = 32 };
 
 struct cluster {
     struct conductor_fit prefill_fit[INSTANCES_MAX], decode_fit[INSTANCES_MAX];
-    struct conductor_fit transfer[CONDUCTOR_PATHS];
+    struct conductor_fit transfer[CONDUCTOR_PATHS], load;
     struct conductor_prefill_candidate prefill[INSTANCES_MAX];
     struct conductor_decode_candidate decode[INSTANCES_MAX];
     struct conductor_holder holders[INSTANCES_MAX], scratch[INSTANCES_MAX];
@@ -57,12 +57,13 @@ static void random_cluster(struct cluster *c, struct rng *rng)
                                                   blocks,
                                                   (uint32_t)rng_below(rng, 4),
                                                   rng_below(rng, 2) ? 0 : 5000 * rng_unit(rng),
-                                                  &c->prefill_fit[i] };
+                                                  &c->prefill_fit[i],
+                                                  0 };
         c->decode[i] =
             (struct conductor_decode_candidate){ i, (uint32_t)rng_below(rng, 4),
                                                  rng_below(rng, 3) * 1000,
                                                  &c->decode_fit[rng_below(rng, 2) ? 0 : i] };
-        c->holders[i] = (struct conductor_holder){ i, host, blocks };
+        c->holders[i] = (struct conductor_holder){ .instance = i, .host = host, .blocks = blocks };
     }
     c->input = (struct conductor_place_input){
         .prefill = c->prefill,
@@ -92,23 +93,68 @@ static double prefill_ms(const struct cluster *c, uint32_t i, uint32_t reuse)
                                                            (double)reuse * BLOCK_TOKENS);
 }
 
-/* The best time of candidate i over every holder and every length, by the rules of the paper. */
+/* Some hold a part on SSD, some are busy sending, on an SSD that may be anything. */
+static void make_uneven(struct cluster *c, struct rng *rng)
+{
+    random_fit(&c->load, CONDUCTOR_FIT_TRANSFER, rng);
+    c->load.coef[0] *= pow(10, 4 * rng_unit(rng));
+    c->load.coef[1] *= pow(10, 4 * rng_unit(rng) - 1);
+    c->input.load = &c->load;
+    c->input.uneven = true;
+    for (uint32_t i = 0; i < c->input.holders_count; i++) {
+        struct conductor_holder *holder = &c->holders[i];
+        if (rng_below(rng, 2)) holder->slow_blocks = (uint32_t)rng_below(rng, holder->blocks + 1);
+        if (rng_below(rng, 2)) holder->busy_ms = 1000 * rng_unit(rng) * rng_unit(rng);
+        c->prefill[i].slow_blocks = holder->slow_blocks;
+    }
+}
+
+static double moved_ms(const struct cluster *c, const struct conductor_fit *fit, uint32_t from,
+                       uint32_t to)
+{
+    if (to <= from) return 0;
+    return conductor_cost_transfer(fit, (double)(to - from) * (double)c->input.block_size);
+}
+
+static double longer(double a, double b)
+{
+    return a > b ? a : b;
+}
+
+/* With `own` blocks of its own, the rest up to `reuse` from holder j or NULL, and others computed.
+ */
+static double way_ms(const struct cluster *c, uint32_t i, uint32_t own, uint32_t reuse,
+                     const struct conductor_holder *j)
+{
+    const struct conductor_prefill_candidate *p = &c->prefill[i];
+    const uint32_t fast = p->hit_blocks - p->slow_blocks;
+    const double load = moved_ms(c, &c->load, fast, own);
+    const double ms = longer(prefill_ms(c, i, reuse) - p->queue_ms, load) + p->queue_ms;
+
+    if (j == NULL) return ms;
+    const uint32_t there = j->blocks - j->slow_blocks;
+    const int path = j->host == p->host ? 0 : 1;
+    return ms + j->busy_ms +
+           longer(moved_ms(c, &c->transfer[path], own, reuse),
+                  moved_ms(c, &c->load, there > own ? there : own, reuse));
+}
+
+/* The best time of candidate i over every holder, behind what it has in memory itself, and every
+ * length, by the rules of the paper. */
 static double naive_ttft(const struct cluster *c, uint32_t i)
 {
     const uint32_t limit = (c->input.tokens - 1) / BLOCK_TOKENS;
     const uint32_t hit = smaller(c->prefill[i].hit_blocks, limit);
-    double best = prefill_ms(c, i, hit);
+    const uint32_t fast = smaller(c->prefill[i].hit_blocks - c->prefill[i].slow_blocks, limit);
+    double best = INFINITY;
 
+    for (uint32_t reuse = 0; reuse <= hit; reuse++)
+        best = fmin(best, way_ms(c, i, reuse, reuse, NULL));
     for (uint32_t j = 0; j < c->input.holders_count; j++) {
         const uint32_t have = smaller(c->holders[j].blocks, limit);
-        const int path = c->holders[j].host == c->prefill[i].host ? 0 : 1;
-        if (j == i || (double)have <= c->input.theta * hit) continue;
-        for (uint32_t reuse = hit + 1; reuse <= have; reuse++) {
-            const double bytes = (double)(reuse - hit) * (double)c->input.block_size;
-            const double ms =
-                conductor_cost_transfer(&c->transfer[path], bytes) + prefill_ms(c, i, reuse);
-            if (ms < best) best = ms;
-        }
+        if (j == i || (double)have <= c->input.theta * fast) continue;
+        for (uint32_t reuse = fast + 1; reuse <= have; reuse++)
+            best = fmin(best, way_ms(c, i, fast, reuse, &c->holders[j]));
     }
     return best;
 }
@@ -133,12 +179,14 @@ static void check_holder(const struct cluster *c, const struct conductor_place_o
     assert_true((uint64_t)out->reuse_blocks * BLOCK_TOKENS < c->input.tokens);
     if (out->holder == CONDUCTOR_NO_HOLDER) {
         assert_true(out->reuse_blocks <= p->hit_blocks);
-        assert_true(out->transfer_ms == 0);
+        assert_true(out->own_blocks == out->reuse_blocks);
+        assert_true(out->transfer_ms == 0 || p->slow_blocks > 0);
         return;
     }
+    assert_true(out->own_blocks < out->reuse_blocks && out->own_blocks <= p->hit_blocks);
     assert_true(out->holder != p->instance);
     assert_true(c->holders[out->holder].blocks >= out->reuse_blocks);
-    assert_true(out->reuse_blocks > p->hit_blocks);
+    assert_true(out->reuse_blocks > p->hit_blocks - p->slow_blocks);
 }
 
 static int ascending(const void *a, const void *b)
@@ -183,9 +231,8 @@ static void check_ranks(const struct cluster *c, const struct conductor_place_ou
     assert_int_equal(out->ranked_decode[0].position, out->decode);
 }
 
-static void test_equals_exhaustive_search(void **state)
+static void check_against_all(int rounds, uint32_t uneven_of_four)
 {
-    (void)state;
     const char *text = getenv("YOLK_SEED");
     const uint64_t seed = text ? strtoull(text, NULL, 10) : 42;
     static struct cluster cluster;
@@ -194,9 +241,10 @@ static void test_equals_exhaustive_search(void **state)
 
     printf("YOLK_SEED=%llu\n", (unsigned long long)seed);
     rng_init(&rng, seed);
-    for (int round = 0; round < ROUNDS; round++) {
+    for (int round = 0; round < rounds; round++) {
         struct conductor_place_output out;
         random_cluster(&cluster, &rng);
+        if (rng_below(&rng, 4) < uneven_of_four) make_uneven(&cluster, &rng);
         conductor_place(&cluster.input, &out);
         double best = INFINITY;
         for (uint32_t i = 0; i < cluster.input.prefill_count; i++) {
@@ -211,8 +259,39 @@ static void test_equals_exhaustive_search(void **state)
         if (out.holder == CONDUCTOR_NO_HOLDER && out.reuse_blocks > 0) local++;
     }
     /* The walk met both kinds often, or it proved little. */
-    assert_true(fetched > ROUNDS / 20);
-    assert_true(local > ROUNDS / 20);
+    assert_true(fetched > rounds / 20);
+    assert_true(local > rounds / 20);
+}
+
+static void test_equals_exhaustive_search(void **state)
+{
+    (void)state;
+    check_against_all(ROUNDS, 0);
+}
+
+static void test_equals_exhaustive_search_with_tiers_and_busy_senders(void **state)
+{
+    (void)state;
+    check_against_all(2 * ROUNDS, 4);
+}
+
+/* Where nobody is busy and nothing is on SSD, the general search finds what the quick one does. */
+static void test_even_is_a_case_of_uneven(void **state)
+{
+    (void)state;
+    static struct cluster cluster;
+    struct rng rng;
+
+    rng_init(&rng, 99);
+    for (int round = 0; round < ROUNDS; round++) {
+        struct conductor_place_output quick, general;
+        random_cluster(&cluster, &rng);
+        conductor_place(&cluster.input, &quick);
+        cluster.input.uneven = true;
+        conductor_place(&cluster.input, &general);
+        assert_true(fabs(quick.ttft_ms - general.ttft_ms) <= 1e-9 * (1 + quick.ttft_ms));
+        assert_int_equal(quick.best_blocks, general.best_blocks);
+    }
 }
 
 /* One more cached block anywhere never raises the predicted time. */
@@ -226,11 +305,16 @@ static void test_more_cache_never_hurts(void **state)
     for (int round = 0; round < ROUNDS; round++) {
         struct conductor_place_output before, after;
         random_cluster(&cluster, &rng);
+        if (round % 2) make_uneven(&cluster, &rng);
         cluster.input.theta = 1; /* above 1 the rule itself forgoes fetches when a hit grows */
         conductor_place(&cluster.input, &before);
         const uint32_t lucky = (uint32_t)rng_below(&rng, cluster.input.holders_count);
-        cluster.holders[lucky].blocks += 1 + (uint32_t)rng_below(&rng, 50);
+        const uint32_t more = 1 + (uint32_t)rng_below(&rng, 50);
+        cluster.holders[lucky].blocks += more;
+        if (cluster.holders[lucky].slow_blocks > 0 || (cluster.input.uneven && rng_below(&rng, 2)))
+            cluster.holders[lucky].slow_blocks += more; /* behind the others */
         cluster.prefill[lucky].hit_blocks = cluster.holders[lucky].blocks;
+        cluster.prefill[lucky].slow_blocks = cluster.holders[lucky].slow_blocks;
         conductor_place(&cluster.input, &after);
         assert_true(after.ttft_ms <= before.ttft_ms * (1 + 1e-12));
     }
@@ -378,6 +462,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_equals_exhaustive_search),
+        cmocka_unit_test(test_equals_exhaustive_search_with_tiers_and_busy_senders),
+        cmocka_unit_test(test_even_is_a_case_of_uneven),
         cmocka_unit_test(test_more_cache_never_hurts),
         cmocka_unit_test(test_other_policies_take_what_they_say),
         cmocka_unit_test(test_local_is_global_without_fetches),

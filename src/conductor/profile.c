@@ -24,6 +24,7 @@ void conductor_profile_init(struct conductor_profile *profile)
     for (int i = 0; i < CONDUCTOR_PATHS; i++) {
         conductor_fit_init(&profile->transfer[i], CONDUCTOR_FIT_TRANSFER);
     }
+    conductor_fit_init(&profile->ssd, CONDUCTOR_FIT_TRANSFER);
 }
 
 /* Not NaN either. */
@@ -46,10 +47,11 @@ static json_t *fit_to_json(const struct conductor_fit *fit)
 enum status conductor_profile_format(const struct conductor_profile *profile, char **out,
                                      size_t *len)
 {
-    json_t *root = json_pack(
-        "{s:i, s:o, s:o, s:[o,o]}", "version", PROFILE_VERSION, "prefill",
-        fit_to_json(&profile->prefill), "decode", fit_to_json(&profile->decode), "transfer",
-        fit_to_json(&profile->transfer[0]), fit_to_json(&profile->transfer[1]));
+    json_t *root =
+        json_pack("{s:i, s:o, s:o, s:[o,o], s:o}", "version", PROFILE_VERSION, "prefill",
+                  fit_to_json(&profile->prefill), "decode", fit_to_json(&profile->decode),
+                  "transfer", fit_to_json(&profile->transfer[0]),
+                  fit_to_json(&profile->transfer[1]), "ssd", fit_to_json(&profile->ssd));
     static_assert(CONDUCTOR_PATHS == 2, "the format lists two paths");
     if (root == NULL) return STATUS_NO_MEMORY;
     char *text = json_dumps(root, JSON_INDENT(1) | JSON_SORT_KEYS);
@@ -108,6 +110,12 @@ static enum status profile_from_json(const json_t *root, struct conductor_profil
     for (size_t i = 0; i < CONDUCTOR_PATHS; i++) {
         status = fit_from_json(json_array_get(transfer, i), CONDUCTOR_FIT_TRANSFER,
                                &profile.transfer[i], err);
+        if (status != STATUS_OK) return status;
+    }
+    conductor_fit_init(&profile.ssd, CONDUCTOR_FIT_TRANSFER);
+    if (json_object_get(root, "ssd") != NULL) {
+        status =
+            fit_from_json(json_object_get(root, "ssd"), CONDUCTOR_FIT_TRANSFER, &profile.ssd, err);
         if (status != STATUS_OK) return status;
     }
     *out = profile;

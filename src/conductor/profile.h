@@ -2,7 +2,8 @@
  *
  * conductor/profile.h - what has been learned about costs, as a JSON text for a cache file.
  *
- *     {"version": 1, "prefill": FIT, "decode": FIT, "transfer": [FIT same host, FIT network]}
+ *     {"version": 1, "prefill": FIT, "decode": FIT, "transfer": [FIT same host, FIT network],
+ *      "ssd": FIT of loading from SSD; may be missing}
  *     FIT = {"kind": name, "samples": count, "variance": ms^2, "coef": [numbers]}
  *
  * A text loaded becomes the prior of new fits: it starts predictions in the right place and yields
@@ -21,6 +22,7 @@ struct conductor_profile {
     struct conductor_fit prefill;
     struct conductor_fit decode;
     struct conductor_fit transfer[CONDUCTOR_PATHS];
+    struct conductor_fit ssd;
 };
 
 void conductor_profile_init(struct conductor_profile *profile);
