@@ -444,6 +444,44 @@ struct yolk_elastic_stats {
 void yolk_conductor_elastic_stats(const struct yolk_conductor *conductor,
                                   struct yolk_elastic_stats *out);
 
+/* ---- copies of hot prefixes ----
+ *
+ * Off until options are set. Each placement may leave a proposal; the caller who can copy asks for
+ * it with yolk_conductor_copy(), and now and then what may go with yolk_conductor_cold(). */
+
+enum { YOLK_COPIES_MAX = 256 }; /* made for heat, and not cold yet */
+
+struct yolk_replication_options {
+    double half_life_ms;   /* of heat, a count of requests */
+    double hot, cold;      /* copied from `hot` on, removed below `cold`; 0 < cold < hot */
+    double queue_ms;       /* its holders are congested when all their queues are longer */
+    uint32_t replicas_max; /* holders of a prefix, copies or not */
+};
+/* 60 s, 8, 0.5, 1 s, 8. */
+struct yolk_replication_options yolk_replication_defaults(void);
+/* Starts over. STATUS_INVALID, STATUS_NO_MEMORY. */
+MUST_USE enum status yolk_conductor_set_replication(struct yolk_conductor *conductor,
+                                                    const struct yolk_replication_options *options,
+                                                    struct errmsg *err);
+
+struct yolk_copy {
+    struct yolk_instance_id from, to;
+    uint32_t blocks; /* the first so many keys of the request that was placed */
+    uint32_t slot;   /* below YOLK_COPIES_MAX: names this copy until it is cold */
+};
+
+/* True: the latest placement has shown that these blocks should be copied. Once. */
+bool yolk_conductor_copy(struct yolk_conductor *conductor, double now_ms, struct yolk_copy *out);
+/* True: the copy out->slot on out->to is not hot any more: its blocks may go. Once; ask again. */
+bool yolk_conductor_cold(struct yolk_conductor *conductor, double now_ms, struct yolk_copy *out);
+
+struct yolk_replication_stats {
+    uint64_t copies, removals;
+    uint32_t held; /* copies now */
+};
+void yolk_conductor_replication_stats(const struct yolk_conductor *conductor,
+                                      struct yolk_replication_stats *out);
+
 /* ---- learning ---- */
 
 enum yolk_path { YOLK_PATH_HOST = 0, YOLK_PATH_NETWORK = 1 };

@@ -187,6 +187,7 @@ void yolk_conductor_destroy(struct yolk_conductor *c)
     conductor_index_destroy(c->index);
     admission_destroy(c->admission);
     audit_destroy(c->audit);
+    conductor_replication_destroy(c->replication);
     conductor_explain_destroy(c->explain);
     free(c->decoders);
     free(c->members);
@@ -412,6 +413,7 @@ void yolk_conductor_remove(struct yolk_conductor *c, struct yolk_instance_id id)
     ASSERT(instance->queued == 0 && instance->decoding == 0);
     audit_drained(c->audit, id.index, UINT64_MAX, instance->head_since_ms);
     conductor_index_clear(c->index, id.index);
+    conductor_replication_forget(c, id.index);
     host_unref(c, instance->host);
     if (conductor_open(instance)) count_up(c, instance, -1u);
     if (instance->suspected) c->stats.suspected--;
@@ -852,19 +854,17 @@ enum status conductor_propose(struct yolk_conductor *c, const struct yolk_place_
     return STATUS_OK;
 }
 
-/* The holder has one fetch more to serve, behind those that it serves. */
-static void note_sending(struct yolk_conductor *c, const struct proposal *proposal, double now_ms)
+void conductor_note_sending(struct yolk_conductor *c, uint32_t holder, uint32_t to, uint32_t blocks,
+                            double now_ms)
 {
-    const struct conductor_place_output *placed = &proposal->placed;
+    struct instance *sender = &c->instances[holder];
+    const bool near = sender->host == c->instances[to].host;
+    const struct conductor_fit *path =
+        &c->profile.transfer[near ? YOLK_PATH_HOST : YOLK_PATH_NETWORK];
+    const double bytes = (double)blocks * (double)c->options.block_size;
+    const double from = sender->sending_until_ms > now_ms ? sender->sending_until_ms : now_ms;
 
-    if (placed->holder == CONDUCTOR_NO_HOLDER) return;
-    struct instance *holder = &c->instances[placed->holder];
-    const uint32_t to = c->prefill[placed->prefill].host;
-    const int path = holder->host == to ? YOLK_PATH_HOST : YOLK_PATH_NETWORK;
-    const double bytes =
-        (double)(placed->reuse_blocks - placed->own_blocks) * (double)c->options.block_size;
-    const double from = holder->sending_until_ms > now_ms ? holder->sending_until_ms : now_ms;
-    holder->sending_until_ms = from + conductor_cost_transfer(&c->profile.transfer[path], bytes);
+    sender->sending_until_ms = from + conductor_cost_transfer(path, bytes);
 }
 
 void conductor_commit(struct yolk_conductor *c, const struct yolk_place_request *request,
@@ -880,7 +880,11 @@ void conductor_commit(struct yolk_conductor *c, const struct yolk_place_request 
     c->decisions_count++;
     c->stats.decisions++;
     c->stats.reasons[out->reason]++;
-    note_sending(c, proposal, now_ms);
+    if (proposal->placed.reuse_blocks > proposal->placed.own_blocks) {
+        conductor_note_sending(c, proposal->placed.holder, out->prefill.index,
+                               proposal->placed.reuse_blocks - proposal->placed.own_blocks, now_ms);
+    }
+    conductor_replicate(c, request, proposal, now_ms);
     if (!out->inlined) roles_arrive(&c->roles, conductor_group_work(&proposal->group, out), now_ms);
     c->stats.inlined += out->inlined;
 }

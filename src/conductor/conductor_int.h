@@ -71,6 +71,8 @@ struct host {
     uint32_t instances; /* 0: free */
 };
 
+struct replication;
+
 struct yolk_conductor {
     struct yolk_conductor_options options;
     struct conductor_index *index;
@@ -88,6 +90,7 @@ struct yolk_conductor {
     struct admission *admission;
     struct audit *audit;
     struct roles roles;
+    struct replication *replication; /* NULL: off */
     struct yolk_elastic_stats elastic;
     struct explain *explain;
     /* Scratch of yolk_conductor_place. */
@@ -168,6 +171,18 @@ void conductor_assign(struct yolk_conductor *conductor, struct instance *instanc
 
 /* The ticket, which prefills, decodes there instead; there is room. */
 void conductor_move(struct yolk_conductor *conductor, struct ticket *ticket, uint32_t decode);
+
+/* The holder has one transfer more to serve, behind those that it serves. */
+void conductor_note_sending(struct yolk_conductor *conductor, uint32_t holder, uint32_t to,
+                            uint32_t blocks, double now_ms);
+
+/* ---- replicate.c ---- */
+
+/* After a placement, before it is in the books: may leave a proposal. */
+void conductor_replicate(struct yolk_conductor *conductor, const struct yolk_place_request *request,
+                         const struct proposal *proposal, double now_ms);
+void conductor_replication_forget(struct yolk_conductor *conductor, uint32_t instance);
+void conductor_replication_destroy(struct replication *replication); /* NULL is allowed */
 
 /* ---- elastic.c ---- */
 

@@ -60,6 +60,7 @@ bool conductor_inline_choose(struct yolk_conductor *c, const struct yolk_place_r
     const double ttft_ms = moved_ms + placed->tbt_ms + placed->tbt_ms + beside_ms;
     if (ttft_ms >= placed->ttft_ms) return false;
     placed->holder = from.holder;
+    placed->own_blocks = moves ? 0 : from.blocks;
     placed->reuse_blocks = from.blocks;
     placed->queue_ms = placed->tbt_ms;
     placed->transfer_ms = moved_ms;

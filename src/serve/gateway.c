@@ -536,6 +536,7 @@ static enum status open_cluster(struct gateway *gateway, const struct gateway_op
     };
 
     options.conductor.reuse = !given->pool_off;
+    options.conductor.congestion = true;
     options.conductor.placement = given->placement;
     env_random(gateway->env, &options.conductor.seed, sizeof(options.conductor.seed));
     if (given->theta > 0) options.conductor.theta = given->theta;

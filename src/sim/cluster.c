@@ -60,6 +60,8 @@ static const struct setting settings_table[] = {
     { "layerwise", SETTING_BOOL, AT(layerwise), 0, 0, NULL, "KV is sent while computed" },
     { "store", SETTING_CHOICE, AT(store), 0, 0, stores, "KV into DRAM after a prefill" },
     { "learn", SETTING_BOOL, AT(learn), 0, 0, NULL, "the conductor goes on fitting costs" },
+    { "replicate", SETTING_BOOL, AT(replicate), 0, 0, NULL, "hot prefixes are copied" },
+    { "congestion", SETTING_BOOL, AT(congestion), 0, 0, NULL, "busy senders count" },
     { "elastic", SETTING_BOOL, AT(elastic), 0, 0, NULL, "nodes change between the roles" },
     { "elastic_window_s", SETTING_NUMBER, AT(elastic_window_s), 1, 86400, NULL, "of demand" },
     { "elastic_dwell_s", SETTING_NUMBER, AT(elastic_dwell_s), 0, 86400, NULL, "in a role" },
@@ -376,6 +378,7 @@ static const char *conductors_own(const struct sim_cluster *cluster)
 {
     if (cluster->overload != CLUSTER_OVERLOAD_NONE) return "refuses";
     if (cluster->elastic) return "changes roles";
+    if (cluster->replicate) return "copies hot prefixes";
     if (cluster->group_max > 1) return "forms groups";
     if (cluster->inline_tbt_ms > 0) return "has prompts computed beside decode steps";
     if (has_failures(cluster)) return "places requests again when a node stops";
@@ -396,6 +399,8 @@ static enum status check_failures(const struct sim_cluster *cluster, struct errm
     }
     if (cluster->elastic && has_failures(cluster))
         return errmsg_set(err, STATUS_INVALID, "failures: not together with elastic");
+    if (cluster->replicate && has_failures(cluster))
+        return errmsg_set(err, STATUS_INVALID, "failures: not together with replicate");
     return STATUS_OK;
 }
 

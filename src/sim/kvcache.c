@@ -247,6 +247,13 @@ void kvcache_unpin(struct kvcache *cache, uint32_t id)
     if (--cache->slots[index].pins == 0) cache->pinned--;
 }
 
+bool kvcache_is_pinned(const struct kvcache *cache, uint32_t id)
+{
+    const uint32_t index = find(cache, id);
+    ASSERT(index != NONE);
+    return cache->slots[index].pins > 0;
+}
+
 uint32_t kvcache_count(const struct kvcache *cache)
 {
     ASSERT(cache->count <= cache->capacity);

@@ -51,6 +51,7 @@ void kvcache_unpin(struct kvcache *cache, uint32_t id);
 
 /* Says that the block will be asked about soon. */
 void kvcache_prefetch(const struct kvcache *cache, uint32_t id);
+bool kvcache_is_pinned(const struct kvcache *cache, uint32_t id); /* it is there */
 
 uint32_t kvcache_count(const struct kvcache *cache);
 uint32_t kvcache_pinned(const struct kvcache *cache); /* blocks, however often */

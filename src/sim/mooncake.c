@@ -41,7 +41,7 @@ static_assert((int)CLUSTER_LOCAL == (int)YOLK_PLACEMENT_LOCAL &&
                   (int)CLUSTER_ROUND_ROBIN + 1 == (int)YOLK_PLACEMENTS,
               "policies are placements, by number");
 
-enum { FIT_SAMPLES = 2000, GROWTH_STEPS = 32, PREFETCH_AHEAD = 4 };
+enum { FIT_SAMPLES = 2000, GROWTH_STEPS = 32, PREFETCH_AHEAD = 4, COOL_S = 10 };
 
 struct mooncake *mooncake_of(const struct sim *sim)
 {
@@ -143,6 +143,7 @@ static enum status create_conductor(struct sim *sim)
     options.block_tokens = sim->trace->block_tokens;
     options.block_size = (uint64_t)token_bytes(sim, sim->trace->block_tokens);
     options.theta = sim->cluster.theta;
+    options.congestion = sim->cluster.congestion;
     options.placement = (enum yolk_placement)sim->cluster.policy;
     options.group_max = (uint32_t)sim->cluster.group_max;
     options.chunk_tokens = (uint32_t)sim->cluster.cost.chunk_tokens;
@@ -157,6 +158,9 @@ static enum status create_conductor(struct sim *sim)
     if (status == STATUS_OK)
         status = yolk_conductor_set_admission(m->conductor, &admission, sim->err);
     if (status == STATUS_OK) status = load_profile(sim, m->conductor);
+    const struct yolk_replication_options replication = yolk_replication_defaults();
+    if (status == STATUS_OK && sim->cluster.replicate)
+        status = yolk_conductor_set_replication(m->conductor, &replication, sim->err);
     if (status == STATUS_OK && sim->cluster.elastic)
         status = elastic_set(m->conductor, &sim->cluster, sim->err);
     for (uint32_t i = 0; status == STATUS_OK && i < m->machines; i++)
@@ -258,6 +262,7 @@ static enum status mooncake_create(struct sim *sim)
     enum status status = links_create(&links, &sim->events, &m->links);
     if (status == STATUS_OK) status = create_nodes(sim);
     if (status == STATUS_OK && sim->cluster.policy <= CLUSTER_LOCAL) status = create_conductor(sim);
+    if (sim->cluster.replicate) sim_schedule(sim, COOL_S, SIM_EVENT_COOL, 0);
     if (sim->cluster.elastic) sim_schedule(sim, elastic_look_s(&sim->cluster), SIM_EVENT_LOOK, 0);
     if (status == STATUS_OK) failure_begin(sim);
     return status;
@@ -770,13 +775,90 @@ static void accept(struct sim *sim, uint32_t who, const struct placement *placed
         mooncake_start_prefill(sim, placed->group[j]);
 }
 
+/* ---- copies of hot prefixes ---- */
+
+static void start_copy(struct sim *sim, uint32_t who, const struct yolk_copy *proposed)
+{
+    struct mooncake *m = mooncake_of(sim);
+    struct copy *copy = &m->copies[proposed->slot];
+    const uint32_t *ids = sim_ids(sim, who);
+    uint32_t missing = 0;
+
+    if (copy->moving) return; /* cold before it was there, and hot again */
+    *copy = (struct copy){ who, m->machine_of[proposed->from.index],
+                           m->machine_of[proposed->to.index], proposed->blocks, true };
+    for (uint32_t i = 0; i < copy->blocks; i++) {
+        kvcache_pin(m->prefill[copy->from].cache, ids[i]); /* M1: it is there */
+        missing += !kvcache_has(m->prefill[copy->to].cache, ids[i]);
+    }
+    const double tokens = (double)missing * sim->trace->block_tokens;
+    sim->result->copies++;
+    sim->result->copied_bytes += token_bytes(sim, tokens);
+    mooncake_send(sim, copy->from, copy->to, tokens, proposed->slot, FLOW_COPY, 0);
+}
+
+static void on_copied(struct sim *sim, uint32_t slot)
+{
+    struct mooncake *m = mooncake_of(sim);
+    struct copy *copy = &m->copies[slot];
+    const uint32_t *ids = sim_ids(sim, copy->who);
+
+    ASSERT(copy->moving);
+    copy->moving = false;
+    for (uint32_t i = 0; i < copy->blocks; i++)
+        kvcache_unpin(m->prefill[copy->from].cache, ids[i]);
+    cache_range(sim, copy->to, copy->who, 0, copy->blocks);
+}
+
+static bool is_elsewhere(const struct mooncake *m, uint32_t not_here, uint32_t id)
+{
+    for (uint32_t i = 0; i < m->prefill_count; i++) {
+        if (i != not_here && kvcache_has(m->prefill[i].cache, id)) return true;
+    }
+    return false;
+}
+
+/* What nobody uses and somebody else has too is removed, the last block first. */
+static void remove_copy(struct sim *sim, const struct copy *copy)
+{
+    struct mooncake *m = mooncake_of(sim);
+    struct prefill_node *node = &m->prefill[copy->to];
+    const uint32_t *ids = sim_ids(sim, copy->who);
+
+    for (uint32_t i = copy->blocks; i-- > 0;) {
+        if (!kvcache_has(node->cache, ids[i]) || kvcache_is_pinned(node->cache, ids[i])) continue;
+        if (!is_elsewhere(m, copy->to, ids[i])) continue;
+        kvcache_remove(node->cache, ids[i]);
+        yolk_conductor_removed(m->conductor, node->id, &m->names[ids[i]], 1);
+    }
+}
+
+static void on_cool(struct sim *sim)
+{
+    struct mooncake *m = mooncake_of(sim);
+    struct yolk_copy cold;
+
+    while (yolk_conductor_cold(m->conductor, (double)sim->events.now_ns / 1e6, &cold)) {
+        if (m->copies[cold.slot].moving) continue; /* cold before it was there */
+        remove_copy(sim, &m->copies[cold.slot]);
+        sim->result->removals++;
+    }
+    if (sim->ended < sim->count) sim_schedule(sim, COOL_S, SIM_EVENT_COOL, 0);
+}
+
 static void settle(struct sim *sim, uint32_t who, enum status status,
                    const struct placement *placed)
 {
+    const double now_ms = (double)sim->events.now_ns / 1e6;
+    struct yolk_copy copy;
+
     ASSERT(status != STATUS_FULL);
-    if (status == STATUS_OK)
+    if (status == STATUS_OK) {
         accept(sim, who, placed);
-    else if (status == STATUS_INVALID)
+        if (sim->cluster.replicate &&
+            yolk_conductor_copy(mooncake_of(sim)->conductor, now_ms, &copy))
+            start_copy(sim, who, &copy);
+    } else if (status == STATUS_INVALID)
         sim_end(sim, who, SIM_NEVER_FITS);
     else if (status == STATUS_BUSY)
         sim_end(sim, who, SIM_REFUSED_EARLY);
@@ -848,6 +930,7 @@ static void on_flow(struct sim *sim, const struct event *event)
     const uint32_t who = mooncake_flow_who(tag), stage = mooncake_flow_stage(tag);
     switch (mooncake_flow_kind(tag)) {
     case FLOW_FETCH: on_fetched(sim, who); break;
+    case FLOW_COPY: on_copied(sim, who); break;
     case FLOW_SHARE:
         if (sim->requests[who].inlined)
             inline_ready(sim, who);
@@ -940,6 +1023,7 @@ static bool is_out_of_date(const struct sim *sim, const struct event *event)
     case SIM_EVENT_STEP: return event->version != m->decode[event->who].epoch;
     case SIM_EVENT_LOADED: return event->version != sim->requests[event->who].attempt;
     case SIM_EVENT_FLOW:
+    case SIM_EVENT_COOL:
     case SIM_EVENT_LOOK:
     case SIM_EVENT_ARRIVAL:
     case SIM_EVENT_SAMPLE:
@@ -961,6 +1045,7 @@ static void mooncake_event(struct sim *sim, const struct event *event)
     case SIM_EVENT_LOADED: on_loaded(sim, event->who); break;
     case SIM_EVENT_STEP: on_step(sim, event->who); break;
     case SIM_EVENT_LOOK: on_look(sim); break;
+    case SIM_EVENT_COOL: on_cool(sim); break;
     case SIM_EVENT_STOP: failure_stop(sim, event); break;
     case SIM_EVENT_RETURN: failure_return(sim, event->who); break;
     case SIM_EVENT_FORGET: failure_forget(sim, event->who); break;

@@ -17,6 +17,7 @@ enum flow_kind {
     FLOW_FETCH, /* blocks of a prefix, to the prefill node */
     FLOW_KV,    /* to the decode node */
     FLOW_SHARE, /* of the prefix: to a stage of a group, or to who computes it beside a step */
+    FLOW_COPY,  /* a hot prefix, from one prefill node to another */
     FLOW_GATHER /* of the new blocks: from there, to the node whose cache gets them */
 };
 
@@ -42,6 +43,12 @@ struct decode_node {
     double promised_tokens;
 };
 
+/* A copy of the first blocks of a request, by slot of the conductor. */
+struct copy {
+    uint32_t who, from, to, blocks;
+    bool moving;
+};
+
 struct machine {
     bool down, forgotten; /* forgotten: the conductor has removed it */
 };
@@ -61,7 +68,8 @@ struct mooncake {
     struct machine *machine;
     uint32_t *machine_of;           /* by instance of the conductor */
     uint32_t prefill_up, decode_up; /* machines that are not down */
-    struct rng chance;              /* of failures */
+    struct copy copies[YOLK_COPIES_MAX];
+    struct rng chance; /* of failures */
 };
 
 /* What a flow's tag says. */

@@ -199,11 +199,14 @@ static void put_counts(struct writer *w, const struct sim_result *result,
     writer_put(w, " \"fetched_bytes\": %.9g, \"sent_bytes\": %.9g, \"wasted_prefill_s\": %.9g,\n",
                result->fetched_bytes, result->sent_bytes, s->wasted_prefill_s);
     writer_put(w,
-               " \"flips\": %llu, \"placements\": {\"cold\": %llu, \"local\": %llu, \"recompute\": "
+               " \"copies\": %llu, \"removals\": %llu, \"copied_bytes\": %.9g, \"flips\": %llu, "
+               "\"placements\": {\"cold\": %llu, \"local\": %llu, \"recompute\": "
                "%llu, \"fetch\": "
                "%llu},\n",
-               (unsigned long long)result->flips, (unsigned long long)result->placements[0],
-               (unsigned long long)result->placements[1], (unsigned long long)result->placements[2],
+               (unsigned long long)result->copies, (unsigned long long)result->removals,
+               result->copied_bytes, (unsigned long long)result->flips,
+               (unsigned long long)result->placements[0], (unsigned long long)result->placements[1],
+               (unsigned long long)result->placements[2],
                (unsigned long long)result->placements[3]);
     writer_put(w, " \"inlined\": %llu, \"groups\": {\"formed\": %llu, \"stages\": %llu},\n",
                (unsigned long long)result->inlined, (unsigned long long)result->groups,

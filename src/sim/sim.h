@@ -74,8 +74,10 @@ struct sim_result {
     double duration_s; /* of virtual time, until the last answer */
     uint64_t events;
     double fetched_bytes, sent_bytes;
-    uint64_t placements[4]; /* by yolk_reuse_reason, where the conductor places */
-    uint64_t flips;         /* changes of role */
+    uint64_t placements[4];    /* by yolk_reuse_reason, where the conductor places */
+    uint64_t copies, removals; /* of hot prefixes; of copies gone cold */
+    double copied_bytes;
+    uint64_t flips; /* changes of role */
     struct sim_failures failures;
     uint64_t inlined;              /* prefills beside a decode step */
     uint64_t groups, group_stages; /* prefills on several nodes; those nodes together */

@@ -50,6 +50,7 @@ enum sim_event {
     SIM_EVENT_RETURN,    /* who: machine */
     SIM_EVENT_FORGET,    /* who: machine */
     SIM_EVENT_RETRY,     /* who: request */
+    SIM_EVENT_COOL,      /* at copies that may have gone cold */
     SIM_EVENT_LOOK,      /* at the roles of the nodes */
 };
 

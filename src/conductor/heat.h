@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * conductor/heat.h - how often each prefix was asked for lately, in a fixed amount of memory.
+ *
+ * Heat is a count that halves every half-life. A table of sets of HEAT_WAYS entries: a newcomer
+ * takes the place of the coldest of its set, so what is hot stays, and what is forgotten was cold.
+ *
+ * Memory:  entries * 32 bytes, allocated by heat_create().
+ * Threads: belongs to one thread at a time. */
+#ifndef CONDUCTOR_HEAT_H
+#define CONDUCTOR_HEAT_H
+
+#include <stdint.h>
+
+#include "base/key.h"
+#include "base/status.h"
+
+struct heat; /* opaque */
+
+enum { HEAT_WAYS = 8 };
+
+/* `entries` is a power of two, at least HEAT_WAYS. STATUS_NO_MEMORY. */
+MUST_USE enum status heat_create(uint32_t entries, double half_life_ms, struct heat **out);
+void heat_destroy(struct heat *heat); /* NULL is allowed */
+
+uint64_t heat_bytes(const struct heat *heat);
+
+/* Once more; its heat with this one, so at least 1. Time does not go backwards. */
+double heat_touch(struct heat *heat, const struct block_key *key, double now_ms);
+
+/* 0 for what is not known (any more). */
+double heat_of(const struct heat *heat, const struct block_key *key, double now_ms);
+
+#endif

@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * conductor/replicate_test.c
+ *
+ * Goal:   heat is a count that halves, and what is hot is never forgotten for what is cold; a hot
+ *         prefix whose holders are congested is offered for copying, once, to somebody who has time
+ *         for it; a copy is offered for removal when it is cold, once.
+ * Method: a seeded walk of touches against plain counts, a flood of keys that are asked for once,
+ *         and a small cluster by hand. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+#include <math.h>
+
+#include "base/rng.h"
+#include "conductor/heat.h"
+#include "conductor/keys.h"
+#include "seed.h"
+#include "yolk/conductor.h"
+
+enum { HALF_MS = 1000, KNOWN = 64, BLOCK = 32, BLOCKS = 20, PROMPT = BLOCKS * BLOCK + 1 };
+
+static struct block_key key_number(uint64_t number)
+{
+    struct block_key key;
+    const uint64_t halves[2] = { rng_counter(3, number), rng_counter(4, number) };
+    memcpy(key.bytes, halves, sizeof(halves));
+    return key;
+}
+
+/* ---- heat ---- */
+
+static void heat_is_a_count_that_halves(void **state)
+{
+    (void)state;
+    struct heat *heat = NULL;
+    struct rng rng;
+    double counts[KNOWN] = { 0 }, now_ms = 0;
+
+    assert_int_equal(heat_create(1 << 14, HALF_MS, &heat), STATUS_OK); /* room for all */
+    rng_init(&rng, test_seed());
+    for (int step = 0; step < 20000; step++) {
+        const double later_ms = 50 * rng_unit(&rng);
+        const uint64_t number = rng_below(&rng, 1 + rng_below(&rng, KNOWN));
+        const struct block_key key = key_number(number);
+        now_ms += later_ms;
+        for (int i = 0; i < KNOWN; i++)
+            counts[i] *= exp2(-later_ms / HALF_MS);
+        counts[number] += 1;
+        assert_true(fabs(heat_touch(heat, &key, now_ms) - counts[number]) < 1e-9 * counts[number]);
+    }
+    for (int i = 0; i < KNOWN; i++) {
+        const struct block_key key = key_number((uint64_t)i);
+        assert_true(fabs(heat_of(heat, &key, now_ms) - counts[i]) < 1e-9 * (1 + counts[i]));
+    }
+    heat_destroy(heat);
+}
+
+static void hot_survives_a_flood_of_cold(void **state)
+{
+    (void)state;
+    struct heat *heat = NULL;
+
+    assert_int_equal(heat_create(256, HALF_MS, &heat), STATUS_OK);
+    for (uint64_t i = 0; i < 100000; i++) {
+        const struct block_key hot = key_number(i % 4), cold = key_number(1000 + i);
+        (void)heat_touch(heat, &hot, (double)i);
+        (void)heat_touch(heat, &cold, (double)i);
+    }
+    for (uint64_t i = 0; i < 4; i++) {
+        const struct block_key hot = key_number(i);
+        assert_true(heat_of(heat, &hot, 100000) > 100);
+    }
+    const struct block_key once = key_number(1001);
+    assert_true(heat_of(heat, &once, 100000) < 1e-9);
+    assert_true(heat_bytes(heat) < 256 * 40);
+    heat_destroy(heat);
+}
+
+/* ---- copies ---- */
+
+struct bench {
+    struct yolk_conductor *conductor;
+    struct yolk_instance_id prefill[3];
+    struct block_key keys[BLOCKS];
+    double now_ms;
+};
+
+static struct yolk_instance_id add(struct yolk_conductor *conductor, const char *name,
+                                   unsigned roles)
+{
+    const struct yolk_instance instance = { name, name, roles, 1 << 20, 4096 };
+    struct yolk_instance_id id;
+    assert_int_equal(yolk_conductor_add(conductor, &instance, &id), STATUS_OK);
+    return id;
+}
+
+/* The first of three prefill instances holds the whole prompt. Fetching is out of the question. */
+static void bench_make(struct bench *bench)
+{
+    struct yolk_conductor_options options = yolk_conductor_defaults();
+    const struct yolk_replication_options replication = yolk_replication_defaults();
+
+    *bench = (struct bench){ .now_ms = 0 };
+    options.instances_max = 8;
+    options.holdings_max = 4096;
+    options.block_tokens = BLOCK;
+    options.block_size = 1 << 20;
+    options.placement = YOLK_PLACEMENT_LOCAL;
+    assert_int_equal(yolk_conductor_create(&options, &bench->conductor, NULL), STATUS_OK);
+    assert_int_equal(yolk_conductor_set_replication(bench->conductor, &replication, NULL),
+                     STATUS_OK);
+    for (unsigned i = 0; i < 3; i++) {
+        char name[8];
+        snprintf(name, sizeof(name), "p%u", i);
+        bench->prefill[i] = add(bench->conductor, name, YOLK_ROLE_PREFILL);
+    }
+    add(bench->conductor, "d", YOLK_ROLE_DECODE);
+    for (uint32_t i = 0; i < BLOCKS; i++)
+        bench->keys[i] = key_number(i);
+    assert_int_equal(yolk_conductor_stored(bench->conductor, bench->prefill[0], bench->keys, BLOCKS,
+                                           YOLK_TIER_DRAM),
+                     STATUS_OK);
+}
+
+/* True if the placement left a proposal. */
+static bool ask(struct bench *bench, bool same_prompt, struct yolk_copy *copy)
+{
+    const struct yolk_place_request request = {
+        .request_id = "r",
+        .tokens = PROMPT,
+        .output_tokens = 8,
+        .keys = bench->keys,
+        .keys_count = same_prompt ? BLOCKS : 0,
+        .avoid_prefill = YOLK_INSTANCE_NONE,
+        .avoid_decode = YOLK_INSTANCE_NONE,
+        .avoid_holder = YOLK_INSTANCE_NONE,
+    };
+    struct yolk_decision decision;
+    assert_int_equal(yolk_conductor_place(bench->conductor, &request, bench->now_ms, &decision),
+                     STATUS_OK);
+    return yolk_conductor_copy(bench->conductor, bench->now_ms, copy);
+}
+
+/* Until there is a proposal; at most so many requests. */
+static bool ask_often(struct bench *bench, int most, struct yolk_copy *copy)
+{
+    for (int i = 0; i < most; i++) {
+        if (ask(bench, true, copy)) return true;
+    }
+    return false;
+}
+
+static void congestion_makes_copies_and_cold_removes_them(void **state)
+{
+    (void)state;
+    struct yolk_replication_stats stats;
+    struct yolk_copy copy, again, cold;
+    struct bench bench;
+
+    bench_make(&bench);
+    assert_true(ask_often(&bench, 500, &copy));
+    assert_int_equal(copy.from.index, bench.prefill[0].index);
+    assert_int_not_equal(copy.to.index, bench.prefill[0].index);
+    assert_int_equal(copy.blocks, 16); /* the longest power of two that is there */
+    assert_false(yolk_conductor_copy(bench.conductor, bench.now_ms, &again)); /* once */
+
+    /* It arrives: the other one is next, and nobody gets it twice. */
+    assert_int_equal(
+        yolk_conductor_stored(bench.conductor, copy.to, bench.keys, copy.blocks, YOLK_TIER_DRAM),
+        STATUS_OK);
+    while (ask_often(&bench, 500, &again)) {
+        assert_int_not_equal(again.to.index, copy.to.index);
+        assert_int_not_equal(again.to.index, bench.prefill[0].index);
+        assert_int_not_equal(again.slot, copy.slot);
+    }
+    yolk_conductor_replication_stats(bench.conductor, &stats);
+    const uint64_t copies = stats.copies;
+    assert_true(copies >= 1 && copies <= 2);
+    assert_int_equal(stats.held, copies);
+
+    assert_false(yolk_conductor_cold(bench.conductor, bench.now_ms, &cold));
+    bench.now_ms += 30 * 60000;
+    for (uint64_t i = 0; i < copies; i++) {
+        assert_true(yolk_conductor_cold(bench.conductor, bench.now_ms, &cold));
+        assert_true(cold.slot != copy.slot || cold.to.index == copy.to.index);
+    }
+    assert_false(yolk_conductor_cold(bench.conductor, bench.now_ms, &cold));
+    yolk_conductor_replication_stats(bench.conductor, &stats);
+    assert_int_equal(stats.removals, copies);
+    assert_int_equal(stats.held, 0);
+    yolk_conductor_destroy(bench.conductor);
+}
+
+/* Seldom asked for, or asked for without anybody waiting: nothing is copied. */
+static void what_is_not_hot_or_not_congested_stays(void **state)
+{
+    (void)state;
+    struct yolk_copy copy;
+    struct bench bench;
+
+    bench_make(&bench);
+    for (int i = 0; i < 200; i++)
+        assert_false(ask(&bench, false, &copy)); /* queues, and no heat */
+    assert_false(ask(&bench, true, &copy));
+    yolk_conductor_destroy(bench.conductor);
+
+    bench_make(&bench);
+    assert_int_equal(yolk_conductor_stored(bench.conductor, bench.prefill[1], bench.keys, BLOCKS,
+                                           YOLK_TIER_DRAM),
+                     STATUS_OK);
+    assert_int_equal(yolk_conductor_stored(bench.conductor, bench.prefill[2], bench.keys, BLOCKS,
+                                           YOLK_TIER_DRAM),
+                     STATUS_OK);
+    assert_false(ask_often(&bench, 200, &copy)); /* everybody has it */
+    yolk_conductor_destroy(bench.conductor);
+}
+
+static void copies_go_with_their_instance(void **state)
+{
+    (void)state;
+    struct yolk_replication_stats stats;
+    struct yolk_replication_options bad = yolk_replication_defaults();
+    struct yolk_copy copy, cold;
+    struct errmsg err;
+    struct bench bench;
+
+    bench_make(&bench);
+    assert_true(ask_often(&bench, 500, &copy));
+    yolk_conductor_remove(bench.conductor, copy.to);
+    yolk_conductor_replication_stats(bench.conductor, &stats);
+    assert_int_equal(stats.held, 0);
+    bench.now_ms += 30 * 60000;
+    assert_false(yolk_conductor_cold(bench.conductor, bench.now_ms, &cold));
+    bad.cold = bad.hot;
+    assert_int_equal(yolk_conductor_set_replication(bench.conductor, &bad, &err), STATUS_INVALID);
+    yolk_conductor_destroy(bench.conductor);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(heat_is_a_count_that_halves),
+        cmocka_unit_test(hot_survives_a_flood_of_cold),
+        cmocka_unit_test(congestion_makes_copies_and_cold_removes_them),
+        cmocka_unit_test(what_is_not_hot_or_not_congested_stays),
+        cmocka_unit_test(copies_go_with_their_instance),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
