@@ -476,16 +476,55 @@ static void test_answer_tokens(void **state)
     yolk_conductor_destroy(c);
 }
 
+/* Half of what the only instance holds is on SSD: it is loaded if the SSD is fast, and computed if
+ * it is slow, as far as that is learned. */
+static void test_ssd_is_loaded_where_that_is_sooner(void **state)
+{
+    (void)state;
+    for (int slow = 0; slow < 2; slow++) {
+        struct yolk_conductor *conductor = make(16);
+        const struct yolk_instance_id id =
+            add(conductor, "n", YOLK_ROLE_PREFILL | YOLK_ROLE_DECODE, 1000);
+        const struct yolk_place_request request = prompt();
+        const uint32_t half = PROMPT_BLOCKS / 2;
+        struct yolk_decision decision;
+
+        for (int i = 0; i < 200; i++) {
+            const uint64_t bytes = 737280 * (uint64_t)(1 + i % PROMPT_BLOCKS);
+            const double ms = (double)bytes / (slow ? 1e3 : 1e7); /* 1 MB/s or 10 GB/s */
+            assert_int_equal(yolk_conductor_learn_load(conductor, bytes, ms), STATUS_OK);
+        }
+        assert_int_equal(yolk_conductor_stored(conductor, id, keys, half, YOLK_TIER_DRAM),
+                         STATUS_OK);
+        assert_int_equal(yolk_conductor_stored(conductor, id, keys + half, half, YOLK_TIER_SSD),
+                         STATUS_OK);
+        assert_int_equal(yolk_conductor_place(conductor, &request, 0, &decision), STATUS_OK);
+        assert_int_equal(decision.local_blocks, PROMPT_BLOCKS);
+        assert_int_equal(decision.own_blocks, decision.reuse_blocks);
+        if (slow) assert_true(decision.reuse_blocks >= half && decision.reuse_blocks < half + 4);
+        if (!slow) assert_int_equal(decision.reuse_blocks, PROMPT_BLOCKS);
+        yolk_conductor_finish(conductor, decision.ticket, STATUS_OK, 1);
+        assert_int_equal(yolk_conductor_learn_load(conductor, 1, NAN), STATUS_INVALID);
+        yolk_conductor_destroy(conductor);
+    }
+}
+
 int main(void)
 {
     for (uint32_t i = 0; i < PROMPT_BLOCKS; i++)
         memcpy(keys[i].bytes, &i, sizeof(i));
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_options_are_checked), cmocka_unit_test(test_availability),
-        cmocka_unit_test(test_room_grows),          cmocka_unit_test(test_answer_tokens),
-        cmocka_unit_test(test_reuse_decisions),     cmocka_unit_test(test_reuse_off),
-        cmocka_unit_test(test_queue_estimate),      cmocka_unit_test(test_random_walk),
-        cmocka_unit_test(test_bad_samples),         cmocka_unit_test(test_keys),
+        cmocka_unit_test(test_ssd_is_loaded_where_that_is_sooner),
+        cmocka_unit_test(test_options_are_checked),
+        cmocka_unit_test(test_availability),
+        cmocka_unit_test(test_room_grows),
+        cmocka_unit_test(test_answer_tokens),
+        cmocka_unit_test(test_reuse_decisions),
+        cmocka_unit_test(test_reuse_off),
+        cmocka_unit_test(test_queue_estimate),
+        cmocka_unit_test(test_random_walk),
+        cmocka_unit_test(test_bad_samples),
+        cmocka_unit_test(test_keys),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -196,6 +196,13 @@ uint32_t attempt_hand_over(void *ctx, struct cluster_ref node)
 
 /* ---- learning ---- */
 
+/* Nobody was to be fetched from: what came from elsewhere came from the node's own disk. */
+static bool holds_itself(const struct attempt *attempt)
+{
+    const struct cluster_ref holder = attempt->holder, prefill = attempt->prefill;
+    return holder.serial == 0 || (holder.index == prefill.index && holder.serial == prefill.serial);
+}
+
 static void learn_prefill(struct attempt *attempt, const struct proto_prefill_done *done)
 {
     struct cluster *cluster = attempt->gateway->cluster;
@@ -209,8 +216,9 @@ static void learn_prefill(struct attempt *attempt, const struct proto_prefill_do
         const uint64_t bytes =
             (uint64_t)(done->fetched_tokens / block_tokens) * cluster_page_size(cluster);
         const enum yolk_path path = cluster_path(cluster, attempt->holder, attempt->prefill);
-        status = yolk_conductor_learn_transfer(conductor, path, bytes,
-                                               (double)done->times.load_us / 1000);
+        const double ms = (double)done->times.load_us / 1000;
+        status = holds_itself(attempt) ? yolk_conductor_learn_load(conductor, bytes, ms)
+                                       : yolk_conductor_learn_transfer(conductor, path, bytes, ms);
     } else {
         /* With a fetch, compute waits for layers that load; that sample would blame computing. */
         status = yolk_conductor_learn_prefill(conductor, prefill, attempt->sequence_tokens,
