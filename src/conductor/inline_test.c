@@ -33,6 +33,7 @@ static struct yolk_conductor *make(double inline_tbt_ms)
 
     options.instances_max = NODES;
     options.tickets_max = LIVE;
+    options.holdings_max = NODES * KEYS;
     options.block_tokens = BLOCK;
     options.block_size = 4096;
     options.chunk_tokens = CHUNK;

@@ -173,8 +173,7 @@ static const char *const runs[] = {
     "mtbf_s=30,mttr_s=10,group_max=8,layerwise=true,fail_forget_s=2",
     "mtbf_s=40,mttr_s=10,policy=local,overload=adaptive,prefill=3,decode=3,speed=2",
     "mtbf_s=40,mttr_s=10,overload=baseline,prefill=3,decode=3,speed=2,group_max=3",
-    "mtbf_s=30,mttr_s=5,prefill=3,decode=2,dram_tokens=60000,ssd_tokens=90000,"
-    "cost.vram_tokens=200000",
+    "mtbf_s=30,mttr_s=5,prefill=3,decode=2,dram_tokens=60000,ssd_tokens=9e4,cost.vram_tokens=2e5",
     "mtbf_s=5,mttr_s=1,prefill=1,decode=1,fail_forget_s=0,speed=0.2",
     "mtbf_s=3,mttr_s=0.5,prefill=4,decode=4,group_max=4",
 };

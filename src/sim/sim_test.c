@@ -157,6 +157,9 @@ static const char *const runs[] = {
     "system=vllm-prefix,policy=random,cost.vram_tokens=200000,nodes=4",
     "system=vllm-chunked,policy=count,cost.vram_tokens=200000,nodes=4",
     "system=vllm,policy=count,nodes=4,batch_max=3",
+    "group_max=4,layerwise=true,learn=true",
+    "group_max=3,prefill=4,decode=3,mtbf_s=60,mttr_s=10,fail_forget_s=5",
+    "inline_tbt_ms=300,prefill=2,decode=4,store=layerwise",
 };
 enum { RUNS = sizeof(runs) / sizeof(runs[0]) };
 
@@ -166,7 +169,8 @@ static const char *const digests[RUNS] = {
     "7817a550a121e", "79cdc86ff2dff", "218356ddeaf89", "50a757bac6734", "34b5899d7a83e",
     "373d7c10b384e", "d8d942ae937a0", "b302a36148c36", "24d45a543cf4d", "4dc1f0c2dea39",
     "5d85517d92bf1", "7e5d44929f4be", "0cf5ba4894b8f", "57ff8264639b0", "484ad02b2af2f",
-    "d5eb1e2d7f1d6", "9aa5971df4b79", "8cffa8251bd49",
+    "d5eb1e2d7f1d6", "9aa5971df4b79", "8cffa8251bd49", "a20a8d5e29b7c", "3b67360943a38",
+    "08b2a9b8b2f8e",
 };
 
 static void laws_hold_and_runs_repeat(void **state)
