@@ -333,6 +333,8 @@ enum status env_file_replace(struct env *env, const char *path, const void *data
     if (printed < 0 || (size_t)printed >= sizeof(temporary))
         return errmsg_set(err, STATUS_INVALID, "path is too long");
     enum status status = write_new_file(env, temporary, data, len, err);
+    if (status == STATUS_NOT_FOUND)
+        return errmsg_set(err, status, "%s: its directory does not exist", path);
     if (status != STATUS_OK) return status;
     status = env_file_rename(env, temporary, path);
     if (status != STATUS_OK) {
