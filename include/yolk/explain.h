@@ -13,6 +13,7 @@
  *     regret = max(0, actual - min over the other candidates i of hindsight_i)
  *     hindsight_i = until all who stood before it at i at the time of the decision had left
  *                 + transfer and prefill there, of the same reuse, by the cost model as it is now
+ *                 + what was predicted for having those blocks beside moving them
  *
  * `actual` is measured from placement to the end of prefill. A candidate whose queue had not
  * drained by the end of the request, or which has left the cluster, would not have been better and

@@ -32,6 +32,7 @@ struct record {
     struct drain_place place[YOLK_CANDIDATES];
     uint32_t moved_blocks[YOLK_CANDIDATES];
     bool near[YOLK_CANDIDATES];
+    double load_ms[YOLK_CANDIDATES]; /* predicted beside the moving */
     uint32_t tokens;
     double placed_ms;
     enum yolk_miss shortfall;
@@ -268,6 +269,15 @@ void yolk_conductor_inherit(struct yolk_conductor *c, struct yolk_conductor *old
 
 /* ---- candidates ---- */
 
+/* What the fetch of candidate i takes on its path, by the model as it is. */
+static double moving_ms(const struct yolk_conductor *c, const struct record *record, uint32_t i)
+{
+    const double bytes = (double)record->moved_blocks[i] * (double)c->options.block_size;
+    const enum yolk_path path = record->near[i] ? YOLK_PATH_HOST : YOLK_PATH_NETWORK;
+
+    return bytes > 0 ? conductor_cost_transfer(&c->profile.transfer[path], bytes) : 0;
+}
+
 static void keep_prefill(struct yolk_conductor *c, const struct conductor_place_output *placed,
                          struct record *record, uint32_t i)
 {
@@ -287,8 +297,11 @@ static void keep_prefill(struct yolk_conductor *c, const struct conductor_place_
     memcpy(shown->name, instance->name, sizeof(shown->name));
     if (fetches) memcpy(shown->holder_name, c->instances[way->holder].name, YOLK_NAME_SIZE);
     record->place[i] = drain_join(c->explain->drain, candidate->instance, candidate->queued);
-    record->moved_blocks[i] = fetches ? way->reuse_blocks - candidate->hit_blocks : 0;
+    record->moved_blocks[i] = fetches && way->reuse_blocks > candidate->hit_blocks
+                                  ? way->reuse_blocks - candidate->hit_blocks
+                                  : 0;
     record->near[i] = way->near;
+    record->load_ms[i] = way->transfer_ms - moving_ms(c, record, i);
 }
 
 static void keep_decode(struct yolk_conductor *c, const struct conductor_place_output *placed,
@@ -340,13 +353,10 @@ static double own_ms(const struct yolk_conductor *c, const struct record *record
 {
     const struct conductor_fit *fit = &c->instances[record->place[i].instance].prefill_fit;
     const double reused = (double)record->shown.prefill[i].reuse_blocks * c->options.block_tokens;
-    const double bytes = (double)record->moved_blocks[i] * (double)c->options.block_size;
-    const enum yolk_path path = record->near[i] ? YOLK_PATH_HOST : YOLK_PATH_NETWORK;
     const double compute = conductor_cost_prefill(fit, record->tokens, reused);
 
     *spread_ms = conductor_cost_spread(fit, compute);
-    if (record->moved_blocks[i] == 0) return compute;
-    return compute + conductor_cost_transfer(&c->profile.transfer[path], bytes);
+    return compute + fmax(0, moving_ms(c, record, i) + record->load_ms[i]);
 }
 
 static struct judgement judge(const struct yolk_conductor *c, const struct record *record,

@@ -546,6 +546,49 @@ static void test_alarm(void **state)
     yolk_conductor_destroy(w.c);
 }
 
+/* Where nobody stands in a queue and nothing is learned meanwhile, hindsight is the prediction,
+ * wherever the blocks lie. */
+static void test_hindsight_of_what_was_foreseen(void **state)
+{
+    (void)state;
+    struct block_key keys[CHAIN_BLOCKS];
+    struct rng rng;
+    uint32_t loads = 0;
+
+    rng_init(&rng, 6);
+    for (uint32_t i = 0; i < CHAIN_BLOCKS; i++)
+        keys[i] = key_of(9, i);
+    for (int round = 0; round < 300; round++) {
+        struct yolk_conductor *c = make();
+        const struct yolk_place_request request = request_of(keys, CHAIN_BLOCKS);
+        struct yolk_decision d;
+        struct yolk_explanation x;
+        char name[] = "p0";
+        for (uint32_t i = 0; i < PREFILLERS; i++) {
+            name[1] = (char)('0' + i);
+            const struct yolk_instance_id id = add(c, name, host_of(i), YOLK_ROLE_PREFILL);
+            const uint32_t fast = (uint32_t)rng_below(&rng, CHAIN_BLOCKS);
+            const uint32_t slow = (uint32_t)rng_below(&rng, CHAIN_BLOCKS - fast);
+            assert_int_equal(yolk_conductor_stored(c, id, keys, fast, YOLK_TIER_DRAM), STATUS_OK);
+            assert_int_equal(yolk_conductor_stored(c, id, keys + fast, slow, YOLK_TIER_SSD),
+                             STATUS_OK);
+        }
+        add(c, "d0", "even", YOLK_ROLE_DECODE);
+        assert_int_equal(yolk_conductor_place(c, &request, 0, &d), STATUS_OK);
+        yolk_conductor_prefill_done(c, d.ticket, d.reuse_blocks * BLOCK, d.ttft_ms);
+        yolk_conductor_finish(c, d.ticket, STATUS_OK, d.ttft_ms);
+        assert_true(yolk_conductor_explanation(c, 0, &x));
+        for (uint32_t i = 1; i < x.prefill_count; i++) {
+            const struct yolk_prefill_candidate *p = &x.prefill[i];
+            assert_true(fabs(p->hindsight_ms - p->ttft_ms) <= 1e-9 * (1 + p->ttft_ms));
+            loads += p->transfer_ms > 0;
+        }
+        assert_true(x.regret_ms == 0);
+        yolk_conductor_destroy(c);
+    }
+    assert_true(loads > 50);
+}
+
 /* The prefill failed for want of the blocks: that counts, a failure for another reason does not. */
 static void test_never_prefilled(void **state)
 {
@@ -620,9 +663,13 @@ static void test_gone_candidate(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_matches_model), cmocka_unit_test(test_reasons),
-        cmocka_unit_test(test_alarm),         cmocka_unit_test(test_never_prefilled),
-        cmocka_unit_test(test_inherit),       cmocka_unit_test(test_gone_candidate),
+        cmocka_unit_test(test_matches_model),
+        cmocka_unit_test(test_reasons),
+        cmocka_unit_test(test_alarm),
+        cmocka_unit_test(test_hindsight_of_what_was_foreseen),
+        cmocka_unit_test(test_never_prefilled),
+        cmocka_unit_test(test_inherit),
+        cmocka_unit_test(test_gone_candidate),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
