@@ -43,6 +43,8 @@ static enum status start(struct serve_bench *bench, double *ready_s, struct errm
                            "--served-model-name",
                            "bench",
                            "--quiet",
+                           "--ssd-size", /* what an earlier run left would be found */
+                           "0",
                            "--log",
                            "error",
                            NULL };

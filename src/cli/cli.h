@@ -73,6 +73,10 @@ extern const size_t cli_options_count;
 /* Prints "yolk: <text>" on stderr and returns CLI_EXIT_USER. */
 int cli_refuse(const char *fmt, ...) PRINTF_LIKE(1, 2);
 
+/* Keeps SIGTERM and SIGINT for cli_run_until_signal(): to be called before threads are started,
+ * which would otherwise take them and end the process. */
+void cli_hold_signals(struct cli *cli);
+
 /* Runs the loop until SIGTERM or SIGINT; then `stop` is called (NULL: the loop just ends), and what
  * it started may end the loop with env_stop(). */
 void cli_run_until_signal(struct cli *cli, void (*stop)(void *ctx), void *ctx);

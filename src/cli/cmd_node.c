@@ -46,6 +46,56 @@ static void node_name(const struct cli *cli, char out[NAME_SIZE])
         snprintf(out, NAME_SIZE, "%s-%08x", config_text(cli->config, "role"), chance);
 }
 
+/* ---- the disk ---- */
+
+struct files {
+    struct env *env;
+    const char *directory;
+    uint64_t size;
+};
+
+static void on_file(void *ctx, const char *name)
+{
+    struct files *files = ctx;
+    char path[CLI_PATH_SIZE];
+    struct env_file *file;
+    uint64_t size = 0;
+
+    if (snprintf(path, sizeof(path), "%s/%s", files->directory, name) >= (int)sizeof(path)) return;
+    if (env_file_open(files->env, path, ENV_FILE_READ, &file, NULL) != STATUS_OK) return;
+    if (env_file_size(file, &size) == STATUS_OK) files->size += size;
+    env_file_close(file);
+}
+
+/* --ssd-size, but never more than what we have there already and half of what is free. */
+static enum status disk_size(struct cli *cli, const char *directory, uint64_t *out,
+                             struct errmsg *err)
+{
+    struct files files = { .env = cli->env, .directory = directory };
+    const uint64_t asked = config_u64(cli->config, "ssd-size");
+    uint64_t room = 0;
+
+    enum status status = env_make_dirs(cli->env, directory, err);
+    if (status == STATUS_OK) status = env_dir_list(cli->env, directory, on_file, &files, err);
+    if (status != STATUS_OK) return status;
+    if (env_disk_free(cli->env, directory, &room) != STATUS_OK) room = asked;
+    const uint64_t most = files.size + room / 2;
+    *out = asked < most ? asked : most;
+    if (*out < asked) {
+        LOG_WARN("cli", "ssd_size_reduced", "asked=%llu bytes=%llu directory=%s",
+                 (unsigned long long)asked, (unsigned long long)*out, directory);
+    }
+    return STATUS_OK;
+}
+
+/* What a modelled engine leaves in its pages is no KV. */
+static bool wants_disk(const struct cli *cli)
+{
+    const struct config *config = cli->config;
+    return config_text(config, "data-dir")[0] != '\0' && config_u64(config, "ssd-size") > 0 &&
+           config_bool(config, "pool") && !cli_engine_is_timed(cli);
+}
+
 static enum status open_worker(struct node *node, const struct model *model,
                                const struct tokenizer *tokenizer, struct errmsg *err)
 {
@@ -81,6 +131,11 @@ static enum status open_worker(struct node *node, const struct model *model,
         if (status != STATUS_OK) return status;
         options.timed = &node->timed;
     }
+    if (wants_disk(node->cli)) {
+        options.data_dir = config_text(config, "data-dir");
+        status = disk_size(node->cli, options.data_dir, &options.disk_size, err);
+        if (status != STATUS_OK) return status;
+    }
     return worker_create(node->cli->env, &options, &node->worker, err);
 }
 
@@ -92,6 +147,7 @@ int cmd_node(struct cli *cli)
     char path[CLI_PATH_SIZE];
     struct errmsg err = { "out of memory" };
 
+    cli_hold_signals(cli);
     enum status status = cli_model_path(cli->env, config_position(cli->config, 0), path, &err);
     if (status == STATUS_OK) status = model_open(cli->env, path, &model, &err);
     if (status == STATUS_OK) status = tokenizer_create(model_gguf(model), &tokenizer, &err);

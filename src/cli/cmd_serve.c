@@ -21,7 +21,7 @@
 #include "serve/slo.h"
 #include "serve/supervisor.h"
 
-enum { WORDS_MAX = 64, WORD_SIZE = 64, SECRET_BYTES = 24, READY_POLL_MS = 10 };
+enum { WORDS_MAX = 64, WORD_SIZE = 64, SECRET_BYTES = 24, READY_POLL_MS = 10, DATA_DIRS_MAX = 8 };
 
 struct serve {
     struct cli *cli;
@@ -30,7 +30,9 @@ struct serve {
     char model_name[128]; /* as clients call it */
     char program[CLI_PATH_SIZE];
     char master[WORD_SIZE];
-    char address[WORD_SIZE]; /* of the gateway, as a client on this machine reaches it */
+    char address[WORD_SIZE];  /* of the gateway, as a client on this machine reaches it */
+    char data[CLI_PATH_SIZE]; /* directory of the disk tier; "": none */
+    struct env_file *data_lock;
     uint64_t started_ns;
     struct env_timer probe;
     int exit_code;
@@ -143,7 +145,7 @@ static enum status start_node(struct serve *serve, const char *role, unsigned nu
 {
     const struct config *config = serve->cli->config;
     char name[WORD_SIZE], pool[WORD_SIZE], threads[WORD_SIZE], block[WORD_SIZE], context[WORD_SIZE],
-        answer[WORD_SIZE];
+        answer[WORD_SIZE], ssd[WORD_SIZE], data[CLI_PATH_SIZE + WORD_SIZE];
     struct words words = { { serve->program, "node", serve->model, "--role", role, "--master",
                              serve->master, "--name", name },
                            9 };
@@ -159,6 +161,12 @@ static enum status start_node(struct serve *serve, const char *role, unsigned nu
         pass_text(&words, config, "--engine-profile");
         pass_text(&words, config, "--engine-speed");
         pass_u64(&words, config, "--engine-answer", answer);
+    }
+    if (serve->data[0] != '\0') {
+        snprintf(data, sizeof(data), "%s/%s", serve->data, name);
+        add(&words, "--data-dir");
+        add(&words, data);
+        pass_u64(&words, config, "--ssd-size", ssd);
     }
     pass_common(&words, serve);
     return supervisor_start(serve->supervisor, name, words.argv, err);
@@ -216,6 +224,54 @@ static enum status check_classes(struct serve *serve, struct errmsg *err)
 {
     struct slo_classes classes;
     return slo_parse(config_text(serve->cli->config, "slo-class"), &classes, err);
+}
+
+/* ---- the directory of the disk tier ---- */
+
+static enum status data_lock(struct serve *serve, const char *directory, struct errmsg *err)
+{
+    struct env *env = serve->cli->env;
+    const unsigned flags = ENV_FILE_WRITE | ENV_FILE_CREATE | ENV_FILE_LOCK;
+    char path[CLI_PATH_SIZE + WORD_SIZE];
+
+    enum status status = env_make_dirs(env, directory, err);
+    snprintf(path, sizeof(path), "%s/lock", directory);
+    if (status == STATUS_OK) status = env_file_open(env, path, flags, &serve->data_lock, err);
+    if (status == STATUS_OK) snprintf(serve->data, sizeof(serve->data), "%s", directory);
+    return status;
+}
+
+/* Several serves of one user take one directory each, always the first that is free, so that one
+ * that starts again finds what it had. Without any, it serves without a disk. */
+static void take_default_data(struct serve *serve)
+{
+    char directory[CLI_PATH_SIZE], name[WORD_SIZE];
+    struct errmsg err = { "" };
+    enum status status = STATUS_EXISTS;
+
+    for (unsigned i = 0; i < DATA_DIRS_MAX && status == STATUS_EXISTS; i++) {
+        snprintf(name, sizeof(name), "data/%u", i);
+        status = cli_cache_path(name, directory, &err);
+        if (status == STATUS_OK) status = data_lock(serve, directory, &err);
+    }
+    if (status != STATUS_OK) LOG_WARN("cli", "no_disk_tier", "reason=\"%s\"", err.text);
+}
+
+static enum status take_data(struct serve *serve, struct errmsg *err)
+{
+    const struct config *config = serve->cli->config;
+    const char *given = config_text(config, "data-dir");
+
+    if (config_u64(config, "ssd-size") == 0 || !config_bool(config, "pool")) return STATUS_OK;
+    if (cli_engine_is_timed(serve->cli)) return STATUS_OK;
+    if (given[0] == '\0') {
+        take_default_data(serve);
+        return STATUS_OK;
+    }
+    struct errmsg why = { "" };
+    const enum status status = data_lock(serve, given, &why);
+    if (status == STATUS_OK) return STATUS_OK;
+    return errmsg_set(err, status, "--data-dir: %s", why.text);
 }
 
 static void on_nobody(void *ctx, struct env_stream *stream)
@@ -344,7 +400,7 @@ int cmd_serve(struct cli *cli)
     make_secret(&serve);
     if (check_model(&serve, &err) != STATUS_OK || check_engine(&serve, &err) != STATUS_OK ||
         check_classes(&serve, &err) != STATUS_OK || check_port(&serve, &err) != STATUS_OK ||
-        choose_master_port(&serve, &err) != STATUS_OK ||
+        take_data(&serve, &err) != STATUS_OK || choose_master_port(&serve, &err) != STATUS_OK ||
         env_real_self_path(serve.program, sizeof(serve.program)) != STATUS_OK ||
         supervisor_create(&options, &serve.supervisor) != STATUS_OK)
         return cli_refuse("%s", err.text);
@@ -354,5 +410,6 @@ int cmd_serve(struct cli *cli)
     cli_run_until_signal(cli, on_stop, &serve);
     env_timer_cancel(cli->env, &serve.probe);
     supervisor_destroy(serve.supervisor);
+    env_file_close(serve.data_lock);
     return serve.exit_code;
 }

@@ -123,12 +123,28 @@ static void on_signal(void *ctx, int signo)
         waiter->stop(waiter->ctx);
 }
 
+static void catch_signals(struct cli *cli, env_signal_fn fn, void *ctx)
+{
+    if (env_on_signal(cli->env, SIGTERM, fn, ctx) != STATUS_OK ||
+        env_on_signal(cli->env, SIGINT, fn, ctx) != STATUS_OK)
+        LOG_WARN("cli", "signals_not_handled", "");
+}
+
+static void on_early_signal(void *ctx, int signo)
+{
+    (void)signo;
+    env_stop(ctx);
+}
+
+void cli_hold_signals(struct cli *cli)
+{
+    catch_signals(cli, on_early_signal, cli->env);
+}
+
 void cli_run_until_signal(struct cli *cli, void (*stop)(void *ctx), void *ctx)
 {
     struct waiter waiter = { cli->env, stop, ctx };
-    if (env_on_signal(cli->env, SIGTERM, on_signal, &waiter) != STATUS_OK ||
-        env_on_signal(cli->env, SIGINT, on_signal, &waiter) != STATUS_OK)
-        LOG_WARN("cli", "signals_not_handled", "");
+    catch_signals(cli, on_signal, &waiter);
     env_run(cli->env);
 }
 

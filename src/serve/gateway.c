@@ -182,6 +182,7 @@ static void route_metrics(struct gateway *gateway, struct http_request *http)
     struct buf out;
 
     cluster_pages(gateway->cluster, &gauges.pages_total, &gauges.pages_used);
+    cluster_disk(gateway->cluster, gauges.disk);
     if (conductor != NULL) {
         yolk_conductor_stats(conductor, &stats);
         yolk_conductor_admission_stats(conductor, gateway_now_ms(gateway), &admission);

@@ -131,39 +131,41 @@ static void on_reset(void *ctx, uint64_t epoch)
     yolk_conductor_resync_begin(node->cluster->conductor, node->id);
 }
 
-static void apply(struct node *node, enum store_event_kind kind, const struct block_key *keys,
-                  size_t count)
+static void apply(struct node *node, enum store_event_kind kind, enum store_tier from,
+                  const struct block_key *keys, size_t count)
 {
     struct yolk_conductor *conductor = node->cluster->conductor;
+    const enum yolk_tier tier = from == STORE_TIER_DISK ? YOLK_TIER_SSD : YOLK_TIER_DRAM;
 
     if (count == 0) return;
     if (kind == STORE_EVENT_REMOVED) {
         yolk_conductor_removed(conductor, node->id, keys, count);
-    } else if (yolk_conductor_stored(conductor, node->id, keys, count, YOLK_TIER_DRAM) !=
-               STATUS_OK) {
+    } else if (yolk_conductor_stored(conductor, node->id, keys, count, tier) != STATUS_OK) {
         LOG_DEBUG("gateway", "index_full", "node=%s", node->member.name);
     }
 }
 
-/* Events of one kind that follow each other go to the index together. */
+/* Events of one kind and tier that follow each other go to the index together. */
 static void on_events(void *ctx, const struct store_event *events, uint32_t count)
 {
     struct node *node = ctx;
     struct block_key keys[EVENT_KEYS_MAX];
     enum store_event_kind kind = STORE_EVENT_STORED;
+    enum store_tier tier = STORE_TIER_MEMORY;
     size_t waiting = 0;
 
     ASSERT(node->in_conductor);
     for (uint32_t i = 0; i < count; i++) {
         if (events[i].class != STORE_CLASS_BLOCK) continue;
-        if (waiting == EVENT_KEYS_MAX || events[i].kind != kind) {
-            apply(node, kind, keys, waiting);
+        if (waiting == EVENT_KEYS_MAX || events[i].kind != kind || events[i].tier != tier) {
+            apply(node, kind, tier, keys, waiting);
             waiting = 0;
         }
         kind = events[i].kind;
+        tier = events[i].tier;
         keys[waiting++] = events[i].id;
     }
-    apply(node, kind, keys, waiting);
+    apply(node, kind, tier, keys, waiting);
 }
 
 static void on_synced(void *ctx)
@@ -748,6 +750,16 @@ uint32_t cluster_count_known(const struct cluster *cluster)
     for (uint32_t i = 0; i < STORE_MEMBERS_MAX; i++)
         count += cluster->nodes[i].phase != NODE_FREE;
     return count;
+}
+
+void cluster_disk(const struct cluster *cluster, uint64_t out[PROTO_DISK_NUMBERS])
+{
+    memset(out, 0, PROTO_DISK_NUMBERS * sizeof(*out));
+    for (uint32_t i = 0; i < STORE_MEMBERS_MAX; i++) {
+        const struct node *node = &cluster->nodes[i];
+        for (uint32_t n = 0; may_work(node) && n < PROTO_DISK_NUMBERS; n++)
+            out[n] += node->status.disk[n];
+    }
 }
 
 void cluster_pages(const struct cluster *cluster, uint64_t *total, uint64_t *used)

@@ -40,6 +40,7 @@ struct gateway_metrics {
     struct series *ttft, *itl, *e2e, *queue, *prefill, *decode, *prompt_size, *output_size;
     struct series *predicted_ratio;
     struct series *prefill_up, *decode_up, *known, *pages_total, *pages_used, *block_tokens;
+    struct series *disk[PROTO_DISK_NUMBERS];
     struct series *regret, *regret_wrong, *hits_predicted, *hits_realised, *hits_kept, *hit_alarm;
     struct series *hit_alarms, *misses[YOLK_MISSES], *index_bytes_each, *index_unknown;
     struct series *index_holdings, *index_forgotten, *conductor_bytes, *samples;
@@ -116,6 +117,46 @@ void gateway_metrics_policies(struct gateway_metrics *m, const char *placement, 
     series_set(metrics_series(info, (const char *const[]){ placement, policy, NULL }), 1);
 }
 
+/* A node counts from its start: over all nodes that is less after a restart, and then shows again
+ * when it is more. */
+static const struct {
+    const char *name;
+    const char *help;
+    bool counts_up;
+} DISK_METRICS[PROTO_DISK_NUMBERS] = {
+    [PROTO_DISK_BLOCKS] = { "yolk_ssd_blocks", "KV blocks on disk.", false },
+    [PROTO_DISK_SIZE] = { "yolk_ssd_size_bytes", "Disk taken for KV blocks.", false },
+    [PROTO_DISK_SIZE_MAX] = { "yolk_ssd_capacity_bytes", "Disk that may be taken.", false },
+    [PROTO_DISK_QUEUE] = { "yolk_ssd_write_queue", "Blocks that wait to be written.", false },
+    [PROTO_DISK_BYTES_ACCEPTED] = { "yolk_ssd_accepted_bytes_total",
+                                    "Bytes of blocks that were to be written.", true },
+    [PROTO_DISK_BYTES_WRITTEN] = { "yolk_ssd_write_bytes_total",
+                                   "Bytes written; over accepted: write amplification.", true },
+    [PROTO_DISK_BYTES_READ] = { "yolk_ssd_read_bytes_total", "Bytes read.", true },
+    [PROTO_DISK_BLOCKS_WRITTEN] = { "yolk_ssd_write_ops_total", "Blocks written.", true },
+    [PROTO_DISK_BLOCKS_READ] = { "yolk_ssd_read_ops_total", "Blocks read, and right.", true },
+    [PROTO_DISK_CORRUPT] = { "yolk_ssd_corrupt_total",
+                             "Blocks whose bytes were not what was written; computed again.",
+                             true },
+    [PROTO_DISK_ERRORS] = { "yolk_ssd_errors_total", "Times the disk said no.", true },
+    [PROTO_DISK_DROPPED] = { "yolk_ssd_dropped_total",
+                             "Blocks gone from memory before they were written.", true },
+    [PROTO_DISK_PROMOTED] = { "yolk_ssd_promoted_total", "Blocks brought up for other nodes.",
+                              true },
+    [PROTO_DISK_RECLAIMED] = { "yolk_ssd_reclaimed_total", "Blocks given up for newer ones.",
+                               true },
+};
+
+static void register_disk(struct gateway_metrics *m)
+{
+    for (unsigned i = 0; i < PROTO_DISK_NUMBERS; i++) {
+        const char *name = DISK_METRICS[i].name, *help = DISK_METRICS[i].help;
+        m->disk[i] =
+            metrics_only(DISK_METRICS[i].counts_up ? metrics_counter(m->registry, name, help, NULL)
+                                                   : metrics_gauge(m->registry, name, help, NULL));
+    }
+}
+
 static void register_own(struct gateway_metrics *m)
 {
     static const char *const CODE[] = { "code", NULL };
@@ -131,6 +172,7 @@ static void register_own(struct gateway_metrics *m)
     m->pages_total = plain_gauge(m, "yolk_cluster_pages_total", "KV pages of all nodes up.");
     m->pages_used = plain_gauge(m, "yolk_cluster_pages_used", "KV pages in use.");
     m->block_tokens = plain_gauge(m, "yolk_cluster_block_tokens", "Tokens of one KV block.");
+    register_disk(m);
     m->http = metrics_counter(m->registry, "yolk_gateway_http_responses_total",
                               "HTTP answers by status.", CODE);
     m->reasons = metrics_counter(m->registry, "yolk_conductor_decisions_total",
@@ -377,6 +419,17 @@ static void catch_up(struct series *series, uint64_t count)
     if ((double)count > have) series_add(series, (double)count - have);
 }
 
+static void set_disk(struct gateway_metrics *m, const uint64_t disk[PROTO_DISK_NUMBERS])
+{
+    for (unsigned i = 0; i < PROTO_DISK_NUMBERS; i++) {
+        if (DISK_METRICS[i].counts_up) {
+            catch_up(m->disk[i], disk[i]);
+        } else {
+            series_set(m->disk[i], (double)disk[i]);
+        }
+    }
+}
+
 static void set_admission(struct gateway_metrics *m, const struct yolk_admission_stats *a)
 {
     catch_up(m->accepted, a->accepted);
@@ -430,6 +483,7 @@ enum status gateway_metrics_render(struct gateway_metrics *m, const struct gatew
         series_set(m->samples,
                    (double)(c->samples_prefill + c->samples_decode + c->samples_transfer));
     }
+    set_disk(m, g->disk);
     if (g->admission != NULL) set_admission(m, g->admission);
     if (g->explain != NULL) set_explain(m, g->explain);
     if (g->elastic != NULL) {

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "base/status.h"
+#include "serve/proto.h"
 #include "yolk/explain.h"
 
 struct buf;
@@ -59,6 +60,7 @@ struct gateway_gauges {
     uint32_t running, waiting;
     uint32_t prefill_up, decode_up, known;
     uint64_t pages_total, pages_used;
+    uint64_t disk[PROTO_DISK_NUMBERS]; /* of all nodes */
     uint32_t block_tokens;
     const struct yolk_conductor_stats *conductor; /* NULL: none yet */
     const struct yolk_admission_stats *admission; /* likewise */

@@ -779,9 +779,9 @@ enum status proto_node_info_decode(const void *data, size_t len, struct proto_no
     return finish(&reader, seen, fields_through(INFO_EPOCH));
 }
 
-/* ---- node.status: one column of numbers, which may grow at its end ---- */
+/* ---- node.status: two columns of numbers, which may grow at their ends ---- */
 
-enum status_field { STATUS_NUMBERS = 1 };
+enum status_field { STATUS_NUMBERS = 1, STATUS_DISK = 2 };
 enum { STATUS_NUMBERS_LEAST = 13, STATUS_NUMBERS_COUNT = 15, STATUS_NUMBERS_MAX = 256 };
 
 enum status proto_node_status_encode(const struct proto_node_status *msg, struct buf *out)
@@ -795,8 +795,9 @@ enum status proto_node_status_encode(const struct proto_node_status *msg, struct
         msg->step_us,         msg->role,          msg->refused,
     };
     msg_writer_init(&writer, out);
-    msg_put_map(&writer, STATUS_NUMBERS);
+    msg_put_map(&writer, STATUS_DISK);
     msg_field_u64s(&writer, STATUS_NUMBERS, numbers, STATUS_NUMBERS_COUNT);
+    msg_field_u64s(&writer, STATUS_DISK, msg->disk, PROTO_DISK_NUMBERS);
     return writer.status;
 }
 
@@ -827,6 +828,13 @@ static void get_numbers(struct msg_reader *reader, struct proto_node_status *out
     if (column.count > 14) out->refused = msg_u64_at(column, 14);
 }
 
+static void get_disk(struct msg_reader *reader, struct proto_node_status *out)
+{
+    const struct msg_column column = msg_get_u64s(reader, STATUS_NUMBERS_MAX);
+    for (uint32_t i = 0; i < PROTO_DISK_NUMBERS && i < column.count; i++)
+        out->disk[i] = msg_u64_at(column, i);
+}
+
 enum status proto_node_status_decode(const void *data, size_t len, struct proto_node_status *out)
 {
     struct msg_reader reader;
@@ -838,6 +846,8 @@ enum status proto_node_status_decode(const void *data, size_t len, struct proto_
     while (next_field(&reader, &left, &key, &seen)) {
         if (key == STATUS_NUMBERS) {
             get_numbers(&reader, out);
+        } else if (key == STATUS_DISK) {
+            get_disk(&reader, out);
         } else {
             msg_skip(&reader);
         }

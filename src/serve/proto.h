@@ -299,6 +299,25 @@ struct proto_node_role {
     enum proto_role role; /* PREFILL or DECODE */
 };
 
+/* The disk tier of a node, in node.status. Sizes are bytes; all but the first four count up. */
+enum proto_disk {
+    PROTO_DISK_BLOCKS,
+    PROTO_DISK_SIZE,
+    PROTO_DISK_SIZE_MAX, /* 0: there is no disk */
+    PROTO_DISK_QUEUE,    /* blocks waiting to be written */
+    PROTO_DISK_BYTES_ACCEPTED,
+    PROTO_DISK_BYTES_WRITTEN,
+    PROTO_DISK_BYTES_READ,
+    PROTO_DISK_BLOCKS_WRITTEN,
+    PROTO_DISK_BLOCKS_READ,
+    PROTO_DISK_CORRUPT, /* blocks whose bytes were not what was written */
+    PROTO_DISK_ERRORS,  /* the disk said no */
+    PROTO_DISK_DROPPED, /* blocks gone before they were written */
+    PROTO_DISK_PROMOTED,
+    PROTO_DISK_RECLAIMED, /* blocks given up for newer ones */
+    PROTO_DISK_NUMBERS,
+};
+
 struct proto_node_status {
     uint32_t queued;  /* sequences admitted, not yet running */
     uint32_t running; /* sequences in prefill or decode */
@@ -315,6 +334,7 @@ struct proto_node_status {
     uint64_t step_us;     /* of the last step */
     enum proto_role role; /* 0: it does not say */
     uint64_t refused;     /* at the join, for a limit; 0 from a node that does not say */
+    uint64_t disk[PROTO_DISK_NUMBERS];
 };
 
 /* ---- codecs ----

@@ -292,6 +292,26 @@ void worker_info(const struct worker *worker, struct proto_node_info *out)
     out->epoch = store_node_epoch(worker->node);
 }
 
+static void disk_status(const struct store_node_counts *counts, uint64_t out[PROTO_DISK_NUMBERS])
+{
+    const struct ssd_counts *ssd = &counts->ssd;
+
+    out[PROTO_DISK_BLOCKS] = ssd->blocks;
+    out[PROTO_DISK_SIZE] = ssd->size;
+    out[PROTO_DISK_SIZE_MAX] = ssd->size_max;
+    out[PROTO_DISK_QUEUE] = counts->disk_queue;
+    out[PROTO_DISK_BYTES_ACCEPTED] = ssd->bytes_accepted_total;
+    out[PROTO_DISK_BYTES_WRITTEN] = ssd->bytes_written_total;
+    out[PROTO_DISK_BYTES_READ] = ssd->bytes_read_total;
+    out[PROTO_DISK_BLOCKS_WRITTEN] = ssd->blocks_written_total;
+    out[PROTO_DISK_BLOCKS_READ] = ssd->blocks_read_total;
+    out[PROTO_DISK_CORRUPT] = ssd->corrupt_total;
+    out[PROTO_DISK_ERRORS] = ssd->read_errors_total + ssd->write_errors_total + ssd->full_total;
+    out[PROTO_DISK_DROPPED] = counts->disk_dropped_total;
+    out[PROTO_DISK_PROMOTED] = counts->disk_promoted_total;
+    out[PROTO_DISK_RECLAIMED] = ssd->blocks_reclaimed_total;
+}
+
 void worker_status(const struct worker *worker, struct proto_node_status *out)
 {
     struct sched_counts counts;
@@ -309,6 +329,7 @@ void worker_status(const struct worker *worker, struct proto_node_status *out)
     out->pages_free = pages.free;
     out->pages_cached = pages.evictable;
     out->role = worker->options.role;
+    disk_status(&pages, out->disk);
 }
 
 static void node_info(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
@@ -546,6 +567,8 @@ static enum status create_node(struct worker *worker, struct errmsg *err)
             .block_tokens = layout->block_tokens,
         },
         .name = worker->name,
+        .disk_directory = worker->options.data_dir,
+        .disk_size = worker->options.disk_size,
         .object_size = worker->options.object_size,
     };
     layout_id(worker, options.layout.id);
@@ -707,6 +730,7 @@ void worker_destroy(struct worker *worker)
     peer_destroy_all(worker); /* calls end inside */
     rpc_server_destroy(worker->server);
     store_leave(worker->member);
+    if (worker->node != NULL) store_node_close_disk(worker->node);
     yolk_transfer_destroy(worker->transfer); /* and the pages with it */
     store_node_destroy(worker->node);        /* fetches end inside */
     if (worker->jobs != NULL) abandon_jobs(worker);

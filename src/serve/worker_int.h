@@ -108,6 +108,7 @@ struct prefill {
     uint32_t reuse_blocks;  /* not computed, once loading is over */
     uint32_t wanted_blocks; /* local and fetched, as planned */
     enum proto_miss miss;   /* why the fetch brought fewer */
+    bool from_disk;         /* the fetched ones come from our own disk */
     struct runner_gate gate;
     bool gate_broken;
     uint32_t layers_loaded; /* how far the gate is open */

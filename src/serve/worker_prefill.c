@@ -249,7 +249,8 @@ static void on_fetch_done(void *ctx, const struct store_fetch_result *result)
     if (result->blocks < wanted) {
         prefill->miss = miss_of(result->reason);
         LOG_INFO("worker", "fetch_short", "req=%016llx holder=%s wanted=%u got=%u reason=%s",
-                 (unsigned long long)job->request_id, job->plan.holder, wanted, result->blocks,
+                 (unsigned long long)job->request_id,
+                 prefill->from_disk ? "disk" : job->plan.holder, wanted, result->blocks,
                  store_miss_name(result->reason));
     }
     prefill->wanted_blocks = prefill->local_blocks + result->blocks;
@@ -276,7 +277,7 @@ static bool fetch(struct job *job)
 
     if (prefill->wanted_blocks <= prefill->local_blocks) return false;
     const struct store_fetch_options options = {
-        .holder = job->plan.holder,
+        .holder = prefill->from_disk ? NULL : job->plan.holder,
         .keys = job->keys + prefill->local_blocks,
         .pages = job->pages + prefill->local_blocks,
         .count = prefill->wanted_blocks - prefill->local_blocks,
@@ -294,12 +295,18 @@ static bool fetch(struct job *job)
     return true;
 }
 
-static uint32_t wanted_blocks(const struct job *job, uint32_t local)
+/* How many blocks shall be there before computing begins: those in our pages, then from our disk or
+ * from the holder, whichever reaches further. */
+static uint32_t wanted_blocks(struct job *job, uint32_t local)
 {
     const uint32_t reusable = blocks_reusable(job);
     const uint32_t planned = job->plan.reuse_blocks < reusable ? job->plan.reuse_blocks : reusable;
     const bool elsewhere =
         job->plan.holder[0] != '\0' && strcmp(job->plan.holder, job->worker->address) != 0;
+    const uint32_t below = store_node_match(job->worker->node, job->keys + local, reusable - local);
+
+    job->prefill.from_disk = below > 0 && (!elsewhere || local + below >= planned);
+    if (job->prefill.from_disk) return local + below;
     return elsewhere && planned > local ? planned : local;
 }
 

@@ -51,6 +51,7 @@ struct sim_cluster {
     struct store_master_shell *master;
     uint64_t terms;       /* masters started */
     uint64_t object_size; /* of a node started from now on */
+    uint64_t disk_size;   /* likewise; 0: no disk */
     struct sim_node nodes[SIM_NODES];
 };
 
@@ -148,6 +149,10 @@ static inline void sim_node_start(struct sim_cluster *cluster, unsigned index)
                                           .name = "node",
                                           .secret = SIM_SECRET,
                                           .lease_ms = 1000,
+                                          .disk_directory =
+                                              cluster->disk_size > 0 ? "/tmp/disk" : NULL,
+                                          .disk_size = cluster->disk_size,
+                                          .disk_part_size = 4096,
                                           .object_size = cluster->object_size };
     sim_layout(&options.layout);
     status = store_node_create(&options, &node->node, &err);
@@ -184,6 +189,15 @@ static inline void sim_cluster_start(struct sim_cluster *cluster,
     cluster->object_size = SIM_OBJECT_SIZE;
     cluster->sim = env_sim_create(options);
     sim_master_start(cluster);
+    for (unsigned i = 0; i < SIM_NODES; i++)
+        sim_node_start(cluster, i);
+}
+
+/* All nodes anew, with the sizes that the cluster says now. */
+static inline void sim_nodes_restart(struct sim_cluster *cluster)
+{
+    for (unsigned i = 0; i < SIM_NODES; i++)
+        sim_node_kill(&cluster->nodes[i]);
     for (unsigned i = 0; i < SIM_NODES; i++)
         sim_node_start(cluster, i);
 }

@@ -36,6 +36,11 @@ enum store_event_kind {
     STORE_EVENT_EXTENT = 3, /* to the master only: [address, address + size) is lent to the term */
 };
 
+enum store_tier {
+    STORE_TIER_MEMORY = 0,
+    STORE_TIER_DISK = 1, /* of a block: acquiring it brings it up, which takes a moment */
+};
+
 enum store_class {
     STORE_CLASS_BLOCK = 0,  /* a KV block: the key has 16 bytes, a struct block_key */
     STORE_CLASS_OBJECT = 1, /* a value that was put by key */
@@ -44,13 +49,14 @@ enum store_class {
 struct store_event {
     enum store_event_kind kind;
     enum store_class class;
-    struct block_key id; /* of a block: its key; of an object: see store_key_id() */
-    const uint8_t *key;  /* STORED object only, else NULL; borrowed during the callback */
-    uint32_t key_len;    /* of key */
-    uint64_t generation; /* counts up over the node's life; a REMOVED names what it removes */
-    uint64_t address;    /* STORED only: where it is, for the transfer engine */
-    uint64_t size;       /* STORED only: bytes */
-    uint64_t digest;     /* STORED only: XXH3-64 over its checksums; equal bytes, equal digest */
+    struct block_key id;  /* of a block: its key; of an object: see store_key_id() */
+    const uint8_t *key;   /* STORED object only, else NULL; borrowed during the callback */
+    uint32_t key_len;     /* of key */
+    uint64_t generation;  /* counts up over the node's life; a REMOVED names what it removes */
+    uint64_t address;     /* STORED only: where it is, for the transfer engine */
+    uint64_t size;        /* STORED only: bytes */
+    enum store_tier tier; /* STORED only; a master's subscription hears of MEMORY only */
+    uint64_t digest; /* STORED in MEMORY: XXH3-64 over its checksums; equal bytes, equal digest */
 };
 
 struct store_subscribe_options {

@@ -4,6 +4,7 @@
  *
  *   store_node_fetch       reply            last layer verified, or nothing left
  *     ACQUIRING ---------> READING ------------------------------------------> done
+ *   without a holder: LOADING, by node_load.c, until that is done ------------> done
  *         |                   | cancel, deadline, a prefix of nothing            ^
  *         |                   v                                                  |
  *         |                DRAINING ---------------------------------------------+
@@ -27,12 +28,13 @@
 #include "base/log.h"
 #include "net/rpc.h"
 #include "store/node_int.h"
+#include "store/node_tier.h"
 #include "store/proto.h"
 #include "yolk/transfer.h"
 
 enum { LAYERS_AHEAD = 4 };
 
-enum fetch_state { FETCH_ACQUIRING, FETCH_READING, FETCH_DRAINING };
+enum fetch_state { FETCH_ACQUIRING, FETCH_READING, FETCH_LOADING, FETCH_DRAINING };
 
 /* One layer on its way. */
 struct layer_read {
@@ -48,7 +50,8 @@ struct store_fetch {
     struct store_fetch *next;
     struct store_node *node;
     enum fetch_state state;
-    struct rpc_client *holder;
+    struct rpc_client *holder; /* NULL: this node */
+    struct node_load *load;    /* LOADING, and DRAINING after it */
     struct rpc_call_id acquire;
     struct yolk_transfer_segment segment;
     bool segment_open;
@@ -157,6 +160,7 @@ static void fetch_commit(struct store_fetch *fetch)
                                                      &fetch->sums[(size_t)i * layers]);
         ASSERT(status == STATUS_OK || status == STATUS_EXISTS || status == STATUS_INVALID);
         if (status == STATUS_INVALID) LOG_WARN("store", "fetched_into_committed_page", "");
+        if (status == STATUS_OK && fetch->holder == NULL) node_tier_admit(node, fetch->pages[i]);
     }
 }
 
@@ -182,9 +186,11 @@ static void fetch_done(struct store_fetch *fetch)
         .finished_ns = env_now_ns(node->env),
     };
     ASSERT(fetch->blocks == fetch->count || fetch->reason != STORE_MISS_NONE);
-    node->fetched_blocks_total += fetch->blocks;
-    node->fetched_bytes_total += fetch->bytes;
-    node->fetch_missed_blocks_total += fetch->count - fetch->blocks;
+    if (fetch->holder != NULL) {
+        node->fetched_blocks_total += fetch->blocks;
+        node->fetched_bytes_total += fetch->bytes;
+        node->fetch_missed_blocks_total += fetch->count - fetch->blocks;
+    }
     for (uint32_t i = 0; i < fetch->count; i++)
         pool_unref(node->pool, fetch->pages[i]);
     fetch_unlink(fetch);
@@ -467,6 +473,45 @@ static enum status fetch_acquire(struct store_fetch *fetch)
     return status;
 }
 
+/* ---- from this node's disk ---- */
+
+static void on_loaded_layers(void *ctx, uint32_t layers, uint32_t blocks, enum store_miss reason)
+{
+    struct store_fetch *fetch = ctx;
+
+    if (blocks < fetch->blocks) fetch_cut(fetch, blocks, reason);
+    while (fetch->layers_done < layers && fetch->state == FETCH_LOADING) {
+        const uint32_t layer = fetch->layers_done++;
+        if (fetch->on_layer != NULL) fetch->on_layer(fetch->ctx, layer, fetch->blocks);
+    }
+}
+
+static void on_loaded(void *ctx, uint32_t blocks, enum store_miss reason, uint64_t bytes)
+{
+    struct store_fetch *fetch = ctx;
+
+    fetch->load = NULL;
+    fetch->bytes = bytes;
+    if (blocks < fetch->blocks) fetch_cut(fetch, blocks, reason);
+    if (blocks > 0) fetch->layers_done = fetch->node->layout.layers;
+    fetch_done(fetch);
+}
+
+static enum status fetch_load(struct store_fetch *fetch)
+{
+    fetch->state = FETCH_LOADING;
+    fetch->sums = malloc((size_t)fetch->count * fetch->node->layout.layers * sizeof(*fetch->sums));
+    if (fetch->sums == NULL) return STATUS_FULL;
+    const struct node_load_options options = { .keys = fetch->keys,
+                                               .pages = fetch->pages,
+                                               .sums = fetch->sums,
+                                               .count = fetch->count,
+                                               .on_layers = on_loaded_layers,
+                                               .on_done = on_loaded,
+                                               .ctx = fetch };
+    return node_load_start(fetch->node, &options, &fetch->load);
+}
+
 /* ---- the interface ---- */
 
 static void fetch_stop(struct store_fetch *fetch, enum store_miss reason)
@@ -487,6 +532,10 @@ static void fetch_stop(struct store_fetch *fetch, enum store_miss reason)
         }
         break;
     }
+    case FETCH_LOADING:
+        fetch->state = FETCH_DRAINING;
+        node_load_cancel(fetch->load); /* its on_done finishes the fetch */
+        break;
     case FETCH_DRAINING: break;
     }
 }
@@ -539,8 +588,13 @@ enum status store_node_fetch(struct store_node *node, const struct store_fetch_o
 
     struct store_fetch *fetch = fetch_new(node, options);
     if (fetch == NULL) return STATUS_FULL;
-    enum status status = store_peers_get(node->peers, options->holder, &fetch->holder);
-    if (status == STATUS_OK) status = fetch_acquire(fetch);
+    enum status status = STATUS_OK;
+    if (options->holder == NULL) {
+        status = fetch_load(fetch);
+    } else {
+        status = store_peers_get(node->peers, options->holder, &fetch->holder);
+        if (status == STATUS_OK) status = fetch_acquire(fetch);
+    }
     if (status != STATUS_OK) {
         fetch_free(fetch);
         return status;
@@ -564,6 +618,7 @@ void node_fetch_fini(struct store_node *node)
         fetch_miss(fetch, STORE_MISS_CANCELLED);
         fetch->reads_active = 0; /* the transfer engine is gone and calls back no more */
         fetch->layers_done = 0;
+        if (fetch->load != NULL) node_load_abandon(fetch->load);
         fetch_done(fetch);
     }
 }

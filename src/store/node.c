@@ -23,6 +23,7 @@
 #include "base/log.h"
 #include "net/rpc.h"
 #include "store/node_int.h"
+#include "store/node_tier.h"
 #include "store/proto.h"
 #include "yolk/transfer.h"
 
@@ -45,13 +46,19 @@ static void on_page_stored(void *ctx, struct store_page page)
     struct store_node *node = ctx;
     node_log(node, STORE_EVENT_STORED, STORE_CLASS_BLOCK, pool_key(node->pool, page),
              pool_generation(node->pool, page));
+    node_tier_stored(node, page);
 }
 
 static void on_page_removed(void *ctx, struct store_page page, const struct block_key *key,
                             uint64_t generation)
 {
+    struct store_node *node = ctx;
     (void)page;
-    node_log(ctx, STORE_EVENT_REMOVED, STORE_CLASS_BLOCK, key, generation);
+    if (node_tier_has(node, key)) { /* it has gone down, not away */
+        node_log(node, STORE_EVENT_STORED, STORE_CLASS_BLOCK, key, ++node->generation);
+    } else {
+        node_log(node, STORE_EVENT_REMOVED, STORE_CLASS_BLOCK, key, generation);
+    }
 }
 
 static void on_object_stored(void *ctx, const struct object *object)
@@ -151,6 +158,7 @@ static void acquire_blocks(struct store_node *node, const struct store_acquire *
         struct store_page page;
         if (pool_find(node->pool, &id, &page)) {
             pool_touch(node->pool, page);
+            node_tier_touch(node, &id);
             out->pages[out->found] = page;
             acquired_item(out, store_node_address(node, page), pool_generation(node->pool, page),
                           size, pool_sums(node->pool, page), layout->layers);
@@ -254,12 +262,53 @@ static bool acquire_is_block(const struct store_node *node, const struct store_a
            pool_match(node->pool, &id, 1) == 1;
 }
 
+static void acquire_answer(struct store_node *node, struct rpc_call *call,
+                           struct store_acquire *request)
+{
+    struct acquired acquired = { 0 };
+    uint64_t pin;
+
+    if (acquire_is_block(node, request)) request->class = STORE_CLASS_BLOCK;
+    const uint32_t sums_room = acquire_sums_room(node, request);
+    acquired.numbers = malloc(3 * STORE_FETCH_BLOCKS_MAX * sizeof(uint64_t));
+    acquired.sums = malloc((sums_room + 1) * sizeof(uint64_t));
+    acquired.pages = malloc(request->count * sizeof(*acquired.pages));
+    acquired.objects = malloc(request->count * sizeof(struct object *));
+    if (acquired.numbers == NULL || acquired.sums == NULL || acquired.pages == NULL ||
+        acquired.objects == NULL) {
+        acquired_free(&acquired);
+        rpc_fail(call, STATUS_FULL, "store.acquire: no memory");
+        return;
+    }
+    if (request->class == STORE_CLASS_BLOCK) {
+        acquire_blocks(node, request, &acquired);
+    } else {
+        acquire_objects(node, request, sums_room, &acquired);
+    }
+    const enum status status = acquire_pin(node, request->class, &acquired, &pin);
+    if (status == STATUS_OK) {
+        acquire_reply(node, call, pin, request->class, &acquired);
+    } else {
+        rpc_fail(call, status, "store.acquire: too many pins");
+    }
+    acquired_free(&acquired);
+}
+
+void node_acquire_reply(struct store_node *node, struct rpc_call *call, const uint8_t *body,
+                        size_t len)
+{
+    struct store_acquire request;
+    if (store_decode_acquire(body, len, &request) == STATUS_OK) {
+        acquire_answer(node, call, &request);
+    } else {
+        rpc_fail(call, STATUS_INVALID, "store.acquire: malformed");
+    }
+}
+
 static void handle_acquire(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
 {
     struct store_node *node = ctx;
     struct store_acquire request;
-    struct acquired acquired = { 0 };
-    uint64_t pin;
 
     if (store_decode_acquire(body, len, &request) != STATUS_OK) {
         rpc_fail(call, STATUS_INVALID, "store.acquire: malformed");
@@ -270,30 +319,7 @@ static void handle_acquire(void *ctx, struct rpc_call *call, const uint8_t *body
         rpc_fail(call, STATUS_UNSUPPORTED, "store.acquire: another KV layout");
         return;
     }
-    if (acquire_is_block(node, &request)) request.class = STORE_CLASS_BLOCK;
-    const uint32_t sums_room = acquire_sums_room(node, &request);
-    acquired.numbers = malloc(3 * STORE_FETCH_BLOCKS_MAX * sizeof(uint64_t));
-    acquired.sums = malloc((sums_room + 1) * sizeof(uint64_t));
-    acquired.pages = malloc(request.count * sizeof(*acquired.pages));
-    acquired.objects = malloc(request.count * sizeof(struct object *));
-    if (acquired.numbers == NULL || acquired.sums == NULL || acquired.pages == NULL ||
-        acquired.objects == NULL) {
-        acquired_free(&acquired);
-        rpc_fail(call, STATUS_FULL, "store.acquire: no memory");
-        return;
-    }
-    if (request.class == STORE_CLASS_BLOCK) {
-        acquire_blocks(node, &request, &acquired);
-    } else {
-        acquire_objects(node, &request, sums_room, &acquired);
-    }
-    const enum status status = acquire_pin(node, request.class, &acquired, &pin);
-    if (status == STATUS_OK) {
-        acquire_reply(node, call, pin, request.class, &acquired);
-    } else {
-        rpc_fail(call, status, "store.acquire: too many pins");
-    }
-    acquired_free(&acquired);
+    if (!node_tier_promote(node, call, body, len, &request)) acquire_answer(node, call, &request);
 }
 
 static void reply_done(struct rpc_call *call, enum status status)
@@ -396,6 +422,21 @@ static enum status node_manifests(struct store_node *node)
     return status;
 }
 
+/* Too little disk is a node without one: it serves all the same. */
+static enum status node_disk(struct store_node *node, const struct store_node_options *options,
+                             struct errmsg *err)
+{
+    struct errmsg why = { "" };
+    const enum status status = node_tier_open(node, options, &why);
+
+    if (status == STATUS_INVALID) {
+        LOG_WARN("store", "no_disk", "reason=\"%s\"", why.text);
+        return STATUS_OK;
+    }
+    if (status == STATUS_OK) return STATUS_OK;
+    return errmsg_set(err, status, "the KVCache on disk: %s", why.text);
+}
+
 enum status store_node_create(const struct store_node_options *options, struct store_node **out,
                               struct errmsg *err)
 {
@@ -419,26 +460,36 @@ enum status store_node_create(const struct store_node_options *options, struct s
     status = node_reserve(node, err);
     if (status != STATUS_OK) goto free_node;
     status = node_manifests(node);
-    if (status != STATUS_OK) goto free_slab;
+    if (status != STATUS_OK) goto out_of_memory;
+    if (options->disk_directory != NULL && options->disk_directory[0] != '\0') {
+        status = node_disk(node, options, err);
+        if (status != STATUS_OK) goto free_slab;
+    }
     if (options->server != NULL) node_serve(node, options->server);
     *out = node;
     return STATUS_OK;
 
-free_slab:
-    if (yolk_transfer_free(node->transfer, node->slab) != STATUS_OK) {
-        LOG_ERROR("store", "slab_leaked", "");
-    }
 out_of_memory:
     errmsg_set(err, status, "out of memory for the books of %u pages", node->layout.pages);
+free_slab:
+    if (node->slab != NULL && yolk_transfer_free(node->transfer, node->slab) != STATUS_OK) {
+        LOG_ERROR("store", "slab_leaked", "");
+    }
 free_node:
     store_node_destroy(node);
     return status;
+}
+
+void store_node_close_disk(struct store_node *node)
+{
+    node_tier_close(node);
 }
 
 void store_node_destroy(struct store_node *node)
 {
     if (node == NULL) return;
     node->closing = true;
+    node_tier_close(node);
     env_timer_cancel(node->env, &node->expire_timer);
     node_put_fini(node);
     store_peers_destroy(node->peers);
@@ -537,12 +588,18 @@ void store_node_counts(const struct store_node *node, struct store_node_counts *
     out->fetched_bytes_total = node->fetched_bytes_total;
     out->fetch_missed_blocks_total = node->fetch_missed_blocks_total;
     out->corrupt_total = node->corrupt_total;
+    out->disk_misses_total = node->disk_misses_total;
+    node_tier_counts(node, out);
 }
 
 uint32_t store_node_match(const struct store_node *node, const struct block_key *keys,
                           uint32_t count)
 {
-    return pool_match(node->pool, keys, count);
+    uint32_t found = 0;
+    while (found < count &&
+           (pool_match(node->pool, &keys[found], 1) == 1 || node_tier_has(node, &keys[found])))
+        found++;
+    return found;
 }
 
 uint32_t store_node_acquire(struct store_node *node, const struct block_key *keys, uint32_t count,
@@ -550,7 +607,9 @@ uint32_t store_node_acquire(struct store_node *node, const struct block_key *key
 {
     uint32_t found = 0;
     while (found < count && pool_find(node->pool, &keys[found], &out[found])) {
+        pool_touch(node->pool, out[found]);
         pool_ref(node->pool, out[found]);
+        node_tier_touch(node, &keys[found]);
         found++;
     }
     return found;
@@ -584,7 +643,10 @@ enum status store_node_commit(struct store_node *node, const struct block_key *k
 
 enum status store_node_drop(struct store_node *node, const struct block_key *key)
 {
-    return pool_drop(node->pool, key);
+    const bool below = node_tier_has(node, key);
+    node_tier_drop(node, key);
+    const enum status status = pool_drop(node->pool, key);
+    return below ? STATUS_OK : status;
 }
 
 uint64_t node_page_digest(const struct store_node *node, struct store_page page)

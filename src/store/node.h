@@ -33,6 +33,7 @@
 #include "base/key.h"
 #include "base/status.h"
 #include "store/layout.h"
+#include "store/ssd.h"
 
 struct env;
 struct rpc_server;
@@ -56,17 +57,25 @@ struct store_node_options {
     const char *name;               /* told to other nodes, for their logs */
     const char *secret;             /* of the cluster, for calls to other nodes; "" for none */
     struct store_layout layout;
-    uint32_t lease_ms;    /* how long a remote pin lives; 0: STORE_LEASE_MS_DEFAULT */
-    uint32_t fetches_max; /* 0: 64 */
-    uint32_t pins_max;    /* 0: 4096 */
+    uint32_t lease_ms;          /* how long a remote pin lives; 0: STORE_LEASE_MS_DEFAULT */
+    uint32_t fetches_max;       /* 0: 64 */
+    uint32_t pins_max;          /* 0: 4096 */
+    const char *disk_directory; /* of the tier below the pages; "" or NULL: none */
+    uint64_t disk_size;         /* bytes it may use */
+    uint32_t disk_part_size;    /* see struct ssd_options; 0: its default */
     uint64_t object_size; /* bytes lent to the master for values put by key; 0: none. In addition to
                              the pages, in the same slab, a multiple of STORE_PAGE_ALIGN */
 };
 
 /* STATUS_INVALID for options out of range, STATUS_NO_MEMORY or the env's status if the slab cannot
- * be reserved; err says which. On success the caller owns *out. */
+ * be reserved, ssd_open()'s if the disk cannot be used (too little of it is a warning, and none);
+ * err says which. On success the caller owns *out. */
 MUST_USE enum status store_node_create(const struct store_node_options *options,
                                        struct store_node **out, struct errmsg *err);
+
+/* Finishes with the disk, blocking, and goes on without it; needed before the slab goes, because
+ * the disk may be writing into it. No disk: nothing. */
+void store_node_close_disk(struct store_node *node);
 
 /* After store_leave(), and with no turn of the loop between this and the end of the RPC server and
  * of the transfer engine: those refer to the node, and the slab is the engine's. Fetches still
@@ -115,19 +124,26 @@ struct store_node_counts {
     uint64_t fetched_blocks_total;
     uint64_t fetched_bytes_total;
     uint64_t fetch_missed_blocks_total;
-    uint64_t corrupt_total; /* checksum mismatches found while fetching */
+    uint64_t corrupt_total;       /* checksum mismatches found while fetching */
+    bool disk;                    /* there is one; the rest is zero otherwise */
+    uint32_t disk_queue;          /* blocks that wait to be written */
+    uint64_t disk_dropped_total;  /* gone before they were written: the disk was slower */
+    uint64_t disk_promoted_total; /* brought up for readers elsewhere */
+    uint64_t disk_misses_total;   /* blocks that were on the disk and could not be had */
+    struct ssd_counts ssd;
 };
 
 void store_node_counts(const struct store_node *node, struct store_node_counts *out);
 
 /* ---- manifest ---- */
 
-/* How many leading keys of keys[0..count) are committed here. Takes nothing, touches nothing. */
+/* How many leading keys of keys[0..count) are here, in pages or on the disk. Takes nothing, touches
+ * nothing. */
 uint32_t store_node_match(const struct store_node *node, const struct block_key *keys,
                           uint32_t count);
 
-/* The same, and takes one reference on each page found (written to out[0..result)) and marks it
- * recently used. The caller unrefs each. */
+/* How many leading keys are in pages; takes one reference on each page found (written to
+ * out[0..result)) and marks it recently used. The caller unrefs each. */
 uint32_t store_node_acquire(struct store_node *node, const struct block_key *keys, uint32_t count,
                             struct store_page *out);
 
@@ -140,15 +156,15 @@ uint32_t store_node_acquire(struct store_node *node, const struct block_key *key
 MUST_USE enum status store_node_commit(struct store_node *node, const struct block_key *key,
                                        struct store_page page, const uint64_t *sums);
 
-/* Takes the key out of the manifest (its bytes were found to be wrong, or a test wants a miss). The
- * page is freed when nobody references or pins it. STATUS_NOT_FOUND. */
+/* Takes the key out of the manifest and off the disk (its bytes were found to be wrong, or a test
+ * wants a miss). The page is freed when nobody references or pins it. STATUS_NOT_FOUND. */
 MUST_USE enum status store_node_drop(struct store_node *node, const struct block_key *key);
 
 /* XXH3-64 of one layer of a page: what store_node_commit() computes and receivers verify. May be
  * called from any thread that may read the bytes. */
 uint64_t store_layer_sum(const struct store_node *node, struct store_page page, uint32_t layer);
 
-/* ---- fetch: blocks of another node into pages of this one ---- */
+/* ---- fetch: blocks of another node, or of the own disk, into pages of this one ---- */
 
 /* Why blocks that were asked for did not arrive: counted, and said in the decision log. */
 enum store_miss {
@@ -184,7 +200,7 @@ typedef void (*store_fetch_layer_fn)(void *ctx, uint32_t layer, uint32_t blocks)
 typedef void (*store_fetch_done_fn)(void *ctx, const struct store_fetch_result *result);
 
 struct store_fetch_options {
-    const char *holder;             /* RPC address of the node that has the blocks; copied */
+    const char *holder; /* RPC address of the node that has the blocks, copied; NULL: this one */
     const struct block_key *keys;   /* copied */
     const struct store_page *pages; /* private pages to fill, the caller's references; copied, and
                                        referenced by the fetch until on_done */
@@ -197,7 +213,8 @@ struct store_fetch_options {
 };
 
 /* STATUS_OK: on_done will run, never before this returns. STATUS_FULL: fetches_max are running.
- * STATUS_INVALID: count or deadline out of range. */
+ * STATUS_INVALID: count or deadline out of range. STATUS_NOT_FOUND: without a holder, and not even
+ * the first block is here. */
 MUST_USE enum status store_node_fetch(struct store_node *node,
                                       const struct store_fetch_options *options,
                                       struct store_fetch **out);

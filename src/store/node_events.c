@@ -12,10 +12,13 @@
  * so replaying the log over a snapshot that already shows its effects ends in the present state,
  * and a listener needs neither generations nor an undo.
  *
- *     PAGES -> OBJECTS -> EXTENT -> LOG <-+
- *       ^                            |    |
- *       +----------------------------+----+
+ *     PAGES -> DISK -> OBJECTS -> EXTENT -> LOG <-+
+ *       ^                                    |    |
+ *       +------------------------------------+----+
  *         the ring has overtaken the cursor: PAGES again, with a reset
+ *
+ * A block that has left the pages and lies on the disk is STORED there. Masters know of memory
+ * only: they hear REMOVED instead.
  *
  * Sending stops when the listener reads slowly and goes on when its connection has room: the ring,
  * not memory, is what bounds a slow listener. */
@@ -27,6 +30,7 @@
 #include "base/log.h"
 #include "net/rpc.h"
 #include "store/node_int.h"
+#include "store/node_tier.h"
 #include "store/proto.h"
 
 enum {
@@ -36,13 +40,14 @@ enum {
     LOOKS_MAX = 4 * STORE_EVENTS_BATCH_MAX, /* pages or entries looked at for one batch */
 };
 
-enum stream_phase { PHASE_PAGES, PHASE_OBJECTS, PHASE_EXTENT, PHASE_LOG };
+enum stream_phase { PHASE_PAGES, PHASE_DISK, PHASE_OBJECTS, PHASE_EXTENT, PHASE_LOG };
 
 struct cursor {
     enum stream_phase phase;
     bool reset_sent;
     bool synced_sent;
     uint32_t index; /* next page or slot */
+    uint64_t disk;  /* next block of the disk */
     uint64_t next;  /* next event of the log */
 };
 
@@ -172,6 +177,43 @@ static bool event_of_extent(const struct event_stream *stream, struct store_even
     return true;
 }
 
+static void event_of_disk(const struct store_node *node, const struct block_key *key,
+                          uint64_t generation, struct store_event *out)
+{
+    *out = (struct store_event){
+        .kind = STORE_EVENT_STORED,
+        .class = STORE_CLASS_BLOCK,
+        .tier = STORE_TIER_DISK,
+        .id = *key,
+        .generation = generation,
+        .size = (uint64_t)node->layout.layers * node->layout.layer_size,
+    };
+}
+
+static void event_of_removal(const struct log_entry *entry, struct store_event *out)
+{
+    *out = (struct store_event){ .kind = STORE_EVENT_REMOVED,
+                                 .class = (enum store_class)entry->class,
+                                 .id = entry->id,
+                                 .generation = entry->generation };
+}
+
+/* The event of a block that is in no page. */
+static bool event_of_lower(const struct event_stream *stream, const struct log_entry *entry,
+                           struct store_event *out)
+{
+    const bool on_disk = node_tier_has(stream->node, &entry->id);
+
+    if (entry->kind == STORE_EVENT_REMOVED && on_disk && stream->term == 0) return false;
+    if (entry->kind == STORE_EVENT_STORED && !on_disk) return false;
+    if (entry->kind == STORE_EVENT_STORED && stream->term == 0) {
+        event_of_disk(stream->node, &entry->id, entry->generation, out);
+    } else {
+        event_of_removal(entry, out);
+    }
+    return true;
+}
+
 /* The event of a log entry as things are now; false if there is nothing to say. */
 static bool event_of_entry(const struct event_stream *stream, const struct log_entry *entry,
                            struct store_event *out)
@@ -184,11 +226,9 @@ static bool event_of_entry(const struct event_stream *stream, const struct log_e
 
     if (entry->kind == STORE_EVENT_EXTENT) return event_of_extent(stream, out);
     if (!block && stream->blocks_only) return false;
+    if (block && !there) return event_of_lower(stream, entry, out);
     if (entry->kind == STORE_EVENT_REMOVED) {
-        *out = (struct store_event){ .kind = STORE_EVENT_REMOVED,
-                                     .class = (enum store_class)entry->class,
-                                     .id = entry->id,
-                                     .generation = entry->generation };
+        event_of_removal(entry, out);
         return !there;
     }
     if (!there) return false;
@@ -208,6 +248,7 @@ static bool cursor_step(const struct event_stream *stream, struct cursor *cursor
 {
     const struct store_node *node = stream->node;
     const struct object *object;
+    struct block_key key;
 
     switch (cursor->phase) {
     case PHASE_PAGES:
@@ -215,6 +256,13 @@ static bool cursor_step(const struct event_stream *stream, struct cursor *cursor
             return event_of_page(node, (struct store_page){ cursor->index++ }, out);
         }
         cursor->index = 0;
+        cursor->phase = PHASE_DISK;
+        return false;
+    case PHASE_DISK:
+        if (stream->term == 0 && node_tier_next(node, &cursor->disk, &key)) {
+            event_of_disk(node, &key, 0, out);
+            return true;
+        }
         cursor->phase = stream->blocks_only ? PHASE_EXTENT : PHASE_OBJECTS;
         return false;
     case PHASE_OBJECTS:

@@ -31,6 +31,7 @@ struct log_entry {
 
 struct event_stream; /* node_events.c */
 struct put_end;      /* node_put.c */
+struct node_tier;    /* node_tier.c */
 
 struct store_node {
     struct env *env;
@@ -55,6 +56,9 @@ struct store_node {
 
     struct rpc_client *master; /* NULL: not joined */
     char name[STORE_NAME_SIZE];
+    struct node_tier *tier; /* NULL: no disk */
+    uint64_t disk_misses_total;
+
     struct put_end *put_ends;
     uint32_t put_ends_count;
     struct env_timer put_timer;
@@ -104,6 +108,10 @@ void node_fetch_fini(struct store_node *node);
 
 /* The digest of a committed page: what its events carry. */
 uint64_t node_page_digest(const struct store_node *node, struct store_page page);
+
+/* Answers store.acquire with what is in the pages. */
+void node_acquire_reply(struct store_node *node, struct rpc_call *call, const uint8_t *body,
+                        size_t len);
 
 /* Ends the call with what the buffer holds, or with the failure that filling it met. Ends the
  * buffer. */

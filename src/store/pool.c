@@ -40,6 +40,7 @@ struct page {
     uint32_t next;
     uint8_t list; /* enum page_list */
     bool committed;
+    bool cold; /* goes to the head of LIST_LRU */
 };
 
 struct list {
@@ -117,6 +118,24 @@ static void list_append(struct pool *pool, enum page_list which, uint32_t index)
     list->count++;
 }
 
+static void list_prepend(struct pool *pool, enum page_list which, uint32_t index)
+{
+    struct page *page = &pool->pages[index];
+    struct list *list = &pool->lists[which];
+
+    if (list->head == PAGE_NIL) {
+        list_append(pool, which, index);
+        return;
+    }
+    ASSERT(page->list == LIST_NONE && which != LIST_NONE);
+    page->list = (uint8_t)which;
+    page->prev = PAGE_NIL;
+    page->next = list->head;
+    pool->pages[list->head].prev = index;
+    list->head = index;
+    list->count++;
+}
+
 /* Where the page belongs, given its fields. */
 static enum page_list page_home(const struct page *page)
 {
@@ -125,14 +144,19 @@ static enum page_list page_home(const struct page *page)
     return page->committed ? LIST_LRU : LIST_FREE;
 }
 
-/* Links the page at the tail of its list, moving it there even if it is on that list already. */
+/* Links the page at the tail of its list (a cold one at the head), moving it there even if it is on
+ * that list already. */
 static void page_settle(struct pool *pool, uint32_t index)
 {
     struct page *page = &pool->pages[index];
     const enum page_list home = page_home(page);
 
     if (page->list != LIST_NONE) list_unlink(pool, index);
-    if (home != LIST_NONE) list_append(pool, home, index);
+    if (home == LIST_LRU && page->cold) {
+        list_prepend(pool, home, index);
+    } else if (home != LIST_NONE) {
+        list_append(pool, home, index);
+    }
 }
 
 /* Takes the identity away. The caller settles the page. */
@@ -286,9 +310,25 @@ bool pool_find(const struct pool *pool, const struct block_key *key, struct stor
 
 void pool_touch(struct pool *pool, struct store_page ref)
 {
-    const struct page *page = page_at(pool, ref);
+    struct page *page = page_at(pool, ref);
     ASSERT(page->committed);
+    page->cold = false;
     if (page->list == LIST_LRU) page_settle(pool, ref.index);
+}
+
+void pool_chill(struct pool *pool, struct store_page ref)
+{
+    struct page *page = page_at(pool, ref);
+    ASSERT(page->committed);
+    page->cold = true;
+    if (page->list == LIST_LRU) page_settle(pool, ref.index);
+}
+
+const struct block_key *pool_victim(const struct pool *pool)
+{
+    const uint32_t head = pool->lists[LIST_LRU].head;
+    if (pool->lists[LIST_FREE].count > 0 || head == PAGE_NIL) return NULL;
+    return &pool->pages[head].key;
 }
 
 enum status pool_commit(struct pool *pool, const struct block_key *key, struct store_page ref,
@@ -312,6 +352,7 @@ enum status pool_commit(struct pool *pool, const struct block_key *key, struct s
     page->key = *key;
     page->generation = generation;
     page->committed = true;
+    page->cold = false;
     memcpy(&pool->sums[(size_t)ref.index * layers], sums, layers * sizeof(*sums));
     pool->committed++;
     pool->commits_total++;

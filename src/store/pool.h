@@ -56,6 +56,12 @@ uint32_t pool_match(const struct pool *pool, const struct block_key *keys, uint3
 /* Marks recently used. */
 void pool_touch(struct pool *pool, struct store_page page);
 
+/* When the committed page is used no more it goes before all others, unless it is touched or
+ * acquired again. */
+void pool_chill(struct pool *pool, struct store_page page);
+/* The key of the page that goes next; NULL: none would have to. */
+const struct block_key *pool_victim(const struct pool *pool);
+
 /* Of a committed page; NULL for any other. */
 const struct block_key *pool_key(const struct pool *pool, struct store_page page);
 uint64_t pool_generation(const struct pool *pool, struct store_page page);

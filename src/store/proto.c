@@ -456,6 +456,7 @@ enum {
     ITEM_NUMBERS = 5, /* four each: generation, address, size, digest */
     ITEM_KEY_LENS = 6,
     ITEM_KEYS = 7,
+    ITEM_TIERS = 8, /* absent: all in memory */
 };
 
 enum { EVENT_NUMBERS = 4 };
@@ -467,6 +468,8 @@ enum status store_encode_events(struct buf *buf, uint64_t epoch, unsigned flags,
     uint8_t ids[STORE_EVENTS_BATCH_MAX * BLOCK_KEY_SIZE];
     uint64_t numbers[STORE_EVENTS_BATCH_MAX * EVENT_NUMBERS];
     uint32_t lens[STORE_EVENTS_BATCH_MAX];
+    uint8_t tiers[STORE_EVENTS_BATCH_MAX];
+    bool lower = false;
     struct msg_writer writer;
     struct buf keys;
     enum status status = STATUS_OK;
@@ -484,10 +487,12 @@ enum status store_encode_events(struct buf *buf, uint64_t epoch, unsigned flags,
         four[2] = event->size;
         four[3] = event->digest;
         lens[i] = event->key_len;
+        tiers[i] = (uint8_t)event->tier;
+        lower |= event->tier != STORE_TIER_MEMORY;
         status = buf_append(&keys, event->key, event->key_len);
     }
     msg_writer_init(&writer, buf);
-    msg_put_map(&writer, 7);
+    msg_put_map(&writer, lower ? 8 : 7);
     msg_field_u64(&writer, ITEM_EPOCH, epoch);
     msg_field_u64(&writer, ITEM_FLAGS, flags);
     msg_field_bin(&writer, ITEM_KINDS, kinds, count);
@@ -495,6 +500,7 @@ enum status store_encode_events(struct buf *buf, uint64_t epoch, unsigned flags,
     msg_field_u64s(&writer, ITEM_NUMBERS, numbers, (size_t)count * EVENT_NUMBERS);
     msg_field_u32s(&writer, ITEM_KEY_LENS, lens, count);
     msg_field_bin(&writer, ITEM_KEYS, buf_data(&keys), keys.len);
+    if (lower) msg_field_bin(&writer, ITEM_TIERS, tiers, count);
     if (status == STATUS_OK) status = writer.status;
     buf_fini(&keys);
     return status;
@@ -506,6 +512,7 @@ struct events_columns {
     struct msg_column numbers;
     struct msg_column lens;
     struct msg_bytes keys;
+    struct msg_bytes tiers; /* empty: all in memory */
 };
 
 /* Event i of the columns; false if it is none. *offset walks through the keys. */
@@ -518,11 +525,13 @@ static bool event_at(const struct events_columns *columns, uint32_t i, size_t *o
     const uint32_t key_len = msg_u32_at(columns->lens, i);
 
     if (kind < STORE_EVENT_STORED || kind > STORE_EVENT_EXTENT) return false;
-    if (class > STORE_CLASS_OBJECT) return false;
+    const unsigned tier = columns->tiers.len > 0 ? columns->tiers.data[i] : STORE_TIER_MEMORY;
+    if (class > STORE_CLASS_OBJECT || tier > STORE_TIER_DISK) return false;
     if (key_len > STORE_KEY_SIZE_MAX || key_len > columns->keys.len - *offset) return false;
     *out = (struct store_event){
         .kind = (enum store_event_kind)kind,
         .class = (enum store_class) class,
+        .tier = (enum store_tier)tier,
         .key = key_len > 0 ? columns->keys.data + *offset : NULL,
         .key_len = key_len,
         .generation = msg_u64_at(columns->numbers, first),
@@ -561,6 +570,7 @@ enum status store_decode_events(const uint8_t *body, size_t len, uint64_t *epoch
         case ITEM_NUMBERS: columns.numbers = msg_get_u64s(&reader, max * EVENT_NUMBERS); break;
         case ITEM_KEY_LENS: columns.lens = msg_get_u32s(&reader, max); break;
         case ITEM_KEYS: columns.keys = msg_get_bin(&reader, max * STORE_KEY_SIZE_MAX); break;
+        case ITEM_TIERS: columns.tiers = msg_get_bin(&reader, max); break;
         default: msg_skip(&reader); break;
         }
     }
@@ -568,6 +578,7 @@ enum status store_decode_events(const uint8_t *body, size_t len, uint64_t *epoch
     if (columns.ids.len != (size_t)n * BLOCK_KEY_SIZE) msg_fail(&reader);
     if (columns.numbers.count != (size_t)n * EVENT_NUMBERS) msg_fail(&reader);
     if (columns.lens.count != n || got_epoch == 0) msg_fail(&reader);
+    if (columns.tiers.len != n && columns.tiers.len != 0) msg_fail(&reader);
     if (msg_end(&reader) != STATUS_OK) return STATUS_INVALID;
     for (uint32_t i = 0; i < n; i++) {
         if (!event_at(&columns, i, &offset, &out[i])) return STATUS_INVALID;

@@ -220,6 +220,11 @@ uint64_t ssd_part_begin(const struct ssd *ssd, uint32_t part)
     return payload * part / ssd->parts / SSD_ALIGN * SSD_ALIGN;
 }
 
+uint64_t ssd_part_size(const struct ssd *ssd, uint32_t part)
+{
+    return ssd_part_begin(ssd, part + 1) - ssd_part_begin(ssd, part);
+}
+
 uint32_t ssd_part_layers(const struct ssd *ssd, uint32_t part)
 {
     if (part == ssd->parts) return ssd->layout.layers;

@@ -114,6 +114,8 @@ struct ssd_read {
 };
 
 uint32_t ssd_parts(const struct ssd *ssd);
+/* Payload bytes of a part. */
+uint64_t ssd_part_size(const struct ssd *ssd, uint32_t part);
 /* Layers that are complete when parts [0, part] are. */
 uint32_t ssd_part_layers(const struct ssd *ssd, uint32_t part);
 

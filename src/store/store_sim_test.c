@@ -11,6 +11,7 @@
  *           calm nodes   only the master and the client die: every acknowledged value must survive
  *           mortal nodes an acknowledged value may go with the last life that held it, not
  * otherwise tiny         values do not fit: eviction may take them, and puts must still succeed
+ *         In every second world nodes have a disk below their pages, and load from it too.
  *         YOLK_SIM_SEEDS=n runs n seeds of each kind; SEED=n starts there. */
 #include "store/cluster_sim.h"
 
@@ -22,6 +23,7 @@
 
 #include "base/log.h"
 #include "store/node_int.h"
+#include "store/node_tier.h"
 #include "store/proto.h"
 #include "seed.h"
 #include "yolk/store.h"
@@ -306,7 +308,7 @@ static void fetch_start(struct world *world, struct fetching *fetching)
         keys[i] = sim_key(fetching->first + i);
     if (store_node_alloc(node->node, fetching->count, fetching->pages) != STATUS_OK) return;
     const struct store_fetch_options options = {
-        .holder = world->cluster.nodes[from].rpc_address,
+        .holder = from == to ? NULL : world->cluster.nodes[from].rpc_address,
         .keys = keys,
         .pages = fetching->pages,
         .count = fetching->count,
@@ -315,8 +317,11 @@ static void fetch_start(struct world *world, struct fetching *fetching)
         .on_done = on_fetched,
         .ctx = fetching,
     };
-    CHECK(store_node_fetch(node->node, &options, &fetching->fetch) == STATUS_OK);
-    fetching->busy = true;
+    const enum status status = store_node_fetch(node->node, &options, &fetching->fetch);
+    CHECK(status == STATUS_OK || (status == STATUS_NOT_FOUND && from == to));
+    fetching->busy = status == STATUS_OK;
+    for (uint32_t i = 0; status != STATUS_OK && i < fetching->count; i++)
+        store_node_unref(node->node, fetching->pages[i]);
 }
 
 static void blocks_step(struct world *world)
@@ -431,7 +436,10 @@ static void check_books(const struct world *world)
         store_master_check(store_master_shell_directory(world->cluster.master));
     }
     for (unsigned i = 0; i < SIM_NODES; i++) {
-        if (world->cluster.nodes[i].env != NULL) pool_check(world->cluster.nodes[i].node->pool);
+        const struct store_node *node = world->cluster.nodes[i].node;
+        if (node == NULL) continue;
+        pool_check(node->pool);
+        if (node_tier_ssd(node) != NULL) ssd_check(node_tier_ssd(node));
     }
 }
 
@@ -532,12 +540,12 @@ static void world_run(enum kind kind, uint64_t world_seed)
     world.kind = kind;
     sim_cluster_start(&world.cluster, &options);
     if (kind == TINY) {
-        for (unsigned i = 0; i < SIM_NODES; i++)
-            sim_node_kill(&world.cluster.nodes[i]);
         world.cluster.object_size = 40 * 4096; /* the largest value, and little beside it */
-        for (unsigned i = 0; i < SIM_NODES; i++)
-            sim_node_start(&world.cluster, i);
     }
+    if (world_seed % 2 == 0) { /* enough for 20 to 52 of the blocks */
+        world.cluster.disk_size = rng_between(&world.rng, 20, 60) * (SIM_PAGE_SIZE + 4096);
+    }
+    if (kind == TINY || world.cluster.disk_size > 0) sim_nodes_restart(&world.cluster);
     client_start(&world);
     for (int step = 0; step < STEPS; step++) {
         client_step(&world);

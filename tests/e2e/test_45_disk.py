@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The disk tier: a cluster that starts again still has its cache, and a disk that fails costs time only."""
+import fcntl
+import os
+import random
+import signal
+
+import pytest
+
+from cluster import Cluster, free_port, model_path, run_yolk, wait_until
+from test_30_cache import ask
+
+BLOCK = 32
+PROMPT = "\n".join(f"Item {i} has the value {i * 37 % 1009}." for i in range(40)) + "\nWhat is item 5?"
+
+
+def ask_prompt(cluster):
+    return ask(cluster, "", max_tokens=16, messages=[{"role": "user", "content": PROMPT}])
+
+
+def written(cluster):
+    """Nothing waits for the disk, and something is on it."""
+    return (cluster.metric("yolk_ssd_blocks") > 0 and cluster.metric("yolk_ssd_write_queue") == 0 and
+            cluster.metric("yolk_ssd_blocks") == cluster.metric("yolk_ssd_write_ops_total"))
+
+
+def segments(data):
+    return sorted(data.glob("*/seg-*.kv"))
+
+
+def prepared(directory, data):
+    """A cluster that has answered once, and has all of it on disk; and the answer."""
+    directory.mkdir()
+    cluster = Cluster(directory, "--data-dir", data).wait_ready()
+    answer = ask_prompt(cluster)
+    assert answer[2] == 0
+    wait_until(lambda: written(cluster), what="blocks on disk")
+    return cluster, answer
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_the_cache_survives_a_restart(tmp_path, how):
+    data = tmp_path / "data"
+    cluster, (text, prompt, _) = prepared(tmp_path / "first", data)
+    if how == "kill":
+        os.kill(cluster.process.pid, signal.SIGKILL)
+        cluster.process.wait()
+    cluster.stop()
+    assert segments(data)
+    (tmp_path / "second").mkdir()
+    again = Cluster(tmp_path / "second", "--data-dir", data).wait_ready()
+    try:
+        text2, prompt2, cached = ask_prompt(again)
+        assert (text2, prompt2) == (text, prompt)
+        assert cached >= prompt - 2 * BLOCK, again.tail()
+        wait_until(lambda: again.metric("yolk_ssd_read_ops_total") > 0, what="counted reads")
+    finally:
+        again.stop()
+
+
+def test_a_damaged_disk_costs_a_computation(tmp_path):
+    data = tmp_path / "data"
+    cluster, (text, prompt, _) = prepared(tmp_path / "first", data)
+    cluster.stop()
+    chance = random.Random(7)
+    for path in segments(data):
+        content = bytearray(path.read_bytes())
+        for _ in range(200):
+            content[chance.randrange(4096, len(content))] ^= 1 << chance.randrange(8)
+        path.write_bytes(content)
+    (tmp_path / "second").mkdir()
+    again = Cluster(tmp_path / "second", "--data-dir", data).wait_ready()
+    try:
+        text2, prompt2, _ = ask_prompt(again)
+        assert (text2, prompt2) == (text, prompt), again.tail()
+        wait_until(lambda: again.metric("yolk_ssd_corrupt_total") > 0, what="counted damage")
+        text3, _, cached3 = ask_prompt(again)
+        assert text3 == text and cached3 >= prompt - 2 * BLOCK
+    finally:
+        again.stop()
+
+
+def test_a_small_disk_and_a_small_memory_go_on(tmp_path):
+    """Prompts of their own through a pool and a disk that hold two of them each."""
+    cluster = Cluster(tmp_path, "--data-dir", tmp_path / "data", "--ssd-size", "16M",
+                      "--pool-size", "24M").wait_ready()
+
+    def question(i):
+        return ask(cluster, "", max_tokens=2,
+                   messages=[{"role": "user", "content": f"{i} " * 300}])[:2]
+
+    try:
+        first = [question(i) for i in range(4)]
+        assert [question(i) for i in range(4)] == first
+        size = sum(path.stat().st_blocks * 512 for path in segments(tmp_path / "data"))
+        assert size <= 2 * (16 << 20)
+        wait_until(lambda: cluster.metric("yolk_ssd_reclaimed_total") > 0, what="reclaimed blocks")
+        assert cluster.metric("yolk_ssd_size_bytes") <= cluster.metric("yolk_ssd_capacity_bytes")
+    finally:
+        cluster.stop()
+
+
+def test_a_disk_too_small_for_anything_is_none(tmp_path):
+    cluster = Cluster(tmp_path, "--data-dir", tmp_path / "data", "--ssd-size", "1M").wait_ready()
+    try:
+        assert ask(cluster, "What is item 5?", max_tokens=4)[0]
+        assert "no_disk" in cluster.tail()
+    finally:
+        cluster.stop()
+
+
+def test_a_directory_has_one_user(tmp_path):
+    data = tmp_path / "data"
+    with Held(data):
+        refused(data, "another process")
+
+
+def test_a_directory_that_cannot_be_written_is_said(tmp_path):
+    (tmp_path / "file").write_text("")
+    refused(tmp_path / "file" / "data", "file")
+
+
+class Held:
+    """Has the directory the way a serve has it."""
+
+    def __init__(self, data):
+        data.mkdir()
+        self.lock = open(data / "lock", "w")
+        fcntl.flock(self.lock, fcntl.LOCK_EX)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.lock.close()
+
+
+def refused(data, why):
+    result = run_yolk("serve", model_path(), "--port", free_port(), "--data-dir", data)
+    assert result.returncode == 2
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert "--data-dir" in result.stderr and why in result.stderr
