@@ -78,7 +78,7 @@ soak: build
 
 bench: build model
 	@mkdir -p $(BUILD)/bench
-	@for name in engine serve gateway transfer conductor; do \
+	@for name in engine serve gateway store transfer conductor; do \
 	  $(BUILD)/bin/yolk bench $$name --json >$(BUILD)/bench/$$name.json || exit 1; \
 	  cat $(BUILD)/bench/$$name.json; done
 

@@ -22,6 +22,7 @@ MUST_USE enum status bench_serve(struct cli *cli, struct report *report, struct 
 MUST_USE enum status bench_gateway(struct cli *cli, struct report *report, struct errmsg *err);
 MUST_USE enum status bench_conductor(struct cli *cli, struct report *report, struct errmsg *err);
 MUST_USE enum status bench_sim(struct cli *cli, struct report *report, struct errmsg *err);
+MUST_USE enum status bench_store(struct cli *cli, struct report *report, struct errmsg *err);
 MUST_USE enum status bench_transfer(struct cli *cli, struct report *report, struct errmsg *err);
 
 /* ---- a child of ours ---- */

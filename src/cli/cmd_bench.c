@@ -11,8 +11,9 @@ struct bench {
 };
 
 static const struct bench benches[] = {
-    { "engine", bench_engine },     { "serve", bench_serve },         { "gateway", bench_gateway },
-    { "transfer", bench_transfer }, { "conductor", bench_conductor }, { "sim", bench_sim },
+    { "engine", bench_engine }, { "serve", bench_serve },       { "gateway", bench_gateway },
+    { "store", bench_store },   { "transfer", bench_transfer }, { "conductor", bench_conductor },
+    { "sim", bench_sim },
 };
 
 int cmd_bench(struct cli *cli)
@@ -27,5 +28,6 @@ int cmd_bench(struct cli *cli)
         report_print(&report, config_bool(cli->config, "json"));
         return CLI_EXIT_OK;
     }
-    return cli_refuse("no bench `%s`; engine, serve, gateway, transfer, conductor or sim", name);
+    return cli_refuse("no bench `%s`; engine, serve, gateway, store, transfer, conductor or sim",
+                      name);
 }

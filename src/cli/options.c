@@ -64,7 +64,7 @@ const struct config_option cli_options[] = {
       .help = "memory a node may use for KVCache; untouched until needed" },
     { .name = "data-dir",
       .type = CONFIG_PATH,
-      .scope = CLI_SERVE | CLI_NODE,
+      .scope = CLI_SERVE | CLI_NODE | CLI_BENCH,
       .help =
           "directory that keeps KVCache on disk; default: serve has one in the cache directory, "
           "a node has none" },

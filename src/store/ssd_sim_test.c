@@ -11,8 +11,11 @@
  *           crash   the process is killed or the power goes, at any event: between any two writes
  *                   and in the middle of each. Whatever the index knew to be synced (power), or
  *                   written (kill), must be found again.
+ *           failing operations fail, and none lies
  *           lying   reads flip bits, files are damaged for good, operations fail
  *           full    the disk is smaller than the tier was promised
+ *         Besides: the power goes after every single event of writing and sealing a segment, and
+ *         records are exchanged as a disk does that reads from the wrong place.
  *         YOLK_SIM_SEEDS=n runs n seeds of each kind; SEED=n starts there. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -43,7 +46,7 @@ enum {
     SEEDS_DEFAULT = 40,
 };
 
-enum kind { CRASH, LYING, FULL, KINDS };
+enum kind { CRASH, FAILING, LYING, FULL };
 
 #define HOST "10.0.0.1"
 #define DIRECTORY "/tmp/tier"
@@ -155,7 +158,7 @@ static enum status tier_open(struct world *world)
     struct errmsg err = { "" };
     const enum status status = ssd_open(&options, &world->ssd, &err);
     if (status != STATUS_OK) {
-        CHECK(world->kind == LYING && err.text[0] != '\0');
+        CHECK((world->kind == LYING || world->kind == FAILING) && err.text[0] != '\0');
         world->ssd = NULL;
         return status;
     }
@@ -196,7 +199,7 @@ static void on_part_read(void *ctx, enum status status)
                      8) == 0);
         reads_right++;
     } else {
-        CHECK(world->kind == LYING);
+        CHECK(world->kind == LYING || (world->kind == FAILING && status == STATUS_IO));
         reads_refused++;
     }
     reading->busy = false;
@@ -310,7 +313,7 @@ static void crash(struct world *world)
     ssd_close(world->ssd);
     tier_start(world);
     crashes++;
-    if (world->kind == LYING) return;
+    if (world->kind == LYING || world->kind == FAILING) return;
     for (unsigned n = 0; n < KEYS; n++) {
         CHECK(!promised[n] || world->stored[n]);
         found_again += promised[n];
@@ -336,7 +339,7 @@ static void restart(struct world *world)
     ssd_close(world->ssd);
     env_sim_kill(world->env);
     tier_start(world);
-    if (world->kind == LYING) return;
+    if (world->kind == LYING || world->kind == FAILING) return;
     for (unsigned n = 0; n < KEYS; n++)
         CHECK(!before[n] || world->stored[n]);
 }
@@ -377,7 +380,7 @@ static void check_liveness(struct world *world)
 
 static void world_run(enum kind kind, uint64_t seed)
 {
-    static const char *const NAMES[] = { "crash", "lying", "full" };
+    static const char *const NAMES[] = { "crash", "failing", "lying", "full" };
     struct world world = { .kind = kind };
     struct ssd_counts counts;
 
@@ -389,7 +392,7 @@ static void world_run(enum kind kind, uint64_t seed)
         .seed = seed,
         .buggify_ppm = 10000,
         .disk_corrupt_ppm = kind == LYING ? 20000 : 0,
-        .disk_error_ppm = kind == LYING ? 20000 : 0,
+        .disk_error_ppm = kind == LYING || kind == FAILING ? 20000 : 0,
         .disk_size_max = kind == FULL ? world.size_max * (3 + rng_below(&world.rng, 7)) / 10 : 0,
     };
     world.sim = env_sim_create(&options);
@@ -431,6 +434,14 @@ static void crashes_lose_nothing_that_was_synced(void **state)
     assert_int_equal(reads_refused, 0);
 }
 
+static void a_failing_disk_costs_blocks_and_nothing_else(void **state)
+{
+    (void)state;
+    const unsigned long long before = reads_refused;
+    run_seeds(FAILING);
+    assert_true(reads_refused > before);
+}
+
 static void a_lying_disk_costs_blocks_and_never_gives_wrong_bytes(void **state)
 {
     (void)state;
@@ -444,12 +455,195 @@ static void a_full_disk_is_lived_with(void **state)
     run_seeds(FULL);
 }
 
+/* ---- one thing at a time ---- */
+
+/* Everything that the tier says it has is read, and right (on_part_read() checks). */
+static void read_all(struct world *world)
+{
+    struct reading *reading = &world->readings[0];
+
+    for (unsigned n = 0; n < KEYS; n++) {
+        const struct block_key key = key_of(n);
+        if (!world->stored[n]) continue;
+        reading->key = n;
+        reading->read = (struct ssd_read){ .page = reading->page,
+                                           .header = reading->header,
+                                           .sums = reading->sums,
+                                           .fn = on_part_read,
+                                           .ctx = reading };
+        CHECK(ssd_read_open(world->ssd, &key, &reading->read) == STATUS_OK);
+        reading->busy = true;
+        CHECK(ssd_read_part(&reading->read) == STATUS_OK);
+        CHECK(env_sim_run_until(world->sim, no_reading, world, ENV_NS_PER_S));
+    }
+}
+
+static void world_begin(struct world *world, uint64_t seed)
+{
+    const struct env_sim_options options = { .seed = seed };
+
+    *world = (struct world){ .kind = CRASH };
+    current_seed = seed;
+    rng_init(&world->rng, seed);
+    world->size_max = 3 * 8 * (4 * RECORD_SIZE + 2 * SSD_ALIGN) / 3;
+    world->sim = env_sim_create(&options);
+    world->readings[0].world = world;
+    world->readings[0].page = ssd_alloc_aligned(PAGE_SIZE);
+    world->readings[0].header = ssd_alloc_aligned(SSD_ALIGN);
+    tier_start(world);
+}
+
+static void world_end(struct world *world)
+{
+    ssd_close(world->ssd);
+    free(world->readings[0].page);
+    free(world->readings[0].header);
+    env_sim_destroy(world->sim);
+}
+
+static void block_write(struct world *world, unsigned n)
+{
+    const struct block_key key = key_of(n);
+    uint64_t sums[LAYERS];
+
+    for (unsigned i = 0; i < LAYERS; i++)
+        sums[i] = hash_xxh3(bytes_of(n) + (size_t)i * LAYER_SIZE, LAYER_SIZE);
+    CHECK(ssd_write(world->ssd, &key, bytes_of(n), sums) != STATUS_INVALID);
+}
+
+struct until {
+    struct env_sim *sim;
+    uint64_t events;
+};
+
+static bool events_reached(void *ctx)
+{
+    const struct until *until = ctx;
+    return env_sim_event_count(until->sim) >= until->events;
+}
+
+/* Writes more than a segment, as fast as the disk takes it, and pulls the plug after so many
+ * events; what is found then is what was written. */
+static void the_power_goes_at_every_event(void **state)
+{
+    (void)state;
+    unsigned found = 0, found_most = 0;
+
+    for (uint64_t seed = 1; seed <= 4; seed++) {
+        for (uint64_t events = 1; events < 150; events++) {
+            struct world world;
+            bool promised[KEYS];
+            world_begin(&world, seed * 1000 + events);
+            struct until until = { world.sim, 0 };
+            for (unsigned n = 0; until.events < events; until.events++) {
+                if (n < 12 && !world.stored[n]) block_write(&world, n);
+                if (n < 12 && world.stored[n]) n++;
+                CHECK(env_sim_run_until(world.sim, events_reached, &until, 5 * ENV_NS_PER_S) ||
+                      n == 12);
+            }
+            promise(&world, true, promised);
+            env_sim_power_off(world.sim, HOST);
+            ssd_close(world.ssd);
+            tier_start(&world);
+            found = 0;
+            for (unsigned n = 0; n < KEYS; n++) {
+                CHECK(!promised[n] || world.stored[n]);
+                found += world.stored[n];
+            }
+            read_all(&world);
+            if (found > found_most) found_most = found;
+            world_end(&world);
+        }
+    }
+    assert_true(found_most >= 8); /* some crashes came after a whole segment */
+}
+
+/* Reads from the wrong place give a block that is right in itself. */
+static void a_record_in_the_wrong_place_is_refused(void **state)
+{
+    (void)state;
+    struct world world;
+    const struct store_layout layout = layout_of_test();
+    uint8_t *first = ssd_alloc_aligned(RECORD_SIZE), *second = ssd_alloc_aligned(RECORD_SIZE);
+    struct env_file *file;
+    struct ssd_counts counts;
+    size_t n = 0;
+
+    world_begin(&world, 5);
+    for (unsigned i = 0; i < 2; i++) {
+        block_write(&world, i);
+        env_sim_run_for(world.sim, ENV_NS_PER_S);
+        block_write(&world, i); /* the first time there was no segment yet */
+        env_sim_run_for(world.sim, 3 * ENV_NS_PER_S);
+    }
+    CHECK(world.stored[0] && world.stored[1]);
+    assert_int_equal(env_file_open(world.env, DIRECTORY "/seg-0000000000000001.kv",
+                                   ENV_FILE_READ | ENV_FILE_WRITE, &file, NULL),
+                     STATUS_OK);
+    const uint64_t offsets[] = { ssd_record_offset(&layout, 0), ssd_record_offset(&layout, 1) };
+    assert_int_equal(env_file_pread(file, first, RECORD_SIZE, offsets[0], &n), STATUS_OK);
+    assert_int_equal(env_file_pread(file, second, RECORD_SIZE, offsets[1], &n), STATUS_OK);
+    assert_int_equal(env_file_pwrite(file, second, RECORD_SIZE, offsets[0]), STATUS_OK);
+    assert_int_equal(env_file_pwrite(file, first, RECORD_SIZE, offsets[1]), STATUS_OK);
+    env_file_close(file);
+    world.kind = LYING; /* so that a refusal is expected */
+    const unsigned long long before = reads_refused;
+    read_all(&world);
+    assert_int_equal(reads_refused, before + 2);
+    ssd_counts(world.ssd, &counts);
+    assert_int_equal(counts.corrupt_total, 2);
+    assert_false(world.stored[0] || world.stored[1]);
+    free(first);
+    free(second);
+    world_end(&world);
+}
+
+/* Another model in the same directory: its blocks are not seen, are kept while there is room, and
+ * are found again by itself. */
+static void another_model_is_never_served(void **state)
+{
+    (void)state;
+    struct world world;
+    struct ssd_counts counts;
+    struct store_layout other = layout_of_test();
+
+    world_begin(&world, 6);
+    for (int i = 0; i < 2; i++) {
+        block_write(&world, 0);
+        env_sim_run_for(world.sim, 2 * ENV_NS_PER_S);
+    }
+    CHECK(world.stored[0]);
+    ssd_close(world.ssd);
+    other.id[0] ^= 1;
+    const struct ssd_options options = { .env = world.env,
+                                         .directory = DIRECTORY,
+                                         .size_max = world.size_max,
+                                         .layout = other,
+                                         .on_stored = on_stored,
+                                         .on_removed = on_removed,
+                                         .on_room = on_room,
+                                         .ctx = &world };
+    assert_int_equal(ssd_open(&options, &world.ssd, NULL), STATUS_OK);
+    ssd_counts(world.ssd, &counts);
+    assert_int_equal(counts.blocks, 0);
+    assert_int_equal(counts.foreign_segments, 1);
+    ssd_close(world.ssd);
+    assert_int_equal(tier_open(&world), STATUS_OK);
+    CHECK(world.stored[0]);
+    read_all(&world);
+    world_end(&world);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(crashes_lose_nothing_that_was_synced),
+        cmocka_unit_test(a_failing_disk_costs_blocks_and_nothing_else),
         cmocka_unit_test(a_lying_disk_costs_blocks_and_never_gives_wrong_bytes),
         cmocka_unit_test(a_full_disk_is_lived_with),
+        cmocka_unit_test(the_power_goes_at_every_event),
+        cmocka_unit_test(a_record_in_the_wrong_place_is_refused),
+        cmocka_unit_test(another_model_is_never_served),
     };
     if (log_configure(getenv("YOLK_LOG") != NULL ? getenv("YOLK_LOG") : "error", NULL) != STATUS_OK)
         return 1; /* the faults are made on purpose */

@@ -1,0 +1,399 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * cli/bench_store.c - the disk tier beside the bare disk: the same bytes, the same directory, the
+ * same run, both past the page cache.
+ *
+ * Blocks of 1 MiB are written and read back by store/ssd.h, with their headers, checksums and
+ * verification; the yardstick writes and reads 1 MiB pieces of one file with as many on their way.
+ * Then segments of RECOVER_BLOCKS tiny blocks are made, headers and footers only (recovery reads no
+ * more of a segment that was finished), and opened.
+ *
+ * Files go to --data-dir, by default the cache directory, and are removed. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/env.h"
+#include "base/hash.h"
+#include "base/rng.h"
+#include "cli/bench.h"
+#include "cli/report.h"
+#include "store/ssd.h"
+#include "store/ssd_format.h"
+
+enum {
+    LAYERS = 16,
+    LAYER_SIZE = 64 << 10,
+    BLOCK_SIZE = LAYERS * LAYER_SIZE,
+    BLOCKS = 192, /* of one run */
+    DEPTH = SSD_WRITES_MAX,
+    RECOVER_BLOCKS = 1500000,
+    RECOVER_SLOTS = 25000,
+};
+
+struct bench {
+    struct env *env;
+    struct ssd *ssd;
+    char directory[CLI_PATH_SIZE];
+    struct store_layout layout;
+    uint8_t *data;  /* DEPTH blocks, to read into */
+    uint8_t *block; /* what is written */
+    uint64_t sums[LAYERS];
+    uint32_t started, done;
+    bool failed;
+};
+
+static struct block_key key_of(uint64_t n)
+{
+    const uint64_t words[2] = { rng_counter(1, n), n };
+    struct block_key key;
+    memcpy(key.bytes, words, sizeof(words));
+    return key;
+}
+
+static bool turn(struct bench *bench, uint32_t until)
+{
+    while (bench->done < until && !bench->failed)
+        (void)env_poll(bench->env, ENV_NS_PER_S);
+    return !bench->failed;
+}
+
+static double mib_per_s(uint64_t ns)
+{
+    return (double)BLOCKS * BLOCK_SIZE / (1 << 20) / ((double)ns / 1e9);
+}
+
+/* ---- the bare disk ---- */
+
+struct piece {
+    struct bench *bench;
+    struct env_io io;
+    struct env_file *file;
+    enum env_io_op op;
+    uint8_t *data;
+};
+
+static void piece_next(struct piece *piece);
+
+static void on_piece(void *ctx, enum status status, size_t n)
+{
+    struct piece *piece = ctx;
+    piece->bench->done++;
+    if (status != STATUS_OK || n != BLOCK_SIZE) piece->bench->failed = true;
+    piece_next(piece);
+}
+
+static void piece_next(struct piece *piece)
+{
+    struct bench *bench = piece->bench;
+    if (bench->started == BLOCKS || bench->failed) return;
+    piece->io = (struct env_io){ .op = piece->op,
+                                 .file = piece->file,
+                                 .parts = { { piece->data, BLOCK_SIZE } },
+                                 .parts_count = 1,
+                                 .offset = (uint64_t)bench->started++ * BLOCK_SIZE,
+                                 .fn = on_piece,
+                                 .ctx = piece };
+    if (env_io_start(&piece->io) != STATUS_OK) bench->failed = true;
+}
+
+static uint64_t bare_run(struct bench *bench, struct env_file *file, enum env_io_op op)
+{
+    struct piece pieces[DEPTH];
+    const uint64_t started_ns = env_now_ns(bench->env);
+
+    bench->started = bench->done = 0;
+    for (int i = 0; i < DEPTH; i++) {
+        pieces[i] = (struct piece){
+            .bench = bench, .file = file, .op = op, .data = bench->data + (size_t)i * BLOCK_SIZE
+        };
+        piece_next(&pieces[i]);
+    }
+    if (turn(bench, BLOCKS) && op == ENV_IO_WRITE)
+        bench->failed |= env_file_sync(file) != STATUS_OK;
+    return env_now_ns(bench->env) - started_ns;
+}
+
+static enum status bare(struct bench *bench, double *write, double *read, struct errmsg *err)
+{
+    const unsigned flags =
+        ENV_FILE_READ | ENV_FILE_WRITE | ENV_FILE_CREATE | ENV_FILE_TRUNCATE | ENV_FILE_DIRECT;
+    char path[CLI_PATH_SIZE + 16];
+    struct env_file *file;
+
+    snprintf(path, sizeof(path), "%s/bare", bench->directory);
+    const enum status status = env_file_open(bench->env, path, flags, &file, err);
+    if (status != STATUS_OK) return status;
+    *write = mib_per_s(bare_run(bench, file, ENV_IO_WRITE));
+    *read = mib_per_s(bare_run(bench, file, ENV_IO_READ));
+    env_file_close(file);
+    (void)!env_file_remove(bench->env, path);
+    return bench->failed ? errmsg_set(err, STATUS_IO, "%s cannot be written", path) : STATUS_OK;
+}
+
+/* ---- the tier ---- */
+
+static void on_stored(void *ctx, const struct block_key *key)
+{
+    (void)key;
+    ((struct bench *)ctx)->done++;
+}
+
+static void on_removed(void *ctx, const struct block_key *key)
+{
+    (void)key;
+    ((struct bench *)ctx)->failed = true;
+}
+
+static void on_room(void *ctx)
+{
+    struct bench *bench = ctx;
+    while (bench->started < BLOCKS) {
+        const struct block_key key = key_of(bench->started);
+        if (ssd_write(bench->ssd, &key, bench->block, bench->sums) != STATUS_OK) return;
+        bench->started++;
+    }
+}
+
+struct reading {
+    struct bench *bench;
+    struct ssd_read read;
+    uint64_t sums[STORE_LAYERS_MAX];
+    uint8_t *page;
+    uint8_t *header;
+};
+
+static void reading_next(struct reading *reading)
+{
+    struct bench *bench = reading->bench;
+    if (bench->started == BLOCKS || bench->failed) return;
+    const struct block_key key = key_of(bench->started++);
+    reading->read.page = reading->page;
+    reading->read.header = reading->header;
+    reading->read.sums = reading->sums;
+    if (ssd_read_open(bench->ssd, &key, &reading->read) != STATUS_OK ||
+        ssd_read_part(&reading->read) != STATUS_OK)
+        bench->failed = true;
+}
+
+static void on_part(void *ctx, enum status status)
+{
+    struct reading *reading = ctx;
+    struct bench *bench = reading->bench;
+
+    if (status != STATUS_OK) bench->failed = true;
+    if (status == STATUS_OK && reading->read.parts_done < ssd_parts(bench->ssd)) {
+        if (ssd_read_part(&reading->read) != STATUS_OK) bench->failed = true;
+        return;
+    }
+    ssd_read_close(&reading->read);
+    bench->done++;
+    reading_next(reading);
+}
+
+static uint64_t tier_read(struct bench *bench)
+{
+    struct reading *readings = calloc(DEPTH, sizeof(*readings));
+    uint8_t *headers = aligned_alloc(SSD_ALIGN, (size_t)DEPTH * SSD_ALIGN);
+    const uint64_t started_ns = env_now_ns(bench->env);
+
+    bench->started = bench->done = 0;
+    bench->failed = readings == NULL || headers == NULL;
+    for (int i = 0; i < DEPTH && !bench->failed; i++) {
+        readings[i].bench = bench;
+        readings[i].page = bench->data + (size_t)i * BLOCK_SIZE;
+        readings[i].header = headers + (size_t)i * SSD_ALIGN;
+        readings[i].read.fn = on_part;
+        readings[i].read.ctx = &readings[i];
+        reading_next(&readings[i]);
+    }
+    (void)turn(bench, BLOCKS);
+    free(headers);
+    free(readings);
+    return env_now_ns(bench->env) - started_ns;
+}
+
+static enum status tier_open(struct bench *bench, const struct store_layout *layout,
+                             uint64_t size_max, struct errmsg *err)
+{
+    const struct ssd_options options = { .env = bench->env,
+                                         .directory = bench->directory,
+                                         .size_max = size_max,
+                                         .layout = *layout,
+                                         .seed = 1,
+                                         .on_stored = on_stored,
+                                         .on_removed = on_removed,
+                                         .on_room = on_room,
+                                         .ctx = bench };
+    return ssd_open(&options, &bench->ssd, err);
+}
+
+static void on_name(void *ctx, const char *name)
+{
+    const struct bench *bench = ctx;
+    char path[CLI_PATH_SIZE + 64];
+    snprintf(path, sizeof(path), "%s/%s", bench->directory, name);
+    (void)!env_file_remove(bench->env, path);
+}
+
+static void files_remove(struct bench *bench)
+{
+    (void)!env_dir_list(bench->env, bench->directory, on_name, bench, NULL);
+}
+
+/* Until all is on the disk: the close seals and syncs. */
+static enum status tier(struct bench *bench, double *write, double *read, struct errmsg *err)
+{
+    const uint64_t size_max = UINT64_C(16) * BLOCKS * BLOCK_SIZE;
+    enum status status = tier_open(bench, &bench->layout, size_max, err);
+    if (status != STATUS_OK) return status;
+    const uint64_t started_ns = env_now_ns(bench->env);
+    bench->started = bench->done = 0;
+    on_room(bench);
+    (void)turn(bench, BLOCKS);
+    ssd_close(bench->ssd);
+    *write = mib_per_s(env_now_ns(bench->env) - started_ns);
+    status = tier_open(bench, &bench->layout, size_max, err);
+    if (status != STATUS_OK) return status;
+    *read = mib_per_s(tier_read(bench));
+    bench->done = bench->started;
+    const bool failed = bench->failed;
+    ssd_close(bench->ssd);
+    files_remove(bench);
+    return failed ? errmsg_set(err, STATUS_IO, "the tier failed") : STATUS_OK;
+}
+
+/* ---- recovery ---- */
+
+static enum status segment_make(struct bench *bench, const struct store_layout *layout, uint64_t id,
+                                struct errmsg *err)
+{
+    const unsigned flags = ENV_FILE_READ | ENV_FILE_WRITE | ENV_FILE_CREATE | ENV_FILE_TRUNCATE;
+    const struct ssd_header header = { id, id, RECOVER_SLOTS, *layout };
+    const struct ssd_footer footer = { .nonce = id,
+                                       .offset = ssd_record_offset(layout, RECOVER_SLOTS),
+                                       .entries = RECOVER_SLOTS,
+                                       .used = RECOVER_SLOTS };
+    const uint64_t size = ssd_footer_size(RECOVER_SLOTS);
+    struct ssd_entry *entries = calloc(RECOVER_SLOTS, sizeof(*entries));
+    uint8_t *bytes = malloc(size);
+    char name[SSD_NAME_SIZE], path[CLI_PATH_SIZE + SSD_NAME_SIZE];
+    struct env_file *file = NULL;
+    enum status status = entries != NULL && bytes != NULL ? STATUS_OK : STATUS_NO_MEMORY;
+
+    ssd_name_print(id, name);
+    snprintf(path, sizeof(path), "%s/%s", bench->directory, name);
+    if (status == STATUS_OK) status = env_file_open(bench->env, path, flags, &file, err);
+    if (status == STATUS_OK) {
+        ssd_header_encode(&header, bytes);
+        status = env_file_pwrite(file, bytes, SSD_ALIGN, 0);
+    }
+    for (uint32_t i = 0; status == STATUS_OK && i < RECOVER_SLOTS; i++)
+        entries[i] = (struct ssd_entry){ key_of(id * RECOVER_SLOTS + i), i };
+    if (status == STATUS_OK) {
+        ssd_footer_encode(&footer, entries, bytes);
+        status = env_file_pwrite(file, bytes, size, footer.offset);
+    }
+    env_file_close(file);
+    free(entries);
+    free(bytes);
+    return status;
+}
+
+static enum status recovery(struct bench *bench, double *seconds, double *memory,
+                            struct errmsg *err)
+{
+    struct store_layout layout = bench->layout;
+    struct ssd_counts counts;
+
+    layout.page_size = SSD_ALIGN;
+    layout.layers = 1;
+    layout.layer_size = SSD_ALIGN;
+    const uint64_t size = ssd_segment_size(&layout, RECOVER_SLOTS);
+    enum status status = STATUS_OK;
+    for (uint64_t id = 1; status == STATUS_OK && id <= RECOVER_BLOCKS / RECOVER_SLOTS; id++)
+        status = segment_make(bench, &layout, id, err);
+    if (status == STATUS_OK) {
+        status = tier_open(bench, &layout, (RECOVER_BLOCKS / RECOVER_SLOTS + 2) * size, err);
+    }
+    if (status == STATUS_OK) {
+        ssd_counts(bench->ssd, &counts);
+        *seconds = (double)counts.recovered_us / 1e6;
+        *memory = (double)counts.memory / (double)counts.blocks;
+        if (counts.blocks != RECOVER_BLOCKS) {
+            status = errmsg_set(err, STATUS_CORRUPT, "%llu blocks were found, not %d",
+                                (unsigned long long)counts.blocks, RECOVER_BLOCKS);
+        }
+        ssd_close(bench->ssd);
+    }
+    files_remove(bench);
+    return status;
+}
+
+/* ---- rows ---- */
+
+static void add(struct report *report, const char *name, double value, const char *unit,
+                double baseline, enum report_target kind, double target)
+{
+    struct report_row *row = report_add(report, name, value, unit);
+    row->baseline = baseline;
+    row->kind = kind;
+    row->target = target;
+}
+
+static enum status measure(struct bench *bench, struct report *report, struct errmsg *err)
+{
+    double write[BENCH_RUNS], read[BENCH_RUNS], bare_write[BENCH_RUNS], bare_read[BENCH_RUNS];
+    double recover[BENCH_RUNS], memory = 0;
+    enum status status = STATUS_OK;
+
+    for (int i = 0; i < BENCH_RUNS && status == STATUS_OK; i++) {
+        status = bare(bench, &bare_write[i], &bare_read[i], err);
+        if (status == STATUS_OK) status = tier(bench, &write[i], &read[i], err);
+        if (status == STATUS_OK) status = recovery(bench, &recover[i], &memory, err);
+    }
+    if (status != STATUS_OK) return status;
+    add(report, "ssd_write_1MiB", report_median(write, BENCH_RUNS), "MiB/s",
+        report_median(bare_write, BENCH_RUNS), REPORT_AT_LEAST, 0.85);
+    add(report, "ssd_cold_read_1MiB", report_median(read, BENCH_RUNS), "MiB/s",
+        report_median(bare_read, BENCH_RUNS), REPORT_AT_LEAST, 0.85);
+    add(report, "ssd_recover_1500000_blocks", report_median(recover, BENCH_RUNS), "s", NAN,
+        REPORT_AT_MOST, 2);
+    add(report, "ssd_index_memory", memory, "B/block", NAN, REPORT_NO_TARGET, 0);
+    return STATUS_OK;
+}
+
+enum status bench_store(struct cli *cli, struct report *report, struct errmsg *err)
+{
+    const char *given = config_text(cli->config, "data-dir");
+    struct bench bench = { .env = cli->env,
+                           .layout = { .pages = 1,
+                                       .page_size = BLOCK_SIZE,
+                                       .layers = LAYERS,
+                                       .layer_size = LAYER_SIZE,
+                                       .block_tokens = 32 },
+                           .data = aligned_alloc(SSD_ALIGN, (size_t)DEPTH * BLOCK_SIZE),
+                           .block = malloc(BLOCK_SIZE) };
+    enum status status = STATUS_OK;
+
+    if (bench.data == NULL || bench.block == NULL) status = STATUS_NO_MEMORY;
+    if (status != STATUS_OK) {
+        errmsg_set(err, status, "out of memory");
+    } else if (given[0] != '\0') {
+        snprintf(bench.directory, sizeof(bench.directory), "%.4000s/bench-store", given);
+    } else {
+        status = cli_cache_path("bench-store", bench.directory, err);
+    }
+    if (status == STATUS_OK) status = env_make_dirs(cli->env, bench.directory, err);
+    if (status == STATUS_OK) {
+        env_random(cli->env, bench.data, (size_t)DEPTH * BLOCK_SIZE);
+        env_random(cli->env, bench.block, BLOCK_SIZE);
+        for (int i = 0; i < LAYERS; i++)
+            bench.sums[i] = hash_xxh3(bench.block + (size_t)i * LAYER_SIZE, LAYER_SIZE);
+        status = measure(&bench, report, err);
+    }
+    free(bench.block);
+    free(bench.data);
+    return status;
+}
