@@ -482,14 +482,14 @@ free_node:
 
 void store_node_close_disk(struct store_node *node)
 {
-    node_tier_close(node);
+    node_tier_close(node, true);
 }
 
 void store_node_destroy(struct store_node *node)
 {
     if (node == NULL) return;
     node->closing = true;
-    node_tier_close(node);
+    node_tier_close(node, false);
     env_timer_cancel(node->env, &node->expire_timer);
     node_put_fini(node);
     store_peers_destroy(node->peers);

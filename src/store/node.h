@@ -73,8 +73,8 @@ struct store_node_options {
 MUST_USE enum status store_node_create(const struct store_node_options *options,
                                        struct store_node **out, struct errmsg *err);
 
-/* Finishes with the disk, blocking, and goes on without it; needed before the slab goes, because
- * the disk may be writing into it. No disk: nothing. */
+/* Finishes with the disk, blocking, and goes on without it: what waits is written, for a second at
+ * most. Needed before the slab goes, because the disk may be writing into it. No disk: nothing. */
 void store_node_close_disk(struct store_node *node);
 
 /* After store_leave(), and with no turn of the loop between this and the end of the RPC server and

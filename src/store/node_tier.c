@@ -15,6 +15,8 @@
 #include "store/proto.h"
 #include "store/ssd.h"
 
+#define DRAIN_NS ENV_NS_PER_S
+
 enum {
     WRITES_PER_TURN = 2, /* copies made before the loop may do something else */
     PROMOTE_SHARE = 4,   /* a reader elsewhere may have this part of the pages brought up */
@@ -326,11 +328,28 @@ enum status node_tier_open(struct store_node *node, const struct store_node_opti
     return STATUS_OK;
 }
 
-void node_tier_close(struct store_node *node)
+/* What still waits is written now, for as long as that is quick. */
+static void queue_drain(struct node_tier *tier)
+{
+    struct store_node *node = tier->node;
+    const uint64_t end_ns = env_now_ns(node->env) + DRAIN_NS;
+
+    for (; tier->queue_count > 0 && env_now_ns(node->env) < end_ns; queue_pop(tier)) {
+        const struct queued queued = tier->queue[tier->queue_head];
+        if (!queued_there(tier, &queued)) continue;
+        const enum status status =
+            ssd_write_now(tier->ssd, pool_key(node->pool, queued.page),
+                          store_node_data(node, queued.page), pool_sums(node->pool, queued.page));
+        if (status != STATUS_OK && status != STATUS_EXISTS) return;
+    }
+}
+
+void node_tier_close(struct store_node *node, bool drain)
 {
     struct node_tier *tier = node->tier;
 
     if (tier == NULL) return;
+    if (drain) queue_drain(tier);
     node->tier = NULL;
     env_timer_cancel(node->env, &tier->timer);
     if (tier->queue_count > 0) {

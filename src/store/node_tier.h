@@ -33,8 +33,9 @@ enum { NODE_QUEUE_MAX = 65536, NODE_LOAD_WINDOW = 16, NODE_PROMOTES_MAX = 16 };
 /* Takes the disk over. ssd_open()'s statuses. */
 MUST_USE enum status node_tier_open(struct store_node *node,
                                     const struct store_node_options *options, struct errmsg *err);
-/* NULL tier is allowed. Loads under way are left to node_fetch_fini(). */
-void node_tier_close(struct store_node *node);
+/* No tier is allowed. `drain`: pages are still there, and what waits is written first, for a second
+ * at most. Loads under way are left to node_fetch_fini(). */
+void node_tier_close(struct store_node *node, bool drain);
 
 struct ssd *node_tier_ssd(const struct store_node *node); /* NULL: no disk */
 

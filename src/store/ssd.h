@@ -84,6 +84,11 @@ uint32_t ssd_heat(const struct ssd *ssd, const struct block_key *key);
 MUST_USE enum status ssd_write(struct ssd *ssd, const struct block_key *key, const uint8_t *data,
                                const uint64_t *sums);
 
+/* The same at once, blocking and without on_stored; nothing but this and ssd_close() may follow.
+ * STATUS_FULL: there is no room without waiting for more than the write. */
+MUST_USE enum status ssd_write_now(struct ssd *ssd, const struct block_key *key,
+                                   const uint8_t *data, const uint64_t *sums);
+
 /* STATUS_NOT_FOUND. */
 MUST_USE enum status ssd_drop(struct ssd *ssd, const struct block_key *key);
 

@@ -376,34 +376,42 @@ static bool may_append(const struct ssd *ssd)
     return ssd->open != NULL && ssd->open->state == SEGMENT_OPEN && !resting(ssd);
 }
 
-static enum status append(struct ssd *ssd, const struct block_key *key, const uint8_t *data,
-                          const uint64_t *sums, bool carried)
+/* The record of the segment's next slot. */
+static void record_fill(const struct ssd_segment *segment, const struct block_key *key,
+                        const uint8_t *data, const uint64_t *sums, uint8_t *out)
 {
-    const struct store_layout *layout = &ssd->layout;
+    const struct store_layout *layout = &segment->ssd->layout;
     const size_t size = (size_t)layout->layers * layout->layer_size;
-    struct ssd_write *write = may_append(ssd) ? write_free(ssd) : NULL;
-    if (write == NULL) return STATUS_FULL;
-
-    struct ssd_segment *segment = ssd->open;
-    ASSERT(segment->used < segment->slots);
     const struct ssd_record record = { .key = *key,
                                        .nonce = segment->nonce,
                                        .slot = segment->used,
                                        .synced = segment->synced,
                                        .layers = layout->layers };
-    ssd_record_encode(&record, sums, write->buffer);
-    memcpy(write->buffer + SSD_ALIGN, data, size);
-    memset(write->buffer + SSD_ALIGN + size, 0, ssd->record_size - SSD_ALIGN - size);
+
+    ASSERT(segment->used < segment->slots);
+    ssd_record_encode(&record, sums, out);
+    memcpy(out + SSD_ALIGN, data, size);
+    memset(out + SSD_ALIGN + size, 0, segment->ssd->record_size - SSD_ALIGN - size);
+}
+
+static enum status append(struct ssd *ssd, const struct block_key *key, const uint8_t *data,
+                          const uint64_t *sums, bool carried)
+{
+    struct ssd_write *write = may_append(ssd) ? write_free(ssd) : NULL;
+    if (write == NULL) return STATUS_FULL;
+
+    struct ssd_segment *segment = ssd->open;
+    record_fill(segment, key, data, sums, write->buffer);
     write->ssd = ssd;
     write->segment = segment;
-    write->slot = record.slot;
+    write->slot = segment->used;
     write->key = *key;
     write->carried = carried;
     write->io = (struct env_io){ .op = ENV_IO_WRITE,
                                  .file = segment->file,
                                  .parts = { { write->buffer, ssd->record_size } },
                                  .parts_count = 1,
-                                 .offset = ssd_record_offset(layout, record.slot),
+                                 .offset = ssd_record_offset(&ssd->layout, write->slot),
                                  .fn = on_record_written,
                                  .ctx = write };
     if (env_io_start(&write->io) != STATUS_OK) return STATUS_FULL;
@@ -430,6 +438,27 @@ enum status ssd_write(struct ssd *ssd, const struct block_key *key, const uint8_
         ssd->room_wanted = true;
         if (resting(ssd)) return status; /* the rest's end says so */
     }
+    return status;
+}
+
+enum status ssd_write_now(struct ssd *ssd, const struct block_key *key, const uint8_t *data,
+                          const uint64_t *sums)
+{
+    struct ssd_segment *segment = ssd->open;
+
+    if (ssd_has(ssd, key) || on_its_way(ssd, key)) return STATUS_EXISTS;
+    if (!may_append(ssd) || segment->used == segment->slots) return STATUS_FULL;
+    uint8_t *record = ssd_alloc_aligned(ssd->record_size);
+    if (record == NULL) return STATUS_FULL;
+    const uint32_t slot = segment->used;
+    record_fill(segment, key, data, sums, record);
+    const enum status status = env_file_pwrite(segment->file, record, ssd->record_size,
+                                               ssd_record_offset(&ssd->layout, slot));
+    free(record);
+    segment->states[slot] = status == STATUS_OK ? SLOT_WRITTEN : SLOT_DEAD;
+    segment->used++;
+    written_advance(segment);
+    if (status == STATUS_OK) ssd_index_put(segment, slot, key);
     return status;
 }
 

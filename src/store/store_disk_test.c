@@ -373,6 +373,29 @@ static void nobody_waits_for_the_disk(void **state)
     sim_cluster_end(&cluster);
 }
 
+/* Stopped in order: also what had not been written yet. */
+static void closing_writes_what_waits(void **state)
+{
+    struct sim_cluster cluster;
+    (void)state;
+
+    cluster_start(&cluster, (struct env_sim_options){ 0 });
+    struct sim_node *node = &cluster.nodes[0];
+    store_block(node, 0);
+    sim_run_ms(&cluster, 100); /* a segment is open */
+    for (uint64_t n = 1; n < 20; n++)
+        store_block(node, n);
+    store_node_close_disk(node->node);
+    sim_node_kill(node);
+    sim_node_start(&cluster, 0);
+    for (uint64_t n = 0; n < 20; n++) {
+        const struct block_key key = sim_key(n);
+        assert_int_equal(store_node_match(node->node, &key, 1), 1);
+    }
+    expect_loaded(&cluster, node, NULL, 10);
+    sim_cluster_end(&cluster);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -383,6 +406,7 @@ int main(void)
         cmocka_unit_test(damage_is_a_miss),
         cmocka_unit_test(listeners_know_the_tier),
         cmocka_unit_test(nobody_waits_for_the_disk),
+        cmocka_unit_test(closing_writes_what_waits),
     };
     if (log_configure("error", NULL) != STATUS_OK) return 1; /* the faults are made on purpose */
     return cmocka_run_group_tests(tests, NULL, NULL);
