@@ -7,7 +7,7 @@ VENV  := .venv
 # Tests wait more than they compute; a file's tests share a cluster, so they stay together.
 PYTEST := $(VENV)/bin/pytest -q -n $(JOBS) --dist loadfile tests
 
-.PHONY: help run test build unit e2e asan tsan fuzz soak bench results tidy install clean setup setup-test configure model
+.PHONY: help run test build unit e2e asan tsan fuzz soak bench results reality tidy install clean setup setup-test configure model
 
 help:
 	@echo 'make run      install what is missing, build, fetch a small real model, serve it'
@@ -18,6 +18,7 @@ help:
 	@echo 'make soak     simulated clusters under faults for SOAK_SECONDS (default 600)'
 	@echo 'make bench    every bench, as JSON, into $(BUILD)/bench/'
 	@echo 'make results  what the papers measured, simulated, into docs/results/ (needs public traces)'
+	@echo 'make reality  the simulator against the live cluster, into docs/results/ (a quiet machine, 6 minutes)'
 	@echo 'make tidy     layers, names, banned calls, formatting'
 	@echo 'make install  into PREFIX (default /usr/local)'
 
@@ -84,6 +85,9 @@ bench: build model
 
 results: build
 	@python3 tools/results.py --yolk $(BUILD)/bin/yolk
+
+reality: build model
+	@python3 tools/reality.py --yolk $(BUILD)/bin/yolk
 
 tidy:
 	@python3 tools/tidy.py

@@ -955,7 +955,8 @@ def merge(out, pages):
     kept = [row for row in before if row["name"].split(":")[0] not in rows]
     for row in kept:
         rows.setdefault(row["name"].split(":")[0], []).append(row)
-    return {key: rows[key] for key in EXPERIMENTS if key in rows}
+    # `make reality` has a page and rows of its own.
+    return {key: rows[key] for key in [*EXPERIMENTS, "reality"] if key in rows}
 
 
 def write_index(out, rows):

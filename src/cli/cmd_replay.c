@@ -70,6 +70,7 @@ static void print_json(const struct replay_options *options, const struct replay
            (unsigned long long)c->tokens);
     print_quantiles_json("ttft", &result->ttft);
     print_quantiles_json("tbt", &result->tbt);
+    print_quantiles_json("request_tbt", &result->pace);
     printf(" \"limits\": {\"ttft_ms\": %g, \"tbt_ms\": %g},\n", options->ttft_limit_ms,
            options->tbt_limit_ms);
     printf(" \"good\": %u, \"good_share\": %.6f, \"good_tokens\": %llu, "

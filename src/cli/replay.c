@@ -44,7 +44,7 @@ struct replay {
     struct env_timer timer;
     struct flight *flights;
     struct replay_counts counts;
-    struct samples ttft, gaps;
+    struct samples ttft, gaps, paces;
     bool over;
 };
 
@@ -228,13 +228,18 @@ static void on_line(void *ctx, const char *line, size_t len)
     }
 }
 
+/* Mean time between the tokens of this answer. */
+static double pace_ms(const struct flight *flight)
+{
+    if (flight->tokens < 2) return 0;
+    return ms_between(flight->first_ns, flight->last_ns) / (double)(flight->tokens - 1);
+}
+
 static bool is_good(const struct flight *flight)
 {
     const struct replay_options *options = &flight->replay->options;
     const double ttft_ms = ms_between(flight->due_ns, flight->first_ns);
-    const double tbt_ms = flight->tokens < 2 ? 0
-                                             : ms_between(flight->first_ns, flight->last_ns) /
-                                                   (double)(flight->tokens - 1);
+    const double tbt_ms = pace_ms(flight);
 
     return (options->ttft_limit_ms <= 0 || ttft_ms <= options->ttft_limit_ms) &&
            (options->tbt_limit_ms <= 0 || tbt_ms <= options->tbt_limit_ms);
@@ -255,6 +260,7 @@ static void on_done(void *ctx, const struct http_reply *reply)
         counts->finished++;
         counts->prompt_tokens += flight->prompt_tokens;
         counts->cached_tokens += flight->cached_tokens;
+        if (flight->tokens > 1) samples_add(&replay->paces, pace_ms(flight), REPLAY_GAPS_MAX);
         if (is_good(flight)) {
             counts->good++;
             counts->good_tokens += flight->tokens;
@@ -400,6 +406,7 @@ void replay_result(struct replay *replay, struct replay_result *out)
     out->seconds = ms_between(replay->counts.started_ns, end_ns) / 1e3;
     summarize(&replay->ttft, &out->ttft);
     summarize(&replay->gaps, &out->tbt);
+    summarize(&replay->paces, &out->pace);
 }
 
 void replay_destroy(struct replay *replay)
@@ -412,5 +419,6 @@ void replay_destroy(struct replay *replay)
     }
     free(replay->ttft.values);
     free(replay->gaps.values);
+    free(replay->paces.values);
     free(replay);
 }

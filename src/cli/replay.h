@@ -74,7 +74,8 @@ struct replay_quantiles {
 
 struct replay_result {
     struct replay_counts counts;
-    struct replay_quantiles ttft, tbt;
+    struct replay_quantiles ttft, tbt; /* of every gap */
+    struct replay_quantiles pace;      /* mean gap of a request */
     double seconds;
 };
 

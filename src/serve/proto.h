@@ -209,7 +209,7 @@ enum proto_finish_reason {
 struct proto_times {
     uint64_t queue_us;   /* from arrival to the first thing done for it */
     uint64_t load_us;    /* fetching reused blocks */
-    uint64_t compute_us; /* p: from the first step with its rows to its last; d: decode */
+    uint64_t compute_us; /* p: of its engine's steps, what fell to its rows; d: decode */
     uint64_t push_us; /* p: from the end of compute until d has acknowledged; d: waiting for KV */
     uint64_t total_us;
 };

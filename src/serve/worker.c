@@ -228,6 +228,15 @@ static void learn_step(struct worker *worker, uint64_t duration_ns)
     ASSERT(status == STATUS_OK);
 }
 
+/* What of the step's time the rows of its i-th item took, taking all rows as alike. */
+static uint64_t share_of(const struct worker *worker, uint32_t i, uint64_t duration_ns)
+{
+    const struct sched_item *item = &worker->step.items[worker->run_items[i]];
+
+    ASSERT(item->rows > 0 && item->rows <= worker->step.rows);
+    return duration_ns * item->rows / worker->step.rows;
+}
+
 static void deliver(struct worker *worker, const struct runner_result *result)
 {
     const bool computed = result->status == STATUS_OK;
@@ -236,6 +245,7 @@ static void deliver(struct worker *worker, const struct runner_result *result)
         struct job *job = worker->run_jobs[worker->run_items[i]];
         if (job->over) continue;
         job->step_last_ns = env_now_ns(worker->env);
+        job->engine_ns += share_of(worker, i, result->duration_ns);
         if (result->status != STATUS_OK && result->status != STATUS_CANCELLED) {
             job_fail(job, PROTO_CAUSE_INTERNAL, STATUS_IO, "the engine refused: %s",
                      status_name(result->status));

@@ -183,6 +183,7 @@ struct job {
     uint64_t arrived_ns;
     uint64_t admitted_ns;
     uint64_t loaded_ns;
+    uint64_t engine_ns; /* of the engine's time */
     uint64_t step_first_ns;
     uint64_t step_last_ns;
     union {

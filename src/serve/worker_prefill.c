@@ -575,7 +575,7 @@ static void report(struct job *job)
             .times = {
                 .queue_us = us_between(job->arrived_ns, job->admitted_ns),
                 .load_us = us_between(job->admitted_ns, job->loaded_ns),
-                .compute_us = us_between(job->step_first_ns, job->step_last_ns),
+                .compute_us = job->engine_ns / ENV_NS_PER_US,
                 .push_us = us_between(job->step_last_ns, now_ns),
                 .total_us = us_between(job->arrived_ns, now_ns),
             },

@@ -288,6 +288,7 @@ static void pick_prefill(struct sched *sched, struct sched_step *step)
         const uint32_t rows = chunk_rows(sched, seq, sched->options.rows_max - step->rows);
         if (rows == 0) return;
         add_item(sched, step, index, rows);
+        if (seq->computed + rows == seq->tokens && step->rows >= SCHED_FILL_ROWS) return;
     }
 }
 

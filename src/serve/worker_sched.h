@@ -51,7 +51,13 @@
 
 #include "base/status.h"
 
-enum { SCHED_SEQUENCES_MAX = 4096, SCHED_ROWS_MAX = 512 };
+enum {
+    SCHED_SEQUENCES_MAX = 4096,
+    SCHED_ROWS_MAX = 512,
+    /* A step that ends a prompt and has so many rows is full: more would keep its first token
+     * waiting, and the engine works no faster for them. */
+    SCHED_FILL_ROWS = 64,
+};
 
 enum sched_state {
     SCHED_NONE = 0,

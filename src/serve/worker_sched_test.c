@@ -173,6 +173,31 @@ static void youngest_goes_when_pages_run_out(void **state)
     sched_destroy(sched);
 }
 
+/* The end of a prompt does not wait for the beginning of the next, unless both are short. */
+static void the_end_of_a_prompt_is_not_kept_waiting(void **state)
+{
+    (void)state;
+    const struct sched_options options = {
+        .sequences_max = 8, .decode_max = 4, .rows_max = 256, .block_tokens = BLOCK
+    };
+    struct sched *sched = NULL;
+    struct sched_step step;
+
+    assert_int_equal(sched_create(&options, &sched), STATUS_OK);
+    (void)prompt(sched, 256 + SCHED_FILL_ROWS, 0, 0);
+    (void)prompt(sched, 300, 0, 0);
+    (void)prompt(sched, SCHED_FILL_ROWS / 2, 0, 0);
+    (void)prompt(sched, SCHED_FILL_ROWS / 2 - 1, 0, 0);
+    const uint32_t rows[] = { 256, SCHED_FILL_ROWS, 256, 44 + SCHED_FILL_ROWS / 2,
+                              SCHED_FILL_ROWS / 2 - 1 };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        assert_int_equal(sched_pick(sched, 1, &step), SCHED_PICK_STEP);
+        assert_int_equal(step.rows, rows[i]);
+        sched_step_done(sched, &step, true);
+    }
+    sched_destroy(sched);
+}
+
 static struct sched_id first_of_step(struct sched *sched)
 {
     static struct sched_step step;
@@ -469,6 +494,7 @@ int main(void)
         cmocka_unit_test(youngest_goes_when_pages_run_out),
         cmocka_unit_test(higher_priority_goes_before_the_next_chunk),
         cmocka_unit_test(tenants_get_equal_tokens),
+        cmocka_unit_test(the_end_of_a_prompt_is_not_kept_waiting),
         cmocka_unit_test(walk_matches_model),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

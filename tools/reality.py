@@ -1,0 +1,553 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The simulator against reality: docs/results/reality.md, and its rows of summary.json.
+
+    tools/reality.py [--yolk build/bin/yolk] [--model smollm2] [--traces DIR] [--out docs/results]
+                     [--seconds 70] [--only times|order] [--rehearse] [--dry]
+
+times   One prefill and one decode node serve a real model, each pinned to a core of its own. A scaled trace is
+        replayed in two parts: costs are fitted on the first, the second is predicted by `yolk sim` with them,
+        and mean and 90th percentile of TTFT and TBT are compared (target: within 15%).
+order   Four prefill and four decode nodes with `--engine timed` serve another part under four placement
+        policies; the simulator, told the same machine, has to put them in the same order.
+
+The load is chosen, not tuned: the rate is set so that prefill is busy half of the time (times) and so that the
+simulator's four policies differ (order), before anything is measured. Both parts say how much of the machine
+others used meanwhile; a busy machine makes the first comparison meaningless and the page says so. --dry
+writes to standard output instead of --out. Python 3 and nothing else.
+"""
+
+import argparse
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+BLOCK = 32  # tokens of a block here, for 512 in the trace
+SHRINK = 16
+ANSWER_SHRINK = 8
+UTILISATION = 0.5  # of the prefill node, in `times`
+BUSY_SHARE_MAX = 0.1  # of all cores, used by others: beyond it the times mean little
+TOLERANCE = 0.15
+POLICIES = ["global", "count", "random", "match"]
+# Of the modelled machine in `order`: some three tenths of a second for a mean prompt.
+MACHINE = {"prefill_fixed_s": 0.01, "prefill_new_s": 4e-4, "prefill_square_s": 1e-8,
+           "prefill_reused_s": 1e-5, "decode_base_s": 0.01, "decode_sequence_s": 0.002,
+           "decode_context_s": 0, "kv_token_bytes": 240, "nic_bytes_s": 1e9, "load_bytes_s": 1e11,
+           "schedule_s": 0, "transfer_setup_s": 0.002, "vram_tokens": 1e6}
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+# ---- the machine ----
+
+def cpu_ticks():
+    """(busy, all) of every core together."""
+    fields = [int(x) for x in open("/proc/stat", encoding="ascii").readline().split()[1:]]
+    return sum(fields) - fields[3] - fields[4], sum(fields)
+
+
+def process_ticks(pid):
+    try:
+        fields = open(f"/proc/{pid}/stat", encoding="ascii").read().rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])
+    except OSError:
+        return 0
+
+
+class Load:
+    """What others used of the machine between start and stop."""
+
+    def __init__(self, pids):
+        self.pids = pids
+        self.before = [process_ticks(p) for p in pids]
+        self.busy, self.all = cpu_ticks()
+        self.children = os.times()
+
+    def stop(self):
+        busy, total = cpu_ticks()
+        times = os.times()
+        ticks = os.sysconf("SC_CLK_TCK")
+        ours = sum(process_ticks(p) - b for p, b in zip(self.pids, self.before))
+        ours += ticks * (times.children_user + times.children_system
+                         - self.children.children_user - self.children.children_system)
+        return max(0.0, (busy - self.busy - ours) / max(1, total - self.all))
+
+
+def machine_name():
+    for line in open("/proc/cpuinfo", encoding="utf-8"):
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return "unknown"
+
+
+# ---- a cluster ----
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Cluster:
+    def __init__(self, options, directory, *args):
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log_path = os.path.join(directory, f"serve-{self.port}.log")
+        self.log = open(self.log_path, "wb")
+        self.process = subprocess.Popen(
+            [options.yolk, "serve", options.model, "--port", str(self.port), "--served-model-name",
+             "model", "--quiet", "--block-tokens", str(BLOCK), *map(str, args)],
+            stdout=self.log, stderr=self.log)
+
+    def wait_ready(self, prefill, decode, timeout=120):
+        end = time.monotonic() + timeout
+        while time.monotonic() < end and self.process.poll() is None:
+            try:
+                text = urllib.request.urlopen(self.url + "/metrics", timeout=5).read().decode()
+                up = dict(re.findall(r'yolk_gateway_nodes_up\{role="(\w+)"\} (\d+)', text))
+                if int(up.get("prefill", 0)) == prefill and int(up.get("decode", 0)) == decode:
+                    return self
+            except OSError:
+                pass
+            time.sleep(0.1)
+        self.stop()
+        raise SystemExit(f"the cluster did not become ready:\n{open(self.log_path).read()[-2000:]}")
+
+    def pids(self):
+        """Process ids by what they are: master, gateway, prefill, decode."""
+        found = {}
+        for name in os.listdir("/proc"):
+            if not name.isdigit():
+                continue
+            try:
+                words = open(f"/proc/{name}/cmdline", "rb").read().decode().split("\0")
+                stat = open(f"/proc/{name}/stat", encoding="ascii").read()
+            except OSError:
+                continue
+            if int(stat.rpartition(")")[2].split()[1]) != self.process.pid:
+                continue
+            kind = words[1] if words[1] != "node" else words[words.index("--role") + 1]
+            found.setdefault(kind, []).append(int(name))
+        return found
+
+    def pin(self):
+        """Each engine to a core of its own; the rest goes where there is room."""
+        cores = sorted(os.sched_getaffinity(0))
+        pids = self.pids()
+        for core, kind in zip(cores, ("prefill", "decode")):
+            for pid in pids[kind]:
+                for thread in os.listdir(f"/proc/{pid}/task"):
+                    os.sched_setaffinity(int(thread), {core})
+        return len(cores) >= 2
+
+    def everyone(self):
+        return [self.process.pid] + [p for group in self.pids().values() for p in group]
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self.log.close()
+
+
+def ask(cluster, tokens, answer):
+    body = json.dumps({"model": "model", "prompt": tokens, "max_tokens": answer, "temperature": 0,
+                       "ignore_eos": True}).encode()
+    request = urllib.request.Request(cluster.url + "/v1/completions", body,
+                                     {"Content-Type": "application/json"})
+    return json.loads(urllib.request.urlopen(request, timeout=300).read())
+
+
+# ---- traces ----
+
+def read_source(options):
+    """The conversation trace, or a generated one with its shape where that is not there."""
+    for path in (options.traces, os.environ.get("YOLK_TRACES"),
+                 os.path.join(options.root, "..", "shared", "traces")):
+        name = os.path.join(path or "", "conversation_trace.jsonl")
+        if path and os.path.exists(name):
+            with open(name, encoding="utf-8") as lines:
+                return "the conversation trace", [json.loads(line) for line in lines]
+    made = run([options.yolk, "trace", "gen", "--requests", "4000", "--rate", "3.3",
+                "--input-tokens", "9000", "--output-tokens", "340", "--seed", "1"])
+    return "a generated trace", [json.loads(line) for line in made.splitlines()]
+
+
+def scaled_part(rows, first, count, prompt_max):
+    """`count` requests from the `first` on, 16 times shorter, without those that are still too long."""
+    part = []
+    for row in rows[first:]:
+        tokens = max(1, round(row["input_length"] / SHRINK))
+        if tokens > prompt_max:
+            continue
+        blocks = -(-tokens // BLOCK)
+        part.append({"timestamp": row["timestamp"], "input_length": tokens,
+                     "output_length": max(2, round(row["output_length"] / ANSWER_SHRINK)),
+                     "hash_ids": row["hash_ids"][:blocks], "block_size": BLOCK})
+        if len(part) == count:
+            break
+    return part
+
+
+def paced(part, rate):
+    """The same gaps, stretched to this many requests a second."""
+    first, last = part[0]["timestamp"], part[-1]["timestamp"]
+    stretch = (len(part) - 1) / rate * 1000 / max(1, last - first)
+    return [dict(row, timestamp=round((row["timestamp"] - first) * stretch)) for row in part]
+
+
+def write_trace(path, part):
+    with open(path, "w", encoding="utf-8") as out:
+        out.writelines(json.dumps(row) + "\n" for row in part)
+    return path
+
+
+def cold_tokens(part):
+    """Mean tokens of a prompt that no prompt before it had."""
+    seen, new = set(), 0
+    for row in part:
+        ids = row["hash_ids"]
+        have = 0
+        while have < len(ids) and ids[have] in seen:
+            have += 1
+        new += row["input_length"] - min(have * BLOCK, row["input_length"] - 1)
+        seen.update(ids)
+    return new / len(part)
+
+
+# ---- running ----
+
+def run(words):
+    done = subprocess.run([str(w) for w in words], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(map(str, words))}: {done.stderr.strip() or done.stdout[-500:]}")
+    return done.stdout
+
+
+def replay(options, cluster, path):
+    return json.loads(run([options.yolk, "replay", "--trace", path, "--url", cluster.url, "--model",
+                           "model", "--prompt-max", "100000", "--json"]))
+
+
+def simulate(options, path, cluster_file, *settings):
+    return json.loads(run([options.yolk, "sim", "--trace", path, "--cluster", cluster_file, "--json",
+                           *settings]))
+
+
+# ---- times ----
+
+def least_squares(samples, features):
+    """Coefficients >= 0 of the least squares of relative errors, by coordinate descent."""
+    coef = [0.0] * features
+    for _ in range(2000):
+        for j in range(features):
+            top = bottom = 0.0
+            for x, y in samples:
+                rest = y - sum(c * v for k, (c, v) in enumerate(zip(coef, x)) if k != j)
+                top += x[j] * rest / (y * y)
+                bottom += x[j] * x[j] / (y * y)
+            coef[j] = max(0.0, top / bottom) if bottom > 0 else 0.0
+    return coef
+
+
+def fit(log_path, profile_path):
+    """Costs, from what the gateway logged of each prefill and from its own decode model."""
+    text = open(log_path, encoding="utf-8", errors="replace").read()
+    prefills = [dict(re.findall(r"(\w+)=([^\s\"]+)", line)) for line in text.splitlines()
+                if "ev=prefill_done" in line]
+    ends = [dict(re.findall(r"(\w+)=([^\s\"]+)", line)) for line in text.splitlines()
+            if "ev=request_done" in line]
+    samples, whole = [], []
+    first = {e["req"]: float(e["ttft_ms"]) for e in ends}
+    for p in prefills:
+        new, cached = int(p["computed"]), int(p["cached"])
+        seconds = int(p["compute_us"]) / 1e6
+        if seconds <= 0:
+            continue
+        total = new + cached
+        samples.append(([1.0, new / 1e3, (total ** 2 - cached ** 2) / 1e6, cached / 1e3], seconds))
+        if p["req"] in first:
+            whole.append(first[p["req"]] / 1e3 - (int(p["queue_us"]) + int(p["compute_us"])) / 1e6)
+    if len(samples) < 10:
+        raise SystemExit(f"only {len(samples)} prefills were logged in {log_path}")
+    fixed, new, square, cached = least_squares(samples, 4)
+    whole.sort()  # who waited for others is at its end
+    base, sequence, context = json.load(open(profile_path, encoding="utf-8"))["decode"]["coef"]
+    return {"prefill_fixed_s": fixed, "prefill_new_s": new / 1e3, "prefill_square_s": square / 1e6,
+            "prefill_reused_s": cached / 1e3, "schedule_s": max(0.0, whole[len(whole) // 20]),
+            "decode_base_s": base / 1e3, "decode_sequence_s": sequence / 8e3,
+            "decode_context_s": context / 1024e3, "kv_token_bytes": 23040, "nic_bytes_s": 1e12,
+            "load_bytes_s": 1e13, "transfer_setup_s": 0, "vram_tokens": 90000}, len(samples)
+
+
+def times_cluster(options, directory, profile):
+    engine = ["--pool-size", "2G"]
+    if options.rehearse:
+        machine = os.path.join(directory, "rehearsal.json")
+        with open(machine, "w", encoding="utf-8") as out:
+            json.dump({"cost": dict(MACHINE, prefill_new_s=1e-3, decode_base_s=0.03)}, out)
+        engine = ["--engine", "timed", "--engine-profile", machine, "--pool-size", "64M"]
+    cluster = Cluster(options, directory, "--prefill", 1, "--decode", 1, "--threads", 1, *engine,
+                      "--profile", profile, "--log", "warn,gateway=debug").wait_ready(1, 1)
+    return cluster, cluster.pin()
+
+
+def pace_of_machine(cluster):
+    """Seconds a new token of a prompt takes, all in, when nothing else is to do."""
+    took = []
+    for i in range(4):
+        tokens = [1000 + (i * 7919 + k * 31) % 20000 for k in range(700)]
+        began = time.monotonic()
+        ask(cluster, tokens, 1)
+        took.append((time.monotonic() - began) / len(tokens))
+    return sorted(took)[1]
+
+
+def times(options, rows, directory):
+    profile = os.path.join(directory, "profile.json")
+    say("times: how fast is this machine?")
+    cluster, pinned = times_cluster(options, directory, os.path.join(directory, "unused.json"))
+    token_s = pace_of_machine(cluster)
+    cluster.stop()
+    probe = scaled_part(rows, 0, 200, options.prompt_max)
+    rate = UTILISATION / (token_s * cold_tokens(probe))
+    count = max(20, round(rate * options.seconds))
+    parts = [paced(scaled_part(rows, at, count, options.prompt_max), rate) for at in (0, 4 * count)]
+    say(f"times: {1 / token_s:.0f} tokens/s, so {rate:.2f} requests/s; 2 x {count} requests")
+    measured, busy = [], []
+    for number, part in enumerate(parts):
+        path = write_trace(os.path.join(directory, f"times-{number}.jsonl"), part)
+        cluster, _ = times_cluster(options, directory, profile)
+        load = Load(cluster.everyone())
+        measured.append(replay(options, cluster, path))
+        busy.append(load.stop())
+        cluster.stop()
+        say(f"times: part {number + 1}: TTFT {measured[-1]['ttft_ms']['mean']:.0f} ms, others used "
+            f"{100 * busy[-1]:.0f}% of the machine")
+        if number == 0:
+            cost, samples = fit(cluster.log_path, profile)
+    cluster_file = os.path.join(directory, "times.json")
+    with open(cluster_file, "w", encoding="utf-8") as out:
+        json.dump({"prefill": 1, "decode": 1, "dram_tokens": 90000, "layerwise": True,
+                   "batch_max": 64, "cost": cost}, out)
+    found = [simulate(options, os.path.join(directory, f"times-{n}.jsonl"), cluster_file)
+             for n in range(2)]
+    return {"rate": rate, "count": count, "token_s": token_s, "pinned": pinned, "busy": busy,
+            "cost": cost, "samples": samples, "measured": measured, "found": found}
+
+
+TIMES_CELLS = [("mean TTFT", "ttft_ms", "ttft_ms", "mean"), ("P90 TTFT", "ttft_ms", "ttft_ms", "p90"),
+               ("mean TBT", "request_tbt_ms", "tbt_mean_ms", "mean"),
+               ("P90 TBT", "request_tbt_ms", "tbt_mean_ms", "p90")]
+
+
+def times_rows(result, part):
+    rows = []
+    for name, live, model, what in TIMES_CELLS:
+        real, said = result["measured"][part][live][what], result["found"][part][model][what]
+        rows.append({"name": f"reality: {name}, 1P+1D", "value": round(said, 3), "unit": "ms",
+                     "baseline": round(real, 3), "ratio": round(said / real, 4), "target": TOLERANCE,
+                     "met": abs(said / real - 1) <= TOLERANCE})
+    return rows
+
+
+# ---- order ----
+
+def choose_load(options, directory, part, cluster_file):
+    """The first load at which the simulator's policies are well apart, by the least ratio of neighbours."""
+    best = (0, None, None)
+    cold = cold_tokens(part)
+    capacity = 4 / (MACHINE["prefill_fixed_s"] + cold * MACHINE["prefill_new_s"])
+    for share in (0.7, 0.85, 1.0, 1.15, 1.3):
+        path = write_trace(os.path.join(directory, "order.jsonl"), paced(part, share * capacity))
+        ttft = {p: simulate(options, path, cluster_file, "--policy", p)["ttft_ms"]["mean"]
+                for p in POLICIES}
+        ranked = sorted(ttft.values())
+        apart = min(b / a for a, b in zip(ranked, ranked[1:]))
+        if apart > best[0]:
+            best = (apart, share, share * capacity)
+        if apart >= 1.25:
+            break
+    return best
+
+
+def order(options, rows, directory):
+    count = round(options.seconds / 70 * 280)
+    part = scaled_part(rows, 2000, count, 4000)
+    machine = os.path.join(directory, "machine.json")
+    with open(machine, "w", encoding="utf-8") as out:
+        json.dump({"cost": MACHINE}, out)
+    cluster_file = os.path.join(directory, "order.json")
+    with open(cluster_file, "w", encoding="utf-8") as out:
+        json.dump({"prefill": 4, "decode": 4, "dram_tokens": 250000, "batch_max": 64,
+                   "layerwise": True, "cost": MACHINE}, out)
+    apart, share, rate = choose_load(options, directory, part, cluster_file)
+    path = write_trace(os.path.join(directory, "order.jsonl"), paced(part, rate))
+    say(f"order: {count} requests at {rate:.1f}/s, {share:g} of what is left to compute; the "
+        f"simulator's neighbours are a factor {apart:.2f} apart")
+    found = {p: simulate(options, path, cluster_file, "--policy", p) for p in POLICIES}
+    measured, busy = {}, {}
+    for policy in POLICIES:
+        cluster = Cluster(options, directory, "--prefill", 4, "--decode", 4, "--engine", "timed",
+                          "--engine-profile", machine, "--pool-size", "64M", "--placement", policy,
+                          "--profile", os.path.join(directory, f"profile-{policy}.json"),
+                          "--max-model-len", 8000).wait_ready(4, 4)
+        load = Load(cluster.everyone())
+        measured[policy] = replay(options, cluster, path)
+        busy[policy] = load.stop()
+        cluster.stop()
+        say(f"order: {policy}: TTFT {measured[policy]['ttft_ms']['mean']:.0f} ms live, "
+            f"{found[policy]['ttft_ms']['mean']:.0f} ms simulated")
+    return {"count": count, "rate": rate, "share": share, "apart": apart, "busy": busy,
+            "measured": measured, "found": found}
+
+
+def ranking(result, which):
+    return sorted(POLICIES, key=lambda p: result[which][p]["ttft_ms"]["mean"])
+
+
+def order_rows(result):
+    rows = [{"name": f"reality: mean TTFT, 4P+4D timed, {p}",
+             "value": round(result["found"][p]["ttft_ms"]["mean"], 3), "unit": "ms",
+             "baseline": round(result["measured"][p]["ttft_ms"]["mean"], 3),
+             "ratio": round(result["found"][p]["ttft_ms"]["mean"]
+                            / result["measured"][p]["ttft_ms"]["mean"], 4),
+             "target": None, "met": None} for p in POLICIES]
+    same = ranking(result, "found") == ranking(result, "measured")
+    rows.append({"name": "reality: order of four placement policies is the same", "value": int(same),
+                 "unit": "bool", "baseline": 1, "ratio": None, "target": None, "met": same})
+    return rows
+
+
+# ---- the page ----
+
+def cell(row):
+    met = "" if row["met"] is None else "yes" if row["met"] else "**no**"
+    difference = f"{100 * (row['ratio'] - 1):+.1f}%" if row["ratio"] else ""
+    return f"{row['baseline']:.4g} | {row['value']:.4g} | {difference} | {met}"
+
+
+def times_page(result, source):
+    cost, lines = result["cost"], []
+    busy = max(result["busy"])
+    lines += ["## Times: SmolLM2-135M, 1P+1D", "",
+              f"Each engine has one thread, {'pinned to a core of its own' if result['pinned'] else 'on a single core: there is only one'}. "
+              f"{source.capitalize()}, prompts {SHRINK} and answers {ANSWER_SHRINK} times shorter, "
+              f"{result['rate']:.2f} requests a second, at which a prefill node that computes "
+              f"{1 / result['token_s']:.0f} tokens a second is busy about half of the time. Costs were "
+              f"fitted on {result['samples']} prefills of a first part of {result['count']} requests; the table "
+              "is about another part, which the fit has not seen. Both parts start with an empty pool.", "",
+              f"Others used up to {100 * busy:.0f}% of the machine meanwhile"
+              + (f": more than {100 * BUSY_SHARE_MAX:.0f}%, so the machine's speed was not its own and the "
+                 "comparison means little." if busy > BUSY_SHARE_MAX else "."), "",
+              "| ms | live | simulated | difference | within 15% |", "|---|---|---|---|---|"]
+    lines += [f"| {row['name'].partition(': ')[2]} | {cell(row)} |" for row in times_rows(result, 1)]
+    lines += ["", "For comparison, the part that the costs were fitted on: " + "; ".join(
+        f"{row['name'].partition(': ')[2].partition(',')[0]} {100 * (row['ratio'] - 1):+.1f}%"
+        for row in times_rows(result, 0)) + ".", "",
+              f"Fitted: prefill {1e3 * cost['prefill_fixed_s']:.2f} ms + {1e3 * cost['prefill_new_s']:.4f} ms a "
+              f"new token + {1e6 * cost['prefill_square_s']:.4f} ns a square + "
+              f"{1e6 * cost['prefill_reused_s']:.2f} us a reused token; decode "
+              f"{1e3 * cost['decode_base_s']:.2f} ms + {1e3 * cost['decode_sequence_s']:.3f} ms a sequence + "
+              f"{1e6 * cost['decode_context_s']:.4f} us a token of context; {1e3 * cost['schedule_s']:.2f} ms "
+              "around it.", "",
+              "What the model leaves out: short prompts that meet share a step live; the simulator computes one "
+              "after the other. A first token is shown live when the prefill node has it, and in the simulator at "
+              "the next decode step.", ""]
+    return lines
+
+
+def order_page(result):
+    lines = ["## Order: placement policies, `--engine timed`, 4P+4D", "",
+             f"{result['count']} requests at {result['rate']:.1f} a second, the first of five loads at which the "
+             "simulator's policies are a factor 1.25 apart, or else the one at which they are the furthest apart "
+             f"(here {result['apart']:.2f}). The machine is modelled, everything else is real.", "",
+             "| mean TTFT ms | live | simulated | difference | same order |", "|---|---|---|---|---|"]
+    rows = order_rows(result)
+    lines += [f"| {row['name'].rpartition(', ')[2]} | {cell(row)} |" for row in rows[:-1]]
+    lines += ["", f"Live: {' < '.join(ranking(result, 'measured'))}. Simulated: "
+                  f"{' < '.join(ranking(result, 'found'))}. "
+                  + ("The same order." if rows[-1]["met"] else "**Not the same order.**"),
+              f"Others used up to {100 * max(result['busy'].values()):.0f}% of the machine meanwhile.", ""]
+    return lines
+
+
+def write_results(options, lines, rows, kept):
+    page = "\n".join(lines)
+    if options.dry:
+        print(page)
+        print(json.dumps(rows, indent=1))
+        return
+    os.makedirs(options.out, exist_ok=True)
+    with open(os.path.join(options.out, "reality.md"), "w", encoding="utf-8") as out:
+        out.write(page)
+    path = os.path.join(options.out, "summary.json")
+    summary = {"bench": "results", "commit": "", "machine": "", "rows": []}
+    if os.path.exists(path):
+        summary = json.load(open(path, encoding="utf-8"))
+    summary["rows"] = [row for row in summary["rows"]
+                       if not row["name"].startswith("reality: ") or row["name"] in kept] + rows
+    with open(path, "w", encoding="utf-8") as out:
+        out.write(json.dumps(summary, indent=1) + "\n")
+
+
+def main():
+    root = os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--yolk", default=os.path.join(root, "build", "bin", "yolk"))
+    parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--traces")
+    parser.add_argument("--out", default=os.path.join(root, "docs", "results"))
+    parser.add_argument("--seconds", type=float, default=70, help="of each of the live runs, about")
+    parser.add_argument("--prompt-max", type=int, default=2000, help="longer prompts are left out of `times`")
+    parser.add_argument("--only", choices=["times", "order"])
+    parser.add_argument("--rehearse", action="store_true",
+                        help="`times` with a modelled engine: says what is left of the difference "
+                             "when the machine's speed is constant; implies --dry")
+    parser.add_argument("--dry", action="store_true", help="print the page, write nothing")
+    options = parser.parse_args()
+    options.root = root
+    options.dry |= options.rehearse
+    began = time.monotonic()
+    source, rows = read_source(options)
+    commit = subprocess.run(["git", "-C", root, "rev-parse", "--short=12", "HEAD"], text=True,
+                            capture_output=True, check=False).stdout.strip()
+    lines = ["# reality: the simulator against the live cluster", "",
+             f"Made by `make reality` on {machine_name()}, {len(os.sched_getaffinity(0))} cores, commit {commit}, "
+             f"load average {os.getloadavg()[0]:.2f} when it began.", ""]
+    found = []
+    with tempfile.TemporaryDirectory(prefix="yolk-reality-") as directory:
+        os.environ["XDG_CACHE_HOME"] = os.environ.get("XDG_CACHE_HOME",
+                                                      os.path.expanduser("~/.cache"))
+        if options.only != "order":
+            result = times(options, rows, directory)
+            lines += times_page(result, source)
+            found += times_rows(result, 1)
+        if options.only != "times":
+            result = order(options, rows, directory)
+            lines += order_page(result)
+            found += order_rows(result)
+    write_results(options, lines, found, kept=set())
+    for row in found:
+        if row["met"] is not None:
+            say(f"{'met ' if row['met'] else 'MISS'}  {row['name']}: live {row['baseline']:g}, "
+                f"simulated {row['value']:g} {row['unit']}")
+    say(f"{time.monotonic() - began:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
