@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/buf.h"
 #include "base/env.h"
 #include "base/log.h"
 #include "conductor/keys.h"
@@ -343,9 +344,39 @@ static void leave_conductor(struct node *node)
     yolk_conductor_remove(node->cluster->conductor, node->id);
 }
 
+static void on_told(void *ctx, const struct rpc_result *result)
+{
+    (void)ctx;
+    (void)result; /* a node that does not know the call, or has gone, need not know */
+}
+
+/* The node learns why it gets no work, so that its own log says so too. */
+static void tell_refused(const struct node *node, const char *reason)
+{
+    struct env *env = node->cluster->env;
+    struct proto_node_refused message = { "" };
+    struct rpc_call_id id;
+    struct buf body;
+
+    snprintf(message.reason, sizeof(message.reason), "%s", reason);
+    buf_init(&body, sizeof(message) + 64);
+    if (proto_node_refused_encode(&message, &body) == STATUS_OK) {
+        const struct rpc_request request = {
+            .method = PROTO_NODE_REFUSED,
+            .body = buf_data(&body),
+            .len = body.len,
+            .deadline_ns = env_now_ns(env) + ASK_TIMEOUT_MS * ENV_NS_PER_MS,
+            .on_end = on_told,
+        };
+        (void)!rpc_call(node->client, &request, &id);
+    }
+    buf_fini(&body);
+}
+
 static void refuse(struct node *node, const char *reason)
 {
     LOG_WARN("gateway", "node_refused", "node=%s reason=%s", node->member.name, reason);
+    tell_refused(node, reason);
     leave_conductor(node);
     set_phase(node, NODE_REFUSED);
 }

@@ -28,6 +28,7 @@ const char *proto_method_name(enum proto_method method)
     case PROTO_NODE_INFO: return "node.info";
     case PROTO_NODE_STATUS: return "node.status";
     case PROTO_NODE_ROLE: return "node.role";
+    case PROTO_NODE_REFUSED: return "node.refused";
     case PROTO_DECODE_PUSH: return "decode.push";
     }
     return "unknown";
@@ -853,6 +854,37 @@ enum status proto_node_status_decode(const void *data, size_t len, struct proto_
         }
     }
     return finish(&reader, seen, fields_through(STATUS_NUMBERS));
+}
+
+/* ---- node.refused ---- */
+
+enum refused_field { REFUSED_REASON = 1 };
+
+enum status proto_node_refused_encode(const struct proto_node_refused *msg, struct buf *out)
+{
+    struct msg_writer writer;
+    msg_writer_init(&writer, out);
+    msg_put_map(&writer, REFUSED_REASON);
+    msg_field_text(&writer, REFUSED_REASON, msg->reason);
+    return writer.status;
+}
+
+enum status proto_node_refused_decode(const void *data, size_t len, struct proto_node_refused *out)
+{
+    struct msg_reader reader;
+    uint64_t key, seen = 0;
+
+    memset(out, 0, sizeof(*out));
+    msg_reader_init(&reader, data, len);
+    uint32_t left = msg_get_map(&reader);
+    while (next_field(&reader, &left, &key, &seen)) {
+        if (key == REFUSED_REASON) {
+            msg_get_text_copy(&reader, out->reason, sizeof(out->reason));
+        } else {
+            msg_skip(&reader);
+        }
+    }
+    return finish(&reader, seen, fields_through(REFUSED_REASON));
 }
 
 /* ---- node.role ---- */

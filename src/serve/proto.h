@@ -62,6 +62,7 @@ enum proto_method {
     PROTO_NODE_STATUS = 0x0305,    /* unary; empty request, reply proto_node_status */
     PROTO_DECODE_PUSH = 0x0306,    /* unary; request proto_push, reply proto_push_lease */
     PROTO_NODE_ROLE = 0x0307,      /* unary; request proto_node_role, empty reply */
+    PROTO_NODE_REFUSED = 0x0308,   /* unary; request proto_node_refused, empty reply */
 };
 const char *proto_method_name(enum proto_method method);
 
@@ -299,6 +300,11 @@ struct proto_node_role {
     enum proto_role role; /* PREFILL or DECODE */
 };
 
+/* A gateway will give this node no work, and says why. */
+struct proto_node_refused {
+    char reason[PROTO_TEXT_SIZE];
+};
+
 /* The disk tier of a node, in node.status. Sizes are bytes; all but the first four count up. */
 enum proto_disk {
     PROTO_DISK_BLOCKS,
@@ -367,6 +373,11 @@ MUST_USE enum status proto_node_status_decode(const void *data, size_t len,
 MUST_USE enum status proto_node_role_encode(const struct proto_node_role *msg, struct buf *out);
 MUST_USE enum status proto_node_role_decode(const void *data, size_t len,
                                             struct proto_node_role *out);
+
+MUST_USE enum status proto_node_refused_encode(const struct proto_node_refused *msg,
+                                               struct buf *out);
+MUST_USE enum status proto_node_refused_decode(const void *data, size_t len,
+                                               struct proto_node_refused *out);
 
 /* "prefill", "decode", "store"; STATUS_INVALID for another word. */
 const char *proto_role_name(enum proto_role role);

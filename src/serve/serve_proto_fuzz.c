@@ -64,7 +64,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct buf one, two;
     if (size == 0) return 0;
-    const uint8_t which = data[0] % 9;
+    const uint8_t which = data[0] % 10;
     data++;
     size--;
     buf_init(&one, 64 << 20);
@@ -83,7 +83,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     case 5: ROUND_TRIP(node_status, sink += first.requests); break;
     case 6: ROUND_TRIP(push, sink += first.attempt); break;
     case 7: ROUND_TRIP(push_lease, sink += first.lease_ms); break;
-    default: ROUND_TRIP(node_role, sink += (uint64_t)first.role); break;
+    case 8: ROUND_TRIP(node_role, sink += (uint64_t)first.role); break;
+    default: ROUND_TRIP(node_refused, sink += strlen(first.reason)); break;
     }
     buf_fini(&one);
     buf_fini(&two);

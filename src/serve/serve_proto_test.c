@@ -281,6 +281,14 @@ static void node_messages_round_trip(void **state)
     assert_int_equal(proto_node_status_encode(&status_got, &again), STATUS_OK);
     assert_memory_equal(buf_data(&again), buf_data(&buf), buf.len);
     buf_clear(&buf);
+    const struct proto_node_refused refused = { "its model is another" };
+    struct proto_node_refused refused_got;
+    buf_clear(&buf);
+    assert_int_equal(proto_node_refused_encode(&refused, &buf), STATUS_OK);
+    save("node_refused", 9, &buf);
+    assert_int_equal(proto_node_refused_decode(buf_data(&buf), buf.len, &refused_got), STATUS_OK);
+    assert_string_equal(refused_got.reason, "its model is another");
+    buf_clear(&buf);
     assert_int_equal(proto_node_role_encode(&role, &buf), STATUS_OK);
     save("node_role", 8, &buf);
     assert_int_equal(proto_node_role_decode(buf_data(&buf), buf.len, &role_got), STATUS_OK);

@@ -387,6 +387,21 @@ static void node_role(void *ctx, struct rpc_call *call, const uint8_t *body, siz
     rpc_reply(call, NULL, 0);
 }
 
+/* Somebody misconfigured one of the two: here is where its operator looks. */
+static void node_refused(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
+{
+    const struct worker *worker = ctx;
+    struct proto_node_refused message;
+
+    if (proto_node_refused_decode(body, len, &message) != STATUS_OK) {
+        rpc_fail(call, STATUS_INVALID, "malformed");
+        return;
+    }
+    LOG_WARN("worker", "refused_by_gateway", "name=%s gateway=%s reason=\"%s\"", worker->name,
+             rpc_call_peer(call), message.reason);
+    rpc_reply(call, NULL, 0);
+}
+
 /* ---- becoming ready ---- */
 
 static void tell_ready(struct worker *worker, enum status status, const char *error)
@@ -640,7 +655,7 @@ static void add_methods(struct worker *worker)
         { PROTO_DECODE_OPEN, decode_open }, { PROTO_DECODE_PUSH, decode_push },
         { PROTO_PREFILL_RUN, prefill_run }, { PROTO_DECODE_KV_DONE, decode_kv_done },
         { PROTO_NODE_INFO, node_info },     { PROTO_NODE_STATUS, node_status },
-        { PROTO_NODE_ROLE, node_role },
+        { PROTO_NODE_ROLE, node_role },     { PROTO_NODE_REFUSED, node_refused },
     };
     for (size_t i = 0; i < sizeof(methods) / sizeof(methods[0]); i++) {
         rpc_server_add(worker->server, (uint16_t)methods[i].method,

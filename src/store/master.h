@@ -79,7 +79,8 @@ struct store_node_id {
 };
 
 /* `term_seen`: the highest term the node has heard. Idempotent for the same name and epoch; another
- * epoch replaces the old life, whose replicas are forgotten. STATUS_FULL beyond STORE_MEMBERS_MAX,
+ * epoch replaces the old life, whose replicas are forgotten (whoever calls makes sure that the old
+ * one does not live any more). STATUS_FULL beyond STORE_MEMBERS_MAX,
  * STATUS_INVALID for malformed info. */
 MUST_USE enum status store_master_register(struct store_master *master, uint64_t now_ns,
                                            const struct store_member_info *info, uint64_t term_seen,

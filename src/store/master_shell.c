@@ -31,7 +31,8 @@ struct listener {
     struct store_master_shell *shell;
     struct store_node_id node;
     uint64_t epoch;
-    bool mute; /* another life than the registered one is speaking */
+    bool mute;  /* another life than the registered one is speaking */
+    bool heard; /* the connection is there, and it is the registered life that speaks */
     struct store_subscription *subscription;
 };
 
@@ -74,6 +75,7 @@ static void on_reset(void *ctx, uint64_t epoch)
     struct listener *listener = ctx;
     struct store_master_shell *shell = listener->shell;
     listener->mute = epoch != listener->epoch;
+    listener->heard = !listener->mute;
     if (listener->mute) return;
     store_master_reset(shell->master, now(shell), listener->node);
     shell_act(shell);
@@ -99,6 +101,12 @@ static void on_synced(void *ctx)
     shell_act(shell);
 }
 
+static void on_lost(void *ctx)
+{
+    struct listener *listener = ctx;
+    listener->heard = false;
+}
+
 static void listen_to(struct store_master_shell *shell, const struct store_action *action)
 {
     struct listener *listener = calloc(1, sizeof(*listener));
@@ -110,6 +118,7 @@ static void listen_to(struct store_master_shell *shell, const struct store_actio
         .on_reset = on_reset,
         .on_events = on_events,
         .on_synced = on_synced,
+        .on_lost = on_lost,
         .ctx = listener,
     };
     struct errmsg err = { "" };
@@ -332,6 +341,25 @@ static void reply_term(struct store_master_shell *shell, struct rpc_call *call, 
     reply(shell, call, &buf, status);
 }
 
+/* Is somebody else of this name at work? One that beats and can be heard is; one that was killed is
+ * not, from the moment its connection broke, so that its successor need not wait. */
+static bool name_taken(const struct store_master_shell *shell, const struct store_member_info *info)
+{
+    struct store_member_info have;
+    enum store_member_state state;
+    struct store_node_id id;
+
+    for (uint32_t n = 0; store_master_member(shell->master, n, &have, &state, &id); n++) {
+        if (strcmp(have.name, info->name) != 0) continue;
+        if (have.epoch == info->epoch || state != STORE_MEMBER_ALIVE) return false;
+        const struct listener *listener = shell->listeners;
+        while (listener != NULL && listener->node.index != id.index)
+            listener = listener->next;
+        return listener != NULL && listener->heard;
+    }
+    return false;
+}
+
 static void handle_register(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
 {
     struct store_master_shell *shell = ctx;
@@ -340,6 +368,7 @@ static void handle_register(void *ctx, struct rpc_call *call, const uint8_t *bod
     uint64_t term_seen;
 
     enum status status = store_decode_register(body, len, &info, &term_seen);
+    if (status == STATUS_OK && name_taken(shell, &info)) status = STATUS_EXISTS;
     if (status == STATUS_OK) {
         status = store_master_register(shell->master, now(shell), &info, term_seen, &id);
     }

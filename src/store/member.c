@@ -60,7 +60,8 @@ struct store_member {
     uint32_t beat_ms;
     struct env_timer timer;
     bool registered;
-    bool asking; /* a call is under way */
+    bool name_taken; /* has been told */
+    bool asking;     /* a call is under way */
     bool leaving;
     void (*on_joined)(void *ctx, uint64_t term);
     void *ctx;
@@ -94,6 +95,13 @@ static void on_registered(void *ctx, const struct rpc_result *result)
     enum status status = result->status;
     if (status == STATUS_OK) status = term_take(member, result, &term);
     if (status != STATUS_OK) {
+        if (result->status == STATUS_EXISTS && !member->name_taken) {
+            LOG_ERROR("store", "name_taken",
+                      "name=%s master=%s text=\"another node of this name is alive: choose another "
+                      "--name; this one waits until that one has gone\"",
+                      member->info.name, rpc_client_address(member->master));
+        }
+        member->name_taken = result->status == STATUS_EXISTS;
         if (result->status == STATUS_INVALID || result->status == STATUS_DENIED) {
             LOG_ERROR("store", "registration_refused", "master=%s reason=%s message=%s",
                       rpc_client_address(member->master), status_name(status), result->message);
@@ -104,6 +112,7 @@ static void on_registered(void *ctx, const struct rpc_result *result)
     LOG_INFO("store", "joined", "master=%s name=%s term=%lu", rpc_client_address(member->master),
              member->info.name, term);
     member->registered = true;
+    member->name_taken = false;
     beat_in(member, member->beat_ms);
     if (member->on_joined != NULL) member->on_joined(member->ctx, term);
 }
