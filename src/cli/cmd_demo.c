@@ -2,10 +2,14 @@
  *
  * cli/cmd_demo.c - shows, live, what the Conductor does under overload.
  *
- * A small cluster of real processes (--engine timed, so that it fits anywhere) gets twice the
- * requests that it can serve, the same ones once for each policy. Without refusals every request
- * waits for every other, and hardly one is answered in time; a policy that refuses early keeps
- * those it accepts in time. Each run has a cluster of its own, and a few requests to learn from. */
+ * A small cluster of real processes gets twice the requests that it can serve, the same ones once
+ * for each policy. Without refusals every request waits for every other, and hardly one is answered
+ * in time; a policy that refuses early keeps those it accepts in time. Each run has a cluster of
+ * its own, and a few requests to learn from.
+ *
+ * With the builtin engine the cluster is one prefill and one decode node that compute with the real
+ * model; what they can serve, and limits that fit, are measured first. With --engine timed it is
+ * two of each, and what they can serve follows from the modelled costs. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,24 +27,36 @@
 #include "sim/trace_gen.h"
 
 enum {
-    PREFILL_NODES = 2,
-    DECODE_NODES = 2,
-    PROMPT_TOKENS = 1500,
-    PROMPT_TOKENS_MAX = 6000,
-    ANSWER_TOKENS = 100,
-    TTFT_LIMIT_MS = 1500, /* what is in time */
-    TBT_LIMIT_MS = 40,
-    TTFT_HELD_MS = 1300, /* what the policy is asked to hold, with some room left, as one does */
-    TBT_HELD_MS = 34,
     WARM_SECONDS = 4,
+    MEASURED_REQUESTS = 16,
+    ALONE_RATE = 3, /* a second */
+    TOGETHER_RATE = 1000,
+    FIRST_WAITS = 4,
     READY_S = 20,
     READY_POLL_MS = 5,
     DRAW_MS = 250,
     TEXT_SIZE = 64,
 };
 
+#define HELD_SHARE 0.85 /* what policies are asked to hold, of a limit */
+
+/* The cluster and its requests: means of tokens, and limits in milliseconds. */
+struct demo_scale {
+    const char *engine, *pool_size;
+    int prefill_nodes, decode_nodes;
+    int prompt_tokens, prompt_tokens_max, answer_tokens;
+    int ttft_limit_ms, tbt_limit_ms; /* what is in time */
+    int ttft_held_ms, tbt_held_ms;   /* what the policy is asked to hold: less, as one does */
+};
+
+static const struct demo_scale BUILTIN = { "builtin", "1G", 1, 1, 400, 1600, 40, 0, 0, 0, 0 };
+static const struct demo_scale TIMED = {
+    "timed", "64M", 2, 2, 1500, 6000, 100, 1500, 40, 1300, 34
+};
+
 struct demo {
     struct cli *cli;
+    struct demo_scale scale;
     struct demo_screen screen;
     struct demo_run *run; /* under way */
     struct replay *replay;
@@ -56,16 +72,17 @@ struct demo {
 /* ---- what the cluster can do ---- */
 
 /* Within the limits, from the costs: the lesser of what prefill computes and what decode holds. */
-static double capacity(const struct timed_profile *profile)
+static double modelled_capacity(const struct demo_scale *scale, const struct timed_profile *profile)
 {
-    const double n = PROMPT_TOKENS;
+    const double n = scale->prompt_tokens;
     const double prefill_s =
         profile->prefill_fixed_s + profile->prefill_new_s * n + profile->prefill_square_s * n * n;
-    const double step_s = TBT_HELD_MS / 1e3;
+    const double step_s = scale->tbt_held_ms / 1e3;
     const double batch = floor((step_s - profile->decode_base_s) / profile->decode_sequence_s);
 
     ASSERT(batch >= 1);
-    return fmin(PREFILL_NODES / prefill_s, DECODE_NODES * batch / (step_s * ANSWER_TOKENS));
+    return fmin(scale->prefill_nodes / prefill_s,
+                scale->decode_nodes * batch / (step_s * scale->answer_tokens));
 }
 
 static enum status make_trace(const struct demo *demo, double rate, double seconds, uint64_t seed,
@@ -73,16 +90,15 @@ static enum status make_trace(const struct demo *demo, double rate, double secon
 {
     struct trace_gen_options options = trace_gen_defaults();
 
-    (void)demo;
     options.seed = seed;
     options.rate = rate;
     options.requests = (uint32_t)ceil(rate * seconds);
     options.follow = 0;
     options.roots = 0;
-    options.input_tokens = PROMPT_TOKENS;
-    options.output_tokens = ANSWER_TOKENS;
+    options.input_tokens = demo->scale.prompt_tokens;
+    options.output_tokens = demo->scale.answer_tokens;
     options.spread = 0.4;
-    options.input_max = PROMPT_TOKENS_MAX;
+    options.input_max = demo->scale.prompt_tokens_max;
     options.block_tokens = 32;
     return trace_gen(&options, out, err);
 }
@@ -97,6 +113,7 @@ static enum status read_options(struct demo *demo, struct errmsg *err)
     if (!(demo->load >= 0.1 && demo->load <= 5))
         return errmsg_set(err, STATUS_INVALID, "--load: must be in 0.1..5");
     demo->seconds = (double)config_u64(config, "seconds");
+    demo->scale = strcmp(config_text(config, "engine"), TIMED.engine) == 0 ? TIMED : BUILTIN;
     while (*list != '\0') {
         const size_t len = strcspn(list, ",");
         if (len == 0 || len >= DEMO_NAME_SIZE || demo->screen.runs_count == DEMO_RUNS_MAX)
@@ -110,26 +127,6 @@ static enum status read_options(struct demo *demo, struct errmsg *err)
     if (demo->screen.runs_count == 0)
         return errmsg_set(err, STATUS_INVALID, "--policies names none");
     return STATUS_OK;
-}
-
-static enum status prepare(struct demo *demo, struct errmsg *err)
-{
-    struct demo_screen *screen = &demo->screen;
-    enum status status = read_options(demo, err);
-
-    if (status != STATUS_OK) return status;
-    demo->capacity = capacity(&timed_profile_default);
-    screen->rate = demo->load * demo->capacity;
-    screen->send_seconds = demo->seconds;
-    snprintf(screen->header, sizeof(screen->header),
-             "%d prefill and %d decode nodes get %.1f requests a second, %.1f times what they can "
-             "serve;\nin time means a first token within %.1f s and %d ms between tokens.\n",
-             PREFILL_NODES, DECODE_NODES, screen->rate, demo->load, TTFT_LIMIT_MS / 1e3,
-             TBT_LIMIT_MS);
-    status = make_trace(demo, demo->capacity / 2, WARM_SECONDS, 1, &demo->warm, err);
-    if (status == STATUS_OK)
-        status = make_trace(demo, screen->rate, demo->seconds, 2, &demo->trace, err);
-    return status;
 }
 
 /* ---- a cluster ---- */
@@ -149,7 +146,7 @@ static enum status wait_ready(struct demo *demo)
     return STATUS_UNAVAILABLE;
 }
 
-static enum status start_cluster(struct demo *demo, struct errmsg *err)
+static enum status start_cluster(struct demo *demo, const char *policy, struct errmsg *err)
 {
     uint16_t port = 0;
     char port_text[TEXT_SIZE], prefill[TEXT_SIZE], decode[TEXT_SIZE], ttft[TEXT_SIZE],
@@ -159,15 +156,15 @@ static enum status start_cluster(struct demo *demo, struct errmsg *err)
         return errmsg_set(err, STATUS_IO, "no free port");
     snprintf(port_text, sizeof(port_text), "%u", port);
     snprintf(demo->address, sizeof(demo->address), "127.0.0.1:%u", port);
-    snprintf(prefill, sizeof(prefill), "%d", PREFILL_NODES);
-    snprintf(decode, sizeof(decode), "%d", DECODE_NODES);
-    snprintf(ttft, sizeof(ttft), "%dms", TTFT_HELD_MS);
-    snprintf(tbt, sizeof(tbt), "%dms", TBT_HELD_MS);
+    snprintf(prefill, sizeof(prefill), "%d", demo->scale.prefill_nodes);
+    snprintf(decode, sizeof(decode), "%d", demo->scale.decode_nodes);
+    snprintf(ttft, sizeof(ttft), "%dms", demo->scale.ttft_held_ms);
+    snprintf(tbt, sizeof(tbt), "%dms", demo->scale.tbt_held_ms);
     const char *args[] = { "serve",
                            config_text(demo->cli->config, "model"),
                            "--quiet",
                            "--engine",
-                           "timed",
+                           demo->scale.engine,
                            "--served-model-name",
                            "demo",
                            "--port",
@@ -177,9 +174,9 @@ static enum status start_cluster(struct demo *demo, struct errmsg *err)
                            "--decode",
                            decode,
                            "--pool-size",
-                           "64M",
+                           demo->scale.pool_size,
                            "--policy",
-                           demo->run->name,
+                           policy,
                            "--ttft-slo",
                            ttft,
                            "--tbt-slo",
@@ -192,8 +189,7 @@ static enum status start_cluster(struct demo *demo, struct errmsg *err)
     status = wait_ready(demo);
     if (status == STATUS_OK) return status;
     bench_end(&demo->child);
-    return errmsg_set(err, status, "the cluster with --policy %s did not become ready",
-                      demo->run->name);
+    return errmsg_set(err, status, "the cluster with --policy %s did not become ready", policy);
 }
 
 /* ---- a run ---- */
@@ -232,18 +228,18 @@ static enum status replay_one(struct demo *demo, const struct trace *trace,
         .speed = 1,
         .scale = 1,
         .output_scale = 1,
-        .ttft_limit_ms = TTFT_LIMIT_MS,
-        .tbt_limit_ms = TBT_LIMIT_MS,
+        .ttft_limit_ms = demo->scale.ttft_limit_ms,
+        .tbt_limit_ms = demo->scale.tbt_limit_ms,
         .salt = trace == demo->warm,
         .on_end = on_end,
         .ctx = demo,
     };
     const enum status status = replay_start(demo->cli->env, &options, &demo->replay, err);
     if (status != STATUS_OK) return status;
-    env_timer_set(demo->cli->env, &demo->timer, env_now_ns(demo->cli->env));
+    if (demo->run != NULL) env_timer_set(demo->cli->env, &demo->timer, env_now_ns(demo->cli->env));
     while (replay_counts(demo->replay)->ended_ns == 0 && demo->child.process != NULL)
         env_run(demo->cli->env);
-    on_draw(demo);
+    if (demo->run != NULL) on_draw(demo);
     env_timer_cancel(demo->cli->env, &demo->timer);
     replay_result(demo->replay, out);
     replay_destroy(demo->replay);
@@ -253,6 +249,67 @@ static enum status replay_one(struct demo *demo, const struct trace *trace,
                : errmsg_set(err, STATUS_UNAVAILABLE, "the cluster has ended");
 }
 
+/* Requests with pauses between them, or all at once. */
+static enum status replay_measured(struct demo *demo, double rate, struct replay_result *out,
+                                   struct errmsg *err)
+{
+    struct trace *trace = NULL;
+    enum status status =
+        make_trace(demo, rate, MEASURED_REQUESTS / rate, (uint64_t)rate, &trace, err);
+
+    if (status == STATUS_OK) status = replay_one(demo, trace, out, err);
+    trace_destroy(trace);
+    if (status != STATUS_OK || out->counts.finished == MEASURED_REQUESTS) return status;
+    return errmsg_set(err, STATUS_UNAVAILABLE, "%u of %d requests were not answered",
+                      MEASURED_REQUESTS - out->counts.finished, MEASURED_REQUESTS);
+}
+
+/* What the machine can serve, and limits that fit it: a first token may wait for FIRST_WAITS
+ * others, and tokens may come a quarter later than with everybody at once. */
+static enum status measure(struct demo *demo, struct errmsg *err)
+{
+    struct replay_result alone, together;
+    struct demo_scale *scale = &demo->scale;
+
+    if (!demo->screen.silent) fprintf(stderr, "Measuring what the cluster can serve ...\n");
+    enum status status = start_cluster(demo, "none", err);
+    if (status != STATUS_OK) return status;
+    status = replay_measured(demo, ALONE_RATE, &alone, err);
+    if (status == STATUS_OK) status = replay_measured(demo, TOGETHER_RATE, &together, err);
+    bench_end(&demo->child);
+    if (status != STATUS_OK) return status;
+    demo->capacity = MEASURED_REQUESTS / together.seconds;
+    scale->ttft_limit_ms = (int)ceil(alone.ttft.p50 * (1 + FIRST_WAITS));
+    scale->tbt_limit_ms = (int)ceil(together.tbt.p90 * 1.25);
+    scale->ttft_held_ms = (int)(scale->ttft_limit_ms * HELD_SHARE);
+    scale->tbt_held_ms = (int)(scale->tbt_limit_ms * HELD_SHARE);
+    return STATUS_OK;
+}
+
+static enum status prepare(struct demo *demo, struct errmsg *err)
+{
+    struct demo_screen *screen = &demo->screen;
+    enum status status = read_options(demo, err);
+
+    if (status != STATUS_OK) return status;
+    if (strcmp(demo->scale.engine, TIMED.engine) == 0)
+        demo->capacity = modelled_capacity(&demo->scale, &timed_profile_default);
+    else
+        status = measure(demo, err);
+    if (status != STATUS_OK) return status;
+    screen->rate = demo->load * demo->capacity;
+    screen->send_seconds = demo->seconds;
+    snprintf(screen->header, sizeof(screen->header),
+             "%d prefill and %d decode nodes get %.1f requests a second, %.1f times what they can "
+             "serve;\nin time means a first token within %.1f s and %d ms between tokens.\n",
+             demo->scale.prefill_nodes, demo->scale.decode_nodes, screen->rate, demo->load,
+             demo->scale.ttft_limit_ms / 1e3, demo->scale.tbt_limit_ms);
+    status = make_trace(demo, demo->capacity / 2, WARM_SECONDS, 1, &demo->warm, err);
+    if (status == STATUS_OK)
+        status = make_trace(demo, screen->rate, demo->seconds, 2, &demo->trace, err);
+    return status;
+}
+
 static enum status run_one(struct demo *demo, struct errmsg *err)
 {
     struct demo_run *run = demo->run;
@@ -260,7 +317,7 @@ static enum status run_one(struct demo *demo, struct errmsg *err)
 
     run->state = DEMO_WARMING;
     demo_screen_draw(&demo->screen, run);
-    enum status status = start_cluster(demo, err);
+    enum status status = start_cluster(demo, run->name, err);
     if (status != STATUS_OK) return status;
     status = replay_one(demo, demo->warm, &warm, err);
     if (status == STATUS_OK) {
@@ -277,9 +334,11 @@ static void print_json(const struct demo *demo)
 {
     const struct demo_screen *screen = &demo->screen;
 
-    printf("{\"demo\": \"overload\", \"rate\": %.3f, \"load\": %g, \"ttft_limit_ms\": %d, "
+    printf("{\"demo\": \"overload\", \"engine\": \"%s\", \"rate\": %.3f, \"load\": %g, "
+           "\"ttft_limit_ms\": %d, "
            "\"tbt_limit_ms\": %d, \"runs\": [",
-           screen->rate, demo->load, TTFT_LIMIT_MS, TBT_LIMIT_MS);
+           demo->scale.engine, screen->rate, demo->load, demo->scale.ttft_limit_ms,
+           demo->scale.tbt_limit_ms);
     for (uint32_t i = 0; i < screen->runs_count; i++) {
         const struct demo_run *run = &screen->runs[i];
         const struct replay_counts *c = &run->counts;

@@ -99,7 +99,7 @@ const struct config_option cli_options[] = {
       .type = CONFIG_CHOICE,
       .def = "builtin",
       .choices = "builtin|timed",
-      .scope = CLI_SERVE | CLI_NODE,
+      .scope = CLI_SERVE | CLI_NODE | CLI_DEMO,
       .help =
           "timed takes the time of a modelled machine instead of computing, and makes words up" },
     { .name = "engine-profile",

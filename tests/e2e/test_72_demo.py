@@ -16,8 +16,8 @@ def apart(directory):
 
 
 def test_refusing_early_pays(tmp_path):
-    ran = run_yolk("demo", "overload", "--model", model_path(), "--seconds", 6, "--policies",
-                   "none,early", "--json", env=apart(tmp_path))
+    ran = run_yolk("demo", "overload", "--engine", "timed", "--model", model_path(), "--seconds", 6,
+                   "--policies", "none,early", "--json", env=apart(tmp_path))
     assert ran.returncode == 0, ran.stderr
     out = json.loads(ran.stdout)
     none, early = out["runs"]
@@ -30,9 +30,22 @@ def test_refusing_early_pays(tmp_path):
     assert early["good"] > none["good"]
 
 
-def test_lines_when_nobody_watches(tmp_path):
+def test_the_real_model_too(tmp_path):
+    """What a machine can serve is measured, and so are the limits: no telling what is refused."""
     ran = run_yolk("demo", "overload", "--model", model_path(), "--seconds", 2, "--policies",
-                   "predict", env=apart(tmp_path))
+                   "predict", "--json", env=apart(tmp_path))
+    assert ran.returncode == 0, ran.stderr
+    out = json.loads(ran.stdout)
+    assert out["engine"] == "builtin" and out["rate"] > 0
+    assert out["ttft_limit_ms"] > 0 and out["tbt_limit_ms"] > 0
+    run, = out["runs"]
+    assert run["requests"] > 0 and run["failed"] == 0
+    assert run["good"] + run["rejected"] + run["late"] == run["requests"]
+
+
+def test_lines_when_nobody_watches(tmp_path):
+    ran = run_yolk("demo", "overload", "--engine", "timed", "--model", model_path(), "--seconds", 2,
+                   "--policies", "predict", env=apart(tmp_path))
     assert ran.returncode == 0, ran.stderr
     assert "\x1b" not in ran.stdout and "\r" not in ran.stdout
     assert "in time" in ran.stdout and "predict" in ran.stdout
@@ -40,8 +53,8 @@ def test_lines_when_nobody_watches(tmp_path):
 
 def test_a_terminal_is_drawn_in_place(tmp_path):
     master, slave = pty.openpty()
-    command = [str(YOLK), "demo", "overload", "--model", str(model_path()), "--seconds", "2",
-               "--policies", "none"]
+    command = [str(YOLK), "demo", "overload", "--engine", "timed", "--model",
+               str(model_path()), "--seconds", "2", "--policies", "none"]
     process = subprocess.Popen(command, stdout=slave, env=apart(tmp_path))
     os.close(slave)
     shown = b""
