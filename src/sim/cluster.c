@@ -61,6 +61,7 @@ static const struct setting settings_table[] = {
     { "store", SETTING_CHOICE, AT(store), 0, 0, stores, "KV into DRAM after a prefill" },
     { "learn", SETTING_BOOL, AT(learn), 0, 0, NULL, "the conductor goes on fitting costs" },
     { "replicate", SETTING_BOOL, AT(replicate), 0, 0, NULL, "hot prefixes are copied" },
+    { "tiers", SETTING_BOOL, AT(tiers), 0, 0, NULL, "placement knows what is on SSD" },
     { "congestion", SETTING_BOOL, AT(congestion), 0, 0, NULL, "busy senders count" },
     { "elastic", SETTING_BOOL, AT(elastic), 0, 0, NULL, "nodes change between the roles" },
     { "elastic_window_s", SETTING_NUMBER, AT(elastic_window_s), 1, 86400, NULL, "of demand" },

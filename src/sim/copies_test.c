@@ -2,7 +2,8 @@
  *
  * sim/copies_test.c
  *
- * Goal:   copies of hot prefixes, and counting what a sender serves already, break no law of a run;
+ * Goal:   copies of hot prefixes, counting what a sender serves already, and knowing what is on SSD
+ *         break no law of a run;
  *         copies are made and removed; runs repeat; off means that nothing is copied; and who sees
  *         that a sender is busy fetches from another one.
  * Method: traces by hand: a prefix that is in fashion for a minute, and one that two nodes have and
@@ -112,11 +113,48 @@ static void busy_senders_are_avoided(void **state)
     trace_destroy(trace);
 }
 
+/* A prompt that lies on a slow SSD is computed as far as that is sooner; on a fast one, loaded. */
+static void a_slow_ssd_is_not_waited_for(void **state)
+{
+    (void)state;
+    struct lines lines = { .text = malloc(TEXT_SIZE) };
+    const char *const ssd[] = { "500000000", "50000000000" };
+
+    assert_non_null(lines.text);
+    for (int i = 0; i < 10; i++)
+        add_line(&lines, i * 60000, true);
+    struct trace *trace = parse(lines.text);
+    free(lines.text);
+    for (int fast = 0; fast < 2; fast++) {
+        char blind[256], sees[300];
+        snprintf(blind, sizeof(blind),
+                 "prefill=1,policy=local,dram_tokens=4096,ssd_tokens=1000000,cost.ssd_bytes_s=%s",
+                 ssd[fast]);
+        snprintf(sees, sizeof(sees), "%s,tiers=true", blind);
+        struct sim_result *before = run(trace, blind), *after = run(trace, sees);
+        const double old_ms = summarize(before).ttft_ms.mean;
+        const double new_ms = summarize(after).ttft_ms.mean;
+        printf("SSD at %s bytes/s: mean first token %.0f ms, %.0f ms\n", ssd[fast], old_ms, new_ms);
+        if (fast) near(new_ms, old_ms, 1e-6);
+        if (!fast) assert_true(new_ms < 0.8 * old_ms);
+        assert_true(after->records[9].reused_tokens > 0); /* as far as it is sooner */
+        assert_true(after->records[9].reused_tokens <= before->records[9].reused_tokens);
+        sim_result_destroy(before);
+        sim_result_destroy(after);
+    }
+    struct sim_result *all =
+        run(trace, "prefill=3,tiers=true,dram_tokens=20000,ssd_tokens=30000,congestion=true");
+    assert_int_equal(summarize(all).done, 10);
+    sim_result_destroy(all);
+    trace_destroy(trace);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(copies_are_made_and_removed),
         cmocka_unit_test(busy_senders_are_avoided),
+        cmocka_unit_test(a_slow_ssd_is_not_waited_for),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -19,7 +19,8 @@ struct slot {
 struct kvcache {
     uint32_t capacity, count, pinned;
     uint32_t fast_capacity, fast_count;
-    uint32_t border; /* the last fast slot; NONE if there is none */
+    uint32_t moved_down; /* id, or NONE */
+    uint32_t border;     /* the last fast slot; NONE if there is none */
     uint32_t head, tail, free;
     struct slot *slots;
     uint32_t slots_cap;
@@ -34,6 +35,7 @@ enum status kvcache_create(uint32_t capacity, uint32_t fast, struct kvcache **ou
     if (cache == NULL) return STATUS_NO_MEMORY;
     *cache = (struct kvcache){ .capacity = capacity,
                                .fast_capacity = fast,
+                               .moved_down = NONE,
                                .border = NONE,
                                .head = NONE,
                                .tail = NONE,
@@ -97,12 +99,21 @@ static void link_first(struct kvcache *cache, uint32_t index)
         cache->tail = index;
     cache->head = index;
     slot->fast = cache->fast_capacity > 0;
+    cache->moved_down = NONE;
     if (!slot->fast) return;
     if (cache->border == NONE) cache->border = index;
     if (++cache->fast_count <= cache->fast_capacity) return;
     cache->slots[cache->border].fast = false;
+    cache->moved_down = cache->slots[cache->border].id;
     cache->border = cache->slots[cache->border].prev;
     cache->fast_count--;
+}
+
+bool kvcache_moved_down(const struct kvcache *cache, uint32_t *id)
+{
+    if (cache->moved_down == NONE) return false;
+    *id = cache->moved_down;
+    return true;
 }
 
 bool kvcache_has(const struct kvcache *cache, uint32_t id)

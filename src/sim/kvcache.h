@@ -32,6 +32,8 @@ uint32_t kvcache_run(const struct kvcache *cache, const uint32_t *ids, uint32_t 
 
 /* Makes the block the most recently used; true if it is there. */
 bool kvcache_touch(struct kvcache *cache, uint32_t id);
+/* The block that the latest touch or insert has moved down to SSD; false if it has moved none. */
+bool kvcache_moved_down(const struct kvcache *cache, uint32_t *id);
 /* Adds a block that is not there. STATUS_FULL at the capacity, STATUS_NO_MEMORY. */
 MUST_USE enum status kvcache_insert(struct kvcache *cache, uint32_t id);
 /* Removes the least recently used block that is not pinned; false if there is none. */

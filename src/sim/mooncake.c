@@ -83,6 +83,8 @@ static enum status fit_profile(const struct sim *sim, struct conductor_profile *
                                           sim_profile_decode_s(cost, sequences, context) * 1e3);
         for (int path = 0; status == STATUS_OK && path < CONDUCTOR_PATHS; path++)
             status = conductor_fit_transfer(&out->transfer[path], bytes, moved_s * 1e3);
+        if (status == STATUS_OK)
+            status = conductor_fit_transfer(&out->ssd, bytes, bytes / cost->ssd_bytes_s * 1e3);
         if (status != STATUS_OK) return status;
     }
     return STATUS_OK;
@@ -270,13 +272,32 @@ static enum status mooncake_create(struct sim *sim)
 
 /* ---- caches ---- */
 
+/* The conductor hears where the block is, and which one had to make room in DRAM for it. */
+static void tell_stored(struct sim *sim, const struct prefill_node *node, uint32_t id)
+{
+    struct mooncake *m = mooncake_of(sim);
+    const bool slow = sim->cluster.tiers && !kvcache_is_fast(node->cache, id);
+    const enum yolk_tier tier = slow ? YOLK_TIER_SSD : YOLK_TIER_DRAM;
+    uint32_t down;
+
+    if (m->conductor == NULL) return;
+    enum status status = yolk_conductor_stored(m->conductor, node->id, &m->names[id], 1, tier);
+    if (status == STATUS_OK && sim->cluster.tiers && kvcache_moved_down(node->cache, &down))
+        status = yolk_conductor_stored(m->conductor, node->id, &m->names[down], 1, YOLK_TIER_SSD);
+    if (status != STATUS_OK) sim_fail(sim, STATUS_FULL);
+}
+
 static void cache_block(struct sim *sim, uint32_t index, uint32_t id)
 {
     struct mooncake *m = mooncake_of(sim);
     struct prefill_node *node = &m->prefill[index];
     uint32_t gone;
 
-    if (kvcache_touch(node->cache, id) || kvcache_capacity(node->cache) == 0) return;
+    if (kvcache_capacity(node->cache) == 0) return;
+    if (kvcache_touch(node->cache, id)) {
+        if (sim->cluster.tiers) tell_stored(sim, node, id);
+        return;
+    }
     if (kvcache_count(node->cache) == kvcache_capacity(node->cache)) {
         if (!kvcache_evict(node->cache, &gone)) return; /* all in use: it is not kept */
         if (m->conductor != NULL)
@@ -284,10 +305,7 @@ static void cache_block(struct sim *sim, uint32_t index, uint32_t id)
     }
     const enum status status = kvcache_insert(node->cache, id);
     if (status != STATUS_OK) sim_fail(sim, status);
-    if (status != STATUS_OK || m->conductor == NULL) return;
-    if (yolk_conductor_stored(m->conductor, node->id, &m->names[id], 1, YOLK_TIER_DRAM) !=
-        STATUS_OK)
-        sim_fail(sim, STATUS_FULL);
+    if (status == STATUS_OK) tell_stored(sim, node, id);
 }
 
 /* Blocks [from, to) of the request, last to first, so that a head outlives its tail. */
@@ -327,9 +345,9 @@ void mooncake_unpin(struct sim *sim, uint32_t who)
 
 struct placement {
     uint32_t prefill, decode, holder; /* holder SIM_NONE: nothing is fetched */
-    uint32_t reuse;
-    bool inlined;    /* prefill: its home */
-    uint32_t stages; /* 1: no group */
+    uint32_t own, reuse;              /* own: not fetched */
+    bool inlined;                     /* prefill: its home */
+    uint32_t stages;                  /* 1: no group */
     uint32_t group[YOLK_GROUP_MAX];
 };
 
@@ -429,6 +447,7 @@ static enum status place_by_conductor(struct sim *sim, uint32_t who, struct plac
     *out = (struct placement){ .prefill = prefill,
                                .decode = decode - m->decode_first,
                                .holder = SIM_NONE,
+                               .own = decision.own_blocks,
                                .reuse = decision.reuse_blocks,
                                .stages = decision.group_count };
     for (uint32_t j = 0; j < decision.group_count; j++)
@@ -449,7 +468,7 @@ static enum status place(struct sim *sim, uint32_t who, struct placement *out)
     const uint32_t prefill = choose_prefill(sim, who);
     const uint32_t run = kvcache_run(mooncake_of(sim)->prefill[prefill].cache, sim_ids(sim, who),
                                      sim_reusable(sim, who));
-    *out = (struct placement){ prefill, decode, SIM_NONE, run, false, 1, { prefill } };
+    *out = (struct placement){ prefill, decode, SIM_NONE, run, run, false, 1, { prefill } };
     return STATUS_OK;
 }
 
@@ -511,6 +530,28 @@ static double prefill_s(const struct sim *sim, uint32_t who)
     return fmax(compute_s + mooncake_store_s(sim, who, compute_s), mooncake_ssd_s(sim, who));
 }
 
+/* How many of the blocks that are there are sooner loaded than computed, to the end of it all. */
+static uint32_t worth_loading(const struct sim *sim, uint32_t who)
+{
+    const struct sim_request *request = &sim->requests[who];
+    const struct kvcache *cache = mooncake_of(sim)->prefill[request->prefill].cache;
+    const uint32_t *ids = sim_ids(sim, who);
+    const double block = sim->trace->block_tokens;
+    double least_s = INFINITY, load_s = 0;
+    uint32_t best = 0;
+
+    for (uint32_t reuse = 0; reuse <= request->pinned; reuse++) {
+        if (reuse > 0 && !kvcache_is_fast(cache, ids[reuse - 1]))
+            load_s += token_bytes(sim, block) / sim->cluster.cost.ssd_bytes_s;
+        const double compute_s =
+            sim_profile_prefill_s(&sim->cluster.cost, sim_input(sim, who), reuse * block);
+        if (fmax(compute_s, load_s) > least_s) continue;
+        least_s = fmax(compute_s, load_s);
+        best = reuse;
+    }
+    return best;
+}
+
 void mooncake_begin(struct sim *sim, uint32_t who)
 {
     struct sim_request *request = &sim->requests[who];
@@ -518,7 +559,7 @@ void mooncake_begin(struct sim *sim, uint32_t who)
 
     sim_set_state(sim, who, SIM_PREFILLING);
     pin_up_to(sim, who, sim_reusable(sim, who));
-    request->reuse = request->pinned;
+    request->reuse = sim->cluster.tiers ? worth_loading(sim, who) : request->pinned;
     request->start_ns = sim->events.now_ns;
     if (request->generated > 0) return; /* the record is of how it got its first token */
     record->queue_s = (double)(request->start_ns - request->arrival_ns) / 1e9;
@@ -751,7 +792,8 @@ static void accept(struct sim *sim, uint32_t who, const struct placement *placed
     request->inlined = placed->inlined;
     request->estimate_ns = sim_ns(
         sim_profile_prefill_s(&sim->cluster.cost, sim_input(sim, who), reused) / placed->stages);
-    pin_up_to(sim, who, placed->reuse);
+    const bool fetches = placed->holder != SIM_NONE && !placed->inlined;
+    pin_up_to(sim, who, fetches ? placed->own : placed->reuse);
     sim_set_state(sim, who, SIM_QUEUED);
     if (placed->inlined) {
         ASSERT(request->pinned == placed->reuse); /* M1 */
