@@ -5,7 +5,7 @@
 
 #include "base/assert.h"
 
-enum { NONE = UINT32_MAX };
+#define NONE UINT32_MAX
 
 static uint32_t min_u32(uint32_t a, uint32_t b)
 {
