@@ -136,5 +136,6 @@ def test_bench_prints_one_json_object():
     report = json.loads(result.stdout)
     assert set(report) == {"bench", "commit", "machine", "rows"}
     for row in report["rows"]:
-        assert set(row) == {"name", "value", "unit", "baseline", "ratio", "target", "met"}
+        assert set(row) == {"name", "value", "unit", "baseline", "ratio", "low", "high", "target", "met",
+                            "skipped"}
     assert {"health", "refused_chat", "resident"} == {row["name"] for row in report["rows"]}

@@ -82,18 +82,18 @@ def test_a_damaged_disk_costs_a_computation(tmp_path):
 
 def test_a_small_disk_and_a_small_memory_go_on(tmp_path):
     """Prompts of their own through a pool and a disk that hold two of them each."""
-    cluster = Cluster(tmp_path, "--data-dir", tmp_path / "data", "--ssd-size", "16M",
-                      "--pool-size", "24M").wait_ready()
+    cluster = Cluster(tmp_path, "--data-dir", tmp_path / "data", "--ssd-size", "12M",
+                      "--pool-size", "16M").wait_ready()
 
     def question(i):
         return ask(cluster, "", max_tokens=2,
-                   messages=[{"role": "user", "content": f"{i} " * 300}])[:2]
+                   messages=[{"role": "user", "content": f"{i} " * 200}])[:2]
 
     try:
         first = [question(i) for i in range(4)]
         assert [question(i) for i in range(4)] == first
         size = sum(path.stat().st_blocks * 512 for path in segments(tmp_path / "data"))
-        assert size <= 2 * (16 << 20)
+        assert size <= 2 * (12 << 20)
         wait_until(lambda: cluster.metric("yolk_ssd_reclaimed_total") > 0, what="reclaimed blocks")
         assert cluster.metric("yolk_ssd_size_bytes") <= cluster.metric("yolk_ssd_capacity_bytes")
     finally:
@@ -103,7 +103,7 @@ def test_a_small_disk_and_a_small_memory_go_on(tmp_path):
 def test_a_disk_too_small_for_anything_is_none(tmp_path):
     cluster = Cluster(tmp_path, "--data-dir", tmp_path / "data", "--ssd-size", "1M").wait_ready()
     try:
-        assert ask(cluster, "What is item 5?", max_tokens=4)[0]
+        assert ask_prompt(cluster)[0]
         assert "no_disk" in cluster.tail()
     finally:
         cluster.stop()
