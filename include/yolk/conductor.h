@@ -77,6 +77,9 @@ struct yolk_conductor_options {
     double theta;           /* fetch only if the holder has more than theta times as much; >= 1 */
     bool reuse;             /* false: every prompt is computed whole (the pool is off) */
     bool congestion;        /* a fetch waits for those that its sender serves already */
+    /* Of two prompts in a queue the one with the lesser arrival + stretch * own time goes first; 0:
+     * first come, first served. 0..1000 */
+    double stretch;
     enum yolk_placement placement;
     uint64_t seed; /* of YOLK_PLACEMENT_RANDOM */
     /* Chunked-pipeline groups; conductor/pipeline.h says how they are chosen. */
@@ -203,6 +206,8 @@ struct yolk_admission_options {
     double ttft_ms;   /* the first token is due within this time of arrival; 0: no limit */
     double tbt_ms;    /* mean time between tokens; 0: no limit */
     double decode_ms; /* predict: how long it takes a decode to last; 0: the mean of late */
+    bool door; /* adaptive: a sequence whose prefill has ended waits until its decode instance
+                       * decodes fewer than yolk_conductor_batch_max(); the caller sees to that */
 };
 
 /* Who asks, for the policies that tell requests apart. */
@@ -220,6 +225,7 @@ struct yolk_verdict {
     double decode_load;     /* of the pool, now */
     double predicted_load;  /* what the policy compared for decode */
     double gate;            /* ... with this; 1 but where room is reserved */
+    double prefill_gate;    /* the same for the part of the limit that passes before its turn */
     double ttft_ms, tbt_ms; /* predicted as the policy sees them: mean, or with its margin */
     double output_tokens;   /* expected length of the answer; 0 where the policy needs none */
     double retry_after_ms;  /* predicted time until it would be accepted; 0 if it is */
@@ -256,6 +262,7 @@ struct yolk_decision {
     uint32_t best_blocks;  /* leading blocks the best holder has */
     uint32_t prefill_candidates;
     uint32_t decode_candidates;
+    double order_ms;  /* prefill instances compute those of one priority by this, the least first */
     double placed_ms; /* now_ms of the decision */
     double queue_ms, transfer_ms, compute_ms;
     double ttft_ms; /* the sum of the three */
@@ -366,6 +373,14 @@ void yolk_conductor_prefill_done(struct yolk_conductor *conductor, struct yolk_t
  * that have not been named before. Nothing happens for an instance that is not in the group. */
 void yolk_conductor_stage_done(struct yolk_conductor *conductor, struct yolk_ticket ticket,
                                struct yolk_instance_id id, double now_ms);
+/* With a door, after yolk_conductor_prefill_done(): the sequence has come in, its first token goes
+ * out. Without one, nothing. */
+void yolk_conductor_joined(struct yolk_conductor *conductor, struct yolk_ticket ticket,
+                           double now_ms);
+/* With a door, the most sequences that this instance may decode at once: as many as keep the limit
+ * between tokens, at the mean context of those it has, and at least one. sequences_max without. */
+uint32_t yolk_conductor_batch_max(const struct yolk_conductor *conductor,
+                                  struct yolk_instance_id id);
 /* The sequence has grown by this many tokens. */
 void yolk_conductor_decoded(struct yolk_conductor *conductor, struct yolk_ticket ticket,
                             uint32_t tokens);

@@ -308,7 +308,9 @@ static void measure_hashing(struct world *w, struct report *report)
 
 enum status bench_conductor(struct cli *cli, struct report *report, struct errmsg *err)
 {
-    const struct yolk_admission_options limits = { YOLK_POLICY_ADAPTIVE, 3600000, 3600000, 0 };
+    const struct yolk_admission_options limits = { .policy = YOLK_POLICY_ADAPTIVE,
+                                                   .ttft_ms = 3600000,
+                                                   .tbt_ms = 3600000 };
     struct yolk_conductor_stats stats;
     struct world world;
     uint64_t fill_ns = 0;

@@ -22,16 +22,21 @@
 #include "conductor/lengths.h"
 
 static const uint32_t NONE = UINT32_MAX;
+enum { BATCH_MAX = 1 << 16 };
 
 static const double MARGIN_START = 1.2816; /* the 90th percentile of a normal distribution */
 static const double MARGIN_MAX = 4;
 static const double MARGIN_STEP = 0.1;
 static const double LATE_TARGET = 0.01;   /* share of accepted requests that may be late */
 static const double PRESSURE_STEP = 0.02; /* of a mean over about 50 judgements */
-static const double RESERVE = 0.25;       /* of the room, at full pressure */
-static const double PRESSURE_FULL = 0.5;  /* refusing every second request is full pressure */
+static const double DOOR_TARGET = 0.3;    /* share that may wait at the door */
 static const double COST_STEP = 0.02;     /* of the mean cost of requests */
-static const double COST_SPAN = 3;        /* 1 + this times the mean cost is the costliest kind */
+static const double COST_SPAN = 1;        /* 1 + this times the mean cost is the costliest kind */
+/* Of the room, and from which pressure on it is all kept. A prefill keeps everybody behind it
+ * waiting, an answer only takes a place: so more is kept, and earlier, of the queues. */
+static const struct reserve {
+    double room, pressure_full;
+} RESERVE_PREFILL = { 0.75, 0.05 }, RESERVE_DECODE = { 0.25, 0.2 };
 static const double DECODE_MS_GUESS = 10000; /* t_d before anybody has decoded */
 static const double DECODE_MS_WINDOW = 1000; /* t_d is the mean over about so many */
 static const double RETRY_MS_MIN = 100;      /* forecasts for retries start here and double */
@@ -57,7 +62,8 @@ struct admission {
     double decode_ms;
     uint64_t decode_samples;
     double margin_ttft, margin_tbt;
-    double pressure;
+    double pressure;                    /* share of refusals of late */
+    double pressure_ttft, pressure_tbt; /* the same, by what they were for */
     double mean_own_ms, mean_output;
     struct yolk_admission_stats counts;
 };
@@ -125,9 +131,9 @@ bool admission_policed(const struct admission *a)
     return a->options.policy != YOLK_POLICY_NONE;
 }
 
-uint32_t admission_class(struct admission *a, const char *tenant, const char *route)
+uint32_t admission_class(struct admission *a, const char *tenant, const char *route, uint64_t app)
 {
-    return lengths_class(a->lengths, tenant, route);
+    return lengths_class(a->lengths, tenant, route, app);
 }
 
 uint32_t admission_answer_tokens(const struct admission *a, uint32_t class_index, double share)
@@ -141,6 +147,11 @@ static double limit_of(double own, double general)
 {
     if (own > 0) return own;
     return general > 0 ? general : INFINITY;
+}
+
+double admission_ttft_limit(const struct admission *a)
+{
+    return limit_of(0, a->options.ttft_ms);
 }
 
 static double ttft_limit(const struct admission *a, const struct admission_flight *flight)
@@ -203,11 +214,31 @@ void admission_take_off(struct admission *a, uint32_t ticket, const struct admis
     lengths_charge(a->lengths, flight->class_index, flight->tokens);
 }
 
-static void adjust_margin(double *margin, bool late)
+/* Settles where a share `target` is late. */
+static void adjust_margin(double *margin, bool late, double target)
 {
-    *margin += late ? MARGIN_STEP : -MARGIN_STEP * LATE_TARGET / (1 - LATE_TARGET);
+    *margin += late ? MARGIN_STEP : -MARGIN_STEP * target / (1 - target);
     if (*margin < 0) *margin = 0;
     if (*margin > MARGIN_MAX) *margin = MARGIN_MAX;
+}
+
+static bool has_door(const struct admission *a)
+{
+    return a->options.door && a->options.policy == YOLK_POLICY_ADAPTIVE;
+}
+
+/* Its first token goes out. */
+static void start(struct admission *a, struct flight *flight, double now_ms)
+{
+    const double limit = ttft_limit(a, &flight->is);
+
+    ASSERT(flight->is.joined && !flight->is.started);
+    flight->is.started = true;
+    flight->is.join_ms = now_ms;
+    if (isinf(limit)) return;
+    const bool late = now_ms - flight->is.arrived_ms > limit;
+    a->counts.late_ttft += late;
+    adjust_margin(&a->margin_ttft, late, LATE_TARGET);
 }
 
 void admission_join(struct admission *a, uint32_t ticket, double now_ms)
@@ -215,14 +246,22 @@ void admission_join(struct admission *a, uint32_t ticket, double now_ms)
     struct flight *flight = flight_of(a, ticket);
 
     if (flight == NULL) return;
-    const double limit = ttft_limit(a, &flight->is);
     ASSERT(!flight->is.joined);
     flight->is.joined = true;
     flight->is.join_ms = now_ms;
-    if (isinf(limit)) return;
-    const bool late = now_ms - flight->is.arrived_ms > limit;
-    a->counts.late_ttft += late;
-    adjust_margin(&a->margin_ttft, late);
+    if (!has_door(a)) start(a, flight, now_ms);
+}
+
+void admission_start(struct admission *a, uint32_t ticket, double now_ms)
+{
+    struct flight *flight = flight_of(a, ticket);
+
+    if (flight == NULL || flight->is.started) return;
+    const double step_ms = tbt_limit(a, &flight->is); /* one may be under way */
+    if (has_door(a) && isfinite(step_ms)) {
+        adjust_margin(&a->margin_tbt, now_ms - flight->is.join_ms > step_ms, DOOR_TARGET);
+    }
+    start(a, flight, now_ms);
 }
 
 void admission_grow(struct admission *a, uint32_t ticket, uint32_t tokens)
@@ -263,7 +302,7 @@ static void learn(struct admission *a, const struct admission_flight *flight, do
     if (isinf(limit) || flight->output_tokens < 2) return;
     const bool late = decoded_ms / (flight->output_tokens - 1) > limit;
     a->counts.late_tbt += late;
-    adjust_margin(&a->margin_tbt, late);
+    if (!has_door(a)) adjust_margin(&a->margin_tbt, late, LATE_TARGET);
 }
 
 void admission_land(struct admission *a, uint32_t ticket, bool complete, double now_ms)
@@ -419,6 +458,53 @@ static double forecast_worst(const struct admission *a, const struct admission_p
     return worst_of(worst_of(at_join, at_latest), later);
 }
 
+/* ---- adaptive, with a door ---- */
+
+uint32_t admission_batch_max(const struct admission *a, const struct admission_decoder *decoder)
+{
+    const double n = decoder->sequences > 0 ? decoder->sequences : 1;
+    const double each = (double)decoder->context_tokens / n;
+    uint32_t low = 1, high = BATCH_MAX;
+
+    if (!has_door(a)) return UINT32_MAX;
+    const double limit_ms = fmin(limit_of(0, a->options.tbt_ms), tightest(a, decoder->instance));
+    if (isinf(limit_ms)) return UINT32_MAX;
+    while (low < high) {
+        const uint32_t middle = low + (high - low + 1) / 2;
+        if (conductor_cost_decode(decoder->fit, middle, middle * each) <= limit_ms) {
+            low = middle;
+        } else {
+            high = middle - 1;
+        }
+    }
+    return low;
+}
+
+/* Sequences that will want to decode there when the question joins, with it and the margin, over
+ * those that may. */
+static double forecast_door(const struct admission *a, const struct admission_pools *pools,
+                            const struct admission_question *q, double delay_ms)
+{
+    const struct admission_decoder *decoder = decoder_of(pools, q->decode);
+    const double join_ms = q->now_ms + delay_ms + q->queue_ms + q->own_ms;
+    struct forecast sum = { 1, 0, q->tokens };
+
+    if (decoder == NULL || isinf(q->tbt_ms)) return 0;
+    for (uint32_t i = 0; i < a->count; i++) {
+        if (a->flights[i].is.decode != decoder->instance) continue;
+        add_flight(a, &a->flights[i].is, q->now_ms, join_ms, q->tbt_ms, &sum);
+    }
+    return (sum.sequences + a->margin_tbt * sqrt(sum.variance)) / admission_batch_max(a, decoder);
+}
+
+/* What adaptive compares with the gate, if the request came `delay_ms` later. */
+static double adaptive_load(const struct admission *a, const struct admission_pools *pools,
+                            const struct admission_question *q, double output, double delay_ms)
+{
+    if (has_door(a)) return forecast_door(a, pools, q, delay_ms);
+    return forecast_worst(a, pools, q, output, delay_ms) / q->tbt_ms;
+}
+
 /* 0 for a request at or below the mean, 1 for one that costs COST_SPAN times more than that. */
 static double excess(double value, double mean)
 {
@@ -427,17 +513,18 @@ static double excess(double value, double mean)
     return over < 0 ? 0 : over > 1 ? 1 : over;
 }
 
-static double gate_of(const struct admission *a, const struct admission_question *q, double output)
+/* `weight`: how much dearer than the mean it is for what the gate is before, 0..1. */
+static double gate_of(const struct admission *a, const struct admission_question *q, double weight,
+                      const struct reserve *reserve, double pressure)
 {
-    double weight = excess(lengths_share(a->lengths, q->class_index), 1);
+    double held_against = worst_of(weight, excess(lengths_share(a->lengths, q->class_index), 1));
 
-    if (isfinite(q->ttft_ms)) weight = worst_of(weight, excess(q->own_ms, a->mean_own_ms));
-    if (isfinite(q->tbt_ms)) weight = worst_of(weight, excess(output, a->mean_output));
-    if (q->priority > 0) weight = 0;
-    if (q->priority < 0) weight = 1;
-    const double pressure = a->pressure < PRESSURE_FULL ? a->pressure / PRESSURE_FULL : 1;
-    ASSERT(weight >= 0 && weight <= 1 && pressure >= 0 && pressure <= 1);
-    return 1 - RESERVE * pressure * weight;
+    if (q->priority > 0) held_against = 0;
+    if (q->priority < 0) held_against = 1;
+    const double part = pressure / reserve->pressure_full;
+    const double full = part < 1 ? part : 1;
+    ASSERT(held_against >= 0 && held_against <= 1 && full >= 0 && full <= 1);
+    return 1 - reserve->room * full * held_against;
 }
 
 /* ---- when to try again ---- */
@@ -456,9 +543,8 @@ static double ease_ms(const struct admission *a, const struct admission_pools *p
 
     for (double delay = RETRY_MS_MIN; delay < RETRY_MS_MAX; delay *= 2) {
         const double join_ms = q->now_ms + delay + q->queue_ms + q->own_ms;
-        const double load =
-            adaptive ? forecast_worst(a, pools, q, verdict->output_tokens, delay) / q->tbt_ms
-                     : forecast_pool(a, pools, q, join_ms);
+        const double load = adaptive ? adaptive_load(a, pools, q, verdict->output_tokens, delay)
+                                     : forecast_pool(a, pools, q, join_ms);
         if (load <= verdict->gate) return delay;
     }
     return RETRY_MS_MAX;
@@ -471,7 +557,7 @@ static double retry_after(const struct admission *a, const struct admission_pool
 
     if (isfinite(q->ttft_ms)) {
         const double load = worst_of(verdict->prefill_load, verdict->ttft_ms / q->ttft_ms);
-        wait = worst_of(wait, drain_ms(q, load + 1 - verdict->gate));
+        wait = worst_of(wait, drain_ms(q, load + 1 - verdict->prefill_gate));
     }
     if (isfinite(q->tbt_ms) && verdict->predicted_load > verdict->gate) {
         wait = worst_of(wait, ease_ms(a, pools, q, verdict));
@@ -486,7 +572,8 @@ static enum yolk_refusal judge_ttft(const struct admission_question *q,
 {
     const double load = worst_of(pool, verdict->ttft_ms / q->ttft_ms);
     if (load > 1) return YOLK_REFUSAL_TTFT;
-    return load > verdict->gate ? YOLK_REFUSAL_RESERVED : YOLK_REFUSAL_NONE;
+    const double queue = (q->waited_ms + q->queue_ms) / q->ttft_ms;
+    return queue > verdict->prefill_gate ? YOLK_REFUSAL_RESERVED : YOLK_REFUSAL_NONE;
 }
 
 static enum yolk_refusal judge_early(const struct admission *a, const struct admission_pools *pools,
@@ -507,10 +594,17 @@ static enum yolk_refusal judge_adaptive(const struct admission *a,
                                         const struct admission_question *q,
                                         struct yolk_verdict *verdict)
 {
+    const struct admission_decoder *decoder = decoder_of(pools, q->decode);
+
     verdict->ttft_ms += a->margin_ttft * q->spread_ms;
-    verdict->tbt_ms = forecast_worst(a, pools, q, verdict->output_tokens, 0);
-    verdict->predicted_load = verdict->tbt_ms / q->tbt_ms;
-    verdict->gate = gate_of(a, q, verdict->output_tokens);
+    verdict->predicted_load = adaptive_load(a, pools, q, verdict->output_tokens, 0);
+    if (isfinite(q->tbt_ms)) verdict->tbt_ms = verdict->predicted_load * q->tbt_ms;
+    verdict->prefill_gate =
+        gate_of(a, q, excess(q->own_ms, a->mean_own_ms), &RESERVE_PREFILL, a->pressure_ttft);
+    if (decoder != NULL && decoder->sequences > 0) { /* who is idle keeps nothing */
+        verdict->gate = gate_of(a, q, excess(verdict->output_tokens, a->mean_output),
+                                &RESERVE_DECODE, a->pressure_tbt);
+    }
     const enum yolk_refusal refusal = judge_ttft(q, verdict, 0);
     if (refusal == YOLK_REFUSAL_TTFT) return refusal;
     if (verdict->predicted_load > 1) return YOLK_REFUSAL_TBT_PREDICTED;
@@ -529,17 +623,26 @@ void admission_arrived(struct admission *a, const struct admission_question *q)
     a->mean_output += COST_STEP * (output - a->mean_output);
 }
 
+static void note_pressure(double *pressure, bool refused)
+{
+    *pressure += PRESSURE_STEP * ((refused ? 1 : 0) - *pressure);
+    ASSERT(*pressure >= 0 && *pressure <= 1); /* I3 */
+}
+
 void admission_count(struct admission *a, const struct yolk_verdict *verdict)
 {
     const bool refused = verdict->refusal != YOLK_REFUSAL_NONE;
 
+    const bool for_tbt =
+        refused && verdict->refusal != YOLK_REFUSAL_TTFT && verdict->predicted_load > verdict->gate;
     ASSERT((int)verdict->refusal >= 0 && (int)verdict->refusal < YOLK_REFUSALS);
     ASSERT(refused || verdict->predicted_load <= verdict->gate ||
            verdict->policy == YOLK_POLICY_NONE || verdict->policy == YOLK_POLICY_BASELINE); /* I2 */
     a->counts.accepted += !refused;
     a->counts.refused[verdict->refusal] += refused;
-    a->pressure += PRESSURE_STEP * ((refused ? 1 : 0) - a->pressure);
-    ASSERT(a->pressure >= 0 && a->pressure <= 1); /* I3 */
+    note_pressure(&a->pressure, refused);
+    note_pressure(&a->pressure_tbt, for_tbt);
+    note_pressure(&a->pressure_ttft, refused && !for_tbt);
 }
 
 static enum yolk_refusal judge(struct admission *a, const struct admission_pools *pools,
@@ -567,6 +670,7 @@ void admission_consider(struct admission *a, const struct admission_pools *pools
     *out = (struct yolk_verdict){
         .policy = a->options.policy,
         .gate = 1,
+        .prefill_gate = 1,
         .ttft_ms = q->waited_ms + q->queue_ms + q->own_ms,
         .prefill_load = (q->waited_ms + pools->queue_ms_mean + q->own_ms) / q->ttft_ms,
         .decode_load = load_now(a, pools, q->tbt_ms, 1, q->tokens),
@@ -610,6 +714,7 @@ static void refuse_join(struct admission *a, const struct admission_pools *pools
 {
     out->policy = a->options.policy;
     out->gate = 1;
+    out->prefill_gate = 1;
     out->decode_load = load_now(a, pools, q->tbt_ms, 1, q->tokens);
     out->ttft_ms = q->now_ms - flight->arrived_ms;
     out->retry_after_ms = retry_after(a, pools, q, out);
@@ -621,7 +726,7 @@ bool admission_judge_join(struct admission *a, const struct admission_pools *poo
 {
     const struct flight *flight = flight_of(a, ticket);
 
-    if (flight == NULL || !admission_policed(a)) return true;
+    if (flight == NULL || !admission_policed(a) || has_door(a)) return true;
     ASSERT(!flight->is.joined);
     const struct admission_question q = ask_again(a, &flight->is, now_ms);
     const struct admission_decoder *decoder = decoder_of(pools, flight->is.decode);

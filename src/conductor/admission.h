@@ -21,9 +21,10 @@
  * again when prefill has ended.
  *
  * adaptive differs in five points.
- *   1 Lengths. The answers of each class (tenant and route) form a histogram that forgets; classes
- *     that have said little lean on everybody's. A sequence that has g tokens is still there k
- *     steps later with probability S(g + k) / S(g), cut at what it asked for at most.
+ *   1 Lengths. The answers of each class (tenant, route, and application: conductor/apps.h) form a
+ *     histogram that forgets; classes that have said little lean on everybody's. A sequence that
+ *     has g tokens is still there k steps later with probability S(g + k) / S(g), cut at what it
+ *     asked for at most.
  *   2 Place. It looks at the instance that would decode the request, not at the mean of the pool.
  *   3 Uncertainty. First tokens and batches are taken at mean + z standard deviations. z starts at
  *     the 90th percentile and then follows what happened: up by a step when an accepted request
@@ -31,11 +32,18 @@
  *     one in a hundred, however wrong the models are. z is never below 0.
  *   4 Time. The load is looked at where the request joins, where it may join at the latest, and a
  *     quarter into its own decoding, with all who will have joined by then; the worst counts.
- *   5 Reservation. While requests are being refused, the last part of the room is kept for those
- *     below the mean: the gate of a request that needs more than the mean, or whose tenant has had
- *     more than its share of tokens, sinks from 1 by at most RESERVE times the pressure, a slow
- *     mean of refusals. So many small ones pass for few large ones, the gate moves slowly, and
- *     nobody is kept out while there is room for all.
+ *   5 Reservation. While requests are being refused, room is kept for those below the mean: the
+ *     gate of a request that needs more than the mean, or whose tenant has had more than its share
+ *     of tokens, sinks from 1 with the pressure, a slow mean of refusals. There are two gates, each
+ *     with its own pressure, so that nobody is refused for what is not scarce: one before the queue
+ *     of the prefill instance, for prefills above the mean, and one before the decode instance, for
+ *     answers above it. So many small ones pass for few large ones, the gates move slowly, nobody
+ *     is kept out while there is room for all, and an instance that is idle keeps nothing.
+ *
+ * With a door (options.door) the caller lets no more sequences into a decode instance than keep the
+ * limit between tokens, and those whose prefill has ended wait before it. Then nobody is late
+ * between tokens, 4 becomes the one question whether there will be a place at the time of the join,
+ * and the margin of 3 follows how many had to wait: three in ten may.
  *
  * Limits of its own. A request may have other limits than the general ones. Its first token is
  * judged by its own; the time between tokens by the tightest of those it would decode beside, on
@@ -64,13 +72,16 @@ uint64_t admission_bytes(const struct admission *admission);
 
 /* Options are in range. */
 void admission_set(struct admission *admission, const struct yolk_admission_options *options);
+/* The general limit to the first token; INFINITY is none. */
+double admission_ttft_limit(const struct admission *admission);
 /* A policy is set, and at least one general limit. */
 bool admission_active(const struct admission *admission);
 /* A policy is set. */
 bool admission_policed(const struct admission *admission);
 
 /* The class of a tenant and a route; made when it is new. */
-uint32_t admission_class(struct admission *admission, const char *tenant, const char *route);
+uint32_t admission_class(struct admission *admission, const char *tenant, const char *route,
+                         uint64_t app);
 /* What that share of the answers of the class do not exceed. */
 uint32_t admission_answer_tokens(const struct admission *admission, uint32_t class_index,
                                  double share);
@@ -86,7 +97,8 @@ struct admission_flight {
     double join_ms;         /* when its prefill is predicted to end; when it did, once joined */
     double arrived_ms;      /* what its first token is measured from */
     double ttft_ms, tbt_ms; /* limits of its own, as in a question */
-    bool joined;
+    bool joined;            /* its prefill has ended */
+    bool started;           /* it decodes: since it joined, or since it came in by the door */
 };
 
 /* `ticket` is below tickets_max and not flying. */
@@ -94,6 +106,7 @@ void admission_take_off(struct admission *admission, uint32_t ticket,
                         const struct admission_flight *flight);
 /* These ignore tickets that do not fly. */
 void admission_join(struct admission *admission, uint32_t ticket, double now_ms);
+void admission_start(struct admission *admission, uint32_t ticket, double now_ms);
 void admission_grow(struct admission *admission, uint32_t ticket, uint32_t tokens);
 /* Its decode instance is gone: it weighs on nobody. */
 void admission_detach(struct admission *admission, uint32_t ticket);
@@ -151,6 +164,11 @@ bool admission_judge_join(struct admission *admission, const struct admission_po
 void admission_refused_at_node(struct admission *admission, const struct admission_pools *pools,
                                uint32_t ticket, double load, double now_ms,
                                struct yolk_verdict *out);
+
+/* With a door, the most sequences that this decoder decodes at once, at least 1; UINT32_MAX without
+ * one, and where nobody has a limit. */
+uint32_t admission_batch_max(const struct admission *admission,
+                             const struct admission_decoder *decoder);
 
 /* Load of the decode pool now, with `more` further sequences of `tokens` spread over it. */
 double admission_decode_load(const struct admission *admission, const struct admission_pools *pools,

@@ -115,7 +115,7 @@ static struct admission_question walk_question(struct walk *w, struct rng *rng)
         .own_ms = 500 * rng_unit(rng),
         .spread_ms = 50 * rng_unit(rng),
         .decode = (uint32_t)rng_below(rng, DECODERS),
-        .class_index = admission_class(w->admission, "t", rng_below(rng, 2) ? "a" : "b"),
+        .class_index = admission_class(w->admission, "t", rng_below(rng, 2) ? "a" : "b", 0),
         .tokens = 1 + (uint32_t)rng_below(rng, 2000),
         .output_max = 1 + (uint32_t)rng_below(rng, 400),
         .priority = (int)rng_below(rng, 3) - 1,
@@ -145,9 +145,11 @@ static void check_verdict(struct walk *w, const struct admission_pools *pools,
     const bool accepted = verdict->refusal == YOLK_REFUSAL_NONE;
 
     assert_true(verdict->gate <= 1 && verdict->gate >= 0.75);
+    assert_true(verdict->prefill_gate <= 1 && verdict->prefill_gate >= 0.25);
     assert_true(fabs(verdict->decode_load - model_now(w, q->tokens)) < 1e-9);
     if (accepted) { /* the invariant: nothing accepted is beyond a limit that was known */
-        assert_true(verdict->ttft_ms <= w->options.ttft_ms * verdict->gate);
+        assert_true(verdict->ttft_ms <= w->options.ttft_ms);
+        assert_true(q->waited_ms + q->queue_ms <= w->options.ttft_ms * verdict->prefill_gate);
         if (w->options.policy != YOLK_POLICY_BASELINE) assert_true(verdict->predicted_load <= 1);
         assert_true(verdict->retry_after_ms == 0);
     } else {
@@ -156,7 +158,7 @@ static void check_verdict(struct walk *w, const struct admission_pools *pools,
     if (w->options.policy == YOLK_POLICY_ADAPTIVE) {
         assert_true(verdict->ttft_ms >= q->waited_ms + q->queue_ms + q->own_ms);
         assert_true(verdict->output_tokens <= q->output_max);
-        if (q->priority > 0) assert_true(verdict->gate == 1);
+        if (q->priority > 0) assert_true(verdict->gate == 1 && verdict->prefill_gate == 1);
         return;
     }
     if (w->options.policy == YOLK_POLICY_PREDICT) {
@@ -198,6 +200,7 @@ static void walk_join(struct walk *w, uint32_t ticket)
     const bool may = admission_judge_join(w->admission, &pools, ticket, w->now, &verdict);
 
     if (w->options.policy != YOLK_POLICY_ADAPTIVE) assert_int_equal(may, load <= 1);
+    if (w->options.door) assert_true(may);
     if (!may) {
         assert_int_equal(verdict.refusal, YOLK_REFUSAL_TBT_AT_JOIN);
         admission_land(w->admission, ticket, false, w->now);
@@ -232,6 +235,10 @@ static void walk_step(struct walk *w, struct rng *rng)
         walk_arrive(w, rng, t);
     } else if (!f->joined) {
         walk_join(w, t);
+    } else if (!f->started && w->options.door) {
+        f->started = true;
+        f->join_ms = w->now;
+        admission_start(w->admission, t, w->now);
     } else if (dice < 7) {
         const uint32_t tokens = (uint32_t)rng_below(rng, 30);
         f->tokens += tokens;
@@ -244,9 +251,9 @@ static void walk_step(struct walk *w, struct rng *rng)
     }
 }
 
-static void walk_policy(enum yolk_policy policy, uint64_t seed)
+static void walk_policy(enum yolk_policy policy, bool door, uint64_t seed)
 {
-    struct walk w = { .options = { policy, 900, 24, 0 } };
+    struct walk w = { .options = { .policy = policy, .ttft_ms = 900, .tbt_ms = 24, .door = door } };
     struct rng rng;
 
     rng_init(&rng, seed + (uint64_t)policy);
@@ -271,17 +278,20 @@ static void test_random_walks(void **state)
     (void)state;
     const uint64_t seed = test_seed();
 
-    walk_policy(YOLK_POLICY_BASELINE, seed);
-    walk_policy(YOLK_POLICY_EARLY, seed);
-    walk_policy(YOLK_POLICY_PREDICT, seed);
-    walk_policy(YOLK_POLICY_ADAPTIVE, seed);
+    walk_policy(YOLK_POLICY_BASELINE, false, seed);
+    walk_policy(YOLK_POLICY_EARLY, false, seed);
+    walk_policy(YOLK_POLICY_PREDICT, false, seed);
+    walk_policy(YOLK_POLICY_ADAPTIVE, false, seed);
+    walk_policy(YOLK_POLICY_ADAPTIVE, true, seed);
 }
 
 /* ---- by hand ---- */
 
 static struct admission *make(enum yolk_policy policy, double ttft_ms, double tbt_ms)
 {
-    const struct yolk_admission_options options = { policy, ttft_ms, tbt_ms, 0 };
+    const struct yolk_admission_options options = { .policy = policy,
+                                                    .ttft_ms = ttft_ms,
+                                                    .tbt_ms = tbt_ms };
     struct admission *admission = NULL;
     assert_int_equal(admission_create(TICKETS, DECODERS, &admission), STATUS_OK);
     admission_set(admission, &options);
@@ -312,16 +322,63 @@ static void fly(struct admission *a, uint32_t ticket, uint32_t output_max, doubl
     if (joined) admission_join(a, ticket, join_ms);
 }
 
+/* With a door, nobody decodes beyond the limit: so many come in, and no more are accepted than will
+ * find a place when they join. */
+static void test_door(void **state)
+{
+    (void)state;
+    const struct yolk_admission_options door = {
+        .policy = YOLK_POLICY_ADAPTIVE, .ttft_ms = 1e6, .tbt_ms = 30, .door = true
+    };
+    struct admission *a = make(YOLK_POLICY_ADAPTIVE, 1e6, 30);
+    struct admission_pools pools = one_decoder(4);
+    struct yolk_verdict verdict;
+
+    assert_int_equal(admission_batch_max(a, &pools.decoders[0]), UINT32_MAX); /* no door */
+    admission_set(a, &door);
+    const uint32_t most = admission_batch_max(a, &pools.decoders[0]);
+    assert_true(most >= 1 && most < 40);
+    assert_true(conductor_cost_decode(&fit_of_tests, most, most * 1000.0) <= 30);
+    assert_true(conductor_cost_decode(&fit_of_tests, most + 1, (most + 1) * 1000.0) > 30);
+    for (uint32_t t = 0; t + 1 < most; t++)
+        fly(a, t, 1000, 0, true);
+    pools = one_decoder(most - 1);
+    admission_judge(a, &pools, &SMALL, &verdict);
+    assert_int_equal(verdict.refusal, YOLK_REFUSAL_NONE);
+    fly(a, most - 1, 1000, 0, true);
+    pools = one_decoder(most);
+    admission_judge(a, &pools, &SMALL, &verdict);
+    assert_int_equal(verdict.refusal, YOLK_REFUSAL_TBT_PREDICTED);
+    assert_true(verdict.predicted_load > 1 && verdict.retry_after_ms > 0);
+    /* One that came and cannot come in waits; it is not refused. */
+    fly(a, most, 1000, 10, false);
+    assert_true(admission_judge_join(a, &pools, most, 10, &verdict));
+    /* Waiting is learned from, up to the share that may. */
+    struct yolk_admission_stats before, after;
+    admission_stats(a, &before);
+    admission_join(a, most, 10);
+    admission_stats(a, &after);
+    assert_true(after.margin_tbt == before.margin_tbt);
+    admission_start(a, most, 500);
+    admission_stats(a, &after);
+    assert_true(after.margin_tbt > before.margin_tbt);
+    admission_destroy(a);
+}
+
 static void test_inactive(void **state)
 {
     (void)state;
     struct admission *a = make(YOLK_POLICY_ADAPTIVE, 0, 0);
 
     assert_false(admission_active(a));
-    const struct yolk_admission_options only_tbt = { YOLK_POLICY_EARLY, 0, 1, 0 };
+    const struct yolk_admission_options only_tbt = { .policy = YOLK_POLICY_EARLY,
+                                                     .ttft_ms = 0,
+                                                     .tbt_ms = 1 };
     admission_set(a, &only_tbt);
     assert_true(admission_active(a));
-    const struct yolk_admission_options none = { YOLK_POLICY_NONE, 1, 1, 0 };
+    const struct yolk_admission_options none = { .policy = YOLK_POLICY_NONE,
+                                                 .ttft_ms = 1,
+                                                 .tbt_ms = 1 };
     admission_set(a, &none);
     assert_false(admission_active(a));
     admission_destroy(a);
@@ -408,7 +465,9 @@ static void test_reservation(void **state)
     (void)state;
     struct admission *a = make(YOLK_POLICY_ADAPTIVE, 1000, 0);
     const struct admission_pools pools = one_decoder(0);
-    struct admission_question big = { .own_ms = 950, .tokens = 1, .output_max = 1 };
+    struct admission_question big = {
+        .queue_ms = 500, .own_ms = 450, .tokens = 1, .output_max = 1
+    };
     const struct admission_question hopeless = { .queue_ms = 5000, .own_ms = 10, .tokens = 1 };
     struct yolk_verdict verdict;
 
@@ -423,6 +482,11 @@ static void test_reservation(void **state)
     }
     admission_judge(a, &pools, &big, &verdict);
     assert_int_equal(verdict.refusal, YOLK_REFUSAL_RESERVED);
+    struct admission_question alone = big; /* nobody waits there: nothing is kept for others */
+    alone.queue_ms = 0;
+    alone.own_ms = 950;
+    admission_judge(a, &pools, &alone, &verdict);
+    assert_int_equal(verdict.refusal, YOLK_REFUSAL_NONE);
     struct admission_question small = SMALL;
     small.queue_ms = 940; /* the same first token, cheaper */
     admission_judge(a, &pools, &small, &verdict);
@@ -448,16 +512,16 @@ static void test_fairness(void **state)
 
     for (uint32_t i = 0; i < 8; i++) {
         const char name[2] = { (char)('a' + (int)i), 0 };
-        const struct admission_flight flight = { .class_index = admission_class(a, name, NULL),
+        const struct admission_flight flight = { .class_index = admission_class(a, name, NULL, 0),
                                                  .tokens = i == 0 ? 100000 : 100 };
         admission_take_off(a, i, &flight);
     }
     for (int i = 0; i < 200; i++)
         admission_judge(a, &pools, &hopeless, &verdict);
-    q.class_index = admission_class(a, "b", NULL);
+    q.class_index = admission_class(a, "b", NULL, 0);
     admission_judge(a, &pools, &q, &verdict);
     assert_int_equal(verdict.refusal, YOLK_REFUSAL_NONE);
-    q.class_index = admission_class(a, "a", NULL);
+    q.class_index = admission_class(a, "a", NULL, 0);
     admission_judge(a, &pools, &q, &verdict);
     assert_int_equal(verdict.refusal, YOLK_REFUSAL_RESERVED);
     admission_destroy(a);
@@ -468,6 +532,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_random_walks),
         cmocka_unit_test(test_inactive),
+        cmocka_unit_test(test_door),
         cmocka_unit_test(test_prediction_sees_those_on_their_way),
         cmocka_unit_test(test_adaptive_knows_when_they_end),
         cmocka_unit_test(test_margins_follow_what_happened),

@@ -92,12 +92,13 @@ static struct admission_pools pools_of(struct yolk_conductor *c, int priority, d
 {
     const unsigned up = roles_up(c);
     struct admission_pools pools = { .decoders = c->decoders };
+    const struct queue_rank last = { priority, INFINITY };
     uint32_t prefillers = 0;
 
     for (uint32_t i = 0; i < c->options.instances_max; i++) {
         const struct instance *instance = &c->instances[i];
         if (works_as(instance, YOLK_ROLE_PREFILL, up)) {
-            pools.queue_ms_mean += conductor_queue(c, instance, priority, now_ms).ms;
+            pools.queue_ms_mean += conductor_queue(c, instance, last, now_ms).ms;
             prefillers++;
         }
         if (works_as(instance, YOLK_ROLE_DECODE, up)) {
@@ -128,6 +129,14 @@ static double spread_of(const struct instance *prefill, double own_ms)
     return conductor_cost_spread(&prefill->prefill_fit, own_ms) * sqrt(1.0 + prefill->queued);
 }
 
+/* Whose answers say how long this one will be. */
+static uint32_t class_of(struct yolk_conductor *c, const struct yolk_place_request *request,
+                         const struct yolk_asker *asker)
+{
+    const uint64_t app = request->keys_count > 0 ? apps_name(&c->apps, &request->keys[0]) : 0;
+    return admission_class(c->admission, asker->tenant, asker->route, app);
+}
+
 static struct admission_question question_of(struct yolk_conductor *c,
                                              const struct yolk_place_request *request,
                                              const struct proposal *proposal,
@@ -145,7 +154,7 @@ static struct admission_question question_of(struct yolk_conductor *c,
         .own_ms = own_ms,
         .spread_ms = spread_of(prefill, own_ms),
         .decode = c->decode[placed->decode].instance,
-        .class_index = admission_class(c->admission, asker->tenant, asker->route),
+        .class_index = class_of(c, request, asker),
         .tokens = request->tokens,
         .output_max = request->output_tokens,
         .priority = request->priority,
@@ -167,6 +176,8 @@ static void remember(struct yolk_conductor *c, const struct yolk_place_request *
 {
     const uint32_t prefill = c->prefill[proposal->placed.prefill].instance;
     const struct instance *instance = &c->instances[prefill];
+    const struct queue_rank rank = { request->priority,
+                                     conductor_order_ms(c, question->now_ms, question->own_ms) };
     struct yolk_admission_stats stats;
 
     admission_stats(c->admission, &stats);
@@ -174,8 +185,7 @@ static void remember(struct yolk_conductor *c, const struct yolk_place_request *
         .request_id = request->request_id,
         .tokens = request->tokens,
         .prefill = prefill,
-        .ahead = instance->left +
-                 conductor_queue(c, instance, request->priority, question->now_ms).requests,
+        .ahead = instance->left + conductor_queue(c, instance, rank, question->now_ms).requests,
         .waited_ms = question->waited_ms,
         .own_ms = question->own_ms,
         .decode_ms = stats.decode_ms,
@@ -193,7 +203,7 @@ void conductor_fly(struct yolk_conductor *c, const struct yolk_place_request *re
     const uint32_t ticket = (uint32_t)(conductor_ticket(c, decision->ticket) - c->tickets);
     const bool known = asker != NULL;
     const struct admission_flight flight = {
-        .class_index = known ? admission_class(c->admission, asker->tenant, asker->route) : 0,
+        .class_index = known ? class_of(c, request, asker) : 0,
         .decode = decision->decode.index,
         .tokens = request->tokens,
         .output_max = request->output_tokens,
@@ -279,9 +289,10 @@ enum status yolk_conductor_admit(struct yolk_conductor *c, const struct yolk_pla
                            .asker = asker != NULL ? asker : &nobody,
                            .priority = request->priority,
                            .now_ms = now_ms,
-                           .verdict = { .gate = 1 } };
+                           .verdict = { .gate = 1, .prefill_gate = 1 } };
 
     ASSERT(trial.asker->ttft_ms >= 0 && trial.asker->tbt_ms >= 0);
+    if (request->keys_count > 0) apps_note(&c->apps, &request->keys[0]);
     const enum status status = is_judged(c, trial.asker)
                                    ? admit_judged(c, &trial)
                                    : conductor_propose(c, request, now_ms, &trial.proposal);
@@ -328,7 +339,7 @@ enum status yolk_conductor_admit_join(struct yolk_conductor *c, struct yolk_tick
     ASSERT(ticket->state == TICKET_PREFILLING);
 
     if (!admission_policed(c->admission)) return STATUS_OK;
-    const struct admission_pools pools = pools_of(c, ticket->priority, now_ms);
+    const struct admission_pools pools = pools_of(c, ticket->rank.priority, now_ms);
     if (admission_judge_join(c->admission, &pools, (uint32_t)(ticket - c->tickets), now_ms,
                              verdict)) {
         return STATUS_OK;
@@ -342,7 +353,7 @@ void yolk_conductor_refused_at_node(struct yolk_conductor *c, struct yolk_ticket
                                     double now_ms, struct yolk_verdict *verdict)
 {
     const struct ticket *ticket = conductor_ticket(c, id);
-    const struct admission_pools pools = pools_of(c, ticket->priority, now_ms);
+    const struct admission_pools pools = pools_of(c, ticket->rank.priority, now_ms);
 
     admission_refused_at_node(c->admission, &pools, (uint32_t)(ticket - c->tickets), load, now_ms,
                               verdict);
@@ -355,9 +366,28 @@ uint32_t yolk_conductor_answer_tokens(struct yolk_conductor *c, const struct yol
 {
     ASSERT(share >= 0 && share < 1);
     const uint32_t class_index =
-        asker != NULL ? admission_class(c->admission, asker->tenant, asker->route) : 0;
+        asker != NULL ? admission_class(c->admission, asker->tenant, asker->route, 0) : 0;
 
     return admission_answer_tokens(c->admission, class_index, share);
+}
+
+/* ---- the door ---- */
+
+void yolk_conductor_joined(struct yolk_conductor *c, struct yolk_ticket id, double now_ms)
+{
+    const struct ticket *ticket = conductor_ticket(c, id);
+    ASSERT(ticket->state == TICKET_DECODING);
+    admission_start(c->admission, (uint32_t)(ticket - c->tickets), now_ms);
+}
+
+uint32_t yolk_conductor_batch_max(const struct yolk_conductor *c, struct yolk_instance_id id)
+{
+    ASSERT(id.index < c->options.instances_max && c->instances[id.index].used);
+    const struct instance *instance = &c->instances[id.index];
+    const struct admission_decoder decoder = { id.index, instance->decoding,
+                                               instance->decoding_tokens, &instance->decode_fit };
+    const uint32_t most = admission_batch_max(c->admission, &decoder);
+    return most < instance->sequences_max ? most : instance->sequences_max;
 }
 
 /* ---- explaining ---- */

@@ -49,7 +49,9 @@ static struct yolk_instance_id add(struct yolk_conductor *c, const char *name, u
 
 static void set(struct yolk_conductor *c, enum yolk_policy policy, double ttft_ms, double tbt_ms)
 {
-    const struct yolk_admission_options options = { policy, ttft_ms, tbt_ms, 0 };
+    const struct yolk_admission_options options = { .policy = policy,
+                                                    .ttft_ms = ttft_ms,
+                                                    .tbt_ms = tbt_ms };
     assert_int_equal(yolk_conductor_set_admission(c, &options, NULL), STATUS_OK);
 }
 
@@ -70,11 +72,11 @@ static void test_options(void **state)
     struct yolk_admission_stats stats;
     struct errmsg err = { "" };
     const struct yolk_admission_options bad[] = {
-        { YOLK_POLICY_EARLY, -1, 0, 0 },
-        { YOLK_POLICY_EARLY, 0, NAN, 0 },
-        { YOLK_POLICY_EARLY, INFINITY, 0, 0 },
-        { YOLK_POLICY_PREDICT, 1, 1, -1 },
-        { (enum yolk_policy)YOLK_POLICIES, 1, 1, 0 },
+        { YOLK_POLICY_EARLY, -1, 0, 0, false },
+        { YOLK_POLICY_EARLY, 0, NAN, 0, false },
+        { YOLK_POLICY_EARLY, INFINITY, 0, 0, false },
+        { YOLK_POLICY_PREDICT, 1, 1, -1, false },
+        { (enum yolk_policy)YOLK_POLICIES, 1, 1, 0, false },
     };
 
     set(c, YOLK_POLICY_EARLY, 5, 7);

@@ -42,6 +42,7 @@ static_assert((int)YOLK_PATHS == (int)CONDUCTOR_PATHS, "paths have the same numb
 
 enum { PREFETCH_AHEAD = 12 }; /* keys of a batch of events */
 static const double OVERRUN = 0.1;
+static const double ORDER_LIMIT = 0.6; /* of the limit, by which a prompt steps back at most */
 
 /* ---- making ---- */
 
@@ -101,6 +102,9 @@ static enum status check_options(const struct yolk_conductor_options *o, struct 
     }
     if (!(o->inline_factor >= 1 && o->inline_factor <= 100)) {
         return errmsg_set(err, STATUS_INVALID, "conductor: inline_factor is not in 1..100");
+    }
+    if (!(o->stretch >= 0 && o->stretch <= 1000)) {
+        return errmsg_set(err, STATUS_INVALID, "conductor: stretch is not in 0..1000");
     }
     if (!(o->theta >= 1 && o->theta <= 1e6)) {
         return errmsg_set(err, STATUS_INVALID, "conductor: theta is not in 1..1000000");
@@ -320,13 +324,29 @@ void conductor_queue_leave(struct yolk_conductor *c, struct ticket *ticket, doub
     ticket->prefill = NONE;
 }
 
+static bool goes_before(struct queue_rank a, struct queue_rank b)
+{
+    return a.priority > b.priority || (a.priority == b.priority && a.order_ms < b.order_ms);
+}
+
+double conductor_order_ms(const struct yolk_conductor *c, double now_ms, double own_ms)
+{
+    double later_ms = c->options.stretch * own_ms;
+    const double limit_ms = admission_ttft_limit(c->admission);
+
+    /* Nobody is kept from being in time by this alone. */
+    if (later_ms > limit_ms * ORDER_LIMIT) later_ms = limit_ms * ORDER_LIMIT;
+    ASSERT(later_ms >= 0);
+    return now_ms + later_ms;
+}
+
 /* Whom one of this priority follows; NONE in an empty queue. */
 static int32_t predecessor(const struct yolk_conductor *c, const struct instance *instance,
-                           int priority)
+                           struct queue_rank rank)
 {
     int32_t at = instance->tail;
 
-    while (at != instance->head && c->tickets[at].priority < priority)
+    while (at != instance->head && goes_before(rank, c->tickets[at].rank))
         at = c->tickets[at].previous;
     return at;
 }
@@ -336,7 +356,7 @@ void conductor_queue_join(struct yolk_conductor *c, int32_t index, double now_ms
     struct ticket *ticket = &c->tickets[index];
     ASSERT(ticket->state == TICKET_PREFILLING && ticket->prefill != NONE);
     struct instance *instance = &c->instances[ticket->prefill];
-    const int32_t before = predecessor(c, instance, ticket->priority);
+    const int32_t before = predecessor(c, instance, ticket->rank);
 
     ticket->previous = before;
     ticket->next = before == NONE ? NONE : c->tickets[before].next;
@@ -542,12 +562,12 @@ double conductor_queue_ms(const struct yolk_conductor *c, const struct instance 
 }
 
 struct queue_view conductor_queue(const struct yolk_conductor *c, const struct instance *instance,
-                                  int priority, double now_ms)
+                                  struct queue_rank rank, double now_ms)
 {
     struct queue_view view = { conductor_queue_ms(c, instance, now_ms), instance->queued };
 
     for (int32_t at = instance->tail; at != instance->head; at = c->tickets[at].previous) {
-        if (c->tickets[at].priority >= priority) break;
+        if (!goes_before(rank, c->tickets[at].rank)) break;
         view.ms -= c->tickets[at].predicted_ms;
         view.requests--;
     }
@@ -564,8 +584,8 @@ int conductor_priority_below(const struct yolk_conductor *c, int priority)
         const struct instance *instance = &c->instances[i];
         if (!instance->used) continue;
         for (int32_t at = instance->tail; at != instance->head; at = c->tickets[at].previous) {
-            if (c->tickets[at].priority >= priority) break;
-            if (c->tickets[at].priority > below) below = c->tickets[at].priority;
+            if (c->tickets[at].rank.priority >= priority) break;
+            if (c->tickets[at].rank.priority > below) below = c->tickets[at].rank.priority;
         }
     }
     return below;
@@ -641,10 +661,33 @@ static double sending_ms(const struct yolk_conductor *c, const struct instance *
     return instance->sending_until_ms - now_ms;
 }
 
+/* Blocks of the longest prefix that anybody holds. */
+static uint32_t most_matched(const struct yolk_conductor *c)
+{
+    uint32_t most = 0;
+    for (uint32_t i = 0; i < c->options.instances_max; i++)
+        if (c->matched[i] > most) most = c->matched[i];
+    return most;
+}
+
+/* The rank that the request would have there, if it reused so many blocks. */
+static struct queue_rank rank_of(const struct yolk_conductor *c, const struct instance *instance,
+                                 const struct yolk_place_request *request, uint32_t blocks,
+                                 double now_ms)
+{
+    const double reused = (double)blocks * c->options.block_tokens;
+    double own_ms = 0;
+
+    if (c->options.stretch > 0)
+        own_ms = conductor_cost_prefill(&instance->prefill_fit, request->tokens, reused);
+    return (struct queue_rank){ request->priority, conductor_order_ms(c, now_ms, own_ms) };
+}
+
 static struct candidates gather(struct yolk_conductor *c, const struct yolk_place_request *request,
                                 double now_ms)
 {
     struct candidates found = { 0 };
+    const uint32_t most = c->options.stretch > 0 ? most_matched(c) : 0;
     const unsigned up = roles_up(c, request);
 
     for (uint32_t i = 0; i < c->options.instances_max; i++) {
@@ -665,7 +708,8 @@ static struct candidates gather(struct yolk_conductor *c, const struct yolk_plac
         const bool prefills = (instance->roles & YOLK_ROLE_PREFILL) || !(up & YOLK_ROLE_PREFILL);
         const bool decodes = (instance->roles & YOLK_ROLE_DECODE) || !(up & YOLK_ROLE_DECODE);
         if (prefills && i != request->avoid_prefill.index) {
-            const struct queue_view queue = conductor_queue(c, instance, request->priority, now_ms);
+            const struct queue_rank rank = rank_of(c, instance, request, most, now_ms);
+            const struct queue_view queue = conductor_queue(c, instance, rank, now_ms);
             c->prefill[found.prefill++] = (struct conductor_prefill_candidate){
                 i, instance->host, hit, queue.requests, queue.ms, &instance->prefill_fit, slow
             };
@@ -742,7 +786,7 @@ static struct ticket *issue_ticket(struct yolk_conductor *c,
         .decode = NONE,
         .tokens = request->tokens,
         .pages = pages_reserved(c, request),
-        .priority = request->priority,
+        .rank = { request->priority, decision->order_ms },
         .predicted_ms = group->stages > 1 ? decision->transfer_ms + group->busy_ms[0]
                                           : decision->transfer_ms + decision->compute_ms,
         .placed_ms = now_ms,
@@ -769,6 +813,9 @@ static void describe(const struct yolk_conductor *c, const struct yolk_place_req
     const struct conductor_prefill_candidate *prefill = &c->prefill[placed->prefill];
     const bool fetches = placed->holder != CONDUCTOR_NO_HOLDER;
     const uint32_t local = prefill->hit_blocks;
+    const double own_ms = placed->transfer_ms + placed->compute_ms;
+    /* Nobody gets ahead of a group: its members would wait for each other. */
+    const bool grouped = proposal->group.stages > 1;
 
     ASSERT(placed->reuse_blocks >= local || fetches || prefill->slow_blocks > 0);
     *out = (struct yolk_decision){
@@ -785,6 +832,7 @@ static void describe(const struct yolk_conductor *c, const struct yolk_place_req
         .prefill_candidates = proposal->found.prefill,
         .decode_candidates = proposal->found.decode,
         .placed_ms = now_ms,
+        .order_ms = conductor_order_ms(c, now_ms, grouped ? 0 : own_ms),
         .queue_ms = placed->queue_ms,
         .transfer_ms = placed->transfer_ms,
         .compute_ms = placed->compute_ms,
@@ -892,7 +940,7 @@ void conductor_commit(struct yolk_conductor *c, const struct yolk_place_request 
 enum status yolk_conductor_place(struct yolk_conductor *c, const struct yolk_place_request *request,
                                  double now_ms, struct yolk_decision *out)
 {
-    const struct yolk_verdict unjudged = { .gate = 1 };
+    const struct yolk_verdict unjudged = { .gate = 1, .prefill_gate = 1 };
     struct proposal proposal;
     const enum status status = conductor_propose(c, request, now_ms, &proposal);
 

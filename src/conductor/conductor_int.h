@@ -10,6 +10,7 @@
 #include <stddef.h>
 
 #include "conductor/admission.h"
+#include "conductor/apps.h"
 #include "conductor/audit.h"
 #include "conductor/cost.h"
 #include "conductor/index.h"
@@ -22,6 +23,13 @@
 enum { NONE = -1 };
 enum ticket_state { TICKET_FREE = 0, TICKET_PREFILLING, TICKET_DECODING };
 
+/* Where a prompt stands in the queue of its prefill instance, behind the one that is computed: by
+ * priority, then by order, then as it came. */
+struct queue_rank {
+    int priority;
+    double order_ms;
+};
+
 struct ticket {
     enum ticket_state state;
     uint32_t serial;
@@ -29,7 +37,7 @@ struct ticket {
     int32_t prefill, decode; /* instances, or NONE once removed */
     uint32_t tokens;         /* in the decode instance's books */
     uint32_t pages;
-    int priority;
+    struct queue_rank rank;
     double predicted_ms; /* of transfer and compute */
     double placed_ms;
     uint64_t decision; /* number of its decision; in the ring if recent */
@@ -88,6 +96,7 @@ struct yolk_conductor {
     uint64_t decisions_count;
     struct yolk_conductor_stats stats;
     struct admission *admission;
+    struct apps apps;
     struct audit *audit;
     struct roles roles;
     struct replication *replication; /* NULL: off */
@@ -147,14 +156,17 @@ struct yolk_decision *conductor_logged(struct yolk_conductor *conductor,
 double conductor_queue_ms(const struct yolk_conductor *conductor, const struct instance *instance,
                           double now_ms);
 
-/* The same for a request of this priority: behind the one that is computed and all of its priority
- * or a higher one. */
+/* The same for a request of this rank: behind the one that is computed, and all that go first. */
 struct queue_view {
     double ms;
     uint32_t requests; /* before it */
 };
 struct queue_view conductor_queue(const struct yolk_conductor *conductor,
-                                  const struct instance *instance, int priority, double now_ms);
+                                  const struct instance *instance, struct queue_rank rank,
+                                  double now_ms);
+
+/* The order of a prompt that comes now and takes so long by itself. */
+double conductor_order_ms(const struct yolk_conductor *conductor, double now_ms, double own_ms);
 
 /* The highest priority below `priority` that waits in any queue; YOLK_PRIORITY_MIN - 1: none. */
 int conductor_priority_below(const struct yolk_conductor *conductor, int priority);

@@ -397,6 +397,42 @@ static void test_random_walk(void **state)
     yolk_conductor_destroy(walk.c);
 }
 
+/* With a stretch a short prompt goes before long ones that came a little earlier, and its queue is
+ * what is before it; without, everybody waits for all who came. */
+static void test_short_prompts_first(void **state)
+{
+    (void)state;
+    for (int stretch = 0; stretch <= 10; stretch += 10) {
+        struct yolk_conductor_options options = yolk_conductor_defaults();
+        struct yolk_conductor *c = NULL;
+        struct yolk_decision running, later, longer, shorter;
+        options.instances_max = 4;
+        options.block_tokens = BLOCK;
+        options.block_size = 737280;
+        options.stretch = stretch;
+        assert_int_equal(yolk_conductor_create(&options, &c, NULL), STATUS_OK);
+        add(c, "p", YOLK_ROLE_PREFILL, 10000);
+        add(c, "d", YOLK_ROLE_DECODE, 10000);
+        struct yolk_place_request request = prompt();
+        request.keys_count = 0;
+        assert_int_equal(yolk_conductor_place(c, &request, 0, &running), STATUS_OK);
+        assert_int_equal(yolk_conductor_place(c, &request, 0, &longer), STATUS_OK);
+        assert_true(fabs(longer.queue_ms - running.compute_ms) < 1e-6);
+        request.tokens = 64;
+        assert_int_equal(yolk_conductor_place(c, &request, 1, &shorter), STATUS_OK);
+        const double behind_one = running.compute_ms - 1;
+        const double want = stretch > 0 ? behind_one : behind_one + longer.compute_ms;
+        assert_true(fabs(shorter.queue_ms - want) < 1e-6);
+        assert_int_equal(shorter.order_ms<longer.order_ms, stretch> 0);
+        /* Long after, the long one has waited its turn. */
+        const double late_ms = 2 + 10 * longer.compute_ms;
+        assert_int_equal(yolk_conductor_place(c, &request, late_ms, &later), STATUS_OK);
+        assert_true(later.order_ms > longer.order_ms);
+        assert_true(later.queue_ms > longer.compute_ms);
+        yolk_conductor_destroy(c);
+    }
+}
+
 static void test_bad_samples(void **state)
 {
     (void)state;
@@ -523,6 +559,7 @@ int main(void)
         cmocka_unit_test(test_reuse_off),
         cmocka_unit_test(test_queue_estimate),
         cmocka_unit_test(test_random_walk),
+        cmocka_unit_test(test_short_prompts_first),
         cmocka_unit_test(test_bad_samples),
         cmocka_unit_test(test_keys),
     };

@@ -177,10 +177,11 @@ static uint32_t tenant_of(struct lengths *lengths, uint64_t name)
     return 0;
 }
 
-uint32_t lengths_class(struct lengths *lengths, const char *tenant, const char *route)
+uint32_t lengths_class(struct lengths *lengths, const char *tenant, const char *route, uint64_t app)
 {
     const uint64_t tenant_name = name_hash(tenant, 0);
-    const uint64_t name = name_hash(route, tenant_name);
+    const uint64_t name =
+        name_hash(route, app != 0 ? name_hash(NULL, tenant_name ^ app) : tenant_name);
 
     for (uint32_t i = 1; i < LENGTHS_CLASSES_MAX; i++) {
         struct class *class = &lengths->classes[i];

@@ -2,7 +2,7 @@
  *
  * conductor/lengths.h - how long answers are, learned per class of requests, and who had how much.
  *
- * A class is a tenant and a route. Its answers form a histogram over lengths with four buckets to
+ * A class is a tenant, a route and an application. Its answers form a histogram over lengths with four buckets to
  * an octave, in which older answers count less. A class that has said little leans on the histogram
  * of everybody, which itself starts from a guess. Tenants are charged the tokens they were given,
  * which also fades.
@@ -26,8 +26,9 @@ MUST_USE enum status lengths_create(struct lengths **out);
 void lengths_destroy(struct lengths *lengths); /* NULL is allowed */
 uint64_t lengths_bytes(void);
 
-/* The class of this tenant and route (NULL: none), made when it is new. */
-uint32_t lengths_class(struct lengths *lengths, const char *tenant, const char *route);
+/* The class of this tenant, route (NULL: none) and application (0: none), made when it is new. */
+uint32_t lengths_class(struct lengths *lengths, const char *tenant, const char *route,
+                       uint64_t app);
 
 /* An answer of this class ended by itself after so many tokens. */
 void lengths_learn(struct lengths *lengths, uint32_t class_index, uint32_t tokens);

@@ -102,7 +102,7 @@ static void test_matches_model(void **state)
     assert_int_equal(lengths_create(&fresh), STATUS_OK);
     for (uint32_t i = 0; i < CLASSES; i++) {
         const char name[2] = { (char)('a' + (int)i), 0 };
-        classes[i] = lengths_class(lengths, name, "chat");
+        classes[i] = lengths_class(lengths, name, "chat", 0);
     }
     for (int step = 0; step < SAMPLES; step++) {
         const uint32_t class_index = classes[rng_below(&rng, CLASSES)];
@@ -129,7 +129,7 @@ static void test_quantile_and_mean(void **state)
 
     rng_init(&rng, test_seed());
     assert_int_equal(lengths_create(&lengths), STATUS_OK);
-    const uint32_t class_index = lengths_class(lengths, "t", NULL);
+    const uint32_t class_index = lengths_class(lengths, "t", NULL, 0);
     for (int i = 0; i < 500; i++)
         lengths_learn(lengths, class_index, 100 + (uint32_t)rng_below(&rng, 900));
     for (uint32_t max = 1; max < 3000; max += 37) {
@@ -159,15 +159,15 @@ static void test_classes(void **state)
     char name[16];
 
     assert_int_equal(lengths_create(&lengths), STATUS_OK);
-    const uint32_t a = lengths_class(lengths, "a", "chat");
-    assert_int_equal(lengths_class(lengths, "a", "chat"), a);
-    assert_int_not_equal(lengths_class(lengths, "a", "batch"), a);
-    assert_int_not_equal(lengths_class(lengths, "achat", NULL), a);
+    const uint32_t a = lengths_class(lengths, "a", "chat", 0);
+    assert_int_equal(lengths_class(lengths, "a", "chat", 0), a);
+    assert_int_not_equal(lengths_class(lengths, "a", "batch", 0), a);
+    assert_int_not_equal(lengths_class(lengths, "achat", NULL, 0), a);
     for (int i = 0; i < 2 * LENGTHS_CLASSES_MAX; i++) {
         snprintf(name, sizeof(name), "t%d", i);
-        assert_true(lengths_class(lengths, name, NULL) < LENGTHS_CLASSES_MAX);
+        assert_true(lengths_class(lengths, name, NULL, 0) < LENGTHS_CLASSES_MAX);
     }
-    assert_int_equal(lengths_class(lengths, "one too many", NULL), 0);
+    assert_int_equal(lengths_class(lengths, "one too many", NULL, 0), 0);
     /* Absurd lengths are cut, and do not break what is learned. */
     lengths_learn(lengths, a, UINT32_MAX);
     assert_true(lengths_survival(lengths, a, UINT32_MAX) >= 0);
@@ -180,8 +180,8 @@ static void test_shares(void **state)
     struct lengths *lengths;
 
     assert_int_equal(lengths_create(&lengths), STATUS_OK);
-    const uint32_t a = lengths_class(lengths, "a", "x"), b = lengths_class(lengths, "b", "x");
-    const uint32_t other = lengths_class(lengths, "a", "y"); /* the same tenant */
+    const uint32_t a = lengths_class(lengths, "a", "x", 0), b = lengths_class(lengths, "b", "x", 0);
+    const uint32_t other = lengths_class(lengths, "a", "y", 0); /* the same tenant */
     assert_true(lengths_share(lengths, a) == 1);
     lengths_charge(lengths, a, 300);
     assert_true(lengths_share(lengths, a) == 1); /* alone */

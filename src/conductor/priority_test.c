@@ -28,7 +28,7 @@ enum { TICKETS = 64, PROBES = 400, STEPS_MAX = 120 };
 static struct yolk_conductor *make(enum yolk_policy policy, double ttft_ms, double tbt_ms)
 {
     struct yolk_conductor_options options = yolk_conductor_defaults();
-    const struct yolk_admission_options limits = { policy, ttft_ms, tbt_ms, 0 };
+    const struct yolk_admission_options limits = { policy, ttft_ms, tbt_ms, 0, false };
     struct yolk_conductor *c = NULL;
 
     options.instances_max = 4;
@@ -167,7 +167,7 @@ static void test_goes_behind_where_that_helps(void **state)
 {
     (void)state;
     struct yolk_conductor *c = make(YOLK_POLICY_PREDICT, 0, 24);
-    const struct yolk_admission_options limits = { YOLK_POLICY_PREDICT, 0, 24, 500 };
+    const struct yolk_admission_options limits = { YOLK_POLICY_PREDICT, 0, 24, 500, false };
     const struct yolk_place_request big = prompt(1500, 0), small = prompt(64, 0);
     const struct yolk_place_request mine = prompt(64, 1);
     struct yolk_decision decision;

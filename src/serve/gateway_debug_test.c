@@ -26,7 +26,9 @@ enum { OUT_SIZE_MAX = 1 << 20 };
 static struct yolk_conductor *make(enum yolk_policy policy, double ttft_ms, double tbt_ms)
 {
     struct yolk_conductor_options options = yolk_conductor_defaults();
-    const struct yolk_admission_options admission = { policy, ttft_ms, tbt_ms, 0 };
+    const struct yolk_admission_options admission = { .policy = policy,
+                                                      .ttft_ms = ttft_ms,
+                                                      .tbt_ms = tbt_ms };
     struct yolk_conductor *conductor = NULL;
     const struct yolk_instance nodes[] = {
         { "prefill-0", "host", YOLK_ROLE_PREFILL, 100000, 1000 },

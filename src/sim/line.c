@@ -34,10 +34,13 @@ static enum status grow(struct line *line)
     return STATUS_OK;
 }
 
-enum status line_push(struct line *line, uint32_t who)
+enum status line_insert(struct line *line, uint32_t who, uint32_t index)
 {
+    ASSERT(index <= line->count);
     if (line->count == line->cap && grow(line) != STATUS_OK) return STATUS_NO_MEMORY;
-    *place(line, line->count++) = who;
+    for (uint32_t i = line->count++; i > index; i--)
+        *place(line, i) = *place(line, i - 1);
+    *place(line, index) = who;
     return STATUS_OK;
 }
 

@@ -146,6 +146,7 @@ static enum status create_conductor(struct sim *sim)
     options.block_size = (uint64_t)token_bytes(sim, sim->trace->block_tokens);
     options.theta = sim->cluster.theta;
     options.congestion = sim->cluster.congestion;
+    options.stretch = sim->cluster.stretch;
     options.placement = (enum yolk_placement)sim->cluster.policy;
     options.group_max = (uint32_t)sim->cluster.group_max;
     options.chunk_tokens = (uint32_t)sim->cluster.cost.chunk_tokens;
@@ -153,10 +154,10 @@ static enum status create_conductor(struct sim *sim)
     options.inline_tbt_ms = sim->cluster.inline_tbt_ms;
     options.inline_factor = fmax(1, sim->cluster.cost.chunk_factor);
     enum status status = yolk_conductor_create(&options, &m->conductor, sim->err);
-    const struct yolk_admission_options admission = { (enum yolk_policy)sim->cluster.overload,
-                                                      sim->cluster.admit_ttft_s * 1e3,
-                                                      sim->cluster.admit_tbt_ms,
-                                                      sim->cluster.decode_time_s * 1e3 };
+    const struct yolk_admission_options admission = {
+        (enum yolk_policy)sim->cluster.overload, sim->cluster.admit_ttft_s * 1e3,
+        sim->cluster.admit_tbt_ms, sim->cluster.decode_time_s * 1e3, sim->cluster.door
+    };
     if (status == STATUS_OK)
         status = yolk_conductor_set_admission(m->conductor, &admission, sim->err);
     if (status == STATUS_OK) status = load_profile(sim, m->conductor);
@@ -456,6 +457,7 @@ static enum status place_by_conductor(struct sim *sim, uint32_t who, struct plac
     out->inlined = decision.inlined;
     if (decision.inlined && out->holder != SIM_NONE) out->prefill = out->holder;
     sim->requests[who].ticket = decision.ticket.id;
+    sim->requests[who].order_ms = decision.order_ms;
     sim->result->placements[decision.reason]++;
     return STATUS_OK;
 }
@@ -694,13 +696,27 @@ static void on_fetched(struct sim *sim, uint32_t who)
 
 /* ---- decode ---- */
 
+/* Sequences that may decode at once; the others wait at the door. */
+static double batch_most(const struct sim *sim, const struct decode_node *node)
+{
+    const struct yolk_conductor *conductor = mooncake_of(sim)->conductor;
+
+    if (conductor == NULL || !sim->cluster.door) return sim->cluster.batch_max;
+    return fmin(sim->cluster.batch_max, yolk_conductor_batch_max(conductor, node->id));
+}
+
 void mooncake_start_step(struct sim *sim, uint32_t index)
 {
-    struct decode_node *node = &mooncake_of(sim)->decode[index];
+    struct mooncake *m = mooncake_of(sim);
+    struct decode_node *node = &m->decode[index];
+    const double most = batch_most(sim, node);
 
     ASSERT(!node->stepping);
-    while (node->joining.count > 0 && batch_count(node->batch) < sim->cluster.batch_max) {
+    while (node->joining.count > 0 && batch_count(node->batch) < most) {
         const uint32_t who = sim_queue_pop(sim, &node->joining);
+        const struct yolk_ticket ticket = { sim->requests[who].ticket };
+        if (m->conductor != NULL)
+            yolk_conductor_joined(m->conductor, ticket, (double)sim->events.now_ns / 1e6);
         sim_set_state(sim, who, SIM_DECODING);
         sim_first_token(sim, who);
         batch_join(node->batch, who, sim_input(sim, who) + 1, sim_output(sim, who) - 1,
@@ -761,6 +777,16 @@ static void on_loaded(struct sim *sim, uint32_t who)
 
 /* ---- arrivals and ends ---- */
 
+/* Behind all whose order is not above its own. */
+static uint32_t place_in(const struct sim *sim, const struct line *line, uint32_t who)
+{
+    uint32_t at = line->count;
+
+    while (at > 0 && sim->requests[line_at(line, at - 1)].order_ms > sim->requests[who].order_ms)
+        at--;
+    return at;
+}
+
 /* Into the queues of all who prefill it. */
 static void enqueue(struct sim *sim, uint32_t who, const struct placement *placed)
 {
@@ -770,7 +796,7 @@ static void enqueue(struct sim *sim, uint32_t who, const struct placement *place
     for (uint32_t j = 0; status == STATUS_OK && j < placed->stages; j++) {
         struct prefill_node *node = &m->prefill[placed->group[j]];
         node->queued_ns += sim->requests[who].estimate_ns;
-        status = line_push(&node->queue, who);
+        status = line_insert(&node->queue, who, place_in(sim, &node->queue, who));
     }
     if (status == STATUS_OK && placed->stages > 1)
         status = group_create(sim, who, placed->group, placed->stages);

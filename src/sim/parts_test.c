@@ -280,7 +280,7 @@ static void no_link_carries_more_than_it_can(void **state)
 
 /* ---- lines ---- */
 
-static void a_line_is_first_come_first_served(void **state)
+static void a_line_keeps_its_order(void **state)
 {
     (void)state;
     struct rng rng;
@@ -294,8 +294,10 @@ static void a_line_is_first_come_first_served(void **state)
         const uint32_t who = (uint32_t)rng_below(&rng, 300);
         uint32_t at = 0;
         if (dice < 50 && count < 256) {
-            model[count++] = who;
-            assert_int_equal(line_push(&line, who), STATUS_OK);
+            at = (uint32_t)rng_below(&rng, count + 1);
+            memmove(model + at + 1, model + at, (count++ - at) * sizeof(*model));
+            model[at] = who;
+            assert_int_equal(line_insert(&line, who, at), STATUS_OK);
         } else if (dice < 80 && count > 0) {
             assert_int_equal(line_pop(&line), model[0]);
             memmove(model, model + 1, --count * sizeof(*model));
@@ -348,7 +350,7 @@ int main(void)
         cmocka_unit_test(the_batch_matches_a_list_of_all_tokens),
         cmocka_unit_test(flows_share_what_they_have_in_common),
         cmocka_unit_test(no_link_carries_more_than_it_can),
-        cmocka_unit_test(a_line_is_first_come_first_served),
+        cmocka_unit_test(a_line_keeps_its_order),
         cmocka_unit_test(storing_hides_behind_computing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -74,6 +74,7 @@ struct sim_request {
     uint64_t *past;             /* intervals between its tokens in earlier placements, or NULL */
     uint32_t past_count;
     uint64_t latest_ns; /* of its latest token there */
+    double order_ms;    /* prefill nodes take the least first */
     uint64_t arrival_ns, start_ns, send_ns;
     uint64_t estimate_ns; /* of its prefill, in its node's books */
 };
