@@ -819,100 +819,262 @@ def pick(result, name, cached, largest=False):
     return result[name]["max"] if largest else both - result[name]["max"]
 
 
-BEAT_SPEEDS = [round(0.5 + 0.01 * i, 2) for i in range(300)]
-BEAT_SEEDS = 5
+# What is compared: the papers' best policy, with the t_d that serves it best, and ours. The same jitter for
+# all: arrivals of the real traces are quantised to 3 s.
+PAPERS = {"overload": "predict", "decode_time_s": 200}
+OURS = {"overload": "adaptive", "door": "true", "stretch": 5, "group_max": 3}
+PARTS = {"no door": {"door": "false"}, "in order": {"stretch": 0}, "one node a prompt": {"group_max": 1}}
+BEAT_SEEDS, BEAT_JITTER_MS = 5, 3000
+LOADS = [round(0.8 * 1.01 ** i, 4) for i in range(127)]  # speeds of a replay, 1% apart
 
 
-def decode_bound(run, workload, nodes, limit_ms, speed, cost):
-    """Largest share of requests that any policy can serve within the limit: at the limit a node decodes
-    no more than b sequences, so all of them no more than so many tokens until the last answer may end;
-    the shortest answers are taken first, as if every request could be moved in time. Prefill is free."""
-    with open(run.path(workload), encoding="utf-8") as file:
-        lines = [json.loads(line) for line in file]
-    batch = int((limit_ms / 1e3 - cost["decode_base_s"]) / cost["decode_sequence_s"] + 1e-9)
-    rate = nodes * batch / (cost["decode_base_s"] + cost["decode_sequence_s"] * batch)
-    longest = max(line["output_length"] for line in lines)
-    seconds = lines[-1]["timestamp"] / 1e3 / speed + 30 + longest * limit_ms / 1e3
-    left, served = rate * seconds, 0
-    for tokens in sorted(max(line["output_length"] - 1, 0) for line in lines):
-        left -= tokens
-        if left < 0:
-            break
-        served += 1
-    return served / len(lines)
+def beat(run, trace, policy, speed, seed=1):
+    return run.sim(trace, seed=seed, speed=round(speed, 4), jitter_ms=BEAT_JITTER_MS, **policy)
 
 
-def highest_load(run, workload, overload):
-    """The highest speed of the grid up to which nine in ten requests are good."""
-    low, high = 0, len(BEAT_SPEEDS) - 1  # by bisection: good falls with the load
+def highest(serves):
+    """The highest of LOADS up to which serves(load) is at least nine in ten; it falls with the load."""
+    low, high = 0, len(LOADS) - 1
     while low < high:
         middle = (low + high + 1) // 2
-        speed = BEAT_SPEEDS[middle]
-        good = run.sim(workload, overload=overload, speed=speed, decode_time_s=200).result()["good"]
-        low, high = (middle, high) if good >= .9 else (low, middle - 1)
-    return BEAT_SPEEDS[low]
+        low, high = (middle, high) if serves(LOADS[middle]) >= .9 else (low, middle - 1)
+    return LOADS[low]
+
+
+def capacity(run, trace, policy, seed=1, unit=1):
+    return unit * highest(lambda load: beat(run, trace, policy, unit * load, seed).result()["good"])
+
+
+def at_once(jobs):
+    """Runs functions beside each other; each waits for simulations of its own."""
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        return [future.result() for future in [pool.submit(job) for job in jobs]]
+
+
+def read_requests(run, workload):
+    with open(run.path(workload), encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def share_served(needs, given):
+    """Of needs that are met from what is given, the least first."""
+    served = 0
+    for need in sorted(needs):
+        given -= need
+        if given < 0:
+            break
+        served += 1
+    return served / len(needs)
+
+
+class Bound:
+    """What no policy can exceed, though it knew every answer's length and when each prompt comes: at the limit
+    a decode node decodes no more than b sequences, so the pool has so many tokens to give until the last answer
+    may end; and the prefill nodes so many seconds until the last first token is due, each prompt taking what it
+    takes with everything cached that ever was. The least are served first, as if every request could be moved in
+    time, and the two are asked apart."""
+
+    def __init__(self, run, workload, cost, nodes=8, limit_ms=100):
+        lines = read_requests(run, workload)
+        batch = int((limit_ms / 1e3 - cost["decode_base_s"]) / cost["decode_sequence_s"] + 1e-9)
+        self.rate = nodes * batch / (cost["decode_base_s"] + cost["decode_sequence_s"] * batch)
+        self.nodes, self.last_s = nodes, lines[-1]["timestamp"] / 1e3
+        self.tokens = [max(line["output_length"] - 1, 0) for line in lines]
+        self.longest_s = max(self.tokens) * limit_ms / 1e3
+        self.prefills, seen = [], set()
+        for line in lines:
+            n, ids = line["input_length"], line["hash_ids"]
+            hits = next((i for i, name in enumerate(ids) if name not in seen), len(ids))
+            seen.update(ids)
+            reused = min(512 * hits, n - 1)
+            self.prefills.append(cost["prefill_fixed_s"] + cost["prefill_new_s"] * (n - reused) +
+                                 cost["prefill_square_s"] * (n * n - reused * reused) +
+                                 cost["prefill_reused_s"] * reused)
+
+    def served(self, speed):
+        seconds = self.last_s / speed + 30
+        return min(share_served(self.tokens, self.rate * (seconds + self.longest_s)),
+                   share_served(self.prefills, self.nodes * seconds))
 
 
 def r14(run, _out):
     page = Page("R14", "better than the papers' policies")
-    page.say("Same simulator, same traces, same limits (30 s, 100 ms): the overload policy `adaptive` against "
-             "the papers' prediction with the best t_d of R10's range. It learns while it runs, from nothing; "
-             "it does not know how long an answer will be.")
-    policies = ("baseline", "early", "predict", "adaptive")
-    if run.has("tool&agent"):
-        beat_at_twice(page, run, policies)
-    rows = []
-    for workload in TRACES:
-        if not run.has(workload):
-            continue
-        pool = concurrent.futures.ThreadPoolExecutor(2)
-        found = dict(zip(("none", *policies), pool.map(lambda p, w=workload: highest_load(run, w, p),
-                                                       ("none", *policies))))
-        best = max(found[p] for p in ("none", "baseline", "early", "predict"))
-        gain = 100 * (found["adaptive"] / best - 1)
-        rows.append([label(workload), *(f"{found[p]:g}x" for p in ("none", *policies)), f"{gain:+.0f}%"])
-        page.verdict(f"{label(workload)}: highest load with 90% good rises by 10%", gain >= 10,
-                     f"{best:g}x to {found['adaptive']:g}x")
-    page.say("## Highest speed of the replay at which nine in ten requests are good, 8P+8D")
-    table(page, ["workload", "none", *policies, "adaptive over the best"], rows)
+    page.say("Same simulator, same traces, same limits (30 s, 100 ms), 8P+8D, 3 s of arrival jitter, "
+             f"{BEAT_SEEDS} seeds; means with their 95% intervals. The papers' policy is prediction with the best "
+             "t_d of R10's range and Algorithm 1. Ours is `adaptive` with a door, prefill queues that take short "
+             "prompts first, and groups of up to three nodes for long prompts (docs/conductor.md). It learns while "
+             "it runs, from nothing, and does not know how long an answer will be.")
+    workloads = [w for w in TRACES if run.has(w)]
+    cost = beat(run, workloads[0], OURS, 1).result()["cluster"]["cost"]
+    bounds = dict(zip(workloads, at_once([lambda w=w: Bound(run, w, cost) for w in workloads])))
+    if "tool&agent" in workloads:
+        beat_at_twice(page, run, bounds["tool&agent"])
+    papers = beat_capacity(page, run, workloads, bounds)
+    beat_ttft(page, run, workloads, papers)
     return page
 
 
-def beat_at_twice(page, run, policies):
-    settings = {"speed": 2, "jitter_ms": 3000, "decode_time_s": 200}
-    futures = {p: [run.sim("tool&agent", seed=s + 1, overload=p, **settings) for s in range(BEAT_SEEDS)]
-               for p in policies}
+def beat_capacity(page, run, workloads, bounds):
+    """Returns the papers' highest load by workload."""
+    seeds = range(1, BEAT_SEEDS + 1)
+    parts = {name: {**OURS, **change} for name, change in PARTS.items()}
+    rows, part_rows, papers = [], [], {}
+    for workload in workloads:
+        jobs = [lambda p=p, s=s: capacity(run, workload, p, s) for p in (PAPERS, OURS) for s in seeds]
+        jobs += [lambda p=p: capacity(run, workload, p) for p in parts.values()]
+        found = at_once(jobs)
+        before, after = found[:BEAT_SEEDS], found[BEAT_SEEDS:2 * BEAT_SEEDS]
+        rest = dict(zip(parts, found[2 * BEAT_SEEDS:]))
+        gain, half = interval([100 * (b / a - 1) for a, b in zip(before, after)])
+        mean_before, mean_after = sum(before) / BEAT_SEEDS, sum(after) / BEAT_SEEDS
+        papers[workload] = mean_before
+        bound = highest(bounds[workload].served)
+        rows.append([label(workload), f"{mean_before:.2f}x", f"{mean_after:.2f}x",
+                     f"{gain:+.1f} ± {half:.1f}%", f"{bound:.2f}x"])
+        part_rows.append([label(workload), f"{after[0]:.2f}x",
+                          *(f"{rest[p]:.2f}x ({100 * (rest[p] / before[0] - 1):+.0f}%)" for p in parts)])
+        page.verdict(f"{label(workload)}: highest load with 90% good rises by 10%", gain >= 10,
+                     f"{mean_before:.2f}x to {mean_after:.2f}x, {gain:+.1f} ± {half:.1f}%")
+        page.cell(f"{label(workload)}, highest load", mean_after, round(mean_before, 4), "x")
+    page.say("## Highest speed of the replay at which nine in ten requests are good")
+    table(page, ["workload", "prediction", "ours", "over prediction", "bound"], rows)
+    page.say("The papers' other policies keep less (R10). The bound knows the future, and no policy reaches it: at the "
+             "limit a node decodes no more sequences at once than fit into 100 ms, so the pool has so many tokens "
+             "to give; the prefill nodes have so many seconds; the shortest are served first, as if every request "
+             "could be moved in time.")
+    page.say("Ours with a part taken away, and what is left of the gain (seed 1):")
+    table(page, ["workload", "ours", *PARTS], part_rows)
+    return papers
+
+
+def beat_ttft(page, run, workloads, papers):
+    seeds = range(1, BEAT_SEEDS + 1)
+    rows = []
+    for workload in workloads:
+        for speed, where in ((1, "the trace's own speed"), (round(papers[workload], 4), "prediction's highest load")):
+            both = [[beat(run, workload, p, speed, s) for s in seeds] for p in (PAPERS, OURS)]
+            before, after = [[f.result() for f in futures] for futures in both]
+            lower, half = interval([100 * (1 - b["ttft_ms"]["p90"] / a["ttft_ms"]["p90"]) for a, b in zip(before, after)])
+            p90 = [sum(r["ttft_ms"]["p90"] for r in found) / BEAT_SEEDS / 1e3 for found in (before, after)]
+            good = [100 * sum(r["good"] for r in found) / BEAT_SEEDS for found in (before, after)]
+            done = [100 * sum(r["done"] / r["requests"] for r in found) / BEAT_SEEDS for found in (before, after)]
+            rows.append([label(workload), f"{speed:.2f}x", f"{p90[0]:.2f}", f"{p90[1]:.2f}", f"{lower:.0f} ± {half:.0f}",
+                         *(f"{done[i]:.1f} / {good[i]:.1f}" for i in (0, 1))])
+            page.cell(f"{label(workload)} at {where}, P90 TTFT", p90[1], round(p90[0], 4), "s")
+            page.verdict(f"{label(workload)} at {where}: P90 TTFT is 20% lower", lower >= 20,
+                         f"{p90[0]:.2f} s to {p90[1]:.2f} s, {lower:.0f} ± {half:.0f}%")
+    page.say("## Time to first token at equal load")
+    table(page, ["workload", "speed", "P90 s, prediction", "ours", "lower by %", "served / good %, prediction", "ours"], rows)
+    page.say("Of the requests that were served. Most of it comes from groups: where nobody waits, the tenth longest "
+             "first token is a long prompt's own computation, which two or three nodes do in about half the time.")
+
+
+def beat_at_twice(page, run, bound):
+    policies = {"baseline": {"overload": "baseline"}, "early": {"overload": "early"}, "predict": PAPERS, "ours": OURS}
+    futures = {p: [beat(run, "tool&agent", setting, 2, s + 1) for s in range(BEAT_SEEDS)]
+               for p, setting in policies.items()}
     found = {p: [f.result() for f in futures[p]] for p in policies}
 
     def mean(policy, value):
         return sum(value(r) for r in found[policy]) / BEAT_SEEDS
 
-    cost = found["adaptive"][0]["cluster"]["cost"]
-    bound = decode_bound(run, "tool&agent", 8, 100, 2, cost)
-    rows = []
-    for policy in policies:
-        late = mean(policy, lambda r: (r["done"] / r["requests"] - r["good"]) * 100)
-        rows.append([policy, f"{100 * mean(policy, lambda r: r['good']):.1f}", f"{late:.1f}",
-                     f"{mean(policy, lambda r: r['ttft_ms']['p90']) / 1e3:.2f}"])
-    rows.append(["clairvoyant bound", f"{100 * bound:.1f}", "0", ""])
-    page.say("## Twice the speed, tool&agent stand-in, mean of 5 seeds")
+    def late(result):
+        return result["done"] / result["requests"] - result["good"]
+
+    most = bound.served(2)
+    rows = [[policy, f"{100 * mean(policy, lambda r: r['good']):.1f}", f"{100 * mean(policy, late):.1f}",
+             f"{mean(policy, lambda r: r['ttft_ms']['p90']) / 1e3:.2f}"] for policy in policies]
+    rows.append(["clairvoyant bound", f"{100 * most:.1f}", "0", ""])
+    page.say("## Twice the speed, tool&agent stand-in")
     table(page, ["policy", "good %", "served too late %", "P90 TTFT s"], rows)
-    before, after = mean("predict", lambda r: r["good"]), mean("adaptive", lambda r: r["good"])
-    closed = (after - before) / (bound - before)
-    page.verdict("30% of the gap from prediction to the bound is closed", closed >= .3, f"{100 * closed:.0f}%")
-    late = {p: mean(p, lambda r: r["done"] / r["requests"] - r["good"]) for p in policies}
-    page.verdict("no more violations among the accepted", late["adaptive"] <= late["predict"],
-                 f"{100 * late['predict']:.1f}% to {100 * late['adaptive']:.1f}% of requests")
-    ttft = {p: mean(p, lambda r: r["ttft_ms"]["p90"]) for p in policies}
-    page.verdict("P90 TTFT of the served is 20% lower", ttft["adaptive"] <= .8 * ttft["predict"],
-                 f"{ttft['predict'] / 1e3:.2f} s to {ttft['adaptive'] / 1e3:.2f} s")
-    page.say("The bound: no node may decode more sequences at once than fit into 100 ms, so the pool has so many "
-             "tokens to give until the last answer may end; the shortest answers are served first, as if every "
-             "request could wait for ever and prefill cost nothing. No policy reaches it.")
+    before = mean("predict", lambda r: r["good"])
+    closed, half = interval([100 * (r["good"] - before) / (most - before) for r in found["ours"]])
+    page.verdict("30% of the gap from prediction to the bound is closed", closed >= 30, f"{closed:.0f} ± {half:.0f}%")
+    page.verdict("no more violations among the accepted", mean("ours", late) <= mean("predict", late),
+                 f"{100 * mean('predict', late):.1f}% to {100 * mean('ours', late):.1f}% of requests")
+    ttft = {p: mean(p, lambda r: r["ttft_ms"]["p90"]) / 1e3 for p in policies}
+    page.verdict("P90 TTFT of the served is 20% lower at twice the speed", ttft["ours"] <= .8 * ttft["predict"],
+                 f"{ttft['predict']:.2f} s to {ttft['ours']:.2f} s")
+    page.say("Of two in five of those whom prediction serves the answers are too slow; their first tokens are not. Ours "
+             "serves more, all in time, and lets three in ten wait for a place in a full batch, which this last row "
+             "counts as time to the first token.")
+
+
+# R15: what may be chosen, for the papers' policy and for ours.
+CHOICES_PAPERS = [{**PAPERS, "decode_time_s": t} for t in (100, 200)]
+CHOICES_OURS = [{**OURS, "stretch": s} for s in (0, 5)]
+UNSEEN = {"Azure 2023, conversation": ("azure2023/AzureLLMInferenceTrace_conv.csv", 1),
+          "Azure 2023, code": ("azure2023/AzureLLMInferenceTrace_code.csv", 4)}  # file, speed that loads are of
+
+
+
+def halves(run, workload):
+    """Two traces: the requests of the first half of the time, and those of the second, from 0."""
+    lines = read_requests(run, workload)
+    middle = lines[-1]["timestamp"] / 2
+    parts = [line for line in lines if line["timestamp"] < middle], [line for line in lines if line["timestamp"] >= middle]
+    out = []
+    for name, part in zip(("first", "second"), parts):
+        start = part[0]["timestamp"]
+        text = "".join(json.dumps({**line, "timestamp": line["timestamp"] - start}) + "\n" for line in part)
+        out.append(run.file(f"{name}-{workload.replace('&', '-')}.jsonl", text))
+    return out
+
+
+def words(policy):
+    shown = {"decode_time_s": "t_d {} s", "stretch": "stretch {}", "group_max": "groups of {}"}
+    return ", ".join(text.format(policy[key]) for key, text in shown.items() if key in policy)
+
+
+def r15(run, _out):
+    page = Page("R15", "hold-out: judged on what nothing was fitted to")
+    page.say("Both policies' numbers are chosen on the first half of a trace, by the highest load at which nine in ten "
+             "requests are good (then by P90 TTFT at the trace's own speed), and judged on its second half, with cold "
+             "caches and nothing learned. And on traces that nothing was ever chosen on: those have no block ids, so "
+             "nothing is reused, and groups, order and door are all there is. 8P+8D, 3 s of jitter, seed 1. What ours "
+             "learns while it runs (lengths, margins, applications) it learns anew each time.")
+    rows, chosen = [], {}
+    for workload in TRACES:
+        if not run.has(workload):
+            continue
+        first, second = halves(run, workload)
+        chosen[workload] = [choose(run, first, choices) for choices in (CHOICES_PAPERS, CHOICES_OURS)]
+        hold_out(page, run, rows, f"{label(workload)}, second half", second, *chosen[workload])
+    for name, (file, unit) in UNSEEN.items():
+        path = os.path.join(run.traces, file)
+        if not os.path.exists(path):
+            continue
+        workload, choice = next(iter(chosen.items()))
+        hold_out(page, run, rows, f"{name}, as on {label(workload)}", path, *choice, unit)
+    table(page, ["judged on", "prediction", "ours", "highest load", "ours", "more", "P90 TTFT s", "ours", "lower"], rows)
+    page.say("The highest load is a multiple of the trace's own speed; P90 TTFT is at prediction's highest load. Where it is "
+             "not lower, prompts are short (Azure), so that no prefill is worth a group and a wait at the door is "
+             "longer than any of them, or prefill is what is scarce (synthetic), and ours keeps its queue longer to "
+             "serve more.")
+    return page
+
+
+def choose(run, trace, choices):
+    loads_found = at_once([lambda c=c: capacity(run, trace, c) for c in choices])
+    best = max(loads_found)
+    ties = [c for c, load in zip(choices, loads_found) if load == best]
+    return min(ties, key=lambda c: beat(run, trace, c, 1).result()["ttft_ms"]["p90"])
+
+
+def hold_out(page, run, rows, name, trace, papers, ours, unit=1):
+    before, after = at_once([lambda p=p: capacity(run, trace, p, unit=unit) for p in (papers, ours)])
+    p90 = [beat(run, trace, p, before).result()["ttft_ms"]["p90"] / 1e3 for p in (papers, ours)]
+    gain, lower = 100 * (after / before - 1), 100 * (1 - p90[1] / p90[0])
+    rows.append([name, words(papers), words(ours), f"{before:.2f}x", f"{after:.2f}x", f"{gain:+.0f}%",
+                 f"{p90[0]:.2f}", f"{p90[1]:.2f}", f"{lower:.0f}%"])
+    page.cell(f"{name}, highest load", after, before, "x")
+    page.verdict(f"{name}: highest load rises by 10%", gain >= 10, f"{before:.2f}x to {after:.2f}x, {gain:+.1f}%")
+    page.cell(f"{name}, P90 TTFT at prediction's highest load", p90[1], round(p90[0], 4), "s")
+    page.verdict(f"{name}: P90 TTFT is 20% lower", lower >= 20, f"{p90[0]:.2f} s to {p90[1]:.2f} s")
 
 
 EXPERIMENTS = {"R1": r1, "R2": r2, "R3": r3, "R4": r4, "R5": r5, "R6": r6, "R7": r7, "R8": r8, "R9": r9, "R10": r10,
-               "R11": r11, "R12": r12, "R13": r13, "R14": r14}
+               "R11": r11, "R12": r12, "R13": r13, "R14": r14, "R15": r15}
 
 
 # ---- putting it together ----
@@ -976,7 +1138,8 @@ def write_index(out, rows):
               "  figure, from three values. All else in the profile is measured by the papers or by hardware.",
               "- R4: the local router, because its hit ratios are those of one node.",
               "- R7: the loads beside 1x. R12: half speed, because recomputation is not possible at 1x.",
-              "- R8: the profile a800-lone. R10: t_d, from the sweep shown there.",
+              "- R8: the profile a800-lone. R10: t_d, from the sweep shown there, and the cluster of its Figure 9.",
+              "- R14: the constants of our policy, on these traces; R15 judges it on others.",
               "- R11: the rate and the launch of storing, from two of its ten times.",
               "", "Everything else is a test."]
     write(os.path.join(out, "README.md"), "\n".join(lines) + "\n")

@@ -2,10 +2,10 @@
  *
  * conductor/lengths.h - how long answers are, learned per class of requests, and who had how much.
  *
- * A class is a tenant, a route and an application. Its answers form a histogram over lengths with four buckets to
- * an octave, in which older answers count less. A class that has said little leans on the histogram
- * of everybody, which itself starts from a guess. Tenants are charged the tokens they were given,
- * which also fades.
+ * A class is a tenant, a route and an application. Its answers form a histogram over lengths with
+ * four buckets to an octave, in which older answers count less. A class that has said little leans
+ * on the histogram of everybody, which itself starts from a guess. Tenants are charged the tokens
+ * they were given, which also fades.
  *
  * Memory:  all allocated by lengths_create().
  * Threads: belongs to one thread at a time.

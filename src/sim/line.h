@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * sim/line.h - who waits at a node. Unlike a sim_queue, one request may stand in several lines, come
- * in anywhere, and leave from the middle.
+ * sim/line.h - who waits at a node. Unlike a sim_queue, one request may stand in several lines,
+ * come in anywhere, and leave from the middle.
  *
  * Memory:  grows with the longest line.
  * Threads: one. */
