@@ -249,6 +249,51 @@ enum status yolk_transfer_cancel_batch(struct yolk_transfer *transfer,
 enum status yolk_transfer_batch_free(struct yolk_transfer *transfer,
                                      struct yolk_transfer_batch batch);
 
+/* ---- notices, probes, events ---- */
+
+enum {
+    YOLK_TRANSFER_NOTICE_NAME_SIZE = 64, /* with its NUL */
+    YOLK_TRANSFER_NOTICE_SIZE_MAX = 960, /* of a message */
+    YOLK_TRANSFER_NOTICES_MAX = 1024,    /* that nobody took; more are refused */
+    YOLK_TRANSFER_ERRANDS_MAX = 1024,    /* notices and probes of ours under way */
+};
+
+/* `rtt_us`: how long the answer took, once it was asked; 0 if there was none. */
+typedef void (*yolk_transfer_told_fn)(void *ctx, enum status status, uint64_t rtt_us);
+
+/* Tells the peer `name` and `len` bytes, once no task of `after` is unfinished; `after` 0: at once.
+ * If one of them did not COMPLETE, nobody is told, and on_told says CANCELLED. OK means that the
+ * peer holds it, once, in the order in which we told it; a notice whose answer was lost with the
+ * last connection may be held twice. TIMEOUT after `timeout_ns`, waiting included: then it may be
+ * held or not. UNSUPPORTED by a peer that takes none; FULL when it holds too many. on_told, NULL
+ * allowed, runs from the loop. */
+MUST_USE enum status yolk_transfer_notify(struct yolk_transfer *transfer,
+                                          struct yolk_transfer_segment segment,
+                                          struct yolk_transfer_batch after, const char *name,
+                                          const void *message, size_t len, uint64_t timeout_ns,
+                                          yolk_transfer_told_fn on_told, void *ctx);
+
+struct yolk_transfer_notice {
+    char name[YOLK_TRANSFER_NOTICE_NAME_SIZE];
+    size_t len;
+    uint8_t message[YOLK_TRANSFER_NOTICE_SIZE_MAX];
+};
+
+/* The oldest that a peer told us. STATUS_NOT_FOUND if there is none. */
+MUST_USE enum status yolk_transfer_take_notice(struct yolk_transfer *transfer,
+                                               struct yolk_transfer_notice *out);
+
+/* Is the peer there, and how far? Connects if need be. */
+MUST_USE enum status yolk_transfer_probe(struct yolk_transfer *transfer,
+                                         struct yolk_transfer_segment segment, uint64_t timeout_ns,
+                                         yolk_transfer_told_fn on_told, void *ctx);
+
+/* A descriptor that any thread may wait for (poll, epoll, read of eight bytes): it counts the tasks
+ * of the batch that have ended and been called back. Closed with the batch. STATUS_UNSUPPORTED
+ * where the env has none. */
+MUST_USE enum status yolk_transfer_batch_event(struct yolk_transfer *transfer,
+                                               struct yolk_transfer_batch batch, int *fd);
+
 /* ---- looking without copying ---- */
 
 enum { YOLK_TRANSFER_LOANS_MAX = 4096 }; /* per engine */
@@ -289,20 +334,47 @@ enum yolk_transfer_path {
 };
 
 struct yolk_transfer_explain {
+    uint64_t id;                        /* of the task, from 1 in the life of the engine */
     char peer[YOLK_TRANSFER_NAME_SIZE]; /* "local" for our own segment */
-    enum yolk_transfer_path path;       /* the last one used */
+    enum yolk_transfer_opcode opcode;
     enum yolk_transfer_class class;
+    enum yolk_transfer_state state;
+    enum status reason;           /* STATUS_PENDING before the end */
+    enum yolk_transfer_path path; /* the last one used */
     uint64_t attempt;
-    uint64_t bytes;
-    uint64_t wait_us; /* from submit until the first byte was scheduled */
-    uint64_t run_us;  /* from then until the end, or until now */
-    uint32_t slices;  /* scheduled, retries included */
+    uint64_t length;
+    uint64_t bytes;        /* arrived */
+    uint64_t wait_us;      /* from submit until the first byte was scheduled */
+    uint64_t run_us;       /* from then until the end, or until now */
+    uint64_t predicted_us; /* of wait and run together, when it was submitted; 0: not known */
+    uint32_t slices;       /* scheduled, retries included */
     uint32_t retries;
+    /* Bytes by rail: [0] the name's, [i] the ith that both ends told each other. */
+    uint64_t rail_bytes[YOLK_TRANSFER_RAILS_MAX + 1];
 };
 
 MUST_USE enum status yolk_transfer_explain(struct yolk_transfer *transfer,
                                            struct yolk_transfer_batch batch, uint32_t task,
                                            struct yolk_transfer_explain *out);
+
+enum { YOLK_TRANSFER_HISTORY_MAX = 512 }; /* ended tasks that an engine remembers */
+
+/* One that has ended, by its id. STATUS_NOT_FOUND if it has not, or is forgotten. */
+MUST_USE enum status yolk_transfer_explain_id(const struct yolk_transfer *transfer, uint64_t id,
+                                              struct yolk_transfer_explain *out);
+
+/* The `index`th of those that ended last, from 0. STATUS_NOT_FOUND beyond. */
+MUST_USE enum status yolk_transfer_explain_last(const struct yolk_transfer *transfer,
+                                                uint32_t index, struct yolk_transfer_explain *out);
+
+/* Some lines for people, cut to `size`, NUL-terminated; the length without the NUL. */
+size_t yolk_transfer_explain_text(const struct yolk_transfer *transfer,
+                                  const struct yolk_transfer_explain *explain, char *out,
+                                  size_t size);
+
+/* Everything that is counted, per path, peer and rail, in the text format of Prometheus. As above.
+ */
+size_t yolk_transfer_metrics_text(const struct yolk_transfer *transfer, char *out, size_t size);
 
 /* "none", "local", "shm", "tcp", "vm"; "unknown" for another number. */
 const char *yolk_transfer_path_name(enum yolk_transfer_path path);

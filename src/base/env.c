@@ -4,6 +4,7 @@
  * calls (whole files). */
 #include "base/env.h"
 
+#include <unistd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -95,6 +96,25 @@ void env_timer_cancel(struct env *env, struct env_timer *timer)
 bool env_timer_armed(const struct env_timer *timer)
 {
     return timer->heap_index != 0;
+}
+
+/* ---- events for other threads ---- */
+
+enum status env_event_create(struct env *env, int *fd)
+{
+    return env->ops->event_create(fd);
+}
+
+void env_event_signal(int fd, uint64_t count)
+{
+    ASSERT(fd >= 0 && count > 0);
+    const ssize_t written = write(fd, &count, sizeof(count));
+    ASSERT(written == sizeof(count)); /* the counter holds more than anybody can count */
+}
+
+void env_event_close(int fd)
+{
+    if (fd >= 0) close(fd);
 }
 
 /* ---- streams ---- */

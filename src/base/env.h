@@ -60,6 +60,14 @@ bool env_poll(struct env *env, uint64_t timeout_ns);
 enum { ENV_POSTS_MAX = 65536 };
 MUST_USE enum status env_post(struct env *env, void (*fn)(void *ctx), void *ctx);
 
+/* ---- events for other threads ---- */
+
+/* A descriptor that a thread may wait for in poll(), epoll or read(): readable, as a count of eight
+ * bytes, once env_event_signal() has added to it. STATUS_UNSUPPORTED in the simulated body. */
+MUST_USE enum status env_event_create(struct env *env, int *fd);
+void env_event_signal(int fd, uint64_t count);
+void env_event_close(int fd); /* -1 is allowed */
+
 /* ---- timers: storage is the caller's, embedded in what it times ---- */
 
 struct env_timer {

@@ -24,6 +24,7 @@ struct env_ops {
     void (*stop)(struct env *env);
     bool (*poll)(struct env *env, uint64_t timeout_ns);
     enum status (*post)(struct env *env, void (*fn)(void *ctx), void *ctx);
+    enum status (*event_create)(int *fd);
     void (*timer_set)(struct env *env, struct env_timer *timer, uint64_t deadline_ns);
     void (*timer_cancel)(struct env *env, struct env_timer *timer);
 

@@ -316,6 +316,12 @@ static bool poll(struct env *env, uint64_t timeout_ns)
 
 /* ---- birth and death ---- */
 
+static enum status event_create(int *fd)
+{
+    *fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    return *fd >= 0 ? STATUS_OK : env_real_status(errno);
+}
+
 static const struct env_ops real_ops = {
     .now_ns = now_ns,
     .wall_ns = wall_ns,
@@ -324,6 +330,7 @@ static const struct env_ops real_ops = {
     .stop = stop,
     .poll = poll,
     .post = post,
+    .event_create = event_create,
     .timer_set = timer_set,
     .timer_cancel = timer_cancel,
     .listen = env_real_listen,

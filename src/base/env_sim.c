@@ -402,6 +402,13 @@ void env_sim_calm(struct env_sim *sim)
 
 /* ---- birth and death of the world ---- */
 
+/* Other threads are not of this world. */
+static enum status event_create(int *fd)
+{
+    (void)fd;
+    return STATUS_UNSUPPORTED;
+}
+
 static const struct env_ops sim_ops = {
     .now_ns = now_ns,
     .wall_ns = wall_ns,
@@ -410,6 +417,7 @@ static const struct env_ops sim_ops = {
     .stop = stop,
     .poll = poll,
     .post = post,
+    .event_create = event_create,
     .timer_set = timer_set,
     .timer_cancel = timer_cancel,
     .listen = env_sim_listen,

@@ -44,6 +44,7 @@ enum {
     CLI_EXPLAIN = 2048,
     CLI_DEMO = 4096,
     CLI_PLAN = 8192,
+    CLI_DOCTOR = 16384,
 };
 
 struct cli {
@@ -65,6 +66,7 @@ int cmd_explain(struct cli *cli);
 int cmd_replay(struct cli *cli);
 int cmd_demo(struct cli *cli);
 int cmd_plan(struct cli *cli);
+int cmd_doctor(struct cli *cli);
 
 /* options.c: every option of every subcommand. */
 extern const struct config_option cli_options[];

@@ -161,7 +161,7 @@ const struct config_option cli_options[] = {
       .help = "name of the node, unique in the cluster; default: role and process id" },
     { .name = "secret",
       .type = CONFIG_TEXT,
-      .scope = CLUSTER,
+      .scope = CLUSTER | CLI_EXPLAIN,
       .secret = true,
       .help = "of the cluster; without one only this machine is admitted" },
     { .name = "max-tokens",
@@ -199,7 +199,7 @@ const struct config_option cli_options[] = {
     { .name = "json",
       .type = CONFIG_BOOL,
       .def = "false",
-      .scope = CLI_BENCH | CLI_TRACE | CLI_SIM | CLI_REPLAY | CLI_DEMO | CLI_PLAN,
+      .scope = CLI_BENCH | CLI_TRACE | CLI_SIM | CLI_REPLAY | CLI_DEMO | CLI_PLAN | CLI_DOCTOR,
       .help = "print one JSON object and nothing else" },
     { .name = "model",
       .type = CONFIG_TEXT,
@@ -303,6 +303,10 @@ const struct config_option cli_options[] = {
       .def = "http://127.0.0.1:8000",
       .scope = CLI_REPLAY | CLI_EXPLAIN | CLI_TRACE,
       .help = "where the gateway answers" },
+    { .name = "node",
+      .type = CONFIG_TEXT,
+      .scope = CLI_EXPLAIN,
+      .help = "RPC address of the node whose transfers are meant" },
     { .name = "speed",
       .type = CONFIG_TEXT,
       .def = "1",
@@ -461,7 +465,7 @@ const struct config_option cli_options[] = {
     { .name = "log",
       .type = CONFIG_TEXT,
       .scope = CLUSTER | CLI_RUN | CLI_BENCH | CLI_MODEL | CLI_TRACE | CLI_SIM | CLI_REPLAY |
-               CLI_EXPLAIN | CLI_DEMO | CLI_PLAN,
+               CLI_EXPLAIN | CLI_DEMO | CLI_PLAN | CLI_DOCTOR,
       .help = "error, warn, info, debug or trace, and per module: warn,transfer=debug" },
 };
 

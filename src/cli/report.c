@@ -102,6 +102,37 @@ void report_print(const struct report *report, bool json)
         print_row(&report->rows[i]);
 }
 
+static void findings_json(const struct report_finding *findings, uint32_t count,
+                          const char *const levels[])
+{
+    json_t *all = json_array();
+
+    for (uint32_t i = 0; i < count; i++) {
+        const struct report_finding *one = &findings[i];
+        json_array_append_new(all,
+                              json_pack("{s:s, s:s, s:s, s:s}", "level", levels[one->level], "what",
+                                        one->what, "found", one->found, "fix", one->fix));
+    }
+    json_dumpf(all, stdout, JSON_INDENT(1));
+    putchar('\n');
+    json_decref(all);
+}
+
+void report_findings(const struct report_finding *findings, uint32_t count, bool json)
+{
+    static const char *const levels[] = { "ok", "note", "WARN" };
+
+    if (json) {
+        findings_json(findings, count, levels);
+        return;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        const struct report_finding *one = &findings[i];
+        printf("%-5s %-26s %s\n", levels[one->level], one->what, one->found);
+        if (one->fix[0] != '\0') printf("      %-26s %s\n", "fix:", one->fix);
+    }
+}
+
 void report_machine(char *out, uint32_t size)
 {
     struct env *env = NULL;

@@ -42,6 +42,20 @@ struct report {
 struct report_row *report_add(struct report *report, const char *name, double value,
                               const char *unit);
 
+/* ---- findings of `yolk doctor` ---- */
+
+enum report_level { REPORT_OK, REPORT_NOTE, REPORT_WARN };
+
+struct report_finding {
+    enum report_level level;
+    char what[40];
+    char found[120];
+    char fix[200]; /* "": nothing to mend */
+};
+
+/* To stdout: aligned lines, or a JSON array of {"level", "what", "found", "fix"}. */
+void report_findings(const struct report_finding *findings, uint32_t count, bool json);
+
 /* Prints to stdout. */
 void report_print(const struct report *report, bool json);
 

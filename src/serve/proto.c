@@ -29,6 +29,7 @@ const char *proto_method_name(enum proto_method method)
     case PROTO_NODE_STATUS: return "node.status";
     case PROTO_NODE_ROLE: return "node.role";
     case PROTO_NODE_REFUSED: return "node.refused";
+    case PROTO_NODE_TRANSFERS: return "node.transfers";
     case PROTO_DECODE_PUSH: return "decode.push";
     }
     return "unknown";
@@ -916,4 +917,38 @@ enum status proto_node_role_decode(const void *data, size_t len, struct proto_no
         }
     }
     return finish(&reader, seen, fields_through(ROLE_ROLE));
+}
+
+enum transfers_field { TRANSFERS_WHAT = 1, TRANSFERS_ID = 2 };
+
+enum status proto_node_transfers_encode(const struct proto_node_transfers *msg, struct buf *out)
+{
+    struct msg_writer writer;
+    msg_writer_init(&writer, out);
+    msg_put_map(&writer, TRANSFERS_ID);
+    msg_field_u64(&writer, TRANSFERS_WHAT, msg->what);
+    msg_field_u64(&writer, TRANSFERS_ID, msg->id);
+    return writer.status;
+}
+
+enum status proto_node_transfers_decode(const void *data, size_t len,
+                                        struct proto_node_transfers *out)
+{
+    struct msg_reader reader;
+    uint64_t key, seen = 0;
+
+    memset(out, 0, sizeof(*out));
+    msg_reader_init(&reader, data, len);
+    uint32_t left = msg_get_map(&reader);
+    while (next_field(&reader, &left, &key, &seen)) {
+        if (key == TRANSFERS_WHAT) {
+            out->what =
+                (enum proto_transfers)get_in(&reader, PROTO_TRANSFERS_ONE, PROTO_TRANSFERS_METRICS);
+        } else if (key == TRANSFERS_ID) {
+            out->id = msg_get_u64(&reader);
+        } else {
+            msg_skip(&reader);
+        }
+    }
+    return finish(&reader, seen, fields_through(TRANSFERS_ID));
 }

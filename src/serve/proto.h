@@ -63,6 +63,7 @@ enum proto_method {
     PROTO_DECODE_PUSH = 0x0306,    /* unary; request proto_push, reply proto_push_lease */
     PROTO_NODE_ROLE = 0x0307,      /* unary; request proto_node_role, empty reply */
     PROTO_NODE_REFUSED = 0x0308,   /* unary; request proto_node_refused, empty reply */
+    PROTO_NODE_TRANSFERS = 0x0309, /* unary; request proto_node_transfers, the reply is text */
 };
 const char *proto_method_name(enum proto_method method);
 
@@ -324,6 +325,17 @@ enum proto_disk {
     PROTO_DISK_NUMBERS,
 };
 
+enum proto_transfers {
+    PROTO_TRANSFERS_ONE = 0,     /* that with the id */
+    PROTO_TRANSFERS_LAST = 1,    /* those that ended last */
+    PROTO_TRANSFERS_METRICS = 2, /* what is counted, for Prometheus */
+};
+
+struct proto_node_transfers {
+    enum proto_transfers what;
+    uint64_t id;
+};
+
 struct proto_node_status {
     uint32_t queued;  /* sequences admitted, not yet running */
     uint32_t running; /* sequences in prefill or decode */
@@ -373,6 +385,10 @@ MUST_USE enum status proto_node_status_decode(const void *data, size_t len,
 MUST_USE enum status proto_node_role_encode(const struct proto_node_role *msg, struct buf *out);
 MUST_USE enum status proto_node_role_decode(const void *data, size_t len,
                                             struct proto_node_role *out);
+MUST_USE enum status proto_node_transfers_encode(const struct proto_node_transfers *msg,
+                                                 struct buf *out);
+MUST_USE enum status proto_node_transfers_decode(const void *data, size_t len,
+                                                 struct proto_node_transfers *out);
 
 MUST_USE enum status proto_node_refused_encode(const struct proto_node_refused *msg,
                                                struct buf *out);

@@ -297,6 +297,24 @@ static void node_messages_round_trip(void **state)
     buf_fini(&again);
 }
 
+static void questions_about_transfers_round_trip(void **state)
+{
+    (void)state;
+    struct proto_node_transfers question = { PROTO_TRANSFERS_METRICS, UINT64_MAX }, got;
+    struct buf buf;
+
+    buf_new(&buf);
+    assert_int_equal(proto_node_transfers_encode(&question, &buf), STATUS_OK);
+    assert_int_equal(proto_node_transfers_decode(buf_data(&buf), buf.len, &got), STATUS_OK);
+    assert_true(got.what == PROTO_TRANSFERS_METRICS && got.id == UINT64_MAX);
+    buf_clear(&buf);
+    question.what = (enum proto_transfers)(PROTO_TRANSFERS_METRICS + 1);
+    assert_int_equal(proto_node_transfers_encode(&question, &buf), STATUS_OK);
+    assert_int_equal(proto_node_transfers_decode(buf_data(&buf), buf.len, &got), STATUS_INVALID);
+    assert_int_equal(proto_node_transfers_decode("", 0, &got), STATUS_INVALID);
+    buf_fini(&buf);
+}
+
 /* What a node said before it had a role to tell, and a role that is none. */
 static void roles_are_optional_and_checked(void **state)
 {
@@ -450,6 +468,7 @@ int main(void)
         cmocka_unit_test(small_messages_round_trip),
         cmocka_unit_test(items_round_trip),
         cmocka_unit_test(node_messages_round_trip),
+        cmocka_unit_test(questions_about_transfers_round_trip),
         cmocka_unit_test(roles_are_optional_and_checked),
         cmocka_unit_test(later_versions_are_understood),
         cmocka_unit_test(what_is_malformed_is_refused),

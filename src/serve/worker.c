@@ -402,6 +402,56 @@ static void node_refused(void *ctx, struct rpc_call *call, const uint8_t *body, 
     rpc_reply(call, NULL, 0);
 }
 
+/* ---- what the transfer engine did ---- */
+
+enum { TRANSFERS_TEXT_MAX = 256 << 10, TRANSFERS_LAST = 20 };
+
+/* The length of the text, 0 if that transfer is not known. */
+static size_t transfers_text(const struct worker *worker, const struct proto_node_transfers *what,
+                             char *out, size_t size)
+{
+    struct yolk_transfer_explain explain;
+    size_t len = 0;
+
+    switch (what->what) {
+    case PROTO_TRANSFERS_METRICS: return yolk_transfer_metrics_text(worker->transfer, out, size);
+    case PROTO_TRANSFERS_ONE:
+        if (yolk_transfer_explain_id(worker->transfer, what->id, &explain) != STATUS_OK) return 0;
+        return yolk_transfer_explain_text(worker->transfer, &explain, out, size);
+    case PROTO_TRANSFERS_LAST:
+        for (uint32_t i = 0; i < TRANSFERS_LAST; i++) {
+            if (yolk_transfer_explain_last(worker->transfer, i, &explain) != STATUS_OK) break;
+            len += yolk_transfer_explain_text(worker->transfer, &explain, out + len, size - len);
+        }
+        if (len == 0) len = (size_t)snprintf(out, size, "no transfer has ended yet\n");
+        return len;
+    }
+    return 0;
+}
+
+static void node_transfers(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
+{
+    struct worker *worker = ctx;
+    struct proto_node_transfers message;
+
+    if (proto_node_transfers_decode(body, len, &message) != STATUS_OK) {
+        rpc_fail(call, STATUS_INVALID, "malformed");
+        return;
+    }
+    char *text = malloc(TRANSFERS_TEXT_MAX);
+    if (text == NULL) {
+        rpc_fail(call, STATUS_NO_MEMORY, "no memory for the answer");
+        return;
+    }
+    const size_t size = transfers_text(worker, &message, text, TRANSFERS_TEXT_MAX);
+    if (size == 0) {
+        rpc_fail(call, STATUS_NOT_FOUND, "no such transfer is remembered");
+    } else {
+        rpc_reply(call, text, size);
+    }
+    free(text);
+}
+
 /* ---- becoming ready ---- */
 
 static void tell_ready(struct worker *worker, enum status status, const char *error)
@@ -652,10 +702,11 @@ static void add_methods(struct worker *worker)
         enum proto_method method;
         rpc_handler_fn handler;
     } methods[] = {
-        { PROTO_DECODE_OPEN, decode_open }, { PROTO_DECODE_PUSH, decode_push },
-        { PROTO_PREFILL_RUN, prefill_run }, { PROTO_DECODE_KV_DONE, decode_kv_done },
-        { PROTO_NODE_INFO, node_info },     { PROTO_NODE_STATUS, node_status },
-        { PROTO_NODE_ROLE, node_role },     { PROTO_NODE_REFUSED, node_refused },
+        { PROTO_DECODE_OPEN, decode_open },       { PROTO_DECODE_PUSH, decode_push },
+        { PROTO_PREFILL_RUN, prefill_run },       { PROTO_DECODE_KV_DONE, decode_kv_done },
+        { PROTO_NODE_INFO, node_info },           { PROTO_NODE_STATUS, node_status },
+        { PROTO_NODE_ROLE, node_role },           { PROTO_NODE_REFUSED, node_refused },
+        { PROTO_NODE_TRANSFERS, node_transfers },
     };
     for (size_t i = 0; i < sizeof(methods) / sizeof(methods[0]); i++) {
         rpc_server_add(worker->server, (uint16_t)methods[i].method,

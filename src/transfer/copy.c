@@ -51,6 +51,16 @@ static enum status copy_step(struct slice *slice, size_t len)
                       slice->to + slice->done, len);
 }
 
+enum { RATE_SIZE_MIN = 64 << 10 };
+
+/* How fast copies of some size go, for predictions. */
+static void rate_add(struct yolk_transfer *transfer, uint64_t size, uint64_t ns)
+{
+    if (size < RATE_SIZE_MIN || ns == 0) return;
+    const uint64_t rate = (uint64_t)((double)size * 1e9 / (double)ns);
+    transfer->copy_rate = transfer->copy_rate == 0 ? rate : (7 * transfer->copy_rate + rate) / 8;
+}
+
 static void copy_finish(struct yolk_transfer *transfer, struct slice *slice, enum status status)
 {
     if (status == STATUS_NOT_FOUND) slice->share->dead = true;
@@ -83,9 +93,10 @@ static struct slice_list *first_queue(struct yolk_transfer *transfer)
 bool copy_run(struct yolk_transfer *transfer)
 {
     struct slice_list *queue = first_queue(transfer);
+    const uint64_t start_ns = queue != NULL ? env_now_ns(transfer->env) : 0;
+    uint64_t spent = 0;
 
-    for (uint64_t spent = 0; queue != NULL && spent < COPY_TURN_SIZE;
-         queue = first_queue(transfer)) {
+    for (; queue != NULL && spent < COPY_TURN_SIZE; queue = first_queue(transfer)) {
         struct slice *slice = queue->head;
         if (slice->lane != NULL && lane_expired(slice->lane)) {
             lane_die(slice->lane, STATUS_TIMEOUT); /* takes the slice with it */
@@ -101,6 +112,7 @@ bool copy_run(struct yolk_transfer *transfer)
             copy_finish(transfer, slice, status);
         }
     }
+    if (spent > 0) rate_add(transfer, spent, env_now_ns(transfer->env) - start_ns);
     return queue != NULL;
 }
 

@@ -533,7 +533,7 @@ void lane_accept(void *ctx, struct env_stream *stream)
 static uint32_t capabilities(const struct yolk_transfer *transfer)
 {
     const uint32_t shm = transfer->forbid_shm ? 0 : WIRE_CAP_SHM | WIRE_CAP_VM;
-    return shm | (transfer->topology.rail_count > 0 ? WIRE_CAP_RAILS : 0);
+    return shm | WIRE_CAP_NOTIFY | (transfer->topology.rail_count > 0 ? WIRE_CAP_RAILS : 0);
 }
 
 static void hello_fill(const struct lane *lane, struct wire_hello *hello)
@@ -706,7 +706,10 @@ static enum status got_header(struct lane *lane, const struct wire_header *heade
         lane->landing_at = lane->control;
         return lane->payload_left > 0 ? STATUS_OK : STATUS_PROTOCOL;
     }
-    if (header->opcode == WIRE_PONG) return STATUS_OK;
+    if (header->opcode == WIRE_PONG) {
+        if (lane->peer != NULL) (void)errand_answered(lane, header->request, true, STATUS_OK);
+        return STATUS_OK;
+    }
     if (header->opcode == WIRE_PING) {
         return lane_send(lane, FRAME_CONTROL, &pong, NULL, false) ? STATUS_OK : STATUS_PROTOCOL;
     }

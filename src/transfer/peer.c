@@ -123,6 +123,9 @@ static void slot_done(struct lane *lane, struct slice *slice)
     const bool sent = slice->task == NULL || slice->task->path == YOLK_TRANSFER_PATH_TCP;
 
     slot_empty(lane, slice);
+    if (slice->task != NULL) {
+        slice->task->rail_bytes[lane->rail - lane->peer->rails] += slice->length;
+    }
     rail_done(lane->rail, slice->length, now - slice->sent_ns, sent, now);
 }
 
@@ -382,6 +385,7 @@ bool peer_has_work(const struct peer *peer)
 
 void peer_fail_all(struct peer *peer, enum status status)
 {
+    errand_fail_waiting(peer, status);
     for (int class = 0; class < WIRE_CLASSES; class ++) {
         while (peer->ready[class].head != NULL) {
             task_end(peer->transfer, peer->ready[class].head, status);
@@ -411,13 +415,14 @@ void peer_schedule(struct peer *peer)
         while (schedule_one(peer, class)) {
         }
     }
+    if (peer->errands.head != NULL) errand_schedule(peer);
     for (int i = 0; i < YOLK_TRANSFER_LANES_MAX; i++) {
         struct lane *lane = peer->lanes[i];
         if (lane != NULL && lane->state == LANE_READY) lane_flush(lane);
     }
     const bool full = peer_has_work(peer) && peer->ask_lane == NULL;
-    if (full || peer_rails_lacking(peer) || (peer->lost_count > 0 && !peer_any_ready(peer)))
-        peer_connect_more(peer);
+    const bool lonely = (peer->lost_count > 0 || errand_waiting(peer)) && !peer_any_ready(peer);
+    if (full || lonely || peer_rails_lacking(peer)) peer_connect_more(peer);
     peer_rails_watch(peer);
 }
 
@@ -557,6 +562,7 @@ void peer_lane_gone(struct lane *lane, enum status status)
         peer->ask_task = NULL;
     }
     each_lost(peer, lost_forget_asked, lane);
+    errand_lane_gone(lane);
     lane->landing_slice = NULL;
     const bool may_land = lane_release(lane);
     rail_taken(rail, lane->inflight_size);
@@ -729,6 +735,9 @@ enum status peer_frame(struct lane *lane, const struct wire_header *header)
         rail_fenced(lane->rail, 1);
         each_lost(lane->peer, lost_fenced, &fenced);
         return STATUS_OK;
+    case WIRE_NOTIFY_ACK: /* of one that was given up by now, perhaps */
+        (void)errand_answered(lane, header->request, false, header->status);
+        return STATUS_OK;
     case WIRE_RAILS:
         if (header->length == 0) return STATUS_PROTOCOL;
         lane->landing = LANDING_CONTROL;
@@ -749,6 +758,7 @@ enum status peer_frame(struct lane *lane, const struct wire_header *header)
     case WIRE_ASK:
     case WIRE_PING:
     case WIRE_PONG:
+    case WIRE_NOTIFY:
     case WIRE_GOODBYE: break;
     }
     return STATUS_PROTOCOL;

@@ -457,6 +457,38 @@ static void rail_describe(const struct peer *peer, const struct rail *rail,
     memcpy(out->remote, rail->remote, sizeof(out->remote));
 }
 
+uint32_t peer_rails_describe(const struct peer *peer, struct yolk_transfer_rail out[RAILS_MAX + 1])
+{
+    for (uint32_t i = 0; i < peer->rail_count; i++) {
+        rail_describe(peer, &peer->rails[i], &out[i]);
+        if (!peer->rails[i].used) out[i].state = NULL;
+    }
+    return peer->rail_count;
+}
+
+/* The rails that work share the load; a copy goes as fast as copies went. */
+uint64_t peer_predict_us(const struct peer *peer, uint64_t length)
+{
+    const uint64_t copy_rate = peer->transfer->copy_rate;
+    uint64_t rate = 0, inflight = 0, latency_ns = 0;
+    bool shm = peer->local;
+
+    for (uint32_t i = 0; i < peer->rail_count; i++) {
+        const struct rail *rail = &peer->rails[i];
+        if (!rail_works(peer, rail) || !rail->measured) continue;
+        if (latency_ns == 0 || rail->latency_min_ns < latency_ns) latency_ns = rail->latency_min_ns;
+        rate += rail->rate;
+        inflight += rail->inflight;
+    }
+    for (int i = 0; i < YOLK_TRANSFER_LANES_MAX && !shm; i++) {
+        const struct lane *lane = peer->lanes[i];
+        shm = lane != NULL && lane->state == LANE_READY && lane->session->shm;
+    }
+    if (shm) return copy_rate != 0 ? 1 + length * 1000000 / copy_rate : 0;
+    if (rate == 0) return 0;
+    return (uint64_t)((double)(length + inflight) * 1e6 / (double)rate) + latency_ns / 1000;
+}
+
 uint32_t yolk_transfer_rails(const struct yolk_transfer *transfer, struct yolk_transfer_rail *out,
                              uint32_t max)
 {

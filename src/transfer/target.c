@@ -206,6 +206,7 @@ enum status target_frame(struct lane *lane, const struct wire_header *header)
     case WIRE_ASK: return asked(lane, header);
     case WIRE_SHARE:
     case WIRE_RAILS:
+    case WIRE_NOTIFY:
         if (header->length == 0) return STATUS_PROTOCOL;
         lane->landing = LANDING_CONTROL;
         lane->landing_at = lane->control;
@@ -217,6 +218,7 @@ enum status target_frame(struct lane *lane, const struct wire_header *header)
     case WIRE_FENCE_ACK:
     case WIRE_PING:
     case WIRE_PONG:
+    case WIRE_NOTIFY_ACK:
     case WIRE_GOODBYE: break;
     }
     return STATUS_PROTOCOL;
@@ -239,6 +241,10 @@ enum status target_payload(struct lane *lane)
 
     if (lane->head.opcode == WIRE_WRITE) return end_write(lane);
     if (lane->head.opcode == WIRE_RAILS) return tell_rails(lane);
+    if (lane->head.opcode == WIRE_NOTIFY) {
+        lane->landing = LANDING_NONE;
+        return errand_take(lane);
+    }
     ASSERT(lane->head.opcode == WIRE_SHARE);
     lane->landing = LANDING_NONE;
     const enum status status = wire_share_decode(lane->control, lane->head.length, &share);

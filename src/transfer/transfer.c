@@ -36,6 +36,8 @@ struct batch {
     uint32_t uncalled; /* submitted, and not ended or not called back */
     yolk_transfer_done_fn on_done;
     void *ctx;
+    struct errand_list errands; /* notices that wait for its tasks */
+    int event;                  /* a descriptor and 1; 0: none */
     struct task tasks[];
 };
 
@@ -50,6 +52,7 @@ enum {
     SLICE_SIZE_MIN = 4096,
     GRACE_MAX_MS = 500,
     SPARE_TASKS_MIN = 256,
+    PREDICT_SIZE_MIN = 64 << 10,
 };
 
 static void transfer_work(void *ctx);
@@ -195,6 +198,7 @@ static void task_finish(struct yolk_transfer *transfer, struct task *task)
     if (task->remote != NULL) task->remote->users--;
     if (task->peer != NULL) task->peer->tasks--;
     transfer->stats.tasks[task->state]++;
+    history_add(transfer, task);
     task->done_next = NULL;
     if (transfer->done_tail != NULL) {
         transfer->done_tail->done_next = task;
@@ -316,6 +320,40 @@ static void result_of_batch(const struct batch *batch, struct yolk_transfer_resu
     *out = result;
 }
 
+struct errand_list *transfer_batch_errands(struct yolk_transfer *transfer,
+                                           struct yolk_transfer_batch handle)
+{
+    struct batch *batch = batch_find(transfer, handle);
+    return batch != NULL ? &batch->errands : NULL;
+}
+
+void transfer_batch_look(struct yolk_transfer *transfer, struct yolk_transfer_batch handle)
+{
+    struct batch *batch = batch_find(transfer, handle);
+    struct yolk_transfer_result whole;
+
+    if (batch == NULL || batch->uncalled > 0 || batch->errands.head == NULL) return;
+    result_of_batch(batch, &whole);
+    errand_release(&batch->errands, whole.state == YOLK_TRANSFER_COMPLETED);
+}
+
+enum status yolk_transfer_batch_event(struct yolk_transfer *transfer,
+                                      struct yolk_transfer_batch handle, int *fd)
+{
+    struct batch *batch = batch_find(transfer, handle);
+    int made;
+
+    if (batch == NULL || fd == NULL) return STATUS_INVALID;
+    if (batch->event == 0) {
+        const enum status status = env_event_create(transfer->env, &made);
+        if (status != STATUS_OK) return status;
+        batch->event = made + 1;
+        if (batch->count > batch->uncalled) env_event_signal(made, batch->count - batch->uncalled);
+    }
+    *fd = batch->event - 1;
+    return STATUS_OK;
+}
+
 static void call_back(struct yolk_transfer *transfer, struct task *task)
 {
     struct batch *batch = task->batch;
@@ -326,7 +364,9 @@ static void call_back(struct yolk_transfer *transfer, struct task *task)
     task->called_back = true;
     batch->uncalled--;
     transfer->in_callback = true;
+    if (batch->event != 0) env_event_signal(batch->event - 1, 1);
     if (task->req.on_done != NULL) task->req.on_done(task->req.ctx, &result);
+    transfer_batch_look(transfer, handle);
     batch = batch_find(transfer, handle); /* the callback may have freed it */
     if (batch != NULL && batch->uncalled == 0 && batch->on_done != NULL) {
         struct yolk_transfer_result whole;
@@ -551,6 +591,7 @@ static void batch_destroy(struct batch *batch)
         if (batch->tasks[i].buffer != NULL) batch->tasks[i].buffer->users--;
         if (batch->tasks[i].remote != NULL) batch->tasks[i].remote->users--;
     }
+    env_event_close(batch->event - 1);
     free(batch);
 }
 
@@ -593,6 +634,7 @@ void yolk_transfer_destroy(struct yolk_transfer *transfer)
     }
     lanes_destroy(transfer);
     loan_destroy_all(transfer);
+    errand_destroy_all(transfer);
     for (uint32_t i = 0; i < transfer->peer_count; i++) {
         env_timer_cancel(transfer->env, &transfer->peers[i]->timer);
         env_timer_cancel(transfer->env, &transfer->peers[i]->watch);
@@ -611,6 +653,7 @@ void yolk_transfer_destroy(struct yolk_transfer *transfer)
     free(transfer->peers);
     free(transfer->batches);
     free(transfer->spare);
+    free(transfer->history);
     free(transfer->segments);
     free(transfer->secret);
     free(transfer);
@@ -964,6 +1007,8 @@ enum status yolk_transfer_batch_free(struct yolk_transfer *transfer,
 
     if (batch == NULL) return STATUS_INVALID;
     if (batch->uncalled > 0) return STATUS_BUSY;
+    transfer_batch_look(transfer, handle);
+    env_event_close(batch->event - 1);
     struct batch_slot *slot = &transfer->batches[(uint32_t)handle.id - 1];
     slot->batch = NULL;
     slot->serial++;
@@ -1039,6 +1084,9 @@ static void task_submit(struct yolk_transfer *transfer, struct batch *batch,
     } else if (request->length == 0) {
         task_finish(transfer, task);
     } else {
+        if (request->length >= PREDICT_SIZE_MIN) {
+            task->predicted_us = peer_predict_us(task->peer, request->length);
+        }
         task_queue(&task->peer->ready[task->req.class], task);
         task->peer->dirty = true;
         if (request->deadline_ns != 0) {
@@ -1142,17 +1190,7 @@ enum status yolk_transfer_explain(struct yolk_transfer *transfer, struct yolk_tr
     const struct task *task = task_find(transfer, handle, index);
 
     if (task == NULL || out == NULL) return STATUS_INVALID;
-    const uint64_t now = state_final(task->state) ? task->ended_ns : env_now_ns(transfer->env);
-    const uint64_t began = task->started_ns != 0 ? task->started_ns : now;
-    *out = (struct yolk_transfer_explain){ .path = task->path,
-                                           .class = task->req.class,
-                                           .attempt = task->req.attempt,
-                                           .bytes = task->bytes,
-                                           .wait_us = (began - task->submitted_ns) / ENV_NS_PER_US,
-                                           .run_us = (now - began) / ENV_NS_PER_US,
-                                           .slices = task->slices,
-                                           .retries = task->retries };
-    if (task->peer != NULL) memcpy(out->peer, task->peer->name, sizeof(out->peer));
+    history_describe(transfer, task, out);
     return STATUS_OK;
 }
 

@@ -13,6 +13,8 @@
  *   session.c    what we know of one start of another engine: its shares, mapped
  *   buffer.c     registered ranges
  *   copy.c       memcpy in portions, for local, shm and pulls
+ *   errand.c     notices and probes
+ *   history.c    what became of tasks, for people and for dashboards
  *   loan.c       looking at a peer's memory without a copy
  *
  * Everything belongs to the thread of the env. Nothing here calls back a user except
@@ -120,6 +122,8 @@ struct session {
     bool rails; /* it has several addresses, too */
     bool vm;    /* the same for memory that cannot be mapped */
     bool pull_refused, vm_pull_refused;
+    bool notify;      /* it takes notices */
+    uint64_t noticed; /* number of the last that we took from it */
     struct share shares[SHARES_MAX];
 };
 
@@ -200,6 +204,8 @@ struct task {
     uint32_t slices;
     uint32_t retries;
     uint64_t submitted_ns, started_ns, ended_ns;
+    uint64_t predicted_us;
+    uint64_t rail_bytes[RAILS_MAX + 1];
 };
 
 struct task_list {
@@ -328,6 +334,46 @@ void lane_accept(void *ctx, struct env_stream *stream);
 void lane_stop_landing(struct lane *lane, enum status status);
 void lane_set_state(struct lane *lane, enum lane_state state);
 
+/* ---- errands: notices and probes ---- */
+
+struct errand {
+    struct errand *next; /* in the free list, a batch's or a peer's */
+    struct yolk_transfer *transfer;
+    struct peer *peer;
+    struct lane *lane; /* sent on it, not answered; NULL: waiting */
+    struct env_timer timer;
+    struct errand_list *batch_list; /* it waits in; NULL: in the peer's, or nowhere */
+    uint64_t number;                /* in the order in which they were given */
+    uint64_t sent_ns, rtt_ns;
+    enum status fate; /* OK: not decided; PENDING: answered OK, and about to be told */
+    bool probe;
+    yolk_transfer_told_fn on_told;
+    void *ctx;
+    uint32_t len; /* of payload: the name and the message */
+    uint8_t payload[WIRE_NOTICE_NAME_SIZE + YOLK_TRANSFER_NOTICE_SIZE_MAX];
+};
+
+struct errand_list {
+    struct errand *head, *tail;
+};
+
+struct notices {
+    struct yolk_transfer_notice *all; /* a circle of NOTICES_MAX, made at the first */
+    uint32_t head, count;
+};
+
+/* The batch's tasks have ended: its notices go out, or, not `completed`, are given up. */
+void errand_release(struct errand_list *list, bool completed);
+void errand_schedule(struct peer *peer);
+void errand_fail_waiting(struct peer *peer, enum status status);
+void errand_lane_gone(struct lane *lane);
+bool errand_waiting(const struct peer *peer);
+/* The answer to one; false if none such was asked on the lane. */
+bool errand_answered(struct lane *lane, uint64_t number, bool probe, enum status status);
+/* Target: keeps the notice in lane->control, and answers. */
+MUST_USE enum status errand_take(struct lane *lane);
+void errand_destroy_all(struct yolk_transfer *transfer);
+
 /* ---- peers ---- */
 
 struct peer {
@@ -345,13 +391,14 @@ struct peer {
     uint32_t lost_count;              /* lanes in LANE_LOST */
     uint32_t failures;                /* to connect, in a row */
     uint32_t refusals;
-    struct env_timer timer; /* when to connect again */
-    struct env_timer watch; /* when to look for silent rails */
-    struct lane *ask_lane;  /* a question about a share is under way */
-    struct task *ask_task;  /* who needs the answer; NULL: a borrower */
-    uint64_t ask_address;   /* what a borrower asked about; 0: nobody did */
-    bool ask_denied;        /* the answer was no, and nobody has been told yet */
-    bool dirty;             /* transfer_turn() schedules it */
+    struct env_timer timer;     /* when to connect again */
+    struct env_timer watch;     /* when to look for silent rails */
+    struct lane *ask_lane;      /* a question about a share is under way */
+    struct task *ask_task;      /* who needs the answer; NULL: a borrower */
+    uint64_t ask_address;       /* what a borrower asked about; 0: nobody did */
+    bool ask_denied;            /* the answer was no, and nobody has been told yet */
+    bool dirty;                 /* transfer_turn() schedules it */
+    struct errand_list errands; /* waiting or asked */
     struct task_list ready[WIRE_CLASSES];
     struct slice_list retry[WIRE_CLASSES];
 };
@@ -379,6 +426,15 @@ void peer_lost_are_gone(struct peer *peer);
 /* For a borrower: OK when `share` covers the range, AGAIN while it is asked for. */
 enum status peer_find_share(struct peer *peer, uint64_t address, uint64_t length,
                             struct session **session, struct share **share);
+
+/* When a task of `length` bytes, submitted now, should end; 0: nothing is known. */
+uint64_t peer_predict_us(const struct peer *peer, uint64_t length);
+
+/* ---- what happened ---- */
+
+void history_describe(const struct yolk_transfer *transfer, const struct task *task,
+                      struct yolk_transfer_explain *out);
+void history_add(struct yolk_transfer *transfer, const struct task *task);
 
 /* ---- loans ---- */
 
@@ -409,6 +465,8 @@ bool peer_lane_is_ours(struct lane *lane);
 /* Tells the peer our rails and asks for its own, once per start of it. */
 void peer_rails_ask(struct lane *lane);
 MUST_USE enum status peer_rails_learn(struct lane *lane, const struct wire_rails *theirs);
+/* All slots below rail_count; a slot that is not used has state NULL. */
+uint32_t peer_rails_describe(const struct peer *peer, struct yolk_transfer_rail out[RAILS_MAX + 1]);
 /* Looks for silent rails while something is in flight on several. */
 void peer_rails_watch(struct peer *peer);
 MUST_USE bool lane_send_rails(struct lane *lane);
@@ -486,6 +544,15 @@ struct yolk_transfer {
     struct segment *segments;
     uint32_t segment_high, segment_free;
 
+    struct yolk_transfer_explain *history; /* a circle; made at the first */
+    uint64_t history_count;                /* ever added */
+    uint64_t copy_rate;                    /* bytes per second, smoothed; 0: none yet */
+
+    struct errand *errands; /* all; made at the first */
+    struct errand_list errands_free;
+    uint64_t errand_serial;
+    struct notices notices;
+
     struct loan *loans; /* YOLK_TRANSFER_LOANS_MAX, made at the first */
     uint32_t loan_high, loan_free;
 
@@ -496,6 +563,11 @@ struct yolk_transfer {
     struct yolk_transfer_stats stats;
 };
 
+/* The notices that wait for the batch; NULL for a dead handle. */
+struct errand_list *transfer_batch_errands(struct yolk_transfer *transfer,
+                                           struct yolk_transfer_batch handle);
+/* Releases them if it has no unfinished task. */
+void transfer_batch_look(struct yolk_transfer *transfer, struct yolk_transfer_batch handle);
 struct segment *transfer_segment(struct yolk_transfer *transfer,
                                  struct yolk_transfer_segment handle);
 /* transfer_turn() runs on the next turn of the loop. */

@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -240,7 +241,7 @@ static void loans_are_looked_at_and_returned(void **state)
     /* The owner withdraws: the loan stays readable, and says that it is worth nothing. */
     CHECK(yolk_transfer_free(pair.b, pair.there) == STATUS_OK);
     CHECK(yolk_transfer_loan_check(pair.a, loan) == STATUS_NOT_FOUND);
-    CHECK(((const volatile uint8_t *)loan.data)[0] < 256);
+    (void)((const volatile uint8_t *)loan.data)[0]; /* or we would not get any further */
     CHECK(yolk_transfer_return(pair.a, loan) == STATUS_OK);
     /* Our own segment. */
     CHECK(yolk_transfer_open(pair.a, yolk_transfer_name(pair.a), &pair.segment) == STATUS_OK);
@@ -714,6 +715,184 @@ static void rails_are_told_and_recognised(void **state)
     pair_close(&pair);
 }
 
+static void what_ended_can_be_explained(void **state)
+{
+    (void)state;
+    struct yolk_transfer_explain explain, again;
+    char text[4096], tiny[10];
+    struct pair pair;
+
+    pair_open(&pair, 4 << 20, false, NULL);
+    CHECK(yolk_transfer_explain_last(pair.a, 0, &explain) == STATUS_NOT_FOUND);
+    struct yolk_transfer_request req = request(&pair, YOLK_TRANSFER_WRITE, 0, 0, 4 << 20);
+    req.attempt = 77;
+    for (int i = 0; i < 30; i++)
+        CHECK(run(&pair, &req, NULL).state == YOLK_TRANSFER_COMPLETED);
+    CHECK(yolk_transfer_explain_last(pair.a, 0, &explain) == STATUS_OK);
+    CHECK(explain.id == 30 && explain.bytes == 4 << 20 && explain.rail_bytes[0] == 4 << 20);
+    CHECK(explain.state == YOLK_TRANSFER_COMPLETED && explain.reason == STATUS_OK);
+    CHECK(explain.predicted_us > 0); /* it has seen 29 */
+    CHECK(yolk_transfer_explain_id(pair.a, 12, &again) == STATUS_OK);
+    CHECK(again.id == 12);
+    CHECK(yolk_transfer_explain_id(pair.a, 31, &again) == STATUS_NOT_FOUND);
+    CHECK(yolk_transfer_explain_text(pair.a, &explain, text, sizeof(text)) == strlen(text));
+    CHECK(strstr(text, "transfer 30: write, decode, completed over tcp") != NULL);
+    CHECK(strstr(text, "attempt 77") != NULL && strstr(text, "4194304 of 4194304") != NULL);
+    CHECK(strstr(text, yolk_transfer_name(pair.b)) != NULL && strstr(text, "predicted") != NULL);
+    CHECK(yolk_transfer_explain_text(pair.a, &explain, tiny, sizeof(tiny)) == 9);
+    CHECK(strlen(tiny) == 9);
+    req.remote += 1;
+    CHECK(run(&pair, &req, NULL).state == YOLK_TRANSFER_INVALID);
+    CHECK(yolk_transfer_explain_last(pair.a, 0, &explain) == STATUS_OK);
+    CHECK(explain.state == YOLK_TRANSFER_INVALID && explain.reason == STATUS_NOT_FOUND);
+    for (int i = 0; i < YOLK_TRANSFER_HISTORY_MAX; i++) {
+        req.length = 0;
+        CHECK(run(&pair, &req, NULL).state == YOLK_TRANSFER_COMPLETED);
+    }
+    CHECK(yolk_transfer_explain_id(pair.a, 30, &again) == STATUS_NOT_FOUND); /* forgotten */
+    CHECK(yolk_transfer_explain_last(pair.a, YOLK_TRANSFER_HISTORY_MAX, &again) ==
+          STATUS_NOT_FOUND);
+    CHECK(yolk_transfer_metrics_text(pair.a, text, sizeof(text)) == strlen(text));
+    CHECK(strstr(text, "yolk_transfer_bytes_total{path=\"tcp\",direction=\"write\"} 12") != NULL);
+    CHECK(strstr(text, "yolk_transfer_tasks_total{state=\"invalid\"} 1\n") != NULL);
+    CHECK(strstr(text, "yolk_transfer_rail_up{peer=") != NULL);
+    pair_close(&pair);
+}
+
+struct told {
+    int times;
+    enum status status;
+    uint64_t rtt_us;
+};
+
+static void on_told(void *ctx, enum status status, uint64_t rtt_us)
+{
+    struct told *told = ctx;
+
+    told->times++;
+    told->status = status;
+    told->rtt_us = rtt_us;
+}
+
+static void wait_told(struct pair *pair, const struct told *told)
+{
+    for (int i = 0; i < 3000 && told->times == 0; i++)
+        env_poll(pair->env, 10 * ENV_NS_PER_MS);
+    CHECK(told->times == 1);
+}
+
+static void notices_come_after_the_data(void **state)
+{
+    (void)state;
+    const struct yolk_transfer_batch none = { 0 }, dead = { 12345 };
+    struct yolk_transfer_notice notice;
+    struct yolk_transfer_batch batch;
+    struct told told = { 0 };
+    char name[16];
+    struct pair pair;
+
+    pair_open(&pair, 32 << 20, false, NULL);
+    fill(pair.here, 32 << 20, 6);
+    struct yolk_transfer_request req = request(&pair, YOLK_TRANSFER_WRITE, 0, 0, 32 << 20);
+    CHECK(yolk_transfer_batch_create(pair.a, 2, NULL, NULL, &batch) == STATUS_OK);
+    CHECK(yolk_transfer_submit(pair.a, batch, &req, 1) == STATUS_OK);
+    CHECK(yolk_transfer_notify(pair.a, pair.segment, batch, "kv", "ready", 5, 30 * ENV_NS_PER_S,
+                               on_told, &told) == STATUS_OK);
+    while (yolk_transfer_take_notice(pair.b, &notice) == STATUS_NOT_FOUND)
+        env_poll(pair.env, ENV_NS_PER_S);
+    CHECK(memcmp(pair.here, pair.there, 32 << 20) == 0); /* all of it was there before */
+    CHECK(strcmp(notice.name, "kv") == 0 && notice.len == 5);
+    CHECK(memcmp(notice.message, "ready", 5) == 0);
+    wait_told(&pair, &told);
+    CHECK(told.status == STATUS_OK && told.rtt_us > 0);
+    /* A task that fails takes the notice with it. */
+    req.remote += 1;
+    CHECK(yolk_transfer_submit(pair.a, batch, &req, 1) == STATUS_OK);
+    told = (struct told){ 0 };
+    CHECK(yolk_transfer_notify(pair.a, pair.segment, batch, "kv", NULL, 0, 30 * ENV_NS_PER_S,
+                               on_told, &told) == STATUS_OK);
+    wait_told(&pair, &told);
+    CHECK(told.status == STATUS_CANCELLED);
+    CHECK(yolk_transfer_batch_free(pair.a, batch) == STATUS_OK);
+    /* Many, in order, until the other side holds enough. */
+    told = (struct told){ 0 };
+    for (int i = 0; i <= YOLK_TRANSFER_NOTICES_MAX; i++) {
+        snprintf(name, sizeof(name), "%d", i);
+        CHECK(yolk_transfer_notify(pair.a, pair.segment, none, name, NULL, 0, 60 * ENV_NS_PER_S,
+                                   on_told, &told) == STATUS_OK);
+        while (told.times + 256 <= i || (i == YOLK_TRANSFER_NOTICES_MAX && told.times <= i))
+            env_poll(pair.env, ENV_NS_PER_S);
+    }
+    CHECK(told.status == STATUS_FULL);
+    for (int i = 0; i < YOLK_TRANSFER_NOTICES_MAX; i++) {
+        CHECK(yolk_transfer_take_notice(pair.b, &notice) == STATUS_OK);
+        snprintf(name, sizeof(name), "%d", i);
+        CHECK(strcmp(notice.name, name) == 0);
+    }
+    CHECK(yolk_transfer_take_notice(pair.b, &notice) == STATUS_NOT_FOUND);
+    CHECK(yolk_transfer_notify(pair.a, pair.segment, dead, "x", NULL, 0, 1, NULL, NULL) ==
+          STATUS_INVALID);
+    CHECK(yolk_transfer_notify(pair.a, pair.segment, none, "x", "", 961, 1, NULL, NULL) ==
+          STATUS_INVALID);
+    pair_close(&pair);
+}
+
+static void probes_find_who_is_there(void **state)
+{
+    (void)state;
+    struct yolk_transfer_segment own, nobody;
+    struct told told = { 0 };
+    struct pair pair;
+
+    pair_open(&pair, 1 << 20, true, NULL);
+    CHECK(yolk_transfer_probe(pair.a, pair.segment, 5 * ENV_NS_PER_S, on_told, &told) == STATUS_OK);
+    CHECK(told.times == 0); /* never from inside */
+    wait_told(&pair, &told);
+    CHECK(told.status == STATUS_OK && told.rtt_us > 0);
+    CHECK(yolk_transfer_open(pair.a, yolk_transfer_name(pair.a), &own) == STATUS_OK);
+    told = (struct told){ 0 };
+    CHECK(yolk_transfer_probe(pair.a, own, 5 * ENV_NS_PER_S, on_told, &told) == STATUS_OK);
+    wait_told(&pair, &told);
+    CHECK(told.status == STATUS_OK);
+    CHECK(yolk_transfer_open(pair.a, "127.0.0.1:1", &nobody) == STATUS_OK);
+    told = (struct told){ 0 };
+    CHECK(yolk_transfer_probe(pair.a, nobody, 5 * ENV_NS_PER_S, on_told, &told) == STATUS_OK);
+    wait_told(&pair, &told);
+    CHECK(told.status == STATUS_CONN_REFUSED);
+    told = (struct told){ 0 };
+    CHECK(yolk_transfer_probe(pair.a, nobody, ENV_NS_PER_MS, on_told, &told) == STATUS_OK);
+    wait_told(&pair, &told);
+    CHECK(told.status == STATUS_TIMEOUT || told.status == STATUS_CONN_REFUSED);
+    CHECK(yolk_transfer_probe(pair.a, nobody, ENV_NS_PER_S, on_told, &told) == STATUS_OK);
+    pair_close(&pair); /* with one under way: nobody is told */
+    CHECK(told.times == 1);
+}
+
+static void batches_count_their_ends_in_an_event(void **state)
+{
+    (void)state;
+    struct yolk_transfer_batch batch;
+    struct pair pair;
+    uint64_t count = 0;
+    int fd = -1, again = -1;
+
+    pair_open(&pair, 1 << 20, true, NULL);
+    struct yolk_transfer_request reqs[3];
+    for (int i = 0; i < 3; i++)
+        reqs[i] = request(&pair, YOLK_TRANSFER_WRITE, 0, 0, 65536);
+    CHECK(yolk_transfer_batch_create(pair.a, 4, NULL, NULL, &batch) == STATUS_OK);
+    CHECK(yolk_transfer_batch_event(pair.a, batch, &fd) == STATUS_OK);
+    CHECK(yolk_transfer_batch_event(pair.a, batch, &again) == STATUS_OK && again == fd);
+    CHECK(read(fd, &count, sizeof(count)) < 0); /* nothing yet, and no waiting */
+    CHECK(yolk_transfer_submit(pair.a, batch, reqs, 3) == STATUS_OK);
+    CHECK(yolk_transfer_wait(pair.a, batch, 30 * ENV_NS_PER_S) == STATUS_OK);
+    CHECK(read(fd, &count, sizeof(count)) == sizeof(count) && count == 3);
+    CHECK(yolk_transfer_batch_free(pair.a, batch) == STATUS_OK);
+    CHECK(read(fd, &count, sizeof(count)) < 0); /* closed */
+    CHECK(yolk_transfer_batch_event(pair.a, batch, &fd) == STATUS_INVALID);
+    pair_close(&pair);
+}
+
 static void secrets_must_agree(void **state)
 {
     (void)state;
@@ -921,6 +1100,10 @@ int main(void)
         cmocka_unit_test(urgent_overtakes_background),
         cmocka_unit_test(idle_connections_make_room),
         cmocka_unit_test(rails_are_told_and_recognised),
+        cmocka_unit_test(what_ended_can_be_explained),
+        cmocka_unit_test(notices_come_after_the_data),
+        cmocka_unit_test(probes_find_who_is_there),
+        cmocka_unit_test(batches_count_their_ends_in_an_event),
         cmocka_unit_test(secrets_must_agree),
         cmocka_unit_test(garbage_is_dropped),
         cmocka_unit_test(walks_match_the_model),

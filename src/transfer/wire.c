@@ -65,7 +65,7 @@ static enum status status_decode(uint32_t code)
 static bool opcode_is_control(enum wire_opcode opcode)
 {
     return opcode == WIRE_HELLO || opcode == WIRE_AUTH || opcode == WIRE_SHARE ||
-           opcode == WIRE_RAILS;
+           opcode == WIRE_RAILS || opcode == WIRE_NOTIFY;
 }
 
 static bool opcode_is_data(enum wire_opcode opcode)
@@ -75,7 +75,7 @@ static bool opcode_is_data(enum wire_opcode opcode)
 
 void wire_header_encode(const struct wire_header *header, uint8_t out[WIRE_HEADER_SIZE])
 {
-    ASSERT(header->opcode >= WIRE_HELLO && header->opcode <= WIRE_RAILS);
+    ASSERT(header->opcode >= WIRE_HELLO && header->opcode <= WIRE_NOTIFY_ACK);
     ASSERT(header->class < WIRE_CLASSES);
     put_uint(out, 4, WIRE_MAGIC);
     out[4] = WIRE_VERSION;
@@ -103,7 +103,7 @@ uint64_t wire_payload_size(const struct wire_header *header)
 
 static enum status header_check(const struct wire_header *header)
 {
-    if (header->opcode < WIRE_HELLO || header->opcode > WIRE_RAILS) return STATUS_PROTOCOL;
+    if (header->opcode < WIRE_HELLO || header->opcode > WIRE_NOTIFY_ACK) return STATUS_PROTOCOL;
     if ((header->flags & ~(unsigned)WIRE_CHECKSUM) != 0) return STATUS_PROTOCOL;
     if (header->class >= WIRE_CLASSES) return STATUS_PROTOCOL;
     if (opcode_is_control(header->opcode) && header->length > WIRE_CONTROL_MAX) {

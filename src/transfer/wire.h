@@ -30,6 +30,7 @@ enum {
     WIRE_RAILS_MAX = 8,
     WIRE_RAIL_SIZE = 96,
     WIRE_RAILS_SIZE = 8 + WIRE_RAILS_MAX * WIRE_RAIL_SIZE,
+    WIRE_NOTICE_NAME_SIZE = 64, /* NOTIFY: the name, padded with zeros; then the message */
     WIRE_RAIL_ADDRESS_SIZE = 64,
     WIRE_RAIL_INTERFACE_SIZE = 16,
     WIRE_CONTROL_MAX = 1024,  /* payload of HELLO, AUTH, SHARE */
@@ -56,15 +57,18 @@ enum wire_opcode {
     WIRE_PING = 13,
     WIRE_PONG = 14,
     WIRE_GOODBYE = 15,
-    WIRE_RAILS = 16, /* only between two that have WIRE_CAP_RAILS */
+    WIRE_RAILS = 16,      /* only between two that have WIRE_CAP_RAILS */
+    WIRE_NOTIFY = 17,     /* only to one that has WIRE_CAP_NOTIFY */
+    WIRE_NOTIFY_ACK = 18, /* the answer */
 };
 
 enum { WIRE_CHECKSUM = 1 }; /* flags: `checksum` covers the payload, or is wanted in the answer */
 
 enum {
-    WIRE_CAP_SHM = 1,   /* capabilities: may map shares, and offers its own */
-    WIRE_CAP_RAILS = 2, /* has several addresses, and understands RAILS */
-    WIRE_CAP_VM = 4,    /* reads memory of other processes, and names its own so */
+    WIRE_CAP_SHM = 1,    /* capabilities: may map shares, and offers its own */
+    WIRE_CAP_RAILS = 2,  /* has several addresses, and understands RAILS */
+    WIRE_CAP_NOTIFY = 8, /* takes notices */
+    WIRE_CAP_VM = 4,     /* reads memory of other processes, and names its own so */
 };
 
 struct wire_header {
