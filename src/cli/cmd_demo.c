@@ -25,6 +25,7 @@
 #include "infer/timed.h"
 #include "sim/trace.h"
 #include "sim/trace_gen.h"
+#include "yolk/conductor.h"
 
 enum {
     WARM_SECONDS = 4,
@@ -120,7 +121,10 @@ static enum status read_options(struct demo *demo, struct errmsg *err)
             return errmsg_set(err, STATUS_INVALID, "--policies: up to %d names, as none,predict",
                               DEMO_RUNS_MAX);
         struct demo_run *run = &demo->screen.runs[demo->screen.runs_count++];
+        enum yolk_policy policy;
         snprintf(run->name, sizeof(run->name), "%.*s", (int)len, list);
+        if (yolk_policy_of(run->name, &policy) != STATUS_OK)
+            return errmsg_set(err, STATUS_INVALID, "--policies: no policy `%s`", run->name);
         list += len;
         if (*list == ',') list++;
     }
