@@ -41,7 +41,7 @@ static const struct command commands[] = {
     { "model", "yolk model fetch|list|info|path [MODEL]",
       "Fetches a model by name, or says what a model file is.", cmd_model, CLI_MODEL, 1, 2,
       "warn" },
-    { "bench", "yolk bench engine|serve|gateway|transfer|conductor|sim [ROWS] [options]",
+    { "bench", "yolk bench engine|serve|gateway|store|transfer|conductor|sim [ROWS] [options]",
       "Measures, each number beside its yardstick.", cmd_bench, CLI_BENCH, 1, 2, "warn" },
     { "trace",
       "yolk trace stat FILE | yolk trace gen [options] | yolk trace record --out FILE [options]",
