@@ -5,7 +5,7 @@ JOBS  ?= $(shell nproc)
 CTEST := ctest --output-on-failure -j $(JOBS)
 VENV  := .venv
 # Tests wait more than they compute; a file's tests share a cluster, so they stay together.
-PYTEST := $(VENV)/bin/pytest -q -n $(JOBS) --dist loadfile tests
+PYTEST := $(VENV)/bin/pytest -q -n 3 --dist loadfile tests
 
 .PHONY: help run test build unit e2e asan tsan fuzz soak bench results reality tidy install clean setup setup-test configure model
 
