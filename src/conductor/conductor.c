@@ -296,6 +296,14 @@ enum status yolk_conductor_add(struct yolk_conductor *c, const struct yolk_insta
     return STATUS_OK;
 }
 
+/* Keeps the copies true, so that looking at a queue reads no tickets. */
+static void note_ends(const struct yolk_conductor *c, struct instance *instance)
+{
+    if (instance->head == NONE) return;
+    instance->head_ms = c->tickets[instance->head].predicted_ms;
+    instance->tail_rank = c->tickets[instance->tail].rank;
+}
+
 /* Takes the ticket out of the queue of its prefill instance; the next one starts now. */
 void conductor_queue_leave(struct yolk_conductor *c, struct ticket *ticket, double now_ms)
 {
@@ -319,6 +327,7 @@ void conductor_queue_leave(struct yolk_conductor *c, struct ticket *ticket, doub
     instance->left++;
     instance->queued_ms -= ticket->predicted_ms;
     if (instance->head == NONE || instance->queued_ms < 0) instance->queued_ms = 0;
+    note_ends(c, instance);
     audit_drained(c->audit, (uint32_t)ticket->prefill, instance->left, now_ms);
     conductor_explain_left(c, (uint32_t)ticket->prefill, now_ms);
     ticket->prefill = NONE;
@@ -373,6 +382,7 @@ void conductor_queue_join(struct yolk_conductor *c, int32_t index, double now_ms
     }
     instance->queued++;
     instance->queued_ms += ticket->predicted_ms;
+    note_ends(c, instance);
 }
 
 static void decode_leave(struct yolk_conductor *c, struct ticket *ticket)
@@ -549,11 +559,10 @@ const char *yolk_reuse_reason_name(enum yolk_reuse_reason reason)
     return "";
 }
 
-double conductor_queue_ms(const struct yolk_conductor *c, const struct instance *instance,
-                          double now_ms)
+double conductor_queue_ms(const struct instance *instance, double now_ms)
 {
     if (instance->head == NONE) return 0;
-    const double head = c->tickets[instance->head].predicted_ms;
+    const double head = instance->head_ms;
     const double ran = now_ms > instance->head_since_ms ? now_ms - instance->head_since_ms : 0;
     const double left = ran < head ? head - ran : OVERRUN * ran;
     const double behind = instance->queued_ms - head;
@@ -564,8 +573,9 @@ double conductor_queue_ms(const struct yolk_conductor *c, const struct instance 
 struct queue_view conductor_queue(const struct yolk_conductor *c, const struct instance *instance,
                                   struct queue_rank rank, double now_ms)
 {
-    struct queue_view view = { conductor_queue_ms(c, instance, now_ms), instance->queued };
+    struct queue_view view = { conductor_queue_ms(instance, now_ms), instance->queued };
 
+    if (instance->head == instance->tail || !goes_before(rank, instance->tail_rank)) return view;
     for (int32_t at = instance->tail; at != instance->head; at = c->tickets[at].previous) {
         if (!goes_before(rank, c->tickets[at].rank)) break;
         view.ms -= c->tickets[at].predicted_ms;
@@ -630,16 +640,16 @@ static unsigned roles_up(const struct yolk_conductor *c, const struct yolk_place
     return roles;
 }
 
-static void gather_decode(struct yolk_conductor *c, uint32_t i,
-                          const struct yolk_place_request *request, struct candidates *found)
+static void gather_decode(struct yolk_conductor *c, uint32_t i, uint32_t most, uint32_t reserved,
+                          struct candidates *found)
 {
     const struct instance *instance = &c->instances[i];
 
     found->decode_up = true;
-    if (pages_most(c, request) > instance->pages_max) return;
+    if (most > instance->pages_max) return;
     found->decode_possible = true;
     if (instance->sequences >= instance->sequences_max) return;
-    if (instance->pages + pages_reserved(c, request) > instance->pages_max) return;
+    if (instance->pages + reserved > instance->pages_max) return;
     c->decode[found->decode++] =
         (struct conductor_decode_candidate){ i, instance->sequences, instance->context_tokens,
                                              &instance->decode_fit };
@@ -675,13 +685,21 @@ static struct queue_rank rank_of(const struct yolk_conductor *c, const struct in
                                  const struct yolk_place_request *request, uint32_t blocks,
                                  double now_ms)
 {
+    if (c->options.stretch == 0) return (struct queue_rank){ request->priority, now_ms };
     const double reused = (double)blocks * c->options.block_tokens;
-    double own_ms = 0;
-
-    if (c->options.stretch > 0)
-        own_ms = conductor_cost_prefill(&instance->prefill_fit, request->tokens, reused);
+    const double own_ms = conductor_cost_prefill(&instance->prefill_fit, request->tokens, reused);
     return (struct queue_rank){ request->priority, conductor_order_ms(c, now_ms, own_ms) };
 }
+
+/* Both lines that gather() reads of an instance are on their way before it is their turn. */
+static void look_ahead(const struct yolk_conductor *c, uint32_t i)
+{
+    if (i >= c->options.instances_max) return;
+    __builtin_prefetch(&c->instances[i]);
+    __builtin_prefetch(&c->instances[i].pages_max);
+}
+
+enum { AHEAD = 8 };
 
 static struct candidates gather(struct yolk_conductor *c, const struct yolk_place_request *request,
                                 double now_ms)
@@ -689,9 +707,11 @@ static struct candidates gather(struct yolk_conductor *c, const struct yolk_plac
     struct candidates found = { 0 };
     const uint32_t most = c->options.stretch > 0 ? most_matched(c) : 0;
     const unsigned up = roles_up(c, request);
+    const uint32_t pages = pages_most(c, request), reserved = pages_reserved(c, request);
 
     for (uint32_t i = 0; i < c->options.instances_max; i++) {
         const struct instance *instance = &c->instances[i];
+        look_ahead(c, i + AHEAD);
         if (!instance->used || instance->suspected) continue;
         const uint32_t hit = i == request->avoid_holder.index ? 0 : c->matched[i];
         const uint32_t slow = slow_blocks(c, request, i, hit);
@@ -714,7 +734,8 @@ static struct candidates gather(struct yolk_conductor *c, const struct yolk_plac
                 i, instance->host, hit, queue.requests, queue.ms, &instance->prefill_fit, slow
             };
         }
-        if (decodes && i != request->avoid_decode.index) gather_decode(c, i, request, &found);
+        if (decodes && i != request->avoid_decode.index)
+            gather_decode(c, i, pages, reserved, &found);
     }
     return found;
 }

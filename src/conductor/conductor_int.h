@@ -45,7 +45,8 @@ struct ticket {
     int32_t chained; /* tickets of the others in its group, or NONE */
 };
 
-/* What a placement reads of every instance comes first, in whole cache lines. */
+/* What placing reads of each prefill instance is its first cache line, of each decode instance the
+ * second. */
 struct instance {
     alignas(64) bool used;
     bool suspected;
@@ -53,16 +54,19 @@ struct instance {
     unsigned roles;
     uint32_t host;
     int32_t head, tail; /* tickets that prefill here */
-    uint32_t pages_max, sequences_max;
-    uint32_t sequences;
-    uint64_t context_tokens;
-    uint64_t pages;
-    double queued_ms; /* of all queued tickets */
+    uint32_t queued;    /* tickets between head and tail, the head first, then by priority */
+    double queued_ms;   /* of all queued tickets */
     double head_since_ms;
-    /* The part of sequences and context_tokens that is decoding now, not prefilling. */
-    uint64_t decoding_tokens;
-    uint32_t decoding;
-    uint32_t queued;         /* tickets between head and tail, the head first, then by priority */
+    double head_ms; /* predicted_ms of the head, rank of the tail: copies, if there are any */
+    struct queue_rank tail_rank;
+
+    alignas(64) uint32_t pages_max;
+    uint32_t sequences_max;
+    uint32_t sequences;
+    uint32_t decoding; /* of them, those not prefilling any more */
+    uint64_t context_tokens;
+    uint64_t decoding_tokens; /* of them, as above */
+    uint64_t pages;
     uint64_t left;           /* tickets that have left the queue, ever */
     double since_ms;         /* in its role since */
     double sending_until_ms; /* to those who fetch from it, as predicted */
@@ -153,8 +157,7 @@ struct yolk_decision *conductor_logged(struct yolk_conductor *conductor,
                                        const struct ticket *ticket);
 
 /* Until a request that comes now would start there, whoever it is. */
-double conductor_queue_ms(const struct yolk_conductor *conductor, const struct instance *instance,
-                          double now_ms);
+double conductor_queue_ms(const struct instance *instance, double now_ms);
 
 /* The same for a request of this rank: behind the one that is computed, and all that go first. */
 struct queue_view {

@@ -120,7 +120,7 @@ static double drain_ms(const struct yolk_conductor *c, const struct instance *in
                        double decode_ms, double now_ms)
 {
     const double decodes = instance->decoding > 0 ? decode_ms : 0;
-    const double left = fmax(conductor_queue_ms(c, instance, now_ms), decodes);
+    const double left = fmax(conductor_queue_ms(instance, now_ms), decodes);
     return fmin(left, c->elastic.options.drain_ms);
 }
 
@@ -158,7 +158,7 @@ static struct roles_view view_of(struct yolk_conductor *c, const struct yolk_out
         if (it->draining) continue;
         if (it->roles == YOLK_ROLE_PREFILL) {
             prefiller = it;
-            view.prefill_backlog += conductor_queue_ms(c, it, now_ms) / targets.ttft_ms;
+            view.prefill_backlog += conductor_queue_ms(it, now_ms) / targets.ttft_ms;
         } else {
             decoder = it;
             const double tokens = (double)it->decoding_tokens;

@@ -120,7 +120,7 @@ static struct survey survey_holders(const struct yolk_conductor *c, const struct
             found.source = holder->instance;
         }
         if (conductor_open(instance) && (instance->roles & YOLK_ROLE_PREFILL))
-            found.wait_ms = fmin(found.wait_ms, conductor_queue_ms(c, instance, now_ms));
+            found.wait_ms = fmin(found.wait_ms, conductor_queue_ms(instance, now_ms));
     }
     return found;
 }
