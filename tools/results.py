@@ -1120,7 +1120,8 @@ def title_of(out, key):
 
 
 def merge(out, pages):
-    """{key: rows} of all experiments: those of `pages`, and of the others what was found before."""
+    """{key: rows} of all experiments: those of `pages`, and of the others, tools/reality.py's too, what
+    was found before."""
     rows = {page.key: page.rows for page in pages}
     try:
         with open(os.path.join(out, "summary.json"), encoding="utf-8") as file:
@@ -1130,7 +1131,7 @@ def merge(out, pages):
     kept = [row for row in before if row["name"].split(":")[0] not in rows]
     for row in kept:
         rows.setdefault(row["name"].split(":")[0], []).append(row)
-    return {key: rows[key] for key in EXPERIMENTS if key in rows}
+    return {key: rows[key] for key in (*EXPERIMENTS, "reality") if key in rows}
 
 
 def write_index(out, rows):
