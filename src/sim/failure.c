@@ -200,15 +200,11 @@ static void keep_tokens(struct sim *sim, uint32_t who, const struct batch_member
 
 static void leave_decode(struct sim *sim, uint32_t who)
 {
-    struct mooncake *m = mooncake_of(sim);
     const struct sim_request *request = &sim->requests[who];
-    struct decode_node *node = &m->decode[request->decode];
 
-    ASSERT(node->sequences > 0);
-    node->sequences--;
-    node->promised_tokens -= mooncake_need(sim, who);
+    mooncake_leave_decode(sim, who);
     if (request->state != SIM_JOINING) return;
-    sim_queue_leave(sim, &node->joining, who);
+    sim_queue_leave(sim, &mooncake_of(sim)->decode[request->decode].joining, who);
 }
 
 static double backoff_s(const struct sim_request *request)

@@ -107,28 +107,11 @@ static void the_only_node_is_waited_for(void **state)
     trace_destroy(trace);
 }
 
-/* The same prompt of 20 blocks and one token, a minute later. */
-static struct trace *repeated(void)
-{
-    static char text[2048];
-    size_t len = 0;
-    for (int i = 0; i < 2; i++) {
-        len += (size_t)snprintf(text + len, sizeof(text) - len,
-                                "{\"timestamp\": %d, \"input_length\": 10241, "
-                                "\"output_length\": 1, \"hash_ids\": [",
-                                i * 60000);
-        for (int j = 0; j <= 20; j++)
-            len += (size_t)snprintf(text + len, sizeof(text) - len, "%s%d", j ? ", " : "", j);
-        len += (size_t)snprintf(text + len, sizeof(text) - len, "]}\n");
-    }
-    return parse(text);
-}
-
 /* Whether the conductor still knew the node when it came back, or not. */
 static void dram_is_lost_and_ssd_is_kept(void **state)
 {
     (void)state;
-    struct trace *trace = repeated();
+    struct trace *trace = repeated(2);
     for (int forget = 5; forget <= 500; forget *= 100) {
         for (int ssd = 0; ssd < 2; ssd++) {
             struct sim_cluster cluster =

@@ -352,7 +352,8 @@ struct placement {
     uint32_t group[YOLK_GROUP_MAX];
 };
 
-double mooncake_need(const struct sim *sim, uint32_t who)
+/* Of a decode node's memory, from the beginning to the end. */
+static double need_of(const struct sim *sim, uint32_t who)
 {
     const uint32_t block = sim->trace->block_tokens;
     const double tokens = (double)sim_input(sim, who) + sim_output(sim, who);
@@ -362,7 +363,7 @@ double mooncake_need(const struct sim *sim, uint32_t who)
 static bool decode_has_room(const struct sim *sim, const struct decode_node *node, uint32_t who)
 {
     if (node->sequences >= sim->cluster.batch_max) return false;
-    return node->promised_tokens + mooncake_need(sim, who) <=
+    return node->promised_tokens + need_of(sim, who) <=
            sim->cluster.cost.vram_tokens + sim->trace->block_tokens;
 }
 
@@ -803,6 +804,25 @@ static void enqueue(struct sim *sim, uint32_t who, const struct placement *place
     if (status != STATUS_OK) sim_fail(sim, status);
 }
 
+/* It has a place and memory at this decode node from now on. */
+static void enter_decode(struct sim *sim, uint32_t who, uint32_t index)
+{
+    struct decode_node *node = &mooncake_of(sim)->decode[index];
+
+    sim->requests[who].decode = index;
+    node->sequences++;
+    node->promised_tokens += need_of(sim, who);
+}
+
+void mooncake_leave_decode(struct sim *sim, uint32_t who)
+{
+    struct decode_node *node = &mooncake_of(sim)->decode[sim->requests[who].decode];
+
+    ASSERT(node->sequences > 0);
+    node->sequences--;
+    node->promised_tokens -= need_of(sim, who);
+}
+
 static void accept(struct sim *sim, uint32_t who, const struct placement *placed)
 {
     struct mooncake *m = mooncake_of(sim);
@@ -810,10 +830,8 @@ static void accept(struct sim *sim, uint32_t who, const struct placement *placed
     const double reused = (double)placed->reuse * sim->trace->block_tokens;
 
     request->prefill = placed->prefill;
-    request->decode = placed->decode;
     request->holder = placed->holder;
-    m->decode[placed->decode].sequences++;
-    m->decode[placed->decode].promised_tokens += mooncake_need(sim, who);
+    enter_decode(sim, who, placed->decode);
     request->stages = placed->stages;
     request->inlined = placed->inlined;
     request->estimate_ns = sim_ns(
@@ -940,7 +958,7 @@ static void mooncake_arrive(struct sim *sim, uint32_t who)
     struct placement placed = { 0 };
     enum status status = STATUS_FULL;
 
-    if (mooncake_need(sim, who) > sim->cluster.cost.vram_tokens) {
+    if (need_of(sim, who) > sim->cluster.cost.vram_tokens) {
         sim_end(sim, who, SIM_NEVER_FITS);
         return;
     }
@@ -971,11 +989,8 @@ void mooncake_release(struct sim *sim, uint32_t who, enum sim_outcome outcome)
 {
     struct mooncake *m = mooncake_of(sim);
     const struct sim_request *request = &sim->requests[who];
-    struct decode_node *node = &m->decode[request->decode];
 
-    ASSERT(node->sequences > 0);
-    node->sequences--;
-    node->promised_tokens -= mooncake_need(sim, who);
+    mooncake_leave_decode(sim, who);
     if (m->conductor != NULL) {
         const struct yolk_ticket ticket = { request->ticket };
         yolk_conductor_finish(m->conductor, ticket,
@@ -1036,18 +1051,13 @@ static struct yolk_outside outside(const struct sim *sim)
 static void rehome(struct sim *sim, uint32_t who)
 {
     struct mooncake *m = mooncake_of(sim);
-    struct sim_request *request = &sim->requests[who];
-    struct decode_node *from = &m->decode[request->decode];
+    const struct yolk_ticket ticket = { sim->requests[who].ticket };
     struct yolk_instance_id id;
 
-    if (yolk_conductor_rehome(m->conductor, (struct yolk_ticket){ request->ticket }, &id) !=
-        STATUS_OK)
+    if (yolk_conductor_rehome(m->conductor, ticket, &id) != STATUS_OK)
         return; /* at the next look */
-    from->sequences--;
-    from->promised_tokens -= mooncake_need(sim, who);
-    request->decode = id.index - m->decode_first;
-    m->decode[request->decode].sequences++;
-    m->decode[request->decode].promised_tokens += mooncake_need(sim, who);
+    mooncake_leave_decode(sim, who);
+    enter_decode(sim, who, id.index - m->decode_first);
 }
 
 static void rehome_all(struct sim *sim)

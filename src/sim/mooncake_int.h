@@ -121,8 +121,8 @@ void mooncake_release(struct sim *sim, uint32_t who, enum sim_outcome outcome);
 /* None of its blocks is pinned any more. */
 void mooncake_unpin(struct sim *sim, uint32_t who);
 
-/* Of a decode node's memory, from the beginning to the end. */
-double mooncake_need(const struct sim *sim, uint32_t who);
+/* Its place and its memory at its decode node are free. */
+void mooncake_leave_decode(struct sim *sim, uint32_t who);
 
 /* The conductor hears of a machine. */
 MUST_USE enum status mooncake_add_machine(struct sim *sim, uint32_t machine);

@@ -5,6 +5,7 @@
 #define SIM_SIM_FIXTURE_H
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "sim/sim.h"
@@ -18,6 +19,24 @@ static inline struct trace *parse(const char *text)
     struct errmsg err = { "" };
     if (trace_parse("t", text, strlen(text), &trace, &err) != STATUS_OK) fail_msg("%s", err.text);
     return trace;
+}
+
+/* The same prompt of 20 blocks and one token so many times, a minute apart. */
+static inline struct trace *repeated(int count)
+{
+    char text[2048] = "";
+    size_t len = 0;
+    for (int i = 0; i < count; i++) {
+        len += (size_t)snprintf(text + len, sizeof(text) - len,
+                                "{\"timestamp\": %d, \"input_length\": 10241, "
+                                "\"output_length\": 1, \"hash_ids\": [",
+                                i * 60000);
+        for (int j = 0; j <= 20; j++)
+            len += (size_t)snprintf(text + len, sizeof(text) - len, "%s%d", j ? ", " : "", j);
+        len += (size_t)snprintf(text + len, sizeof(text) - len, "]}\n");
+    }
+    assert_true(len < sizeof(text));
+    return parse(text);
 }
 
 static inline struct trace *generate(uint32_t requests)

@@ -86,27 +86,10 @@ static void a_coupled_node_stalls_what_it_decodes(void **state)
 
 /* ---- reuse ---- */
 
-/* The same prompt of 20 blocks and one token three times, far apart. */
-static struct trace *repeated(void)
-{
-    char text[2048] = "";
-    size_t len = 0;
-    for (int i = 0; i < 3; i++) {
-        len += (size_t)snprintf(text + len, sizeof(text) - len,
-                                "{\"timestamp\": %d, \"input_length\": 10241, "
-                                "\"output_length\": 1, \"hash_ids\": [",
-                                i * 60000);
-        for (int j = 0; j <= 20; j++)
-            len += (size_t)snprintf(text + len, sizeof(text) - len, "%s%d", j ? ", " : "", j);
-        len += (size_t)snprintf(text + len, sizeof(text) - len, "]}\n");
-    }
-    return parse(text);
-}
-
 static void what_is_cached_is_reused(void **state)
 {
     (void)state;
-    struct trace *trace = repeated();
+    struct trace *trace = repeated(3);
     struct sim_result *result = run(trace, "prefill=2,decode=1");
     assert_int_equal(result->records[0].reused_tokens, 0);
     assert_int_equal(result->records[1].reused_tokens, 10240);
@@ -124,7 +107,7 @@ static void what_is_cached_is_reused(void **state)
 static void ssd_holds_what_dram_cannot(void **state)
 {
     (void)state;
-    struct trace *trace = repeated();
+    struct trace *trace = repeated(3);
     struct sim_result *dram = run(trace, "prefill=1,decode=1");
     struct sim_result *ssd = run(trace, "prefill=1,decode=1,dram_tokens=512,ssd_tokens=1000000,"
                                         "cost.ssd_bytes_s=1000000000");
