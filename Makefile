@@ -7,7 +7,7 @@ VENV  := .venv
 # Tests wait more than they compute; a file's tests share a cluster, so they stay together.
 PYTEST := $(VENV)/bin/pytest -q -n 3 --dist loadfile tests
 
-.PHONY: help run test build unit e2e asan tsan fuzz soak bench results reality tidy install clean setup setup-test configure model
+.PHONY: help run test build unit e2e asan tsan fuzz soak bench peers results reality tidy install clean setup setup-test configure model
 
 help:
 	@echo 'make run      install what is missing, build, fetch a small real model, serve it'
@@ -17,6 +17,7 @@ help:
 	@echo 'make fuzz     run each fuzz target for FUZZ_SECONDS (default 30) with libFuzzer'
 	@echo 'make soak     simulated clusters under faults for SOAK_SECONDS (default 600)'
 	@echo 'make bench    every bench, as JSON, into $(BUILD)/bench/'
+	@echo 'make peers    the transfer engine beside PyPI'"'"'s Mooncake, in one run'
 	@echo 'make results  what the papers measured, simulated, into docs/results/ (needs public traces)'
 	@echo 'make reality  the simulator against the live cluster, into docs/results/ (a quiet machine, 6 minutes)'
 	@echo 'make tidy     layers, names, banned calls, formatting'
@@ -83,6 +84,10 @@ bench: build model
 	@for name in engine serve gateway store transfer conductor; do \
 	  $(BUILD)/bin/yolk bench $$name --json >$(BUILD)/bench/$$name.json || exit 1; \
 	  cat $(BUILD)/bench/$$name.json; done
+
+peers: build
+	@mkdir -p $(BUILD)/bench
+	@python3 bench/peers/mooncake.py --yolk $(BUILD)/bin/yolk --json $(BUILD)/bench/peers.json
 
 results: build
 	@python3 tools/results.py --yolk $(BUILD)/bin/yolk

@@ -1,0 +1,232 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Mooncake's transfer engine beside ours: same machine, same run, same size, depth and threads.
+
+    bench/peers/mooncake.py [--yolk build/bin/yolk] [--venv DIR] [--rounds 3] [--seconds 2]
+                            [--only PART] [--json FILE]
+
+Installs PyPI's `mooncake-transfer-engine-non-cuda` into a scratch environment (a temporary one that
+is removed, or DIR, which is kept and used again) and runs its `transfer_engine_bench` over tcp
+through the loopback, with its connection pool on and off; the better counts. Between its runs, in
+turns, `yolk bench transfer` measures the row of the same shape together with bare sockets. A figure
+is the median of the rounds. Prints a table in Markdown, and JSON to FILE if one is named.
+
+What is the same: bytes a request, requests under way, threads that submit, one host, one process an
+end. What is not: its bench hands in a batch and waits for all of it, over the same few blocks again
+and again; ours keeps the depth filled and walks through 256 MiB that no cache holds.
+
+Exits with 77 and the reason if the package cannot be had or does not run here. Python 3 and nothing
+else.
+"""
+import argparse
+import contextlib
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+PACKAGE = "mooncake-transfer-engine-non-cuda"
+MEMORY = 256 << 20
+START_S = 20  # for its target to listen
+
+# name of our row, operation, bytes a request, depth of one thread, threads
+ROWS = [
+    ("tcp_write_4k_depth1", "write", 4 << 10, 1, 1),
+    ("tcp_read_4k_depth1", "read", 4 << 10, 1, 1),
+    ("tcp_write_4k_depth128", "write", 4 << 10, 128, 1),
+    ("tcp_read_4k_depth128", "read", 4 << 10, 128, 1),
+    ("tcp_write_64k_depth16", "write", 64 << 10, 16, 1),
+    ("tcp_read_64k_depth16", "read", 64 << 10, 16, 1),
+    ("tcp_write_1m_depth4", "write", 1 << 20, 4, 1),
+    ("tcp_read_1m_depth4", "read", 1 << 20, 4, 1),
+    ("tcp_write_4m_depth2", "write", 4 << 20, 2, 1),
+    ("tcp_read_4m_depth2", "read", 4 << 20, 2, 1),
+    ("tcp_write_64k_four_threads", "write", 64 << 10, 16, 4),
+]
+
+
+class Unavailable(Exception):
+    """The peer is not here, and why."""
+
+
+def last_line(text):
+    lines = text.strip().splitlines()
+    return lines[-1] if lines else "no output"
+
+
+def install(directory):
+    """Its bench, and the version of the package."""
+    python = os.path.join(directory, "bin", "python")
+    if not os.path.exists(python):
+        subprocess.run([sys.executable, "-m", "venv", directory], check=True)
+    got = subprocess.run([python, "-m", "pip", "install", "-q", "--disable-pip-version-check",
+                          PACKAGE], capture_output=True, text=True)
+    if got.returncode != 0:
+        raise Unavailable(f"pip install {PACKAGE}: {last_line(got.stderr)}")
+    asked = subprocess.run(
+        [python, "-c", "import importlib.metadata as m, sysconfig; "
+         f"print(m.version('{PACKAGE}')); print(sysconfig.get_paths()['platlib'])"],
+        capture_output=True, text=True, check=True).stdout.split()
+    # What bin/ has is a wrapper, whose child would outlive it when it is stopped.
+    bench = os.path.join(asked[1], "mooncake", "transfer_engine_bench")
+    if not os.path.exists(bench):
+        raise Unavailable(f"{PACKAGE} {asked[0]} has no transfer_engine_bench")
+    os.chmod(bench, 0o755)
+    return bench, asked[0]
+
+
+def arguments(bench, mode, name):
+    return [bench, f"-mode={mode}", "-protocol=tcp", "-metadata_server=P2PHANDSHAKE",
+            f"-local_server_name={name}", f"-buffer_size={MEMORY}", "-logtostderr"]
+
+
+def environment(pool):
+    """Nothing of ours may change how it runs."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("MC_")}
+    return dict(kept, MC_FORCE_TCP="1", MC_TCP_ENABLE_CONNECTION_POOL="1" if pool else "0")
+
+
+@contextlib.contextmanager
+def target(bench, pool):
+    """Its target, running; gives the segment's name."""
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(arguments(bench, "target", "127.0.0.1:12345"), stderr=log,
+                                   stdout=log, env=environment(pool))
+        try:
+            end = time.monotonic() + START_S
+            while True:
+                log.seek(0)
+                said = log.read()
+                at = re.search(r"listening on (\S+)", said)
+                if at and "DRAM is used" in said:
+                    time.sleep(0.5)  # its memory is registered after that line
+                    break
+                if process.poll() is not None or time.monotonic() > end:
+                    raise Unavailable(f"its target does not listen: {last_line(said)}")
+                time.sleep(0.05)
+            yield at.group(1)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def theirs(bench, segment, pool, row, seconds):
+    """Bytes per second."""
+    _, operation, size, depth, threads = row
+    command = arguments(bench, "initiator", "127.0.0.1:12346") + [
+        f"-segment_id={segment}", f"-operation={operation}", f"-block_size={size}",
+        f"-batch_size={depth}", f"-threads={threads}", f"-duration={seconds}"]
+    try:
+        got = subprocess.run(command, capture_output=True, text=True, env=environment(pool),
+                             timeout=seconds + 60)
+    except subprocess.TimeoutExpired as late:
+        raise Unavailable(f"its {operation} of {size} bytes did not end") from late
+    end = re.search(r"duration ([0-9.]+), batch count ([0-9]+)", got.stderr)
+    if not end:
+        raise Unavailable(f"its {operation} of {size} bytes ended with {got.returncode}: "
+                          f"{last_line(got.stderr)}")
+    return int(end.group(2)) * depth * size / float(end.group(1))
+
+
+def ours(yolk, row):
+    """Bytes per second of the engine, and of bare sockets where they are its yardstick."""
+    name, _, size, _, _ = row
+    got = subprocess.run([yolk, "bench", "transfer", name, "--json"], capture_output=True,
+                         text=True, check=True, env=dict(os.environ))
+    report = json.loads(got.stdout)
+    found = next(r for r in report["rows"] if r["name"] == name)
+
+    def rate(value):
+        return size / (value * 1e-6) if found["unit"] == "us" else value * 1e9
+
+    bare = None if name.endswith("threads") else rate(found["baseline"])
+    return rate(found["value"]), bare, report
+
+
+def measure(bench, yolk, row, rounds, seconds, say):
+    got = {"pool": [], "no_pool": [], "ours": [], "sockets": []}
+    for _ in range(rounds):
+        for name, pool in (("pool", True), ("no_pool", False)):
+            with target(bench, pool) as segment:
+                got[name].append(theirs(bench, segment, pool, row, seconds))
+        value, bare, report = ours(yolk, row)
+        got["ours"].append(value)
+        if bare is not None:
+            got["sockets"].append(bare)
+    middle = {name: statistics.median(v) if v else None for name, v in got.items()}
+    best = max(middle["pool"], middle["no_pool"])
+    name, operation, size, depth, threads = row
+    say(f"{name}: theirs {best / 1e9:.3f} GB/s, ours {middle['ours'] / 1e9:.3f} GB/s")
+    return {"name": name, "operation": operation, "size": size, "depth": depth,
+            "threads": threads, "theirs": best, "theirs_pool": middle["pool"],
+            "theirs_no_pool": middle["no_pool"], "ours": middle["ours"],
+            "ratio": middle["ours"] / best, "sockets": middle["sockets"]}, report
+
+
+def in_gb(rate):
+    return "" if rate is None else f"{rate / 1e9:.3g}"
+
+
+def table(result):
+    """Markdown."""
+    lines = [f"{result['machine']}, commit {result['commit']}, {PACKAGE} {result['version']}, "
+             f"GB/s, medians of {result['rounds']}.", "",
+             "| request | depth | threads | theirs, pool on | off | ours | ours / theirs "
+             "| bare sockets |", "|---|---|---|---|---|---|---|---|"]
+    for row in result["rows"]:
+        size = f"{row['size'] >> 20} MiB" if row["size"] >= 1 << 20 else f"{row['size'] >> 10} KiB"
+        lines.append(f"| {row['operation']} {size} | {row['depth']} | {row['threads']} "
+                     f"| {in_gb(row['theirs_pool'])} | {in_gb(row['theirs_no_pool'])} "
+                     f"| {in_gb(row['ours'])} | {row['ratio']:.2f} | {in_gb(row['sockets'])} |")
+    return "\n".join(lines)
+
+
+def run(options, directory):
+    def say(text):
+        print(text, file=sys.stderr, flush=True)
+
+    bench, version = install(directory)
+    say(f"{PACKAGE} {version}")
+    result = {"package": PACKAGE, "version": version, "rounds": options.rounds,
+              "seconds": options.seconds, "rows": []}
+    for row in ROWS:
+        if options.only not in row[0]:
+            continue
+        measured, report = measure(bench, options.yolk, row, options.rounds, options.seconds, say)
+        result["machine"], result["commit"] = report["machine"], report["commit"]
+        result["rows"].append(measured)
+    if not result["rows"]:
+        raise Unavailable(f"no row is named like {options.only}")
+    print(table(result))
+    if options.json:
+        with open(options.json, "w") as out:
+            json.dump(result, out, indent=1)
+            out.write("\n")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--yolk", default="build/bin/yolk")
+    parser.add_argument("--venv", help="kept, and used again")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=2, help="of each run of theirs")
+    parser.add_argument("--only", default="", help="rows whose name contains it")
+    parser.add_argument("--json", help="write the figures there")
+    options = parser.parse_args()
+    try:
+        if options.venv:
+            run(options, options.venv)
+        else:
+            with tempfile.TemporaryDirectory() as directory:
+                run(options, directory)
+    except Unavailable as why:
+        print(f"mooncake: {why}", file=sys.stderr)
+        sys.exit(77)
+
+
+if __name__ == "__main__":
+    main()
