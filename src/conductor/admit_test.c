@@ -18,6 +18,7 @@
 #include <math.h>
 
 #include "base/rng.h"
+#include "conductor/conductor_fixture.h"
 #include "seed.h"
 #include "yolk/conductor.h"
 
@@ -39,14 +40,6 @@ static struct yolk_conductor *make(void)
     return conductor;
 }
 
-static struct yolk_instance_id add(struct yolk_conductor *c, const char *name, unsigned roles)
-{
-    const struct yolk_instance instance = { name, "host", roles, 100000, 1000 };
-    struct yolk_instance_id id;
-    assert_int_equal(yolk_conductor_add(c, &instance, &id), STATUS_OK);
-    return id;
-}
-
 static void set(struct yolk_conductor *c, enum yolk_policy policy, double ttft_ms, double tbt_ms)
 {
     const struct yolk_admission_options options = { .policy = policy,
@@ -57,12 +50,7 @@ static void set(struct yolk_conductor *c, enum yolk_policy policy, double ttft_m
 
 static struct yolk_place_request prompt(uint32_t tokens)
 {
-    return (struct yolk_place_request){ .request_id = "r",
-                                        .tokens = tokens,
-                                        .output_tokens = 100,
-                                        .avoid_prefill = YOLK_INSTANCE_NONE,
-                                        .avoid_decode = YOLK_INSTANCE_NONE,
-                                        .avoid_holder = YOLK_INSTANCE_NONE };
+    return fixture_request(tokens, 100, NULL, 0);
 }
 
 static void test_options(void **state)
@@ -108,7 +96,7 @@ static void test_no_limit_no_refusal(void **state)
         struct yolk_conductor *c = make();
         struct yolk_decision decision;
         struct yolk_verdict verdict;
-        add(c, "n", YOLK_ROLE_PREFILL | YOLK_ROLE_DECODE);
+        fixture_add_large(c, "n", YOLK_ROLE_PREFILL | YOLK_ROLE_DECODE);
         set(c, (enum yolk_policy)policy, 0, 0);
         for (int i = 0; i < TICKETS; i++) {
             assert_int_equal(yolk_conductor_admit(c, &request, NULL, 0, &decision, &verdict),
@@ -132,8 +120,8 @@ static void test_refusal_leaves_no_trace(void **state)
     struct yolk_conductor_stats stats;
     struct yolk_refused refused;
 
-    add(c, "p", YOLK_ROLE_PREFILL);
-    add(c, "d", YOLK_ROLE_DECODE);
+    fixture_add_large(c, "p", YOLK_ROLE_PREFILL);
+    fixture_add_large(c, "d", YOLK_ROLE_DECODE);
     assert_int_equal(yolk_conductor_place(c, &request, 0, &first), STATUS_OK);
     set(c, YOLK_POLICY_EARLY, 1.5 * first.ttft_ms, 0);
     assert_int_equal(yolk_conductor_admit(c, &request, NULL, 0, &second, &verdict), STATUS_BUSY);
@@ -174,8 +162,8 @@ static void test_join_is_checked(void **state)
     struct yolk_admission_stats stats;
     int joined = 0;
 
-    add(c, "p", YOLK_ROLE_PREFILL);
-    add(c, "d", YOLK_ROLE_DECODE);
+    fixture_add_large(c, "p", YOLK_ROLE_PREFILL);
+    fixture_add_large(c, "d", YOLK_ROLE_DECODE);
     set(c, YOLK_POLICY_BASELINE, 0, 18.5); /* 10 + 1 a sequence + 1 per 1024 tokens: four fit */
     for (int i = 0; i < 8; i++) {
         assert_int_equal(yolk_conductor_admit(c, &request, NULL, 0, &decisions[i], &verdict),
@@ -210,8 +198,8 @@ static void test_hindsight(void **state)
     struct yolk_refused refused;
     struct yolk_admission_stats stats;
 
-    add(c, "p", YOLK_ROLE_PREFILL);
-    add(c, "d", YOLK_ROLE_DECODE);
+    fixture_add_large(c, "p", YOLK_ROLE_PREFILL);
+    fixture_add_large(c, "d", YOLK_ROLE_DECODE);
     assert_int_equal(yolk_conductor_place(c, &request, 0, &first), STATUS_OK);
     set(c, YOLK_POLICY_PREDICT, 1.5 * first.ttft_ms, 1000);
     assert_int_equal(yolk_conductor_admit(c, &request, NULL, 0, &second, &verdict), STATUS_BUSY);
@@ -310,7 +298,7 @@ static void walk_step(struct walk *w, struct rng *rng)
         yolk_conductor_remove(w->c, w->extra);
         w->extra_up = false;
     } else {
-        w->extra = add(w->c, "x", YOLK_ROLE_PREFILL | YOLK_ROLE_DECODE);
+        w->extra = fixture_add_large(w->c, "x", YOLK_ROLE_PREFILL | YOLK_ROLE_DECODE);
         w->extra_up = true;
     }
 }
@@ -325,8 +313,8 @@ static void test_walks(void **state)
         struct yolk_admission_stats stats;
         struct rng rng;
         rng_init(&rng, seed);
-        add(w.c, "p", YOLK_ROLE_PREFILL);
-        add(w.c, "d", YOLK_ROLE_DECODE);
+        fixture_add_large(w.c, "p", YOLK_ROLE_PREFILL);
+        fixture_add_large(w.c, "d", YOLK_ROLE_DECODE);
         set(w.c, (enum yolk_policy)policy, TTFT_MS, TBT_MS);
         for (int step = 0; step < 20000; step++)
             walk_step(&w, &rng);

@@ -18,6 +18,7 @@
 #include <math.h>
 
 #include "base/rng.h"
+#include "conductor/conductor_fixture.h"
 #include "conductor/keys.h"
 #include "yolk/conductor.h"
 
@@ -44,24 +45,12 @@ static struct yolk_conductor *make(uint32_t tickets_max)
 static struct yolk_instance_id add(struct yolk_conductor *conductor, const char *name,
                                    unsigned roles, uint32_t pages)
 {
-    const struct yolk_instance instance = { name, "host", roles, pages, 8 };
-    struct yolk_instance_id id;
-    assert_int_equal(yolk_conductor_add(conductor, &instance, &id), STATUS_OK);
-    return id;
+    return fixture_add(conductor, (struct yolk_instance){ name, "host", roles, pages, 8 });
 }
 
 static struct yolk_place_request prompt(void)
 {
-    return (struct yolk_place_request){
-        .request_id = "r",
-        .tokens = PROMPT,
-        .output_tokens = 31,
-        .keys = keys,
-        .keys_count = PROMPT_BLOCKS,
-        .avoid_prefill = YOLK_INSTANCE_NONE,
-        .avoid_decode = YOLK_INSTANCE_NONE,
-        .avoid_holder = YOLK_INSTANCE_NONE,
-    };
+    return fixture_request(PROMPT, 31, keys, PROMPT_BLOCKS);
 }
 
 static void test_options_are_checked(void **state)

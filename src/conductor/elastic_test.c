@@ -18,6 +18,7 @@
 #include <cmocka.h>
 
 #include "base/rng.h"
+#include "conductor/conductor_fixture.h"
 #include "conductor/keys.h"
 #include "seed.h"
 #include "yolk/conductor.h"
@@ -55,24 +56,12 @@ static struct yolk_instance_id add(struct yolk_conductor *conductor, unsigned nu
 {
     char name[YOLK_NAME_SIZE];
     snprintf(name, sizeof(name), "n%u", number);
-    const struct yolk_instance instance = { name, name, roles, PAGES, 16 };
-    struct yolk_instance_id id;
-    assert_int_equal(yolk_conductor_add(conductor, &instance, &id), STATUS_OK);
-    return id;
+    return fixture_add(conductor, (struct yolk_instance){ name, name, roles, PAGES, 16 });
 }
 
 static struct yolk_place_request prompt(void)
 {
-    return (struct yolk_place_request){
-        .request_id = "r",
-        .tokens = PROMPT,
-        .output_tokens = 31,
-        .keys = keys,
-        .keys_count = BLOCKS,
-        .avoid_prefill = YOLK_INSTANCE_NONE,
-        .avoid_decode = YOLK_INSTANCE_NONE,
-        .avoid_holder = YOLK_INSTANCE_NONE,
-    };
+    return fixture_request(PROMPT, 31, keys, BLOCKS);
 }
 
 static struct yolk_decision place(struct yolk_conductor *conductor, double now_ms)

@@ -22,6 +22,7 @@
 #include <math.h>
 
 #include "base/rng.h"
+#include "conductor/conductor_fixture.h"
 #include "conductor/cost.h"
 
 enum {
@@ -65,22 +66,12 @@ static struct yolk_conductor *make(void)
 static struct yolk_instance_id add(struct yolk_conductor *c, const char *name, const char *host,
                                    unsigned roles)
 {
-    const struct yolk_instance instance = { name, host, roles, 100000, 1000 };
-    struct yolk_instance_id id;
-    assert_int_equal(yolk_conductor_add(c, &instance, &id), STATUS_OK);
-    return id;
+    return fixture_add(c, (struct yolk_instance){ name, host, roles, 100000, 1000 });
 }
 
 static struct yolk_place_request request_of(const struct block_key *keys, uint32_t blocks)
 {
-    return (struct yolk_place_request){ .request_id = "r",
-                                        .tokens = blocks * BLOCK + 1,
-                                        .output_tokens = 8,
-                                        .keys = keys,
-                                        .keys_count = blocks,
-                                        .avoid_prefill = YOLK_INSTANCE_NONE,
-                                        .avoid_decode = YOLK_INSTANCE_NONE,
-                                        .avoid_holder = YOLK_INSTANCE_NONE };
+    return fixture_request(blocks * BLOCK + 1, 8, keys, blocks);
 }
 
 static uint32_t sum(const uint32_t missed[YOLK_MISSES])

@@ -17,6 +17,7 @@
 #include <cmocka.h>
 
 #include "base/rng.h"
+#include "conductor/conductor_fixture.h"
 #include "yolk/conductor.h"
 
 enum { BLOCK = 32, KEYS = 64, CHUNK = 256, NODES = 4, ROUNDS = 200, STEPS = 100, LIVE = 24 };
@@ -40,26 +41,16 @@ static struct yolk_conductor *make(double inline_tbt_ms)
     options.inline_tbt_ms = inline_tbt_ms;
     if (yolk_conductor_create(&options, &conductor, &err) != STATUS_OK) fail_msg("%s", err.text);
     for (uint32_t i = 0; i < NODES; i++) {
-        const struct yolk_instance node = { names[i], names[i],
-                                            i < 2 ? YOLK_ROLE_PREFILL : YOLK_ROLE_DECODE, 100000,
-                                            1000 };
-        struct yolk_instance_id id;
-        assert_int_equal(yolk_conductor_add(conductor, &node, &id), STATUS_OK);
-        assert_int_equal(id.index, i);
+        const unsigned role = i < 2 ? YOLK_ROLE_PREFILL : YOLK_ROLE_DECODE;
+        const struct yolk_instance node = { names[i], names[i], role, 100000, 1000 };
+        assert_int_equal(fixture_add(conductor, node).index, i);
     }
     return conductor;
 }
 
 static struct yolk_place_request prompt(uint32_t tokens)
 {
-    const uint32_t count = tokens / BLOCK < KEYS ? tokens / BLOCK : KEYS;
-    return (struct yolk_place_request){ .tokens = tokens,
-                                        .output_tokens = 10,
-                                        .keys = keys,
-                                        .keys_count = count,
-                                        .avoid_prefill = YOLK_INSTANCE_NONE,
-                                        .avoid_decode = YOLK_INSTANCE_NONE,
-                                        .avoid_holder = YOLK_INSTANCE_NONE };
+    return fixture_request(tokens, 10, keys, tokens / BLOCK < KEYS ? tokens / BLOCK : KEYS);
 }
 
 static struct yolk_decision place(struct yolk_conductor *c, uint32_t tokens, double now_ms)

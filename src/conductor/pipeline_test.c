@@ -20,6 +20,7 @@
 #include <cmocka.h>
 
 #include "base/rng.h"
+#include "conductor/conductor_fixture.h"
 #include "yolk/conductor.h"
 
 enum { CHUNKS = 9, ROUNDS = 300, WALK_STEPS = 5000, WALK_LIVE = 24, NODES = 6 };
@@ -217,7 +218,7 @@ static void add(struct walk *walk, uint32_t i)
     const struct yolk_instance node = { name, name, i ? YOLK_ROLE_PREFILL : YOLK_ROLE_DECODE,
                                         100000, 1000 };
     snprintf(name, sizeof(name), "n%u", i);
-    assert_int_equal(yolk_conductor_add(walk->c, &node, &walk->nodes[i]), STATUS_OK);
+    walk->nodes[i] = fixture_add(walk->c, node);
 }
 
 static void start(struct walk *walk, uint32_t group_max)
@@ -238,10 +239,7 @@ static void start(struct walk *walk, uint32_t group_max)
 
 static struct yolk_place_request prompt(uint32_t tokens)
 {
-    return (struct yolk_place_request){ .tokens = tokens,
-                                        .avoid_prefill = YOLK_INSTANCE_NONE,
-                                        .avoid_decode = YOLK_INSTANCE_NONE,
-                                        .avoid_holder = YOLK_INSTANCE_NONE };
+    return fixture_request(tokens, 0, NULL, 0);
 }
 
 static void place(struct walk *walk)

@@ -20,6 +20,7 @@
 #include <math.h>
 
 #include "base/rng.h"
+#include "conductor/conductor_fixture.h"
 #include "seed.h"
 #include "yolk/conductor.h"
 
@@ -42,23 +43,11 @@ static struct yolk_conductor *make(enum yolk_policy policy, double ttft_ms, doub
     return c;
 }
 
-static struct yolk_instance_id add(struct yolk_conductor *c, const char *name, unsigned roles)
-{
-    const struct yolk_instance instance = { name, "host", roles, 100000, 1000 };
-    struct yolk_instance_id id;
-    assert_int_equal(yolk_conductor_add(c, &instance, &id), STATUS_OK);
-    return id;
-}
-
 static struct yolk_place_request prompt(uint32_t tokens, int priority)
 {
-    return (struct yolk_place_request){ .request_id = "r",
-                                        .tokens = tokens,
-                                        .output_tokens = 100,
-                                        .priority = priority,
-                                        .avoid_prefill = YOLK_INSTANCE_NONE,
-                                        .avoid_decode = YOLK_INSTANCE_NONE,
-                                        .avoid_holder = YOLK_INSTANCE_NONE };
+    struct yolk_place_request request = fixture_request(tokens, 100, NULL, 0);
+    request.priority = priority;
+    return request;
 }
 
 /* ---- never refused before its lesser ---- */
@@ -120,9 +109,9 @@ static bool accepted(enum yolk_policy policy, uint64_t seed, uint32_t steps, uin
     struct yolk_verdict verdict;
     struct rng rng;
 
-    add(w.c, "p", YOLK_ROLE_PREFILL);
-    add(w.c, "q", YOLK_ROLE_PREFILL);
-    add(w.c, "d", YOLK_ROLE_DECODE);
+    fixture_add_large(w.c, "p", YOLK_ROLE_PREFILL);
+    fixture_add_large(w.c, "q", YOLK_ROLE_PREFILL);
+    fixture_add_large(w.c, "d", YOLK_ROLE_DECODE);
     rng_init(&rng, seed);
     for (uint32_t i = 0; i < steps; i++)
         walk_step(&w, &rng);
@@ -173,8 +162,8 @@ static void test_goes_behind_where_that_helps(void **state)
     struct yolk_decision decision;
     struct yolk_verdict verdict;
 
-    add(c, "p", YOLK_ROLE_PREFILL);
-    add(c, "d", YOLK_ROLE_DECODE);
+    fixture_add_large(c, "p", YOLK_ROLE_PREFILL);
+    fixture_add_large(c, "d", YOLK_ROLE_DECODE);
     assert_int_equal(yolk_conductor_set_admission(c, &limits, NULL), STATUS_OK);
     /* The pool fills with sequences that are taken to last half a second. */
     for (int i = 0; i < 40; i++) {
@@ -202,7 +191,7 @@ static void test_higher_goes_first(void **state)
                                     high = prompt(1000, 3);
     struct yolk_decision first, second, third, fourth, fifth;
 
-    add(c, "n", YOLK_ROLE_PREFILL | YOLK_ROLE_DECODE);
+    fixture_add_large(c, "n", YOLK_ROLE_PREFILL | YOLK_ROLE_DECODE);
     assert_int_equal(yolk_conductor_place(c, &normal, 0, &first), STATUS_OK);
     assert_int_equal(yolk_conductor_place(c, &normal, 0, &second), STATUS_OK);
     assert_int_equal(yolk_conductor_place(c, &high, 0, &third), STATUS_OK);
@@ -249,7 +238,7 @@ static void test_own_limit_of_the_first_token(void **state)
 
     for (int policy = YOLK_POLICY_BASELINE; policy < YOLK_POLICIES; policy++) {
         struct yolk_conductor *c = make((enum yolk_policy)policy, 0, 0);
-        add(c, "n", YOLK_ROLE_PREFILL | YOLK_ROLE_DECODE);
+        fixture_add_large(c, "n", YOLK_ROLE_PREFILL | YOLK_ROLE_DECODE);
         assert_int_equal(ask(c, 4000, 0, 0, &decision), YOLK_REFUSAL_NONE);
         yolk_conductor_prefill_done(c, decision.ticket, 0, 0);
         const double own = decision.compute_ms;
@@ -258,7 +247,7 @@ static void test_own_limit_of_the_first_token(void **state)
         yolk_conductor_destroy(c);
         /* And the other way: a general limit that one class does not have. */
         c = make((enum yolk_policy)policy, own / 2, 0);
-        add(c, "n", YOLK_ROLE_PREFILL | YOLK_ROLE_DECODE);
+        fixture_add_large(c, "n", YOLK_ROLE_PREFILL | YOLK_ROLE_DECODE);
         assert_int_equal(ask(c, 4000, 0, 0, &decision), YOLK_REFUSAL_TTFT);
         assert_int_equal(ask(c, 4000, INFINITY, 0, &decision), YOLK_REFUSAL_NONE);
         yolk_conductor_destroy(c);
@@ -274,7 +263,7 @@ static void test_the_tightest_limit_of_the_batch_counts(void **state)
     struct yolk_decision strict, decision[TICKETS];
     uint32_t count = 0;
 
-    add(c, "n", YOLK_ROLE_PREFILL | YOLK_ROLE_DECODE);
+    fixture_add_large(c, "n", YOLK_ROLE_PREFILL | YOLK_ROLE_DECODE);
     assert_int_equal(ask(c, 100, 0, 24, &strict), YOLK_REFUSAL_NONE);
     yolk_conductor_prefill_done(c, strict.ticket, 0, 0);
     while (count < 32 && ask(c, 100, 60000, INFINITY, &decision[count]) == YOLK_REFUSAL_NONE)
@@ -297,7 +286,7 @@ static void test_refusals_at_the_join_are_audited(void **state)
     struct yolk_refused refused;
     uint32_t count = 0;
 
-    add(c, "n", YOLK_ROLE_PREFILL | YOLK_ROLE_DECODE);
+    fixture_add_large(c, "n", YOLK_ROLE_PREFILL | YOLK_ROLE_DECODE);
     for (; count < TICKETS; count++)
         assert_int_equal(ask(c, 100, 0, 0, &decision[count]), YOLK_REFUSAL_NONE);
     uint32_t joined = 0;

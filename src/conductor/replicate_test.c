@@ -19,6 +19,7 @@
 #include <math.h>
 
 #include "base/rng.h"
+#include "conductor/conductor_fixture.h"
 #include "conductor/heat.h"
 #include "conductor/keys.h"
 #include "seed.h"
@@ -95,10 +96,7 @@ struct bench {
 static struct yolk_instance_id add(struct yolk_conductor *conductor, const char *name,
                                    unsigned roles)
 {
-    const struct yolk_instance instance = { name, name, roles, 1 << 20, 4096 };
-    struct yolk_instance_id id;
-    assert_int_equal(yolk_conductor_add(conductor, &instance, &id), STATUS_OK);
-    return id;
+    return fixture_add(conductor, (struct yolk_instance){ name, name, roles, 1 << 20, 4096 });
 }
 
 /* The first of three prefill instances holds the whole prompt. Fetching is out of the question. */
@@ -132,16 +130,8 @@ static void bench_make(struct bench *bench)
 /* True if the placement left a proposal. */
 static bool ask(struct bench *bench, bool same_prompt, struct yolk_copy *copy)
 {
-    const struct yolk_place_request request = {
-        .request_id = "r",
-        .tokens = PROMPT,
-        .output_tokens = 8,
-        .keys = bench->keys,
-        .keys_count = same_prompt ? BLOCKS : 0,
-        .avoid_prefill = YOLK_INSTANCE_NONE,
-        .avoid_decode = YOLK_INSTANCE_NONE,
-        .avoid_holder = YOLK_INSTANCE_NONE,
-    };
+    const struct yolk_place_request request =
+        fixture_request(PROMPT, 8, bench->keys, same_prompt ? BLOCKS : 0);
     struct yolk_decision decision;
     assert_int_equal(yolk_conductor_place(bench->conductor, &request, bench->now_ms, &decision),
                      STATUS_OK);
