@@ -224,6 +224,7 @@ enum status transfer_bench(struct transfer_bench *bench, struct errmsg *err)
     bench->count = 0;
     if (bench->pairs > TRANSFER_BENCH_PAIRS_MAX) return STATUS_INVALID;
     if (bench->pairs == 0) bench->pairs = PAIRS_DEFAULT;
-    const enum status status = bench_paths(bench, err);
+    enum status status = bench_paths(bench, err);
+    if (status == STATUS_OK) status = bench_fabric(bench, err);
     return status == STATUS_OK ? bench_rails(bench, err) : status;
 }

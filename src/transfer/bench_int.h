@@ -4,6 +4,7 @@
  *
  *   bench.c        rows and their statistics
  *   bench_paths.c  one host: tcp, shm, threads
+ *   bench_fabric.c one host: tcp beside libfabric's
  *   bench_rails.c  two hosts: rails, classes */
 #ifndef TRANSFER_BENCH_INT_H
 #define TRANSFER_BENCH_INT_H
@@ -72,12 +73,18 @@ struct bench_mover {
     struct yolk_transfer_batch batch;
 };
 
+/* Its engine, over memory `here` that is there already, and the target's segment. `env` is set. */
+MUST_USE enum status bench_mover_open(struct bench_mover *mover, const struct bench_target *target,
+                                      bool shm, uint32_t lanes, uint8_t *here, size_t size,
+                                      struct errmsg *err);
+
 /* Moves `count` messages, `depth` at a time. STATUS_IO if one did not complete. */
 MUST_USE enum status bench_move(struct bench_mover *mover, uint64_t count, uint64_t *ns);
 
 /* ---- the rows of each file ---- */
 
 MUST_USE enum status bench_paths(struct transfer_bench *bench, struct errmsg *err);
+MUST_USE enum status bench_fabric(struct transfer_bench *bench, struct errmsg *err);
 MUST_USE enum status bench_rails(struct transfer_bench *bench, struct errmsg *err);
 
 #endif

@@ -122,10 +122,8 @@ static uint64_t count_for(const struct transfer_bench *bench, const struct kind 
     return count;
 }
 
-/* The engine of the row, over memory that is there already. */
-static enum status mover_open(struct bench_mover *mover, const struct bench_target *target,
-                              bool shm, uint32_t lanes, uint8_t *here, size_t size,
-                              struct errmsg *err)
+enum status bench_mover_open(struct bench_mover *mover, const struct bench_target *target, bool shm,
+                             uint32_t lanes, uint8_t *here, size_t size, struct errmsg *err)
 {
     const struct yolk_transfer_options options = { .forbid_shm = !shm, .lanes_per_peer = lanes };
     enum status status = yolk_transfer_create(mover->env, &options, &mover->transfer, err);
@@ -176,8 +174,8 @@ static enum status path_row(struct paths *paths, const struct kind *kind, struct
                                          .polling = kind->polling };
     paths->bare = NULL;
     paths->vm = is_vm(kind);
-    enum status status = mover_open(&paths->mover, &paths->target, kind->shm, kind->streams,
-                                    paths->here, BENCH_MEMORY_SIZE, err);
+    enum status status = bench_mover_open(&paths->mover, &paths->target, kind->shm, kind->streams,
+                                          paths->here, BENCH_MEMORY_SIZE, err);
     if (paths->vm) paths->mover.there = paths->user;
     if (status == STATUS_OK && !kind->shm) status = env_bare_open(&bare, &paths->bare);
     if (status == STATUS_OK) status = bench_row(paths->bench, &row, path_pair, paths, err);
@@ -206,8 +204,8 @@ static void *initiator_main(void *ctx)
 
     me->status = env_real_create(NULL, &mover.env, NULL);
     if (me->status == STATUS_OK) {
-        me->status = mover_open(&mover, &me->paths->target, false, 1,
-                                me->paths->here + part * me->index, part, NULL);
+        me->status = bench_mover_open(&mover, &me->paths->target, false, 1,
+                                      me->paths->here + part * me->index, part, NULL);
         mover.there += part * me->index;
     }
     if (me->status == STATUS_OK) me->status = bench_move(&mover, 16, &ns); /* connects */
@@ -309,8 +307,8 @@ static enum status borrow_row(struct paths *paths, struct errmsg *err)
     paths->vm = false;
     paths->count = paths->bench->quick ? 16 : 256;
     paths->mover = (struct bench_mover){ .env = paths->env, .size = kind.size };
-    enum status status =
-        mover_open(&paths->mover, &paths->target, true, 1, paths->here, BENCH_MEMORY_SIZE, err);
+    enum status status = bench_mover_open(&paths->mover, &paths->target, true, 1, paths->here,
+                                          BENCH_MEMORY_SIZE, err);
     if (status == STATUS_OK) status = bench_row(paths->bench, &row, borrow_pair, paths, err);
     yolk_transfer_destroy(paths->mover.transfer);
     return status;
