@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * yolk/transfer.h - moves bytes between registered memory here and registered memory elsewhere.
+ * yolk/transfer.h - moves bytes between registered memory here and registered memory elsewhere, or
+ * files here.
  *
  * An engine is one listener, the buffers registered with it (its segment), and connections to the
  * engines it talks to. A segment is named by its engine's "host:port"; an address in a request is
- * the absolute virtual address at the target. Requests go in batches; each becomes a task that ends
- * exactly once. Paths: local (same engine), shm (same host, memory that yolk_transfer_alloc()
- * gave), vm (same host, memory the user brought, where the system lets one process read another's),
- * tcp (everything else). The engine picks; yolk_transfer_explain() says which it was.
+ * the absolute virtual address at the target. A segment may also be files of this host; then it is
+ * an offset. Requests go in batches; each becomes a task that ends exactly once. Paths: local (same
+ * engine), shm (same host, memory that yolk_transfer_alloc() gave), vm (same host, memory the user
+ * brought, where the system lets one process read another's), file (segments of files), tcp
+ * (everything else). The engine picks; yolk_transfer_explain() says which it was.
  *
  * A final state means that no later byte of this task can land, neither here nor at the target:
  *   READ   ends as soon as it is cancelled or late: only this engine writes local memory, and it
@@ -15,6 +17,8 @@
  *   WRITE  stays PENDING after a cancel or a passed deadline until the target has acknowledged or
  *          fenced what was on the way, or has restarted, or is gone: normally one round trip, at
  *          worst fence_ms, after which the target's own lease on the connection has run out.
+ *   Files  READ and WRITE alike stay PENDING until the kernel has ended what it was given, however
+ *          long the device takes.
  * A failed or cancelled task may have written any part of its range; COMPLETED means all of it.
  *
  * Memory:  the memory of a request belongs to the engine from submit to the final state. Batches
@@ -47,6 +51,8 @@ enum {
     YOLK_TRANSFER_LANES_MAX = 16,       /* connections to one peer */
     YOLK_TRANSFER_RAILS_MAX = 8,        /* addresses of one engine that peers may use */
     YOLK_TRANSFER_IDENTITY_SIZE = 4096, /* see yolk_transfer_register() */
+    YOLK_TRANSFER_FILES_MAX = 256,      /* open segments of files per engine */
+    YOLK_TRANSFER_FILE_PARTS_MAX = 16,  /* files of one such segment */
 };
 
 /* All zero is a usable set of options for one machine: any free port of 127.0.0.1. */
@@ -150,6 +156,48 @@ MUST_USE enum status yolk_transfer_open(struct yolk_transfer *transfer, const ch
 /* Tasks under way go on. STATUS_INVALID for a handle that is not open. */
 enum status yolk_transfer_close(struct yolk_transfer *transfer,
                                 struct yolk_transfer_segment segment);
+
+/* ---- segments that are files of this host ---- */
+
+enum {
+    YOLK_TRANSFER_FILE_WRITE = 1,  /* else read-only: a WRITE is DENIED */
+    YOLK_TRANSFER_FILE_CREATE = 2, /* what is not there is made, what is too short made longer,
+                                      with zeros, disk space not taken; implies WRITE */
+    YOLK_TRANSFER_FILE_CACHED = 4, /* all through the page cache */
+    YOLK_TRANSFER_FILE_LOCK = 8,   /* STATUS_EXISTS while others of this host have it so */
+    YOLK_TRANSFER_FILE_ALL = 15,
+};
+
+struct yolk_transfer_file {
+    const char *path; /* a regular file; copied */
+    uint64_t offset;  /* the segment has the bytes [offset, offset + length) of it, */
+    uint64_t length;  /* 0: all that it has now from there on, at least one */
+};
+
+/* A segment of `count` files, one after the other; in its requests `remote` is an offset, from 0.
+ * READ fills registered memory from them, WRITE the other way; nothing outside the ranges given
+ * here is touched. What is aligned to 4096 in memory and in the file goes past the page cache if
+ * the file system can. COMPLETED says that all bytes are in memory, or given to the system; on the
+ * disk they are after yolk_transfer_sync(). A range beyond the end is INVALID; where a file has
+ * become shorter since, FAILED (STATUS_IO); no space, FAILED (STATUS_FULL). The request's epoch,
+ * term and generation are those of this engine. Loans, notices and probes: STATUS_UNSUPPORTED.
+ *
+ * Opening may block, as env_file_open(). STATUS_FULL, STATUS_INVALID, and what opening said. */
+MUST_USE enum status yolk_transfer_open_files(struct yolk_transfer *transfer,
+                                              const struct yolk_transfer_file *files,
+                                              uint32_t count, unsigned flags,
+                                              struct yolk_transfer_segment *out,
+                                              struct errmsg *err);
+
+/* `rtt_us`: how long the answer, or the sync, took, once it was asked for; 0 if there was none. */
+typedef void (*yolk_transfer_told_fn)(void *ctx, enum status status, uint64_t rtt_us);
+
+/* on_told, from the loop: OK when all that was COMPLETED before this call is on the disk; else why
+ * not, and nothing is known of it. STATUS_FULL when many are under way, STATUS_UNSUPPORTED for a
+ * segment that is no file, STATUS_INVALID. */
+MUST_USE enum status yolk_transfer_sync(struct yolk_transfer *transfer,
+                                        struct yolk_transfer_segment segment,
+                                        yolk_transfer_told_fn on_told, void *ctx);
 
 /* ---- requests ---- */
 
@@ -258,9 +306,6 @@ enum {
     YOLK_TRANSFER_ERRANDS_MAX = 1024,    /* notices and probes of ours under way */
 };
 
-/* `rtt_us`: how long the answer took, once it was asked; 0 if there was none. */
-typedef void (*yolk_transfer_told_fn)(void *ctx, enum status status, uint64_t rtt_us);
-
 /* Tells the peer `name` and `len` bytes, once no task of `after` is unfinished; `after` 0: at once.
  * If one of them did not COMPLETE, nobody is told, and on_told says CANCELLED. OK means that the
  * peer holds it, once, in the order in which we told it; a notice whose answer was lost with the
@@ -330,12 +375,13 @@ enum yolk_transfer_path {
     YOLK_TRANSFER_PATH_SHM = 2,
     YOLK_TRANSFER_PATH_TCP = 3,
     YOLK_TRANSFER_PATH_VM = 4,
-    YOLK_TRANSFER_PATHS = 5,
+    YOLK_TRANSFER_PATH_FILE = 5,
+    YOLK_TRANSFER_PATHS = 6,
 };
 
 struct yolk_transfer_explain {
     uint64_t id;                        /* of the task, from 1 in the life of the engine */
-    char peer[YOLK_TRANSFER_NAME_SIZE]; /* "local" for our own segment */
+    char peer[YOLK_TRANSFER_NAME_SIZE]; /* "local" for our own segment, "file:PATH" for files */
     enum yolk_transfer_opcode opcode;
     enum yolk_transfer_class class;
     enum yolk_transfer_state state;
@@ -347,6 +393,7 @@ struct yolk_transfer_explain {
     uint64_t wait_us;      /* from submit until the first byte was scheduled */
     uint64_t run_us;       /* from then until the end, or until now */
     uint64_t predicted_us; /* of wait and run together, when it was submitted; 0: not known */
+    uint64_t direct_bytes; /* file: past the page cache */
     uint32_t slices;       /* scheduled, retries included */
     uint32_t retries;
     /* Bytes by rail: [0] the name's, [i] the ith that both ends told each other. */
@@ -376,7 +423,7 @@ size_t yolk_transfer_explain_text(const struct yolk_transfer *transfer,
  */
 size_t yolk_transfer_metrics_text(const struct yolk_transfer *transfer, char *out, size_t size);
 
-/* "none", "local", "shm", "tcp", "vm"; "unknown" for another number. */
+/* "none", "local", "shm", "tcp", "vm", "file"; "unknown" for another number. */
 const char *yolk_transfer_path_name(enum yolk_transfer_path path);
 const char *yolk_transfer_state_name(enum yolk_transfer_state state);
 

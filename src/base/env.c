@@ -259,6 +259,11 @@ enum status env_file_truncate(struct env_file *file, uint64_t size)
     return file->env->ops->file_truncate(file, size);
 }
 
+bool env_file_direct(const struct env_file *file)
+{
+    return file->direct;
+}
+
 void env_file_close(struct env_file *file)
 {
     if (file == NULL) return;

@@ -200,6 +200,8 @@ MUST_USE enum status env_file_sync(struct env_file *file);
 MUST_USE enum status env_file_size(struct env_file *file, uint64_t *out);
 /* Cuts the file, and gives back disk space reserved beyond; never makes it longer. */
 MUST_USE enum status env_file_truncate(struct env_file *file, uint64_t size);
+/* False if it was not opened with ENV_FILE_DIRECT, or the file system has no such way. */
+bool env_file_direct(const struct env_file *file);
 /* NULL is allowed. Waits for what env_io_start() has on its way in the file; those callbacks will
  * not run. */
 void env_file_close(struct env_file *file);
@@ -241,7 +243,8 @@ struct env_io {
     struct iovec parts[ENV_IO_PARTS_MAX]; /* memory that belongs to the I/O until fn runs */
     int parts_count;                      /* 1..ENV_IO_PARTS_MAX for READ and WRITE; 0 else */
     uint64_t offset;
-    /* Status: STATUS_OK with the bytes moved; STATUS_FULL, no space; STATUS_IO. */
+    /* Status: STATUS_OK with the bytes moved; STATUS_FULL, no space; STATUS_IO;
+     * STATUS_UNSUPPORTED, the file is direct, and its device does not take what is so aligned. */
     void (*fn)(void *ctx, enum status status, size_t n);
     void *ctx;
 

@@ -91,6 +91,7 @@ struct env_stream {
 struct env_file {
     struct env *env;
     uint32_t ios; /* on their way, callbacks not yet run */
+    bool direct;  /* past the page cache */
 };
 
 /* Where an I/O is; both bodies keep it here. */

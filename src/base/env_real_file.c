@@ -83,7 +83,7 @@ enum status env_real_file_open(struct env *env, const char *path, unsigned flags
     }
     file->base.env = env;
     file->fd = fd;
-    file->direct = direct;
+    file->base.direct = direct;
     *out = &file->base;
     return STATUS_OK;
 }

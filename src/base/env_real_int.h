@@ -31,7 +31,6 @@ struct real_io; /* env_real_io.c */
 struct real_file {
     struct env_file base;
     int fd;
-    bool direct;
 };
 
 struct env_real {

@@ -81,6 +81,10 @@ static bool step_take(struct env_io *io, int64_t result)
     struct iovec *rest;
 
     if (result == -EINTR || result == -EAGAIN) return false;
+    if (result == -EINVAL && io->file->direct) {
+        io->status = STATUS_UNSUPPORTED;
+        return true;
+    }
     if (result < 0) {
         const bool cannot =
             io->op == ENV_IO_RESERVE && (result == -EOPNOTSUPP || result == -ENOSYS);
@@ -96,7 +100,7 @@ static bool step_take(struct env_io *io, int64_t result)
         return true;
     }
     /* What is read past the page cache ends in the middle of a sector only where the file ends. */
-    return result == 0 || (file_of(io)->direct && io->done % SECTOR_SIZE != 0);
+    return result == 0 || (io->file->direct && io->done % SECTOR_SIZE != 0);
 }
 
 static int64_t errno_or(int64_t result)

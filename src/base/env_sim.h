@@ -53,6 +53,7 @@ struct env_sim_options {
     uint32_t disk_corrupt_ppm;   /* per read: one bit of the answer is flipped */
     uint32_t disk_error_ppm;     /* per read, write, sync: STATUS_IO */
     uint64_t disk_size_max;      /* bytes per host; 0: no limit; above: STATUS_FULL */
+    bool disk_no_direct;         /* ENV_FILE_DIRECT opens, and then every I/O is refused */
 };
 
 /* NULL never: the simulator aborts when there is no memory. */

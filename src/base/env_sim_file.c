@@ -306,6 +306,7 @@ enum status env_sim_file_open(struct env *env, const char *path, unsigned flags,
     struct file *file = env_sim_alloc(sizeof(*file));
     file->base.env = env;
     file->inode = entry->inode;
+    file->base.direct = (flags & ENV_FILE_DIRECT) != 0;
     file->flags = flags;
     entry->inode->opens++;
     *out = &file->base;
@@ -412,8 +413,21 @@ static enum status io_reserve(struct env_io *io)
     return STATUS_OK;
 }
 
+/* A direct file takes only what is aligned, and none at all on some disks. */
+static bool io_refused(const struct env_io *io)
+{
+    const struct env_sim *sim = sim_process_of(io->file->env)->sim;
+    uint64_t all = io->offset;
+
+    if (!io->file->direct || io->parts_count == 0) return false;
+    for (int i = 0; i < io->parts_count; i++)
+        all |= (uintptr_t)io->parts[i].iov_base | io->parts[i].iov_len;
+    return all % ENV_DIRECT_ALIGN != 0 || sim->options.disk_no_direct;
+}
+
 static enum status io_perform(struct env_io *io)
 {
+    if (io_refused(io)) return STATUS_UNSUPPORTED;
     switch (io->op) {
     case ENV_IO_READ: return io_read(io);
     case ENV_IO_WRITE: return io_write(io);

@@ -890,6 +890,11 @@ static void bulk_io_has_limits_and_fails_plainly(void **state)
     uint64_t size = 0;
     assert_int_equal(env_file_size(file, &size), STATUS_OK);
     assert_int_equal(size, (uint64_t)BULK_COUNT * BULK_SIZE);
+    /* Past the cache goes only what is aligned; tmpfs takes all. */
+    const struct iovec odd = { data + 1, BULK_SIZE / 2 };
+    const enum status refused = bulk_one(&world, file, ENV_IO_READ, &odd, 1, 0).status;
+    assert_true(refused == STATUS_UNSUPPORTED || (world.sim == NULL && refused == STATUS_OK));
+    assert_true(world.sim == NULL || env_file_direct(file));
     bulk_start(&bulks[0], file, ENV_IO_READ, &part, 1, 0, &left);
     env_file_close(file);
     free(data);

@@ -260,6 +260,7 @@ enum status yolk_transfer_probe(struct yolk_transfer *transfer,
     struct segment *at = transfer_segment(transfer, segment);
 
     if (at == NULL) return STATUS_INVALID;
+    if (at->file != NULL) return STATUS_UNSUPPORTED;
     struct errand *errand = errand_new(transfer, at->peer, timeout_ns, on_told, ctx);
     if (errand == NULL) return STATUS_FULL;
     errand->probe = true;
@@ -277,6 +278,7 @@ enum status yolk_transfer_notify(struct yolk_transfer *transfer,
     struct errand_list *list = NULL;
 
     if (at == NULL || name == NULL || (message == NULL && len > 0)) return STATUS_INVALID;
+    if (at->file != NULL) return STATUS_UNSUPPORTED;
     if (strlen(name) >= WIRE_NOTICE_NAME_SIZE || len > YOLK_TRANSFER_NOTICE_SIZE_MAX) {
         return STATUS_INVALID;
     }

@@ -35,10 +35,12 @@ void history_describe(const struct yolk_transfer *transfer, const struct task *t
                                            .wait_us = (began - task->submitted_ns) / ENV_NS_PER_US,
                                            .run_us = (now - began) / ENV_NS_PER_US,
                                            .predicted_us = task->predicted_us,
+                                           .direct_bytes = task->direct_bytes,
                                            .slices = task->slices,
                                            .retries = task->retries };
     memcpy(out->rail_bytes, task->rail_bytes, sizeof(out->rail_bytes));
     if (task->peer != NULL) memcpy(out->peer, task->peer->name, sizeof(out->peer));
+    if (task->file != NULL) snprintf(out->peer, sizeof(out->peer), "%s", file_name(task->file));
 }
 
 void history_add(struct yolk_transfer *transfer, const struct task *task)
@@ -144,6 +146,9 @@ size_t yolk_transfer_explain_text(const struct yolk_transfer *transfer,
     add(&text, "  %llu of %llu bytes in %u slices, %u of them again\n",
         (unsigned long long)explain->bytes, (unsigned long long)explain->length, explain->slices,
         explain->retries);
+    if (explain->path == YOLK_TRANSFER_PATH_FILE) {
+        add(&text, "  %llu bytes past the page cache\n", (unsigned long long)explain->direct_bytes);
+    }
     add(&text, "  waited %llu us, ran %llu us", (unsigned long long)explain->wait_us,
         (unsigned long long)explain->run_us);
     if (took_us > 0) add(&text, ", %.1f MB/s", (double)explain->bytes / (double)took_us);

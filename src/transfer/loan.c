@@ -108,6 +108,7 @@ enum status yolk_transfer_borrow(struct yolk_transfer *transfer,
     if (at == NULL || out == NULL || length == 0 || remote + length < remote) {
         return STATUS_INVALID;
     }
+    if (at->file != NULL) return STATUS_UNSUPPORTED;
     if (at->peer->local) return borrow_own(transfer, remote, length, epoch, out);
     const enum status status = peer_find_share(at->peer, remote, length, &session, &share);
     if (status != STATUS_OK) return status;

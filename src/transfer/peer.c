@@ -411,6 +411,10 @@ void peer_schedule(struct peer *peer)
         schedule_local(peer);
         return;
     }
+    if (peer == &peer->transfer->disk) {
+        file_schedule(peer->transfer);
+        return;
+    }
     for (int class = 0; class < WIRE_CLASSES; class ++) {
         while (schedule_one(peer, class)) {
         }

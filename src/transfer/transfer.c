@@ -199,6 +199,8 @@ static void task_finish(struct yolk_transfer *transfer, struct task *task)
     if (task->peer != NULL) task->peer->tasks--;
     transfer->stats.tasks[task->state]++;
     history_add(transfer, task);
+    if (task->file != NULL) file_unref(transfer, task->file);
+    task->file = NULL;
     task->done_next = NULL;
     if (transfer->done_tail != NULL) {
         transfer->done_tail->done_next = task;
@@ -402,6 +404,7 @@ static void bury(struct yolk_transfer *transfer)
 static void schedule_dirty(struct yolk_transfer *transfer)
 {
     if (transfer->local.dirty) peer_schedule(&transfer->local);
+    if (transfer->disk.dirty) peer_schedule(&transfer->disk);
     for (uint32_t i = 0; i < transfer->peer_count; i++) {
         if (transfer->peers[i]->dirty) peer_schedule(transfer->peers[i]);
     }
@@ -548,6 +551,7 @@ static enum status start(struct yolk_transfer *transfer,
     if (status != STATUS_OK) return status;
     peer_init(&transfer->local, transfer, "local", true);
     transfer->local.generation = transfer->generation;
+    peer_init(&transfer->disk, transfer, "file", false);
     LOG_INFO("transfer", "listening", "name=%s generation=%llx", transfer->name,
              (unsigned long long)transfer->generation);
     return STATUS_OK;
@@ -627,6 +631,7 @@ void yolk_transfer_destroy(struct yolk_transfer *transfer)
     env_listener_close(transfer->listener);
     transfer_rails_stop(transfer);
     env_timer_cancel(transfer->env, &transfer->work);
+    file_destroy_all(transfer);
     for (int class = 0; class < WIRE_CLASSES; class ++) {
         struct slice *slice;
         while ((slice = slice_pop(&transfer->copies[class])) != NULL)
@@ -893,15 +898,15 @@ static struct peer *peer_get(struct yolk_transfer *transfer, const char *name)
     return peer;
 }
 
-enum status yolk_transfer_open(struct yolk_transfer *transfer, const char *name,
-                               struct yolk_transfer_segment *out)
+static bool segments_full(const struct yolk_transfer *transfer)
 {
-    if (transfer == NULL || out == NULL || !name_valid(name)) return STATUS_INVALID;
-    if (transfer->segment_free == 0 && transfer->segment_high == YOLK_TRANSFER_SEGMENTS_MAX) {
-        return STATUS_FULL;
-    }
-    struct peer *peer = peer_get(transfer, name);
-    if (peer == NULL) return STATUS_FULL;
+    return transfer->segment_free == 0 && transfer->segment_high == YOLK_TRANSFER_SEGMENTS_MAX;
+}
+
+enum status transfer_segment_add(struct yolk_transfer *transfer, struct peer *peer,
+                                 struct file_segment *file, struct yolk_transfer_segment *out)
+{
+    if (segments_full(transfer)) return STATUS_FULL;
     uint32_t index = transfer->segment_free;
     if (index != 0) {
         transfer->segment_free = transfer->segments[index - 1].free_next;
@@ -910,10 +915,21 @@ enum status yolk_transfer_open(struct yolk_transfer *transfer, const char *name,
     }
     struct segment *segment = &transfer->segments[index - 1];
     segment->peer = peer;
-    segment->generation = peer->local ? transfer->generation : 0;
+    segment->file = file;
+    segment->generation = peer->local || file != NULL ? transfer->generation : 0;
     peer->segments++;
     out->id = (uint64_t)segment->serial << 32 | index;
     return STATUS_OK;
+}
+
+enum status yolk_transfer_open(struct yolk_transfer *transfer, const char *name,
+                               struct yolk_transfer_segment *out)
+{
+    if (transfer == NULL || out == NULL || !name_valid(name)) return STATUS_INVALID;
+    if (segments_full(transfer)) return STATUS_FULL;
+    struct peer *peer = peer_get(transfer, name);
+    if (peer == NULL) return STATUS_FULL;
+    return transfer_segment_add(transfer, peer, NULL, out);
 }
 
 enum status yolk_transfer_close(struct yolk_transfer *transfer, struct yolk_transfer_segment handle)
@@ -924,6 +940,8 @@ enum status yolk_transfer_close(struct yolk_transfer *transfer, struct yolk_tran
     ASSERT(segment->peer->segments > 0);
     segment->peer->segments--;
     segment->peer = NULL;
+    if (segment->file != NULL) file_unref(transfer, segment->file);
+    segment->file = NULL;
     segment->serial++;
     segment->free_next = transfer->segment_free;
     transfer->segment_free = (uint32_t)handle.id;
@@ -1057,10 +1075,14 @@ static enum status task_check(struct yolk_transfer *transfer, struct task *task)
     struct buffer *buffer = buffers_find(&transfer->buffers, (uintptr_t)req->local, req->length);
     if (buffer == NULL) return STATUS_NOT_FOUND;
     task->generation = req->generation != 0 ? req->generation : segment->generation;
-    const enum status status = segment->peer->local ? local_check(transfer, task) : STATUS_OK;
+    enum status status = STATUS_OK;
+    if (segment->file != NULL) status = file_check(transfer, segment->file, task);
+    if (segment->peer->local) status = local_check(transfer, task);
     if (status != STATUS_OK) return status;
     task->peer = segment->peer;
     task->peer->tasks++;
+    task->file = segment->file;
+    if (task->file != NULL) file_ref(task->file);
     task->buffer = buffer;
     buffer->users++;
     return STATUS_OK;
@@ -1085,7 +1107,8 @@ static void task_submit(struct yolk_transfer *transfer, struct batch *batch,
         task_finish(transfer, task);
     } else {
         if (request->length >= PREDICT_SIZE_MIN) {
-            task->predicted_us = peer_predict_us(task->peer, request->length);
+            task->predicted_us = task->file != NULL ? file_predict_us(transfer, request->length)
+                                                    : peer_predict_us(task->peer, request->length);
         }
         task_queue(&task->peer->ready[task->req.class], task);
         task->peer->dirty = true;
@@ -1190,13 +1213,18 @@ enum status yolk_transfer_explain(struct yolk_transfer *transfer, struct yolk_tr
     const struct task *task = task_find(transfer, handle, index);
 
     if (task == NULL || out == NULL) return STATUS_INVALID;
+    /* One that has ended no longer holds its file, whose name is in the history. */
+    if (task->peer == &transfer->disk && state_final(task->state) &&
+        yolk_transfer_explain_id(transfer, task->id, out) == STATUS_OK) {
+        return STATUS_OK;
+    }
     history_describe(transfer, task, out);
     return STATUS_OK;
 }
 
 const char *yolk_transfer_path_name(enum yolk_transfer_path path)
 {
-    static const char *const names[] = { "none", "local", "shm", "tcp", "vm" };
+    static const char *const names[] = { "none", "local", "shm", "tcp", "vm", "file" };
     return (unsigned)path < YOLK_TRANSFER_PATHS ? names[path] : "unknown";
 }
 

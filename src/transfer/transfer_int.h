@@ -13,6 +13,7 @@
  *   session.c    what we know of one start of another engine: its shares, mapped
  *   buffer.c     registered ranges
  *   copy.c       memcpy in portions, for local, shm and pulls
+ *   file.c       segments that are files of this host
  *   errand.c     notices and probes
  *   history.c    what became of tasks, for people and for dashboards
  *   loan.c       looking at a peer's memory without a copy
@@ -53,6 +54,8 @@ enum {
     REFUSALS_GONE = 8, /* refused connects in a row that prove that no process is there */
 };
 
+struct file_segment;
+struct files;
 struct lane;
 struct peer;
 struct task;
@@ -185,8 +188,9 @@ struct task {
     struct task *prev, *next; /* in the peer's list of those with bytes to schedule */
     struct task *done_next;
     struct peer *peer;
-    struct buffer *buffer; /* of req.local; counted */
-    struct buffer *remote; /* local path: of req.remote; counted */
+    struct buffer *buffer;     /* of req.local; counted */
+    struct buffer *remote;     /* local path: of req.remote; counted */
+    struct file_segment *file; /* file path: counted until it is final; then NULL */
     struct yolk_transfer_request req;
     struct env_timer timer; /* the deadline, then how long the target may take to acknowledge */
     enum yolk_transfer_state state;
@@ -205,6 +209,7 @@ struct task {
     uint32_t retries;
     uint64_t submitted_ns, started_ns, ended_ns;
     uint64_t predicted_us;
+    uint64_t direct_bytes; /* file path: past the page cache */
     uint64_t rail_bytes[RAILS_MAX + 1];
 };
 
@@ -489,6 +494,21 @@ void copy_drop_task(struct yolk_transfer *transfer, const struct task *task);
 void copy_drop_lane(struct yolk_transfer *transfer, const struct lane *lane);
 void copy_release(struct slice *slice);
 
+/* ---- files ---- */
+
+/* May the task, of our own generation, do that to the file? NOT_FOUND beyond its end. */
+MUST_USE enum status file_check(const struct yolk_transfer *transfer,
+                                const struct file_segment *file, const struct task *task);
+void file_ref(struct file_segment *file);
+void file_unref(struct yolk_transfer *transfer, struct file_segment *file);
+/* Puts what waits in transfer->disk into the kernel, as far as there is room. */
+void file_schedule(struct yolk_transfer *transfer);
+const char *file_name(const struct file_segment *file); /* as explain shows it */
+/* As peer_predict_us(). */
+uint64_t file_predict_us(const struct yolk_transfer *transfer, uint64_t length);
+/* Waits for the kernel; nobody is called back. */
+void file_destroy_all(struct yolk_transfer *transfer);
+
 /* ---- the engine ---- */
 
 struct batch_slot {
@@ -498,7 +518,8 @@ struct batch_slot {
 };
 
 struct segment {
-    struct peer *peer; /* NULL: free */
+    struct peer *peer;         /* NULL: free */
+    struct file_segment *file; /* counted; NULL: it is an engine's memory */
     uint64_t generation;
     uint32_t serial;
     uint32_t free_next;
@@ -524,6 +545,8 @@ struct yolk_transfer {
     struct buffers buffers;
     struct session *sessions;
     struct peer local;
+    struct peer disk;    /* where tasks of files wait; it has no lanes */
+    struct files *files; /* NULL until the first is opened */
     struct peer **peers;
     uint32_t peer_count;
     struct lane *lanes, *lanes_tail; /* all that are not dead, newest first */
@@ -570,6 +593,10 @@ struct errand_list *transfer_batch_errands(struct yolk_transfer *transfer,
 void transfer_batch_look(struct yolk_transfer *transfer, struct yolk_transfer_batch handle);
 struct segment *transfer_segment(struct yolk_transfer *transfer,
                                  struct yolk_transfer_segment handle);
+/* A handle to the peer, or to a file, whose reference it takes. STATUS_FULL. */
+MUST_USE enum status transfer_segment_add(struct yolk_transfer *transfer, struct peer *peer,
+                                          struct file_segment *file,
+                                          struct yolk_transfer_segment *out);
 /* transfer_turn() runs on the next turn of the loop. */
 void transfer_kick(struct yolk_transfer *transfer);
 /* Copies, callbacks, work for the lanes, dead lanes; nothing of the engine may be on the stack. */
