@@ -275,6 +275,7 @@ struct yolk_decision {
     double spread_ms; /* standard deviation of compute_ms: how sure the model is */
     /* Outcome, by prefill_done and finish; negative while unknown. */
     double actual_ttft_ms, actual_total_ms;
+    double actual_door_ms; /* waited between the end of its prefill and its decode instance */
     int64_t actual_cached_tokens, actual_output_tokens;
     enum status outcome;
     bool finished;
@@ -373,8 +374,8 @@ void yolk_conductor_prefill_done(struct yolk_conductor *conductor, struct yolk_t
  * that have not been named before. Nothing happens for an instance that is not in the group. */
 void yolk_conductor_stage_done(struct yolk_conductor *conductor, struct yolk_ticket ticket,
                                struct yolk_instance_id id, double now_ms);
-/* With a door, after yolk_conductor_prefill_done(): the sequence has come in, its first token goes
- * out. Without one, nothing. */
+/* With a door, after yolk_conductor_prefill_done(), at most once: the sequence has come in, its
+ * first token goes out. Without one, nothing. */
 void yolk_conductor_joined(struct yolk_conductor *conductor, struct yolk_ticket ticket,
                            double now_ms);
 /* With a door, the most sequences that this instance may decode at once: as many as keep the limit
@@ -388,7 +389,8 @@ void yolk_conductor_decoded(struct yolk_conductor *conductor, struct yolk_ticket
 void yolk_conductor_finish(struct yolk_conductor *conductor, struct yolk_ticket ticket,
                            enum status outcome, double now_ms);
 
-/* What the decode instance of this ticket is decoding now: sequences, and their tokens together. */
+/* What the decode instance of this ticket is decoding now: sequences, and their tokens together;
+ * this one counts even if it does not decode yet, those at the door do not. */
 void yolk_conductor_batch(const struct yolk_conductor *conductor, struct yolk_ticket ticket,
                           uint32_t *sequences, uint64_t *context_tokens);
 
@@ -540,6 +542,7 @@ struct yolk_conductor_stats {
     uint64_t index_bytes; /* of it, for what instances hold: at most 32 for each of holdings_max */
     uint64_t samples_prefill, samples_decode, samples_transfer, samples_refused;
     uint32_t instances, suspected, tickets;
+    uint32_t at_door; /* sequences whose prefill has ended and that wait for their instance */
 };
 void yolk_conductor_stats(const struct yolk_conductor *conductor, struct yolk_conductor_stats *out);
 

@@ -68,6 +68,8 @@ static enum status take_policies(const struct config *config, struct gateway_opt
     if (yolk_placement_of(config_text(config, "placement"), &out->placement) != STATUS_OK)
         return errmsg_set(err, STATUS_INVALID, "--placement: no such policy");
     out->policy = YOLK_POLICY_ADAPTIVE;
+    out->door = config_bool(config, "door");
+    out->stretch = (double)config_u64(config, "stretch");
     out->ttft_slo_ms = (double)config_u64(config, "ttft-slo") / (double)ENV_NS_PER_MS;
     out->tbt_slo_ms = (double)config_u64(config, "tbt-slo") / (double)ENV_NS_PER_MS;
     if (policy[0] == '\0' || yolk_policy_of(policy, &out->policy) == STATUS_OK) return STATUS_OK;

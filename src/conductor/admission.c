@@ -222,7 +222,7 @@ static void adjust_margin(double *margin, bool late, double target)
     if (*margin > MARGIN_MAX) *margin = MARGIN_MAX;
 }
 
-static bool has_door(const struct admission *a)
+bool admission_has_door(const struct admission *a)
 {
     return a->options.door && a->options.policy == YOLK_POLICY_ADAPTIVE;
 }
@@ -249,7 +249,7 @@ void admission_join(struct admission *a, uint32_t ticket, double now_ms)
     ASSERT(!flight->is.joined);
     flight->is.joined = true;
     flight->is.join_ms = now_ms;
-    if (!has_door(a)) start(a, flight, now_ms);
+    if (!admission_has_door(a)) start(a, flight, now_ms);
 }
 
 void admission_start(struct admission *a, uint32_t ticket, double now_ms)
@@ -258,7 +258,7 @@ void admission_start(struct admission *a, uint32_t ticket, double now_ms)
 
     if (flight == NULL || flight->is.started) return;
     const double step_ms = tbt_limit(a, &flight->is); /* one may be under way */
-    if (has_door(a) && isfinite(step_ms)) {
+    if (admission_has_door(a) && isfinite(step_ms)) {
         adjust_margin(&a->margin_tbt, now_ms - flight->is.join_ms > step_ms, DOOR_TARGET);
     }
     start(a, flight, now_ms);
@@ -302,7 +302,7 @@ static void learn(struct admission *a, const struct admission_flight *flight, do
     if (isinf(limit) || flight->output_tokens < 2) return;
     const bool late = decoded_ms / (flight->output_tokens - 1) > limit;
     a->counts.late_tbt += late;
-    if (!has_door(a)) adjust_margin(&a->margin_tbt, late, LATE_TARGET);
+    if (!admission_has_door(a)) adjust_margin(&a->margin_tbt, late, LATE_TARGET);
 }
 
 void admission_land(struct admission *a, uint32_t ticket, bool complete, double now_ms)
@@ -466,7 +466,7 @@ uint32_t admission_batch_max(const struct admission *a, const struct admission_d
     const double each = (double)decoder->context_tokens / n;
     uint32_t low = 1, high = BATCH_MAX;
 
-    if (!has_door(a)) return UINT32_MAX;
+    if (!admission_has_door(a)) return UINT32_MAX;
     const double limit_ms = fmin(limit_of(0, a->options.tbt_ms), tightest(a, decoder->instance));
     if (isinf(limit_ms)) return UINT32_MAX;
     while (low < high) {
@@ -501,7 +501,7 @@ static double forecast_door(const struct admission *a, const struct admission_po
 static double adaptive_load(const struct admission *a, const struct admission_pools *pools,
                             const struct admission_question *q, double output, double delay_ms)
 {
-    if (has_door(a)) return forecast_door(a, pools, q, delay_ms);
+    if (admission_has_door(a)) return forecast_door(a, pools, q, delay_ms);
     return forecast_worst(a, pools, q, output, delay_ms) / q->tbt_ms;
 }
 
@@ -726,7 +726,7 @@ bool admission_judge_join(struct admission *a, const struct admission_pools *poo
 {
     const struct flight *flight = flight_of(a, ticket);
 
-    if (flight == NULL || !admission_policed(a) || has_door(a)) return true;
+    if (flight == NULL || !admission_policed(a) || admission_has_door(a)) return true;
     ASSERT(!flight->is.joined);
     const struct admission_question q = ask_again(a, &flight->is, now_ms);
     const struct admission_decoder *decoder = decoder_of(pools, flight->is.decode);

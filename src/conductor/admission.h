@@ -165,6 +165,8 @@ void admission_refused_at_node(struct admission *admission, const struct admissi
                                uint32_t ticket, double load, double now_ms,
                                struct yolk_verdict *out);
 
+/* Its policy is adaptive, and sequences wait before their decoder. */
+bool admission_has_door(const struct admission *admission);
 /* With a door, the most sequences that this decoder decodes at once, at least 1; UINT32_MAX without
  * one, and where nobody has a limit. */
 uint32_t admission_batch_max(const struct admission *admission,

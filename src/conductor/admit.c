@@ -373,10 +373,41 @@ uint32_t yolk_conductor_answer_tokens(struct yolk_conductor *c, const struct yol
 
 /* ---- the door ---- */
 
+void conductor_door_wait(struct yolk_conductor *c, struct ticket *ticket, double now_ms)
+{
+    ASSERT(!ticket->at_door);
+    if (!admission_has_door(c->admission) || ticket->decode == NONE) return;
+    struct instance *instance = &c->instances[ticket->decode];
+    ticket->at_door = true;
+    ticket->door_since_ms = now_ms;
+    instance->at_door++;
+    instance->at_door_tokens += ticket->tokens;
+    c->stats.at_door++;
+    ASSERT(instance->at_door <= instance->decoding);
+}
+
+void conductor_door_leave(struct yolk_conductor *c, struct ticket *ticket)
+{
+    if (!ticket->at_door) return;
+    struct instance *instance = &c->instances[ticket->decode];
+    ASSERT(instance->at_door > 0 && instance->at_door_tokens >= ticket->tokens);
+    ASSERT(c->stats.at_door > 0);
+    ticket->at_door = false;
+    instance->at_door--;
+    instance->at_door_tokens -= ticket->tokens;
+    c->stats.at_door--;
+}
+
 void yolk_conductor_joined(struct yolk_conductor *c, struct yolk_ticket id, double now_ms)
 {
-    const struct ticket *ticket = conductor_ticket(c, id);
+    struct ticket *ticket = conductor_ticket(c, id);
+    struct yolk_decision *decision = conductor_logged(c, ticket);
+
     ASSERT(ticket->state == TICKET_DECODING);
+    if (ticket->at_door && decision != NULL) {
+        decision->actual_door_ms = now_ms - ticket->door_since_ms;
+    }
+    conductor_door_leave(c, ticket);
     admission_start(c->admission, (uint32_t)(ticket - c->tickets), now_ms);
 }
 

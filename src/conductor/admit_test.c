@@ -187,6 +187,52 @@ static void test_join_is_checked(void **state)
     yolk_conductor_destroy(c);
 }
 
+/* Behind a door they count as waiting until they are let in; who leaves before leaves nothing. */
+static void test_door(void **state)
+{
+    (void)state;
+    const struct yolk_admission_options options = { .policy = YOLK_POLICY_ADAPTIVE,
+                                                    .tbt_ms = 20,
+                                                    .door = true };
+    struct yolk_conductor *c = make();
+    const struct yolk_place_request request = prompt(1024);
+    struct yolk_conductor_stats stats;
+    struct yolk_decision d[3], logged;
+    struct yolk_verdict verdict;
+    uint32_t sequences;
+    uint64_t context;
+
+    fixture_add_large(c, "p", YOLK_ROLE_PREFILL);
+    const struct yolk_instance_id decode = fixture_add_large(c, "d", YOLK_ROLE_DECODE);
+    assert_int_equal(yolk_conductor_batch_max(c, decode), 1000); /* no door: all */
+    assert_int_equal(yolk_conductor_set_admission(c, &options, NULL), STATUS_OK);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(yolk_conductor_admit(c, &request, NULL, 0, &d[i], &verdict), STATUS_OK);
+        yolk_conductor_prefill_done(c, d[i].ticket, 0, 100);
+    }
+    assert_in_range(yolk_conductor_batch_max(c, decode), 1, 10); /* 10 + 1 a sequence ... */
+    yolk_conductor_joined(c, d[0].ticket, 107);
+    yolk_conductor_stats(c, &stats);
+    assert_int_equal(stats.at_door, 2);
+    yolk_conductor_batch(c, d[0].ticket, &sequences, &context);
+    assert_int_equal(sequences, 1);
+    assert_int_equal(context, 1024);
+    yolk_conductor_batch(c, d[1].ticket, &sequences, &context); /* as if it were in */
+    assert_int_equal(sequences, 2);
+    assert_int_equal(context, 2048);
+    yolk_conductor_finish(c, d[1].ticket, STATUS_CANCELLED, 200);
+    yolk_conductor_remove(c, decode);
+    yolk_conductor_stats(c, &stats);
+    assert_int_equal(stats.at_door, 0);
+    yolk_conductor_finish(c, d[2].ticket, STATUS_UNAVAILABLE, 300);
+    yolk_conductor_finish(c, d[0].ticket, STATUS_UNAVAILABLE, 300);
+    assert_true(yolk_conductor_decision(c, 2, &logged));
+    assert_true(logged.actual_door_ms == 7);
+    assert_true(yolk_conductor_decision(c, 1, &logged));
+    assert_true(logged.actual_door_ms < 0); /* never let in */
+    yolk_conductor_destroy(c);
+}
+
 /* Refused for a queue that then drained at once: a mistake, and it is found out. */
 static void test_hindsight(void **state)
 {
@@ -339,6 +385,7 @@ int main(void)
         cmocka_unit_test(test_no_limit_no_refusal),
         cmocka_unit_test(test_refusal_leaves_no_trace),
         cmocka_unit_test(test_join_is_checked),
+        cmocka_unit_test(test_door),
         cmocka_unit_test(test_hindsight),
         cmocka_unit_test(test_walks),
     };

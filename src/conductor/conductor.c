@@ -392,6 +392,7 @@ static void decode_leave(struct yolk_conductor *c, struct ticket *ticket)
 
     ASSERT(instance->sequences > 0 && instance->context_tokens >= ticket->tokens);
     ASSERT(instance->pages >= ticket->pages);
+    conductor_door_leave(c, ticket);
     instance->sequences--;
     instance->context_tokens -= ticket->tokens;
     instance->pages -= ticket->pages;
@@ -864,6 +865,7 @@ static void describe(const struct yolk_conductor *c, const struct yolk_place_req
         .spread_ms = conductor_cost_spread(prefill->fit, placed->compute_ms),
         .actual_ttft_ms = -1,
         .actual_total_ms = -1,
+        .actual_door_ms = -1,
         .actual_cached_tokens = -1,
         .actual_output_tokens = -1,
     };
@@ -992,6 +994,7 @@ void yolk_conductor_prefill_done(struct yolk_conductor *c, struct yolk_ticket id
         c->instances[ticket->decode].decoding++;
         c->instances[ticket->decode].decoding_tokens += ticket->tokens;
     }
+    conductor_door_wait(c, ticket, now_ms);
     admission_join(c->admission, (uint32_t)(ticket - c->tickets), now_ms);
     conductor_look(c, now_ms);
     conductor_explain_prefilled(c, ticket, cached_tokens);
@@ -1026,6 +1029,7 @@ void yolk_conductor_decoded(struct yolk_conductor *c, struct yolk_ticket id, uin
     if (ticket->state == TICKET_DECODING) {
         c->instances[ticket->decode].decoding_tokens += tokens;
     }
+    if (ticket->at_door) c->instances[ticket->decode].at_door_tokens += tokens;
 }
 
 void yolk_conductor_finish(struct yolk_conductor *c, struct yolk_ticket id, enum status outcome,
@@ -1058,8 +1062,15 @@ void yolk_conductor_batch(const struct yolk_conductor *c, struct yolk_ticket id,
 {
     const struct ticket *ticket = conductor_ticket(c, id);
 
-    *sequences = ticket->decode == NONE ? 0 : c->instances[ticket->decode].sequences;
-    *context_tokens = ticket->decode == NONE ? 0 : c->instances[ticket->decode].context_tokens;
+    *sequences = 0;
+    *context_tokens = 0;
+    if (ticket->decode == NONE) return;
+    const struct instance *decode = &c->instances[ticket->decode];
+    const bool counted = ticket->state == TICKET_DECODING && !ticket->at_door;
+    *sequences = decode->decoding - decode->at_door + (counted ? 0 : 1);
+    *context_tokens =
+        decode->decoding_tokens - decode->at_door_tokens + (counted ? 0 : ticket->tokens);
+    ASSERT(*sequences >= 1);
 }
 
 /* ---- learning: each sample goes to its instance and to the profile that new ones start from ----

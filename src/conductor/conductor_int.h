@@ -43,6 +43,8 @@ struct ticket {
     uint64_t decision; /* number of its decision; in the ring if recent */
     uint32_t output_tokens;
     int32_t chained; /* tickets of the others in its group, or NONE */
+    bool at_door;    /* DECODING in the books, and its decode instance has not let it in yet */
+    double door_since_ms;
 };
 
 /* What placing reads of each prefill instance is its first cache line, of each decode instance the
@@ -72,6 +74,8 @@ struct instance {
     double sending_until_ms; /* to those who fetch from it, as predicted */
     alignas(64) struct conductor_fit prefill_fit;
     alignas(64) struct conductor_fit decode_fit;
+    uint32_t at_door; /* of `decoding`, those that wait to be let in; with their tokens */
+    uint64_t at_door_tokens;
     char name[YOLK_NAME_SIZE];
 };
 static_assert(offsetof(struct conductor_fit, coef) + sizeof(((struct conductor_fit *)0)->coef) <=
@@ -252,6 +256,10 @@ bool conductor_inline_choose(struct yolk_conductor *conductor,
                              const struct candidates *found, struct conductor_place_output *placed);
 
 /* ---- admit.c ---- */
+
+/* The ticket, DECODING, waits at the door if there is one; it does not any more. */
+void conductor_door_wait(struct yolk_conductor *conductor, struct ticket *ticket, double now_ms);
+void conductor_door_leave(struct yolk_conductor *conductor, struct ticket *ticket);
 
 /* The request is under way: the forecasts count it. `asker` may be NULL. */
 void conductor_fly(struct yolk_conductor *conductor, const struct yolk_place_request *request,

@@ -531,7 +531,8 @@ static enum status open_cluster(struct gateway *gateway, const struct gateway_op
         .conductor = yolk_conductor_defaults(),
         .admission = { .policy = given->policy,
                        .ttft_ms = given->ttft_slo_ms,
-                       .tbt_ms = given->tbt_slo_ms },
+                       .tbt_ms = given->tbt_slo_ms,
+                       .door = gateway->door },
         .elastic = given->elastic,
         .profile = profile,
         .on_change = on_change,
@@ -540,6 +541,7 @@ static enum status open_cluster(struct gateway *gateway, const struct gateway_op
 
     options.conductor.reuse = !given->pool_off;
     options.conductor.congestion = true;
+    options.conductor.stretch = gateway->stretch;
     options.conductor.placement = given->placement;
     env_random(gateway->env, &options.conductor.seed, sizeof(options.conductor.seed));
     if (given->theta > 0) options.conductor.theta = given->theta;
@@ -582,14 +584,18 @@ static enum status take_classes(struct gateway *gateway, const struct gateway_op
                                 struct errmsg *err)
 {
     const enum status status = slo_parse(options->slo_classes, &gateway->classes, err);
-    bool any = options->tbt_slo_ms > 0;
+    bool ttft = options->ttft_slo_ms > 0, tbt = options->tbt_slo_ms > 0;
 
     if (status != STATUS_OK) return status;
     for (uint32_t i = 0; i < gateway->classes.count; i++) {
-        const double tbt_ms = gateway->classes.classes[i].tbt_ms;
-        any |= tbt_ms > 0 && isfinite(tbt_ms);
+        const struct slo_class *class = &gateway->classes.classes[i];
+        ttft |= class->ttft_ms > 0 && isfinite(class->ttft_ms);
+        tbt |= class->tbt_ms > 0 && isfinite(class->tbt_ms);
     }
-    gateway->paces_tokens = any && options->policy != YOLK_POLICY_NONE;
+    const bool adaptive = options->policy == YOLK_POLICY_ADAPTIVE;
+    gateway->paces_tokens = tbt && options->policy != YOLK_POLICY_NONE;
+    gateway->door = options->door && tbt && adaptive;
+    gateway->stretch = ttft && adaptive ? options->stretch : 0;
     return STATUS_OK;
 }
 

@@ -44,6 +44,10 @@ struct gateway_options {
     double ttft_slo_ms;            /* the first token is due within; 0: no limit */
     double tbt_slo_ms;             /* mean time between tokens; 0: no limit */
     const char *slo_classes;       /* limits and priorities by class (serve/slo.h) [none] */
+    /* These two are for the policy adaptive, and nothing under another or without its limit. */
+    bool door;      /* under a limit between tokens sequences wait in front of their decode node */
+    double stretch; /* under a limit to the first token, of the queues of prefill nodes: see
+                     * yolk_conductor_options; 0: in the order of arrival */
     struct yolk_elastic_options elastic; /* nodes change their roles; off if not `on` */
     double theta;         /* Conductor: fetch only if the holder has more than theta times [1.25] */
     uint32_t context_max; /* tokens [the model's; never more] */

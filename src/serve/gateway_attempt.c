@@ -5,7 +5,7 @@
  *
  *     attempt_start: place, decode.open -> d
  *     d: opened            -> prefill.run -> p
- *     p: first_token       -> request_take_token
+ *     p: first_token       -> request_take_token; not where d has the last word, or a door
  *     d: token...          -> request_take_token, each; from the first on p may fail without harm
  *     p: prefill_done      -> cached tokens, samples for the cost model
  *     d: finish            -> request_finish
@@ -286,6 +286,19 @@ static void note_token(struct attempt *attempt)
 
 /* ---- tokens ---- */
 
+/* Both the end of its prefill and d's first token are known: it has passed d's door. Which of the
+ * two news comes first is up to the network. */
+static void note_let_in(struct attempt *attempt)
+{
+    struct gateway *gateway = attempt->gateway;
+    const double waited_ms = now_ms(gateway) - attempt->prefilled_ms;
+
+    if (!attempt->door || !attempt->counted || !attempt->streaming) return;
+    yolk_conductor_joined(cluster_conductor(gateway->cluster), attempt->decision.ticket,
+                          now_ms(gateway));
+    gateway_metrics_door(gateway->metrics, waited_ms / 1000);
+}
+
 /* The second check: prefill has ended, and nothing has been shown yet. False, and the request is
  * refused, when its decode instance has no room under the limits any more. */
 static bool may_join(struct attempt *attempt)
@@ -313,7 +326,7 @@ static void on_token(struct attempt *attempt, const struct proto_token *token, b
 
     if (request->state == REQUEST_ENDING) return;
     if (before == 0 && !may_join(attempt)) return;
-    if (before == 0 && attempt->checked && !from_decode) return; /* d has the last word */
+    if (!from_decode && (attempt->door || (before == 0 && attempt->checked))) return;
     if (from_decode && request->state == REQUEST_PREFILLING) {
         request_set_state(request, REQUEST_DECODING);
     }
@@ -334,9 +347,11 @@ static void on_prefill_done(struct attempt *attempt, const struct proto_prefill_
 
     if (attempt->counted) return;
     attempt->counted = true;
+    attempt->prefilled_ms = now_ms(gateway);
     gateway_explain_miss(attempt, done->miss);
     yolk_conductor_prefill_done(cluster_conductor(gateway->cluster), attempt->decision.ticket,
                                 done->cached_tokens, now_ms(gateway));
+    note_let_in(attempt);
     gateway_metrics_predicted(gateway->metrics, attempt->decision.ttft_ms / 1000, actual_ms / 1000);
     learn_prefill(attempt, done);
     LOG_DEBUG("gateway", "prefill_done",
@@ -415,6 +430,8 @@ static void describe(const struct attempt *attempt, struct proto_sequence *out)
         .generated_before = generated(request),
         .priority = decision->priority,
         .tenant = request->tenant_id,
+        .later_us = (uint64_t)(fmin((decision->order_ms - decision->placed_ms) * 1e3,
+                                    (double)PROTO_LATER_US_MAX)),
     };
     if (decision->reuse_blocks == 0 || holder == NULL) return;
     out->plan.reuse_blocks = decision->reuse_blocks;
@@ -509,7 +526,10 @@ static void on_open_item(void *ctx, const uint8_t *body, size_t len)
             attempt_failed(attempt, true, STATUS_PROTOCOL, PROTO_CAUSE_INTERNAL);
             break;
         }
-        attempt->streaming = true;
+        if (!attempt->streaming) {
+            attempt->streaming = true;
+            note_let_in(attempt);
+        }
         on_token(attempt, &item.token, true);
         break;
     case PROTO_ITEM_FINISH: on_finish(attempt, &item.finish); break;
@@ -659,6 +679,22 @@ static struct attempt *attempt_create(struct request *request, const struct yolk
     return attempt;
 }
 
+static void take_limits(struct attempt *attempt, struct proto_limits *limits)
+{
+    const struct request *request = attempt->request;
+    struct cluster *cluster = request->gateway->cluster;
+    const struct yolk_instance_id decode = attempt->decision.decode;
+
+    attempt->door = request->gateway->door;
+    /* Only who has been shown nothing may be refused; nobody is who can wait. */
+    attempt->checked = request->attempts == 1 && !attempt->door;
+    limits->may_refuse = attempt->checked;
+    limits->tbt_us = (uint32_t)ceil(request_tbt_limit_ms(request) * 1e3);
+    limits->door = attempt->door;
+    if (attempt->door)
+        limits->places = yolk_conductor_batch_max(cluster_conductor(cluster), decode);
+}
+
 static bool open_decode(struct attempt *attempt)
 {
     const struct request *request = attempt->request;
@@ -668,12 +704,7 @@ static bool open_decode(struct attempt *attempt)
     };
     struct buf body;
 
-    if (request->gateway->paces_tokens) {
-        /* Only who has been shown nothing may be refused. */
-        attempt->checked = request->attempts == 1;
-        message.limits.may_refuse = attempt->checked;
-        message.limits.tbt_us = (uint32_t)ceil(request_tbt_limit_ms(request) * 1e3);
-    }
+    if (request->gateway->paces_tokens) take_limits(attempt, &message.limits);
     describe(attempt, &message.sequence);
     buf_init(&body, MESSAGE_SIZE_MAX);
     attempt->open_live = proto_decode_open_encode(&message, &body) == STATUS_OK &&

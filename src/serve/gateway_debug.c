@@ -63,6 +63,8 @@ static enum status write_actual(struct buf *out, const struct yolk_decision *d)
     } else {
         THEN(status, buf_append_text(out, "{\"ttft_ms\":null,\"cached_tokens\":null"));
     }
+    if (d->actual_door_ms >= 0)
+        THEN(status, buf_printf(out, ",\"door_ms\":%.2f", d->actual_door_ms));
     if (d->finished) {
         THEN(status,
              buf_printf(out, ",\"total_ms\":%.2f,\"output_tokens\":%lld,\"outcome\":\"%s\"}}",
@@ -244,6 +246,10 @@ static enum status explain_outcome(struct buf *out, const struct yolk_decision *
                             "%lld tokens were cached\n",
                             d->actual_ttft_ms, d->actual_ttft_ms - d->ttft_ms,
                             (long long)d->actual_cached_tokens);
+    }
+    if (d->actual_door_ms >= 0) {
+        THEN(status, buf_printf(out, "  door        waited %.1f ms for a place at %s\n",
+                                d->actual_door_ms, d->decode_name));
     }
     if (d->finished) {
         THEN(status, buf_printf(out, "  ended       %s after %.1f ms, %lld tokens\n",

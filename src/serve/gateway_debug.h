@@ -7,7 +7,8 @@
  *        "decode", "holder", "reuse", "reuse_blocks", "local_blocks", "best_blocks",
  *        "prefill_candidates", "decode_candidates", "predicted_ms": {"queue", "transfer",
  *        "compute", "spread", "ttft", "tbt"}, "load": LOAD, "actual": null or {"ttft_ms",
- *        "total_ms", "cached_tokens", "output_tokens", "outcome"}, and WHY},
+ *        "total_ms", "cached_tokens", "output_tokens", "outcome", and with a door "door_ms"}, and
+ *        WHY},
  *       {"request_id", "age_ms", "accepted": false, "policy", "refusal", "tokens", "load": LOAD,
  *        "predicted_ms": {"ttft", "tbt"}, "retry_after_ms", "hindsight", "peak_load"}, ...]}
  *     LOAD = {"prefill", "decode", "predicted", "gate"}

@@ -59,6 +59,8 @@ struct gateway {
     struct slo_classes classes;
     bool
         paces_tokens; /* some limit on the time between tokens is set, and a policy that holds it */
+    bool door;        /* ... and sequences wait in front of their decode node for that */
+    double stretch;   /* of the queues of prefill nodes; 0: in the order of arrival */
     struct env_timer pump_timer;
 
     struct env_timer profile_timer;

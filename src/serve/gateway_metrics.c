@@ -38,7 +38,7 @@ struct gateway_metrics {
     struct series *running, *waiting, *kv_usage, *prompt_tokens, *generation_tokens;
     struct series *cache_queries, *cache_hits;
     struct series *ttft, *itl, *e2e, *queue, *prefill, *decode, *prompt_size, *output_size;
-    struct series *predicted_ratio;
+    struct series *predicted_ratio, *door_wait, *at_door;
     struct series *prefill_up, *decode_up, *known, *pages_total, *pages_used, *block_tokens;
     struct series *disk[PROTO_DISK_NUMBERS];
     struct series *regret, *regret_wrong, *hits_predicted, *hits_realised, *hits_kept, *hit_alarm;
@@ -183,6 +183,12 @@ static void register_own(struct gateway_metrics *m)
         metrics_histogram(m->registry, "yolk_conductor_ttft_predicted_ratio",
                           "Predicted over actual time from placement to the first token.", NULL,
                           RATIO_BOUNDS, COUNT_OF(RATIO_BOUNDS)));
+    m->door_wait = metrics_only(
+        metrics_histogram(m->registry, "yolk_conductor_door_wait_seconds",
+                          "From the end of a prefill to a place in its decode node's batch.", NULL,
+                          TTFT_BOUNDS, COUNT_OF(TTFT_BOUNDS)));
+    m->at_door = plain_gauge(m, "yolk_conductor_at_door",
+                             "Sequences that wait in front of their decode node.");
     m->index_holdings = plain_gauge(m, "yolk_conductor_index_holdings",
                                     "(block, holder) pairs in the prefix index.");
     m->index_bytes_each =
@@ -374,6 +380,11 @@ void gateway_metrics_regret(struct gateway_metrics *m, double seconds)
     series_observe(m->regret, seconds);
 }
 
+void gateway_metrics_door(struct gateway_metrics *m, double waited_s)
+{
+    series_observe(m->door_wait, waited_s);
+}
+
 void gateway_metrics_refused(struct gateway_metrics *m, enum yolk_refusal refusal)
 {
     const char *name = yolk_refusal_name(refusal);
@@ -480,6 +491,7 @@ enum status gateway_metrics_render(struct gateway_metrics *m, const struct gatew
         series_set(m->index_unknown, (double)c->events_unknown);
         series_set(m->index_forgotten, (double)c->events_forgotten);
         series_set(m->conductor_bytes, (double)c->bytes);
+        series_set(m->at_door, c->at_door);
         series_set(m->samples,
                    (double)(c->samples_prefill + c->samples_decode + c->samples_transfer));
     }

@@ -4,7 +4,8 @@
  * JSON.
  *
  *     {"nodes": [{"name", "address", "role", "works", "draining", "phase", "state", "queued",
- *                 "running", "decoding", "pages_total", "pages_free", "pages_cached"}, ...],
+ *                 "running", "decoding", "at_door", "pages_total", "pages_free",
+ *                 "pages_cached"}, ...],
  *      "roles": null or {"on", "window_ms", "dwell_ms", "drain_ms", "load": {"prefill", "decode"},
  *                        "evidence_ms": {"prefill", "decode"}, "begun", "done", "cancelled",
  *                        "draining"}}

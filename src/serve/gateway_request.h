@@ -35,13 +35,14 @@ struct attempt {
     bool finished;  /* d has sent its last item */
     bool may_join;  /* the limits have been checked again */
     bool checked;   /* d checks them too: nothing is shown before d has said a token */
+    bool door;      /* it waits at d's door: the first token is d's to say */
     bool counted;   /* the Conductor knows that prefill is done */
     enum proto_cause open_cause, run_cause; /* of a FAILED item; 0: none */
     double open_load;                       /* with PROTO_CAUSE_LIMIT: of d's batch */
     uint32_t sequence_tokens;
-    double placed_ms;
-    double batch_sum, context_sum; /* of d, over the tokens that came since the last sample */
-    uint32_t tokens;               /* that came since then; sampled: there has been one */
+    double placed_ms, prefilled_ms; /* the latter once counted */
+    double batch_sum, context_sum;  /* of d, over the tokens that came since the last sample */
+    uint32_t tokens;                /* that came since then; sampled: there has been one */
     bool sampled;
     uint32_t
         timed_from;  /* of `tokens`, those before timed_ms: d's first token or the last sample */

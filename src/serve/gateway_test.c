@@ -66,6 +66,7 @@ struct work {
     struct rpc_call *call;
     struct env_timer timer;
     bool prefill;
+    bool waits; /* at the door */
     bool over;
     uint64_t request_id;
     uint32_t attempt;
@@ -85,6 +86,8 @@ struct fake {
     enum proto_cause fail_next; /* 0: none */
     uint32_t eos_after;         /* tokens after which an answer ends by itself; 0: never */
     bool keeps_role;            /* refuses node.role */
+    bool shut;                  /* nobody comes in by its door */
+    uint64_t later_us;          /* of the latest prompt */
     enum { FINDS_ONE, FINDS_NONE, FINDS_ALL } finds;  /* blocks of a prompt, cached */
     struct rpc_call *events;                          /* who listens to what it holds */
     struct block_key keys[STREAM_TOKENS_MAX / BLOCK]; /* of the latest prompt */
@@ -211,9 +214,20 @@ static void on_prefilled(void *ctx)
         return;
     }
     send_item(work, &first);
-    env_timer_set(open->node->env, &open->timer, env_now_ns(open->node->env));
+    open->waits = open->node->shut;
+    if (!open->waits) env_timer_set(open->node->env, &open->timer, env_now_ns(open->node->env));
     send_item(work, &done);
     work_end(work, STATUS_OK);
+}
+
+static void let_in(struct fake *node)
+{
+    node->shut = false;
+    for (struct work *work = node->works; work != NULL; work = work->next) {
+        if (work->over || !work->waits) continue;
+        work->waits = false;
+        env_timer_set(node->env, &work->timer, env_now_ns(node->env));
+    }
 }
 
 static struct work *take(struct fake *node, struct rpc_call *call, const struct proto_sequence *s)
@@ -270,6 +284,7 @@ static void on_run(void *ctx, struct rpc_call *call, const uint8_t *body, size_t
 
     assert_int_equal(proto_prefill_run_decode(body, len, &message), STATUS_OK);
     struct work *work = take(node, call, &message.sequence);
+    node->later_us = message.sequence.later_us;
     work->prefill = true;
     env_timer_init(&work->timer, on_prefilled, work);
     env_timer_set(node->env, &work->timer, env_now_ns(node->env) + PREFILL_MS * ENV_NS_PER_MS);
@@ -1266,6 +1281,57 @@ static void test_roles_are_the_nodes(void **state)
 }
 
 /* A gateway that goes away tells its clients. */
+/* What adaptive has besides. Prompts step back in the queue by what they take; and a door: what
+ * the prefill node says is not shown, the wait is told, and who hangs up while it waits, or whose
+ * decode node dies, leaves nothing there. */
+static void test_door(void **state)
+{
+    (void)state;
+    const struct gateway_options options = { .policy = YOLK_POLICY_ADAPTIVE,
+                                             .ttft_slo_ms = 30000,
+                                             .tbt_slo_ms = 50,
+                                             .door = true,
+                                             .stretch = 5 };
+    struct client client, gone;
+    char want[64];
+
+    start_world(&options);
+    start_fake(0, PROTO_ROLE_PREFILL);
+    start_fake(1, PROTO_ROLE_DECODE);
+    run_ms(3000);
+    answer_to(PROMPT, 20, want);
+    world.fakes[1].shut = true;
+    complete(&client, BODY(",\"max_tokens\":20,\"stream\":true"));
+    complete(&gone, BODY(",\"max_tokens\":20,\"stream\":true"));
+    run_ms(500);
+    assert_int_equal(client.body.len, 0);
+    assert_in_range(world.fakes[0].later_us, 1, 18000000); /* 0.6 of the limit */
+    assert_true(metric("yolk_conductor_at_door ") == 2);
+    http_client_cancel(gone.http);
+    buf_fini(&gone.body);
+    run_ms(100);
+    assert_int_equal(world.fakes[1].cancelled, 1);
+    assert_true(metric("yolk_conductor_at_door ") == 1);
+    let_in(&world.fakes[1]);
+    expect_stream(&client, want);
+    assert_true(metric("yolk_conductor_at_door ") == 0);
+    assert_true(metric("yolk_conductor_door_wait_seconds_count ") == 1);
+    assert_true(metric("yolk_conductor_door_wait_seconds_sum ") > 0.4);
+    ask(&client, "GET", "/debug/decisions", NULL);
+    expect_body(&client, 200, "\"door_ms\":5");
+
+    world.fakes[1].shut = true;
+    complete(&client, BODY(",\"max_tokens\":20,\"stream\":true"));
+    run_ms(500);
+    stop_fake(1, true);
+    run_ms(1000);
+    start_fake(2, PROTO_ROLE_DECODE);
+    expect_stream(&client, want);
+    assert_true(metric("yolk_conductor_at_door ") == 0);
+    assert_true(gateway_idle(world.gateway));
+    stop_world();
+}
+
 static void test_shutdown(void **state)
 {
     (void)state;
@@ -1306,6 +1372,7 @@ int main(void)
         cmocka_unit_test(test_hits_that_do_not_realise),
         cmocka_unit_test(test_roles_follow_demand),
         cmocka_unit_test(test_roles_are_the_nodes),
+        cmocka_unit_test(test_door),
         cmocka_unit_test(test_shutdown),
         cmocka_unit_test(test_chaos),
     };

@@ -192,6 +192,7 @@ enum sequence_field {
     SEQUENCE_HOLDER,
     SEQUENCE_PRIORITY, /* with PROTO_PRIORITY_MAX added */
     SEQUENCE_TENANT,
+    SEQUENCE_LATER_US,
 };
 
 static void put_sequence(struct msg_writer *writer, uint32_t key, const struct proto_sequence *seq)
@@ -199,7 +200,8 @@ static void put_sequence(struct msg_writer *writer, uint32_t key, const struct p
     ASSERT(seq->tokens.count >= 1 && seq->tokens.count <= PROTO_TOKENS_MAX);
     ASSERT(seq->generated_before < seq->tokens.count);
     ASSERT(seq->priority >= -PROTO_PRIORITY_MAX && seq->priority <= PROTO_PRIORITY_MAX);
-    msg_field_map(writer, key, SEQUENCE_TENANT);
+    ASSERT(seq->later_us <= PROTO_LATER_US_MAX);
+    msg_field_map(writer, key, SEQUENCE_LATER_US);
     msg_field_u64(writer, SEQUENCE_REQUEST, seq->request_id);
     msg_field_u64(writer, SEQUENCE_ATTEMPT, seq->attempt);
     put_u32s(writer, SEQUENCE_TOKENS, seq->tokens);
@@ -212,6 +214,7 @@ static void put_sequence(struct msg_writer *writer, uint32_t key, const struct p
     msg_field_text(writer, SEQUENCE_HOLDER, seq->plan.holder);
     msg_field_u64(writer, SEQUENCE_PRIORITY, (uint64_t)(seq->priority + PROTO_PRIORITY_MAX));
     msg_field_u64(writer, SEQUENCE_TENANT, seq->tenant);
+    msg_field_u64(writer, SEQUENCE_LATER_US, seq->later_us);
 }
 
 static void get_keys(struct msg_reader *reader, struct proto_sequence *out)
@@ -256,6 +259,7 @@ static void get_sequence(struct msg_reader *reader, struct proto_sequence *out)
             out->priority = (int)get_in(reader, 0, 2 * PROTO_PRIORITY_MAX) - PROTO_PRIORITY_MAX;
             break;
         case SEQUENCE_TENANT: out->tenant = msg_get_u64(reader); break;
+        case SEQUENCE_LATER_US: out->later_us = msg_get_u64_max(reader, PROTO_LATER_US_MAX); break;
         default: msg_skip(reader); break;
         }
     }
@@ -272,6 +276,8 @@ enum open_field {
     OPEN_IGNORE_EOS,
     OPEN_TBT_US,
     OPEN_MAY_REFUSE,
+    OPEN_DOOR,
+    OPEN_PLACES,
 };
 
 enum status proto_decode_open_encode(const struct proto_decode_open *msg, struct buf *out)
@@ -279,12 +285,14 @@ enum status proto_decode_open_encode(const struct proto_decode_open *msg, struct
     struct msg_writer writer;
     ASSERT(msg->max_tokens > msg->sequence.generated_before);
     msg_writer_init(&writer, out);
-    msg_put_map(&writer, OPEN_MAY_REFUSE);
+    msg_put_map(&writer, OPEN_PLACES);
     put_sequence(&writer, OPEN_SEQUENCE, &msg->sequence);
     msg_field_u64(&writer, OPEN_MAX_TOKENS, msg->max_tokens);
     msg_field_bool(&writer, OPEN_IGNORE_EOS, msg->ignore_eos);
     msg_field_u64(&writer, OPEN_TBT_US, msg->limits.tbt_us);
     msg_field_bool(&writer, OPEN_MAY_REFUSE, msg->limits.may_refuse);
+    msg_field_bool(&writer, OPEN_DOOR, msg->limits.door);
+    msg_field_u64(&writer, OPEN_PLACES, msg->limits.places);
     return writer.status;
 }
 
@@ -303,6 +311,8 @@ enum status proto_decode_open_decode(const void *data, size_t len, struct proto_
         case OPEN_IGNORE_EOS: out->ignore_eos = msg_get_bool(&reader); break;
         case OPEN_TBT_US: out->limits.tbt_us = msg_get_u32(&reader); break;
         case OPEN_MAY_REFUSE: out->limits.may_refuse = msg_get_bool(&reader); break;
+        case OPEN_DOOR: out->limits.door = msg_get_bool(&reader); break;
+        case OPEN_PLACES: out->limits.places = msg_get_u32(&reader); break;
         default: msg_skip(&reader); break;
         }
     }
@@ -784,7 +794,7 @@ enum status proto_node_info_decode(const void *data, size_t len, struct proto_no
 /* ---- node.status: two columns of numbers, which may grow at their ends ---- */
 
 enum status_field { STATUS_NUMBERS = 1, STATUS_DISK = 2 };
-enum { STATUS_NUMBERS_LEAST = 13, STATUS_NUMBERS_COUNT = 15, STATUS_NUMBERS_MAX = 256 };
+enum { STATUS_NUMBERS_LEAST = 13, STATUS_NUMBERS_COUNT = 16, STATUS_NUMBERS_MAX = 256 };
 
 enum status proto_node_status_encode(const struct proto_node_status *msg, struct buf *out)
 {
@@ -795,6 +805,7 @@ enum status proto_node_status_encode(const struct proto_node_status *msg, struct
         msg->pages_cached,    msg->requests,      msg->failed,
         msg->tokens_computed, msg->tokens_reused, msg->tokens_generated,
         msg->step_us,         msg->role,          msg->refused,
+        msg->at_door,
     };
     msg_writer_init(&writer, out);
     msg_put_map(&writer, STATUS_DISK);
@@ -828,6 +839,7 @@ static void get_numbers(struct msg_reader *reader, struct proto_node_status *out
     if (role > PROTO_ROLE_STORE) msg_fail(reader);
     out->role = role > PROTO_ROLE_STORE ? 0 : (enum proto_role)role;
     if (column.count > 14) out->refused = msg_u64_at(column, 14);
+    if (column.count > 15) out->at_door = (uint32_t)msg_u64_at(column, 15);
 }
 
 static void get_disk(struct msg_reader *reader, struct proto_node_status *out)

@@ -77,6 +77,7 @@ enum {
     PROTO_FINGERPRINT_SIZE = 32,   /* SHA-256 */
     PROTO_PRIORITY_MAX = 8,
 };
+#define PROTO_LATER_US_MAX UINT64_C(86400000000) /* a day */
 
 /* ---- views of the columns of a message ---- */
 
@@ -122,8 +123,10 @@ struct proto_sequence {
     struct proto_sampling sampling;
     uint32_t generated_before; /* how many of `tokens`, at the end, are answer; < tokens.count */
     struct proto_plan plan;
-    int priority;    /* in -PROTO_PRIORITY_MAX..PROTO_PRIORITY_MAX: higher is served first */
-    uint64_t tenant; /* a number that tells tenants apart; 0: nobody in particular */
+    int priority;      /* in -PROTO_PRIORITY_MAX..PROTO_PRIORITY_MAX: higher is served first */
+    uint64_t tenant;   /* a number that tells tenants apart; 0: nobody in particular */
+    uint64_t later_us; /* of what its tenant has waiting with this priority, p computes first what
+                        * arrived first, this one as if it had arrived so much later */
 };
 
 /* What d checks by itself when the KV is there and before it says the first token. */
@@ -131,6 +134,9 @@ struct proto_limits {
     uint32_t tbt_us; /* mean time between tokens that this sequence is to have; 0: no limit */
     bool may_refuse; /* nothing has been shown yet: it may be refused (PROTO_CAUSE_LIMIT) when its
                       * joining would break the limit of anybody in the batch, its own included */
+    bool door;       /* it waits before the batch instead, and its first token is d's to say */
+    uint32_t places; /* with a door: how many may decode at once, for as long as d has not seen
+                      * enough of its own steps to know; 0: the sender does not know either */
 };
 
 struct proto_decode_open {
@@ -352,6 +358,7 @@ struct proto_node_status {
     uint64_t step_us;     /* of the last step */
     enum proto_role role; /* 0: it does not say */
     uint64_t refused;     /* at the join, for a limit; 0 from a node that does not say */
+    uint32_t at_door;     /* sequences whose KV is here and that wait to decode; likewise */
     uint64_t disk[PROTO_DISK_NUMBERS];
 };
 

@@ -50,6 +50,7 @@ static struct proto_sequence some_sequence(void)
         .plan = { .reuse_blocks = 2, .holder = "10.0.0.1:7000" },
         .priority = -8,
         .tenant = UINT64_MAX - 1,
+        .later_us = PROTO_LATER_US_MAX,
     };
 }
 
@@ -72,6 +73,7 @@ static void expect_sequence(const struct proto_sequence *got)
     assert_string_equal(got->plan.holder, "10.0.0.1:7000");
     assert_int_equal(got->priority, -8);
     assert_true(got->tenant == UINT64_MAX - 1);
+    assert_true(got->later_us == PROTO_LATER_US_MAX);
 }
 
 static void buf_new(struct buf *buf)
@@ -87,7 +89,7 @@ static void decode_open_round_trip(void **state)
     const struct proto_decode_open want = { .sequence = some_sequence(),
                                             .max_tokens = 100,
                                             .ignore_eos = true,
-                                            .limits = { 70000, true } };
+                                            .limits = { 70000, true, true, 12 } };
     buf_new(&buf);
     assert_int_equal(proto_decode_open_encode(&want, &buf), STATUS_OK);
     save("decode_open", 0, &buf);
@@ -96,7 +98,8 @@ static void decode_open_round_trip(void **state)
     assert_int_equal(got.max_tokens, 100);
     assert_true(got.ignore_eos);
     assert_int_equal(got.limits.tbt_us, 70000);
-    assert_true(got.limits.may_refuse);
+    assert_true(got.limits.may_refuse && got.limits.door);
+    assert_int_equal(got.limits.places, 12);
     for (size_t len = 0; len < buf.len; len++) {
         assert_int_equal(proto_decode_open_decode(buf_data(&buf), len, &got), STATUS_INVALID);
     }
@@ -264,7 +267,7 @@ static void node_messages_round_trip(void **state)
     assert_memory_equal(buf_data(&again), buf_data(&buf), buf.len);
 
     const struct proto_node_status status = {
-        1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, PROTO_ROLE_PREFILL, 15, { 16, 17, 18 }
+        1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, PROTO_ROLE_PREFILL, 15, 16, { 17, 18, 19 }
     };
     const struct proto_node_role role = { PROTO_ROLE_DECODE };
     struct proto_node_role role_got;

@@ -7,7 +7,8 @@
  * become possible, in this order:
  *
  *   admit    oldest first, sequences get their pages; the first that cannot stops those behind it
- *   gather   decode sequences whose KV has come: verify a part, join the batch
+ *   gather   decode sequences whose KV has come: verify a part, join the batch or go to its door
+ *   let in   between steps, those at the door join as the limits between tokens allow
  *   step     if the engine is free, the scheduler picks, pages for new blocks are taken, it runs
  *
  * Threads: the loop thread; the engine thread behind the runner calls back through the loop. */
@@ -48,7 +49,8 @@ void worker_kick(struct worker *worker)
 
 /* A decode sequence that waits for KV may be waiting for a prompt that needs as many pages again on
  * this very node. So those who wait never hold so many that the longest of them could not be
- * computed here; unless there is only one. */
+ * computed here; unless there is only one. Who is at the door has its KV and waits for no prompt,
+ * but for those who decode. */
 static bool may_wait_for_kv(const struct worker *worker, const struct job *candidate)
 {
     uint64_t held = 0;
@@ -57,6 +59,7 @@ static bool may_wait_for_kv(const struct worker *worker, const struct job *candi
         const struct job *job = worker->jobs[i];
         if (job == NULL || job->over || job->kind != SCHED_KIND_DECODE) continue;
         if (sched_state(worker->sched, job->id) != SCHED_WAITING_KV) continue;
+        if (job->decode.door_ns != 0) continue;
         held += job->pages_count;
         if (job->prompt_blocks > longest) longest = job->prompt_blocks;
     }
@@ -156,6 +159,7 @@ static void turn(void *ctx)
     struct worker *worker = ctx;
     admit(worker);
     const bool more = gather(worker);
+    if (!worker->step_under_way) decode_let_in(worker);
     start_step(worker);
     if (more) worker_kick(worker);
 }
@@ -216,11 +220,18 @@ static void finish_step(struct worker *worker)
 static void learn_step(struct worker *worker, uint64_t duration_ns)
 {
     uint64_t context = 0;
+    uint32_t decoding = 0;
 
     for (uint32_t i = 0; i < worker->step.items_count; i++) {
-        if (worker->step.items[i].kind != SCHED_KIND_DECODE) return;
+        if (worker->step.items[i].kind != SCHED_KIND_DECODE) continue;
         context += worker->step.items[i].position + 1;
+        decoding++;
     }
+    if (decoding > worker->batch_seen && ++worker->batch_steps >= WORKER_BATCH_STEPS) {
+        worker->batch_seen = decoding;
+        worker->batch_steps = 0;
+    }
+    if (decoding != worker->step.items_count) return;
     if (worker->run.items_count != worker->step.items_count) return; /* some had no page */
     const enum status status =
         conductor_fit_decode(&worker->decode_fit, worker->step.items_count, (double)context,
@@ -322,6 +333,19 @@ static void disk_status(const struct store_node_counts *counts, uint64_t out[PRO
     out[PROTO_DISK_RECLAIMED] = ssd->blocks_reclaimed_total;
 }
 
+static uint32_t count_at_door(const struct worker *worker)
+{
+    uint32_t count = 0;
+
+    for (uint32_t i = 0; i < worker->jobs_max; i++) {
+        const struct job *job = worker->jobs[i];
+        if (job != NULL && !job->over && job->kind == SCHED_KIND_DECODE) {
+            count += job->decode.door_ns != 0;
+        }
+    }
+    return count;
+}
+
 void worker_status(const struct worker *worker, struct proto_node_status *out)
 {
     struct sched_counts counts;
@@ -332,6 +356,7 @@ void worker_status(const struct worker *worker, struct proto_node_status *out)
     *out = worker->totals;
     out->queued = counts.states[SCHED_QUEUED];
     out->decoding = counts.states[SCHED_DECODE];
+    out->at_door = count_at_door(worker);
     out->running = counts.states[SCHED_LOADING] + counts.states[SCHED_PREFILL] +
                    counts.states[SCHED_PUSHING] + counts.states[SCHED_WAITING_KV] +
                    counts.states[SCHED_DECODE];

@@ -8,6 +8,8 @@
  *   decode.kv_done         WAITING_KV  pushed pieces are compared with checksums, a part a turn
  *   all there              DECODE      limits are checked again; full blocks of the prompt are
  *                                      published; the first token
+ *     with a door          WAITING_KV  the blocks are published; it waits at the door, until
+ *                          DECODE      the batch has a place for it; the first token
  *   after each step        DECODE      the token to the gateway; blocks that became full, published
  *   eos, max_tokens        FINISHED
  *
@@ -416,6 +418,13 @@ static struct crowd crowd_of(const struct job *candidate)
     return crowd;
 }
 
+/* What a step of it all would take. */
+static double crowd_ms(const struct worker *worker, const struct crowd *crowd)
+{
+    return conductor_cost_decode(&worker->decode_fit, crowd->sequences + 1.0,
+                                 (double)crowd->context);
+}
+
 /* The limits, checked once more by who will have to keep them: the load may have changed since the
  * gateway looked, and only this node sees its own steps. True if the job was refused. Who would
  * decode alone is let in: nobody is slowed down, and without steps nothing is ever learned. */
@@ -427,8 +436,7 @@ static bool refuse_join(struct job *job)
     if (!job->decode.limits.may_refuse || crowd.tbt_us == 0 || crowd.sequences == 0) return false;
     if (worker->decode_fit.samples < WORKER_JOIN_SAMPLES) return false;
     const double limit_ms = crowd.tbt_us / 1e3;
-    const double ms =
-        conductor_cost_decode(&worker->decode_fit, crowd.sequences + 1.0, (double)crowd.context);
+    const double ms = crowd_ms(worker, &crowd);
     if (ms <= limit_ms) return false;
     commit_prompt(job); /* its prefill was paid for: the next attempt finds it */
     worker->totals.refused++;
@@ -437,6 +445,14 @@ static bool refuse_join(struct job *job)
              "%.1f ms between tokens with %u others, the limit is %.1f ms", ms, crowd.sequences,
              limit_ms);
     return true;
+}
+
+/* It decodes, or its answer is over with the first token (I4). */
+static void begin(struct job *job)
+{
+    job->step_first_ns = env_now_ns(job->worker->env);
+    job->step_last_ns = job->step_first_ns;
+    go_on(job, take_token(job, job->decode.first_token));
 }
 
 static void join(struct job *job)
@@ -448,13 +464,77 @@ static void join(struct job *job)
 
     /* An answer of one token needs no place in the batch. */
     if (!ends && !only_one) {
+        if (job->decode.limits.door) {
+            commit_prompt(job);
+            job->decode.door_ns = env_now_ns(worker->env);
+            return;
+        }
         if (refuse_join(job) || sched_decode(worker->sched, job->id) != STATUS_OK) return;
     }
     commit_prompt(job);
-    job->step_first_ns = env_now_ns(worker->env);
-    job->step_last_ns = job->step_first_ns;
-    go_on(job, take_token(job, job->decode.first_token));
+    begin(job);
 }
+
+/* ---- the door ---- */
+
+enum { BATCH_GROWTH = 8 };
+
+static bool at_door(const struct job *job)
+{
+    return job != NULL && !job->over && job->kind == SCHED_KIND_DECODE && job->decode.door_ns != 0;
+}
+
+/* Whose answer has begun, elsewhere, goes first: somebody is reading it. */
+static bool enters_before(const struct job *a, const struct job *b)
+{
+    if ((a->generated_before > 0) != (b->generated_before > 0)) return a->generated_before > 0;
+    if (a->priority != b->priority) return a->priority > b->priority;
+    return a->decode.door_ns < b->decode.door_ns;
+}
+
+static struct job *first_at_door(const struct worker *worker)
+{
+    struct job *first = NULL;
+
+    for (uint32_t i = 0; i < worker->jobs_max; i++) {
+        struct job *job = worker->jobs[i];
+        if (at_door(job) && (first == NULL || enters_before(job, first))) first = job;
+    }
+    return first;
+}
+
+/* May it decode beside those that do? Before this node knows its steps, what the gateway believes
+ * of them counts. What a batch costs that is much larger than any before is a guess, and all would
+ * come in on it at once: so batches grow by a part of themselves, and the model with them. */
+static bool has_place(const struct job *job)
+{
+    const struct worker *worker = job->worker;
+    const struct crowd crowd = crowd_of(job);
+
+    if (crowd.sequences == 0 || crowd.tbt_us == 0) return true;
+    if (crowd.sequences > worker->batch_seen + worker->batch_seen / BATCH_GROWTH) return false;
+    if (worker->decode_fit.samples < WORKER_JOIN_SAMPLES) {
+        return job->decode.limits.places == 0 || crowd.sequences < job->decode.limits.places;
+    }
+    return crowd_ms(worker, &crowd) <= crowd.tbt_us / 1e3;
+}
+
+void decode_let_in(struct worker *worker)
+{
+    ASSERT(!worker->step_under_way);
+    for (;;) {
+        struct job *job = first_at_door(worker);
+        if (job == NULL || !has_place(job)) return; /* nobody overtakes it: it would never get in */
+        if (sched_decode(worker->sched, job->id) != STATUS_OK) return;
+        LOG_DEBUG("worker", "let_in", "req=%016llx attempt=%u waited_us=%llu",
+                  (unsigned long long)job->request_id, job->attempt,
+                  (unsigned long long)us_between(job->decode.door_ns, env_now_ns(worker->env)));
+        job->decode.door_ns = 0;
+        begin(job);
+    }
+}
+
+/* ---- gathering ---- */
 
 bool decode_advance(struct job *job)
 {
@@ -463,9 +543,8 @@ bool decode_advance(struct job *job)
     uint64_t size = 0;
 
     ASSERT(!job->over);
-    if (!decode->kv_here || sched_state(job->worker->sched, job->id) != SCHED_WAITING_KV) {
-        return false;
-    }
+    if (!decode->kv_here || decode->door_ns != 0) return false;
+    if (sched_state(job->worker->sched, job->id) != SCHED_WAITING_KV) return false;
     while (decode->sums_checked < decode->sums_count) {
         if (size >= WORKER_VERIFY_SIZE) return true;
         if (!verify_piece(job, decode->sums_checked)) {

@@ -54,6 +54,7 @@ enum {
     WORKER_VERIFY_SIZE = 4 << 20, /* bytes checked per turn of the loop */
     WORKER_JOB_SIZE_MAX = 256 << 20,
     WORKER_JOIN_SAMPLES = 16, /* steps seen before a sequence is refused for what they would cost */
+    WORKER_BATCH_STEPS = 4,   /* of a larger batch seen before it grows further, with a door */
 };
 
 /* ---- worker_peer.c ---- */
@@ -128,6 +129,7 @@ struct decode {
     bool ignore_eos;
     struct proto_limits limits;
     uint32_t load_permille; /* why it was refused at the join */
+    uint64_t door_ns;       /* since then its KV is here and it waits at the door; 0: it does not */
     uint32_t blocks_local;
     uint32_t push_from;
     uint32_t fetch_blocks; /* wanted by the fetch */
@@ -230,6 +232,8 @@ struct worker {
     uint64_t step_started_ns;
 
     struct conductor_fit decode_fit; /* milliseconds of its own steps */
+    uint32_t batch_seen;             /* a size of batch that decode_fit knows, and all below */
+    uint32_t batch_steps;            /* decoded with more than that */
 
     struct buf scratch; /* of encoders */
     struct proto_node_status totals;
@@ -305,6 +309,8 @@ bool decode_admit(struct job *job);
 /* Checks up to WORKER_VERIFY_SIZE bytes of what p pushed and joins when all is there. True: there
  * is more to check now. */
 bool decode_advance(struct job *job);
+/* Between steps: those at the door come in, as many as the limits allow. */
+void decode_let_in(struct worker *worker);
 /* False: no page; the job has failed. */
 bool decode_fill_item(struct job *job, const struct sched_item *from, struct runner_item *item);
 void decode_step_done(struct job *job, const struct runner_item *item);

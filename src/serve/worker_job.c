@@ -180,14 +180,20 @@ static void on_cancel(void *ctx, enum status why)
     job_settle(job);
 }
 
-static struct job *job_enqueue(struct worker *worker, struct job *job, struct rpc_call *call)
+static struct job *job_enqueue(struct worker *worker, struct job *job, struct rpc_call *call,
+                               uint64_t later_us)
 {
     if (!drop_older(worker, job->kind, job->request_id, job->attempt)) {
         job_refuse(worker, call, PROTO_CAUSE_STALE, STATUS_STALE, "a newer attempt is here");
         return NULL;
     }
-    const struct sched_arrival arrival = { job->kind, job->tokens_count, job->priority,
-                                           job->tenant };
+    const struct sched_arrival arrival = {
+        .kind = job->kind,
+        .tokens = job->tokens_count,
+        .priority = job->priority,
+        .tenant = job->tenant,
+        .order = job->arrived_ns / ENV_NS_PER_US + later_us,
+    };
     if (sched_add(worker->sched, &arrival, &job->id) != STATUS_OK) {
         job_refuse(worker, call, PROTO_CAUSE_QUEUE, STATUS_FULL, "too many requests");
         return NULL;
@@ -227,7 +233,7 @@ struct job *job_create(struct worker *worker, enum sched_kind kind, struct rpc_c
                    "the keys are not those of the tokens under this model");
         job = NULL;
     } else {
-        job = job_enqueue(worker, job, call);
+        job = job_enqueue(worker, job, call, sequence->later_us);
     }
     if (job == NULL) arena_destroy(arena);
     return job;

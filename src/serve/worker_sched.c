@@ -20,7 +20,10 @@ struct sequence {
     uint32_t tokens;
     uint32_t computed;
     int priority;
-    uint64_t stamp; /* of its kind's fair */
+    uint64_t tenant;
+    uint64_t stamp; /* of its kind's fair: whose turn it is */
+    uint64_t order; /* which of its tenant's prompts takes that turn */
+    bool begun;     /* has been in a step */
     bool in_step;
     bool alone;
 };
@@ -136,6 +139,33 @@ static bool goes_before(const struct sequence *a, const struct sequence *b)
     return a->priority != b->priority ? a->priority > b->priority : a->stamp < b->stamp;
 }
 
+/* May `later` take the turn of `earlier`, which stands before it? */
+static bool changes_turns(const struct sequence *earlier, const struct sequence *later)
+{
+    return earlier->kind == SCHED_KIND_PREFILL && later->kind == SCHED_KIND_PREFILL &&
+           earlier->tenant == later->tenant && earlier->priority == later->priority;
+}
+
+/* Turns are the tenant's: among its prompts that have not begun, the one at order[at] takes the
+ * turn that its order gives it, and those behind move by one turn. */
+static void take_turn(struct sched *sched, uint32_t at)
+{
+    for (uint32_t i = at; i > 0; i--) {
+        struct sequence *own = &sched->sequences[sched->order[at]];
+        struct sequence *other = &sched->sequences[sched->order[i - 1]];
+        if (!changes_turns(other, own)) continue;
+        if (other->begun) continue;
+        if (other->order <= own->order) return;
+        const uint64_t stamp = own->stamp;
+        own->stamp = other->stamp;
+        other->stamp = stamp;
+        const uint32_t index = sched->order[at];
+        sched->order[at] = sched->order[i - 1];
+        sched->order[i - 1] = index;
+        at = i - 1;
+    }
+}
+
 /* Behind all that it does not go before. Stamps of the two kinds are not comparable, nor does it
  * matter: the kinds never wait for the same thing. */
 static void put_in_order(struct sched *sched, uint32_t index)
@@ -150,6 +180,7 @@ static void put_in_order(struct sched *sched, uint32_t index)
     }
     sched->order[at] = index;
     sched->live++;
+    take_turn(sched, at);
 }
 
 enum status sched_add(struct sched *sched, const struct sched_arrival *arrival,
@@ -163,7 +194,9 @@ enum status sched_add(struct sched *sched, const struct sched_arrival *arrival,
     ASSERT(seq->state == SCHED_NONE);
     *seq = (struct sequence){ .kind = arrival->kind,
                               .tokens = arrival->tokens,
-                              .priority = arrival->priority };
+                              .priority = arrival->priority,
+                              .tenant = arrival->tenant,
+                              .order = arrival->order };
     seq->stamp = fair_stamp(fair_of(sched, seq), arrival->tenant, arrival->tokens);
     set_state(sched, seq, SCHED_QUEUED);
     put_in_order(sched, index);
@@ -338,6 +371,7 @@ enum sched_pick sched_pick(struct sched *sched, uint32_t pages_free, struct sche
         struct sequence *seq = get(sched, step->items[i].id);
         ASSERT(!seq->in_step);
         seq->in_step = true;
+        seq->begun = true;
         if (seq->kind == SCHED_KIND_PREFILL) fair_served(&sched->fair_prefill, seq->stamp);
     }
     sched->step_under_way = true;

@@ -5,10 +5,11 @@
  * A node prefills some sequences and decodes others. Whenever the engine is free the worker asks
  * for the next step: one row for every sequence that decodes, then as many rows of prompts as fit,
  * in their order (continuous batching with chunked prefill). The order is: higher priorities first;
- * within one, tenants get equal tokens (conductor/fair.h); within a tenant, first come, first
- * served. A prompt of higher priority goes before the next chunk of one that has begun. The
- * scheduler knows no tokens, no pages and no bytes, only how many: so it can be walked at random,
- * and the simulator may use it as it is.
+ * within one, tenants get equal tokens (conductor/fair.h); within a tenant, the least order first,
+ * which is first come, first served where that is the time of arrival. A prompt of higher priority
+ * goes before the next chunk of one that has begun; a lesser order does not. The scheduler knows no
+ * tokens, no pages and no bytes, only how many: so it can be walked at random, and the simulator
+ * may use it as it is.
  *
  *   prefill                                          decode
  *
@@ -101,6 +102,7 @@ struct sched_arrival {
     uint32_t tokens; /* at least 1 */
     int priority;
     uint64_t tenant; /* any number that tells tenants apart */
+    uint64_t order;  /* of prompts; of equal ones, the first to come */
 };
 
 /* A sequence arrives and is QUEUED. STATUS_FULL at sequences_max. */

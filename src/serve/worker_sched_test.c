@@ -38,14 +38,20 @@ static struct sched_id add(struct sched *sched, enum sched_kind kind, uint32_t t
     return id;
 }
 
-/* A prompt that is ready to be computed. */
-static struct sched_id prompt(struct sched *sched, uint32_t tokens, int priority, uint64_t tenant)
+/* Prompts that are ready to be computed. */
+static struct sched_id ordered(struct sched *sched, uint32_t tokens, int priority, uint64_t tenant,
+                               uint64_t order)
 {
-    const struct sched_arrival arrival = { SCHED_KIND_PREFILL, tokens, priority, tenant };
+    const struct sched_arrival arrival = { SCHED_KIND_PREFILL, tokens, priority, tenant, order };
     struct sched_id id;
     assert_int_equal(sched_add(sched, &arrival, &id), STATUS_OK);
     sched_ready(sched, id, 0, false);
     return id;
+}
+
+static struct sched_id prompt(struct sched *sched, uint32_t tokens, int priority, uint64_t tenant)
+{
+    return ordered(sched, tokens, priority, tenant, 0);
 }
 
 static void options_out_of_range_are_refused(void **state)
@@ -219,7 +225,7 @@ static void higher_priority_goes_before_the_next_chunk(void **state)
     assert_int_equal(first_of_step(sched).index, high.index);
     assert_int_equal(first_of_step(sched).index, normal.index);
     assert_int_equal(first_of_step(sched).index, low.index);
-    const struct sched_arrival waiting = { SCHED_KIND_PREFILL, 10, 1, 0 };
+    const struct sched_arrival waiting = { SCHED_KIND_PREFILL, 10, 1, 0, 0 };
     struct sched_id id, found;
     const struct sched_id later = add(sched, SCHED_KIND_PREFILL, 10);
     assert_int_equal(sched_add(sched, &waiting, &id), STATUS_OK);
@@ -252,6 +258,26 @@ static void tenants_get_equal_tokens(void **state)
     sched_destroy(sched);
 }
 
+/* A tenant's turns are its own: the prompt with the least order takes the next one, what has begun
+ * is finished, and other tenants and priorities are served as if the order were another. */
+static void turns_go_to_the_least_order(void **state)
+{
+    (void)state;
+    struct sched *sched = sched_new();
+    const struct sched_id begun = ordered(sched, 2 * ROWS, 0, 1, 90);
+
+    assert_int_equal(first_of_step(sched).index, begun.index);
+    const struct sched_id late = ordered(sched, ROWS, 0, 1, 80);
+    const struct sched_id other = ordered(sched, ROWS, 0, 2, 95);
+    const struct sched_id low = ordered(sched, ROWS, -1, 1, 1);
+    const struct sched_id soon = ordered(sched, ROWS, 0, 1, 70);
+    const struct sched_id same = ordered(sched, ROWS, 0, 1, 70);
+    const struct sched_id want[] = { begun, other, soon, same, late, low };
+    for (size_t i = 0; i < sizeof(want) / sizeof(want[0]); i++)
+        assert_int_equal(first_of_step(sched).index, want[i].index);
+    sched_destroy(sched);
+}
+
 /* ---- the walk ---- */
 
 struct model_sequence {
@@ -259,6 +285,8 @@ struct model_sequence {
     enum sched_kind kind;
     uint32_t tokens;
     int priority;
+    uint64_t tenant, order;
+    bool begun;         /* has been in a step */
     bool alone;         /* perhaps */
     uint32_t rows_done; /* the next row that must be computed */
     uint32_t waited;    /* steps without a row though it could have had one */
@@ -283,7 +311,8 @@ static void walk_add(struct walk *walk)
     struct sched_id id;
     const enum sched_kind kind = below(walk, 2) == 0 ? SCHED_KIND_PREFILL : SCHED_KIND_DECODE;
     const uint32_t tokens = 1 + below(walk, 5 * ROWS);
-    const struct sched_arrival arrival = { kind, tokens, (int)below(walk, 3) - 1, below(walk, 3) };
+    const struct sched_arrival arrival = { kind, tokens, (int)below(walk, 3) - 1, below(walk, 3),
+                                           below(walk, 40) };
     const enum status status = sched_add(walk->sched, &arrival, &id);
     if (walk->used == SEQUENCES) {
         assert_int_equal(status, STATUS_FULL);
@@ -292,7 +321,12 @@ static void walk_add(struct walk *walk)
     assert_int_equal(status, STATUS_OK);
     assert_false(walk->model[id.index].used);
     walk->model[id.index] = (struct model_sequence){
-        .used = true, .kind = kind, .tokens = tokens, .priority = arrival.priority
+        .used = true,
+        .kind = kind,
+        .tokens = tokens,
+        .priority = arrival.priority,
+        .tenant = arrival.tenant,
+        .order = arrival.order,
     };
     walk->used++;
 }
@@ -425,6 +459,26 @@ static void check_priorities(struct walk *walk)
     }
 }
 
+/* No prompt begins while another of its tenant and priority, that might, has a lesser order. */
+static void check_order(struct walk *walk)
+{
+    for (uint32_t i = 0; i < walk->step.items_count; i++) {
+        const struct sched_item *item = &walk->step.items[i];
+        const struct model_sequence *m = &walk->model[item->id.index];
+        if (item->kind != SCHED_KIND_PREFILL || m->begun) continue;
+        for (uint32_t k = 0; k < SEQUENCES; k++) {
+            const struct model_sequence *o = &walk->model[k];
+            if (!o->used || o->begun || o->alone || o->kind != SCHED_KIND_PREFILL) continue;
+            if (o->tenant != m->tenant || o->priority != m->priority || o->order >= m->order)
+                continue;
+            if (sched_state(walk->sched, (struct sched_id){ k }) == SCHED_PREFILL)
+                assert_true(sched_in_step(walk->sched, (struct sched_id){ k }));
+        }
+    }
+    for (uint32_t i = 0; i < walk->step.items_count; i++)
+        walk->model[walk->step.items[i].id.index].begun = true;
+}
+
 static void walk_step(struct walk *walk)
 {
     if (!walk->under_way) {
@@ -434,6 +488,7 @@ static void walk_step(struct walk *walk)
         } else if (pick == SCHED_PICK_STEP) {
             check_step(walk);
             check_priorities(walk);
+            check_order(walk);
             walk->under_way = true;
         }
         return;
@@ -494,6 +549,7 @@ int main(void)
         cmocka_unit_test(youngest_goes_when_pages_run_out),
         cmocka_unit_test(higher_priority_goes_before_the_next_chunk),
         cmocka_unit_test(tenants_get_equal_tokens),
+        cmocka_unit_test(turns_go_to_the_least_order),
         cmocka_unit_test(the_end_of_a_prompt_is_not_kept_waiting),
         cmocka_unit_test(walk_matches_model),
     };

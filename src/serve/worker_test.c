@@ -232,6 +232,7 @@ struct request {
     bool ignore_eos;
     uint32_t reuse_blocks;
     const char *holder;
+    struct proto_limits limits;
     struct node *p;
     struct node *d;
 
@@ -406,7 +407,8 @@ static void attempt_start(struct request *request)
     request->cause = 0;
     const struct proto_decode_open open = { .sequence = sequence_of(request, tokens, keys),
                                             .max_tokens = request->max_tokens,
-                                            .ignore_eos = request->ignore_eos };
+                                            .ignore_eos = request->ignore_eos,
+                                            .limits = request->limits };
     buf_init(&body, 1 << 20);
     assert_int_equal(proto_decode_open_encode(&open, &body), STATUS_OK);
     const struct rpc_request call = { .method = PROTO_DECODE_OPEN,
@@ -906,6 +908,59 @@ static void cancelled_at_any_time(void **state)
     node_stop(&d);
 }
 
+/* A door before the batch: two places are what the gateway gives as long as the node does not know
+ * its steps, and a limit that no two can keep is one place when it does. Those who wait are right
+ * in the end, and who is cancelled while it waits leaves nothing. */
+static void who_waits_at_the_door_comes_in(void **state)
+{
+    enum { COUNT = 12, PLACES = 2, WAITING = 5 };
+    static struct request requests[COUNT];
+    struct proto_node_status status;
+    uint32_t left = COUNT, most_decoding = 0, most_waiting = 0, cancelled = 0;
+    struct node p, d;
+
+    (void)state;
+    node_start(&p, "p", &(struct node_choice){ 0 });
+    node_start(&d, "d", &(struct node_choice){ 0 });
+    for (uint32_t i = 0; i < COUNT; i++) {
+        request_init(&requests[i], 1 + (uint32_t)rng_below(&world.rng, 60), i == 5 ? 1 : 200);
+        requests[i].limits = (struct proto_limits){ .tbt_us = 1, .door = true, .places = PLACES };
+        requests[i].p = &p;
+        requests[i].d = &d;
+        attempt_start(&requests[i]);
+    }
+    const uint64_t end_ns = env_now_ns(world.env) + 60 * ENV_NS_PER_S;
+    while (left > 0) {
+        assert_true(env_now_ns(world.env) < end_ns);
+        env_poll(world.env, ENV_NS_PER_MS);
+        worker_status(d.worker, &status);
+        if (status.decoding > most_decoding) most_decoding = status.decoding;
+        if (status.at_door > most_waiting) most_waiting = status.at_door;
+        if (status.at_door >= WAITING && cancelled == 0) {
+            for (uint32_t i = 0; i < COUNT && cancelled < 3; i++) {
+                if (requests[i].answer_count > 0 || requests[i].over) continue;
+                rpc_cancel(d.client, requests[i].d_call);
+                cancelled++;
+            }
+        }
+        left = 0;
+        for (uint32_t i = 0; i < COUNT; i++)
+            left += !requests[i].over;
+    }
+    assert_int_equal(cancelled, 3);
+    assert_int_equal(most_decoding, PLACES);
+    assert_true(most_waiting >= WAITING);
+    uint32_t finished = 0;
+    for (uint32_t i = 0; i < COUNT; i++) {
+        if (!requests[i].finished) continue;
+        finished++;
+        expect_same_as_alone(&requests[i]);
+    }
+    assert_int_equal(finished, COUNT - cancelled);
+    node_stop(&p);
+    node_stop(&d);
+}
+
 /* ---- a p that lies ---- */
 
 struct reply {
@@ -1124,6 +1179,7 @@ int main(void)
         cmocka_unit_test(many_at_once),
         cmocka_unit_test(many_at_once_on_one_node),
         cmocka_unit_test(cancelled_at_any_time),
+        cmocka_unit_test(who_waits_at_the_door_comes_in),
         cmocka_unit_test(wrong_checksums_never_join),
         cmocka_unit_test(nonsense_is_refused),
         cmocka_unit_test(the_role_can_change),
