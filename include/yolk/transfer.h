@@ -61,6 +61,8 @@ struct yolk_transfer_options {
     const char *advertise_host; /* the host part of our name; NULL: that of `listen` */
     const char *secret;         /* the cluster secret; NULL or "" admits loopback only */
     bool allow_open;            /* no secret, and yet not only loopback: private networks, tests */
+    bool encrypt;               /* over tcp only with peers that encrypt, too; needs a secret. One
+                                   end that says so is enough. */
     bool forbid_shm;            /* everything but local goes over tcp; so does MC_FORCE_TCP=1 */
     uint64_t generation;        /* of this start of the process; 0: drawn at random */
     uint64_t epoch;             /* see yolk_transfer_set_epoch(); 0: 1 */
@@ -79,8 +81,9 @@ struct yolk_transfer_options {
     uint32_t fence_ms;          /* 0: 10000; also the lease on an accepted connection */
 };
 
-/* On success the engine listens and *out is the caller's. STATUS_INVALID for options out of range,
- * STATUS_DENIED for a listener beyond loopback without a secret, STATUS_EXISTS for a taken port. */
+/* On success the engine listens and *out is the caller's. STATUS_INVALID for options out of range
+ * and for `encrypt` without a secret, STATUS_DENIED for a listener beyond loopback without one,
+ * STATUS_EXISTS for a taken port. */
 MUST_USE enum status yolk_transfer_create(struct env *env,
                                           const struct yolk_transfer_options *options,
                                           struct yolk_transfer **out, struct errmsg *err);
@@ -436,7 +439,9 @@ struct yolk_transfer_stats {
     uint64_t retries;
     uint64_t fences;          /* connections that a target closed at our demand */
     uint64_t lanes_open;      /* now, both directions */
+    uint64_t lanes_sealed;    /* of them, encrypted */
     uint64_t protocol_errors; /* connections dropped because of what the peer sent */
+    uint64_t seal_failures;   /* of them, encrypted ones on which something was not the peer's */
     uint64_t rail_pauses;     /* rails that failed, or fell silent while others spoke */
     uint64_t evictions;       /* idle connections closed to stay within lanes_max */
 };

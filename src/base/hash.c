@@ -11,6 +11,7 @@
 #include <openssl/hmac.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/assert.h"
 
@@ -107,6 +108,31 @@ void hash_hmac_sha256(const void *secret, size_t secret_len, const void *data, s
     const uint8_t *done = HMAC(EVP_sha256(), key, (int)secret_len, bytes, len, out, &out_len);
     ASSERT(done != NULL);
     ASSERT(out_len == HASH_SHA256_SIZE);
+}
+
+void hash_hkdf_sha256(const void *salt, size_t salt_len, const void *secret, size_t secret_len,
+                      const void *info, size_t info_len, uint8_t *out, size_t out_len)
+{
+    uint8_t extracted[HASH_SHA256_SIZE], block[HASH_SHA256_SIZE];
+    uint8_t text[HASH_SHA256_SIZE + HASH_INFO_SIZE_MAX + 1];
+    size_t before = 0; /* of the previous block in front of info: none for the first */
+
+    ASSERT(info_len <= HASH_INFO_SIZE_MAX && out_len <= 255 * HASH_SHA256_SIZE);
+    hash_hmac_sha256(salt, salt_len, secret, secret_len, extracted);
+    for (uint8_t counter = 1; out_len > 0; counter++) {
+        memcpy(text, block, before);
+        if (info_len > 0) memcpy(text + before, info, info_len);
+        text[before + info_len] = counter;
+        hash_hmac_sha256(extracted, sizeof(extracted), text, before + info_len + 1, block);
+        before = sizeof(block);
+        const size_t len = out_len < sizeof(block) ? out_len : sizeof(block);
+        memcpy(out, block, len);
+        out += len;
+        out_len -= len;
+    }
+    explicit_bzero(extracted, sizeof(extracted));
+    explicit_bzero(block, sizeof(block));
+    explicit_bzero(text, sizeof(text));
 }
 
 void hash_sha256_hex(const uint8_t digest[HASH_SHA256_SIZE], char out[HASH_SHA256_HEX_SIZE])

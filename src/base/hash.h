@@ -3,7 +3,8 @@
  * base/hash.h - the three hashes of the tree, and the one way to compare secrets.
  *
  * XXH3-64 is for checksums: it finds damage, never malice. SHA-256 is for names that a stranger
- * could try to collide (block keys, file digests). HMAC-SHA256 is for proofs of the cluster secret.
+ * could try to collide (block keys, file digests). HMAC-SHA256 is for proofs of the cluster secret,
+ * HKDF for keys made of it.
  *
  * Memory:  a struct hash_stream is on the heap; the rest allocates nothing per call that outlives
  *          it.
@@ -32,6 +33,12 @@ void hash_sha256_destroy(struct hash_stream *stream); /* NULL is allowed */
 
 void hash_hmac_sha256(const void *secret, size_t secret_len, const void *data, size_t len,
                       uint8_t out[HASH_SHA256_SIZE]);
+
+/* HKDF (RFC 5869) with SHA-256: `out_len` bytes of key, at most 255 * 32, from a secret. Different
+ * `info` gives keys that say nothing of each other. */
+enum { HASH_INFO_SIZE_MAX = 512 };
+void hash_hkdf_sha256(const void *salt, size_t salt_len, const void *secret, size_t secret_len,
+                      const void *info, size_t info_len, uint8_t *out, size_t out_len);
 
 /* Lower-case hexadecimal, NUL-terminated. */
 void hash_sha256_hex(const uint8_t digest[HASH_SHA256_SIZE], char out[HASH_SHA256_HEX_SIZE]);

@@ -3,7 +3,7 @@
  * base/hash_test.c
  *
  * Goal:   the hashes are the published ones, whole or in pieces, from any thread.
- * Method: vectors of FIPS 180-2 and RFC 4231, and xxHash's own answers for XXH3. */
+ * Method: vectors of FIPS 180-2, RFC 4231 and RFC 5869, and xxHash's own answers for XXH3. */
 #include "base/hash.h"
 
 #include <pthread.h>
@@ -70,6 +70,32 @@ static void hmac_matches_rfc4231(void **state)
     expect_hex(digest, "b613679a0814d9ec772f95d778c35fc5ff1697c493715653c6c712144292c5ad");
 }
 
+static void hkdf_matches_rfc5869(void **state)
+{
+    (void)state;
+    static const uint8_t expected[42] = {
+        0x3c, 0xb2, 0x5f, 0x25, 0xfa, 0xac, 0xd5, 0x7a, 0x90, 0x43, 0x4f, 0x64, 0xd0, 0x36,
+        0x2f, 0x2a, 0x2d, 0x2d, 0x0a, 0x90, 0xcf, 0x1a, 0x5a, 0x4c, 0x5d, 0xb0, 0x2d, 0x56,
+        0xec, 0xc4, 0xc5, 0xbf, 0x34, 0x00, 0x72, 0x08, 0xd5, 0xb8, 0x87, 0x18, 0x58, 0x65,
+    };
+    static const uint8_t without[42] = {
+        0x8d, 0xa4, 0xe7, 0x75, 0xa5, 0x63, 0xc1, 0x8f, 0x71, 0x5f, 0x80, 0x2a, 0x06, 0x3c,
+        0x5a, 0x31, 0xb8, 0xa1, 0x1f, 0x5c, 0x5e, 0xe1, 0x87, 0x9e, 0xc3, 0x45, 0x4e, 0x5f,
+        0x3c, 0x73, 0x8d, 0x2d, 0x9d, 0x20, 0x13, 0x95, 0xfa, 0xa4, 0xb6, 0x1a, 0x96, 0xc8,
+    };
+    uint8_t key[22], salt[13], info[10], out[42];
+
+    memset(key, 0x0b, sizeof(key));
+    for (uint8_t i = 0; i < sizeof(salt); i++)
+        salt[i] = i;
+    for (uint8_t i = 0; i < sizeof(info); i++)
+        info[i] = (uint8_t)(0xf0 + i);
+    hash_hkdf_sha256(salt, sizeof(salt), key, sizeof(key), info, sizeof(info), out, sizeof(out));
+    assert_memory_equal(out, expected, sizeof(out)); /* case 1 */
+    hash_hkdf_sha256(NULL, 0, key, sizeof(key), NULL, 0, out, sizeof(out));
+    assert_memory_equal(out, without, sizeof(out)); /* case 3 */
+}
+
 static void xxh3_matches_published_values(void **state)
 {
     (void)state;
@@ -128,6 +154,7 @@ int main(void)
         cmocka_unit_test(sha256_matches_vectors),
         cmocka_unit_test(sha256_in_pieces_is_the_same),
         cmocka_unit_test(hmac_matches_rfc4231),
+        cmocka_unit_test(hkdf_matches_rfc5869),
         cmocka_unit_test(xxh3_matches_published_values),
         cmocka_unit_test(xxh3_sees_every_flipped_bit),
         cmocka_unit_test(secrets_compare_by_content),

@@ -21,7 +21,7 @@ enum status bench_transfer(struct cli *cli, struct report *report, struct errmsg
         if (from->yardstick != NULL) row->baseline = from->value / from->ratio;
         row->low = from->ratio_low;
         row->high = from->ratio_high;
-        row->kind = from->at_most ? REPORT_AT_MOST : REPORT_AT_LEAST;
+        if (from->target > 0) row->kind = from->at_most ? REPORT_AT_MOST : REPORT_AT_LEAST;
         row->target = from->target;
         memcpy(row->skipped, from->skipped, sizeof(row->skipped));
     }

@@ -158,6 +158,7 @@ static enum status start_node(struct serve *serve, const char *role, unsigned nu
     pass_u64(&words, config, "--block-tokens", block);
     pass_u64(&words, config, "--max-model-len", context);
     pass_text(&words, config, "--isa");
+    if (config_bool(config, "transfer-encrypt")) add(&words, "--transfer-encrypt");
     if (cli_engine_is_timed(serve->cli)) {
         pass_text(&words, config, "--engine");
         pass_text(&words, config, "--engine-profile");

@@ -627,6 +627,7 @@ static enum status create_transport(struct worker *worker, struct errmsg *err)
         .rails = options->rails,
         .topology_file = options->topology,
         .forbid_shm = options->forbid_shm,
+        .encrypt = options->encrypt,
         .fence_ms = options->lease_ms,
     };
     enum status status = yolk_transfer_create(worker->env, &transfer, &worker->transfer, err);

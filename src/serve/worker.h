@@ -61,6 +61,7 @@ struct worker_options {
                              same in the whole cluster [WORKER_LEASE_MS_DEFAULT] */
     bool no_reuse;        /* neither finds nor publishes blocks: the pool is off */
     bool forbid_shm;      /* see yolk_transfer_options */
+    bool encrypt;         /* likewise; needs a secret */
     const char *data_dir; /* of the disk tier of the pool ["": none] */
     uint64_t disk_size;   /* bytes it may use */
     uint64_t object_size; /* lent for values put by key, beside the pool [0] */

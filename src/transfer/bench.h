@@ -27,7 +27,7 @@ struct transfer_bench_row {
     double baseline;
     double ratio; /* median of the ratios of the pairs, and its 95% interval; or of the values */
     double ratio_low, ratio_high;
-    double target;
+    double target;     /* 0: none */
     bool at_most;      /* the ratio, or the value, should be below the target */
     char skipped[128]; /* why; "" if it was measured */
 };

@@ -68,6 +68,7 @@ struct bench_mover {
     enum yolk_transfer_class class;
     uint32_t size, depth;
     bool polling;
+    bool encrypt;             /* looked at when it is opened; the target has a secret */
     uint64_t left, under_way; /* messages */
     bool failed;
     struct yolk_transfer_batch batch;

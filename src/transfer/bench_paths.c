@@ -125,7 +125,10 @@ static uint64_t count_for(const struct transfer_bench *bench, const struct kind 
 enum status bench_mover_open(struct bench_mover *mover, const struct bench_target *target, bool shm,
                              uint32_t lanes, uint8_t *here, size_t size, struct errmsg *err)
 {
-    const struct yolk_transfer_options options = { .forbid_shm = !shm, .lanes_per_peer = lanes };
+    const struct yolk_transfer_options options = { .secret = target->options.secret,
+                                                   .encrypt = mover->encrypt,
+                                                   .forbid_shm = !shm,
+                                                   .lanes_per_peer = lanes };
     enum status status = yolk_transfer_create(mover->env, &options, &mover->transfer, err);
 
     if (status != STATUS_OK) return status;
@@ -314,6 +317,52 @@ static enum status borrow_row(struct paths *paths, struct errmsg *err)
     return status;
 }
 
+/* ---- encrypted ---- */
+
+struct sealing {
+    struct bench_mover sealed, clear;
+    uint64_t count;
+};
+
+static enum status sealed_pair(void *ctx, double *value, double *baseline)
+{
+    struct sealing *sealing = ctx;
+    const double bytes = (double)sealing->count * sealing->sealed.size;
+    uint64_t ns;
+
+    enum status status = bench_move(&sealing->sealed, sealing->count, &ns);
+    *value = bytes / (double)ns;
+    if (status == STATUS_OK) status = bench_move(&sealing->clear, sealing->count, &ns);
+    *baseline = bytes / (double)ns;
+    return status;
+}
+
+/* The same transfer, encrypted and not: what the ciphers of this CPU cost. No target. */
+static enum status sealed_row(struct paths *paths, struct errmsg *err)
+{
+    const struct transfer_bench_row row = { .name = "tcp_write_1m_encrypted",
+                                            .unit = "GB/s",
+                                            .yardstick = "in clear" };
+    struct sealing sealing = {
+        .sealed = { .env = paths->env, .opcode = WRITE, .size = 1 << 20, .depth = 4 },
+        .count = paths->bench->quick ? 8 : BENCH_MEMORY_SIZE >> 20,
+    };
+
+    if (!bench_wants(paths->bench, row.name)) return STATUS_OK;
+    sealing.clear = sealing.sealed;
+    sealing.sealed.encrypt = true;
+    enum status status = bench_mover_open(&sealing.clear, &paths->target, false, 1, paths->here,
+                                          BENCH_MEMORY_SIZE, err);
+    if (status == STATUS_OK) {
+        status = bench_mover_open(&sealing.sealed, &paths->target, false, 1, paths->here,
+                                  BENCH_MEMORY_SIZE, err);
+    }
+    if (status == STATUS_OK) status = bench_row(paths->bench, &row, sealed_pair, &sealing, err);
+    yolk_transfer_destroy(sealing.clear.transfer);
+    yolk_transfer_destroy(sealing.sealed.transfer);
+    return status;
+}
+
 static enum status rows(struct paths *paths, struct errmsg *err)
 {
     char name[ENV_SHARE_NAME_SIZE];
@@ -328,13 +377,16 @@ static enum status rows(struct paths *paths, struct errmsg *err)
     }
     if (status == STATUS_OK) status = borrow_row(paths, err);
     if (status == STATUS_OK) status = threads_row(paths, err);
+    if (status == STATUS_OK) status = sealed_row(paths, err);
     env_real_destroy(paths->env);
     return status;
 }
 
 enum status bench_paths(struct transfer_bench *bench, struct errmsg *err)
 {
-    struct paths paths = { .bench = bench, .target = { .memory_size = BENCH_MEMORY_SIZE } };
+    struct paths paths = {
+        .bench = bench, .target = { .options.secret = "bench", .memory_size = BENCH_MEMORY_SIZE }
+    };
 
     /* The first half is the initiator's; the second, memory that a user brings to the target. */
     const size_t size = 2 * (size_t)BENCH_MEMORY_SIZE;

@@ -250,11 +250,21 @@ size_t yolk_transfer_metrics_text(const struct yolk_transfer *transfer, char *ou
                 stats.fences);
     add_counter(&text, "rail_pauses_total", "Rails that fell silent while others spoke.",
                 stats.rail_pauses);
+    add_counter(&text, "protocol_errors_total", "Connections dropped for what the peer sent.",
+                stats.protocol_errors);
+    add_counter(&text, "seal_failures_total",
+                "Encrypted connections dropped: something was not what the peer had sent.",
+                stats.seal_failures);
     add_counter(&text, "evictions_total", "Idle connections closed to make room.", stats.evictions);
     add(&text,
         "# HELP yolk_transfer_connections Connections now, in both directions.\n"
         "# TYPE yolk_transfer_connections gauge\nyolk_transfer_connections %llu\n",
         (unsigned long long)stats.lanes_open);
+    add(&text,
+        "# HELP yolk_transfer_connections_encrypted Those of them that are encrypted.\n"
+        "# TYPE yolk_transfer_connections_encrypted gauge\n"
+        "yolk_transfer_connections_encrypted %llu\n",
+        (unsigned long long)stats.lanes_sealed);
     add_rail_metric(&text, transfer, "up", "gauge", "1 while the rail is used.", rail_is_up);
     add_rail_metric(&text, transfer, "bytes_total", "counter", "Bytes acknowledged.", rail_moved);
     add_rail_metric(&text, transfer, "rate_bytes", "gauge", "Bytes per second it can do.",

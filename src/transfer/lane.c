@@ -20,6 +20,10 @@
  * for free. After small payloads rx takes many frames at once, and they are copied from there.
  * A payload nobody wants any more goes to a sink, and the stream stays in step.
  *
+ * Encrypted connections (sealing.c) are so from the first frame after the greeting: frames go out
+ * through net/seal.h, and come in through it to rx, whatever their size. So nothing of a record
+ * lands before all of it is known to be the peer's.
+ *
  * Invariants
  *   I1  landing_at + payload_left stays inside memory that was registered when the header came, and
  *       whoever unregisters it has called lane_stop_landing() before.
@@ -35,6 +39,7 @@
 #include "base/assert.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "net/seal.h"
 #include "transfer/transfer_int.h"
 
 enum { FRAMES_FOR_CONTROL = 64 };
@@ -117,6 +122,7 @@ static struct frame *frame_new(struct lane *lane, const struct wire_header *head
     frame->request = header->request;
     frame->attempt = header->attempt;
     frame->answer = false;
+    frame->clear = lane->seal == NULL;
     frame->owned = NULL;
     return frame;
 }
@@ -270,6 +276,7 @@ static int gather(const struct lane *lane, struct iovec iov[2 * LANE_GATHER_MAX]
 
     for (const struct frame *f = lane->sending.head; f != NULL; f = f->next) {
         ASSERT(count + 2 <= 2 * LANE_GATHER_MAX);
+        if (f->clear != lane->sending.head->clear) break; /* the end of the greeting */
         count = gather_part(iov, count, f->header, WIRE_HEADER_SIZE, &skip);
         if (f->payload_len > 0) count = gather_part(iov, count, f->payload, f->payload_len, &skip);
     }
@@ -297,20 +304,33 @@ static void lane_watch(struct lane *lane, bool write)
     env_stream_watch(lane->stream, ENV_READ | (write ? ENV_WRITE : 0u), lane_on_ready, lane);
 }
 
-void lane_flush(struct lane *lane)
+/* Writes some of `sending`, or, when that is empty, what is sealed and has not left. */
+static enum status lane_write(struct lane *lane, size_t *n)
 {
     struct iovec iov[2 * LANE_GATHER_MAX];
+
+    if (lane->sending.head == NULL) {
+        return lane->seal != NULL ? seal_flush(lane->seal, lane->stream) : STATUS_OK;
+    }
+    const int count = gather(lane, iov);
+    if (lane->sending.head->clear) return env_stream_writev(lane->stream, iov, count, n);
+    return seal_writev(lane->seal, lane->stream, iov, count, n);
+}
+
+void lane_flush(struct lane *lane)
+{
     size_t budget = LANE_TURN_SIZE;
 
     if (!lane_alive(lane) || lane->state == LANE_CONNECTING) return;
     for (;;) {
         size_t n = 0;
         settle_order(lane);
-        if (lane->sending.head == NULL) {
+        const bool last = lane->sending.head == NULL;
+        const enum status status = lane_write(lane, &n);
+        if (status == STATUS_OK && last) {
             lane_watch(lane, false);
             return;
         }
-        const enum status status = env_stream_writev(lane->stream, iov, gather(lane, iov), &n);
         if (status == STATUS_OK) sent(lane, n);
         if (status == STATUS_AGAIN || (status == STATUS_OK && n >= budget)) {
             lane_watch(lane, true);
@@ -400,6 +420,7 @@ void lane_free(struct lane *lane)
     env_stream_close(lane->stream);
     drop_frames(lane);
     session_unref(lane->session);
+    seal_destroy(lane->seal);
     free(lane);
 }
 
@@ -441,6 +462,7 @@ void lane_die(struct lane *lane, enum status status)
         lane->transfer->stats.protocol_errors++;
         LOG_WARN("transfer", "lane_garbage", "peer=%s", env_stream_peer(lane->stream));
     }
+    if (lane->seal != NULL) lane->transfer->stats.lanes_sealed--;
     env_timer_cancel(lane->transfer->env, &lane->timer);
     env_stream_close(lane->stream);
     lane->stream = NULL;
@@ -533,7 +555,8 @@ void lane_accept(void *ctx, struct env_stream *stream)
 static uint32_t capabilities(const struct yolk_transfer *transfer)
 {
     const uint32_t shm = transfer->forbid_shm ? 0 : WIRE_CAP_SHM | WIRE_CAP_VM;
-    return shm | WIRE_CAP_NOTIFY | (transfer->topology.rail_count > 0 ? WIRE_CAP_RAILS : 0);
+    return shm | WIRE_CAP_NOTIFY | (transfer->topology.rail_count > 0 ? WIRE_CAP_RAILS : 0) |
+           sealing_capabilities(transfer);
 }
 
 static void hello_fill(const struct lane *lane, struct wire_hello *hello)
@@ -595,6 +618,7 @@ static enum status target_greeted(struct lane *lane, const struct wire_hello *th
     struct wire_hello hello;
 
     if (theirs->version_min > WIRE_VERSION) return refuse(lane, STATUS_UNSUPPORTED);
+    if (!sealing_possible(lane->transfer, theirs)) return refuse(lane, STATUS_UNSUPPORTED);
     lane->id = theirs->connection;
     hello_fill(lane, &hello);
     wire_hello_encode(&hello, lane->hello_ours);
@@ -615,6 +639,7 @@ static enum status initiator_greeted(struct lane *lane, const struct wire_hello 
     if (!hash_equal_secret(proof, theirs->proof, sizeof(proof))) {
         return refuse(lane, STATUS_DENIED);
     }
+    if (!sealing_possible(lane->transfer, theirs)) return refuse(lane, STATUS_UNSUPPORTED);
     lane->session = session_ref(lane->transfer, theirs);
     if (lane->session == NULL) return STATUS_NO_MEMORY;
     lane->lease_ns = theirs->lease_ms * ENV_NS_PER_MS;
@@ -632,6 +657,17 @@ static enum status greeted(struct lane *lane)
     if (status != STATUS_OK) return status;
     memcpy(lane->hello_theirs, lane->control, WIRE_HELLO_SIZE);
     return lane->peer != NULL ? initiator_greeted(lane, &hello) : target_greeted(lane, &hello);
+}
+
+/* The greeting is over: if both agreed, everything else is encrypted, what lies in rx included. */
+static enum status lane_seal(struct lane *lane)
+{
+    enum status status = sealing_start(lane);
+
+    if (status != STATUS_OK || lane->seal == NULL) return status;
+    status = seal_feed(lane->seal, lane->rx + lane->rx_start, lane->rx_end - lane->rx_start);
+    lane->rx_start = lane->rx_end = 0;
+    return status;
 }
 
 /* Target: the initiator has shown that it knows the secret, or not. */
@@ -656,7 +692,7 @@ static enum status proven(struct lane *lane)
     if (!lane_send(lane, FRAME_CONTROL, &accepted, NULL, false)) return STATUS_FULL;
     lane_set_state(lane, LANE_READY);
     env_timer_set(transfer->env, &lane->timer, lane->heard_ns + lane->lease_ns + 1);
-    return STATUS_OK;
+    return lane_seal(lane);
 }
 
 /* ---- frames in ---- */
@@ -684,6 +720,8 @@ static bool opcode_fits_state(const struct lane *lane, enum wire_opcode opcode)
 static enum status got_ready(struct lane *lane, const struct wire_header *header)
 {
     if (header->status != STATUS_OK) return STATUS_PROTOCOL;
+    const enum status status = lane_seal(lane);
+    if (status != STATUS_OK) return status;
     lane_set_state(lane, LANE_READY);
     peer_lane_ready(lane);
     return STATUS_OK;
@@ -817,6 +855,22 @@ static enum status receive_once(struct lane *lane, size_t *n, bool *drained)
     return lane_alive(lane) ? parse(lane) : STATUS_OK;
 }
 
+/* The same through the seal: a record at a time, and a byte of it is looked at only when all of it
+ * is known to be the peer's. */
+static enum status receive_sealed(struct lane *lane, size_t *n)
+{
+    ASSERT(lane->rx_start == 0 && LANE_RX_SIZE - lane->rx_end >= SEAL_RECORD_SIZE);
+    const enum status status = seal_read(lane->seal, lane->stream, lane->rx + lane->rx_end, n);
+    if (status == STATUS_CORRUPT || status == STATUS_PROTOCOL) {
+        lane->transfer->stats.seal_failures++;
+    }
+    if (status != STATUS_OK) return status;
+    lane->heard_ns = env_now_ns(lane->transfer->env);
+    if (lane->rail != NULL) rail_heard(lane->rail, lane->heard_ns);
+    lane->rx_end += (uint32_t)*n;
+    return parse(lane);
+}
+
 static void lane_receive(struct lane *lane)
 {
     size_t budget = LANE_TURN_SIZE;
@@ -826,16 +880,19 @@ static void lane_receive(struct lane *lane)
         lane_die(lane, STATUS_TIMEOUT);
         return;
     }
-    while (!drained && lane_alive(lane)) {
+    while (lane_alive(lane)) {
         size_t n = 0;
-        const enum status status = receive_once(lane, &n, &drained);
+        const enum status status =
+            lane->seal != NULL ? receive_sealed(lane, &n) : receive_once(lane, &n, &drained);
         if (status == STATUS_AGAIN) break;
         if (status != STATUS_OK) {
             lane_die(lane, status);
             return;
         }
-        if (n >= budget) break;
-        budget -= n;
+        budget -= n < budget ? n : budget;
+        /* What waits behind the seal makes no stream readable. */
+        const bool waiting = lane->seal != NULL && seal_waiting(lane->seal);
+        if ((drained || budget == 0) && !waiting) break;
     }
 }
 

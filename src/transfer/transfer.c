@@ -452,6 +452,7 @@ static enum status limits_set(struct yolk_transfer *transfer,
     transfer->fence_ns = or_default(options->fence_ms, DEFAULT_FENCE_MS) * ENV_NS_PER_MS;
     transfer->epoch = options->epoch != 0 ? options->epoch : 1;
     transfer->allow_open = options->allow_open;
+    transfer->encrypt = options->encrypt;
     transfer->forbid_shm = options->forbid_shm || tcp_forced();
     if (transfer->lanes_per_peer > YOLK_TRANSFER_LANES_MAX) {
         return errmsg_set(err, STATUS_INVALID, "transfer: at most %d lanes to a peer",
@@ -540,6 +541,10 @@ static enum status start(struct yolk_transfer *transfer,
     if (transfer->secret[0] == '\0' && !options->allow_open && !is_loopback(listen)) {
         return errmsg_set(err, STATUS_DENIED, "transfer: listening on %s needs a cluster secret",
                           listen);
+    }
+    if (transfer->encrypt && sealing_capabilities(transfer) == 0) {
+        return errmsg_set(err, STATUS_INVALID, "transfer: encrypting needs %s",
+                          transfer->secret[0] == '\0' ? "a cluster secret" : "libcrypto.so.3");
     }
     status = env_listen(transfer->env, listen, lane_accept, transfer, &transfer->listener, err);
     if (status != STATUS_OK) return status;

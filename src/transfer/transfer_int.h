@@ -10,6 +10,7 @@
  *   rails_listen.c  choosing them at start, and listening there
  *   target.c     as target: what others ask of our memory
  *   lane.c       one connection: greeting, frames out by class, payloads straight into memory
+ *   sealing.c    whether a connection is encrypted
  *   session.c    what we know of one start of another engine: its shares, mapped
  *   buffer.c     registered ranges
  *   copy.c       memcpy in portions, for local, shm and pulls
@@ -249,6 +250,7 @@ struct frame {
     uint64_t request;
     uint64_t attempt;
     bool answer; /* counted in lane->serving */
+    bool clear;  /* of the greeting: before the lane was sealed */
     uint8_t header[WIRE_HEADER_SIZE];
     uint8_t *owned; /* control payload, freed when sent */
 };
@@ -272,6 +274,7 @@ struct lane {
     uint32_t index;    /* in peer->lanes */
     bool visited;      /* used since SIEVE's hand came by */
     struct session *session;
+    struct seal *seal; /* NULL: not encrypted, or still greeting */
     uint64_t id;
     uint64_t heard_ns;
     uint64_t lease_ns; /* the target's */
@@ -338,6 +341,15 @@ void lane_accept(void *ctx, struct env_stream *stream);
 /* The payload that is arriving goes nowhere from now on; a WRITE is answered with `status`. */
 void lane_stop_landing(struct lane *lane, enum status status);
 void lane_set_state(struct lane *lane, enum lane_state state);
+
+/* ---- encrypted lanes ---- */
+
+/* What our greeting says of it: WIRE_CAP_SEAL... */
+uint32_t sealing_capabilities(const struct yolk_transfer *transfer);
+/* False if we insist on it, and they cannot. */
+bool sealing_possible(const struct yolk_transfer *transfer, const struct wire_hello *theirs);
+/* Both greetings are known and proven: sets lane->seal if it is to be. */
+MUST_USE enum status sealing_start(struct lane *lane);
 
 /* ---- errands: notices and probes ---- */
 
@@ -535,7 +547,7 @@ struct yolk_transfer {
     struct env_listener *listener;
     char name[YOLK_TRANSFER_NAME_SIZE];
     char *secret;
-    bool forbid_shm, allow_open;
+    bool forbid_shm, allow_open, encrypt;
     uint64_t generation, epoch, term, host;
     uint32_t lanes_per_peer, slice_size, peers_max, retries_max, lanes_max;
     struct topology topology;

@@ -89,6 +89,7 @@ struct world {
     bool target_alive, parted, paused;
     bool user_memory;     /* that of the initiators is not the engine's */
     uint32_t lanes_max;   /* of the initiators; 0: the default */
+    bool encrypt;         /* the initiators insist on it */
     bool rails;           /* the hosts have further addresses, and use them */
     bool rail_cut[RAILS]; /* [0] is `parted` */
     struct initiator initiators[INITIATORS];
@@ -167,6 +168,7 @@ static void initiator_start(struct world *world, struct initiator *initiator, co
     snprintf(listen, sizeof(listen), "%s:7100", host);
     const struct yolk_transfer_options options = { .listen = listen,
                                                    .secret = "s",
+                                                   .encrypt = world->encrypt,
                                                    .slice_size = 4096 << rng_below(&world->rng, 4),
                                                    .lanes_per_peer =
                                                        1 + (uint32_t)rng_below(&world->rng, 3),
@@ -403,6 +405,7 @@ static void run_seed(uint64_t seed, uint64_t totals[TOTALS])
     options.stream_buffer_size = 3000u << rng_below(&world.rng, 7);
     world.rails = seed % 2 == 0;
     world.user_memory = seed % 3 == 0;
+    world.encrypt = seed % 5 < 2;
     world.lanes_max = world.rails ? 4 : 0;
     world.sim = env_sim_create(&options);
     if (world.rails) addresses_add(&world);

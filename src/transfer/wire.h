@@ -65,10 +65,13 @@ enum wire_opcode {
 enum { WIRE_CHECKSUM = 1 }; /* flags: `checksum` covers the payload, or is wanted in the answer */
 
 enum {
-    WIRE_CAP_SHM = 1,    /* capabilities: may map shares, and offers its own */
-    WIRE_CAP_RAILS = 2,  /* has several addresses, and understands RAILS */
-    WIRE_CAP_NOTIFY = 8, /* takes notices */
-    WIRE_CAP_VM = 4,     /* reads memory of other processes, and names its own so */
+    WIRE_CAP_SHM = 1,          /* capabilities: may map shares, and offers its own */
+    WIRE_CAP_RAILS = 2,        /* has several addresses, and understands RAILS */
+    WIRE_CAP_NOTIFY = 8,       /* takes notices */
+    WIRE_CAP_VM = 4,           /* reads memory of other processes, and names its own so */
+    WIRE_CAP_SEAL = 16,        /* has a secret and can encrypt */
+    WIRE_CAP_SEAL_ALWAYS = 32, /* does not talk without */
+    WIRE_CAP_SEAL_AES = 64,    /* has instructions for AES, and would rather use it */
 };
 
 struct wire_header {

@@ -25,7 +25,7 @@ def test_explain_refuses_what_it_cannot_ask():
 
 def test_a_node_says_what_its_transfers_did(tmp_path):
     made = Cluster(tmp_path, "--engine", "timed", "--engine-speed", 20, "--pool-size", "64M",
-                   "--prefill", 1, "--decode", 1, "--secret", "whisper").wait_ready()
+                   "--prefill", 1, "--decode", 1, "--secret", "whisper", "--transfer-encrypt").wait_ready()
     try:
         status, body, _ = made.post("/v1/completions", {
             "model": "smollm2", "prompt": "Count. " * 400, "max_tokens": 4})
@@ -45,5 +45,15 @@ def test_a_node_says_what_its_transfers_did(tmp_path):
         moved = re.search(r'bytes_total\{path="%s",direction="write"\} (\d+)' % first.group(2), metrics)
         assert int(moved.group(1)) > 0
         assert "yolk_transfer_rail_up{" in metrics
+        count = {name: int(re.search(rf"^yolk_transfer_{name} (\d+)$", metrics, re.M).group(1))
+                 for name in ("connections", "connections_encrypted", "seal_failures_total")}
+        assert count["connections"] == count["connections_encrypted"] > 0
+        assert count["seal_failures_total"] == 0
     finally:
         made.stop()
+
+
+def test_a_node_does_not_encrypt_without_a_secret():
+    said = run_yolk("node", "smollm2", "--transfer-encrypt", "--engine", "timed")
+    assert said.returncode == 2
+    assert "encrypting needs a cluster secret" in said.stderr
