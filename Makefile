@@ -53,10 +53,9 @@ model: build
 
 # Sanitizer builds run the unit tests, fuzz replays and simulations; the address build includes
 # leaks and undefined behaviour. Simulations and the layers that are pure or run on one loop have one
-# thread, so the thread sanitizer is given only the tests that have more. A bench's yardstick writes
-# to the memory that the engine writes to, in turns that only sockets order: it sees races there.
+# thread, so the thread sanitizer is given only the tests that have more.
 THREADED := $(foreach layer,base transfer infer serve,$(wildcard src/$(layer)/*_test.c))
-THREADED := $(filter-out %_sim_test %golden_test %bench_test gateway% api%,$(notdir $(THREADED:.c=))) study_test
+THREADED := $(filter-out %_sim_test %golden_test gateway% api%,$(notdir $(THREADED:.c=))) study_test
 empty :=
 space := $(empty) $(empty)
 

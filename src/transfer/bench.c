@@ -122,6 +122,8 @@ static void *target_main(void *ctx)
     while (target->status == STATUS_OK && !atomic_load(&target->stop)) {
         env_poll(target->env, atomic_load(&target->polling) ? 0 : ENV_NEVER);
     }
+    while (target->status == STATUS_OK && !atomic_load(&target->let_go))
+        env_real_sleep_ns(ENV_NS_PER_MS);
     yolk_transfer_destroy(target->transfer);
     env_real_destroy(target->env);
     return NULL;
@@ -150,6 +152,7 @@ void bench_target_close(struct bench_target *target)
 {
     atomic_store(&target->stop, true);
     bench_target_wake(target);
+    atomic_store(&target->let_go, true);
     pthread_join(target->thread, NULL);
 }
 

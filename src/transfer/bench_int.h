@@ -39,6 +39,7 @@ struct bench_target {
     pthread_t thread;
     _Atomic int state; /* 0: starting, 1: running, 2: failed; written by the thread, read by us */
     _Atomic bool polling, stop;
+    _Atomic bool let_go; /* whoever stops it is done with its env */
     enum status status;
     struct errmsg err;
     const struct env_netns *netns; /* side 1 of it; NULL: here */

@@ -3,7 +3,9 @@
  * transfer/bench_paths.c - the rows that need one host: tcp and shm, several threads, registering.
  *
  * Initiator and target run in threads with a loop each. The yardstick of tcp is base/env_bare.h,
- * that of shm a memcpy of the same range; four threads are measured against one. */
+ * that of shm a memcpy of as much memory; four threads are measured against one. A yardstick's
+ * target has memory of its own, as large as the engine's and made in the same way, and walks
+ * through it in step with the engine. */
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -13,7 +15,7 @@
 #include "base/env_real.h"
 #include "transfer/bench_int.h"
 
-enum { OPS_MAX = 16384, OPS_ALONE_MAX = 1024, THREADS = 4 };
+enum { OPS_MAX = 16384, OPS_ALONE_MAX = 1024, THREADS = 4, QUICK_MEMORY_SIZE = 32 << 20 };
 
 #define READ YOLK_TRANSFER_READ
 #define WRITE YOLK_TRANSFER_WRITE
@@ -56,7 +58,9 @@ static const struct kind kinds[] = {
 struct paths {
     struct transfer_bench *bench;
     struct bench_target target;
+    size_t size; /* of each memory, and of the walk through it */
     uint8_t *here;
+    struct env_map bare_there; /* what the yardstick has instead of the target's memory */
     struct env *env;
     /* the row */
     const struct kind *kind;
@@ -78,18 +82,19 @@ static double value_of(const struct kind *kind, uint64_t count, uint64_t ns)
 static enum status copy(struct paths *paths, uint64_t *ns)
 {
     const uint32_t size = paths->kind->size;
+    const uint8_t *there = paths->vm ? paths->user : paths->bare_there.data;
     const uint64_t start_ns = env_now_ns(paths->env);
     enum status status = STATUS_OK;
 
     for (uint64_t i = 0; i < paths->count && status == STATUS_OK; i++) {
         uint8_t *to = paths->here + paths->mover.at;
-        const uint8_t *from = paths->mover.there + paths->mover.at;
+        const uint8_t *from = there + paths->mover.at;
         if (paths->vm) {
             status = env_memory_read(paths->env, &paths->memory, (uintptr_t)from, to, size);
         } else {
             memcpy(to, from, size);
         }
-        paths->mover.at = (paths->mover.at + size) % BENCH_MEMORY_SIZE;
+        paths->mover.at = (paths->mover.at + size) % paths->size;
     }
     *ns = env_now_ns(paths->env) - start_ns;
     return status;
@@ -165,8 +170,8 @@ static enum status path_row(struct paths *paths, const struct kind *kind, struct
                                            .depth = kind->depth,
                                            .size = kind->size,
                                            .here = paths->here,
-                                           .there = paths->target.memory,
-                                           .memory_size = BENCH_MEMORY_SIZE };
+                                           .there = paths->bare_there.data,
+                                           .memory_size = paths->size };
 
     paths->kind = kind;
     paths->count = count_for(paths->bench, kind);
@@ -178,7 +183,7 @@ static enum status path_row(struct paths *paths, const struct kind *kind, struct
     paths->bare = NULL;
     paths->vm = is_vm(kind);
     enum status status = bench_mover_open(&paths->mover, &paths->target, kind->shm, kind->streams,
-                                          paths->here, BENCH_MEMORY_SIZE, err);
+                                          paths->here, paths->size, err);
     if (paths->vm) paths->mover.there = paths->user;
     if (status == STATUS_OK && !kind->shm) status = env_bare_open(&bare, &paths->bare);
     if (status == STATUS_OK) status = bench_row(paths->bench, &row, path_pair, paths, err);
@@ -201,7 +206,7 @@ struct initiator {
 static void *initiator_main(void *ctx)
 {
     struct initiator *me = ctx;
-    const size_t part = BENCH_MEMORY_SIZE / THREADS;
+    const size_t part = me->paths->size / THREADS;
     struct bench_mover mover = { .opcode = YOLK_TRANSFER_WRITE, .size = 64 << 10, .depth = 16 };
     uint64_t ns;
 
@@ -290,7 +295,7 @@ static enum status borrow_pair(void *ctx, double *value, double *baseline)
         if (status == STATUS_OK) status = yolk_transfer_loan_check(mover->transfer, loan);
         if (status != STATUS_OK) return status;
         yolk_transfer_return(mover->transfer, loan);
-        mover->at = (mover->at + mover->size) % BENCH_MEMORY_SIZE;
+        mover->at = (mover->at + mover->size) % paths->size;
     }
     *value = (double)(env_now_ns(paths->env) - start_ns) / 1e3 / (double)paths->count;
     const enum status status = copy(paths, &ns);
@@ -310,8 +315,8 @@ static enum status borrow_row(struct paths *paths, struct errmsg *err)
     paths->vm = false;
     paths->count = paths->bench->quick ? 16 : 256;
     paths->mover = (struct bench_mover){ .env = paths->env, .size = kind.size };
-    enum status status = bench_mover_open(&paths->mover, &paths->target, true, 1, paths->here,
-                                          BENCH_MEMORY_SIZE, err);
+    enum status status =
+        bench_mover_open(&paths->mover, &paths->target, true, 1, paths->here, paths->size, err);
     if (status == STATUS_OK) status = bench_row(paths->bench, &row, borrow_pair, paths, err);
     yolk_transfer_destroy(paths->mover.transfer);
     return status;
@@ -351,11 +356,11 @@ static enum status sealed_row(struct paths *paths, struct errmsg *err)
     if (!bench_wants(paths->bench, row.name)) return STATUS_OK;
     sealing.clear = sealing.sealed;
     sealing.sealed.encrypt = true;
-    enum status status = bench_mover_open(&sealing.clear, &paths->target, false, 1, paths->here,
-                                          BENCH_MEMORY_SIZE, err);
+    enum status status =
+        bench_mover_open(&sealing.clear, &paths->target, false, 1, paths->here, paths->size, err);
     if (status == STATUS_OK) {
         status = bench_mover_open(&sealing.sealed, &paths->target, false, 1, paths->here,
-                                  BENCH_MEMORY_SIZE, err);
+                                  paths->size, err);
     }
     if (status == STATUS_OK) status = bench_row(paths->bench, &row, sealed_pair, &sealing, err);
     yolk_transfer_destroy(sealing.clear.transfer);
@@ -365,12 +370,7 @@ static enum status sealed_row(struct paths *paths, struct errmsg *err)
 
 static enum status rows(struct paths *paths, struct errmsg *err)
 {
-    char name[ENV_SHARE_NAME_SIZE];
-    enum status status = env_real_create(NULL, &paths->env, err);
-
-    if (status != STATUS_OK) return status;
-    env_memory_name(paths->env, name);
-    status = env_memory_open(paths->env, name, &paths->memory);
+    enum status status = STATUS_OK;
 
     for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]) && status == STATUS_OK; i++) {
         if (bench_wants(paths->bench, kinds[i].name)) status = path_row(paths, &kinds[i], err);
@@ -378,28 +378,49 @@ static enum status rows(struct paths *paths, struct errmsg *err)
     if (status == STATUS_OK) status = borrow_row(paths, err);
     if (status == STATUS_OK) status = threads_row(paths, err);
     if (status == STATUS_OK) status = sealed_row(paths, err);
-    env_real_destroy(paths->env);
     return status;
+}
+
+static enum status yardsticks_open(struct paths *paths, struct errmsg *err)
+{
+    char name[ENV_SHARE_NAME_SIZE];
+    enum status status = env_real_create(NULL, &paths->env, err);
+
+    if (status != STATUS_OK) return status;
+    env_memory_name(paths->env, name);
+    status = env_memory_open(paths->env, name, &paths->memory);
+    if (status != STATUS_OK) return status;
+    status = env_map_create(paths->env, paths->size, &paths->bare_there, name, err);
+    if (status == STATUS_OK) memset(paths->bare_there.data, 3, paths->size);
+    return status;
+}
+
+static void yardsticks_close(struct paths *paths)
+{
+    env_map_close(&paths->bare_there);
+    env_real_destroy(paths->env);
 }
 
 enum status bench_paths(struct transfer_bench *bench, struct errmsg *err)
 {
-    struct paths paths = {
-        .bench = bench, .target = { .options.secret = "bench", .memory_size = BENCH_MEMORY_SIZE }
-    };
+    const size_t size = bench->quick ? QUICK_MEMORY_SIZE : BENCH_MEMORY_SIZE;
+    struct paths paths = { .bench = bench,
+                           .size = size,
+                           .target = { .options.secret = "bench", .memory_size = size } };
 
     /* The first half is the initiator's; the second, memory that a user brings to the target. */
-    const size_t size = 2 * (size_t)BENCH_MEMORY_SIZE;
-    paths.here = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    paths.here = mmap(NULL, 2 * size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (paths.here == MAP_FAILED) return errmsg_set(err, STATUS_NO_MEMORY, "bench: no memory");
-    memset(paths.here, 2, size);
-    paths.user = paths.here + BENCH_MEMORY_SIZE;
+    memset(paths.here, 2, 2 * size);
+    paths.user = paths.here + size;
     paths.target.user = paths.user;
-    enum status status = bench_target_open(&paths.target, err);
+    enum status status = yardsticks_open(&paths, err);
+    if (status == STATUS_OK) status = bench_target_open(&paths.target, err);
     if (status == STATUS_OK) {
         status = rows(&paths, err);
         bench_target_close(&paths.target);
     }
-    munmap(paths.here, size);
+    yardsticks_close(&paths);
+    munmap(paths.here, 2 * size);
     return status;
 }
