@@ -93,7 +93,7 @@ static struct slice_list *first_queue(struct yolk_transfer *transfer)
 bool copy_run(struct yolk_transfer *transfer)
 {
     struct slice_list *queue = first_queue(transfer);
-    const uint64_t start_ns = queue != NULL ? env_now_ns(transfer->env) : 0;
+    const uint64_t start_ns = transfer->now_ns;
     uint64_t spent = 0;
 
     for (; queue != NULL && spent < COPY_TURN_SIZE; queue = first_queue(transfer)) {
@@ -108,11 +108,12 @@ bool copy_run(struct yolk_transfer *transfer)
         slice->done += len;
         spent += len;
         if (status != STATUS_OK || slice->done == slice->length) {
+            transfer_clock(transfer);
             slice_pop(queue);
             copy_finish(transfer, slice, status);
         }
     }
-    if (spent > 0) rate_add(transfer, spent, env_now_ns(transfer->env) - start_ns);
+    if (spent > 0) rate_add(transfer, spent, transfer_clock(transfer) - start_ns);
     return queue != NULL;
 }
 

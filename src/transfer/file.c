@@ -211,7 +211,7 @@ static bool start(struct yolk_transfer *transfer, struct slice *slice)
     struct files *files = transfer->files;
     struct file_io *file_io = files->ios_free;
     struct task *task = slice->task;
-    const uint64_t now = env_now_ns(transfer->env);
+    const uint64_t now = transfer_clock(transfer);
 
     io_fill(file_io, slice);
     if (env_io_start(&file_io->io) != STATUS_OK) {
@@ -308,7 +308,7 @@ static void on_io(void *ctx, enum status status, size_t n)
     struct files *files = transfer->files;
     struct slice *slice = file_io->slice;
     struct rail *rail = &transfer->disk.rails[0];
-    const uint64_t now = env_now_ns(transfer->env);
+    const uint64_t now = transfer_clock(transfer);
 
     ASSERT(n <= slice->length && files->busy[slice->class] > 0);
     files->busy[slice->class]--;

@@ -102,7 +102,8 @@ static void frame_free(struct lane *lane, struct frame *frame)
     free(frame->owned);
     frame->owned = NULL;
     lane->frames_used--;
-    frame_push(&lane->frames_free, frame);
+    frame->next = lane->frames_free; /* on top: a cache still holds it */
+    lane->frames_free = frame;
 }
 
 bool lane_has_room(const struct lane *lane)
@@ -112,9 +113,10 @@ bool lane_has_room(const struct lane *lane)
 
 static struct frame *frame_new(struct lane *lane, const struct wire_header *header)
 {
-    struct frame *frame = frame_pop(&lane->frames_free);
+    struct frame *frame = lane->frames_free;
 
     if (frame == NULL) return NULL;
+    lane->frames_free = frame->next;
     lane->frames_used++;
     wire_header_encode(header, frame->header);
     frame->payload = NULL;
@@ -371,6 +373,7 @@ static void lane_on_timer(void *ctx)
     struct lane *lane = ctx;
     struct env *env = lane->transfer->env;
 
+    transfer_clock(lane->transfer);
     switch (lane->state) {
     case LANE_CONNECTING:
     case LANE_GREETING:
@@ -398,8 +401,9 @@ static struct lane *lane_new(struct yolk_transfer *transfer, struct env_stream *
     lane->stream = stream;
     lane->heard_ns = env_now_ns(transfer->env);
     lane->lease_ns = transfer->fence_ns;
-    for (int i = 0; i < LANE_FRAMES_MAX; i++)
-        frame_push(&lane->frames_free, &lane->frames[i]);
+    for (int i = 0; i + 1 < LANE_FRAMES_MAX; i++)
+        lane->frames[i].next = &lane->frames[i + 1];
+    lane->frames_free = lane->frames;
     env_timer_init(&lane->timer, lane_on_timer, lane);
     env_timer_set(transfer->env, &lane->timer, lane->heard_ns + transfer->connect_ns);
     lane->next = transfer->lanes;
@@ -838,7 +842,7 @@ static enum status receive_once(struct lane *lane, size_t *n, bool *drained)
     const enum status status = env_stream_readv(lane->stream, iov, count, n);
 
     if (status != STATUS_OK) return status;
-    lane->heard_ns = env_now_ns(lane->transfer->env);
+    lane->heard_ns = transfer_clock(lane->transfer);
     if (lane->rail != NULL) rail_heard(lane->rail, lane->heard_ns);
     *drained = *n < iov[0].iov_len + (count > 1 ? iov[1].iov_len : 0);
     const size_t landed = *n < payload ? *n : payload;

@@ -50,7 +50,10 @@ static bool is_read(const struct task *task)
 
 static void on_peer_timer(void *ctx)
 {
-    peer_schedule(ctx);
+    struct peer *peer = ctx;
+
+    transfer_clock(peer->transfer);
+    peer_schedule(peer);
 }
 
 void peer_init(struct peer *peer, struct yolk_transfer *transfer, const char *name, bool local)
@@ -85,15 +88,15 @@ static struct slice *slot_find(const struct lane *lane, uint64_t request)
 
 static void slot_put(struct lane *lane, struct slice *slice)
 {
-    unsigned slot = 0;
+    _Static_assert(WIRE_REQUESTS_MAX == 64, "a bit of slots_used for each");
+    ASSERT(lane->slots_used != UINT64_MAX);
+    const unsigned slot = (unsigned)__builtin_ctzll(~lane->slots_used);
 
-    while (lane->slots[slot] != NULL)
-        slot++;
-    ASSERT(slot < WIRE_REQUESTS_MAX);
     slice->request = ++lane->serial * WIRE_REQUESTS_MAX + slot;
     slice->lane = lane;
-    slice->sent_ns = env_now_ns(lane->transfer->env);
+    slice->sent_ns = lane->transfer->now_ns;
     lane->slots[slot] = slice;
+    lane->slots_used |= UINT64_C(1) << slot;
     lane->inflight_count++;
     lane->inflight_size += slice->length;
     lane->visited = true;
@@ -102,9 +105,12 @@ static void slot_put(struct lane *lane, struct slice *slice)
 
 static void slot_empty(struct lane *lane, struct slice *slice)
 {
-    ASSERT(lane->slots[slot_of(slice->request)] == slice);
+    const unsigned slot = slot_of(slice->request);
+
+    ASSERT(lane->slots[slot] == slice);
     ASSERT(lane->inflight_count > 0 && lane->inflight_size >= slice->length);
-    lane->slots[slot_of(slice->request)] = NULL;
+    lane->slots[slot] = NULL;
+    lane->slots_used &= ~(UINT64_C(1) << slot);
     lane->inflight_count--;
     lane->inflight_size -= slice->length;
     slice->lane = NULL;
@@ -119,7 +125,7 @@ static void slot_clear(struct lane *lane, struct slice *slice)
 /* As slot_clear(), when its bytes have arrived: the rail is that fast. */
 static void slot_done(struct lane *lane, struct slice *slice)
 {
-    const uint64_t now = env_now_ns(lane->transfer->env);
+    const uint64_t now = lane->transfer->now_ns;
     const bool sent = slice->task == NULL || slice->task->path == YOLK_TRANSFER_PATH_TCP;
 
     slot_empty(lane, slice);
@@ -398,7 +404,7 @@ void peer_fail_all(struct peer *peer, enum status status)
 
 bool peer_any_ready(const struct peer *peer)
 {
-    for (int i = 0; i < YOLK_TRANSFER_LANES_MAX; i++) {
+    for (uint32_t i = 0; i < peer->lanes_high; i++) {
         if (peer->lanes[i] != NULL && peer->lanes[i]->state == LANE_READY) return true;
     }
     return false;
@@ -420,7 +426,7 @@ void peer_schedule(struct peer *peer)
         }
     }
     if (peer->errands.head != NULL) errand_schedule(peer);
-    for (int i = 0; i < YOLK_TRANSFER_LANES_MAX; i++) {
+    for (uint32_t i = 0; i < peer->lanes_high; i++) {
         struct lane *lane = peer->lanes[i];
         if (lane != NULL && lane->state == LANE_READY) lane_flush(lane);
     }
@@ -558,9 +564,10 @@ void peer_lane_gone(struct lane *lane, enum status status)
     struct rail *rail = lane->rail;
     const bool was_ready = lane->state == LANE_READY;
 
-    for (int i = 0; i < YOLK_TRANSFER_LANES_MAX; i++) {
-        if (peer->lanes[i] == lane) peer->lanes[i] = NULL;
-    }
+    ASSERT(peer->lanes[lane->index] == lane);
+    peer->lanes[lane->index] = NULL;
+    while (peer->lanes_high > 0 && peer->lanes[peer->lanes_high - 1] == NULL)
+        peer->lanes_high--;
     if (peer->ask_lane == lane) {
         peer->ask_lane = NULL;
         peer->ask_task = NULL;

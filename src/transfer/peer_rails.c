@@ -42,7 +42,7 @@ static struct lane *lane_on(const struct peer *peer, const struct rail *rail, in
 {
     struct lane *best = NULL;
 
-    for (int i = 0; i < YOLK_TRANSFER_LANES_MAX; i++) {
+    for (uint32_t i = 0; i < peer->lanes_high; i++) {
         struct lane *lane = peer->lanes[i];
         if (lane == NULL || lane->rail != rail || !lane_fits(lane, class)) continue;
         if (best == NULL || lane->inflight_size < best->inflight_size) best = lane;
@@ -152,6 +152,7 @@ static void connect_on(struct peer *peer, struct rail *rail)
     if (lane != NULL) {
         lane->index = at;
         peer->lanes[at] = lane;
+        if (at >= peer->lanes_high) peer->lanes_high = at + 1;
         rail->lanes++;
         return;
     }

@@ -147,8 +147,10 @@ enum status share_check(const struct session *session, struct share *share, uint
     struct identity *identity = share->identity;
 
     ASSERT(identity != NULL);
-    /* After the bytes: whoever withdrew them before we read this did so in `live` first. */
-    atomic_thread_fence(memory_order_seq_cst);
+    /* Only reads are ordered here, those of the bytes before those of the identity: whoever
+     * withdrew the bytes before we read them did so in `live` first. A full fence would wait for
+     * the copy to reach memory, which costs as much as the rest of a slice of 64 KiB. */
+    atomic_thread_fence(memory_order_acquire);
     if (share->vm) {
         const enum status status = env_memory_read(session->transfer->env, &share->memory,
                                                    share->identity_at, identity, sizeof(*identity));

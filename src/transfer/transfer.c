@@ -57,6 +57,12 @@ enum {
 
 static void transfer_work(void *ctx);
 
+uint64_t transfer_clock(struct yolk_transfer *transfer)
+{
+    transfer->now_ns = env_now_ns(transfer->env);
+    return transfer->now_ns;
+}
+
 void transfer_kick(struct yolk_transfer *transfer)
 {
     if (!env_timer_armed(&transfer->work)) env_timer_set(transfer->env, &transfer->work, 0);
@@ -73,14 +79,15 @@ static bool slices_grow(struct yolk_transfer *transfer)
     transfer->slice_chunks = chunk;
     transfer->slice_count += SLICE_CHUNK;
     for (int i = 0; i < SLICE_CHUNK; i++)
-        slice_push(&transfer->slices_free, &chunk->slices[i]);
+        slice_free(transfer, &chunk->slices[i]);
     return true;
 }
 
 struct slice *slice_new(struct yolk_transfer *transfer)
 {
-    if (transfer->slices_free.head == NULL && !slices_grow(transfer)) return NULL;
-    struct slice *slice = slice_pop(&transfer->slices_free);
+    if (transfer->slices_free == NULL && !slices_grow(transfer)) return NULL;
+    struct slice *slice = transfer->slices_free;
+    transfer->slices_free = slice->next;
     memset(slice, 0, sizeof(*slice));
     return slice;
 }
@@ -88,7 +95,8 @@ struct slice *slice_new(struct yolk_transfer *transfer)
 void slice_free(struct yolk_transfer *transfer, struct slice *slice)
 {
     ASSERT(slice->share == NULL);
-    slice_push(&transfer->slices_free, slice);
+    slice->next = transfer->slices_free;
+    transfer->slices_free = slice;
 }
 
 void slice_push(struct slice_list *list, struct slice *slice)
@@ -167,7 +175,7 @@ void task_started(struct yolk_transfer *transfer, struct task *task, enum yolk_t
     task->slices++;
     if (task->state != YOLK_TRANSFER_WAITING) return;
     task->state = YOLK_TRANSFER_PENDING;
-    task->started_ns = env_now_ns(transfer->env);
+    task->started_ns = transfer->now_ns;
 }
 
 static bool state_final(enum yolk_transfer_state state)
@@ -192,7 +200,7 @@ static void task_finish(struct yolk_transfer *transfer, struct task *task)
     ASSERT(task->slices_out == 0 && task->slices_waiting == 0 && !task->queued);
     ASSERT(task->ending != STATUS_OK || task->bytes == task->req.length);
     task->state = state_of_ending(task->ending);
-    task->ended_ns = env_now_ns(transfer->env);
+    task->ended_ns = transfer->now_ns;
     env_timer_cancel(transfer->env, &task->timer);
     if (task->buffer != NULL) task->buffer->users--;
     if (task->remote != NULL) task->remote->users--;
@@ -230,7 +238,7 @@ void task_end(struct yolk_transfer *transfer, struct task *task, enum status sta
     if (task->slices_out > 0) {
         uint64_t grace_ns = transfer->fence_ns / 4;
         if (grace_ns > GRACE_MAX_MS * ENV_NS_PER_MS) grace_ns = GRACE_MAX_MS * ENV_NS_PER_MS;
-        env_timer_set(transfer->env, &task->timer, env_now_ns(transfer->env) + grace_ns);
+        env_timer_set(transfer->env, &task->timer, transfer_clock(transfer) + grace_ns);
     }
     task_settle(transfer, task);
 }
@@ -239,6 +247,7 @@ static void on_task_timer(void *ctx)
 {
     struct task *task = ctx;
 
+    transfer_clock(task->batch->transfer);
     if (task->ending == STATUS_OK) {
         task_end(task->batch->transfer, task, STATUS_TIMEOUT);
     } else {
@@ -414,6 +423,7 @@ void transfer_turn(struct yolk_transfer *transfer)
 {
     ASSERT(!transfer->in_callback);
     env_timer_cancel(transfer->env, &transfer->work);
+    transfer_clock(transfer);
     const bool left = copy_run(transfer);
     call_back_all(transfer);
     schedule_dirty(transfer); /* what the callbacks submitted goes out together */
@@ -585,6 +595,7 @@ static void identity_withdraw(struct buffer *buffer)
 {
     if (buffer->identity == NULL) return;
     atomic_store(&buffer->identity->live, 0);
+    atomic_thread_fence(memory_order_seq_cst); /* before whatever is written there from now on */
     if (!buffer->vm) return;
     /* Who reads it from now on must not recognise it, whatever comes to lie there. */
     memset(buffer->identity->token, 0, sizeof(buffer->identity->token));
@@ -694,6 +705,7 @@ static void identities_refresh(struct yolk_transfer *transfer)
         atomic_store(&identity->epoch, transfer->epoch);
         atomic_store(&identity->term, transfer->term);
     }
+    atomic_thread_fence(memory_order_seq_cst); /* as in identity_withdraw() */
 }
 
 enum status yolk_transfer_set_epoch(struct yolk_transfer *transfer, uint64_t epoch)
@@ -1074,7 +1086,7 @@ static enum status task_check(struct yolk_transfer *transfer, struct task *task)
 
     if (segment == NULL || !ranges_sane(req)) return STATUS_INVALID;
     if (req->length == 0) return STATUS_OK;
-    if (req->deadline_ns != 0 && req->deadline_ns <= env_now_ns(transfer->env)) {
+    if (req->deadline_ns != 0 && req->deadline_ns <= transfer->now_ns) {
         return STATUS_TIMEOUT;
     }
     struct buffer *buffer = buffers_find(&transfer->buffers, (uintptr_t)req->local, req->length);
@@ -1103,7 +1115,7 @@ static void task_submit(struct yolk_transfer *transfer, struct batch *batch,
     task->batch = batch;
     task->req = *request;
     task->id = ++transfer->task_serial;
-    task->submitted_ns = env_now_ns(transfer->env);
+    task->submitted_ns = transfer->now_ns;
     env_timer_init(&task->timer, on_task_timer, task);
     const enum status status = task_check(transfer, task);
     if (status != STATUS_OK) {
@@ -1131,6 +1143,7 @@ enum status yolk_transfer_submit(struct yolk_transfer *transfer, struct yolk_tra
     if (batch == NULL || (requests == NULL && count > 0)) return STATUS_INVALID;
     if (count > batch->capacity - batch->count) return STATUS_FULL;
     const uint32_t first = batch->count;
+    transfer_clock(transfer);
     for (uint32_t i = 0; i < count; i++)
         task_submit(transfer, batch, &requests[i]);
     for (uint32_t i = first; i < batch->count; i++) {
@@ -1194,6 +1207,7 @@ enum status yolk_transfer_cancel(struct yolk_transfer *transfer, struct yolk_tra
     struct task *task = task_find(transfer, handle, index);
 
     if (task == NULL) return STATUS_INVALID;
+    transfer_clock(transfer);
     task_end(transfer, task, STATUS_CANCELLED);
     return STATUS_OK;
 }
@@ -1204,6 +1218,7 @@ enum status yolk_transfer_cancel_batch(struct yolk_transfer *transfer,
     struct batch *batch = batch_find(transfer, handle);
 
     if (batch == NULL) return STATUS_INVALID;
+    transfer_clock(transfer);
     for (uint32_t i = 0; i < batch->count; i++) {
         task_end(transfer, &batch->tasks[i], STATUS_CANCELLED);
     }

@@ -170,7 +170,8 @@ struct slice_list {
     struct slice *head, *tail;
 };
 
-struct slice *slice_new(struct yolk_transfer *transfer); /* NULL at SLICES_MAX */
+/* NULL at SLICES_MAX. The one that was freed last, because a cache still holds it. */
+struct slice *slice_new(struct yolk_transfer *transfer);
 void slice_free(struct yolk_transfer *transfer, struct slice *slice);
 void slice_push(struct slice_list *list, struct slice *slice);
 struct slice *slice_pop(struct slice_list *list);
@@ -283,7 +284,7 @@ struct lane {
 
     /* out */
     struct frame frames[LANE_FRAMES_MAX];
-    struct frame_list frames_free;
+    struct frame *frames_free;
     uint32_t frames_used;
     struct frame_list out[FRAME_QUEUES];
     struct frame_list sending; /* order settled; the first may be partly gone */
@@ -305,6 +306,7 @@ struct lane {
 
     /* initiator */
     struct slice *slots[WIRE_REQUESTS_MAX];
+    uint64_t slots_used; /* bit i: slots[i] is not NULL */
     uint32_t inflight_count;
     uint64_t inflight_size;
     uint64_t serial;
@@ -401,6 +403,7 @@ struct peer {
     uint32_t tasks;      /* not final */
     uint64_t generation; /* of the last greeting; 0: none yet */
     struct lane *lanes[YOLK_TRANSFER_LANES_MAX];
+    uint32_t lanes_high;              /* those that are not NULL lie below */
     struct rail rails[RAILS_MAX + 1]; /* 0: the name; then those that both ends know */
     uint32_t rail_count;              /* used ones lie below */
     uint64_t rails_of;                /* generation that was asked for its rails */
@@ -569,7 +572,7 @@ struct yolk_transfer {
     uint64_t lane_serial, task_serial;
 
     struct slice_chunk *slice_chunks;
-    struct slice_list slices_free;
+    struct slice *slices_free;
     uint32_t slice_count;
     struct slice_list copies[WIRE_CLASSES];
 
@@ -591,6 +594,9 @@ struct yolk_transfer {
     struct loan *loans; /* YOLK_TRANSFER_LOANS_MAX, made at the first */
     uint32_t loan_high, loan_free;
 
+    /* The clock as it was when the engine last began something (transfer_clock()): what a transfer
+     * of 4 KiB costs, apart from its bytes, would otherwise be mostly looks at the clock. */
+    uint64_t now_ns;
     struct env_timer work;
     struct task *done_head, *done_tail;
     bool in_callback;
@@ -609,6 +615,9 @@ struct segment *transfer_segment(struct yolk_transfer *transfer,
 MUST_USE enum status transfer_segment_add(struct yolk_transfer *transfer, struct peer *peer,
                                           struct file_segment *file,
                                           struct yolk_transfer_segment *out);
+/* Looks at the clock. Whatever begins something calls it: calls of the user, timers, bytes that
+ * arrive, copies. Times that are only told or averaged are taken from now_ns. */
+uint64_t transfer_clock(struct yolk_transfer *transfer);
 /* transfer_turn() runs on the next turn of the loop. */
 void transfer_kick(struct yolk_transfer *transfer);
 /* Copies, callbacks, work for the lanes, dead lanes; nothing of the engine may be on the stack. */

@@ -8,6 +8,7 @@
  *         80 XXH3-64 of bytes 0..80 u64 */
 #include "transfer/wire.h"
 
+#include <endian.h>
 #include <stdbool.h>
 #include <string.h>
 
@@ -20,18 +21,19 @@ _Static_assert(HEADER_CHECKED + 8 == WIRE_HEADER_SIZE, "the checksum ends the he
 _Static_assert(WIRE_HELLO_SIZE <= WIRE_CONTROL_MAX && WIRE_SHARE_SIZE <= WIRE_CONTROL_MAX,
                "control payloads fit");
 
-static void put_uint(uint8_t *out, size_t size, uint64_t value)
+/* `size` is known where they are called, so each becomes one move: a header has ten of them, and
+ * every small transfer four headers. */
+static inline void put_uint(uint8_t *out, size_t size, uint64_t value)
 {
-    for (size_t i = 0; i < size; i++)
-        out[i] = (uint8_t)(value >> (8 * i));
+    value = htole64(value);
+    memcpy(out, &value, size);
 }
 
-static uint64_t get_uint(const uint8_t *in, size_t size)
+static inline uint64_t get_uint(const uint8_t *in, size_t size)
 {
     uint64_t value = 0;
-    for (size_t i = 0; i < size; i++)
-        value |= (uint64_t)in[i] << (8 * i);
-    return value;
+    memcpy(&value, in, size);
+    return le64toh(value);
 }
 
 /* Our numbers may change, those on the wire may not. */
