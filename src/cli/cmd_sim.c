@@ -40,8 +40,7 @@ static enum status apply_flag(struct cli *cli, const char *flag, struct sim_clus
     return cluster_set(out, setting, err);
 }
 
-/* The file first, then flags, then --set. The policy of a coupled system is round robin unless
- * somebody says otherwise. */
+/* The file first, then flags, then --set. */
 static enum status build_cluster(struct cli *cli, struct sim_cluster *out, struct errmsg *err)
 {
     const struct config *config = cli->config;
@@ -50,7 +49,7 @@ static enum status build_cluster(struct cli *cli, struct sim_cluster *out, struc
     enum status status = cli_cluster_read(cli, out, err);
     if (status == STATUS_OK) status = apply_flag(cli, "system", out, err);
     if (out->system != CLUSTER_MOONCAKE && out->policy == CLUSTER_GLOBAL)
-        out->policy = CLUSTER_ROUND_ROBIN;
+        out->policy = cluster_default_policy(out->system);
     if (status == STATUS_OK) status = apply_flag(cli, "policy", out, err);
     if (status == STATUS_OK && config_is_set(config, "nodes"))
         status = cluster_set_nodes(out, config_text(config, "nodes"), err);

@@ -437,6 +437,11 @@ enum status cluster_check(const struct sim_cluster *cluster, struct errmsg *err)
     return STATUS_OK;
 }
 
+unsigned cluster_default_policy(unsigned system)
+{
+    return system == CLUSTER_MOONCAKE ? CLUSTER_GLOBAL : CLUSTER_LOAD;
+}
+
 const char *cluster_system_name(unsigned system)
 {
     ASSERT(system <= CLUSTER_VLLM_CHUNKED);

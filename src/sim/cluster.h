@@ -37,8 +37,9 @@ enum cluster_policy {
     CLUSTER_GLOBAL, /* the conductor: Algorithm 1 */
     CLUSTER_LOCAL,  /* the conductor, nothing fetched over the network */
     CLUSTER_MATCH,  /* the longest local prefix, of equals the first node; queue unseen */
-    CLUSTER_LOAD,   /* the least work queued, in predicted time */
-    CLUSTER_COUNT,  /* the fewest requests queued */
+    CLUSTER_LOAD,   /* the least work queued, in predicted time; of coupled nodes the fewest prompts
+                     * that are not computed, and of equals the fewest sequences */
+    CLUSTER_COUNT,  /* the fewest requests queued; of coupled nodes the fewest requests */
     CLUSTER_RANDOM,
     CLUSTER_ROUND_ROBIN,
 };
@@ -100,6 +101,9 @@ MUST_USE enum status cluster_set_nodes(struct sim_cluster *cluster, const char *
 
 /* Do the settings go together? */
 MUST_USE enum status cluster_check(const struct sim_cluster *cluster, struct errmsg *err);
+
+/* Where nobody says otherwise: global, or load for the coupled systems. */
+unsigned cluster_default_policy(unsigned system);
 
 const char *cluster_system_name(unsigned system);
 const char *cluster_policy_name(unsigned policy);

@@ -259,12 +259,13 @@ static void start_chunked(struct sim *sim, uint32_t index)
     struct node *node = &coupled_of(sim)->nodes[index];
     const uint32_t running = batch_count(node->batch);
     const double chunks = fill_chunks(sim, node);
+    const double step =
+        sim_profile_decode_s(&sim->cluster.cost, running, batch_context(node->batch));
 
     if (running == 0 && chunks <= 0) return;
     node->steps = running > 0;
-    start_iteration(
-        sim, index,
-        chunks + sim_profile_decode_s(&sim->cluster.cost, running, batch_context(node->batch)));
+    start_iteration(sim, index,
+                    chunks > 0 ? chunks + step - sim->cluster.cost.decode_base_s : step);
 }
 
 static void iterate(struct sim *sim, uint32_t index)
@@ -324,13 +325,31 @@ static void coupled_event(struct sim *sim, const struct event *event)
 
 /* ---- arrivals ---- */
 
-static uint32_t least_busy(const struct coupled *coupled)
+static uint32_t prompts_of(const struct node *node)
 {
-    uint32_t best = 0;
+    return node->queue.count + node->started.count;
+}
+
+/* By number of requests, or by that of prompts that are not computed and of equals by sequences. */
+static bool is_less_busy(const struct node *a, const struct node *b, bool by_prompts)
+{
+    const uint32_t prompts_a = prompts_of(a), prompts_b = prompts_of(b);
+    const uint32_t all_a = prompts_a + batch_count(a->batch);
+    const uint32_t all_b = prompts_b + batch_count(b->batch);
+
+    if (by_prompts && prompts_a != prompts_b) return prompts_a < prompts_b;
+    return all_a < all_b;
+}
+
+/* Of equals the next one in turn. */
+static uint32_t least_busy(struct coupled *coupled, bool by_prompts)
+{
+    const uint32_t first = coupled->next++ % coupled->count;
+    uint32_t best = first;
+
     for (uint32_t i = 1; i < coupled->count; i++) {
-        const struct node *a = &coupled->nodes[i], *b = &coupled->nodes[best];
-        if (a->queue.count + batch_count(a->batch) < b->queue.count + batch_count(b->batch))
-            best = i;
+        const uint32_t other = (first + i) % coupled->count;
+        if (is_less_busy(&coupled->nodes[other], &coupled->nodes[best], by_prompts)) best = other;
     }
     return best;
 }
@@ -349,7 +368,7 @@ static void coupled_arrive(struct sim *sim, uint32_t who)
     } else if (sim->cluster.policy == CLUSTER_ROUND_ROBIN) {
         index = coupled->next++ % coupled->count;
     } else {
-        index = least_busy(coupled);
+        index = least_busy(coupled, sim->cluster.policy == CLUSTER_LOAD);
     }
     sim_set_state(sim, who, SIM_QUEUED);
     sim_queue_push(sim, &coupled->nodes[index].queue, who);

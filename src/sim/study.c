@@ -46,7 +46,7 @@ static struct sim_cluster as_system(const struct sim_cluster *cluster, unsigned 
     other.failures[0] = '\0';
     other.mtbf_s = 0;
     if (system != CLUSTER_MOONCAKE) other.store = LAYERS_MEASURED;
-    other.policy = system == CLUSTER_MOONCAKE ? CLUSTER_GLOBAL : CLUSTER_ROUND_ROBIN;
+    other.policy = cluster_default_policy(system);
     other.nodes = study_nodes(cluster);
     other.prefill = floor(other.nodes / 2);
     other.decode = other.nodes - other.prefill;
