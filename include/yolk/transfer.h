@@ -4,12 +4,13 @@
  * files here.
  *
  * An engine is one listener, the buffers registered with it (its segment), and connections to the
- * engines it talks to. A segment is named by its engine's "host:port"; an address in a request is
- * the absolute virtual address at the target. A segment may also be files of this host; then it is
- * an offset. Requests go in batches; each becomes a task that ends exactly once. Paths: local (same
- * engine), shm (same host, memory that yolk_transfer_alloc() gave), vm (same host, memory the user
- * brought, where the system lets one process read another's), file (segments of files), tcp
- * (everything else). The engine picks; yolk_transfer_explain() says which it was.
+ * engines it talks to. A segment is named by its engine's "host:port", or, with a metadata server,
+ * by a name of its own that stays when the engine moves; an address in a request is the absolute
+ * virtual address at the target. A segment may also be files of this host; then it is an offset.
+ * Requests go in batches; each becomes a task that ends exactly once. Paths: local (same engine),
+ * shm (same host, memory that yolk_transfer_alloc() gave), vm (same host, memory the user brought,
+ * where the system lets one process read another's), file (segments of files), tcp (everything
+ * else). The engine picks; yolk_transfer_explain() says which it was.
  *
  * A final state means that no later byte of this task can land, neither here nor at the target:
  *   READ   ends as soon as it is cancelled or late: only this engine writes local memory, and it
@@ -79,6 +80,13 @@ struct yolk_transfer_options {
     uint32_t retries_max;       /* of a slice or a connection, before a task fails; 0: 3 */
     uint32_t connect_ms;        /* 0: 3000 */
     uint32_t fence_ms;          /* 0: 10000; also the lease on an accepted connection */
+    const char *metadata;       /* where engines find each other by name: "http://host:port/path",
+                                   "etcd://host:port", "redis://[user:password@]host:port[/db]";
+                                   NULL, "" or "P2PHANDSHAKE": nowhere, names are "host:port" */
+    const char *segment;        /* the name we publish there; NULL or "": yolk_transfer_name() */
+    const char *metadata_cluster; /* keeps clusters on one server apart; NULL or "":
+                                     $MC_METADATA_CLUSTER_ID, if any */
+    uint32_t metadata_ttl_ms;     /* how long our entry outlives us; 0: 30000; from 1000 */
 };
 
 /* On success the engine listens and *out is the caller's. STATUS_INVALID for options out of range
@@ -98,6 +106,21 @@ const char *yolk_transfer_name(const struct yolk_transfer *transfer);
 
 /* Tells one start of a process from the next behind the same name. */
 uint64_t yolk_transfer_generation(const struct yolk_transfer *transfer);
+
+/* ---- being found by name ---- */
+
+/* The server need not be there when the engine is created: it is asked again until it answers, and
+ * what is published there is renewed while the loop turns. OK: peers find us by our segment name.
+ * AGAIN: not yet, or the server has been away for longer than an entry lives. EXISTS: an engine
+ * that started later has the name; we have it again when that one has gone. DENIED: the server
+ * refuses our password. CANCELLED: withdrawn. UNSUPPORTED: there is no metadata server. */
+enum status yolk_transfer_published(const struct yolk_transfer *transfer);
+
+/* Takes our name off the server, unless it is somebody else's by now, turning the loop until that
+ * is done or `timeout_ns` has passed: STATUS_TIMEOUT, and the entry expires. For an orderly end:
+ * after yolk_transfer_destroy() alone the entry stays until it has expired. STATUS_BUSY inside a
+ * callback of the engine; not inside any other of the loop. */
+enum status yolk_transfer_withdraw(struct yolk_transfer *transfer, uint64_t timeout_ns);
 
 /* ---- fences of the target's owner ---- */
 
@@ -151,8 +174,10 @@ struct yolk_transfer_segment {
 
 /* Connects on first use, so a wrong name shows when a task fails. The handle binds to the
  * generation that answers first: after a restart of the peer its tasks fail with STATUS_STALE, and
- * opening again gives a handle to the new one. Our own name opens the local segment. STATUS_FULL,
- * STATUS_INVALID for a name that is no "host:port". */
+ * opening again gives a handle to the new one. Our own names open the local segment. A name that is
+ * no "host:port" is looked up whenever there is no connection: printable, without blanks, quotes
+ * and backslashes. STATUS_FULL; STATUS_INVALID for another name, or for one where there is no
+ * metadata server. */
 MUST_USE enum status yolk_transfer_open(struct yolk_transfer *transfer, const char *name,
                                         struct yolk_transfer_segment *out);
 

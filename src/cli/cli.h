@@ -45,6 +45,7 @@ enum {
     CLI_DEMO = 4096,
     CLI_PLAN = 8192,
     CLI_DOCTOR = 16384,
+    CLI_METADATA = 32768,
 };
 
 struct cli {
@@ -67,6 +68,7 @@ int cmd_replay(struct cli *cli);
 int cmd_demo(struct cli *cli);
 int cmd_plan(struct cli *cli);
 int cmd_doctor(struct cli *cli);
+int cmd_metadata(struct cli *cli);
 
 /* options.c: every option of every subcommand. */
 extern const struct config_option cli_options[];

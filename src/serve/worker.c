@@ -27,6 +27,7 @@
 #include "serve/worker_int.h"
 
 enum { SCRATCH_SIZE_MAX = 64 << 20 };
+#define WITHDRAW_NS ENV_NS_PER_S
 static const uint64_t POOL_SIZE_DEFAULT = UINT64_C(1) << 30;
 
 static_assert((int)PROTO_FINGERPRINT_SIZE == (int)STORE_FINGERPRINT_SIZE, "told to the master");
@@ -626,6 +627,8 @@ static enum status create_transport(struct worker *worker, struct errmsg *err)
         .secret = worker->secret,
         .rails = options->rails,
         .topology_file = options->topology,
+        .metadata = options->metadata,
+        .segment = worker->name,
         .forbid_shm = options->forbid_shm,
         .encrypt = options->encrypt,
         .fence_ms = options->lease_ms,
@@ -824,6 +827,7 @@ static void abandon_jobs(struct worker *worker)
 void worker_destroy(struct worker *worker)
 {
     if (worker == NULL) return;
+    (void)yolk_transfer_withdraw(worker->transfer, WITHDRAW_NS); /* while all of it still works */
     if (worker->jobs != NULL) fail_jobs(worker);
     worker->ending = true;
     env_timer_cancel(worker->env, &worker->turn);

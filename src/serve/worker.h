@@ -60,6 +60,7 @@ struct worker_options {
     uint32_t lease_ms;    /* of permissions to push, and of the transfer engine's fences; the
                              same in the whole cluster [WORKER_LEASE_MS_DEFAULT] */
     bool no_reuse;        /* neither finds nor publishes blocks: the pool is off */
+    const char *metadata; /* where its transfer engine is published under `name` [nowhere] */
     bool forbid_shm;      /* see yolk_transfer_options */
     bool encrypt;         /* likewise; needs a secret */
     const char *data_dir; /* of the disk tier of the pool ["": none] */

@@ -8,8 +8,8 @@
 
 #include "base/assert.h"
 #include "base/buf.h"
+#include "base/json.h"
 #include "sim/failure.h"
-#include "sim/json.h"
 
 enum setting_kind {
     SETTING_TEXT,

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/assert.h"
-#include "sim/json.h"
+#include "base/json.h"
 #include "sim/plan.h"
 
 enum { PRICES = 5 };

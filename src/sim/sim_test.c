@@ -22,7 +22,7 @@
 #include <cmocka.h>
 
 #include "base/buf.h"
-#include "sim/json.h"
+#include "base/json.h"
 #include "sim/sim_fixture.h"
 
 /* ---- one request ---- */

@@ -8,8 +8,8 @@
 
 #include "base/assert.h"
 #include "base/buf.h"
+#include "base/json.h"
 #include "base/map.h"
-#include "sim/json.h"
 
 enum { FIELDS_MAX = 32, FIELD_SIZE = 64, LINE_SIZE_MAX = 8 << 20 };
 

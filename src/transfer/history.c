@@ -235,6 +235,24 @@ static uint64_t rail_pauses(const struct yolk_transfer_rail *rail)
     return rail->pauses;
 }
 
+static void add_names(struct text *text, const struct yolk_transfer *transfer)
+{
+    if (transfer->metadata == NULL) return;
+    const struct metadata_counts *counts = metadata_counts(transfer->metadata);
+    add(text,
+        "# HELP yolk_transfer_published 1 while peers find us by name.\n"
+        "# TYPE yolk_transfer_published gauge\nyolk_transfer_published %d\n",
+        metadata_state(transfer->metadata) == STATUS_OK);
+    add_counter(text, "name_lookups_total", "Names of peers looked up.", counts->lookups);
+    add_counter(text, "name_lookup_failures_total", "Of them, without an answer.",
+                counts->lookup_failures);
+    add_counter(text, "name_renewals_total", "Times our name was published.", counts->renewals);
+    add_counter(text, "name_renewal_failures_total", "Times it could not be.",
+                counts->renewal_failures);
+    add_counter(text, "names_lost_total", "Times another engine took our name.",
+                counts->names_lost);
+}
+
 size_t yolk_transfer_metrics_text(const struct yolk_transfer *transfer, char *out, size_t size)
 {
     struct text text = text_begin(out, size);
@@ -265,6 +283,7 @@ size_t yolk_transfer_metrics_text(const struct yolk_transfer *transfer, char *ou
         "# TYPE yolk_transfer_connections_encrypted gauge\n"
         "yolk_transfer_connections_encrypted %llu\n",
         (unsigned long long)stats.lanes_sealed);
+    add_names(&text, transfer);
     add_rail_metric(&text, transfer, "up", "gauge", "1 while the rail is used.", rail_is_up);
     add_rail_metric(&text, transfer, "bytes_total", "counter", "Bytes acknowledged.", rail_moved);
     add_rail_metric(&text, transfer, "rate_bytes", "gauge", "Bytes per second it can do.",

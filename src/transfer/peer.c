@@ -19,7 +19,7 @@
  *   F2  its lane is LOST and the target has confirmed FENCE (it has closed its end, or had), asked
  *       for on any other lane to the same start of the target; or
  *   F3  a greeting, or REFUSALS_GONE refused connects in a row, showed that this start of the
- *       target is no more; or
+ *       target is no more: where it was, if the peer has a name that may have moved; or
  *   F4  the target's lease on the lane has run out: it closes a connection that was silent that
  *       long before it reads from it again (I2 of lane.c).
  * Only
@@ -63,6 +63,7 @@ void peer_init(struct peer *peer, struct yolk_transfer *transfer, const char *na
     peer->transfer = transfer;
     peer->local = local;
     memcpy(peer->name, name, strlen(name));
+    peer->named = !local && transfer_host_length(name) == 0;
     env_timer_init(&peer->timer, on_peer_timer, peer);
     peer_rails_init(peer);
 }
@@ -481,6 +482,7 @@ static void lost_ask_fence(struct lane *lost, void *ctx)
     const struct wire_header fence = { .opcode = WIRE_FENCE, .address = lost->id };
 
     if ((lost->asked & bit) != 0 || lane->state != LANE_READY) return;
+    if (lost->session != lane->session) return; /* that one cannot know */
     if (!lane_send(lane, FRAME_CONTROL, &fence, NULL, false)) {
         lane_die(lane, STATUS_FULL);
         return;
@@ -496,16 +498,24 @@ static void lost_forget_asked(struct lane *lost, void *ctx)
     lost->asked &= ~(UINT64_C(1) << lane->index);
 }
 
+/* A name may lead elsewhere than it did, which says nothing about who was there before. */
+static bool lost_was_at(const struct lane *lost, const char *address)
+{
+    return !lost->peer->named || strcmp(lost->session->name, address) == 0;
+}
+
 static void lost_is_gone(struct lane *lost, void *ctx)
 {
     (void)ctx;
-    lost_resolve(lost, STATUS_CONN_REFUSED, false);
+    if (lost_was_at(lost, lost->peer->rails[0].remote))
+        lost_resolve(lost, STATUS_CONN_REFUSED, false);
 }
 
 static void lost_if_other_start(struct lane *lost, void *ctx)
 {
     const struct lane *lane = ctx;
-    if (lost->session != lane->session) lost_resolve(lost, STATUS_STALE, false);
+    if (lost->session != lane->session && lost_was_at(lost, lane->session->name))
+        lost_resolve(lost, STATUS_STALE, false);
 }
 
 /* Over one lane of each rail: the way that works is not always the one that looks so. */
@@ -586,6 +596,7 @@ void peer_lane_gone(struct lane *lane, enum status status)
         lane_set_state(lane, LANE_DEAD);
     }
     lane->transfer->connected_count--;
+    if (!peer_any_ready(peer)) peer->found = false;
     if (!was_ready) peer_connect_failed(peer, rail, status);
     if (peer->lost_count > 0) lost_ask_all(peer);
     peer_kick(peer);

@@ -13,6 +13,10 @@
  * another rail, that it lands nothing more of them (F2 in peer.c). While there is work it is asked
  * again every few tens of milliseconds with a connect of at most PROBE_NS.
  *
+ * A peer opened by a name has no address until that has been looked up (naming.c); it is looked up
+ * again whenever no lane works. What listens there must be the start that the entry speaks of: if
+ * it is not, on any rail, the rail is paused and the name is looked up again.
+ *
  * A further address could belong to somebody else. So a lane on a further rail must meet the start
  * of the peer that the others met, or one that calls itself the same; otherwise only the rail is
  * paused. Whether the process is no more (F3) is decided by its name alone. */
@@ -190,6 +194,9 @@ void peer_connect_more(struct peer *peer)
         if (rail->connecting || !rail_wanted(peer, rail)) continue;
         if (!rail_may_connect(rail, now)) {
             if (rail->retry_ns < next_ns) next_ns = rail->retry_ns;
+        } else if (rail == &peer->rails[0] && naming_wants(peer)) {
+            rail_connect(rail); /* from now on until peer_rails_found() */
+            naming_find(peer);
         } else if (transfer->connected_count < transfer->lanes_max || lane_evict(transfer)) {
             connect_on(peer, rail);
         } else if (now + CROWDED_MS * ENV_NS_PER_MS < next_ns) {
@@ -209,6 +216,7 @@ void peer_connect_failed(struct peer *peer, struct rail *rail, enum status statu
     rail->connecting = false;
     rail_fail(rail, rail_works(peer, rail), env_now_ns(env));
     peer->failures++;
+    if (named) peer->found = false;
     if (named) peer->refusals = status == STATUS_CONN_REFUSED ? peer->refusals + 1 : 0;
     /* A further lane that does not come about is no reason: the others go on. */
     if (!peer_any_ready(peer)) {
@@ -221,11 +229,54 @@ void peer_connect_failed(struct peer *peer, struct rail *rail, enum status statu
     }
 }
 
+void peer_rails_found(struct peer *peer, enum status status, const struct metadata_entry *entry)
+{
+    struct yolk_transfer *transfer = peer->transfer;
+    struct rail *rail = &peer->rails[0];
+
+    ASSERT(peer->named && rail->connecting);
+    if (status == STATUS_OK) {
+        if (strcmp(rail->remote, entry->address) != 0) peer->refusals = 0;
+        memcpy(rail->remote, entry->address, sizeof(rail->remote));
+        peer->found_generation = entry->generation;
+    } else if (rail->remote[0] == '\0') {
+        LOG_WARN("transfer", "name_not_found", "peer=%s reason=%s", peer->name,
+                 status_name(status));
+        peer_connect_failed(peer, rail, status);
+        return;
+    }
+    /* Nobody could be asked, or nobody knows any more: where it was, if it is still that start. */
+    peer->found = true;
+    rail->connecting = false;
+    if (transfer->connected_count < transfer->lanes_max || lane_evict(transfer)) {
+        connect_on(peer, rail);
+    } else {
+        peer_connect_failed(peer, rail, STATUS_FULL);
+    }
+}
+
+/* At the address of a name somebody else may have come to listen. */
+static bool lane_meets_name(struct lane *lane)
+{
+    struct peer *peer = lane->peer;
+    struct rail *rail = lane->rail;
+
+    if (lane->session->generation == peer->found_generation) {
+        if (rail == &peer->rails[0]) peer->found = true;
+        return true;
+    }
+    LOG_WARN("transfer", "name_stale", "peer=%s rail=%s", peer->name, rail->remote);
+    lane_die(lane, STATUS_STALE);
+    peer_connect_failed(peer, rail, STATUS_STALE);
+    return false;
+}
+
 bool peer_lane_is_ours(struct lane *lane)
 {
     const struct peer *peer = lane->peer;
     struct wire_hello hello;
 
+    if (peer->named) return lane_meets_name(lane);
     if (lane->rail == &peer->rails[0] || lane->session->generation == peer->generation) return true;
     const enum status status = wire_hello_decode(lane->hello_theirs, WIRE_HELLO_SIZE, &hello);
     if (status == STATUS_OK && strcmp(hello.name, peer->met_name) == 0) return true;
@@ -307,7 +358,7 @@ static bool same_way(const struct lane *lane, const char *local, const char *rem
     return lane->rail == &lane->peer->rails[0] &&
            strcmp(env_stream_local_host(lane->stream), local) == 0 &&
            (strcmp(env_stream_peer(lane->stream), remote) == 0 ||
-            strcmp(lane->peer->name, remote) == 0);
+            strcmp(lane->rail->remote, remote) == 0);
 }
 
 static struct rail *rail_learn(struct lane *lane, uint32_t ours, const struct wire_rail *theirs)
@@ -433,7 +484,7 @@ void peer_rails_watch(struct peer *peer)
 
 void peer_rails_init(struct peer *peer)
 {
-    rail_init(&peer->rails[0], "", peer->name, 0);
+    rail_init(&peer->rails[0], "", peer->named ? "" : peer->name, 0);
     peer->rails[0].proven = true; /* somebody gave us the name */
     peer->rail_count = 1;
     env_timer_init(&peer->watch, on_watch, peer);

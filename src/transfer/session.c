@@ -26,6 +26,7 @@ struct session *session_ref(struct yolk_transfer *transfer, const struct wire_he
         if (session == NULL) return NULL;
         session->transfer = transfer;
         session->generation = hello->generation;
+        memcpy(session->name, hello->name, sizeof(session->name));
         session->shm = !transfer->forbid_shm && (hello->capabilities & WIRE_CAP_SHM) != 0 &&
                        hello->host == transfer->host;
         session->vm = session->shm && (hello->capabilities & WIRE_CAP_VM) != 0;

@@ -478,7 +478,7 @@ static enum status limits_set(struct yolk_transfer *transfer,
     return STATUS_OK;
 }
 
-static bool name_valid(const char *name)
+static bool address_valid(const char *name)
 {
     if (name == NULL || strnlen(name, YOLK_TRANSFER_NAME_SIZE) == YOLK_TRANSFER_NAME_SIZE) {
         return false;
@@ -502,8 +502,8 @@ static enum status name_set(struct yolk_transfer *transfer, const char *listen, 
                                       : (int)transfer_host_length(listen);
     if (host == NULL) host = listen;
     const int n = snprintf(transfer->name, sizeof(transfer->name), "%.*s:%u", host_len, host, port);
-    return n < (int)sizeof(transfer->name) && name_valid(transfer->name) ? STATUS_OK
-                                                                         : STATUS_INVALID;
+    return n < (int)sizeof(transfer->name) && address_valid(transfer->name) ? STATUS_OK
+                                                                            : STATUS_INVALID;
 }
 
 /* Equal for processes of one boot of one machine; 0 where that cannot be told. */
@@ -563,6 +563,7 @@ static enum status start(struct yolk_transfer *transfer,
         return errmsg_set(err, status, "transfer: no host that peers could reach in %s", listen);
     }
     status = transfer_rails_start(transfer, options, listen, err);
+    if (status == STATUS_OK) status = naming_start(transfer, options, err);
     if (status != STATUS_OK) return status;
     peer_init(&transfer->local, transfer, "local", true);
     transfer->local.generation = transfer->generation;
@@ -659,8 +660,10 @@ void yolk_transfer_destroy(struct yolk_transfer *transfer)
     for (uint32_t i = 0; i < transfer->peer_count; i++) {
         env_timer_cancel(transfer->env, &transfer->peers[i]->timer);
         env_timer_cancel(transfer->env, &transfer->peers[i]->watch);
+        naming_forget(transfer->peers[i]);
         free(transfer->peers[i]);
     }
+    naming_stop(transfer);
     for (uint32_t i = 0; i < transfer->batch_high; i++) {
         if (transfer->batches[i].batch != NULL) batch_destroy(transfer->batches[i].batch);
     }
@@ -889,6 +892,7 @@ static struct peer *peer_evict(struct yolk_transfer *transfer)
         }
         env_timer_cancel(transfer->env, &peer->timer);
         env_timer_cancel(transfer->env, &peer->watch);
+        naming_forget(peer);
         return peer;
     }
     return NULL;
@@ -898,7 +902,7 @@ static struct peer *peer_get(struct yolk_transfer *transfer, const char *name)
 {
     struct peer *peer;
 
-    if (strcmp(name, transfer->name) == 0) return &transfer->local;
+    if (naming_is_ours(transfer, name)) return &transfer->local;
     for (uint32_t i = 0; i < transfer->peer_count; i++) {
         if (strcmp(transfer->peers[i]->name, name) == 0) return transfer->peers[i];
     }
@@ -942,7 +946,8 @@ enum status transfer_segment_add(struct yolk_transfer *transfer, struct peer *pe
 enum status yolk_transfer_open(struct yolk_transfer *transfer, const char *name,
                                struct yolk_transfer_segment *out)
 {
-    if (transfer == NULL || out == NULL || !name_valid(name)) return STATUS_INVALID;
+    if (transfer == NULL || out == NULL) return STATUS_INVALID;
+    if (!address_valid(name) && !naming_valid(transfer, name)) return STATUS_INVALID;
     if (segments_full(transfer)) return STATUS_FULL;
     struct peer *peer = peer_get(transfer, name);
     if (peer == NULL) return STATUS_FULL;

@@ -16,6 +16,7 @@
  *   copy.c       memcpy in portions, for local, shm and pulls
  *   file.c       segments that are files of this host
  *   errand.c     notices and probes
+ *   naming.c     our name on a metadata server, and the addresses of peers opened by theirs
  *   history.c    what became of tasks, for people and for dashboards
  *   loan.c       looking at a peer's memory without a copy
  *
@@ -30,6 +31,7 @@
 
 #include "base/env.h"
 #include "base/status.h"
+#include "transfer/metadata.h"
 #include "transfer/rail.h"
 #include "transfer/topology.h"
 #include "transfer/wire.h"
@@ -120,6 +122,7 @@ struct session {
     struct session *next;
     struct yolk_transfer *transfer;
     uint64_t generation;
+    char name[WIRE_NAME_SIZE]; /* "host:port", as it calls itself */
     uint32_t refs;
     uint32_t share_count;
     bool shm;   /* same host and both want it */
@@ -419,6 +422,11 @@ struct peer {
     bool ask_denied;            /* the answer was no, and nobody has been told yet */
     bool dirty;                 /* transfer_turn() schedules it */
     struct errand_list errands; /* waiting or asked */
+    bool named;                 /* opened by a name that has to be looked up: rails[0] is what is
+                                   known of it, "" at first */
+    bool found;                 /* since the last connect that failed, or while one works */
+    uint64_t found_generation;  /* only this start of it is the peer */
+    struct metadata_lookup lookup;
     struct task_list ready[WIRE_CLASSES];
     struct slice_list retry[WIRE_CLASSES];
 };
@@ -473,6 +481,8 @@ void loan_destroy_all(struct yolk_transfer *transfer);
 /* ---- rails of a peer ---- */
 
 void peer_rails_init(struct peer *peer);
+/* The lookup of its name has ended. */
+void peer_rails_found(struct peer *peer, enum status status, const struct metadata_entry *entry);
 /* The lane for the next slice of this class out of or into `buffer`; NULL: none has room. */
 struct lane *peer_pick_lane(struct peer *peer, int class, const struct buffer *buffer);
 /* True if a rail has no lane though enough is under way to use it. */
@@ -490,6 +500,20 @@ uint32_t peer_rails_describe(const struct peer *peer, struct yolk_transfer_rail 
 /* Looks for silent rails while something is in flight on several. */
 void peer_rails_watch(struct peer *peer);
 MUST_USE bool lane_send_rails(struct lane *lane);
+
+/* ---- names ---- */
+
+MUST_USE enum status naming_start(struct yolk_transfer *transfer,
+                                  const struct yolk_transfer_options *options, struct errmsg *err);
+void naming_stop(struct yolk_transfer *transfer);
+bool naming_is_ours(const struct yolk_transfer *transfer, const char *name);
+/* A name that could be looked up. */
+bool naming_valid(const struct yolk_transfer *transfer, const char *name);
+/* True if its address has to be looked up before the next connect on rails[0]. */
+bool naming_wants(const struct peer *peer);
+/* Ends in peer_rails_found(), from the loop. */
+void naming_find(struct peer *peer);
+void naming_forget(struct peer *peer); /* no lookup is under way any more */
 
 /* ---- target ---- */
 
@@ -590,6 +614,10 @@ struct yolk_transfer {
     struct errand_list errands_free;
     uint64_t errand_serial;
     struct notices notices;
+
+    struct metadata *metadata; /* NULL: names are "host:port" */
+    char segment_name[YOLK_TRANSFER_NAME_SIZE];
+    bool withdrawing, withdrawn;
 
     struct loan *loans; /* YOLK_TRANSFER_LOANS_MAX, made at the first */
     uint32_t loan_high, loan_free;

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * sim/json.h - reading JSON: the one file of this layer that knows the library behind it.
+ * base/json.h - reading JSON: the one file of this layer that knows the library behind it.
  *
  * A document is parsed whole; values are borrowed from it and live as long. Every getter takes NULL
  * (a member that is missing) and says no.
  *
  * Threads: a document belongs to one thread at a time. */
-#ifndef SIM_JSON_H
-#define SIM_JSON_H
+#ifndef BASE_JSON_H
+#define BASE_JSON_H
 
 #include <stdbool.h>
 #include <stddef.h>

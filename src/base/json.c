@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "sim/json.h"
+#include "base/json.h"
 
 #include <jansson.h>
 #include <string.h>

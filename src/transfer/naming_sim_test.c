@@ -1,0 +1,635 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * transfer/naming_sim_test.c
+ *
+ * Goal:    engines find each other by name whatever happens to the metadata server and to them: the
+ *          start that came last has the name, nothing stale outlives its entry, an entry that leads
+ *          to a stranger moves no byte, and a server that is away or talks nonsense costs time and
+ *          nothing else.
+ * Method:  a simulated world with a metadata server, or a server of bytes in its place, on one host
+ *          and engines on others. */
+#include "yolk/transfer.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/buf.h"
+#include "base/env.h"
+#include "base/env_sim.h"
+#include "base/log.h"
+#include "transfer/metadata_server.h"
+
+#define SERVER "10.0.0.9:8080"
+#define URL "http://" SERVER "/metadata"
+
+enum { ENGINES = 4, SIZE = 64 << 10, TTL_MS = 6000, FENCE_MS = 2000 };
+
+struct engine {
+    struct env *env;
+    struct yolk_transfer *transfer;
+    uint8_t *memory;
+};
+
+struct world {
+    struct env_sim *sim;
+    struct env *server_env;
+    struct metadata_server *server;
+    struct engine engines[ENGINES];
+};
+
+static void run_ms(struct world *world, uint64_t ms)
+{
+    env_sim_run_for(world->sim, ms * ENV_NS_PER_MS);
+}
+
+static void server_start(struct world *world, const char *state_file)
+{
+    const struct metadata_server_options options = { .listen = SERVER, .state_file = state_file };
+
+    world->server_env = env_sim_add(world->sim, "10.0.0.9");
+    assert_int_equal(metadata_server_create(world->server_env, &options, &world->server, NULL),
+                     STATUS_OK);
+}
+
+static void server_kill(struct world *world)
+{
+    env_sim_kill(world->server_env);
+    metadata_server_destroy(world->server);
+    world->server = NULL;
+}
+
+/* Engine `at` on host 10.0.0.<at + 1>, under that name. */
+static struct engine *engine_start_at(struct world *world, unsigned at, unsigned port,
+                                      const char *name, const char *url)
+{
+    struct engine *engine = &world->engines[at];
+    char host[32], listen[48];
+    void *memory;
+
+    snprintf(host, sizeof(host), "10.0.0.%u", at + 1);
+    snprintf(listen, sizeof(listen), "%s:%u", host, port);
+    const struct yolk_transfer_options options = { .listen = listen,
+                                                   .secret = "s",
+                                                   .forbid_shm = true,
+                                                   .fence_ms = FENCE_MS,
+                                                   .metadata = url,
+                                                   .segment = name,
+                                                   .metadata_ttl_ms = TTL_MS };
+    engine->env = env_sim_add(world->sim, host);
+    assert_int_equal(yolk_transfer_create(engine->env, &options, &engine->transfer, NULL),
+                     STATUS_OK);
+    assert_int_equal(
+        yolk_transfer_alloc(engine->transfer, SIZE, YOLK_TRANSFER_REMOTE_ALL, &memory, NULL),
+        STATUS_OK);
+    engine->memory = memory;
+    return engine;
+}
+
+static struct engine *engine_start(struct world *world, unsigned at, unsigned port,
+                                   const char *name)
+{
+    return engine_start_at(world, at, port, name, URL);
+}
+
+static void engine_kill(struct engine *engine)
+{
+    env_sim_kill(engine->env);
+    yolk_transfer_destroy(engine->transfer);
+    engine->transfer = NULL;
+}
+
+static struct world *world_create(void)
+{
+    struct world *world = calloc(1, sizeof(*world));
+
+    world->sim = env_sim_create(&(struct env_sim_options){ .seed = 7 });
+    return world;
+}
+
+static void world_destroy(struct world *world)
+{
+    for (unsigned i = 0; i < ENGINES; i++)
+        yolk_transfer_destroy(world->engines[i].transfer);
+    metadata_server_destroy(world->server);
+    env_sim_destroy(world->sim);
+    free(world);
+}
+
+/* ---- moving bytes ---- */
+
+struct write {
+    struct engine *from;
+    struct yolk_transfer_segment segment;
+    struct yolk_transfer_batch batch;
+};
+
+static bool write_over(void *ctx)
+{
+    const struct write *write = ctx;
+    struct yolk_transfer_result result;
+
+    assert_int_equal(yolk_transfer_poll(write->from->transfer, write->batch, 0, &result),
+                     STATUS_OK);
+    return result.state >= YOLK_TRANSFER_INVALID;
+}
+
+static struct write write_begin(struct engine *from, struct yolk_transfer_segment segment,
+                                const struct engine *to)
+{
+    struct write write = { .from = from, .segment = segment };
+    const struct yolk_transfer_request request = { .opcode = YOLK_TRANSFER_WRITE,
+                                                   .local = from->memory,
+                                                   .segment = segment,
+                                                   .remote = (uintptr_t)to->memory,
+                                                   .length = SIZE };
+
+    assert_int_equal(yolk_transfer_batch_create(from->transfer, 1, NULL, NULL, &write.batch),
+                     STATUS_OK);
+    assert_int_equal(yolk_transfer_submit(from->transfer, write.batch, &request, 1), STATUS_OK);
+    return write;
+}
+
+static struct yolk_transfer_result write_end(struct world *world, struct write *write)
+{
+    struct yolk_transfer_result result;
+
+    assert_true(env_sim_run_until(world->sim, write_over, write, 60 * ENV_NS_PER_S));
+    assert_int_equal(yolk_transfer_poll(write->from->transfer, write->batch, 0, &result),
+                     STATUS_OK);
+    run_ms(world, 1); /* called back */
+    assert_int_equal(yolk_transfer_batch_free(write->from->transfer, write->batch), STATUS_OK);
+    return result;
+}
+
+static struct yolk_transfer_segment open_name(struct engine *engine, const char *name)
+{
+    struct yolk_transfer_segment segment;
+    assert_int_equal(yolk_transfer_open(engine->transfer, name, &segment), STATUS_OK);
+    return segment;
+}
+
+static struct yolk_transfer_result write_to(struct world *world, struct engine *from,
+                                            struct yolk_transfer_segment segment,
+                                            const struct engine *to)
+{
+    struct write write = write_begin(from, segment, to);
+    return write_end(world, &write);
+}
+
+/* Writes a fresh pattern under the name and sees it arrive. */
+static void expect_reached(struct world *world, struct engine *from, const char *name,
+                           const struct engine *to)
+{
+    static uint8_t pattern;
+    const struct yolk_transfer_segment segment = open_name(from, name);
+
+    memset(from->memory, ++pattern, SIZE);
+    const struct yolk_transfer_result result = write_to(world, from, segment, to);
+    assert_int_equal(result.state, YOLK_TRANSFER_COMPLETED);
+    assert_memory_equal(to->memory, from->memory, SIZE);
+    assert_int_equal(yolk_transfer_close(from->transfer, segment), STATUS_OK);
+}
+
+/* ---- the good case ---- */
+
+static void test_engines_find_each_other_by_name(void **state)
+{
+    struct world *world = world_create();
+
+    (void)state;
+    server_start(world, NULL);
+    struct engine *a = engine_start(world, 0, 7000, "a"), *b = engine_start(world, 1, 7000, "b");
+    assert_int_equal(yolk_transfer_published(a->transfer), STATUS_AGAIN);
+    run_ms(world, 100);
+    assert_int_equal(yolk_transfer_published(a->transfer), STATUS_OK);
+    assert_int_equal(yolk_transfer_published(b->transfer), STATUS_OK);
+    assert_int_equal(metadata_server_entries(world->server), 4);
+    expect_reached(world, b, "a", a);
+    expect_reached(world, a, "b", b);
+    expect_reached(world, a, "10.0.0.2:7000", b); /* an address needs no server */
+    world_destroy(world);
+}
+
+static void test_our_own_name_is_the_local_segment(void **state)
+{
+    struct world *world = world_create();
+    struct yolk_transfer_explain explain;
+
+    (void)state;
+    server_start(world, NULL);
+    struct engine *a = engine_start(world, 0, 7000, "a");
+    struct engine half = *a;
+    half.memory += SIZE / 2;
+    const struct yolk_transfer_request request = { .opcode = YOLK_TRANSFER_WRITE,
+                                                   .local = a->memory,
+                                                   .segment = open_name(a, "a"),
+                                                   .remote = (uintptr_t)half.memory,
+                                                   .length = SIZE / 2 };
+    struct write write = { .from = a };
+    assert_int_equal(yolk_transfer_batch_create(a->transfer, 1, NULL, NULL, &write.batch),
+                     STATUS_OK);
+    assert_int_equal(yolk_transfer_submit(a->transfer, write.batch, &request, 1), STATUS_OK);
+    run_ms(world, 10);
+    assert_int_equal(yolk_transfer_explain(a->transfer, write.batch, 0, &explain), STATUS_OK);
+    assert_int_equal(explain.path, YOLK_TRANSFER_PATH_LOCAL);
+    assert_int_equal(explain.state, YOLK_TRANSFER_COMPLETED);
+    world_destroy(world);
+}
+
+static void test_options_that_make_no_sense_are_refused(void **state)
+{
+    struct world *world = world_create();
+    struct env *env = env_sim_add(world->sim, "10.0.0.1");
+    static const struct yolk_transfer_options cases[] = {
+        { .metadata = "gopher://h" },
+        { .metadata = URL, .segment = "a b" },
+        { .metadata = URL, .metadata_cluster = "a\"b" },
+        { .metadata = URL, .metadata_ttl_ms = 999 },
+    };
+    const struct yolk_transfer_options none = { .metadata = "P2PHANDSHAKE", .segment = "a" };
+    struct yolk_transfer *transfer;
+    struct yolk_transfer_segment segment;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct errmsg err = { "" };
+        assert_int_equal(yolk_transfer_create(env, &cases[i], &transfer, &err), STATUS_INVALID);
+        assert_true(err.text[0] != '\0');
+    }
+    assert_int_equal(yolk_transfer_create(env, &none, &transfer, NULL), STATUS_OK);
+    assert_int_equal(yolk_transfer_open(transfer, "b", &segment), STATUS_INVALID);
+    assert_int_equal(yolk_transfer_published(transfer), STATUS_UNSUPPORTED);
+    assert_int_equal(yolk_transfer_withdraw(transfer, 0), STATUS_OK);
+    yolk_transfer_destroy(transfer);
+    world_destroy(world);
+}
+
+/* ---- names that move ---- */
+
+static void test_a_restarted_peer_is_found_where_it_is_now(void **state)
+{
+    struct world *world = world_create();
+
+    (void)state;
+    server_start(world, NULL);
+    struct engine *a = engine_start(world, 0, 7000, "a"), *b = engine_start(world, 1, 7000, "b");
+    run_ms(world, 100);
+    const struct yolk_transfer_segment old = open_name(b, "a");
+    assert_int_equal(write_to(world, b, old, a).state, YOLK_TRANSFER_COMPLETED);
+    engine_kill(a);
+    a = engine_start(world, 0, 7111, "a");
+    run_ms(world, 100); /* it need not wait for the old entry to expire */
+    assert_int_equal(yolk_transfer_published(a->transfer), STATUS_OK);
+    const struct yolk_transfer_result stale = write_to(world, b, old, a);
+    assert_int_equal(stale.state, YOLK_TRANSFER_FAILED);
+    assert_int_equal(stale.reason, STATUS_STALE);
+    expect_reached(world, b, "a", a);
+    world_destroy(world);
+}
+
+static void test_the_entry_of_a_dead_owner_expires(void **state)
+{
+    struct world *world = world_create();
+
+    (void)state;
+    server_start(world, NULL);
+    struct engine *a = engine_start(world, 0, 7000, "a"), *b = engine_start(world, 1, 7000, "b");
+    run_ms(world, 10 * TTL_MS);
+    assert_int_equal(metadata_server_entries(world->server), 4); /* the living are renewed */
+    engine_kill(a);
+    run_ms(world, TTL_MS + 1100);
+    assert_int_equal(metadata_server_entries(world->server), 2);
+    a->memory = b->memory;
+    const struct yolk_transfer_result result = write_to(world, b, open_name(b, "a"), b);
+    assert_int_equal(result.state, YOLK_TRANSFER_INVALID);
+    assert_int_equal(result.reason, STATUS_NOT_FOUND);
+    world_destroy(world);
+}
+
+static void test_the_later_start_has_the_name_and_the_earlier_gets_it_back(void **state)
+{
+    struct world *world = world_create();
+
+    (void)state;
+    server_start(world, NULL);
+    struct engine *first = engine_start(world, 0, 7000, "a");
+    struct engine *b = engine_start(world, 1, 7000, "b");
+    run_ms(world, 100);
+    struct engine *second = engine_start(world, 2, 7000, "a");
+    run_ms(world, TTL_MS);
+    assert_int_equal(yolk_transfer_published(first->transfer), STATUS_EXISTS);
+    assert_int_equal(yolk_transfer_published(second->transfer), STATUS_OK);
+    expect_reached(world, b, "a", second);
+    assert_int_equal(yolk_transfer_withdraw(first->transfer, 0), STATUS_TIMEOUT);
+    run_ms(world, 100); /* it takes nothing away from the second */
+    assert_int_equal(yolk_transfer_published(first->transfer), STATUS_CANCELLED);
+    expect_reached(world, b, "a", second);
+    struct engine *third = engine_start(world, 3, 7000, "a");
+    run_ms(world, TTL_MS);
+    assert_int_equal(yolk_transfer_published(second->transfer), STATUS_EXISTS);
+    engine_kill(third);
+    run_ms(world, 2 * TTL_MS);
+    assert_int_equal(yolk_transfer_published(second->transfer), STATUS_OK);
+    expect_reached(world, b, "a", second);
+    world_destroy(world);
+}
+
+static void test_withdrawing_removes_the_entry_at_once(void **state)
+{
+    struct world *world = world_create();
+
+    (void)state;
+    server_start(world, NULL);
+    struct engine *a = engine_start(world, 0, 7000, "a");
+    run_ms(world, 100);
+    assert_int_equal(metadata_server_entries(world->server), 2);
+    assert_int_equal(yolk_transfer_withdraw(a->transfer, 0), STATUS_TIMEOUT);
+    run_ms(world, 100);
+    assert_int_equal(yolk_transfer_withdraw(a->transfer, 0), STATUS_OK);
+    assert_int_equal(metadata_server_entries(world->server), 0);
+    run_ms(world, 3 * TTL_MS);
+    assert_int_equal(metadata_server_entries(world->server), 0);
+    world_destroy(world);
+}
+
+/* The port of a dead engine has been taken by another before the entry expired. */
+static void test_a_stranger_behind_a_stale_entry_gets_no_byte(void **state)
+{
+    struct world *world = world_create();
+    static const uint8_t zeros[SIZE];
+
+    (void)state;
+    server_start(world, NULL);
+    struct engine *a = engine_start(world, 0, 7000, "a"), *b = engine_start(world, 1, 7000, "b");
+    run_ms(world, 100);
+    engine_kill(a);
+    struct engine *stranger = engine_start(world, 0, 7000, "c");
+    run_ms(world, 100);
+    memset(b->memory, 0x5a, SIZE);
+    const struct yolk_transfer_result result = write_to(world, b, open_name(b, "a"), stranger);
+    assert_int_equal(result.state, YOLK_TRANSFER_FAILED);
+    assert_int_equal(result.reason, STATUS_STALE);
+    assert_memory_equal(stranger->memory, zeros, SIZE);
+    expect_reached(world, b, "c", stranger);
+    world_destroy(world);
+}
+
+/* A WRITE was on its way to the first owner of a name, who is cut off and not dead. That another
+ * has the name now says nothing about what the first may still land. */
+static void test_a_write_is_not_final_because_the_name_has_moved(void **state)
+{
+    struct world *world = world_create();
+
+    (void)state;
+    server_start(world, NULL);
+    struct engine *first = engine_start(world, 0, 7000, "a");
+    struct engine *b = engine_start(world, 1, 7000, "b");
+    run_ms(world, 100);
+    const struct yolk_transfer_segment segment = open_name(b, "a");
+    assert_int_equal(write_to(world, b, segment, first).state, YOLK_TRANSFER_COMPLETED);
+    env_sim_pause(first->env);
+    struct write write = write_begin(b, segment, first);
+    run_ms(world, 10); /* it is in the socket by now */
+    assert_int_equal(yolk_transfer_cancel(b->transfer, write.batch, 0), STATUS_OK);
+    struct engine *second = engine_start(world, 2, 7000, "a");
+    run_ms(world, 1200); /* the connection has been cut, and the second been met */
+    expect_reached(world, b, "a", second);
+    assert_false(write_over(&write));
+    const struct yolk_transfer_result result = write_end(world, &write);
+    assert_int_equal(result.state, YOLK_TRANSFER_CANCELED);
+    memset(first->memory, 0x77, SIZE);
+    env_sim_resume(first->env);
+    run_ms(world, 10 * FENCE_MS);
+    for (unsigned i = 0; i < SIZE; i++)
+        assert_int_equal(first->memory[i], 0x77);
+    world_destroy(world);
+}
+
+/* ---- a server that is away ---- */
+
+static void test_a_server_that_comes_later_is_found(void **state)
+{
+    struct world *world = world_create();
+
+    (void)state;
+    env_sim_add(world->sim, "10.0.0.9"); /* the host is there */
+    struct engine *a = engine_start(world, 0, 7000, "a"), *b = engine_start(world, 1, 7000, "b");
+    run_ms(world, 20000);
+    assert_int_equal(yolk_transfer_published(a->transfer), STATUS_AGAIN);
+    const struct yolk_transfer_result result = write_to(world, b, open_name(b, "a"), a);
+    assert_int_equal(result.state, YOLK_TRANSFER_FAILED);
+    server_start(world, NULL);
+    run_ms(world, 6000);
+    assert_int_equal(yolk_transfer_published(a->transfer), STATUS_OK);
+    expect_reached(world, b, "a", a);
+    world_destroy(world);
+}
+
+static void test_a_server_that_goes_away_hurts_nobody_who_has_met(void **state)
+{
+    struct world *world = world_create();
+
+    (void)state;
+    server_start(world, NULL);
+    struct engine *a = engine_start(world, 0, 7000, "a"), *b = engine_start(world, 1, 7000, "b");
+    run_ms(world, 100);
+    expect_reached(world, b, "a", a);
+    server_kill(world);
+    run_ms(world, 3 * TTL_MS);
+    assert_int_equal(yolk_transfer_published(a->transfer), STATUS_AGAIN);
+    expect_reached(world, b, "a", a); /* over the connection there is */
+    env_sim_partition(world->sim, "10.0.0.1", "10.0.0.2");
+    run_ms(world, 10 * FENCE_MS); /* until both have given it up */
+    env_sim_heal(world->sim, "10.0.0.1", "10.0.0.2");
+    expect_reached(world, b, "a", a); /* over a new one, to where it was */
+    server_start(world, NULL);        /* it has forgotten everything */
+    run_ms(world, 6000);
+    assert_int_equal(metadata_server_entries(world->server), 4);
+    assert_int_equal(yolk_transfer_published(a->transfer), STATUS_OK);
+    world_destroy(world);
+}
+
+static void test_a_server_that_was_killed_keeps_its_state(void **state)
+{
+    struct world *world = world_create();
+
+    (void)state;
+    server_start(world, "/state");
+    struct engine *a = engine_start(world, 0, 7000, "a"), *b = engine_start(world, 1, 7000, "b");
+    run_ms(world, 100);
+    server_kill(world);
+    env_sim_power_off(world->sim, "10.0.0.9");
+    server_start(world, "/state");
+    assert_int_equal(metadata_server_entries(world->server), 4); /* nobody has renewed anything */
+    expect_reached(world, b, "a", a);
+    engine_kill(a);
+    run_ms(world, 2 * TTL_MS);
+    assert_int_equal(metadata_server_entries(world->server), 2); /* the dead are forgotten too */
+    server_kill(world);
+    server_start(world, "/state");
+    assert_int_equal(metadata_server_entries(world->server), 2);
+    world_destroy(world);
+}
+
+static void test_a_damaged_state_file_is_put_aside(void **state)
+{
+    struct world *world = world_create();
+
+    (void)state;
+    server_start(world, "/state");
+    struct engine *a = engine_start(world, 0, 7000, "a");
+    run_ms(world, 100);
+    server_kill(world);
+    assert_true(env_sim_disk_damage(world->sim, "10.0.0.9"));
+    server_start(world, "/state");
+    assert_int_equal(metadata_server_entries(world->server), 0);
+    run_ms(world, TTL_MS);
+    assert_int_equal(metadata_server_entries(world->server), 2);
+    assert_int_equal(yolk_transfer_published(a->transfer), STATUS_OK);
+    char *aside;
+    size_t len;
+    assert_int_equal(
+        env_file_read_all(world->server_env, "/state.corrupt", 1 << 20, &aside, &len, NULL),
+        STATUS_OK);
+    free(aside);
+    world_destroy(world);
+}
+
+/* ---- a server that talks nonsense ---- */
+
+struct liar {
+    struct env_listener *listener;
+    const char *answer; /* NULL: says nothing */
+    size_t repeat;      /* how often the answer is sent */
+    struct env_stream *streams[256];
+    unsigned count;
+};
+
+static void on_liar_ready(void *ctx, unsigned events)
+{
+    struct env_stream **stream = ctx;
+    char sink[4096];
+    size_t n;
+
+    (void)events;
+    const enum status status = env_stream_read(*stream, sink, sizeof(sink), &n);
+    if (status == STATUS_OK || status == STATUS_AGAIN) return;
+    env_stream_close(*stream);
+    *stream = NULL;
+}
+
+static void on_liar_accept(void *ctx, struct env_stream *stream)
+{
+    struct liar *liar = ctx;
+
+    assert_true(liar->count < 256);
+    liar->streams[liar->count] = stream;
+    env_stream_watch(stream, ENV_READ, on_liar_ready, &liar->streams[liar->count++]);
+    if (liar->answer == NULL) return;
+    for (size_t i = 0; i < liar->repeat; i++) {
+        const struct iovec part = { (char *)(uintptr_t)liar->answer, strlen(liar->answer) };
+        size_t n;
+        if (env_stream_writev(stream, &part, 1, &n) != STATUS_OK) break;
+    }
+}
+
+#define HTTP_200(body) "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" body
+
+/* Whatever it says, every task ends in bounded time, nothing is published, nobody crashes. */
+static void test_a_server_that_lies_costs_time_and_nothing_else(void **state)
+{
+    static const char *const urls[] = { URL, "etcd://" SERVER, "redis://:pw@" SERVER "/1" };
+    static const struct {
+        const char *answer;
+        size_t repeat;
+    } cases[] = {
+        { NULL, 0 },
+        { "garbage\r\n", 1 },
+        { "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", 4096 },
+        { "+OK\r\n+OK\r\n$-7\r\n", 1 },
+        { "+OK\r\n+OK\r\n$65536\r\nshort", 1 },
+        { "+OK\r\n+OK\r\n*3\r\n", 1 },
+        { "+OK\r\n+OK\r\n+OK\r\n+OK\r\n", 1 },
+        { "-WRONGPASS no\r\n", 1 },
+        { "HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n{", 1 },
+        { "HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n", 1 },
+        { "HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n", 1 },
+        { HTTP_200("[]"), 1 },
+        { HTTP_200("{\"kvs\":[{}],\"result\":7,\"responses\":[[]]}"), 1 },
+        { HTTP_200("{\"kvs\":[{\"value\":\"!!!!\"}],\"succeeded\":1}"), 1 },
+        { HTTP_200("{\"kvs\":[{\"value\":\"YQ==\"}],\"succeeded\":\"yes\"}"), 1 },
+        { HTTP_200("{\"kvs\":{\"a\":{\"b\":[[[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]]]}}"), 1 },
+    };
+
+    (void)state;
+    for (size_t url = 0; url < sizeof(urls) / sizeof(urls[0]); url++) {
+        for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+            struct world *world = world_create();
+            struct liar liar = { .answer = cases[i].answer, .repeat = cases[i].repeat };
+            struct env *env = env_sim_add(world->sim, "10.0.0.9");
+            assert_int_equal(env_listen(env, SERVER, on_liar_accept, &liar, &liar.listener, NULL),
+                             STATUS_OK);
+            struct engine *a = engine_start_at(world, 0, 7000, "a", urls[url]);
+            run_ms(world, 100);
+            const struct yolk_transfer_result result = write_to(world, a, open_name(a, "b"), a);
+            assert_int_not_equal(result.state, YOLK_TRANSFER_COMPLETED);
+            run_ms(world, 3 * TTL_MS);
+            assert_true(liar.count > 1); /* it is asked again, and not all the time */
+            env_listener_close(liar.listener);
+            for (unsigned j = 0; j < liar.count; j++)
+                env_stream_close(liar.streams[j]);
+            world_destroy(world);
+        }
+    }
+}
+
+/* ---- the server's limits ---- */
+
+static void test_a_full_server_says_so(void **state)
+{
+    struct world *world = world_create();
+    const struct metadata_server_options options = { .listen = SERVER, .entries_max = 3 };
+
+    (void)state;
+    world->server_env = env_sim_add(world->sim, "10.0.0.9");
+    assert_int_equal(metadata_server_create(world->server_env, &options, &world->server, NULL),
+                     STATUS_OK);
+    struct engine *a = engine_start(world, 0, 7000, "a");
+    run_ms(world, 100);
+    struct engine *b = engine_start(world, 1, 7000, "b");
+    run_ms(world, 1000);
+    assert_int_equal(yolk_transfer_published(a->transfer), STATUS_OK);
+    assert_int_equal(yolk_transfer_published(b->transfer), STATUS_AGAIN);
+    engine_kill(a);
+    run_ms(world, 3 * TTL_MS);
+    assert_int_equal(yolk_transfer_published(b->transfer), STATUS_OK);
+    world_destroy(world);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_engines_find_each_other_by_name),
+        cmocka_unit_test(test_our_own_name_is_the_local_segment),
+        cmocka_unit_test(test_options_that_make_no_sense_are_refused),
+        cmocka_unit_test(test_a_restarted_peer_is_found_where_it_is_now),
+        cmocka_unit_test(test_the_entry_of_a_dead_owner_expires),
+        cmocka_unit_test(test_the_later_start_has_the_name_and_the_earlier_gets_it_back),
+        cmocka_unit_test(test_withdrawing_removes_the_entry_at_once),
+        cmocka_unit_test(test_a_stranger_behind_a_stale_entry_gets_no_byte),
+        cmocka_unit_test(test_a_write_is_not_final_because_the_name_has_moved),
+        cmocka_unit_test(test_a_server_that_comes_later_is_found),
+        cmocka_unit_test(test_a_server_that_goes_away_hurts_nobody_who_has_met),
+        cmocka_unit_test(test_a_server_that_was_killed_keeps_its_state),
+        cmocka_unit_test(test_a_damaged_state_file_is_put_aside),
+        cmocka_unit_test(test_a_server_that_lies_costs_time_and_nothing_else),
+        cmocka_unit_test(test_a_full_server_says_so),
+    };
+    if (log_configure("error", NULL) != STATUS_OK) return 1;
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
