@@ -41,6 +41,10 @@ struct yolk_store; /* opaque */
 enum {
     YOLK_STORE_KEY_SIZE_MAX = 1024,
     YOLK_STORE_BATCH_MAX = 65536,
+    YOLK_STORE_PAGE_MAX = 4096,
+    YOLK_STORE_NAME_SIZE = 64, /* of a node, with its NUL */
+    YOLK_STORE_ADDRESS_SIZE = 128,
+    YOLK_STORE_NODES_MAX = 1024,
 };
 
 struct yolk_store_options {
@@ -99,5 +103,110 @@ MUST_USE enum status yolk_store_exist(struct yolk_store *store, const struct yol
                                       uint32_t count, const struct yolk_store_call *call);
 MUST_USE enum status yolk_store_remove(struct yolk_store *store, const struct yolk_store_key *keys,
                                        uint32_t count, const struct yolk_store_call *call);
+
+/* ---- looking around ---- */
+
+/* Which keys: those that begin with `prefix` and in which `regex` (PCRE2, over bytes, anywhere in
+ * the key unless anchored) is found. All zero: every value. */
+struct yolk_store_query {
+    const void *prefix; /* may be NULL */
+    size_t prefix_len;
+    const char *regex; /* NULL: any */
+    uint64_t cursor;   /* 0: from the start; else the `next` of the page before */
+    uint32_t limit;    /* keys of a page; 0: YOLK_STORE_PAGE_MAX, which is also the most */
+    bool blocks;       /* list, count: the blocks of KVCache, too; their keys are 16 bytes */
+    bool force;        /* remove: even if leased */
+};
+
+struct yolk_store_entry {
+    struct yolk_store_key key; /* borrowed during the callback */
+    enum status status;        /* what exist would answer */
+    bool block;
+    uint64_t size;
+    uint32_t replicas;
+    uint32_t lease_ms; /* how long readers still have it */
+};
+
+struct yolk_store_page {
+    uint64_t next;                          /* the cursor of the next page; 0: this was the last */
+    const struct yolk_store_entry *entries; /* list only */
+    uint32_t count;                         /* of entries */
+    uint64_t matched;                       /* keys of this page that were meant */
+    uint64_t bytes;                         /* their sizes together */
+    uint64_t removed;                       /* remove: how many go */
+    uint64_t kept;                          /* remove: leased, being written, or not yet known */
+};
+
+/* `page` is NULL unless the status is STATUS_OK; `message` says why for people, or is "".
+ * STATUS_INVALID: a wrong expression; STATUS_FULL: one that takes too long on some key. */
+typedef void (*yolk_store_page_fn)(void *ctx, enum status status,
+                                   const struct yolk_store_page *page, const char *message);
+
+/* One page. The master looks at a bounded number of keys for each, so a page may be empty and not
+ * the last. A key that is there from the first page to the last is seen exactly once; others may be
+ * seen. Nothing is leased. `timeout_ms` 0: the store's. Fails at once with STATUS_INVALID (limits)
+ * or STATUS_FULL; otherwise the callback comes exactly once. */
+MUST_USE enum status yolk_store_list(struct yolk_store *store, const struct yolk_store_query *query,
+                                     uint32_t timeout_ms, yolk_store_page_fn on_page, void *ctx);
+MUST_USE enum status yolk_store_count(struct yolk_store *store,
+                                      const struct yolk_store_query *query, uint32_t timeout_ms,
+                                      yolk_store_page_fn on_page, void *ctx);
+MUST_USE enum status yolk_store_remove_matching(struct yolk_store *store,
+                                                const struct yolk_store_query *query,
+                                                uint32_t timeout_ms, yolk_store_page_fn on_page,
+                                                void *ctx);
+
+/* Numbers of the pool, as the master knows them. Totals count from the start of the master. */
+struct yolk_store_stats {
+    uint64_t term;
+    uint64_t uptime_ms;
+    uint64_t objects; /* keys, of values and blocks */
+    uint64_t processing;
+    uint64_t replicas;
+    uint64_t space_total; /* bytes lent for values */
+    uint64_t space_used;
+    uint64_t evictions_total;
+    uint64_t puts_total;
+    uint64_t refused_full_total;
+    uint64_t conflicts_total;
+    uint64_t discarded_total;
+    uint64_t memory;        /* bytes the master has for its directory */
+    uint64_t reads_total;   /* keys asked for by exist and get */
+    uint64_t hits_total;    /* of those, found */
+    uint64_t removes_total; /* values removed by key or expression */
+    uint64_t values;        /* keys of values */
+};
+
+struct yolk_store_node {
+    char name[YOLK_STORE_NAME_SIZE];
+    char role[16];
+    char state[16];
+    char rpc_address[YOLK_STORE_ADDRESS_SIZE];
+    uint64_t space_total;
+    uint64_t space_used;
+    uint64_t values;
+    uint64_t blocks;
+    uint64_t silent_ms; /* since it was heard */
+};
+
+typedef void (*yolk_store_stats_fn)(void *ctx, enum status status,
+                                    const struct yolk_store_stats *stats,
+                                    const struct yolk_store_node *nodes, uint32_t nodes_count);
+
+MUST_USE enum status yolk_store_stat(struct yolk_store *store, uint32_t timeout_ms,
+                                     yolk_store_stats_fn on_stats, void *ctx);
+
+/* Where the replicas of one value are, without leasing it. */
+struct yolk_store_where {
+    uint64_t size;
+    uint32_t count;
+    const char *const *rpc_addresses;
+};
+typedef void (*yolk_store_where_fn)(void *ctx, enum status status,
+                                    const struct yolk_store_where *where);
+
+MUST_USE enum status yolk_store_locate(struct yolk_store *store, const struct yolk_store_key *key,
+                                       uint32_t timeout_ms, yolk_store_where_fn on_where,
+                                       void *ctx);
 
 #endif

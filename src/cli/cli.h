@@ -46,6 +46,7 @@ enum {
     CLI_PLAN = 8192,
     CLI_DOCTOR = 16384,
     CLI_METADATA = 32768,
+    CLI_STORE = 65536,
 };
 
 struct cli {
@@ -69,6 +70,7 @@ int cmd_demo(struct cli *cli);
 int cmd_plan(struct cli *cli);
 int cmd_doctor(struct cli *cli);
 int cmd_metadata(struct cli *cli);
+int cmd_store(struct cli *cli);
 
 /* options.c: every option of every subcommand. */
 extern const struct config_option cli_options[];

@@ -8,6 +8,7 @@
 #include "model/model.h"
 #include "model/tokenizer.h"
 #include "serve/worker.h"
+#include "store/layout.h"
 
 enum { NAME_SIZE = PROTO_NAME_SIZE };
 
@@ -96,6 +97,12 @@ static bool wants_disk(const struct cli *cli)
            config_bool(config, "pool") && !cli_engine_is_timed(cli);
 }
 
+/* What is lent is whole pages. */
+static uint64_t pages_of(uint64_t size)
+{
+    return size / STORE_PAGE_ALIGN * STORE_PAGE_ALIGN;
+}
+
 static enum status open_worker(struct node *node, const struct model *model,
                                const struct tokenizer *tokenizer, struct errmsg *err)
 {
@@ -114,6 +121,7 @@ static enum status open_worker(struct node *node, const struct model *model,
         .secret = config_text(config, "secret"),
         .model = model,
         .pool_size = config_u64(config, "pool-size"),
+        .object_size = pages_of(config_u64(config, "values-size")),
         .threads = (uint32_t)config_u64(config, "threads"),
         .block_tokens = (uint32_t)config_u64(config, "block-tokens"),
         .context_max = (uint32_t)config_u64(config, "max-model-len"),

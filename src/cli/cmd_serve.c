@@ -147,13 +147,14 @@ static enum status start_node(struct serve *serve, const char *role, unsigned nu
 {
     const struct config *config = serve->cli->config;
     char name[WORD_SIZE], pool[WORD_SIZE], threads[WORD_SIZE], block[WORD_SIZE], context[WORD_SIZE],
-        answer[WORD_SIZE], ssd[WORD_SIZE], data[CLI_PATH_SIZE + WORD_SIZE];
+        answer[WORD_SIZE], ssd[WORD_SIZE], values[WORD_SIZE], data[CLI_PATH_SIZE + WORD_SIZE];
     struct words words = { { serve->program, "node", serve->model, "--role", role, "--master",
                              serve->master, "--name", name },
                            9 };
 
     snprintf(name, sizeof(name), "%s-%u", role, number);
     pass_u64(&words, config, "--pool-size", pool);
+    pass_u64(&words, config, "--values-size", values);
     pass_u64(&words, config, "--threads", threads);
     pass_u64(&words, config, "--block-tokens", block);
     pass_u64(&words, config, "--max-model-len", context);
@@ -302,7 +303,13 @@ static enum status check_port(struct serve *serve, struct errmsg *err)
 
 static enum status choose_master_port(struct serve *serve, struct errmsg *err)
 {
+    const struct config *config = serve->cli->config;
     struct env_listener *listener = NULL;
+
+    if (config_is_set(config, "master")) {
+        snprintf(serve->master, sizeof(serve->master), "%s", config_text(config, "master"));
+        return STATUS_OK;
+    }
     enum status status =
         env_listen(serve->cli->env, "127.0.0.1:0", on_nobody, NULL, &listener, err);
     if (status == STATUS_OK)

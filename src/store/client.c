@@ -34,6 +34,7 @@
 #include "base/log.h"
 #include "base/map.h"
 #include "net/rpc.h"
+#include "store/client_int.h"
 #include "store/peers.h"
 #include "store/proto.h"
 #include "yolk/transfer.h"
@@ -112,19 +113,6 @@ struct call {
     struct yolk_store_call options;
     char preferred[STORE_NAME_SIZE];
     uint8_t *keys;
-};
-
-struct yolk_store {
-    struct env *env;
-    struct yolk_transfer *transfer;
-    struct rpc_client *master;
-    struct store_peers *peers;
-    struct call *calls;
-    uint32_t items; /* under way */
-    uint32_t items_max;
-    uint32_t timeout_ms;
-    struct store_reply_node *nodes; /* scratch for the master's replies */
-    bool closing;
 };
 
 /* ---- ends ---- */

@@ -32,6 +32,7 @@
 #include "base/map.h"
 #include "base/rng.h"
 #include "store/proto.h"
+#include "store/slab.h"
 #include "store/space.h"
 
 enum {
@@ -79,6 +80,7 @@ struct entry {
     uint8_t *key; /* NULL for a block: the id is the key */
     uint32_t key_len;
     uint32_t replicas_count;
+    uint32_t index; /* in the slab of entries */
     uint64_t size;
     uint64_t digest;
     uint64_t lease_until;
@@ -95,13 +97,14 @@ struct member {
     struct store_node_id id;
     enum store_member_state state;
     uint64_t heard_ns;
-    uint64_t order; /* of registration */
     uint32_t round;
     bool announced;           /* a snapshot of this life was complete once */
     bool synced;              /* the present snapshot is complete: what is not known is not there */
     uint64_t generation_seen; /* the highest that its events have named */
     struct space *space;
     uint64_t dropping; /* bytes of its placed replicas that are being dropped */
+    uint64_t values;   /* replicas of values, and of blocks */
+    uint64_t blocks;
     struct replica *replicas;
 };
 
@@ -124,10 +127,11 @@ struct store_master {
     uint64_t term;
     uint64_t started_ns;
     struct map *directory; /* id -> struct entry * */
+    struct slab *entries;  /* what lists walk */
     struct member *members[STORE_MEMBERS_MAX];
     uint32_t members_count;
+    struct member *by_age[STORE_MEMBERS_MAX]; /* the same ones, in the order of registration */
     uint32_t lives;
-    uint64_t registrations;
     struct entry *lru_head; /* least recently used */
     struct entry *lru_tail;
     struct ticket_list tickets; /* by start, so by due_ns */
@@ -138,6 +142,7 @@ struct store_master {
     uint32_t retries_capacity;
     struct rng rng;
     uint64_t puts_made;
+    uint64_t key_bytes; /* of the keys of values */
     struct store_master_counts counts;
 };
 
@@ -172,7 +177,9 @@ enum status store_master_create(const struct store_master_options *options, uint
     o->settle_ms = or_default(o->settle_ms, 2000);
     o->fence_ms = or_default(o->fence_ms, 10000);
     const struct map_options map = { .entries_max = o->objects_max, .seed = options->seed };
-    if (map_create(&map, &master->directory) != STATUS_OK) {
+    master->entries = slab_create(sizeof(struct entry), o->objects_max);
+    if (master->entries == NULL || map_create(&map, &master->directory) != STATUS_OK) {
+        slab_destroy(master->entries);
         free(master);
         return STATUS_NO_MEMORY;
     }
@@ -183,15 +190,20 @@ enum status store_master_create(const struct store_master_options *options, uint
     return STATUS_OK;
 }
 
-static void entry_free(struct entry *entry)
+static void entry_free(struct store_master *master, struct entry *entry)
 {
     struct replica *next;
     for (struct replica *replica = entry->replicas; replica != NULL; replica = next) {
         next = replica->next_of_entry;
         free(replica);
     }
+    if (entry->key != NULL) {
+        ASSERT(master->counts.values > 0 && master->key_bytes >= entry->key_len);
+        master->counts.values--;
+        master->key_bytes -= entry->key_len;
+    }
     free(entry->key);
-    free(entry);
+    slab_free(master->entries, entry->index);
 }
 
 static void ticket_list_free(struct ticket_list *list)
@@ -206,10 +218,8 @@ static void ticket_list_free(struct ticket_list *list)
 void store_master_destroy(struct store_master *master)
 {
     if (master == NULL) return;
-    struct map_iter iter = { 0 };
-    while (map_next(master->directory, &iter)) {
-        entry_free((struct entry *)(uintptr_t)iter.value);
-    }
+    for (uint32_t i = 0; (i = slab_next(master->entries, i)) != SLAB_NONE; i++)
+        entry_free(master, slab_at(master->entries, i));
     ticket_list_free(&master->tickets);
     ticket_list_free(&master->limbo);
     for (uint32_t i = 0; i < STORE_MEMBERS_MAX; i++) {
@@ -218,6 +228,7 @@ void store_master_destroy(struct store_master *master)
         free(master->members[i]);
     }
     map_destroy(master->directory);
+    slab_destroy(master->entries);
     free(master->actions.list);
     free(master->retries);
     free(master);
@@ -382,20 +393,24 @@ static struct entry *entry_lookup(const struct store_master *master, struct stor
 static struct entry *entry_new(struct store_master *master, const struct block_key *id,
                                struct store_key key)
 {
-    struct entry *entry = calloc(1, sizeof(*entry));
+    uint32_t index;
+    struct entry *entry = slab_alloc(master->entries, &index);
     if (entry == NULL) return NULL;
     entry->id = *id;
+    entry->index = index;
     if (key.len > 0) {
         entry->key = malloc(key.len);
         if (entry->key == NULL) {
-            free(entry);
+            slab_free(master->entries, index);
             return NULL;
         }
         memcpy(entry->key, key.bytes, key.len);
         entry->key_len = key.len;
+        master->key_bytes += key.len;
+        master->counts.values++;
     }
     if (map_insert(master->directory, id, (uint64_t)(uintptr_t)entry) != STATUS_OK) {
-        entry_free(entry);
+        entry_free(master, entry);
         return NULL;
     }
     master->counts.objects++;
@@ -410,7 +425,7 @@ static void entry_settle(struct store_master *master, struct entry *entry)
     const bool was_there = map_remove(master->directory, &entry->id, NULL);
     ASSERT(was_there && master->counts.objects > 0);
     master->counts.objects--;
-    entry_free(entry);
+    entry_free(master, entry);
 }
 
 static struct replica *replica_find(const struct entry *entry, const struct member *member)
@@ -419,6 +434,11 @@ static struct replica *replica_find(const struct entry *entry, const struct memb
         if (r->member == member) return r;
     }
     return NULL;
+}
+
+static uint64_t *replicas_of_class(const struct entry *entry, struct member *member)
+{
+    return entry->key == NULL ? &member->blocks : &member->values;
 }
 
 static struct replica *replica_new(struct store_master *master, struct entry *entry,
@@ -434,6 +454,7 @@ static struct replica *replica_new(struct store_master *master, struct entry *en
     replica->next_of_member = member->replicas;
     if (member->replicas != NULL) member->replicas->prev_of_member = replica;
     member->replicas = replica;
+    *replicas_of_class(entry, member) += 1;
     master->counts.replicas++;
     return replica;
 }
@@ -474,6 +495,7 @@ static void replica_remove(struct store_master *master, struct replica *replica)
     if (replica->next_of_member != NULL) {
         replica->next_of_member->prev_of_member = replica->prev_of_member;
     }
+    *replicas_of_class(entry, member) -= 1;
     free(replica);
     ASSERT(master->counts.replicas > 0);
     master->counts.replicas--;
@@ -556,6 +578,16 @@ static void member_set_state(struct store_master *master, struct member *member,
     ASSERT(told || master->actions.count == STORE_ACTIONS_MAX);
 }
 
+static void by_age_remove(struct store_master *master, const struct member *member)
+{
+    uint32_t at = 0;
+    while (master->by_age[at] != member)
+        at++;
+    master->members_count--;
+    memmove(&master->by_age[at], &master->by_age[at + 1],
+            (master->members_count - at) * sizeof(struct member *));
+}
+
 static void member_forget(struct store_master *master, struct member *member)
 {
     const uint32_t slot = (member->id.index & ((1u << NODE_SLOT_BITS) - 1)) - 1;
@@ -567,7 +599,7 @@ static void member_forget(struct store_master *master, struct member *member)
     action_push(master, STORE_ACTION_FORGET, member, NULL, 0);
     action_push(master, STORE_ACTION_GONE, member, NULL, 0);
     master->members[slot] = NULL;
-    master->members_count--;
+    by_age_remove(master, member);
     space_destroy(member->space);
     free(member);
 }
@@ -605,9 +637,8 @@ static enum status member_add(struct store_master *master, uint64_t now_ns,
     member->id.index = life << NODE_SLOT_BITS | (slot + 1);
     member->state = STORE_MEMBER_ALIVE;
     member->heard_ns = now_ns;
-    member->order = master->registrations++;
     master->members[slot] = member;
-    master->members_count++;
+    master->by_age[master->members_count++] = member;
     action_push(master, STORE_ACTION_CHANGED, member, NULL, 0);
     action_push(master, STORE_ACTION_LISTEN, member, NULL, 0);
     *out = member->id;
@@ -672,22 +703,12 @@ bool store_master_member(const struct store_master *master, uint32_t nth,
                          struct store_member_info *info, enum store_member_state *state,
                          struct store_node_id *id)
 {
-    uint64_t after = 0; /* order + 1 of the last one passed */
-    for (uint32_t n = 0;; n++) {
-        const struct member *next = NULL;
-        for (uint32_t i = 0; i < STORE_MEMBERS_MAX; i++) {
-            const struct member *member = master->members[i];
-            if (member == NULL || member->order < after) continue;
-            if (next == NULL || member->order < next->order) next = member;
-        }
-        if (next == NULL) return false;
-        after = next->order + 1;
-        if (n < nth) continue;
-        *info = next->info;
-        *state = next->state;
-        *id = next->id;
-        return true;
-    }
+    if (nth >= master->members_count) return false;
+    const struct member *member = master->by_age[nth];
+    *info = member->info;
+    *state = member->state;
+    *id = member->id;
+    return true;
 }
 
 /* Whether a key that is not in the directory is certainly absent. */
@@ -990,13 +1011,24 @@ static void lease_grant(struct store_master *master, uint64_t now_ns, struct ent
     lru_touch(master, entry);
 }
 
-enum status store_master_exist(struct store_master *master, uint64_t now_ns, struct store_key key)
+/* Counts the question, and leases what is there. */
+static enum status entry_read(struct store_master *master, uint64_t now_ns, struct store_key key,
+                              struct entry **out)
 {
     ASSERT(key.len > 0 && key.len <= STORE_KEY_SIZE_MAX);
-    struct entry *entry = entry_lookup(master, key);
-    const enum status status = entry_state(master, now_ns, entry);
-    if (status == STATUS_OK) lease_grant(master, now_ns, entry);
-    return status;
+    *out = entry_lookup(master, key);
+    const enum status status = entry_state(master, now_ns, *out);
+    master->counts.reads_total++;
+    if (status != STATUS_OK) return status;
+    master->counts.hits_total++;
+    lease_grant(master, now_ns, *out);
+    return STATUS_OK;
+}
+
+enum status store_master_exist(struct store_master *master, uint64_t now_ns, struct store_key key)
+{
+    struct entry *entry;
+    return entry_read(master, now_ns, key, &entry);
 }
 
 static void replica_describe(const struct member *member, uint64_t address, uint64_t generation,
@@ -1010,15 +1042,8 @@ static void replica_describe(const struct member *member, uint64_t address, uint
     out->epoch = member->info.epoch;
 }
 
-enum status store_master_get(struct store_master *master, uint64_t now_ns, struct store_key key,
-                             struct store_object *out)
+static void entry_describe(const struct entry *entry, struct store_object *out)
 {
-    ASSERT(key.len > 0 && key.len <= STORE_KEY_SIZE_MAX);
-    struct entry *entry = entry_lookup(master, key);
-    const enum status status = entry_state(master, now_ns, entry);
-    if (status != STATUS_OK) return status;
-
-    lease_grant(master, now_ns, entry);
     out->size = entry->size;
     out->digest = entry->digest;
     out->replicas_count = 0;
@@ -1031,7 +1056,50 @@ enum status store_master_get(struct store_master *master, uint64_t now_ns, struc
                              &out->replicas[out->replicas_count++]);
         }
     }
-    return STATUS_OK;
+}
+
+enum status store_master_get(struct store_master *master, uint64_t now_ns, struct store_key key,
+                             struct store_object *out)
+{
+    struct entry *entry;
+    const enum status status = entry_read(master, now_ns, key, &entry);
+    if (status == STATUS_OK) entry_describe(entry, out);
+    return status;
+}
+
+enum status store_master_peek(const struct store_master *master, uint64_t now_ns,
+                              struct store_key key, struct store_object *out)
+{
+    ASSERT(key.len > 0 && key.len <= STORE_KEY_SIZE_MAX);
+    const struct entry *entry = entry_lookup(master, key);
+    const enum status status = entry_state(master, now_ns, entry);
+    if (status == STATUS_OK) entry_describe(entry, out);
+    return status;
+}
+
+uint64_t store_master_walk(const struct store_master *master, uint64_t now_ns, uint64_t cursor,
+                           uint32_t looks_max,
+                           bool (*visit)(void *ctx, const struct store_listed *listed), void *ctx)
+{
+    uint32_t index = cursor > SLAB_NONE ? SLAB_NONE : cursor == 0 ? 0 : (uint32_t)cursor - 1;
+    ASSERT(looks_max > 0);
+
+    for (uint32_t looks = 0; (index = slab_next(master->entries, index)) != SLAB_NONE; index++) {
+        const struct entry *entry = slab_at(master->entries, index);
+        const bool block = entry->key == NULL;
+        const uint64_t lease = entry->lease_until;
+        const struct store_listed listed = {
+            .key = { block ? entry->id.bytes : entry->key,
+                     block ? BLOCK_KEY_SIZE : entry->key_len },
+            .class = block ? STORE_CLASS_BLOCK : STORE_CLASS_OBJECT,
+            .status = entry_state(master, now_ns, entry),
+            .size = entry->replicas == NULL ? entry->ticket->size : entry->size,
+            .replicas = entry->replicas_count,
+            .lease_ns = lease > now_ns ? lease - now_ns : 0,
+        };
+        if (looks++ == looks_max || !visit(ctx, &listed)) return (uint64_t)index + 1;
+    }
+    return 0;
 }
 
 /* ---- writing ---- */
@@ -1257,6 +1325,7 @@ enum status store_master_remove(struct store_master *master, uint64_t now_ns, st
         if (!r->dropping && !replica_drop(master, r)) return STATUS_FULL;
     }
     entry->removing = true;
+    master->counts.removes_total++;
     return STATUS_OK;
 }
 
@@ -1300,12 +1369,27 @@ void store_master_counts(const struct store_master *master, struct store_master_
 {
     *out = master->counts;
     out->processing = master->tickets.count;
+    out->memory = map_memory(master->directory) + slab_memory(master->entries) + master->key_bytes +
+                  out->replicas * sizeof(struct replica);
     for (uint32_t i = 0; i < STORE_MEMBERS_MAX; i++) {
         const struct member *member = master->members[i];
         if (member == NULL) continue;
         out->space_total += space_total(member->space);
         out->space_used += space_used(member->space);
     }
+}
+
+bool store_master_member_counts(const struct store_master *master, uint64_t now_ns,
+                                struct store_node_id id, struct store_member_counts *out)
+{
+    const struct member *member = member_at(master, id);
+    if (member == NULL) return false;
+    *out = (struct store_member_counts){ .space_total = space_total(member->space),
+                                         .space_used = space_used(member->space),
+                                         .values = member->values,
+                                         .blocks = member->blocks,
+                                         .silent_ns = now_ns - member->heard_ns };
+    return true;
 }
 
 static uint64_t rounded(uint64_t size)
@@ -1334,6 +1418,7 @@ static uint64_t member_check(const struct store_master *master, const struct mem
         if (r->placed && r->dropping) dropping += r->entry->size;
         count++;
     }
+    ASSERT(member->values + member->blocks == count);
     placed += tickets_bytes(&master->tickets, member) + tickets_bytes(&master->limbo, member);
     ASSERT(space_used(member->space) == placed); /* I2 */
     ASSERT(member->dropping == dropping);        /* I4 */
@@ -1346,6 +1431,7 @@ void store_master_check(const struct store_master *master)
     uint64_t replicas = 0;
     uint64_t by_member = 0;
     uint64_t lru = 0;
+    uint64_t values = 0;
     struct map_iter iter = { 0 };
 
     while (map_next(master->directory, &iter)) {
@@ -1358,6 +1444,8 @@ void store_master_check(const struct store_master *master)
             placed = placed || r->placed;
         }
         ASSERT(placed == entry->on_lru); /* I3 */
+        ASSERT(slab_at(master->entries, entry->index) == entry);
+        values += entry->key != NULL;
         lru += entry->on_lru;
     }
     for (const struct entry *e = master->lru_head; e != NULL; e = e->lru_next) {
@@ -1370,4 +1458,6 @@ void store_master_check(const struct store_master *master)
     }
     ASSERT(replicas == by_member && replicas == master->counts.replicas);
     ASSERT(map_count(master->directory) == master->counts.objects);
+    ASSERT(slab_count(master->entries) == master->counts.objects);
+    ASSERT(values == master->counts.values);
 }

@@ -129,11 +129,13 @@ struct store_object {
 };
 
 /* STATUS_OK and a lease; STATUS_NOT_FOUND; STATUS_AGAIN (not yet known); STATUS_BUSY: being
- * written. */
+ * written. peek is get without the lease, and is not counted. */
 MUST_USE enum status store_master_exist(struct store_master *master, uint64_t now_ns,
                                         struct store_key key);
 MUST_USE enum status store_master_get(struct store_master *master, uint64_t now_ns,
                                       struct store_key key, struct store_object *out);
+MUST_USE enum status store_master_peek(const struct store_master *master, uint64_t now_ns,
+                                       struct store_key key, struct store_object *out);
 
 struct store_ticket {
     uint64_t put_id;
@@ -167,6 +169,25 @@ MUST_USE enum status store_master_put_revoke(struct store_master *master, uint64
  * STATUS_NOT_FOUND, STATUS_AGAIN as for exist. */
 MUST_USE enum status store_master_remove(struct store_master *master, uint64_t now_ns,
                                          struct store_key key, bool force);
+
+/* ---- looking around ---- */
+
+struct store_listed {
+    struct store_key key; /* borrowed until something changes */
+    enum store_class class;
+    enum status status; /* what exist would answer */
+    uint64_t size;
+    uint32_t replicas;
+    uint64_t lease_ns; /* left */
+};
+
+/* Shows at most `looks_max` keys to `visit`, from where `cursor` points (0: the start), until it
+ * answers false. Returns where to go on, 0 behind the last. A key that is there during the whole
+ * walk, page after page, is shown exactly once; others may be. `visit` may remove values. */
+MUST_USE uint64_t store_master_walk(const struct store_master *master, uint64_t now_ns,
+                                    uint64_t cursor, uint32_t looks_max,
+                                    bool (*visit)(void *ctx, const struct store_listed *listed),
+                                    void *ctx);
 
 /* ---- actions ---- */
 
@@ -213,9 +234,26 @@ struct store_master_counts {
     uint64_t refused_full_total;
     uint64_t conflicts_total; /* a replica announced with other bytes than the known one */
     uint64_t discarded_total; /* puts whose writer fell silent */
+    uint64_t memory;          /* bytes of the directory, roughly */
+    uint64_t reads_total;     /* keys asked for by exist and get */
+    uint64_t hits_total;      /* of those, found */
+    uint64_t removes_total;   /* by name, not by eviction */
+    uint64_t values;          /* keys known that are no blocks */
 };
 
 void store_master_counts(const struct store_master *master, struct store_master_counts *out);
+
+struct store_member_counts {
+    uint64_t space_total;
+    uint64_t space_used;
+    uint64_t values; /* replicas of values */
+    uint64_t blocks;
+    uint64_t silent_ns; /* since it was heard */
+};
+
+/* False: not a member. */
+bool store_master_member_counts(const struct store_master *master, uint64_t now_ns,
+                                struct store_node_id id, struct store_member_counts *out);
 
 /* Checks every count against what it counts; O(n). For tests. */
 void store_master_check(const struct store_master *master);

@@ -18,6 +18,7 @@
 #include "base/env.h"
 #include "base/log.h"
 #include "net/rpc.h"
+#include "store/master_look.h"
 #include "store/peers.h"
 #include "store/proto.h"
 
@@ -58,6 +59,7 @@ struct store_master_shell {
     struct watcher *watchers;
     uint32_t watchers_count;
     struct env_timer tick;
+    struct master_look look;
     bool closing;
 };
 
@@ -567,7 +569,9 @@ static void handle_get(void *ctx, struct rpc_call *call, const uint8_t *body, si
         return;
     }
     for (uint32_t i = 0; store_batch_next(&batch, &iter); i++) {
-        const enum status status = store_master_get(shell->master, now(shell), iter.key, &object);
+        const enum status status =
+            batch.peek ? store_master_peek(shell->master, now(shell), iter.key, &object)
+                       : store_master_get(shell->master, now(shell), iter.key, &object);
         places.codes[i] = store_status_code(status);
         if (status != STATUS_OK) continue;
         places.numbers[i] = object.size;
@@ -618,6 +622,11 @@ static void handle_put_start(void *ctx, struct rpc_call *call, const uint8_t *bo
 
 /* ---- life ---- */
 
+static void on_act(void *ctx)
+{
+    shell_act(ctx);
+}
+
 static void shell_serve(struct store_master_shell *shell, struct rpc_server *server)
 {
     rpc_server_add(server, MASTER_METHOD_REGISTER, "master.register", handle_register, shell);
@@ -630,6 +639,12 @@ static void shell_serve(struct store_master_shell *shell, struct rpc_server *ser
     rpc_server_add(server, MASTER_METHOD_PUT_END, "master.put_end", handle_put_end, shell);
     rpc_server_add(server, MASTER_METHOD_PUT_REVOKE, "master.put_revoke", handle_put_revoke, shell);
     rpc_server_add(server, MASTER_METHOD_REMOVE, "master.remove", handle_remove, shell);
+    shell->look = (struct master_look){ .env = shell->env,
+                                        .master = shell->master,
+                                        .started_ns = now(shell),
+                                        .act = on_act,
+                                        .ctx = shell };
+    master_look_serve(&shell->look, server);
 }
 
 enum status store_master_shell_create(const struct store_master_shell_options *options,

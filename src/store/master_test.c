@@ -311,6 +311,47 @@ static void step_read(struct model *model)
     }
 }
 
+struct looking {
+    struct model *model;
+    unsigned seen[KEYS];
+    enum status status[KEYS];
+};
+
+static bool on_listed(void *ctx, const struct store_listed *listed)
+{
+    struct looking *looking = ctx;
+    char text[16] = "";
+    unsigned n = KEYS;
+
+    assert_true(listed->class == STORE_CLASS_OBJECT && listed->key.len < sizeof(text));
+    memcpy(text, listed->key.bytes, listed->key.len);
+    assert_int_equal(sscanf(text, "key-%u", &n), 1);
+    assert_true(n < KEYS && listed->size > 0);
+    looking->seen[n]++;
+    looking->status[n] = listed->status;
+    return rng_below(&looking->model->rng, 10) > 0; /* shown again when it answers false */
+}
+
+/* Page by page every key is shown, and says what peek says, which leases nothing. */
+static void step_look(struct model *model)
+{
+    struct looking looking = { .model = model };
+    struct store_object object;
+    uint64_t cursor = 0;
+    char text[16];
+
+    do {
+        cursor = store_master_walk(model->master, model->now, cursor,
+                                   1 + (uint32_t)rng_below(&model->rng, KEYS), on_listed, &looking);
+    } while (cursor != 0);
+    for (unsigned n = 0; n < KEYS; n++) {
+        const enum status status =
+            store_master_peek(model->master, model->now, key_of(n, text), &object);
+        if (looking.seen[n] == 0) assert_int_equal(status, STATUS_NOT_FOUND);
+        if (looking.seen[n] > 0) assert_int_equal(status, looking.status[n]);
+    }
+}
+
 static void step_remove(struct model *model)
 {
     const unsigned key = (unsigned)rng_below(&model->rng, KEYS);
@@ -411,7 +452,7 @@ static void directory_matches_model(void **state)
 
     model_init(&model);
     for (int step = 0; step < STEPS; step++) {
-        switch (rng_below(&model.rng, 16)) {
+        switch (rng_below(&model.rng, 17)) {
         case 0:
         case 1:
         case 2:
@@ -428,6 +469,7 @@ static void directory_matches_model(void **state)
         case 13:
         case 14: step_actions(&model); break;
         case 15: step_node(&model); break;
+        case 16: step_look(&model); break;
         }
         if (step % 8 == 0) store_master_check(model.master);
         if (step % 5000 == 4999) everything_held_is_found(&model);
@@ -656,6 +698,48 @@ static void leases_keep_and_full_is_an_answer(void **state)
     store_master_destroy(model.master);
 }
 
+struct pages {
+    unsigned shown;
+    unsigned limit;
+};
+
+static bool on_shown(void *ctx, const struct store_listed *listed)
+{
+    struct pages *pages = ctx;
+    assert_int_equal(listed->status, STATUS_OK);
+    assert_int_equal(listed->lease_ns, 0);
+    if (pages->shown == pages->limit) return false;
+    pages->shown++;
+    return true;
+}
+
+static void a_walk_in_pages_shows_each_key_once_and_leases_none(void **state)
+{
+    static struct model model;
+    struct pages pages = { 0 };
+    struct store_object object;
+    uint64_t cursor = 0;
+    char text[16];
+    (void)state;
+
+    model_init(&model);
+    for (unsigned key = 0; key < 10; key++)
+        put_whole(&model, key, 4096);
+    for (pages.limit = 3; cursor != 0 || pages.shown == 0; pages.limit += 3) {
+        cursor = store_master_walk(model.master, model.now, cursor, 1000, on_shown, &pages);
+    }
+    assert_int_equal(pages.shown, 10);
+    assert_int_equal(store_master_peek(model.master, model.now, key_of(3, text), &object),
+                     STATUS_OK);
+    assert_int_equal(object.size, 4096);
+    pages = (struct pages){ .limit = 20 };
+    assert_int_not_equal(store_master_walk(model.master, model.now, 0, 4, on_shown, &pages), 0);
+    assert_int_equal(pages.shown, 4); /* looks are bounded, too */
+    assert_int_equal(store_master_walk(model.master, model.now, UINT64_MAX, 4, on_shown, &pages),
+                     0);
+    store_master_destroy(model.master);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -666,6 +750,7 @@ int main(void)
         cmocka_unit_test(a_put_end_overtaken_by_events_is_refused),
         cmocka_unit_test(the_least_recently_read_goes_first),
         cmocka_unit_test(leases_keep_and_full_is_an_answer),
+        cmocka_unit_test(a_walk_in_pages_shows_each_key_once_and_leases_none),
         cmocka_unit_test(directory_matches_model),
     };
     seed = test_seed();

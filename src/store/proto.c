@@ -12,6 +12,7 @@
 #include "base/assert.h"
 #include "base/buf.h"
 #include "base/hash.h"
+#include "store/proto_int.h"
 
 struct block_key store_key_id(struct store_key key)
 {
@@ -92,8 +93,7 @@ enum {
     INFO_EPOCH = 7,
 };
 
-static void put_info(struct msg_writer *writer, uint32_t field,
-                     const struct store_member_info *info)
+void store_put_info(struct msg_writer *writer, uint32_t field, const struct store_member_info *info)
 {
     msg_field_map(writer, field, 7);
     msg_field_text(writer, INFO_NAME, info->name);
@@ -105,7 +105,7 @@ static void put_info(struct msg_writer *writer, uint32_t field,
     msg_field_u64(writer, INFO_EPOCH, info->epoch);
 }
 
-static void get_info(struct msg_reader *reader, struct store_member_info *out)
+void store_get_info(struct msg_reader *reader, struct store_member_info *out)
 {
     uint64_t key;
     uint64_t role = 0;
@@ -139,7 +139,7 @@ enum status store_encode_register(struct buf *buf, const struct store_member_inf
     struct msg_writer writer;
     msg_writer_init(&writer, buf);
     msg_put_map(&writer, 2);
-    put_info(&writer, REGISTER_INFO, info);
+    store_put_info(&writer, REGISTER_INFO, info);
     msg_field_u64(&writer, REGISTER_TERM_SEEN, term_seen);
     return writer.status;
 }
@@ -158,7 +158,7 @@ enum status store_decode_register(const uint8_t *body, size_t len, struct store_
     while (msg_next_key(&reader, &left, &key)) {
         switch (key) {
         case REGISTER_INFO:
-            get_info(&reader, &got);
+            store_get_info(&reader, &got);
             has_info = true;
             break;
         case REGISTER_TERM_SEEN: term = msg_get_u64(&reader); break;
@@ -262,7 +262,7 @@ enum status store_encode_watch(struct buf *buf, const struct store_watch_item *i
     msg_writer_init(&writer, buf);
     msg_put_map(&writer, item->has_member ? 5 : 2);
     if (item->has_member) {
-        put_info(&writer, WATCH_INFO, &item->info);
+        store_put_info(&writer, WATCH_INFO, &item->info);
         msg_field_u64(&writer, WATCH_STATE, item->state);
         msg_field_bool(&writer, WATCH_GONE, item->gone);
     }
@@ -283,7 +283,7 @@ enum status store_decode_watch(const uint8_t *body, size_t len, struct store_wat
     while (msg_next_key(&reader, &left, &key)) {
         switch (key) {
         case WATCH_INFO:
-            get_info(&reader, &got.info);
+            store_get_info(&reader, &got.info);
             got.has_member = true;
             break;
         case WATCH_STATE: state = msg_get_u64(&reader); break;
@@ -801,10 +801,12 @@ enum {
     BATCH_WRITER = 4,
     BATCH_PREFERRED = 5,
     BATCH_FORCE = 6,
+    BATCH_PEEK = 7,
 };
 
 /* Announces a bin of all keys and writes them: too long for one array on the stack. */
-static void put_keys(struct msg_writer *writer, const struct store_key *keys, uint32_t count)
+void store_put_keys(struct msg_writer *writer, uint32_t lens_field, uint32_t keys_field,
+                    const struct store_key *keys, uint32_t count)
 {
     struct buf lens;
     struct buf bytes;
@@ -819,9 +821,9 @@ static void put_keys(struct msg_writer *writer, const struct store_key *keys, ui
         if (status == STATUS_OK) status = buf_append(&bytes, keys[i].bytes, len);
     }
     if (status != STATUS_OK) writer->status = STATUS_FULL;
-    msg_put_u64(writer, BATCH_LENS);
+    msg_put_u64(writer, lens_field);
     msg_put_u32s(writer, (const uint32_t *)(const void *)buf_data(&lens), status ? 0 : count);
-    msg_field_bin(writer, BATCH_KEYS, buf_data(&bytes), bytes.len);
+    msg_field_bin(writer, keys_field, buf_data(&bytes), bytes.len);
     buf_fini(&bytes);
     buf_fini(&lens);
 }
@@ -833,14 +835,15 @@ enum status store_encode_batch(struct buf *buf, const struct store_batch *batch)
     ASSERT(batch->count > 0 && batch->count <= STORE_KEYS_MAX);
 
     msg_writer_init(&writer, buf);
-    msg_put_map(&writer, put ? 6 : 3);
-    put_keys(&writer, batch->keys_data, batch->count);
+    msg_put_map(&writer, (put ? 6 : 3) + (batch->peek ? 1 : 0));
+    store_put_keys(&writer, BATCH_LENS, BATCH_KEYS, batch->keys_data, batch->count);
     if (put) {
         msg_field_u64s(&writer, BATCH_SIZES, batch->sizes_data, batch->count);
         msg_field_u64(&writer, BATCH_WRITER, batch->writer);
         msg_field_text(&writer, BATCH_PREFERRED, batch->preferred);
     }
     msg_field_bool(&writer, BATCH_FORCE, batch->force);
+    if (batch->peek) msg_field_bool(&writer, BATCH_PEEK, true);
     return writer.status;
 }
 
@@ -876,6 +879,7 @@ enum status store_decode_batch(const uint8_t *body, size_t len, struct store_bat
             msg_get_text_copy(&reader, got.preferred, sizeof(got.preferred));
             break;
         case BATCH_FORCE: got.force = msg_get_bool(&reader); break;
+        case BATCH_PEEK: got.peek = msg_get_bool(&reader); break;
         default: msg_skip(&reader); break;
         }
     }

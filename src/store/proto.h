@@ -22,6 +22,7 @@
 #include "store/master.h"
 #include "store/member.h"
 #include "store/node.h"
+#include "yolk/store.h"
 
 struct buf;
 
@@ -44,6 +45,8 @@ enum store_method {
     MASTER_METHOD_PUT_END = 0x0208,    /* master.put_end: from the owner */
     MASTER_METHOD_PUT_REVOKE = 0x0209, /* master.put_revoke */
     MASTER_METHOD_REMOVE = 0x020a,     /* master.remove: batch */
+    MASTER_METHOD_LOOK = 0x020b, /* master.look: lists, counts or removes by pattern, a page */
+    MASTER_METHOD_STAT = 0x020c, /* master.stat: numbers of the pool and its nodes */
 };
 
 enum {
@@ -220,6 +223,7 @@ struct store_batch {
     uint64_t writer;
     char preferred[STORE_NAME_SIZE];
     bool force;
+    bool peek; /* get: without a lease */
 };
 MUST_USE enum status store_encode_batch(struct buf *buf, const struct store_batch *batch);
 /* Every key's length is in range and they add up. */
@@ -280,5 +284,37 @@ struct store_places_out {
     uint32_t nodes_count;
 };
 MUST_USE enum status store_encode_places(struct buf *buf, const struct store_places_out *reply);
+
+/* ---- looking around (store/proto_look.c) ---- */
+
+enum store_look_op { STORE_LOOK_LIST = 0, STORE_LOOK_COUNT = 1, STORE_LOOK_REMOVE = 2 };
+
+struct store_look {
+    enum store_look_op op;
+    uint64_t cursor;
+    const uint8_t *prefix;
+    size_t prefix_len;
+    const char *regex; /* not terminated; NULL: none */
+    size_t regex_len;
+    uint32_t limit; /* 1..YOLK_STORE_PAGE_MAX */
+    bool blocks;
+    bool force;
+};
+MUST_USE enum status store_encode_look(struct buf *buf, const struct store_look *look);
+/* An operation we do not know is STATUS_INVALID. */
+MUST_USE enum status store_decode_look(const uint8_t *body, size_t len, struct store_look *out);
+
+/* A page: `list` of `count`, with room for YOLK_STORE_PAGE_MAX when it is decoded. */
+MUST_USE enum status store_encode_page(struct buf *buf, const struct yolk_store_page *page);
+MUST_USE enum status store_decode_page(const uint8_t *body, size_t len,
+                                       struct yolk_store_entry *entries,
+                                       struct yolk_store_page *out);
+
+/* `nodes` has room for YOLK_STORE_NODES_MAX when it is decoded. */
+MUST_USE enum status store_encode_stats(struct buf *buf, const struct yolk_store_stats *stats,
+                                        const struct yolk_store_node *nodes, uint32_t count);
+MUST_USE enum status store_decode_stats(const uint8_t *body, size_t len,
+                                        struct yolk_store_stats *stats,
+                                        struct yolk_store_node *nodes, uint32_t *count);
 
 #endif

@@ -155,12 +155,47 @@ static void fuzz_places(const uint8_t *data, size_t len)
     touch_column(places.sizes);
 }
 
+static void fuzz_look(const uint8_t *data, size_t len, struct buf *buf)
+{
+    struct store_look look, again;
+    if (store_decode_look(data, len, &look) != STATUS_OK) return;
+    touch_bytes(look.prefix, look.prefix_len);
+    touch_bytes((const uint8_t *)look.regex, look.regex_len);
+    ASSERT(store_encode_look(buf, &look) == STATUS_OK);
+    ASSERT(store_decode_look(buf_data(buf), buf->len, &again) == STATUS_OK);
+    ASSERT(again.op == look.op && again.limit == look.limit && again.cursor == look.cursor);
+}
+
+static void fuzz_page(const uint8_t *data, size_t len, struct buf *buf)
+{
+    static struct yolk_store_entry entries[YOLK_STORE_PAGE_MAX], entries_again[YOLK_STORE_PAGE_MAX];
+    struct yolk_store_page page, again;
+    if (store_decode_page(data, len, entries, &page) != STATUS_OK) return;
+    for (uint32_t i = 0; i < page.count; i++)
+        touch_bytes(entries[i].key.bytes, entries[i].key.len);
+    ASSERT(store_encode_page(buf, &page) == STATUS_OK);
+    ASSERT(store_decode_page(buf_data(buf), buf->len, entries_again, &again) == STATUS_OK);
+    ASSERT(again.count == page.count && again.next == page.next);
+}
+
+static void fuzz_stats(const uint8_t *data, size_t len, struct buf *buf)
+{
+    static struct yolk_store_node nodes[YOLK_STORE_NODES_MAX], nodes_again[YOLK_STORE_NODES_MAX];
+    struct yolk_store_stats stats, again;
+    uint32_t count, count_again;
+    if (store_decode_stats(data, len, &stats, nodes, &count) != STATUS_OK) return;
+    ASSERT(store_encode_stats(buf, &stats, nodes, count) == STATUS_OK);
+    ASSERT(store_decode_stats(buf_data(buf), buf->len, &again, nodes_again, &count_again) ==
+           STATUS_OK);
+    ASSERT(count == count_again && memcmp(&stats, &again, sizeof(stats)) == 0);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
     struct buf buf;
     if (len == 0) return 0;
     buf_init(&buf, 64 << 20);
-    switch (data[0] % 10) {
+    switch (data[0] % 13) {
     case 0: fuzz_register(data + 1, len - 1, &buf); break;
     case 1: fuzz_watch(data + 1, len - 1, &buf); break;
     case 2: fuzz_acquire(data + 1, len - 1, &buf); break;
@@ -171,6 +206,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     case 7: fuzz_small(data + 1, len - 1); break;
     case 8: fuzz_batch(data + 1, len - 1); break;
     case 9: fuzz_places(data + 1, len - 1); break;
+    case 10: fuzz_look(data + 1, len - 1, &buf); break;
+    case 11: fuzz_page(data + 1, len - 1, &buf); break;
+    case 12: fuzz_stats(data + 1, len - 1, &buf); break;
     }
     buf_fini(&buf);
     return 0;

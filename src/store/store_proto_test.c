@@ -349,6 +349,94 @@ static void places_arrive(void **state)
     assert_int_equal(store_decode_places(buf_data(&buf), buf.len, &got, nodes), STATUS_INVALID);
 }
 
+static void pages_arrive(void **state)
+{
+    static struct yolk_store_entry entries_got[YOLK_STORE_PAGE_MAX];
+    const struct yolk_store_entry entries[] = {
+        { { "one", 3 }, STATUS_OK, false, 77, 2, 500 },
+        { { "\0\xff", 2 }, STATUS_BUSY, true, 1u << 30, 0, 0 },
+    };
+    const struct yolk_store_page page = { .next = 99,
+                                          .entries = entries,
+                                          .count = 2,
+                                          .matched = 3,
+                                          .bytes = 4,
+                                          .removed = 5,
+                                          .kept = 6 };
+    const struct yolk_store_page none = { .matched = 8 };
+    struct yolk_store_page got;
+    (void)state;
+
+    assert_int_equal(store_encode_page(&buf, &page), STATUS_OK);
+    keep(11, "page");
+    assert_int_equal(store_decode_page(buf_data(&buf), buf.len, entries_got, &got), STATUS_OK);
+    assert_true(got.next == 99 && got.count == 2 && got.matched == 3 && got.bytes == 4);
+    assert_true(got.removed == 5 && got.kept == 6);
+    assert_memory_equal(got.entries[0].key.bytes, "one", 3);
+    assert_memory_equal(got.entries[1].key.bytes, "\0\xff", 2);
+    assert_true(got.entries[0].lease_ms == 500 && got.entries[0].replicas == 2);
+    assert_true(got.entries[1].block && got.entries[1].status == STATUS_BUSY);
+    assert_int_equal(got.entries[1].size, 1u << 30);
+
+    buf_clear(&buf);
+    assert_int_equal(store_encode_page(&buf, &none), STATUS_OK);
+    assert_int_equal(store_decode_page(buf_data(&buf), buf.len, entries_got, &got), STATUS_OK);
+    assert_true(got.next == 0 && got.count == 0 && got.matched == 8);
+}
+
+static void questions_arrive(void **state)
+{
+    const struct store_look look = { .op = STORE_LOOK_REMOVE,
+                                     .cursor = UINT64_MAX,
+                                     .prefix = (const uint8_t *)"pre",
+                                     .prefix_len = 3,
+                                     .regex = "x+",
+                                     .regex_len = 2,
+                                     .limit = 10,
+                                     .blocks = true,
+                                     .force = true };
+    const struct store_key key = { (const uint8_t *)"k", 1 };
+    const struct store_batch batch = { .count = 1, .keys_data = &key, .peek = true };
+    struct store_batch batch_got;
+    struct store_look got;
+    (void)state;
+
+    assert_int_equal(store_encode_look(&buf, &look), STATUS_OK);
+    keep(10, "look");
+    assert_int_equal(store_decode_look(buf_data(&buf), buf.len, &got), STATUS_OK);
+    assert_true(got.op == STORE_LOOK_REMOVE && got.cursor == UINT64_MAX && got.limit == 10);
+    assert_true(got.blocks && got.force && got.prefix_len == 3 && got.regex_len == 2);
+    assert_memory_equal(got.regex, "x+", 2);
+
+    buf_clear(&buf);
+    assert_int_equal(buf_append(&buf, "\x80", 1), STATUS_OK); /* an empty map: a first page */
+    assert_int_equal(store_decode_look(buf_data(&buf), buf.len, &got), STATUS_OK);
+    assert_true(got.op == STORE_LOOK_LIST && got.regex == NULL && got.limit > 0);
+
+    buf_clear(&buf);
+    assert_int_equal(store_encode_batch(&buf, &batch), STATUS_OK);
+    assert_int_equal(store_decode_batch(buf_data(&buf), buf.len, &batch_got), STATUS_OK);
+    assert_true(batch_got.peek && !batch_got.force);
+}
+
+static void numbers_arrive(void **state)
+{
+    static struct yolk_store_node nodes_got[YOLK_STORE_NODES_MAX];
+    const struct yolk_store_node node = { "n1", "store", "alive", "10.0.0.1:1", 100, 50, 7, 8, 9 };
+    const struct yolk_store_stats stats = { .term = 1, .objects = 2, .values = 3 };
+    struct yolk_store_stats got;
+    uint32_t count = 0;
+    (void)state;
+
+    assert_int_equal(store_encode_stats(&buf, &stats, &node, 1), STATUS_OK);
+    keep(12, "stats");
+    assert_int_equal(store_decode_stats(buf_data(&buf), buf.len, &got, nodes_got, &count),
+                     STATUS_OK);
+    assert_memory_equal(&got, &stats, sizeof(stats));
+    assert_int_equal(count, 1);
+    assert_memory_equal(&nodes_got[0], &node, sizeof(node));
+}
+
 static void statuses_have_codes(void **state)
 {
     (void)state;
@@ -372,6 +460,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(batches_arrive, setup, teardown),
         cmocka_unit_test_setup_teardown(what_does_not_fit_together_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(places_arrive, setup, teardown),
+        cmocka_unit_test_setup_teardown(pages_arrive, setup, teardown),
+        cmocka_unit_test_setup_teardown(questions_arrive, setup, teardown),
+        cmocka_unit_test_setup_teardown(numbers_arrive, setup, teardown),
         cmocka_unit_test(statuses_have_codes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -525,6 +525,79 @@ static void check_liveness(struct world *world)
     }
 }
 
+/* ---- looking around ---- */
+
+struct looking {
+    bool ended;
+    uint64_t next;
+    uint64_t removed, kept;
+    unsigned seen[KEYS];
+};
+
+static void on_page(void *ctx, enum status status, const struct yolk_store_page *page,
+                    const char *message)
+{
+    struct looking *looking = ctx;
+    char text[16];
+    (void)message;
+
+    CHECK(status == STATUS_OK);
+    looking->ended = true;
+    looking->next = page->next;
+    looking->removed += page->removed;
+    looking->kept += page->kept;
+    for (uint32_t i = 0; i < page->count; i++) {
+        const struct yolk_store_key *key = &page->entries[i].key;
+        unsigned n = 0;
+        CHECK(key->len < sizeof(text));
+        memcpy(text, key->bytes, key->len);
+        text[key->len] = 0;
+        CHECK(sscanf(text, "value/%u", &n) == 1 && n < KEYS);
+        CHECK(page->entries[i].status == STATUS_OK && page->entries[i].size == value_size(n));
+        looking->seen[n]++;
+    }
+}
+
+static bool look_over(void *ctx)
+{
+    return ((struct looking *)ctx)->ended;
+}
+
+static void look(struct world *world, struct looking *looking, bool removing)
+{
+    struct yolk_store_query query = { .regex = "^value/", .limit = 5, .force = true };
+    memset(looking, 0, sizeof(*looking));
+    do {
+        looking->ended = false;
+        query.cursor = looking->next;
+        CHECK((removing ? yolk_store_remove_matching(world->store, &query, 0, on_page, looking)
+                        : yolk_store_list(world->store, &query, 0, on_page, looking)) == STATUS_OK);
+        CHECK(env_sim_run_until(world->cluster.sim, look_over, looking, 30 * ENV_NS_PER_S));
+    } while (looking->next != 0);
+}
+
+/* What exists is listed, once; what is removed by an expression is gone, everywhere. */
+static void check_looking(struct world *world)
+{
+    struct looking looking;
+    uint32_t present = 0;
+
+    sim_run_ms(&world->cluster, 1000); /* drops under way */
+    look(world, &looking, false);
+    for (unsigned key = 0; key < KEYS; key++) {
+        const enum status status = do_now(world, OP_EXIST, key);
+        CHECK(looking.seen[key] == (status == STATUS_OK ? 1u : 0u));
+        present += looking.seen[key];
+    }
+    look(world, &looking, true);
+    CHECK(looking.removed == present && looking.kept == 0);
+    for (unsigned key = 0; key < KEYS; key++)
+        CHECK(do_now(world, OP_EXIST, key) == STATUS_NOT_FOUND);
+    sim_run_ms(&world->cluster, 3000);
+    for (unsigned i = 0; i < SIM_NODES; i++)
+        CHECK(objects_count(world->cluster.nodes[i].node->objects) == 0);
+}
+
 static void world_run(enum kind kind, uint64_t world_seed)
 {
     static struct world world;
@@ -559,6 +632,7 @@ static void world_run(enum kind kind, uint64_t world_seed)
     sim_run_ms(&world.cluster, 20000); /* registrations, settling, quarantines */
     check_acknowledged(&world);
     check_liveness(&world);
+    check_looking(&world);
     check_books(&world);
     evictions_seen += evictions_now(&world);
     client_kill(&world);

@@ -8,7 +8,7 @@ import pytest
 
 from cluster import MODEL_FILE, YOLK, free_port, model_path, run_yolk
 
-COMMANDS = ["serve", "gateway", "master", "node", "run", "model", "bench", "version"]
+COMMANDS = ["serve", "gateway", "master", "node", "run", "model", "bench", "store", "version"]
 
 
 def test_version_says_what_it_is():

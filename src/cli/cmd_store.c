@@ -1,0 +1,577 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * cli/cmd_store.c - `yolk store`: puts, gets, removes and shows what is in the KVCache pool, as a
+ * client of its master (yolk/store.h).
+ *
+ * Keys are any bytes. On the command line and in what is printed, \xNN is a byte and \\ a
+ * backslash, so that every key that `ls` shows can be given back to the other commands. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/env.h"
+#include "cli/cli.h"
+#include "cli/store_view.h"
+#include "yolk/store.h"
+#include "yolk/transfer.h"
+
+enum {
+    VALUE_SIZE_MAX = 1 << 30,
+    TIMEOUT_MS = 5000,
+    POSITIONS_MAX = 64, /* CONFIG_POSITIONS_MAX */
+};
+
+struct session {
+    struct cli *cli;
+    const char *master;
+    struct yolk_transfer *transfer; /* NULL: not needed */
+    struct yolk_store *store;
+    uint32_t left; /* answers that are still to come */
+    enum status status;
+    char message[256];
+    uint64_t size;
+};
+
+/* ---- asking and waiting ---- */
+
+static enum status session_open(struct session *session, struct cli *cli, bool moves_data,
+                                struct errmsg *err)
+{
+    const struct config *config = cli->config;
+    const struct yolk_transfer_options transfer = {
+        .listen = config_text(config, "transfer-listen"),
+        .secret = config_text(config, "secret"),
+    };
+    struct yolk_store_options options = {
+        .env = cli->env,
+        .master = config_text(config, "master"),
+        .secret = config_text(config, "secret"),
+        .timeout_ms = TIMEOUT_MS,
+    };
+    enum status status = STATUS_OK;
+
+    *session = (struct session){ .cli = cli, .master = options.master };
+    if (moves_data) {
+        status = yolk_transfer_create(cli->env, &transfer, &session->transfer, err);
+    }
+    options.transfer = session->transfer;
+    if (status == STATUS_OK) status = yolk_store_create(&options, &session->store, err);
+    return status;
+}
+
+static void session_close(struct session *session)
+{
+    yolk_store_destroy(session->store);
+    yolk_transfer_destroy(session->transfer);
+}
+
+/* Runs the loop until every answer is there, unless the question could not be asked. */
+static enum status session_wait(struct session *session, enum status asked)
+{
+    if (asked != STATUS_OK) return asked;
+    while (session->left > 0)
+        (void)env_poll(session->cli->env, ENV_NS_PER_S);
+    return session->status;
+}
+
+static void on_item(void *ctx, uint32_t index, enum status status, uint64_t size)
+{
+    struct session *session = ctx;
+    (void)index;
+    session->left--;
+    session->status = status;
+    session->size = size;
+}
+
+/* Why it did not work, for a person; ends the command. */
+static int refuse(const struct session *session, const char *what, enum status status)
+{
+    if (session->message[0] != '\0') return cli_refuse("%s: %s", what, session->message);
+    switch ((int)status) {
+    case STATUS_NOT_FOUND: return cli_refuse("%s: there is no such key", what);
+    case STATUS_EXISTS: return cli_refuse("%s: has a value already, which stays", what);
+    case STATUS_BUSY:
+        return cli_refuse("%s: being written, or leased by a reader (rm: --force)", what);
+    case STATUS_FULL: return cli_refuse("%s: no room, even by evicting", what);
+    case STATUS_CORRUPT: return cli_refuse("%s: every replica's bytes are wrong", what);
+    case STATUS_AGAIN:
+        return cli_refuse("%s: the master has just started and does not know yet", what);
+    case STATUS_UNAVAILABLE:
+        return cli_refuse("%s: no node that could be reached lends memory for values "
+                          "(yolk node --values-size)",
+                          what);
+    case STATUS_TIMEOUT:
+    case STATUS_CONN_CLOSED:
+    case STATUS_CONN_REFUSED:
+        return cli_refuse("%s: no answer from the master at %s: is it up, and --secret right?",
+                          what, session->master);
+    default: return cli_refuse("%s: %s", what, status_name(status));
+    }
+}
+
+/* ---- keys ---- */
+
+/* A key of the command line; its bytes are malloc'ed. */
+static enum status key_of(const char *text, struct yolk_store_key *out, struct errmsg *err)
+{
+    const size_t len = strlen(text);
+    uint8_t *bytes = malloc(len + 1);
+    size_t n = 0;
+
+    if (bytes == NULL) return errmsg_set(err, STATUS_NO_MEMORY, "out of memory");
+    if (!store_view_unescape(text, bytes, &n)) {
+        free(bytes);
+        return errmsg_set(err, STATUS_INVALID, "%.100s: only \\xNN and \\\\ follow a backslash",
+                          text);
+    }
+    if (n == 0 || n > YOLK_STORE_KEY_SIZE_MAX) {
+        free(bytes);
+        return errmsg_set(err, STATUS_INVALID, "a key has 1 to %d bytes, not %zu",
+                          YOLK_STORE_KEY_SIZE_MAX, n);
+    }
+    *out = (struct yolk_store_key){ bytes, n };
+    return STATUS_OK;
+}
+
+static void key_free(struct yolk_store_key *key)
+{
+    free((void *)(uintptr_t)key->bytes);
+}
+
+/* ---- put ---- */
+
+static enum status read_stdin(struct buf *out, struct errmsg *err)
+{
+    for (;;) {
+        uint8_t *room;
+        if (buf_reserve(out, 1 << 16, &room) != STATUS_OK) {
+            return errmsg_set(err, STATUS_INVALID, "standard input: a value has at most 1 GiB");
+        }
+        const size_t n = fread(room, 1, 1 << 16, stdin);
+        if (n == 0) break;
+        buf_commit(out, n);
+    }
+    if (ferror(stdin)) return errmsg_set(err, STATUS_INVALID, "standard input cannot be read");
+    return STATUS_OK;
+}
+
+/* The value, from a file or, without one, from standard input. */
+static enum status read_value(struct cli *cli, const char *path, struct buf *out,
+                              struct errmsg *err)
+{
+    char *text = NULL;
+    size_t len = 0;
+
+    if (path == NULL || strcmp(path, "-") == 0) return read_stdin(out, err);
+    enum status status = env_file_read_all(cli->env, path, VALUE_SIZE_MAX, &text, &len, err);
+    if (status == STATUS_OK) status = buf_append(out, text, len);
+    free(text);
+    return status;
+}
+
+static int put_value(struct cli *cli, const char *name, const struct yolk_store_key *key,
+                     const struct buf *value)
+{
+    struct session session;
+    const struct yolk_store_call call = { .on_item = on_item, .ctx = &session };
+    struct errmsg err = { "" };
+    void *memory = NULL;
+    int code = CLI_EXIT_OK;
+
+    enum status status = session_open(&session, cli, true, &err);
+    if (status == STATUS_OK) {
+        status = yolk_transfer_alloc(session.transfer, value->len, YOLK_TRANSFER_REMOTE_READ,
+                                     &memory, &err);
+    }
+    if (status != STATUS_OK) {
+        code = cli_refuse("%s", err.text);
+    } else {
+        const struct yolk_store_value item = { *key, memory, value->len };
+        memcpy(memory, buf_data(value), value->len);
+        session.left = 1;
+        status = session_wait(&session, yolk_store_put(session.store, &item, 1, &call));
+        if (status != STATUS_OK) code = refuse(&session, name, status);
+    }
+    session_close(&session);
+    return code;
+}
+
+static int store_put(struct cli *cli)
+{
+    const uint32_t positions = config_positions(cli->config);
+    struct yolk_store_key key = { NULL, 0 };
+    struct errmsg err = { "" };
+    struct buf value;
+    int code;
+
+    if (positions < 2 || positions > 3) return cli_refuse("store put: KEY [FILE]");
+    const char *name = config_position(cli->config, 1);
+    buf_init(&value, VALUE_SIZE_MAX);
+    enum status status = key_of(name, &key, &err);
+    if (status == STATUS_OK) {
+        status =
+            read_value(cli, positions == 3 ? config_position(cli->config, 2) : NULL, &value, &err);
+    }
+    if (status == STATUS_OK && value.len == 0) {
+        status = errmsg_set(&err, STATUS_INVALID, "%s: a value has at least one byte", name);
+    }
+    code = status == STATUS_OK ? put_value(cli, name, &key, &value) : cli_refuse("%s", err.text);
+    buf_fini(&value);
+    key_free(&key);
+    return code;
+}
+
+/* ---- get ---- */
+
+static void on_where(void *ctx, enum status status, const struct yolk_store_where *where)
+{
+    struct session *session = ctx;
+    session->left--;
+    session->status = status;
+    if (where != NULL) session->size = where->size;
+}
+
+static int write_value(struct cli *cli, const void *data, size_t size)
+{
+    const char *path = config_text(cli->config, "out");
+    struct errmsg err = { "" };
+
+    if (path[0] == '\0') {
+        const bool whole = fwrite(data, 1, size, stdout) == size && fflush(stdout) == 0;
+        return whole ? CLI_EXIT_OK : cli_refuse("standard output is closed");
+    }
+    if (env_file_replace(cli->env, path, data, size, &err) == STATUS_OK) return CLI_EXIT_OK;
+    return cli_refuse("%s", err.text);
+}
+
+static int get_value(struct session *session, const char *name, const struct yolk_store_key *key)
+{
+    const struct yolk_store_call call = { .on_item = on_item, .ctx = session };
+    void *memory = NULL;
+    struct errmsg err = { "" };
+
+    session->left = 1;
+    enum status status = session_wait(
+        session, yolk_store_locate(session->store, key, TIMEOUT_MS, on_where, session));
+    if (status != STATUS_OK) return refuse(session, name, status);
+    const uint64_t size = session->size;
+    if (yolk_transfer_alloc(session->transfer, size, YOLK_TRANSFER_REMOTE_WRITE, &memory, &err) !=
+        STATUS_OK) {
+        return cli_refuse("%s", err.text);
+    }
+    const struct yolk_store_buffer buffer = { *key, memory, size };
+    session->left = 1;
+    status = session_wait(session, yolk_store_get(session->store, &buffer, 1, &call));
+    if (status != STATUS_OK) return refuse(session, name, status);
+    return write_value(session->cli, memory, session->size);
+}
+
+static int store_get(struct cli *cli)
+{
+    struct yolk_store_key key = { NULL, 0 };
+    struct session session = { 0 };
+    struct errmsg err = { "" };
+    int code;
+
+    if (config_positions(cli->config) != 2) return cli_refuse("store get: KEY [--out FILE]");
+    const char *name = config_position(cli->config, 1);
+    enum status status = key_of(name, &key, &err);
+    if (status == STATUS_OK) status = session_open(&session, cli, true, &err);
+    code = status == STATUS_OK ? get_value(&session, name, &key) : cli_refuse("%s", err.text);
+    session_close(&session);
+    key_free(&key);
+    return code;
+}
+
+/* ---- pages: ls, rm by pattern ---- */
+
+typedef enum status (*page_fn)(struct yolk_store *store, const struct yolk_store_query *query,
+                               uint32_t timeout_ms, yolk_store_page_fn on_page, void *ctx);
+
+/* A walk through all pages of a query. */
+struct walk {
+    struct session session;
+    uint64_t next;
+    uint64_t matched, bytes, removed, kept;
+    uint64_t left;           /* keys that may still be printed */
+    struct store_list *list; /* NULL: nothing is printed */
+};
+
+static void on_page(void *ctx, enum status status, const struct yolk_store_page *page,
+                    const char *message)
+{
+    struct walk *walk = ctx;
+
+    walk->session.left--;
+    walk->session.status = status;
+    snprintf(walk->session.message, sizeof(walk->session.message), "%s", message);
+    if (page == NULL) return;
+    walk->next = page->next;
+    walk->matched += page->matched;
+    walk->bytes += page->bytes;
+    walk->removed += page->removed;
+    walk->kept += page->kept;
+    if (walk->list == NULL) return;
+    for (uint32_t i = 0; i < page->count; i++)
+        store_view_entry(walk->list, &page->entries[i]);
+    walk->left -= page->count;
+}
+
+/* Page after page, until the last or until `left` keys were printed. */
+static enum status walk_all(struct walk *walk, page_fn ask, struct yolk_store_query query)
+{
+    enum status status = STATUS_OK;
+    do {
+        query.limit = walk->left < YOLK_STORE_PAGE_MAX ? (uint32_t)walk->left : YOLK_STORE_PAGE_MAX;
+        walk->session.left = 1;
+        status = session_wait(&walk->session,
+                              ask(walk->session.store, &query, TIMEOUT_MS, on_page, walk));
+        query.cursor = walk->next;
+    } while (status == STATUS_OK && walk->next != 0 && walk->left > 0);
+    return status;
+}
+
+static int ls_print(struct cli *cli, const struct yolk_store_key *prefix)
+{
+    const struct config *config = cli->config;
+    const uint64_t limit = config_u64(config, "limit");
+    const struct yolk_store_query query = {
+        .prefix = prefix->bytes,
+        .prefix_len = prefix->len,
+        .regex = config_is_set(config, "regex") ? config_text(config, "regex") : NULL,
+        .blocks = config_bool(config, "blocks"),
+    };
+    struct store_list list = { .json = config_bool(config, "json") };
+    struct walk walk = { .left = limit == 0 ? UINT64_MAX : limit, .list = &list };
+    struct errmsg err = { "" };
+    int code = CLI_EXIT_OK;
+
+    if (session_open(&walk.session, cli, false, &err) != STATUS_OK) {
+        code = cli_refuse("%s", err.text);
+    } else {
+        store_view_begin(&list);
+        const enum status status = walk_all(&walk, yolk_store_list, query);
+        store_view_end(&list);
+        if (status != STATUS_OK) code = refuse(&walk.session, "ls", status);
+    }
+    session_close(&walk.session);
+    return code;
+}
+
+static int store_ls(struct cli *cli)
+{
+    const uint32_t positions = config_positions(cli->config);
+    struct yolk_store_key prefix = { NULL, 0 };
+    struct errmsg err = { "" };
+
+    if (positions > 2) return cli_refuse("store ls: [PREFIX] [--regex EXPRESSION]");
+    if (positions == 2 && key_of(config_position(cli->config, 1), &prefix, &err) != STATUS_OK) {
+        return cli_refuse("%s", err.text);
+    }
+    const int code = ls_print(cli, &prefix);
+    key_free(&prefix);
+    return code;
+}
+
+static int rm_matching(struct cli *cli)
+{
+    const struct config *config = cli->config;
+    const struct yolk_store_query query = {
+        .regex = config_is_set(config, "regex") ? config_text(config, "regex") : NULL,
+        .force = config_bool(config, "force"),
+    };
+    struct walk walk = { .left = UINT64_MAX };
+    struct errmsg err = { "" };
+    int code = CLI_EXIT_OK;
+
+    if (config_positions(config) != 1) {
+        return cli_refuse("store rm: either keys, or --regex or --all");
+    }
+    enum status status = session_open(&walk.session, cli, false, &err);
+    if (status != STATUS_OK) {
+        code = cli_refuse("%s", err.text);
+    } else {
+        status = walk_all(&walk, yolk_store_remove_matching, query);
+        if (status != STATUS_OK)
+            code = refuse(&walk.session, "rm", status);
+        else if (walk.kept > 0) {
+            code = cli_refuse("rm: %llu removed; %llu stay, being written or leased (--force)",
+                              (unsigned long long)walk.removed, (unsigned long long)walk.kept);
+        } else {
+            printf("%llu removed\n", (unsigned long long)walk.removed);
+        }
+    }
+    session_close(&walk.session);
+    return code;
+}
+
+/* ---- rm by name ---- */
+
+struct removal {
+    struct session session;
+    const char *names[POSITIONS_MAX];
+    enum status statuses[POSITIONS_MAX];
+};
+
+static void on_removed(void *ctx, uint32_t index, enum status status, uint64_t size)
+{
+    struct removal *removal = ctx;
+    (void)size;
+    removal->session.left--;
+    removal->session.status = STATUS_OK;
+    removal->statuses[index] = status;
+}
+
+static int rm_keys(struct cli *cli, const struct yolk_store_key *keys, uint32_t count)
+{
+    struct removal removal = { 0 };
+    const struct yolk_store_call call = { .force = config_bool(cli->config, "force"),
+                                          .on_item = on_removed,
+                                          .ctx = &removal };
+    struct errmsg err = { "" };
+    int code = CLI_EXIT_OK;
+
+    if (session_open(&removal.session, cli, false, &err) != STATUS_OK) {
+        code = cli_refuse("%s", err.text);
+    } else {
+        removal.session.left = count;
+        const enum status status = session_wait(
+            &removal.session, yolk_store_remove(removal.session.store, keys, count, &call));
+        if (status != STATUS_OK) code = refuse(&removal.session, "rm", status);
+        for (uint32_t i = 0; status == STATUS_OK && i < count; i++) {
+            if (removal.statuses[i] == STATUS_OK) continue;
+            code =
+                refuse(&removal.session, config_position(cli->config, i + 1), removal.statuses[i]);
+        }
+    }
+    session_close(&removal.session);
+    return code;
+}
+
+static int store_rm(struct cli *cli)
+{
+    struct yolk_store_key keys[POSITIONS_MAX] = { { NULL, 0 } };
+    const uint32_t count = config_positions(cli->config) - 1;
+    struct errmsg err = { "" };
+    enum status status = STATUS_OK;
+    uint32_t good = 0;
+
+    if (config_is_set(cli->config, "regex") || config_bool(cli->config, "all")) {
+        return rm_matching(cli);
+    }
+    if (count == 0) return cli_refuse("store rm: KEY..., --regex EXPRESSION or --all");
+    for (; good < count && status == STATUS_OK; good++)
+        status = key_of(config_position(cli->config, good + 1), &keys[good], &err);
+    const int code = status == STATUS_OK ? rm_keys(cli, keys, count) : cli_refuse("%s", err.text);
+    for (uint32_t i = 0; i < good; i++)
+        key_free(&keys[i]);
+    return code;
+}
+
+/* ---- stat, top ---- */
+
+static void on_located(void *ctx, enum status status, const struct yolk_store_where *where)
+{
+    struct session *session = ctx;
+    session->left--;
+    session->status = status;
+    if (where != NULL) store_view_where(where, config_bool(session->cli->config, "json"));
+}
+
+static int stat_key(struct cli *cli, const char *name)
+{
+    struct yolk_store_key key = { NULL, 0 };
+    struct session session = { 0 };
+    struct errmsg err = { "" };
+    int code = CLI_EXIT_OK;
+
+    enum status status = key_of(name, &key, &err);
+    if (status == STATUS_OK) status = session_open(&session, cli, false, &err);
+    if (status != STATUS_OK) {
+        code = cli_refuse("%s", err.text);
+    } else {
+        session.left = 1;
+        status = session_wait(
+            &session, yolk_store_locate(session.store, &key, TIMEOUT_MS, on_located, &session));
+        if (status != STATUS_OK) code = refuse(&session, name, status);
+    }
+    session_close(&session);
+    key_free(&key);
+    return code;
+}
+
+/* The pool's numbers, and those before them, to say what happened in between. */
+struct viewing {
+    struct session session;
+    struct store_view view;
+};
+
+static void on_stats(void *ctx, enum status status, const struct yolk_store_stats *stats,
+                     const struct yolk_store_node *nodes, uint32_t nodes_count)
+{
+    struct viewing *viewing = ctx;
+    viewing->session.left--;
+    viewing->session.status = status;
+    if (stats != NULL) store_view_stats(&viewing->view, stats, nodes, nodes_count);
+}
+
+static void on_pause_over(void *ctx)
+{
+    struct session *session = ctx;
+    session->left--;
+}
+
+static void pause_for(struct session *session, uint64_t ns)
+{
+    struct env *env = session->cli->env;
+    struct env_timer timer;
+
+    env_timer_init(&timer, on_pause_over, session);
+    session->left = 1;
+    env_timer_set(env, &timer, env_now_ns(env) + ns);
+    (void)session_wait(session, STATUS_OK);
+}
+
+static int stat_pool(struct cli *cli, bool live)
+{
+    struct viewing viewing = { .view = { .json = config_bool(cli->config, "json"),
+                                         .live = live && !config_bool(cli->config, "json") &&
+                                                 isatty(STDOUT_FILENO) } };
+    struct errmsg err = { "" };
+    int code = CLI_EXIT_OK;
+    enum status status = session_open(&viewing.session, cli, false, &err);
+
+    if (status != STATUS_OK) {
+        code = cli_refuse("%s", err.text);
+    }
+    while (code == CLI_EXIT_OK) {
+        viewing.session.left = 1;
+        status = session_wait(&viewing.session, yolk_store_stat(viewing.session.store, TIMEOUT_MS,
+                                                                on_stats, &viewing));
+        if (status != STATUS_OK) code = refuse(&viewing.session, live ? "top" : "stat", status);
+        if (!viewing.view.live) break;
+        pause_for(&viewing.session, ENV_NS_PER_S);
+    }
+    session_close(&viewing.session);
+    return code;
+}
+
+int cmd_store(struct cli *cli)
+{
+    const char *what = config_position(cli->config, 0);
+    const uint32_t positions = config_positions(cli->config);
+
+    if (strcmp(what, "put") == 0) return store_put(cli);
+    if (strcmp(what, "get") == 0) return store_get(cli);
+    if (strcmp(what, "ls") == 0) return store_ls(cli);
+    if (strcmp(what, "rm") == 0) return store_rm(cli);
+    if (strcmp(what, "stat") == 0 && positions == 2) {
+        return stat_key(cli, config_position(cli->config, 1));
+    }
+    if (strcmp(what, "stat") == 0 && positions == 1) return stat_pool(cli, false);
+    if (strcmp(what, "top") == 0 && positions == 1) return stat_pool(cli, true);
+    return cli_refuse("store what? put KEY [FILE], get KEY, ls [PREFIX], stat [KEY], rm KEY..., "
+                      "top");
+}

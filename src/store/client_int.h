@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * store/client_int.h - the inside of a client, shared by client.c (values) and client_look.c. */
+#ifndef STORE_CLIENT_INT_H
+#define STORE_CLIENT_INT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "store/proto.h"
+
+struct call;
+struct env;
+struct rpc_client;
+struct store_peers;
+struct yolk_transfer;
+
+struct yolk_store {
+    struct env *env;
+    struct yolk_transfer *transfer;
+    struct rpc_client *master;
+    struct store_peers *peers;
+    struct call *calls;
+    uint32_t items; /* under way */
+    uint32_t items_max;
+    uint32_t timeout_ms;
+    struct store_reply_node *nodes; /* scratch for the master's replies */
+    bool closing;
+};
+
+#endif

@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * store/client_look.c - list, count, remove_matching, stat and locate: one question to the master
+ * each, one answer, no retries. A question under way when the store is destroyed is answered
+ * STATUS_CANCELLED from inside, by the end of its RPC. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/buf.h"
+#include "base/env.h"
+#include "net/rpc.h"
+#include "store/client_int.h"
+#include "yolk/store.h"
+
+struct look {
+    struct yolk_store *store;
+    yolk_store_page_fn on_page; /* one of the three */
+    yolk_store_stats_fn on_stats;
+    yolk_store_where_fn on_where;
+    void *ctx;
+};
+
+/* Takes `buf` and `look`: frees both when the call could not be started. */
+static enum status ask(struct look *look, enum status status, uint16_t method, struct buf *buf,
+                       uint32_t timeout_ms, void (*on_end)(void *, const struct rpc_result *))
+{
+    struct yolk_store *store = look->store;
+    const uint64_t patience = timeout_ms == 0 ? store->timeout_ms : timeout_ms;
+    struct rpc_call_id id;
+    const struct rpc_request request = { .method = method,
+                                         .body = buf_data(buf),
+                                         .len = buf->len,
+                                         .deadline_ns =
+                                             env_now_ns(store->env) + patience * ENV_NS_PER_MS,
+                                         .wait_until_up = true,
+                                         .on_end = on_end,
+                                         .ctx = look };
+    if (status == STATUS_OK) status = rpc_call(store->master, &request, &id);
+    buf_fini(buf);
+    if (status != STATUS_OK) free(look);
+    return status;
+}
+
+static struct look *look_new(struct yolk_store *store, void *ctx)
+{
+    struct look *look = calloc(1, sizeof(*look));
+    if (look == NULL) return NULL;
+    look->store = store;
+    look->ctx = ctx;
+    return look;
+}
+
+/* ---- pages ---- */
+
+static void on_page_end(void *ctx, const struct rpc_result *result)
+{
+    struct look *look = ctx;
+    struct yolk_store_entry *entries = NULL;
+    struct yolk_store_page page;
+    enum status status = result->status;
+
+    if (status == STATUS_OK) {
+        entries = malloc(YOLK_STORE_PAGE_MAX * sizeof(*entries));
+        status = entries == NULL ? STATUS_FULL
+                                 : store_decode_page(result->body, result->len, entries, &page);
+    }
+    look->on_page(look->ctx, status, status == STATUS_OK ? &page : NULL,
+                  result->status == STATUS_OK ? "" : result->message);
+    free(entries);
+    free(look);
+}
+
+static enum status look_start(struct yolk_store *store, enum store_look_op op,
+                              const struct yolk_store_query *query, uint32_t timeout_ms,
+                              yolk_store_page_fn on_page, void *ctx)
+{
+    const struct store_look message = {
+        .op = op,
+        .cursor = query->cursor,
+        .prefix = query->prefix,
+        .prefix_len = query->prefix_len,
+        .regex = query->regex,
+        .regex_len = query->regex == NULL ? 0 : strlen(query->regex),
+        .limit = query->limit == 0 ? YOLK_STORE_PAGE_MAX : query->limit,
+        .blocks = query->blocks,
+        .force = query->force,
+    };
+    struct buf buf;
+    ASSERT(on_page != NULL);
+
+    if (query->prefix_len > YOLK_STORE_KEY_SIZE_MAX || message.limit > YOLK_STORE_PAGE_MAX) {
+        return STATUS_INVALID;
+    }
+    struct look *look = look_new(store, ctx);
+    if (look == NULL) return STATUS_FULL;
+    look->on_page = on_page;
+    buf_init(&buf, RPC_BODY_SIZE_MAX);
+    const enum status status = store_encode_look(&buf, &message);
+    return ask(look, status, MASTER_METHOD_LOOK, &buf, timeout_ms, on_page_end);
+}
+
+enum status yolk_store_list(struct yolk_store *store, const struct yolk_store_query *query,
+                            uint32_t timeout_ms, yolk_store_page_fn on_page, void *ctx)
+{
+    return look_start(store, STORE_LOOK_LIST, query, timeout_ms, on_page, ctx);
+}
+
+enum status yolk_store_count(struct yolk_store *store, const struct yolk_store_query *query,
+                             uint32_t timeout_ms, yolk_store_page_fn on_page, void *ctx)
+{
+    return look_start(store, STORE_LOOK_COUNT, query, timeout_ms, on_page, ctx);
+}
+
+enum status yolk_store_remove_matching(struct yolk_store *store,
+                                       const struct yolk_store_query *query, uint32_t timeout_ms,
+                                       yolk_store_page_fn on_page, void *ctx)
+{
+    return look_start(store, STORE_LOOK_REMOVE, query, timeout_ms, on_page, ctx);
+}
+
+/* ---- numbers ---- */
+
+static void on_stats_end(void *ctx, const struct rpc_result *result)
+{
+    struct look *look = ctx;
+    struct yolk_store_node *nodes = NULL;
+    struct yolk_store_stats stats;
+    uint32_t count = 0;
+    enum status status = result->status;
+
+    if (status == STATUS_OK) {
+        nodes = malloc(YOLK_STORE_NODES_MAX * sizeof(*nodes));
+        status = nodes == NULL
+                     ? STATUS_FULL
+                     : store_decode_stats(result->body, result->len, &stats, nodes, &count);
+    }
+    look->on_stats(look->ctx, status, status == STATUS_OK ? &stats : NULL, nodes, count);
+    free(nodes);
+    free(look);
+}
+
+enum status yolk_store_stat(struct yolk_store *store, uint32_t timeout_ms,
+                            yolk_store_stats_fn on_stats, void *ctx)
+{
+    struct look *look = look_new(store, ctx);
+    struct buf buf;
+    ASSERT(on_stats != NULL);
+
+    if (look == NULL) return STATUS_FULL;
+    look->on_stats = on_stats;
+    buf_init(&buf, 64); /* an empty question */
+    return ask(look, STATUS_OK, MASTER_METHOD_STAT, &buf, timeout_ms, on_stats_end);
+}
+
+/* ---- where a value is ---- */
+
+/* The one item's status; STATUS_INVALID for an answer that is not about one. */
+static enum status where_take(struct look *look, const struct rpc_result *result,
+                              const char *addresses[STORE_REPLICAS_MAX],
+                              struct yolk_store_where *out)
+{
+    struct store_reply_node *nodes = look->store->nodes;
+    struct store_places places;
+
+    const enum status status = store_decode_places(result->body, result->len, &places, nodes);
+    if (status != STATUS_OK) return status;
+    if (places.count != 1 || places.counts.count != 1) return STATUS_INVALID;
+    if (places.nodes.count > STORE_REPLICAS_MAX) return STATUS_INVALID;
+    out->size = msg_u64_at(places.sizes, 0);
+    out->count = (uint32_t)places.nodes.count;
+    for (uint32_t i = 0; i < out->count; i++)
+        addresses[i] = nodes[msg_u32_at(places.nodes, i)].rpc_address;
+    out->rpc_addresses = addresses;
+    return store_status_of(msg_u32_at(places.codes, 0));
+}
+
+static void on_where_end(void *ctx, const struct rpc_result *result)
+{
+    struct look *look = ctx;
+    const char *addresses[STORE_REPLICAS_MAX];
+    struct yolk_store_where where;
+    enum status status = result->status;
+
+    if (status == STATUS_OK) status = where_take(look, result, addresses, &where);
+    look->on_where(look->ctx, status, status == STATUS_OK ? &where : NULL);
+    free(look);
+}
+
+enum status yolk_store_locate(struct yolk_store *store, const struct yolk_store_key *key,
+                              uint32_t timeout_ms, yolk_store_where_fn on_where, void *ctx)
+{
+    const struct store_key name = { key->bytes, (uint32_t)key->len };
+    const struct store_batch batch = { .count = 1, .keys_data = &name, .peek = true };
+    struct buf buf;
+    ASSERT(on_where != NULL);
+
+    if (key->len == 0 || key->len > YOLK_STORE_KEY_SIZE_MAX) return STATUS_INVALID;
+    struct look *look = look_new(store, ctx);
+    if (look == NULL) return STATUS_FULL;
+    look->on_where = on_where;
+    buf_init(&buf, RPC_BODY_SIZE_MAX);
+    const enum status status = store_encode_batch(&buf, &batch);
+    return ask(look, status, MASTER_METHOD_GET, &buf, timeout_ms, on_where_end);
+}

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`yolk store`: what a person puts into the pool is there, is shown, and goes when told to."""
+import json
+import os
+import subprocess
+
+import pytest
+
+from cluster import YOLK, Cluster, free_port, model_path, run_yolk
+
+SECRET = "store test"
+
+pytestmark = pytest.mark.skipif(model_path() is None, reason="no model: `yolk model fetch smollm2`")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Runs `yolk store` against a cluster of its own."""
+    master = f"127.0.0.1:{free_port()}"
+    cluster = Cluster(tmp_path_factory.mktemp("store"), "--engine", "timed", "--pool-size", "64M",
+                      "--values-size", "16M", "--master", master, "--secret", SECRET)
+    environment = dict(os.environ, YOLK_MASTER=master, YOLK_SECRET=SECRET)
+
+    def run(*args, stdin=b"", secret=SECRET):
+        return subprocess.run([str(YOLK), "store", *args], input=stdin, capture_output=True,
+                              timeout=60, env=dict(environment, YOLK_SECRET=secret))
+
+    try:
+        cluster.wait_ready()
+        yield run
+    finally:
+        cluster.stop()
+
+
+def one_line(result, *words):
+    assert result.returncode == 2 and result.stdout == b""
+    lines = result.stderr.decode().strip().splitlines()
+    assert len(lines) == 1, lines
+    for word in words:
+        assert word in lines[0]
+
+
+def test_values_come_back_and_go(store, tmp_path):
+    value = os.urandom(3_000_001)
+    path = tmp_path / "value"
+    path.write_bytes(value)
+    assert store("put", "doc/1", str(path)).returncode == 0
+    assert store("put", "doc/2", stdin=b"from a pipe").returncode == 0
+    assert store("put", r"bin\x00\xff\\", stdin=b"x").returncode == 0
+    assert store("get", "doc/1").stdout == value
+    assert store("get", "doc/1", "--out", str(tmp_path / "copy")).stdout == b""
+    assert (tmp_path / "copy").read_bytes() == value
+
+    listed = json.loads(store("ls", "--json").stdout)
+    assert {e["key"]: e["size"] for e in listed} == {
+        "doc/1": len(value), "doc/2": 11, r"bin\x00\xff\\": 1}
+    assert [e["key"] for e in json.loads(store("ls", "--json", "--regex", r"/2$").stdout)] == ["doc/2"]
+    assert len(store("ls", "doc/").stdout.splitlines()) == 2
+    assert len(store("ls", "--limit", "1").stdout.splitlines()) == 1
+    where = json.loads(store("stat", "doc/1", "--json").stdout)
+    assert where["size"] == len(value) and len(where["replicas"]) == 1
+    stats = json.loads(store("top", "--json").stdout)
+    assert stats["values"] == 3 and stats["space_total"] == 32 << 20
+    assert sum(n["values"] for n in stats["nodes"]) == 3
+    assert b"NODE" in store("stat").stdout
+
+    one_line(store("put", "doc/2", stdin=b"other"), "doc/2", "already")
+    one_line(store("rm", "doc/1"), "doc/1", "leased")
+    assert store("rm", "doc/1", r"bin\x00\xff\\", "--force").returncode == 0
+    one_line(store("get", "doc/1"), "doc/1", "no such key")
+    assert store("rm", "--regex", "^doc", "--force").stdout == b"1 removed\n"
+    assert store("ls").stdout == b""
+
+
+def test_wrong_use_is_one_precise_line(store):
+    one_line(store("get", "nothing"), "nothing", "no such key")
+    one_line(store("get"), "KEY")
+    one_line(store("frob"), "put", "top")
+    one_line(store("put", "k", "/nowhere/file"), "/nowhere/file")
+    one_line(store("put", "k"), "k", "one byte")
+    one_line(store("put", ""), "1 to 1024")
+    one_line(store("put", r"\q", stdin=b"x"), "backslash")
+    one_line(store("ls", "--regex", "("), "parenthesis")
+    one_line(store("rm"), "KEY", "--all")
+    one_line(store("put", "big", stdin=bytes(17 << 20)), "big")
+    one_line(store("ls", secret="wrong"), "--secret")
+
+
+def test_nobody_answers():
+    result = run_yolk("store", "ls", "--master", f"127.0.0.1:{free_port()}", timeout=30)
+    assert result.returncode == 2 and "is it up" in result.stderr
