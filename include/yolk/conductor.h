@@ -87,8 +87,9 @@ struct yolk_conductor_options {
     uint32_t chunk_tokens;     /* that a long prompt is cut in: at least 1 */
     uint32_t activation_bytes; /* of a token, from one instance of a group to the next */
     /* Prefills of a chunk at most beside a decode step: conductor/inline.c. */
-    double inline_tbt_ms; /* a step may take so long with one; 0: there are none */
-    double inline_factor; /* computing beside a step takes so much more; 1..100 */
+    double inline_tbt_ms;   /* a step may take so long with one; 0: there are none */
+    uint32_t inline_tokens; /* not cached, that one may have at most; 0: chunk_tokens */
+    double inline_factor;   /* computing beside a step takes so much more; 1..100 */
 };
 
 /* theta 1.25, reuse on, global placement, no groups, and room for a mid-sized cluster. block_tokens

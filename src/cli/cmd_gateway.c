@@ -58,6 +58,11 @@ static const char *profile_path(const struct cli *cli, char out[CLI_PATH_SIZE])
     return out;
 }
 
+static double duration_ms(const struct config *config, const char *name)
+{
+    return (double)config_u64(config, name) / (double)ENV_NS_PER_MS;
+}
+
 /* Limits without a policy are kept by the one that is best at it. */
 static enum status take_policies(const struct config *config, struct gateway_options *out,
                                  struct errmsg *err)
@@ -68,18 +73,14 @@ static enum status take_policies(const struct config *config, struct gateway_opt
     if (yolk_placement_of(config_text(config, "placement"), &out->placement) != STATUS_OK)
         return errmsg_set(err, STATUS_INVALID, "--placement: no such policy");
     out->policy = YOLK_POLICY_ADAPTIVE;
+    out->inline_tbt_ms = duration_ms(config, "inline-tbt");
     out->door = config_bool(config, "door");
     out->stretch = (double)config_u64(config, "stretch");
-    out->ttft_slo_ms = (double)config_u64(config, "ttft-slo") / (double)ENV_NS_PER_MS;
-    out->tbt_slo_ms = (double)config_u64(config, "tbt-slo") / (double)ENV_NS_PER_MS;
+    out->ttft_slo_ms = duration_ms(config, "ttft-slo");
+    out->tbt_slo_ms = duration_ms(config, "tbt-slo");
     if (policy[0] == '\0' || yolk_policy_of(policy, &out->policy) == STATUS_OK) return STATUS_OK;
     return errmsg_set(err, STATUS_INVALID,
                       "--policy %.40s is not none, baseline, early, predict or adaptive", policy);
-}
-
-static double duration_ms(const struct config *config, const char *name)
-{
-    return (double)config_u64(config, name) / (double)ENV_NS_PER_MS;
 }
 
 static enum status take_elastic(const struct config *config, struct gateway_options *out,

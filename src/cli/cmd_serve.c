@@ -114,7 +114,8 @@ static enum status start_gateway(struct serve *serve, struct errmsg *err)
     struct words words = { { serve->program, "gateway", serve->model, "--master", serve->master,
                              "--served-model-name", serve->model_name },
                            7 };
-    char port[WORD_SIZE], context[WORD_SIZE], profile[CLI_PATH_SIZE], stretch[WORD_SIZE];
+    char port[WORD_SIZE], context[WORD_SIZE], profile[CLI_PATH_SIZE], stretch[WORD_SIZE],
+        inline_tbt[WORD_SIZE];
     char ttft[WORD_SIZE], tbt[WORD_SIZE], window[WORD_SIZE], dwell[WORD_SIZE], drain[WORD_SIZE];
 
     pass_text(&words, config, "--host");
@@ -132,6 +133,7 @@ static enum status start_gateway(struct serve *serve, struct errmsg *err)
     pass_text(&words, config, "--slo-class");
     if (!config_bool(config, "door")) add(&words, "--no-door");
     pass_u64(&words, config, "--stretch", stretch);
+    pass_duration(&words, config, "--inline-tbt", inline_tbt);
     pass_duration(&words, config, "--ttft-slo", ttft);
     pass_duration(&words, config, "--tbt-slo", tbt);
     if (config_bool(config, "elastic")) add(&words, "--elastic");

@@ -515,6 +515,13 @@ const struct config_option cli_options[] = {
       .scope = FRONT,
       .help = "policy adaptive: under a limit to the first token, a prompt steps back in the queue "
               "by so many times its own prefill time; 0: in the order of arrival" },
+    { .name = "inline-tbt",
+      .type = CONFIG_DURATION,
+      .def = "0s",
+      .max = UINT64_C(3600000000000),
+      .scope = FRONT,
+      .help = "a short prompt may be computed by its decode node, if that is sooner and the step "
+              "beside it takes no longer than this; 0s: never" },
     { .name = "slo-class",
       .type = CONFIG_TEXT,
       .scope = FRONT,

@@ -2,9 +2,10 @@
  *
  * conductor/inline.c - short prefills inside a decode batch, where that costs no limit.
  *
- * What is not cached of the prompt has to be one chunk at most. The decode instance that would get
- * the request computes it beside one step of its batch: everybody in the batch waits that much
- * longer for one token, and the request has no queue, and none of its KV is sent. It is done when
+ * What is not cached of the prompt has to be one chunk at most, or what inline_tokens says. The
+ * decode instance that would get the request computes it beside one step of its batch: everybody in
+ * the batch waits that much longer for one token, and the request has no queue, and none of its KV
+ * is sent. It is done when
  *
  *     step with it in the batch + compute beside it  <=  inline_tbt_ms
  *
@@ -47,7 +48,8 @@ bool conductor_inline_choose(struct yolk_conductor *c, const struct yolk_place_r
     const struct source from =
         best_source(c, found, conductor_reusable_blocks(request->tokens, block));
     const uint32_t reused = from.blocks * block;
-    if (request->tokens - reused > c->options.chunk_tokens) return false;
+    const uint32_t most = c->options.inline_tokens;
+    if (request->tokens - reused > (most > 0 ? most : c->options.chunk_tokens)) return false;
     const double beside_ms =
         c->options.inline_factor *
         (conductor_cost_prefill(fit, request->tokens, reused) - conductor_cost_prefill(fit, 0, 0));

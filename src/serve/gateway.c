@@ -25,6 +25,7 @@
 #include "serve/gateway_explain.h"
 #include "serve/gateway_int.h"
 #include "serve/gateway_nodes.h"
+#include "serve/worker.h"
 
 enum {
     REQUESTS_MAX = 1024,
@@ -542,6 +543,8 @@ static enum status open_cluster(struct gateway *gateway, const struct gateway_op
     options.conductor.reuse = !given->pool_off;
     options.conductor.congestion = true;
     options.conductor.stretch = gateway->stretch;
+    options.conductor.inline_tbt_ms = given->inline_tbt_ms;
+    options.conductor.inline_tokens = WORKER_ROWS_DEFAULT - WORKER_DECODES_DEFAULT; /* one step */
     options.conductor.placement = given->placement;
     env_random(gateway->env, &options.conductor.seed, sizeof(options.conductor.seed));
     if (given->theta > 0) options.conductor.theta = given->theta;

@@ -48,6 +48,8 @@ struct gateway_options {
     bool door;      /* under a limit between tokens sequences wait in front of their decode node */
     double stretch; /* under a limit to the first token, of the queues of prefill nodes: see
                      * yolk_conductor_options; 0: in the order of arrival */
+    double inline_tbt_ms; /* short prompts are computed by their decode node, beside a step that
+                           * takes no longer with one than this; 0: none are */
     struct yolk_elastic_options elastic; /* nodes change their roles; off if not `on` */
     double theta;         /* Conductor: fetch only if the holder has more than theta times [1.25] */
     uint32_t context_max; /* tokens [the model's; never more] */

@@ -9,6 +9,7 @@
  *     d: token...          -> request_take_token, each; from the first on p may fail without harm
  *     p: prefill_done      -> cached tokens, samples for the cost model
  *     d: finish            -> request_finish
+ *     inlined: no p; d says prefill_done before its tokens
  *     any failure          -> attempt_failed: the request leaves, avoids who failed, and waits
  *
  * A callback may find that its attempt has left the request (attempt->request is NULL): it then
@@ -212,6 +213,7 @@ static void learn_prefill(struct attempt *attempt, const struct proto_prefill_do
     enum status status = STATUS_OK;
 
     if (prefill.index == YOLK_INSTANCE_NONE.index) return;
+    if (attempt->decision.inlined) return; /* steps that were shared say little about prefills */
     if (done->fetched_tokens > 0 && done->fetched_tokens <= done->cached_tokens) {
         const uint64_t bytes =
             (uint64_t)(done->fetched_tokens / block_tokens) * cluster_page_size(cluster);
@@ -488,7 +490,7 @@ static void on_opened(struct attempt *attempt, const struct proto_opened *opened
         attempt_failed(attempt, true, STATUS_PROTOCOL, PROTO_CAUSE_INTERNAL);
         return;
     }
-    if (!start_prefill(attempt, opened)) {
+    if (!attempt->decision.inlined && !start_prefill(attempt, opened)) {
         attempt_failed(attempt, false, STATUS_UNAVAILABLE, 0);
         return;
     }
@@ -539,8 +541,14 @@ static void on_open_item(void *ctx, const uint8_t *body, size_t len)
         LOG_DEBUG("gateway", "decode_failed", "req=%s text=%s", attempt->request->request_id,
                   item.failed.text);
         break;
-    case PROTO_ITEM_FIRST_TOKEN:
     case PROTO_ITEM_PREFILL_DONE:
+        if (!attempt->decision.inlined || attempt->request->state != REQUEST_PREFILLING) {
+            attempt_failed(attempt, true, STATUS_PROTOCOL, PROTO_CAUSE_INTERNAL);
+        } else if (generated(attempt->request) > 0 || may_join(attempt)) {
+            on_prefill_done(attempt, &item.prefill_done);
+        }
+        break;
+    case PROTO_ITEM_FIRST_TOKEN:
         attempt_failed(attempt, true, STATUS_PROTOCOL, PROTO_CAUSE_INTERNAL);
         break;
     }
@@ -668,7 +676,8 @@ static struct attempt *attempt_create(struct request *request, const struct yolk
     attempt->request = request;
     attempt->number = ++request->attempts;
     attempt->decision = *decision;
-    attempt->prefill = cluster_ref_of(gateway->cluster, decision->prefill);
+    attempt->prefill =
+        cluster_ref_of(gateway->cluster, decision->inlined ? decision->decode : decision->prefill);
     attempt->decode = cluster_ref_of(gateway->cluster, decision->decode);
     attempt->holder = cluster_ref_of(gateway->cluster, decision->holder);
     attempt->sequence_tokens = request->tokens_count;
@@ -701,6 +710,7 @@ static bool open_decode(struct attempt *attempt)
     struct proto_decode_open message = {
         .max_tokens = request->tokens_max - request->prompt_tokens,
         .ignore_eos = request->api.ignore_eos,
+        .computes = attempt->decision.inlined,
     };
     struct buf body;
 
@@ -726,11 +736,12 @@ static void note_placed(struct request *request, const struct yolk_decision *dec
         "gateway", "placed",
         "req=%s attempt=%u prefill=%s decode=%s holder=%s reason=%s tokens=%u reuse_blocks=%u "
         "local_blocks=%u best_blocks=%u queue_ms=%.1f transfer_ms=%.1f compute_ms=%.1f "
-        "ttft_ms=%.1f tbt_ms=%.1f",
+        "ttft_ms=%.1f tbt_ms=%.1f inlined=%d",
         request->request_id, request->attempts, decision->prefill_name, decision->decode_name,
         decision->holder_name, yolk_reuse_reason_name(decision->reason), decision->tokens,
         decision->reuse_blocks, decision->local_blocks, decision->best_blocks, decision->queue_ms,
-        decision->transfer_ms, decision->compute_ms, decision->ttft_ms, decision->tbt_ms);
+        decision->transfer_ms, decision->compute_ms, decision->ttft_ms, decision->tbt_ms,
+        decision->inlined);
 }
 
 enum status attempt_start(struct request *request)

@@ -84,7 +84,8 @@ static enum status write_decision(struct buf *out, const struct yolk_decision *d
         write_head(out, d->request_id, now_ms - d->placed_ms, joined(d), &d->verdict, d->tokens);
 
     if (!joined(d)) THEN(status, write_name(out, "refusal", yolk_refusal_name(d->verdict.refusal)));
-    THEN(status, write_name(out, "prefill", d->prefill_name));
+    THEN(status, write_name(out, "prefill", d->inlined ? d->decode_name : d->prefill_name));
+    if (d->inlined) THEN(status, buf_append_text(out, ",\"inlined\":true"));
     THEN(status, write_name(out, "decode", d->decode_name));
     THEN(status, write_name(out, "holder", d->holder_name));
     THEN(status, buf_printf(out,
@@ -270,8 +271,13 @@ static enum status explain_decision(struct buf *out, const struct yolk_decision 
         THEN(status, buf_printf(out, "  why         %s\n", why_text(d->verdict.refusal)));
     }
 
-    THEN(status, buf_printf(out, "  prefill     %s, of %u that could\n", d->prefill_name,
-                            d->prefill_candidates));
+    if (d->inlined) {
+        THEN(status, buf_printf(out, "  prefill     beside a step of %s, sooner than on %s\n",
+                                d->decode_name, d->prefill_name));
+    } else {
+        THEN(status, buf_printf(out, "  prefill     %s, of %u that could\n", d->prefill_name,
+                                d->prefill_candidates));
+    }
     THEN(status, buf_printf(out, "  decode      %s, of %u that had room\n", d->decode_name,
                             d->decode_candidates));
     THEN(status, explain_reuse(out, d));

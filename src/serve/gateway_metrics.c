@@ -38,7 +38,7 @@ struct gateway_metrics {
     struct series *running, *waiting, *kv_usage, *prompt_tokens, *generation_tokens;
     struct series *cache_queries, *cache_hits;
     struct series *ttft, *itl, *e2e, *queue, *prefill, *decode, *prompt_size, *output_size;
-    struct series *predicted_ratio, *door_wait, *at_door;
+    struct series *predicted_ratio, *door_wait, *at_door, *inlined;
     struct series *prefill_up, *decode_up, *known, *pages_total, *pages_used, *block_tokens;
     struct series *disk[PROTO_DISK_NUMBERS];
     struct series *regret, *regret_wrong, *hits_predicted, *hits_realised, *hits_kept, *hit_alarm;
@@ -72,6 +72,11 @@ static struct series *histogram(struct gateway_metrics *m, const char *name, con
 static struct series *plain_gauge(struct gateway_metrics *m, const char *name, const char *help)
 {
     return metrics_only(metrics_gauge(m->registry, name, help, NULL));
+}
+
+static struct series *plain_counter(struct gateway_metrics *m, const char *name, const char *help)
+{
+    return metrics_only(metrics_counter(m->registry, name, help, NULL));
 }
 
 static void register_vllm(struct gateway_metrics *m)
@@ -187,6 +192,8 @@ static void register_own(struct gateway_metrics *m)
         metrics_histogram(m->registry, "yolk_conductor_door_wait_seconds",
                           "From the end of a prefill to a place in its decode node's batch.", NULL,
                           TTFT_BOUNDS, COUNT_OF(TTFT_BOUNDS)));
+    m->inlined = plain_counter(m, "yolk_conductor_inlined_total",
+                               "Prompts computed beside a step of their decode node.");
     m->at_door = plain_gauge(m, "yolk_conductor_at_door",
                              "Sequences that wait in front of their decode node.");
     m->index_holdings = plain_gauge(m, "yolk_conductor_index_holdings",
@@ -206,11 +213,6 @@ static void register_own(struct gateway_metrics *m)
 static struct series *of_stage(struct metric *metric, const char *stage)
 {
     return metrics_series(metric, (const char *const[]){ stage, NULL });
-}
-
-static struct series *plain_counter(struct gateway_metrics *m, const char *name, const char *help)
-{
-    return metrics_only(metrics_counter(m->registry, name, help, NULL));
 }
 
 /* Overload: what was refused and why, how right that was, and what the policy sees. */
@@ -492,6 +494,7 @@ enum status gateway_metrics_render(struct gateway_metrics *m, const struct gatew
         series_set(m->index_forgotten, (double)c->events_forgotten);
         series_set(m->conductor_bytes, (double)c->bytes);
         series_set(m->at_door, c->at_door);
+        catch_up(m->inlined, c->inlined);
         series_set(m->samples,
                    (double)(c->samples_prefill + c->samples_decode + c->samples_transfer));
     }

@@ -83,6 +83,7 @@ struct fake {
     bool alive;
     struct work *works;
     uint32_t opened, cancelled; /* calls to decode.open; cancels of any call */
+    uint32_t computed;          /* prompts, as a decode node */
     enum proto_cause fail_next; /* 0: none */
     uint32_t eos_after;         /* tokens after which an answer ends by itself; 0: never */
     bool keeps_role;            /* refuses node.role */
@@ -251,6 +252,21 @@ static struct work *take(struct fake *node, struct rpc_call *call, const struct 
     return work;
 }
 
+/* The prompt that a decode node computes itself is done. */
+static void on_computed(void *ctx)
+{
+    struct work *work = ctx;
+    const struct proto_item done = {
+        .kind = PROTO_ITEM_PREFILL_DONE,
+        .prefill_done = { .computed_tokens = work->count,
+                          .times = { .compute_us = PREFILL_MS * 1000 } },
+    };
+    work->node->computed++;
+    send_item(work, &done);
+    env_timer_init(&work->timer, on_step, work);
+    env_timer_set(work->node->env, &work->timer, env_now_ns(work->node->env));
+}
+
 static void on_open(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
 {
     struct fake *node = ctx;
@@ -275,6 +291,9 @@ static void on_open(void *ctx, struct rpc_call *call, const uint8_t *body, size_
                     .addresses = proto_u64s_of(addresses, (work->count + BLOCK - 1) / BLOCK) },
     };
     send_item(work, &item);
+    if (!message.computes) return;
+    env_timer_init(&work->timer, on_computed, work);
+    env_timer_set(node->env, &work->timer, env_now_ns(node->env) + PREFILL_MS * ENV_NS_PER_MS);
 }
 
 static void on_run(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
@@ -1332,6 +1351,37 @@ static void test_door(void **state)
     stop_world();
 }
 
+/* While the prefill node has a queue, short prompts are computed by their decode node: the answers
+ * are the same, and what happened is told. */
+static void test_inlined(void **state)
+{
+    (void)state;
+    enum { CLIENTS = 8 };
+    const struct gateway_options options = { .inline_tbt_ms = 1000 };
+    struct client clients[CLIENTS], client;
+    char want[64];
+
+    start_world(&options);
+    start_fake(0, PROTO_ROLE_PREFILL);
+    start_fake(1, PROTO_ROLE_DECODE);
+    start_fake(2, PROTO_ROLE_DECODE);
+    run_ms(3000);
+    answer_to(PROMPT, 20, want);
+    for (int i = 0; i < CLIENTS; i++)
+        complete(&clients[i], BODY(",\"max_tokens\":20,\"stream\":true"));
+    run_ms(15);
+    stop_fake(2, true); /* whoever it computes for is placed again */
+    for (int i = 0; i < CLIENTS; i++)
+        expect_stream(&clients[i], want);
+    const uint32_t computed = world.fakes[1].computed;
+    assert_true(computed > 0 && computed < CLIENTS);
+    assert_true(metric("yolk_conductor_inlined_total ") >= computed);
+    ask(&client, "GET", "/debug/decisions", NULL);
+    expect_body(&client, 200, "\"inlined\":true");
+    assert_true(gateway_idle(world.gateway));
+    stop_world();
+}
+
 static void test_shutdown(void **state)
 {
     (void)state;
@@ -1373,6 +1423,7 @@ int main(void)
         cmocka_unit_test(test_roles_follow_demand),
         cmocka_unit_test(test_roles_are_the_nodes),
         cmocka_unit_test(test_door),
+        cmocka_unit_test(test_inlined),
         cmocka_unit_test(test_shutdown),
         cmocka_unit_test(test_chaos),
     };

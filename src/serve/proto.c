@@ -278,6 +278,7 @@ enum open_field {
     OPEN_MAY_REFUSE,
     OPEN_DOOR,
     OPEN_PLACES,
+    OPEN_COMPUTES,
 };
 
 enum status proto_decode_open_encode(const struct proto_decode_open *msg, struct buf *out)
@@ -285,7 +286,7 @@ enum status proto_decode_open_encode(const struct proto_decode_open *msg, struct
     struct msg_writer writer;
     ASSERT(msg->max_tokens > msg->sequence.generated_before);
     msg_writer_init(&writer, out);
-    msg_put_map(&writer, OPEN_PLACES);
+    msg_put_map(&writer, OPEN_COMPUTES);
     put_sequence(&writer, OPEN_SEQUENCE, &msg->sequence);
     msg_field_u64(&writer, OPEN_MAX_TOKENS, msg->max_tokens);
     msg_field_bool(&writer, OPEN_IGNORE_EOS, msg->ignore_eos);
@@ -293,6 +294,7 @@ enum status proto_decode_open_encode(const struct proto_decode_open *msg, struct
     msg_field_bool(&writer, OPEN_MAY_REFUSE, msg->limits.may_refuse);
     msg_field_bool(&writer, OPEN_DOOR, msg->limits.door);
     msg_field_u64(&writer, OPEN_PLACES, msg->limits.places);
+    msg_field_bool(&writer, OPEN_COMPUTES, msg->computes);
     return writer.status;
 }
 
@@ -313,6 +315,7 @@ enum status proto_decode_open_decode(const void *data, size_t len, struct proto_
         case OPEN_MAY_REFUSE: out->limits.may_refuse = msg_get_bool(&reader); break;
         case OPEN_DOOR: out->limits.door = msg_get_bool(&reader); break;
         case OPEN_PLACES: out->limits.places = msg_get_u32(&reader); break;
+        case OPEN_COMPUTES: out->computes = msg_get_bool(&reader); break;
         default: msg_skip(&reader); break;
         }
     }

@@ -6,6 +6,7 @@
  *
  *   gateway ---- decode.open ----> d   streaming. Items: `opened` once, then `token`..., and as the
  *      |                               last item `finish`; or `failed`, and the call ends in error.
+ *      |                               If d computes the prompt, `prefill_done` before the tokens.
  *      +-------- prefill.run ----> p   streaming. Items: `first_token`, then `prefill_done` as the
  *                                      last; or `failed`, and the call ends in error.
  *   p ---------- decode.push ----> d   unary: may I write into your pages? For lease_ms, renewed.
@@ -144,6 +145,8 @@ struct proto_decode_open {
     uint32_t max_tokens; /* of the whole answer; > generated_before, the rest is this attempt's */
     bool ignore_eos;
     struct proto_limits limits;
+    bool computes; /* d computes the prompt itself, beside steps of its batch: there is no p, and
+                    * `prefill_done` comes on this call when it has */
 };
 
 struct proto_target {

@@ -89,7 +89,8 @@ static void decode_open_round_trip(void **state)
     const struct proto_decode_open want = { .sequence = some_sequence(),
                                             .max_tokens = 100,
                                             .ignore_eos = true,
-                                            .limits = { 70000, true, true, 12 } };
+                                            .limits = { 70000, true, true, 12 },
+                                            .computes = true };
     buf_new(&buf);
     assert_int_equal(proto_decode_open_encode(&want, &buf), STATUS_OK);
     save("decode_open", 0, &buf);
@@ -98,7 +99,7 @@ static void decode_open_round_trip(void **state)
     assert_int_equal(got.max_tokens, 100);
     assert_true(got.ignore_eos);
     assert_int_equal(got.limits.tbt_us, 70000);
-    assert_true(got.limits.may_refuse && got.limits.door);
+    assert_true(got.limits.may_refuse && got.limits.door && got.computes);
     assert_int_equal(got.limits.places, 12);
     for (size_t len = 0; len < buf.len; len++) {
         assert_int_equal(proto_decode_open_decode(buf_data(&buf), len, &got), STATUS_INVALID);

@@ -123,6 +123,8 @@ static void fill_step(struct worker *worker)
         worker->run_jobs[i] = job;
         if (job->kind == SCHED_KIND_PREFILL) {
             prefill_fill_item(job, from, item);
+        } else if (from->prompt) {
+            decode_fill_prompt(job, from, item);
         } else if (!decode_fill_item(job, from, item)) {
             continue;
         }
@@ -224,7 +226,7 @@ static void learn_step(struct worker *worker, uint64_t duration_ns)
     uint32_t decoding = 0;
 
     for (uint32_t i = 0; i < worker->step.items_count; i++) {
-        if (worker->step.items[i].kind != SCHED_KIND_DECODE) continue;
+        if (worker->step.items[i].prompt) continue;
         context += worker->step.items[i].position + 1;
         decoding++;
     }
@@ -263,6 +265,8 @@ static void deliver(struct worker *worker, const struct runner_result *result)
                      status_name(result->status));
         } else if (job->kind == SCHED_KIND_PREFILL) {
             prefill_step_done(job, item, computed);
+        } else if (computed && worker->step.items[worker->run_items[i]].prompt) {
+            decode_prompt_done(job, item);
         } else if (computed) {
             decode_step_done(job, item);
         }

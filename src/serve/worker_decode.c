@@ -8,6 +8,8 @@
  *   decode.kv_done         WAITING_KV  pushed pieces are compared with checksums, a part a turn
  *   all there              DECODE      limits are checked again; full blocks of the prompt are
  *                                      published; the first token
+ *     computed here        PREFILL     instead of the two calls: the rest of the prompt is
+ *                                      computed beside steps of the batch; `prefill_done`
  *     with a door          WAITING_KV  the blocks are published; it waits at the door, until
  *                          DECODE      the batch has a place for it; the first token
  *   after each step        DECODE      the token to the gateway; blocks that became full, published
@@ -52,6 +54,7 @@ void decode_open(void *ctx, struct rpc_call *call, const uint8_t *body, size_t l
     job->decode.max_tokens = open.max_tokens;
     job->decode.ignore_eos = open.ignore_eos;
     job->decode.limits = open.limits;
+    job->decode.computes = open.computes;
 }
 
 /* ---- pages, and the blocks that exist already ---- */
@@ -77,15 +80,24 @@ static void on_fetch_done(void *ctx, const struct store_fetch_result *result)
     worker_kick(job->worker);
 }
 
-/* How many blocks beyond `local` come from the holder; 0 if p shall push them. */
+/* Leading blocks that need not be computed here: all full ones, if p computes the last token. */
+static uint32_t reusable_blocks(const struct job *job)
+{
+    const uint32_t before_last = (job->prompt_count - 1) / job->worker->layout.block_tokens;
+
+    if (job->worker->options.no_reuse) return 0;
+    return job->decode.computes && before_last < job->keys_count ? before_last : job->keys_count;
+}
+
+/* How many blocks beyond `local` come from the holder; 0: the rest is computed. */
 static uint32_t fetch(struct job *job, uint32_t local)
 {
     struct worker *worker = job->worker;
-    const uint32_t planned =
-        job->plan.reuse_blocks < job->keys_count ? job->plan.reuse_blocks : job->keys_count;
+    const uint32_t reusable = reusable_blocks(job);
+    const uint32_t planned = job->plan.reuse_blocks < reusable ? job->plan.reuse_blocks : reusable;
     const uint64_t limit_ns = env_now_ns(worker->env) + WORKER_FETCH_MS * ENV_NS_PER_MS;
 
-    if (worker->options.no_reuse || planned <= local) return 0;
+    if (planned <= local) return 0;
     if (job->plan.holder[0] == '\0' || strcmp(job->plan.holder, worker->address) == 0) return 0;
     const struct store_fetch_options options = {
         .holder = job->plan.holder,
@@ -125,10 +137,10 @@ bool decode_admit(struct job *job)
 {
     struct worker *worker = job->worker;
     struct decode *decode = &job->decode;
-    const uint32_t reusable = worker->options.no_reuse ? 0 : job->keys_count;
-    const uint32_t local = store_node_acquire(worker->node, job->keys, reusable, job->pages);
+    const uint32_t local =
+        store_node_acquire(worker->node, job->keys, reusable_blocks(job), job->pages);
 
-    ASSERT(local <= reusable);
+    ASSERT(local <= reusable_blocks(job));
     if (job_alloc(job, local) != STATUS_OK) {
         for (uint32_t i = 0; i < local; i++)
             store_node_unref(worker->node, job->pages[i]);
@@ -189,6 +201,7 @@ void decode_push(void *ctx, struct rpc_call *call, const uint8_t *body, size_t l
         return;
     }
     const bool waits = job != NULL && !job->over && same_life && !job->decode.push_ended &&
+                       !job->decode.computes &&
                        sched_state(worker->sched, job->id) == SCHED_WAITING_KV;
     if (!waits) {
         rpc_fail(call, STATUS_STALE, "the attempt is over");
@@ -207,6 +220,7 @@ static const char *check_kv_done(const struct job *job, const struct proto_kv_do
     const uint32_t pieces = (job->prompt_blocks - job->decode.push_from) * worker->layout.n_layers;
     if (done->epoch != yolk_transfer_generation(worker->transfer)) return "another life";
     if (sched_state(worker->sched, job->id) != SCHED_WAITING_KV) return "not waiting for KV";
+    if (job->decode.computes) return "computed here";
     if (job->decode.kv_here) return "said twice";
     if (done->push_from != job->decode.push_from) return "not the blocks that were asked for";
     if (done->checksums.count != pieces) return "not one checksum for each piece";
@@ -374,14 +388,17 @@ static bool verify_piece(const struct job *job, uint32_t piece)
     return hash_xxh3(data, layout->layer_size) == job->decode.sums[piece];
 }
 
-/* Publishes the full blocks that p pushed. */
+/* Publishes the full blocks that p pushed, or that were computed here. */
 static void commit_prompt(struct job *job)
 {
     struct worker *worker = job->worker;
     const uint32_t from = job->decode.push_from;
     if (worker->options.no_reuse) return;
     for (uint32_t block = from; block < job->keys_count; block++) {
-        const uint64_t *sums = job->decode.sums + (size_t)(block - from) * worker->layout.n_layers;
+        const uint64_t *sums =
+            job->decode.computes
+                ? NULL
+                : job->decode.sums + (size_t)(block - from) * worker->layout.n_layers;
         const enum status status =
             store_node_commit(worker->node, &job->keys[block], job->pages[block], sums);
         ASSERT(status == STATUS_OK || status == STATUS_EXISTS);
@@ -536,6 +553,13 @@ void decode_let_in(struct worker *worker)
 
 /* ---- gathering ---- */
 
+/* All that is reused is here: the rest of the prompt is computed beside the next steps. */
+static void compute(struct job *job)
+{
+    sched_compute(job->worker->sched, job->id,
+                  job->decode.push_from * job->worker->layout.block_tokens);
+}
+
 bool decode_advance(struct job *job)
 {
     struct decode *decode = &job->decode;
@@ -543,8 +567,12 @@ bool decode_advance(struct job *job)
     uint64_t size = 0;
 
     ASSERT(!job->over);
-    if (!decode->kv_here || decode->door_ns != 0) return false;
+    if (decode->door_ns != 0) return false;
     if (sched_state(job->worker->sched, job->id) != SCHED_WAITING_KV) return false;
+    if (!decode->kv_here) {
+        if (decode->computes && decode->fetched) compute(job);
+        return false;
+    }
     while (decode->sums_checked < decode->sums_count) {
         if (size >= WORKER_VERIFY_SIZE) return true;
         if (!verify_piece(job, decode->sums_checked)) {
@@ -562,6 +590,73 @@ bool decode_advance(struct job *job)
 }
 
 /* ---- steps ---- */
+
+/* Does the step under way decode anything? */
+static bool step_decodes(const struct worker *worker)
+{
+    for (uint32_t i = 0; i < worker->step.items_count; i++)
+        if (!worker->step.items[i].prompt) return true;
+    return false;
+}
+
+void decode_fill_prompt(struct job *job, const struct sched_item *from, struct runner_item *item)
+{
+    const bool first = from->position == job->decode.push_from * job->worker->layout.block_tokens;
+
+    *item = (struct runner_item){
+        .pages = &job->pages[0].index,
+        .pages_count = job->pages_count,
+        .position = from->position,
+        .tokens = job->tokens + from->position,
+        .tokens_count = from->rows,
+        .prefill = true,
+        .prefill_first = first && !step_decodes(job->worker), /* or the step has paid for that */
+        .sample = from->last,
+        .sampling = job->sampling,
+        .sample_index = job->generated_before,
+    };
+}
+
+/* What p would say. */
+static enum status send_prefill_done(struct job *job)
+{
+    struct worker *worker = job->worker;
+    const struct decode *decode = &job->decode;
+    const uint32_t block_tokens = worker->layout.block_tokens;
+    const uint32_t cached = decode->push_from * block_tokens;
+    const struct proto_item item = {
+        .kind = PROTO_ITEM_PREFILL_DONE,
+        .prefill_done = {
+            .cached_tokens = cached,
+            .fetched_tokens = decode->fetch_blocks * block_tokens,
+            .computed_tokens = job->prompt_count - cached,
+            .times = {
+                .queue_us = us_between(job->arrived_ns, job->admitted_ns),
+                .load_us = us_between(job->admitted_ns, job->loaded_ns),
+                .compute_us = job->engine_ns / ENV_NS_PER_US,
+                .total_us = us_between(job->arrived_ns, env_now_ns(worker->env)),
+            },
+        },
+    };
+    worker->totals.tokens_reused += cached;
+    return job_send(job, &item);
+}
+
+void decode_prompt_done(struct job *job, const struct runner_item *item)
+{
+    struct worker *worker = job->worker;
+    struct decode *decode = &job->decode;
+
+    ASSERT(!job->over && decode->computes && !decode->kv_here);
+    worker->totals.tokens_computed += item->tokens_count;
+    if (sched_state(worker->sched, job->id) != SCHED_WAITING_KV) return; /* more to compute */
+    ASSERT(item->sample);
+    decode->first_token = item->sampled;
+    decode->kv_here = true;
+    const enum status status = send_prefill_done(job);
+    if (status == STATUS_OK || status == STATUS_CANCELLED) return; /* on_cancel follows */
+    job_fail(job, PROTO_CAUSE_INTERNAL, status, "the gateway does not read");
+}
 
 bool decode_fill_item(struct job *job, const struct sched_item *from, struct runner_item *item)
 {

@@ -128,6 +128,7 @@ struct decode {
     uint32_t max_tokens;
     bool ignore_eos;
     struct proto_limits limits;
+    bool computes;          /* the prompt is computed here, not by a p */
     uint32_t load_permille; /* why it was refused at the join */
     uint64_t door_ns;       /* since then its KV is here and it waits at the door; 0: it does not */
     uint32_t blocks_local;
@@ -314,6 +315,9 @@ void decode_let_in(struct worker *worker);
 /* False: no page; the job has failed. */
 bool decode_fill_item(struct job *job, const struct sched_item *from, struct runner_item *item);
 void decode_step_done(struct job *job, const struct runner_item *item);
+/* The same for rows of a prompt that is computed here. */
+void decode_fill_prompt(struct job *job, const struct sched_item *from, struct runner_item *item);
+void decode_prompt_done(struct job *job, const struct runner_item *item);
 void decode_stop(struct job *job);
 void decode_release(struct job *job);
 

@@ -107,9 +107,10 @@ static bool edge_allowed(enum sched_state from, enum sched_state to)
     case SCHED_NONE: return is_over(from);
     case SCHED_QUEUED: return from == SCHED_NONE;
     case SCHED_LOADING: return from == SCHED_QUEUED || from == SCHED_PREFILL;
-    case SCHED_PREFILL: return from == SCHED_QUEUED || from == SCHED_LOADING;
+    case SCHED_PREFILL:
+        return from == SCHED_QUEUED || from == SCHED_LOADING || from == SCHED_WAITING_KV;
     case SCHED_PUSHING: return from == SCHED_PREFILL;
-    case SCHED_WAITING_KV: return from == SCHED_QUEUED;
+    case SCHED_WAITING_KV: return from == SCHED_QUEUED || from == SCHED_PREFILL;
     case SCHED_DECODE: return from == SCHED_WAITING_KV;
     case SCHED_FINISHED:
         return from == SCHED_PUSHING || from == SCHED_WAITING_KV || from == SCHED_DECODE;
@@ -236,6 +237,15 @@ void sched_loaded(struct sched *sched, struct sched_id id)
     seq->alone = false;
 }
 
+void sched_compute(struct sched *sched, struct sched_id id, uint32_t computed)
+{
+    struct sequence *seq = get(sched, id);
+    ASSERT(seq->kind == SCHED_KIND_DECODE && seq->state == SCHED_WAITING_KV);
+    ASSERT(computed < seq->tokens && computed % sched->options.block_tokens == 0);
+    seq->computed = computed;
+    set_state(sched, seq, SCHED_PREFILL);
+}
+
 enum status sched_decode(struct sched *sched, struct sched_id id)
 {
     struct sequence *seq = get(sched, id);
@@ -274,7 +284,7 @@ void sched_remove(struct sched *sched, struct sched_id id)
 static void add_item(struct sched *sched, struct sched_step *step, uint32_t index, uint32_t rows)
 {
     struct sequence *seq = &sched->sequences[index];
-    const bool decode = seq->kind == SCHED_KIND_DECODE;
+    const bool decode = seq->state == SCHED_DECODE;
 
     ASSERT(rows >= 1 && step->rows + rows <= sched->options.rows_max);
     ASSERT(seq->computed + rows <= seq->tokens);
@@ -283,6 +293,7 @@ static void add_item(struct sched *sched, struct sched_step *step, uint32_t inde
         .kind = seq->kind,
         .position = seq->computed,
         .rows = rows,
+        .prompt = !decode,
         .last = seq->computed + rows == seq->tokens,
         .needs_page = decode && seq->computed % sched->options.block_tokens == 0,
     };
@@ -384,11 +395,11 @@ static void advance(struct sched *sched, struct sequence *seq, const struct sche
     ASSERT(seq->computed == item->position);
     seq->computed += item->rows;
     ASSERT(seq->computed <= seq->tokens);
-    if (seq->kind == SCHED_KIND_DECODE) {
+    if (seq->state == SCHED_DECODE) {
         seq->tokens++;
         ASSERT(seq->computed == seq->tokens - 1);
     } else if (seq->computed == seq->tokens) {
-        set_state(sched, seq, SCHED_PUSHING);
+        set_state(sched, seq, seq->kind == SCHED_KIND_PREFILL ? SCHED_PUSHING : SCHED_WAITING_KV);
     }
 }
 
@@ -445,7 +456,7 @@ void sched_counts(const struct sched *sched, struct sched_counts *out)
     for (uint32_t i = 0; i < sched->live; i++) {
         const struct sequence *seq = &sched->sequences[sched->order[i]];
         out->states[seq->state]++;
-        if (seq->kind != SCHED_KIND_PREFILL) continue;
+        if (seq->kind != SCHED_KIND_PREFILL && seq->state != SCHED_PREFILL) continue;
         if (seq->state <= SCHED_PREFILL) out->tokens_to_compute += seq->tokens - seq->computed;
     }
     ASSERT(out->states[SCHED_DECODE] == sched->decoding);

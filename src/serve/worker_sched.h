@@ -28,6 +28,9 @@
  *      |                                                |
  *      +-----------> FINISHED (sched_end) <-------------+------ also from WAITING_KV
  *
+ *   A decode sequence whose prompt is computed here: WAITING_KV --sched_compute--> PREFILL, which
+ *   ends in WAITING_KV again.
+ *
  *   Any of these but NONE --sched_end--> CANCELLED, FAILED, FINISHED --sched_remove--> NONE
  *
  * Invariants
@@ -121,6 +124,10 @@ void sched_ready(struct sched *sched, struct sched_id id, uint32_t computed, boo
 /* Nothing is on the way any more: it need not be alone. */
 void sched_loaded(struct sched *sched, struct sched_id id);
 
+/* A decode sequence, WAITING_KV -> PREFILL: its prompt is computed here, from the first `computed`
+ * tokens on (a multiple of block_tokens, fewer than all), beside the steps of the others. */
+void sched_compute(struct sched *sched, struct sched_id id, uint32_t computed);
+
 /* Its KV is complete and a first token follows: WAITING_KV -> DECODE. STATUS_FULL: decode_max
  * decode already; try again when one has ended. */
 MUST_USE enum status sched_decode(struct sched *sched, struct sched_id id);
@@ -139,6 +146,7 @@ struct sched_item {
     enum sched_kind kind;
     uint32_t position; /* of the first row */
     uint32_t rows;
+    bool prompt;     /* rows of a prompt, not a decode row */
     bool last;       /* the row's logits are wanted: a decode row, or the end of a prompt */
     bool needs_page; /* the first row begins a block that has no page yet (decode only) */
 };
@@ -160,8 +168,9 @@ enum sched_pick {
 /* `pages_free`: how many pages decode rows may still take. */
 enum sched_pick sched_pick(struct sched *sched, uint32_t pages_free, struct sched_step *step);
 
-/* The step under way is over. Prefill sequences advance (to PUSHING after the last row), decode
- * sequences gain one token. With `computed` false (the step was given up) nothing advances. */
+/* The step under way is over. Prompts advance (after the last row to PUSHING, of decode sequences
+ * to WAITING_KV), sequences that decode gain one token. With `computed` false (the step was given
+ * up) nothing advances. */
 void sched_step_done(struct sched *sched, const struct sched_step *step, bool computed);
 
 /* ---- views ---- */

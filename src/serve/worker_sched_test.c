@@ -278,6 +278,38 @@ static void turns_go_to_the_least_order(void **state)
     sched_destroy(sched);
 }
 
+/* A decode node computes a prompt itself: rows beside decode rows, and then it waits to decode. */
+static void a_prompt_is_computed_where_it_decodes(void **state)
+{
+    (void)state;
+    struct sched *sched = sched_new();
+    struct sched_step step;
+    const struct sched_id decode = add(sched, SCHED_KIND_DECODE, 5);
+    const struct sched_id both = add(sched, SCHED_KIND_DECODE, 2 * BLOCK + 70);
+
+    sched_ready(sched, decode, 0, false);
+    assert_int_equal(sched_decode(sched, decode), STATUS_OK);
+    sched_ready(sched, both, 0, false);
+    sched_compute(sched, both, 2 * BLOCK);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(sched_pick(sched, 1, &step), SCHED_PICK_STEP);
+        assert_int_equal(step.items_count, 2);
+        assert_false(step.items[0].prompt);
+        assert_true(step.items[1].prompt);
+        assert_int_equal(step.items[1].kind, SCHED_KIND_DECODE);
+        assert_false(step.items[1].needs_page);
+        assert_true(step.items[1].last == (i == 1)); /* 48 rows, and 22 */
+        sched_step_done(sched, &step, true);
+    }
+    assert_int_equal(sched_state(sched, both), SCHED_WAITING_KV);
+    assert_int_equal(sched_decode(sched, both), STATUS_OK);
+    assert_int_equal(sched_pick(sched, 1, &step), SCHED_PICK_STEP);
+    assert_false(step.items[1].prompt);
+    assert_int_equal(step.items[1].position, 2 * BLOCK + 70);
+    sched_step_done(sched, &step, true);
+    sched_destroy(sched);
+}
+
 /* ---- the walk ---- */
 
 struct model_sequence {
@@ -383,6 +415,8 @@ static void walk_event(struct walk *walk, uint32_t index)
     case SCHED_PREFILL:
         if (ends) {
             sched_end(walk->sched, id, SCHED_CANCELLED);
+        } else if (m->kind == SCHED_KIND_DECODE) {
+            break; /* nothing is on the way */
         } else if (below(walk, 4) == 0) {
             sched_loaded(walk->sched, id);
         } else if (below(walk, 8) == 0 && !sched_in_step(walk->sched, id)) {
@@ -393,6 +427,9 @@ static void walk_event(struct walk *walk, uint32_t index)
     case SCHED_WAITING_KV:
         if (ends) {
             sched_end(walk->sched, id, SCHED_FINISHED);
+        } else if (m->rows_done < m->tokens && below(walk, 2) == 0) {
+            m->rows_done = below(walk, (m->tokens - 1) / BLOCK + 1) * BLOCK;
+            sched_compute(walk->sched, id, m->rows_done);
         } else {
             walk_decode(walk, id, m);
         }
@@ -506,7 +543,7 @@ static void walk_step(struct walk *walk)
         struct model_sequence *m = &walk->model[item->id.index];
         if (!computed || !live[i]) continue;
         m->rows_done += item->rows;
-        if (item->kind == SCHED_KIND_DECODE) m->tokens++;
+        if (!item->prompt) m->tokens++;
         assert_int_equal(sched_computed(walk->sched, item->id), m->rows_done);
         assert_int_equal(sched_tokens(walk->sched, item->id), m->tokens);
         const bool pushing = sched_state(walk->sched, item->id) == SCHED_PUSHING;
@@ -550,6 +587,7 @@ int main(void)
         cmocka_unit_test(higher_priority_goes_before_the_next_chunk),
         cmocka_unit_test(tenants_get_equal_tokens),
         cmocka_unit_test(turns_go_to_the_least_order),
+        cmocka_unit_test(a_prompt_is_computed_where_it_decodes),
         cmocka_unit_test(the_end_of_a_prompt_is_not_kept_waiting),
         cmocka_unit_test(walk_matches_model),
     };

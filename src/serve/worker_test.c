@@ -233,6 +233,7 @@ struct request {
     uint32_t reuse_blocks;
     const char *holder;
     struct proto_limits limits;
+    bool computes; /* d does, and there is no p */
     struct node *p;
     struct node *d;
 
@@ -371,7 +372,7 @@ static void on_d_item(void *ctx, const uint8_t *body, size_t len)
         assert_false(request->opened);
         request->opened = true;
         request->push_from = item.opened.push_from;
-        start_prefill(request, &item.opened);
+        if (!request->computes) start_prefill(request, &item.opened);
         return;
     case PROTO_ITEM_TOKEN: take_token(request, &item.token); return;
     case PROTO_ITEM_FINISH:
@@ -380,8 +381,12 @@ static void on_d_item(void *ctx, const uint8_t *body, size_t len)
         request->generated = item.finish.generated;
         return;
     case PROTO_ITEM_FAILED: request->cause = item.failed.cause; return;
-    case PROTO_ITEM_FIRST_TOKEN:
-    case PROTO_ITEM_PREFILL_DONE: fail();
+    case PROTO_ITEM_PREFILL_DONE:
+        assert_true(request->computes && request->answer_count == request->generated_before);
+        request->prefill_done = true;
+        request->done = item.prefill_done;
+        return;
+    case PROTO_ITEM_FIRST_TOKEN: fail();
     }
 }
 
@@ -408,7 +413,8 @@ static void attempt_start(struct request *request)
     const struct proto_decode_open open = { .sequence = sequence_of(request, tokens, keys),
                                             .max_tokens = request->max_tokens,
                                             .ignore_eos = request->ignore_eos,
-                                            .limits = request->limits };
+                                            .limits = request->limits,
+                                            .computes = request->computes };
     buf_init(&body, 1 << 20);
     assert_int_equal(proto_decode_open_encode(&open, &body), STATUS_OK);
     const struct rpc_request call = { .method = PROTO_DECODE_OPEN,
@@ -892,11 +898,12 @@ static void cancelled_at_any_time(void **state)
         request_init(request, 1 + (uint32_t)rng_below(&world.rng, 400), 100);
         request->p = &p;
         request->d = &d;
+        request->computes = i % 3 == 0;
         attempt_start(request);
         const uint64_t turns = rng_below(&world.rng, 40);
         for (uint64_t turn = 0; turn < turns; turn++)
             env_poll(world.env, ENV_NS_PER_MS);
-        const uint64_t who = rng_below(&world.rng, 3);
+        const uint64_t who = request->computes ? 1 : rng_below(&world.rng, 3);
         if (who != 0 && request->d_running) rpc_cancel(d.client, request->d_call);
         if (who != 1 && request->p_running) rpc_cancel(p.client, request->p_call);
     }
@@ -957,6 +964,62 @@ static void who_waits_at_the_door_comes_in(void **state)
         expect_same_as_alone(&requests[i]);
     }
     assert_int_equal(finished, COUNT - cancelled);
+    node_stop(&p);
+    node_stop(&d);
+}
+
+/* d computes prompts itself, beside those that it decodes: cold, with what it has, and with what
+ * another node has; in any mix, behind a door or not, the answers are the same. */
+static void prompts_are_computed_where_they_decode(void **state)
+{
+    enum { COUNT = 16 };
+    static struct request requests[COUNT];
+    static struct request steady, lender, again;
+    struct node p, d;
+
+    (void)state;
+    node_start(&p, "p", &(struct node_choice){ 0 });
+    node_start(&d, "d", &(struct node_choice){ 0 });
+    request_init(&lender, 7 * BLOCK, 2);
+    run(&lender, &p, &p);
+    request_init(&steady, 100, 300);
+    steady.p = &p;
+    steady.d = &d;
+    attempt_start(&steady);
+    for (uint32_t i = 0; i < COUNT; i++) {
+        request_init(&requests[i], 1 + (uint32_t)rng_below(&world.rng, 200), 1 + i * 5);
+        requests[i].sampling = (struct sampling){ (float)(i % 3) * 0.5f, 0.9f, i };
+        requests[i].limits = (struct proto_limits){ .tbt_us = 1000, .door = i % 2 == 0 };
+        requests[i].computes = i % 4 != 3;
+        requests[i].p = &p;
+        requests[i].d = &d;
+        attempt_start(&requests[i]);
+    }
+    again = lender; /* whole blocks: the last one is computed for its last token */
+    again.id = ++world.next_request;
+    again.attempt = again.answer_count = again.generated_before = 0;
+    again.finished = false;
+    again.computes = true;
+    again.reuse_blocks = 7;
+    again.holder = p.address;
+    run(&again, NULL, &d);
+    expect_same_as_alone(&again);
+    assert_int_equal(again.done.cached_tokens, 6 * BLOCK);
+    assert_int_equal(again.done.fetched_tokens, 6 * BLOCK);
+    assert_int_equal(again.done.computed_tokens, BLOCK);
+    for (uint32_t i = 0; i < COUNT; i++) {
+        turn_until(request_over, &requests[i], 30000);
+        expect_same_as_alone(&requests[i]);
+    }
+    turn_until(request_over, &steady, 30000);
+    expect_same_as_alone(&steady);
+    again.attempt = again.answer_count = again.generated_before = 0;
+    again.id = ++world.next_request;
+    again.finished = false;
+    run(&again, NULL, &d); /* what it computed is there for the next */
+    expect_same_as_alone(&again);
+    assert_int_equal(again.done.fetched_tokens, 0);
+    assert_int_equal(again.done.cached_tokens, 6 * BLOCK);
     node_stop(&p);
     node_stop(&d);
 }
@@ -1180,6 +1243,7 @@ int main(void)
         cmocka_unit_test(many_at_once_on_one_node),
         cmocka_unit_test(cancelled_at_any_time),
         cmocka_unit_test(who_waits_at_the_door_comes_in),
+        cmocka_unit_test(prompts_are_computed_where_they_decode),
         cmocka_unit_test(wrong_checksums_never_join),
         cmocka_unit_test(nonsense_is_refused),
         cmocka_unit_test(the_role_can_change),
