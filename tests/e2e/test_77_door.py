@@ -28,6 +28,17 @@ def ask(cluster, number, max_tokens=TOKENS):
     return answer["choices"][0]["text"]
 
 
+def insist(cluster, number, max_tokens):
+    """As ask(), again while there is no room at the door either."""
+    end = time.monotonic() + 60
+    while True:
+        status, answer, _ = cluster.post("/v1/completions", body(number, max_tokens))
+        if status == 200:
+            return answer["choices"][0]["text"]
+        assert status == 429 and time.monotonic() < end, answer
+        time.sleep(0.1)
+
+
 def decode_nodes(cluster):
     nodes = json.loads(cluster.get("/debug/nodes")[1])["nodes"]
     return [node for node in nodes if node["role"] == "decode" and node["works"]]
@@ -118,9 +129,9 @@ def test_answers_do_not_change(tmp_path):
         (tmp_path / name).mkdir()
         made = Cluster(tmp_path / name, "--pool-size", "64M", *options).wait_ready()
         try:
-            ask(made, 100, 24)
+            insist(made, 100, 24)
             with concurrent.futures.ThreadPoolExecutor(6) as pool:
-                answers.append(list(pool.map(lambda i: ask(made, i, 24), range(6))))
+                answers.append(list(pool.map(lambda i: insist(made, i, 24), range(6))))
             if options:
                 assert made.metric("yolk_conductor_door_wait_seconds_count") == 7
         finally:
