@@ -141,10 +141,12 @@ static bool fill(const struct roles *roles, const struct roles_view *view,
     return true;
 }
 
-/* Is there somebody to move to this pool, and does that pay by now? */
-static bool propose(struct roles *roles, const struct roles_view *view, enum roles_pool to,
-                    struct roles_proposal *out)
+/* Is there somebody to move to this pool, and does that pay by now? Evidence may be of a time when
+ * the other pool was larger. */
+static bool propose(struct roles *roles, const struct roles_view *view, const struct counts *counts,
+                    enum roles_pool to, struct roles_proposal *out)
 {
+    if (counts->ready[other(to)] < 2) return false; /* G1 */
     const struct roles_member *giver = giver_of(view, other(to), roles->options.dwell_ms);
 
     if (giver == NULL) return false;
@@ -178,5 +180,6 @@ bool roles_look(struct roles *roles, const struct roles_view *view, struct roles
         return fill(roles, view, &counts, out);
     weigh(roles, &counts, need, elapsed);
     if (counts.draining >= flips_max(roles, view)) return false; /* G3 */
-    return propose(roles, view, ROLES_PREFILL, out) || propose(roles, view, ROLES_DECODE, out);
+    return propose(roles, view, &counts, ROLES_PREFILL, out) ||
+           propose(roles, view, &counts, ROLES_DECODE, out);
 }

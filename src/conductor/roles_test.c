@@ -159,6 +159,24 @@ static void the_last_of_a_pool_stays(void **state)
     assert_int_equal(ready_in(&plant, ROLES_DECODE), 4);
 }
 
+/* Evidence for a second prefill instance, too little for a drain of an hour; then one decode
+ * instance goes, and the other one would be free at once. */
+static void evidence_of_before_does_not_take_the_last(void **state)
+{
+    (void)state;
+    struct plant plant;
+    plant_init(&plant, 1, 2, 1);
+    for (uint32_t i = 0; i < plant.count; i++)
+        plant.members[i].drain_ms = 3.6e6;
+    for (int i = 0; i < 60; i++)
+        second(&plant, 3, 0.1);
+    assert_int_equal(plant.flips[ROLES_PREFILL], 0);
+    plant.count = 2;
+    plant.members[1].drain_ms = 0;
+    second(&plant, 3, 0.1);
+    assert_int_equal(plant.flips[ROLES_PREFILL], 0); /* G1, in obey() as well */
+}
+
 static void a_large_imbalance_is_answered_sooner(void **state)
 {
     (void)state;
@@ -268,6 +286,7 @@ int main(void)
         cmocka_unit_test(a_lasting_imbalance_moves_instances),
         cmocka_unit_test(what_fits_stays),
         cmocka_unit_test(the_last_of_a_pool_stays),
+        cmocka_unit_test(evidence_of_before_does_not_take_the_last),
         cmocka_unit_test(a_large_imbalance_is_answered_sooner),
         cmocka_unit_test(a_swing_does_not_thrash),
         cmocka_unit_test(a_slow_swing_is_followed),
