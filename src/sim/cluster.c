@@ -401,8 +401,6 @@ static enum status check_failures(const struct sim_cluster *cluster, struct errm
         return errmsg_set(err, STATUS_INVALID, "failures: there is no node %c%u",
                           failures[i].decode ? 'd' : 'p', failures[i].node);
     }
-    if (cluster->elastic && has_failures(cluster))
-        return errmsg_set(err, STATUS_INVALID, "failures: not together with elastic");
     if (cluster->replicate && has_failures(cluster))
         return errmsg_set(err, STATUS_INVALID, "failures: not together with replicate");
     return STATUS_OK;

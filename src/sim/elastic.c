@@ -22,31 +22,30 @@ double elastic_look_s(const struct sim_cluster *cluster)
     return cluster->elastic_window_s / LOOKS;
 }
 
-bool elastic_look(struct yolk_conductor *conductor, uint32_t count,
-                  const struct yolk_outside *outside, double now_ms)
+bool elastic_look(struct yolk_conductor *conductor, const struct yolk_instance_id *up,
+                  uint32_t count, const struct yolk_outside *outside, double now_ms)
 {
     struct yolk_flip flip;
     bool changed = false;
 
     for (uint32_t i = 0; i < count; i++) {
-        const struct yolk_instance_id id = { i };
-        if (!yolk_conductor_drained(conductor, id)) continue;
-        yolk_conductor_flip_end(conductor, id, true, now_ms);
+        if (!yolk_conductor_drained(conductor, up[i])) continue;
+        yolk_conductor_flip_end(conductor, up[i], true, now_ms);
         changed = true;
     }
     (void)yolk_conductor_elastic(conductor, outside, now_ms, &flip);
     return changed;
 }
 
-struct elastic_nodes elastic_count(const struct yolk_conductor *conductor, uint32_t count)
+struct elastic_nodes elastic_count(const struct yolk_conductor *conductor,
+                                   const struct yolk_instance_id *up, uint32_t count)
 {
     struct elastic_nodes nodes = { 0 };
 
     for (uint32_t i = 0; i < count; i++) {
-        const struct yolk_instance_id id = { i };
-        if (yolk_conductor_draining(conductor, id))
+        if (yolk_conductor_draining(conductor, up[i]))
             nodes.draining++;
-        else if (yolk_conductor_roles(conductor, id) & YOLK_ROLE_PREFILL)
+        else if (yolk_conductor_roles(conductor, up[i]) & YOLK_ROLE_PREFILL)
             nodes.prefill++;
         else
             nodes.decode++;

@@ -7,6 +7,10 @@
  * prefilled yet go to another decode node. It keeps its blocks, which
  * others may fetch, and goes on with them if it prefills again.
  *
+ * A node that stops while it drains keeps its role; it comes back in the role it had, or in the one
+ * it began with if the conductor has forgotten it. While no node of a role is up, requests wait
+ * until one has come back or has changed to it.
+ *
  * Threads: none. Memory: a value. */
 #ifndef SIM_ELASTIC_H
 #define SIM_ELASTIC_H
@@ -30,11 +34,13 @@ MUST_USE enum status elastic_set(struct yolk_conductor *conductor,
 /* How often to look. */
 double elastic_look_s(const struct sim_cluster *cluster);
 
-/* Looks, and ends the drains that are over; instances 0..count are there. True: there may be room
- * that was not there before. */
-bool elastic_look(struct yolk_conductor *conductor, uint32_t count,
-                  const struct yolk_outside *outside, double now_ms);
+/* Looks, and ends the drains that are over of the `count` instances that are up. True: there may be
+ * room that was not there before. */
+bool elastic_look(struct yolk_conductor *conductor, const struct yolk_instance_id *up,
+                  uint32_t count, const struct yolk_outside *outside, double now_ms);
 
-struct elastic_nodes elastic_count(const struct yolk_conductor *conductor, uint32_t count);
+/* Of those that are up. */
+struct elastic_nodes elastic_count(const struct yolk_conductor *conductor,
+                                   const struct yolk_instance_id *up, uint32_t count);
 
 #endif

@@ -91,7 +91,7 @@ void failure_begin(struct sim *sim)
     if (status != STATUS_OK) sim_fail(sim, status);
     for (uint32_t i = 0; status == STATUS_OK && i < count; i++) {
         const struct failure *f = &failures[i];
-        const uint32_t machine = f->node + (f->decode ? m->decode_first : 0);
+        const uint32_t machine = f->node + (f->decode ? (uint32_t)sim->cluster.prefill : 0);
         schedule(sim, f->at_s, SIM_EVENT_STOP, machine, f->down_s);
     }
     rng_init(&m->chance, rng_counter((uint64_t)sim->cluster.seed, 77));
@@ -274,9 +274,23 @@ static void give_up_all(struct sim *sim, uint32_t machine)
 
 /* ---- a machine ---- */
 
+/* Where nodes change their roles, every machine has both halves. */
 static bool has_prefill(const struct mooncake *m, uint32_t machine)
 {
     return machine < m->prefill_count;
+}
+
+static bool has_decode(const struct mooncake *m, uint32_t machine)
+{
+    return machine >= m->decode_first;
+}
+
+/* The conductor knows it. */
+static bool is_decoding(const struct sim *sim, uint32_t machine)
+{
+    const struct mooncake *m = mooncake_of(sim);
+    if (!sim->cluster.elastic) return has_decode(m, machine);
+    return yolk_conductor_roles(m->conductor, m->prefill[machine].id) & YOLK_ROLE_DECODE;
 }
 
 static struct yolk_instance_id id_of(const struct mooncake *m, uint32_t machine)
@@ -323,11 +337,13 @@ void failure_stop(struct sim *sim, const struct event *event)
     m->machine[machine].down = true;
     count_up(m, machine, -1u);
     yolk_conductor_suspect(m->conductor, id_of(m, machine), true);
-    if (!has_prefill(m, machine)) empty_batch(sim, &m->decode[machine - m->decode_first]);
+    if (yolk_conductor_draining(m->conductor, id_of(m, machine)))
+        yolk_conductor_flip_end(m->conductor, id_of(m, machine), false, now_s * 1e3);
+    if (has_decode(m, machine)) empty_batch(sim, &m->decode[machine - m->decode_first]);
     cut_flows(sim, flow_touches, (struct cut){ sim, machine, SIM_NONE, false });
     give_up_all(sim, machine);
     if (has_prefill(m, machine)) lose_dram(sim, &m->prefill[machine]);
-    sim->result->failures.stopped[has_prefill(m, machine) ? 0 : 1]++;
+    sim->result->failures.stopped[is_decoding(sim, machine)]++;
     schedule(sim, now_s + down_s, SIM_EVENT_RETURN, machine, 0);
     if (sim->cluster.fail_forget_s < down_s)
         schedule(sim, now_s + sim->cluster.fail_forget_s, SIM_EVENT_FORGET, machine, 0);

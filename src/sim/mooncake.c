@@ -193,6 +193,7 @@ static void mooncake_destroy(struct sim *sim)
     free(m->names);
     free(m->machine);
     free(m->machine_of);
+    free(m->up);
     free(m);
 }
 
@@ -253,10 +254,11 @@ static enum status mooncake_create(struct sim *sim)
     m->decode = calloc(m->decode_count, sizeof(*m->decode));
     m->machine = calloc(m->machines, sizeof(*m->machine));
     m->machine_of = calloc(m->machines, sizeof(*m->machine_of));
+    m->up = calloc(m->machines, sizeof(*m->up));
     m->keys = calloc((size_t)most + 1, sizeof(*m->keys));
     m->names = calloc((size_t)sim->trace->unique + 1, sizeof(*m->names));
     if (m->prefill == NULL || m->decode == NULL || m->keys == NULL || m->names == NULL ||
-        m->machine == NULL || m->machine_of == NULL)
+        m->machine == NULL || m->machine_of == NULL || m->up == NULL)
         return STATUS_NO_MEMORY;
     m->prefill_up = m->prefill_count;
     m->decode_up = m->decode_count;
@@ -411,6 +413,35 @@ static uint32_t choose_prefill(struct sim *sim, uint32_t who)
     return choice.best;
 }
 
+/* Into m->up; how many. Where nodes change their roles. */
+static uint32_t list_up(const struct mooncake *m)
+{
+    uint32_t count = 0;
+
+    for (uint32_t i = 0; i < m->machines; i++) {
+        if (!m->machine[i].down) m->up[count++] = m->prefill[i].id;
+    }
+    ASSERT(count == m->prefill_up);
+    return count;
+}
+
+static struct elastic_nodes elastic_nodes(const struct sim *sim)
+{
+    const struct mooncake *m = mooncake_of(sim);
+    const uint32_t count = list_up(m);
+    return elastic_count(m->conductor, m->up, count);
+}
+
+/* A role is a preference to the conductor: without this check one machine would be both. */
+static bool has_both_roles(const struct sim *sim)
+{
+    const struct mooncake *m = mooncake_of(sim);
+
+    if (!sim->cluster.elastic) return m->prefill_up > 0 && m->decode_up > 0;
+    const struct elastic_nodes nodes = elastic_nodes(sim);
+    return nodes.prefill > 0 && nodes.decode > 0;
+}
+
 static enum status place_by_conductor(struct sim *sim, uint32_t who, struct placement *out)
 {
     struct mooncake *m = mooncake_of(sim);
@@ -436,7 +467,7 @@ static enum status place_by_conductor(struct sim *sim, uint32_t who, struct plac
         .avoid_holder = YOLK_INSTANCE_NONE,
     };
 
-    if (m->prefill_up == 0 || m->decode_up == 0) return STATUS_FULL; /* until one is back */
+    if (!has_both_roles(sim)) return STATUS_FULL; /* until it has */
     for (uint32_t i = 0; i < count; i++)
         m->keys[i] = m->names[ids[i]];
     const enum status status =
@@ -1057,7 +1088,7 @@ static void rehome(struct sim *sim, uint32_t who)
     if (yolk_conductor_rehome(m->conductor, ticket, &id) != STATUS_OK)
         return; /* at the next look */
     mooncake_leave_decode(sim, who);
-    enter_decode(sim, who, id.index - m->decode_first);
+    enter_decode(sim, who, m->machine_of[id.index] - m->decode_first);
 }
 
 static void rehome_all(struct sim *sim)
@@ -1082,7 +1113,8 @@ static void on_look(struct sim *sim)
     const struct yolk_outside waiting = outside(sim);
     struct yolk_elastic_stats stats;
 
-    if (elastic_look(m->conductor, m->machines, &waiting, (double)sim->events.now_ns / 1e6))
+    const uint32_t up = list_up(m);
+    if (elastic_look(m->conductor, m->up, up, &waiting, (double)sim->events.now_ns / 1e6))
         mooncake_place_waiting(sim);
     yolk_conductor_elastic_stats(m->conductor, &stats);
     if (stats.draining > 0) rehome_all(sim);
@@ -1140,7 +1172,7 @@ static struct elastic_nodes nodes_of(const struct sim *sim)
 {
     const struct mooncake *m = mooncake_of(sim);
 
-    if (sim->cluster.elastic) return elastic_count(m->conductor, m->machines);
+    if (sim->cluster.elastic) return elastic_nodes(sim);
     return (struct elastic_nodes){ m->prefill_count, m->decode_count, 0 };
 }
 
@@ -1150,13 +1182,15 @@ static void mooncake_sample(struct sim *sim, struct sim_sample *out)
     const struct sim_cluster *cluster = &sim->cluster;
     const struct elastic_nodes nodes = nodes_of(sim);
 
+    const double prefills = fmax(1, nodes.prefill), decodes = fmax(1, nodes.decode);
+
     out->prefill_nodes = nodes.prefill;
     out->decode_nodes = nodes.decode;
     out->draining_nodes = nodes.draining;
     for (uint32_t i = 0; i < m->prefill_count; i++) {
         const struct prefill_node *node = &m->prefill[i];
         out->queued += node->queue.count;
-        out->prefill_load += queue_s(sim, node) / cluster->ttft_limit_s / nodes.prefill;
+        out->prefill_load += queue_s(sim, node) / cluster->ttft_limit_s / prefills;
         for (int r = 0; r < SIM_RANKS; r++) {
             if (sim->hottest[r] != SIM_NONE && kvcache_has(node->cache, sim->hottest[r]))
                 out->replicas[r]++;
@@ -1168,7 +1202,7 @@ static void mooncake_sample(struct sim *sim, struct sim_sample *out)
         const double step_s =
             sim_profile_decode_s(&cluster->cost, batch_count(batch), batch_context(batch));
         out->decoding += batch_count(batch);
-        out->decode_load += step_s * 1e3 / cluster->tbt_limit_ms / nodes.decode;
+        out->decode_load += step_s * 1e3 / cluster->tbt_limit_ms / decodes;
     }
     out->waiting = m->waiting.count;
 }

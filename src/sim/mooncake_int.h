@@ -67,7 +67,8 @@ struct mooncake {
     uint32_t groups;                  /* not dissolved */
     struct machine *machine;
     uint32_t *machine_of;           /* by instance of the conductor */
-    uint32_t prefill_up, decode_up; /* machines that are not down */
+    struct yolk_instance_id *up;    /* scratch: of the machines that are up */
+    uint32_t prefill_up, decode_up; /* machines that are not down; all in the first if both */
     struct copy copies[YOLK_COPIES_MAX];
     struct rng chance; /* of failures */
 };
