@@ -115,6 +115,15 @@ static inline void gguf_maker_i32s(struct gguf_maker *maker, const char *key, co
         gguf_maker_int(&maker->keys, (uint32_t)values[i], 4);
 }
 
+static inline void gguf_maker_f32s(struct gguf_maker *maker, const char *key, const float *values,
+                                   uint32_t count)
+{
+    gguf_maker_raw(maker, key, 9, NULL, 0);
+    gguf_maker_int(&maker->keys, 6, 4);
+    gguf_maker_int(&maker->keys, count, 8);
+    gguf_maker_put(&maker->keys, values, count * sizeof(*values));
+}
+
 /* A tensor of `size` bytes; `data` NULL means zeros. A vector has ne1 == 1. */
 static inline void gguf_maker_tensor(struct gguf_maker *maker, const char *name, uint32_t type,
                                      uint64_t ne0, uint64_t ne1, const void *data, size_t size)

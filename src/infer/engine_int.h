@@ -16,9 +16,15 @@ enum {
     ROW_MODE_THREADS_MAX = ENGINE_ROWS_MAX / ROW_BLOCK,
 };
 
+/* Vectors that the model does not have are NULL. Those of q and k are in the order of their
+ * matrices' rows. */
 struct layer_weights {
     struct matrix q, k, v, output, gate, up, down;
     const float *attn_norm, *ffn_norm;
+    const float *q_bias, *k_bias, *v_bias;
+    const float *q_norm, *k_norm;      /* of each head */
+    const float *attn_post, *ffn_post; /* norms of what is added to the residual stream */
+    bool local;                        /* sees a window */
 };
 
 /* One new token of the step. */
@@ -43,7 +49,7 @@ struct rows {
 /* What one attention task needs: ATTEND_QUERIES_MAX queries gathered, and their results. */
 struct attend_buffers {
     float *q, *out, *scratch;
-    uint32_t ends[ATTEND_QUERIES_MAX];
+    uint32_t starts[ATTEND_QUERIES_MAX], ends[ATTEND_QUERIES_MAX];
 };
 
 struct engine {
@@ -61,13 +67,13 @@ struct engine {
     const float *output_norm;
     uint8_t *weights; /* packed matrices */
     size_t weights_size;
-    float *norms;
-    double *freqs;
+    float *vectors;              /* all vectors of layer_weights, and output_norm */
+    double *freqs, *freqs_local; /* of layers that see all, and of local ones */
 
     float *scratch; /* one allocation for all rows below */
     struct rows x;  /* residual stream */
     struct rows q;
-    struct rows angles;
+    struct rows angles, angles_local;
     struct rows k, v, h, att, gate, up, y; /* intermediate: by slot, see forward.c */
     struct activations quants;             /* of h, att or gate; by slot */
     struct attend_buffers *attend;         /* one for each thread */

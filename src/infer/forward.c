@@ -4,7 +4,8 @@
  *
  * A layer has two halves, cut where the KV of the step's own tokens is complete:
  *     A  norm, Q K V, RoPE, store K and V in the pages
- *     B  attention, output, residual; norm, gate and up, SiLU, down, residual
+ *     B  attention, output, residual; norm, gate and up, SiLU or GELU, down, residual
+ * with biases and norms in between where the model has them (model/model.h).
  *
  * Two ways to spread them over threads give the same bits, because every kernel call computes its
  * outputs alone (see cpu/kernels.h):
@@ -122,12 +123,18 @@ static void multiply_range(const struct part *part, const struct rows *input,
 static void embed_row(const struct part *part, uint32_t i)
 {
     struct engine *engine = part->engine;
+    const struct model_params *params = engine->params;
     const struct row *row = &engine->rows[part->row0 + i];
+    float *x = row_at(&engine->x, part->row0 + i);
 
-    matrix_unpack_row(model_token_embd(engine->model), row->token,
-                      row_at(&engine->x, part->row0 + i));
-    rope_angles(engine->freqs, engine->params->rope_dims, row->position,
+    matrix_unpack_row(model_token_embd(engine->model), row->token, x);
+    for (uint32_t j = 0; params->embedding_scale != 1 && j < params->d_model; j++)
+        x[j] *= params->embedding_scale;
+    rope_angles(engine->freqs, params->rope_dims, row->position,
                 row_at(&engine->angles, part->row0 + i));
+    if (params->window == 0) return;
+    rope_angles(engine->freqs_local, params->rope_dims, row->position,
+                row_at(&engine->angles_local, part->row0 + i));
 }
 
 static void norm_row(const struct part *part, uint32_t i, const float *norm, const struct matrix *w)
@@ -152,25 +159,39 @@ static uint8_t *kv_slot(const struct engine *engine, const struct row *row, uint
            (head_index * layout->block_tokens + token) * layout->head_dim * 2;
 }
 
+/* Bias, norm of each head, rotation: from a product to what attention compares. */
+static void finish_heads(const struct engine *engine, float *x, uint32_t heads, const float *bias,
+                         const float *norm, const float *cs)
+{
+    const struct model_params *params = engine->params;
+    const uint32_t dim = params->head_dim;
+
+    if (bias != NULL) engine->kernels->add(x, bias, heads * dim);
+    for (uint32_t head = 0; head < heads; head++, x += dim) {
+        if (norm != NULL) engine->kernels->rmsnorm(x, norm, dim, params->rms_eps, x);
+        engine->kernels->rope(x, cs, params->rope_dims);
+    }
+}
+
 static void store_row(const struct part *part, uint32_t i, uint32_t layer)
 {
     const struct engine *engine = part->engine;
     const struct kernels *kernels = engine->kernels;
+    const struct model_params *params = engine->params;
+    const struct layer_weights *w = &engine->layers[layer];
     const struct row *row = &engine->rows[part->row0 + i];
-    const float *cs = row_at(&engine->angles, part->row0 + i);
-    const uint32_t dim = engine->params->head_dim, rope = engine->params->rope_dims;
-    const float scale = 1.0f / sqrtf((float)dim);
+    const float *cs = row_at(w->local ? &engine->angles_local : &engine->angles, part->row0 + i);
+    const uint32_t dim = params->head_dim;
     float *q = row_at(&engine->q, part->row0 + i);
     float *k = row_at(&engine->k, part->slot + i);
     float *v = row_at(&engine->v, part->slot + i);
 
-    for (uint32_t head = 0; head < engine->params->n_heads; head++) {
-        kernels->rope(q + (size_t)head * dim, cs, rope);
-    }
-    for (uint32_t j = 0; j < engine->params->n_heads * dim; j++)
-        q[j] *= scale;
-    for (uint32_t head = 0; head < engine->params->n_kv_heads; head++) {
-        kernels->rope(k + (size_t)head * dim, cs, rope);
+    finish_heads(engine, q, params->n_heads, w->q_bias, w->q_norm, cs);
+    for (uint32_t j = 0; j < params->n_heads * dim; j++)
+        q[j] *= params->attention_scale;
+    finish_heads(engine, k, params->n_kv_heads, w->k_bias, w->k_norm, cs);
+    if (w->v_bias != NULL) kernels->add(v, w->v_bias, params->n_kv_heads * dim);
+    for (uint32_t head = 0; head < params->n_kv_heads; head++) {
         kernels->to_half(k + (size_t)head * dim,
                          (uint16_t *)(void *)kv_slot(engine, row, layer, head, false), dim);
         kernels->to_half(v + (size_t)head * dim,
@@ -191,8 +212,10 @@ static void attend_queries(const struct part *part, const struct segment *segmen
     const struct engine_item *item = engine->rows[segment->row0].item;
     const size_t head_size = (size_t)layout->block_tokens * dim * 2;
     const size_t offset = layer * layout->layer_size + kv_head * head_size;
+    const uint32_t window = engine->layers[layer].local ? engine->params->window : UINT32_MAX;
     const struct attend job = {
         .q = buffers->q,
+        .starts = buffers->starts,
         .ends = buffers->ends,
         .queries = count,
         .head_dim = layout->head_dim,
@@ -211,7 +234,9 @@ static void attend_queries(const struct part *part, const struct segment *segmen
         const uint32_t row = segment->row0 + (first + i) / group;
         const size_t column = (kv_head * group + (first + i) % group) * dim;
         memcpy(buffers->q + i * dim, row_at(&engine->q, row) + column, dim * sizeof(float));
-        buffers->ends[i] = engine->rows[row].position + 1;
+        const uint32_t end = engine->rows[row].position + 1;
+        buffers->starts[i] = end > window ? end - window : 0;
+        buffers->ends[i] = end;
     }
     engine->kernels->attend(&job);
     for (uint32_t i = 0; i < count; i++) {
@@ -234,20 +259,26 @@ static void attend_segment(const struct part *part, const struct segment *segmen
     }
 }
 
-static void add_row(const struct part *part, uint32_t i)
+/* Adds what a half of the layer has computed to the residual stream; `norm` may be NULL. */
+static void add_row(const struct part *part, uint32_t i, const float *norm)
 {
     const struct engine *engine = part->engine;
+    const uint32_t width = engine->params->d_model;
+    float *y = row_at(&engine->y, part->slot + i);
 
-    engine->kernels->add(row_at(&engine->x, part->row0 + i), row_at(&engine->y, part->slot + i),
-                         engine->params->d_model);
+    if (norm != NULL) engine->kernels->rmsnorm(y, norm, width, engine->params->rms_eps, y);
+    engine->kernels->add(row_at(&engine->x, part->row0 + i), y, width);
 }
 
 static void activate_row(const struct part *part, uint32_t i, const struct matrix *down)
 {
     const struct engine *engine = part->engine;
+    const struct kernels *kernels = engine->kernels;
+    void (*const mul)(float *, const float *, uint32_t) =
+        engine->params->gelu ? kernels->gelu_mul : kernels->silu_mul;
 
-    engine->kernels->silu_mul(row_at(&engine->gate, part->slot + i),
-                              row_at(&engine->up, part->slot + i), engine->params->d_ff);
+    mul(row_at(&engine->gate, part->slot + i), row_at(&engine->up, part->slot + i),
+        engine->params->d_ff);
     prepare_input(engine, down, &engine->gate, part->slot + i);
 }
 
@@ -312,7 +343,7 @@ static void rows_second_half(const struct part *part, uint32_t layer, uint32_t t
     }
     multiply_range(part, &engine->att, &output, 1, 0, w->output.tiles);
     for (uint32_t i = 0; i < part->rows; i++) {
-        add_row(part, i);
+        add_row(part, i, w->attn_post);
         norm_row(part, i, w->ffn_norm, &w->gate);
     }
     ffn_products(part, layer, products);
@@ -321,7 +352,7 @@ static void rows_second_half(const struct part *part, uint32_t layer, uint32_t t
         activate_row(part, i, &w->down);
     multiply_range(part, &engine->gate, &down, 1, 0, w->down.tiles);
     for (uint32_t i = 0; i < part->rows; i++)
-        add_row(part, i);
+        add_row(part, i, w->ffn_post);
 }
 
 /* What tasks of one loop do: B of layer - 1 (or the embedding), then A of layer (unless past the
@@ -440,7 +471,7 @@ static void columns_second_half(const struct part *part, uint32_t layer)
     }
     columns_multiply(part, &engine->att, &output, 1);
     for (uint32_t i = 0; i < part->rows; i++) {
-        add_row(part, i);
+        add_row(part, i, w->attn_post);
         norm_row(part, i, w->ffn_norm, &w->gate);
     }
     ffn_products(part, layer, products);
@@ -449,7 +480,7 @@ static void columns_second_half(const struct part *part, uint32_t layer)
         activate_row(part, i, &w->down);
     columns_multiply(part, &engine->gate, &down, 1);
     for (uint32_t i = 0; i < part->rows; i++)
-        add_row(part, i);
+        add_row(part, i, w->ffn_post);
 }
 
 static void columns_step(struct engine *engine, uint32_t layer)

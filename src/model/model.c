@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * model/model.c - architecture llama: from keys and tensors to what an engine can compute with.
+ * model/model.c - from keys and tensors to what an engine can compute with.
+ *
+ * Architectures differ in which tensors a layer has (layer_parts[]) and in a few parameters
+ * (read_family()); the computation is one, see struct model_layer.
  *
  * Policy: nothing in the file that would change the numbers is ignored. A tensor that no layer
- * asked for, a bias, RoPE scaled in a way we do not know, a sliding window, experts: each is
- * refused by name, because an answer computed without it would be wrong and look right. Keys that
- * do not touch the numbers are free.
+ * asked for, RoPE scaled in a way we do not know, a window where the architecture has none,
+ * experts: each is refused by name, because an answer computed without it would be wrong and look
+ * right. Keys that do not touch the numbers are free.
  *
  * Invariants after model_parse()
  *   I1  Every tensor of the file is in the table exactly once, or is an accepted spare.
@@ -14,6 +17,7 @@
 #include "model/model.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -106,6 +110,68 @@ size_t model_row_size(uint32_t type, uint64_t elements)
     return 0;
 }
 
+/* ---- architectures ---- */
+
+static const char *const arch_names[MODEL_ARCHS] = {
+    [MODEL_LLAMA] = "llama",
+    [MODEL_QWEN2] = "qwen2",
+    [MODEL_QWEN3] = "qwen3",
+    [MODEL_GEMMA3] = "gemma3",
+};
+
+const char *model_arch_name(enum model_arch arch)
+{
+    return (unsigned)arch < MODEL_ARCHS ? arch_names[arch] : "unknown";
+}
+
+bool model_layer_is_local(const struct model_params *params, uint32_t layer)
+{
+    return params->window != 0 && (layer + 1) % params->window_period != 0;
+}
+
+static bool string_is(struct gguf_string string, const char *text)
+{
+    return string.len == strlen(text) && memcmp(string.data, text, string.len) == 0;
+}
+
+static enum status read_arch(const struct gguf *gguf, enum model_arch *out, struct errmsg *err)
+{
+    struct gguf_string name;
+    char list[64] = "";
+    size_t len = 0;
+
+    enum status status = gguf_get_string(gguf, "general.architecture", &name, err);
+    if (status == STATUS_NOT_FOUND) {
+        return errmsg_set(err, STATUS_INVALID, "the model has no key general.architecture");
+    }
+    if (status != STATUS_OK) return status;
+    for (int i = 0; i < MODEL_ARCHS; i++) {
+        if (string_is(name, arch_names[i])) {
+            *out = (enum model_arch)i;
+            return STATUS_OK;
+        }
+        len += (size_t)snprintf(list + len, sizeof(list) - len, " %s", arch_names[i]);
+        ASSERT(len < sizeof(list));
+    }
+    return errmsg_set(err, STATUS_UNSUPPORTED,
+                      "architecture \"%s\" is not supported, supported are%s", gguf_show(name).text,
+                      list);
+}
+
+/* A key of the architecture: "llama." and the rest. */
+struct key {
+    char text[64];
+};
+
+static struct key key_of(enum model_arch arch, const char *rest)
+{
+    struct key key;
+    const int len = snprintf(key.text, sizeof(key.text), "%s.%s", arch_names[arch], rest);
+
+    ASSERT(len > 0 && (size_t)len < sizeof(key.text));
+    return key;
+}
+
 /* ---- hyper-parameters ---- */
 
 static enum status get_count(const struct gguf *gguf, const char *key, uint32_t max, uint32_t *out,
@@ -156,106 +222,116 @@ static enum status get_real(const struct gguf *gguf, const char *key, float low,
     return STATUS_OK;
 }
 
-static enum status check_architecture(const struct gguf *gguf, struct errmsg *err)
-{
-    struct gguf_string name;
-
-    enum status status = gguf_get_string(gguf, "general.architecture", &name, err);
-    if (status == STATUS_NOT_FOUND) {
-        return errmsg_set(err, STATUS_INVALID, "the model has no key general.architecture");
-    }
-    if (status != STATUS_OK) return status;
-    if (name.len != 5 || memcmp(name.data, "llama", 5) != 0) {
-        return errmsg_set(err, STATUS_UNSUPPORTED,
-                          "architecture \"%s\" is not supported, only \"llama\"",
-                          gguf_show(name).text);
-    }
-    return STATUS_OK;
-}
-
 /* Features that would change the numbers and that no kernel of ours computes. */
-static enum status check_features(const struct gguf *gguf, struct errmsg *err)
+static enum status check_features(const struct gguf *gguf, enum model_arch arch, struct errmsg *err)
 {
-    static const char *const counts[] = { "llama.expert_count", "llama.attention.sliding_window" };
-    static const char *const factors[] = { "llama.rope.scale_linear", "llama.logit_scale",
-                                           "llama.residual_scale", "llama.embedding_scale",
-                                           "llama.attention.scale" };
-    enum status status;
+    static const struct {
+        const char *key;
+        bool one_is_none; /* a factor; the others are counts and caps */
+    } features[] = {
+        { "expert_count", false },           { "attention.max_alibi_bias", false },
+        { "attn_logit_softcapping", false }, { "final_logit_softcapping", false },
+        { "rope.scale_linear", true },       { "logit_scale", true },
+        { "residual_scale", true },          { "embedding_scale", true },
+        { "attention.scale", true },
+    };
 
-    for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++) {
+    for (size_t i = 0; i < sizeof(features) / sizeof(features[0]); i++) {
+        const struct key key = key_of(arch, features[i].key);
         uint32_t count = 0;
-        status = gguf_get_u32(gguf, counts[i], &count, err);
-        if (status == STATUS_INVALID) return status;
-        if (count != 0) {
-            return errmsg_set(err, STATUS_UNSUPPORTED, "key %s is %u: not supported", counts[i],
-                              count);
+        float factor = 0;
+        if (gguf_get_u32(gguf, key.text, &count, NULL) == STATUS_OK) {
+            factor = (float)count;
+        } else {
+            enum status status = gguf_get_f32(gguf, key.text, &factor, err);
+            if (status == STATUS_INVALID) return status;
         }
-    }
-    for (size_t i = 0; i < sizeof(factors) / sizeof(factors[0]); i++) {
-        float factor = 1;
-        status = gguf_get_f32(gguf, factors[i], &factor, err);
-        if (status == STATUS_INVALID) return status;
-        if (!(factor == 1) && !(factor == 0)) {
-            return errmsg_set(err, STATUS_UNSUPPORTED, "key %s is %g: not supported", factors[i],
+        if (!(factor == 0) && !(factor == 1 && features[i].one_is_none)) {
+            return errmsg_set(err, STATUS_UNSUPPORTED, "key %s is %g: not supported", key.text,
                               (double)factor);
         }
     }
     return STATUS_OK;
 }
 
-static bool string_is(struct gguf_string string, const char *text)
-{
-    return string.len == strlen(text) && memcmp(string.data, text, string.len) == 0;
-}
-
 /* Linear scaling, which a factor without a type means too; a factor of 0 or 1 is none. */
-static enum status read_rope_scaling(const struct gguf *gguf, float *scale, struct errmsg *err)
+static enum status read_rope_scaling(const struct gguf *gguf, struct model_params *p,
+                                     struct errmsg *err)
 {
+    const struct key type_key = key_of(p->arch, "rope.scaling.type");
+    const struct key factor_key = key_of(p->arch, "rope.scaling.factor");
     struct gguf_string type = { "linear", 6 };
     float factor = 1;
 
-    enum status status = gguf_get_string(gguf, "llama.rope.scaling.type", &type, err);
+    enum status status = gguf_get_string(gguf, type_key.text, &type, err);
     if (status == STATUS_INVALID) return status;
     if (!string_is(type, "none") && !string_is(type, "linear")) {
         return errmsg_set(err, STATUS_UNSUPPORTED,
-                          "key llama.rope.scaling.type is \"%s\", supported are none and linear",
+                          "key %s is \"%s\", supported are none and linear", type_key.text,
                           gguf_show(type).text);
     }
-    if (gguf_has(gguf, "llama.rope.scaling.factor")) {
-        status = get_real(gguf, "llama.rope.scaling.factor", 0, 1024, &factor, err);
+    if (gguf_has(gguf, factor_key.text)) {
+        status = get_real(gguf, factor_key.text, 0, 1024, &factor, err);
         if (status != STATUS_OK) return status;
     }
     if (factor > 0 && factor < 1) {
-        return errmsg_set(err, STATUS_UNSUPPORTED,
-                          "key llama.rope.scaling.factor is %g, below 1: not supported",
-                          (double)factor);
+        return errmsg_set(err, STATUS_UNSUPPORTED, "key %s is %g, below 1: not supported",
+                          factor_key.text, (double)factor);
     }
-    *scale = factor == 0 ? 1 : factor;
-    if (*scale == 1 || string_is(type, "linear")) return STATUS_OK;
-    return errmsg_set(err, STATUS_INVALID,
-                      "key llama.rope.scaling.factor is %g, but the type is \"none\"",
-                      (double)factor);
+    p->rope_scale = factor == 0 ? 1 : factor;
+    if (p->rope_scale == 1 || string_is(type, "linear")) return STATUS_OK;
+    return errmsg_set(err, STATUS_INVALID, "key %s is %g, but the type is \"none\"",
+                      factor_key.text, (double)factor);
 }
 
-static enum status check_heads(const struct model_params *p, const struct gguf *gguf,
-                               struct errmsg *err)
+static enum status read_rope(const struct gguf *gguf, struct model_params *p, struct errmsg *err)
 {
-    uint32_t value_dim = p->head_dim;
+    const struct key dims = key_of(p->arch, "rope.dimension_count");
+    const struct key base = key_of(p->arch, "rope.freq_base");
 
+    enum status status =
+        get_count_or(gguf, dims.text, MODEL_HEAD_DIM_MAX, p->head_dim, &p->rope_dims, err);
+    if (status != STATUS_OK) return status;
+    if (p->rope_dims % 2 != 0 || p->rope_dims > p->head_dim) {
+        return errmsg_set(err, STATUS_INVALID, "key %s is %u, expected even and at most %u",
+                          dims.text, p->rope_dims, p->head_dim);
+    }
+    p->rope_base = 10000;
+    if (gguf_has(gguf, base.text)) {
+        status = get_real(gguf, base.text, 1, 1e12f, &p->rope_base, err);
+        if (status != STATUS_OK) return status;
+    }
+    return read_rope_scaling(gguf, p, err);
+}
+
+static enum status read_heads(const struct gguf *gguf, struct model_params *p, struct errmsg *err)
+{
+    const struct key key_length = key_of(p->arch, "attention.key_length");
+    uint32_t value_dim;
+
+    enum status status = get_count_or(gguf, key_of(p->arch, "attention.head_count_kv").text,
+                                      p->n_heads, p->n_heads, &p->n_kv_heads, err);
+    if (status != STATUS_OK) return status;
     if (p->n_heads % p->n_kv_heads != 0) {
         return errmsg_set(err, STATUS_INVALID, "%u heads are not a multiple of %u KV heads",
                           p->n_heads, p->n_kv_heads);
     }
+    if (!gguf_has(gguf, key_length.text) && p->d_model % p->n_heads != 0) {
+        return errmsg_set(err, STATUS_INVALID, "width %u is not a multiple of %u heads", p->d_model,
+                          p->n_heads);
+    }
+    status = get_count_or(gguf, key_length.text, MODEL_HEAD_DIM_MAX, p->d_model / p->n_heads,
+                          &p->head_dim, err);
+    if (status != STATUS_OK) return status;
+    if (p->head_dim == 0 || p->head_dim > MODEL_HEAD_DIM_MAX) {
+        return errmsg_set(err, STATUS_UNSUPPORTED, "the head dimension is %u, expected 2 to %d",
+                          p->head_dim, MODEL_HEAD_DIM_MAX);
+    }
     if (p->head_dim % 2 != 0) {
         return errmsg_set(err, STATUS_UNSUPPORTED, "the head dimension %u is odd", p->head_dim);
     }
-    if (p->rope_dims % 2 != 0 || p->rope_dims > p->head_dim) {
-        return errmsg_set(err, STATUS_INVALID,
-                          "key llama.rope.dimension_count is %u, expected even and at most %u",
-                          p->rope_dims, p->head_dim);
-    }
-    enum status status = get_count_or(gguf, "llama.attention.value_length", MODEL_HEAD_DIM_MAX,
-                                      p->head_dim, &value_dim, err);
+    status = get_count_or(gguf, key_of(p->arch, "attention.value_length").text, MODEL_HEAD_DIM_MAX,
+                          p->head_dim, &value_dim, err);
     if (status != STATUS_OK) return status;
     if (value_dim != p->head_dim) {
         return errmsg_set(err, STATUS_UNSUPPORTED, "keys of %u and values of %u dimensions differ",
@@ -271,58 +347,74 @@ static enum status read_sizes(const struct gguf *gguf, struct model_params *p, s
         uint32_t max;
         size_t at;
     } table[] = {
-        { "llama.block_count", MODEL_LAYERS_MAX, offsetof(struct model_params, n_layers) },
-        { "llama.attention.head_count", MODEL_HEADS_MAX, offsetof(struct model_params, n_heads) },
-        { "llama.embedding_length", MODEL_WIDTH_MAX, offsetof(struct model_params, d_model) },
-        { "llama.feed_forward_length", MODEL_WIDTH_MAX, offsetof(struct model_params, d_ff) },
-        { "llama.context_length", MODEL_CONTEXT_MAX, offsetof(struct model_params, context) },
+        { "block_count", MODEL_LAYERS_MAX, offsetof(struct model_params, n_layers) },
+        { "attention.head_count", MODEL_HEADS_MAX, offsetof(struct model_params, n_heads) },
+        { "embedding_length", MODEL_WIDTH_MAX, offsetof(struct model_params, d_model) },
+        { "feed_forward_length", MODEL_WIDTH_MAX, offsetof(struct model_params, d_ff) },
+        { "context_length", MODEL_CONTEXT_MAX, offsetof(struct model_params, context) },
     };
 
     for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
         uint32_t value = 0;
-        enum status status = get_count(gguf, table[i].key, table[i].max, &value, err);
+        enum status status =
+            get_count(gguf, key_of(p->arch, table[i].key).text, table[i].max, &value, err);
         if (status != STATUS_OK) return status;
         memcpy((char *)p + table[i].at, &value, sizeof(value));
     }
     return STATUS_OK;
 }
 
-static enum status read_params(const struct gguf *gguf, struct model_params *p, struct errmsg *err)
+/* What is not in the file, because the architecture implies it. Gemma 3 is described in Google's
+ * technical report (2025): five layers with a window to one without. Only its largest model scales
+ * attention otherwise, and the file does not say so. */
+enum { GEMMA3_27B_LAYERS = 62 };
+
+static enum status read_family(const struct gguf *gguf, struct model_params *p, struct errmsg *err)
 {
-    enum status status = read_sizes(gguf, p, err);
-    if (status != STATUS_OK) return status;
-    status = get_count_or(gguf, "llama.attention.head_count_kv", p->n_heads, p->n_heads,
-                          &p->n_kv_heads, err);
-    if (status != STATUS_OK) return status;
-    if (!gguf_has(gguf, "llama.attention.key_length") && p->d_model % p->n_heads != 0) {
-        return errmsg_set(err, STATUS_INVALID, "width %u is not a multiple of %u heads", p->d_model,
-                          p->n_heads);
+    const struct key key = key_of(p->arch, "attention.sliding_window");
+    uint32_t window = 0;
+
+    p->rope_halves = p->arch != MODEL_LLAMA;
+    p->embedding_scale = 1;
+    p->attention_scale = 1 / sqrtf((float)p->head_dim);
+    if (p->arch != MODEL_GEMMA3) {
+        enum status status = gguf_get_u32(gguf, key.text, &window, err);
+        if (status == STATUS_INVALID) return status;
+        if (window == 0) return STATUS_OK;
+        return errmsg_set(err, STATUS_UNSUPPORTED, "key %s is %u: not supported", key.text, window);
     }
-    status = get_count_or(gguf, "llama.attention.key_length", MODEL_HEAD_DIM_MAX,
-                          p->d_model / p->n_heads, &p->head_dim, err);
-    if (status != STATUS_OK) return status;
-    if (p->head_dim == 0 || p->head_dim > MODEL_HEAD_DIM_MAX) {
-        return errmsg_set(err, STATUS_UNSUPPORTED, "the head dimension is %u, expected 2 to %d",
-                          p->head_dim, MODEL_HEAD_DIM_MAX);
+    p->embedding_scale = sqrtf((float)p->d_model);
+    if (p->n_layers == GEMMA3_27B_LAYERS) {
+        p->attention_scale = 1 / sqrtf((float)p->d_model / (float)p->n_heads);
     }
-    status = get_count_or(gguf, "llama.rope.dimension_count", MODEL_HEAD_DIM_MAX, p->head_dim,
-                          &p->rope_dims, err);
-    if (status != STATUS_OK) return status;
-    p->rope_base = 10000;
-    if (gguf_has(gguf, "llama.rope.freq_base")) {
-        status = get_real(gguf, "llama.rope.freq_base", 1, 1e12f, &p->rope_base, err);
-        if (status != STATUS_OK) return status;
-    }
-    status = read_rope_scaling(gguf, &p->rope_scale, err);
-    if (status != STATUS_OK) return status;
-    status = get_real(gguf, "llama.attention.layer_norm_rms_epsilon", 0, 1, &p->rms_eps, err);
-    if (status != STATUS_OK) return status;
-    return check_heads(p, gguf, err);
+    p->gelu = true;
+    p->window_period = 6;
+    p->rope_base_local = 10000;
+    return get_count(gguf, key.text, MODEL_CONTEXT_MAX, &p->window, err);
 }
 
-/* The vocabulary is as large as the tokenizer's list; llama.vocab_size, if there, must agree. */
+static enum status read_params(const struct gguf *gguf, struct model_params *p, struct errmsg *err)
+{
+    enum status status = read_arch(gguf, &p->arch, err);
+    if (status != STATUS_OK) return status;
+    status = check_features(gguf, p->arch, err);
+    if (status != STATUS_OK) return status;
+    status = read_sizes(gguf, p, err);
+    if (status != STATUS_OK) return status;
+    status = read_heads(gguf, p, err);
+    if (status != STATUS_OK) return status;
+    status = read_rope(gguf, p, err);
+    if (status != STATUS_OK) return status;
+    status = get_real(gguf, key_of(p->arch, "attention.layer_norm_rms_epsilon").text, 0, 1,
+                      &p->rms_eps, err);
+    if (status != STATUS_OK) return status;
+    return read_family(gguf, p, err);
+}
+
+/* The vocabulary is as large as the tokenizer's list; a vocab_size, if there, must agree. */
 static enum status read_vocab(const struct gguf *gguf, struct model_params *p, struct errmsg *err)
 {
+    const struct key key = key_of(p->arch, "vocab_size");
     struct gguf_array tokens;
     uint32_t declared = 0;
 
@@ -336,19 +428,69 @@ static enum status read_vocab(const struct gguf *gguf, struct model_params *p, s
                           "%llu tokens in the vocabulary, expected 1 to %d",
                           (unsigned long long)tokens.count, MODEL_VOCAB_MAX);
     }
-    status = get_count_or(gguf, "llama.vocab_size", MODEL_VOCAB_MAX, (uint32_t)tokens.count,
-                          &declared, err);
+    status = get_count_or(gguf, key.text, MODEL_VOCAB_MAX, (uint32_t)tokens.count, &declared, err);
     if (status != STATUS_OK) return status;
     if (declared != tokens.count) {
-        return errmsg_set(err, STATUS_INVALID,
-                          "key llama.vocab_size is %u, but there are %llu tokens", declared,
-                          (unsigned long long)tokens.count);
+        return errmsg_set(err, STATUS_INVALID, "key %s is %u, but there are %llu tokens", key.text,
+                          declared, (unsigned long long)tokens.count);
     }
     p->vocab = declared;
     return STATUS_OK;
 }
 
 /* ---- tensors ---- */
+
+/* What a layer consists of. */
+enum width { WIDTH_MODEL, WIDTH_FF, WIDTH_Q, WIDTH_KV, WIDTH_HEAD, WIDTH_ONE };
+enum { BIASED = 1 << MODEL_QWEN2, HEAD_NORMS = 1 << MODEL_QWEN3 | 1 << MODEL_GEMMA3 };
+enum { POST_NORMS = 1 << MODEL_GEMMA3, ALL = (1 << MODEL_ARCHS) - 1 };
+
+struct layer_part {
+    const char *name; /* after "blk.N." */
+    size_t at;        /* in struct model_layer */
+    enum width cols, rows;
+    unsigned archs; /* that have it */
+};
+
+#define PART(field) offsetof(struct model_layer, field)
+static const struct layer_part layer_parts[] = {
+    { "attn_norm.weight", PART(attn_norm), WIDTH_MODEL, WIDTH_ONE, ALL },
+    { "attn_q.weight", PART(attn_q), WIDTH_MODEL, WIDTH_Q, ALL },
+    { "attn_k.weight", PART(attn_k), WIDTH_MODEL, WIDTH_KV, ALL },
+    { "attn_v.weight", PART(attn_v), WIDTH_MODEL, WIDTH_KV, ALL },
+    { "attn_q.bias", PART(attn_q_bias), WIDTH_Q, WIDTH_ONE, BIASED },
+    { "attn_k.bias", PART(attn_k_bias), WIDTH_KV, WIDTH_ONE, BIASED },
+    { "attn_v.bias", PART(attn_v_bias), WIDTH_KV, WIDTH_ONE, BIASED },
+    { "attn_q_norm.weight", PART(attn_q_norm), WIDTH_HEAD, WIDTH_ONE, HEAD_NORMS },
+    { "attn_k_norm.weight", PART(attn_k_norm), WIDTH_HEAD, WIDTH_ONE, HEAD_NORMS },
+    { "attn_output.weight", PART(attn_output), WIDTH_Q, WIDTH_MODEL, ALL },
+    { "post_attention_norm.weight", PART(attn_post_norm), WIDTH_MODEL, WIDTH_ONE, POST_NORMS },
+    { "ffn_norm.weight", PART(ffn_norm), WIDTH_MODEL, WIDTH_ONE, ALL },
+    { "ffn_gate.weight", PART(ffn_gate), WIDTH_MODEL, WIDTH_FF, ALL },
+    { "ffn_up.weight", PART(ffn_up), WIDTH_MODEL, WIDTH_FF, ALL },
+    { "ffn_down.weight", PART(ffn_down), WIDTH_FF, WIDTH_MODEL, ALL },
+    { "post_ffw_norm.weight", PART(ffn_post_norm), WIDTH_MODEL, WIDTH_ONE, POST_NORMS },
+};
+#undef PART
+enum { LAYER_PARTS = sizeof(layer_parts) / sizeof(layer_parts[0]) };
+
+static uint32_t width_of(const struct model_params *p, enum width width)
+{
+    switch (width) {
+    case WIDTH_MODEL: return p->d_model;
+    case WIDTH_FF: return p->d_ff;
+    case WIDTH_Q: return p->n_heads * p->head_dim;
+    case WIDTH_KV: return p->n_kv_heads * p->head_dim;
+    case WIDTH_HEAD: return p->head_dim;
+    case WIDTH_ONE: break;
+    }
+    return 1;
+}
+
+static bool part_is_in(const struct layer_part *part, enum model_arch arch)
+{
+    return (part->archs >> arch & 1) != 0;
+}
 
 static enum status wrong_shape(const char *name, const struct gguf_tensor *found, uint32_t ne0,
                                uint32_t ne1, struct errmsg *err)
@@ -396,10 +538,11 @@ static enum status load_tensor(struct model *model, const char *name, uint32_t n
     return STATUS_OK;
 }
 
-static enum status load_norm(struct model *model, const char *name, struct model_tensor *out,
-                             struct errmsg *err)
+/* A vector that is used as it is. */
+static enum status load_vector(struct model *model, const char *name, uint32_t width,
+                               struct model_tensor *out, struct errmsg *err)
 {
-    enum status status = load_tensor(model, name, model->params.d_model, 1, out, err);
+    enum status status = load_tensor(model, name, width, 1, out, err);
 
     if (status != STATUS_OK) return status;
     if (out->type == MODEL_F32) return STATUS_OK;
@@ -415,12 +558,8 @@ static enum status load_rope_freqs(struct model *model, struct errmsg *err)
     struct model_tensor *out = &model->rope_freqs;
 
     if (gguf_tensor_find(model->gguf, name) == NULL) return STATUS_OK;
-    enum status status = load_tensor(model, name, model->params.rope_dims / 2, 1, out, err);
+    enum status status = load_vector(model, name, model->params.rope_dims / 2, out, err);
     if (status != STATUS_OK) return status;
-    if (out->type != MODEL_F32) {
-        return errmsg_set(err, STATUS_UNSUPPORTED, "tensor %s is of type %s, expected f32", name,
-                          model_type_name(out->type));
-    }
     for (uint32_t i = 0; i < out->ne[0]; i++) {
         float factor;
         memcpy(&factor, (const uint8_t *)out->data + (size_t)i * 4, sizeof(factor));
@@ -435,66 +574,54 @@ static enum status load_layer(struct model *model, uint32_t index, struct model_
                               struct errmsg *err)
 {
     const struct model_params *p = &model->params;
-    const uint32_t q = p->n_heads * p->head_dim, kv = p->n_kv_heads * p->head_dim;
-    const struct {
-        const char *name;
-        uint32_t ne0, ne1;
-        struct model_tensor *out;
-    } matrices[] = {
-        { "attn_q", p->d_model, q, &layer->attn_q },
-        { "attn_k", p->d_model, kv, &layer->attn_k },
-        { "attn_v", p->d_model, kv, &layer->attn_v },
-        { "attn_output", q, p->d_model, &layer->attn_output },
-        { "ffn_gate", p->d_model, p->d_ff, &layer->ffn_gate },
-        { "ffn_up", p->d_model, p->d_ff, &layer->ffn_up },
-        { "ffn_down", p->d_ff, p->d_model, &layer->ffn_down },
-    };
     char name[64];
 
-    snprintf(name, sizeof(name), "blk.%u.attn_norm.weight", index);
-    enum status status = load_norm(model, name, &layer->attn_norm, err);
-    if (status != STATUS_OK) return status;
-    snprintf(name, sizeof(name), "blk.%u.ffn_norm.weight", index);
-    status = load_norm(model, name, &layer->ffn_norm, err);
-    if (status != STATUS_OK) return status;
-
-    for (size_t i = 0; i < sizeof(matrices) / sizeof(matrices[0]); i++) {
-        snprintf(name, sizeof(name), "blk.%u.%s.weight", index, matrices[i].name);
-        status = load_tensor(model, name, matrices[i].ne0, matrices[i].ne1, matrices[i].out, err);
+    for (size_t i = 0; i < LAYER_PARTS; i++) {
+        const struct layer_part *part = &layer_parts[i];
+        const uint32_t cols = width_of(p, part->cols), rows = width_of(p, part->rows);
+        struct model_tensor *out = (struct model_tensor *)(void *)((char *)layer + part->at);
+        if (!part_is_in(part, p->arch)) continue;
+        snprintf(name, sizeof(name), "blk.%u.%s", index, part->name);
+        enum status status = part->rows == WIDTH_ONE
+                                 ? load_vector(model, name, cols, out, err)
+                                 : load_tensor(model, name, cols, rows, out, err);
         if (status != STATUS_OK) return status;
     }
     return STATUS_OK;
 }
 
+static bool is_layer_part(const struct model_params *p, const char *name)
+{
+    uint32_t layer;
+    char rest[65], whole[64];
+
+    if (sscanf(name, "blk.%u.%64s", &layer, rest) != 2 || layer >= p->n_layers) return false;
+    for (size_t i = 0; i < LAYER_PARTS; i++) {
+        if (!part_is_in(&layer_parts[i], p->arch)) continue;
+        snprintf(whole, sizeof(whole), "blk.%u.%s", layer, layer_parts[i].name);
+        if (strcmp(name, whole) == 0) return true;
+    }
+    return false;
+}
+
 /* I1: names the first tensor that nothing asked for. */
 static enum status refuse_spare(const struct model *model, struct errmsg *err)
 {
-    static const char *const parts[] = { "attn_norm", "attn_q",      "attn_k",
-                                         "attn_v",    "attn_output", "ffn_norm",
-                                         "ffn_gate",  "ffn_up",      "ffn_down" };
+    static const char *const whole_model[] = { "token_embd.weight", "output_norm.weight",
+                                               "output.weight", "rope_freqs.weight" };
 
     for (uint32_t i = 0; i < gguf_tensor_count(model->gguf); i++) {
         const struct gguf_string name = gguf_tensor_at(model->gguf, i)->name;
-        char text[GGUF_NAME_SIZE_MAX + 1], part[32];
-        uint32_t layer;
+        char text[GGUF_NAME_SIZE_MAX + 1];
         bool known = false;
 
         snprintf(text, sizeof(text), "%.*s", (int)name.len, name.data);
-        if (strcmp(text, "token_embd.weight") == 0) continue;
-        if (strcmp(text, "output_norm.weight") == 0) continue;
-        if (strcmp(text, "output.weight") == 0) continue;
-        if (strcmp(text, "rope_freqs.weight") == 0) continue;
-        if (sscanf(text, "blk.%u.%31[a-z_].weight", &layer, part) == 2) {
-            for (size_t k = 0; k < sizeof(parts) / sizeof(parts[0]); k++) {
-                char whole[64];
-                snprintf(whole, sizeof(whole), "blk.%u.%s.weight", layer, parts[k]);
-                if (layer < model->params.n_layers && strcmp(text, whole) == 0) known = true;
-            }
-        }
-        if (known) continue;
+        for (size_t k = 0; k < sizeof(whole_model) / sizeof(whole_model[0]); k++)
+            known |= strcmp(text, whole_model[k]) == 0;
+        if (known || is_layer_part(&model->params, text)) continue;
         return errmsg_set(err, STATUS_UNSUPPORTED,
-                          "tensor %s is not part of a plain llama model: not supported",
-                          gguf_show(name).text);
+                          "tensor %s is not part of a plain %s model: not supported",
+                          gguf_show(name).text, arch_names[model->params.arch]);
     }
     return errmsg_set(err, STATUS_INVALID, "the tensor table has entries that are not used");
 }
@@ -506,7 +633,7 @@ static enum status load_tensors(struct model *model, struct errmsg *err)
     enum status status =
         load_tensor(model, "token_embd.weight", p->d_model, p->vocab, &model->token_embd, err);
     if (status != STATUS_OK) return status;
-    status = load_norm(model, "output_norm.weight", &model->output_norm, err);
+    status = load_vector(model, "output_norm.weight", p->d_model, &model->output_norm, err);
     if (status != STATUS_OK) return status;
     p->tied_output = gguf_tensor_find(model->gguf, "output.weight") == NULL;
     if (p->tied_output) {
@@ -543,10 +670,6 @@ static enum status parse_into(struct model *model, const void *data, size_t size
                               struct errmsg *err)
 {
     enum status status = gguf_parse(data, size, &model->gguf, err);
-    if (status != STATUS_OK) return status;
-    status = check_architecture(model->gguf, err);
-    if (status != STATUS_OK) return status;
-    status = check_features(model->gguf, err);
     if (status != STATUS_OK) return status;
     status = read_params(model->gguf, &model->params, err);
     if (status != STATUS_OK) return status;

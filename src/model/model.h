@@ -5,7 +5,7 @@
  * The file is mapped, not read: opening takes milliseconds and touches no weight. Whatever this
  * module hands out has been checked: shapes agree with the hyper-parameters, every tensor lies
  * inside the file, nothing in the file would be silently ignored by a computation (an unknown
- * tensor, a bias, RoPE scaling other than linear, experts are refused by name).
+ * tensor, RoPE scaling other than linear, experts, logits that are capped are refused by name).
  *
  * Memory:  the model owns the mapping; tensors and strings are borrowed from it.
  * Threads: immutable after opening; any thread may read. model_open() and model_destroy() belong to
@@ -137,7 +137,11 @@ struct model_tensor {
     const void *data;
 };
 
+enum model_arch { MODEL_LLAMA, MODEL_QWEN2, MODEL_QWEN3, MODEL_GEMMA3 };
+enum { MODEL_ARCHS = MODEL_GEMMA3 + 1 };
+
 struct model_params {
+    enum model_arch arch;
     uint32_t n_layers;
     uint32_t n_heads;
     uint32_t n_kv_heads; /* divides n_heads */
@@ -149,24 +153,53 @@ struct model_params {
     uint32_t rope_dims; /* leading dimensions of each head that rotate; even, <= head_dim */
     float rope_base;
     float rope_scale; /* positions are divided by it: 1, or linear scaling's factor, above 1 */
+    bool rope_halves; /* which dimensions are pairs, see struct model_layer */
     float rms_eps;
-    bool tied_output; /* output is token_embd */
+    float attention_scale; /* of the product of query and key */
+    float embedding_scale; /* of a token's embedding */
+    bool gelu;             /* of ffn_gate, by tanh's approximation; otherwise SiLU */
+    bool tied_output;      /* output is token_embd */
+
+    /* A local layer sees the last `window` tokens, its own included, and rotates by
+     * rope_base_local and rope_scale 1. 0: there is none. */
+    uint32_t window;
+    uint32_t window_period; /* each so many layers, the last one is not local */
+    float rope_base_local;
 };
 
-/* Row order of attn_q and attn_k follows the file: for architecture llama the rotated pairs are
- * adjacent, (2i, 2i+1), each by the angle pos / rope_scale * rope_base^(-2i / rope_dims) / factor
- * i, where the factors are those of model_rope_factors(), if there are any. */
+/* A layer is
+ *     h = norm(x, attn_norm);  q, k, v = h * attn_q + attn_q_bias, ...
+ *     q, k = norm of each head by attn_q_norm, attn_k_norm;  rotated;  a = attention
+ *     x = x + norm(a * attn_output, attn_post_norm)
+ *     h = norm(x, ffn_norm);  f = (gelu or silu(h * ffn_gate) . (h * ffn_up)) * ffn_down
+ *     x = x + norm(f, ffn_post_norm)
+ * where a step whose tensor is not there (data is NULL) is left out.
+ *
+ * Rows of attn_q and attn_k are in the file's order: pair i of a head is (2i, 2i + 1), or with
+ * rope_halves (i, i + rope_dims / 2), and turns by the angle pos / rope_scale * rope_base^(-2i /
+ * rope_dims) / factor i, where the factors are those of model_rope_factors(), if there are any.
+ * Vectors are F32. */
 struct model_layer {
-    struct model_tensor attn_norm;   /* F32 vector, d_model */
-    struct model_tensor attn_q;      /* d_model -> n_heads * head_dim */
-    struct model_tensor attn_k;      /* d_model -> n_kv_heads * head_dim */
-    struct model_tensor attn_v;      /* d_model -> n_kv_heads * head_dim */
-    struct model_tensor attn_output; /* n_heads * head_dim -> d_model */
-    struct model_tensor ffn_norm;    /* F32 vector, d_model */
-    struct model_tensor ffn_gate;    /* d_model -> d_ff */
-    struct model_tensor ffn_up;      /* d_model -> d_ff */
-    struct model_tensor ffn_down;    /* d_ff -> d_model */
+    struct model_tensor attn_norm;      /* d_model */
+    struct model_tensor attn_q;         /* d_model -> n_heads * head_dim */
+    struct model_tensor attn_k;         /* d_model -> n_kv_heads * head_dim */
+    struct model_tensor attn_v;         /* d_model -> n_kv_heads * head_dim */
+    struct model_tensor attn_q_bias;    /* n_heads * head_dim; qwen2 */
+    struct model_tensor attn_k_bias;    /* n_kv_heads * head_dim; qwen2 */
+    struct model_tensor attn_v_bias;    /* n_kv_heads * head_dim; qwen2 */
+    struct model_tensor attn_q_norm;    /* head_dim; qwen3, gemma3 */
+    struct model_tensor attn_k_norm;    /* head_dim; qwen3, gemma3 */
+    struct model_tensor attn_output;    /* n_heads * head_dim -> d_model */
+    struct model_tensor attn_post_norm; /* d_model; gemma3 */
+    struct model_tensor ffn_norm;       /* d_model */
+    struct model_tensor ffn_gate;       /* d_model -> d_ff */
+    struct model_tensor ffn_up;         /* d_model -> d_ff */
+    struct model_tensor ffn_down;       /* d_ff -> d_model */
+    struct model_tensor ffn_post_norm;  /* d_model; gemma3 */
 };
+
+/* True if the layer sees only a window. */
+bool model_layer_is_local(const struct model_params *params, uint32_t layer);
 
 struct model; /* opaque */
 
@@ -182,6 +215,7 @@ MUST_USE enum status model_parse(const void *data, size_t size, struct model **o
                                  struct errmsg *err);
 void model_destroy(struct model *model); /* NULL is allowed */
 
+const char *model_arch_name(enum model_arch arch); /* "llama" */
 const struct model_params *model_params(const struct model *model);
 const struct model_tensor *model_token_embd(const struct model *model);
 const struct model_tensor *model_output_norm(const struct model *model);

@@ -29,9 +29,10 @@ enum { STAGES_MAX = 2, MATCH_LIMIT = 1 << 30 };
 #define DIGIT "\\p{N}"
 #define GPT2                                                                                       \
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^" WS "\\p{L}\\p{N}]+|[" WS "]+(?![^" WS "])"
-#define LLAMA3                                                                                     \
-    "'(?:[sS]|[tT]|[rR][eE]|[vV][eE]|[mM]|[lL][lL]|[dD])|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+"            \
-    "|\\p{N}{1,3}| ?[^" WS "\\p{L}\\p{N}]+[\\r\\n]*|[" WS "]*[\\r\\n]+|[" WS "]+(?![^" WS "])"
+/* Llama 3, and those who took its pattern over with other numbers. */
+#define CL100K(numbers)                                                                            \
+    "'(?:[sS]|[tT]|[rR][eE]|[vV][eE]|[mM]|[lL][lL]|[dD])|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" numbers   \
+    "| ?[^" WS "\\p{L}\\p{N}]+[\\r\\n]*|[" WS "]*[\\r\\n]+|[" WS "]+(?![^" WS "])"
 
 struct known {
     const char *name;
@@ -42,7 +43,8 @@ struct known {
 static const struct known table[] = {
     { "smollm", { DIGIT, GPT2 }, { false, false } },
     { "gpt-2", { GPT2, NULL }, { false, false } },
-    { "llama-bpe", { LLAMA3, NULL }, { true, true } },
+    { "llama-bpe", { CL100K("\\p{N}{1,3}"), NULL }, { true, true } },
+    { "qwen2", { CL100K(DIGIT), NULL }, { false, false } },
 };
 enum { KNOWN = sizeof(table) / sizeof(table[0]) };
 

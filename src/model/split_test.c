@@ -58,6 +58,8 @@ static const struct {
     { "gpt-2", "in| 2026|." },
     { "gpt-2", "abc|123|abc" },
     { "llama-bpe", "in| |202|6|." },
+    { "qwen2", "in| |2|0|2|6|." },
+    { "qwen2", "I|'M| fine| | !!\n\n|\tx" },
     { "llama-bpe", "I|'M| fine" },
     { "llama-bpe", "x|\n\n|y|.\n|z" },
     { "llama-bpe", "(word| (|word" },
@@ -103,7 +105,7 @@ static void unknown_names_are_refused(void **state)
     (void)state;
     assert_int_equal(splitter_create("tekken", 6, &splitter, &err), STATUS_UNSUPPORTED);
     assert_string_equal(err.text, "pre-tokenizer \"tekken\" (tokenizer.ggml.pre) is not supported, "
-                                  "only smollm, gpt-2, llama-bpe");
+                                  "only smollm, gpt-2, llama-bpe, qwen2");
     assert_int_equal(splitter_create("smollm\0", 7, &splitter, &err), STATUS_UNSUPPORTED);
     assert_null(splitter);
 }
@@ -125,7 +127,7 @@ static enum status append(void *ctx, const char *piece, size_t len)
 
 static void no_byte_is_lost(void **state)
 {
-    static const char *const names[] = { "smollm", "gpt-2", "llama-bpe" };
+    static const char *const names[] = { "smollm", "gpt-2", "llama-bpe", "qwen2" };
     static const char some[] = " \n\t'sdA1\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80\xff";
     struct rng rng;
 
@@ -138,7 +140,7 @@ static void no_byte_is_lost(void **state)
         const size_t len = rng_below(&rng, sizeof(text) + 1);
         for (size_t i = 0; i < len; i++)
             text[i] = some[rng_below(&rng, sizeof(some) - 1)];
-        const char *name = names[round % 3];
+        const char *name = names[round % 4];
         assert_int_equal(splitter_create(name, strlen(name), &splitter, NULL), STATUS_OK);
         assert_int_equal(splitter_run(splitter, text, len, append, &copy), STATUS_OK);
         assert_int_equal(copy.len, len);
@@ -159,7 +161,7 @@ static enum status add_length(void *ctx, const char *piece, size_t len)
 /* A quadratic pattern, or a check that looks at the rest again, would not end within the test. */
 static void megabytes_are_linear(void **state)
 {
-    static const char *const names[] = { "smollm", "gpt-2", "llama-bpe" };
+    static const char *const names[] = { "smollm", "gpt-2", "llama-bpe", "qwen2" };
     static const char *const patterns[] = {
         "a", " ", "\n", " \n", "=", "1", "\xff", "a\xff", "' "
     };
@@ -168,14 +170,14 @@ static void megabytes_are_linear(void **state)
 
     (void)state;
     assert_non_null(text);
-    for (size_t i = 0; i < 3 * sizeof(patterns) / sizeof(patterns[0]); i++) {
-        const char *pattern = patterns[i / 3];
+    for (size_t i = 0; i < 4 * sizeof(patterns) / sizeof(patterns[0]); i++) {
+        const char *pattern = patterns[i / 4];
         struct splitter *splitter;
         size_t total = 0;
         for (size_t k = 0; k < SIZE; k++)
             text[k] = pattern[k % strlen(pattern)];
         text[SIZE - 1] = 'x';
-        assert_int_equal(splitter_create(names[i % 3], strlen(names[i % 3]), &splitter, NULL),
+        assert_int_equal(splitter_create(names[i % 4], strlen(names[i % 4]), &splitter, NULL),
                          STATUS_OK);
         assert_int_equal(splitter_run(splitter, text, SIZE, add_length, &total), STATUS_OK);
         assert_int_equal(total, SIZE);

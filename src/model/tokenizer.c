@@ -1,11 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * model/tokenizer.c - byte-level byte-pair encoding.
+ * model/tokenizer.c - byte-pair encoding, as GPT-2 began it and as SentencePiece does it.
  *
- * Text is cut into words (model/split.h); a word starts as one symbol per byte; the pair of
- * adjacent symbols with the lowest merge rank becomes one symbol, the leftmost first among equals,
- * until no pair has a rank. The vocabulary stores bytes as printable characters ("Ġ" is a space);
- * they are turned back into bytes once, at load.
+ * A word is a list of symbols; the pair of adjacent symbols with the lowest rank becomes one
+ * symbol, the leftmost first among equals, until no pair has a rank. What differs:
+ *
+ *                    "gpt2"                               "llama" (SentencePiece)
+ *     a word         what model/split.h cuts off          the whole text
+ *     first symbols  its bytes                            its characters
+ *     ranks          of pairs, the list of merges         of what a pair would be, by score
+ *     a space is     "Ġ" in the vocabulary, like all      "▁"
+ *                    bytes that do not print
+ *     left over      nothing                              characters that are no token: their bytes
+ *
+ * The vocabulary's spelling is turned back into bytes once, at load.
  *
  * A word of n bytes costs O(n log n): symbols are a doubly linked list in arrays, candidate pairs a
  * binary heap of (rank << 32 | position). A merge changes two pairs and pushes both; entries that
@@ -21,6 +29,8 @@
  *   I3  While a word is merged, heap_len <= 2n: a merge pops one entry and pushes at most two. */
 #include "model/tokenizer.h"
 
+#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,6 +38,7 @@
 #include "base/hash.h"
 #include "model/gguf.h"
 #include "model/split.h"
+#include "model/utf8.h"
 
 enum {
     VOCAB_MAX = 1 << 20,
@@ -45,6 +56,7 @@ enum token_kind {
     TOKEN_CONTROL = 3,
     TOKEN_USER_DEFINED = 4, /* an added word: text as it is */
     TOKEN_UNUSED = 5,
+    TOKEN_BYTE = 6, /* "<0x0A>": SentencePiece's way to write what has no token */
 };
 
 struct merge {
@@ -65,7 +77,10 @@ struct tokenizer {
     uint32_t eos;
     bool adds_bos;
     bool whole_words;
-    struct splitter *splitter;
+    bool pieces;                       /* SentencePiece */
+    bool adds_space;                   /* pieces: before a text */
+    struct splitter *splitter;         /* not pieces */
+    uint32_t *ranks;                   /* pieces: by token; equal scores have one rank */
     uint8_t *kinds;                    /* enum token_kind by token */
     bool *ends;                        /* by token */
     size_t *offsets;                   /* token i is bytes[offsets[i]..offsets[i + 1]) */
@@ -190,6 +205,24 @@ static bool is_text(uint8_t kind)
     return kind == TOKEN_TEXT;
 }
 
+/* What SentencePiece writes for a space: U+2581. */
+static const char PIECE_SPACE[] = "\xe2\x96\x81";
+enum { PIECE_SPACE_SIZE = sizeof(PIECE_SPACE) - 1 };
+
+/* Copies text with spaces for U+2581; returns the length. */
+static size_t with_spaces(const char *text, size_t len, char *out)
+{
+    size_t written = 0;
+
+    for (size_t i = 0; i < len; i++) {
+        const bool space =
+            len - i >= PIECE_SPACE_SIZE && memcmp(text + i, PIECE_SPACE, PIECE_SPACE_SIZE) == 0;
+        out[written++] = space ? ' ' : text[i];
+        if (space) i += PIECE_SPACE_SIZE - 1;
+    }
+    return written;
+}
+
 static enum status no_memory(struct errmsg *err)
 {
     return errmsg_set(err, STATUS_NO_MEMORY, "no memory for the tokenizer");
@@ -224,12 +257,31 @@ static enum status load_kinds(struct tokenizer *t, const struct gguf *gguf, stru
     }
     for (uint32_t i = 0; i < t->vocab; i++) {
         const uint32_t kind = gguf_array_u32(&kinds, i);
-        if (kind < TOKEN_TEXT || kind > TOKEN_UNUSED) {
-            return errmsg_set(err, STATUS_INVALID, "token %u is of kind %u, expected %d to %d", i,
-                              kind, TOKEN_TEXT, TOKEN_UNUSED);
+        const uint32_t last = t->pieces ? TOKEN_BYTE : TOKEN_UNUSED;
+        if (kind < TOKEN_TEXT || kind > last) {
+            return errmsg_set(err, STATUS_INVALID, "token %u is of kind %u, expected %d to %u", i,
+                              kind, TOKEN_TEXT, last);
         }
         t->kinds[i] = (uint8_t)kind;
     }
+    return STATUS_OK;
+}
+
+/* "<0x0A>" */
+static enum status load_byte(struct tokenizer *t, uint32_t token, struct gguf_string text,
+                             struct errmsg *err)
+{
+    unsigned byte = 0;
+    char copy[7] = "";
+
+    if (text.len == 6) memcpy(copy, text.data, 6);
+    if (text.len != 6 || sscanf(copy, "<0x%02X>", &byte) != 1 || copy[5] != '>') {
+        return errmsg_set(err, STATUS_INVALID, "token %u (\"%s\") is not a byte", token,
+                          gguf_show(text).text);
+    }
+    t->bytes[t->offsets[token]] = (char)byte;
+    t->offsets[token + 1] = t->offsets[token] + 1;
+    if (t->byte_tokens[byte] == TOKENIZER_NONE) t->byte_tokens[byte] = token;
     return STATUS_OK;
 }
 
@@ -243,8 +295,11 @@ static enum status load_token(struct tokenizer *t, uint32_t token, struct gguf_s
         return errmsg_set(err, STATUS_INVALID, "token %u has %zu bytes, expected 1 to %d", token,
                           text.len, TOKEN_SIZE_MAX);
     }
+    if (t->kinds[token] == TOKEN_BYTE) return load_byte(t, token, text, err);
     if (!is_text(t->kinds[token])) {
         memcpy(out, text.data, text.len);
+    } else if (t->pieces) {
+        len = with_spaces(text.data, text.len, out);
     } else if (!from_alphabet(byte_of, text, out, &len)) {
         return errmsg_set(err, STATUS_INVALID, "token %u (\"%s\") is not byte-level text", token,
                           gguf_show(text).text);
@@ -254,7 +309,7 @@ static enum status load_token(struct tokenizer *t, uint32_t token, struct gguf_s
 
     uint32_t *slot = token_slot(t, &t->words, out, len);
     if (*slot == TOKENIZER_NONE) *slot = token; /* the first of equals counts */
-    if (len == 1) t->byte_tokens[(uint8_t)out[0]] = *slot;
+    if (len == 1 && !t->pieces) t->byte_tokens[(uint8_t)out[0]] = *slot;
     return STATUS_OK;
 }
 
@@ -286,6 +341,71 @@ static enum status load_tokens(struct tokenizer *t, const struct gguf *gguf, str
     }
     return STATUS_OK;
 }
+
+/* ---- loading: SentencePiece ---- */
+
+struct scored {
+    float score;
+    uint32_t token;
+};
+
+static int by_score(const void *a, const void *b)
+{
+    const struct scored *one = a, *other = b;
+
+    return (one->score < other->score) - (one->score > other->score);
+}
+
+/* The higher the score, the lower the rank. */
+static enum status load_ranks(struct tokenizer *t, const struct gguf *gguf, struct errmsg *err)
+{
+    struct gguf_array scores;
+
+    enum status status =
+        required_array(gguf, "tokenizer.ggml.scores", GGUF_F32, VOCAB_MAX, &scores, err);
+    if (status != STATUS_OK) return status;
+    if (scores.count != t->vocab) {
+        return errmsg_set(err, STATUS_INVALID,
+                          "key tokenizer.ggml.scores has %llu elements for %u tokens",
+                          (unsigned long long)scores.count, t->vocab);
+    }
+    struct scored *sorted = calloc(t->vocab + 1, sizeof(*sorted));
+    t->ranks = calloc(t->vocab + 1, sizeof(*t->ranks));
+    if (sorted == NULL || t->ranks == NULL) {
+        free(sorted);
+        return no_memory(err);
+    }
+    for (uint32_t i = 0; i < t->vocab && status == STATUS_OK; i++) {
+        sorted[i] = (struct scored){ gguf_array_f32(&scores, i), i };
+        if (isnan(sorted[i].score)) {
+            status = errmsg_set(err, STATUS_INVALID, "the score of token %u is not a number", i);
+        }
+    }
+    if (status == STATUS_OK) qsort(sorted, t->vocab, sizeof(*sorted), by_score);
+    for (uint32_t i = 0, rank = 0; i < t->vocab && status == STATUS_OK; i++) {
+        rank += i > 0 && sorted[i].score < sorted[i - 1].score;
+        t->ranks[sorted[i].token] = rank;
+    }
+    free(sorted);
+    return status;
+}
+
+static enum status load_pieces(struct tokenizer *t, const struct gguf *gguf, struct errmsg *err)
+{
+    for (int byte = 0; byte < 256; byte++) {
+        if (t->byte_tokens[byte] != TOKENIZER_NONE) continue;
+        return errmsg_set(err, STATUS_UNSUPPORTED,
+                          "the vocabulary has no token <0x%02X>: text "
+                          "without a token could not be written",
+                          (unsigned)byte);
+    }
+    t->adds_space = true;
+    enum status status =
+        gguf_get_bool(gguf, "tokenizer.ggml.add_space_prefix", &t->adds_space, err);
+    return status == STATUS_INVALID ? status : load_ranks(t, gguf, err);
+}
+
+/* ---- loading: merges ---- */
 
 static enum status bad_merge(uint32_t rank, struct gguf_string text, struct errmsg *err)
 {
@@ -368,8 +488,8 @@ static enum status load_special(struct tokenizer *t, const struct gguf *gguf, st
     static const char *const end_keys[] = { "tokenizer.ggml.eos_token_id",
                                             "tokenizer.ggml.eot_token_id",
                                             "tokenizer.ggml.eom_token_id" };
-    static const char *const end_texts[] = { "<|im_end|>", "<|endoftext|>", "<|eot_id|>",
-                                             "<|end_of_text|>" };
+    static const char *const end_texts[] = { "<|im_end|>",      "<|endoftext|>", "<|eot_id|>",
+                                             "<|end_of_text|>", "<end_of_turn>", "<|end|>" };
 
     t->bos = t->eos = TOKENIZER_NONE;
     enum status status = load_id(t, gguf, "tokenizer.ggml.bos_token_id", &t->bos, err);
@@ -442,19 +562,9 @@ static enum status load_added(struct tokenizer *t, struct errmsg *err)
 
 static enum status load_splitter(struct tokenizer *t, const struct gguf *gguf, struct errmsg *err)
 {
-    struct gguf_string model, pre;
+    struct gguf_string pre;
 
-    enum status status = gguf_get_string(gguf, "tokenizer.ggml.model", &model, err);
-    if (status == STATUS_NOT_FOUND) {
-        return errmsg_set(err, STATUS_INVALID, "the model has no key tokenizer.ggml.model");
-    }
-    if (status != STATUS_OK) return status;
-    if (model.len != 4 || memcmp(model.data, "gpt2", 4) != 0) {
-        return errmsg_set(err, STATUS_UNSUPPORTED,
-                          "tokenizer \"%s\" is not supported, only \"gpt2\" (byte-level BPE)",
-                          gguf_show(model).text);
-    }
-    status = gguf_get_string(gguf, "tokenizer.ggml.pre", &pre, err);
+    enum status status = gguf_get_string(gguf, "tokenizer.ggml.pre", &pre, err);
     if (status == STATUS_NOT_FOUND) {
         return errmsg_set(err, STATUS_INVALID, "the model has no key tokenizer.ggml.pre");
     }
@@ -466,14 +576,36 @@ static enum status load_splitter(struct tokenizer *t, const struct gguf *gguf, s
     return STATUS_OK;
 }
 
+/* Which of the two it is. */
+static enum status load_form(struct tokenizer *t, const struct gguf *gguf, struct errmsg *err)
+{
+    struct gguf_string model;
+
+    enum status status = gguf_get_string(gguf, "tokenizer.ggml.model", &model, err);
+    if (status == STATUS_NOT_FOUND) {
+        return errmsg_set(err, STATUS_INVALID, "the model has no key tokenizer.ggml.model");
+    }
+    if (status != STATUS_OK) return status;
+    if (model.len == 4 && memcmp(model.data, "gpt2", 4) == 0) return load_splitter(t, gguf, err);
+    t->pieces = model.len == 5 && memcmp(model.data, "llama", 5) == 0;
+    t->adds_bos = t->pieces; /* unless the file says otherwise */
+    if (t->pieces) return STATUS_OK;
+    return errmsg_set(err, STATUS_UNSUPPORTED,
+                      "tokenizer \"%s\" is not supported, only \"gpt2\" (byte-level BPE) and "
+                      "\"llama\" (SentencePiece)",
+                      gguf_show(model).text);
+}
+
 enum status tokenizer_create(const struct gguf *gguf, struct tokenizer **out, struct errmsg *err)
 {
     struct tokenizer *t = calloc(1, sizeof(*t));
 
     if (t == NULL) return no_memory(err);
-    enum status status = load_splitter(t, gguf, err);
+    enum status status = load_form(t, gguf, err);
     if (status == STATUS_OK) status = load_tokens(t, gguf, err);
-    if (status == STATUS_OK) status = load_merges(t, gguf, err);
+    if (status == STATUS_OK) {
+        status = t->pieces ? load_pieces(t, gguf, err) : load_merges(t, gguf, err);
+    }
     if (status == STATUS_OK) status = load_special(t, gguf, err);
     if (status == STATUS_OK) status = load_added(t, err);
     if (status != STATUS_OK) {
@@ -491,6 +623,7 @@ void tokenizer_destroy(struct tokenizer *t)
     free(t->kinds);
     free(t->ends);
     free(t->offsets);
+    free(t->ranks);
     free(t->bytes);
     free(t->words.slots);
     free(t->added.slots);
@@ -505,6 +638,7 @@ void tokenizer_destroy(struct tokenizer *t)
  * place in the arrays and is out of the list, with `dead` as its token. */
 struct word {
     const struct tokenizer *tokenizer;
+    const char *bytes;
     uint32_t *symbols;
     uint32_t *next; /* index, or `end` */
     uint32_t *prev; /* index, or TOKENIZER_NONE at the start */
@@ -514,6 +648,7 @@ struct word {
 };
 
 static const uint32_t dead = TOKENIZER_NONE;
+static const uint32_t absent = TOKENIZER_NONE - 1; /* in the list, but no token: pieces only */
 
 static void heap_sink(struct word *word, uint32_t at)
 {
@@ -552,33 +687,59 @@ static void heap_push(struct word *word, uint64_t entry)
     word->heap[at] = entry;
 }
 
-static uint32_t rank_at(const struct word *word, uint32_t left)
+/* The rank at which a symbol merges with the next one, and what becomes of them. */
+static uint32_t rank_at(const struct word *word, uint32_t left, uint32_t *result)
 {
+    const struct tokenizer *t = word->tokenizer;
     const uint32_t right = word->next[left];
 
     if (right == word->end) return TOKENIZER_NONE;
-    return pair_rank(word->tokenizer, word->symbols[left], word->symbols[right]);
+    if (t->pieces) {
+        *result = word_find(t, word->bytes + left, word->next[right] - left);
+        return *result == TOKENIZER_NONE ? TOKENIZER_NONE : t->ranks[*result];
+    }
+    const uint32_t rank = pair_rank(t, word->symbols[left], word->symbols[right]);
+    if (rank != TOKENIZER_NONE) *result = t->merges[rank].result;
+    return rank;
 }
 
 static void push_pair(struct word *word, uint32_t left)
 {
-    const uint32_t rank = rank_at(word, left);
+    uint32_t result;
+    const uint32_t rank = rank_at(word, left, &result);
 
     if (rank != TOKENIZER_NONE) heap_push(word, (uint64_t)rank << 32 | left);
 }
 
-static void word_start(struct word *word, const char *bytes)
+/* Bytes of the first symbol at `at`, and its token. */
+static uint32_t first_symbol(const struct word *word, uint32_t at, uint32_t *len)
+{
+    const struct tokenizer *t = word->tokenizer;
+    const char *bytes = word->bytes + at;
+
+    *len = 1;
+    if (!t->pieces) return t->byte_tokens[(uint8_t)bytes[0]];
+    const uint32_t lead = (uint8_t)bytes[0];
+    const uint32_t want = lead < 0xc0 ? 1 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
+    if (want <= word->end - at && utf8_valid_prefix(bytes, want) == want) *len = want;
+    const uint32_t token = word_find(t, bytes, *len);
+    return token == TOKENIZER_NONE ? absent : token;
+}
+
+static void word_start(struct word *word)
 {
     const uint32_t n = word->end;
+    uint32_t len;
 
-    for (uint32_t i = 0; i < n; i++) {
-        word->symbols[i] = word->tokenizer->byte_tokens[(uint8_t)bytes[i]];
-        word->next[i] = i + 1;
-        word->prev[i] = i - 1; /* wraps to TOKENIZER_NONE at 0 */
+    for (uint32_t i = 0, before = TOKENIZER_NONE; i < n; before = i, i += len) {
+        word->symbols[i] = first_symbol(word, i, &len);
+        word->next[i] = i + len;
+        word->prev[i] = before;
     }
     word->heap_len = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        const uint32_t rank = rank_at(word, i);
+    for (uint32_t i = 0; i < n; i = word->next[i]) {
+        uint32_t result;
+        const uint32_t rank = rank_at(word, i, &result);
         if (rank != TOKENIZER_NONE) word->heap[word->heap_len++] = (uint64_t)rank << 32 | i;
     }
     for (uint32_t i = word->heap_len / 2; i-- > 0;)
@@ -590,11 +751,14 @@ static void word_merge(struct word *word)
     while (word->heap_len > 0) {
         const uint64_t entry = heap_pop(word);
         const uint32_t left = (uint32_t)entry, rank = (uint32_t)(entry >> 32);
-        if (word->symbols[left] == dead || rank_at(word, left) != rank) continue; /* outdated */
+        uint32_t result;
+        if (word->symbols[left] == dead || rank_at(word, left, &result) != rank) {
+            continue; /* outdated */
+        }
 
         const uint32_t right = word->next[left];
         const uint32_t after = word->next[right];
-        word->symbols[left] = word->tokenizer->merges[rank].result;
+        word->symbols[left] = result;
         word->symbols[right] = dead;
         word->next[left] = after;
         if (after != word->end) word->prev[after] = left;
@@ -619,12 +783,23 @@ static enum status emit(struct output *output, uint32_t token)
     return STATUS_OK;
 }
 
-static enum status encode_in(struct output *output, struct word *word, const char *bytes)
+static enum status emit_bytes(struct output *output, const char *bytes, uint32_t len)
 {
-    word_start(word, bytes);
+    enum status status = STATUS_OK;
+
+    for (uint32_t i = 0; i < len && status == STATUS_OK; i++)
+        status = emit(output, output->tokenizer->byte_tokens[(uint8_t)bytes[i]]);
+    return status;
+}
+
+static enum status encode_in(struct output *output, struct word *word)
+{
+    word_start(word);
     word_merge(word);
     for (uint32_t i = 0; i < word->end; i = word->next[i]) {
-        enum status status = emit(output, word->symbols[i]);
+        enum status status = word->symbols[i] == absent
+                                 ? emit_bytes(output, word->bytes + i, word->next[i] - i)
+                                 : emit(output, word->symbols[i]);
         if (status != STATUS_OK) return status;
     }
     return STATUS_OK;
@@ -632,7 +807,7 @@ static enum status encode_in(struct output *output, struct word *word, const cha
 
 static enum status encode_long(struct output *output, const char *bytes, size_t len)
 {
-    struct word word = { .tokenizer = output->tokenizer, .end = (uint32_t)len };
+    struct word word = { .tokenizer = output->tokenizer, .bytes = bytes, .end = (uint32_t)len };
 
     word.heap = malloc(len * 2 * sizeof(*word.heap));
     word.symbols = malloc(len * 3 * sizeof(*word.symbols));
@@ -640,7 +815,7 @@ static enum status encode_long(struct output *output, const char *bytes, size_t 
     if (word.heap != NULL && word.symbols != NULL) {
         word.next = word.symbols + len;
         word.prev = word.next + len;
-        status = encode_in(output, &word, bytes);
+        status = encode_in(output, &word);
     }
     free(word.heap);
     free(word.symbols);
@@ -654,14 +829,14 @@ static enum status encode_word(void *ctx, const char *bytes, size_t len)
     uint64_t heap[2 * WORD_ON_STACK];
     struct output *output = ctx;
 
-    ASSERT(len > 0 && len <= TOKENIZER_TEXT_SIZE_MAX);
+    ASSERT(len > 0 && len <= TOKENIZER_TEXT_SIZE_MAX + 1); /* with a space before */
     if (output->tokenizer->whole_words) {
         const uint32_t token = word_find(output->tokenizer, bytes, len);
         if (token != TOKENIZER_NONE) return emit(output, token);
     }
     if (len > WORD_ON_STACK) return encode_long(output, bytes, len);
-    struct word word = { output->tokenizer, symbols, next, prev, heap, 0, (uint32_t)len };
-    return encode_in(output, &word, bytes);
+    struct word word = { output->tokenizer, bytes, symbols, next, prev, heap, 0, (uint32_t)len };
+    return encode_in(output, &word);
 }
 
 /* The longest added word at the start of text, or TOKENIZER_NONE. */
@@ -676,9 +851,23 @@ static uint32_t added_at(const struct tokenizer *t, const char *text, size_t len
     return TOKENIZER_NONE;
 }
 
+static enum status encode_pieces(struct output *output, const char *text, size_t len)
+{
+    char *spaced = malloc(len + 1);
+
+    if (spaced == NULL) return STATUS_NO_MEMORY;
+    spaced[0] = ' ';
+    const size_t prefix = output->tokenizer->adds_space ? 1 : 0;
+    const size_t spaced_len = prefix + with_spaces(text, len, spaced + prefix);
+    enum status status = encode_word(output, spaced, spaced_len);
+    free(spaced);
+    return status;
+}
+
 static enum status encode_text(struct output *output, const char *text, size_t len)
 {
     if (len == 0) return STATUS_OK;
+    if (output->tokenizer->pieces) return encode_pieces(output, text, len);
     return splitter_run(output->tokenizer->splitter, text, len, encode_word, output);
 }
 

@@ -175,8 +175,8 @@ static void inconsistent_vocabularies(void **state)
     (void)state;
     v = letters, v.model = NULL;
     expect_refusal(&v, STATUS_INVALID, "no key tokenizer.ggml.model");
-    v = letters, v.model = "llama";
-    expect_refusal(&v, STATUS_UNSUPPORTED, "tokenizer \"llama\" is not supported, only \"gpt2\"");
+    v = letters, v.model = "bert";
+    expect_refusal(&v, STATUS_UNSUPPORTED, "tokenizer \"bert\" is not supported, only \"gpt2\"");
     v = letters, v.pre = NULL;
     expect_refusal(&v, STATUS_INVALID, "no key tokenizer.ggml.pre");
     v = letters, v.pre = "deepseek-llm";

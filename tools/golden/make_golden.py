@@ -38,7 +38,7 @@ class Params(C.Structure):
 
 
 class Oracle:
-    def __init__(self, path):
+    def __init__(self, path, context=CONTEXT):
         import xllamacpp
         so = glob.glob(os.path.join(os.path.dirname(xllamacpp.__file__), "xllamacpp*.so"))[0]
         lib = self.lib = C.CDLL(so)
@@ -57,13 +57,13 @@ class Oracle:
         self.model = C.c_void_p(self.model)
         params = lib.llama_context_default_params()
         self.check_params(params)
-        params.word[0], params.word[1], params.word[2] = CONTEXT, 512, 512
+        params.word[0], params.word[1], params.word[2] = context, 512, 512
         params.word[7] = params.word[8] = 2
         params.word[13] = 0  # flash attention off
         self.ctx = C.c_void_p(lib.llama_init_from_model(self.model, params))
         self.vocab = C.c_void_p(lib.llama_model_get_vocab(self.model))
         self.vocab_size = lib.llama_vocab_n_tokens(self.vocab)
-        if lib.llama_n_ctx(self.ctx) != CONTEXT:
+        if lib.llama_n_ctx(self.ctx) != context:
             sys.exit("the parameter struct of this llama.cpp has another layout")
 
         class Batch(C.Structure):
@@ -270,4 +270,5 @@ def main():
             f.write("end\n")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -213,6 +213,14 @@ static void ref_silu_mul(float *gate, const float *up, uint32_t n)
     }
 }
 
+static void ref_gelu_mul(float *gate, const float *up, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        const float t = gate[i] * fmaf(gate[i] * gate[i], GELU_CUBE, GELU_LINE);
+        gate[i] = gate[i] / (1.0f + scalar_exp(-t)) * up[i];
+    }
+}
+
 static void ref_rope(float *x, const float *cs, uint32_t dims)
 {
     for (uint32_t i = 0; i < dims; i += 2) {
@@ -236,7 +244,8 @@ static const uint8_t *kv_at(const struct attend *job, size_t offset, uint32_t to
     return job->slab + page * job->page_size + offset + slot * job->head_dim * 2;
 }
 
-/* One span of one query: the partial sums of l and o; returns the maximum. */
+/* Tokens [first, last) of one span, for one query: the partial sums of l and o; returns the
+ * maximum. */
 static float attend_span(const struct attend *job, const float *q, uint32_t first, uint32_t last,
                          float *l, float *o)
 {
@@ -257,7 +266,7 @@ static float attend_span(const struct attend *job, const float *q, uint32_t firs
     for (uint32_t t = first; t < last; t++) {
         const uint8_t *v = kv_at(job, job->v_offset, t);
         const float p = scalar_exp(score[t - first] - most);
-        lane[(t - first) % 16] = lane[(t - first) % 16] + p;
+        lane[t % 16] = lane[t % 16] + p;
         for (uint32_t i = 0; i < job->head_dim; i++)
             o[i] = fmaf(p, half_at(v, i), o[i]);
     }
@@ -270,12 +279,13 @@ static void ref_attend(const struct attend *job)
     float *span_o = job->scratch;
 
     for (uint32_t i = 0; i < job->queries; i++) {
-        const uint32_t end = job->ends[i];
+        const uint32_t start = job->starts[i], end = job->ends[i];
         float *o = job->out + (size_t)i * job->head_dim;
         float m = -INFINITY, l = 0.0f;
         memset(o, 0, job->head_dim * sizeof(*o));
-        for (uint32_t t = 0; t < end; t += ATTEND_SPAN) {
-            const uint32_t last = end - t < ATTEND_SPAN ? end : t + ATTEND_SPAN;
+        for (uint32_t t = start; t < end; t += ATTEND_SPAN - t % ATTEND_SPAN) {
+            const uint32_t rest = ATTEND_SPAN - t % ATTEND_SPAN;
+            const uint32_t last = end - t < rest ? end : t + rest;
             float span_l;
             const float span_m =
                 attend_span(job, job->q + (size_t)i * job->head_dim, t, last, &span_l, span_o);
@@ -299,6 +309,7 @@ const struct kernels kernels_portable = {
     .rmsnorm = ref_rmsnorm,
     .add = ref_add,
     .silu_mul = ref_silu_mul,
+    .gelu_mul = ref_gelu_mul,
     .rope = ref_rope,
     .to_half = ref_to_half,
     .attend = ref_attend,

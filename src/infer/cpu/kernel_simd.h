@@ -118,24 +118,39 @@ static void simd_add(float *x, const float *y, uint32_t n)
         x[i] = x[i] + y[i];
 }
 
-ALWAYS_INLINE v16 v_silu_mul(v16 gate, v16 up)
+ALWAYS_INLINE v16 v_gate_mul(v16 gate, v16 up, const bool gelu)
 {
     const v16 one = v_set1(1.0f);
-    return v_mul(v_div(gate, v_add(one, v_exp(v_negate(gate)))), up);
+    v16 t = gate;
+
+    if (gelu) {
+        t = v_mul(gate, v_fma(v_mul(gate, gate), v_set1(GELU_CUBE), v_set1(GELU_LINE)));
+    }
+    return v_mul(v_div(gate, v_add(one, v_exp(v_negate(t)))), up);
 }
 
-static void simd_silu_mul(float *gate, const float *up, uint32_t n)
+ALWAYS_INLINE void gate_mul(float *gate, const float *up, uint32_t n, const bool gelu)
 {
     const uint32_t whole = n / 16 * 16, rest = n % 16;
 
     for (uint32_t i = 0; i < whole; i += 16) {
-        v_store(gate + i, v_silu_mul(v_load(gate + i), v_load(up + i)));
+        v_store(gate + i, v_gate_mul(v_load(gate + i), v_load(up + i), gelu));
     }
     if (rest > 0) {
         const v16 last =
-            v_silu_mul(v_load_first(gate + whole, rest), v_load_first(up + whole, rest));
+            v_gate_mul(v_load_first(gate + whole, rest), v_load_first(up + whole, rest), gelu);
         v_store_first(gate + whole, last, rest);
     }
+}
+
+static void simd_silu_mul(float *gate, const float *up, uint32_t n)
+{
+    gate_mul(gate, up, n, false);
+}
+
+static void simd_gelu_mul(float *gate, const float *up, uint32_t n)
+{
+    gate_mul(gate, up, n, true);
 }
 
 static void simd_rope(float *x, const float *cs, uint32_t dims)
@@ -250,28 +265,32 @@ ALWAYS_INLINE void score_block(const struct attend *job, const struct span *span
     }
 }
 
-static void scores(const struct attend *job, const struct span *span, uint32_t first_query)
+/* Queries [first, last). */
+static void scores(const struct attend *job, const struct span *span, uint32_t first, uint32_t last)
 {
     for (uint32_t g = 0; g * 16 < span->tokens; g += SCORE_GROUPS) {
-        uint32_t i = first_query;
-        for (; i + SCORE_QUERIES <= job->queries; i += SCORE_QUERIES) {
+        uint32_t i = first;
+        for (; i + SCORE_QUERIES <= last; i += SCORE_QUERIES) {
             score_block(job, span, i, g, SCORE_QUERIES);
         }
         /* One row of a model with three heads in a group: the usual decode. */
-        if (SCORE_QUERIES > 3 && job->queries - i == 3) {
+        if (SCORE_QUERIES > 3 && last - i == 3) {
             score_block(job, span, i, g, SCORE_QUERIES > 3 ? 3 : 1);
             continue;
         }
-        for (; i < job->queries; i++)
+        for (; i < last; i++)
             score_block(job, span, i, g, 1);
     }
 }
 
-/* Scores to probabilities in place; returns the maximum, and their sum in *l. */
-static float softmax(float *p, uint32_t tokens, float *l)
+/* Scores of tokens [from, tokens) to probabilities in place; returns the maximum, and their sum in
+ * *l. */
+static float softmax(float *p, uint32_t from, uint32_t tokens, float *l)
 {
     v16 most = v_set1(-INFINITY), sum = v_set1(0.0f);
 
+    for (uint32_t t = 0; t < from; t++)
+        p[t] = -INFINITY;
     for (uint32_t t = tokens; t < ATTEND_SPAN; t++)
         p[t] = -INFINITY;
     for (uint32_t t = 0; t < tokens; t += 16)
@@ -328,7 +347,7 @@ ALWAYS_INLINE void values(const struct attend *job, const struct span *span, uin
 {
     uint32_t dim = 0;
 
-    if (from == to) return;
+    if (from >= to) return;
     for (; dim + VALUE_VECTORS * 16 <= job->head_dim; dim += VALUE_VECTORS * 16) {
         value_block(job, span, query, slot, from, to, dim, queries, VALUE_VECTORS);
     }
@@ -352,50 +371,64 @@ static void merge_span(const struct attend *job, const struct span *span, uint32
     }
 }
 
-/* Tokens of this span that query i sees. */
+/* Query i sees tokens [span_from(), span_tokens()) of this span. */
+ALWAYS_INLINE uint32_t span_from(const struct attend *job, const struct span *span, uint32_t i)
+{
+    return job->starts[i] > span->first ? job->starts[i] - span->first : 0;
+}
+
 ALWAYS_INLINE uint32_t span_tokens(const struct attend *job, const struct span *span, uint32_t i)
 {
     const uint32_t end = job->ends[i] - span->first;
     return end < span->tokens ? end : span->tokens;
 }
 
-/* Softmax, values and merge of `queries` neighbours: together as far as all of them see, then each
- * alone, so that no query ever meets a token beyond its end. */
+/* Softmax, values and merge of `queries` neighbours: together where all of them see, before and
+ * after it each alone, so that no query ever meets a token that it does not see. */
 ALWAYS_INLINE void finish_queries(const struct attend *job, const struct span *span, uint32_t query,
                                   const uint32_t queries)
 {
-    const uint32_t together = span_tokens(job, span, query);
+    const uint32_t to = span_tokens(job, span, query);
+    const uint32_t last_from = span_from(job, span, query + queries - 1);
+    const uint32_t from = last_from < to ? last_from : to;
     float m[VALUE_QUERIES], l[VALUE_QUERIES];
 
+    memset(span->o, 0, (size_t)queries * job->head_dim * sizeof(float));
     for (uint32_t r = 0; r < queries; r++) {
         float *p = span->p + (size_t)(query + r) * ATTEND_SPAN;
-        m[r] = softmax(p, span_tokens(job, span, query + r), &l[r]);
+        const uint32_t own_from = span_from(job, span, query + r);
+        m[r] = softmax(p, own_from, span_tokens(job, span, query + r), &l[r]);
+        values(job, span, query + r, r, own_from, from, 1);
     }
-    memset(span->o, 0, (size_t)queries * job->head_dim * sizeof(float));
-    values(job, span, query, 0, 0, together, queries);
+    values(job, span, query, 0, from, to, queries);
     for (uint32_t r = 0; r < queries; r++) {
-        values(job, span, query + r, r, together, span_tokens(job, span, query + r), 1);
+        const uint32_t own_from = span_from(job, span, query + r);
+        values(job, span, query + r, r, own_from > to ? own_from : to,
+               span_tokens(job, span, query + r), 1);
         merge_span(job, span, query + r, r, m[r], l[r]);
     }
 }
 
 static void attend_one_span(const struct attend *job, const struct span *span)
 {
-    uint32_t i = 0;
+    uint32_t i = 0, last = job->queries;
 
-    while (job->ends[i] <= span->first)
+    while (i < last && job->ends[i] <= span->first)
         i++; /* queries that end before this span */
+    while (last > i && job->starts[last - 1] >= span->first + ATTEND_SPAN)
+        last--; /* queries that start after it */
+    if (i == last) return;
     load_keys(job, span);
     load_values(job, span);
-    scores(job, span, i);
-    for (; i + VALUE_QUERIES <= job->queries; i += VALUE_QUERIES) {
+    scores(job, span, i, last);
+    for (; i + VALUE_QUERIES <= last; i += VALUE_QUERIES) {
         finish_queries(job, span, i, VALUE_QUERIES);
     }
-    if (VALUE_QUERIES > 3 && job->queries - i == 3) {
+    if (VALUE_QUERIES > 3 && last - i == 3) {
         finish_queries(job, span, i, VALUE_QUERIES > 3 ? 3 : 1);
         return;
     }
-    for (; i < job->queries; i++)
+    for (; i < last; i++)
         finish_queries(job, span, i, 1);
 }
 
@@ -403,7 +436,7 @@ static void simd_attend(const struct attend *job)
 {
     const size_t width = job->head_dim;
     const uint32_t end = job->ends[job->queries - 1];
-    struct span span = { .kt = job->scratch };
+    struct span span = { .first = job->starts[0] / ATTEND_SPAN * ATTEND_SPAN, .kt = job->scratch };
 
     ASSERT(job->queries >= 1 && job->queries <= ATTEND_QUERIES_MAX);
     ASSERT(job->head_dim % 16 == 0 && job->block_tokens % 16 == 0);

@@ -128,8 +128,8 @@ static void simd_matmul(const struct matrix *w, uint32_t tile_index, const struc
 #define SIMD_KERNELS(which)                                                                        \
     {                                                                                              \
         .isa = which, .quantize = simd_quantize, .matmul = simd_matmul, .rmsnorm = simd_rmsnorm,   \
-        .add = simd_add, .silu_mul = simd_silu_mul, .rope = simd_rope, .to_half = simd_to_half,    \
-        .attend = simd_attend                                                                      \
+        .add = simd_add, .silu_mul = simd_silu_mul, .gelu_mul = simd_gelu_mul, .rope = simd_rope,  \
+        .to_half = simd_to_half, .attend = simd_attend                                             \
     }
 
 #endif

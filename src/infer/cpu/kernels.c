@@ -195,6 +195,14 @@ static void pack_expanded_row(const struct model_tensor *tensor, const uint8_t *
     }
 }
 
+uint32_t matrix_source_row(const struct matrix *matrix, uint32_t row)
+{
+    if (matrix->halves == 0) return row;
+    const uint32_t at = row % matrix->head_dim;
+    if (at >= matrix->halves) return row;
+    return row - at + at / 2 + at % 2 * (matrix->halves / 2);
+}
+
 void matrix_pack(const struct matrix *matrix, const struct model_tensor *tensor, uint32_t first,
                  uint32_t last)
 {
@@ -206,7 +214,8 @@ void matrix_pack(const struct matrix *matrix, const struct model_tensor *tensor,
         for (uint32_t lane = 0; lane < MATRIX_TILE; lane++) {
             const uint32_t r = t * MATRIX_TILE + lane;
             if (r >= matrix->rows) break;
-            const uint8_t *row = (const uint8_t *)tensor->data + r * tensor->row_size;
+            const uint8_t *row =
+                (const uint8_t *)tensor->data + matrix_source_row(matrix, r) * tensor->row_size;
             if (quants_has(matrix->type)) {
                 pack_quantized_row(matrix, tensor->type, row, lane, tile);
             } else if (matrix->type != tensor->type) {

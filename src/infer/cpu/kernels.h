@@ -39,11 +39,11 @@
  * F16, BF16, F32 have no sections: [k][16 rows]
  * Rows beyond the matrix are zero.
  *
- * Attention. For one query: tokens in spans of ATTEND_SPAN from token 0; for each span the scores
- * (fma over the head dim in order), their maximum m', p = exp(s - m'), l' = the sum of p in 16
- * lanes (lane = token % 16) added as a tree, o' = fma over tokens in order; then spans are merged
- * in order: m'' = max(m, m'),  a = exp(m - m''),  b = exp(m' - m''),  l = fma(l', b, l * a), o
- * likewise.
+ * Attention. For one query: tokens in spans of ATTEND_SPAN, the first of which begins at a multiple
+ * of ATTEND_SPAN; for each span, over the tokens of it that the query sees, the scores (fma over
+ * the head dim in order), their maximum m', p = exp(s - m'), l' = the sum of p in 16 lanes (lane =
+ * token % 16) added as a tree, o' = fma over tokens in order; then spans are merged in order:
+ * m'' = max(m, m'),  a = exp(m - m''),  b = exp(m' - m''),  l = fma(l', b, l * a), o likewise.
  *
  * Threads: kernels are pure functions of their arguments. */
 #ifndef INFER_CPU_KERNELS_H
@@ -73,6 +73,10 @@ struct matrix {
     uint32_t tiles;       /* rows / MATRIX_TILE, rounded up */
     size_t tile_size;
     uint8_t *data;
+
+    /* halves > 0: the first `halves` rows of each head of head_dim are taken from the tensor as 0,
+     * halves / 2, 1, halves / 2 + 1, ... so that what is rotated together is adjacent. */
+    uint32_t head_dim, halves;
 };
 
 /* Rows of activations, as floats and (where weights are quantized) as blocks. Row r is at x + r *
@@ -87,10 +91,11 @@ struct activations {
     uint32_t blocks; /* capacity of a row in blocks */
 };
 
-/* One kv head, and queries of one sequence that use it. Query i sees the tokens below ends[i]; ends
- * never decrease. */
+/* One kv head, and queries of one sequence that use it. Query i sees tokens [starts[i], ends[i]),
+ * at least one; neither ever decreases. */
 struct attend {
     const float *q; /* [queries][head_dim], scaled */
+    const uint32_t *starts;
     const uint32_t *ends;
     uint32_t queries; /* 1..ATTEND_QUERIES_MAX */
     uint32_t head_dim;
@@ -114,7 +119,8 @@ struct kernels {
     void (*matmul)(const struct matrix *w, uint32_t tile, const struct activations *a,
                    uint32_t row0, uint32_t rows, float *const *out);
 
-    /* out = x * (1 / sqrt(sum(x * x) / n + eps)) * w; the sum in 16 lanes, then as a tree. */
+    /* out = x * (1 / sqrt(sum(x * x) / n + eps)) * w; the sum in 16 lanes, then as a tree. `out`
+     * may be x. */
     void (*rmsnorm)(const float *x, const float *w, uint32_t n, float eps, float *out);
 
     /* x += y. */
@@ -122,6 +128,10 @@ struct kernels {
 
     /* gate = gate / (1 + exp(-gate)) * up. */
     void (*silu_mul)(float *gate, const float *up, uint32_t n);
+
+    /* gate = gate / (1 + exp(-t)) * up, t = gate * fma(gate * gate, GELU_CUBE, GELU_LINE): GELU by
+     * tanh's approximation, written with exp. */
+    void (*gelu_mul)(float *gate, const float *up, uint32_t n);
 
     /* Rotates adjacent pairs of one head; cs holds cos, sin for each pair. */
     void (*rope)(float *x, const float *cs, uint32_t dims);
@@ -131,6 +141,10 @@ struct kernels {
 
     void (*attend)(const struct attend *job);
 };
+
+/* 2 sqrt(2 / pi), and 0.044715 times it. */
+#define GELU_LINE 1.5957691216057308f
+#define GELU_CUBE 0.07135481282785745f
 
 extern const struct kernels kernels_portable;
 #if defined(__x86_64__)
@@ -165,5 +179,8 @@ void matrix_pack(const struct matrix *matrix, const struct model_tensor *tensor,
 
 /* Row `row` of a tensor as floats: out[0..ne[0]). For embeddings and norms. */
 void matrix_unpack_row(const struct model_tensor *tensor, uint32_t row, float *out);
+
+/* Which row of the tensor is row `row` of the matrix: see `halves`. */
+uint32_t matrix_source_row(const struct matrix *matrix, uint32_t row);
 
 #endif

@@ -305,6 +305,9 @@ static void check_row_kernels(struct rng *rng, const struct kernels *k, uint32_t
     kernels_portable.rmsnorm(x, y, n, 1e-5f, a);
     k->rmsnorm(x, y, n, 1e-5f, b);
     assert_memory_equal(a, b, size);
+    memcpy(b, x, size);
+    k->rmsnorm(b, y, n, 1e-5f, b);
+    assert_memory_equal(a, b, size);
 
     memcpy(a, x, size);
     memcpy(b, x, size);
@@ -313,6 +316,9 @@ static void check_row_kernels(struct rng *rng, const struct kernels *k, uint32_t
     assert_memory_equal(a, b, size);
     kernels_portable.silu_mul(a, y, n);
     k->silu_mul(b, y, n);
+    assert_memory_equal(a, b, size);
+    kernels_portable.gelu_mul(a, y, n);
+    k->gelu_mul(b, y, n);
     assert_memory_equal(a, b, size);
     kernels_portable.rope(a, y, n / 2 * 2);
     k->rope(b, y, n / 2 * 2);
@@ -413,12 +419,13 @@ static struct kv random_kv(struct rng *rng, uint32_t head_dim, uint32_t tokens)
 }
 
 static float *attend(const struct kernels *k, const struct kv *kv, uint32_t head_dim,
-                     const float *q, const uint32_t *ends, uint32_t queries)
+                     const float *q, const uint32_t *starts, const uint32_t *ends, uint32_t queries)
 {
     float *out = aligned((size_t)queries * head_dim * sizeof(float));
     float *scratch = aligned(attend_scratch_floats(head_dim) * sizeof(float));
     const struct attend job = {
         .q = q,
+        .starts = starts,
         .ends = ends,
         .queries = queries,
         .head_dim = head_dim,
@@ -448,22 +455,22 @@ static double kv_value(const struct kv *kv, uint32_t head_dim, uint32_t part, ui
 }
 
 static void check_exact_attention(const struct kv *kv, uint32_t head_dim, const float *q,
-                                  uint32_t end, const float *got)
+                                  uint32_t start, uint32_t end, const float *got)
 {
     double weight[512], total = 0, most = -INFINITY;
 
-    for (uint32_t t = 0; t < end; t++) {
+    for (uint32_t t = start; t < end; t++) {
         weight[t] = 0;
         for (uint32_t i = 0; i < head_dim; i++) {
             weight[t] += (double)q[i] * kv_value(kv, head_dim, 0, t, i);
         }
         most = fmax(most, weight[t]);
     }
-    for (uint32_t t = 0; t < end; t++)
+    for (uint32_t t = start; t < end; t++)
         total += weight[t] = exp(weight[t] - most);
     for (uint32_t i = 0; i < head_dim; i++) {
         double sum = 0;
-        for (uint32_t t = 0; t < end; t++) {
+        for (uint32_t t = start; t < end; t++) {
             sum += weight[t] / total * kv_value(kv, head_dim, 1, t, i);
         }
         assert_true(fabs(sum - (double)got[i]) <= 2e-5);
@@ -476,21 +483,23 @@ static void check_attention(struct rng *rng, uint32_t head_dim)
     const uint32_t queries = (uint32_t)rng_between(rng, 1, 20);
     struct kv kv = random_kv(rng, head_dim, tokens);
     float *q = aligned((size_t)queries * head_dim * sizeof(float));
-    uint32_t ends[20];
+    const uint32_t window = rng_below(rng, 2) ? tokens : (uint32_t)rng_between(rng, 1, tokens);
+    uint32_t starts[20], ends[20];
 
     for (uint32_t i = 0; i < queries * head_dim; i++)
         q[i] = random_float(rng, 0.5f);
     for (uint32_t i = 0; i < queries; i++) {
         const uint32_t back = (queries - 1 - i) / 3;
         ends[i] = tokens > back ? tokens - back : 1;
+        starts[i] = ends[i] > window ? ends[i] - window : 0;
     }
-    float *expected = attend(&kernels_portable, &kv, head_dim, q, ends, queries);
-    check_exact_attention(&kv, head_dim, q, ends[0], expected);
+    float *expected = attend(&kernels_portable, &kv, head_dim, q, starts, ends, queries);
+    check_exact_attention(&kv, head_dim, q, starts[0], ends[0], expected);
     for (const struct kernels *const *k = vector_kernels(); *k != NULL; k++) {
-        float *got = attend(*k, &kv, head_dim, q, ends, queries);
+        float *got = attend(*k, &kv, head_dim, q, starts, ends, queries);
         assert_memory_equal(got, expected, (size_t)queries * head_dim * sizeof(float));
         /* A query alone is the same as a query among others. */
-        float *alone = attend(*k, &kv, head_dim, q, ends, 1);
+        float *alone = attend(*k, &kv, head_dim, q, starts, ends, 1);
         assert_memory_equal(alone, expected, head_dim * sizeof(float));
         free(alone);
         free(got);
