@@ -162,7 +162,7 @@ uint32_t env_interfaces(struct env *env, struct env_interface *out, uint32_t max
 void env_stream_watch(struct env_stream *stream, unsigned events, env_ready_fn on_ready, void *ctx)
 {
     assert_owned(stream->env);
-    ASSERT((events & ~(unsigned)(ENV_READ | ENV_WRITE)) == 0);
+    ASSERT((events & ~(unsigned)(ENV_READ | ENV_WRITE | ENV_EAGER)) == 0);
     ASSERT(events == 0 || on_ready != NULL);
     stream->env->ops->stream_watch(stream, events, on_ready, ctx);
 }

@@ -92,8 +92,11 @@ bool env_timer_armed(const struct env_timer *timer);
 struct env_stream;
 struct env_listener;
 
-enum { ENV_READ = 1, ENV_WRITE = 2 };
-enum { ENV_IOV_MAX = 64 }; /* parts of one writev or readv */
+/* ENV_EAGER, beside ENV_READ: on_ready may also be told ENV_READ when nothing is there, and then
+ * makes little of STATUS_AGAIN. Who polls (env_poll() with a timeout of 0) hears of the stream that
+ * spoke last sooner that way, because the stream is asked instead of the loop. */
+enum { ENV_READ = 1, ENV_WRITE = 2, ENV_EAGER = 4 };
+enum { ENV_IOV_MAX = 128 }; /* parts of one writev or readv */
 
 typedef void (*env_ready_fn)(void *ctx, unsigned events);
 typedef void (*env_accept_fn)(void *ctx, struct env_stream *stream);

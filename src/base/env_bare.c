@@ -244,8 +244,12 @@ static bool pair_open(int fds[2])
         }
     }
     close(listener);
-    for (int i = 0; i < 2 && fds[1] >= 0; i++)
+    for (int i = 0; i < 2 && fds[1] >= 0; i++) {
         (void)setsockopt(fds[i], IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+        /* As env_real_stream.c does for connections of a host with itself, so that no pacing of the
+         * system's choice weighs on one of the two. */
+        (void)setsockopt(fds[i], IPPROTO_TCP, TCP_CONGESTION, "reno", 4);
+    }
     return fds[1] >= 0;
 }
 

@@ -5,6 +5,10 @@
  * One turn: wait (until something is ready, the next timer is due, or the caller's limit), run what
  * is ready, run the posts that were there, run the timers that were due, free what was closed.
  *
+ * Who polls without waiting mostly waits for one stream to answer. Then most turns ask that stream
+ * (see ENV_EAGER) with a read that may find nothing, instead of epoll and then the stream; every
+ * EAGER_TURNS_MAX turns, and after each that found something, the kernel is asked about all.
+ *
  *   I1  A callback sees no other callback below it on the stack: they all run from turn().
  *   I2  A source is freed only after the batch of events that may name it has been run.
  *   I3  A post made, or a timer set in the past, during a turn runs in the next one, so that no
@@ -28,7 +32,12 @@
 #include "base/env_real_int.h"
 #include "base/log.h"
 
-enum { EVENTS_PER_TURN = 256, FDS_PER_STREAM_MAX = 1 << 24 };
+enum {
+    EVENTS_PER_TURN = 256,
+    FDS_PER_STREAM_MAX = 1 << 24,
+    EAGER_TURNS_MAX = 8,    /* without a look at the other descriptors */
+    EAGER_MISSES_MAX = 256, /* then it is like any other */
+};
 
 struct post {
     void (*fn)(void *ctx);
@@ -281,14 +290,43 @@ static bool run_events(struct epoll_event *events, int count)
     return ran;
 }
 
-static bool turn(struct env_real *real, uint64_t timeout_ns)
+/* False if this turn has to ask the kernel. */
+static bool ask_eager(struct env_real *real)
+{
+    if (real->eager == NULL || real->eager_turns == EAGER_TURNS_MAX) return false;
+    real->eager_turns++;
+    real->eager_heard = false;
+    real->turn_ns = env_real_now_ns();
+    env_real_stream_ask_eager(real);
+    if (real->eager_heard) {
+        real->eager_turns = EAGER_TURNS_MAX;
+        real->eager_misses = 0;
+    } else if (++real->eager_misses == EAGER_MISSES_MAX) {
+        real->eager = NULL;
+    }
+    return true;
+}
+
+static bool ask_kernel(struct env_real *real, uint64_t timeout_ns)
 {
     struct epoll_event events[EVENTS_PER_TURN];
 
     const int count = wait_events(real, events, wait_limit(real, timeout_ns));
     ASSERT(count >= 0 || errno == EINTR);
+    real->eager_turns = 0;
     real->turn_ns = env_real_now_ns();
-    bool ran = run_events(events, count);
+    return run_events(events, count);
+}
+
+static bool turn(struct env_real *real, uint64_t timeout_ns)
+{
+    bool ran;
+
+    if (timeout_ns == 0 && ask_eager(real)) {
+        ran = real->eager_heard;
+    } else {
+        ran = ask_kernel(real, timeout_ns);
+    }
     ran |= run_posts(real);
     ran |= run_timers(real);
     free_dead(real);

@@ -26,6 +26,7 @@ struct env_source {
 enum { ENV_REAL_SIGNO_MAX = 64 };
 
 struct real_io; /* env_real_io.c */
+struct stream;  /* env_real_stream.c */
 
 /* A file by path; env_real_file.c and env_real_io.c. */
 struct real_file {
@@ -42,6 +43,10 @@ struct env_real {
     uint32_t streams_max;
     uint32_t stream_count; /* streams and listeners */
     uint32_t child_count;
+    struct stream *eager;  /* the one watched so that spoke last; NULL: none, or long ago */
+    uint32_t eager_turns;  /* since the kernel was asked about all of them */
+    uint32_t eager_misses; /* in a row */
+    bool eager_heard;      /* it was read from in this turn */
     struct env_source *sources;
     struct env_source *dead;
     struct env_timers timers;
@@ -93,6 +98,8 @@ enum status env_real_stream_readv(struct env_stream *stream, const struct iovec 
 enum status env_real_stream_writev(struct env_stream *stream, const struct iovec *iov,
                                    int iov_count, size_t *n);
 void env_real_stream_close(struct env_stream *stream);
+/* Lets `eager` look whether something has come. */
+void env_real_stream_ask_eager(struct env_real *real);
 const char *env_real_stream_local_host(const struct env_stream *stream);
 
 enum status env_real_file_open(struct env *env, const char *path, unsigned flags,

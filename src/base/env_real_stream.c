@@ -174,14 +174,41 @@ static enum status status_of_connect(int error)
     return error == ETIMEDOUT ? STATUS_TIMEOUT : STATUS_UNAVAILABLE;
 }
 
-static bool connected_to_itself(int fd)
+static bool same_host(const struct sockaddr_storage *a, const struct sockaddr_storage *b)
+{
+    if (a->ss_family != b->ss_family) return false;
+    if (a->ss_family == AF_INET) {
+        return ((const struct sockaddr_in *)(const void *)a)->sin_addr.s_addr ==
+               ((const struct sockaddr_in *)(const void *)b)->sin_addr.s_addr;
+    }
+    return memcmp(&((const struct sockaddr_in6 *)(const void *)a)->sin6_addr,
+                  &((const struct sockaddr_in6 *)(const void *)b)->sin6_addr,
+                  sizeof(struct in6_addr)) == 0;
+}
+
+/* A connection of this host with itself crosses no wire, and a congestion control that paces what
+ * it sends to a wire (BBR, where the system prefers it) holds it up with timers: on a virtual
+ * machine they cost more than the bytes. Reno does not, and any user may choose it. */
+static void tune_to_path(int fd, const struct sockaddr_storage *local,
+                         const struct sockaddr_storage *remote)
+{
+    static const char control[] = "reno";
+
+    if (!same_host(local, remote)) return;
+    if (setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, control, sizeof(control) - 1) != 0)
+        LOG_DEBUG("env", "option_refused", "option=%d errno=%d", TCP_CONGESTION, errno);
+}
+
+/* False if it is connected to itself. */
+static bool check_ends(int fd)
 {
     struct sockaddr_storage local = { 0 }, remote = { 0 };
     socklen_t local_len = sizeof(local), remote_len = sizeof(remote);
 
-    if (getsockname(fd, (struct sockaddr *)&local, &local_len) != 0) return false;
-    if (getpeername(fd, (struct sockaddr *)&remote, &remote_len) != 0) return false;
-    return local_len == remote_len && memcmp(&local, &remote, local_len) == 0;
+    if (getsockname(fd, (struct sockaddr *)&local, &local_len) != 0) return true;
+    if (getpeername(fd, (struct sockaddr *)&remote, &remote_len) != 0) return true;
+    tune_to_path(fd, &local, &remote);
+    return local_len != remote_len || memcmp(&local, &remote, local_len) != 0;
 }
 
 static void finish_connect(struct stream *stream)
@@ -193,7 +220,7 @@ static void finish_connect(struct stream *stream)
     if (getsockopt(stream->source.fd, SOL_SOCKET, SO_ERROR, &error, &len) != 0) error = errno;
     if (error != 0)
         (void)stream_break(stream, status_of_connect(error));
-    else if (connected_to_itself(stream->source.fd))
+    else if (!check_ends(stream->source.fd))
         (void)stream_break(stream, STATUS_CONN_REFUSED);
     else
         stream_set_state(stream, STREAM_OPEN);
@@ -211,6 +238,18 @@ static void on_stream_event(struct env_source *source, uint32_t epoll_events)
     if (stream->state == STREAM_BROKEN) events = ENV_READ | ENV_WRITE;
     events &= stream->wanted; /* may have changed since the kernel looked */
     if (events != 0) stream->on_ready(stream->ctx, events);
+}
+
+void env_real_stream_ask_eager(struct env_real *real)
+{
+    struct stream *stream = real->eager;
+
+    ASSERT(!stream->source.dead);
+    if (stream->state != STREAM_OPEN || (stream->wanted & ENV_EAGER) == 0) {
+        real->eager = NULL;
+        return;
+    }
+    stream->on_ready(stream->ctx, ENV_READ);
 }
 
 static void free_stream(struct env_source *source)
@@ -315,6 +354,12 @@ enum status env_real_stream_readv(struct env_stream *base, const struct iovec *i
     const ssize_t got = readv(stream->source.fd, iov, iov_count);
     if (got < 0) return stream_error(stream, errno);
     if (got == 0) return STATUS_CONN_CLOSED; /* the peer's end only: we may still write */
+    if ((stream->wanted & ENV_EAGER) != 0) {
+        struct env_real *real = env_real_of(base->env);
+        real->eager = stream;
+        real->eager_misses = 0;
+        real->eager_heard = true;
+    }
     *n = (size_t)got;
     return STATUS_OK;
 }
@@ -354,6 +399,7 @@ static void stream_release(struct stream *stream)
 
     if (env_timer_armed(&stream->linger_timer))
         env_timers_cancel(&real->timers, &stream->linger_timer);
+    if (real->eager == stream) real->eager = NULL;
     ASSERT(real->stream_count > 0);
     real->stream_count--;
     env_source_close(real, &stream->source);
@@ -382,6 +428,7 @@ static bool stream_linger(struct stream *stream)
     int unread = 0;
 
     if (stream->state != STREAM_OPEN) return false;
+    if (env_real_of(stream->base.env)->eager == stream) env_real_of(stream->base.env)->eager = NULL;
     if (ioctl(stream->source.fd, FIONREAD, &unread) != 0 || unread == 0) return false;
     if (shutdown(stream->source.fd, SHUT_WR) != 0) return false;
     if (env_source_arm(real, &stream->source, EPOLLIN) != STATUS_OK) return false;
@@ -449,6 +496,7 @@ static bool accept_one(struct listener *listener)
         return false;
     }
     peer_text(&addr, stream->base.peer);
+    (void)check_ends(fd);
     listener->on_accept(listener->ctx, &stream->base);
     return !listener->source.dead;
 }

@@ -508,6 +508,101 @@ static void connections_leave_from_where_they_should(void **state)
     env_real_destroy(env);
 }
 
+struct asked {
+    struct env_stream *stream;
+    uint32_t calls, empty, bytes;
+};
+
+static void on_asked(void *ctx, unsigned events)
+{
+    struct asked *asked = ctx;
+    uint8_t byte;
+    size_t n = 0;
+
+    assert_int_equal(events, ENV_READ);
+    asked->calls++;
+    const enum status status = env_stream_read(asked->stream, &byte, 1, &n);
+    assert_true(status == STATUS_OK || status == STATUS_AGAIN);
+    asked->empty += status == STATUS_AGAIN;
+    asked->bytes += (uint32_t)n;
+}
+
+static void on_writable(void *ctx, unsigned events)
+{
+    struct env_stream **stream = ctx;
+
+    assert_int_equal(events, ENV_WRITE);
+    env_stream_watch(*stream, 0, NULL, NULL);
+}
+
+static void say(struct env_stream *stream)
+{
+    const struct iovec byte = { .iov_base = (char[]){ 'x' }, .iov_len = 1 };
+    size_t n;
+
+    assert_int_equal(env_stream_writev(stream, &byte, 1, &n), STATUS_OK);
+}
+
+static void polled(struct env *env, const struct asked *asked, uint32_t bytes)
+{
+    while (asked->bytes < bytes)
+        env_poll(env, 0);
+}
+
+/* Who polls asks the eager stream that spoke last, and no other, before it knows; the others are
+ * heard all the same, and so is everyone when the eager one has gone. */
+static void an_eager_stream_is_asked_first(void **state)
+{
+    (void)state;
+    struct env *env = NULL;
+    struct env_listener *listener;
+    struct asked ends[2] = { { 0 } };
+    struct env_stream *far[2];
+    char address[64];
+
+    assert_int_equal(env_real_create(NULL, &env, NULL), STATUS_OK);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(
+            env_listen(env, "127.0.0.1:0", keep_stream, &ends[i].stream, &listener, NULL),
+            STATUS_OK);
+        snprintf(address, sizeof(address), "127.0.0.1:%u", env_listener_port(listener));
+        assert_int_equal(env_connect(env, address, &far[i], NULL), STATUS_OK);
+        env_stream_watch(far[i], ENV_WRITE, on_writable, &far[i]);
+        while (ends[i].stream == NULL)
+            env_poll(env, ENV_NS_PER_S);
+        env_listener_close(listener);
+        env_stream_watch(ends[i].stream, i == 0 ? ENV_READ | ENV_EAGER : ENV_READ, on_asked,
+                         &ends[i]);
+    }
+    while (env_poll(env, ENV_NS_PER_MS)) {
+    }
+    say(far[0]);
+    polled(env, &ends[0], 1);
+    for (int i = 0; i < 20; i++)
+        env_poll(env, 0);
+    assert_true(ends[0].empty > 0);
+    say(far[1]);
+    polled(env, &ends[1], 1);
+    say(far[0]);
+    polled(env, &ends[0], 2);
+    for (int i = 0; i < 1000; i++)
+        env_poll(env, 0);
+    const uint32_t calls = ends[0].calls;
+    for (int i = 0; i < 100; i++)
+        env_poll(env, 0);
+    assert_int_equal(ends[0].calls, calls); /* long ago */
+    say(far[0]);
+    polled(env, &ends[0], 3);
+    env_stream_close(ends[0].stream);
+    say(far[1]);
+    polled(env, &ends[1], 2);
+    assert_int_equal(ends[1].empty, 0);
+    env_stream_close(ends[1].stream);
+    env_stream_close(far[0]);
+    env_stream_close(far[1]);
+    env_real_destroy(env);
+}
+
 static void the_loopback_is_an_interface(void **state)
 {
     (void)state;
@@ -550,6 +645,7 @@ int main(void)
         cmocka_unit_test(the_binary_knows_its_path),
         cmocka_unit_test(unreachable_is_not_refused),
         cmocka_unit_test(connections_leave_from_where_they_should),
+        cmocka_unit_test(an_eager_stream_is_asked_first),
         cmocka_unit_test(the_loopback_is_an_interface),
     };
 
