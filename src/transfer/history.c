@@ -23,23 +23,25 @@ void history_describe(const struct yolk_transfer *transfer, const struct task *t
     const uint64_t now = ended(task) ? task->ended_ns : env_now_ns(transfer->env);
     const uint64_t began = task->started_ns != 0 ? task->started_ns : now;
 
-    *out = (struct yolk_transfer_explain){ .id = task->id,
-                                           .opcode = task->req.opcode,
-                                           .class = task->req.class,
-                                           .state = task->state,
-                                           .reason = ended(task) ? task->ending : STATUS_PENDING,
-                                           .path = task->path,
-                                           .attempt = task->req.attempt,
-                                           .length = task->req.length,
-                                           .bytes = task->bytes,
-                                           .wait_us = (began - task->submitted_ns) / ENV_NS_PER_US,
-                                           .run_us = (now - began) / ENV_NS_PER_US,
-                                           .predicted_us = task->predicted_us,
-                                           .direct_bytes = task->direct_bytes,
-                                           .slices = task->slices,
-                                           .retries = task->retries };
+    /* Field by field, and of the name only what there is: this is done for every task. */
+    out->id = task->id;
+    out->opcode = task->req.opcode;
+    out->class = task->req.class;
+    out->state = task->state;
+    out->reason = ended(task) ? task->ending : STATUS_PENDING;
+    out->path = task->path;
+    out->attempt = task->req.attempt;
+    out->length = task->req.length;
+    out->bytes = task->bytes;
+    out->wait_us = (began - task->submitted_ns) / ENV_NS_PER_US;
+    out->run_us = (now - began) / ENV_NS_PER_US;
+    out->predicted_us = task->predicted_us;
+    out->direct_bytes = task->direct_bytes;
+    out->slices = task->slices;
+    out->retries = task->retries;
     memcpy(out->rail_bytes, task->rail_bytes, sizeof(out->rail_bytes));
-    if (task->peer != NULL) memcpy(out->peer, task->peer->name, sizeof(out->peer));
+    out->peer[0] = '\0';
+    if (task->peer != NULL) memcpy(out->peer, task->peer->name, strlen(task->peer->name) + 1);
     if (task->file != NULL) snprintf(out->peer, sizeof(out->peer), "%s", file_name(task->file));
 }
 

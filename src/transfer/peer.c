@@ -298,6 +298,8 @@ static bool place(struct peer *peer, struct lane *lane, struct slice *slice)
 static uint64_t slice_length(const struct lane *lane, const struct task *task, enum route route)
 {
     const uint64_t left = task->req.length - task->offset;
+
+    if (left <= RAIL_SLICE_SIZE_MIN && left <= lane->transfer->slice_size) return left;
     uint64_t size = rail_slice_size(lane->rail, lane->transfer->slice_size);
 
     if (route == ROUTE_COPY) size = WIRE_SLICE_MAX;

@@ -36,10 +36,8 @@ static bool lane_fits(const struct lane *lane, int class)
     const uint64_t window =
         class == YOLK_TRANSFER_BACKGROUND ? WINDOW_BACKGROUND_SIZE : WINDOW_SIZE;
 
-    if (lane == NULL || lane->state != LANE_READY || !lane_has_room(lane)) return false;
-    if (lane->inflight_count >= WIRE_REQUESTS_MAX || lane->inflight_size >= window) return false;
-    /* What is only copied on this host is bounded by the lane alone. */
-    return lane->session->shm || lane->rail->inflight < rail_window(lane->rail, class);
+    if (lane->state != LANE_READY || !lane_has_room(lane)) return false;
+    return lane->inflight_count < WIRE_REQUESTS_MAX && lane->inflight_size < window;
 }
 
 static struct lane *lane_on(const struct peer *peer, const struct rail *rail, int class)
@@ -51,7 +49,9 @@ static struct lane *lane_on(const struct peer *peer, const struct rail *rail, in
         if (lane == NULL || lane->rail != rail || !lane_fits(lane, class)) continue;
         if (best == NULL || lane->inflight_size < best->inflight_size) best = lane;
     }
-    return best;
+    /* What is only copied on this host is bounded by the lane alone. */
+    if (best == NULL || best->session->shm) return best;
+    return rail->inflight < rail_window(rail, class) ? best : NULL;
 }
 
 static enum rail_rank rank_for(const struct peer *peer, const struct rail *rail,

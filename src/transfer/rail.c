@@ -20,7 +20,7 @@ enum {
     WINDOW_MIN = 128 << 10,
     WINDOW_FIRST = 512 << 10, /* before anything is known; it grows with what arrives */
     WINDOW_BACKGROUND_MIN = 128 << 10,
-    SLICE_UNIT = 64 << 10,
+    SLICE_UNIT = RAIL_SLICE_SIZE_MIN,
     BACKOFF_MIN_MS = 20,
     BACKOFF_MAX_MS = 100,
     BACKOFF_UNPROVEN_MS = 10000,

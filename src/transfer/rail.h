@@ -36,7 +36,7 @@
 #include "base/env.h"
 #include "yolk/transfer.h"
 
-enum { RAILS_MAX = YOLK_TRANSFER_RAILS_MAX };
+enum { RAILS_MAX = YOLK_TRANSFER_RAILS_MAX, RAIL_SLICE_SIZE_MIN = 64 << 10 };
 
 #define RAIL_SAMPLE_NS (4 * ENV_NS_PER_MS)
 #define RAIL_SILENCE_NS (20 * ENV_NS_PER_MS) /* and the usual latency */
@@ -98,7 +98,8 @@ void rail_heard(struct rail *rail, uint64_t now_ns);
 
 /* Bytes that may be in flight before a slice of `class` is added. */
 uint64_t rail_window(const struct rail *rail, int class);
-/* A good length for slices: 1 ms worth, between 64 KiB and `size_max`, in whole 64 KiB. */
+/* A good length for slices: 1 ms worth, between RAIL_SLICE_SIZE_MIN and `size_max`, in multiples of
+ * the former. */
 uint64_t rail_slice_size(const struct rail *rail, uint64_t size_max);
 
 /* Nanoseconds until a slice of `length` given to it now would be through; more for lower ranks. */

@@ -39,11 +39,11 @@
 
 enum {
     LANE_FRAMES_MAX = 192,      /* frames waiting to be sent on one lane */
-    LANE_RX_SIZE = 64 << 10,    /* headers, control payloads and small data; large bypasses it */
+    LANE_RX_SIZE = 256 << 10,   /* headers, control payloads and small data; large bypasses it */
     LANE_RX_LARGE = 4096,       /* of it, while payloads are large: what lands there is copied */
     LANE_SMALL_SIZE = 16 << 10, /* a payload for which a call costs more than a copy */
     LANE_TURN_SIZE = 4 << 20,   /* bytes read or written on a lane in one turn of the loop */
-    LANE_GATHER_MAX = 32,       /* frames of one writev */
+    LANE_GATHER_MAX = 64,       /* frames of one writev */
     LANE_GATHER_SIZE = 1 << 20, /* and their bytes: beyond it a higher class would wait */
     COPY_TURN_SIZE = 4 << 20,   /* bytes copied in one turn of the loop */
     COPY_STEP_SIZE = 1 << 20,
