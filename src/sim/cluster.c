@@ -66,6 +66,7 @@ static const struct setting settings_table[] = {
     { "elastic", SETTING_BOOL, AT(elastic), 0, 0, NULL, "nodes change between the roles" },
     { "elastic_window_s", SETTING_NUMBER, AT(elastic_window_s), 1, 86400, NULL, "of demand" },
     { "elastic_dwell_s", SETTING_NUMBER, AT(elastic_dwell_s), 0, 86400, NULL, "in a role" },
+    { "regret", SETTING_BOOL, AT(regret), 0, 0, NULL, "decisions are judged in hindsight" },
     { "failures", SETTING_TEXT, AT(failures), 0, 0, NULL, "like p0@100+30 d2@15+60" },
     { "mtbf_s", SETTING_NUMBER, AT(mtbf_s), 0, 1e8, NULL, "of a machine, by chance; 0: none stop" },
     { "mttr_s", SETTING_NUMBER, AT(mttr_s), 1e-3, 4e6, NULL, "that it is down then" },
@@ -385,6 +386,7 @@ static const char *conductors_own(const struct sim_cluster *cluster)
     if (cluster->replicate) return "copies hot prefixes";
     if (cluster->group_max > 1) return "forms groups";
     if (cluster->inline_tbt_ms > 0) return "has prompts computed beside decode steps";
+    if (cluster->regret) return "judges its decisions";
     if (has_failures(cluster)) return "places requests again when a node stops";
     return NULL;
 }

@@ -65,6 +65,7 @@ struct sim_cluster {
     bool elastic;      /* nodes change between prefill and decode */
     bool replicate;    /* hot prefixes are copied, and copies removed when they are cold */
     bool congestion;   /* the conductor counts what a sender serves already */
+    bool regret;       /* decisions are judged against the best in hindsight */
     bool tiers;        /* the conductor knows what is on SSD, and loading it may be forgone */
     double elastic_window_s, elastic_dwell_s;
     char failures[CLUSTER_TEXT_SIZE]; /* machines that stop, and when: sim/failure.h */

@@ -34,6 +34,7 @@
 #include "sim/group.h"
 #include "sim/inline.h"
 #include "sim/mooncake_int.h"
+#include "yolk/explain.h"
 
 static_assert((int)CLUSTER_OVERLOADS == (int)YOLK_POLICIES, "overload settings are policies");
 static_assert((int)CLUSTER_LOCAL == (int)YOLK_PLACEMENT_LOCAL &&
@@ -42,6 +43,7 @@ static_assert((int)CLUSTER_LOCAL == (int)YOLK_PLACEMENT_LOCAL &&
               "policies are placements, by number");
 
 enum { FIT_SAMPLES = 2000, GROWTH_STEPS = 32, PREFETCH_AHEAD = 4, COOL_S = 10 };
+enum { DECISIONS = 1 << 15 }; /* remembered for regret: more than are under way at once */
 
 struct mooncake *mooncake_of(const struct sim *sim)
 {
@@ -141,7 +143,7 @@ static enum status create_conductor(struct sim *sim)
     options.instances_max = m->machines;
     options.holdings_max = (uint32_t)fmin(holdings, YOLK_HOLDINGS_MAX);
     options.tickets_max = (uint32_t)fmin(sim->count * sim->cluster.group_max, YOLK_TICKETS_MAX);
-    options.decisions_max = 1;
+    options.decisions_max = sim->cluster.regret ? (uint32_t)fmin(sim->count, DECISIONS) : 1;
     options.block_tokens = sim->trace->block_tokens;
     options.block_size = (uint64_t)token_bytes(sim, sim->trace->block_tokens);
     options.theta = sim->cluster.theta;
@@ -1222,6 +1224,16 @@ static void check_bytes(const struct sim *sim)
     sim->result->sent_bytes = sent;
 }
 
+static void note_regret(const struct sim *sim)
+{
+    const struct mooncake *m = mooncake_of(sim);
+    struct yolk_explain_stats stats;
+
+    if (!sim->cluster.regret) return;
+    yolk_conductor_explain_stats(m->conductor, &stats);
+    sim->result->regret = (struct sim_regret){ stats.judged, stats.wrong, stats.regret_ms };
+}
+
 static void mooncake_check(const struct sim *sim)
 {
     const struct mooncake *m = mooncake_of(sim);
@@ -1244,6 +1256,7 @@ static void mooncake_check(const struct sim *sim)
         ASSERT(node->sequences == 0 && !node->stepping && node->joining.count == 0);
         ASSERT(node->inlining.count == 0 && node->inlined == SIM_NONE);
     }
+    if (over) note_regret(sim);
     if (over) ASSERT(m->groups == 0 && m->waiting.count == 0 && links_flows(m->links) == 0);
 }
 

@@ -184,6 +184,11 @@ static void put_failures(struct writer *w, const struct sim_failures *f)
                (unsigned long long)f->kept_blocks, f->cut_bytes);
 }
 
+static double mean_regret_ms(const struct sim_regret *regret)
+{
+    return regret->judged > 0 ? regret->ms / (double)regret->judged : 0;
+}
+
 static void put_counts(struct writer *w, const struct sim_result *result,
                        const struct sim_summary *s)
 {
@@ -212,6 +217,10 @@ static void put_counts(struct writer *w, const struct sim_result *result,
                (unsigned long long)result->inlined, (unsigned long long)result->groups,
                (unsigned long long)result->group_stages);
     put_failures(w, &result->failures);
+    const struct sim_regret *regret = &result->regret;
+    writer_put(w, " \"regret\": {\"judged\": %llu, \"wrong\": %llu, \"mean_ms\": %.9g},\n",
+               (unsigned long long)regret->judged, (unsigned long long)regret->wrong,
+               mean_regret_ms(regret));
 }
 
 enum status sim_write_json(const struct sim_result *result, const struct sim_summary *summary,
@@ -284,6 +293,10 @@ enum status sim_write_text(const struct sim_result *result, const struct sim_sum
     writer_put(&w, "good      %.1f%% within %g s to the first token and %g ms between tokens\n",
                100 * s->good, c->ttft_limit_s, c->tbt_limit_ms);
     if (c->elastic) writer_put(&w, "roles     %llu changes\n", (unsigned long long)result->flips);
+    if (c->regret)
+        writer_put(&w, "regret    %.1f ms on average; %llu of %llu placements were wrong\n",
+                   mean_regret_ms(&result->regret), (unsigned long long)result->regret.wrong,
+                   (unsigned long long)result->regret.judged);
     writer_put(&w, "reused    %.1f%% of prompt tokens, %.1f%% without a fetch\n\n",
                100 * s->token_hit, 100 * s->local_hit);
     writer_put(

@@ -65,6 +65,12 @@ struct sim_failures {
     double cut_bytes;                  /* moved by transfers that were cut */
 };
 
+/* Of placements, in milliseconds of time to first token: yolk/explain.h. */
+struct sim_regret {
+    uint64_t judged, wrong; /* wrong: beyond what the cost model is sure of */
+    double ms;              /* of all judged */
+};
+
 struct sim_result {
     struct sim_cluster cluster;
     uint32_t count;
@@ -79,6 +85,7 @@ struct sim_result {
     double copied_bytes;
     uint64_t flips; /* changes of role */
     struct sim_failures failures;
+    struct sim_regret regret;      /* zero without the setting */
     uint64_t inlined;              /* prefills beside a decode step */
     uint64_t groups, group_stages; /* prefills on several nodes; those nodes together */
 };

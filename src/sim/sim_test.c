@@ -227,6 +227,33 @@ static void behind_a_door_tokens_are_in_time(void **state)
     trace_destroy(trace);
 }
 
+/* Judging changes nothing; who had no other node regrets nothing; who may be overtaken in the queue
+ * that was chosen regrets it more often. */
+static void decisions_are_judged_in_hindsight(void **state)
+{
+    (void)state;
+    static const char *const settings[] = { "prefill=1", "prefill=3", "prefill=3,stretch=50" };
+    struct trace *trace = generate(600);
+    double mean[3];
+
+    for (int i = 0; i < 3; i++) {
+        struct sim_cluster cluster = cluster_of(settings[i]);
+        struct sim_result *without = run_cluster(trace, &cluster);
+        cluster.regret = true;
+        struct sim_result *with = run_cluster(trace, &cluster);
+        assert_true(summarize(with).digest == summarize(without).digest);
+        assert_int_equal(without->regret.judged, 0);
+        assert_int_equal(with->regret.judged, 600);
+        assert_true(with->regret.wrong <= with->regret.judged && with->regret.ms >= 0);
+        mean[i] = with->regret.ms / 600;
+        sim_result_destroy(without);
+        sim_result_destroy(with);
+    }
+    trace_destroy(trace);
+    assert_true(mean[0] == 0 && mean[1] > 0);
+    if (!(mean[2] > 2 * mean[1])) fail_msg("%g ms, overtaken %g ms", mean[1], mean[2]);
+}
+
 static void the_seed_moves_only_chance(void **state)
 {
     (void)state;
@@ -371,6 +398,7 @@ int main(void)
         cmocka_unit_test(ssd_holds_what_dram_cannot),
         cmocka_unit_test(laws_hold_and_runs_repeat),
         cmocka_unit_test(behind_a_door_tokens_are_in_time),
+        cmocka_unit_test(decisions_are_judged_in_hindsight),
         cmocka_unit_test(the_seed_moves_only_chance),
         cmocka_unit_test(better_placement_is_better),
         cmocka_unit_test(bad_clusters_are_refused),
