@@ -493,6 +493,11 @@ bool yolk_conductor_copy(struct yolk_conductor *conductor, double now_ms, struct
 /* True: the copy out->slot on out->to is not hot any more: its blocks may go. Once; ask again. */
 bool yolk_conductor_cold(struct yolk_conductor *conductor, double now_ms, struct yolk_copy *out);
 
+/* Of the leading keys, how many another instance that may be fetched from has too: what may be
+ * removed here without being lost. */
+uint32_t yolk_conductor_held_elsewhere(struct yolk_conductor *conductor, struct yolk_instance_id id,
+                                       const struct block_key *keys, uint32_t keys_count);
+
 struct yolk_replication_stats {
     uint64_t copies, removals;
     uint32_t held; /* copies now */

@@ -115,7 +115,7 @@ static enum status start_gateway(struct serve *serve, struct errmsg *err)
                              "--served-model-name", serve->model_name },
                            7 };
     char port[WORD_SIZE], context[WORD_SIZE], profile[CLI_PATH_SIZE], stretch[WORD_SIZE],
-        inline_tbt[WORD_SIZE];
+        inline_tbt[WORD_SIZE], hot[WORD_SIZE];
     char ttft[WORD_SIZE], tbt[WORD_SIZE], window[WORD_SIZE], dwell[WORD_SIZE], drain[WORD_SIZE];
 
     pass_text(&words, config, "--host");
@@ -134,6 +134,8 @@ static enum status start_gateway(struct serve *serve, struct errmsg *err)
     if (!config_bool(config, "door")) add(&words, "--no-door");
     pass_u64(&words, config, "--stretch", stretch);
     pass_duration(&words, config, "--inline-tbt", inline_tbt);
+    if (config_bool(config, "replicate")) add(&words, "--replicate");
+    pass_u64(&words, config, "--replicate-hot", hot);
     pass_duration(&words, config, "--ttft-slo", ttft);
     pass_duration(&words, config, "--tbt-slo", tbt);
     if (config_bool(config, "elastic")) add(&words, "--elastic");

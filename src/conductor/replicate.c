@@ -205,6 +205,22 @@ bool yolk_conductor_cold(struct yolk_conductor *c, double now_ms, struct yolk_co
     return false;
 }
 
+uint32_t yolk_conductor_held_elsewhere(struct yolk_conductor *c, struct yolk_instance_id id,
+                                       const struct block_key *keys, uint32_t keys_count)
+{
+    uint32_t most = 0;
+
+    if (keys_count == 0) return 0;
+    conductor_index_match(c->index, keys, keys_count, c->matched);
+    for (uint32_t i = 0; i < c->options.instances_max; i++) {
+        const struct instance *instance = &c->instances[i];
+        if (i == id.index || !instance->used || instance->suspected) continue;
+        if (c->matched[i] > most) most = c->matched[i];
+    }
+    ASSERT(most <= keys_count);
+    return most;
+}
+
 /* Copies on an instance that is gone are gone. */
 void conductor_replication_forget(struct yolk_conductor *c, uint32_t instance)
 {

@@ -212,6 +212,31 @@ static void what_is_not_hot_or_not_congested_stays(void **state)
     yolk_conductor_destroy(bench.conductor);
 }
 
+/* What a copy may lose is what somebody else has, who can be asked for it. */
+static void held_elsewhere_is_what_others_have(void **state)
+{
+    (void)state;
+    struct bench bench;
+
+    bench_make(&bench);
+    assert_int_equal(
+        yolk_conductor_stored(bench.conductor, bench.prefill[1], bench.keys, 7, YOLK_TIER_SSD),
+        STATUS_OK);
+    const struct {
+        int who;
+        uint32_t asked, held;
+    } cases[] = { { 0, BLOCKS, 7 }, { 1, BLOCKS, BLOCKS }, { 2, 5, 5 }, { 0, 5, 5 }, { 0, 0, 0 } };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        assert_int_equal(yolk_conductor_held_elsewhere(bench.conductor, bench.prefill[cases[i].who],
+                                                       bench.keys, cases[i].asked),
+                         cases[i].held);
+    }
+    yolk_conductor_suspect(bench.conductor, bench.prefill[0], true);
+    assert_int_equal(
+        yolk_conductor_held_elsewhere(bench.conductor, bench.prefill[1], bench.keys, BLOCKS), 0);
+    yolk_conductor_destroy(bench.conductor);
+}
+
 static void copies_go_with_their_instance(void **state)
 {
     (void)state;
@@ -240,6 +265,7 @@ int main(void)
         cmocka_unit_test(hot_survives_a_flood_of_cold),
         cmocka_unit_test(congestion_makes_copies_and_cold_removes_them),
         cmocka_unit_test(what_is_not_hot_or_not_congested_stays),
+        cmocka_unit_test(held_elsewhere_is_what_others_have),
         cmocka_unit_test(copies_go_with_their_instance),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -172,6 +172,7 @@ static void route_metrics(struct gateway *gateway, struct http_request *http)
     struct yolk_admission_stats admission = { 0 };
     struct yolk_explain_stats explain = { 0 };
     struct yolk_elastic_stats elastic = { 0 };
+    struct yolk_replication_stats copies = { 0 };
     const uint32_t waiting = request_count_waiting(gateway);
     struct gateway_gauges gauges = {
         .running = gateway->requests_count - waiting,
@@ -190,6 +191,8 @@ static void route_metrics(struct gateway *gateway, struct http_request *http)
         yolk_conductor_elastic_stats(conductor, &elastic);
         gauges.conductor = &stats;
         gauges.elastic = &elastic;
+        yolk_conductor_replication_stats(conductor, &copies);
+        gauges.copies = &copies;
         gauges.admission = &admission;
         yolk_conductor_explain_stats(conductor, &explain);
         gauges.explain = &explain;
@@ -535,6 +538,8 @@ static enum status open_cluster(struct gateway *gateway, const struct gateway_op
                        .tbt_ms = given->tbt_slo_ms,
                        .door = gateway->door },
         .elastic = given->elastic,
+        .replication = yolk_replication_defaults(),
+        .replicates = given->replicate,
         .profile = profile,
         .on_change = on_change,
         .ctx = gateway,
@@ -547,6 +552,7 @@ static enum status open_cluster(struct gateway *gateway, const struct gateway_op
     options.conductor.inline_tokens = WORKER_ROWS_DEFAULT - WORKER_DECODES_DEFAULT; /* one step */
     options.conductor.placement = given->placement;
     env_random(gateway->env, &options.conductor.seed, sizeof(options.conductor.seed));
+    if (given->replicate_hot > 0) options.replication.hot = given->replicate_hot;
     if (given->theta > 0) options.conductor.theta = given->theta;
     const enum status status = cluster_create(&options, &gateway->cluster, err);
     free(profile);
@@ -568,6 +574,12 @@ static enum status open_elastic(struct gateway *gateway)
         .ctx = gateway,
     };
     return given->on ? elastic_create(&options, &gateway->elastic) : STATUS_OK;
+}
+
+static enum status open_copies(struct gateway *gateway)
+{
+    const struct copies_options options = { gateway->env, gateway->cluster, gateway->metrics };
+    return gateway->options.replicate ? copies_create(&options, &gateway->copies) : STATUS_OK;
 }
 
 static enum status open_http(struct gateway *gateway, const struct gateway_options *given,
@@ -625,6 +637,7 @@ enum status gateway_create(struct env *env, const struct gateway_options *option
     if (status == STATUS_OK) status = take_classes(gateway, options, err);
     if (status == STATUS_OK) status = open_cluster(gateway, options, err);
     if (status == STATUS_OK) status = open_elastic(gateway);
+    if (status == STATUS_OK) status = open_copies(gateway);
     if (status == STATUS_OK) status = open_http(gateway, options, err);
     if (status != STATUS_OK) {
         gateway_destroy(gateway);
@@ -672,8 +685,10 @@ void gateway_destroy(struct gateway *gateway)
     on_recorded(gateway);
     http_server_destroy(gateway->http);
     elastic_stop(gateway->elastic);
+    copies_stop(gateway->copies);
     cluster_destroy(gateway->cluster);
     elastic_destroy(gateway->elastic);
+    copies_destroy(gateway->copies);
     attempt_end_all(gateway);
     env_timer_cancel(gateway->env, &gateway->pump_timer);
     env_timer_cancel(gateway->env, &gateway->profile_timer);

@@ -51,6 +51,8 @@ struct gateway_options {
     double inline_tbt_ms; /* short prompts are computed by their decode node, beside a step that
                            * takes no longer with one than this; 0: none are */
     struct yolk_elastic_options elastic; /* nodes change their roles; off if not `on` */
+    bool replicate;         /* prefixes in demand are copied ahead of it (serve/gateway_copies.h) */
+    uint32_t replicate_hot; /* ... after about so many requests a minute [8] */
     double theta;         /* Conductor: fetch only if the holder has more than theta times [1.25] */
     uint32_t context_max; /* tokens [the model's; never more] */
     uint32_t requests_max;    /* in the house at once [1024] */

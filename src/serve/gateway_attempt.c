@@ -763,6 +763,7 @@ enum status attempt_start(struct request *request)
         return STATUS_FULL;
     }
     note_placed(request, &decision);
+    copies_placed(gateway->copies, request->keys, request->keys_count);
     request_set_state(request, REQUEST_OPENING);
     if (!open_decode(attempt)) attempt_failed(attempt, true, STATUS_UNAVAILABLE, 0);
     return STATUS_OK;

@@ -239,6 +239,17 @@ static void set_elastic(struct cluster *cluster)
     }
 }
 
+static void set_replication(struct cluster *cluster)
+{
+    struct errmsg err = { "" };
+
+    if (!cluster->options.replicates) return;
+    if (yolk_conductor_set_replication(cluster->conductor, &cluster->options.replication, &err) !=
+        STATUS_OK) {
+        LOG_ERROR("gateway", "replication_off", "reason=%s", err.text);
+    }
+}
+
 /* A cluster without nodes takes the identity of the first one that comes. */
 static enum status adopt(struct cluster *cluster, const struct proto_node_info *info)
 {
@@ -264,6 +275,7 @@ static enum status adopt(struct cluster *cluster, const struct proto_node_info *
     load_profile(cluster);
     limit_admission(cluster);
     set_elastic(cluster);
+    set_replication(cluster);
     memcpy(cluster->fingerprint, info->fingerprint, sizeof(cluster->fingerprint));
     memcpy(identity.fingerprint, info->fingerprint, sizeof(identity.fingerprint));
     cluster->block_tokens = info->block_tokens;

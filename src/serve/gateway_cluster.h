@@ -47,8 +47,10 @@ struct cluster_options {
     uint32_t sequences_max;
     struct yolk_conductor_options conductor; /* block_tokens and block_size come from the nodes */
     struct yolk_admission_options admission;
-    struct yolk_elastic_options elastic; /* roles; used if `on` */
-    const char *profile;                 /* text of a cost profile, or NULL; copied */
+    struct yolk_elastic_options elastic;         /* roles; used if `on` */
+    struct yolk_replication_options replication; /* used if `replicates` */
+    bool replicates;
+    const char *profile; /* text of a cost profile, or NULL; copied */
     /* Something is there that was not before: a node, or room. Called from the loop. */
     void (*on_change)(void *ctx);
     void *ctx;

@@ -13,6 +13,7 @@
 #include "serve/api.h"
 #include "serve/gateway.h"
 #include "serve/gateway_cluster.h"
+#include "serve/gateway_copies.h"
 #include "serve/gateway_elastic.h"
 #include "serve/gateway_metrics.h"
 #include "serve/slo.h"
@@ -49,6 +50,7 @@ struct gateway {
     struct http_server *http;
     struct cluster *cluster;
     struct elastic *elastic; /* NULL: roles do not change */
+    struct copies *copies;   /* NULL: nothing is copied ahead of demand */
     struct gateway_metrics *metrics;
 
     struct request *requests; /* all, newest first */

@@ -31,6 +31,7 @@ struct gateway_metrics {
     char model_name[NAME_SIZE];
     struct metric *http, *finished, *reasons, *attempts_failed, *refusals, *role_changes;
     struct metric *classes;
+    struct series *copied_blocks, *uncopied_blocks, *copies, *copies_held;
     struct series *handed_over, *role_draining, *prefill_need, *decode_need;
     struct series *rejections, *accepted, *audited, *servable, *late_ttft, *late_tbt;
     struct series *limit_ttft, *limit_tbt, *prefill_load, *decode_load;
@@ -306,6 +307,18 @@ static void register_elastic(struct gateway_metrics *m)
     m->decode_need = of_stage(need, "decode");
 }
 
+/* Copies of hot prefixes. */
+static void register_copies(struct gateway_metrics *m)
+{
+    m->copies = plain_counter(m, "yolk_conductor_copies_total",
+                              "Copies of hot prefixes that nodes were told to make.");
+    m->copies_held = plain_gauge(m, "yolk_conductor_copies_held", "Of them, those that are hot.");
+    m->copied_blocks =
+        plain_counter(m, "yolk_gateway_copied_blocks_total", "Blocks that came by such copies.");
+    m->uncopied_blocks = plain_counter(m, "yolk_gateway_copied_blocks_removed_total",
+                                       "Of them, those removed when they were cold.");
+}
+
 enum status gateway_metrics_create(const char *model_name, struct gateway_metrics **out)
 {
     struct gateway_metrics *m = calloc(1, sizeof(*m));
@@ -321,6 +334,7 @@ enum status gateway_metrics_create(const char *model_name, struct gateway_metric
     register_admission(m);
     register_explain(m);
     register_elastic(m);
+    register_copies(m);
     *out = m;
     return STATUS_OK;
 }
@@ -407,6 +421,16 @@ void gateway_metrics_role_changed(struct gateway_metrics *m, const char *role)
 void gateway_metrics_handed_over(struct gateway_metrics *m, uint32_t requests)
 {
     series_add(m->handed_over, requests);
+}
+
+void gateway_metrics_copied(struct gateway_metrics *m, uint32_t blocks)
+{
+    series_add(m->copied_blocks, blocks);
+}
+
+void gateway_metrics_copies_removed(struct gateway_metrics *m, uint32_t blocks)
+{
+    series_add(m->uncopied_blocks, blocks);
 }
 
 void gateway_metrics_class(struct gateway_metrics *m, const char *class_name, const char *outcome)
@@ -501,6 +525,10 @@ enum status gateway_metrics_render(struct gateway_metrics *m, const struct gatew
     set_disk(m, g->disk);
     if (g->admission != NULL) set_admission(m, g->admission);
     if (g->explain != NULL) set_explain(m, g->explain);
+    if (g->copies != NULL) {
+        catch_up(m->copies, g->copies->copies);
+        series_set(m->copies_held, g->copies->held);
+    }
     if (g->elastic != NULL) {
         series_set(m->role_draining, g->elastic->draining);
         series_set(m->prefill_need, g->elastic->prefill_load);

@@ -46,6 +46,10 @@ void gateway_metrics_attempt_failed(struct gateway_metrics *metrics, const char 
 void gateway_metrics_role_changed(struct gateway_metrics *metrics, const char *role);
 void gateway_metrics_handed_over(struct gateway_metrics *metrics, uint32_t requests);
 
+/* Blocks of a hot prefix have been copied; copied ones that have gone cold are removed. */
+void gateway_metrics_copied(struct gateway_metrics *metrics, uint32_t blocks);
+void gateway_metrics_copies_removed(struct gateway_metrics *metrics, uint32_t blocks);
+
 struct gateway_outcome {
     const char *reason; /* "stop", "length", "abort", "error" */
     uint32_t prompt_tokens, output_tokens;
@@ -68,6 +72,7 @@ struct gateway_gauges {
     const struct yolk_admission_stats *admission; /* likewise */
     const struct yolk_explain_stats *explain;     /* likewise */
     const struct yolk_elastic_stats *elastic;     /* likewise */
+    const struct yolk_replication_stats *copies;  /* likewise */
 };
 MUST_USE enum status gateway_metrics_render(struct gateway_metrics *metrics,
                                             const struct gateway_gauges *gauges, struct buf *out);

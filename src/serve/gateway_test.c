@@ -89,6 +89,7 @@ struct fake {
     bool keeps_role;            /* refuses node.role */
     bool shut;                  /* nobody comes in by its door */
     uint64_t later_us;          /* of the latest prompt */
+    uint32_t copied, dropped;   /* blocks that it was told to copy, and to give up */
     enum { FINDS_ONE, FINDS_NONE, FINDS_ALL } finds;  /* blocks of a prompt, cached */
     struct rpc_call *events;                          /* who listens to what it holds */
     struct block_key keys[STREAM_TOKENS_MAX / BLOCK]; /* of the latest prompt */
@@ -403,6 +404,36 @@ static void on_events(void *ctx, struct rpc_call *call, const uint8_t *body, siz
     tell_events(node, STORE_EVENTS_RESET | STORE_EVENTS_SYNCED, 0);
 }
 
+/* Makes the copy at once, and says that it has it. */
+static void on_copy(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
+{
+    struct fake *node = ctx;
+    struct proto_node_blocks message;
+    struct buf buf;
+
+    assert_int_equal(proto_node_blocks_decode(body, len, &message), STATUS_OK);
+    assert_true(message.holder[0] != '\0');
+    const struct proto_node_copied reply = { 0, message.keys_count };
+    memcpy(node->keys, message.keys, message.keys_count * sizeof(*message.keys));
+    node->keys_count = message.keys_count;
+    node->copied += message.keys_count;
+    tell_events(node, 0, node->keys_count);
+    buf_init(&buf, 64);
+    assert_int_equal(proto_node_copied_encode(&reply, &buf), STATUS_OK);
+    rpc_reply(call, buf_data(&buf), buf.len);
+    buf_fini(&buf);
+}
+
+static void on_drop(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
+{
+    struct fake *node = ctx;
+    struct proto_node_blocks message;
+
+    assert_int_equal(proto_node_blocks_decode(body, len, &message), STATUS_OK);
+    node->dropped += message.keys_count;
+    rpc_reply(call, NULL, 0);
+}
+
 /* ---- the master: says who is there ---- */
 
 static void tell_member(const struct fake *node, bool gone)
@@ -478,6 +509,8 @@ static void start_fake(int i, enum proto_role role)
     rpc_server_add(node->server, STORE_METHOD_EVENTS, "events", on_events, node);
     rpc_server_add(node->server, PROTO_NODE_STATUS, "status", on_node_status, node);
     rpc_server_add(node->server, PROTO_NODE_ROLE, "role", on_role, node);
+    rpc_server_add(node->server, PROTO_NODE_COPY, "copy", on_copy, node);
+    rpc_server_add(node->server, PROTO_NODE_DROP, "drop", on_drop, node);
     tell_member(node, false);
 }
 
@@ -1382,6 +1415,52 @@ static void test_inlined(void **state)
     stop_world();
 }
 
+/* Everybody goes where the prefix is, so its node has a queue: the other one gets a copy, and loses
+ * it when nobody asks any more, but not while it is the only one that has it. */
+static void copy_and_cool(bool keep_first)
+{
+    enum { CLIENTS = 60 };
+    static struct client clients[CLIENTS];
+    const struct gateway_options options = { .placement = YOLK_PLACEMENT_MATCH,
+                                             .replicate = true,
+                                             .replicate_hot = 3 };
+    char body[512];
+
+    /* Two blocks are known; of what is behind them some tens are a queue of seconds. */
+    snprintf(body, sizeof(body), "{\"prompt\":\"%s%0120d\",\"max_tokens\":2}", PROMPT, 0);
+    start_world(&options);
+    for (int i = 0; i < FAKES; i++)
+        start_fake(i, i < 2 ? PROTO_ROLE_PREFILL : PROTO_ROLE_DECODE);
+    run_ms(3000);
+    complete(&clients[0], body);
+    expect_body(&clients[0], 200, "text_completion");
+    const int first = world.fakes[0].keys_count > 0 ? 0 : 1, other = 1 - first;
+    assert_int_equal(world.fakes[other].keys_count, 0);
+    tell_events(&world.fakes[first], 0, 2);
+    run_ms(100);
+    for (int i = 0; i < CLIENTS; i++)
+        complete(&clients[i], body);
+    for (int i = 0; i < CLIENTS; i++)
+        expect_body(&clients[i], 200, "text_completion");
+    assert_int_equal(world.fakes[other].copied, 2);
+    assert_int_equal(world.fakes[first].copied, 0);
+    assert_true(metric("yolk_conductor_copies_total ") == 1);
+    assert_true(metric("yolk_conductor_copies_held ") == 1);
+    assert_true(metric("yolk_gateway_copied_blocks_total ") == 2);
+    if (!keep_first) stop_fake(first, true);
+    run_ms(600000);
+    assert_int_equal(world.fakes[other].dropped, keep_first ? 2 : 0);
+    assert_true(metric("yolk_conductor_copies_held ") == 0);
+    stop_world();
+}
+
+static void test_copies(void **state)
+{
+    (void)state;
+    copy_and_cool(true);
+    copy_and_cool(false);
+}
+
 static void test_shutdown(void **state)
 {
     (void)state;
@@ -1424,6 +1503,7 @@ int main(void)
         cmocka_unit_test(test_roles_are_the_nodes),
         cmocka_unit_test(test_door),
         cmocka_unit_test(test_inlined),
+        cmocka_unit_test(test_copies),
         cmocka_unit_test(test_shutdown),
         cmocka_unit_test(test_chaos),
     };

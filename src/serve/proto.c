@@ -30,6 +30,8 @@ const char *proto_method_name(enum proto_method method)
     case PROTO_NODE_ROLE: return "node.role";
     case PROTO_NODE_REFUSED: return "node.refused";
     case PROTO_NODE_TRANSFERS: return "node.transfers";
+    case PROTO_NODE_COPY: return "node.copy";
+    case PROTO_NODE_DROP: return "node.drop";
     case PROTO_DECODE_PUSH: return "decode.push";
     }
     return "unknown";
@@ -217,11 +219,12 @@ static void put_sequence(struct msg_writer *writer, uint32_t key, const struct p
     msg_field_u64(writer, SEQUENCE_LATER_US, seq->later_us);
 }
 
-static void get_keys(struct msg_reader *reader, struct proto_sequence *out)
+static uint32_t get_keys(struct msg_reader *reader, const struct block_key **out)
 {
     const uint8_t *bytes;
-    out->keys_count = get_column(reader, PROTO_BLOCKS_MAX, BLOCK_KEY_SIZE, &bytes);
-    out->keys = (const struct block_key *)(const void *)bytes; /* bytes of bytes: any alignment */
+    const uint32_t count = get_column(reader, PROTO_BLOCKS_MAX, BLOCK_KEY_SIZE, &bytes);
+    *out = (const struct block_key *)(const void *)bytes; /* bytes of bytes: any alignment */
+    return count;
 }
 
 static void check_sequence(struct msg_reader *reader, const struct proto_sequence *seq)
@@ -246,7 +249,7 @@ static void get_sequence(struct msg_reader *reader, struct proto_sequence *out)
         case SEQUENCE_REQUEST: out->request_id = msg_get_u64(reader); break;
         case SEQUENCE_ATTEMPT: out->attempt = msg_get_u32(reader); break;
         case SEQUENCE_TOKENS: out->tokens = get_u32s(reader, PROTO_TOKENS_MAX); break;
-        case SEQUENCE_KEYS: get_keys(reader, out); break;
+        case SEQUENCE_KEYS: out->keys_count = get_keys(reader, &out->keys); break;
         case SEQUENCE_TEMPERATURE: out->sampling.temperature = msg_get_f64(reader); break;
         case SEQUENCE_TOP_P: out->sampling.top_p = msg_get_f64(reader); break;
         case SEQUENCE_SEED: out->sampling.seed = msg_get_u64(reader); break;
@@ -966,4 +969,71 @@ enum status proto_node_transfers_decode(const void *data, size_t len,
         }
     }
     return finish(&reader, seen, fields_through(TRANSFERS_ID));
+}
+
+/* ---- node.copy, node.drop ---- */
+
+enum blocks_field { BLOCKS_HOLDER = 1, BLOCKS_KEYS = 2 };
+
+enum status proto_node_blocks_encode(const struct proto_node_blocks *msg, struct buf *out)
+{
+    struct msg_writer writer;
+    ASSERT(msg->keys_count <= PROTO_BLOCKS_MAX);
+    msg_writer_init(&writer, out);
+    msg_put_map(&writer, BLOCKS_KEYS);
+    msg_field_text(&writer, BLOCKS_HOLDER, msg->holder);
+    msg_field_bin(&writer, BLOCKS_KEYS, msg->keys, (size_t)msg->keys_count * BLOCK_KEY_SIZE);
+    return writer.status;
+}
+
+enum status proto_node_blocks_decode(const void *data, size_t len, struct proto_node_blocks *out)
+{
+    struct msg_reader reader;
+    uint64_t key, seen = 0;
+
+    memset(out, 0, sizeof(*out));
+    msg_reader_init(&reader, data, len);
+    uint32_t left = msg_get_map(&reader);
+    while (next_field(&reader, &left, &key, &seen)) {
+        if (key == BLOCKS_HOLDER) {
+            msg_get_text_copy(&reader, out->holder, sizeof(out->holder));
+        } else if (key == BLOCKS_KEYS) {
+            out->keys_count = get_keys(&reader, &out->keys);
+        } else {
+            msg_skip(&reader);
+        }
+    }
+    return finish(&reader, seen, fields_through(BLOCKS_KEYS));
+}
+
+enum copied_field { COPIED_HAD = 1, COPIED_COPIED = 2 };
+
+enum status proto_node_copied_encode(const struct proto_node_copied *msg, struct buf *out)
+{
+    struct msg_writer writer;
+    msg_writer_init(&writer, out);
+    msg_put_map(&writer, COPIED_COPIED);
+    msg_field_u64(&writer, COPIED_HAD, msg->had);
+    msg_field_u64(&writer, COPIED_COPIED, msg->copied);
+    return writer.status;
+}
+
+enum status proto_node_copied_decode(const void *data, size_t len, struct proto_node_copied *out)
+{
+    struct msg_reader reader;
+    uint64_t key, seen = 0;
+
+    memset(out, 0, sizeof(*out));
+    msg_reader_init(&reader, data, len);
+    uint32_t left = msg_get_map(&reader);
+    while (next_field(&reader, &left, &key, &seen)) {
+        if (key == COPIED_HAD) {
+            out->had = get_in(&reader, 0, PROTO_BLOCKS_MAX);
+        } else if (key == COPIED_COPIED) {
+            out->copied = get_in(&reader, 0, PROTO_BLOCKS_MAX);
+        } else {
+            msg_skip(&reader);
+        }
+    }
+    return finish(&reader, seen, fields_through(COPIED_COPIED));
 }

@@ -65,6 +65,8 @@ enum proto_method {
     PROTO_NODE_ROLE = 0x0307,      /* unary; request proto_node_role, empty reply */
     PROTO_NODE_REFUSED = 0x0308,   /* unary; request proto_node_refused, empty reply */
     PROTO_NODE_TRANSFERS = 0x0309, /* unary; request proto_node_transfers, the reply is text */
+    PROTO_NODE_COPY = 0x030a,      /* unary; request proto_node_blocks, reply proto_node_copied */
+    PROTO_NODE_DROP = 0x030b,      /* unary; request proto_node_blocks, empty reply */
 };
 const char *proto_method_name(enum proto_method method);
 
@@ -315,6 +317,19 @@ struct proto_node_refused {
     char reason[PROTO_TEXT_SIZE];
 };
 
+/* A prefix. COPY: the node fetches what it lacks of it from the holder, in the background, and
+ * answers when that is over. DROP: it gives these blocks up, memory and disk; `holder` is "". */
+struct proto_node_blocks {
+    char holder[PROTO_ADDRESS_SIZE]; /* RPC address */
+    const struct block_key *keys;
+    uint32_t keys_count;
+};
+
+struct proto_node_copied {
+    uint32_t had;    /* leading blocks that were there before */
+    uint32_t copied; /* of those behind them, that came */
+};
+
 /* The disk tier of a node, in node.status. Sizes are bytes; all but the first four count up. */
 enum proto_disk {
     PROTO_DISK_BLOCKS,
@@ -399,6 +414,13 @@ MUST_USE enum status proto_node_transfers_encode(const struct proto_node_transfe
                                                  struct buf *out);
 MUST_USE enum status proto_node_transfers_decode(const void *data, size_t len,
                                                  struct proto_node_transfers *out);
+
+MUST_USE enum status proto_node_blocks_encode(const struct proto_node_blocks *msg, struct buf *out);
+MUST_USE enum status proto_node_blocks_decode(const void *data, size_t len,
+                                              struct proto_node_blocks *out);
+MUST_USE enum status proto_node_copied_encode(const struct proto_node_copied *msg, struct buf *out);
+MUST_USE enum status proto_node_copied_decode(const void *data, size_t len,
+                                              struct proto_node_copied *out);
 
 MUST_USE enum status proto_node_refused_encode(const struct proto_node_refused *msg,
                                                struct buf *out);

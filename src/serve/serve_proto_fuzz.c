@@ -64,7 +64,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct buf one, two;
     if (size == 0) return 0;
-    const uint8_t which = data[0] % 10;
+    const uint8_t which = data[0] % 12;
     data++;
     size--;
     buf_init(&one, 64 << 20);
@@ -84,7 +84,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     case 6: ROUND_TRIP(push, sink += first.attempt); break;
     case 7: ROUND_TRIP(push_lease, sink += first.lease_ms); break;
     case 8: ROUND_TRIP(node_role, sink += (uint64_t)first.role); break;
-    default: ROUND_TRIP(node_refused, sink += strlen(first.reason)); break;
+    case 9: ROUND_TRIP(node_refused, sink += strlen(first.reason)); break;
+    case 10: ROUND_TRIP(node_blocks, sink += first.keys_count + strlen(first.holder)); break;
+    default: ROUND_TRIP(node_copied, sink += first.had); break;
     }
     buf_fini(&one);
     buf_fini(&two);

@@ -319,6 +319,33 @@ static void questions_about_transfers_round_trip(void **state)
     buf_fini(&buf);
 }
 
+static void copies_round_trip(void **state)
+{
+    (void)state;
+    const struct proto_node_blocks blocks = { "10.0.0.1:7000", keys, 2 };
+    const struct proto_node_copied copied = { 3, PROTO_BLOCKS_MAX };
+    struct proto_node_blocks blocks_got;
+    struct proto_node_copied copied_got;
+    struct buf buf;
+
+    buf_new(&buf);
+    assert_int_equal(proto_node_blocks_encode(&blocks, &buf), STATUS_OK);
+    save("node_blocks", 10, &buf);
+    assert_int_equal(proto_node_blocks_decode(buf_data(&buf), buf.len, &blocks_got), STATUS_OK);
+    assert_string_equal(blocks_got.holder, blocks.holder);
+    assert_int_equal(blocks_got.keys_count, 2);
+    assert_memory_equal(blocks_got.keys, keys, sizeof(keys));
+    for (size_t len = 0; len < buf.len; len++)
+        assert_int_equal(proto_node_blocks_decode(buf_data(&buf), len, &blocks_got),
+                         STATUS_INVALID);
+    buf_clear(&buf);
+    assert_int_equal(proto_node_copied_encode(&copied, &buf), STATUS_OK);
+    save("node_copied", 11, &buf);
+    assert_int_equal(proto_node_copied_decode(buf_data(&buf), buf.len, &copied_got), STATUS_OK);
+    assert_true(copied_got.had == 3 && copied_got.copied == PROTO_BLOCKS_MAX);
+    buf_fini(&buf);
+}
+
 /* What a node said before it had a role to tell, and a role that is none. */
 static void roles_are_optional_and_checked(void **state)
 {
@@ -473,6 +500,7 @@ int main(void)
         cmocka_unit_test(items_round_trip),
         cmocka_unit_test(node_messages_round_trip),
         cmocka_unit_test(questions_about_transfers_round_trip),
+        cmocka_unit_test(copies_round_trip),
         cmocka_unit_test(roles_are_optional_and_checked),
         cmocka_unit_test(later_versions_are_understood),
         cmocka_unit_test(what_is_malformed_is_refused),

@@ -739,7 +739,8 @@ static void add_methods(struct worker *worker)
         { PROTO_PREFILL_RUN, prefill_run },       { PROTO_DECODE_KV_DONE, decode_kv_done },
         { PROTO_NODE_INFO, node_info },           { PROTO_NODE_STATUS, node_status },
         { PROTO_NODE_ROLE, node_role },           { PROTO_NODE_REFUSED, node_refused },
-        { PROTO_NODE_TRANSFERS, node_transfers },
+        { PROTO_NODE_TRANSFERS, node_transfers }, { PROTO_NODE_COPY, copy_make },
+        { PROTO_NODE_DROP, copy_drop },
     };
     for (size_t i = 0; i < sizeof(methods) / sizeof(methods[0]); i++) {
         rpc_server_add(worker->server, (uint16_t)methods[i].method,
@@ -833,6 +834,7 @@ void worker_destroy(struct worker *worker)
     if (worker == NULL) return;
     (void)yolk_transfer_withdraw(worker->transfer, WITHDRAW_NS); /* while all of it still works */
     if (worker->jobs != NULL) fail_jobs(worker);
+    copy_fail_all(worker);
     worker->ending = true;
     env_timer_cancel(worker->env, &worker->turn);
     env_timer_cancel(worker->env, &worker->sweep);

@@ -7,6 +7,7 @@
  *   worker_prefill.c  p's side: load, compute, push, kv_done
  *   worker_decode.c   d's side: open, lease, kv_done, tokens
  *   worker_peer.c     connections to other nodes
+ *   worker_copy.c     copies of prefixes that a gateway finds hot
  *
  * A job is one attempt on this node, a sequence of the scheduler plus what it needs of the world.
  * Whatever may still call back or touch its pages counts in `inflight`: the step under way, a
@@ -52,6 +53,8 @@ enum {
     WORKER_SWEEP_MS = 1000,  /* how often what has waited too long is looked for */
     WORKER_PEER_IDLE_MS = 60000,  /* after that an unused connection is closed */
     WORKER_VERIFY_SIZE = 4 << 20, /* bytes checked per turn of the loop */
+    WORKER_COPIES_MAX = 4,        /* made at once; what is more is refused */
+    WORKER_COPY_MS = 60000,       /* each, at most */
     WORKER_JOB_SIZE_MAX = 256 << 20,
     WORKER_JOIN_SAMPLES = 16, /* steps seen before a sequence is refused for what they would cost */
     WORKER_BATCH_STEPS = 4,   /* of a larger batch seen before it grows further, with a door */
@@ -79,6 +82,15 @@ void peer_sweep_all(struct worker *worker);
 /* The peer has restarted: the next peer_acquire() binds to its new life. */
 void peer_forget_segment(struct worker *worker, struct peer *peer);
 void peer_destroy_all(struct worker *worker);
+
+/* ---- worker_copy.c ---- */
+
+struct copy;
+
+void copy_make(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len);
+void copy_drop(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len);
+/* At the end of the worker: nobody is answered any more. */
+void copy_fail_all(struct worker *worker);
 
 /* ---- jobs ---- */
 
@@ -215,6 +227,8 @@ struct worker {
     struct sched *sched;
     struct peer *peers[WORKER_PEERS_MAX];
     uint32_t peers_count;
+
+    struct copy *copies[WORKER_COPIES_MAX]; /* under way, or NULL */
 
     struct job **jobs; /* by scheduler slot */
     uint32_t jobs_max;

@@ -1029,12 +1029,16 @@ static void prompts_are_computed_where_they_decode(void **state)
 struct reply {
     enum status status;
     bool ended;
+    struct proto_node_copied copied; /* of a copy that was answered */
 };
 
 static void on_reply(void *ctx, const struct rpc_result *result)
 {
     struct reply *reply = ctx;
     reply->status = result->status;
+    if (result->status == STATUS_OK && result->len > 0) {
+        (void)!proto_node_copied_decode(result->body, result->len, &reply->copied);
+    }
     reply->ended = true;
 }
 
@@ -1118,6 +1122,82 @@ static enum status say_kv_done(struct request *request, uint32_t sums_count)
     const enum status status = call_and_wait(request->d, PROTO_DECODE_KV_DONE, &body);
     buf_fini(&body);
     return status;
+}
+
+/* A prefix of `keys` at p; what the node says to a request for a copy of it. */
+static enum status ask_for_copy(struct node *node, const char *holder, const struct block_key *keys,
+                                uint32_t count, struct reply *reply)
+{
+    struct proto_node_blocks blocks = { .keys = keys, .keys_count = count };
+    struct buf body;
+
+    snprintf(blocks.holder, sizeof(blocks.holder), "%s", holder);
+    buf_init(&body, 1 << 20);
+    assert_int_equal(proto_node_blocks_encode(&blocks, &body), STATUS_OK);
+    *reply = (struct reply){ 0 };
+    const struct rpc_request call = { .method = holder[0] ? PROTO_NODE_COPY : PROTO_NODE_DROP,
+                                      .body = buf_data(&body),
+                                      .len = body.len,
+                                      .deadline_ns = env_now_ns(world.env) + 5 * ENV_NS_PER_S,
+                                      .on_end = on_reply,
+                                      .ctx = reply };
+    struct rpc_call_id id;
+    assert_int_equal(rpc_call(node->client, &call, &id), STATUS_OK);
+    turn_until(is_set, &reply->ended, 20000);
+    buf_fini(&body);
+    return reply->status;
+}
+
+/* A copy is made in the background, used like any block, and given up when it is told so; a holder
+ * that has nothing, or is not there, leaves nothing behind. */
+static void prefixes_are_copied_and_dropped(void **state)
+{
+    enum { BLOCKS = 12 };
+    static struct request first, second;
+    const struct block_key root = test_root();
+    struct block_key keys[BLOCKS];
+    struct proto_node_status before, after;
+    struct reply reply;
+    struct node p, d, q;
+
+    (void)state;
+    node_start(&p, "p", &(struct node_choice){ 0 });
+    node_start(&d, "d", &(struct node_choice){ 0 });
+    node_start(&q, "q", &(struct node_choice){ 0 });
+    request_init(&first, BLOCKS * BLOCK + 3, 4);
+    run(&first, &p, &d);
+    assert_int_equal(conductor_keys(&root, first.prompt, BLOCKS * BLOCK, BLOCK, keys), BLOCKS);
+    worker_status(q.worker, &before);
+    assert_int_equal(ask_for_copy(&q, p.address, keys, BLOCKS, &reply), STATUS_OK);
+    assert_true(reply.copied.had == 0 && reply.copied.copied == BLOCKS);
+    assert_int_equal(ask_for_copy(&q, p.address, keys, BLOCKS, &reply), STATUS_OK);
+    assert_true(reply.copied.had == BLOCKS && reply.copied.copied == 0);
+    worker_status(q.worker, &after);
+    assert_int_equal(after.pages_cached, before.pages_cached + BLOCKS);
+    second = first;
+    second.id = ++world.next_request;
+    second.attempt = second.answer_count = 0;
+    second.finished = false;
+    run(&second, &q, &d);
+    expect_same_as_alone(&second);
+    assert_int_equal(second.done.cached_tokens, BLOCKS * BLOCK);
+    assert_int_equal(second.done.fetched_tokens, 0);
+
+    assert_int_equal(ask_for_copy(&q, "", keys + 4, BLOCKS - 4, &reply), STATUS_OK);
+    worker_status(q.worker, &after);
+    assert_int_equal(after.pages_cached, before.pages_cached + 4);
+    assert_int_equal(ask_for_copy(&q, p.address, keys, BLOCKS, &reply), STATUS_OK);
+    assert_true(reply.copied.had == 4 && reply.copied.copied == BLOCKS - 4);
+    assert_int_equal(ask_for_copy(&q, "", keys, BLOCKS, &reply), STATUS_OK);
+
+    assert_int_equal(ask_for_copy(&p, "", keys, BLOCKS, &reply), STATUS_OK);
+    assert_int_equal(ask_for_copy(&q, p.address, keys, BLOCKS, &reply), STATUS_OK);
+    assert_true(reply.copied.had == 0 && reply.copied.copied == 0); /* it has them no more */
+    (void)ask_for_copy(&q, "127.0.0.1:1", keys, BLOCKS, &reply);
+    assert_true(reply.status != STATUS_OK || reply.copied.copied == 0);
+    node_stop(&p); /* checks that nothing leaked */
+    node_stop(&d);
+    node_stop(&q);
 }
 
 static void wrong_checksums_never_join(void **state)
@@ -1244,6 +1324,7 @@ int main(void)
         cmocka_unit_test(cancelled_at_any_time),
         cmocka_unit_test(who_waits_at_the_door_comes_in),
         cmocka_unit_test(prompts_are_computed_where_they_decode),
+        cmocka_unit_test(prefixes_are_copied_and_dropped),
         cmocka_unit_test(wrong_checksums_never_join),
         cmocka_unit_test(nonsense_is_refused),
         cmocka_unit_test(the_role_can_change),
