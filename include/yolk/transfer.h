@@ -137,11 +137,13 @@ enum {
     YOLK_TRANSFER_REMOTE_READ = 1,  /* peers may read it */
     YOLK_TRANSFER_REMOTE_WRITE = 2, /* peers may write it */
     YOLK_TRANSFER_REMOTE_ALL = 3,
+    YOLK_TRANSFER_POPULATE = 4, /* with alloc and register: see env_populate() */
 };
 
-/* Zeroed, page-aligned memory, untouched until used, registered with `flags`, and reachable by shm
- * for peers of this user on this host. Freed by yolk_transfer_free() or with the engine.
- * STATUS_NO_MEMORY or what env_map_create() said. */
+/* Zeroed, page-aligned memory, untouched until used (with POPULATE: there at once, so that nobody
+ * waits for its pages later), registered with `flags`, and reachable by shm for peers of this user
+ * on this host. Freed by yolk_transfer_free() or with the engine. STATUS_NO_MEMORY, or what
+ * env_map_create() or env_populate() said. */
 MUST_USE enum status yolk_transfer_alloc(struct yolk_transfer *transfer, size_t size,
                                          unsigned flags, void **out, struct errmsg *err);
 
@@ -151,8 +153,9 @@ MUST_USE enum status yolk_transfer_free(struct yolk_transfer *transfer, void *ad
 /* Makes [address, address+length) usable as local memory and, as `flags` say, by peers. With a
  * `share_name` (from env_map_create()) peers on this host may map it: then `address` is the start
  * of that map, and the map is YOLK_TRANSFER_IDENTITY_SIZE bytes longer than `length`, which is
- * rounded up to 4096; the engine writes there how peers recognise it. NULL: tcp only. STATUS_EXISTS
- * if the range overlaps a registered one, STATUS_INVALID if empty or wrapping, STATUS_FULL. */
+ * rounded up to 4096; the engine writes there how peers recognise it. NULL: tcp only. With
+ * POPULATE its pages are made first. STATUS_EXISTS if the range overlaps a registered one,
+ * STATUS_INVALID if empty or wrapping, STATUS_FULL, or what env_populate() said. */
 MUST_USE enum status yolk_transfer_register(struct yolk_transfer *transfer, void *address,
                                             size_t length, const char *share_name, unsigned flags);
 

@@ -464,6 +464,13 @@ enum status env_map_open(struct env *env, const char *name, size_t size, struct 
     return env->ops->map_open(env, name, size, out);
 }
 
+enum status env_populate(struct env *env, void *address, size_t len)
+{
+    assert_owned(env);
+    ASSERT(len > 0);
+    return env->ops->populate != NULL ? env->ops->populate(address, len) : STATUS_OK;
+}
+
 void env_map_close(struct env_map *map)
 {
     if (map->handle == NULL) return;

@@ -288,6 +288,12 @@ MUST_USE enum status env_map_open(struct env *env, const char *name, size_t size
                                   struct env_map *out);
 void env_map_close(struct env_map *map); /* all zero is allowed */
 
+/* Has the pages of [address, address+len), ours and writable, made now, by several threads where
+ * there are cores for it, so that nobody waits for them later. Contents stay. Blocks: some seconds
+ * for many gigabytes. STATUS_NO_MEMORY: any part may be there; STATUS_UNSUPPORTED: not writable
+ * memory, or a kernel that cannot (Linux before 5.14). */
+MUST_USE enum status env_populate(struct env *env, void *address, size_t len);
+
 /* ---- memory of other processes, where the system lets us read it ---- */
 
 struct env_memory {

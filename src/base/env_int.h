@@ -65,6 +65,7 @@ struct env_ops {
     enum status (*map_create)(struct env *env, size_t size, struct env_map *out,
                               char name[ENV_SHARE_NAME_SIZE], struct errmsg *err);
     enum status (*map_open)(struct env *env, const char *name, size_t size, struct env_map *out);
+    enum status (*populate)(void *address, size_t len); /* NULL: pages need not be made */
     void (*memory_name)(struct env *env, char name[ENV_SHARE_NAME_SIZE]);
     enum status (*memory_open)(struct env *env, const char *name, struct env_memory *out);
     enum status (*memory_read)(struct env *env, const struct env_memory *memory, uint64_t address,

@@ -320,13 +320,15 @@ static bool ask_kernel(struct env_real *real, uint64_t timeout_ns)
 
 static bool turn(struct env_real *real, uint64_t timeout_ns)
 {
+    const bool io_done = env_real_io_flush(real);
     bool ran;
 
     if (timeout_ns == 0 && ask_eager(real)) {
         ran = real->eager_heard;
     } else {
-        ran = ask_kernel(real, timeout_ns);
+        ran = ask_kernel(real, io_done ? 0 : timeout_ns);
     }
+    ran |= env_real_io_run(real);
     ran |= run_posts(real);
     ran |= run_timers(real);
     free_dead(real);
@@ -396,6 +398,7 @@ static const struct env_ops real_ops = {
     .map_file = env_real_map_file,
     .map_create = env_real_map_create,
     .map_open = env_real_map_open,
+    .populate = env_real_populate,
     .memory_name = env_real_memory_name,
     .memory_open = env_real_memory_open,
     .memory_read = env_real_memory_read,

@@ -121,6 +121,10 @@ enum status env_real_dir_list(struct env *env, const char *path,
 enum status env_real_disk_free(struct env *env, const char *path, uint64_t *out);
 
 enum status env_real_io_start(struct env_io *io);
+/* Before the loop waits: gives the kernel what was started. True if something is done already. */
+bool env_real_io_flush(struct env_real *real);
+/* Calls back what is done; true if anything was. */
+bool env_real_io_run(struct env_real *real);
 /* Waits until nothing is on its way in the file, and forgets it. */
 void env_real_io_settle(struct env_file *file);
 /* Waits until nothing is on its way at all. */
@@ -131,6 +135,7 @@ enum status env_real_map_file(struct env *env, const char *path, struct env_map 
 enum status env_real_map_create(struct env *env, size_t size, struct env_map *out,
                                 char name[ENV_SHARE_NAME_SIZE], struct errmsg *err);
 enum status env_real_map_open(struct env *env, const char *name, size_t size, struct env_map *out);
+enum status env_real_populate(void *address, size_t len);
 void env_real_memory_name(struct env *env, char name[ENV_SHARE_NAME_SIZE]);
 enum status env_real_memory_open(struct env *env, const char *name, struct env_memory *out);
 enum status env_real_memory_read(struct env *env, const struct env_memory *memory, uint64_t address,

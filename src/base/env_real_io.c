@@ -8,9 +8,11 @@
  *                                   ^                | part of it done, or interrupted
  *                                   +----------------+ (io_uring: submitted again)
  *
- * With io_uring the kernel has everything at once and QUEUED is passed through at once; with
- * threads, THREADS of them take from the queue. Either way a result makes the eventfd readable, and
- * the loop runs the callbacks of all that is done.
+ * With io_uring what is started in a turn of the loop lies in the submission ring until the turn
+ * ends, and goes to the kernel in one call before the loop waits (env_real_io_flush); with threads,
+ * THREADS of them take from the queue. The loop waits for results with all else: for the ring's
+ * descriptor, which is readable while the completion ring holds something, or, with threads, for an
+ * eventfd. Every turn runs the callbacks of all that is done (env_real_io_run).
  *
  *   I1  Callbacks run from the loop only. env_file_close() waits for results and takes its own out
  *       of the list; others stay for the loop.
@@ -33,9 +35,10 @@
 enum { THREADS = 4, SECTOR_SIZE = 512 };
 
 struct real_io {
-    struct env_source wakeup; /* an eventfd */
+    struct env_source wakeup; /* the ring, or an eventfd */
     struct io_uring ring;
     bool threaded;
+    bool unflushed; /* the kernel has not been told of all that is in the submission ring */
     uint32_t count; /* not IDLE */
     struct env_ios done;
 
@@ -186,7 +189,19 @@ static void threads_end(struct real_io *all)
 
 /* ---- the ring ---- */
 
-static void ring_submit(struct real_io *all, struct env_io *io)
+static void ring_flush(struct real_io *all)
+{
+    int result;
+
+    if (!all->unflushed) return;
+    do {
+        result = io_uring_submit(&all->ring);
+        ASSERT(result >= 0 || result == -EINTR || result == -EAGAIN); /* else our mistake */
+    } while (io_uring_sq_ready(&all->ring) > 0);
+    all->unflushed = false;
+}
+
+static void ring_put(struct real_io *all, struct env_io *io)
 {
     const int fd = file_of(io)->fd;
     const uint64_t offset = io->offset + io->done;
@@ -205,11 +220,7 @@ static void ring_submit(struct real_io *all, struct env_io *io)
     }
     io_uring_sqe_set_data(sqe, io);
     io->phase = ENV_IO_ACTIVE;
-    int result;
-    do {
-        result = io_uring_submit(&all->ring);
-    } while (result == -EINTR || result == -EAGAIN);
-    ASSERT(result >= 0); /* the rest would be a mistake of ours */
+    all->unflushed = true;
 }
 
 static void ring_take(struct real_io *all, struct io_uring_cqe *cqe)
@@ -220,7 +231,7 @@ static void ring_take(struct real_io *all, struct io_uring_cqe *cqe)
     io_uring_cqe_seen(&all->ring, cqe);
     ASSERT(io->phase == ENV_IO_ACTIVE);
     if (!step_take(io, result)) {
-        ring_submit(all, io);
+        ring_put(all, io);
         return;
     }
     io->phase = ENV_IO_DONE;
@@ -260,18 +271,40 @@ static struct env_io *done_take(struct real_io *all)
     return io;
 }
 
+/* Its only work is to end the wait: env_real_io_run() follows. */
 static void on_wakeup(struct env_source *source, uint32_t events)
 {
     struct real_io *all = (struct real_io *)(void *)source; /* `wakeup` is the first member */
-    struct env_io *io;
     uint64_t count;
 
     (void)events;
+    if (!all->threaded) return;
     const ssize_t got = read(source->fd, &count, sizeof(count));
     ASSERT(got == sizeof(count) || errno == EAGAIN);
+}
+
+bool env_real_io_flush(struct env_real *real)
+{
+    struct real_io *all = real->io;
+
+    if (all == NULL || all->threaded) return false;
+    ring_flush(all);
+    return all->done.head != NULL || io_uring_cq_ready(&all->ring) > 0;
+}
+
+bool env_real_io_run(struct env_real *real)
+{
+    struct real_io *all = real->io;
+    struct env_io *io;
+    bool ran = false;
+
+    if (all == NULL || all->count == 0) return false;
     if (!all->threaded) ring_drain(all);
-    while ((io = done_take(all)) != NULL)
+    while ((io = done_take(all)) != NULL) {
         io->fn(io->ctx, io->status, io->done);
+        ran = true;
+    }
+    return ran;
 }
 
 /* Waits until one more is done, if any is on its way. */
@@ -280,6 +313,7 @@ static void wait_done(struct real_io *all)
     struct io_uring_cqe *cqe;
 
     if (!all->threaded) {
+        ring_flush(all);
         const int result = io_uring_wait_cqe(&all->ring, &cqe);
         ASSERT(result == 0 || result == -EINTR || result == -EAGAIN);
         if (result == 0) ring_take(all, cqe);
@@ -315,9 +349,7 @@ void env_real_io_settle(struct env_file *file)
         file->ios--;
         all->count--;
     }
-    /* The ring's news of others may have been taken here: the loop must look at the list. */
-    if (all->done.head != NULL) tell_loop(all);
-    unlock(all);
+    unlock(all); /* news of others that was taken here is in the list, which every turn looks at */
 }
 
 /* ---- life ---- */
@@ -331,7 +363,9 @@ static bool ring_start(struct real_io *all)
 {
     const int result = io_uring_queue_init(ENV_IOS_MAX, &all->ring, 0);
     if (result == 0) {
-        if (io_uring_register_eventfd(&all->ring, all->wakeup.fd) == 0) return true;
+        /* Of our own, because sources are closed one by one, and later. */
+        all->wakeup.fd = fcntl(all->ring.ring_fd, F_DUPFD_CLOEXEC, 0);
+        if (all->wakeup.fd >= 0) return true;
         io_uring_queue_exit(&all->ring);
     }
     LOG_WARN("env", "no_io_uring", "reason=\"%s\" instead=threads", strerror(-result));
@@ -343,14 +377,14 @@ static struct real_io *io_create(struct env_real *real)
     struct real_io *all = calloc(1, sizeof(*all));
 
     if (all == NULL) return NULL;
-    all->wakeup.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    all->threaded = real->no_io_uring || !ring_start(all);
+    if (all->threaded) all->wakeup.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (all->wakeup.fd < 0) {
         free(all);
         return NULL;
     }
     all->wakeup.on_event = on_wakeup;
     all->wakeup.free = io_free;
-    all->threaded = real->no_io_uring || !ring_start(all);
     if (all->threaded && !threads_start(all)) {
         LOG_ERROR("env", "no_io_threads", "errno=%d", errno);
         close(all->wakeup.fd);
@@ -373,7 +407,7 @@ void env_real_io_destroy(struct env_real *real)
         threads_end(all); /* they finish what is queued */
     } else {
         while (all->done.count < all->count)
-            wait_done(all);
+            wait_done(all); /* flushes */
         io_uring_queue_exit(&all->ring);
     }
     real->io = NULL;
@@ -391,7 +425,7 @@ enum status env_real_io_start(struct env_io *io)
     io->file->ios++;
     io->phase = ENV_IO_QUEUED;
     if (!all->threaded) {
-        ring_submit(all, io);
+        ring_put(all, io);
         return STATUS_OK;
     }
     pthread_mutex_lock(&all->mutex);

@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -971,6 +972,48 @@ static void memory_is_shared_on_a_host(void **state)
     world_free(&world);
 }
 
+static size_t resident(const struct env_map *map)
+{
+    enum { PAGES_MAX = 64 << 8 };
+    static unsigned char pages[PAGES_MAX];
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), count = map->size / page;
+    size_t found = 0;
+
+    assert_true(count <= PAGES_MAX);
+    assert_int_equal(mincore(map->data, map->size, pages), 0);
+    for (size_t i = 0; i < count; i++)
+        found += pages[i] & 1;
+    return found * page;
+}
+
+static void pages_are_made_ahead(void **state)
+{
+    (void)state;
+    struct world world = world_new();
+    struct env_map ours = { 0 }, theirs = { 0 };
+    char name[ENV_SHARE_NAME_SIZE];
+    const size_t size = 64 << 20, some = 40 << 20; /* more than one thread takes at once */
+
+    assert_int_equal(env_map_create(world.a, size, &ours, name, NULL), STATUS_OK);
+    memcpy((char *)ours.data + 5000, "stays", 6);
+    assert_true(resident(&ours) < 1 << 20);
+    const enum status status = env_populate(world.a, (char *)ours.data + 5000, some);
+    if (status == STATUS_UNSUPPORTED) {
+        print_message("SKIPPED: this kernel cannot populate\n");
+    } else {
+        assert_int_equal(status, STATUS_OK);
+        if (!simulated) {
+            assert_true(resident(&ours) >= some && resident(&ours) <= some + (1 << 20));
+            assert_int_equal(env_map_open(world.b, name, size, &theirs), STATUS_OK);
+            assert_int_equal(env_populate(world.b, theirs.data, size), STATUS_UNSUPPORTED);
+        }
+    }
+    assert_string_equal((char *)ours.data + 5000, "stays");
+    env_map_close(&theirs);
+    env_map_close(&ours);
+    world_free(&world);
+}
+
 /* True if writing there ends the process that does it. */
 static bool write_is_fatal(void *at)
 {
@@ -1050,6 +1093,7 @@ int main(void)
         cmocka_unit_test(bulk_io_has_limits_and_fails_plainly),
         cmocka_unit_test(directories_are_listed_and_files_locked),
         cmocka_unit_test(memory_is_shared_on_a_host),
+        cmocka_unit_test(pages_are_made_ahead),
         cmocka_unit_test(readers_cannot_write),
         cmocka_unit_test(files_are_seen_as_memory),
     };

@@ -229,5 +229,7 @@ enum status transfer_bench(struct transfer_bench *bench, struct errmsg *err)
     if (bench->pairs == 0) bench->pairs = PAIRS_DEFAULT;
     enum status status = bench_paths(bench, err);
     if (status == STATUS_OK) status = bench_fabric(bench, err);
+    if (status == STATUS_OK) status = bench_file(bench, err);
+    if (status == STATUS_OK) status = bench_register(bench, err);
     return status == STATUS_OK ? bench_rails(bench, err) : status;
 }

@@ -2,10 +2,12 @@
  *
  * transfer/bench_int.h - what the files of the bench share.
  *
- *   bench.c        rows and their statistics
- *   bench_paths.c  one host: tcp, shm, threads
- *   bench_fabric.c one host: tcp beside libfabric's
- *   bench_rails.c  two hosts: rails, classes */
+ *   bench.c           rows and their statistics
+ *   bench_paths.c     one host: tcp, shm, threads
+ *   bench_fabric.c    one host: tcp beside libfabric's
+ *   bench_file.c      one host: files, beside fio
+ *   bench_register.c  registering memory
+ *   bench_rails.c     two hosts: rails, classes */
 #ifndef TRANSFER_BENCH_INT_H
 #define TRANSFER_BENCH_INT_H
 
@@ -87,6 +89,8 @@ MUST_USE enum status bench_move(struct bench_mover *mover, uint64_t count, uint6
 
 MUST_USE enum status bench_paths(struct transfer_bench *bench, struct errmsg *err);
 MUST_USE enum status bench_fabric(struct transfer_bench *bench, struct errmsg *err);
+MUST_USE enum status bench_file(struct transfer_bench *bench, struct errmsg *err);
+MUST_USE enum status bench_register(struct transfer_bench *bench, struct errmsg *err);
 MUST_USE enum status bench_rails(struct transfer_bench *bench, struct errmsg *err);
 
 #endif

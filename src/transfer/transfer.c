@@ -774,11 +774,13 @@ static void identity_publish_vm(struct yolk_transfer *transfer, struct buffer *b
 enum status yolk_transfer_register(struct yolk_transfer *transfer, void *address, size_t length,
                                    const char *share_name, unsigned flags)
 {
+    const bool populate = (flags & YOLK_TRANSFER_POPULATE) != 0;
     const uint64_t start_at = (uintptr_t)address;
     struct buffer *buffer;
     uint64_t size = length;
 
     if (transfer == NULL || address == NULL || length == 0) return STATUS_INVALID;
+    flags &= ~(unsigned)YOLK_TRANSFER_POPULATE;
     if ((flags & ~(unsigned)YOLK_TRANSFER_REMOTE_ALL) != 0) return STATUS_INVALID;
     if (share_name != NULL) {
         if (share_name[0] == '\0' || strlen(share_name) >= WIRE_SHARE_NAME_SIZE) {
@@ -791,7 +793,10 @@ enum status yolk_transfer_register(struct yolk_transfer *transfer, void *address
     if (size < length || size > UINT64_MAX - YOLK_TRANSFER_IDENTITY_SIZE - start_at) {
         return STATUS_INVALID;
     }
-    const enum status status = buffers_add(&transfer->buffers, start_at, size, flags, &buffer);
+    enum status status = populate ? env_populate(transfer->env, address, length) : STATUS_OK;
+    if (status == STATUS_OK) {
+        status = buffers_add(&transfer->buffers, start_at, size, flags, &buffer);
+    }
     if (status != STATUS_OK) return status;
     if (share_name != NULL) {
         identity_publish(transfer, buffer, share_name);
@@ -842,7 +847,7 @@ enum status yolk_transfer_alloc(struct yolk_transfer *transfer, size_t size, uns
     status = yolk_transfer_register(transfer, map.data, rounded, name, flags);
     if (status != STATUS_OK) {
         env_map_close(&map);
-        return errmsg_set(err, status, "transfer: cannot register memory");
+        return errmsg_set(err, status, "transfer: cannot register memory: %s", status_name(status));
     }
     buffers_at(&transfer->buffers, (uintptr_t)map.data)->map = map;
     *out = map.data;

@@ -409,12 +409,42 @@ static void registration_refuses(void **state)
     CHECK(yolk_transfer_register(pair.a, NULL, 4096, NULL, 3) == STATUS_INVALID);
     CHECK(yolk_transfer_register(pair.a, memory + 20000, 0, NULL, 3) == STATUS_INVALID);
     CHECK(yolk_transfer_register(pair.a, memory + 20000, SIZE_MAX, NULL, 3) == STATUS_INVALID);
-    CHECK(yolk_transfer_register(pair.a, memory + 20000, 1, NULL, 4) == STATUS_INVALID);
+    CHECK(yolk_transfer_register(pair.a, memory + 20000, 1, NULL, 1u << 31) == STATUS_INVALID);
+    CHECK(yolk_transfer_register(pair.a, memory + 20000, SIZE_MAX, NULL, YOLK_TRANSFER_POPULATE) ==
+          STATUS_INVALID);
     CHECK(yolk_transfer_unregister(pair.a, memory + 1) == STATUS_NOT_FOUND);
     CHECK(yolk_transfer_unregister(pair.a, memory + 4096) == STATUS_OK);
     CHECK(yolk_transfer_unregister(pair.a, memory + 4096) == STATUS_NOT_FOUND);
     CHECK(yolk_transfer_free(pair.a, memory) == STATUS_NOT_FOUND);
     pair_close(&pair);
+}
+
+static void pages_can_be_made_ahead(void **state)
+{
+    (void)state;
+    enum { SIZE = 3 << 20 };
+    struct pair pair;
+    void *memory;
+    uint8_t *own = malloc(SIZE);
+
+    CHECK(own != NULL);
+    fill(own, SIZE, 3);
+    pair_open(&pair, 1 << 20, false, NULL);
+    const unsigned flags = YOLK_TRANSFER_REMOTE_READ | YOLK_TRANSFER_POPULATE;
+    const enum status status = yolk_transfer_alloc(pair.a, SIZE, flags, &memory, NULL);
+    if (status == STATUS_UNSUPPORTED) {
+        print_message("SKIPPED: this kernel cannot populate\n");
+    } else {
+        CHECK(status == STATUS_OK && ((uint8_t *)memory)[SIZE - 1] == 0);
+        CHECK(yolk_transfer_register(pair.a, own + 100, SIZE - 200, NULL, flags) == STATUS_OK);
+        memcpy(memory, own, SIZE);
+        fill(own, SIZE, 3);
+        CHECK(memcmp(memory, own, SIZE) == 0);
+        CHECK(yolk_transfer_register(pair.a, own, 10, NULL, flags) == STATUS_OK);
+        CHECK(yolk_transfer_register(pair.a, own + 90, 20, NULL, flags) == STATUS_EXISTS);
+    }
+    pair_close(&pair);
+    free(own);
 }
 
 static void handles_survive_misuse(void **state)
@@ -1090,6 +1120,7 @@ int main(void)
         cmocka_unit_test(permissions_hold),
         cmocka_unit_test(old_epochs_and_terms_are_refused),
         cmocka_unit_test(registration_refuses),
+        cmocka_unit_test(pages_can_be_made_ahead),
         cmocka_unit_test(handles_survive_misuse),
         cmocka_unit_test(callbacks_run_once_and_later),
         cmocka_unit_test(a_cancelled_task_lands_no_more),
