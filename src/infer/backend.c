@@ -90,8 +90,8 @@ static enum status builtin_step(void *self, struct backend_item *items, uint32_t
     for (uint32_t i = 0; i < items_count; i++) {
         struct backend_item *item = &items[i];
         if (!item->sample) continue;
-        item->sampled = sampler_next(builtin->sampler, &item->sampling, builtin->items[i].logits,
-                                     item->sample_index);
+        item->sampled = sampler_next(builtin->sampler, &item->sampling, item->past,
+                                     builtin->items[i].logits, item->sample_index);
     }
     return STATUS_OK;
 }

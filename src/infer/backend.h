@@ -59,8 +59,9 @@ struct backend_item {
     bool prefill, prefill_first;
     bool sample; /* the token after the last one */
     struct sampling sampling;
-    uint64_t sample_index; /* of that token in the whole answer */
-    uint32_t sampled;      /* out */
+    struct sampler_past past; /* all tokens up to the last one of `tokens` */
+    uint64_t sample_index;    /* of that token in the whole answer */
+    uint32_t sampled;         /* out */
 };
 
 /* As engine_step(); `sampled` is written with STATUS_OK only. */

@@ -13,11 +13,14 @@
 #include <stdint.h>
 #include <cmocka.h>
 #include <math.h>
+#include <stdbool.h>
 
 #include "base/rng.h"
 #include "seed.h"
 
 enum { VOCAB = 50, DRAWS = 40000 };
+
+#define NOTHING ((struct sampler_past){ NULL, 0 })
 
 static uint64_t seed;
 
@@ -65,8 +68,15 @@ static void broken_logits_give_a_token(void **state)
         if (round % 6 == 0) fill(logits, values[round / 6 % 6]);
         const struct sampling sampling = { .temperature = knobs[rng_below(&rng, 7)],
                                            .top_p = knobs[rng_below(&rng, 7)],
+                                           .min_p = knobs[rng_below(&rng, 7)],
+                                           .top_k = (uint32_t)rng_below(&rng, 3),
+                                           .repetition = knobs[rng_below(&rng, 7)],
+                                           .frequency = knobs[rng_below(&rng, 7)],
+                                           .presence = knobs[rng_below(&rng, 7)],
                                            .seed = rng_u64(&rng) };
-        assert_true(sampler_next(sampler, &sampling, logits, rng_u64(&rng)) < VOCAB);
+        const uint32_t tokens[] = { 3, UINT32_MAX, 3, VOCAB };
+        assert_true(sampler_next(sampler, &sampling, (struct sampler_past){ tokens, 4 }, logits,
+                                 rng_below(&rng, 6)) < VOCAB);
     }
     fill(logits, NAN);
     assert_int_equal(sampler_greedy(logits, VOCAB), 0);
@@ -87,8 +97,8 @@ static void zero_temperature_and_tiny_nucleus_are_greedy(void **state)
         const uint32_t best = sampler_greedy(logits, VOCAB);
         const struct sampling cold = { .temperature = 0.0f, .top_p = 1.0f, .seed = seed };
         const struct sampling narrow = { .temperature = 2.0f, .top_p = 0.0f, .seed = seed };
-        assert_int_equal(sampler_next(sampler, &cold, logits, index), best);
-        assert_int_equal(sampler_next(sampler, &narrow, logits, index), best);
+        assert_int_equal(sampler_next(sampler, &cold, NOTHING, logits, index), best);
+        assert_int_equal(sampler_next(sampler, &narrow, NOTHING, logits, index), best);
     }
     sampler_destroy(sampler);
 }
@@ -105,10 +115,10 @@ static void same_seed_and_index_same_token(void **state)
     for (uint64_t index = 0; index < 200; index++) {
         const struct sampling one = { .temperature = 1.0f, .top_p = 0.9f, .seed = seed };
         const struct sampling other = { .temperature = 1.0f, .top_p = 0.9f, .seed = seed + 1 };
-        const uint32_t token = sampler_next(a, &one, logits, index);
+        const uint32_t token = sampler_next(a, &one, NOTHING, logits, index);
         /* Another sampler, which has drawn other things before. */
-        const uint32_t third = sampler_next(b, &other, logits, index);
-        assert_int_equal(sampler_next(b, &one, logits, index), token);
+        const uint32_t third = sampler_next(b, &other, NOTHING, logits, index);
+        assert_int_equal(sampler_next(b, &one, NOTHING, logits, index), token);
         differ += third != token;
     }
     assert_true(differ > 100);
@@ -116,38 +126,84 @@ static void same_seed_and_index_same_token(void **state)
     sampler_destroy(b);
 }
 
-/* Probabilities after temperature and nucleus, computed by repeated search for the next best. */
-static void expected_probabilities(const float *logits, const struct sampling *s, double *p)
-{
-    double all[VOCAB], total = 0, kept = 0;
+/* ---- against the definition ---- */
 
+enum { PAST = 12, BIASES = 3, HELD = 2 };
+
+struct wish {
+    struct sampling sampling;
+    uint32_t bias_tokens[BIASES], held[HELD], past[PAST];
+    float biases[BIASES];
+    uint64_t index;
+};
+
+static void adjusted(const float *logits, const struct wish *wish, double *out)
+{
+    const struct sampling *s = &wish->sampling;
+
+    for (uint32_t i = 0; i < VOCAB; i++) {
+        uint32_t times = 0, anywhere = 0;
+        out[i] = (double)logits[i];
+        for (uint32_t k = 0; k < s->biases_count; k++)
+            out[i] += wish->bias_tokens[k] == i ? (double)wish->biases[k] : 0;
+        for (uint32_t k = 0; k < PAST; k++) {
+            anywhere += wish->past[k] == i;
+            times += wish->past[k] == i && k >= PAST - wish->index;
+        }
+        if (anywhere > 0 && s->repetition != 0)
+            out[i] = out[i] > 0 ? out[i] / (double)s->repetition : out[i] * (double)s->repetition;
+        out[i] -= (double)s->frequency * times + (times > 0 ? (double)s->presence : 0);
+        for (uint32_t k = 0; k < s->held_count && wish->index < s->held_until; k++)
+            if (wish->held[k] == i) out[i] = -INFINITY;
+    }
+}
+
+/* By repeated search for the next best. */
+static void expected_probabilities(const float *logits, const struct wish *wish, double *p)
+{
+    const struct sampling *s = &wish->sampling;
+    double all[VOCAB], total = 0, kept = 0, most = 0;
+    int order[VOCAB], count = 0;
+
+    adjusted(logits, wish, all);
     for (int i = 0; i < VOCAB; i++) {
         p[i] = 0;
-        all[i] = exp((double)logits[i] / (double)s->temperature);
-        total += all[i];
+        all[i] = exp(all[i] / (double)s->temperature);
+        most = fmax(most, all[i]);
     }
-    while (kept < (double)s->top_p * total) {
+    while (count < VOCAB && (s->top_k == 0 || count < (int)s->top_k)) {
         int best = -1;
         for (int i = 0; i < VOCAB; i++) {
-            if (p[i] == 0 && (best < 0 || all[i] > all[best])) best = i;
+            bool taken = all[i] == 0 || all[i] < (double)s->min_p * most;
+            for (int k = 0; k < count; k++)
+                taken |= order[k] == i;
+            if (!taken && (best < 0 || all[i] > all[best])) best = i;
         }
         if (best < 0) break;
-        p[best] = all[best];
-        kept += all[best];
+        order[count++] = best;
+        total += all[best];
+    }
+    for (int k = 0; k < count && (k == 0 || kept < (double)s->top_p * total); k++) {
+        p[order[k]] = all[order[k]];
+        kept += all[order[k]];
     }
     for (int i = 0; i < VOCAB; i++)
         p[i] /= kept;
 }
 
-static void check_distribution(const float *logits, const struct sampling *sampling)
+static void check_distribution(const float *logits, struct wish *wish)
 {
     struct sampler *sampler = sampler_new();
+    const struct sampler_past past = { wish->past, PAST };
+    const uint64_t first = wish->sampling.seed;
     uint32_t counts[VOCAB] = { 0 };
     double p[VOCAB];
 
-    for (uint64_t i = 0; i < DRAWS; i++)
-        counts[sampler_next(sampler, sampling, logits, i)]++;
-    expected_probabilities(logits, sampling, p);
+    expected_probabilities(logits, wish, p);
+    for (uint64_t i = 0; i < DRAWS; i++) {
+        wish->sampling.seed = first + i;
+        counts[sampler_next(sampler, &wish->sampling, past, logits, wish->index)]++;
+    }
     for (int i = 0; i < VOCAB; i++) {
         const double sigma = sqrt(p[i] * (1 - p[i]) / DRAWS);
         assert_true(fabs((double)counts[i] / DRAWS - p[i]) <= 5 * sigma);
@@ -163,13 +219,36 @@ static void draws_follow_the_distribution(void **state)
 
     (void)state;
     rng_init(&rng, seed);
-    for (int round = 0; round < 8; round++) {
-        for (int i = 0; i < VOCAB; i++)
-            logits[i] = (float)(rng_unit(&rng) * 4.0);
-        const struct sampling sampling = { .temperature = round < 4 ? 1.0f : 0.6f,
+    for (int round = 0; round < 24; round++) {
+        struct wish wish = { .sampling = { .temperature = round % 8 < 4 ? 1.0f : 0.6f,
                                            .top_p = top_p[round % 4],
-                                           .seed = rng_u64(&rng) };
-        check_distribution(logits, &sampling);
+                                           .seed = rng_u64(&rng) } };
+        struct sampling *s = &wish.sampling;
+        for (int i = 0; i < VOCAB; i++)
+            logits[i] = (float)(rng_unit(&rng) * 4.0 - 1.0);
+        for (int i = 0; i < PAST; i++)
+            wish.past[i] = (uint32_t)rng_below(&rng, VOCAB);
+        wish.index = rng_below(&rng, PAST + 1);
+        if (round >= 8) { /* at first the plain ones */
+            s->min_p = rng_below(&rng, 2) ? (float)rng_unit(&rng) / 4 : 0;
+            s->top_k = rng_below(&rng, 2) ? 1 + (uint32_t)rng_below(&rng, VOCAB) : 0;
+            s->repetition = rng_below(&rng, 2) ? 0.5f + (float)rng_unit(&rng) : 0;
+            s->frequency = rng_below(&rng, 2) ? (float)rng_unit(&rng) - 0.5f : 0;
+            s->presence = rng_below(&rng, 2) ? (float)rng_unit(&rng) - 0.5f : 0;
+            s->biases_count = (uint32_t)rng_below(&rng, BIASES + 1);
+            s->held_count = (uint32_t)rng_below(&rng, HELD + 1);
+            s->held_until = rng_below(&rng, PAST + 1);
+        }
+        for (int i = 0; i < BIASES; i++) {
+            wish.bias_tokens[i] = (uint32_t)rng_below(&rng, VOCAB);
+            wish.biases[i] = (float)rng_unit(&rng) * 4 - 2;
+        }
+        for (int i = 0; i < HELD; i++)
+            wish.held[i] = (uint32_t)rng_below(&rng, VOCAB);
+        s->bias_tokens = wish.bias_tokens;
+        s->biases = wish.biases;
+        s->held = wish.held;
+        check_distribution(logits, &wish);
     }
 }
 

@@ -4,7 +4,7 @@
  *
  * Pure: no sockets, no clock, no model. Every field of a request is one of four kinds (the table is
  * in api_request.c): understood; harmless and ignored (`user`, `metadata`, ...); allowed only at
- * its neutral value (`n`: 1, `presence_penalty`: 0, ...); or refused with 400 and its name in
+ * its neutral value (`n`: 1, `tools`: [], ...); or refused with 400 and its name in
  * `param`, because an answer that silently lacks what was asked for is worse than none. Unknown
  * fields are refused too.
  *
@@ -27,6 +27,8 @@ struct json_doc;
 enum {
     API_STOPS_MAX = 16,
     API_STOP_SIZE_MAX = 256,
+    API_STOP_TOKENS_MAX = 64,
+    API_BIASES_MAX = 1024,
     API_MAX_TOKENS_MAX = 1 << 24,
     API_MESSAGES_MAX = 4096,
     API_PARAM_SIZE = 96,
@@ -45,9 +47,19 @@ struct api_request {
     struct api_text model; /* absent: whatever is served */
     bool stream;
     bool include_usage;
-    uint32_t max_tokens; /* 0: not given */
-    double temperature;  /* 0..2 */
-    double top_p;        /* (0, 1] */
+    uint32_t max_tokens;                        /* 0: not given */
+    double temperature;                         /* 0..2 */
+    double top_p;                               /* (0, 1] */
+    double min_p;                               /* [0, 1]; 0: off */
+    uint32_t top_k;                             /* 0: off */
+    double frequency_penalty, presence_penalty; /* [-2, 2] */
+    double repetition_penalty;                  /* (0, 10]; 1: off */
+    uint32_t *bias_tokens;                      /* logit_bias: token ids, not checked, and */
+    float *biases;                              /* what is added to their logits, [-100, 100] */
+    uint32_t biases_count;
+    uint32_t min_tokens; /* before it the answer does not end by itself */
+    uint32_t stop_tokens[API_STOP_TOKENS_MAX];
+    uint32_t stop_tokens_count;
     bool has_seed;
     uint64_t seed;
     bool ignore_eos;

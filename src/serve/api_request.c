@@ -25,7 +25,6 @@ struct parse {
     struct api_request *request;
     struct api_error *error;
     uint32_t max_tokens, max_completion_tokens; /* the second wins */
-    int64_t min_tokens;
     bool has_stream_options;
     enum status status;
 };
@@ -189,7 +188,111 @@ static enum status field_max_tokens(struct parse *parse, const char *name,
 static enum status field_min_tokens(struct parse *parse, const char *name,
                                     const struct json_value *value)
 {
-    return want_int(parse, name, value, 0, API_MAX_TOKENS_MAX, &parse->min_tokens);
+    int64_t count = 0;
+    const enum status status = want_int(parse, name, value, 0, API_MAX_TOKENS_MAX, &count);
+    parse->request->min_tokens = (uint32_t)count;
+    return status;
+}
+
+static enum status field_min_p(struct parse *parse, const char *name,
+                               const struct json_value *value)
+{
+    return want_number(parse, name, value, 0, 1, &parse->request->min_p);
+}
+
+/* 0 and -1 both mean all. */
+static enum status field_top_k(struct parse *parse, const char *name,
+                               const struct json_value *value)
+{
+    int64_t count = 0;
+    const enum status status = want_int(parse, name, value, -1, INT32_MAX, &count);
+    parse->request->top_k = count > 0 ? (uint32_t)count : 0;
+    return status;
+}
+
+static enum status field_penalty(struct parse *parse, const char *name,
+                                 const struct json_value *value)
+{
+    struct api_request *request = parse->request;
+    const bool frequency = strcmp(name, "frequency_penalty") == 0;
+    return want_number(parse, name, value, -2, 2,
+                       frequency ? &request->frequency_penalty : &request->presence_penalty);
+}
+
+static enum status field_repetition_penalty(struct parse *parse, const char *name,
+                                            const struct json_value *value)
+{
+    return want_number(parse, name, value, 0.01, 10, &parse->request->repetition_penalty);
+}
+
+/* One member of logit_bias: "TOKEN": BIAS. */
+static bool add_bias(void *ctx, const char *name, const struct json_value *value)
+{
+    struct parse *parse = ctx;
+    struct api_request *request = parse->request;
+    char path[API_PARAM_SIZE], *end = NULL;
+    double bias = 0;
+
+    snprintf(path, sizeof(path), "logit_bias.%s", name);
+    const unsigned long token = strtoul(name, &end, 10);
+    if (name[0] < '0' || name[0] > '9' || *end != '\0' || token >= UINT32_MAX) {
+        parse->status = api_refuse(parse->error, 400, "invalid_value", path,
+                                   "'%.64s' is not the id of a token", name);
+        return false;
+    }
+    if (request->biases_count == API_BIASES_MAX) {
+        parse->status = api_refuse(parse->error, 400, "invalid_value", "logit_bias",
+                                   "'logit_bias' has more than %d tokens", API_BIASES_MAX);
+        return false;
+    }
+    parse->status = want_number(parse, path, value, -100, 100, &bias);
+    request->bias_tokens[request->biases_count] = (uint32_t)token;
+    request->biases[request->biases_count] = (float)bias;
+    request->biases_count++;
+    return parse->status == STATUS_OK;
+}
+
+static enum status field_logit_bias(struct parse *parse, const char *name,
+                                    const struct json_value *value)
+{
+    struct api_request *request = parse->request;
+
+    if (api_json_type_of(value) != JSON_TYPE_OBJECT)
+        return wrong_type(parse, name, "an object", value);
+    if (request->bias_tokens == NULL) {
+        request->bias_tokens = calloc(API_BIASES_MAX, sizeof(*request->bias_tokens));
+        request->biases = calloc(API_BIASES_MAX, sizeof(*request->biases));
+    }
+    if (request->bias_tokens == NULL || request->biases == NULL) {
+        return api_refuse(parse->error, 503, "overloaded", NULL, "Not enough memory");
+    }
+    request->biases_count = 0; /* a field that is there twice counts once, the last time */
+    api_json_each(value, add_bias, parse);
+    return parse->status;
+}
+
+static enum status field_stop_token_ids(struct parse *parse, const char *name,
+                                        const struct json_value *value)
+{
+    struct api_request *request = parse->request;
+    char path[API_PARAM_SIZE];
+    int64_t token = 0;
+
+    if (api_json_type_of(value) != JSON_TYPE_ARRAY)
+        return wrong_type(parse, name, "an array of token ids", value);
+    if (api_json_len(value) > API_STOP_TOKENS_MAX) {
+        return api_refuse(parse->error, 400, "invalid_value", name, "'%s' has more than %d tokens",
+                          name, API_STOP_TOKENS_MAX);
+    }
+    request->stop_tokens_count = 0;
+    for (size_t i = 0; i < api_json_len(value); i++) {
+        snprintf(path, sizeof(path), "stop_token_ids[%zu]", i);
+        const enum status status =
+            want_int(parse, path, api_json_at(value, i), 0, UINT32_MAX - 1, &token);
+        if (status != STATUS_OK) return status;
+        request->stop_tokens[request->stop_tokens_count++] = (uint32_t)token;
+    }
+    return STATUS_OK;
 }
 
 static enum status field_temperature(struct parse *parse, const char *name,
@@ -509,13 +612,6 @@ static enum status only_one(struct parse *parse, const char *name, const struct 
     return is_number(value, 1) ? STATUS_OK : not_supported(parse, name, "1");
 }
 
-/* top_k: 0 and -1 both mean all. */
-static enum status only_all(struct parse *parse, const char *name, const struct json_value *value)
-{
-    if (is_number(value, 0) || is_number(value, -1)) return STATUS_OK;
-    return not_supported(parse, name, "-1");
-}
-
 static enum status only_false(struct parse *parse, const char *name, const struct json_value *value)
 {
     const bool ok = api_json_type_of(value) == JSON_TYPE_BOOL && !api_json_bool(value);
@@ -555,23 +651,6 @@ static enum status only_empty(struct parse *parse, const char *name, const struc
     case JSON_TYPE_REAL: break;
     }
     return not_supported(parse, name, NULL);
-}
-
-static bool stop_at_first(void *ctx, const char *name, const struct json_value *value)
-{
-    (void)name;
-    (void)value;
-    *(bool *)ctx = true;
-    return false;
-}
-
-static enum status only_no_members(struct parse *parse, const char *name,
-                                   const struct json_value *value)
-{
-    bool any = api_json_type_of(value) != JSON_TYPE_OBJECT;
-
-    if (!any) api_json_each(value, stop_at_first, &any);
-    return any ? not_supported(parse, name, "{}") : STATUS_OK;
 }
 
 static enum status only_text_format(struct parse *parse, const char *name,
@@ -629,6 +708,13 @@ static const struct {
     { "seed", FOR_BOTH, field_seed },
     { "stop", FOR_BOTH, field_stop },
     { "ignore_eos", FOR_BOTH, field_ignore_eos },
+    { "frequency_penalty", FOR_BOTH, field_penalty },
+    { "presence_penalty", FOR_BOTH, field_penalty },
+    { "repetition_penalty", FOR_BOTH, field_repetition_penalty },
+    { "top_k", FOR_BOTH, field_top_k },
+    { "min_p", FOR_BOTH, field_min_p },
+    { "logit_bias", FOR_BOTH, field_logit_bias },
+    { "stop_token_ids", FOR_BOTH, field_stop_token_ids },
 
     { "user", FOR_BOTH, ignored },
     { "metadata", FOR_BOTH, ignored },
@@ -643,12 +729,7 @@ static const struct {
 
     { "n", FOR_BOTH, only_one },
     { "best_of", FOR_COMPLETION, only_one },
-    { "frequency_penalty", FOR_BOTH, only_zero },
-    { "presence_penalty", FOR_BOTH, only_zero },
-    { "repetition_penalty", FOR_BOTH, only_one },
     { "length_penalty", FOR_BOTH, only_one },
-    { "top_k", FOR_BOTH, only_all },
-    { "min_p", FOR_BOTH, only_zero },
     { "use_beam_search", FOR_BOTH, only_false },
     { "skip_special_tokens", FOR_BOTH, only_true },
     { "spaces_between_special_tokens", FOR_BOTH, only_true },
@@ -662,13 +743,11 @@ static const struct {
     { "logprobs", FOR_COMPLETION, only_absent },
     { "top_logprobs", FOR_CHAT, only_zero },
     { "prompt_logprobs", FOR_BOTH, only_absent },
-    { "logit_bias", FOR_BOTH, only_no_members },
     { "response_format", FOR_BOTH, only_text_format },
     { "tools", FOR_CHAT, only_empty },
     { "tool_choice", FOR_CHAT, only_none },
     { "functions", FOR_CHAT, only_empty },
     { "function_call", FOR_CHAT, only_none },
-    { "stop_token_ids", FOR_BOTH, only_empty },
     { "bad_words", FOR_BOTH, only_empty },
 };
 
@@ -711,11 +790,7 @@ static enum status check_whole(struct parse *parse)
     request->max_tokens =
         parse->max_completion_tokens ? parse->max_completion_tokens : parse->max_tokens;
     if (request->kind == API_COMPLETION && request->max_tokens == 0) request->max_tokens = 16;
-    if (parse->min_tokens > 0 && !request->ignore_eos) {
-        return api_refuse(parse->error, 400, "unsupported_parameter", "min_tokens",
-                          "'min_tokens' is only supported together with 'ignore_eos'");
-    }
-    if (request->max_tokens > 0 && parse->min_tokens > request->max_tokens) {
+    if (request->max_tokens > 0 && request->min_tokens > request->max_tokens) {
         return api_refuse(parse->error, 400, "invalid_value", "min_tokens",
                           "'min_tokens' is greater than 'max_tokens'");
     }
@@ -725,7 +800,9 @@ static enum status check_whole(struct parse *parse)
 enum status api_parse(enum api_kind kind, const char *body, size_t len, struct api_request *out,
                       struct api_error *error)
 {
-    struct api_request request = { .kind = kind, .temperature = 1, .top_p = 1 };
+    struct api_request request = {
+        .kind = kind, .temperature = 1, .top_p = 1, .repetition_penalty = 1
+    };
     struct parse parse = { .request = &request, .error = error, .status = STATUS_OK };
     struct errmsg err = { "" };
 
@@ -756,6 +833,8 @@ void api_request_fini(struct api_request *request)
     free(request->joined);
     free(request->messages);
     free(request->prompt_tokens);
+    free(request->bias_tokens);
+    free(request->biases);
     api_json_destroy(request->doc);
     *request = (struct api_request){ .kind = request->kind };
 }

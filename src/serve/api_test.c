@@ -80,6 +80,29 @@ static void test_prompts(void **state)
     }
 }
 
+static void test_sampling_fields(void **state)
+{
+    (void)state;
+    static const char BODY[] =
+        "{\"prompt\":\"x\",\"top_k\":-1,\"min_p\":0.1,\"frequency_penalty\":-2,"
+        "\"presence_penalty\":0.5,\"repetition_penalty\":1.25,\"min_tokens\":3,"
+        "\"logit_bias\":{\"7\":-100,\"50256\":1.5},\"stop_token_ids\":[4,5]}";
+    struct api_request request;
+    struct api_error error;
+
+    assert_int_equal(api_parse(API_COMPLETION, BODY, strlen(BODY), &request, &error), STATUS_OK);
+    assert_int_equal(request.top_k, 0);
+    assert_true(request.min_p == 0.1 && request.repetition_penalty == 1.25);
+    assert_true(request.frequency_penalty == -2 && request.presence_penalty == 0.5);
+    assert_int_equal(request.min_tokens, 3);
+    assert_int_equal(request.biases_count, 2);
+    assert_true(request.bias_tokens[0] == 7 && request.biases[0] == -100);
+    assert_true(request.bias_tokens[1] == 50256 && request.biases[1] == 1.5f);
+    assert_int_equal(request.stop_tokens_count, 2);
+    assert_int_equal(request.stop_tokens[1], 5);
+    api_request_fini(&request);
+}
+
 /* Bodies are wrapped: "{" HELLO "," fields "}" for a chat, {"prompt":"x", fields} otherwise. */
 static void test_refusals(void **state)
 {
@@ -95,11 +118,22 @@ static void test_refusals(void **state)
         { API_CHAT, "\"logprobs\":true", "logprobs", "unsupported_parameter" },
         { API_CHAT, "\"top_logprobs\":2", "top_logprobs", "unsupported_parameter" },
         { API_CHAT, "\"n\":2", "n", "unsupported_parameter" },
-        { API_CHAT, "\"frequency_penalty\":0.1", "frequency_penalty", "unsupported_parameter" },
-        { API_CHAT, "\"presence_penalty\":-1", "presence_penalty", "unsupported_parameter" },
-        { API_CHAT, "\"logit_bias\":{\"5\":1}", "logit_bias", "unsupported_parameter" },
-        { API_CHAT, "\"min_tokens\":1", "min_tokens", "unsupported_parameter" },
-        { API_CHAT, "\"top_k\":40", "top_k", "unsupported_parameter" },
+        { API_CHAT, "\"frequency_penalty\":2.1", "frequency_penalty", "invalid_value" },
+        { API_CHAT, "\"presence_penalty\":\"1\"", "presence_penalty", "invalid_type" },
+        { API_CHAT, "\"repetition_penalty\":0", "repetition_penalty", "invalid_value" },
+        { API_CHAT, "\"logit_bias\":[]", "logit_bias", "invalid_type" },
+        { API_CHAT, "\"logit_bias\":{\"5\":101}", "logit_bias.5", "invalid_value" },
+        { API_CHAT, "\"logit_bias\":{\"5\":null}", "logit_bias.5", "invalid_type" },
+        { API_CHAT, "\"logit_bias\":{\"-1\":1}", "logit_bias.-1", "invalid_value" },
+        { API_CHAT, "\"logit_bias\":{\"\":1}", "logit_bias.", "invalid_value" },
+        { API_CHAT, "\"logit_bias\":{\"99999999999\":1}", "logit_bias.99999999999",
+          "invalid_value" },
+        { API_CHAT, "\"min_tokens\":-1", "min_tokens", "invalid_value" },
+        { API_CHAT, "\"min_tokens\":9,\"max_tokens\":8", "min_tokens", "invalid_value" },
+        { API_CHAT, "\"top_k\":-2", "top_k", "invalid_value" },
+        { API_CHAT, "\"min_p\":1.5", "min_p", "invalid_value" },
+        { API_CHAT, "\"stop_token_ids\":5", "stop_token_ids", "invalid_type" },
+        { API_CHAT, "\"stop_token_ids\":[1,-1]", "stop_token_ids[1]", "invalid_value" },
         { API_CHAT, "\"store\":true", "store", "unsupported_parameter" },
         { API_CHAT, "\"best_of\":1", "best_of", "unknown_parameter" },
         { API_CHAT, "\"cache_salt\":\"x\"", "cache_salt", "unknown_parameter" },
@@ -303,9 +337,10 @@ static void test_full_buffer(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_full_chat),   cmocka_unit_test(test_prompts),
-        cmocka_unit_test(test_refusals),    cmocka_unit_test(test_bad_bodies),
-        cmocka_unit_test(test_answers),     cmocka_unit_test(test_answers_are_json),
+        cmocka_unit_test(test_full_chat),       cmocka_unit_test(test_prompts),
+        cmocka_unit_test(test_sampling_fields), cmocka_unit_test(test_sampling_fields),
+        cmocka_unit_test(test_refusals),        cmocka_unit_test(test_bad_bodies),
+        cmocka_unit_test(test_answers),         cmocka_unit_test(test_answers_are_json),
         cmocka_unit_test(test_full_buffer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -514,6 +514,10 @@ static enum status open_model(struct gateway *gateway, const struct gateway_opti
                           gateway->context_max);
     }
     gateway->token_bytes_max = longest_token(gateway->tokenizer);
+    for (uint32_t i = 0; i < tokenizer_vocab(gateway->tokenizer); i++) {
+        if (!tokenizer_is_end(gateway->tokenizer, i)) continue;
+        if (gateway->ends_count < GATEWAY_ENDS_MAX) gateway->ends[gateway->ends_count++] = i;
+    }
     return STATUS_OK;
 }
 

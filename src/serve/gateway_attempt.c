@@ -416,6 +416,26 @@ static void on_run_end(void *ctx, const struct rpc_result *result)
 
 /* ---- messages ---- */
 
+static struct proto_sampling sampling_of(const struct request *request)
+{
+    const struct api_request *api = &request->api;
+
+    return (struct proto_sampling){
+        .temperature = api->temperature,
+        .top_p = api->top_p,
+        .seed = request->seed,
+        .min_p = api->min_p,
+        .repetition = api->repetition_penalty == 1 ? 0 : api->repetition_penalty,
+        .frequency = api->frequency_penalty,
+        .presence = api->presence_penalty,
+        .top_k = api->top_k,
+        .bias_tokens = proto_u32s_of(api->bias_tokens, api->biases_count),
+        .biases = proto_u32s_of((const uint32_t *)(const void *)api->biases, api->biases_count),
+        .held = proto_u32s_of(request->held, request->held_count),
+        .held_until = api->min_tokens,
+    };
+}
+
 static void describe(const struct attempt *attempt, struct proto_sequence *out)
 {
     const struct request *request = attempt->request;
@@ -428,7 +448,7 @@ static void describe(const struct attempt *attempt, struct proto_sequence *out)
         .tokens = proto_u32s_of(request->tokens, request->tokens_count),
         .keys = request->keys,
         .keys_count = request->keys_count,
-        .sampling = { request->api.temperature, request->api.top_p, request->seed },
+        .sampling = sampling_of(request),
         .generated_before = generated(request),
         .priority = decision->priority,
         .tenant = request->tenant_id,

@@ -29,6 +29,7 @@ struct tokenizer;
 
 enum {
     GATEWAY_TEXT_SIZE = 512,
+    GATEWAY_ENDS_MAX = 64,
     GATEWAY_ANSWER_SIZE_MAX =
         64 << 20, /* of a whole answer, or of what a slow client has not read */
 };
@@ -42,6 +43,8 @@ struct gateway {
 
     struct model *model;
     struct tokenizer *tokenizer;
+    uint32_t ends[GATEWAY_ENDS_MAX]; /* tokens that end an answer, the first ones of many */
+    uint32_t ends_count;
     struct chat *chat;
     uint32_t chat_opening; /* tokens of the template behind the last message */
     uint32_t context_max;  /* ours; nodes may take less */

@@ -38,6 +38,7 @@
  * Limits: options.requests_max requests; attempts_max failures in a row without a new token. */
 #include "serve/gateway_request.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -415,6 +416,14 @@ static void show_token(struct request *request, uint32_t token)
     }
 }
 
+static bool is_stop_token(const struct api_request *api, uint32_t token)
+{
+    for (uint32_t i = 0; i < api->stop_tokens_count; i++) {
+        if (api->stop_tokens[i] == token) return true;
+    }
+    return false;
+}
+
 enum status request_take_token(struct request *request, uint32_t index, uint32_t token)
 {
     const uint32_t next = generated(request);
@@ -430,6 +439,10 @@ enum status request_take_token(struct request *request, uint32_t index, uint32_t
     }
     /* The end is no part of the answer; d says so itself. */
     if (!request->api.ignore_eos && tokenizer_is_end(request->gateway->tokenizer, token)) {
+        return STATUS_OK;
+    }
+    if (is_stop_token(&request->api, token)) {
+        request_finish(request, "stop");
         return STATUS_OK;
     }
     if (request->tokens_count == request->tokens_max) return STATUS_INVALID;
@@ -658,6 +671,7 @@ static void free_request(struct request *request)
     buf_fini(&request->shown);
     buf_fini(&request->chunks);
     free(request->tokens);
+    free(request->held);
     free(request->keys);
     gateway_explain_fini(request);
     free(request);
@@ -764,17 +778,22 @@ static bool cannot_fit(const struct gateway *gateway, const struct api_request *
     return bytes / gateway->token_bytes_max > max || api->prompt_tokens_count > max;
 }
 
-static enum status take_token_ids(const struct gateway *gateway, const struct api_request *api,
-                                  uint32_t *tokens, size_t *count, struct api_error *error)
+static enum status check_token(const struct gateway *gateway, uint32_t token, const char *param,
+                               struct api_error *error)
 {
     const uint32_t vocab = tokenizer_vocab(gateway->tokenizer);
 
+    if (token < vocab) return STATUS_OK;
+    return api_refuse(error, 400, "invalid_value", param,
+                      "Token id %u is not in the vocabulary of %u", token, vocab);
+}
+
+static enum status take_token_ids(const struct gateway *gateway, const struct api_request *api,
+                                  uint32_t *tokens, size_t *count, struct api_error *error)
+{
     for (size_t i = 0; i < api->prompt_tokens_count; i++) {
-        if (api->prompt_tokens[i] >= vocab) {
-            return api_refuse(error, 400, "invalid_value", "prompt",
-                              "Token id %u is not in the vocabulary of %u", api->prompt_tokens[i],
-                              vocab);
-        }
+        const enum status status = check_token(gateway, api->prompt_tokens[i], "prompt", error);
+        if (status != STATUS_OK) return status;
         tokens[i] = api->prompt_tokens[i];
     }
     *count = api->prompt_tokens_count;
@@ -834,6 +853,39 @@ uint32_t gateway_context_max(const struct gateway *gateway)
     return nodes < gateway->context_max ? nodes : gateway->context_max;
 }
 
+/* Token ids that name nothing would be wishes that come to nothing. */
+static enum status check_tokens(const struct gateway *gateway, const struct api_request *api,
+                                struct api_error *error)
+{
+    enum status status = STATUS_OK;
+
+    for (uint32_t i = 0; i < api->biases_count && status == STATUS_OK; i++)
+        status = check_token(gateway, api->bias_tokens[i], "logit_bias", error);
+    for (uint32_t i = 0; i < api->stop_tokens_count && status == STATUS_OK; i++)
+        status = check_token(gateway, api->stop_tokens[i], "stop_token_ids", error);
+    return status;
+}
+
+static_assert((int)API_STOP_TOKENS_MAX + (int)GATEWAY_ENDS_MAX <= (int)PROTO_HELD_MAX,
+              "all that may be held fits");
+static_assert((int)API_BIASES_MAX <= (int)PROTO_BIASES_MAX, "all biases fit");
+
+/* What may not come before min_tokens: all that would end the answer. */
+static enum status hold_ends(struct request *request)
+{
+    const struct gateway *gateway = request->gateway;
+    const struct api_request *api = &request->api;
+    const uint32_t ends = api->ignore_eos ? 0 : gateway->ends_count;
+
+    if (api->min_tokens == 0) return STATUS_OK;
+    request->held = malloc(PROTO_HELD_MAX * sizeof(*request->held));
+    if (request->held == NULL) return STATUS_NO_MEMORY;
+    memcpy(request->held, api->stop_tokens, api->stop_tokens_count * sizeof(*request->held));
+    memcpy(request->held + api->stop_tokens_count, gateway->ends, ends * sizeof(*request->held));
+    request->held_count = api->stop_tokens_count + ends;
+    return STATUS_OK;
+}
+
 /* Tokens, keys and limits of a request whose body is parsed. */
 static enum status prepare(struct request *request, struct api_error *error)
 {
@@ -842,9 +894,10 @@ static enum status prepare(struct request *request, struct api_error *error)
     size_t count = 0;
 
     enum status status = check_model(gateway, &request->api, error);
+    if (status == STATUS_OK) status = check_tokens(gateway, &request->api, error);
     if (status != STATUS_OK) return status;
     request->tokens = malloc(max * sizeof(*request->tokens));
-    if (request->tokens == NULL) {
+    if (request->tokens == NULL || hold_ends(request) != STATUS_OK) {
         return api_refuse(error, 503, "overloaded", NULL, "Not enough memory");
     }
     status = tokenize(gateway, &request->api, request->tokens, max, &count, error);

@@ -65,6 +65,8 @@ struct request {
     uint64_t stamp;                /* its place among those of its priority (conductor/fair.h) */
     uint64_t created_s;
 
+    uint32_t *held; /* NULL, or tokens that may not come before api.min_tokens */
+    uint32_t held_count;
     uint32_t *tokens;
     uint32_t prompt_tokens, tokens_count, tokens_max;
     struct block_key key_root; /* that keys[] was made with */

@@ -195,6 +195,15 @@ enum sequence_field {
     SEQUENCE_PRIORITY, /* with PROTO_PRIORITY_MAX added */
     SEQUENCE_TENANT,
     SEQUENCE_LATER_US,
+    SEQUENCE_MIN_P,
+    SEQUENCE_REPETITION,
+    SEQUENCE_FREQUENCY,
+    SEQUENCE_PRESENCE,
+    SEQUENCE_TOP_K,
+    SEQUENCE_BIAS_TOKENS,
+    SEQUENCE_BIASES,
+    SEQUENCE_HELD,
+    SEQUENCE_HELD_UNTIL,
 };
 
 static void put_sequence(struct msg_writer *writer, uint32_t key, const struct proto_sequence *seq)
@@ -203,7 +212,7 @@ static void put_sequence(struct msg_writer *writer, uint32_t key, const struct p
     ASSERT(seq->generated_before < seq->tokens.count);
     ASSERT(seq->priority >= -PROTO_PRIORITY_MAX && seq->priority <= PROTO_PRIORITY_MAX);
     ASSERT(seq->later_us <= PROTO_LATER_US_MAX);
-    msg_field_map(writer, key, SEQUENCE_LATER_US);
+    msg_field_map(writer, key, SEQUENCE_HELD_UNTIL);
     msg_field_u64(writer, SEQUENCE_REQUEST, seq->request_id);
     msg_field_u64(writer, SEQUENCE_ATTEMPT, seq->attempt);
     put_u32s(writer, SEQUENCE_TOKENS, seq->tokens);
@@ -217,6 +226,15 @@ static void put_sequence(struct msg_writer *writer, uint32_t key, const struct p
     msg_field_u64(writer, SEQUENCE_PRIORITY, (uint64_t)(seq->priority + PROTO_PRIORITY_MAX));
     msg_field_u64(writer, SEQUENCE_TENANT, seq->tenant);
     msg_field_u64(writer, SEQUENCE_LATER_US, seq->later_us);
+    msg_field_f64(writer, SEQUENCE_MIN_P, seq->sampling.min_p);
+    msg_field_f64(writer, SEQUENCE_REPETITION, seq->sampling.repetition);
+    msg_field_f64(writer, SEQUENCE_FREQUENCY, seq->sampling.frequency);
+    msg_field_f64(writer, SEQUENCE_PRESENCE, seq->sampling.presence);
+    msg_field_u64(writer, SEQUENCE_TOP_K, seq->sampling.top_k);
+    put_u32s(writer, SEQUENCE_BIAS_TOKENS, seq->sampling.bias_tokens);
+    put_u32s(writer, SEQUENCE_BIASES, seq->sampling.biases);
+    put_u32s(writer, SEQUENCE_HELD, seq->sampling.held);
+    msg_field_u64(writer, SEQUENCE_HELD_UNTIL, seq->sampling.held_until);
 }
 
 static uint32_t get_keys(struct msg_reader *reader, const struct block_key **out)
@@ -227,15 +245,57 @@ static uint32_t get_keys(struct msg_reader *reader, const struct block_key **out
     return count;
 }
 
+static bool between(double value, double low, double high)
+{
+    return value >= low && value <= high; /* not NaN */
+}
+
+float proto_bias_at(const struct proto_sampling *sampling, uint32_t index)
+{
+    const uint32_t bits = proto_u32_at(sampling->biases, index);
+    float bias;
+    memcpy(&bias, &bits, sizeof(bias));
+    return bias;
+}
+
+static bool sampling_ok(const struct proto_sampling *sampling)
+{
+    if (sampling->bias_tokens.count != sampling->biases.count) return false;
+    for (uint32_t i = 0; i < sampling->biases.count; i++) {
+        if (!between((double)proto_bias_at(sampling, i), -1000, 1000)) return false;
+    }
+    return between(sampling->temperature, 0, 10) && between(sampling->top_p, 0, 1) &&
+           sampling->top_p > 0 && between(sampling->min_p, 0, 1) &&
+           between(sampling->repetition, 0, 10) && between(sampling->frequency, -10, 10) &&
+           between(sampling->presence, -10, 10);
+}
+
 static void check_sequence(struct msg_reader *reader, const struct proto_sequence *seq)
 {
-    const struct proto_sampling *sampling = &seq->sampling;
-    const bool temperature_ok = sampling->temperature >= 0 && sampling->temperature <= 10;
-    const bool top_p_ok = sampling->top_p > 0 && sampling->top_p <= 1;
     const bool counts_ok = seq->tokens.count >= 1 && seq->generated_before < seq->tokens.count &&
                            seq->keys_count <= seq->tokens.count &&
                            seq->plan.reuse_blocks <= seq->keys_count;
-    if (!temperature_ok || !top_p_ok || !counts_ok) msg_fail(reader);
+    if (!sampling_ok(&seq->sampling) || !counts_ok) msg_fail(reader);
+}
+
+/* What is not in here yet is skipped: newer senders. */
+static void get_sampling_field(struct msg_reader *reader, uint64_t key, struct proto_sampling *out)
+{
+    switch (key) {
+    case SEQUENCE_TEMPERATURE: out->temperature = msg_get_f64(reader); break;
+    case SEQUENCE_TOP_P: out->top_p = msg_get_f64(reader); break;
+    case SEQUENCE_SEED: out->seed = msg_get_u64(reader); break;
+    case SEQUENCE_MIN_P: out->min_p = msg_get_f64(reader); break;
+    case SEQUENCE_REPETITION: out->repetition = msg_get_f64(reader); break;
+    case SEQUENCE_FREQUENCY: out->frequency = msg_get_f64(reader); break;
+    case SEQUENCE_PRESENCE: out->presence = msg_get_f64(reader); break;
+    case SEQUENCE_TOP_K: out->top_k = msg_get_u32(reader); break;
+    case SEQUENCE_BIAS_TOKENS: out->bias_tokens = get_u32s(reader, PROTO_BIASES_MAX); break;
+    case SEQUENCE_BIASES: out->biases = get_u32s(reader, PROTO_BIASES_MAX); break;
+    case SEQUENCE_HELD: out->held = get_u32s(reader, PROTO_HELD_MAX); break;
+    case SEQUENCE_HELD_UNTIL: out->held_until = msg_get_u32(reader); break;
+    default: msg_skip(reader); break;
+    }
 }
 
 static void get_sequence(struct msg_reader *reader, struct proto_sequence *out)
@@ -250,9 +310,6 @@ static void get_sequence(struct msg_reader *reader, struct proto_sequence *out)
         case SEQUENCE_ATTEMPT: out->attempt = msg_get_u32(reader); break;
         case SEQUENCE_TOKENS: out->tokens = get_u32s(reader, PROTO_TOKENS_MAX); break;
         case SEQUENCE_KEYS: out->keys_count = get_keys(reader, &out->keys); break;
-        case SEQUENCE_TEMPERATURE: out->sampling.temperature = msg_get_f64(reader); break;
-        case SEQUENCE_TOP_P: out->sampling.top_p = msg_get_f64(reader); break;
-        case SEQUENCE_SEED: out->sampling.seed = msg_get_u64(reader); break;
         case SEQUENCE_GENERATED: out->generated_before = msg_get_u32(reader); break;
         case SEQUENCE_REUSE: out->plan.reuse_blocks = msg_get_u32(reader); break;
         case SEQUENCE_HOLDER:
@@ -263,7 +320,7 @@ static void get_sequence(struct msg_reader *reader, struct proto_sequence *out)
             break;
         case SEQUENCE_TENANT: out->tenant = msg_get_u64(reader); break;
         case SEQUENCE_LATER_US: out->later_us = msg_get_u64_max(reader, PROTO_LATER_US_MAX); break;
-        default: msg_skip(reader); break;
+        default: get_sampling_field(reader, key, &out->sampling); break;
         }
     }
     const uint64_t required = fields_through(SEQUENCE_HOLDER);

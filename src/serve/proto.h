@@ -79,6 +79,8 @@ enum {
     PROTO_TEXT_SIZE = 256,         /* one line for people, with its NUL */
     PROTO_FINGERPRINT_SIZE = 32,   /* SHA-256 */
     PROTO_PRIORITY_MAX = 8,
+    PROTO_BIASES_MAX = 1024, /* of one request */
+    PROTO_HELD_MAX = 128,
 };
 #define PROTO_LATER_US_MAX UINT64_C(86400000000) /* a day */
 
@@ -104,11 +106,23 @@ void proto_u64s_copy(struct proto_u64s view, uint64_t *out);
 
 /* ---- requests ---- */
 
+/* As struct sampling (infer/sampler.h). A node that does not know a field computes without it, so
+ * all nodes of a cluster are to be of one version before clients use it. */
 struct proto_sampling {
     double temperature; /* 0: greedy; at most 10 */
     double top_p;       /* (0, 1] */
     uint64_t seed;
+    double min_p;                  /* [0, 1] */
+    double repetition;             /* [0, 10]; 0: off */
+    double frequency, presence;    /* [-10, 10] */
+    uint32_t top_k;                /* 0: off */
+    struct proto_u32s bias_tokens; /* at most PROTO_BIASES_MAX */
+    struct proto_u32s biases;      /* as many: floats, by their bits, in [-1000, 1000] */
+    struct proto_u32s held;        /* at most PROTO_HELD_MAX */
+    uint32_t held_until;
 };
+
+float proto_bias_at(const struct proto_sampling *sampling, uint32_t index);
 
 /* What the Conductor decided about blocks that exist already. */
 struct proto_plan {

@@ -215,6 +215,7 @@ static void prepare_items(struct runner *runner)
             .prefill_first = item->prefill_first,
             .sample = item->sample,
             .sampling = item->sampling,
+            .past = item->past,
             .sample_index = item->sample_index,
         };
     }

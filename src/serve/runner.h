@@ -62,6 +62,7 @@ struct runner_item {
     /* The token after the last one. */
     bool sample;
     struct sampling sampling;
+    struct sampler_past past;
     uint64_t sample_index;
     uint32_t sampled; /* out */
 };

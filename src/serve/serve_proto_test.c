@@ -37,6 +37,9 @@ static void save(const char *name, uint8_t which, const struct buf *message)
     fclose(file);
 }
 
+static const uint32_t bias_tokens[] = { 7, 49151 };
+static const float biases[] = { -100, 0.5f };
+
 static struct proto_sequence some_sequence(void)
 {
     return (struct proto_sequence){
@@ -45,7 +48,18 @@ static struct proto_sequence some_sequence(void)
         .tokens = proto_u32s_of(tokens, 5),
         .keys = keys,
         .keys_count = 2,
-        .sampling = { .temperature = 0.7, .top_p = 0.9, .seed = UINT64_MAX },
+        .sampling = { .temperature = 0.7,
+                      .top_p = 0.9,
+                      .seed = UINT64_MAX,
+                      .min_p = 0.05,
+                      .repetition = 1.1,
+                      .frequency = -2,
+                      .presence = 2,
+                      .top_k = 40,
+                      .bias_tokens = proto_u32s_of(bias_tokens, 2),
+                      .biases = proto_u32s_of((const uint32_t *)(const void *)biases, 2),
+                      .held = proto_u32s_of(bias_tokens, 1),
+                      .held_until = 5 },
         .generated_before = 4,
         .plan = { .reuse_blocks = 2, .holder = "10.0.0.1:7000" },
         .priority = -8,
@@ -68,6 +82,14 @@ static void expect_sequence(const struct proto_sequence *got)
     assert_memory_equal(got->keys, keys, sizeof(keys));
     assert_true(got->sampling.temperature == 0.7 && got->sampling.top_p == 0.9);
     assert_int_equal(got->sampling.seed, UINT64_MAX);
+    assert_true(got->sampling.min_p == 0.05 && got->sampling.repetition == 1.1);
+    assert_true(got->sampling.frequency == -2 && got->sampling.presence == 2);
+    assert_int_equal(got->sampling.top_k, 40);
+    assert_int_equal(got->sampling.bias_tokens.count, 2);
+    assert_int_equal(proto_u32_at(got->sampling.bias_tokens, 1), bias_tokens[1]);
+    assert_true(proto_bias_at(&got->sampling, 1) == biases[1]);
+    assert_int_equal(proto_u32_at(got->sampling.held, 0), bias_tokens[0]);
+    assert_int_equal(got->sampling.held_until, 5);
     assert_int_equal(got->generated_before, 4);
     assert_int_equal(got->plan.reuse_blocks, 2);
     assert_string_equal(got->plan.holder, "10.0.0.1:7000");
@@ -454,6 +476,19 @@ static void numbers_out_of_range_are_refused(void **state)
         sequence.sampling.temperature = temperatures[i];
         assert_int_equal(with_sequence(sequence), STATUS_INVALID);
     }
+    sequence = some_sequence();
+    sequence.sampling.biases.count = 1; /* not one for each token */
+    assert_int_equal(with_sequence(sequence), STATUS_INVALID);
+    const uint32_t infinite[] = { 0x7f800000, 0x7fc00000 };
+    sequence.sampling.biases = proto_u32s_of(infinite, 2);
+    assert_int_equal(with_sequence(sequence), STATUS_INVALID);
+    sequence = some_sequence();
+    sequence.sampling.min_p = 1.5;
+    assert_int_equal(with_sequence(sequence), STATUS_INVALID);
+    sequence = some_sequence();
+    sequence.sampling.frequency = nan;
+    assert_int_equal(with_sequence(sequence), STATUS_INVALID);
+    sequence = some_sequence();
     sequence.sampling.temperature = nan;
     assert_int_equal(with_sequence(sequence), STATUS_INVALID);
     sequence = some_sequence();

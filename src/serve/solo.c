@@ -99,6 +99,7 @@ static enum status compute(struct solo *solo, uint32_t from, uint32_t to,
             .prefill_first = from == 0,
             .sample = rows == rest,
             .sampling = *sampling,
+            .past = { solo->tokens, from + rows },
             .sample_index = index,
         };
         const enum status status = backend_step(solo->backend, &item, 1, NULL);

@@ -613,6 +613,7 @@ void decode_fill_prompt(struct job *job, const struct sched_item *from, struct r
         .prefill_first = first && !step_decodes(job->worker), /* or the step has paid for that */
         .sample = from->last,
         .sampling = job->sampling,
+        .past = { job->tokens, from->position + from->rows },
         .sample_index = job->generated_before,
     };
 }
@@ -680,6 +681,7 @@ bool decode_fill_item(struct job *job, const struct sched_item *from, struct run
         .tokens_count = 1,
         .sample = true,
         .sampling = job->sampling,
+        .past = { job->tokens, from->position + from->rows },
         .sample_index = job->generated_before + (job->tokens_count - job->prompt_count),
     };
     return true;

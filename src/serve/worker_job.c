@@ -72,13 +72,15 @@ static const char *check_sequence(const struct worker *worker,
 
 /* All that the job keeps is in one arena. */
 static struct job *job_allocate(const struct worker *worker, enum sched_kind kind,
-                                const struct job_room *room)
+                                const struct job_room *room, const struct proto_sampling *sampling)
 {
     struct arena *arena;
     const size_t blocks = worker_blocks(worker, room->tokens_max);
     const size_t size = sizeof(struct job) + room->tokens_max * sizeof(uint32_t) +
                         blocks * (sizeof(struct block_key) + sizeof(struct store_page)) +
-                        ((size_t)room->sums + room->addresses) * sizeof(uint64_t) + 4096;
+                        ((size_t)room->sums + room->addresses) * sizeof(uint64_t) +
+                        (size_t)sampling->biases.count * (sizeof(uint32_t) + sizeof(float)) +
+                        sampling->held.count * sizeof(uint32_t) + 4096;
 
     if (size > WORKER_JOB_SIZE_MAX / 2) return NULL;
     if (arena_create(size, WORKER_JOB_SIZE_MAX, &arena) != STATUS_OK) return NULL;
@@ -105,6 +107,34 @@ static struct job *job_allocate(const struct worker *worker, enum sched_kind kin
     return job;
 }
 
+static void take_sampling(struct job *job, const struct proto_sampling *from)
+{
+    const uint32_t biases_count = from->biases.count;
+    uint32_t *tokens = arena_calloc(job->arena, biases_count, sizeof(*tokens));
+    float *biases = arena_calloc(job->arena, biases_count, sizeof(*biases));
+    uint32_t *held = arena_calloc(job->arena, from->held.count, sizeof(*held));
+
+    ASSERT(tokens != NULL && biases != NULL && held != NULL); /* job_allocate() counts them */
+    proto_u32s_copy(from->bias_tokens, tokens);
+    proto_u32s_copy(from->held, held);
+    for (uint32_t i = 0; i < biases_count; i++)
+        biases[i] = proto_bias_at(from, i);
+    job->sampling = (struct sampling){ .temperature = (float)from->temperature,
+                                       .top_p = (float)from->top_p,
+                                       .min_p = (float)from->min_p,
+                                       .top_k = from->top_k,
+                                       .repetition = (float)from->repetition,
+                                       .frequency = (float)from->frequency,
+                                       .presence = (float)from->presence,
+                                       .seed = from->seed,
+                                       .bias_tokens = tokens,
+                                       .biases = biases,
+                                       .biases_count = biases_count,
+                                       .held = held,
+                                       .held_count = from->held.count,
+                                       .held_until = from->held_until };
+}
+
 static void take_sequence(struct job *job, const struct proto_sequence *sequence)
 {
     job->request_id = sequence->request_id;
@@ -121,9 +151,7 @@ static void take_sequence(struct job *job, const struct proto_sequence *sequence
     job->priority = sequence->priority;
     job->tenant = sequence->tenant;
     job->plan = sequence->plan;
-    job->sampling = (struct sampling){ .temperature = (float)sequence->sampling.temperature,
-                                       .top_p = (float)sequence->sampling.top_p,
-                                       .seed = sequence->sampling.seed };
+    take_sampling(job, &sequence->sampling);
 }
 
 /* The keys are ours to check: they name KV by its tokens, and a gateway that serves another model,
@@ -219,7 +247,7 @@ struct job *job_create(struct worker *worker, enum sched_kind kind, struct rpc_c
         return NULL;
     }
     ASSERT(room->tokens_max >= sequence->tokens.count);
-    struct job *job = job_allocate(worker, kind, room);
+    struct job *job = job_allocate(worker, kind, room, &sequence->sampling);
     if (job == NULL) {
         job_refuse(worker, call, PROTO_CAUSE_QUEUE, STATUS_FULL, "no memory for the request");
         return NULL;

@@ -361,6 +361,7 @@ void prefill_fill_item(struct job *job, const struct sched_item *from, struct ru
         .sums_to = worker_blocks(job->worker, from->position + from->rows),
         .sample = from->last,
         .sampling = job->sampling,
+        .past = { job->tokens, from->position + from->rows },
         .sample_index = job->generated_before,
     };
 }

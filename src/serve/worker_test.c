@@ -286,7 +286,19 @@ static struct proto_sequence sequence_of(const struct request *request, uint32_t
         .keys_count = (uint32_t)conductor_keys(&root, tokens, count, BLOCK, keys),
         .sampling = { .temperature = (double)request->sampling.temperature,
                       .top_p = (double)request->sampling.top_p,
-                      .seed = request->sampling.seed },
+                      .seed = request->sampling.seed,
+                      .min_p = (double)request->sampling.min_p,
+                      .repetition = (double)request->sampling.repetition,
+                      .frequency = (double)request->sampling.frequency,
+                      .presence = (double)request->sampling.presence,
+                      .top_k = request->sampling.top_k,
+                      .bias_tokens = proto_u32s_of(request->sampling.bias_tokens,
+                                                   request->sampling.biases_count),
+                      .biases =
+                          proto_u32s_of((const uint32_t *)(const void *)request->sampling.biases,
+                                        request->sampling.biases_count),
+                      .held = proto_u32s_of(request->sampling.held, request->sampling.held_count),
+                      .held_until = (uint32_t)request->sampling.held_until },
         .generated_before = request->generated_before,
         .plan.reuse_blocks = request->reuse_blocks,
     };
@@ -491,6 +503,25 @@ static void expect_same_as_alone(const struct request *request)
 
 /* ---- tests ---- */
 
+/* Whatever a request can say about its tokens; what was said before counts in each. */
+static void wish_for_much(struct sampling *sampling)
+{
+    static const uint32_t tokens[] = { 40, 41, 42 };
+    static const float biases[] = { 1.5f, -2.0f, 0.5f };
+
+    sampling->min_p = 0.01f;
+    sampling->top_k = 50;
+    sampling->repetition = 1.2f;
+    sampling->frequency = 0.3f;
+    sampling->presence = -0.1f;
+    sampling->bias_tokens = tokens;
+    sampling->biases = biases;
+    sampling->biases_count = 3;
+    sampling->held = tokens + 2;
+    sampling->held_count = 1;
+    sampling->held_until = 7;
+}
+
 static void two_nodes_answer_as_one(void **state)
 {
     static const uint32_t lengths[] = { 1, 2, 15, 16, 17, 32, 63, 64, 65, 100, 300, 777 };
@@ -502,7 +533,10 @@ static void two_nodes_answer_as_one(void **state)
     node_start(&d, "d", &(struct node_choice){ .role = PROTO_ROLE_DECODE });
     for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
         request_init(&request, lengths[i], 40);
-        if (i % 2 == 1) request.sampling = (struct sampling){ 1.0f, 0.9f, i * 1000003 };
+        if (i % 2 == 1)
+            request.sampling =
+                (struct sampling){ .temperature = 1.0f, .top_p = 0.9f, .seed = i * 1000003 };
+        if (i % 4 >= 2) wish_for_much(&request.sampling);
         run(&request, &p, &d);
         expect_same_as_alone(&request);
         assert_true(request.prefill_done);
@@ -729,7 +763,9 @@ static void another_decode_node_goes_on(void **state)
         node_start(&d, "d", &(struct node_choice){ 0 });
         node_start(&e, "e", &(struct node_choice){ 0 });
         request_init(&request, 50, 200);
-        if (round == 1) request.sampling = (struct sampling){ 0.8f, 0.95f, 4711 };
+        if (round == 1)
+            request.sampling =
+                (struct sampling){ .temperature = 0.8f, .top_p = 0.95f, .seed = 4711 };
         request.p = &p;
         request.d = &d;
         attempt_start(&request);
@@ -789,7 +825,7 @@ static void eos_ends_the_answer(void **state)
     for (uint64_t seed = 0; seed < 12; seed++) {
         request_init(&request, 20, 1 + (uint32_t)seed * 40);
         request.ignore_eos = false;
-        request.sampling = (struct sampling){ 2.0f, 1.0f, seed };
+        request.sampling = (struct sampling){ .temperature = 2.0f, .top_p = 1.0f, .seed = seed };
         run(&request, &p, &d);
         expect_same_as_alone(&request);
         if (request.reason == PROTO_FINISH_STOP) stops++;
@@ -824,7 +860,8 @@ static void run_many(struct node *p, struct node *d, struct request *requests, u
     for (uint32_t i = 0; i < count; i++) {
         request_init(&requests[i], 1 + (uint32_t)rng_below(&world.rng, 200),
                      1 + (uint32_t)rng_below(&world.rng, 150));
-        requests[i].sampling = (struct sampling){ (float)(i % 3) * 0.5f, 0.9f, i };
+        requests[i].sampling =
+            (struct sampling){ .temperature = (float)(i % 3) * 0.5f, .top_p = 0.9f, .seed = i };
         requests[i].p = p;
         requests[i].d = d;
         attempt_start(&requests[i]);
@@ -988,7 +1025,8 @@ static void prompts_are_computed_where_they_decode(void **state)
     attempt_start(&steady);
     for (uint32_t i = 0; i < COUNT; i++) {
         request_init(&requests[i], 1 + (uint32_t)rng_below(&world.rng, 200), 1 + i * 5);
-        requests[i].sampling = (struct sampling){ (float)(i % 3) * 0.5f, 0.9f, i };
+        requests[i].sampling =
+            (struct sampling){ .temperature = (float)(i % 3) * 0.5f, .top_p = 0.9f, .seed = i };
         requests[i].limits = (struct proto_limits){ .tbt_us = 1000, .door = i % 2 == 0 };
         requests[i].computes = i % 4 != 3;
         requests[i].p = &p;

@@ -89,6 +89,47 @@ def test_seeded_sampling_repeats(client):
     assert len({sample(seed) for seed in range(4)}) > 1
 
 
+HELLO, END = "19556", "2"  # the tokens "Hello" and <|im_end|> of smollm2
+
+
+def complete(cluster, **more):
+    status, body, _ = cluster.post("/v1/completions", dict(model="smollm2", prompt="The sky is", temperature=0, **more))
+    assert status == 200, body
+    return body["choices"][0], body["usage"]["completion_tokens"]
+
+
+def test_biases_and_stop_tokens(cluster):
+    assert complete(cluster, max_tokens=3, logit_bias={HELLO: 100})[0]["text"] == "HelloHelloHello"
+    choice, count = complete(cluster, max_tokens=3, logit_bias={HELLO: 100}, stop_token_ids=[int(HELLO)])
+    assert (choice["text"], choice["finish_reason"], count) == ("", "stop", 0)
+
+
+def test_min_tokens_holds_the_end_back(cluster):
+    choice, count = complete(cluster, max_tokens=9, logit_bias={END: 100})
+    assert (choice["finish_reason"], count) == ("stop", 0)
+    choice, count = complete(cluster, max_tokens=9, logit_bias={END: 100}, min_tokens=5)
+    assert (choice["finish_reason"], count) == ("stop", 5)
+
+
+def test_penalties_end_repetition(cluster):
+    def distinct(**more):
+        words = complete(cluster, max_tokens=80, ignore_eos=True, **more)[0]["text"].split()
+        return len(set(words)) / len(words)
+
+    plain = distinct()
+    assert distinct(repetition_penalty=1.5) > plain
+    assert distinct(frequency_penalty=2, presence_penalty=2) > plain
+
+
+def test_narrow_choices_are_greedy(cluster):
+    greedy = complete(cluster, max_tokens=12)[0]["text"]
+    for narrow in ({"top_k": 1}, {"min_p": 1}):
+        status, body, _ = cluster.post("/v1/completions", {"model": "smollm2", "prompt": "The sky is", "max_tokens": 12,
+                                                           "temperature": 1.5, **narrow})
+        assert status == 200
+        assert body["choices"][0]["text"] == greedy
+
+
 def test_special_tokens_in_user_text_are_text(cluster):
     """<|im_end|> typed by a user is several ordinary tokens, not the end of the turn."""
     def prompt_tokens(text):
@@ -124,9 +165,6 @@ def test_request_id_is_echoed(cluster):
     ("top_logprobs", 3),
     ("n", 2),
     ("n", 10**9),
-    ("presence_penalty", 0.5),
-    ("frequency_penalty", 0.5),
-    ("logit_bias", {"5": 1}),
     ("no_such_field", 1),
 ])
 def test_unsupported_fields_are_refused_by_name(cluster, field, value):
@@ -161,6 +199,15 @@ def test_unsupported_fields_are_refused_by_name(cluster, field, value):
     ({"stream": "yes"}, "stream"),
     ({"stream_options": {"include_usage": True}}, "stream_options"),
     ({"model": 5}, "model"),
+    ({"presence_penalty": 3}, "presence_penalty"),
+    ({"frequency_penalty": "high"}, "frequency_penalty"),
+    ({"repetition_penalty": 0}, "repetition_penalty"),
+    ({"top_k": -2}, "top_k"),
+    ({"min_p": 2}, "min_p"),
+    ({"logit_bias": {"999999": 1}}, "logit_bias"),
+    ({"logit_bias": {"five": 1}}, "logit_bias"),
+    ({"stop_token_ids": [999999]}, "stop_token_ids"),
+    ({"min_tokens": 9, "max_tokens": 8}, "min_tokens"),
 ])
 def test_bad_values_are_named(cluster, change, param):
     status, body, _ = cluster.post("/v1/chat/completions", {**chat("Hi"), **change})

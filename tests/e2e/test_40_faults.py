@@ -89,7 +89,8 @@ def test_master_killed_and_back(cluster, expected):
 
 
 def test_sampled_stream_continues_exactly(cluster):
-    request = {**body(LONG, max_tokens=96), "temperature": 1.0, "seed": 11}
+    request = {**body(LONG, max_tokens=96), "temperature": 1.0, "seed": 11,
+               "repetition_penalty": 1.1, "frequency_penalty": 0.2, "top_k": 100}
     reference = stream(cluster, request)
     killed = []
 
