@@ -6,7 +6,7 @@
 #
 # As root, or where sudo is there, it installs; otherwise it prints the one line to run and stops.
 # Where nothing is missing it takes milliseconds and changes nothing. `test` also makes .venv with the
-# Python test tools of tests/requirements.txt.
+# Python test tools of tests/requirements.txt, and puts Debian's etcd there.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -46,6 +46,19 @@ install() {
     "$@" || { update && "$@"; } # the package lists may be old
 }
 
+# Tests start etcd themselves. The installed package would start it too, now and at every boot, so only
+# the program is taken out of it. (Redis needs none of that: redis-tools has the program and no service.)
+fetch_etcd() {
+    [ ! -x /usr/bin/etcd ] && [ ! -x .venv/servers/usr/bin/etcd ] || return 0
+    echo "Fetching Debian's etcd-server into .venv, without installing it"
+    place=$(mktemp -d)
+    download="apt-get download -qq etcd-server"
+    (cd "$place" && chmod 755 . && { $download 2>/dev/null || { update && $download; }; })
+    mkdir -p .venv/servers
+    dpkg-deb -x "$place"/etcd-server_*.deb .venv/servers
+    rm -rf "$place"
+}
+
 if ! command -v dpkg-query >/dev/null 2>&1; then
     echo "setup: no dpkg here; on Debian 12 the needs are: $build_packages" >&2
     exit 0
@@ -64,4 +77,5 @@ if [ "$1" = test ]; then
         .venv/bin/pip install -q --disable-pip-version-check -r tests/requirements.txt
         touch "$stamp"
     fi
+    fetch_etcd
 fi

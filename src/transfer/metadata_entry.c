@@ -47,13 +47,13 @@ enum status metadata_entry_write(const struct metadata_entry *entry, struct buf 
                                  struct buf *rpc)
 {
     const size_t host_len = transfer_host_length(entry->address);
-    const char *port = entry->address + host_len + 1;
+    const unsigned long port = strtoul(entry->address + host_len + 1, NULL, 10);
 
     ASSERT(metadata_name_valid(entry->name) && metadata_name_valid(entry->address));
     ASSERT(host_len > 0 && entry->generation != 0 && entry->rail_count <= YOLK_TRANSFER_RAILS_MAX);
     enum status status = buf_printf(
         ram,
-        "{\"name\":\"%s\",\"protocol\":\"yolk\",\"tcp_data_port\":%s,\"timestamp\":\"%llu\","
+        "{\"name\":\"%s\",\"protocol\":\"yolk\",\"tcp_data_port\":%lu,\"timestamp\":\"%llu\","
         "\"devices\":[],\"buffers\":[],\"priority_matrix\":{},\"yolk\":{\"version\":%d,"
         "\"address\":\"%s\",\"generation\":\"%llx\",\"owner\":\"%s\",\"ttl_ms\":%u,\"rails\":[",
         entry->name, port, (unsigned long long)entry->published_s, FORMAT_VERSION, entry->address,
@@ -62,7 +62,7 @@ enum status metadata_entry_write(const struct metadata_entry *entry, struct buf 
     if (status == STATUS_OK) status = buf_append_text(ram, "]}}");
     if (status != STATUS_OK) return status;
     return buf_printf(rpc,
-                      "{\"ip_or_host_name\":\"%.*s\",\"rpc_port\":%s,\"yolk\":{\"owner\":\"%s\"}}",
+                      "{\"ip_or_host_name\":\"%.*s\",\"rpc_port\":%lu,\"yolk\":{\"owner\":\"%s\"}}",
                       (int)host_len, entry->address, port, entry->owner);
 }
 

@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "transfer/base64.h"
 #include "transfer/metadata_backend.h"
 #include "transfer/metadata_exchange.h"
 
@@ -54,57 +55,12 @@ static void finish(struct etcd_call *call, enum status status, const char *value
     etcd_call_free(call);
 }
 
-/* ---- base64 ---- */
-
-static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+/* ---- asking ---- */
 
 static enum status write_base64(struct buf *out, const char *text)
 {
-    const size_t len = strlen(text);
-    enum status status = STATUS_OK;
-
-    for (size_t i = 0; i < len && status == STATUS_OK; i += 3) {
-        const size_t left = len - i;
-        const uint32_t bits = (uint32_t)(unsigned char)text[i] << 16 |
-                              (left > 1 ? (uint32_t)(unsigned char)text[i + 1] << 8 : 0) |
-                              (left > 2 ? (uint32_t)(unsigned char)text[i + 2] : 0);
-        const char four[4] = { alphabet[bits >> 18], alphabet[bits >> 12 & 63],
-                               left > 1 ? alphabet[bits >> 6 & 63] : '=',
-                               left > 2 ? alphabet[bits & 63] : '=' };
-        status = buf_append(out, four, sizeof(four));
-    }
-    return status;
+    return base64_write(out, text, strlen(text));
 }
-
-static int digit_of(char c)
-{
-    const char *at = c != '\0' ? strchr(alphabet, c) : NULL;
-    return at != NULL ? (int)(at - alphabet) : -1;
-}
-
-/* Bytes written to out, of 3 for every 4 of text; SIZE_MAX if it is no base64. */
-static size_t read_base64(const char *text, size_t len, char *out)
-{
-    size_t n = 0;
-
-    if (len % 4 != 0) return SIZE_MAX;
-    for (size_t i = 0; i < len; i += 4) {
-        const bool last = i + 4 == len;
-        const int pad =
-            last ? (text[i + 3] == '=') + (text[i + 3] == '=' && text[i + 2] == '=') : 0;
-        uint32_t bits = 0;
-        for (int j = 0; j < 4; j++) {
-            const int digit = j >= 4 - pad ? 0 : digit_of(text[i + (size_t)j]);
-            if (digit < 0) return SIZE_MAX;
-            bits = bits << 6 | (uint32_t)digit;
-        }
-        for (int j = 0; j < 3 - pad; j++)
-            out[n++] = (char)(bits >> (16 - 8 * j) & 255);
-    }
-    return n;
-}
-
-/* ---- asking ---- */
 
 static enum status write_put(struct buf *out, const struct etcd_call *call, const char *key,
                              const char *value)
@@ -239,7 +195,7 @@ static void ranged(struct etcd_call *call, const struct json_value *root)
 {
     const struct json_value *kvs = json_value_member(root, "kvs");
     const char *coded = json_value_text(json_value_member(json_value_at(kvs, 0), "value"));
-    char *value = NULL;
+    uint8_t *value = NULL;
     size_t len = 0;
     enum status status = STATUS_NOT_FOUND;
 
@@ -247,10 +203,9 @@ static void ranged(struct etcd_call *call, const struct json_value *root)
         status = coded != NULL ? STATUS_OK : STATUS_PROTOCOL;
         if (coded != NULL) value = malloc(strlen(coded) / 4 * 3 + 1);
         if (coded != NULL && value == NULL) status = STATUS_NO_MEMORY;
-        if (value != NULL) len = read_base64(coded, strlen(coded), value);
-        if (len == SIZE_MAX) status = STATUS_PROTOCOL;
+        if (value != NULL) status = base64_read(coded, strlen(coded), value, &len);
     }
-    finish(call, status, status == STATUS_OK ? value : NULL, status == STATUS_OK ? len : 0);
+    finish(call, status, status == STATUS_OK ? (const char *)value : NULL, len);
     free(value);
 }
 

@@ -5,6 +5,7 @@
  *
  *   e  an entry            what is read is written and read again, and is the same
  *   r  Redis answers       one after another, as they would come
+ *   b  base64              what is read is written again, and is the same
  *   q  a query             as a request of a stranger would bring it
  *   u  a connection string
  *   i  an image            behind a header that is right, as well as as it came */
@@ -14,6 +15,7 @@
 #include "base/assert.h"
 #include "base/buf.h"
 #include "base/hash.h"
+#include "transfer/base64.h"
 #include "transfer/metadata_backend.h"
 #include "transfer/metadata_entry.h"
 #include "transfer/metadata_server.h"
@@ -51,6 +53,23 @@ static void fuzz_resp(const char *text, size_t len)
         text += taken;
         len -= taken;
     }
+}
+
+static void fuzz_base64(const char *text, size_t len)
+{
+    uint8_t *bytes = malloc(len + 1);
+    struct buf again;
+    size_t n;
+
+    ASSERT(bytes != NULL);
+    buf_init(&again, 2 * len + 64);
+    if (base64_read(text, len, bytes, &n) == STATUS_OK) {
+        const enum status status = base64_write(&again, bytes, n);
+        ASSERT(status == STATUS_OK && again.len == len);
+        ASSERT(len == 0 || memcmp(buf_data(&again), text, len) == 0);
+    }
+    buf_fini(&again);
+    free(bytes);
 }
 
 static void fuzz_texts(char kind, const char *data, size_t len)
@@ -108,6 +127,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     switch (data[0]) {
     case 'e': fuzz_entry(text, len - 1); break;
     case 'r': fuzz_resp(text, len - 1); break;
+    case 'b': fuzz_base64(text, len - 1); break;
     case 'i': fuzz_image(data + 1, len - 1); break;
     default: fuzz_texts((char)data[0], text, len - 1); break;
     }

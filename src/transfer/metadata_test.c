@@ -2,8 +2,8 @@
  *
  * transfer/metadata_test.c
  *
- * Goal:    the pure parts of metadata: entries, connection strings, Redis answers, queries, and the
- *          server's table say what they mean and refuse everything else.
+ * Goal:    the pure parts of metadata: entries, connection strings, Redis answers, base64, queries,
+ *          and the server's table say what they mean and refuse everything else.
  * Method:  tables of cases; every prefix and every flipped byte of a valid text; and the table
  *          against a naive model in a seeded walk, its image read back after every step.
  *          `SEED=n` replays one walk. */
@@ -19,6 +19,7 @@
 #include "base/env.h"
 #include "base/rng.h"
 #include "seed.h"
+#include "transfer/base64.h"
 #include "transfer/metadata_backend.h"
 #include "transfer/metadata_entry.h"
 #include "transfer/metadata_server.h"
@@ -309,6 +310,42 @@ static void test_a_redis_line_without_end_is_given_up(void **state)
     assert_int_equal(resp_read(text, sizeof(text), &reply, &taken), STATUS_PROTOCOL);
 }
 
+/* ---- base64 ---- */
+
+static void test_base64(void **state)
+{
+    static const struct {
+        const char *bytes, *text;
+    } cases[] = { { "", "" },
+                  { "f", "Zg==" },
+                  { "fo", "Zm8=" },
+                  { "foo", "Zm9v" },
+                  { "foob", "Zm9vYg==" },
+                  { "fooba", "Zm9vYmE=" },
+                  { "foobar", "Zm9vYmFy" },
+                  { "\xfb\xff\xfe", "+//+" } };
+    static const char *const wrong[] = { "Z",    "Zg",   "Zg=",  "=Zg=",     "Z===",     "====",
+                                         "Zh==", "Zm9=", "Zm9!", "Zg==Zg==", "Zm9v\nZm8" };
+    uint8_t bytes[16];
+    struct buf text;
+    size_t len;
+
+    (void)state;
+    buf_init(&text, 64);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        buf_clear(&text);
+        assert_int_equal(base64_write(&text, cases[i].bytes, strlen(cases[i].bytes)), STATUS_OK);
+        assert_int_equal(text.len, strlen(cases[i].text));
+        assert_memory_equal(buf_data(&text), cases[i].text, text.len);
+        assert_int_equal(base64_read(cases[i].text, text.len, bytes, &len), STATUS_OK);
+        assert_int_equal(len, strlen(cases[i].bytes));
+        assert_memory_equal(bytes, cases[i].bytes, len);
+    }
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
+        assert_int_equal(base64_read(wrong[i], strlen(wrong[i]), bytes, &len), STATUS_PROTOCOL);
+    buf_fini(&text);
+}
+
 /* ---- queries ---- */
 
 static void test_queries(void **state)
@@ -580,6 +617,7 @@ int main(void)
         cmocka_unit_test(test_redis_login_of_the_environment),
         cmocka_unit_test(test_redis_answers),
         cmocka_unit_test(test_a_redis_line_without_end_is_given_up),
+        cmocka_unit_test(test_base64),
         cmocka_unit_test(test_queries),
         cmocka_unit_test(test_the_table_is_the_model),
         cmocka_unit_test(test_a_damaged_image_is_corrupt),

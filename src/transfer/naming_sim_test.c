@@ -22,6 +22,7 @@
 #include "base/env.h"
 #include "base/env_sim.h"
 #include "base/log.h"
+#include "net/http.h"
 #include "transfer/metadata_server.h"
 
 #define SERVER "10.0.0.9:8080"
@@ -500,6 +501,96 @@ static void test_a_damaged_state_file_is_put_aside(void **state)
     world_destroy(world);
 }
 
+/* ---- a server of the protocol without owners ---- */
+
+/* As others have it: keys and values, no owner, no life; the first rpc_meta of a name stays. */
+struct plain {
+    struct http_server *http;
+    char keys[8][64];
+    char values[8][1024];
+    bool refuses_second;
+};
+
+static int plain_find(const struct plain *plain, const char *key)
+{
+    int at = 0;
+    while (at < 8 && strcmp(plain->keys[at], key) != 0)
+        at++;
+    return at;
+}
+
+static void on_plain_request(void *ctx, struct http_request *req)
+{
+    struct plain *plain = ctx;
+    const char *method = http_method(req);
+    char key[64];
+    size_t len;
+
+    assert_string_equal(http_path(req), "/metadata");
+    assert_true(metadata_server_query(http_query(req), "key", key, sizeof(key)));
+    const char *body = http_body(req, &len);
+    int at = plain_find(plain, key);
+    if (strcmp(method, "PUT") == 0) {
+        if (at < 8 && plain->refuses_second && strstr(key, "rpc_meta") != NULL) {
+            http_respond(req, 400, NULL, "Duplicate rpc_meta key not allowed", 34);
+            return;
+        }
+        if (at == 8) at = plain_find(plain, "");
+        assert_true(at < 8 && len < sizeof(plain->values[at]));
+        memcpy(plain->keys[at], key, sizeof(key));
+        memcpy(plain->values[at], body, len + 1);
+        http_respond(req, 200, NULL, "metadata updated", 16);
+    } else if (at == 8) {
+        http_respond(req, 404, NULL, "metadata not found", 18);
+    } else if (strcmp(method, "DELETE") == 0) {
+        plain->keys[at][0] = '\0';
+        http_respond(req, 200, NULL, "metadata deleted", 16);
+    } else {
+        http_respond(req, 200, "application/json", plain->values[at], strlen(plain->values[at]));
+    }
+}
+
+static void test_servers_that_know_no_owners_will_do(void **state)
+{
+    (void)state;
+    for (int refuses = 0; refuses < 2; refuses++) {
+        struct world *world = world_create();
+        struct plain plain = { .refuses_second = refuses != 0 };
+        const struct http_server_options options = { .address = SERVER,
+                                                     .on_request = on_plain_request,
+                                                     .ctx = &plain };
+        assert_int_equal(
+            http_server_create(env_sim_add(world->sim, "10.0.0.9"), &options, &plain.http, NULL),
+            STATUS_OK);
+        struct engine *a = engine_start(world, 0, 7000, "a");
+        struct engine *b = engine_start(world, 1, 7000, "b");
+        run_ms(world, TTL_MS);
+        assert_int_equal(yolk_transfer_published(a->transfer), STATUS_OK);
+        expect_reached(world, b, "a", a);
+        engine_kill(a);
+        a = engine_start(world, 0, 7111, "a");
+        run_ms(world, 100);
+        expect_reached(world, b, "a", a);
+        const int at = plain_find(&plain, "mooncake/rpc_meta/a");
+        assert_non_null(strstr(plain.values[at], "7111")); /* not that of the first start */
+        struct engine *later = engine_start(world, 2, 7000, "a");
+        run_ms(world, TTL_MS);
+        assert_int_equal(yolk_transfer_published(a->transfer), STATUS_EXISTS);
+        assert_int_equal(yolk_transfer_withdraw(a->transfer, 0), STATUS_TIMEOUT);
+        run_ms(world, TTL_MS);
+        assert_int_equal(yolk_transfer_published(later->transfer), STATUS_OK);
+        struct engine *c = engine_start(world, 3, 7000, "c");
+        expect_reached(world, b, "a", a); /* over the connection it has */
+        expect_reached(world, c, "a", later);
+        assert_int_equal(yolk_transfer_withdraw(later->transfer, 0), STATUS_TIMEOUT);
+        run_ms(world, 100);
+        assert_int_equal(plain_find(&plain, "mooncake/ram/a"), 8);
+        assert_int_equal(plain_find(&plain, "mooncake/rpc_meta/a"), 8);
+        http_server_destroy(plain.http);
+        world_destroy(world);
+    }
+}
+
 /* ---- a server that talks nonsense ---- */
 
 struct liar {
@@ -627,6 +718,7 @@ int main(void)
         cmocka_unit_test(test_a_server_that_goes_away_hurts_nobody_who_has_met),
         cmocka_unit_test(test_a_server_that_was_killed_keeps_its_state),
         cmocka_unit_test(test_a_damaged_state_file_is_put_aside),
+        cmocka_unit_test(test_servers_that_know_no_owners_will_do),
         cmocka_unit_test(test_a_server_that_lies_costs_time_and_nothing_else),
         cmocka_unit_test(test_a_full_server_says_so),
     };

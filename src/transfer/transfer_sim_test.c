@@ -8,7 +8,9 @@
  *          Each initiator moves random ranges with random deadlines and cancels while connections
  *          break, the network parts, whole or one rail of several, and the target is stopped,
  *          killed and started again. When a task ends, its ranges at both ends are overwritten, and
- *          must stay as they are until the next task. `YOLK_TEST_SEED=n` replays one seed. */
+ *          must stay as they are until the next task. In some worlds the target has a name, and
+ *          another port at each start, and the server that knows it is killed, too.
+ *          `YOLK_TEST_SEED=n` replays one seed. */
 #include "yolk/transfer.h"
 
 #include <setjmp.h>
@@ -24,6 +26,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/rng.h"
+#include "transfer/metadata_server.h"
 
 #define CHECK(condition)                                                                           \
     do {                                                                                           \
@@ -49,6 +52,7 @@ enum { SEEDS = 60, CUTS = 6 };
 #endif
 #define STEP_NS (20 * ENV_NS_PER_MS)
 #define TARGET "10.0.0.1:7000"
+#define NAMES "10.0.0.9:8080"
 
 static uint64_t current_seed;
 static unsigned stops_in_time;
@@ -87,11 +91,14 @@ struct world {
     uint8_t *memory; /* of the target: INITIATORS * SLOTS * SLOT_SIZE */
     uint64_t starts;
     bool target_alive, parted, paused;
-    bool user_memory;     /* that of the initiators is not the engine's */
-    uint32_t lanes_max;   /* of the initiators; 0: the default */
-    bool encrypt;         /* the initiators insist on it */
-    bool rails;           /* the hosts have further addresses, and use them */
-    bool rail_cut[RAILS]; /* [0] is `parted` */
+    bool user_memory;   /* that of the initiators is not the engine's */
+    uint32_t lanes_max; /* of the initiators; 0: the default */
+    bool encrypt;       /* the initiators insist on it */
+    bool rails;         /* the hosts have further addresses, and use them */
+    bool named;         /* the target is opened by a name, and moves */
+    struct env *names_env;
+    struct metadata_server *names; /* NULL: down, or not `named` */
+    bool rail_cut[RAILS];          /* [0] is `parted` */
     struct initiator initiators[INITIATORS];
 };
 
@@ -126,17 +133,43 @@ static void expect_quiet(const struct slot *slot)
     if (world->target_alive) CHECK(hash_xxh3(slot_there(slot), SLOT_SIZE) == slot->there_sum);
 }
 
+static void names_start(struct world *world)
+{
+    const struct metadata_server_options options = { .listen = NAMES, .state_file = "/names" };
+
+    world->names_env = env_sim_add(world->sim, "10.0.0.9");
+    CHECK(metadata_server_create(world->names_env, &options, &world->names, NULL) == STATUS_OK);
+}
+
+static void names_kill(struct world *world)
+{
+    env_sim_kill(world->names_env);
+    metadata_server_destroy(world->names);
+    world->names = NULL;
+}
+
+static const char *target_name(const struct world *world)
+{
+    return world->named ? "target" : TARGET;
+}
+
 static void target_start(struct world *world)
 {
     void *memory;
+    char listen[64] = TARGET;
     const struct yolk_transfer_options options = {
-        .listen = TARGET,
+        .listen = listen,
+        .metadata = world->named ? "http://" NAMES "/metadata" : NULL,
+        .segment = "target",
+        .metadata_ttl_ms = 1000,
         .secret = "s",
         .slice_size = 8192,
         .fence_ms = 2000,
         .rails = world->rails ? "auto" : NULL,
     };
 
+    if (world->named)
+        snprintf(listen, sizeof(listen), "10.0.0.1:%u", 7000 + (unsigned)world->starts % 3);
     world->target_env = env_sim_add(world->sim, "10.0.0.1");
     CHECK(yolk_transfer_create(world->target_env, &options, &world->target, NULL) == STATUS_OK);
     CHECK(yolk_transfer_alloc(world->target, (size_t)INITIATORS * SLOTS * SLOT_SIZE,
@@ -174,6 +207,7 @@ static void initiator_start(struct world *world, struct initiator *initiator, co
                                                        1 + (uint32_t)rng_below(&world->rng, 3),
                                                    .fence_ms = 2000,
                                                    .rails = world->rails ? "auto" : NULL,
+                                                   .metadata = world->named ? "http://" NAMES : "",
                                                    .lanes_max = world->lanes_max };
     initiator->world = world;
     initiator->host = host;
@@ -189,7 +223,8 @@ static void initiator_start(struct world *world, struct initiator *initiator, co
                                   NULL) == STATUS_OK);
     }
     initiator->memory = memory;
-    CHECK(yolk_transfer_open(initiator->transfer, TARGET, &initiator->segment) == STATUS_OK);
+    CHECK(yolk_transfer_open(initiator->transfer, target_name(world), &initiator->segment) ==
+          STATUS_OK);
     for (uint32_t i = 0; i < SLOTS; i++) {
         initiator->slots[i].initiator = initiator;
         initiator->slots[i].index = i;
@@ -202,7 +237,8 @@ static void reopen(struct initiator *initiator)
 {
     /* Several tasks of one handle may have ended STALE; a fresh handle does no harm. */
     CHECK(yolk_transfer_close(initiator->transfer, initiator->segment) == STATUS_OK);
-    CHECK(yolk_transfer_open(initiator->transfer, TARGET, &initiator->segment) == STATUS_OK);
+    CHECK(yolk_transfer_open(initiator->transfer, target_name(initiator->world),
+                             &initiator->segment) == STATUS_OK);
 }
 
 static void on_ended(void *ctx, const struct yolk_transfer_result *result)
@@ -282,6 +318,15 @@ static void step_rails(struct world *world)
 
     if (rng_below(&world->rng, 20) == 0) rail_cut(world, rail, true);
     if (rng_below(&world->rng, 10) == 0) rail_cut(world, rail, false);
+}
+
+static void step_names(struct world *world)
+{
+    if (world->names != NULL && rng_below(&world->rng, 60) == 0) {
+        names_kill(world);
+    } else if (world->names == NULL && rng_below(&world->rng, 20) == 0) {
+        names_start(world);
+    }
 }
 
 static void addresses_add(struct world *world)
@@ -407,8 +452,10 @@ static void run_seed(uint64_t seed, uint64_t totals[TOTALS])
     world.user_memory = seed % 3 == 0;
     world.encrypt = seed % 5 < 2;
     world.lanes_max = world.rails ? 4 : 0;
+    world.named = seed % 4 > 1;
     world.sim = env_sim_create(&options);
     if (world.rails) addresses_add(&world);
+    if (world.named) names_start(&world);
     target_start(&world);
     initiator_start(&world, &world.initiators[0], "10.0.0.1");
     initiator_start(&world, &world.initiators[1], "10.0.0.2");
@@ -417,6 +464,7 @@ static void run_seed(uint64_t seed, uint64_t totals[TOTALS])
             step_initiator(&world, &world.initiators[i]);
         step_faults(&world);
         if (world.rails) step_rails(&world);
+        if (world.named) step_names(&world);
         env_sim_run_for(world.sim, rng_below(&world.rng, STEP_NS));
     }
     finish(&world);
@@ -426,6 +474,7 @@ static void run_seed(uint64_t seed, uint64_t totals[TOTALS])
     for (int i = 0; i < INITIATORS; i++)
         free(world.initiators[i].owned);
     yolk_transfer_destroy(world.target);
+    metadata_server_destroy(world.names);
     env_sim_destroy(world.sim);
 }
 
