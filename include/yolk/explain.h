@@ -22,6 +22,15 @@
  * error: a regret below the spread of the model at that candidate is noise, and only one above is
  * counted as `wrong`. A request that never ended its prefill has no regret.
  *
+ * So for the decode instance, by the time between tokens. `actual` is the mean of the request from
+ * the moment it began to decode (with a door: came in) to its end, and
+ *
+ *     hindsight_i = a step there, by the cost model as it is now, of what instance i decoded on the
+ *                   mean over that time, and of this sequence at its mean length
+ *
+ * Only a request that ended well after two tokens or more is judged. A prompt that was computed
+ * beside steps is in `actual`, and not in the hindsight of the others.
+ *
  * Misses. Of a prompt's full blocks that may be reused, those not reused are told apart, each block
  * under one reason. What a key hides cannot be read back from it: keys are hashes over layout, salt
  * and tokens together. So a caller may describe the prompt besides (struct yolk_prompt), and blocks
@@ -114,16 +123,18 @@ struct yolk_decode_candidate {
     char name[YOLK_NAME_SIZE];
     uint32_t sequences; /* there already */
     uint64_t context_tokens;
-    uint64_t samples; /* as above */
-    double tbt_ms;    /* predicted */
+    uint64_t samples;    /* as above */
+    double tbt_ms;       /* predicted */
+    double hindsight_ms; /* the first: actual. Negative while unknown; INFINITY: it has left */
 };
 
 struct yolk_explanation {
     uint32_t prefill_count, decode_count; /* [0] was chosen */
     struct yolk_prefill_candidate prefill[YOLK_CANDIDATES];
     struct yolk_decode_candidate decode[YOLK_CANDIDATES];
-    double regret_ms;          /* negative while unknown, or never known */
-    double regret_spread_ms;   /* of the model at the best alternative: below it, regret is noise */
+    double regret_ms;        /* negative while unknown, or never known */
+    double regret_spread_ms; /* of the model at the best alternative: below it, regret is noise */
+    double tbt_regret_ms, tbt_regret_spread_ms; /* the same of the time between tokens */
     uint32_t reusable_blocks;  /* full blocks of the prompt that could be reused; 0: reuse is off */
     uint32_t predicted_blocks; /* that the decision counted on */
     int64_t realised_blocks;   /* that were reused; negative while unknown */
@@ -154,9 +165,15 @@ void yolk_conductor_inherit(struct yolk_conductor *conductor, struct yolk_conduc
  * ended, and its ticket not. */
 double yolk_conductor_regret(const struct yolk_conductor *conductor, struct yolk_ticket ticket);
 
+/* The same of the time between its tokens. */
+double yolk_conductor_tbt_regret(const struct yolk_conductor *conductor, struct yolk_ticket ticket,
+                                 double now_ms);
+
 struct yolk_explain_stats {
-    uint64_t judged, wrong; /* requests with a regret; of them, those beyond noise */
-    double regret_ms;       /* of all judged */
+    uint64_t judged, wrong;         /* requests with a regret; of them, those beyond noise */
+    double regret_ms;               /* of all judged */
+    uint64_t tbt_judged, tbt_wrong; /* the same of the time between tokens */
+    double tbt_regret_ms;
     /* Blocks of prefills that have ended. kept: predicted, and reused. */
     uint64_t reusable_blocks, predicted_blocks, kept_blocks, realised_blocks;
     uint64_t missed[YOLK_MISSES];

@@ -6,7 +6,9 @@
  * The index holds chains of blocks: a head that every instance has (a system prompt), and a tail
  * that is on two instances. A decision asks for a random chain, so that its look-ups miss the
  * caches as they would in a service. Two shapes: prompts of 128k tokens in 256 blocks of 512
- * tokens, and in 8,192 blocks of 16.
+ * tokens, and in 8,192 blocks of 16. The first once more with uneven paths: the last quarter of
+ * each chain is on SSD, and holders that serve others count as busy, so that each decision looks
+ * for the best way range by range (conductor/ways.h).
  *
  * Memory: about 400 MB, one shape at a time. */
 #include <stdio.h>
@@ -41,6 +43,7 @@ struct world {
     struct yolk_instance_id ids[INSTANCES];
     struct rng rng;
     uint32_t block_tokens, blocks; /* of a whole chain */
+    bool uneven;                   /* paths: see above */
     uint32_t chains;
     struct block_key *keys; /* of the chain that is asked for */
 };
@@ -86,6 +89,12 @@ static enum status add_instances(struct world *w)
     return STATUS_OK;
 }
 
+static enum status store(struct world *w, struct yolk_instance_id id, uint32_t from, uint32_t to,
+                         enum yolk_tier tier)
+{
+    return yolk_conductor_stored(w->conductor, id, w->keys + from, to - from, tier);
+}
+
 /* Puts a chain on a prefill and on a decode instance, heads first. */
 static enum status store_chain(struct world *w, uint32_t chain, uint64_t *spent_ns)
 {
@@ -96,8 +105,11 @@ static enum status store_chain(struct world *w, uint32_t chain, uint64_t *spent_
         const uint32_t of_role = (uint32_t)rng_below(&w->rng, INSTANCES / 2);
         const struct yolk_instance_id id = w->ids[copy * (INSTANCES / 2) + of_role];
         const uint64_t start = env_now_ns(w->env);
-        status = yolk_conductor_stored(w->conductor, id, w->keys + HEAD_BLOCKS,
-                                       w->blocks - HEAD_BLOCKS, YOLK_TIER_DRAM);
+        const uint32_t fast = w->uneven ? w->blocks - w->blocks / 4 : w->blocks;
+        status = store(w, id, HEAD_BLOCKS, fast, YOLK_TIER_DRAM);
+        if (status == STATUS_OK && fast < w->blocks) {
+            status = store(w, id, fast, w->blocks, YOLK_TIER_SSD);
+        }
         *spent_ns += env_now_ns(w->env) - start;
     }
     return status;
@@ -109,8 +121,7 @@ static enum status fill(struct world *w, uint64_t *spent_ns)
 
     make_chain(w, 0);
     for (uint32_t i = 0; i < INSTANCES && status == STATUS_OK; i++) {
-        status =
-            yolk_conductor_stored(w->conductor, w->ids[i], w->keys, HEAD_BLOCKS, YOLK_TIER_DRAM);
+        status = store(w, w->ids[i], 0, HEAD_BLOCKS, YOLK_TIER_DRAM);
     }
     w->chains = (HOLDINGS - SPARE - INSTANCES * HEAD_BLOCKS) / ((w->blocks - HEAD_BLOCKS) * COPIES);
     for (uint32_t chain = 0; chain < w->chains && status == STATUS_OK; chain++)
@@ -124,18 +135,20 @@ static void world_end(struct world *w)
     free(w->keys);
 }
 
-static enum status world_start(struct world *w, struct cli *cli, uint32_t blocks, uint64_t *fill_ns,
-                               struct errmsg *err)
+static enum status world_start(struct world *w, struct cli *cli, uint32_t blocks, bool uneven,
+                               uint64_t *fill_ns, struct errmsg *err)
 {
     struct yolk_conductor_options options = yolk_conductor_defaults();
 
-    *w =
-        (struct world){ .env = cli->env, .blocks = blocks, .block_tokens = PROMPT_TOKENS / blocks };
+    *w = (struct world){
+        .env = cli->env, .blocks = blocks, .block_tokens = PROMPT_TOKENS / blocks, .uneven = uneven
+    };
     rng_init(&w->rng, 1);
     options.instances_max = INSTANCES;
     options.holdings_max = HOLDINGS;
     options.block_tokens = w->block_tokens;
     options.block_size = BLOCK_SIZE;
+    options.congestion = uneven;
     w->keys = calloc(blocks, sizeof(*w->keys));
     if (w->keys == NULL) return errmsg_set(err, STATUS_NO_MEMORY, "not enough memory");
     enum status status = yolk_conductor_create(&options, &w->conductor, err);
@@ -189,6 +202,7 @@ static double now_ms(const struct world *w)
     return (double)env_now_ns(w->env) / 1e6;
 }
 
+/* A target of 0 is none. */
 static void measure_decisions(struct world *w, double p50_target, double p99_target,
                               struct report *report)
 {
@@ -207,9 +221,14 @@ static void measure_decisions(struct world *w, double p50_target, double p99_tar
         yolk_conductor_finish(w->conductor, decision.ticket, STATUS_OK, now_ms(w));
     }
     qsort(samples, DECISIONS, sizeof(samples[0]), compare);
-    snprintf(name, sizeof(name), "decision_%u_blocks_p50", w->blocks);
-    add_at_most(report, name, samples[DECISIONS / 2], "us", p50_target);
-    snprintf(name, sizeof(name), "decision_%u_blocks_p99", w->blocks);
+    const char *kind = w->uneven ? "_uneven" : "";
+    snprintf(name, sizeof(name), "decision_%u_blocks%s_p50", w->blocks, kind);
+    if (p50_target > 0) {
+        add_at_most(report, name, samples[DECISIONS / 2], "us", p50_target);
+    } else {
+        report_add(report, name, samples[DECISIONS / 2], "us");
+    }
+    snprintf(name, sizeof(name), "decision_%u_blocks%s_p99", w->blocks, kind);
     if (p99_target > 0) {
         add_at_most(report, name, samples[DECISIONS * 99 / 100], "us", p99_target);
     } else {
@@ -315,7 +334,7 @@ enum status bench_conductor(struct cli *cli, struct report *report, struct errms
     struct world world;
     uint64_t fill_ns = 0;
 
-    enum status status = world_start(&world, cli, 256, &fill_ns, err);
+    enum status status = world_start(&world, cli, 256, false, &fill_ns, err);
     if (status != STATUS_OK) return status;
     yolk_conductor_stats(world.conductor, &stats);
     const double fill_rate = (double)stats.holdings / ((double)fill_ns / 1e9);
@@ -330,7 +349,11 @@ enum status bench_conductor(struct cli *cli, struct report *report, struct errms
     add_at_least(report, "events_moving", events_per_s(&world), "events/s", 5e6);
     add_at_most(report, "bytes_per_holding", (double)stats.index_bytes / HOLDINGS, "bytes", 32);
     world_end(&world);
-    if (status == STATUS_OK) status = world_start(&world, cli, 8192, &fill_ns, err);
+    if (status == STATUS_OK) status = world_start(&world, cli, 256, true, &fill_ns, err);
+    if (status != STATUS_OK) return status;
+    measure_decisions(&world, 0, 0, report);
+    world_end(&world);
+    status = world_start(&world, cli, 8192, false, &fill_ns, err);
     if (status != STATUS_OK) return status;
     measure_decisions(&world, 100, 0, report);
     measure_hashing(&world, report);

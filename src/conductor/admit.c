@@ -404,10 +404,13 @@ void yolk_conductor_joined(struct yolk_conductor *c, struct yolk_ticket id, doub
     struct yolk_decision *decision = conductor_logged(c, ticket);
 
     ASSERT(ticket->state == TICKET_DECODING);
-    if (ticket->at_door && decision != NULL) {
-        decision->actual_door_ms = now_ms - ticket->door_since_ms;
+    if (ticket->at_door) {
+        if (decision != NULL) decision->actual_door_ms = now_ms - ticket->door_since_ms;
+        conductor_explain_batch(c, ticket->decode, now_ms);
+        conductor_door_leave(c, ticket);
+        conductor_explain_batch(c, ticket->decode, now_ms);
+        conductor_explain_decoding(c, ticket, now_ms);
     }
-    conductor_door_leave(c, ticket);
     admission_start(c->admission, (uint32_t)(ticket - c->tickets), now_ms);
 }
 

@@ -989,12 +989,15 @@ void yolk_conductor_prefill_done(struct yolk_conductor *c, struct yolk_ticket id
 
     if (ticket->prefill != NONE) conductor_queue_leave(c, ticket, now_ms);
     conductor_group_dissolve(c, ticket, now_ms);
+    conductor_explain_batch(c, ticket->decode, now_ms);
     ticket->state = TICKET_DECODING;
     if (ticket->decode != NONE) {
         c->instances[ticket->decode].decoding++;
         c->instances[ticket->decode].decoding_tokens += ticket->tokens;
     }
     conductor_door_wait(c, ticket, now_ms);
+    conductor_explain_batch(c, ticket->decode, now_ms);
+    if (!ticket->at_door) conductor_explain_decoding(c, ticket, now_ms);
     admission_join(c->admission, (uint32_t)(ticket - c->tickets), now_ms);
     conductor_look(c, now_ms);
     conductor_explain_prefilled(c, ticket, cached_tokens);
@@ -1038,7 +1041,10 @@ void yolk_conductor_finish(struct yolk_conductor *c, struct yolk_ticket id, enum
     struct ticket *ticket = conductor_ticket(c, id);
     struct yolk_decision *decision = conductor_logged(c, ticket);
 
-    conductor_explain_ended(c, ticket);
+    const int32_t decode = ticket->decode;
+
+    conductor_explain_ended(c, ticket, outcome, now_ms);
+    conductor_explain_batch(c, decode, now_ms);
     if (decision != NULL) {
         decision->actual_total_ms = now_ms - ticket->placed_ms;
         decision->actual_output_tokens = ticket->output_tokens;
@@ -1048,6 +1054,7 @@ void yolk_conductor_finish(struct yolk_conductor *c, struct yolk_ticket id, enum
     if (ticket->prefill != NONE) conductor_queue_leave(c, ticket, now_ms);
     conductor_group_dissolve(c, ticket, now_ms);
     if (ticket->decode != NONE) decode_lose(c, ticket);
+    conductor_explain_batch(c, decode, now_ms);
     admission_land(c->admission, (uint32_t)(ticket - c->tickets), outcome == STATUS_OK, now_ms);
     conductor_look(c, now_ms);
     ASSERT(c->tickets_used > 0);

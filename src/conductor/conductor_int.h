@@ -245,7 +245,13 @@ void conductor_explain_decided(struct yolk_conductor *conductor,
                                const struct proposal *proposal, double now_ms);
 void conductor_explain_prefilled(struct yolk_conductor *conductor, const struct ticket *ticket,
                                  uint32_t cached_tokens);
-void conductor_explain_ended(struct yolk_conductor *conductor, const struct ticket *ticket);
+/* What this instance decodes, before and after any change of it; NONE: nothing happens. */
+void conductor_explain_batch(struct yolk_conductor *conductor, int32_t instance, double now_ms);
+/* The ticket begins to decode. */
+void conductor_explain_decoding(struct yolk_conductor *conductor, const struct ticket *ticket,
+                                double now_ms);
+void conductor_explain_ended(struct yolk_conductor *conductor, const struct ticket *ticket,
+                             enum status outcome, double now_ms);
 
 /* ---- inline.c ---- */
 

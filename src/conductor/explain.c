@@ -20,6 +20,7 @@
 #include "conductor/drain.h"
 #include "conductor/ghost.h"
 #include "conductor/hits.h"
+#include "conductor/occupancy.h"
 #include "conductor/seen.h"
 #include "yolk/explain.h"
 
@@ -33,6 +34,9 @@ struct record {
     uint32_t moved_blocks[YOLK_CANDIDATES];
     bool near[YOLK_CANDIDATES];
     double load_ms[YOLK_CANDIDATES]; /* predicted beside the moving */
+    /* Of shown.decode[i], since the decision; once it decodes, since then. */
+    struct occupancy_mark mark[YOLK_CANDIDATES];
+    double decoding_ms; /* when it began; negative: it has not */
     uint32_t tokens;
     double placed_ms;
     enum yolk_miss shortfall;
@@ -45,6 +49,7 @@ struct explain {
     struct ghost *ghost;
     struct seen *seen;
     struct drain *drain;
+    struct occupancy *occupancy;
     struct hits hits;
     struct yolk_explain_stats stats;
 };
@@ -78,12 +83,13 @@ enum status conductor_explain_create(const struct yolk_conductor_options *option
     if (e->records == NULL ||
         ghost_create(ghosts_for(options->holdings_max), &e->ghost) != STATUS_OK ||
         seen_create(&e->seen) != STATUS_OK ||
-        drain_create(options->instances_max, &e->drain) != STATUS_OK) {
+        drain_create(options->instances_max, &e->drain) != STATUS_OK ||
+        occupancy_create(options->instances_max, &e->occupancy) != STATUS_OK) {
         conductor_explain_destroy(e);
         return STATUS_NO_MEMORY;
     }
     e->stats.bytes = sizeof(*e) + e->records_max * sizeof(*e->records) + ghost_bytes(e->ghost) +
-                     seen_bytes(e->seen) + drain_bytes(e->drain);
+                     seen_bytes(e->seen) + drain_bytes(e->drain) + occupancy_bytes(e->occupancy);
     *out = e;
     return STATUS_OK;
 }
@@ -91,6 +97,7 @@ enum status conductor_explain_create(const struct yolk_conductor_options *option
 void conductor_explain_destroy(struct explain *e)
 {
     if (e == NULL) return;
+    occupancy_destroy(e->occupancy);
     drain_destroy(e->drain);
     seen_destroy(e->seen);
     ghost_destroy(e->ghost);
@@ -111,6 +118,7 @@ struct ghost *conductor_explain_ghost(struct explain *e)
 void conductor_explain_instance(struct yolk_conductor *c, uint32_t instance)
 {
     drain_begin(c->explain->drain, instance);
+    occupancy_begin(c->explain->occupancy, instance);
 }
 
 void conductor_explain_left(struct yolk_conductor *c, uint32_t instance, double now_ms)
@@ -304,6 +312,16 @@ static void keep_prefill(struct yolk_conductor *c, const struct conductor_place_
     record->load_ms[i] = way->transfer_ms - moving_ms(c, record, i);
 }
 
+/* What it decodes, who waits at its door left out. */
+static struct occupancy_now batch_of(const struct instance *instance, double now_ms)
+{
+    return (struct occupancy_now){
+        .sequences = (double)(instance->decoding - instance->at_door),
+        .context_tokens = (double)(instance->decoding_tokens - instance->at_door_tokens),
+        .ms = now_ms,
+    };
+}
+
 static void keep_decode(struct yolk_conductor *c, const struct conductor_place_output *placed,
                         struct record *record, uint32_t i)
 {
@@ -314,7 +332,11 @@ static void keep_decode(struct yolk_conductor *c, const struct conductor_place_o
     *shown = (struct yolk_decode_candidate){ .sequences = candidate->sequences,
                                              .context_tokens = candidate->context_tokens,
                                              .samples = candidate->fit->samples,
-                                             .tbt_ms = placed->ranked_decode[i].tbt_ms };
+                                             .tbt_ms = placed->ranked_decode[i].tbt_ms,
+                                             .hindsight_ms = -1 };
+    const struct occupancy_now now =
+        batch_of(&c->instances[candidate->instance], record->placed_ms);
+    record->mark[i] = occupancy_mark(c->explain->occupancy, candidate->instance, &now);
     memcpy(shown->name, c->instances[candidate->instance].name, sizeof(shown->name));
 }
 
@@ -328,7 +350,9 @@ void conductor_explain_decided(struct yolk_conductor *c, const struct yolk_place
     *record = (struct record){
         .shown = { .prefill_count = placed->ranked_prefill_count,
                    .decode_count = placed->ranked_decode_count,
-                   .regret_ms = -1 },
+                   .regret_ms = -1,
+                   .tbt_regret_ms = -1 },
+        .decoding_ms = -1,
         .tokens = request->tokens,
         .placed_ms = now_ms,
         .shortfall = YOLK_MISS_EVICTED,
@@ -396,12 +420,105 @@ double yolk_conductor_regret(const struct yolk_conductor *c, struct yolk_ticket 
     return judge(c, record, actual_of(c, ticket)).regret_ms;
 }
 
-void conductor_explain_ended(struct yolk_conductor *c, const struct ticket *ticket)
+/* ---- regret of the time between tokens ---- */
+
+void conductor_explain_batch(struct yolk_conductor *c, int32_t instance, double now_ms)
+{
+    if (instance == NONE) return;
+    const struct occupancy_now now = batch_of(&c->instances[instance], now_ms);
+    occupancy_note(c->explain->occupancy, (uint32_t)instance, &now);
+}
+
+void conductor_explain_decoding(struct yolk_conductor *c, const struct ticket *ticket,
+                                double now_ms)
+{
+    struct record *record = record_of(c, ticket);
+
+    if (record == NULL) return;
+    ASSERT(record->decoding_ms < 0);
+    record->decoding_ms = now_ms;
+    for (uint32_t i = 0; i < record->shown.decode_count; i++) {
+        struct occupancy_mark *mark = &record->mark[i];
+        const struct occupancy_now now = batch_of(&c->instances[mark->instance], now_ms);
+        if (!occupancy_valid(c->explain->occupancy, mark)) continue;
+        *mark = occupancy_mark(c->explain->occupancy, mark->instance, &now);
+    }
+}
+
+/* A step at candidate i with this sequence, as it was there on the mean; INFINITY: it has left. */
+static double step_ms(const struct yolk_conductor *c, const struct record *record, uint32_t i,
+                      double own_tokens, double now_ms, double *spread_ms)
+{
+    const struct occupancy_mark *mark = &record->mark[i];
+    const struct instance *instance = &c->instances[mark->instance];
+    const struct occupancy_now now = batch_of(instance, now_ms);
+    double sequences, context;
+
+    if (!occupancy_mean(c->explain->occupancy, mark, &now, &sequences, &context)) return INFINITY;
+    const double ms =
+        conductor_cost_decode(&instance->decode_fit, sequences + 1, context + own_tokens);
+    *spread_ms = conductor_cost_spread(&instance->decode_fit, ms);
+    return ms;
+}
+
+/* False when there is nothing to judge. */
+static bool judge_decode(const struct yolk_conductor *c, const struct record *record,
+                         const struct ticket *ticket, double now_ms, struct judgement *out)
+{
+    double best = INFINITY;
+
+    if (record->decoding_ms < 0 || ticket->output_tokens < 2 || now_ms <= record->decoding_ms) {
+        return false;
+    }
+    const double actual_ms = (now_ms - record->decoding_ms) / (ticket->output_tokens - 1);
+    *out = (struct judgement){ .hindsight_ms = { actual_ms } };
+    for (uint32_t i = 1; i < record->shown.decode_count; i++) {
+        const double own_tokens = record->tokens + ticket->output_tokens / 2.0;
+        double spread = 0;
+        out->hindsight_ms[i] = step_ms(c, record, i, own_tokens, now_ms, &spread);
+        if (out->hindsight_ms[i] >= best) continue;
+        best = out->hindsight_ms[i];
+        out->spread_ms = spread;
+    }
+    out->regret_ms = best < actual_ms ? actual_ms - best : 0;
+    return true;
+}
+
+double yolk_conductor_tbt_regret(const struct yolk_conductor *c, struct yolk_ticket id,
+                                 double now_ms)
+{
+    const struct ticket *ticket = conductor_ticket(c, id);
+    const struct record *record = record_of(c, ticket);
+    struct judgement judged;
+
+    if (record == NULL || !judge_decode(c, record, ticket, now_ms, &judged)) return -1;
+    return judged.regret_ms;
+}
+
+static void settle_decode(struct yolk_conductor *c, struct record *record,
+                          const struct ticket *ticket, double now_ms)
+{
+    struct yolk_explain_stats *stats = &c->explain->stats;
+    struct judgement judged;
+
+    if (!judge_decode(c, record, ticket, now_ms, &judged)) return;
+    for (uint32_t i = 0; i < record->shown.decode_count; i++)
+        record->shown.decode[i].hindsight_ms = judged.hindsight_ms[i];
+    record->shown.tbt_regret_ms = judged.regret_ms;
+    record->shown.tbt_regret_spread_ms = judged.spread_ms;
+    stats->tbt_judged++;
+    stats->tbt_wrong += judged.regret_ms > judged.spread_ms;
+    stats->tbt_regret_ms += judged.regret_ms;
+}
+
+void conductor_explain_ended(struct yolk_conductor *c, const struct ticket *ticket,
+                             enum status outcome, double now_ms)
 {
     struct explain *e = c->explain;
     struct record *record = record_of(c, ticket);
 
     if (record == NULL) return;
+    if (outcome == STATUS_OK) settle_decode(c, record, ticket, now_ms);
     if (record->told && record->shown.realised_blocks < 0) settle_hits(e, record, 0);
     if (actual_of(c, ticket) < 0) return;
     const struct judgement judged = judge(c, record, actual_of(c, ticket));

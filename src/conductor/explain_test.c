@@ -580,6 +580,71 @@ static void test_hindsight_of_what_was_foreseen(void **state)
     assert_true(loads > 50);
 }
 
+/* Two decode instances: the one that was chosen is slow, the other one has few sequences, and more
+ * for half of the time. What a step there would have taken follows from the cost model by hand. */
+static void test_regret_between_tokens(void **state)
+{
+    (void)state;
+    enum { TOKENS = 11 };
+    struct yolk_conductor *c = make();
+    struct conductor_fit fit;
+    struct yolk_decision d, other, late;
+    struct yolk_explanation x;
+    struct yolk_explain_stats stats;
+    struct yolk_place_request request = request_of(NULL, 0);
+
+    conductor_fit_init(&fit, CONDUCTOR_FIT_DECODE);
+    request.tokens = 1000;
+    add(c, "p", "h", YOLK_ROLE_PREFILL);
+    const struct yolk_instance_id busy = add(c, "busy", "h", YOLK_ROLE_DECODE);
+    const struct yolk_instance_id calm = add(c, "calm", "h", YOLK_ROLE_DECODE);
+    request.avoid_decode = busy;
+    assert_int_equal(yolk_conductor_place(c, &request, 0, &other), STATUS_OK);
+    yolk_conductor_prefill_done(c, other.ticket, 0, 10); /* on calm, all the time */
+    request.avoid_decode = YOLK_INSTANCE_NONE;
+    assert_int_equal(yolk_conductor_place(c, &request, 20, &d), STATUS_OK);
+    assert_int_equal(d.decode.index, busy.index);
+    assert_true(yolk_conductor_tbt_regret(c, d.ticket, 50) < 0);
+    yolk_conductor_prefill_done(c, d.ticket, 0, 100);
+    yolk_conductor_decoded(c, d.ticket, 1);
+    assert_true(yolk_conductor_tbt_regret(c, d.ticket, 150) <
+                0); /* one token has no time between */
+    request.avoid_decode = busy;
+    assert_int_equal(yolk_conductor_place(c, &request, 110, &late), STATUS_OK);
+    yolk_conductor_prefill_done(c, late.ticket, 0, 350); /* on calm, half of the time */
+    yolk_conductor_decoded(c, d.ticket, TOKENS - 1);
+    const double want =
+        500.0 / (TOKENS - 1) - conductor_cost_decode(&fit, 1.5 + 1, 1500 + 1000 + TOKENS / 2.0);
+    assert_true(want > 0);
+    assert_true(fabs(yolk_conductor_tbt_regret(c, d.ticket, 600) - want) < 1e-9);
+    yolk_conductor_finish(c, d.ticket, STATUS_OK, 600);
+    assert_true(yolk_conductor_explanation(c, 1, &x));
+    assert_true(fabs(x.tbt_regret_ms - want) < 1e-9);
+    assert_int_equal(x.decode_count, 2);
+    assert_true(fabs(x.decode[0].hindsight_ms - 50) < 1e-9);
+    assert_true(fabs(x.decode[0].hindsight_ms - x.decode[1].hindsight_ms - want) < 1e-9);
+    yolk_conductor_explain_stats(c, &stats);
+    assert_int_equal(stats.tbt_judged, 1);
+    assert_true(fabs(stats.tbt_regret_ms - want) < 1e-9);
+
+    /* An instance that has left would not have been better; a failure is not judged. */
+    request.avoid_decode = YOLK_INSTANCE_NONE;
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(yolk_conductor_place(c, &request, 700, &d), STATUS_OK);
+        assert_int_equal(d.decode.index, busy.index);
+        yolk_conductor_prefill_done(c, d.ticket, 0, 800);
+        yolk_conductor_decoded(c, d.ticket, TOKENS);
+        if (i == 1) yolk_conductor_remove(c, calm);
+        yolk_conductor_finish(c, d.ticket, i == 0 ? STATUS_UNAVAILABLE : STATUS_OK, 900);
+        assert_true(yolk_conductor_explanation(c, 0, &x));
+        assert_true(i == 0 ? x.tbt_regret_ms < 0 : x.tbt_regret_ms == 0);
+    }
+    assert_true(isinf(x.decode[1].hindsight_ms));
+    yolk_conductor_finish(c, other.ticket, STATUS_OK, 1000);
+    yolk_conductor_finish(c, late.ticket, STATUS_OK, 1000);
+    yolk_conductor_destroy(c);
+}
+
 /* The prefill failed for want of the blocks: that counts, a failure for another reason does not. */
 static void test_never_prefilled(void **state)
 {
@@ -658,6 +723,7 @@ int main(void)
         cmocka_unit_test(test_reasons),
         cmocka_unit_test(test_alarm),
         cmocka_unit_test(test_hindsight_of_what_was_foreseen),
+        cmocka_unit_test(test_regret_between_tokens),
         cmocka_unit_test(test_never_prefilled),
         cmocka_unit_test(test_inherit),
         cmocka_unit_test(test_gone_candidate),

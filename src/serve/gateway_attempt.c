@@ -59,7 +59,7 @@ void attempt_leave(struct attempt *attempt, enum status outcome)
     attempt->request = NULL;
     if (attempt->open_live && decode != NULL) rpc_cancel(decode, attempt->open);
     if (attempt->run_live && prefill != NULL) rpc_cancel(prefill, attempt->run);
-    gateway_explain_regret(attempt);
+    gateway_explain_regret(attempt, outcome);
     yolk_conductor_finish(conductor, attempt->decision.ticket, outcome, now_ms(gateway));
     gateway_explain_hits(gateway);
     request_pump(gateway); /* there may be room now; and somebody has to free it */

@@ -184,9 +184,15 @@ void gateway_explain_hits(struct gateway *gateway)
              (unsigned long long)stats.window_kept, yolk_miss_name(stats.window_why));
 }
 
-void gateway_explain_regret(const struct attempt *attempt)
+void gateway_explain_regret(const struct attempt *attempt, enum status outcome)
 {
-    const double ms = yolk_conductor_regret(cluster_conductor(attempt->gateway->cluster),
-                                            attempt->decision.ticket);
-    if (ms >= 0) gateway_metrics_regret(attempt->gateway->metrics, ms / 1000);
+    struct gateway *gateway = attempt->gateway;
+    const struct yolk_conductor *conductor = cluster_conductor(gateway->cluster);
+    const double ms = yolk_conductor_regret(conductor, attempt->decision.ticket);
+
+    if (ms >= 0) gateway_metrics_regret(gateway->metrics, ms / 1000);
+    if (outcome != STATUS_OK) return;
+    const double tbt_ms =
+        yolk_conductor_tbt_regret(conductor, attempt->decision.ticket, gateway_now_ms(gateway));
+    if (tbt_ms >= 0) gateway_metrics_tbt_regret(gateway->metrics, tbt_ms / 1000);
 }

@@ -52,7 +52,7 @@ void gateway_explain_answered(struct request *request);
 /* Before the Conductor hears that prefill is done, or that it has failed for want of blocks. */
 void gateway_explain_miss(const struct attempt *attempt, enum proto_miss miss);
 /* Before it hears of the end. */
-void gateway_explain_regret(const struct attempt *attempt);
+void gateway_explain_regret(const struct attempt *attempt, enum status outcome);
 /* ... and after that: tells the log when the alarm is raised, every minute, and when it is over. */
 void gateway_explain_hits(struct gateway *gateway);
 

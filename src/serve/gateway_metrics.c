@@ -42,6 +42,7 @@ struct gateway_metrics {
     struct series *predicted_ratio, *door_wait, *at_door, *inlined;
     struct series *prefill_up, *decode_up, *known, *pages_total, *pages_used, *block_tokens;
     struct series *disk[PROTO_DISK_NUMBERS];
+    struct series *tbt_regret, *tbt_regret_wrong;
     struct series *regret, *regret_wrong, *hits_predicted, *hits_realised, *hits_kept, *hit_alarm;
     struct series *hit_alarms, *misses[YOLK_MISSES], *index_bytes_each, *index_unknown;
     struct series *index_holdings, *index_forgotten, *conductor_bytes, *samples;
@@ -271,6 +272,13 @@ static void register_explain(struct gateway_metrics *m)
         metrics_histogram(m->registry, "yolk_conductor_regret_seconds",
                           "Time to first token beyond the best candidate in hindsight.", NULL,
                           TTFT_BOUNDS, COUNT_OF(TTFT_BOUNDS)));
+    m->tbt_regret = metrics_only(
+        metrics_histogram(m->registry, "yolk_conductor_tbt_regret_seconds",
+                          "Time between tokens beyond the best other decode node in hindsight.",
+                          NULL, TTFT_BOUNDS, COUNT_OF(TTFT_BOUNDS)));
+    m->tbt_regret_wrong =
+        plain_counter(m, "yolk_conductor_tbt_regret_beyond_noise_total",
+                      "Requests whose regret between tokens is more than the model's spread.");
     m->regret_wrong = plain_counter(m, "yolk_conductor_regret_beyond_noise_total",
                                     "Requests whose regret is more than the model's spread.");
     m->hits_predicted = plain_counter(m, "yolk_conductor_predicted_blocks_total",
@@ -401,6 +409,11 @@ void gateway_metrics_door(struct gateway_metrics *m, double waited_s)
     series_observe(m->door_wait, waited_s);
 }
 
+void gateway_metrics_tbt_regret(struct gateway_metrics *m, double seconds)
+{
+    series_observe(m->tbt_regret, seconds);
+}
+
 void gateway_metrics_refused(struct gateway_metrics *m, enum yolk_refusal refusal)
 {
     const char *name = yolk_refusal_name(refusal);
@@ -487,6 +500,7 @@ static void set_admission(struct gateway_metrics *m, const struct yolk_admission
 static void set_explain(struct gateway_metrics *m, const struct yolk_explain_stats *e)
 {
     catch_up(m->regret_wrong, e->wrong);
+    catch_up(m->tbt_regret_wrong, e->tbt_wrong);
     catch_up(m->hits_predicted, e->predicted_blocks);
     catch_up(m->hits_kept, e->kept_blocks);
     catch_up(m->hits_realised, e->realised_blocks);

@@ -37,6 +37,8 @@ void gateway_metrics_predicted(struct gateway_metrics *metrics, double predicted
                                double actual_s);
 /* Time to first token beyond the best choice in hindsight. */
 void gateway_metrics_regret(struct gateway_metrics *metrics, double seconds);
+/* The same of the mean time between tokens. */
+void gateway_metrics_tbt_regret(struct gateway_metrics *metrics, double seconds);
 /* Between the end of a prefill and a place in the batch of its decode node. */
 void gateway_metrics_door(struct gateway_metrics *metrics, double waited_s);
 void gateway_metrics_refused(struct gateway_metrics *metrics, enum yolk_refusal refusal);

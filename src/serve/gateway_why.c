@@ -54,6 +54,7 @@ static enum status write_decode(struct buf *out, const struct yolk_decode_candid
     THEN(status, buf_printf(out, ",\"sequences\":%u,\"context_tokens\":%llu", c->sequences,
                             (unsigned long long)c->context_tokens));
     THEN(status, write_ms(out, "tbt_ms", c->tbt_ms));
+    THEN(status, write_ms(out, "hindsight_ms", c->hindsight_ms));
     THEN(status, buf_printf(out, ",\"samples\":%llu", (unsigned long long)c->samples));
     THEN(status, buf_append_text(out, "}"));
     return status;
@@ -100,6 +101,9 @@ enum status gateway_why_json(struct buf *out, const struct yolk_explanation *x)
         missed[i] = x->missed[i];
     THEN(status, write_ms(out, "regret_ms", x->regret_ms));
     THEN(status, write_ms(out, "regret_spread_ms", x->regret_ms < 0 ? -1 : x->regret_spread_ms));
+    THEN(status, write_ms(out, "tbt_regret_ms", x->tbt_regret_ms));
+    THEN(status, write_ms(out, "tbt_regret_spread_ms",
+                          x->tbt_regret_ms < 0 ? -1 : x->tbt_regret_spread_ms));
     THEN(status, buf_printf(out, ",\"hits\":{\"reusable_blocks\":%u,\"predicted_blocks\":%u",
                             x->reusable_blocks, x->predicted_blocks));
     if (x->realised_blocks >= 0) {
@@ -126,8 +130,12 @@ enum status gateway_why_all_json(struct buf *out, const struct yolk_explain_stat
 
     THEN(status, write_missed(out, s->missed));
     THEN(status,
-         buf_printf(out, "},\"regret\":{\"judged\":%llu,\"beyond_noise\":%llu,\"total_ms\":%.2f}",
+         buf_printf(out, "},\"regret\":{\"judged\":%llu,\"beyond_noise\":%llu,\"total_ms\":%.2f,",
                     (unsigned long long)s->judged, (unsigned long long)s->wrong, s->regret_ms));
+    THEN(status,
+         buf_printf(out, "\"tbt_judged\":%llu,\"tbt_beyond_noise\":%llu,\"tbt_total_ms\":%.2f}",
+                    (unsigned long long)s->tbt_judged, (unsigned long long)s->tbt_wrong,
+                    s->tbt_regret_ms));
     return status;
 }
 
@@ -169,13 +177,28 @@ static enum status text_prefill(struct buf *out, const struct yolk_prefill_candi
     return status;
 }
 
-static enum status text_regret(struct buf *out, const struct yolk_explanation *x)
+/* `of`: what is regretted, at most ten columns; `unit`: of what the milliseconds are. */
+static enum status text_regret(struct buf *out, const char *of, const char *unit, double ms,
+                               double spread_ms)
 {
-    if (x->regret_ms < 0) return STATUS_OK;
-    if (x->regret_ms == 0) return buf_append_text(out, "  regret      none\n");
-    return buf_printf(out, "  regret      %.1f ms%s\n", x->regret_ms,
-                      x->regret_ms > x->regret_spread_ms ? ""
-                                                         : ", within what the model is off by");
+    if (ms < 0) return STATUS_OK;
+    if (ms == 0) return buf_printf(out, "  %-10s  none\n", of);
+    return buf_printf(out, "  %-10s  %.1f ms%s%s\n", of, ms, unit,
+                      ms > spread_ms ? "" : ", within what the model is off by");
+}
+
+static enum status text_decode(struct buf *out, const struct yolk_decode_candidate *c, bool first)
+{
+    enum status status =
+        buf_printf(out, "              %-12s %9.1f ms a token (%llu samples), beside %u sequences",
+                   c->name, c->tbt_ms, (unsigned long long)c->samples, c->sequences);
+
+    if (c->hindsight_ms >= 0 && isfinite(c->hindsight_ms)) {
+        THEN(status,
+             buf_printf(out, "; %s %.1f ms", first ? "took" : "would have taken", c->hindsight_ms));
+    }
+    THEN(status, buf_append_text(out, "\n"));
+    return status;
 }
 
 static enum status text_hits(struct buf *out, const struct yolk_explanation *x)
@@ -201,14 +224,11 @@ enum status gateway_why_text(struct buf *out, const struct yolk_explanation *x)
 
     for (uint32_t i = 0; i < x->prefill_count; i++)
         THEN(status, text_prefill(out, &x->prefill[i], i == 0));
-    for (uint32_t i = 0; i < x->decode_count; i++) {
-        THEN(status, buf_printf(out,
-                                "              %-12s %9.1f ms a token (%llu samples), beside %u "
-                                "sequences\n",
-                                x->decode[i].name, x->decode[i].tbt_ms,
-                                (unsigned long long)x->decode[i].samples, x->decode[i].sequences));
-    }
-    THEN(status, text_regret(out, x));
+    for (uint32_t i = 0; i < x->decode_count; i++)
+        THEN(status, text_decode(out, &x->decode[i], i == 0));
+    THEN(status, text_regret(out, "regret", "", x->regret_ms, x->regret_spread_ms));
+    THEN(status,
+         text_regret(out, "tbt regret", " a token", x->tbt_regret_ms, x->tbt_regret_spread_ms));
     THEN(status, text_hits(out, x));
     return status;
 }

@@ -7,21 +7,22 @@
  *
  *     "candidates": {"prefill": [{"name", "holder", "reuse_blocks", "queue_ms", "transfer_ms",
  *                                 "compute_ms", "ttft_ms", "hindsight_ms", "samples"}, ...],
- *                    "decode": [{"name", "sequences", "context_tokens", "tbt_ms", "samples"},
- *                               ...]},
- *     "regret_ms", "regret_spread_ms",
+ *                    "decode": [{"name", "sequences", "context_tokens", "tbt_ms",
+ *                                "hindsight_ms", "samples"}, ...]},
+ *     "regret_ms", "regret_spread_ms", "tbt_regret_ms", "tbt_regret_spread_ms",
  *     "hits": {"reusable_blocks", "predicted_blocks", "reused_blocks", "missed": {REASON: blocks}}
  *
  * Candidates come best first, the chosen one is the first. hindsight_ms is null while the request
  * runs, and where it would not have been better: its queue had not drained by the end, or it is
- * gone. regret_ms and reused_blocks are null until they are known. Reasons without blocks are left
+ * gone. Regrets and reused_blocks are null until they are known. Reasons without blocks are left
  * out.
  *
  * Of all together:
  *
  *     "hits": {"window_requests", "window_predicted_blocks", "window_reused_blocks", "alarm",
  *              "mostly", "predicted_blocks", "reused_blocks", "missed": {REASON: blocks}},
- *     "regret": {"judged", "beyond_noise", "total_ms"}
+ *     "regret": {"judged", "beyond_noise", "total_ms", "tbt_judged", "tbt_beyond_noise",
+ *                "tbt_total_ms"}
  *
  * Threads: the env's loop thread. */
 #ifndef SERVE_GATEWAY_WHY_H

@@ -67,6 +67,7 @@ def test_candidates_and_regret(cluster):
     assert decision["candidates"]["decode"][0]["name"] == decision["decode"]
     assert decision["regret_ms"] >= 0 and page["regret"]["judged"] >= 1
     assert cluster.metric("yolk_conductor_regret_seconds_count") == page["regret"]["judged"]
+    assert cluster.metric("yolk_conductor_tbt_regret_seconds_count") == page["regret"]["tbt_judged"]
     said = run_yolk("explain", "request", "ranked", "--url", cluster.url)
     assert said.returncode == 0
     for part in ("candidates", prefill[1]["name"], "regret", "never_seen", "blocks could be reused"):
