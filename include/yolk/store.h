@@ -6,7 +6,7 @@
  * and commits it, the master learns of it, and only then is it acknowledged. An acknowledged value
  * survives the death of the writer and of the master, and is lost only with its owner or by
  * eviction. A get pins the value at its owner, reads it, and verifies every piece: a value can be
- * missing, never wrong. Values are immutable.
+ * missing, never wrong. Values are immutable; a put may replace one by another, as a whole.
  *
  * Every call takes a batch and ends each item exactly once through `on_item`, in any order, never
  * before the call has returned. Answers an item can end with:
@@ -14,7 +14,7 @@
  *   STATUS_NOT_FOUND    absent
  *   STATUS_AGAIN        the master has restarted and does not know yet (after retrying until the
  *                       deadline); it may or may not be there
- *   STATUS_EXISTS       put: the key has a value already, which stays
+ *   STATUS_EXISTS       put: the key has a value already, which stays (unless `replace`)
  *   STATUS_BUSY         remove: leased by a reader; put, get: being written
  *   STATUS_FULL         put: no room, even by evicting; get: the buffer is smaller than `size`
  *   STATUS_CORRUPT      get: every replica's bytes were wrong
@@ -75,6 +75,10 @@ struct yolk_store_call {
     uint32_t timeout_ms;   /* 0: the store's */
     const char *preferred; /* put: name of the node to place at if it has room; NULL: any */
     bool force;            /* remove: even if leased */
+    bool replace;          /* put: a value that is there; readers see the old one or the new one */
+    bool hard_pin;         /* put: never evicted, only removed */
+    uint32_t soft_pin_ms;  /* put: so long, evicted only when nothing else is left; reads do not
+                              prolong it; at most a day counts */
     yolk_store_item_fn on_item;
     void *ctx;
 };
@@ -83,6 +87,9 @@ struct yolk_store_value {
     struct yolk_store_key key;
     const void *data; /* registered with the transfer engine */
     uint64_t size;    /* 1.. */
+    uint64_t group;   /* those of one group are leased and evicted together; 0: none */
+    uint32_t cost_ms; /* of computing it again, for the eviction policy `cost` */
+    uint32_t depth;   /* blocks of the prompt before it, for the eviction policy `length` */
 };
 
 struct yolk_store_buffer {
@@ -125,6 +132,8 @@ struct yolk_store_entry {
     uint64_t size;
     uint32_t replicas;
     uint32_t lease_ms; /* how long readers still have it */
+    bool hard_pin;
+    bool soft_pin;
 };
 
 struct yolk_store_page {

@@ -24,6 +24,9 @@ int cmd_master(struct cli *cli)
         .env = cli->env,
         .server = server,
         .secret = secret,
+        /* the choices are in the order of the policies */
+        .master = { .eviction = (enum order_policy)config_choice(cli->config, "eviction"),
+                    .keep_soft_pins = config_bool(cli->config, "keep-soft-pins") },
     };
     enum status status = store_master_shell_create(&options, &shell, &err);
     if (status == STATUS_OK) {

@@ -91,7 +91,8 @@ static int refuse(const struct session *session, const char *what, enum status s
     if (session->message[0] != '\0') return cli_refuse("%s: %s", what, session->message);
     switch ((int)status) {
     case STATUS_NOT_FOUND: return cli_refuse("%s: there is no such key", what);
-    case STATUS_EXISTS: return cli_refuse("%s: has a value already, which stays", what);
+    case STATUS_EXISTS:
+        return cli_refuse("%s: has a value already, which stays (put: --replace)", what);
     case STATUS_BUSY:
         return cli_refuse("%s: being written, or leased by a reader (rm: --force)", what);
     case STATUS_FULL: return cli_refuse("%s: no room, even by evicting", what);
@@ -175,7 +176,13 @@ static int put_value(struct cli *cli, const char *name, const struct yolk_store_
                      const struct buf *value)
 {
     struct session session;
-    const struct yolk_store_call call = { .on_item = on_item, .ctx = &session };
+    const struct yolk_store_call call = {
+        .replace = config_bool(cli->config, "replace"),
+        .hard_pin = config_bool(cli->config, "pin"),
+        .soft_pin_ms = (uint32_t)(config_u64(cli->config, "soft-pin") / ENV_NS_PER_MS),
+        .on_item = on_item,
+        .ctx = &session,
+    };
     struct errmsg err = { "" };
     void *memory = NULL;
     int code = CLI_EXIT_OK;
@@ -188,7 +195,7 @@ static int put_value(struct cli *cli, const char *name, const struct yolk_store_
     if (status != STATUS_OK) {
         code = cli_refuse("%s", err.text);
     } else {
-        const struct yolk_store_value item = { *key, memory, value->len };
+        const struct yolk_store_value item = { .key = *key, .data = memory, .size = value->len };
         memcpy(memory, buf_data(value), value->len);
         session.left = 1;
         status = session_wait(&session, yolk_store_put(session.store, &item, 1, &call));

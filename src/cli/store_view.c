@@ -73,7 +73,9 @@ static void print_quoted(const char *text)
 static const char *state_of(const struct yolk_store_entry *entry)
 {
     switch ((int)entry->status) {
-    case STATUS_OK: return entry->block ? "block" : "ok";
+    case STATUS_OK:
+        if (entry->hard_pin) return "pinned";
+        return entry->block ? "block" : entry->soft_pin ? "soft" : "ok";
     case STATUS_BUSY: return "written";
     case STATUS_UNAVAILABLE: return "lost";
     default: return status_name(entry->status);

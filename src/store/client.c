@@ -86,6 +86,7 @@ struct item {
     bool segment_open;
 
     uint64_t put_id; /* put */
+    struct store_attributes attributes;
     uint64_t term;
     uint64_t write_until_ns;
     uint64_t *sums; /* put: ours; get: the owner's */
@@ -109,6 +110,7 @@ struct call {
     uint64_t deadline_ns;
     uint64_t writer;
     uint32_t backoff_ms;
+    bool wishes;            /* put: some value has a group, cost or depth */
     struct env_timer again; /* the next exchange, or the deadline */
     struct yolk_store_call options;
     char preferred[STORE_NAME_SIZE];
@@ -338,15 +340,24 @@ static void on_committed(void *ctx, const struct rpc_result *result)
     switch ((int)status) {
     case STATUS_OK: item_done(item, STATUS_OK, item->size); break;
     case STATUS_EXISTS:
+        if (call->options.replace) { /* by a later writer's: then ours comes after it */
+            put_failed(item, STATUS_BUSY);
+            break;
+        }
         put_revoke(item);
         item_done(item, STATUS_EXISTS, 0);
         break;
     case STATUS_STALE:
     case STATUS_CORRUPT:
-    case STATUS_BUSY:
     case STATUS_INVALID:
     case STATUS_FULL: put_failed(item, status); break;
-    default: /* it may have happened: the same commit again tells */
+    case STATUS_BUSY:
+        if (!call->options.replace) {
+            put_failed(item, status);
+            break;
+        }
+        /* fall through */ /* somebody reads the old value: until they have done */
+    default:               /* it may have happened: the same commit again tells */
         item->last = status;
         if (call_late(call)) {
             item_done(item, status, 0);
@@ -383,7 +394,8 @@ static void put_commit(struct item *item)
                                           .epoch = place->node.epoch,
                                           .address = place->address,
                                           .size = item->size,
-                                          .sums_data = item->sums };
+                                          .sums_data = item->sums,
+                                          .attributes = item->attributes };
     struct buf buf;
 
     item->state = ITEM_COMMITTING;
@@ -414,6 +426,7 @@ static void put_ticket(struct item *item, const struct store_places *reply, uint
     const uint64_t until = call->asked_ns + reply->put_ms * ENV_NS_PER_MS; /* I3 */
 
     item->put_id = msg_u64_at(reply->put_ids, i);
+    item->attributes.version = reply->versions.count > 0 ? msg_u32_at(reply->versions, i) : 0;
     item->term = reply->term;
     item->write_until_ns = until < call->deadline_ns ? until : call->deadline_ns;
     item->places = malloc(sizeof(*item->places));
@@ -715,18 +728,69 @@ static uint16_t method_of(enum call_kind kind)
     return 0;
 }
 
-static enum status call_send(struct call *call, const struct store_key *keys, const uint64_t *sizes,
-                             uint32_t count)
+/* The columns of a question to the master. */
+struct question {
+    struct store_key *keys;
+    uint64_t *sizes;
+    uint64_t *groups;
+    uint32_t *costs;
+    uint32_t *depths;
+    uint32_t count;
+};
+
+static bool question_init(struct question *question, uint32_t count)
+{
+    *question = (struct question){
+        .keys = malloc(count * sizeof(*question->keys)),
+        .sizes = malloc(count * sizeof(*question->sizes)),
+        .groups = malloc(count * sizeof(*question->groups)),
+        .costs = malloc(count * sizeof(*question->costs)),
+        .depths = malloc(count * sizeof(*question->depths)),
+    };
+    return question->keys != NULL && question->sizes != NULL && question->groups != NULL &&
+           question->costs != NULL && question->depths != NULL;
+}
+
+static void question_fini(struct question *question)
+{
+    free(question->keys);
+    free(question->sizes);
+    free(question->groups);
+    free(question->costs);
+    free(question->depths);
+}
+
+static void question_add(struct question *question, const struct item *item)
+{
+    const uint32_t n = question->count++;
+    question->keys[n] = item->key;
+    question->sizes[n] = item->size;
+    question->groups[n] = item->attributes.group;
+    question->costs[n] = item->attributes.cost;
+    question->depths[n] = item->attributes.depth;
+}
+
+static enum status call_send(struct call *call, const struct question *question)
 {
     struct yolk_store *store = call->store;
-    struct store_batch batch = { .count = count,
-                                 .keys_data = keys,
-                                 .sizes_data = call->kind == CALL_PUT ? sizes : NULL,
+    struct store_batch batch = { .count = question->count,
+                                 .keys_data = question->keys,
                                  .writer = call->writer,
                                  .force = call->options.force };
     struct rpc_call_id id;
     struct buf buf;
 
+    if (call->kind == CALL_PUT) {
+        batch.sizes_data = question->sizes;
+        batch.replace = call->options.replace;
+        batch.hard_pin = call->options.hard_pin;
+        batch.soft_pin_ms = call->options.soft_pin_ms;
+        if (call->wishes) {
+            batch.groups_data = question->groups;
+            batch.costs_data = question->costs;
+            batch.depths_data = question->depths;
+        }
+    }
     memcpy(batch.preferred, call->preferred, sizeof(batch.preferred));
     buf_init(&buf, RPC_BODY_SIZE_MAX);
     enum status status = store_encode_batch(&buf, &batch);
@@ -756,7 +820,7 @@ static void call_expire(struct call *call)
 static void on_ask(void *ctx)
 {
     struct call *call = ctx;
-    uint32_t count = 0;
+    struct question question;
     ASSERT(!call->asking);
 
     if (call_late(call)) {
@@ -764,21 +828,17 @@ static void on_ask(void *ctx)
         call_settle(call);
         return;
     }
-    struct store_key *keys = malloc(call->count * sizeof(*keys));
-    uint64_t *sizes = malloc(call->count * sizeof(*sizes));
-    for (uint32_t i = 0; i < call->count && keys != NULL && sizes != NULL; i++) {
+    const bool room = question_init(&question, call->count);
+    for (uint32_t i = 0; i < call->count && room; i++) {
         struct item *item = &call->items[i];
         if (item->state != ITEM_WAITING) continue;
         item->state = ITEM_ASKING;
-        keys[count] = item->key;
-        sizes[count] = item->size;
-        count++;
+        question_add(&question, item);
     }
     call->asked_ns = env_now_ns(call->store->env);
-    const enum status status = count > 0 ? call_send(call, keys, sizes, count) : STATUS_FULL;
+    const enum status status = question.count > 0 ? call_send(call, &question) : STATUS_FULL;
     call->asking = status == STATUS_OK;
-    free(keys);
-    free(sizes);
+    question_fini(&question);
     if (status == STATUS_OK) return;
     bool again = false;
     for (uint32_t i = 0; i < call->count; i++) {
@@ -903,8 +963,17 @@ enum status yolk_store_put(struct yolk_store *store, const struct yolk_store_val
         call_start(store, CALL_PUT, &values[0].key, sizeof(values[0]), count, options, &call);
     if (status != STATUS_OK) return status;
     for (uint32_t i = 0; i < count; i++) {
-        call->items[i].data = (void *)(uintptr_t)values[i].data; /* only ever read */
-        call->items[i].size = values[i].size;
+        const struct yolk_store_value *value = &values[i];
+        struct item *item = &call->items[i];
+        item->data = (void *)(uintptr_t)value->data; /* only ever read */
+        item->size = value->size;
+        item->attributes = (struct store_attributes){
+            .group = value->group,
+            .cost = value->cost_ms,
+            .depth = (uint16_t)(value->depth < UINT16_MAX ? value->depth : UINT16_MAX),
+            .hard_pin = options->hard_pin,
+        };
+        call->wishes |= value->group != 0 || value->cost_ms != 0 || value->depth != 0;
     }
     return STATUS_OK;
 }

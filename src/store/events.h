@@ -46,6 +46,17 @@ enum store_class {
     STORE_CLASS_OBJECT = 1, /* a value that was put by key */
 };
 
+/* What was said about a value when it was put. Its owner keeps it, and announces it with the value.
+ * All zero: nothing was. */
+struct store_attributes {
+    uint64_t group;   /* those of a group are kept, and go, together; 0: none */
+    uint32_t version; /* a value of a higher version has replaced those of lower ones */
+    uint32_t cost;    /* of computing it again, ms */
+    uint16_t depth;   /* blocks of the prompt that come before it */
+    uint8_t replicas; /* how many there should be; 0: one */
+    bool hard_pin;    /* never evicted */
+};
+
 struct store_event {
     enum store_event_kind kind;
     enum store_class class;
@@ -57,6 +68,7 @@ struct store_event {
     uint64_t size;        /* STORED only: bytes */
     enum store_tier tier; /* STORED only; a master's subscription hears of MEMORY only */
     uint64_t digest; /* STORED in MEMORY: XXH3-64 over its checksums; equal bytes, equal digest */
+    struct store_attributes attributes; /* STORED object only */
 };
 
 struct store_subscribe_options {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * store/master.c - the directory: members, keys and replicas, tickets, the LRU list, drops.
+ * store/master.c - the directory: members, keys and replicas, tickets, orders of eviction, drops.
  *
  *   id -> entry -> replica -> member      every replica is on two lists: its entry's, its node's
  *            |
@@ -12,15 +12,18 @@
  * (fence_ms). A commit that comes late, but before that, takes its range out of limbo and is as
  * good as any.
  *
- * Eviction happens on the allocation path. Who finds no room evicts the least recently used values
- * without a lease, by asking their owners to drop them, and is told to ask again; the space is free
- * when the owner's REMOVED event arrives, never before.
+ * Eviction happens on the allocation path. Who finds no room evicts the values without a lease that
+ * go first by the policy (store/order.h), by asking their owners to drop them, and is told to ask
+ * again; the space is free when the owner's REMOVED event arrives, never before.
  *
  * Invariants (store_master_check())
  *   I1  An entry has a replica or a ticket; else it is deleted.
  *   I2  The used bytes of a node's space are those of its tickets, placed replicas and limbo.
- *   I3  An entry is on the LRU list exactly when it is a value with a placed replica.
- *   I4  A replica is dropping exactly when a DROP for it is queued, under way or waiting for its
+ *   I3  An entry is in an order of eviction exactly when it is a value with a placed replica and no
+ *       hard pin: in that of the soft-pinned, by deadline, or in that of all others, by policy.
+ *   I4  All replicas that are not stale have the version and the bytes that the entry says; stale
+ *       ones are never read, and dropped until they are gone.
+ *   I5  A replica is dropping exactly when a DROP for it is queued, under way or waiting for its
  * next try; its bytes are counted in its node's `dropping`. */
 #include "store/master.h"
 
@@ -37,7 +40,7 @@
 
 enum {
     OBJECTS_MAX_DEFAULT = 1 << 24,
-    EVICT_LOOKS_MAX = 1024, /* entries looked at for one put */
+    EVICT_LOOKS_MAX = 4096, /* entries looked at for one put */
     DROP_RETRY_MS = 200,
     NODE_SLOT_BITS = 11, /* of a node id: slot + 1; the rest counts lives */
 };
@@ -52,12 +55,15 @@ struct replica {
     struct replica *next_of_member;
     uint64_t address;
     uint64_t generation;
-    uint32_t round; /* of the member's announcements that last named it */
-    bool placed;    /* owns its range of the member's space */
+    uint32_t round;    /* of the member's announcements that last named it */
+    uint32_t granules; /* of the member's space, if it is placed */
+    bool placed;       /* owns its range of the member's space */
     bool dropping;
+    bool stale; /* of a version that was replaced: never read, dropped until it is gone */
 };
 
 struct ticket {
+    struct block_key id; /* of the key */
     struct entry *entry; /* NULL in limbo */
     struct member *member;
     struct ticket *prev;
@@ -67,12 +73,31 @@ struct ticket {
     uint64_t address;
     uint64_t size;
     uint64_t due_ns; /* to be discarded, or in limbo to be freed */
+    uint32_t version;
+    uint32_t soft_pin_ms;
 };
 
 struct ticket_list {
     struct ticket *head;
     struct ticket *tail;
     uint64_t count;
+};
+
+/* Values that are kept, and go, together. */
+struct group {
+    struct block_key id;
+    struct entry *members;
+    uint32_t count;
+    uint64_t lease_until; /* of the last time that all were leased */
+};
+
+/* What few entries have: something was wished for when they were put. */
+struct extra {
+    struct store_attributes attributes;
+    uint64_t soft_until; /* 0: not soft-pinned */
+    struct group *group;
+    struct entry *group_prev;
+    struct entry *group_next;
 };
 
 struct entry {
@@ -86,10 +111,9 @@ struct entry {
     uint64_t lease_until;
     struct replica *replicas;
     struct ticket *ticket;
-    struct entry *lru_prev;
-    struct entry *lru_next;
-    bool on_lru;
-    bool removing; /* asked for, not for space: its drops are repeated until they succeed */
+    struct order_node order;
+    struct extra *extra; /* NULL: nothing special */
+    bool removing;       /* asked for, not for space: its drops are repeated until they succeed */
 };
 
 struct member {
@@ -132,8 +156,9 @@ struct store_master {
     uint32_t members_count;
     struct member *by_age[STORE_MEMBERS_MAX]; /* the same ones, in the order of registration */
     uint32_t lives;
-    struct entry *lru_head; /* least recently used */
-    struct entry *lru_tail;
+    struct order *order;        /* of what may be evicted */
+    struct order *soft;         /* of what is soft-pinned, by deadline */
+    struct map *groups;         /* struct group * */
     struct ticket_list tickets; /* by start, so by due_ns */
     struct ticket_list limbo;
     struct actions actions;
@@ -158,10 +183,64 @@ static uint64_t ms(uint32_t value)
     return value * ENV_NS_PER_MS;
 }
 
+static void entry_free(struct store_master *master, struct entry *entry)
+{
+    struct replica *next;
+    for (struct replica *replica = entry->replicas; replica != NULL; replica = next) {
+        next = replica->next_of_entry;
+        free(replica);
+    }
+    if (entry->key != NULL) {
+        ASSERT(master->counts.values > 0 && master->key_bytes >= entry->key_len);
+        master->counts.values--;
+        master->key_bytes -= entry->key_len;
+    }
+    free(entry->key);
+    free(entry->extra);
+    slab_free(master->entries, entry->index);
+}
+
+static void ticket_list_free(struct ticket_list *list)
+{
+    struct ticket *next;
+    for (struct ticket *ticket = list->head; ticket != NULL; ticket = next) {
+        next = ticket->next;
+        free(ticket);
+    }
+}
+
+void store_master_destroy(struct store_master *master)
+{
+    if (master == NULL) return;
+    for (uint32_t i = 0;
+         master->entries != NULL && (i = slab_next(master->entries, i)) != SLAB_NONE; i++) {
+        entry_free(master, slab_at(master->entries, i));
+    }
+    struct map_iter iter = { 0 };
+    while (master->groups != NULL && map_next(master->groups, &iter))
+        free((struct group *)(uintptr_t)iter.value);
+    map_destroy(master->groups);
+    order_destroy(master->order);
+    order_destroy(master->soft);
+    ticket_list_free(&master->tickets);
+    ticket_list_free(&master->limbo);
+    for (uint32_t i = 0; i < STORE_MEMBERS_MAX; i++) {
+        if (master->members[i] == NULL) continue;
+        space_destroy(master->members[i]->space);
+        free(master->members[i]);
+    }
+    map_destroy(master->directory);
+    slab_destroy(master->entries);
+    free(master->actions.list);
+    free(master->retries);
+    free(master);
+}
+
 enum status store_master_create(const struct store_master_options *options, uint64_t now_ns,
                                 struct store_master **out)
 {
     if (options->term == 0 || options->objects_max > MAP_ENTRIES_MAX) return STATUS_INVALID;
+    if (options->eviction >= ORDER_DEADLINE) return STATUS_INVALID;
     struct store_master *master = calloc(1, sizeof(*master));
     if (master == NULL) return STATUS_NO_MEMORY;
 
@@ -178,9 +257,12 @@ enum status store_master_create(const struct store_master_options *options, uint
     o->fence_ms = or_default(o->fence_ms, 10000);
     const struct map_options map = { .entries_max = o->objects_max, .seed = options->seed };
     master->entries = slab_create(sizeof(struct entry), o->objects_max);
-    if (master->entries == NULL || map_create(&map, &master->directory) != STATUS_OK) {
-        slab_destroy(master->entries);
-        free(master);
+    master->order = order_create(o->eviction);
+    master->soft = order_create(ORDER_DEADLINE);
+    if (master->entries == NULL || master->order == NULL || master->soft == NULL ||
+        map_create(&map, &master->directory) != STATUS_OK ||
+        map_create(&map, &master->groups) != STATUS_OK) {
+        store_master_destroy(master);
         return STATUS_NO_MEMORY;
     }
     master->term = options->term;
@@ -188,50 +270,6 @@ enum status store_master_create(const struct store_master_options *options, uint
     rng_init(&master->rng, options->seed ^ options->term);
     *out = master;
     return STATUS_OK;
-}
-
-static void entry_free(struct store_master *master, struct entry *entry)
-{
-    struct replica *next;
-    for (struct replica *replica = entry->replicas; replica != NULL; replica = next) {
-        next = replica->next_of_entry;
-        free(replica);
-    }
-    if (entry->key != NULL) {
-        ASSERT(master->counts.values > 0 && master->key_bytes >= entry->key_len);
-        master->counts.values--;
-        master->key_bytes -= entry->key_len;
-    }
-    free(entry->key);
-    slab_free(master->entries, entry->index);
-}
-
-static void ticket_list_free(struct ticket_list *list)
-{
-    struct ticket *next;
-    for (struct ticket *ticket = list->head; ticket != NULL; ticket = next) {
-        next = ticket->next;
-        free(ticket);
-    }
-}
-
-void store_master_destroy(struct store_master *master)
-{
-    if (master == NULL) return;
-    for (uint32_t i = 0; (i = slab_next(master->entries, i)) != SLAB_NONE; i++)
-        entry_free(master, slab_at(master->entries, i));
-    ticket_list_free(&master->tickets);
-    ticket_list_free(&master->limbo);
-    for (uint32_t i = 0; i < STORE_MEMBERS_MAX; i++) {
-        if (master->members[i] == NULL) continue;
-        space_destroy(master->members[i]->space);
-        free(master->members[i]);
-    }
-    map_destroy(master->directory);
-    slab_destroy(master->entries);
-    free(master->actions.list);
-    free(master->retries);
-    free(master);
 }
 
 uint64_t store_master_term(const struct store_master *master)
@@ -318,52 +356,127 @@ static void ticket_unlink(struct ticket_list *list, struct ticket *ticket)
     list->count--;
 }
 
-static void lru_unlink(struct store_master *master, struct entry *entry)
+/* ---- the order of eviction ---- */
+
+static struct order *entry_order(const struct store_master *master, const struct entry *entry)
 {
-    ASSERT(entry->on_lru);
-    if (entry->lru_prev == NULL) {
-        master->lru_head = entry->lru_next;
-    } else {
-        entry->lru_prev->lru_next = entry->lru_next;
-    }
-    if (entry->lru_next == NULL) {
-        master->lru_tail = entry->lru_prev;
-    } else {
-        entry->lru_next->lru_prev = entry->lru_prev;
-    }
-    entry->on_lru = false;
+    const bool soft = entry->extra != NULL && entry->extra->soft_until != 0;
+    return soft ? master->soft : master->order;
 }
 
-static void lru_append(struct store_master *master, struct entry *entry)
+static struct order_weight entry_weight(const struct entry *entry)
 {
-    ASSERT(!entry->on_lru);
-    entry->lru_prev = master->lru_tail;
-    entry->lru_next = NULL;
-    if (master->lru_tail == NULL) {
-        master->lru_head = entry;
-    } else {
-        master->lru_tail->lru_next = entry;
-    }
-    master->lru_tail = entry;
-    entry->on_lru = true;
+    struct order_weight weight = { .size = entry->size };
+    if (entry->extra == NULL) return weight;
+    weight.cost = entry->extra->attributes.cost;
+    weight.depth = entry->extra->attributes.depth;
+    weight.deadline = entry->extra->soft_until;
+    return weight;
 }
 
-static void lru_touch(struct store_master *master, struct entry *entry)
+static bool entry_hard(const struct entry *entry)
 {
-    if (!entry->on_lru) return;
-    lru_unlink(master, entry);
-    lru_append(master, entry);
+    return entry->extra != NULL && entry->extra->attributes.hard_pin;
 }
 
-/* I3: on the list exactly when there is a placed replica. */
-static void lru_settle(struct store_master *master, struct entry *entry)
+static struct entry *entry_of(struct order_node *node)
 {
+    if (node == NULL) return NULL;
+    return (struct entry *)(void *)((uint8_t *)node - offsetof(struct entry, order));
+}
+
+static void order_used(struct store_master *master, struct entry *entry)
+{
+    const struct order_weight weight = entry_weight(entry);
+    if (order_has(&entry->order)) order_use(entry_order(master, entry), &entry->order, &weight);
+}
+
+static void order_leave(struct store_master *master, struct entry *entry)
+{
+    if (order_has(&entry->order)) order_remove(entry_order(master, entry), &entry->order);
+}
+
+/* I3: in an order exactly when there is a placed replica and no hard pin. */
+static void order_settle(struct store_master *master, struct entry *entry)
+{
+    const struct order_weight weight = entry_weight(entry);
     bool placed = false;
     for (const struct replica *r = entry->replicas; r != NULL; r = r->next_of_entry) {
         placed = placed || r->placed;
     }
-    if (placed && !entry->on_lru) lru_append(master, entry);
-    if (!placed && entry->on_lru) lru_unlink(master, entry);
+    if (!placed || entry_hard(entry)) {
+        order_leave(master, entry);
+    } else if (!order_has(&entry->order)) {
+        const enum status status = order_add(entry_order(master, entry), &entry->order, &weight);
+        if (status != STATUS_OK) return; /* no memory: it is just not evicted */
+    }
+}
+
+static void soft_pin(struct store_master *master, struct entry *entry, uint64_t until)
+{
+    order_leave(master, entry);
+    entry->extra->soft_until = until;
+    order_settle(master, entry);
+}
+
+/* ---- groups ---- */
+
+static struct block_key group_key(uint64_t id)
+{
+    struct block_key key = { { 0 } };
+    memcpy(key.bytes, &id, sizeof(id));
+    return key;
+}
+
+static void group_leave(struct store_master *master, struct entry *entry)
+{
+    struct extra *extra = entry->extra;
+    if (extra == NULL || extra->group == NULL) return;
+    struct group *group = extra->group;
+
+    if (extra->group_prev == NULL) {
+        ASSERT(group->members == entry);
+        group->members = extra->group_next;
+    } else {
+        extra->group_prev->extra->group_next = extra->group_next;
+    }
+    if (extra->group_next != NULL) extra->group_next->extra->group_prev = extra->group_prev;
+    extra->group = NULL;
+    if (--group->count > 0) return;
+    const bool was_there = map_remove(master->groups, &group->id, NULL);
+    ASSERT(was_there);
+    free(group);
+}
+
+static struct group *group_find(struct store_master *master, uint64_t id)
+{
+    const struct block_key key = group_key(id);
+    uint64_t value;
+
+    if (map_find(master->groups, &key, &value)) return (struct group *)(uintptr_t)value;
+    struct group *group = calloc(1, sizeof(*group));
+    if (group == NULL) return NULL;
+    group->id = key;
+    if (map_insert(master->groups, &key, (uint64_t)(uintptr_t)group) == STATUS_OK) return group;
+    free(group);
+    return NULL;
+}
+
+/* Into the group that its attributes name. One that has no room, or no memory, does without. */
+static void group_join(struct store_master *master, struct entry *entry)
+{
+    struct extra *extra = entry->extra;
+    ASSERT(extra->group == NULL);
+    if (extra->attributes.group == 0) return;
+    struct group *group = group_find(master, extra->attributes.group);
+    if (group == NULL || group->count == STORE_GROUP_MAX) return;
+
+    extra->group = group;
+    extra->group_prev = NULL;
+    extra->group_next = group->members;
+    if (group->members != NULL) group->members->extra->group_prev = entry;
+    group->members = entry;
+    group->count++;
 }
 
 /* ---- entries and replicas ---- */
@@ -417,15 +530,58 @@ static struct entry *entry_new(struct store_master *master, const struct block_k
     return entry;
 }
 
+static bool attributes_any(const struct store_attributes *a)
+{
+    return a->group != 0 || a->version != 0 || a->cost != 0 || a->depth != 0 || a->replicas != 0 ||
+           a->hard_pin;
+}
+
+/* What was wished for when the value of this version was put. */
+static void entry_keep(struct store_master *master, struct entry *entry,
+                       const struct store_attributes *attributes)
+{
+    if (entry->extra == NULL) {
+        if (!attributes_any(attributes)) return;
+        entry->extra = calloc(1, sizeof(*entry->extra));
+        if (entry->extra == NULL) return; /* it is kept like any other */
+    }
+    if (entry->extra->group != NULL && entry->extra->attributes.group != attributes->group) {
+        group_leave(master, entry);
+    }
+    entry->extra->attributes = *attributes;
+    if (entry->extra->group == NULL) group_join(master, entry);
+    order_settle(master, entry);
+}
+
+/* A wish for a soft pin, from now. */
+static void soft_pin_from(struct store_master *master, uint64_t now_ns, struct entry *entry,
+                          uint32_t for_ms)
+{
+    if (for_ms > STORE_SOFT_PIN_MS_MAX) for_ms = STORE_SOFT_PIN_MS_MAX;
+    if (entry->extra == NULL) entry->extra = calloc(1, sizeof(*entry->extra));
+    if (entry->extra != NULL) soft_pin(master, entry, now_ns + ms(for_ms));
+}
+
+static uint32_t entry_version(const struct entry *entry)
+{
+    return entry->extra == NULL ? 0 : entry->extra->attributes.version;
+}
+
 /* Deletes the entry if nothing is left of it (I1). */
 static void entry_settle(struct store_master *master, struct entry *entry)
 {
-    lru_settle(master, entry);
+    order_settle(master, entry);
     if (entry->replicas != NULL || entry->ticket != NULL) return;
+    group_leave(master, entry);
     const bool was_there = map_remove(master->directory, &entry->id, NULL);
     ASSERT(was_there && master->counts.objects > 0);
     master->counts.objects--;
     entry_free(master, entry);
+}
+
+static uint32_t granules_of(uint64_t size)
+{
+    return (uint32_t)((size + SPACE_GRANULE - 1) / SPACE_GRANULE);
 }
 
 static struct replica *replica_find(const struct entry *entry, const struct member *member)
@@ -459,11 +615,25 @@ static struct replica *replica_new(struct store_master *master, struct entry *en
     return replica;
 }
 
+/* Of its member's space, if it is placed. */
+static uint64_t replica_bytes(const struct replica *replica)
+{
+    return (uint64_t)replica->granules * SPACE_GRANULE;
+}
+
+/* The range is the replica's now. */
+static void replica_own(struct replica *replica)
+{
+    ASSERT(!replica->placed);
+    replica->placed = true;
+    if (replica->dropping) replica->member->dropping += replica_bytes(replica);
+}
+
 /* Gives back the replica's range and its share of `dropping`. */
 static void replica_unplace(struct replica *replica)
 {
     struct member *member = replica->member;
-    const uint64_t size = replica->entry->size;
+    const uint64_t size = replica_bytes(replica);
 
     if (replica->placed && replica->dropping) {
         ASSERT(member->dropping >= size);
@@ -560,9 +730,9 @@ static struct member *member_at(const struct store_master *master, struct store_
 
 static struct member *member_find(const struct store_master *master, const char *name)
 {
-    for (uint32_t i = 0; i < STORE_MEMBERS_MAX; i++) {
-        struct member *member = master->members[i];
-        if (member != NULL && strcmp(member->info.name, name) == 0) return member;
+    for (uint32_t i = 0; i < master->members_count; i++) {
+        struct member *member = master->by_age[i];
+        if (strcmp(member->info.name, name) == 0) return member;
     }
     return NULL;
 }
@@ -715,9 +885,9 @@ bool store_master_member(const struct store_master *master, uint32_t nth,
 static bool settled(const struct store_master *master, uint64_t now_ns)
 {
     if (now_ns < master->started_ns + ms(master->options.settle_ms)) return false;
-    for (uint32_t i = 0; i < STORE_MEMBERS_MAX; i++) {
-        const struct member *member = master->members[i];
-        if (member != NULL && !member->announced && member->state != STORE_MEMBER_DEAD) {
+    for (uint32_t i = 0; i < master->members_count; i++) {
+        const struct member *member = master->by_age[i];
+        if (!member->announced && member->state != STORE_MEMBER_DEAD) {
             return false;
         }
     }
@@ -726,7 +896,7 @@ static bool settled(const struct store_master *master, uint64_t now_ns)
 
 /* ---- drops ---- */
 
-/* I4. False if no action can be queued now: nothing changes. */
+/* I5. False if no action can be queued now: nothing changes. */
 static bool replica_drop(struct store_master *master, struct replica *replica)
 {
     ASSERT(!replica->dropping);
@@ -735,14 +905,14 @@ static bool replica_drop(struct store_master *master, struct replica *replica)
         return false;
     }
     replica->dropping = true;
-    if (replica->placed) replica->member->dropping += replica->entry->size;
+    if (replica->placed) replica->member->dropping += replica_bytes(replica);
     return true;
 }
 
 static void replica_undrop(struct replica *replica)
 {
     ASSERT(replica->dropping);
-    if (replica->placed) replica->member->dropping -= replica->entry->size;
+    if (replica->placed) replica->member->dropping -= replica_bytes(replica);
     replica->dropping = false;
 }
 
@@ -768,9 +938,9 @@ void store_master_dropped(struct store_master *master, uint64_t now_ns, struct s
 
     if (replica == NULL || replica->generation != generation || !replica->dropping) return;
     if (status == STATUS_OK || status == STATUS_NOT_FOUND) return; /* REMOVED comes or has come */
-    if (status == STATUS_BUSY && !entry->removing) {
+    if (status == STATUS_BUSY && !entry->removing && !replica->stale) {
         replica_undrop(replica);
-        lru_touch(master, entry);
+        order_used(master, entry);
         return;
     }
     const struct retry retry = { node, *id, generation, now_ns + ms(DROP_RETRY_MS) };
@@ -780,7 +950,7 @@ void store_master_dropped(struct store_master *master, uint64_t now_ns, struct s
 static void retries_run(struct store_master *master, uint64_t now_ns)
 {
     uint32_t i = 0;
-    while (i < master->retries_count) {
+    while (i < master->retries_count && master->actions.count < STORE_ACTIONS_MAX) {
         const struct retry retry = master->retries[i];
         if (retry.due_ns > now_ns) {
             i++;
@@ -811,36 +981,43 @@ void store_master_reset(struct store_master *master, uint64_t now_ns, struct sto
 }
 
 /* The range of a put in progress, or one in limbo, if this is what it has become. */
-static struct ticket *ticket_of(const struct store_master *master, const struct entry *entry,
-                                const struct member *member, uint64_t address, uint64_t size)
+static struct ticket *ticket_of(const struct store_master *master, const struct replica *replica,
+                                uint64_t size)
 {
+    const struct entry *entry = replica->entry;
     struct ticket *ticket = entry->ticket;
-    if (ticket != NULL && ticket->member == member && ticket->address == address) {
+
+    if (ticket != NULL && ticket->member == replica->member &&
+        ticket->address == replica->address) {
         return ticket->size == size ? ticket : NULL;
     }
     for (ticket = master->limbo.head; ticket != NULL; ticket = ticket->next) {
-        if (ticket->member == member && ticket->address == address && ticket->size == size) {
+        if (ticket->member == replica->member && ticket->address == replica->address &&
+            ticket->size == size && block_key_equal(&ticket->id, &entry->id)) {
             return ticket;
         }
     }
     return NULL;
 }
 
-/* Makes the range the replica's. False: it is somebody else's. */
-static bool replica_place(struct store_master *master, struct replica *replica)
+/* Makes the range the replica's, whose value has `size` bytes (0: it was not put just now). False:
+ * it is somebody else's. *soft_pin_ms: what its writer wished for. */
+static bool replica_place(struct store_master *master, struct replica *replica, uint64_t size,
+                          uint32_t *soft_pin_ms)
 {
-    struct entry *entry = replica->entry;
     struct member *member = replica->member;
-    ASSERT(!replica->placed);
+    ASSERT(!replica->placed && replica->granules > 0);
 
-    struct ticket *ticket = ticket_of(master, entry, member, replica->address, entry->size);
+    *soft_pin_ms = 0;
+    struct ticket *ticket = ticket_of(master, replica, size);
     if (ticket != NULL) {
+        *soft_pin_ms = ticket->soft_pin_ms;
         ticket_finish(master, ticket);
-        replica->placed = true;
+        replica_own(replica);
         return true;
     }
-    switch ((int)space_reserve(member->space, replica->address, entry->size)) {
-    case STATUS_OK: replica->placed = true; return true;
+    switch ((int)space_reserve(member->space, replica->address, replica_bytes(replica))) {
+    case STATUS_OK: replica_own(replica); return true;
     case STATUS_NOT_FOUND: return true; /* not in what was lent to us: placed when it is */
     default: return false;
     }
@@ -866,15 +1043,66 @@ static bool put_end_overtaken(const struct store_master *master, const struct me
     return replica == NULL || replica->generation != event->generation;
 }
 
+/* Its bytes were replaced: it is not read any more, and goes as soon as nobody reads it. */
+static void replica_outdate(struct store_master *master, uint64_t now_ns, struct replica *replica)
+{
+    replica->stale = true;
+    if (replica->dropping || replica_drop(master, replica)) return;
+    const struct retry retry = { replica->member->id, replica->entry->id, replica->generation,
+                                 now_ns };
+    if (!drop_later(master, &retry)) return; /* no memory: its node's next announcement drops it */
+    replica->dropping = true;
+    if (replica->placed) replica->member->dropping += replica_bytes(replica);
+}
+
+/* The replica has the newest version: what the entry says from now on. */
+static void entry_renew(struct store_master *master, uint64_t now_ns, const struct replica *replica,
+                        const struct store_event *event)
+{
+    struct entry *entry = replica->entry;
+    const uint32_t before = entry_version(entry);
+    struct store_attributes attributes = event->attributes;
+
+    attributes.hard_pin |= event->attributes.version > before && entry_hard(entry);
+    entry->size = event->size;
+    entry->digest = event->digest;
+    if (event->class == STORE_CLASS_OBJECT) entry_keep(master, entry, &attributes);
+    if (event->attributes.version == before) return;
+    for (struct replica *r = entry->replicas; r != NULL; r = r->next_of_entry) {
+        if (r != replica) replica_outdate(master, now_ns, r);
+    }
+}
+
+/* The replica that the event is about, with what it says. NULL: one too many, or no memory. */
+static struct replica *replica_take(struct store_master *master, struct entry *entry,
+                                    struct member *member, const struct store_event *event,
+                                    uint32_t round)
+{
+    struct replica *replica = replica_find(entry, member);
+    if (replica != NULL) {
+        replica_unplace(replica);
+    } else if (entry->replicas_count < STORE_REPLICAS_MAX) {
+        replica = replica_new(master, entry, member);
+    }
+    if (replica == NULL) return NULL;
+    replica->address = event->address;
+    replica->generation = event->generation;
+    replica->granules = granules_of(event->size);
+    replica->round = round;
+    replica->stale = false;
+    return replica;
+}
+
 /* What the event says is taken over. STATUS_EXISTS: the key has other bytes; STATUS_STALE: older
  * than what is known, or its range is somebody else's; STATUS_INVALID: the identity is another
  * key's. */
-static enum status stored(struct store_master *master, struct member *member,
+static enum status stored(struct store_master *master, uint64_t now_ns, struct member *member,
                           const struct store_event *event, uint32_t round)
 {
     const bool object = event->class == STORE_CLASS_OBJECT;
     const struct store_key key = { event->key, event->key_len };
     struct entry *entry = entry_find(master, &event->id);
+    uint32_t soft_pin_ms = 0;
 
     if (entry == NULL) {
         entry = entry_new(master, &event->id, key);
@@ -883,8 +1111,10 @@ static enum status stored(struct store_master *master, struct member *member,
         return STATUS_INVALID;
     }
     const bool known = entry->replicas != NULL;
+    const bool old = object && event->attributes.version < entry_version(entry);
+    const bool same = event->attributes.version == entry_version(entry);
     const bool differs = entry->size != event->size || entry->digest != event->digest;
-    if (known && differs && entry_has_other(entry, member)) {
+    if (known && same && differs && entry_has_other(entry, member)) {
         master->counts.conflicts_total++;
         if (object) return STATUS_EXISTS;
     }
@@ -894,27 +1124,24 @@ static enum status stored(struct store_master *master, struct member *member,
         if (round == member->round) replica->round = round;
         return STATUS_OK;
     }
-    if (replica != NULL) {
-        replica_unplace(replica); /* while the entry still has the old size */
-    } else if (entry->replicas_count < STORE_REPLICAS_MAX) {
-        replica = replica_new(master, entry, member);
-    }
+    replica = replica_take(master, entry, member, event, round);
     if (replica == NULL) {
         entry_settle(master, entry);
         return STATUS_OK;
     }
-    entry->size = event->size;
-    entry->digest = event->digest;
-    replica->address = event->address;
-    replica->generation = event->generation;
-    replica->round = round;
-    if (object && !replica_place(master, replica)) {
+    if (object && !replica_place(master, replica, event->size, &soft_pin_ms)) {
         master->counts.conflicts_total++;
         replica_remove(master, replica);
         return STATUS_STALE;
     }
     if (!known) entry->removing = false;
-    lru_settle(master, entry);
+    if (old) {
+        replica_outdate(master, now_ns, replica);
+    } else {
+        entry_renew(master, now_ns, replica, event);
+    }
+    order_settle(master, entry);
+    if (soft_pin_ms > 0) soft_pin_from(master, now_ns, entry, soft_pin_ms);
     return STATUS_OK;
 }
 
@@ -935,12 +1162,13 @@ static void extent(struct store_master *master, struct member *member,
     if (event->generation != master->term) return;
     if (space_add(member->space, event->address, event->size) != STATUS_OK) return;
     struct replica *next;
+    uint32_t soft_pin_ms;
     for (struct replica *replica = member->replicas; replica != NULL; replica = next) {
         next = replica->next_of_member;
         struct entry *entry = replica->entry;
         if (entry->key == NULL || replica->placed) continue;
-        if (replica_place(master, replica)) {
-            lru_settle(master, entry);
+        if (replica_place(master, replica, 0, &soft_pin_ms)) {
+            order_settle(master, entry);
         } else {
             master->counts.conflicts_total++;
             if (!replica->dropping) replica_drop(master, replica);
@@ -960,7 +1188,7 @@ void store_master_event(struct store_master *master, uint64_t now_ns, struct sto
     }
     switch (event->kind) {
     case STORE_EVENT_STORED:
-        status = stored(master, member, event, member->round);
+        status = stored(master, now_ns, member, event, member->round);
         if (status != STATUS_OK && event->class == STORE_CLASS_OBJECT) {
             action_push(master, STORE_ACTION_DROP, member, &event->id, event->generation);
         }
@@ -988,7 +1216,7 @@ void store_master_synced(struct store_master *master, uint64_t now_ns, struct st
 
 static bool replica_readable(const struct replica *replica)
 {
-    return !replica->dropping && replica->member->state != STORE_MEMBER_DEAD;
+    return !replica->dropping && !replica->stale && replica->member->state != STORE_MEMBER_DEAD;
 }
 
 static enum status entry_state(const struct store_master *master, uint64_t now_ns,
@@ -998,17 +1226,31 @@ static enum status entry_state(const struct store_master *master, uint64_t now_n
     if (entry == NULL) return settled(master, now_ns) ? STATUS_NOT_FOUND : STATUS_AGAIN;
     for (const struct replica *r = entry->replicas; r != NULL; r = r->next_of_entry) {
         if (replica_readable(r)) return STATUS_OK;
-        if (!r->dropping) dead = true;
+        if (!r->dropping && !r->stale) dead = true;
     }
     if (entry->ticket != NULL) return STATUS_BUSY;
     return dead ? STATUS_UNAVAILABLE : STATUS_NOT_FOUND;
 }
 
+static void lease_until(struct store_master *master, struct entry *entry, uint64_t until)
+{
+    if (until > entry->lease_until) entry->lease_until = until;
+    order_used(master, entry);
+}
+
+/* Who reads one of a group is about to read the others: they are leased with it, all of them at
+ * most twice in the time of a lease. */
 static void lease_grant(struct store_master *master, uint64_t now_ns, struct entry *entry)
 {
-    const uint64_t until = now_ns + ms(master->options.lease_ms);
-    if (until > entry->lease_until) entry->lease_until = until;
-    lru_touch(master, entry);
+    const uint64_t lease = ms(master->options.lease_ms);
+    struct group *group = entry->extra == NULL ? NULL : entry->extra->group;
+
+    lease_until(master, entry, now_ns + lease);
+    if (group == NULL || group->lease_until > now_ns + lease / 2) return;
+    group->lease_until = now_ns + lease;
+    for (struct entry *e = group->members; e != NULL; e = e->extra->group_next) {
+        if (e != entry) lease_until(master, e, now_ns + lease);
+    }
 }
 
 /* Counts the question, and leases what is there. */
@@ -1096,6 +1338,8 @@ uint64_t store_master_walk(const struct store_master *master, uint64_t now_ns, u
             .size = entry->replicas == NULL ? entry->ticket->size : entry->size,
             .replicas = entry->replicas_count,
             .lease_ns = lease > now_ns ? lease - now_ns : 0,
+            .hard_pin = entry_hard(entry),
+            .soft_pin = entry->extra != NULL && entry->extra->soft_until > now_ns,
         };
         if (looks++ == looks_max || !visit(ctx, &listed)) return (uint64_t)index + 1;
     }
@@ -1124,6 +1368,7 @@ static void ticket_describe(const struct store_master *master, const struct tick
                             struct store_ticket *out)
 {
     out->put_id = ticket->put_id;
+    out->version = ticket->version;
     out->term = master->term;
     out->expires_ns = ticket_expires(master, ticket);
     replica_describe(ticket->member, ticket->address, 0, &out->where);
@@ -1141,8 +1386,8 @@ static struct member *place(struct store_master *master, uint64_t size, const ch
     if (member_lends(member, size) && space_alloc(member->space, size, address) == STATUS_OK) {
         return member;
     }
-    for (uint32_t i = 0; i < STORE_MEMBERS_MAX; i++) {
-        if (member_lends(master->members[i], size)) lenders[count++] = master->members[i];
+    for (uint32_t i = 0; i < master->members_count; i++) {
+        if (member_lends(master->by_age[i], size)) lenders[count++] = master->by_age[i];
     }
     if (count == 0) return NULL;
     struct member *a = lenders[rng_below(&master->rng, count)];
@@ -1159,41 +1404,84 @@ static struct member *place(struct store_master *master, uint64_t size, const ch
 static uint64_t dropping_max(const struct store_master *master, uint64_t size)
 {
     uint64_t most = 0;
-    for (uint32_t i = 0; i < STORE_MEMBERS_MAX; i++) {
-        const struct member *member = master->members[i];
+    for (uint32_t i = 0; i < master->members_count; i++) {
+        const struct member *member = master->by_age[i];
         if (member_lends(member, size) && member->dropping > most) most = member->dropping;
     }
     return most;
 }
 
-static void entry_evict(struct store_master *master, const struct entry *entry, uint64_t size)
+/* Whether it helps a value of this size that this replica goes. */
+static bool replica_evictable(const struct replica *replica, uint64_t size)
 {
+    return replica->placed && !replica->dropping && member_lends(replica->member, size);
+}
+
+/* False: nothing of it was there to go. */
+static bool entry_evict(struct store_master *master, const struct entry *entry, uint64_t size)
+{
+    bool any = false;
     for (struct replica *r = entry->replicas; r != NULL; r = r->next_of_entry) {
-        if (!r->placed || r->dropping || !member_lends(r->member, size)) continue;
-        if (replica_drop(master, r)) master->counts.evictions_total++;
+        if (!replica_evictable(r, size) || !replica_drop(master, r)) continue;
+        master->counts.evictions_total++;
+        any = true;
+    }
+    return any;
+}
+
+/* Those of its group go with it, but for the leased, the pinned and `except`. */
+static void group_evict(struct store_master *master, uint64_t now_ns, const struct entry *entry,
+                        const struct entry *except, uint64_t size)
+{
+    const struct group *group = entry->extra == NULL ? NULL : entry->extra->group;
+    if (group == NULL) return;
+    for (const struct entry *e = group->members; e != NULL; e = e->extra->group_next) {
+        if (e == entry || e == except || e->lease_until > now_ns) continue;
+        if (!entry_hard(e) && e->extra->soft_until == 0) entry_evict(master, e, size);
     }
 }
 
-/* No room: STATUS_AGAIN once enough is on its way out, STATUS_FULL if nothing can go. */
-static enum status make_room(struct store_master *master, uint64_t now_ns, uint64_t size)
+/* Evicts from the front of the order; true once enough is on its way out at one member. What is to
+ * be replaced stays until it is. */
+static bool evict_from(struct store_master *master, struct order *order, uint64_t now_ns,
+                       const struct entry *except, uint64_t size)
 {
-    const struct entry *entry = master->lru_head;
+    struct order_node *node = order_first(order);
+    bool enough = dropping_max(master, size) >= size;
 
-    for (int i = 0; i < EVICT_LOOKS_MAX && entry != NULL; i++) {
-        if (dropping_max(master, size) >= size) return STATUS_AGAIN;
-        if (entry->lease_until <= now_ns) entry_evict(master, entry, size);
-        entry = entry->lru_next;
+    for (int i = 0; i < EVICT_LOOKS_MAX && node != NULL && !enough; i++) {
+        const struct entry *entry = entry_of(node);
+        const bool may = entry != except && entry->lease_until <= now_ns;
+        if (may && entry_evict(master, entry, size)) {
+            order_take(order, node);
+            group_evict(master, now_ns, entry, except, size);
+            enough = dropping_max(master, size) >= size;
+        }
+        if (!enough) node = order_next(order, node);
+    }
+    order_rewind(order);
+    return enough;
+}
+
+/* No room: STATUS_AGAIN once enough is on its way out, STATUS_FULL if nothing can go. */
+static enum status make_room(struct store_master *master, uint64_t now_ns,
+                             const struct entry *except, uint64_t size)
+{
+    if (evict_from(master, master->order, now_ns, except, size)) return STATUS_AGAIN;
+    if (!master->options.keep_soft_pins && evict_from(master, master->soft, now_ns, except, size)) {
+        return STATUS_AGAIN;
     }
     return dropping_max(master, size) > 0 ? STATUS_AGAIN : STATUS_FULL;
 }
 
 /* Why there is no room: nobody lends, nobody lends so much, or it is all used. */
-static enum status no_room(struct store_master *master, uint64_t now_ns, uint64_t size)
+static enum status no_room(struct store_master *master, uint64_t now_ns, const struct entry *except,
+                           uint64_t size)
 {
     bool any = false;
-    for (uint32_t i = 0; i < STORE_MEMBERS_MAX; i++) {
-        const struct member *member = master->members[i];
-        if (member_lends(member, size)) return make_room(master, now_ns, size);
+    for (uint32_t i = 0; i < master->members_count; i++) {
+        const struct member *member = master->by_age[i];
+        if (member_lends(member, size)) return make_room(master, now_ns, except, size);
         any = any || member_lends(member, 1);
     }
     return any ? STATUS_INVALID : STATUS_UNAVAILABLE;
@@ -1211,15 +1499,26 @@ static const struct ticket *ticket_again(const struct store_master *master, uint
 
 /* STATUS_OK: a put may start under this key. */
 static enum status put_allowed(struct store_master *master, uint64_t now_ns,
-                               const struct entry *entry)
+                               const struct entry *entry, bool replace)
 {
+    bool going = false;
     if (entry == NULL) return settled(master, now_ns) ? STATUS_OK : STATUS_AGAIN;
-    if (entry->ticket != NULL) return STATUS_EXISTS;
+    if (entry->ticket != NULL && !replace) return STATUS_EXISTS;
     for (const struct replica *r = entry->replicas; r != NULL; r = r->next_of_entry) {
-        if (r->dropping) return STATUS_AGAIN; /* it will be gone */
-        if (r->member->state != STORE_MEMBER_DEAD) return STATUS_EXISTS;
+        if (r->dropping && !(r->stale && replace)) going = true;
+        if (r->dropping || r->stale || r->member->state == STORE_MEMBER_DEAD) continue;
+        return replace ? STATUS_OK : STATUS_EXISTS;
     }
-    return STATUS_OK; /* all its owners are dead */
+    return going ? STATUS_AGAIN : STATUS_OK; /* it will be gone; or all its owners are dead */
+}
+
+/* Above that of the value there, and of every one on its way. */
+static uint32_t version_next(const struct entry *entry)
+{
+    if (entry == NULL) return 0;
+    uint32_t version = entry_version(entry);
+    if (entry->ticket != NULL && entry->ticket->version > version) version = entry->ticket->version;
+    return entry->replicas == NULL && entry->ticket == NULL && version == 0 ? 0 : version + 1;
 }
 
 static enum status ticket_start(struct store_master *master, uint64_t now_ns, uint64_t writer,
@@ -1228,8 +1527,13 @@ static enum status ticket_start(struct store_master *master, uint64_t now_ns, ui
     const struct block_key id = store_key_id(key);
     struct entry *entry = entry_find(master, &id);
 
+    if (entry != NULL && entry->ticket != NULL) {
+        ticket_discard(master, now_ns, entry->ticket); /* another writer, pre-empted */
+        entry = entry_find(master, &id);
+    }
     if (entry == NULL) entry = entry_new(master, &id, key);
     if (entry == NULL) return STATUS_FULL;
+    ticket->id = id;
     ticket->entry = entry;
     ticket->writer = writer;
     ticket->put_id = rng_counter(master->options.seed ^ master->term, ++master->puts_made) | 1;
@@ -1241,13 +1545,16 @@ static enum status ticket_start(struct store_master *master, uint64_t now_ns, ui
 }
 
 enum status store_master_put_start(struct store_master *master, uint64_t now_ns, uint64_t writer,
-                                   struct store_key key, uint64_t size, const char *preferred,
-                                   struct store_ticket *out)
+                                   struct store_key key, uint64_t size,
+                                   const struct store_wish *wish, struct store_ticket *out)
 {
+    static const struct store_wish nothing = { 0 };
     ASSERT(key.len > 0 && key.len <= STORE_KEY_SIZE_MAX);
     const struct block_key id = store_key_id(key);
     const struct entry *entry = entry_find(master, &id);
     uint64_t address = 0;
+
+    if (wish == NULL) wish = &nothing;
 
     if (size == 0 || size > STORE_OBJECT_SIZE_MAX) return STATUS_INVALID;
     if (entry != NULL && entry->key != NULL && !entry_is(entry, key)) return STATUS_INVALID;
@@ -1256,13 +1563,13 @@ enum status store_master_put_start(struct store_master *master, uint64_t now_ns,
         ticket_describe(master, before, out);
         return STATUS_OK;
     }
-    enum status status = put_allowed(master, now_ns, entry);
+    enum status status = put_allowed(master, now_ns, entry, wish->replace);
     if (status != STATUS_OK) return status;
-    if (entry != NULL && entry->key == NULL) return STATUS_EXISTS; /* a block of dead owners */
+    if (entry != NULL && entry->key == NULL) return STATUS_EXISTS; /* a block */
 
-    struct member *member = place(master, size, preferred, &address);
+    struct member *member = place(master, size, wish->preferred, &address);
     if (member == NULL) {
-        status = no_room(master, now_ns, size);
+        status = no_room(master, now_ns, entry, size);
         if (status == STATUS_FULL) master->counts.refused_full_total++;
         return status;
     }
@@ -1272,6 +1579,8 @@ enum status store_master_put_start(struct store_master *master, uint64_t now_ns,
         ticket->member = member;
         ticket->address = address;
         ticket->size = size;
+        ticket->soft_pin_ms = wish->soft_pin_ms;
+        ticket->version = version_next(entry);
         status = ticket_start(master, now_ns, writer, key, ticket);
     }
     if (status != STATUS_OK) {
@@ -1295,7 +1604,8 @@ enum status store_master_put_end(struct store_master *master, uint64_t now_ns,
     }
     member_heard(master, member, now_ns);
     if (put_end_overtaken(master, member, event)) return STATUS_STALE;
-    return stored(master, member, event, member->synced ? member->round : member->round - 1);
+    return stored(master, now_ns, member, event,
+                  member->synced ? member->round : member->round - 1);
 }
 
 enum status store_master_put_revoke(struct store_master *master, uint64_t now_ns, uint64_t writer,
@@ -1345,6 +1655,15 @@ static void member_tick(struct store_master *master, struct member *member, uint
     }
 }
 
+static void soft_pins_end(struct store_master *master, uint64_t now_ns)
+{
+    struct entry *entry = entry_of(order_first(master->soft));
+    while (entry != NULL && entry->extra->soft_until <= now_ns) {
+        soft_pin(master, entry, 0);
+        entry = entry_of(order_first(master->soft));
+    }
+}
+
 uint64_t store_master_tick(struct store_master *master, uint64_t now_ns)
 {
     for (uint32_t i = 0; i < STORE_MEMBERS_MAX; i++) {
@@ -1359,6 +1678,7 @@ uint64_t store_master_tick(struct store_master *master, uint64_t now_ns)
         space_free(ticket->member->space, ticket->address, ticket->size);
         ticket_finish(master, master->limbo.head);
     }
+    soft_pins_end(master, now_ns);
     retries_run(master, now_ns);
     return now_ns + ms(100);
 }
@@ -1392,16 +1712,11 @@ bool store_master_member_counts(const struct store_master *master, uint64_t now_
     return true;
 }
 
-static uint64_t rounded(uint64_t size)
-{
-    return (size + SPACE_GRANULE - 1) / SPACE_GRANULE * SPACE_GRANULE;
-}
-
 static uint64_t tickets_bytes(const struct ticket_list *list, const struct member *member)
 {
     uint64_t sum = 0;
     for (const struct ticket *ticket = list->head; ticket != NULL; ticket = ticket->next) {
-        if (ticket->member == member) sum += rounded(ticket->size);
+        if (ticket->member == member) sum += (uint64_t)granules_of(ticket->size) * SPACE_GRANULE;
     }
     return sum;
 }
@@ -1414,14 +1729,15 @@ static uint64_t member_check(const struct store_master *master, const struct mem
 
     for (const struct replica *r = member->replicas; r != NULL; r = r->next_of_member) {
         ASSERT(r->member == member && replica_find(r->entry, member) == r);
-        if (r->placed) placed += rounded(r->entry->size);
-        if (r->placed && r->dropping) dropping += r->entry->size;
+        if (r->placed) placed += replica_bytes(r);
+        if (r->placed && r->dropping) dropping += replica_bytes(r);
+        ASSERT(r->stale || r->granules == granules_of(r->entry->size) || r->entry->key == NULL);
         count++;
     }
     ASSERT(member->values + member->blocks == count);
     placed += tickets_bytes(&master->tickets, member) + tickets_bytes(&master->limbo, member);
     ASSERT(space_used(member->space) == placed); /* I2 */
-    ASSERT(member->dropping == dropping);        /* I4 */
+    ASSERT(member->dropping == dropping);        /* I5 */
     space_check(member->space);
     return count;
 }
@@ -1430,7 +1746,6 @@ void store_master_check(const struct store_master *master)
 {
     uint64_t replicas = 0;
     uint64_t by_member = 0;
-    uint64_t lru = 0;
     uint64_t values = 0;
     struct map_iter iter = { 0 };
 
@@ -1443,16 +1758,12 @@ void store_master_check(const struct store_master *master)
             replicas++;
             placed = placed || r->placed;
         }
-        ASSERT(placed == entry->on_lru); /* I3 */
+        ASSERT(order_has(&entry->order) == (placed && !entry_hard(entry))); /* I3 */
         ASSERT(slab_at(master->entries, entry->index) == entry);
         values += entry->key != NULL;
-        lru += entry->on_lru;
     }
-    for (const struct entry *e = master->lru_head; e != NULL; e = e->lru_next) {
-        ASSERT(lru > 0);
-        lru--;
-    }
-    ASSERT(lru == 0);
+    order_check(master->order);
+    order_check(master->soft);
     for (uint32_t i = 0; i < STORE_MEMBERS_MAX; i++) {
         if (master->members[i] != NULL) by_member += member_check(master, master->members[i]);
     }

@@ -37,12 +37,15 @@
 #include "base/status.h"
 #include "store/events.h"
 #include "store/member.h"
+#include "store/order.h"
 
 struct store_master; /* opaque */
 
 enum {
     STORE_KEY_SIZE_MAX = 1024,
     STORE_REPLICAS_MAX = 8,
+    STORE_SOFT_PIN_MS_MAX = 86400000,
+    STORE_GROUP_MAX = 16384, /* keys of one group; more are not grouped */
 };
 
 struct store_key {
@@ -53,15 +56,17 @@ struct store_key {
 struct store_master_options {
     uint64_t term; /* greater than any earlier master's: the shell takes it from the wall clock */
     uint64_t seed; /* of its hash tables and its choices */
-    uint32_t objects_max; /* 0: 16 million */
-    uint32_t lease_ms;    /* 0: 10000 */
-    uint32_t put_ms;      /* how long a writer may write; 0: 10000 */
-    uint32_t discard_ms;  /* after which an unfinished put is taken for dead; 0: 30000 */
-    uint32_t suspect_ms;  /* 0: 2000 */
-    uint32_t dead_ms;     /* 0: 10000 */
-    uint32_t forget_ms;   /* after death, until what a node held is erased; 0: 60000 */
-    uint32_t settle_ms;   /* 0: 2000 */
-    uint32_t fence_ms;    /* after which no writer whose time is over can land a byte; 0: 10000 */
+    uint32_t objects_max;       /* 0: 16 million */
+    uint32_t lease_ms;          /* 0: 10000 */
+    uint32_t put_ms;            /* how long a writer may write; 0: 10000 */
+    uint32_t discard_ms;        /* after which an unfinished put is taken for dead; 0: 30000 */
+    uint32_t suspect_ms;        /* 0: 2000 */
+    uint32_t dead_ms;           /* 0: 10000 */
+    uint32_t forget_ms;         /* after death, until what a node held is erased; 0: 60000 */
+    uint32_t settle_ms;         /* 0: 2000 */
+    enum order_policy eviction; /* not ORDER_DEADLINE */
+    bool keep_soft_pins; /* soft pins are never evicted; else: only when nothing else is left */
+    uint32_t fence_ms;   /* after which no writer whose time is over can land a byte; 0: 10000 */
 };
 
 /* STATUS_INVALID or STATUS_NO_MEMORY. */
@@ -137,9 +142,18 @@ MUST_USE enum status store_master_get(struct store_master *master, uint64_t now_
 MUST_USE enum status store_master_peek(const struct store_master *master, uint64_t now_ns,
                                        struct store_key key, struct store_object *out);
 
+/* What a writer wishes beyond room. All zero: nothing. */
+struct store_wish {
+    const char *preferred; /* name of the node to place at, if it has room */
+    uint32_t soft_pin_ms;  /* from when the value is there; at most STORE_SOFT_PIN_MS_MAX count */
+    bool replace;          /* the value of the key, if there is one, which stays until then */
+    struct store_attributes attributes; /* the version is the master's */
+};
+
 struct store_ticket {
     uint64_t put_id;
     uint64_t term;
+    uint32_t version;
     uint64_t expires_ns;        /* on the master's clock */
     struct store_replica where; /* generation is 0: the owner gives it */
 };
@@ -148,10 +162,12 @@ struct store_ticket {
  * own ticket again. STATUS_EXISTS: complete, or another writer is at it. STATUS_AGAIN: not yet
  * known, or space is being freed by evicting: ask again. STATUS_FULL: not even eviction could serve
  * it. STATUS_UNAVAILABLE: no node lends space. STATUS_INVALID: size 0 or larger than any extent.
- * `preferred` (a node's name) may be NULL. */
+ * `wish` may be NULL. One that replaces pre-empts another writer, and readers see the old value
+ * until its owner has the new one. */
 MUST_USE enum status store_master_put_start(struct store_master *master, uint64_t now_ns,
                                             uint64_t writer, struct store_key key, uint64_t size,
-                                            const char *preferred, struct store_ticket *out);
+                                            const struct store_wish *wish,
+                                            struct store_ticket *out);
 
 /* The owner has committed what `put_id` asked for. Idempotent. Also right when the put is unknown
  * (it was started under an earlier master): the owner's word counts. STATUS_NOT_FOUND: the node is
@@ -179,6 +195,8 @@ struct store_listed {
     uint64_t size;
     uint32_t replicas;
     uint64_t lease_ns; /* left */
+    bool hard_pin;
+    bool soft_pin;
 };
 
 /* Shows at most `looks_max` keys to `visit`, from where `cursor` points (0: the start), until it

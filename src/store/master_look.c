@@ -32,6 +32,8 @@ static void walk_list(struct walk *walk, const struct store_listed *listed)
         .size = listed->size,
         .replicas = listed->replicas,
         .lease_ms = (uint32_t)(listed->lease_ns / ENV_NS_PER_MS),
+        .hard_pin = listed->hard_pin,
+        .soft_pin = listed->soft_pin,
     };
 }
 

@@ -475,7 +475,8 @@ static void handle_remove(void *ctx, struct rpc_call *call, const uint8_t *body,
 struct places {
     uint32_t *codes;
     uint64_t *numbers; /* get: sizes; put_start: put ids */
-    uint32_t *counts;  /* get: replicas of each item */
+    uint32_t *counts;  /* get: replicas of each item; put_start: versions */
+    bool versions;     /* one of them is not 0 */
     uint32_t *nodes;   /* of each replica: place in the list */
     uint64_t *addresses;
     uint32_t replicas_count;
@@ -543,6 +544,7 @@ static void places_reply(struct store_master_shell *shell, struct rpc_call *call
         .counts = put ? NULL : places->counts,
         .nodes = places->nodes,
         .addresses = places->addresses,
+        .versions = put && places->versions ? places->counts : NULL,
         .node_list = places->node_list,
         .nodes_count = places->nodes_count,
     };
@@ -590,6 +592,7 @@ static void handle_put_start(void *ctx, struct rpc_call *call, const uint8_t *bo
     struct store_batch batch;
     struct store_batch_iter iter = { 0 };
     struct store_ticket ticket;
+    struct store_wish wish;
     struct places places;
     uint32_t put_ms = 0;
 
@@ -602,17 +605,19 @@ static void handle_put_start(void *ctx, struct rpc_call *call, const uint8_t *bo
         places_fini(&places);
         return;
     }
-    const char *preferred = batch.preferred[0] == 0 ? NULL : batch.preferred;
     for (uint32_t i = 0; store_batch_next(&batch, &iter); i++) {
+        store_batch_wish(&batch, i, &wish);
         const enum status status =
             store_master_put_start(shell->master, now(shell), batch.writer, iter.key,
-                                   msg_u64_at(batch.sizes, i), preferred, &ticket);
+                                   msg_u64_at(batch.sizes, i), &wish, &ticket);
         places.codes[i] = store_status_code(status);
         if (status != STATUS_OK) {
             places.replicas_count++; /* one place a key, empty for this one */
             continue;
         }
         places.numbers[i] = ticket.put_id;
+        places.counts[i] = ticket.version;
+        places.versions |= ticket.version != 0;
         put_ms = (uint32_t)((ticket.expires_ns - now(shell)) / ENV_NS_PER_MS);
         places_replica(&places, &ticket.where);
     }

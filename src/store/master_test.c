@@ -26,7 +26,7 @@ enum {
     NODES = 3,
     KEYS = 30,
     TICKETS = 64,
-    STEPS = 30000,
+    STEPS = 15000,
     REGION_SIZE = 40 * 4096,
 };
 #define REGION UINT64_C(0x100000)
@@ -39,6 +39,7 @@ struct held {
     uint64_t address;
     uint64_t size;
     uint64_t generation;
+    struct store_attributes attributes;
 };
 
 struct model_node {
@@ -58,6 +59,7 @@ struct promise {
     uint64_t size;
     uint64_t put_id;
     uint64_t writer;
+    struct store_attributes attributes;
     uint64_t until; /* no byte can land after it */
 };
 
@@ -67,7 +69,8 @@ struct model {
     uint64_t now;
     struct model_node nodes[NODES];
     struct promise promises[TICKETS];
-    unsigned puts, ends, refused, drops, restarts;
+    uint32_t acked[KEYS]; /* version of the newest acknowledged value, while anybody has the key */
+    unsigned puts, ends, refused, drops, restarts, replaced;
 };
 
 static struct store_key key_of(unsigned n, char text[16])
@@ -90,7 +93,8 @@ static struct store_event event_of(const struct model_node *node, unsigned n, ch
                                  .generation = held->generation,
                                  .address = held->address,
                                  .size = held->size,
-                                 .digest = n + 1 };
+                                 .digest = (n + 1) * 1000 + held->attributes.version,
+                                 .attributes = held->attributes };
 }
 
 static void info_of(const struct model_node *node, unsigned index, struct store_member_info *out)
@@ -143,7 +147,7 @@ static void node_start(struct model *model, unsigned index)
     }
 }
 
-static struct store_master *master_new(uint64_t now)
+static struct store_master *master_new_with(uint64_t now, enum order_policy policy)
 {
     struct store_master *master = NULL;
     const struct store_master_options options = { .term = 5,
@@ -155,20 +159,31 @@ static struct store_master *master_new(uint64_t now)
                                                   .fence_ms = 40,
                                                   .suspect_ms = 1000,
                                                   .dead_ms = 2000,
-                                                  .forget_ms = 3000 };
+                                                  .forget_ms = 3000,
+                                                  .eviction = policy };
     assert_int_equal(store_master_create(&options, now, &master), STATUS_OK);
     return master;
 }
 
-static void model_init(struct model *model)
+static struct store_master *master_new(uint64_t now)
+{
+    return master_new_with(now, ORDER_LRU);
+}
+
+static void model_init_with(struct model *model, enum order_policy policy)
 {
     memset(model, 0, sizeof(*model));
     rng_init(&model->rng, seed);
     model->now = 1000 * MS;
-    model->master = master_new(model->now);
+    model->master = master_new_with(model->now, policy);
     for (unsigned i = 0; i < NODES; i++)
         node_start(model, i);
     model->now += 10 * MS; /* settled */
+}
+
+static void model_init(struct model *model)
+{
+    model_init_with(model, ORDER_LRU);
 }
 
 static uint64_t pages(uint64_t size)
@@ -218,12 +233,19 @@ static void step_put(struct model *model)
     const unsigned key = (unsigned)rng_below(&model->rng, KEYS);
     const uint64_t size = 1 + rng_below(&model->rng, 9 * 4096);
     const uint64_t writer = rng_below(&model->rng, 1000);
+    struct store_wish wish = { .replace = rng_below(&model->rng, 3) == 0 };
     struct store_ticket ticket;
     char text[16];
 
     if (promise->live && promise->until > model->now) return;
+    if (rng_below(&model->rng, 4) == 0) {
+        wish.soft_pin_ms = (uint32_t)rng_below(&model->rng, 200);
+        wish.attributes.group = rng_below(&model->rng, 4);
+        wish.attributes.cost = (uint32_t)rng_below(&model->rng, 100);
+        wish.attributes.hard_pin = rng_below(&model->rng, 10) == 0;
+    }
     const enum status status = store_master_put_start(model->master, model->now, writer,
-                                                      key_of(key, text), size, NULL, &ticket);
+                                                      key_of(key, text), size, &wish, &ticket);
     if (status != STATUS_OK) {
         assert_true(status == STATUS_EXISTS || status == STATUS_FULL || status == STATUS_AGAIN);
         return;
@@ -233,8 +255,9 @@ static void step_put(struct model *model)
         if (model->promises[i].live && model->promises[i].put_id == ticket.put_id) return;
     }
     promise_check(model, node, ticket.where.address, size);
-    for (unsigned i = 0; i < NODES; i++)
+    for (unsigned i = 0; i < NODES && !wish.replace; i++)
         assert_false(model->nodes[i].held[key].present);
+    wish.attributes.version = ticket.version;
     *promise = (struct promise){ .live = true,
                                  .node = node,
                                  .epoch = ticket.where.epoch,
@@ -243,34 +266,66 @@ static void step_put(struct model *model)
                                  .size = size,
                                  .put_id = ticket.put_id,
                                  .writer = writer,
+                                 .attributes = wish.attributes,
                                  .until = ticket.expires_ns + 40 * MS };
     model->puts++;
 }
 
-/* The owner commits: late ones too, as long as their bytes are still there. */
+static void tell_removed(struct model *model, unsigned index, unsigned key)
+{
+    const struct model_node *node = &model->nodes[index];
+    char text[16];
+    const struct store_event event = event_of(node, key, text, STORE_EVENT_REMOVED);
+    store_master_event(model->master, model->now, node->id, &event);
+}
+
+/* The owner commits: late ones too, as long as their bytes are still there. A value of a higher
+ * version takes the place of one that nobody reads. */
 static void step_commit(struct model *model)
 {
     struct promise *promise = &model->promises[rng_below(&model->rng, TICKETS)];
     struct model_node *node = &model->nodes[promise->node];
+    struct held *held = &node->held[promise->key];
+    const bool replaces = held->present;
     char text[16], name[8];
 
-    if (!promise->live || node->held[promise->key].present) return;
+    if (!promise->live) return;
+    if (replaces && held->attributes.version >= promise->attributes.version) return;
+    if (replaces && rng_below(&model->rng, 4) == 0) return;        /* pinned */
     if (range_held(node, promise->address, promise->size)) return; /* the owner refuses */
     promise->live = false;
-    node->held[promise->key] =
-        (struct held){ true, promise->address, promise->size, ++node->generation };
+    if (replaces && rng_below(&model->rng, 2) == 0)
+        tell_removed(model, promise->node, promise->key);
+    *held = (struct held){ true, promise->address, promise->size, ++node->generation,
+                           promise->attributes };
     const struct store_event event = event_of(node, promise->key, text, STORE_EVENT_STORED);
     snprintf(name, sizeof(name), "n%u", promise->node);
     const enum status status =
         store_master_put_end(model->master, model->now, name, node->epoch, promise->put_id, &event);
     if (status == STATUS_OK) {
         model->ends++;
+        model->replaced += replaces;
+        if (held->attributes.version > model->acked[promise->key]) {
+            model->acked[promise->key] = held->attributes.version;
+        }
         store_master_event(model->master, model->now, node->id, &event); /* by the stream, too */
         return;
     }
     assert_true(status == STATUS_STALE || status == STATUS_EXISTS);
-    node->held[promise->key].present = false;
+    if (replaces) tell_removed(model, promise->node, promise->key);
+    held->present = false;
     model->refused++;
+}
+
+/* What nobody has any more may begin again. */
+static void forget_absent(struct model *model)
+{
+    for (unsigned n = 0; n < KEYS; n++) {
+        bool held = false;
+        for (unsigned i = 0; i < NODES; i++)
+            held = held || model->nodes[i].held[n].present;
+        if (!held) model->acked[n] = 0;
+    }
 }
 
 static void step_revoke(struct model *model)
@@ -308,6 +363,8 @@ static void step_read(struct model *model)
         assert_int_equal(held->address, replica->address);
         assert_int_equal(held->size, object.size);
         assert_int_equal(held->generation, replica->generation);
+        assert_true(held->attributes.version >= model->acked[key]); /* never what was replaced */
+        assert_int_equal((key + 1) * 1000 + held->attributes.version, object.digest);
     }
 }
 
@@ -445,12 +502,11 @@ static void everything_held_is_found(struct model *model)
     }
 }
 
-static void directory_matches_model(void **state)
+static void walk_with(enum order_policy policy)
 {
     static struct model model;
-    (void)state;
 
-    model_init(&model);
+    model_init_with(&model, policy);
     for (int step = 0; step < STEPS; step++) {
         switch (rng_below(&model.rng, 17)) {
         case 0:
@@ -471,14 +527,22 @@ static void directory_matches_model(void **state)
         case 15: step_node(&model); break;
         case 16: step_look(&model); break;
         }
+        forget_absent(&model);
         if (step % 8 == 0) store_master_check(model.master);
         if (step % 5000 == 4999) everything_held_is_found(&model);
     }
     /* The walk went everywhere. */
-    assert_true(model.puts > 1000 && model.ends > 1000 && model.drops > 500);
-    assert_true(model.restarts > 10 && model.refused > 0);
+    assert_true(model.puts > 500 && model.ends > 300 && model.drops > 200);
+    assert_true(model.restarts > 10 && model.refused > 0 && model.replaced > 5);
     store_master_check(model.master);
     store_master_destroy(model.master);
+}
+
+static void directory_matches_model(void **state)
+{
+    (void)state;
+    for (int policy = ORDER_LRU; policy < ORDER_DEADLINE; policy++)
+        walk_with((enum order_policy)policy);
 }
 
 /* ---- by hand ---- */
@@ -531,7 +595,7 @@ static void the_silent_are_suspected_then_dead_then_forgotten(void **state)
 
     info_of(&node, 0, &info);
     assert_int_equal(store_master_register(master, 0, &info, 0, &node.id), STATUS_OK);
-    node.held[3] = (struct held){ true, REGION, 10, 1 };
+    node.held[3] = (struct held){ true, REGION, 10, 1, { 0 } };
     const struct store_event event = event_of(&node, 3, text, STORE_EVENT_STORED);
     store_master_reset(master, 0, node.id);
     store_master_event(master, 0, node.id, &event);
@@ -594,7 +658,7 @@ static void a_put_end_overtaken_by_events_is_refused(void **state)
     const unsigned i = node_of(&model, ticket.where.node);
     struct model_node *node = &model.nodes[i];
     snprintf(name, sizeof(name), "n%u", i);
-    node->held[1] = (struct held){ true, ticket.where.address, 100, 1 };
+    node->held[1] = (struct held){ true, ticket.where.address, 100, 1, { 0 } };
     const struct store_event stored = event_of(node, 1, text, STORE_EVENT_STORED);
     const struct store_event removed = {
         .kind = STORE_EVENT_REMOVED, .class = STORE_CLASS_OBJECT, .id = stored.id, .generation = 1
@@ -613,57 +677,237 @@ static void a_put_end_overtaken_by_events_is_refused(void **state)
     store_master_destroy(model.master);
 }
 
-/* Puts a value as its owner would, whole. */
-static void put_whole(struct model *model, unsigned key, uint64_t size)
+/* Puts a value as its owner would, whole, at the first node while that has room. */
+static void put_wish(struct model *model, unsigned key, uint64_t size, struct store_wish wish)
 {
     struct store_ticket ticket;
     char text[16], name[8];
+
+    wish.preferred = "n0";
     assert_int_equal(store_master_put_start(model->master, model->now, 1, key_of(key, text), size,
-                                            "n0", &ticket),
+                                            &wish, &ticket),
                      STATUS_OK);
+    wish.attributes.version = ticket.version;
     const unsigned i = node_of(model, ticket.where.node);
     struct model_node *node = &model->nodes[i];
     snprintf(name, sizeof(name), "n%u", i);
-    assert_string_equal(name, "n0"); /* the preferred one, while it has room */
-    node->held[key] = (struct held){ true, ticket.where.address, size, ++node->generation };
+    node->held[key] =
+        (struct held){ true, ticket.where.address, size, ++node->generation, wish.attributes };
     const struct store_event stored = event_of(node, key, text, STORE_EVENT_STORED);
     assert_int_equal(
         store_master_put_end(model->master, model->now, name, node->epoch, ticket.put_id, &stored),
         STATUS_OK);
 }
 
-static void the_least_recently_read_goes_first(void **state)
+static void put_whole(struct model *model, unsigned key, uint64_t size)
 {
-    static struct model model;
+    put_wish(model, key, size, (struct store_wish){ 0 });
+}
+
+/* One node is enough, and easier to fill. */
+static void one_node(struct model *model)
+{
+    for (unsigned i = 1; i < NODES; i++) {
+        char name[8];
+        snprintf(name, sizeof(name), "n%u", i);
+        store_master_leave(model->master, model->now, name, model->nodes[i].epoch);
+    }
+}
+
+/* A put of one byte more than there is: which keys are asked to go, as bits. */
+static unsigned evicted(struct model *model, enum status expected)
+{
     struct store_ticket ticket;
     struct store_action action;
     char text[16];
-    unsigned dropped = KEYS;
+    unsigned keys = 0;
+
+    while (store_master_next_action(model->master, &action))
+        continue;
+    model->now += 60 * MS; /* leases are over, places in the order are not */
+    assert_int_equal(
+        store_master_put_start(model->master, model->now, 1, key_of(9, text), 1, NULL, &ticket),
+        expected);
+    while (store_master_next_action(model->master, &action)) {
+        assert_int_equal(action.kind, STORE_ACTION_DROP);
+        for (unsigned key = 0; key < KEYS; key++) {
+            const struct block_key id = store_key_id(key_of(key, text));
+            if (block_key_equal(&id, &action.id)) keys |= 1u << key;
+        }
+    }
+    store_master_check(model->master);
+    return keys;
+}
+
+static void read_times(struct model *model, unsigned key, unsigned times)
+{
+    char text[16];
+    for (unsigned i = 0; i < times; i++) {
+        assert_int_equal(store_master_exist(model->master, model->now, key_of(key, text)),
+                         STATUS_OK);
+    }
+}
+
+static void the_least_recently_read_goes_first(void **state)
+{
+    static struct model model;
     (void)state;
 
     model_init(&model);
-    for (unsigned i = 1; i < NODES; i++) { /* one node is enough */
-        char name[8];
-        snprintf(name, sizeof(name), "n%u", i);
-        store_master_leave(model.master, model.now, name, model.nodes[i].epoch);
-    }
+    one_node(&model);
     for (unsigned key = 0; key < 4; key++)
         put_whole(&model, key, REGION_SIZE / 4);
-    assert_int_equal(store_master_exist(model.master, model.now, key_of(0, text)), STATUS_OK);
+    read_times(&model, 0, 1);
+    assert_int_equal(evicted(&model, STATUS_AGAIN), 1u << 1);
+    store_master_destroy(model.master);
+}
+
+/* Four values fill the node; which one goes is the policy's. */
+static unsigned victim_of(enum order_policy policy)
+{
+    static struct model model;
+
+    model_init_with(&model, policy);
+    one_node(&model);
+    put_wish(&model, 0, REGION_SIZE / 4, (struct store_wish){ .attributes = { .cost = 5 } });
+    put_wish(&model, 1, REGION_SIZE / 4, (struct store_wish){ .attributes = { .cost = 900 } });
+    put_wish(&model, 2, REGION_SIZE / 4,
+             (struct store_wish){ .attributes = { .cost = 800, .depth = 7 } });
+    put_wish(&model, 3, REGION_SIZE / 4, (struct store_wish){ .attributes = { .cost = 700 } });
+    read_times(&model, 0, 3);
+    read_times(&model, 1, 1);
+    read_times(&model, 2, 1);
+    read_times(&model, 3, 1);
+    read_times(&model, 0, 1);
+    const unsigned keys = evicted(&model, STATUS_AGAIN);
+    store_master_destroy(model.master);
+    return keys;
+}
+
+static void the_policy_says_who_goes(void **state)
+{
+    (void)state;
+    assert_int_equal(victim_of(ORDER_LRU), 1u << 1);    /* read longest ago */
+    assert_int_equal(victim_of(ORDER_LFU), 1u << 1);    /* and as seldom as 2 and 3 */
+    assert_int_equal(victim_of(ORDER_LENGTH), 1u << 2); /* of those the deepest */
+    assert_int_equal(victim_of(ORDER_COST), 1u << 0);   /* read often, but soon computed */
+}
+
+static void pins_keep(void **state)
+{
+    static struct model model;
+    struct store_object object;
+    char text[16];
+    (void)state;
+
+    model_init(&model);
+    one_node(&model);
+    put_wish(&model, 0, REGION_SIZE / 4, (struct store_wish){ .attributes = { .hard_pin = true } });
+    put_wish(&model, 1, REGION_SIZE / 4, (struct store_wish){ .soft_pin_ms = 1000 });
+    put_wish(&model, 2, REGION_SIZE / 4, (struct store_wish){ .soft_pin_ms = 150 });
+    put_whole(&model, 3, REGION_SIZE / 4);
+    read_times(&model, 3, 1);
+    assert_int_equal(evicted(&model, STATUS_AGAIN), 1u << 3); /* though it was read last */
+    assert_int_equal(evicted(&model, STATUS_AGAIN), 0);       /* that is under way */
+    read_times(&model, 2, 1);                                 /* prolongs no pin */
+    assert_int_equal(store_master_remove(model.master, model.now, key_of(3, text), true),
+                     STATUS_NOT_FOUND);
+    tell_removed(&model, 0, 3);
+    put_wish(&model, 3, REGION_SIZE / 4, (struct store_wish){ .attributes = { .hard_pin = true } });
+    assert_true(store_master_tick(model.master, model.now) > 0);
+    assert_int_equal(evicted(&model, STATUS_AGAIN), 1u << 2); /* the earliest deadline */
+    tell_removed(&model, 0, 2);
+    put_wish(&model, 2, REGION_SIZE / 4, (struct store_wish){ .attributes = { .hard_pin = true } });
+    assert_int_equal(evicted(&model, STATUS_AGAIN), 1u << 1);
+    tell_removed(&model, 0, 1);
+    put_wish(&model, 1, REGION_SIZE / 4, (struct store_wish){ .attributes = { .hard_pin = true } });
+    assert_int_equal(evicted(&model, STATUS_FULL), 0); /* nothing but hard pins */
+    assert_int_equal(store_master_remove(model.master, model.now, key_of(0, text), false),
+                     STATUS_OK); /* by name it goes */
+    assert_int_equal(store_master_peek(model.master, model.now, key_of(0, text), &object),
+                     STATUS_NOT_FOUND);
+    store_master_check(model.master);
+    store_master_destroy(model.master);
+}
+
+static void a_group_stays_and_goes_together(void **state)
+{
+    static struct model model;
+    struct store_wish wish = { .attributes = { .group = 77 } };
+    char text[16];
+    (void)state;
+
+    model_init(&model);
+    one_node(&model);
+    put_wish(&model, 0, REGION_SIZE / 4, wish);
+    put_whole(&model, 1, REGION_SIZE / 4);
+    put_wish(&model, 2, REGION_SIZE / 4, wish);
+    wish.attributes.hard_pin = true;
+    put_wish(&model, 3, REGION_SIZE / 4, wish);
+    read_times(&model, 2, 1); /* the others of the group are leased, too */
+    assert_int_equal(store_master_remove(model.master, model.now, key_of(0, text), false),
+                     STATUS_BUSY);
+    assert_int_equal(evicted(&model, STATUS_AGAIN), 1u << 1);
+    tell_removed(&model, 0, 1);
+    put_wish(&model, 1, REGION_SIZE / 4, (struct store_wish){ .attributes = { .hard_pin = true } });
+    assert_int_equal(evicted(&model, STATUS_AGAIN), 1u << 0 | 1u << 2); /* but for the pinned */
+    store_master_destroy(model.master);
+}
+
+/* Readers have the old value until the new one is there, and then the new one everywhere. */
+static void a_value_is_replaced_whole(void **state)
+{
+    static struct model model;
+    const struct store_wish replace = { .replace = true, .preferred = "n1" };
+    struct store_ticket first, second, ignored;
+    struct store_object object;
+    struct store_action action;
+    char text[16];
+    (void)state;
+
+    model_init(&model);
+    put_whole(&model, 0, 4096);
+    const struct store_key key = key_of(0, text);
+    assert_int_equal(store_master_put_start(model.master, model.now, 2, key, 9000, NULL, &ignored),
+                     STATUS_EXISTS);
+    assert_int_equal(
+        store_master_put_start(model.master, model.now, 2, key, 9000, &replace, &first), STATUS_OK);
+    assert_int_equal(
+        store_master_put_start(model.master, model.now, 3, key, 5000, &replace, &second),
+        STATUS_OK); /* pre-empts */
+    assert_true(second.version > first.version && first.version > 0);
+    assert_int_equal(store_master_put_revoke(model.master, model.now, 2, key, first.put_id),
+                     STATUS_NOT_FOUND);
+    assert_int_equal(store_master_get(model.master, model.now, key, &object), STATUS_OK);
+    assert_int_equal(object.size, 4096);
     while (store_master_next_action(model.master, &action))
         continue;
-    model.now += 60 * MS; /* the lease of that is over, its place in the order is not */
+
+    struct model_node *node = &model.nodes[1];
+    node->held[0] = (struct held){
+        true, second.where.address, 5000, ++node->generation, { .version = second.version }
+    };
+    const struct store_event stored = event_of(node, 0, text, STORE_EVENT_STORED);
     assert_int_equal(
-        store_master_put_start(model.master, model.now, 1, key_of(9, text), 1, NULL, &ticket),
-        STATUS_AGAIN);
-    while (store_master_next_action(model.master, &action)) {
-        assert_int_equal(action.kind, STORE_ACTION_DROP);
-        for (unsigned key = 0; key < 4; key++) {
-            const struct block_key id = store_key_id(key_of(key, text));
-            if (block_key_equal(&id, &action.id)) dropped = key;
-        }
-    }
-    assert_int_equal(dropped, 1);
+        store_master_put_end(model.master, model.now, "n1", node->epoch, second.put_id, &stored),
+        STATUS_OK);
+    assert_int_equal(store_master_get(model.master, model.now, key, &object), STATUS_OK);
+    assert_int_equal(object.size, 5000);
+    assert_int_equal(object.replicas_count, 1);
+    assert_int_equal(node_of(&model, object.replicas[0].node), 1);
+    assert_true(store_master_next_action(model.master, &action)); /* the old one, though leased */
+    assert_int_equal(action.kind, STORE_ACTION_DROP);
+    assert_int_equal(node_of(&model, action.node), 0);
+    store_master_dropped(model.master, model.now, action.node, &action.id, action.generation,
+                         STATUS_BUSY); /* somebody still reads it: later, until it is gone */
+    model.now += 300 * MS;
+    assert_true(store_master_tick(model.master, model.now) > 0);
+    assert_true(store_master_next_action(model.master, &action));
+    announce(&model, 0); /* it does not come back by being told again */
+    assert_int_equal(store_master_get(model.master, model.now, key, &object), STATUS_OK);
+    assert_int_equal(object.size, 5000);
+    tell_removed(&model, 0, 0);
+    store_master_check(model.master);
     store_master_destroy(model.master);
 }
 
@@ -675,11 +919,7 @@ static void leases_keep_and_full_is_an_answer(void **state)
     (void)state;
 
     model_init(&model);
-    for (unsigned i = 1; i < NODES; i++) {
-        char name[8];
-        snprintf(name, sizeof(name), "n%u", i);
-        store_master_leave(model.master, model.now, name, model.nodes[i].epoch);
-    }
+    one_node(&model);
     put_whole(&model, 0, REGION_SIZE);
     assert_int_equal(store_master_exist(model.master, model.now, key_of(0, text)), STATUS_OK);
     assert_int_equal(
@@ -749,6 +989,10 @@ int main(void)
         cmocka_unit_test(a_made_up_collision_is_an_absent_key),
         cmocka_unit_test(a_put_end_overtaken_by_events_is_refused),
         cmocka_unit_test(the_least_recently_read_goes_first),
+        cmocka_unit_test(the_policy_says_who_goes),
+        cmocka_unit_test(pins_keep),
+        cmocka_unit_test(a_group_stays_and_goes_together),
+        cmocka_unit_test(a_value_is_replaced_whole),
         cmocka_unit_test(leases_keep_and_full_is_an_answer),
         cmocka_unit_test(a_walk_in_pages_shows_each_key_once_and_leases_none),
         cmocka_unit_test(directory_matches_model),

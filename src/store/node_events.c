@@ -160,6 +160,7 @@ static void event_of_object(const struct object *object, struct store_event *out
         .address = object->address,
         .size = object->size,
         .digest = object->digest,
+        .attributes = object->attributes,
     };
 }
 

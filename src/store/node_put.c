@@ -129,7 +129,8 @@ static enum status put_end_send(struct put_end *end, const struct object *object
                     .generation = object->generation,
                     .address = object->address,
                     .size = object->size,
-                    .digest = object->digest },
+                    .digest = object->digest,
+                    .attributes = object->attributes },
     };
     struct rpc_call_id id;
     struct buf buf;
@@ -228,7 +229,8 @@ static enum status commit_store(struct store_node *node, const struct store_comm
                                    .address = commit->address,
                                    .size = commit->size,
                                    .generation = node->generation + 1,
-                                   .put_id = commit->put_id };
+                                   .put_id = commit->put_id,
+                                   .attributes = commit->attributes };
     enum status status = objects_put(node->objects, &wanted, sums, count, out);
     free(sums);
     if (status == STATUS_OK) node->generation++;

@@ -176,39 +176,6 @@ static struct object *object_new(const struct object *wanted, const uint64_t *su
     return object;
 }
 
-enum status objects_put(struct objects *objects, const struct object *wanted, const uint64_t *sums,
-                        uint32_t sums_count, const struct object **out)
-{
-    ASSERT(wanted->key.len > 0 && sums_count > 0);
-    const struct block_key id = store_key_id(wanted->key);
-    const struct object *present = objects_find(objects, &id);
-    uint32_t slot;
-
-    if (!range_inside(objects, wanted->address, wanted->size)) return STATUS_INVALID;
-    if (present != NULL) {
-        *out = present;
-        return STATUS_EXISTS;
-    }
-    if (range_used(objects, wanted->address, wanted->size)) return STATUS_BUSY;
-    struct object *object = object_new(wanted, sums, sums_count);
-    if (object == NULL) return STATUS_FULL;
-    if (slot_take(objects, &slot) != STATUS_OK) {
-        object_free(object);
-        return STATUS_FULL;
-    }
-    if (map_insert(objects->map, &id, slot) != STATUS_OK) {
-        objects->slots_free[objects->slots_free_count++] = slot;
-        object_free(object);
-        return STATUS_FULL;
-    }
-    range_mark(objects, object->address, object->size, true);
-    object->slot = slot;
-    objects->slots[slot] = object;
-    objects->options.on_stored(objects->options.ctx, object);
-    *out = object;
-    return STATUS_OK;
-}
-
 enum status objects_drop(struct objects *objects, const struct block_key *id, uint64_t generation)
 {
     const struct object *present = objects_find(objects, id);
@@ -223,6 +190,44 @@ enum status objects_drop(struct objects *objects, const struct block_key *id, ui
     objects->slots_free[objects->slots_free_count++] = object->slot;
     objects->options.on_removed(objects->options.ctx, object);
     object_free(object);
+    return STATUS_OK;
+}
+
+enum status objects_put(struct objects *objects, const struct object *wanted, const uint64_t *sums,
+                        uint32_t sums_count, const struct object **out)
+{
+    ASSERT(wanted->key.len > 0 && sums_count > 0);
+    const struct block_key id = store_key_id(wanted->key);
+    const struct object *present = objects_find(objects, &id);
+    uint32_t slot;
+
+    if (!range_inside(objects, wanted->address, wanted->size)) return STATUS_INVALID;
+    if (present != NULL && wanted->attributes.version <= present->attributes.version) {
+        *out = present;
+        return STATUS_EXISTS;
+    }
+    if (range_used(objects, wanted->address, wanted->size)) return STATUS_BUSY;
+    if (present != NULL && present->pins > 0) return STATUS_BUSY; /* I3 */
+    struct object *object = object_new(wanted, sums, sums_count);
+    if (object == NULL) return STATUS_FULL;
+    if (present != NULL) {
+        const enum status dropped = objects_drop(objects, &id, present->generation);
+        ASSERT(dropped == STATUS_OK);
+    }
+    if (slot_take(objects, &slot) != STATUS_OK) {
+        object_free(object);
+        return STATUS_FULL;
+    }
+    if (map_insert(objects->map, &id, slot) != STATUS_OK) {
+        objects->slots_free[objects->slots_free_count++] = slot;
+        object_free(object);
+        return STATUS_FULL;
+    }
+    range_mark(objects, object->address, object->size, true);
+    object->slot = slot;
+    objects->slots[slot] = object;
+    objects->options.on_stored(objects->options.ctx, object);
+    *out = object;
     return STATUS_OK;
 }
 

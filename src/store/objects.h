@@ -35,6 +35,7 @@ struct object {
     uint64_t size;
     uint64_t generation;
     uint64_t put_id;
+    struct store_attributes attributes;
     uint64_t digest; /* XXH3-64 of the sums */
     uint64_t *sums;  /* one a piece of STORE_PIECE_SIZE */
     uint32_t sums_count;
@@ -55,9 +56,11 @@ struct objects_options {
 MUST_USE enum status objects_create(const struct objects_options *options, struct objects **out);
 void objects_destroy(struct objects *objects); /* NULL is allowed */
 
-/* `wanted`: key, address, size, generation, put_id; the key is copied. `sums` are copied.
- * STATUS_INVALID: outside the region or misaligned; STATUS_EXISTS: the key has a value (*out is
- * it); STATUS_BUSY: the range overlaps another value; STATUS_FULL. */
+/* `wanted`: key, address, size, generation, put_id, attributes; the key is
+ * copied. `sums` are copied.
+ * STATUS_INVALID: outside the region or misaligned; STATUS_EXISTS: the key has a value of no
+ * lower version (*out is it); one of a lower version is dropped first. STATUS_BUSY: that one is
+ * pinned, or the range overlaps another value; STATUS_FULL. */
 MUST_USE enum status objects_put(struct objects *objects, const struct object *wanted,
                                  const uint64_t *sums, uint32_t sums_count,
                                  const struct object **out);

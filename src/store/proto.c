@@ -413,6 +413,53 @@ enum status store_decode_acquired(const uint8_t *body, size_t len, struct store_
     return STATUS_OK;
 }
 
+/* ---- attributes ---- */
+
+/* Three numbers: the group; version and cost; depth, replicas, pin. */
+enum { ATTRIBUTE_NUMBERS = 3 };
+
+static bool attributes_any(const struct store_attributes *a)
+{
+    return a->group != 0 || a->version != 0 || a->cost != 0 || a->depth != 0 || a->replicas != 0 ||
+           a->hard_pin;
+}
+
+static void attributes_pack(const struct store_attributes *a, uint64_t out[ATTRIBUTE_NUMBERS])
+{
+    out[0] = a->group;
+    out[1] = (uint64_t)a->cost << 32 | a->version;
+    out[2] = (uint64_t)a->hard_pin << 24 | (uint64_t)a->replicas << 16 | a->depth;
+}
+
+/* Number `first` of the column and the two behind it; none are there: all zero. */
+static struct store_attributes attributes_at(struct msg_column column, size_t first)
+{
+    if (first + ATTRIBUTE_NUMBERS > column.count) return (struct store_attributes){ 0 };
+    const uint64_t second = msg_u64_at(column, first + 1);
+    const uint64_t third = msg_u64_at(column, first + 2);
+    return (struct store_attributes){ .group = msg_u64_at(column, first),
+                                      .version = (uint32_t)second,
+                                      .cost = (uint32_t)(second >> 32),
+                                      .depth = (uint16_t)third,
+                                      .replicas = (uint8_t)(third >> 16),
+                                      .hard_pin = (third >> 24 & 1) != 0 };
+}
+
+static void put_attributes(struct msg_writer *writer, uint32_t field,
+                           const struct store_attributes *attributes)
+{
+    uint64_t numbers[ATTRIBUTE_NUMBERS];
+    attributes_pack(attributes, numbers);
+    msg_field_u64s(writer, field, numbers, ATTRIBUTE_NUMBERS);
+}
+
+static struct store_attributes get_attributes(struct msg_reader *reader)
+{
+    const struct msg_column column = msg_get_u64s(reader, ATTRIBUTE_NUMBERS);
+    if (column.count != ATTRIBUTE_NUMBERS) msg_fail(reader);
+    return attributes_at(column, 0);
+}
+
 /* ---- events ---- */
 
 enum { EVENTS_TERM = 1, EVENTS_BLOCKS_ONLY = 2 };
@@ -456,7 +503,8 @@ enum {
     ITEM_NUMBERS = 5, /* four each: generation, address, size, digest */
     ITEM_KEY_LENS = 6,
     ITEM_KEYS = 7,
-    ITEM_TIERS = 8, /* absent: all in memory */
+    ITEM_TIERS = 8,      /* absent: all in memory */
+    ITEM_ATTRIBUTES = 9, /* three each; absent: all zero */
 };
 
 enum { EVENT_NUMBERS = 4 };
@@ -469,7 +517,9 @@ enum status store_encode_events(struct buf *buf, uint64_t epoch, unsigned flags,
     uint64_t numbers[STORE_EVENTS_BATCH_MAX * EVENT_NUMBERS];
     uint32_t lens[STORE_EVENTS_BATCH_MAX];
     uint8_t tiers[STORE_EVENTS_BATCH_MAX];
+    uint64_t attributes[STORE_EVENTS_BATCH_MAX * ATTRIBUTE_NUMBERS];
     bool lower = false;
+    bool any = false;
     struct msg_writer writer;
     struct buf keys;
     enum status status = STATUS_OK;
@@ -489,10 +539,12 @@ enum status store_encode_events(struct buf *buf, uint64_t epoch, unsigned flags,
         lens[i] = event->key_len;
         tiers[i] = (uint8_t)event->tier;
         lower |= event->tier != STORE_TIER_MEMORY;
+        attributes_pack(&event->attributes, &attributes[i * ATTRIBUTE_NUMBERS]);
+        any |= attributes_any(&event->attributes);
         status = buf_append(&keys, event->key, event->key_len);
     }
     msg_writer_init(&writer, buf);
-    msg_put_map(&writer, lower ? 8 : 7);
+    msg_put_map(&writer, 7 + (lower ? 1 : 0) + (any ? 1 : 0));
     msg_field_u64(&writer, ITEM_EPOCH, epoch);
     msg_field_u64(&writer, ITEM_FLAGS, flags);
     msg_field_bin(&writer, ITEM_KINDS, kinds, count);
@@ -501,6 +553,9 @@ enum status store_encode_events(struct buf *buf, uint64_t epoch, unsigned flags,
     msg_field_u32s(&writer, ITEM_KEY_LENS, lens, count);
     msg_field_bin(&writer, ITEM_KEYS, buf_data(&keys), keys.len);
     if (lower) msg_field_bin(&writer, ITEM_TIERS, tiers, count);
+    if (any) {
+        msg_field_u64s(&writer, ITEM_ATTRIBUTES, attributes, (size_t)count * ATTRIBUTE_NUMBERS);
+    }
     if (status == STATUS_OK) status = writer.status;
     buf_fini(&keys);
     return status;
@@ -513,6 +568,7 @@ struct events_columns {
     struct msg_column lens;
     struct msg_bytes keys;
     struct msg_bytes tiers; /* empty: all in memory */
+    struct msg_column attributes;
 };
 
 /* Event i of the columns; false if it is none. *offset walks through the keys. */
@@ -538,6 +594,7 @@ static bool event_at(const struct events_columns *columns, uint32_t i, size_t *o
         .address = msg_u64_at(columns->numbers, first + 1),
         .size = msg_u64_at(columns->numbers, first + 2),
         .digest = msg_u64_at(columns->numbers, first + 3),
+        .attributes = attributes_at(columns->attributes, (size_t)i * ATTRIBUTE_NUMBERS),
     };
     memcpy(out->id.bytes, columns->ids.data + (size_t)i * BLOCK_KEY_SIZE, BLOCK_KEY_SIZE);
     *offset += key_len;
@@ -571,6 +628,9 @@ enum status store_decode_events(const uint8_t *body, size_t len, uint64_t *epoch
         case ITEM_KEY_LENS: columns.lens = msg_get_u32s(&reader, max); break;
         case ITEM_KEYS: columns.keys = msg_get_bin(&reader, max * STORE_KEY_SIZE_MAX); break;
         case ITEM_TIERS: columns.tiers = msg_get_bin(&reader, max); break;
+        case ITEM_ATTRIBUTES:
+            columns.attributes = msg_get_u64s(&reader, max * ATTRIBUTE_NUMBERS);
+            break;
         default: msg_skip(&reader); break;
         }
     }
@@ -579,6 +639,8 @@ enum status store_decode_events(const uint8_t *body, size_t len, uint64_t *epoch
     if (columns.numbers.count != (size_t)n * EVENT_NUMBERS) msg_fail(&reader);
     if (columns.lens.count != n || got_epoch == 0) msg_fail(&reader);
     if (columns.tiers.len != n && columns.tiers.len != 0) msg_fail(&reader);
+    const size_t attributes = columns.attributes.count;
+    if (attributes != (size_t)n * ATTRIBUTE_NUMBERS && attributes != 0) msg_fail(&reader);
     if (msg_end(&reader) != STATUS_OK) return STATUS_INVALID;
     for (uint32_t i = 0; i < n; i++) {
         if (!event_at(&columns, i, &offset, &out[i])) return STATUS_INVALID;
@@ -606,6 +668,7 @@ enum {
     COMMIT_ADDRESS = 5,
     COMMIT_SIZE = 6,
     COMMIT_SUMS = 7,
+    COMMIT_ATTRIBUTES = 8,
 };
 
 static uint64_t pieces_of(uint64_t size)
@@ -618,7 +681,7 @@ enum status store_encode_commit(struct buf *buf, const struct store_commit *comm
     ASSERT(commit->size > 0 && commit->size <= STORE_OBJECT_SIZE_MAX);
     struct msg_writer writer;
     msg_writer_init(&writer, buf);
-    msg_put_map(&writer, 7);
+    msg_put_map(&writer, attributes_any(&commit->attributes) ? 8 : 7);
     msg_field_bin(&writer, COMMIT_KEY, commit->key.bytes, commit->key.len);
     msg_field_u64(&writer, COMMIT_PUT_ID, commit->put_id);
     msg_field_u64(&writer, COMMIT_TERM, commit->term);
@@ -626,6 +689,9 @@ enum status store_encode_commit(struct buf *buf, const struct store_commit *comm
     msg_field_u64(&writer, COMMIT_ADDRESS, commit->address);
     msg_field_u64(&writer, COMMIT_SIZE, commit->size);
     msg_field_u64s(&writer, COMMIT_SUMS, commit->sums_data, pieces_of(commit->size));
+    if (attributes_any(&commit->attributes)) {
+        put_attributes(&writer, COMMIT_ATTRIBUTES, &commit->attributes);
+    }
     return writer.status;
 }
 
@@ -646,6 +712,7 @@ enum status store_decode_commit(const uint8_t *body, size_t len, struct store_co
         case COMMIT_ADDRESS: got.address = msg_get_u64(&reader); break;
         case COMMIT_SIZE: got.size = msg_get_u64_max(&reader, STORE_OBJECT_SIZE_MAX); break;
         case COMMIT_SUMS: got.sums = msg_get_u64s(&reader, STORE_PIECES_MAX); break;
+        case COMMIT_ATTRIBUTES: got.attributes = get_attributes(&reader); break;
         default: msg_skip(&reader); break;
         }
     }
@@ -666,6 +733,7 @@ enum {
     END_ADDRESS = 7,
     END_SIZE = 8,
     END_DIGEST = 9,
+    END_ATTRIBUTES = 10,
 };
 
 enum status store_encode_put_end(struct buf *buf, const struct store_put_end *end)
@@ -674,7 +742,7 @@ enum status store_encode_put_end(struct buf *buf, const struct store_put_end *en
     ASSERT(stored->key_len > 0 && stored->key_len <= STORE_KEY_SIZE_MAX);
     struct msg_writer writer;
     msg_writer_init(&writer, buf);
-    msg_put_map(&writer, 9);
+    msg_put_map(&writer, attributes_any(&stored->attributes) ? 10 : 9);
     msg_field_text(&writer, END_NAME, end->name);
     msg_field_u64(&writer, END_EPOCH, end->epoch);
     msg_field_u64(&writer, END_PUT_ID, end->put_id);
@@ -684,6 +752,9 @@ enum status store_encode_put_end(struct buf *buf, const struct store_put_end *en
     msg_field_u64(&writer, END_ADDRESS, stored->address);
     msg_field_u64(&writer, END_SIZE, stored->size);
     msg_field_u64(&writer, END_DIGEST, stored->digest);
+    if (attributes_any(&stored->attributes)) {
+        put_attributes(&writer, END_ATTRIBUTES, &stored->attributes);
+    }
     return writer.status;
 }
 
@@ -708,6 +779,7 @@ enum status store_decode_put_end(const uint8_t *body, size_t len, struct store_p
         case END_ADDRESS: got.stored.address = msg_get_u64(&reader); break;
         case END_SIZE: got.stored.size = msg_get_u64_max(&reader, STORE_OBJECT_SIZE_MAX); break;
         case END_DIGEST: got.stored.digest = msg_get_u64(&reader); break;
+        case END_ATTRIBUTES: got.stored.attributes = get_attributes(&reader); break;
         default: msg_skip(&reader); break;
         }
     }
@@ -802,6 +874,13 @@ enum {
     BATCH_PREFERRED = 5,
     BATCH_FORCE = 6,
     BATCH_PEEK = 7,
+    BATCH_HARD_PIN = 8,
+    BATCH_SOFT_PIN = 9,
+    BATCH_REPLICAS = 10,
+    BATCH_REPLACE = 11,
+    BATCH_GROUPS = 12,
+    BATCH_COSTS = 13,
+    BATCH_DEPTHS = 14,
 };
 
 /* Announces a bin of all keys and writes them: too long for one array on the stack. */
@@ -828,6 +907,32 @@ void store_put_keys(struct msg_writer *writer, uint32_t lens_field, uint32_t key
     buf_fini(&lens);
 }
 
+/* What a put_start wishes beyond sizes, each only where it says something: N-1 never saw it. */
+static void put_wishes(struct msg_writer *writer, const struct store_batch *batch)
+{
+    if (batch->hard_pin) msg_field_bool(writer, BATCH_HARD_PIN, true);
+    if (batch->soft_pin_ms > 0) msg_field_u64(writer, BATCH_SOFT_PIN, batch->soft_pin_ms);
+    if (batch->replicas > 0) msg_field_u64(writer, BATCH_REPLICAS, batch->replicas);
+    if (batch->replace) msg_field_bool(writer, BATCH_REPLACE, true);
+    if (batch->groups_data != NULL) {
+        msg_field_u64s(writer, BATCH_GROUPS, batch->groups_data, batch->count);
+    }
+    if (batch->costs_data != NULL) {
+        msg_field_u32s(writer, BATCH_COSTS, batch->costs_data, batch->count);
+    }
+    if (batch->depths_data != NULL) {
+        msg_field_u32s(writer, BATCH_DEPTHS, batch->depths_data, batch->count);
+    }
+}
+
+static uint32_t wishes_count(const struct store_batch *batch)
+{
+    return (batch->hard_pin ? 1u : 0u) + (batch->soft_pin_ms > 0 ? 1u : 0u) +
+           (batch->replicas > 0 ? 1u : 0u) + (batch->replace ? 1u : 0u) +
+           (batch->groups_data != NULL ? 1u : 0u) + (batch->costs_data != NULL ? 1u : 0u) +
+           (batch->depths_data != NULL ? 1u : 0u);
+}
+
 enum status store_encode_batch(struct buf *buf, const struct store_batch *batch)
 {
     struct msg_writer writer;
@@ -835,16 +940,38 @@ enum status store_encode_batch(struct buf *buf, const struct store_batch *batch)
     ASSERT(batch->count > 0 && batch->count <= STORE_KEYS_MAX);
 
     msg_writer_init(&writer, buf);
-    msg_put_map(&writer, (put ? 6 : 3) + (batch->peek ? 1 : 0));
+    msg_put_map(&writer, (put ? 6 + wishes_count(batch) : 3) + (batch->peek ? 1 : 0));
     store_put_keys(&writer, BATCH_LENS, BATCH_KEYS, batch->keys_data, batch->count);
     if (put) {
         msg_field_u64s(&writer, BATCH_SIZES, batch->sizes_data, batch->count);
         msg_field_u64(&writer, BATCH_WRITER, batch->writer);
         msg_field_text(&writer, BATCH_PREFERRED, batch->preferred);
+        put_wishes(&writer, batch);
     }
     msg_field_bool(&writer, BATCH_FORCE, batch->force);
     if (batch->peek) msg_field_bool(&writer, BATCH_PEEK, true);
     return writer.status;
+}
+
+void store_batch_wish(const struct store_batch *batch, uint32_t i, struct store_wish *out)
+{
+    const uint32_t depth = batch->depths.count > 0 ? msg_u32_at(batch->depths, i) : 0;
+    *out = (struct store_wish){
+        .preferred = batch->preferred[0] == 0 ? NULL : batch->preferred,
+        .soft_pin_ms = batch->soft_pin_ms,
+        .replace = batch->replace,
+        .attributes = { .group = batch->groups.count > 0 ? msg_u64_at(batch->groups, i) : 0,
+                        .cost = batch->costs.count > 0 ? msg_u32_at(batch->costs, i) : 0,
+                        .depth = (uint16_t)(depth < UINT16_MAX ? depth : UINT16_MAX),
+                        .replicas = (uint8_t)batch->replicas,
+                        .hard_pin = batch->hard_pin },
+    };
+}
+
+/* A column that may be left out. */
+static bool fits(struct msg_column column, uint32_t count)
+{
+    return column.count == 0 || column.count == count;
 }
 
 static bool batch_keys_fit(const struct store_batch *batch, size_t bytes)
@@ -880,6 +1007,15 @@ enum status store_decode_batch(const uint8_t *body, size_t len, struct store_bat
             break;
         case BATCH_FORCE: got.force = msg_get_bool(&reader); break;
         case BATCH_PEEK: got.peek = msg_get_bool(&reader); break;
+        case BATCH_HARD_PIN: got.hard_pin = msg_get_bool(&reader); break;
+        case BATCH_SOFT_PIN: got.soft_pin_ms = msg_get_u32(&reader); break;
+        case BATCH_REPLICAS:
+            got.replicas = (uint32_t)msg_get_u64_max(&reader, STORE_REPLICAS_MAX);
+            break;
+        case BATCH_REPLACE: got.replace = msg_get_bool(&reader); break;
+        case BATCH_GROUPS: got.groups = msg_get_u64s(&reader, STORE_KEYS_MAX); break;
+        case BATCH_COSTS: got.costs = msg_get_u32s(&reader, STORE_KEYS_MAX); break;
+        case BATCH_DEPTHS: got.depths = msg_get_u32s(&reader, STORE_KEYS_MAX); break;
         default: msg_skip(&reader); break;
         }
     }
@@ -887,6 +1023,8 @@ enum status store_decode_batch(const uint8_t *body, size_t len, struct store_bat
     if (got.lens.count == 0 || msg_end(&reader) != STATUS_OK) return STATUS_INVALID;
     got.count = (uint32_t)got.lens.count;
     got.keys = keys.data;
+    if (!fits(got.groups, got.count) || !fits(got.costs, got.count)) return STATUS_INVALID;
+    if (!fits(got.depths, got.count)) return STATUS_INVALID;
     if (!batch_keys_fit(&got, keys.len)) return STATUS_INVALID;
     *out = got;
     return STATUS_OK;
@@ -942,6 +1080,7 @@ enum {
     PLACES_NODE_LIST = 7,
     PLACES_TERM = 8,
     PLACES_PUT_MS = 9,
+    PLACES_VERSIONS = 10,
 };
 
 enum { NODE_RPC = 1, NODE_SEGMENT = 2, NODE_EPOCH = 3 };
@@ -954,7 +1093,7 @@ enum status store_encode_places(struct buf *buf, const struct store_places_out *
     ASSERT(!put || reply->replicas_count == reply->count);
 
     msg_writer_init(&writer, buf);
-    msg_put_map(&writer, put ? 7 : 8);
+    msg_put_map(&writer, (put ? 7 : 8) + (reply->versions != NULL ? 1 : 0));
     msg_field_u32s(&writer, PLACES_CODES, reply->codes, reply->count);
     if (put) {
         msg_field_u64s(&writer, PLACES_PUT_IDS, reply->put_ids, reply->count);
@@ -974,6 +1113,9 @@ enum status store_encode_places(struct buf *buf, const struct store_places_out *
     }
     msg_field_u64(&writer, PLACES_TERM, reply->term);
     msg_field_u64(&writer, PLACES_PUT_MS, reply->put_ms);
+    if (reply->versions != NULL) {
+        msg_field_u32s(&writer, PLACES_VERSIONS, reply->versions, reply->count);
+    }
     return writer.status;
 }
 
@@ -1009,6 +1151,7 @@ static bool places_consistent(const struct store_places *places)
     } else if (places->put_ids.count != places->codes.count) {
         return false;
     }
+    if (places->versions.count != 0 && places->versions.count != places->codes.count) return false;
     if (places->nodes.count != replicas || places->addresses.count != replicas) return false;
     for (size_t i = 0; i < places->nodes.count; i++) {
         const uint32_t node = msg_u32_at(places->nodes, i);
@@ -1046,6 +1189,7 @@ enum status store_decode_places(const uint8_t *body, size_t len, struct store_pl
             break;
         case PLACES_TERM: got.term = msg_get_u64(&reader); break;
         case PLACES_PUT_MS: got.put_ms = msg_get_u32(&reader); break;
+        case PLACES_VERSIONS: got.versions = msg_get_u32s(&reader, items); break;
         default: msg_skip(&reader); break;
         }
     }

@@ -177,6 +177,7 @@ struct store_commit {
     uint64_t size;
     struct msg_column sums;    /* decoded */
     const uint64_t *sums_data; /* to encode; one a piece */
+    struct store_attributes attributes;
 };
 MUST_USE enum status store_encode_commit(struct buf *buf, const struct store_commit *commit);
 MUST_USE enum status store_decode_commit(const uint8_t *body, size_t len, struct store_commit *out);
@@ -224,7 +225,20 @@ struct store_batch {
     char preferred[STORE_NAME_SIZE];
     bool force;
     bool peek; /* get: without a lease */
+    /* put_start, of every key: */
+    bool hard_pin;
+    bool replace;
+    uint32_t soft_pin_ms;
+    uint32_t replicas;
+    struct msg_column groups; /* decoded: of each key, or empty; ask store_batch_wish() */
+    struct msg_column costs;
+    struct msg_column depths;
+    const uint64_t *groups_data; /* to encode; NULL: all 0 */
+    const uint32_t *costs_data;
+    const uint32_t *depths_data;
 };
+/* What a decoded put_start wishes for its key i. */
+void store_batch_wish(const struct store_batch *batch, uint32_t i, struct store_wish *out);
 MUST_USE enum status store_encode_batch(struct buf *buf, const struct store_batch *batch);
 /* Every key's length is in range and they add up. */
 MUST_USE enum status store_decode_batch(const uint8_t *body, size_t len, struct store_batch *out);
@@ -263,6 +277,7 @@ struct store_places {
     struct msg_column counts;    /* get: replicas of each item */
     struct msg_column nodes;     /* of each replica: index in the list of nodes */
     struct msg_column addresses; /* of each replica */
+    struct msg_column versions;  /* put_start: of each key; empty: all 0 */
     uint32_t nodes_count;
 };
 /* `nodes` has room for STORE_REPLY_NODES_MAX. */
@@ -280,6 +295,7 @@ struct store_places_out {
     const uint32_t *counts;  /* NULL for put_start */
     const uint32_t *nodes;
     const uint64_t *addresses;
+    const uint32_t *versions; /* NULL: all 0 */
     const struct store_reply_node *node_list;
     uint32_t nodes_count;
 };

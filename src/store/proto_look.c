@@ -88,6 +88,7 @@ enum {
     PAGE_BYTES = 10,
     PAGE_REMOVED = 11,
     PAGE_KEPT = 12,
+    PAGE_PINS = 13, /* 1: soft, 2: hard, 3: both */
 };
 
 /* The columns of a page while it is written. */
@@ -98,6 +99,7 @@ struct page_scratch {
     uint32_t codes[YOLK_STORE_PAGE_MAX];
     uint32_t blocks[YOLK_STORE_PAGE_MAX];
     uint32_t leases[YOLK_STORE_PAGE_MAX];
+    uint32_t pins[YOLK_STORE_PAGE_MAX];
 };
 
 static void put_entries(struct msg_writer *writer, const struct yolk_store_page *page)
@@ -118,6 +120,7 @@ static void put_entries(struct msg_writer *writer, const struct yolk_store_page 
         to->codes[i] = store_status_code(entry->status);
         to->blocks[i] = entry->block;
         to->leases[i] = entry->lease_ms;
+        to->pins[i] = (entry->soft_pin ? 1u : 0u) | (entry->hard_pin ? 2u : 0u);
     }
     store_put_keys(writer, PAGE_LENS, PAGE_KEYS, to->keys, count);
     msg_field_u64s(writer, PAGE_SIZES, to->sizes, count);
@@ -125,6 +128,7 @@ static void put_entries(struct msg_writer *writer, const struct yolk_store_page 
     msg_field_u32s(writer, PAGE_CODES, to->codes, count);
     msg_field_u32s(writer, PAGE_BLOCKS, to->blocks, count);
     msg_field_u32s(writer, PAGE_LEASES, to->leases, count);
+    msg_field_u32s(writer, PAGE_PINS, to->pins, count);
     free(to);
 }
 
@@ -132,7 +136,7 @@ enum status store_encode_page(struct buf *buf, const struct yolk_store_page *pag
 {
     struct msg_writer writer;
     msg_writer_init(&writer, buf);
-    msg_put_map(&writer, page->count > 0 ? 12 : 5);
+    msg_put_map(&writer, page->count > 0 ? 13 : 5);
     msg_field_u64(&writer, PAGE_NEXT, page->next);
     if (page->count > 0) put_entries(&writer, page);
     msg_field_u64(&writer, PAGE_MATCHED, page->matched);
@@ -144,11 +148,11 @@ enum status store_encode_page(struct buf *buf, const struct yolk_store_page *pag
 
 /* The columns of a page while it is read. */
 struct page_columns {
-    struct msg_column lens, sizes, replicas, codes, blocks, leases;
+    struct msg_column lens, sizes, replicas, codes, blocks, leases, pins;
     struct msg_bytes keys;
 };
 
-/* Columns of equal length (those a later version leaves out read as zero), keys that add up. */
+/* Columns of equal length, keys that add up. */
 static bool page_entries(const struct page_columns *from, struct yolk_store_entry *entries)
 {
     const size_t count = from->lens.count;
@@ -159,8 +163,10 @@ static bool page_entries(const struct page_columns *from, struct yolk_store_entr
     for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
         if (others[i] != count) return false;
     }
+    if (from->pins.count != count && from->pins.count != 0) return false; /* N-1 has none */
     for (size_t i = 0; i < count; i++) {
         const uint32_t len = msg_u32_at(from->lens, i);
+        const uint32_t pins = from->pins.count > 0 ? msg_u32_at(from->pins, i) : 0;
         if (len == 0 || len > STORE_KEY_SIZE_MAX || len > from->keys.len - offset) return false;
         entries[i] = (struct yolk_store_entry){
             .key = { from->keys.data + offset, len },
@@ -169,6 +175,8 @@ static bool page_entries(const struct page_columns *from, struct yolk_store_entr
             .size = msg_u64_at(from->sizes, i),
             .replicas = msg_u32_at(from->replicas, i),
             .lease_ms = msg_u32_at(from->leases, i),
+            .hard_pin = (pins & 2) != 0,
+            .soft_pin = (pins & 1) != 0,
         };
         offset += len;
     }
@@ -196,6 +204,7 @@ enum status store_decode_page(const uint8_t *body, size_t len, struct yolk_store
         case PAGE_CODES: columns.codes = msg_get_u32s(&reader, most); break;
         case PAGE_BLOCKS: columns.blocks = msg_get_u32s(&reader, most); break;
         case PAGE_LEASES: columns.leases = msg_get_u32s(&reader, most); break;
+        case PAGE_PINS: columns.pins = msg_get_u32s(&reader, most); break;
         case PAGE_MATCHED: got.matched = msg_get_u64(&reader); break;
         case PAGE_BYTES: got.bytes = msg_get_u64(&reader); break;
         case PAGE_REMOVED: got.removed = msg_get_u64(&reader); break;

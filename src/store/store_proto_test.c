@@ -353,8 +353,8 @@ static void pages_arrive(void **state)
 {
     static struct yolk_store_entry entries_got[YOLK_STORE_PAGE_MAX];
     const struct yolk_store_entry entries[] = {
-        { { "one", 3 }, STATUS_OK, false, 77, 2, 500 },
-        { { "\0\xff", 2 }, STATUS_BUSY, true, 1u << 30, 0, 0 },
+        { { "one", 3 }, STATUS_OK, false, 77, 2, 500, true, false },
+        { { "\0\xff", 2 }, STATUS_BUSY, true, 1u << 30, 0, 0, false, true },
     };
     const struct yolk_store_page page = { .next = 99,
                                           .entries = entries,
@@ -375,6 +375,7 @@ static void pages_arrive(void **state)
     assert_memory_equal(got.entries[0].key.bytes, "one", 3);
     assert_memory_equal(got.entries[1].key.bytes, "\0\xff", 2);
     assert_true(got.entries[0].lease_ms == 500 && got.entries[0].replicas == 2);
+    assert_true(got.entries[0].hard_pin && !got.entries[0].soft_pin && got.entries[1].soft_pin);
     assert_true(got.entries[1].block && got.entries[1].status == STATUS_BUSY);
     assert_int_equal(got.entries[1].size, 1u << 30);
 

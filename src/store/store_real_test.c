@@ -248,7 +248,7 @@ static void values_move(struct world *world)
     const struct yolk_store_key key = { "a value", 7 };
     const struct yolk_store_key other = { "another", 7 };
     uint8_t *copy = world->memory + VALUE_SIZE;
-    const struct yolk_store_value value = { key, world->memory, VALUE_SIZE };
+    const struct yolk_store_value value = { .key = key, .data = world->memory, .size = VALUE_SIZE };
     const struct yolk_store_buffer buffer = { key, copy, VALUE_SIZE };
     const struct yolk_store_buffer small = { key, copy, VALUE_SIZE - 1 };
     const struct yolk_store_buffer none = { other, copy, VALUE_SIZE };
@@ -291,7 +291,7 @@ static void blocks_are_values_too(struct world *world)
     assert_int_equal(store_node_commit(node, &id, page, NULL), STATUS_OK);
     const struct yolk_store_key key = { id.bytes, sizeof(id.bytes) };
     const struct yolk_store_buffer buffer = { key, world->memory, VALUE_SIZE };
-    const struct yolk_store_value value = { key, world->memory, 10 };
+    const struct yolk_store_value value = { .key = key, .data = world->memory, .size = 10 };
     const uint64_t limit = env_now_ns(world->env) + ENV_NS_PER_S;
     while (ended(world, yolk_store_exist(world->store, &key, 1, &call)) != STATUS_OK) {
         assert_true(env_now_ns(world->env) < limit); /* the master is told soon */
@@ -308,10 +308,14 @@ static void bad_calls_are_refused_at_once(struct world *world)
 {
     const struct yolk_store_key empty = { "", 0 }, huge = { world->memory, 1025 };
     const struct yolk_store_call call = { .on_item = on_item, .ctx = world };
-    const struct yolk_store_value nothing = { { "k", 1 }, world->memory, 0 };
-    const struct yolk_store_value terabyte = { { "k", 1 }, world->memory, UINT64_C(1) << 40 };
-    const struct yolk_store_value twice[] = { { { "k", 1 }, world->memory, 1 },
-                                              { { "k", 1 }, world->memory, 2 } };
+    const struct yolk_store_value nothing = { .key = { "k", 1 }, .data = world->memory, .size = 0 };
+    const struct yolk_store_value terabyte = { .key = { "k", 1 },
+                                               .data = world->memory,
+                                               .size = UINT64_C(1) << 40 };
+    const struct yolk_store_value twice[] = {
+        { .key = { "k", 1 }, .data = world->memory, .size = 1 },
+        { .key = { "k", 1 }, .data = world->memory, .size = 2 }
+    };
 
     assert_int_equal(yolk_store_exist(world->store, &empty, 1, &call), STATUS_INVALID);
     assert_int_equal(yolk_store_exist(world->store, &huge, 1, &call), STATUS_INVALID);

@@ -2,15 +2,17 @@
  *
  * store/store_sim_test.c
  *
- * Goal:   what was acknowledged is readable, or its absence is explained; no byte is ever wrong;
- * the books of master and nodes always balance; and when nothing breaks any more, everything works.
- * Method: master, three nodes and a client in one thread, from a seed. The client puts, gets,
- * removes and asks; nodes commit blocks and fetch them from each other; meanwhile connections
- * break, hosts are cut off, processes are stopped, killed and started again, the master among them.
- *         Bytes are a function of the key, so every read can be checked. Three kinds of world:
- *           calm nodes   only the master and the client die: every acknowledged value must survive
- *           mortal nodes an acknowledged value may go with the last life that held it, not
- * otherwise tiny         values do not fit: eviction may take them, and puts must still succeed
+ * Goal:   what was acknowledged is readable, or its absence is explained; no byte is ever wrong,
+ *         and nothing that was replaced is seen after that was acknowledged; the books of master
+ *         and nodes always balance; and when nothing breaks any more, everything works.
+ * Method: master, three nodes and a client in one thread, from a seed. The client puts, replaces,
+ *         gets, removes and asks; nodes commit blocks and fetch them from each other; meanwhile
+ *         connections break, hosts are cut off, processes are stopped, killed and started again,
+ *         the master among them. Bytes are a function of key and revision, so every read can be
+ *         checked. Three kinds of world:
+ *           calm nodes    only the master and the client die: every acknowledged value survives
+ *           mortal nodes  an acknowledged value may go with the last life that held it
+ *           tiny          values do not fit: eviction may take them, puts must still succeed
  *         In every second world nodes have a disk below their pages, and load from it too.
  *         YOLK_SIM_SEEDS=n runs n seeds of each kind; SEED=n starts there. */
 #include "store/cluster_sim.h"
@@ -43,14 +45,15 @@ enum {
 enum kind { CALM_NODES, MORTAL_NODES, TINY };
 
 static uint64_t current_seed;
-static unsigned long long acked_total, reads_total, fetched_total, lost_explained, evictions_seen;
+static unsigned long long acked_total, reads_total, fetched_total, lost_explained, evictions_seen,
+    replaced_total;
 
 #define CHECK(condition)                                                                           \
     do {                                                                                           \
         if (!(condition)) fail_msg("SEED=%llu: %s", (unsigned long long)current_seed, #condition); \
     } while (0)
 
-enum op { OP_NONE, OP_PUT, OP_GET, OP_EXIST, OP_REMOVE };
+enum op { OP_NONE, OP_PUT, OP_REPLACE, OP_GET, OP_EXIST, OP_REMOVE };
 
 struct world;
 
@@ -58,6 +61,7 @@ struct slot {
     struct world *world;
     enum op op;
     unsigned key;
+    unsigned revision; /* put, replace: of the value */
     uint8_t *memory;
     enum status status; /* of the last one that ended */
     bool ended;
@@ -67,6 +71,9 @@ struct slot {
 /* What we were told about a key, and who held it then. */
 struct known {
     bool acked;                /* a put ended OK, and no remove was begun since */
+    unsigned revision;         /* of the value acknowledged last */
+    unsigned tried;            /* the highest that was put */
+    bool unsure;               /* a put may still happen, though nobody waits for it any more */
     unsigned lives[SIM_NODES]; /* of the nodes that held it when it was acknowledged; 0: did not */
     uint64_t evictions;
 };
@@ -97,10 +104,12 @@ struct world {
     bool paused[SIM_NODES];
 };
 
-static uint64_t value_size(unsigned key)
+/* Revisions of a key have other bytes, and every other one another size. */
+static uint64_t value_size(unsigned key, unsigned revision)
 {
     const uint64_t sizes[] = { 1, 4096, 65536, 65537, VALUE_SIZE_MAX };
-    return key < 5 ? sizes[key] : 1 + rng_counter(3, key) % 40000;
+    const uint64_t size = key < 5 ? sizes[key] : 1 + rng_counter(3, key) % 40000;
+    return revision % 2 == 0 ? size : size / 2 + 1;
 }
 
 static struct yolk_store_key value_key(unsigned key, char text[16])
@@ -109,9 +118,25 @@ static struct yolk_store_key value_key(unsigned key, char text[16])
     return (struct yolk_store_key){ text, strlen(text) };
 }
 
-static void value_bytes(unsigned key, uint8_t *out)
+static void value_bytes(unsigned key, unsigned revision, uint8_t *out, uint64_t size)
 {
-    sim_bytes(1000 + key, out, value_size(key));
+    sim_bytes(1000 + key + revision * KEYS, out, size);
+}
+
+/* Whether these are the bytes of one revision of first..last, whole: old or new, never a mix. */
+static bool value_is_one_of(unsigned key, unsigned first, unsigned last, const uint8_t *bytes,
+                            uint64_t size)
+{
+    static uint8_t want[VALUE_SIZE_MAX];
+    for (unsigned revision = first; revision <= last; revision++) {
+        const uint64_t start = size < 8 ? size : 8;
+        if (value_size(key, revision) != size) continue;
+        value_bytes(key, revision, want, start);
+        if (memcmp(bytes, want, start) != 0) continue;
+        value_bytes(key, revision, want, size);
+        if (memcmp(bytes, want, size) == 0) return true;
+    }
+    return false;
 }
 
 /* ---- the client ---- */
@@ -131,34 +156,65 @@ static void remember_holders(struct world *world, unsigned key, uint64_t evictio
     char text[16];
     const struct yolk_store_key name = value_key(key, text);
     const struct block_key id = store_key_id((struct store_key){ name.bytes, (uint32_t)name.len });
+    const struct object *objects[SIM_NODES] = { NULL };
+    uint32_t newest = 0;
     bool any = false;
 
     for (unsigned i = 0; i < SIM_NODES; i++) {
         const struct sim_node *node = &world->cluster.nodes[i];
-        const bool holds = node->env != NULL && objects_find(node->node->objects, &id) != NULL;
-        known->lives[i] = holds ? node->lives : 0;
-        any = any || holds;
+        if (node->env != NULL) objects[i] = objects_find(node->node->objects, &id);
+        if (objects[i] == NULL) continue;
+        if (objects[i]->attributes.version > newest) newest = objects[i]->attributes.version;
+        any = true;
+    }
+    for (unsigned i = 0; i < SIM_NODES; i++) { /* what it has replaced is no replica of it */
+        const bool holds = objects[i] != NULL && objects[i]->attributes.version == newest;
+        known->lives[i] = holds ? world->cluster.nodes[i].lives : 0;
     }
     known->evictions = evictions;
     known->acked = any; /* acknowledged while its owner was being killed: nothing to expect */
+}
+
+/* An acknowledged value is gone: is there a reason? */
+static bool explained(struct world *world, unsigned key)
+{
+    const struct known *known = &world->known[key];
+    bool holder_lives = false;
+
+    for (unsigned i = 0; i < SIM_NODES; i++) {
+        if (known->lives[i] == 0) continue;
+        holder_lives = holder_lives || known->lives[i] == world->cluster.nodes[i].lives;
+    }
+    if (!holder_lives) return true;
+    return evictions_now(world) > known->evictions;
+}
+
+static bool uncertain(enum status status)
+{
+    return status != STATUS_OK && status != STATUS_EXISTS && status != STATUS_FULL;
 }
 
 static void on_item(void *ctx, uint32_t index, enum status status, uint64_t size)
 {
     struct slot *slot = ctx;
     struct world *world = slot->world;
-    static uint8_t want[VALUE_SIZE_MAX];
     CHECK(index == 0 && slot->op != OP_NONE);
 
-    if (slot->op == OP_PUT && status == STATUS_OK) {
+    if ((slot->op == OP_PUT || slot->op == OP_REPLACE) && status == STATUS_OK) {
         acked_total++;
+        replaced_total += slot->op == OP_REPLACE;
+        world->known[slot->key].revision = slot->revision;
         remember_holders(world, slot->key, slot->evictions);
     }
     if (slot->op == OP_GET && status == STATUS_OK) {
+        const struct known *known = &world->known[slot->key];
+        const bool strict = known->acked && !known->unsure && !explained(world, slot->key);
         reads_total++;
-        CHECK(size == value_size(slot->key));
-        value_bytes(slot->key, want);
-        CHECK(memcmp(slot->memory, want, size) == 0);
+        CHECK(value_is_one_of(slot->key, strict ? known->revision : 1, known->tried, slot->memory,
+                              size));
+    }
+    if ((slot->op == OP_PUT || slot->op == OP_REPLACE) && uncertain(status)) {
+        world->known[slot->key].unsure = true;
     }
     CHECK(status != STATUS_CORRUPT); /* nothing corrupts memory in this world */
     slot->op = OP_NONE;
@@ -202,7 +258,7 @@ static void op_start(struct world *world, struct slot *slot, enum op op, unsigne
 {
     char text[16];
     const struct yolk_store_key name = value_key(key, text);
-    const struct yolk_store_call call = { .on_item = on_item, .ctx = slot, .force = true };
+    struct yolk_store_call call = { .on_item = on_item, .ctx = slot, .force = true };
     enum status status = STATUS_INVALID;
     CHECK(slot->op == OP_NONE);
 
@@ -210,9 +266,15 @@ static void op_start(struct world *world, struct slot *slot, enum op op, unsigne
     slot->key = key;
     slot->ended = false;
     slot->evictions = evictions_now(world);
-    if (op == OP_PUT) {
-        const struct yolk_store_value value = { name, slot->memory, value_size(key) };
-        value_bytes(key, slot->memory);
+    if (op == OP_PUT || op == OP_REPLACE) {
+        slot->revision = ++world->known[key].tried;
+        call.replace = op == OP_REPLACE;
+        if (slot->revision % 4 == 0) call.soft_pin_ms = 2000;
+        const struct yolk_store_value value = { .key = name,
+                                                .data = slot->memory,
+                                                .size = value_size(key, slot->revision),
+                                                .group = slot->revision % 3 == 0 ? key % 4 : 0 };
+        value_bytes(key, slot->revision, slot->memory, value.size);
         status = yolk_store_put(world->store, &value, 1, &call);
     } else if (op == OP_GET) {
         const struct yolk_store_buffer buffer = { name, slot->memory, VALUE_SIZE_MAX };
@@ -244,8 +306,10 @@ static void client_step(struct world *world)
     const uint64_t dice = rng_below(&world->rng, 20);
 
     if (world->store == NULL || slot->op != OP_NONE || key_in_use(world, key)) return;
-    if (dice < 9) {
+    if (dice < 6) {
         op_start(world, slot, OP_PUT, key);
+    } else if (dice < 9) {
+        op_start(world, slot, OP_REPLACE, key);
     } else if (dice < 17) {
         op_start(world, slot, OP_GET, key);
     } else if (dice < 19) {
@@ -477,20 +541,6 @@ static enum status do_now(struct world *world, enum op op, unsigned key)
     return slot->status;
 }
 
-/* An acknowledged value is gone: is there a reason? */
-static bool explained(struct world *world, unsigned key)
-{
-    const struct known *known = &world->known[key];
-    bool holder_lives = false;
-
-    for (unsigned i = 0; i < SIM_NODES; i++) {
-        if (known->lives[i] == 0) continue;
-        holder_lives = holder_lives || known->lives[i] == world->cluster.nodes[i].lives;
-    }
-    if (!holder_lives) return true;
-    return evictions_now(world) > known->evictions;
-}
-
 static void check_acknowledged(struct world *world)
 {
     for (unsigned key = 0; key < KEYS; key++) {
@@ -516,6 +566,9 @@ static void check_liveness(struct world *world)
         if (put != STATUS_OK && put != STATUS_EXISTS) {
             fail_msg("SEED=%llu: in a calm world put of key %u ends %s",
                      (unsigned long long)current_seed, key, status_name(put));
+        }
+        if (do_now(world, OP_REPLACE, key) == STATUS_OK) {
+            CHECK(world->known[key].revision == world->known[key].tried);
         }
         const enum status get = do_now(world, OP_GET, key);
         if (get != STATUS_OK) {
@@ -553,7 +606,9 @@ static void on_page(void *ctx, enum status status, const struct yolk_store_page 
         memcpy(text, key->bytes, key->len);
         text[key->len] = 0;
         CHECK(sscanf(text, "value/%u", &n) == 1 && n < KEYS);
-        CHECK(page->entries[i].status == STATUS_OK && page->entries[i].size == value_size(n));
+        CHECK(page->entries[i].status == STATUS_OK);
+        CHECK(page->entries[i].size == value_size(n, 0) ||
+              page->entries[i].size == value_size(n, 1));
         looking->seen[n]++;
     }
 }
@@ -682,7 +737,8 @@ int main(void)
     };
     if (log_configure("error", NULL) != STATUS_OK) return 1; /* the faults are made on purpose */
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    printf("acknowledged=%llu read=%llu fetched_blocks=%llu lost_explained=%llu evictions=%llu\n",
-           acked_total, reads_total, fetched_total, lost_explained, evictions_seen);
+    printf("acknowledged=%llu read=%llu fetched_blocks=%llu lost_explained=%llu evictions=%llu "
+           "replaced=%llu\n",
+           acked_total, reads_total, fetched_total, lost_explained, evictions_seen, replaced_total);
     return failed;
 }

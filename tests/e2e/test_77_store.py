@@ -64,7 +64,10 @@ def test_values_come_back_and_go(store, tmp_path):
     assert sum(n["values"] for n in stats["nodes"]) == 3
     assert b"NODE" in store("stat").stdout
 
-    one_line(store("put", "doc/2", stdin=b"other"), "doc/2", "already")
+    one_line(store("put", "doc/2", stdin=b"other"), "doc/2", "already", "--replace")
+    assert store("put", "doc/2", "--replace", "--pin", stdin=b"other").returncode == 0
+    assert store("get", "doc/2").stdout == b"other"
+    assert [e["state"] for e in json.loads(store("ls", "doc/2", "--json").stdout)] == ["pinned"]
     one_line(store("rm", "doc/1"), "doc/1", "leased")
     assert store("rm", "doc/1", r"bin\x00\xff\\", "--force").returncode == 0
     one_line(store("get", "doc/1"), "doc/1", "no such key")
