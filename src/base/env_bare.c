@@ -9,7 +9,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
-#include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -224,6 +224,35 @@ enum status env_bare_run(struct env_bare *bare, uint64_t count, uint64_t *ns)
     return STATUS_OK;
 }
 
+/* ---- where ---- */
+
+static bool pick_core(const cpu_set_t *allowed, int nth, cpu_set_t *out)
+{
+    CPU_ZERO(out);
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+        if (!CPU_ISSET(cpu, allowed) || nth-- > 0) continue;
+        CPU_SET(cpu, out);
+        return true;
+    }
+    return false;
+}
+
+void env_bare_pin(pthread_t thread, enum env_bare_place place)
+{
+    static cpu_set_t allowed; /* as it was when this was first asked */
+    static bool known;
+    cpu_set_t one;
+
+    if (!known && sched_getaffinity(0, sizeof(allowed), &allowed) != 0) return;
+    known = true;
+    if (CPU_COUNT(&allowed) < 2) return;
+    if (place == ENV_BARE_ANYWHERE) {
+        (void)pthread_setaffinity_np(thread, sizeof(allowed), &allowed);
+    } else if (pick_core(&allowed, place == ENV_BARE_FIRST ? 0 : 1, &one)) {
+        (void)pthread_setaffinity_np(thread, sizeof(one), &one);
+    }
+}
+
 /* ---- life ---- */
 
 static bool pair_open(int fds[2])
@@ -292,6 +321,7 @@ enum status env_bare_open(const struct env_bare_options *options, struct env_bar
     }
     bare->started = ok && pthread_create(&bare->thread, NULL, target_main, bare) == 0;
     if (bare->started) {
+        env_bare_pin(bare->thread, options->place);
         *out = bare;
         return STATUS_OK;
     }

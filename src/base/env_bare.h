@@ -13,6 +13,7 @@
 #ifndef BASE_ENV_BARE_H
 #define BASE_ENV_BARE_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -21,12 +22,22 @@
 
 enum { ENV_BARE_STREAMS_MAX = 8, ENV_BARE_DEPTH_MAX = 1024 };
 
+/* Where the two ends of a round trip run decides how long it takes: on one core a wake-up is a
+ * switch, on two it is an interrupt to a core that sleeps, three times as long on a virtual
+ * machine; and the scheduler likes now the one, now the other. So both are placed. */
+enum env_bare_place {
+    ENV_BARE_ANYWHERE,
+    ENV_BARE_FIRST, /* of the cores that this process may use */
+    ENV_BARE_SECOND,
+};
+
 struct env_bare_options {
     bool read;
     bool polling;
-    uint32_t streams; /* 1..ENV_BARE_STREAMS_MAX */
-    uint32_t depth;   /* of all streams together; a multiple of streams */
-    uint32_t size;    /* of a message; memory_size is a multiple of streams * size */
+    enum env_bare_place place; /* of the target */
+    uint32_t streams;          /* 1..ENV_BARE_STREAMS_MAX */
+    uint32_t depth;            /* of all streams together; a multiple of streams */
+    uint32_t size;             /* of a message; memory_size is a multiple of streams * size */
     uint8_t *here, *there;
     size_t memory_size; /* of each */
 };
@@ -41,5 +52,8 @@ MUST_USE enum status env_bare_open(const struct env_bare_options *options, struc
 MUST_USE enum status env_bare_run(struct env_bare *bare, uint64_t count, uint64_t *ns);
 
 void env_bare_close(struct env_bare *bare); /* NULL allowed */
+
+/* Nothing happens where there is one core. From one thread only. */
+void env_bare_pin(pthread_t thread, enum env_bare_place place);
 
 #endif

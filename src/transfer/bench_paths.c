@@ -157,6 +157,15 @@ static const char *yardstick_of(const struct kind *kind)
     return kind->shm ? "memcpy" : "sockets";
 }
 
+/* One round trip after another: the two ends have cores of their own (env_bare.h). */
+static void place_ends(const struct paths *paths, const struct kind *kind)
+{
+    const bool alone = kind->depth == 1 && !kind->shm;
+
+    env_bare_pin(pthread_self(), alone ? ENV_BARE_FIRST : ENV_BARE_ANYWHERE);
+    env_bare_pin(paths->target.thread, alone ? ENV_BARE_SECOND : ENV_BARE_ANYWHERE);
+}
+
 static enum status path_row(struct paths *paths, const struct kind *kind, struct errmsg *err)
 {
     const struct transfer_bench_row row = { .name = kind->name,
@@ -166,6 +175,8 @@ static enum status path_row(struct paths *paths, const struct kind *kind, struct
                                             .at_most = kind->at_most };
     const struct env_bare_options bare = { .read = kind->opcode == YOLK_TRANSFER_READ,
                                            .polling = kind->polling,
+                                           .place = kind->depth == 1 ? ENV_BARE_SECOND
+                                                                     : ENV_BARE_ANYWHERE,
                                            .streams = kind->streams,
                                            .depth = kind->depth,
                                            .size = kind->size,
@@ -185,6 +196,7 @@ static enum status path_row(struct paths *paths, const struct kind *kind, struct
     enum status status = bench_mover_open(&paths->mover, &paths->target, kind->shm, kind->streams,
                                           paths->here, paths->size, err);
     if (paths->vm) paths->mover.there = paths->user;
+    place_ends(paths, kind);
     if (status == STATUS_OK && !kind->shm) status = env_bare_open(&bare, &paths->bare);
     if (status == STATUS_OK) status = bench_row(paths->bench, &row, path_pair, paths, err);
     env_bare_close(paths->bare);
@@ -375,6 +387,8 @@ static enum status rows(struct paths *paths, struct errmsg *err)
     for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]) && status == STATUS_OK; i++) {
         if (bench_wants(paths->bench, kinds[i].name)) status = path_row(paths, &kinds[i], err);
     }
+    env_bare_pin(pthread_self(), ENV_BARE_ANYWHERE);
+    env_bare_pin(paths->target.thread, ENV_BARE_ANYWHERE);
     if (status == STATUS_OK) status = borrow_row(paths, err);
     if (status == STATUS_OK) status = threads_row(paths, err);
     if (status == STATUS_OK) status = sealed_row(paths, err);
