@@ -491,9 +491,17 @@ enum status env_memory_open(struct env *env, const char *name, struct env_memory
     return env->ops->memory_open(env, name, out);
 }
 
+enum status env_memory_readv(struct env *env, const struct env_memory *memory,
+                             const struct env_memory_part *parts, uint32_t count)
+{
+    assert_owned(env);
+    ASSERT(count >= 1 && count <= ENV_MEMORY_PARTS_MAX);
+    return env->ops->memory_readv(env, memory, parts, count);
+}
+
 enum status env_memory_read(struct env *env, const struct env_memory *memory, uint64_t address,
                             void *to, size_t len)
 {
-    assert_owned(env);
-    return env->ops->memory_read(env, memory, address, to, len);
+    const struct env_memory_part part = { .from = address, .to = to, .len = len };
+    return env_memory_readv(env, memory, &part, 1);
 }

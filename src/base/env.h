@@ -307,8 +307,19 @@ void env_memory_name(struct env *env, char name[ENV_SHARE_NAME_SIZE]);
  * may read, and whether it is still the same process, shows when reading: check an identity. */
 MUST_USE enum status env_memory_open(struct env *env, const char *name, struct env_memory *out);
 
-/* Copies [address, address+len) of the other process. STATUS_DENIED, or STATUS_NOT_FOUND when the
- * process or a part of the range is gone; then any part may have been copied. */
+struct env_memory_part {
+    uint64_t from; /* in the other process */
+    void *to;
+    size_t len;
+};
+
+enum { ENV_MEMORY_PARTS_MAX = 32 };
+
+/* Copies 1..ENV_MEMORY_PARTS_MAX ranges of the other process, one after the other. STATUS_DENIED,
+ * or STATUS_NOT_FOUND when the process or a part of a range is gone; then any part may have been
+ * copied. */
+MUST_USE enum status env_memory_readv(struct env *env, const struct env_memory *memory,
+                                      const struct env_memory_part *parts, uint32_t count);
 MUST_USE enum status env_memory_read(struct env *env, const struct env_memory *memory,
                                      uint64_t address, void *to, size_t len);
 

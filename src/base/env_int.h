@@ -68,8 +68,8 @@ struct env_ops {
     enum status (*populate)(void *address, size_t len); /* NULL: pages need not be made */
     void (*memory_name)(struct env *env, char name[ENV_SHARE_NAME_SIZE]);
     enum status (*memory_open)(struct env *env, const char *name, struct env_memory *out);
-    enum status (*memory_read)(struct env *env, const struct env_memory *memory, uint64_t address,
-                               void *to, size_t len);
+    enum status (*memory_readv)(struct env *env, const struct env_memory *memory,
+                                const struct env_memory_part *parts, uint32_t count);
 };
 
 /* Each body's objects begin with these. */

@@ -401,7 +401,7 @@ static const struct env_ops real_ops = {
     .populate = env_real_populate,
     .memory_name = env_real_memory_name,
     .memory_open = env_real_memory_open,
-    .memory_read = env_real_memory_read,
+    .memory_readv = env_real_memory_readv,
 };
 
 static void free_nothing(struct env_source *source)

@@ -138,7 +138,7 @@ enum status env_real_map_open(struct env *env, const char *name, size_t size, st
 enum status env_real_populate(void *address, size_t len);
 void env_real_memory_name(struct env *env, char name[ENV_SHARE_NAME_SIZE]);
 enum status env_real_memory_open(struct env *env, const char *name, struct env_memory *out);
-enum status env_real_memory_read(struct env *env, const struct env_memory *memory, uint64_t address,
-                                 void *to, size_t len);
+enum status env_real_memory_readv(struct env *env, const struct env_memory *memory,
+                                  const struct env_memory_part *parts, uint32_t count);
 
 #endif

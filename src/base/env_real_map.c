@@ -163,14 +163,21 @@ enum status env_real_memory_open(struct env *env, const char *name, struct env_m
     return STATUS_OK;
 }
 
-enum status env_real_memory_read(struct env *env, const struct env_memory *memory, uint64_t address,
-                                 void *to, size_t len)
+enum status env_real_memory_readv(struct env *env, const struct env_memory *memory,
+                                  const struct env_memory_part *parts, uint32_t count)
 {
-    const struct iovec here = { .iov_base = to, .iov_len = len };
-    const struct iovec there = { .iov_base = (void *)(uintptr_t)address, .iov_len = len };
+    struct iovec here[ENV_MEMORY_PARTS_MAX], there[ENV_MEMORY_PARTS_MAX];
+    size_t size = 0;
 
     (void)env;
-    const ssize_t got = process_vm_readv((pid_t)memory->process, &here, 1, &there, 1, 0);
-    if (got == (ssize_t)len) return STATUS_OK;
+    for (uint32_t i = 0; i < count; i++) {
+        const struct env_memory_part *part = &parts[i];
+        here[i] = (struct iovec){ .iov_base = part->to, .iov_len = part->len };
+        there[i] =
+            (struct iovec){ .iov_base = (void *)(uintptr_t)part->from, .iov_len = part->len };
+        size += part->len;
+    }
+    const ssize_t got = process_vm_readv((pid_t)memory->process, here, count, there, count, 0);
+    if (got == (ssize_t)size) return STATUS_OK;
     return got < 0 && (errno == EPERM || errno == ENOSYS) ? STATUS_DENIED : STATUS_NOT_FOUND;
 }

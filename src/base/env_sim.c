@@ -447,7 +447,7 @@ static const struct env_ops sim_ops = {
     .map_open = env_sim_map_open,
     .memory_name = env_sim_memory_name,
     .memory_open = env_sim_memory_open,
-    .memory_read = env_sim_memory_read,
+    .memory_readv = env_sim_memory_readv,
 };
 
 struct env_sim *env_sim_create(const struct env_sim_options *options)

@@ -156,8 +156,8 @@ enum status env_sim_map_create(struct env *env, size_t size, struct env_map *out
 enum status env_sim_map_open(struct env *env, const char *name, size_t size, struct env_map *out);
 void env_sim_memory_name(struct env *env, char name[ENV_SHARE_NAME_SIZE]);
 enum status env_sim_memory_open(struct env *env, const char *name, struct env_memory *out);
-enum status env_sim_memory_read(struct env *env, const struct env_memory *memory, uint64_t address,
-                                void *to, size_t len);
+enum status env_sim_memory_readv(struct env *env, const struct env_memory *memory,
+                                 const struct env_memory_part *parts, uint32_t count);
 void env_sim_maps_crash(struct sim_process *process);
 void env_sim_maps_free(struct env_sim *sim);
 

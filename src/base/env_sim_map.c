@@ -199,12 +199,13 @@ enum status env_sim_memory_open(struct env *env, const char *name, struct env_me
     return process_at(sim_process_of(env), out->process) != NULL ? STATUS_OK : STATUS_NOT_FOUND;
 }
 
-enum status env_sim_memory_read(struct env *env, const struct env_memory *memory, uint64_t address,
-                                void *to, size_t len)
+enum status env_sim_memory_readv(struct env *env, const struct env_memory *memory,
+                                 const struct env_memory_part *parts, uint32_t count)
 {
     const struct sim_process *process = sim_process_of(env);
 
     if (!process->alive || process_at(process, memory->process) == NULL) return STATUS_NOT_FOUND;
-    memcpy(to, (const void *)(uintptr_t)address, len);
+    for (uint32_t i = 0; i < count; i++)
+        memcpy(parts[i].to, (const void *)(uintptr_t)parts[i].from, parts[i].len);
     return STATUS_OK;
 }

@@ -4,7 +4,9 @@
  *
  * Three kinds of slices come here: of local tasks, of READs from a peer's shared memory, and pulls,
  * by which a WRITE on one host reaches us. The most urgent class goes first, and is looked at again
- * after every step. */
+ * after every portion: up to COPY_STEP_SIZE of slices that read from one share. Its identity is
+ * looked at before the portion and after it, and each slice is judged by what the last look showed;
+ * a portion that went wrong is done again slice by slice, to see which of them it was. */
 #include <string.h>
 
 #include "base/assert.h"
@@ -38,17 +40,82 @@ static void epoch_and_term(const struct slice *slice, uint64_t *epoch, uint64_t 
     *term = slice->task != NULL ? slice->task->req.term : 0;
 }
 
-static enum status copy_step(struct slice *slice, size_t len)
+/* Whether the bytes of the slice are, by the last look, whose they should be. */
+static enum status slice_judge(const struct slice *slice)
 {
     uint64_t epoch, term;
 
-    if (slice->share == NULL) {
-        memcpy(slice->to + slice->done, slice->from + slice->done, len);
-        return STATUS_OK;
-    }
+    if (slice->share == NULL) return STATUS_OK;
     epoch_and_term(slice, &epoch, &term);
-    return share_copy(slice->session, slice->share, epoch, term, slice->from + slice->done,
-                      slice->to + slice->done, len);
+    return share_judge(slice->session, slice->share, epoch, term);
+}
+
+/* The same with a look. */
+static enum status slice_check(const struct slice *slice)
+{
+    uint64_t epoch, term;
+
+    if (slice->share == NULL) return STATUS_OK;
+    epoch_and_term(slice, &epoch, &term);
+    return share_check(slice->session, slice->share, epoch, term);
+}
+
+/* What is copied in one go: slices of the queue from its head on, as far as they read from one
+ * share, so that one look at its identity is enough, and, over vm, one system call. */
+struct portion {
+    uint32_t count;
+    uint64_t size;
+    struct env_memory_part parts[SHARE_PARTS_MAX];
+};
+
+static void portion_take(struct portion *portion, const struct slice *slice, uint32_t count_max)
+{
+    const struct share *share = slice->share;
+
+    portion->count = 0;
+    portion->size = 0;
+    while (slice != NULL && slice->share == share && portion->count < count_max &&
+           portion->size < COPY_STEP_SIZE) {
+        const bool expired = slice->lane != NULL && lane_expired(slice->lane);
+        if (portion->count > 0 && (expired || slice_judge(slice) != STATUS_OK)) break;
+        uint64_t len = slice->length - slice->done;
+        if (len > COPY_STEP_SIZE - portion->size) len = COPY_STEP_SIZE - portion->size;
+        portion->parts[portion->count++] =
+            (struct env_memory_part){ .from = (uintptr_t)(slice->from + slice->done),
+                                      .to = slice->to + slice->done,
+                                      .len = (size_t)len };
+        portion->size += len;
+        slice = slice->next;
+    }
+}
+
+static enum status portion_copy(const struct portion *portion, const struct slice *head)
+{
+    const struct env_memory_part *part = &portion->parts[0];
+
+    if (head->share != NULL) {
+        return share_copy(head->session, head->share, portion->parts, portion->count);
+    }
+    memcpy(part->to, (const void *)(uintptr_t)part->from, part->len);
+    return STATUS_OK;
+}
+
+/* Copies something of the head, and of what follows it if there is no more to say about it than
+ * that it is well. */
+static enum status copy_step(const struct slice *head, struct portion *portion)
+{
+    enum status status = slice_check(head);
+
+    if (status == STATUS_OK) {
+        portion_take(portion, head, head->share != NULL ? SHARE_PARTS_MAX : 1);
+        status = portion_copy(portion, head);
+    }
+    if (status != STATUS_OK) { /* whose fault is it? */
+        portion_take(portion, head, 1);
+        status = slice_check(head);
+        if (status == STATUS_OK) status = portion_copy(portion, head);
+    }
+    return status == STATUS_DENIED ? STATUS_NOT_FOUND : status; /* it was not a moment ago */
 }
 
 enum { RATE_SIZE_MIN = 64 << 10 };
@@ -90,10 +157,29 @@ static struct slice_list *first_queue(struct yolk_transfer *transfer)
     return NULL;
 }
 
+/* The portion has been copied: what is whole is over. */
+static void portion_done(struct yolk_transfer *transfer, struct slice_list *queue,
+                         const struct portion *portion)
+{
+    struct slice *slice = queue->head;
+
+    for (uint32_t i = 0; i < portion->count; i++) {
+        slice->done += portion->parts[i].len;
+        slice = slice->next;
+    }
+    transfer_clock(transfer);
+    /* Finishing one may take others from the queue; those that are whole are always at its head. */
+    while ((slice = queue->head) != NULL && slice->done == slice->length) {
+        slice_pop(queue);
+        copy_finish(transfer, slice, slice_judge(slice));
+    }
+}
+
 bool copy_run(struct yolk_transfer *transfer)
 {
     struct slice_list *queue = first_queue(transfer);
     const uint64_t start_ns = transfer->now_ns;
+    struct portion portion;
     uint64_t spent = 0;
 
     for (; queue != NULL && spent < COPY_TURN_SIZE; queue = first_queue(transfer)) {
@@ -102,12 +188,11 @@ bool copy_run(struct yolk_transfer *transfer)
             lane_die(slice->lane, STATUS_TIMEOUT); /* takes the slice with it */
             continue;
         }
-        uint64_t len = slice->length - slice->done;
-        if (len > COPY_STEP_SIZE) len = COPY_STEP_SIZE;
-        const enum status status = copy_step(slice, (size_t)len);
-        slice->done += len;
-        spent += len;
-        if (status != STATUS_OK || slice->done == slice->length) {
+        const enum status status = copy_step(slice, &portion);
+        spent += portion.size;
+        if (status == STATUS_OK) {
+            portion_done(transfer, queue, &portion);
+        } else {
             transfer_clock(transfer);
             slice_pop(queue);
             copy_finish(transfer, slice, status);

@@ -142,21 +142,12 @@ enum status session_add(struct session *session, const struct wire_share *is)
     return STATUS_OK;
 }
 
-enum status share_check(const struct session *session, struct share *share, uint64_t epoch,
+enum status share_judge(const struct session *session, const struct share *share, uint64_t epoch,
                         uint64_t term)
 {
-    struct identity *identity = share->identity;
+    const struct identity *identity = share->identity;
 
     ASSERT(identity != NULL);
-    /* Only reads are ordered here, those of the bytes before those of the identity: whoever
-     * withdrew the bytes before we read them did so in `live` first. A full fence would wait for
-     * the copy to reach memory, which costs as much as the rest of a slice of 64 KiB. */
-    atomic_thread_fence(memory_order_acquire);
-    if (share->vm) {
-        const enum status status = env_memory_read(session->transfer->env, &share->memory,
-                                                   share->identity_at, identity, sizeof(*identity));
-        if (status != STATUS_OK) return status;
-    }
     if (atomic_load(&identity->live) != session->generation) return STATUS_NOT_FOUND;
     if (memcmp(identity->token, share->is.token, WIRE_TOKEN_SIZE) != 0) return STATUS_NOT_FOUND;
     if (epoch != 0 && atomic_load(&identity->epoch) != epoch) return STATUS_STALE;
@@ -164,18 +155,47 @@ enum status share_check(const struct session *session, struct share *share, uint
     return STATUS_OK;
 }
 
-enum status share_copy(const struct session *session, struct share *share, uint64_t epoch,
-                       uint64_t term, const uint8_t *from, uint8_t *to, size_t len)
+enum status share_check(const struct session *session, struct share *share, uint64_t epoch,
+                        uint64_t term)
 {
-    enum status status = share_check(session, share, epoch, term);
-
-    if (status == STATUS_OK && share->vm) {
-        status = env_memory_read(session->transfer->env, &share->memory, (uintptr_t)from, to, len);
-    } else if (status == STATUS_OK) {
-        memcpy(to, from, len);
+    ASSERT(share->identity != NULL);
+    /* Only reads are ordered here, those of the bytes before those of the identity: whoever
+     * withdrew the bytes before we read them did so in `live` first. A full fence would wait for
+     * the copy to reach memory, which costs as much as the rest of a slice of 64 KiB. */
+    atomic_thread_fence(memory_order_acquire);
+    if (share->vm) {
+        const enum status status =
+            env_memory_read(session->transfer->env, &share->memory, share->identity_at,
+                            share->identity, sizeof(*share->identity));
+        if (status != STATUS_OK) return status;
     }
-    if (status == STATUS_OK) status = share_check(session, share, epoch, term);
-    return status == STATUS_DENIED ? STATUS_NOT_FOUND : status; /* it was not a moment ago */
+    return share_judge(session, share, epoch, term);
+}
+
+/* The identity comes last in the same call, which copies in order. */
+static enum status copy_vm(const struct session *session, struct share *share,
+                           const struct env_memory_part *parts, uint32_t count)
+{
+    struct env_memory_part all[SHARE_PARTS_MAX + 1];
+
+    _Static_assert(SHARE_PARTS_MAX + 1 <= ENV_MEMORY_PARTS_MAX, "they fit in one call");
+    memcpy(all, parts, count * sizeof(parts[0]));
+    all[count] = (struct env_memory_part){ .from = share->identity_at,
+                                           .to = share->identity,
+                                           .len = sizeof(*share->identity) };
+    const enum status status =
+        env_memory_readv(session->transfer->env, &share->memory, all, count + 1);
+    return status == STATUS_OK ? share_judge(session, share, 0, 0) : status;
+}
+
+enum status share_copy(const struct session *session, struct share *share,
+                       const struct env_memory_part *parts, uint32_t count)
+{
+    ASSERT(count >= 1 && count <= SHARE_PARTS_MAX);
+    if (share->vm) return copy_vm(session, share, parts, count);
+    for (uint32_t i = 0; i < count; i++)
+        memcpy(parts[i].to, (const void *)(uintptr_t)parts[i].from, parts[i].len);
+    return share_check(session, share, 0, 0);
 }
 
 const uint8_t *share_at(const struct share *share, uint64_t address)

@@ -52,6 +52,7 @@ enum {
     PULL_SLICE_SIZE = 1 << 20,
     PULL_SIZE_MIN = 16 << 10, /* smaller writes go inline even on one host */
     SHARES_MAX = 64,          /* mapped memory of one other engine */
+    SHARE_PARTS_MAX = 16,     /* copied in one go */
     SLICES_MAX = 1 << 16,
     SLICE_CHUNK = 256,
     REFUSALS_GONE = 8, /* refused connects in a row that prove that no process is there */
@@ -142,9 +143,13 @@ struct share *session_find(struct session *session, uint64_t address, uint64_t l
 enum status session_add(struct session *session, const struct wire_share *is);
 enum status share_check(const struct session *session, struct share *share, uint64_t epoch,
                         uint64_t term);
-/* Copies bytes of the share, with a check before and after. */
-enum status share_copy(const struct session *session, struct share *share, uint64_t epoch,
-                       uint64_t term, const uint8_t *from, uint8_t *to, size_t len);
+/* The same by what the last look showed: after share_copy() for each of what it copied. */
+enum status share_judge(const struct session *session, const struct share *share, uint64_t epoch,
+                        uint64_t term);
+/* Copies parts of the share, up to SHARE_PARTS_MAX, and then checks whose it is: the bytes are good
+ * if that is well. The caller has checked before, so as not to copy what is known to be wrong. */
+enum status share_copy(const struct session *session, struct share *share,
+                       const struct env_memory_part *parts, uint32_t count);
 /* Where [address, ...) of the share's owner is read from: in our mapping, or, vm, over there. */
 const uint8_t *share_at(const struct share *share, uint64_t address);
 enum yolk_transfer_path share_path(const struct share *share);
