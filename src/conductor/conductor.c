@@ -123,6 +123,7 @@ static bool allocate(struct yolk_conductor *c)
     c->tickets = calloc(o->tickets_max, sizeof(*c->tickets));
     c->decisions = calloc(o->decisions_max, sizeof(*c->decisions));
     c->matched = calloc(o->instances_max, sizeof(*c->matched));
+    c->ends_slow = calloc(o->instances_max, sizeof(*c->ends_slow));
     c->prefill = calloc(o->instances_max, sizeof(*c->prefill));
     c->decode = calloc(o->instances_max, sizeof(*c->decode));
     c->holders = calloc(o->instances_max, sizeof(*c->holders));
@@ -133,17 +134,17 @@ static bool allocate(struct yolk_conductor *c)
         c->chunks = calloc(PIPELINE_CHUNKS_MAX, sizeof(*c->chunks));
         if (c->chunks == NULL) return false;
     }
-    return c->instances && c->hosts && c->tickets && c->decisions && c->matched && c->prefill &&
-           c->decode && c->holders && c->best_on_host && c->decoders && c->members;
+    return c->instances && c->hosts && c->tickets && c->decisions && c->matched && c->ends_slow &&
+           c->prefill && c->decode && c->holders && c->best_on_host && c->decoders && c->members;
 }
 
 static uint64_t bytes_of(const struct yolk_conductor *c)
 {
     const struct yolk_conductor_options *o = &c->options;
     const uint64_t per_instance = sizeof(*c->instances) + sizeof(*c->hosts) + sizeof(*c->matched) +
-                                  sizeof(*c->prefill) + sizeof(*c->decode) + sizeof(*c->holders) +
-                                  sizeof(*c->best_on_host) + sizeof(*c->decoders) +
-                                  sizeof(*c->members);
+                                  sizeof(*c->ends_slow) + sizeof(*c->prefill) + sizeof(*c->decode) +
+                                  sizeof(*c->holders) + sizeof(*c->best_on_host) +
+                                  sizeof(*c->decoders) + sizeof(*c->members);
     return sizeof(*c) + per_instance * o->instances_max + sizeof(*c->tickets) * o->tickets_max +
            sizeof(*c->decisions) * o->decisions_max + conductor_index_bytes(c->index) +
            admission_bytes(c->admission) + audit_bytes() + conductor_explain_bytes(c->explain) +
@@ -201,6 +202,7 @@ void yolk_conductor_destroy(struct yolk_conductor *c)
     free(c->tickets);
     free(c->decisions);
     free(c->matched);
+    free(c->ends_slow);
     free(c->prefill);
     free(c->decode);
     free(c->holders);
@@ -660,7 +662,7 @@ static void gather_decode(struct yolk_conductor *c, uint32_t i, uint32_t most, u
 static uint32_t slow_blocks(const struct yolk_conductor *c,
                             const struct yolk_place_request *request, uint32_t holder, uint32_t hit)
 {
-    if (!c->ssd_seen || hit == 0) return 0;
+    if (!c->ssd_seen || hit == 0 || !c->ends_slow[holder]) return 0;
     return hit - conductor_index_fast(c->index, holder, request->keys, hit);
 }
 
@@ -764,6 +766,7 @@ static uint32_t match(struct yolk_conductor *c, const struct yolk_place_request 
     const uint32_t count = c->options.reuse ? keyed : 0;
 
     conductor_index_match(c->index, request->keys, count, c->matched);
+    if (c->ssd_seen) conductor_index_ends(c->index, request->keys, c->matched, c->ends_slow);
     return count;
 }
 

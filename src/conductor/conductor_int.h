@@ -112,6 +112,7 @@ struct yolk_conductor {
     struct explain *explain;
     /* Scratch of yolk_conductor_place. */
     uint32_t *matched;
+    bool *ends_slow; /* of those matched, once somebody has had a block on SSD */
     struct conductor_prefill_candidate *prefill;
     struct conductor_decode_candidate *decode;
     struct conductor_holder *holders;

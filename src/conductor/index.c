@@ -513,6 +513,39 @@ void conductor_index_match(const struct conductor_index *index, const struct blo
     }
 }
 
+/* Those that end with this key, which is block `length` - 1. */
+static void note_ends(const struct conductor_index *index, const struct block_key *key,
+                      uint32_t length, const uint32_t *matched, bool *ends_slow)
+{
+    struct slot *slot = &index->slots[find(index, key)];
+
+    if (is_empty(slot)) return;
+    for (struct span span = span_first(index, slot);; span = span_of_chunk(index, span.next)) {
+        for (uint32_t i = 0; i < span.count; i++) {
+            const uint32_t holder = entry_holder(span.entries[i]);
+            if (matched[holder] != length) continue;
+            ends_slow[holder] = entry_tier(span.entries[i]) == YOLK_TIER_SSD;
+        }
+        if (span.next == NO_CHUNK) return;
+    }
+}
+
+enum { LENGTHS = 64 };
+
+void conductor_index_ends(const struct conductor_index *index, const struct block_key *keys,
+                          const uint32_t *matched, bool *ends_slow)
+{
+    uint32_t done[LENGTHS] = { 0 }; /* lengths, each in a place of its own: seen lately */
+
+    for (uint32_t h = 0; h < index->holders_max; h++) {
+        const uint32_t length = matched[h];
+        uint32_t *place = &done[length % LENGTHS];
+        if (length == 0 || *place == length) continue;
+        note_ends(index, &keys[length - 1], length, matched, ends_slow);
+        *place = length;
+    }
+}
+
 void conductor_index_set_ghost(struct conductor_index *index, struct ghost *ghost)
 {
     index->ghost = ghost;

@@ -51,6 +51,12 @@ int conductor_index_tier(const struct conductor_index *index, uint32_t holder,
 uint32_t conductor_index_fast(const struct conductor_index *index, uint32_t holder,
                               const struct block_key *keys, uint32_t keys_count);
 
+/* ends_slow[h] for every holder with matched[h] > 0, which conductor_index_match() has found: is
+ * block matched[h] - 1 on SSD there? Where it is not, nothing before it is. A walk over the holders
+ * of a block for each length that somebody has, not one for each holder. */
+void conductor_index_ends(const struct conductor_index *index, const struct block_key *keys,
+                          const uint32_t *matched, bool *ends_slow);
+
 /* Starts to load what the next call with this key needs. */
 void conductor_index_prefetch(const struct conductor_index *index, const struct block_key *key);
 

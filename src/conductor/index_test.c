@@ -129,6 +129,21 @@ static void test_matches_model(void **state)
     conductor_index_destroy(index);
 }
 
+/* What is said of each holder's last matched block is where it lies. */
+static void check_ends(const struct conductor_index *index, const struct block_key *keys,
+                       const uint32_t *matched, uint32_t holders)
+{
+    bool ends_slow[64] = { false };
+
+    assert_true(holders <= 64);
+    conductor_index_ends(index, keys, matched, ends_slow);
+    for (uint32_t h = 0; h < holders; h++) {
+        if (matched[h] == 0) continue;
+        const int tier = conductor_index_tier(index, h, &keys[matched[h] - 1]);
+        assert_true(ends_slow[h] == (tier == 2));
+    }
+}
+
 /* Long prompts: each holder has a prefix of its own length, some the same one; then with gaps. */
 static void test_long_prompts(void **state)
 {
@@ -146,16 +161,20 @@ static void test_long_prompts(void **state)
         assert_int_equal(conductor_index_create(MANY, MANY * LONG, &index), STATUS_OK);
         for (uint32_t h = 0; h < MANY; h++) {
             have[h] = h % 3 == 0 && h > 0 ? have[h - 1] : (uint32_t)rng_below(&rng, LONG + 1);
+            const uint32_t fast = h % 2 == 0 ? have[h] : (uint32_t)rng_below(&rng, have[h] + 1);
             for (uint32_t i = 0; i < have[h]; i++)
-                assert_int_equal(conductor_index_store(index, h, &keys[i], 0), STATUS_OK);
+                assert_int_equal(conductor_index_store(index, h, &keys[i], i < fast ? 1 : 2),
+                                 STATUS_OK);
         }
         conductor_index_match(index, keys, LONG, matched);
         assert_memory_equal(matched, have, sizeof(matched));
+        check_ends(index, keys, matched, MANY);
         for (uint32_t h = 0; h < MANY; h++) {
             if (have[h] == 0) continue;
             (void)conductor_index_remove(index, h, &keys[rng_below(&rng, have[h])]);
         }
         conductor_index_match(index, keys, LONG, matched);
+        check_ends(index, keys, matched, MANY);
         for (uint32_t h = 0; h < MANY; h++) {
             const uint32_t m = matched[h];
             assert_true(m <= LONG);
