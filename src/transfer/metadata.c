@@ -149,14 +149,14 @@ static void on_called(void *ctx, enum status status, const char *value, size_t l
     metadata->last = status;
     if (metadata->state == STATE_DROPPING) {
         dropped(metadata, status);
-    } else if (worth_retrying(status)) {
-        failed(metadata, status);
-    } else {
+    } else if (status == STATUS_OK) {
         metadata->failures = 0;
-        if (status == STATUS_OK)
-            kept(metadata);
-        else
-            lost(metadata);
+        kept(metadata);
+    } else if (status == STATUS_EXISTS && metadata->state != STATE_TAKING) {
+        metadata->failures = 0;
+        lost(metadata);
+    } else {
+        failed(metadata, status); /* also what is no answer to this question */
     }
 }
 
@@ -352,6 +352,8 @@ enum status metadata_create(struct env *env, const struct metadata_options *opti
     metadata->backend = backend;
     metadata->ttl_ms = ttl_ms;
     memcpy(metadata->cluster, cluster, strlen(cluster) + 1);
+    if (cluster[0] != '\0' && cluster[strlen(cluster) - 1] == '/')
+        metadata->cluster[strlen(cluster) - 1] = '\0'; /* as others write it */
     env_timer_init(&metadata->timer, act, metadata);
     buf_init(&metadata->ram, METADATA_VALUE_MAX);
     buf_init(&metadata->rpc, METADATA_VALUE_MAX);
@@ -364,6 +366,7 @@ void metadata_destroy(struct metadata *metadata)
     if (metadata == NULL) return;
     env_timer_cancel(metadata->env, &metadata->timer);
     metadata_call_cancel(metadata->call);
+    explicit_bzero(metadata->backend.password, sizeof(metadata->backend.password));
     buf_fini(&metadata->ram);
     buf_fini(&metadata->rpc);
     free(metadata);

@@ -148,7 +148,7 @@ static void rpc_put(struct http_call *call, enum status status)
     } else if (refused && call->request.verb == METADATA_TAKE && call->step == RPC_PUT) {
         go_on(call, RPC_CLEAR);
     } else {
-        finish(call, status, NULL, 0);
+        finish(call, status == STATUS_NOT_FOUND ? STATUS_PROTOCOL : status, NULL, 0);
     }
 }
 

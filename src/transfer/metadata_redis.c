@@ -4,8 +4,8 @@
  * written at once, the answers counted as they come.
  *
  * [AUTH], [SELECT], then GET or a script. A script looks at the first key and acts on both in one;
- * whose an entry is, is seen by the owner's token in its text. One server, or one that Sentinel
- * points to; keys of one call may not live on different servers, so Redis Cluster is not supported.
+ * whose an entry is, is seen by the owner's token in its text. The two keys of a call may not live
+ * on different servers, so Redis Cluster is not supported.
  */
 #include <stdio.h>
 #include <stdlib.h>

@@ -104,11 +104,11 @@ static void engine_kill(struct engine *engine)
     engine->transfer = NULL;
 }
 
-static struct world *world_create(void)
+static struct world *world_create(uint64_t seed)
 {
     struct world *world = calloc(1, sizeof(*world));
 
-    world->sim = env_sim_create(&(struct env_sim_options){ .seed = 7 });
+    world->sim = env_sim_create(&(struct env_sim_options){ .seed = seed });
     return world;
 }
 
@@ -200,7 +200,7 @@ static void expect_reached(struct world *world, struct engine *from, const char 
 
 static void test_engines_find_each_other_by_name(void **state)
 {
-    struct world *world = world_create();
+    struct world *world = world_create(7);
 
     (void)state;
     server_start(world, NULL);
@@ -218,7 +218,7 @@ static void test_engines_find_each_other_by_name(void **state)
 
 static void test_our_own_name_is_the_local_segment(void **state)
 {
-    struct world *world = world_create();
+    struct world *world = world_create(7);
     struct yolk_transfer_explain explain;
 
     (void)state;
@@ -244,7 +244,7 @@ static void test_our_own_name_is_the_local_segment(void **state)
 
 static void test_options_that_make_no_sense_are_refused(void **state)
 {
-    struct world *world = world_create();
+    struct world *world = world_create(7);
     struct env *env = env_sim_add(world->sim, "10.0.0.1");
     static const struct yolk_transfer_options cases[] = {
         { .metadata = "gopher://h" },
@@ -274,7 +274,7 @@ static void test_options_that_make_no_sense_are_refused(void **state)
 
 static void test_a_restarted_peer_is_found_where_it_is_now(void **state)
 {
-    struct world *world = world_create();
+    struct world *world = world_create(7);
 
     (void)state;
     server_start(world, NULL);
@@ -295,7 +295,7 @@ static void test_a_restarted_peer_is_found_where_it_is_now(void **state)
 
 static void test_the_entry_of_a_dead_owner_expires(void **state)
 {
-    struct world *world = world_create();
+    struct world *world = world_create(7);
 
     (void)state;
     server_start(world, NULL);
@@ -314,7 +314,7 @@ static void test_the_entry_of_a_dead_owner_expires(void **state)
 
 static void test_the_later_start_has_the_name_and_the_earlier_gets_it_back(void **state)
 {
-    struct world *world = world_create();
+    struct world *world = world_create(7);
 
     (void)state;
     server_start(world, NULL);
@@ -342,7 +342,7 @@ static void test_the_later_start_has_the_name_and_the_earlier_gets_it_back(void 
 
 static void test_withdrawing_removes_the_entry_at_once(void **state)
 {
-    struct world *world = world_create();
+    struct world *world = world_create(7);
 
     (void)state;
     server_start(world, NULL);
@@ -361,7 +361,7 @@ static void test_withdrawing_removes_the_entry_at_once(void **state)
 /* The port of a dead engine has been taken by another before the entry expired. */
 static void test_a_stranger_behind_a_stale_entry_gets_no_byte(void **state)
 {
-    struct world *world = world_create();
+    struct world *world = world_create(7);
     static const uint8_t zeros[SIZE];
 
     (void)state;
@@ -384,7 +384,7 @@ static void test_a_stranger_behind_a_stale_entry_gets_no_byte(void **state)
  * has the name now says nothing about what the first may still land. */
 static void test_a_write_is_not_final_because_the_name_has_moved(void **state)
 {
-    struct world *world = world_create();
+    struct world *world = world_create(7);
 
     (void)state;
     server_start(world, NULL);
@@ -415,7 +415,7 @@ static void test_a_write_is_not_final_because_the_name_has_moved(void **state)
 
 static void test_a_server_that_comes_later_is_found(void **state)
 {
-    struct world *world = world_create();
+    struct world *world = world_create(7);
 
     (void)state;
     env_sim_add(world->sim, "10.0.0.9"); /* the host is there */
@@ -433,7 +433,7 @@ static void test_a_server_that_comes_later_is_found(void **state)
 
 static void test_a_server_that_goes_away_hurts_nobody_who_has_met(void **state)
 {
-    struct world *world = world_create();
+    struct world *world = world_create(7);
 
     (void)state;
     server_start(world, NULL);
@@ -457,7 +457,7 @@ static void test_a_server_that_goes_away_hurts_nobody_who_has_met(void **state)
 
 static void test_a_server_that_was_killed_keeps_its_state(void **state)
 {
-    struct world *world = world_create();
+    struct world *world = world_create(7);
 
     (void)state;
     server_start(world, "/state");
@@ -477,9 +477,33 @@ static void test_a_server_that_was_killed_keeps_its_state(void **state)
     world_destroy(world);
 }
 
+/* What cannot be kept is said, held all the same, and kept as soon as that can be done. */
+static void test_a_disk_that_fails_costs_nothing_but_a_restart(void **state)
+{
+    struct world *world = world_create(7);
+
+    (void)state;
+    env_sim_destroy(world->sim);
+    world->sim = env_sim_create(&(struct env_sim_options){ .seed = 7, .disk_error_ppm = 700000 });
+    world->server_env = env_sim_add(world->sim, "10.0.0.9");
+    const struct metadata_server_options options = { .listen = SERVER, .state_file = "/state" };
+    assert_int_equal(metadata_server_create(world->server_env, &options, &world->server, NULL),
+                     STATUS_OK);
+    struct engine *a = engine_start(world, 0, 7000, "a"), *b = engine_start(world, 1, 7000, "b");
+    run_ms(world, 3000);
+    expect_reached(world, b, "a", a);
+    env_sim_calm(world->sim);
+    run_ms(world, 6000);
+    assert_int_equal(yolk_transfer_published(a->transfer), STATUS_OK);
+    server_kill(world);
+    server_start(world, "/state");
+    assert_int_equal(metadata_server_entries(world->server), 4);
+    world_destroy(world);
+}
+
 static void test_a_damaged_state_file_is_put_aside(void **state)
 {
-    struct world *world = world_create();
+    struct world *world = world_create(7);
 
     (void)state;
     server_start(world, "/state");
@@ -554,7 +578,7 @@ static void test_servers_that_know_no_owners_will_do(void **state)
 {
     (void)state;
     for (int refuses = 0; refuses < 2; refuses++) {
-        struct world *world = world_create();
+        struct world *world = world_create(7);
         struct plain plain = { .refuses_second = refuses != 0 };
         const struct http_server_options options = { .address = SERVER,
                                                      .on_request = on_plain_request,
@@ -593,14 +617,58 @@ static void test_servers_that_know_no_owners_will_do(void **state)
 
 /* ---- a server that talks nonsense ---- */
 
+/* One thing it says; "": nothing. */
+struct lie {
+    const char *answer;
+    size_t repeat;
+};
+
+#define HTTP_200(body) "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" body
+
+static const struct lie lies[] = {
+    { "", 0 },
+    { "garbage\r\n", 1 },
+    { "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", 4096 },
+    { "+OK\r\n+OK\r\n$-7\r\n", 1 },
+    { "+OK\r\n+OK\r\n$65536\r\nshort", 1 },
+    { "+OK\r\n+OK\r\n*3\r\n", 1 },
+    { "+OK\r\n+OK\r\n+OK\r\n+OK\r\n", 1 },
+    { "+OK\r\n+OK\r\n:0\r\n", 1 },
+    { "+OK\r\n+OK\r\n:1\r\n", 1 },
+    { "+OK\r\n+OK\r\n$-1\r\n", 1 },
+    { "+OK\r\n+OK\r\n$2\r\n{}\r\n", 1 },
+    { "-WRONGPASS no\r\n", 1 },
+    { "-LOADING wait\r\n", 1 },
+    { "HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n{", 1 },
+    { "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 1 },
+    { "HTTP/1.1 302 No\r\nContent-Length: 0\r\n\r\n", 1 },
+    { "HTTP/1.1 400 No\r\nContent-Length: 10\r\n\r\n{\"code\":9}", 1 },
+    { "HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n", 1 },
+    { "HTTP/1.1 404 No\r\nContent-Length: 10\r\n\r\n{\"code\":5}", 1 },
+    { "HTTP/1.1 409 No\r\nContent-Length: 0\r\n\r\n", 1 },
+    { "HTTP/1.1 413 No\r\nContent-Length: 0\r\n\r\n", 1 },
+    { "HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n", 1 },
+    { HTTP_200("[]"), 1 },
+    { HTTP_200("{}"), 1 },
+    { HTTP_200("{\"succeeded\":true}"), 1 },
+    { HTTP_200("{\"result\":{\"TTL\":\"5\"},\"responses\":[{\"response_txn\":{}}]}"), 1 },
+    { HTTP_200("{\"kvs\":[{}],\"result\":7,\"responses\":[[]]}"), 1 },
+    { HTTP_200("{\"kvs\":[{\"value\":\"!!!!\"}],\"succeeded\":1}"), 1 },
+    { HTTP_200("{\"kvs\":[{\"value\":\"YQ==\"}],\"succeeded\":\"yes\"}"), 1 },
+    { HTTP_200("{\"kvs\":{\"a\":{\"b\":[[[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]]]}}"), 1 },
+};
+
+enum { LIES = sizeof(lies) / sizeof(lies[0]), HEARD_MAX = 512 };
+
 struct liar {
     struct env_listener *listener;
-    const char *answer; /* NULL: says nothing */
-    size_t repeat;      /* how often the answer is sent */
-    struct env_stream *streams[256];
+    struct env *env;
+    const struct lie *lie; /* NULL: any, each time another */
+    struct env_stream *streams[HEARD_MAX];
     unsigned count;
 };
 
+/* Having said what it has to say it closes, when it has heard something. */
 static void on_liar_ready(void *ctx, unsigned events)
 {
     struct env_stream **stream = ctx;
@@ -608,8 +676,20 @@ static void on_liar_ready(void *ctx, unsigned events)
     size_t n;
 
     (void)events;
+    if (env_stream_read(*stream, sink, sizeof(sink), &n) == STATUS_AGAIN) return;
+    env_stream_close(*stream);
+    *stream = NULL;
+}
+
+static void on_silent_ready(void *ctx, unsigned events)
+{
+    struct env_stream **stream = ctx;
+    char sink[4096];
+    size_t n;
+
+    (void)events;
     const enum status status = env_stream_read(*stream, sink, sizeof(sink), &n);
-    if (status == STATUS_OK || status == STATUS_AGAIN) return;
+    if (status == STATUS_AGAIN || status == STATUS_OK) return;
     env_stream_close(*stream);
     *stream = NULL;
 }
@@ -617,65 +697,56 @@ static void on_liar_ready(void *ctx, unsigned events)
 static void on_liar_accept(void *ctx, struct env_stream *stream)
 {
     struct liar *liar = ctx;
+    const struct lie *lie = liar->lie;
+    uint32_t dice;
 
-    assert_true(liar->count < 256);
-    liar->streams[liar->count] = stream;
-    env_stream_watch(stream, ENV_READ, on_liar_ready, &liar->streams[liar->count++]);
-    if (liar->answer == NULL) return;
-    for (size_t i = 0; i < liar->repeat; i++) {
-        const struct iovec part = { (char *)(uintptr_t)liar->answer, strlen(liar->answer) };
+    env_random(liar->env, &dice, sizeof(dice));
+    if (lie == NULL) lie = &lies[dice % LIES];
+    assert_true(liar->count < HEARD_MAX);
+    struct env_stream **at = &liar->streams[liar->count++];
+    *at = stream;
+    env_stream_watch(stream, ENV_READ, lie->repeat > 0 ? on_liar_ready : on_silent_ready, at);
+    for (size_t i = 0; i < lie->repeat; i++) {
+        const struct iovec part = { (char *)(uintptr_t)lie->answer, strlen(lie->answer) };
         size_t n;
         if (env_stream_writev(stream, &part, 1, &n) != STATUS_OK) break;
     }
 }
 
-#define HTTP_200(body) "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" body
+/* Whatever it says, every task ends in bounded time, and nobody crashes. */
+static void expect_unharmed(const struct lie *lie, const char *url, uint64_t seed)
+{
+    struct world *world = world_create(seed);
+    struct liar liar = { .lie = lie, .env = env_sim_add(world->sim, "10.0.0.9") };
 
-/* Whatever it says, every task ends in bounded time, nothing is published, nobody crashes. */
+    assert_int_equal(env_listen(liar.env, SERVER, on_liar_accept, &liar, &liar.listener, NULL),
+                     STATUS_OK);
+    struct engine *a = engine_start_at(world, 0, 7000, "a", url);
+    run_ms(world, 100);
+    const struct yolk_transfer_result result = write_to(world, a, open_name(a, "b"), a);
+    assert_int_not_equal(result.state, YOLK_TRANSFER_COMPLETED);
+    run_ms(world, 10 * TTL_MS);
+    assert_true(liar.count > 1); /* it is asked again, and not all the time */
+    (void)yolk_transfer_published(a->transfer);
+    assert_int_equal(yolk_transfer_withdraw(a->transfer, 0), STATUS_TIMEOUT);
+    run_ms(world, 5000);
+    assert_int_equal(yolk_transfer_withdraw(a->transfer, 0), STATUS_OK);
+    env_listener_close(liar.listener);
+    for (unsigned j = 0; j < liar.count; j++)
+        env_stream_close(liar.streams[j]);
+    world_destroy(world);
+}
+
 static void test_a_server_that_lies_costs_time_and_nothing_else(void **state)
 {
     static const char *const urls[] = { URL, "etcd://" SERVER, "redis://:pw@" SERVER "/1" };
-    static const struct {
-        const char *answer;
-        size_t repeat;
-    } cases[] = {
-        { NULL, 0 },
-        { "garbage\r\n", 1 },
-        { "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", 4096 },
-        { "+OK\r\n+OK\r\n$-7\r\n", 1 },
-        { "+OK\r\n+OK\r\n$65536\r\nshort", 1 },
-        { "+OK\r\n+OK\r\n*3\r\n", 1 },
-        { "+OK\r\n+OK\r\n+OK\r\n+OK\r\n", 1 },
-        { "-WRONGPASS no\r\n", 1 },
-        { "HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n{", 1 },
-        { "HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n", 1 },
-        { "HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n", 1 },
-        { HTTP_200("[]"), 1 },
-        { HTTP_200("{\"kvs\":[{}],\"result\":7,\"responses\":[[]]}"), 1 },
-        { HTTP_200("{\"kvs\":[{\"value\":\"!!!!\"}],\"succeeded\":1}"), 1 },
-        { HTTP_200("{\"kvs\":[{\"value\":\"YQ==\"}],\"succeeded\":\"yes\"}"), 1 },
-        { HTTP_200("{\"kvs\":{\"a\":{\"b\":[[[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]]]}}"), 1 },
-    };
 
     (void)state;
     for (size_t url = 0; url < sizeof(urls) / sizeof(urls[0]); url++) {
-        for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-            struct world *world = world_create();
-            struct liar liar = { .answer = cases[i].answer, .repeat = cases[i].repeat };
-            struct env *env = env_sim_add(world->sim, "10.0.0.9");
-            assert_int_equal(env_listen(env, SERVER, on_liar_accept, &liar, &liar.listener, NULL),
-                             STATUS_OK);
-            struct engine *a = engine_start_at(world, 0, 7000, "a", urls[url]);
-            run_ms(world, 100);
-            const struct yolk_transfer_result result = write_to(world, a, open_name(a, "b"), a);
-            assert_int_not_equal(result.state, YOLK_TRANSFER_COMPLETED);
-            run_ms(world, 3 * TTL_MS);
-            assert_true(liar.count > 1); /* it is asked again, and not all the time */
-            env_listener_close(liar.listener);
-            for (unsigned j = 0; j < liar.count; j++)
-                env_stream_close(liar.streams[j]);
-            world_destroy(world);
-        }
+        for (size_t i = 0; i < LIES; i++)
+            expect_unharmed(&lies[i], urls[url], 7);
+        for (uint64_t seed = 1; seed <= 30; seed++)
+            expect_unharmed(NULL, urls[url], seed);
     }
 }
 
@@ -683,7 +754,7 @@ static void test_a_server_that_lies_costs_time_and_nothing_else(void **state)
 
 static void test_a_full_server_says_so(void **state)
 {
-    struct world *world = world_create();
+    struct world *world = world_create(7);
     const struct metadata_server_options options = { .listen = SERVER, .entries_max = 3 };
 
     (void)state;
@@ -717,6 +788,7 @@ int main(void)
         cmocka_unit_test(test_a_server_that_comes_later_is_found),
         cmocka_unit_test(test_a_server_that_goes_away_hurts_nobody_who_has_met),
         cmocka_unit_test(test_a_server_that_was_killed_keeps_its_state),
+        cmocka_unit_test(test_a_disk_that_fails_costs_nothing_but_a_restart),
         cmocka_unit_test(test_a_damaged_state_file_is_put_aside),
         cmocka_unit_test(test_servers_that_know_no_owners_will_do),
         cmocka_unit_test(test_a_server_that_lies_costs_time_and_nothing_else),
