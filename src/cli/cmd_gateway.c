@@ -108,6 +108,7 @@ int cmd_gateway(struct cli *cli)
     char model[CLI_PATH_SIZE], profile[CLI_PATH_SIZE], address[ADDRESS_SIZE];
     struct errmsg err = { "out of memory" };
     struct gateway_options options = {
+        .version = YOLK_VERSION,
         .address = address,
         .master = config_text(config, "master"),
         .secret = config_text(config, "secret"),

@@ -35,7 +35,9 @@ enum {
     API_ID_SIZE = 64,
 };
 
-enum api_kind { API_CHAT, API_COMPLETION };
+/* The last two are not answered by a model: text or messages to tokens, and tokens to text. */
+enum api_kind { API_CHAT, API_COMPLETION, API_TOKENIZE, API_DETOKENIZE };
+enum { API_KINDS = API_DETOKENIZE + 1 };
 
 struct api_text {
     const char *data; /* NULL: absent */
@@ -68,8 +70,10 @@ struct api_request {
     struct chat_message *messages; /* API_CHAT: at least one */
     size_t messages_count;
     struct api_text prompt;  /* API_COMPLETION: text, or */
-    uint32_t *prompt_tokens; /* tokens */
+    uint32_t *prompt_tokens; /* tokens; API_DETOKENIZE: these, or none */
     size_t prompt_tokens_count;
+    bool bare;            /* API_TOKENIZE: a text without BOS */
+    bool unasking;        /* API_TOKENIZE: messages without the opening of an answer */
     struct json_doc *doc; /* private */
     char **joined;        /* private: contents put together from parts, one per message or NULL */
 };
@@ -129,6 +133,11 @@ MUST_USE enum status api_write_chunk_usage(struct buf *out, const struct api_ans
                                            const struct api_usage *usage);
 MUST_USE enum status api_write_chunk_error(struct buf *out, const struct api_error *error);
 MUST_USE enum status api_write_chunk_done(struct buf *out);
+
+/* /tokenize, and /detokenize, where the text may be any bytes. */
+MUST_USE enum status api_write_tokens(struct buf *out, const uint32_t *tokens, size_t count,
+                                      uint32_t context_max);
+MUST_USE enum status api_write_prompt(struct buf *out, const char *text, size_t len);
 
 struct api_model {
     const char *id;

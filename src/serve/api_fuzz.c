@@ -27,7 +27,7 @@ static void check_accepted(const struct api_request *request)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
-    for (int kind = API_CHAT; kind <= API_COMPLETION; kind++) {
+    for (int kind = API_CHAT; kind < API_KINDS; kind++) {
         struct api_request request;
         struct api_error error;
         struct buf out;

@@ -25,7 +25,7 @@ struct parse {
     struct api_request *request;
     struct api_error *error;
     uint32_t max_tokens, max_completion_tokens; /* the second wins */
-    bool has_stream_options;
+    bool has_stream_options, has_tokens;
     enum status status;
 };
 
@@ -539,19 +539,21 @@ static enum status field_messages(struct parse *parse, const char *name,
 
 /* ---- prompt ---- */
 
-static enum status parse_prompt_tokens(struct parse *parse, const struct json_value *value)
+static enum status parse_token_ids(struct parse *parse, const char *name,
+                                   const struct json_value *value)
 {
     struct api_request *request = parse->request;
     const size_t count = api_json_len(value);
     char path[API_PARAM_SIZE];
 
+    free(request->prompt_tokens); /* of the same field, there twice */
     request->prompt_tokens = calloc(count, sizeof(*request->prompt_tokens));
     if (request->prompt_tokens == NULL) {
         return api_refuse(parse->error, 503, "overloaded", NULL, "Not enough memory");
     }
     for (size_t i = 0; i < count; i++) {
         int64_t token = 0;
-        snprintf(path, sizeof(path), "prompt[%zu]", i);
+        snprintf(path, sizeof(path), "%s[%zu]", name, i);
         const enum status status =
             want_int(parse, path, api_json_at(value, i), 0, UINT32_MAX - 1, &token);
         if (status != STATUS_OK) return status;
@@ -572,20 +574,48 @@ static enum status field_prompt(struct parse *parse, const char *name,
             return api_refuse(parse->error, 400, "invalid_value", name, "'prompt' is empty");
         }
         inner = api_json_at(value, 0);
-        if (api_json_type_of(inner) == JSON_TYPE_INTEGER) return parse_prompt_tokens(parse, value);
+        if (api_json_type_of(inner) == JSON_TYPE_INTEGER)
+            return parse_token_ids(parse, name, value);
         if (api_json_len(value) > 1) {
             return api_refuse(parse->error, 400, "unsupported_parameter", name,
                               "'prompt' holds %zu prompts; one per request is supported",
                               api_json_len(value));
         }
         if (api_json_type_of(inner) == JSON_TYPE_ARRAY && api_json_len(inner) > 0) {
-            return parse_prompt_tokens(parse, inner);
+            return parse_token_ids(parse, name, inner);
         }
     }
     if (api_json_type_of(inner) != JSON_TYPE_STRING) {
         return wrong_type(parse, name, "a string or an array of token ids", inner);
     }
     return want_text(parse, name, inner, &parse->request->prompt);
+}
+
+static enum status field_tokens(struct parse *parse, const char *name,
+                                const struct json_value *value)
+{
+    if (api_json_type_of(value) != JSON_TYPE_ARRAY)
+        return wrong_type(parse, name, "an array of token ids", value);
+    parse->has_tokens = true;
+    return api_json_len(value) > 0 ? parse_token_ids(parse, name, value) : STATUS_OK;
+}
+
+static enum status field_add_special_tokens(struct parse *parse, const char *name,
+                                            const struct json_value *value)
+{
+    bool add = true;
+    const enum status status = want_bool(parse, name, value, &add);
+    parse->request->bare = !add;
+    return status;
+}
+
+static enum status field_add_generation_prompt(struct parse *parse, const char *name,
+                                               const struct json_value *value)
+{
+    bool add = true;
+    const enum status status = want_bool(parse, name, value, &add);
+    parse->request->unasking = !add;
+    return status;
 }
 
 /* ---- fields allowed at their neutral value ---- */
@@ -688,16 +718,27 @@ static enum status ignored(struct parse *parse, const char *name, const struct j
 
 /* ---- the table ---- */
 
-enum { FOR_CHAT = 1 << API_CHAT, FOR_COMPLETION = 1 << API_COMPLETION, FOR_BOTH = 3 };
+enum {
+    FOR_CHAT = 1 << API_CHAT,
+    FOR_COMPLETION = 1 << API_COMPLETION,
+    FOR_BOTH = FOR_CHAT | FOR_COMPLETION,
+    FOR_TOKENIZE = 1 << API_TOKENIZE,
+    FOR_DETOKENIZE = 1 << API_DETOKENIZE,
+    FOR_ALL = FOR_BOTH | FOR_TOKENIZE | FOR_DETOKENIZE,
+};
 
 static const struct {
     const char *name;
     unsigned kinds;
     field_fn fn;
 } FIELDS[] = {
-    { "messages", FOR_CHAT, field_messages },
-    { "prompt", FOR_COMPLETION, field_prompt },
-    { "model", FOR_BOTH, field_model },
+    { "messages", FOR_CHAT | FOR_TOKENIZE, field_messages },
+    { "prompt", FOR_COMPLETION | FOR_TOKENIZE, field_prompt },
+    { "tokens", FOR_DETOKENIZE, field_tokens },
+    { "model", FOR_ALL, field_model },
+    { "add_special_tokens", FOR_TOKENIZE, field_add_special_tokens },
+    { "add_generation_prompt", FOR_TOKENIZE, field_add_generation_prompt },
+    { "return_token_strs", FOR_TOKENIZE, only_false },
     { "stream", FOR_BOTH, field_stream },
     { "stream_options", FOR_BOTH, field_stream_options },
     { "max_tokens", FOR_BOTH, field_max_tokens },
@@ -770,18 +811,31 @@ static bool field(void *ctx, const char *name, const struct json_value *value)
 
 /* ---- the whole body ---- */
 
+/* The name of what is required and not there, or NULL. */
+static const char *missing_field(const struct parse *parse)
+{
+    const struct api_request *request = parse->request;
+    const bool messages = request->messages_count > 0;
+    const bool prompt = request->prompt.data != NULL || request->prompt_tokens_count > 0;
+
+    switch (request->kind) {
+    case API_CHAT: return messages ? NULL : "messages";
+    case API_COMPLETION: return prompt ? NULL : "prompt";
+    case API_TOKENIZE: return prompt || messages ? NULL : "prompt";
+    case API_DETOKENIZE: return parse->has_tokens ? NULL : "tokens";
+    }
+    return NULL;
+}
+
 /* What no single field can say. */
 static enum status check_whole(struct parse *parse)
 {
     struct api_request *request = parse->request;
-    const bool missing = request->kind == API_CHAT
-                             ? request->messages_count == 0
-                             : request->prompt.data == NULL && request->prompt_tokens_count == 0;
-    const char *required = request->kind == API_CHAT ? "messages" : "prompt";
+    const char *missing = missing_field(parse);
 
-    if (missing) {
-        return api_refuse(parse->error, 400, "missing_required_parameter", required,
-                          "'%s' is required", required);
+    if (missing != NULL) {
+        return api_refuse(parse->error, 400, "missing_required_parameter", missing,
+                          "'%s' is required", missing);
     }
     if (parse->has_stream_options && !request->stream) {
         return api_refuse(parse->error, 400, "invalid_value", "stream_options",

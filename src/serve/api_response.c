@@ -149,6 +149,25 @@ enum status api_write_chunk_done(struct buf *out)
     return buf_append_text(out, "data: [DONE]\n\n");
 }
 
+enum status api_write_tokens(struct buf *out, const uint32_t *tokens, size_t count,
+                             uint32_t context_max)
+{
+    enum status status =
+        buf_printf(out, "{\"count\":%zu,\"max_model_len\":%u,\"tokens\":[", count, context_max);
+    for (size_t i = 0; i < count && status == STATUS_OK; i++)
+        status = buf_printf(out, "%s%u", i > 0 ? "," : "", tokens[i]);
+    THEN(status, buf_append_text(out, "]}"));
+    return status;
+}
+
+enum status api_write_prompt(struct buf *out, const char *text, size_t len)
+{
+    enum status status = buf_append_text(out, "{\"prompt\":");
+    THEN(status, api_json_write_string(out, text, len));
+    THEN(status, buf_append_text(out, "}"));
+    return status;
+}
+
 enum status api_write_model(struct buf *out, const struct api_model *model)
 {
     enum status status = buf_append_text(out, "{\"id\":");

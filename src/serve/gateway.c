@@ -91,8 +91,8 @@ void gateway_respond_error(struct gateway *gateway, struct http_request *http,
     buf_fini(&out);
 }
 
-static void respond(struct gateway *gateway, struct http_request *http, int code, const char *type,
-                    const char *text, size_t len)
+void gateway_respond(struct gateway *gateway, struct http_request *http, int code, const char *type,
+                     const char *text, size_t len)
 {
     gateway_metrics_http(gateway->metrics, code);
     http_respond(http, code, type, text, len);
@@ -116,6 +116,34 @@ static struct api_model model_of(const struct gateway *gateway)
                                gateway_context_max(gateway) };
 }
 
+static void route_tokenize(struct gateway *gateway, struct http_request *http)
+{
+    gateway_tokens_route(gateway, http, API_TOKENIZE);
+}
+
+static void route_detokenize(struct gateway *gateway, struct http_request *http)
+{
+    gateway_tokens_route(gateway, http, API_DETOKENIZE);
+}
+
+static void route_version(struct gateway *gateway, struct http_request *http)
+{
+    const char *version = gateway->options.version;
+    char text[128];
+    const int len = snprintf(text, sizeof(text), "{\"version\":\"%.64s\"}\n",
+                             version != NULL ? version : "unknown");
+    gateway_respond(gateway, http, 200, "application/json", text, (size_t)len);
+}
+
+static void route_embeddings(struct gateway *gateway, struct http_request *http)
+{
+    struct api_error error;
+    api_refuse(&error, 501, "unsupported_endpoint", NULL,
+               "Embeddings are not supported; this server answers /v1/chat/completions and "
+               "/v1/completions");
+    gateway_respond_error(gateway, http, &error);
+}
+
 static void route_models(struct gateway *gateway, struct http_request *http)
 {
     const struct api_model model = model_of(gateway);
@@ -124,7 +152,7 @@ static void route_models(struct gateway *gateway, struct http_request *http)
     buf_init(&out, PAGE_SIZE_MAX);
     const enum status status = api_write_models(&out, &model);
     ASSERT(status == STATUS_OK);
-    respond(gateway, http, 200, "application/json", (const char *)buf_data(&out), out.len);
+    gateway_respond(gateway, http, 200, "application/json", (const char *)buf_data(&out), out.len);
     buf_fini(&out);
 }
 
@@ -144,13 +172,13 @@ static void route_model(struct gateway *gateway, struct http_request *http, cons
     buf_init(&out, PAGE_SIZE_MAX);
     const enum status status = api_write_model(&out, &model);
     ASSERT(status == STATUS_OK);
-    respond(gateway, http, 200, "application/json", (const char *)buf_data(&out), out.len);
+    gateway_respond(gateway, http, 200, "application/json", (const char *)buf_data(&out), out.len);
     buf_fini(&out);
 }
 
 static void route_health(struct gateway *gateway, struct http_request *http)
 {
-    respond(gateway, http, 200, NULL, "", 0);
+    gateway_respond(gateway, http, 200, NULL, "", 0);
 }
 
 static void route_ready(struct gateway *gateway, struct http_request *http)
@@ -162,7 +190,7 @@ static void route_ready(struct gateway *gateway, struct http_request *http)
                  ready ? "true" : "false", cluster_count_up(gateway->cluster, PROTO_ROLE_PREFILL),
                  cluster_count_up(gateway->cluster, PROTO_ROLE_DECODE));
     ASSERT(len > 0 && (size_t)len < sizeof(text));
-    respond(gateway, http, ready ? 200 : 503, "application/json", text, (size_t)len);
+    gateway_respond(gateway, http, ready ? 200 : 503, "application/json", text, (size_t)len);
 }
 
 static void route_metrics(struct gateway *gateway, struct http_request *http)
@@ -200,10 +228,10 @@ static void route_metrics(struct gateway *gateway, struct http_request *http)
     }
     buf_init(&out, PAGE_SIZE_MAX);
     if (gateway_metrics_render(gateway->metrics, &gauges, &out) == STATUS_OK) {
-        respond(gateway, http, 200, "text/plain; version=0.0.4; charset=utf-8",
-                (const char *)buf_data(&out), out.len);
+        gateway_respond(gateway, http, 200, "text/plain; version=0.0.4; charset=utf-8",
+                        (const char *)buf_data(&out), out.len);
     } else {
-        respond(gateway, http, 500, "text/plain", "the page is too large\n", 22);
+        gateway_respond(gateway, http, 500, "text/plain", "the page is too large\n", 22);
     }
     buf_fini(&out);
 }
@@ -215,9 +243,10 @@ static void route_decisions(struct gateway *gateway, struct http_request *http)
     buf_init(&out, PAGE_SIZE_MAX);
     if (gateway_debug_list(cluster_conductor(gateway->cluster), gateway_now_ms(gateway),
                            http_query(http), &out) == STATUS_OK) {
-        respond(gateway, http, 200, "application/json", (const char *)buf_data(&out), out.len);
+        gateway_respond(gateway, http, 200, "application/json", (const char *)buf_data(&out),
+                        out.len);
     } else {
-        respond(gateway, http, 500, "text/plain", "the page is too large\n", 22);
+        gateway_respond(gateway, http, 500, "text/plain", "the page is too large\n", 22);
     }
     buf_fini(&out);
 }
@@ -228,9 +257,10 @@ static void route_nodes(struct gateway *gateway, struct http_request *http)
 
     buf_init(&out, PAGE_SIZE_MAX);
     if (gateway_nodes_list(gateway->cluster, &out) == STATUS_OK) {
-        respond(gateway, http, 200, "application/json", (const char *)buf_data(&out), out.len);
+        gateway_respond(gateway, http, 200, "application/json", (const char *)buf_data(&out),
+                        out.len);
     } else {
-        respond(gateway, http, 500, "text/plain", "the page is too large\n", 22);
+        gateway_respond(gateway, http, 500, "text/plain", "the page is too large\n", 22);
     }
     buf_fini(&out);
 }
@@ -243,8 +273,8 @@ static void route_decision(struct gateway *gateway, struct http_request *http, c
     buf_init(&out, PAGE_SIZE_MAX);
     if (gateway_debug_explain(cluster_conductor(gateway->cluster), gateway_now_ms(gateway), id,
                               &out) == STATUS_OK) {
-        respond(gateway, http, 200, "text/plain; charset=utf-8", (const char *)buf_data(&out),
-                out.len);
+        gateway_respond(gateway, http, 200, "text/plain; charset=utf-8",
+                        (const char *)buf_data(&out), out.len);
     } else {
         api_refuse(&error, 404, "not_found", NULL, "No decision about '%.100s' is remembered", id);
         gateway_respond_error(gateway, http, &error);
@@ -307,6 +337,11 @@ static const struct {
     { "POST", "/v1/chat/completions", route_chat },
     { "POST", "/v1/completions", route_completion },
     { "GET", "/v1/models", route_models },
+    { "POST", "/v1/embeddings", route_embeddings },
+    { "POST", "/tokenize", route_tokenize },
+    { "POST", "/detokenize", route_detokenize },
+    { "GET", "/version", route_version },
+    { "GET", "/ping", route_health },
     { "GET", "/health", route_health },
     { "GET", "/ready", route_ready },
     { "GET", "/metrics", route_metrics },

@@ -35,6 +35,7 @@ struct gateway_options {
     const char *master;        /* RPC address of the master */
     const char *secret;        /* of the cluster [""] */
     const char *model_path;    /* GGUF */
+    const char *version;       /* of this software, a static text; NULL: "unknown" */
     const char *served_name;   /* what clients call the model [the file's name without .gguf] */
     const char *chat_template; /* "auto", "chatml", "none" ["auto"] */
     const char *profile_path;  /* cost profile: read at start, replaced at times [none is kept] */

@@ -95,6 +95,20 @@ void request_outside(void *gateway, struct yolk_outside *out);
 /* Ends every request with an error. */
 void request_end_all(struct gateway *gateway);
 
+/* The prompt's tokens, at most max - 1 of them: one is left for the answer. `tokens` has room for
+ * max. */
+enum status gateway_tokenize(const struct gateway *gateway, const struct api_request *api,
+                             uint32_t *tokens, uint32_t max, size_t *count,
+                             struct api_error *error);
+enum status gateway_check_token(const struct gateway *gateway, uint32_t token, const char *param,
+                                struct api_error *error);
+enum status gateway_check_model(const struct gateway *gateway, const struct api_request *api,
+                                struct api_error *error);
+
+/* ---- gateway_tokens.c: answered at once, without a node ---- */
+
+void gateway_tokens_route(struct gateway *gateway, struct http_request *http, enum api_kind kind);
+
 /* ---- gateway_attempt.c ---- */
 
 /* Everything that this node prefills or decodes is placed again; how many those were. */
@@ -108,6 +122,8 @@ void attempt_end_all(struct gateway *gateway);
 /* The Conductor's time. */
 double gateway_now_ms(const struct gateway *gateway);
 
+void gateway_respond(struct gateway *gateway, struct http_request *http, int code, const char *type,
+                     const char *text, size_t len);
 void gateway_respond_error(struct gateway *gateway, struct http_request *http,
                            const struct api_error *error);
 /* Sets X-Request-Id on the answer: the client's, if it is printable and short, or a new one. */

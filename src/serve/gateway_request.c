@@ -748,8 +748,8 @@ void request_end_all(struct gateway *gateway)
 
 /* ---- starting ---- */
 
-static enum status check_model(const struct gateway *gateway, const struct api_request *api,
-                               struct api_error *error)
+enum status gateway_check_model(const struct gateway *gateway, const struct api_request *api,
+                                struct api_error *error)
 {
     const char *served = gateway->served_name;
 
@@ -765,7 +765,7 @@ static enum status check_model(const struct gateway *gateway, const struct api_r
 static enum status too_long(struct api_error *error, const struct api_request *api, uint32_t max)
 {
     return api_refuse(
-        error, 400, "context_length_exceeded", api->kind == API_CHAT ? "messages" : "prompt",
+        error, 400, "context_length_exceeded", api->messages_count > 0 ? "messages" : "prompt",
         "The prompt is longer than the context of %u tokens, less one for the answer", max);
 }
 
@@ -778,8 +778,8 @@ static bool cannot_fit(const struct gateway *gateway, const struct api_request *
     return bytes / gateway->token_bytes_max > max || api->prompt_tokens_count > max;
 }
 
-static enum status check_token(const struct gateway *gateway, uint32_t token, const char *param,
-                               struct api_error *error)
+enum status gateway_check_token(const struct gateway *gateway, uint32_t token, const char *param,
+                                struct api_error *error)
 {
     const uint32_t vocab = tokenizer_vocab(gateway->tokenizer);
 
@@ -792,7 +792,8 @@ static enum status take_token_ids(const struct gateway *gateway, const struct ap
                                   uint32_t *tokens, size_t *count, struct api_error *error)
 {
     for (size_t i = 0; i < api->prompt_tokens_count; i++) {
-        const enum status status = check_token(gateway, api->prompt_tokens[i], "prompt", error);
+        const enum status status =
+            gateway_check_token(gateway, api->prompt_tokens[i], "prompt", error);
         if (status != STATUS_OK) return status;
         tokens[i] = api->prompt_tokens[i];
     }
@@ -804,7 +805,8 @@ static enum status tokenize_text(const struct gateway *gateway, const struct api
                                  uint32_t *tokens, size_t max, size_t *count)
 {
     const uint32_t bos = tokenizer_bos(gateway->tokenizer);
-    const bool wanted = tokenizer_adds_bos(gateway->tokenizer) || api->prompt.len == 0;
+    const bool wanted =
+        !api->bare && (tokenizer_adds_bos(gateway->tokenizer) || api->prompt.len == 0);
 
     *count = 0;
     if (wanted && bos != TOKENIZER_NONE) tokens[(*count)++] = bos;
@@ -812,18 +814,16 @@ static enum status tokenize_text(const struct gateway *gateway, const struct api
                             count);
 }
 
-/* The prompt's tokens, at most max - 1 of them: one is left for the answer. `tokens` has room for
- * max. */
-static enum status tokenize(const struct gateway *gateway, const struct api_request *api,
-                            uint32_t *tokens, uint32_t max, size_t *count, struct api_error *error)
+enum status gateway_tokenize(const struct gateway *gateway, const struct api_request *api,
+                             uint32_t *tokens, uint32_t max, size_t *count, struct api_error *error)
 {
     struct errmsg err = { "" };
     enum status status;
 
     if (cannot_fit(gateway, api, max)) return too_long(error, api, max);
-    if (api->kind == API_CHAT) {
-        status = chat_encode(gateway->chat, api->messages, api->messages_count, true, tokens, max,
-                             count, &err);
+    if (api->messages_count > 0) {
+        status = chat_encode(gateway->chat, api->messages, api->messages_count, !api->unasking,
+                             tokens, max, count, &err);
     } else if (api->prompt_tokens_count > 0) {
         status = take_token_ids(gateway, api, tokens, count, error);
         if (status != STATUS_OK) return status;
@@ -838,9 +838,9 @@ static enum status tokenize(const struct gateway *gateway, const struct api_requ
     }
     if (status != STATUS_OK) {
         return api_refuse(error, 400, "invalid_value",
-                          api->kind == API_CHAT ? "messages" : "prompt", "%s", err.text);
+                          api->messages_count > 0 ? "messages" : "prompt", "%s", err.text);
     }
-    if (*count == 0) {
+    if (*count == 0 && api->kind != API_TOKENIZE) {
         return api_refuse(error, 400, "invalid_value", "prompt", "'prompt' is empty");
     }
     return STATUS_OK;
@@ -860,9 +860,9 @@ static enum status check_tokens(const struct gateway *gateway, const struct api_
     enum status status = STATUS_OK;
 
     for (uint32_t i = 0; i < api->biases_count && status == STATUS_OK; i++)
-        status = check_token(gateway, api->bias_tokens[i], "logit_bias", error);
+        status = gateway_check_token(gateway, api->bias_tokens[i], "logit_bias", error);
     for (uint32_t i = 0; i < api->stop_tokens_count && status == STATUS_OK; i++)
-        status = check_token(gateway, api->stop_tokens[i], "stop_token_ids", error);
+        status = gateway_check_token(gateway, api->stop_tokens[i], "stop_token_ids", error);
     return status;
 }
 
@@ -893,14 +893,14 @@ static enum status prepare(struct request *request, struct api_error *error)
     const uint32_t max = gateway_context_max(gateway);
     size_t count = 0;
 
-    enum status status = check_model(gateway, &request->api, error);
+    enum status status = gateway_check_model(gateway, &request->api, error);
     if (status == STATUS_OK) status = check_tokens(gateway, &request->api, error);
     if (status != STATUS_OK) return status;
     request->tokens = malloc(max * sizeof(*request->tokens));
     if (request->tokens == NULL || hold_ends(request) != STATUS_OK) {
         return api_refuse(error, 503, "overloaded", NULL, "Not enough memory");
     }
-    status = tokenize(gateway, &request->api, request->tokens, max, &count, error);
+    status = gateway_tokenize(gateway, &request->api, request->tokens, max, &count, error);
     if (status != STATUS_OK) return status;
     ASSERT(count > 0 && count < max);
     request->prompt_tokens = (uint32_t)count;

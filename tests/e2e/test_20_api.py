@@ -251,3 +251,44 @@ def test_health_ready_metrics(cluster):
     assert cluster.metric("vllm:prompt_tokens_total") > 0
     assert cluster.metric("vllm:generation_tokens_total") > 0
     assert cluster.metric("vllm:time_to_first_token_seconds_count") > 0
+
+
+def test_tokens_and_text(cluster):
+    def tokens(**body):
+        status, answer, _ = cluster.post("/tokenize", body)
+        assert status == 200, answer
+        assert answer["count"] == len(answer["tokens"])
+        return answer["tokens"]
+
+    text = "Hello, wörld! <|im_end|>"
+    got = tokens(model="smollm2", prompt=text)
+    assert cluster.post("/detokenize", {"tokens": got})[1] == {"prompt": text}
+    assert cluster.post("/detokenize", {"tokens": []})[1] == {"prompt": ""}
+    assert len(tokens(prompt="word " * 20000)) > 8192, "texts beyond the context are counted too"
+    messages = [{"role": "user", "content": "Hi"}]
+    asked = tokens(messages=messages)
+    assert cluster.post("/v1/chat/completions", chat("Hi", max_tokens=1))[1]["usage"]["prompt_tokens"] == len(asked)
+    said = tokens(messages=messages, add_generation_prompt=False)
+    assert said == asked[:len(said)] and len(said) < len(asked)
+
+
+@pytest.mark.parametrize("path, body, param", [
+    ("/tokenize", {}, "prompt"),
+    ("/tokenize", {"prompt": "x", "temperature": 1}, "temperature"),
+    ("/tokenize", {"prompt": "x", "model": "other"}, "model"),
+    ("/detokenize", {}, "tokens"),
+    ("/detokenize", {"tokens": [999999]}, "tokens"),
+    ("/detokenize", {"tokens": ["x"]}, "tokens[0]"),
+])
+def test_bad_tokens_are_named(cluster, path, body, param):
+    status, answer, _ = cluster.post(path, body)
+    assert status in (400, 404)
+    assert answer["error"]["param"] == param
+
+
+def test_version_and_embeddings(cluster):
+    assert cluster.get("/version")[0] == 200
+    assert cluster.get("/ping")[0] == 200
+    status, answer, _ = cluster.post("/v1/embeddings", {"input": "x"})
+    assert status == 501
+    assert "Embeddings are not supported" in answer["error"]["message"]
