@@ -10,7 +10,6 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <sched.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -18,29 +17,9 @@
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "base/env_bare_int.h"
 
 enum { REQUEST_SIZE = 16 };
-
-/* Bytes of one direction of one stream: as many as `owed`, of which `moved` have gone. */
-struct flow {
-    uint64_t owed, moved;
-};
-
-struct end {
-    int fds[ENV_BARE_STREAMS_MAX];
-    struct flow bulk[ENV_BARE_STREAMS_MAX]; /* messages */
-    struct flow word[ENV_BARE_STREAMS_MAX]; /* acknowledgements or requests */
-    uint8_t *memory;
-    bool sends; /* the messages */
-};
-
-struct env_bare {
-    struct env_bare_options options;
-    struct end ours, theirs;
-    pthread_t thread;
-    bool started;
-    _Atomic bool running; /* a run is under way: only then does the target poll */
-};
 
 static uint64_t now_ns(void)
 {
@@ -130,7 +109,7 @@ static int target_step(const struct env_bare *bare, struct end *end, uint32_t i,
     return bulk < 0 || words < 0 ? -1 : words | bulk;
 }
 
-static void *target_main(void *ctx)
+void *env_bare_target(void *ctx)
 {
     struct env_bare *bare = ctx;
     const bool alone = bare->options.streams == 1 && !bare->options.polling;
@@ -286,7 +265,8 @@ void env_bare_close(struct env_bare *bare)
 {
     if (bare == NULL) return;
     for (uint32_t i = 0; i < bare->options.streams; i++) {
-        if (bare->ours.fds[i] >= 0) shutdown(bare->ours.fds[i], SHUT_RDWR);
+        const int fd = bare->ours.fds[i] >= 0 ? bare->ours.fds[i] : bare->theirs.fds[i];
+        if (fd >= 0) shutdown(fd, SHUT_RDWR); /* either end ends the thread */
     }
     if (bare->started) pthread_join(bare->thread, NULL);
     for (uint32_t i = 0; i < bare->options.streams; i++) {
@@ -296,12 +276,12 @@ void env_bare_close(struct env_bare *bare)
     free(bare);
 }
 
-enum status env_bare_open(const struct env_bare_options *options, struct env_bare **out)
+enum status env_bare_create(const struct env_bare_options *options, struct env_bare **out)
 {
     const bool streams_fit = options->streams >= 1 && options->streams <= ENV_BARE_STREAMS_MAX;
 
     if (!streams_fit || options->depth == 0 || options->depth > ENV_BARE_DEPTH_MAX ||
-        options->depth % options->streams != 0 || options->size == 0 ||
+        options->depth % options->streams != 0 || options->size == 0 || options->memory_size == 0 ||
         options->memory_size % ((size_t)options->size * options->streams) != 0) {
         return STATUS_INVALID;
     }
@@ -312,14 +292,26 @@ enum status env_bare_open(const struct env_bare_options *options, struct env_bar
     bare->ours.sends = !options->read;
     bare->theirs.memory = options->there;
     bare->theirs.sends = options->read;
+    for (uint32_t i = 0; i < ENV_BARE_STREAMS_MAX; i++)
+        bare->ours.fds[i] = bare->theirs.fds[i] = -1;
+    *out = bare;
+    return STATUS_OK;
+}
+
+enum status env_bare_open(const struct env_bare_options *options, struct env_bare **out)
+{
+    struct env_bare *bare;
+    const enum status status = env_bare_create(options, &bare);
     bool ok = true;
-    for (uint32_t i = 0; i < options->streams; i++) {
-        int fds[2] = { -1, -1 };
-        ok = ok && pair_open(fds);
+
+    if (status != STATUS_OK) return status;
+    for (uint32_t i = 0; i < options->streams && ok; i++) {
+        int fds[2];
+        ok = pair_open(fds);
         bare->ours.fds[i] = fds[0];
         bare->theirs.fds[i] = fds[1];
     }
-    bare->started = ok && pthread_create(&bare->thread, NULL, target_main, bare) == 0;
+    bare->started = ok && pthread_create(&bare->thread, NULL, env_bare_target, bare) == 0;
     if (bare->started) {
         env_bare_pin(bare->thread, options->place);
         *out = bare;

@@ -44,7 +44,7 @@ struct env_bare_options {
 
 struct env_bare; /* opaque */
 
-/* Connects over 127.0.0.1. STATUS_INVALID, STATUS_NO_MEMORY or STATUS_IO. */
+/* Both ends here, over 127.0.0.1. STATUS_INVALID, STATUS_NO_MEMORY or STATUS_IO. */
 MUST_USE enum status env_bare_open(const struct env_bare_options *options, struct env_bare **out);
 
 /* Moves `count` messages, a multiple of streams; *ns: how long it took. STATUS_IO if a connection
@@ -55,5 +55,30 @@ void env_bare_close(struct env_bare *bare); /* NULL allowed */
 
 /* Nothing happens where there is one core. From one thread only. */
 void env_bare_pin(pthread_t thread, enum env_bare_place place);
+
+/* ---- between two hosts ---- */
+
+enum { ENV_BARE_WORD_SIZE = 256 };
+
+struct env_bare_server; /* opaque */
+
+/* A target for bare paths of another host, one at a time, over `memory`, which anyone who can reach
+ * `address` may then read and write: for benches on networks of one's own. `word`, shorter than
+ * ENV_BARE_WORD_SIZE, is told to whoever asks. STATUS_EXISTS for a taken port; STATUS_INVALID,
+ * STATUS_NO_MEMORY, STATUS_IO. */
+MUST_USE enum status env_bare_serve(const char *address, uint8_t *memory, size_t memory_size,
+                                    const char *word, struct env_bare_server **out,
+                                    struct errmsg *err);
+void env_bare_server_close(struct env_bare_server *server); /* NULL allowed */
+
+/* The word of the server there. STATUS_UNAVAILABLE if nobody answers, STATUS_PROTOCOL for
+ * something else than a server. */
+MUST_USE enum status env_bare_ask(const char *address, char word[ENV_BARE_WORD_SIZE],
+                                  struct errmsg *err);
+
+/* As env_bare_open(), to a server; `there` is not used, and memory_size at most the server's. A
+ * server that refuses shows as STATUS_IO of the first run. */
+MUST_USE enum status env_bare_connect(const struct env_bare_options *options, const char *address,
+                                      struct env_bare **out, struct errmsg *err);
 
 #endif

@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/socket.h>
 
 #include "base/env_int.h"
 #include "base/env_real.h"
@@ -83,6 +84,11 @@ void env_source_close(struct env_real *real, struct env_source *source);
 
 /* errno to status for a file or a descriptor. */
 enum status env_real_status(int error);
+
+/* Where to connect, or, `passive`, to listen. A number is parsed; a name is looked up, which may
+ * block: prefer numbers where loops are busy. STATUS_INVALID, with err. */
+enum status env_real_resolve(const char *address, bool passive, struct sockaddr_storage *out,
+                             socklen_t *out_len, struct errmsg *err);
 
 /* The operations, by file. env_real.c puts them in one table. */
 enum status env_real_listen(struct env *env, const char *address, env_accept_fn on_accept,

@@ -132,9 +132,8 @@ static void peer_text(const struct sockaddr_storage *addr, char peer[ENV_PEER_SI
         snprintf(peer, ENV_PEER_SIZE, "%s:%u", host, port);
 }
 
-/* A number is parsed; a name is looked up, which may block: prefer numbers where loops are busy. */
-static enum status resolve(const char *address, bool passive, struct sockaddr_storage *out,
-                           socklen_t *out_len, struct errmsg *err)
+enum status env_real_resolve(const char *address, bool passive, struct sockaddr_storage *out,
+                             socklen_t *out_len, struct errmsg *err)
 {
     char host[ENV_HOST_SIZE], service[8];
     struct addrinfo *found = NULL;
@@ -300,7 +299,7 @@ enum status env_real_connect(struct env *env, const char *local_host, const char
     struct sockaddr_storage addr = { 0 };
     socklen_t addr_len;
 
-    const enum status status = resolve(address, false, &addr, &addr_len, err);
+    const enum status status = env_real_resolve(address, false, &addr, &addr_len, err);
     if (status != STATUS_OK) return status;
     if (real->stream_count >= real->streams_max)
         return errmsg_set(err, STATUS_FULL, "%u connections are open", real->stream_count);
@@ -531,7 +530,7 @@ static enum status open_listener(const char *address, int *out, struct errmsg *e
     struct sockaddr_storage addr = { 0 };
     socklen_t addr_len;
 
-    const enum status status = resolve(address, true, &addr, &addr_len, err);
+    const enum status status = env_real_resolve(address, true, &addr, &addr_len, err);
     if (status != STATUS_OK) return status;
     const int fd = socket(addr.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) return errmsg_set(err, env_real_status(errno), "socket: %s", strerror(errno));

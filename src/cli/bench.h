@@ -24,6 +24,8 @@ MUST_USE enum status bench_conductor(struct cli *cli, struct report *report, str
 MUST_USE enum status bench_sim(struct cli *cli, struct report *report, struct errmsg *err);
 MUST_USE enum status bench_store(struct cli *cli, struct report *report, struct errmsg *err);
 MUST_USE enum status bench_transfer(struct cli *cli, struct report *report, struct errmsg *err);
+/* The other host of a transfer bench, at --listen, until a signal. */
+MUST_USE enum status bench_transfer_serve(struct cli *cli, struct errmsg *err);
 
 /* ---- a child of ours ---- */
 

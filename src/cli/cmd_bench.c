@@ -21,6 +21,10 @@ int cmd_bench(struct cli *cli)
     const char *name = config_position(cli->config, 0);
     struct errmsg err = { "out of memory" };
 
+    if (strcmp(name, "transfer") == 0 && config_text(cli->config, "listen")[0] != '\0') {
+        if (bench_transfer_serve(cli, &err) != STATUS_OK) return cli_refuse("%s", err.text);
+        return CLI_EXIT_OK;
+    }
     for (size_t i = 0; i < sizeof(benches) / sizeof(benches[0]); i++) {
         struct report report = { .bench = benches[i].name };
         if (strcmp(benches[i].name, name) != 0) continue;

@@ -141,9 +141,15 @@ const struct config_option cli_options[] = {
       .help = "address of the master; serve has it on any free port unless this is given" },
     { .name = "listen",
       .type = CONFIG_TEXT,
-      .scope = CLI_MASTER | CLI_NODE | CLI_METADATA,
-      .help = "address for RPC, of metadata for HTTP; default: 127.0.0.1:50051 for a master, any "
-              "free port for a node, 127.0.0.1:8080 for metadata" },
+      .scope = CLI_MASTER | CLI_NODE | CLI_METADATA | CLI_BENCH,
+      .help =
+          "address for RPC, of metadata for HTTP; default: 127.0.0.1:50051 for a master, any "
+          "free port for a node, 127.0.0.1:8080 for metadata; of `bench transfer`: be the other "
+          "host" },
+    { .name = "peer",
+      .type = CONFIG_TEXT,
+      .scope = CLI_BENCH,
+      .help = "of `bench transfer`: measure between here and the host that has --listen there" },
     { .name = "state-file",
       .type = CONFIG_PATH,
       .scope = CLI_METADATA,
@@ -199,7 +205,7 @@ const struct config_option cli_options[] = {
       .help = "name of the node, unique in the cluster; default: role and process id" },
     { .name = "secret",
       .type = CONFIG_TEXT,
-      .scope = CLUSTER | CLI_EXPLAIN | CLI_STORE,
+      .scope = CLUSTER | CLI_EXPLAIN | CLI_STORE | CLI_BENCH,
       .secret = true,
       .help = "of the cluster; without one only this machine is admitted" },
     { .name = "max-tokens",

@@ -222,12 +222,18 @@ enum status bench_move(struct bench_mover *mover, uint64_t count, uint64_t *ns)
     return mover->failed ? STATUS_IO : STATUS_OK;
 }
 
-enum status transfer_bench(struct transfer_bench *bench, struct errmsg *err)
+enum status bench_begin(struct transfer_bench *bench)
 {
     bench->count = 0;
     if (bench->pairs > TRANSFER_BENCH_PAIRS_MAX) return STATUS_INVALID;
     if (bench->pairs == 0) bench->pairs = PAIRS_DEFAULT;
-    enum status status = bench_paths(bench, err);
+    return STATUS_OK;
+}
+
+enum status transfer_bench(struct transfer_bench *bench, struct errmsg *err)
+{
+    enum status status = bench_begin(bench);
+    if (status == STATUS_OK) status = bench_paths(bench, err);
     if (status == STATUS_OK) status = bench_fabric(bench, err);
     if (status == STATUS_OK) status = bench_file(bench, err);
     if (status == STATUS_OK) status = bench_register(bench, err);

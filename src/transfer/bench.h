@@ -44,4 +44,21 @@ struct transfer_bench {
  * complete; STATUS_INVALID for too many pairs. */
 MUST_USE enum status transfer_bench(struct transfer_bench *bench, struct errmsg *err);
 
+/* ---- between two hosts ---- */
+
+struct env;
+struct transfer_bench_server; /* opaque */
+
+/* Lends 256 MiB to transfer_bench_peer() of another host, until closed: over bare sockets at
+ * `address`, "host:port", to anyone who can reach it; over an engine at another port of `host`,
+ * which beyond loopback needs the `secret`. Needs the env's loop to run. */
+MUST_USE enum status transfer_bench_serve(struct env *env, const char *address, const char *secret,
+                                          struct transfer_bench_server **out, struct errmsg *err);
+void transfer_bench_server_close(struct transfer_bench_server *server); /* NULL allowed */
+
+/* The rows between here and a host that serves at `address`; one such at a time. As
+ * transfer_bench(); STATUS_UNAVAILABLE if nobody serves there. */
+MUST_USE enum status transfer_bench_peer(struct transfer_bench *bench, const char *address,
+                                         const char *secret, struct errmsg *err);
+
 #endif

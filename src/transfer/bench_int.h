@@ -7,7 +7,8 @@
  *   bench_fabric.c    one host: tcp beside libfabric's
  *   bench_file.c      one host: files, beside fio
  *   bench_register.c  registering memory
- *   bench_rails.c     two hosts: rails, classes */
+ *   bench_rails.c     two network namespaces: rails, classes
+ *   bench_hosts.c     two hosts */
 #ifndef TRANSFER_BENCH_INT_H
 #define TRANSFER_BENCH_INT_H
 
@@ -22,6 +23,8 @@ enum { BENCH_MEMORY_SIZE = 256 << 20 };
 
 /* ---- rows (bench.c) ---- */
 
+/* No rows yet, and how many pairs. STATUS_INVALID for too many. */
+MUST_USE enum status bench_begin(struct transfer_bench *bench);
 bool bench_wants(const struct transfer_bench *bench, const char *name);
 
 /* Called for pair after pair: fills what the engine did and, where there is one, the yardstick. */
