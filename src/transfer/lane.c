@@ -95,10 +95,8 @@ static struct frame *frame_pop(struct frame_list *list)
 static void frame_free(struct lane *lane, struct frame *frame)
 {
     ASSERT(lane->frames_used > 0);
-    if (frame->answer) {
-        ASSERT(lane->serving > 0);
-        lane->serving--;
-    }
+    ASSERT(lane->serving >= frame->answers);
+    lane->serving -= frame->answers;
     free(frame->owned);
     frame->owned = NULL;
     lane->frames_used--;
@@ -123,7 +121,7 @@ static struct frame *frame_new(struct lane *lane, const struct wire_header *head
     frame->payload_len = wire_payload_size(header);
     frame->request = header->request;
     frame->attempt = header->attempt;
-    frame->answer = false;
+    frame->answers = 0;
     frame->clear = lane->seal == NULL;
     frame->owned = NULL;
     return frame;
@@ -137,7 +135,7 @@ bool lane_send(struct lane *lane, unsigned queue, const struct wire_header *head
     if (frame == NULL) return false;
     ASSERT((payload != NULL) == (frame->payload_len > 0));
     frame->payload = payload;
-    frame->answer = answer;
+    frame->answers = answer ? 1 : 0;
     frame_push(&lane->out[queue], frame);
     return true;
 }
@@ -167,6 +165,38 @@ bool lane_answer(struct lane *lane, const struct wire_header *request, enum stat
 
     if (status != STATUS_OK) lane->transfer->stats.refused++;
     return lane_send(lane, FRAME_CONTROL, &ack, NULL, true);
+}
+
+bool lane_ack(struct lane *lane, const struct wire_header *request)
+{
+    if (!lane->session->acks) return lane_answer(lane, request, STATUS_OK);
+    ASSERT(lane->acks_count < WIRE_REQUESTS_MAX);
+    lane->acks[lane->acks_count++] = request->request;
+    return true;
+}
+
+/* A header of 88 bytes for each of them would cost both ends as much as everything else that a
+ * write of 4 KiB needs beside its bytes. */
+static bool acks_send(struct lane *lane)
+{
+    uint8_t payload[WIRE_REQUESTS_MAX * WIRE_ACK_SIZE];
+    const uint32_t count = lane->acks_count;
+    const size_t len = count * WIRE_ACK_SIZE;
+
+    lane->acks_count = 0;
+    if (count == 1) {
+        const struct wire_header one = { .opcode = WIRE_ACK, .request = lane->acks[0] };
+        return lane_send(lane, FRAME_CONTROL, &one, NULL, true);
+    }
+    for (uint32_t i = 0; i < count; i++)
+        wire_ack_encode(lane->acks[i], payload + i * WIRE_ACK_SIZE);
+    const struct wire_header header = { .opcode = WIRE_ACKS,
+                                        .flags = WIRE_CHECKSUM,
+                                        .length = len,
+                                        .checksum = hash_xxh3(payload, len) };
+    if (!lane_send_control(lane, &header, payload, len)) return false;
+    lane->out[FRAME_CONTROL].tail->answers = count;
+    return true;
 }
 
 bool lane_unsend(struct lane *lane, uint64_t request, uint8_t class)
@@ -325,6 +355,10 @@ void lane_flush(struct lane *lane)
     size_t budget = LANE_TURN_SIZE;
 
     if (!lane_alive(lane) || lane->state == LANE_CONNECTING) return;
+    if (lane->acks_count > 0 && !acks_send(lane)) {
+        lane_die(lane, STATUS_NO_MEMORY);
+        return;
+    }
     for (;;) {
         size_t n = 0;
         settle_order(lane);
@@ -560,7 +594,8 @@ void lane_accept(void *ctx, struct env_stream *stream)
 static uint32_t capabilities(const struct yolk_transfer *transfer)
 {
     const uint32_t shm = transfer->forbid_shm ? 0 : WIRE_CAP_SHM | WIRE_CAP_VM;
-    return shm | WIRE_CAP_NOTIFY | (transfer->topology.rail_count > 0 ? WIRE_CAP_RAILS : 0) |
+    return shm | WIRE_CAP_NOTIFY | WIRE_CAP_ACKS |
+           (transfer->topology.rail_count > 0 ? WIRE_CAP_RAILS : 0) |
            sealing_capabilities(transfer);
 }
 
@@ -607,6 +642,7 @@ void lane_farewell(struct lane *lane, enum status why)
 {
     const struct wire_header header = { .opcode = WIRE_GOODBYE, .status = why };
 
+    if (lane->acks_count > 0 && !acks_send(lane)) return;
     if (lane_send(lane, FRAME_CONTROL, &header, NULL, false)) lane_flush(lane);
 }
 

@@ -716,6 +716,22 @@ static enum status got_ack(struct lane *lane, const struct wire_header *header)
     return STATUS_OK;
 }
 
+static enum status got_acks(struct lane *lane)
+{
+    struct wire_header one = { .opcode = WIRE_ACK, .status = STATUS_OK };
+    enum status status = STATUS_OK;
+
+    if (hash_xxh3(lane->control, (size_t)lane->head.length) != lane->head.checksum) {
+        return STATUS_CORRUPT;
+    }
+    for (uint64_t at = 0; at < lane->head.length && status == STATUS_OK; at += WIRE_ACK_SIZE) {
+        one.request = wire_ack_decode(lane->control + at);
+        if (one.request == 0) return STATUS_PROTOCOL;
+        status = got_ack(lane, &one);
+    }
+    return status;
+}
+
 static enum status got_read_data(struct lane *lane, const struct wire_header *header)
 {
     struct slice *slice = slot_find(lane, header->request);
@@ -753,6 +769,12 @@ enum status peer_frame(struct lane *lane, const struct wire_header *header)
     switch (header->opcode) {
     case WIRE_READ_DATA: return got_read_data(lane, header);
     case WIRE_ACK: return got_ack(lane, header);
+    case WIRE_ACKS:
+        if (header->length == 0 || header->length % WIRE_ACK_SIZE != 0) return STATUS_PROTOCOL;
+        if (header->flags != WIRE_CHECKSUM) return STATUS_PROTOCOL;
+        lane->landing = LANDING_CONTROL;
+        lane->landing_at = lane->control;
+        return STATUS_OK;
     case WIRE_FENCE_ACK:
         if (lane->fences == 0) return STATUS_PROTOCOL;
         lane->fences--;
@@ -824,6 +846,7 @@ enum status peer_payload(struct lane *lane)
     lane->landing = LANDING_NONE;
     if (lane->head.opcode == WIRE_READ_DATA) return read_complete(lane);
     if (lane->head.opcode == WIRE_RAILS) return rails_complete(lane);
+    if (lane->head.opcode == WIRE_ACKS) return got_acks(lane);
     ASSERT(lane->head.opcode == WIRE_SHARE);
     enum status status = wire_share_decode(lane->control, lane->head.length, &share);
     if (status != STATUS_OK) return status;

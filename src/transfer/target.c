@@ -87,6 +87,7 @@ static enum status end_write(struct lane *lane)
         lane->transfer->stats.bytes_served += request->length;
     }
     lane->landing = LANDING_NONE;
+    if (status == STATUS_OK) return lane_ack(lane, request) ? STATUS_OK : STATUS_PROTOCOL;
     return answer(lane, request, status);
 }
 
@@ -219,6 +220,7 @@ enum status target_frame(struct lane *lane, const struct wire_header *header)
     case WIRE_PING:
     case WIRE_PONG:
     case WIRE_NOTIFY_ACK:
+    case WIRE_ACKS:
     case WIRE_GOODBYE: break;
     }
     return STATUS_PROTOCOL;

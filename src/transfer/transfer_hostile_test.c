@@ -47,6 +47,7 @@ struct puppet {
     bool writable;
     uint64_t requests[8]; /* the last ones seen */
     uint64_t frames;
+    uint32_t capabilities; /* beside sharing */
 };
 
 static void on_puppet(void *ctx, unsigned events)
@@ -93,7 +94,7 @@ static void hello_make(struct puppet *puppet, uint64_t connection, struct wire_h
 {
     *hello = (struct wire_hello){ .version_min = 1,
                                   .version_max = 1,
-                                  .capabilities = WIRE_CAP_SHM,
+                                  .capabilities = WIRE_CAP_SHM | puppet->capabilities,
                                   .generation = rng_u64(&puppet->rng) | 1,
                                   .connection = connection,
                                   .lease_ms = 1000,
@@ -152,7 +153,8 @@ static uint64_t random_address(struct rng *rng, const struct guarded *memory)
 
 static uint64_t random_length(struct rng *rng, enum wire_opcode opcode)
 {
-    const bool control = opcode == WIRE_HELLO || opcode == WIRE_AUTH || opcode == WIRE_SHARE;
+    const bool control = opcode == WIRE_HELLO || opcode == WIRE_AUTH || opcode == WIRE_SHARE ||
+                         opcode == WIRE_RAILS || opcode == WIRE_NOTIFY || opcode == WIRE_ACKS;
 
     if (control) return rng_below(rng, WIRE_CONTROL_MAX + 1);
     if (opcode == WIRE_WRITE || opcode == WIRE_READ_DATA) {
@@ -168,7 +170,7 @@ static enum wire_opcode random_opcode(struct rng *rng)
                                               WIRE_WRITE,  WIRE_WRITE, WIRE_PULL, WIRE_PULL,
                                               WIRE_CANCEL, WIRE_FENCE, WIRE_ASK,  WIRE_PING };
 
-    if (rng_below(rng, 40) == 0) return (enum wire_opcode)rng_between(rng, WIRE_HELLO, WIRE_PONG);
+    if (rng_below(rng, 40) == 0) return (enum wire_opcode)rng_between(rng, WIRE_HELLO, WIRE_ACKS);
     return usual[rng_below(rng, sizeof(usual) / sizeof(usual[0]))];
 }
 
@@ -254,6 +256,7 @@ static void a_hostile_initiator_does_no_harm(void **state)
     engine_start(puppet.env, &target, &there);
     engine_start(puppet.env, &initiator, &here);
     for (int i = 0; i < CONNECTIONS; i++) {
+        puppet.capabilities = rng_below(&puppet.rng, 2) == 0 ? WIRE_CAP_ACKS : 0;
         greet_as_initiator(&puppet, yolk_transfer_name(target));
         for (int j = 0; j < FRAMES && send_random(&puppet, &there) == STATUS_OK; j++) {
             env_poll(puppet.env, 0);
@@ -323,10 +326,10 @@ static bool stage_lie(struct stage *stage, const struct wire_header *request)
 {
     static const enum wire_opcode answers[] = { WIRE_READ_DATA, WIRE_READ_DATA, WIRE_ACK,
                                                 WIRE_ACK,       WIRE_SHARE,     WIRE_FENCE_ACK,
-                                                WIRE_PONG,      WIRE_WRITE };
+                                                WIRE_PONG,      WIRE_WRITE,     WIRE_ACKS };
     static uint8_t payload[2 * RANGE];
     struct rng *rng = &stage->puppet.rng;
-    struct wire_header header = { .opcode = answers[rng_below(rng, 8)],
+    struct wire_header header = { .opcode = answers[rng_below(rng, 9)],
                                   .request = request->request,
                                   .flags = (uint8_t)rng_below(rng, 2),
                                   .address = random_address(rng, &here),
@@ -337,6 +340,13 @@ static bool stage_lie(struct stage *stage, const struct wire_header *request)
     if (rng_below(rng, 4) == 0 || header.opcode == WIRE_SHARE || header.length == 0 ||
         header.length > 2 * RANGE) {
         header.length = random_length(rng, header.opcode);
+    }
+    if (header.opcode == WIRE_ACKS) {
+        header.length = rng_below(rng, 4) == 0 ? rng_below(rng, 64) : 8 * rng_between(rng, 1, 8);
+        for (int i = 0; i < 8; i++)
+            wire_ack_encode(request->request + rng_below(rng, 2) * i, payload + 8 * i);
+        header.flags = WIRE_CHECKSUM;
+        header.checksum = rng_below(rng, 4) == 0 ? 1 : hash_xxh3(payload, (size_t)header.length);
     }
     stage->puppet.frames++;
     return stage_say(stage, &header, payload);
@@ -393,6 +403,64 @@ static void on_stage_accept(void *ctx, struct env_stream *stream)
     env_stream_watch(stream, ENV_READ, on_stage, stage);
 }
 
+enum { TOGETHER = 20, TOGETHER_SIZE = 16 };
+
+/* Takes answers until each of the writes 1..TOGETHER has one; how many frames that took. */
+static int acks_receive(struct puppet *puppet)
+{
+    uint8_t payload[WIRE_CONTROL_MAX];
+    struct wire_header header;
+    uint32_t seen = 0;
+    int frames = 0;
+
+    while (seen != (1u << TOGETHER) - 1) {
+        receive_frame(puppet, payload, &header);
+        frames++;
+        CHECK(header.status == STATUS_OK);
+        if (header.opcode == WIRE_ACK) wire_ack_encode(header.request, payload);
+        const uint64_t len = header.opcode == WIRE_ACK ? WIRE_ACK_SIZE : header.length;
+        CHECK(header.opcode == WIRE_ACK || (puppet->capabilities & WIRE_CAP_ACKS) != 0);
+        CHECK(header.opcode == WIRE_ACK || header.checksum == hash_xxh3(payload, len));
+        for (uint64_t at = 0; at < len; at += WIRE_ACK_SIZE) {
+            const uint64_t request = wire_ack_decode(payload + at);
+            CHECK(request >= 1 && request <= TOGETHER && (seen & 1u << (request - 1)) == 0);
+            seen |= 1u << (request - 1);
+        }
+    }
+    return frames;
+}
+
+/* Writes that arrive together are acknowledged together, if the initiator has said that it
+ * understands that, and one by one if it has not. */
+static void acks_come_as_they_are_understood(void **state)
+{
+    (void)state;
+    static struct puppet puppet;
+    static uint8_t bytes[TOGETHER * (WIRE_HEADER_SIZE + TOGETHER_SIZE)];
+    struct yolk_transfer *target;
+
+    rng_init(&puppet.rng, seed_of_run());
+    CHECK(env_real_create(NULL, &puppet.env, NULL) == STATUS_OK);
+    engine_start(puppet.env, &target, &there);
+    for (int i = 0; i < TOGETHER; i++) {
+        const struct wire_header header = { .opcode = WIRE_WRITE,
+                                            .request = (uint64_t)i + 1,
+                                            .address = (uintptr_t)there.middle,
+                                            .length = TOGETHER_SIZE };
+        wire_header_encode(&header, bytes + i * (WIRE_HEADER_SIZE + TOGETHER_SIZE));
+    }
+    for (int round = 0; round < 2; round++) {
+        puppet.capabilities = round == 0 ? 0 : WIRE_CAP_ACKS;
+        greet_as_initiator(&puppet, yolk_transfer_name(target));
+        CHECK(puppet_send(&puppet, bytes, sizeof(bytes)) == STATUS_OK);
+        const int frames = acks_receive(&puppet);
+        CHECK(round == 0 ? frames == TOGETHER : frames < TOGETHER);
+        env_stream_close(puppet.stream);
+    }
+    yolk_transfer_destroy(target);
+    env_real_destroy(puppet.env);
+}
+
 static void a_hostile_target_does_no_harm(void **state)
 {
     (void)state;
@@ -436,6 +504,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_hostile_initiator_does_no_harm),
         cmocka_unit_test(a_hostile_target_does_no_harm),
+        cmocka_unit_test(acks_come_as_they_are_understood),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -131,6 +131,7 @@ struct session {
     bool vm;    /* the same for memory that cannot be mapped */
     bool pull_refused, vm_pull_refused;
     bool notify;      /* it takes notices */
+    bool acks;        /* it understands ACKS */
     uint64_t noticed; /* number of the last that we took from it */
     struct share shares[SHARES_MAX];
 };
@@ -258,8 +259,8 @@ struct frame {
     uint64_t payload_len;
     uint64_t request;
     uint64_t attempt;
-    bool answer; /* counted in lane->serving */
-    bool clear;  /* of the greeting: before the lane was sealed */
+    uint32_t answers; /* of those counted in lane->serving */
+    bool clear;       /* of the greeting: before the lane was sealed */
     uint8_t header[WIRE_HEADER_SIZE];
     uint8_t *owned; /* control payload, freed when sent */
 };
@@ -298,8 +299,10 @@ struct lane {
     struct frame_list sending; /* order settled; the first may be partly gone */
     uint64_t sent;             /* bytes of it that are */
     bool watching_write;
-    uint32_t serving; /* answers owed: queued frames and pulls */
-    bool farewell;    /* the target has said that it will land nothing more */
+    uint32_t serving;                 /* answers owed: queued frames, acks and pulls */
+    uint64_t acks[WIRE_REQUESTS_MAX]; /* WRITEs that went well and are told when it is flushed */
+    uint32_t acks_count;
+    bool farewell; /* the target has said that it will land nothing more */
 
     /* in */
     uint8_t rx[LANE_RX_SIZE];
@@ -328,6 +331,8 @@ MUST_USE bool lane_send(struct lane *lane, unsigned queue, const struct wire_hea
                         const uint8_t *payload, bool answer);
 MUST_USE bool lane_send_control(struct lane *lane, const struct wire_header *header,
                                 const uint8_t *payload, size_t len);
+/* As lane_answer() with STATUS_OK, together with others if the peer understands that. */
+MUST_USE bool lane_ack(struct lane *lane, const struct wire_header *request);
 MUST_USE bool lane_answer(struct lane *lane, const struct wire_header *request, enum status status);
 bool lane_has_room(const struct lane *lane);
 /* Takes back the request that has not begun to leave; false if it has. */

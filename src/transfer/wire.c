@@ -67,7 +67,7 @@ static enum status status_decode(uint32_t code)
 static bool opcode_is_control(enum wire_opcode opcode)
 {
     return opcode == WIRE_HELLO || opcode == WIRE_AUTH || opcode == WIRE_SHARE ||
-           opcode == WIRE_RAILS || opcode == WIRE_NOTIFY;
+           opcode == WIRE_RAILS || opcode == WIRE_NOTIFY || opcode == WIRE_ACKS;
 }
 
 static bool opcode_is_data(enum wire_opcode opcode)
@@ -77,7 +77,7 @@ static bool opcode_is_data(enum wire_opcode opcode)
 
 void wire_header_encode(const struct wire_header *header, uint8_t out[WIRE_HEADER_SIZE])
 {
-    ASSERT(header->opcode >= WIRE_HELLO && header->opcode <= WIRE_NOTIFY_ACK);
+    ASSERT(header->opcode >= WIRE_HELLO && header->opcode <= WIRE_ACKS);
     ASSERT(header->class < WIRE_CLASSES);
     put_uint(out, 4, WIRE_MAGIC);
     out[4] = WIRE_VERSION;
@@ -97,6 +97,16 @@ void wire_header_encode(const struct wire_header *header, uint8_t out[WIRE_HEADE
     put_uint(out + HEADER_CHECKED, 8, hash_xxh3(out, HEADER_CHECKED));
 }
 
+void wire_ack_encode(uint64_t request, uint8_t out[WIRE_ACK_SIZE])
+{
+    put_uint(out, WIRE_ACK_SIZE, request);
+}
+
+uint64_t wire_ack_decode(const uint8_t in[WIRE_ACK_SIZE])
+{
+    return get_uint(in, WIRE_ACK_SIZE);
+}
+
 uint64_t wire_payload_size(const struct wire_header *header)
 {
     const bool any = opcode_is_control(header->opcode) || opcode_is_data(header->opcode);
@@ -105,7 +115,7 @@ uint64_t wire_payload_size(const struct wire_header *header)
 
 static enum status header_check(const struct wire_header *header)
 {
-    if (header->opcode < WIRE_HELLO || header->opcode > WIRE_NOTIFY_ACK) return STATUS_PROTOCOL;
+    if (header->opcode < WIRE_HELLO || header->opcode > WIRE_ACKS) return STATUS_PROTOCOL;
     if ((header->flags & ~(unsigned)WIRE_CHECKSUM) != 0) return STATUS_PROTOCOL;
     if (header->class >= WIRE_CLASSES) return STATUS_PROTOCOL;
     if (opcode_is_control(header->opcode) && header->length > WIRE_CONTROL_MAX) {

@@ -60,6 +60,7 @@ enum wire_opcode {
     WIRE_RAILS = 16,      /* only between two that have WIRE_CAP_RAILS */
     WIRE_NOTIFY = 17,     /* only to one that has WIRE_CAP_NOTIFY */
     WIRE_NOTIFY_ACK = 18, /* the answer */
+    WIRE_ACKS = 19,       /* only to one that has WIRE_CAP_ACKS */
 };
 
 enum { WIRE_CHECKSUM = 1 }; /* flags: `checksum` covers the payload, or is wanted in the answer */
@@ -72,6 +73,7 @@ enum {
     WIRE_CAP_SEAL = 16,        /* has a secret and can encrypt */
     WIRE_CAP_SEAL_ALWAYS = 32, /* does not talk without */
     WIRE_CAP_SEAL_AES = 64,    /* has instructions for AES, and would rather use it */
+    WIRE_CAP_ACKS = 128,       /* understands ACKS */
 };
 
 struct wire_header {
@@ -92,6 +94,11 @@ struct wire_header {
 void wire_header_encode(const struct wire_header *header, uint8_t out[WIRE_HEADER_SIZE]);
 MUST_USE enum status wire_header_decode(const uint8_t in[WIRE_HEADER_SIZE],
                                         struct wire_header *out);
+
+/* The payload of ACKS: the numbers of requests, 8 bytes each. */
+enum { WIRE_ACK_SIZE = 8 };
+void wire_ack_encode(uint64_t request, uint8_t out[WIRE_ACK_SIZE]);
+uint64_t wire_ack_decode(const uint8_t in[WIRE_ACK_SIZE]);
 
 /* Bytes that follow the header: bounded by WIRE_SLICE_MAX or WIRE_CONTROL_MAX. */
 uint64_t wire_payload_size(const struct wire_header *header);

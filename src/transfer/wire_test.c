@@ -56,7 +56,7 @@ static struct wire_header random_header(struct rng *rng)
                                             STATUS_DENIED, STATUS_CANCELLED, STATUS_IO };
     struct wire_header header = { 0 };
 
-    header.opcode = (enum wire_opcode)rng_between(rng, WIRE_HELLO, WIRE_NOTIFY_ACK);
+    header.opcode = (enum wire_opcode)rng_between(rng, WIRE_HELLO, WIRE_ACKS);
     header.flags = (uint8_t)rng_below(rng, 2);
     header.class = (uint8_t)rng_below(rng, WIRE_CLASSES);
     header.attempt = rng_u64(rng);
