@@ -21,7 +21,7 @@
  * There is no authentication, as there is none in the protocol: whoever can reach the address can
  * change where a name leads, but not pass for an engine of a cluster that has a secret.
  *
- * Memory:  as the limits say; half as much again for a moment while the file is written.
+ * Memory:  as the limits say; up to twice as much again while the file is written.
  * Threads: the env's. Limits: the options. */
 #ifndef TRANSFER_METADATA_SERVER_H
 #define TRANSFER_METADATA_SERVER_H

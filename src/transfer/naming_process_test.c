@@ -166,14 +166,14 @@ static void server_start(struct server *server, enum kind kind)
     *server = (struct server){ .kind = kind, .port = free_port(), .peer_port = free_port() };
     snprintf(server->directory, sizeof(server->directory), "/tmp/yolk-naming-XXXXXX");
     assert_non_null(mkdtemp(server->directory));
-    snprintf(server->url, TEXT_SIZE, "%s127.0.0.1:%u%s",
-             kind == KIND_HTTP   ? "http://"
-             : kind == KIND_ETCD ? "etcd://"
-                                 : "redis://:" PASSWORD "@",
-             server->port,
-             kind == KIND_HTTP   ? "/metadata"
-             : kind == KIND_ETCD ? ""
-                                 : "/2");
+    if (kind == KIND_HTTP) {
+        snprintf(server->url, TEXT_SIZE, "http://127.0.0.1:%u/metadata", server->port);
+    } else if (kind == KIND_ETCD) { /* the first address is that of a member that is down */
+        snprintf(server->url, TEXT_SIZE, "etcd://127.0.0.1:%u,127.0.0.1:%u", free_port(),
+                 server->port);
+    } else {
+        snprintf(server->url, TEXT_SIZE, "redis://:" PASSWORD "@127.0.0.1:%u/2", server->port);
+    }
     server_run(server);
 }
 

@@ -200,6 +200,7 @@ static void expect_reached(struct world *world, struct engine *from, const char 
 
 static void test_engines_find_each_other_by_name(void **state)
 {
+    static char text[64 << 10];
     struct world *world = world_create(7);
 
     (void)state;
@@ -213,6 +214,11 @@ static void test_engines_find_each_other_by_name(void **state)
     expect_reached(world, b, "a", a);
     expect_reached(world, a, "b", b);
     expect_reached(world, a, "10.0.0.2:7000", b); /* an address needs no server */
+    const size_t len = yolk_transfer_metrics_text(b->transfer, text, sizeof(text));
+    assert_true(len < sizeof(text));
+    assert_non_null(strstr(text, "\nyolk_transfer_published 1\n"));
+    assert_non_null(strstr(text, "\nyolk_transfer_name_lookups_total 1\n"));
+    assert_non_null(strstr(text, "\nyolk_transfer_name_lookup_failures_total 0\n"));
     world_destroy(world);
 }
 
