@@ -18,7 +18,7 @@
 #include "infer/timed.h"
 #include "model/model.h"
 #include "net/http_client.h"
-#include "serve/slo.h"
+#include "conductor/slo.h"
 #include "serve/supervisor.h"
 
 enum { WORDS_MAX = 64, WORD_SIZE = 64, SECRET_BYTES = 24, READY_POLL_MS = 10, DATA_DIRS_MAX = 8 };

@@ -44,7 +44,7 @@ struct gateway_options {
     enum yolk_policy policy;       /* overload: what is refused; nothing while both limits are 0 */
     double ttft_slo_ms;            /* the first token is due within; 0: no limit */
     double tbt_slo_ms;             /* mean time between tokens; 0: no limit */
-    const char *slo_classes;       /* limits and priorities by class (serve/slo.h) [none] */
+    const char *slo_classes;       /* limits and priorities by class (conductor/slo.h) [none] */
     /* These two are for the policy adaptive, and nothing under another or without its limit. */
     bool door;      /* under a limit between tokens sequences wait in front of their decode node */
     double stretch; /* under a limit to the first token, of the queues of prefill nodes: see

@@ -16,7 +16,7 @@
 #include "serve/gateway_copies.h"
 #include "serve/gateway_elastic.h"
 #include "serve/gateway_metrics.h"
-#include "serve/slo.h"
+#include "conductor/slo.h"
 
 struct attempt;
 struct chat;

@@ -9,6 +9,7 @@
 #include "base/assert.h"
 #include "base/buf.h"
 #include "base/json.h"
+#include "sim/classes.h"
 #include "sim/failure.h"
 
 enum setting_kind {
@@ -68,6 +69,8 @@ static const struct setting settings_table[] = {
     { "elastic_dwell_s", SETTING_NUMBER, AT(elastic_dwell_s), 0, 86400, NULL, "in a role" },
     { "regret", SETTING_BOOL, AT(regret), 0, 0, NULL, "decisions are judged in hindsight" },
     { "failures", SETTING_TEXT, AT(failures), 0, 0, NULL, "like p0@100+30 d2@15+60" },
+    { "classes", SETTING_TEXT, AT(classes), 0, 0, NULL, "like a=ttft:2s priority:1;b=ttft:none" },
+    { "class_shares", SETTING_TEXT, AT(class_shares), 0, 0, NULL, "of requests, like 30 70" },
     { "mtbf_s", SETTING_NUMBER, AT(mtbf_s), 0, 1e8, NULL, "of a machine, by chance; 0: none stop" },
     { "mttr_s", SETTING_NUMBER, AT(mttr_s), 1e-3, 4e6, NULL, "that it is down then" },
     { "fail_forget_s", SETTING_NUMBER, AT(fail_forget_s), 0, 1e8, NULL, "until it is removed" },
@@ -190,9 +193,11 @@ static enum status set_words(struct sim_cluster *cluster, const struct setting *
     if (strlen(text) >= CLUSTER_TEXT_SIZE)
         return errmsg_set(err, STATUS_INVALID, "%s: longer than %d", setting->name,
                           CLUSTER_TEXT_SIZE - 1);
-    if (text[strspn(text, "pd@+.0123456789 ")] != '\0')
-        return errmsg_set(err, STATUS_INVALID, "%s: `%.64s` is not like p0@100+30", setting->name,
-                          text);
+    for (const char *at = text; *at != '\0'; at++) { /* what a text of JSON may have as it is */
+        if (*at < ' ' || *at > '~' || *at == '"' || *at == '\\')
+            return errmsg_set(err, STATUS_INVALID, "%s: a character that cannot be in it",
+                              setting->name);
+    }
     snprintf(place_of(cluster, setting), CLUSTER_TEXT_SIZE, "%s", text);
     return STATUS_OK;
 }
@@ -387,6 +392,7 @@ static const char *conductors_own(const struct sim_cluster *cluster)
     if (cluster->group_max > 1) return "forms groups";
     if (cluster->inline_tbt_ms > 0) return "has prompts computed beside decode steps";
     if (cluster->regret) return "judges its decisions";
+    if (cluster->classes[0] != '\0') return "tells classes apart";
     if (has_failures(cluster)) return "places requests again when a node stops";
     return NULL;
 }
@@ -418,7 +424,10 @@ static enum status check_mooncake(const struct sim_cluster *cluster, struct errm
         return errmsg_set(err, STATUS_INVALID,
                           "policy %s places without the conductor, and only the conductor %s",
                           cluster_policy_name(cluster->policy), own);
-    return check_failures(cluster, err);
+    struct sim_classes classes;
+    const enum status status =
+        sim_classes_parse(cluster->classes, cluster->class_shares, &classes, err);
+    return status == STATUS_OK ? check_failures(cluster, err) : status;
 }
 
 enum status cluster_check(const struct sim_cluster *cluster, struct errmsg *err)

@@ -68,9 +68,11 @@ struct sim_cluster {
     bool regret;       /* decisions are judged against the best in hindsight */
     bool tiers;        /* the conductor knows what is on SSD, and loading it may be forgone */
     double elastic_window_s, elastic_dwell_s;
-    char failures[CLUSTER_TEXT_SIZE]; /* machines that stop, and when: sim/failure.h */
-    double mtbf_s, mttr_s;            /* by chance: mean time until one stops, 0: never; and down */
-    double fail_forget_s;             /* down so long, the conductor has forgotten it */
+    char failures[CLUSTER_TEXT_SIZE];     /* machines that stop, and when: sim/failure.h */
+    char classes[CLUSTER_TEXT_SIZE];      /* limits and priorities by class: conductor/slo.h */
+    char class_shares[CLUSTER_TEXT_SIZE]; /* of requests: sim/classes.h */
+    double mtbf_s, mttr_s; /* by chance: mean time until one stops, 0: never; and down */
+    double fail_forget_s;  /* down so long, the conductor has forgotten it */
     double ttft_limit_s, tbt_limit_ms;
     double decode_time_s; /* what overload=predict takes a decode to last; 0: the mean of late */
     double stretch;       /* of the queues of prefill nodes: see yolk_conductor_options */

@@ -406,7 +406,10 @@ void failure_return(struct sim *sim, uint32_t machine)
 
 void failure_retry(struct sim *sim, uint32_t who)
 {
+    const struct slo_class *class = sim_class(sim, who);
+
     ASSERT(sim->requests[who].state == SIM_WAITING);
-    sim_queue_push(sim, &mooncake_of(sim)->waiting, who);
+    sim->requests[who].priority = class != NULL ? class->priority : 0;
+    sim_queue_insert(sim, &mooncake_of(sim)->waiting, who);
     mooncake_place_waiting(sim);
 }

@@ -453,7 +453,10 @@ static enum status place_by_conductor(struct sim *sim, uint32_t who, struct plac
     const double arrival_ms = (double)sim->requests[who].arrival_ns / 1e6;
     const bool limited = sim->cluster.overload != CLUSTER_OVERLOAD_NONE;
     const bool judged = limited && sim->requests[who].attempt == 0; /* once */
-    const struct yolk_asker asker = { .waited_ms = now_ms - arrival_ms };
+    const struct slo_class *class = sim_class(sim, who);
+    const struct yolk_asker asker = { .waited_ms = now_ms - arrival_ms,
+                                      .ttft_ms = class != NULL ? class->ttft_ms : 0,
+                                      .tbt_ms = class != NULL ? class->tbt_ms : 0 };
     struct yolk_verdict verdict;
     struct yolk_decision decision;
     const struct yolk_place_request request = {
@@ -464,6 +467,7 @@ static enum status place_by_conductor(struct sim *sim, uint32_t who, struct plac
             limited ? sim->output_longest - sim->requests[who].generated : sim_output(sim, who),
         .keys = m->keys,
         .keys_count = count,
+        .priority = class != NULL ? class->priority : 0,
         .avoid_prefill = YOLK_INSTANCE_NONE,
         .avoid_decode = YOLK_INSTANCE_NONE,
         .avoid_holder = YOLK_INSTANCE_NONE,
@@ -492,6 +496,7 @@ static enum status place_by_conductor(struct sim *sim, uint32_t who, struct plac
     if (decision.inlined && out->holder != SIM_NONE) out->prefill = out->holder;
     sim->requests[who].ticket = decision.ticket.id;
     sim->requests[who].order_ms = decision.order_ms;
+    sim->requests[who].priority = decision.priority;
     sim->result->placements[decision.reason]++;
     return STATUS_OK;
 }
@@ -805,18 +810,25 @@ static void on_loaded(struct sim *sim, uint32_t who)
     const uint32_t index = sim->requests[who].decode;
 
     sim_set_state(sim, who, SIM_JOINING);
-    sim_queue_push(sim, &m->decode[index].joining, who);
+    sim_queue_insert(sim, &m->decode[index].joining, who);
     if (!m->decode[index].stepping) mooncake_start_step(sim, index);
 }
 
 /* ---- arrivals and ends ---- */
 
-/* Behind all whose order is not above its own. */
+/* By priority, then by the conductor's order. */
+static bool goes_before(const struct sim_request *a, const struct sim_request *b)
+{
+    if (a->priority != b->priority) return a->priority > b->priority;
+    return a->order_ms < b->order_ms;
+}
+
+/* In front of all that it goes before. */
 static uint32_t place_in(const struct sim *sim, const struct line *line, uint32_t who)
 {
     uint32_t at = line->count;
 
-    while (at > 0 && sim->requests[line_at(line, at - 1)].order_ms > sim->requests[who].order_ms)
+    while (at > 0 && goes_before(&sim->requests[who], &sim->requests[line_at(line, at - 1)]))
         at--;
     return at;
 }
@@ -995,16 +1007,18 @@ static void mooncake_arrive(struct sim *sim, uint32_t who)
         sim_end(sim, who, SIM_NEVER_FITS);
         return;
     }
-    if (m->waiting.count == 0) status = place(sim, who, &placed);
+    if (m->waiting.count == 0 ||
+        sim->requests[m->waiting.head].priority < sim->requests[who].priority)
+        status = place(sim, who, &placed);
     if (status != STATUS_FULL) {
         settle(sim, who, status, &placed);
         return;
     }
     sim_set_state(sim, who, SIM_WAITING);
-    sim_queue_push(sim, &m->waiting, who);
+    sim_queue_insert(sim, &m->waiting, who);
 }
 
-/* First come, first served: the one in front waits until there is room for it. */
+/* By priority, then first come, first served: the one in front waits until there is room for it. */
 void mooncake_place_waiting(struct sim *sim)
 {
     struct mooncake *m = mooncake_of(sim);

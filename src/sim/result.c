@@ -17,12 +17,16 @@ const double sim_ttft_points[SIM_TTFT_POINTS] = { 0.5, 1, 2, 3, 5, 8, 10, 15, 20
 
 /* ---- spreads ---- */
 
-/* A column of the records: `offset` of a double. Only of those that are done. */
-static struct sim_spread measure(const struct sim_result *result, size_t offset, double *scratch)
+enum { ALL = SLO_CLASSES_MAX };
+
+/* A column of the records: `offset` of a double. Of a class or ALL; only of those that are done. */
+static struct sim_spread measure(const struct sim_result *result, uint32_t class, size_t offset,
+                                 double *scratch)
 {
     uint32_t count = 0;
     for (uint32_t i = 0; i < result->count; i++) {
         if (result->records[i].outcome != SIM_DONE) continue;
+        if (class != ALL && result->records[i].class != class) continue;
         memcpy(&scratch[count++], (const char *)&result->records[i] + offset, sizeof(double));
     }
     return sim_spread_of(scratch, count);
@@ -50,6 +54,20 @@ static void count_outcomes(const struct sim_result *result, struct sim_summary *
            result->count);
 }
 
+/* Within the limits of its class, the general ones where that has none of its own. */
+static bool is_good(const struct sim_result *result, const struct sim_record *record)
+{
+    double ttft_ms = result->cluster.ttft_limit_s * 1e3, tbt_ms = result->cluster.tbt_limit_ms;
+
+    if (record->outcome != SIM_DONE) return false;
+    if (result->classes.count > 0) {
+        const struct slo_class *class = &result->classes.classes[record->class];
+        if (class->ttft_ms > 0) ttft_ms = class->ttft_ms;
+        if (class->tbt_ms > 0) tbt_ms = class->tbt_ms;
+    }
+    return record->ttft_ms <= ttft_ms && record->tbt_ms <= tbt_ms;
+}
+
 static void count_good(const struct sim_result *result, struct sim_summary *out)
 {
     const double ttft_limit_ms = result->cluster.ttft_limit_s * 1e3;
@@ -61,8 +79,8 @@ static void count_good(const struct sim_result *result, struct sim_summary *out)
         for (int p = 0; p < SIM_TTFT_POINTS; p++) {
             if (record->ttft_ms <= sim_ttft_points[p] * 1e3) out->ttft[p] += one;
         }
+        if (is_good(result, record)) out->good += one;
         if (record->ttft_ms > ttft_limit_ms) continue;
-        if (record->tbt_ms <= result->cluster.tbt_limit_ms) out->good += one;
         for (int p = 0; p < SIM_TBT_POINTS; p++) {
             if (record->tbt_ms <= sim_tbt_points[p]) out->effective[p] += one;
         }
@@ -81,6 +99,24 @@ static void count_hits(const struct sim_result *result, struct sim_summary *out)
     }
     out->token_hit = reused / input;
     out->local_hit = (reused - fetched) / input;
+}
+
+static void count_class(const struct sim_result *result, uint32_t class, struct sim_class *out,
+                        double *scratch)
+{
+    uint32_t good = 0;
+
+    for (uint32_t i = 0; i < result->count; i++) {
+        const struct sim_record *record = &result->records[i];
+        if (record->class != class) continue;
+        out->requests++;
+        out->done += record->outcome == SIM_DONE;
+        out->refused += record->outcome == SIM_REFUSED_EARLY || record->outcome == SIM_REFUSED_LATE;
+        good += is_good(result, record);
+    }
+    out->good = out->requests > 0 ? (double)good / out->requests : 0;
+    out->ttft_ms = measure(result, class, offsetof(struct sim_record, ttft_ms), scratch);
+    out->tbt_ms = measure(result, class, offsetof(struct sim_record, tbt_ms), scratch);
 }
 
 /* Over the samples while requests arrive. NaN if one of them does not vary. */
@@ -129,12 +165,14 @@ enum status sim_summarize(const struct sim_result *result, struct sim_summary *o
     count_outcomes(result, &summary);
     count_good(result, &summary);
     count_hits(result, &summary);
-    summary.ttft_ms = measure(result, offsetof(struct sim_record, ttft_ms), scratch);
-    summary.tbt_ms = measure(result, offsetof(struct sim_record, tbt_ms), scratch);
-    summary.tbt_mean_ms = measure(result, offsetof(struct sim_record, tbt_mean_ms), scratch);
-    summary.prefill_s = measure(result, offsetof(struct sim_record, prefill_s), scratch);
-    summary.queue_s = measure(result, offsetof(struct sim_record, queue_s), scratch);
-    summary.transfer_s = measure(result, offsetof(struct sim_record, transfer_s), scratch);
+    summary.ttft_ms = measure(result, ALL, offsetof(struct sim_record, ttft_ms), scratch);
+    summary.tbt_ms = measure(result, ALL, offsetof(struct sim_record, tbt_ms), scratch);
+    summary.tbt_mean_ms = measure(result, ALL, offsetof(struct sim_record, tbt_mean_ms), scratch);
+    summary.prefill_s = measure(result, ALL, offsetof(struct sim_record, prefill_s), scratch);
+    summary.queue_s = measure(result, ALL, offsetof(struct sim_record, queue_s), scratch);
+    summary.transfer_s = measure(result, ALL, offsetof(struct sim_record, transfer_s), scratch);
+    for (uint32_t i = 0; i < result->classes.count; i++)
+        count_class(result, i, &summary.classes[i], scratch);
     summary.load_correlation = correlate_loads(result);
     summary.digest = digest_of(result);
     free(scratch);
@@ -223,6 +261,22 @@ static void put_counts(struct writer *w, const struct sim_result *result,
                mean_regret_ms(regret));
 }
 
+static void put_classes(struct writer *w, const struct sim_result *result,
+                        const struct sim_summary *summary)
+{
+    if (result->classes.count == 0) return;
+    writer_put(w, " \"classes\": [");
+    for (uint32_t i = 0; i < result->classes.count; i++) {
+        const struct sim_class *c = &summary->classes[i];
+        writer_put(w,
+                   "%s{\"name\": \"%s\", \"requests\": %u, \"done\": %u, \"refused\": %u, "
+                   "\"good\": %.9g, \"ttft_p90_ms\": %.9g, \"tbt_p90_ms\": %.9g}",
+                   i == 0 ? "" : ",\n  ", result->classes.classes[i].name, c->requests, c->done,
+                   c->refused, c->good, c->ttft_ms.p90, c->tbt_ms.p90);
+    }
+    writer_put(w, "],\n");
+}
+
 enum status sim_write_json(const struct sim_result *result, const struct sim_summary *summary,
                            bool series, struct buf *out)
 {
@@ -234,6 +288,7 @@ enum status sim_write_json(const struct sim_result *result, const struct sim_sum
     if (w.status == STATUS_OK) w.status = cluster_write(&result->cluster, out);
     writer_put(&w, ",\n");
     put_counts(&w, result, summary);
+    put_classes(&w, result, summary);
     put_spread(&w, "ttft_ms", &summary->ttft_ms);
     put_spread(&w, "tbt_ms", &summary->tbt_ms);
     put_spread(&w, "tbt_mean_ms", &summary->tbt_mean_ms);
@@ -292,6 +347,11 @@ enum status sim_write_text(const struct sim_result *result, const struct sim_sum
         s->requests, s->done, s->refused_early, s->refused_late, s->never_fit, s->failed);
     writer_put(&w, "good      %.1f%% within %g s to the first token and %g ms between tokens\n",
                100 * s->good, c->ttft_limit_s, c->tbt_limit_ms);
+    for (uint32_t i = 0; i < result->classes.count; i++)
+        writer_put(&w,
+                   "class     %s: %u requests, %u refused, good %.1f%%, first token P90 %.0f ms\n",
+                   result->classes.classes[i].name, s->classes[i].requests, s->classes[i].refused,
+                   100 * s->classes[i].good, s->classes[i].ttft_ms.p90);
     if (c->elastic) writer_put(&w, "roles     %llu changes\n", (unsigned long long)result->flips);
     if (c->regret)
         writer_put(&w, "regret    %.1f ms on average; %llu of %llu placements were wrong\n",

@@ -164,6 +164,12 @@ void sim_record_intervals(struct sim *sim, struct batch *batch, const struct bat
     record_intervals(sim, member->who, batch_summary(request->past, request->past_count));
 }
 
+const struct slo_class *sim_class(const struct sim *sim, uint32_t who)
+{
+    if (sim->classes.list.count == 0) return NULL;
+    return &sim->classes.list.classes[sim->result->records[who].class];
+}
+
 void sim_queue_init(struct sim_queue *queue)
 {
     *queue = (struct sim_queue){ SIM_NONE, SIM_NONE, 0 };
@@ -177,6 +183,23 @@ void sim_queue_push(struct sim *sim, struct sim_queue *queue, uint32_t who)
     else
         queue->head = who;
     queue->tail = who;
+    queue->count++;
+}
+
+void sim_queue_insert(struct sim *sim, struct sim_queue *queue, uint32_t who)
+{
+    const int priority = sim->requests[who].priority;
+    uint32_t before = SIM_NONE;
+
+    if (queue->count == 0 || sim->requests[queue->tail].priority >= priority) {
+        sim_queue_push(sim, queue, who);
+        return;
+    }
+    for (uint32_t at = queue->head; sim->requests[at].priority >= priority;
+         at = sim->requests[at].next)
+        before = at;
+    sim->requests[who].next = before == SIM_NONE ? queue->head : sim->requests[before].next;
+    *(before == SIM_NONE ? &queue->head : &sim->requests[before].next) = who;
     queue->count++;
 }
 
@@ -232,6 +255,11 @@ static enum status read_requests(struct sim *sim)
         sim->result->records[i].input_tokens = request->input_tokens;
         sim->result->records[i].output_tokens = output;
         sim->result->records[i].arrival_s = seconds;
+        if (sim->classes.list.count > 0) {
+            const uint32_t class = sim_classes_draw(&sim->classes, (uint64_t)sim->cluster.seed, i);
+            sim->result->records[i].class = class;
+            sim->requests[i].priority = sim->classes.list.classes[class].priority;
+        }
         if (output > sim->output_longest) sim->output_longest = output;
     }
     qsort(arrivals, sim->count, sizeof(*arrivals), compare_arrivals);
@@ -280,6 +308,7 @@ static enum status allocate(struct sim *sim)
     sim->order = calloc(sim->count, sizeof(*sim->order));
     if (sim->result == NULL || sim->requests == NULL || sim->order == NULL) return STATUS_NO_MEMORY;
     sim->result->cluster = sim->cluster;
+    sim->result->classes = sim->classes.list;
     sim->result->count = sim->count;
     sim->result->records = calloc(sim->count, sizeof(*sim->result->records));
     sim->result->samples = calloc(SIM_SAMPLES_MAX, sizeof(*sim->result->samples));
@@ -368,6 +397,8 @@ enum status sim_run(const struct sim_cluster *cluster, const struct trace *trace
     struct sim sim = { .cluster = *cluster, .trace = trace, .err = err, .progress = progress };
 
     enum status status = cluster_check(cluster, err);
+    if (status != STATUS_OK) return status;
+    status = sim_classes_parse(cluster->classes, cluster->class_shares, &sim.classes, err);
     if (status != STATUS_OK) return status;
     events_init(&sim.events);
     rng_init(&sim.rng, (uint64_t)cluster->seed);

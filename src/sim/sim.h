@@ -23,6 +23,7 @@
 #include <stdint.h>
 
 #include "base/status.h"
+#include "conductor/slo.h"
 #include "sim/cluster.h"
 #include "sim/spread.h"
 #include "sim/trace.h"
@@ -45,6 +46,7 @@ struct sim_record {
     uint32_t input_tokens, output_tokens;
     uint32_t reused_tokens;  /* of the prompt: not computed */
     uint32_t fetched_tokens; /* of those: moved from another node */
+    uint32_t class;          /* of result.classes, where there are any */
     double arrival_s;
     double ttft_ms, tbt_ms, tbt_mean_ms; /* valid when done */
     double queue_s, prefill_s, transfer_s, total_s;
@@ -73,6 +75,7 @@ struct sim_regret {
 
 struct sim_result {
     struct sim_cluster cluster;
+    struct slo_classes classes;
     uint32_t count;
     struct sim_record *records; /* by number in the trace */
     uint32_t samples_count;
@@ -108,6 +111,13 @@ void sim_result_destroy(struct sim_result *result); /* NULL is allowed */
 
 enum { SIM_TBT_POINTS = 16, SIM_TTFT_POINTS = 12 };
 
+/* Of the requests of one class; good is within its own limits. */
+struct sim_class {
+    uint32_t requests, done, refused;
+    double good; /* share of its requests */
+    struct sim_spread ttft_ms, tbt_ms;
+};
+
 struct sim_summary {
     uint32_t requests, done, refused_early, refused_late, never_fit, failed;
     struct sim_spread ttft_ms, tbt_ms, tbt_mean_ms, prefill_s, queue_s, transfer_s;
@@ -117,7 +127,8 @@ struct sim_summary {
     double token_hit, local_hit;      /* reused tokens, and those not fetched, by input tokens */
     double wasted_prefill_s;          /* of refused requests, together */
     double load_correlation;          /* of prefill and decode load; NaN: they do not vary */
-    uint64_t digest;                  /* of all records: equal means bit for bit the same run */
+    struct sim_class classes[SLO_CLASSES_MAX]; /* of result.classes */
+    uint64_t digest; /* of all records: equal means bit for bit the same run */
 };
 
 extern const double sim_tbt_points[SIM_TBT_POINTS];

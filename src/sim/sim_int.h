@@ -21,6 +21,7 @@
 #include <stdint.h>
 
 #include "base/rng.h"
+#include "sim/classes.h"
 #include "sim/events.h"
 #include "sim/sim.h"
 
@@ -64,6 +65,7 @@ struct sim_request {
     uint32_t reuse, chunked; /* blocks; tokens computed so far */
     bool fetching;
     bool inlined;          /* computed beside a step of its decode node */
+    int priority;          /* of its class; in the queues it may have less, as placed */
     uint32_t stages, sent; /* prefill nodes, 1 without a group; those whose KV has arrived */
     struct group *group;   /* NULL: it has none, or it is gone */
     uint32_t grown;        /* tokens of the answer that the conductor has heard of */
@@ -87,6 +89,7 @@ struct sim {
     enum status status;
     struct errmsg *err;
     struct sim_progress progress;
+    struct sim_classes classes;
     struct sim_result *result;
     struct sim_request *requests;
     uint32_t *order; /* requests by arrival */
@@ -100,6 +103,9 @@ static inline const uint32_t *sim_ids(const struct sim *sim, uint32_t who)
 {
     return sim->trace->ids + sim->trace->requests[who].first;
 }
+
+/* Its class, or NULL: the general limits. */
+const struct slo_class *sim_class(const struct sim *sim, uint32_t who);
 
 /* Nanoseconds; at most EVENTS_NEVER_NS. */
 uint64_t sim_ns(double seconds);
@@ -133,6 +139,8 @@ struct sim_queue {
 };
 void sim_queue_init(struct sim_queue *queue);
 void sim_queue_push(struct sim *sim, struct sim_queue *queue, uint32_t who);
+/* Behind all whose priority is not below its own. */
+void sim_queue_insert(struct sim *sim, struct sim_queue *queue, uint32_t who);
 uint32_t sim_queue_pop(struct sim *sim, struct sim_queue *queue);             /* not empty */
 void sim_queue_leave(struct sim *sim, struct sim_queue *queue, uint32_t who); /* if it is there */
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "serve/slo.h"
+#include "conductor/slo.h"
 
 #include <ctype.h>
 #include <math.h>

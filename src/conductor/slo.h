@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * serve/slo.h - classes of requests, each with limits and a priority of its own.
+ * conductor/slo.h - classes of requests, each with limits and a priority of its own.
  *
  *     interactive=ttft:2s,tbt:50ms,priority:2;batch=ttft:none,tbt:none,priority:-1
  *
@@ -11,8 +11,8 @@
  *
  * Threads: plain data.
  * Limits:  SLO_CLASSES_MAX classes, names of letters, digits, `-`, `_` and `.`. */
-#ifndef SERVE_SLO_H
-#define SERVE_SLO_H
+#ifndef CONDUCTOR_SLO_H
+#define CONDUCTOR_SLO_H
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * serve/slo_test.c
+ * conductor/slo_test.c
  *
  * Goal:   what an operator writes is what holds; what makes no sense is refused with the reason.
  * Method: cases by hand. */
-#include "serve/slo.h"
+#include "conductor/slo.h"
 
 #include <math.h>
 #include <setjmp.h>
