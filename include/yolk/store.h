@@ -41,6 +41,7 @@ struct yolk_store; /* opaque */
 enum {
     YOLK_STORE_KEY_SIZE_MAX = 1024,
     YOLK_STORE_BATCH_MAX = 65536,
+    YOLK_STORE_REPLICAS_MAX = 8,
     YOLK_STORE_PAGE_MAX = 4096,
     YOLK_STORE_NAME_SIZE = 64, /* of a node, with its NUL */
     YOLK_STORE_ADDRESS_SIZE = 128,
@@ -77,6 +78,9 @@ struct yolk_store_call {
     bool force;            /* remove: even if leased */
     bool replace;          /* put: a value that is there; readers see the old one or the new one */
     bool hard_pin;         /* put: never evicted, only removed */
+    uint32_t replicas;     /* put, replicas: how many there should be, on different nodes, up to
+                              YOLK_STORE_REPLICAS_MAX; 0: one. The put is acknowledged with the
+                              first; the nodes make the others, and make them again when one dies */
     uint32_t soft_pin_ms;  /* put: so long, evicted only when nothing else is left; reads do not
                               prolong it; at most a day counts */
     yolk_store_item_fn on_item;
@@ -110,6 +114,12 @@ MUST_USE enum status yolk_store_exist(struct yolk_store *store, const struct yol
                                       uint32_t count, const struct yolk_store_call *call);
 MUST_USE enum status yolk_store_remove(struct yolk_store *store, const struct yolk_store_key *keys,
                                        uint32_t count, const struct yolk_store_call *call);
+
+/* From now on the values should have call->replicas replicas. An item ends when the master knows;
+ * the nodes copy or drop in the background. A new master goes by what was put. */
+MUST_USE enum status yolk_store_replicas(struct yolk_store *store,
+                                         const struct yolk_store_key *keys, uint32_t count,
+                                         const struct yolk_store_call *call);
 
 /* ---- looking around ---- */
 
@@ -204,6 +214,13 @@ typedef void (*yolk_store_stats_fn)(void *ctx, enum status status,
 
 MUST_USE enum status yolk_store_stat(struct yolk_store *store, uint32_t timeout_ms,
                                      yolk_store_stats_fn on_stats, void *ctx);
+
+/* The node gets no more values, and those it has go elsewhere; `undo`: it is like any other again.
+ * Asked again it says how far it is: `left` values are still there. STATUS_NOT_FOUND: no such node.
+ */
+typedef void (*yolk_store_drain_fn)(void *ctx, enum status status, uint64_t left);
+MUST_USE enum status yolk_store_drain(struct yolk_store *store, const char *node, bool undo,
+                                      uint32_t timeout_ms, yolk_store_drain_fn on_left, void *ctx);
 
 /* Where the replicas of one value are, without leasing it. */
 struct yolk_store_where {

@@ -179,6 +179,7 @@ static int put_value(struct cli *cli, const char *name, const struct yolk_store_
     const struct yolk_store_call call = {
         .replace = config_bool(cli->config, "replace"),
         .hard_pin = config_bool(cli->config, "pin"),
+        .replicas = (uint32_t)config_u64(cli->config, "replicas"),
         .soft_pin_ms = (uint32_t)(config_u64(cli->config, "soft-pin") / ENV_NS_PER_MS),
         .on_item = on_item,
         .ctx = &session,
@@ -565,6 +566,85 @@ static int stat_pool(struct cli *cli, bool live)
     return code;
 }
 
+/* ---- replicas, drain ---- */
+
+static int replicas_set(struct cli *cli, const char *name, const struct yolk_store_key *key,
+                        uint32_t count)
+{
+    struct session session;
+    const struct yolk_store_call call = { .replicas = count, .on_item = on_item, .ctx = &session };
+    struct errmsg err = { "" };
+    int code = CLI_EXIT_OK;
+
+    if (session_open(&session, cli, false, &err) != STATUS_OK) {
+        code = cli_refuse("%s", err.text);
+    } else {
+        session.left = 1;
+        const enum status status =
+            session_wait(&session, yolk_store_replicas(session.store, key, 1, &call));
+        if (status != STATUS_OK) code = refuse(&session, name, status);
+    }
+    session_close(&session);
+    return code;
+}
+
+static int store_replicas(struct cli *cli)
+{
+    struct yolk_store_key key = { NULL, 0 };
+    struct errmsg err = { "" };
+
+    if (config_positions(cli->config) != 3) return cli_refuse("store replicas: KEY N");
+    const char *name = config_position(cli->config, 1);
+    const char *number = config_position(cli->config, 2);
+    if (number[0] < '1' || number[0] > '0' + YOLK_STORE_REPLICAS_MAX || number[1] != '\0') {
+        return cli_refuse("store replicas: %.20s is not a number from 1 to %d", number,
+                          YOLK_STORE_REPLICAS_MAX);
+    }
+    if (key_of(name, &key, &err) != STATUS_OK) return cli_refuse("%s", err.text);
+    const int code = replicas_set(cli, name, &key, (uint32_t)(number[0] - '0'));
+    key_free(&key);
+    return code;
+}
+
+static void on_left(void *ctx, enum status status, uint64_t left)
+{
+    struct session *session = ctx;
+    session->left--;
+    session->status = status;
+    session->size = left;
+}
+
+/* Asks again and again, until nothing is left. */
+static int store_drain(struct cli *cli)
+{
+    const bool undo = config_bool(cli->config, "undo");
+    struct session session;
+    struct errmsg err = { "" };
+    int code = CLI_EXIT_OK;
+
+    if (config_positions(cli->config) != 2) return cli_refuse("store drain: NODE [--undo]");
+    const char *node = config_position(cli->config, 1);
+    enum status status = session_open(&session, cli, false, &err);
+    if (status != STATUS_OK) code = cli_refuse("%s", err.text);
+    for (uint64_t told = UINT64_MAX; code == CLI_EXIT_OK; pause_for(&session, ENV_NS_PER_S / 4)) {
+        session.left = 1;
+        status = session_wait(
+            &session, yolk_store_drain(session.store, node, undo, TIMEOUT_MS, on_left, &session));
+        if (status == STATUS_NOT_FOUND) {
+            code = cli_refuse("drain: there is no node `%.64s` (store top lists them)", node);
+        } else if (status != STATUS_OK) {
+            code = refuse(&session, "drain", status);
+        } else if (session.size != told && !undo) {
+            told = session.size;
+            printf("%llu values left\n", (unsigned long long)told);
+            fflush(stdout);
+        }
+        if (undo || session.size == 0) break;
+    }
+    session_close(&session);
+    return code;
+}
+
 int cmd_store(struct cli *cli)
 {
     const char *what = config_position(cli->config, 0);
@@ -579,6 +659,8 @@ int cmd_store(struct cli *cli)
     }
     if (strcmp(what, "stat") == 0 && positions == 1) return stat_pool(cli, false);
     if (strcmp(what, "top") == 0 && positions == 1) return stat_pool(cli, true);
+    if (strcmp(what, "replicas") == 0) return store_replicas(cli);
+    if (strcmp(what, "drain") == 0) return store_drain(cli);
     return cli_refuse("store what? put KEY [FILE], get KEY, ls [PREFIX], stat [KEY], rm KEY..., "
-                      "top");
+                      "top, replicas KEY N, drain NODE");
 }

@@ -63,7 +63,8 @@ static const struct command commands[] = {
       "Says what a gateway decided about a request, and why; or how a node moved bytes.",
       cmd_explain, CLI_EXPLAIN, 2, 2, "warn" },
     { "store",
-      "yolk store put KEY [FILE] | get KEY | ls [PREFIX] | stat [KEY] | rm KEY... | top [options]",
+      "yolk store put KEY [FILE] | get KEY | ls [PREFIX] | stat [KEY] | rm KEY... | top |\n"
+      "       replicas KEY N | drain NODE [options]",
       "Puts, gets, removes and shows what is in the KVCache pool.", cmd_store, CLI_STORE, 1, 64,
       "error" },
     { "doctor", "yolk doctor [--json]",

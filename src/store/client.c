@@ -49,9 +49,10 @@ enum {
 };
 
 _Static_assert((int)YOLK_STORE_KEY_SIZE_MAX == (int)STORE_KEY_SIZE_MAX, "one limit");
+_Static_assert((int)YOLK_STORE_REPLICAS_MAX == (int)STORE_REPLICAS_MAX, "one limit");
 _Static_assert((int)YOLK_STORE_BATCH_MAX == (int)STORE_KEYS_MAX, "one limit");
 
-enum call_kind { CALL_PUT, CALL_GET, CALL_EXIST, CALL_REMOVE };
+enum call_kind { CALL_PUT, CALL_GET, CALL_EXIST, CALL_REMOVE, CALL_REPLICAS };
 
 enum item_state {
     ITEM_WAITING,    /* for the next exchange with the master */
@@ -724,6 +725,7 @@ static uint16_t method_of(enum call_kind kind)
     case CALL_GET: return MASTER_METHOD_GET;
     case CALL_EXIST: return MASTER_METHOD_EXIST;
     case CALL_REMOVE: return MASTER_METHOD_REMOVE;
+    case CALL_REPLICAS: return MASTER_METHOD_REPLICAS;
     }
     return 0;
 }
@@ -780,6 +782,9 @@ static enum status call_send(struct call *call, const struct question *question)
     struct rpc_call_id id;
     struct buf buf;
 
+    if (call->kind == CALL_PUT || call->kind == CALL_REPLICAS) {
+        batch.replicas = call->options.replicas;
+    }
     if (call->kind == CALL_PUT) {
         batch.sizes_data = question->sizes;
         batch.replace = call->options.replace;
@@ -922,6 +927,7 @@ static enum status call_start(struct yolk_store *store, enum call_kind kind,
     if (options->preferred != NULL && strlen(options->preferred) >= STORE_NAME_SIZE) {
         return STATUS_INVALID;
     }
+    if (options->replicas > YOLK_STORE_REPLICAS_MAX) return STATUS_INVALID;
     if (count > store->items_max - store->items) return STATUS_FULL;
     *out = call_new(store, kind, keys, stride, count, keys_len, options);
     if (*out == NULL) return STATUS_FULL;
@@ -971,6 +977,7 @@ enum status yolk_store_put(struct yolk_store *store, const struct yolk_store_val
             .group = value->group,
             .cost = value->cost_ms,
             .depth = (uint16_t)(value->depth < UINT16_MAX ? value->depth : UINT16_MAX),
+            .replicas = (uint8_t)options->replicas,
             .hard_pin = options->hard_pin,
         };
         call->wishes |= value->group != 0 || value->cost_ms != 0 || value->depth != 0;
@@ -1006,6 +1013,14 @@ enum status yolk_store_remove(struct yolk_store *store, const struct yolk_store_
 {
     struct call *call;
     return call_start(store, CALL_REMOVE, keys, sizeof(keys[0]), count, options, &call);
+}
+
+enum status yolk_store_replicas(struct yolk_store *store, const struct yolk_store_key *keys,
+                                uint32_t count, const struct yolk_store_call *options)
+{
+    struct call *call;
+    if (options->replicas == 0) return STATUS_INVALID;
+    return call_start(store, CALL_REPLICAS, keys, sizeof(keys[0]), count, options, &call);
 }
 
 /* ---- life ---- */

@@ -15,9 +15,10 @@
 
 struct look {
     struct yolk_store *store;
-    yolk_store_page_fn on_page; /* one of the three */
+    yolk_store_page_fn on_page; /* one of the four */
     yolk_store_stats_fn on_stats;
     yolk_store_where_fn on_where;
+    yolk_store_drain_fn on_left;
     void *ctx;
 };
 
@@ -151,6 +152,36 @@ enum status yolk_store_stat(struct yolk_store *store, uint32_t timeout_ms,
     look->on_stats = on_stats;
     buf_init(&buf, 64); /* an empty question */
     return ask(look, STATUS_OK, MASTER_METHOD_STAT, &buf, timeout_ms, on_stats_end);
+}
+
+/* ---- drains ---- */
+
+static void on_left_end(void *ctx, const struct rpc_result *result)
+{
+    struct look *look = ctx;
+    uint64_t left = 0;
+    enum status status = result->status;
+
+    if (status == STATUS_OK) status = store_decode_left(result->body, result->len, &left);
+    look->on_left(look->ctx, status, left);
+    free(look);
+}
+
+enum status yolk_store_drain(struct yolk_store *store, const char *node, bool undo,
+                             uint32_t timeout_ms, yolk_store_drain_fn on_left, void *ctx)
+{
+    struct store_drain message = { .undo = undo };
+    struct buf buf;
+    ASSERT(on_left != NULL);
+
+    if (node[0] == '\0' || strlen(node) >= sizeof(message.name)) return STATUS_INVALID;
+    memcpy(message.name, node, strlen(node));
+    struct look *look = look_new(store, ctx);
+    if (look == NULL) return STATUS_FULL;
+    look->on_left = on_left;
+    buf_init(&buf, RPC_BODY_SIZE_MAX);
+    const enum status status = store_encode_drain(&buf, &message);
+    return ask(look, status, MASTER_METHOD_DRAIN, &buf, timeout_ms, on_left_end);
 }
 
 /* ---- where a value is ---- */

@@ -34,141 +34,14 @@
 #include "base/env.h"
 #include "base/map.h"
 #include "base/rng.h"
+#include "store/master_int.h"
 #include "store/proto.h"
-#include "store/slab.h"
-#include "store/space.h"
 
 enum {
     OBJECTS_MAX_DEFAULT = 1 << 24,
     EVICT_LOOKS_MAX = 4096, /* entries looked at for one put */
     DROP_RETRY_MS = 200,
     NODE_SLOT_BITS = 11, /* of a node id: slot + 1; the rest counts lives */
-};
-
-struct entry;
-
-struct replica {
-    struct entry *entry;
-    struct member *member;
-    struct replica *next_of_entry;
-    struct replica *prev_of_member;
-    struct replica *next_of_member;
-    uint64_t address;
-    uint64_t generation;
-    uint32_t round;    /* of the member's announcements that last named it */
-    uint32_t granules; /* of the member's space, if it is placed */
-    bool placed;       /* owns its range of the member's space */
-    bool dropping;
-    bool stale; /* of a version that was replaced: never read, dropped until it is gone */
-};
-
-struct ticket {
-    struct block_key id; /* of the key */
-    struct entry *entry; /* NULL in limbo */
-    struct member *member;
-    struct ticket *prev;
-    struct ticket *next;
-    uint64_t put_id;
-    uint64_t writer;
-    uint64_t address;
-    uint64_t size;
-    uint64_t due_ns; /* to be discarded, or in limbo to be freed */
-    uint32_t version;
-    uint32_t soft_pin_ms;
-};
-
-struct ticket_list {
-    struct ticket *head;
-    struct ticket *tail;
-    uint64_t count;
-};
-
-/* Values that are kept, and go, together. */
-struct group {
-    struct block_key id;
-    struct entry *members;
-    uint32_t count;
-    uint64_t lease_until; /* of the last time that all were leased */
-};
-
-/* What few entries have: something was wished for when they were put. */
-struct extra {
-    struct store_attributes attributes;
-    uint64_t soft_until; /* 0: not soft-pinned */
-    struct group *group;
-    struct entry *group_prev;
-    struct entry *group_next;
-};
-
-struct entry {
-    struct block_key id;
-    uint8_t *key; /* NULL for a block: the id is the key */
-    uint32_t key_len;
-    uint32_t replicas_count;
-    uint32_t index; /* in the slab of entries */
-    uint64_t size;
-    uint64_t digest;
-    uint64_t lease_until;
-    struct replica *replicas;
-    struct ticket *ticket;
-    struct order_node order;
-    struct extra *extra; /* NULL: nothing special */
-    bool removing;       /* asked for, not for space: its drops are repeated until they succeed */
-};
-
-struct member {
-    struct store_member_info info;
-    struct store_node_id id;
-    enum store_member_state state;
-    uint64_t heard_ns;
-    uint32_t round;
-    bool announced;           /* a snapshot of this life was complete once */
-    bool synced;              /* the present snapshot is complete: what is not known is not there */
-    uint64_t generation_seen; /* the highest that its events have named */
-    struct space *space;
-    uint64_t dropping; /* bytes of its placed replicas that are being dropped */
-    uint64_t values;   /* replicas of values, and of blocks */
-    uint64_t blocks;
-    struct replica *replicas;
-};
-
-struct retry {
-    struct store_node_id node;
-    struct block_key id;
-    uint64_t generation;
-    uint64_t due_ns;
-};
-
-struct actions {
-    struct store_action *list; /* a ring */
-    uint32_t capacity;
-    uint32_t first;
-    uint32_t count;
-};
-
-struct store_master {
-    struct store_master_options options;
-    uint64_t term;
-    uint64_t started_ns;
-    struct map *directory; /* id -> struct entry * */
-    struct slab *entries;  /* what lists walk */
-    struct member *members[STORE_MEMBERS_MAX];
-    uint32_t members_count;
-    struct member *by_age[STORE_MEMBERS_MAX]; /* the same ones, in the order of registration */
-    uint32_t lives;
-    struct order *order;        /* of what may be evicted */
-    struct order *soft;         /* of what is soft-pinned, by deadline */
-    struct map *groups;         /* struct group * */
-    struct ticket_list tickets; /* by start, so by due_ns */
-    struct ticket_list limbo;
-    struct actions actions;
-    struct retry *retries;
-    uint32_t retries_count;
-    uint32_t retries_capacity;
-    struct rng rng;
-    uint64_t puts_made;
-    uint64_t key_bytes; /* of the keys of values */
-    struct store_master_counts counts;
 };
 
 /* ---- life ---- */
@@ -297,21 +170,28 @@ static bool actions_reserve(struct actions *actions)
     return true;
 }
 
+struct store_action *master_action(struct store_master *master, enum store_action_kind kind,
+                                   const struct member *member)
+{
+    struct actions *actions = &master->actions;
+    if (!actions_reserve(actions)) return NULL;
+    struct store_action *action =
+        &actions->list[(actions->first + actions->count) % actions->capacity];
+    *action = (struct store_action){
+        .kind = kind, .node = member->id, .info = member->info, .state = member->state
+    };
+    actions->count++;
+    return action;
+}
+
 static bool action_push(struct store_master *master, enum store_action_kind kind,
                         const struct member *member, const struct block_key *id,
                         uint64_t generation)
 {
-    struct actions *actions = &master->actions;
-    if (!actions_reserve(actions)) return false;
-    struct store_action *action =
-        &actions->list[(actions->first + actions->count) % actions->capacity];
-    *action = (struct store_action){ .kind = kind,
-                                     .node = member->id,
-                                     .info = member->info,
-                                     .state = member->state,
-                                     .generation = generation };
+    struct store_action *action = master_action(master, kind, member);
+    if (action == NULL) return false;
     if (id != NULL) action->id = *id;
-    actions->count++;
+    action->generation = generation;
     return true;
 }
 
@@ -481,7 +361,7 @@ static void group_join(struct store_master *master, struct entry *entry)
 
 /* ---- entries and replicas ---- */
 
-static struct entry *entry_find(const struct store_master *master, const struct block_key *id)
+struct entry *master_entry_find(const struct store_master *master, const struct block_key *id)
 {
     uint64_t value;
     if (!map_find(master->directory, id, &value)) return NULL;
@@ -498,7 +378,7 @@ static bool entry_is(const struct entry *entry, struct store_key key)
 static struct entry *entry_lookup(const struct store_master *master, struct store_key key)
 {
     const struct block_key id = store_key_id(key);
-    struct entry *entry = entry_find(master, &id);
+    struct entry *entry = master_entry_find(master, &id);
     return entry != NULL && entry_is(entry, key) ? entry : NULL;
 }
 
@@ -530,6 +410,12 @@ static struct entry *entry_new(struct store_master *master, const struct block_k
     return entry;
 }
 
+struct extra *master_entry_extra(struct entry *entry)
+{
+    if (entry->extra == NULL) entry->extra = calloc(1, sizeof(*entry->extra));
+    return entry->extra;
+}
+
 static bool attributes_any(const struct store_attributes *a)
 {
     return a->group != 0 || a->version != 0 || a->cost != 0 || a->depth != 0 || a->replicas != 0 ||
@@ -540,11 +426,8 @@ static bool attributes_any(const struct store_attributes *a)
 static void entry_keep(struct store_master *master, struct entry *entry,
                        const struct store_attributes *attributes)
 {
-    if (entry->extra == NULL) {
-        if (!attributes_any(attributes)) return;
-        entry->extra = calloc(1, sizeof(*entry->extra));
-        if (entry->extra == NULL) return; /* it is kept like any other */
-    }
+    if (entry->extra == NULL && !attributes_any(attributes)) return;
+    if (master_entry_extra(entry) == NULL) return; /* it is kept like any other */
     if (entry->extra->group != NULL && entry->extra->attributes.group != attributes->group) {
         group_leave(master, entry);
     }
@@ -558,11 +441,10 @@ static void soft_pin_from(struct store_master *master, uint64_t now_ns, struct e
                           uint32_t for_ms)
 {
     if (for_ms > STORE_SOFT_PIN_MS_MAX) for_ms = STORE_SOFT_PIN_MS_MAX;
-    if (entry->extra == NULL) entry->extra = calloc(1, sizeof(*entry->extra));
-    if (entry->extra != NULL) soft_pin(master, entry, now_ns + ms(for_ms));
+    if (master_entry_extra(entry) != NULL) soft_pin(master, entry, now_ns + ms(for_ms));
 }
 
-static uint32_t entry_version(const struct entry *entry)
+uint32_t master_entry_version(const struct entry *entry)
 {
     return entry->extra == NULL ? 0 : entry->extra->attributes.version;
 }
@@ -573,6 +455,7 @@ static void entry_settle(struct store_master *master, struct entry *entry)
     order_settle(master, entry);
     if (entry->replicas != NULL || entry->ticket != NULL) return;
     group_leave(master, entry);
+    master_copies_forget(master, entry);
     const bool was_there = map_remove(master->directory, &entry->id, NULL);
     ASSERT(was_there && master->counts.objects > 0);
     master->counts.objects--;
@@ -669,17 +552,19 @@ static void replica_remove(struct store_master *master, struct replica *replica)
     free(replica);
     ASSERT(master->counts.replicas > 0);
     master->counts.replicas--;
+    master_copies_look(master, entry);
     entry_settle(master, entry);
 }
 
 /* ---- tickets ---- */
 
 /* The put is over for its entry; the range stays the ticket's, now in limbo. */
-static void ticket_discard(struct store_master *master, uint64_t now_ns, struct ticket *ticket)
+void master_ticket_discard(struct store_master *master, uint64_t now_ns, struct ticket *ticket)
 {
     struct entry *entry = ticket->entry;
     ASSERT(entry->ticket == ticket);
 
+    if (ticket->copy) master_copies_ended(master, ticket);
     ticket_unlink(&master->tickets, ticket);
     entry->ticket = NULL;
     ticket->entry = NULL;
@@ -694,11 +579,37 @@ static void ticket_finish(struct store_master *master, struct ticket *ticket)
     if (ticket->entry != NULL) {
         ASSERT(ticket->entry->ticket == ticket);
         ticket->entry->ticket = NULL;
+        if (ticket->copy) master_copies_ended(master, ticket);
         ticket_unlink(&master->tickets, ticket);
     } else {
         ticket_unlink(&master->limbo, ticket);
     }
     free(ticket);
+}
+
+/* From now on the ticket is the entry's. */
+static void ticket_open(struct store_master *master, uint64_t now_ns, struct entry *entry,
+                        struct ticket *ticket)
+{
+    ASSERT(entry->ticket == NULL);
+    ticket->id = entry->id;
+    ticket->entry = entry;
+    ticket->put_id = rng_counter(master->options.seed ^ master->term, ++master->puts_made) | 1;
+    ticket->due_ns = now_ns + ms(master->options.discard_ms);
+    entry->ticket = ticket;
+    ticket_append(&master->tickets, ticket);
+}
+
+struct ticket *master_ticket_new(struct store_master *master, uint64_t now_ns, struct entry *entry,
+                                 struct member *member, uint64_t address, uint64_t size)
+{
+    struct ticket *ticket = calloc(1, sizeof(*ticket));
+    if (ticket == NULL) return NULL;
+    ticket->member = member;
+    ticket->address = address;
+    ticket->size = size;
+    ticket_open(master, now_ns, entry, ticket);
+    return ticket;
 }
 
 /* Removes those of a member that is gone, with their entries where nothing else is left. */
@@ -728,7 +639,7 @@ static struct member *member_at(const struct store_master *master, struct store_
     return member != NULL && member->id.index == id.index ? member : NULL;
 }
 
-static struct member *member_find(const struct store_master *master, const char *name)
+struct member *master_member_find(const struct store_master *master, const char *name)
 {
     for (uint32_t i = 0; i < master->members_count; i++) {
         struct member *member = master->by_age[i];
@@ -828,7 +739,7 @@ static void term_raise(struct store_master *master, uint64_t now_ns, uint64_t te
         action_push(master, STORE_ACTION_LISTEN, member, NULL, 0);
     }
     while (master->tickets.head != NULL)
-        ticket_discard(master, now_ns, master->tickets.head);
+        master_ticket_discard(master, now_ns, master->tickets.head);
 }
 
 enum status store_master_register(struct store_master *master, uint64_t now_ns,
@@ -837,7 +748,7 @@ enum status store_master_register(struct store_master *master, uint64_t now_ns,
 {
     if (!info_valid(info) || term_seen == UINT64_MAX) return STATUS_INVALID;
     if (term_seen > master->term) term_raise(master, now_ns, term_seen + 1);
-    struct member *member = member_find(master, info->name);
+    struct member *member = master_member_find(master, info->name);
     if (member != NULL && member->info.epoch == info->epoch) {
         member_heard(master, member, now_ns);
         *out = member->id;
@@ -850,7 +761,7 @@ enum status store_master_register(struct store_master *master, uint64_t now_ns,
 enum status store_master_beat(struct store_master *master, uint64_t now_ns, const char *name,
                               uint64_t epoch)
 {
-    struct member *member = member_find(master, name);
+    struct member *member = master_member_find(master, name);
     if (member == NULL || member->info.epoch != epoch) return STATUS_NOT_FOUND;
     member_heard(master, member, now_ns);
     return STATUS_OK;
@@ -859,7 +770,7 @@ enum status store_master_beat(struct store_master *master, uint64_t now_ns, cons
 void store_master_leave(struct store_master *master, uint64_t now_ns, const char *name,
                         uint64_t epoch)
 {
-    struct member *member = member_find(master, name);
+    struct member *member = master_member_find(master, name);
     (void)now_ns;
     if (member != NULL && member->info.epoch == epoch) member_forget(master, member);
 }
@@ -897,7 +808,7 @@ static bool settled(const struct store_master *master, uint64_t now_ns)
 /* ---- drops ---- */
 
 /* I5. False if no action can be queued now: nothing changes. */
-static bool replica_drop(struct store_master *master, struct replica *replica)
+bool master_replica_drop(struct store_master *master, struct replica *replica)
 {
     ASSERT(!replica->dropping);
     if (!action_push(master, STORE_ACTION_DROP, replica->member, &replica->entry->id,
@@ -933,7 +844,7 @@ void store_master_dropped(struct store_master *master, uint64_t now_ns, struct s
                           const struct block_key *id, uint64_t generation, enum status status)
 {
     const struct member *member = member_at(master, node);
-    struct entry *entry = entry_find(master, id);
+    struct entry *entry = master_entry_find(master, id);
     struct replica *replica = member != NULL && entry != NULL ? replica_find(entry, member) : NULL;
 
     if (replica == NULL || replica->generation != generation || !replica->dropping) return;
@@ -958,14 +869,14 @@ static void retries_run(struct store_master *master, uint64_t now_ns)
         }
         master->retries[i] = master->retries[--master->retries_count];
         const struct member *member = member_at(master, retry.node);
-        const struct entry *entry = entry_find(master, &retry.id);
+        const struct entry *entry = master_entry_find(master, &retry.id);
         struct replica *replica =
             member != NULL && entry != NULL ? replica_find(entry, member) : NULL;
         if (replica == NULL || replica->generation != retry.generation || !replica->dropping) {
             continue;
         }
         replica_undrop(replica);
-        if (!replica_drop(master, replica)) return;
+        if (!master_replica_drop(master, replica)) return;
     }
 }
 
@@ -1038,7 +949,7 @@ static bool put_end_overtaken(const struct store_master *master, const struct me
                               const struct store_event *event)
 {
     if (!member->synced || event->generation > member->generation_seen) return false;
-    const struct entry *entry = entry_find(master, &event->id);
+    const struct entry *entry = master_entry_find(master, &event->id);
     const struct replica *replica = entry == NULL ? NULL : replica_find(entry, member);
     return replica == NULL || replica->generation != event->generation;
 }
@@ -1047,7 +958,7 @@ static bool put_end_overtaken(const struct store_master *master, const struct me
 static void replica_outdate(struct store_master *master, uint64_t now_ns, struct replica *replica)
 {
     replica->stale = true;
-    if (replica->dropping || replica_drop(master, replica)) return;
+    if (replica->dropping || master_replica_drop(master, replica)) return;
     const struct retry retry = { replica->member->id, replica->entry->id, replica->generation,
                                  now_ns };
     if (!drop_later(master, &retry)) return; /* no memory: its node's next announcement drops it */
@@ -1060,13 +971,16 @@ static void entry_renew(struct store_master *master, uint64_t now_ns, const stru
                         const struct store_event *event)
 {
     struct entry *entry = replica->entry;
-    const uint32_t before = entry_version(entry);
+    const uint32_t before = master_entry_version(entry);
     struct store_attributes attributes = event->attributes;
 
     attributes.hard_pin |= event->attributes.version > before && entry_hard(entry);
     entry->size = event->size;
     entry->digest = event->digest;
-    if (event->class == STORE_CLASS_OBJECT) entry_keep(master, entry, &attributes);
+    const bool first = entry->replicas_count == 1; /* a copy changes no wish */
+    if (event->class == STORE_CLASS_OBJECT && (first || event->attributes.version > before)) {
+        entry_keep(master, entry, &attributes);
+    }
     if (event->attributes.version == before) return;
     for (struct replica *r = entry->replicas; r != NULL; r = r->next_of_entry) {
         if (r != replica) replica_outdate(master, now_ns, r);
@@ -1101,7 +1015,7 @@ static enum status stored(struct store_master *master, uint64_t now_ns, struct m
 {
     const bool object = event->class == STORE_CLASS_OBJECT;
     const struct store_key key = { event->key, event->key_len };
-    struct entry *entry = entry_find(master, &event->id);
+    struct entry *entry = master_entry_find(master, &event->id);
     uint32_t soft_pin_ms = 0;
 
     if (entry == NULL) {
@@ -1111,8 +1025,8 @@ static enum status stored(struct store_master *master, uint64_t now_ns, struct m
         return STATUS_INVALID;
     }
     const bool known = entry->replicas != NULL;
-    const bool old = object && event->attributes.version < entry_version(entry);
-    const bool same = event->attributes.version == entry_version(entry);
+    const bool old = object && event->attributes.version < master_entry_version(entry);
+    const bool same = event->attributes.version == master_entry_version(entry);
     const bool differs = entry->size != event->size || entry->digest != event->digest;
     if (known && same && differs && entry_has_other(entry, member)) {
         master->counts.conflicts_total++;
@@ -1142,13 +1056,14 @@ static enum status stored(struct store_master *master, uint64_t now_ns, struct m
     }
     order_settle(master, entry);
     if (soft_pin_ms > 0) soft_pin_from(master, now_ns, entry, soft_pin_ms);
+    master_copies_look(master, entry);
     return STATUS_OK;
 }
 
 static void removed(struct store_master *master, struct member *member,
                     const struct store_event *event)
 {
-    struct entry *entry = entry_find(master, &event->id);
+    struct entry *entry = master_entry_find(master, &event->id);
     if (entry == NULL) return;
     struct replica *replica = replica_find(entry, member);
     if (replica == NULL || replica->generation > event->generation) return;
@@ -1171,7 +1086,7 @@ static void extent(struct store_master *master, struct member *member,
             order_settle(master, entry);
         } else {
             master->counts.conflicts_total++;
-            if (!replica->dropping) replica_drop(master, replica);
+            if (!replica->dropping) master_replica_drop(master, replica);
         }
     }
 }
@@ -1214,7 +1129,7 @@ void store_master_synced(struct store_master *master, uint64_t now_ns, struct st
 
 /* ---- reading ---- */
 
-static bool replica_readable(const struct replica *replica)
+bool master_replica_readable(const struct replica *replica)
 {
     return !replica->dropping && !replica->stale && replica->member->state != STORE_MEMBER_DEAD;
 }
@@ -1225,7 +1140,7 @@ static enum status entry_state(const struct store_master *master, uint64_t now_n
     bool dead = false;
     if (entry == NULL) return settled(master, now_ns) ? STATUS_NOT_FOUND : STATUS_AGAIN;
     for (const struct replica *r = entry->replicas; r != NULL; r = r->next_of_entry) {
-        if (replica_readable(r)) return STATUS_OK;
+        if (master_replica_readable(r)) return STATUS_OK;
         if (!r->dropping && !r->stale) dead = true;
     }
     if (entry->ticket != NULL) return STATUS_BUSY;
@@ -1273,7 +1188,7 @@ enum status store_master_exist(struct store_master *master, uint64_t now_ns, str
     return entry_read(master, now_ns, key, &entry);
 }
 
-static void replica_describe(const struct member *member, uint64_t address, uint64_t generation,
+void master_replica_describe(const struct member *member, uint64_t address, uint64_t generation,
                              struct store_replica *out)
 {
     out->node = member->id;
@@ -1292,10 +1207,10 @@ static void entry_describe(const struct entry *entry, struct store_object *out)
     for (int suspects = 0; suspects < 2; suspects++) { /* the alive ones first */
         for (const struct replica *r = entry->replicas; r != NULL; r = r->next_of_entry) {
             const bool suspect = r->member->state == STORE_MEMBER_SUSPECT;
-            if (!replica_readable(r) || suspect != (suspects == 1)) continue;
+            if (!master_replica_readable(r) || suspect != (suspects == 1)) continue;
             ASSERT(out->replicas_count < STORE_REPLICAS_MAX);
-            replica_describe(r->member, r->address, r->generation,
-                             &out->replicas[out->replicas_count++]);
+            master_replica_describe(r->member, r->address, r->generation,
+                                    &out->replicas[out->replicas_count++]);
         }
     }
 }
@@ -1348,10 +1263,10 @@ uint64_t store_master_walk(const struct store_master *master, uint64_t now_ns, u
 
 /* ---- writing ---- */
 
-static bool member_lends(const struct member *member, uint64_t size)
+bool master_member_lends(const struct member *member, uint64_t size)
 {
     return member != NULL && member->announced && member->state == STORE_MEMBER_ALIVE &&
-           space_extent_max(member->space) >= size;
+           !member->draining && space_extent_max(member->space) >= size;
 }
 
 static uint64_t member_room(const struct member *member)
@@ -1371,7 +1286,7 @@ static void ticket_describe(const struct store_master *master, const struct tick
     out->version = ticket->version;
     out->term = master->term;
     out->expires_ns = ticket_expires(master, ticket);
-    replica_describe(ticket->member, ticket->address, 0, &out->where);
+    master_replica_describe(ticket->member, ticket->address, 0, &out->where);
 }
 
 /* Two members drawn by chance, the roomier first: load follows room without a stampede. Then
@@ -1382,12 +1297,13 @@ static struct member *place(struct store_master *master, uint64_t size, const ch
     struct member *lenders[STORE_MEMBERS_MAX];
     uint32_t count = 0;
 
-    struct member *member = preferred == NULL ? NULL : member_find(master, preferred);
-    if (member_lends(member, size) && space_alloc(member->space, size, address) == STATUS_OK) {
+    struct member *member = preferred == NULL ? NULL : master_member_find(master, preferred);
+    if (master_member_lends(member, size) &&
+        space_alloc(member->space, size, address) == STATUS_OK) {
         return member;
     }
     for (uint32_t i = 0; i < master->members_count; i++) {
-        if (member_lends(master->by_age[i], size)) lenders[count++] = master->by_age[i];
+        if (master_member_lends(master->by_age[i], size)) lenders[count++] = master->by_age[i];
     }
     if (count == 0) return NULL;
     struct member *a = lenders[rng_below(&master->rng, count)];
@@ -1406,7 +1322,7 @@ static uint64_t dropping_max(const struct store_master *master, uint64_t size)
     uint64_t most = 0;
     for (uint32_t i = 0; i < master->members_count; i++) {
         const struct member *member = master->by_age[i];
-        if (member_lends(member, size) && member->dropping > most) most = member->dropping;
+        if (master_member_lends(member, size) && member->dropping > most) most = member->dropping;
     }
     return most;
 }
@@ -1414,7 +1330,7 @@ static uint64_t dropping_max(const struct store_master *master, uint64_t size)
 /* Whether it helps a value of this size that this replica goes. */
 static bool replica_evictable(const struct replica *replica, uint64_t size)
 {
-    return replica->placed && !replica->dropping && member_lends(replica->member, size);
+    return replica->placed && !replica->dropping && master_member_lends(replica->member, size);
 }
 
 /* False: nothing of it was there to go. */
@@ -1422,7 +1338,7 @@ static bool entry_evict(struct store_master *master, const struct entry *entry, 
 {
     bool any = false;
     for (struct replica *r = entry->replicas; r != NULL; r = r->next_of_entry) {
-        if (!replica_evictable(r, size) || !replica_drop(master, r)) continue;
+        if (!replica_evictable(r, size) || !master_replica_drop(master, r)) continue;
         master->counts.evictions_total++;
         any = true;
     }
@@ -1464,7 +1380,7 @@ static bool evict_from(struct store_master *master, struct order *order, uint64_
 }
 
 /* No room: STATUS_AGAIN once enough is on its way out, STATUS_FULL if nothing can go. */
-static enum status make_room(struct store_master *master, uint64_t now_ns,
+enum status master_make_room(struct store_master *master, uint64_t now_ns,
                              const struct entry *except, uint64_t size)
 {
     if (evict_from(master, master->order, now_ns, except, size)) return STATUS_AGAIN;
@@ -1481,8 +1397,9 @@ static enum status no_room(struct store_master *master, uint64_t now_ns, const s
     bool any = false;
     for (uint32_t i = 0; i < master->members_count; i++) {
         const struct member *member = master->by_age[i];
-        if (member_lends(member, size)) return make_room(master, now_ns, except, size);
-        any = any || member_lends(member, 1);
+        if (master_member_lends(member, size))
+            return master_make_room(master, now_ns, except, size);
+        any = any || master_member_lends(member, 1);
     }
     return any ? STATUS_INVALID : STATUS_UNAVAILABLE;
 }
@@ -1493,7 +1410,8 @@ static const struct ticket *ticket_again(const struct store_master *master, uint
                                          const struct entry *entry, uint64_t writer, uint64_t size)
 {
     const struct ticket *ticket = entry == NULL ? NULL : entry->ticket;
-    if (ticket == NULL || ticket->writer != writer || ticket->size != size) return NULL;
+    if (ticket == NULL || ticket->copy) return NULL;
+    if (ticket->writer != writer || ticket->size != size) return NULL;
     return now_ns < ticket_expires(master, ticket) ? ticket : NULL;
 }
 
@@ -1503,7 +1421,7 @@ static enum status put_allowed(struct store_master *master, uint64_t now_ns,
 {
     bool going = false;
     if (entry == NULL) return settled(master, now_ns) ? STATUS_OK : STATUS_AGAIN;
-    if (entry->ticket != NULL && !replace) return STATUS_EXISTS;
+    if (entry->ticket != NULL && !entry->ticket->copy && !replace) return STATUS_EXISTS;
     for (const struct replica *r = entry->replicas; r != NULL; r = r->next_of_entry) {
         if (r->dropping && !(r->stale && replace)) going = true;
         if (r->dropping || r->stale || r->member->state == STORE_MEMBER_DEAD) continue;
@@ -1516,7 +1434,7 @@ static enum status put_allowed(struct store_master *master, uint64_t now_ns,
 static uint32_t version_next(const struct entry *entry)
 {
     if (entry == NULL) return 0;
-    uint32_t version = entry_version(entry);
+    uint32_t version = master_entry_version(entry);
     if (entry->ticket != NULL && entry->ticket->version > version) version = entry->ticket->version;
     return entry->replicas == NULL && entry->ticket == NULL && version == 0 ? 0 : version + 1;
 }
@@ -1525,21 +1443,16 @@ static enum status ticket_start(struct store_master *master, uint64_t now_ns, ui
                                 struct store_key key, struct ticket *ticket)
 {
     const struct block_key id = store_key_id(key);
-    struct entry *entry = entry_find(master, &id);
+    struct entry *entry = master_entry_find(master, &id);
 
     if (entry != NULL && entry->ticket != NULL) {
-        ticket_discard(master, now_ns, entry->ticket); /* another writer, pre-empted */
-        entry = entry_find(master, &id);
+        master_ticket_discard(master, now_ns, entry->ticket); /* another writer, pre-empted */
+        entry = master_entry_find(master, &id);
     }
     if (entry == NULL) entry = entry_new(master, &id, key);
     if (entry == NULL) return STATUS_FULL;
-    ticket->id = id;
-    ticket->entry = entry;
     ticket->writer = writer;
-    ticket->put_id = rng_counter(master->options.seed ^ master->term, ++master->puts_made) | 1;
-    ticket->due_ns = now_ns + ms(master->options.discard_ms);
-    entry->ticket = ticket;
-    ticket_append(&master->tickets, ticket);
+    ticket_open(master, now_ns, entry, ticket);
     master->counts.puts_total++;
     return STATUS_OK;
 }
@@ -1551,7 +1464,7 @@ enum status store_master_put_start(struct store_master *master, uint64_t now_ns,
     static const struct store_wish nothing = { 0 };
     ASSERT(key.len > 0 && key.len <= STORE_KEY_SIZE_MAX);
     const struct block_key id = store_key_id(key);
-    const struct entry *entry = entry_find(master, &id);
+    const struct entry *entry = master_entry_find(master, &id);
     uint64_t address = 0;
 
     if (wish == NULL) wish = &nothing;
@@ -1596,7 +1509,7 @@ enum status store_master_put_end(struct store_master *master, uint64_t now_ns,
                                  const char *node_name, uint64_t node_epoch, uint64_t put_id,
                                  const struct store_event *event)
 {
-    struct member *member = member_find(master, node_name);
+    struct member *member = master_member_find(master, node_name);
     (void)put_id; /* the range says which put it was */
     if (member == NULL || member->info.epoch != node_epoch) return STATUS_NOT_FOUND;
     if (event->kind != STORE_EVENT_STORED || event->class != STORE_CLASS_OBJECT) {
@@ -1615,8 +1528,8 @@ enum status store_master_put_revoke(struct store_master *master, uint64_t now_ns
     if (entry == NULL || entry->ticket == NULL || entry->ticket->put_id != put_id) {
         return STATUS_NOT_FOUND;
     }
-    if (entry->ticket->writer != writer) return STATUS_DENIED;
-    ticket_discard(master, now_ns, entry->ticket);
+    if (entry->ticket->copy || entry->ticket->writer != writer) return STATUS_DENIED;
+    master_ticket_discard(master, now_ns, entry->ticket);
     return STATUS_OK;
 }
 
@@ -1632,7 +1545,7 @@ enum status store_master_remove(struct store_master *master, uint64_t now_ns, st
     if (entry->key == NULL) return STATUS_DENIED; /* blocks are their nodes' to evict */
     if (!force && entry->lease_until > now_ns) return STATUS_BUSY;
     for (struct replica *r = entry->replicas; r != NULL; r = r->next_of_entry) {
-        if (!r->dropping && !replica_drop(master, r)) return STATUS_FULL;
+        if (!r->dropping && !master_replica_drop(master, r)) return STATUS_FULL;
     }
     entry->removing = true;
     master->counts.removes_total++;
@@ -1670,7 +1583,7 @@ uint64_t store_master_tick(struct store_master *master, uint64_t now_ns)
         if (master->members[i] != NULL) member_tick(master, master->members[i], now_ns);
     }
     while (master->tickets.head != NULL && master->tickets.head->due_ns <= now_ns) {
-        ticket_discard(master, now_ns, master->tickets.head);
+        master_ticket_discard(master, now_ns, master->tickets.head);
         master->counts.discarded_total++;
     }
     while (master->limbo.head != NULL && master->limbo.head->due_ns <= now_ns) {
@@ -1680,6 +1593,7 @@ uint64_t store_master_tick(struct store_master *master, uint64_t now_ns)
     }
     soft_pins_end(master, now_ns);
     retries_run(master, now_ns);
+    master_copies_run(master, now_ns);
     return now_ns + ms(100);
 }
 
@@ -1688,7 +1602,8 @@ uint64_t store_master_tick(struct store_master *master, uint64_t now_ns)
 void store_master_counts(const struct store_master *master, struct store_master_counts *out)
 {
     *out = master->counts;
-    out->processing = master->tickets.count;
+    out->processing = master->tickets.count - master->copies;
+    out->copies = master->copies;
     out->memory = map_memory(master->directory) + slab_memory(master->entries) + master->key_bytes +
                   out->replicas * sizeof(struct replica);
     for (uint32_t i = 0; i < STORE_MEMBERS_MAX; i++) {
@@ -1708,6 +1623,7 @@ bool store_master_member_counts(const struct store_master *master, uint64_t now_
                                          .space_used = space_used(member->space),
                                          .values = member->values,
                                          .blocks = member->blocks,
+                                         .draining = member->draining,
                                          .silent_ns = now_ns - member->heard_ns };
     return true;
 }
@@ -1747,6 +1663,8 @@ void store_master_check(const struct store_master *master)
     uint64_t replicas = 0;
     uint64_t by_member = 0;
     uint64_t values = 0;
+    uint32_t copies = 0;
+    uint32_t working = 0;
     struct map_iter iter = { 0 };
 
     while (map_next(master->directory, &iter)) {
@@ -1761,7 +1679,11 @@ void store_master_check(const struct store_master *master)
         ASSERT(order_has(&entry->order) == (placed && !entry_hard(entry))); /* I3 */
         ASSERT(slab_at(master->entries, entry->index) == entry);
         values += entry->key != NULL;
+        working += entry->extra != NULL && entry->extra->working;
     }
+    for (const struct ticket *t = master->tickets.head; t != NULL; t = t->next)
+        copies += t->copy;
+    ASSERT(copies == master->copies);
     order_check(master->order);
     order_check(master->soft);
     for (uint32_t i = 0; i < STORE_MEMBERS_MAX; i++) {
@@ -1770,5 +1692,5 @@ void store_master_check(const struct store_master *master)
     ASSERT(replicas == by_member && replicas == master->counts.replicas);
     ASSERT(map_count(master->directory) == master->counts.objects);
     ASSERT(slab_count(master->entries) == master->counts.objects);
-    ASSERT(values == master->counts.values);
+    ASSERT(values == master->counts.values && working == master->work_count);
 }

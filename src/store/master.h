@@ -215,6 +215,7 @@ enum store_action_kind {
     STORE_ACTION_CHANGED,    /* tell the watchers about this member */
     STORE_ACTION_GONE,       /* tell the watchers that this member is gone */
     STORE_ACTION_DROP,       /* call store.drop at the node, then store_master_dropped() */
+    STORE_ACTION_COPY,       /* call store.copy at the node, then store_master_copied() */
 };
 
 enum { STORE_ACTIONS_MAX = 1 << 20 };
@@ -225,7 +226,8 @@ struct store_action {
     struct store_member_info info; /* of the node */
     enum store_member_state state; /* CHANGED */
     struct block_key id;           /* DROP: store_key_id() of the key */
-    uint64_t generation;           /* DROP */
+    uint64_t generation;           /* DROP; COPY: of the replica at the node, to be copied */
+    struct store_ticket ticket;    /* COPY: where to */
 };
 
 /* The oldest action not yet taken; false if there is none. */
@@ -236,6 +238,26 @@ bool store_master_next_action(struct store_master *master, struct store_action *
  * anything else: it is tried again later. */
 void store_master_dropped(struct store_master *master, uint64_t now_ns, struct store_node_id node,
                           const struct block_key *id, uint64_t generation, enum status status);
+
+/* How a COPY ended: STATUS_OK, or it is tried again later, from whoever has the value then. */
+void store_master_copied(struct store_master *master, uint64_t now_ns, const struct block_key *id,
+                         uint64_t put_id, enum status status);
+
+/* ---- how many replicas, and where ---- */
+
+/* From now on the value should have so many replicas, 1..STORE_REPLICAS_MAX, on different nodes,
+ * and hosts where there are such; the nodes copy, or drop, in the background. Not remembered by a
+ * new master, which goes by what was put. STATUS_NOT_FOUND, STATUS_AGAIN, STATUS_BUSY as for exist;
+ * STATUS_DENIED: a block; STATUS_INVALID. */
+MUST_USE enum status store_master_replicas(struct store_master *master, uint64_t now_ns,
+                                           struct store_key key, uint32_t count);
+
+/* The node gets no more values, and those it has go elsewhere, where there is room, evicting what
+ * goes first; readers are served meanwhile. *left: values it still has; at 0 it may leave. Asked
+ * again it says how far it is. `undo`: it is a node like any other again. STATUS_NOT_FOUND: no such
+ * member. */
+MUST_USE enum status store_master_drain(struct store_master *master, uint64_t now_ns,
+                                        const char *name, bool undo, uint64_t *left);
 
 /* Suspicion, death, dead writers, ends of quarantine. Call at least every 100 ms; returns when it
  * wants to be called next. */
@@ -257,6 +279,8 @@ struct store_master_counts {
     uint64_t hits_total;      /* of those, found */
     uint64_t removes_total;   /* by name, not by eviction */
     uint64_t values;          /* keys known that are no blocks */
+    uint64_t copies;          /* under way */
+    uint64_t copies_total;    /* done */
 };
 
 void store_master_counts(const struct store_master *master, struct store_master_counts *out);
@@ -267,6 +291,7 @@ struct store_member_counts {
     uint64_t values; /* replicas of values */
     uint64_t blocks;
     uint64_t silent_ns; /* since it was heard */
+    bool draining;
 };
 
 /* False: not a member. */

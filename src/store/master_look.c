@@ -163,7 +163,8 @@ static bool node_fill(const struct master_look *look, uint32_t nth, struct yolk_
     memset(out, 0, sizeof(*out));
     memcpy(out->name, info.name, sizeof(out->name));
     strncpy(out->role, store_role_name(info.role), sizeof(out->role) - 1);
-    strncpy(out->state, store_member_state_name(state), sizeof(out->state) - 1);
+    strncpy(out->state, counts.draining ? "draining" : store_member_state_name(state),
+            sizeof(out->state) - 1);
     memcpy(out->rpc_address, info.rpc_address, sizeof(out->rpc_address));
     out->space_total = counts.space_total;
     out->space_used = counts.space_used;

@@ -25,6 +25,7 @@
 enum {
     WATCHERS_MAX = 1024,
     DROP_MS = 2000,
+    COPY_SLACK_MS = 10000, /* for the commit, behind the time to write */
 };
 
 struct listener {
@@ -208,6 +209,76 @@ static void drop_at(struct store_master_shell *shell, const struct store_action 
     free(drop);
 }
 
+/* ---- copies ---- */
+
+struct copy {
+    struct store_master_shell *shell;
+    struct block_key id;
+    uint64_t put_id;
+};
+
+static void on_copied(void *ctx, const struct rpc_result *result)
+{
+    struct copy *copy = ctx;
+    struct store_master_shell *shell = copy->shell;
+    if (!shell->closing) {
+        store_master_copied(shell->master, now(shell), &copy->id, copy->put_id, result->status);
+    }
+    free(copy);
+    if (!shell->closing) shell_act(shell);
+}
+
+static enum status copy_send(struct store_master_shell *shell, const struct store_action *action,
+                             struct copy *copy)
+{
+    const struct store_ticket *ticket = &action->ticket;
+    const uint64_t time = now(shell);
+    struct store_copy message = {
+        .term = ticket->term,
+        .id = action->id,
+        .generation = action->generation,
+        .put_id = ticket->put_id,
+        .address = ticket->where.address,
+        .epoch = ticket->where.epoch,
+        .put_ms =
+            ticket->expires_ns > time ? (uint32_t)((ticket->expires_ns - time) / ENV_NS_PER_MS) : 0,
+    };
+    struct rpc_client *client;
+    struct rpc_call_id id;
+    struct buf buf;
+
+    memcpy(message.rpc_address, ticket->where.rpc_address, sizeof(message.rpc_address));
+    memcpy(message.segment, ticket->where.segment, sizeof(message.segment));
+    enum status status = store_peers_get(shell->peers, action->info.rpc_address, &client);
+    if (status != STATUS_OK) return status;
+    buf_init(&buf, RPC_BODY_SIZE_MAX);
+    status = store_encode_copy(&buf, &message);
+    const struct rpc_request request = { .method = STORE_METHOD_COPY,
+                                         .body = buf_data(&buf),
+                                         .len = buf.len,
+                                         .deadline_ns =
+                                             ticket->expires_ns + COPY_SLACK_MS * ENV_NS_PER_MS,
+                                         .on_end = on_copied,
+                                         .ctx = copy };
+    if (status == STATUS_OK) status = rpc_call(client, &request, &id);
+    buf_fini(&buf);
+    return status;
+}
+
+static void copy_at(struct store_master_shell *shell, const struct store_action *action)
+{
+    struct copy *copy = calloc(1, sizeof(*copy));
+    enum status status = STATUS_FULL;
+
+    if (copy != NULL) {
+        *copy = (struct copy){ shell, action->id, action->ticket.put_id };
+        status = copy_send(shell, action, copy);
+    }
+    if (status == STATUS_OK) return;
+    store_master_copied(shell->master, now(shell), &action->id, action->ticket.put_id, status);
+    free(copy);
+}
+
 /* ---- watchers ---- */
 
 static void watcher_end(struct watcher *watcher, enum status why)
@@ -308,6 +379,7 @@ static void shell_act(struct store_master_shell *shell)
             watchers_tell(shell, &action);
             break;
         case STORE_ACTION_DROP: drop_at(shell, &action); break;
+        case STORE_ACTION_COPY: copy_at(shell, &action); break;
         }
     }
 }
@@ -436,9 +508,12 @@ static void reply_codes(struct store_master_shell *shell, struct rpc_call *call,
     reply(shell, call, &buf, status);
 }
 
-/* exist and remove: one status a key. */
+typedef enum status (*key_fn)(struct store_master_shell *shell, const struct store_batch *batch,
+                              struct store_key key);
+
+/* exist, remove and replicas: one status a key. */
 static void handle_codes(struct store_master_shell *shell, struct rpc_call *call,
-                         const uint8_t *body, size_t len, bool remove)
+                         const uint8_t *body, size_t len, key_fn answer)
 {
     struct store_batch batch;
     struct store_batch_iter iter = { 0 };
@@ -452,23 +527,60 @@ static void handle_codes(struct store_master_shell *shell, struct rpc_call *call
         rpc_fail(call, STATUS_FULL, "no memory");
         return;
     }
-    for (uint32_t i = 0; store_batch_next(&batch, &iter); i++) {
-        codes[i] = store_status_code(
-            remove ? store_master_remove(shell->master, now(shell), iter.key, batch.force)
-                   : store_master_exist(shell->master, now(shell), iter.key));
-    }
+    for (uint32_t i = 0; store_batch_next(&batch, &iter); i++)
+        codes[i] = store_status_code(answer(shell, &batch, iter.key));
     reply_codes(shell, call, codes, batch.count);
     free(codes);
 }
 
+static enum status answer_exist(struct store_master_shell *shell, const struct store_batch *batch,
+                                struct store_key key)
+{
+    (void)batch;
+    return store_master_exist(shell->master, now(shell), key);
+}
+
+static enum status answer_remove(struct store_master_shell *shell, const struct store_batch *batch,
+                                 struct store_key key)
+{
+    return store_master_remove(shell->master, now(shell), key, batch->force);
+}
+
+static enum status answer_replicas(struct store_master_shell *shell,
+                                   const struct store_batch *batch, struct store_key key)
+{
+    return store_master_replicas(shell->master, now(shell), key, batch->replicas);
+}
+
 static void handle_exist(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
 {
-    handle_codes(ctx, call, body, len, false);
+    handle_codes(ctx, call, body, len, answer_exist);
 }
 
 static void handle_remove(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
 {
-    handle_codes(ctx, call, body, len, true);
+    handle_codes(ctx, call, body, len, answer_remove);
+}
+
+static void handle_replicas(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
+{
+    handle_codes(ctx, call, body, len, answer_replicas);
+}
+
+static void handle_drain(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
+{
+    struct store_master_shell *shell = ctx;
+    struct store_drain drain;
+    struct buf buf;
+    uint64_t left = 0;
+
+    buf_init(&buf, RPC_BODY_SIZE_MAX);
+    enum status status = store_decode_drain(body, len, &drain);
+    if (status == STATUS_OK) {
+        status = store_master_drain(shell->master, now(shell), drain.name, drain.undo, &left);
+    }
+    if (status == STATUS_OK) status = store_encode_left(&buf, left);
+    reply(shell, call, &buf, status);
 }
 
 /* A get's or put_start's reply while it is put together. */
@@ -644,6 +756,8 @@ static void shell_serve(struct store_master_shell *shell, struct rpc_server *ser
     rpc_server_add(server, MASTER_METHOD_PUT_END, "master.put_end", handle_put_end, shell);
     rpc_server_add(server, MASTER_METHOD_PUT_REVOKE, "master.put_revoke", handle_put_revoke, shell);
     rpc_server_add(server, MASTER_METHOD_REMOVE, "master.remove", handle_remove, shell);
+    rpc_server_add(server, MASTER_METHOD_REPLICAS, "master.replicas", handle_replicas, shell);
+    rpc_server_add(server, MASTER_METHOD_DRAIN, "master.drain", handle_drain, shell);
     shell->look = (struct master_look){ .env = shell->env,
                                         .master = shell->master,
                                         .started_ns = now(shell),

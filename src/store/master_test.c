@@ -70,7 +70,7 @@ struct model {
     struct model_node nodes[NODES];
     struct promise promises[TICKETS];
     uint32_t acked[KEYS]; /* version of the newest acknowledged value, while anybody has the key */
-    unsigned puts, ends, refused, drops, restarts, replaced;
+    unsigned puts, ends, refused, drops, restarts, replaced, copied;
 };
 
 static struct store_key key_of(unsigned n, char text[16])
@@ -453,11 +453,74 @@ static void drop(struct model *model, const struct store_action *action)
                          status);
 }
 
+/* The node copies what it has, whole, or fails; the bytes may land and nobody hear of it. */
+static void copy(struct model *model, const struct store_action *action)
+{
+    const uint64_t dice = rng_below(&model->rng, 10);
+    enum status status = STATUS_NOT_FOUND;
+    char text[16], name[8];
+
+    for (unsigned n = 0; n < KEYS; n++) {
+        const struct block_key id = store_key_id(key_of(n, text));
+        if (!block_key_equal(&id, &action->id)) continue;
+        const struct held *source = NULL;
+        for (unsigned i = 0; i < NODES; i++) {
+            if (model->nodes[i].id.index != action->node.index) continue;
+            if (model->nodes[i].held[n].generation == action->generation) {
+                source = &model->nodes[i].held[n];
+            }
+        }
+        unsigned to = 0;
+        while (to < NODES && model->nodes[to].id.index != action->ticket.where.node.index)
+            to++;
+        if (to == NODES || source == NULL || !source->present || dice == 0) break;
+        struct model_node *node = &model->nodes[to];
+        assert_true(node->id.index != action->node.index);
+        if (node->held[n].present) break; /* a late commit came first: the owner refuses */
+        promise_check(model, to, action->ticket.where.address, source->size);
+        assert_int_equal(source->attributes.version, action->ticket.version);
+        node->held[n] = (struct held){ true, action->ticket.where.address, source->size,
+                                       ++node->generation, source->attributes };
+        const struct store_event event = event_of(node, n, text, STORE_EVENT_STORED);
+        snprintf(name, sizeof(name), "n%u", to);
+        status = store_master_put_end(model->master, model->now, name, node->epoch,
+                                      action->ticket.put_id, &event);
+        if (status == STATUS_OK) model->copied++;
+        if (status != STATUS_OK) node->held[n].present = false;
+        if (dice == 1) status = STATUS_TIMEOUT;
+        break;
+    }
+    store_master_copied(model->master, model->now, &action->id, action->ticket.put_id, status);
+}
+
 static void step_actions(struct model *model)
 {
     struct store_action action;
     while (store_master_next_action(model->master, &action)) {
         if (action.kind == STORE_ACTION_DROP) drop(model, &action);
+        if (action.kind == STORE_ACTION_COPY) copy(model, &action);
+    }
+}
+
+static void step_replicas(struct model *model)
+{
+    const unsigned key = (unsigned)rng_below(&model->rng, KEYS);
+    char text[16];
+    const enum status status = store_master_replicas(model->master, model->now, key_of(key, text),
+                                                     1 + (uint32_t)rng_below(&model->rng, NODES));
+    assert_true(status == STATUS_OK || status == STATUS_NOT_FOUND || status == STATUS_BUSY);
+}
+
+/* One node drains, or none does. */
+static void step_drain(struct model *model)
+{
+    const unsigned which = (unsigned)rng_below(&model->rng, 3 * NODES);
+    uint64_t left;
+    char name[8];
+    for (unsigned i = 0; i < NODES; i++) {
+        snprintf(name, sizeof(name), "n%u", i);
+        assert_int_equal(store_master_drain(model->master, model->now, name, i != which, &left),
+                         STATUS_OK);
     }
 }
 
@@ -508,7 +571,7 @@ static void walk_with(enum order_policy policy)
 
     model_init_with(&model, policy);
     for (int step = 0; step < STEPS; step++) {
-        switch (rng_below(&model.rng, 17)) {
+        switch (rng_below(&model.rng, 18)) {
         case 0:
         case 1:
         case 2:
@@ -526,6 +589,10 @@ static void walk_with(enum order_policy policy)
         case 14: step_actions(&model); break;
         case 15: step_node(&model); break;
         case 16: step_look(&model); break;
+        case 17:
+            step_replicas(&model);
+            if (step % 8 == 0) step_drain(&model);
+            break;
         }
         forget_absent(&model);
         if (step % 8 == 0) store_master_check(model.master);
@@ -534,6 +601,7 @@ static void walk_with(enum order_policy policy)
     /* The walk went everywhere. */
     assert_true(model.puts > 500 && model.ends > 300 && model.drops > 200);
     assert_true(model.restarts > 10 && model.refused > 0 && model.replaced > 5);
+    assert_true(model.copied > 20);
     store_master_check(model.master);
     store_master_destroy(model.master);
 }
@@ -911,6 +979,81 @@ static void a_value_is_replaced_whole(void **state)
     store_master_destroy(model.master);
 }
 
+static uint32_t replicas_of(struct model *model, unsigned key)
+{
+    struct store_object object;
+    char text[16];
+    assert_int_equal(store_master_peek(model->master, model->now, key_of(key, text), &object),
+                     STATUS_OK);
+    return object.replicas_count;
+}
+
+static void turns(struct model *model, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        step_time(model);
+        step_actions(model);
+        store_master_check(model->master);
+    }
+}
+
+static void there_are_as_many_replicas_as_wished(void **state)
+{
+    static struct model model;
+    char text[16];
+    (void)state;
+
+    model_init(&model);
+    put_wish(&model, 0, 9000, (struct store_wish){ .attributes = { .replicas = 2 } });
+    put_whole(&model, 1, 9000);
+    turns(&model, 40);
+    assert_int_equal(replicas_of(&model, 0), 2);
+    assert_int_equal(replicas_of(&model, 1), 1);
+    assert_int_equal(store_master_replicas(model.master, model.now, key_of(1, text), 3), STATUS_OK);
+    assert_int_equal(store_master_replicas(model.master, model.now, key_of(0, text), 9),
+                     STATUS_INVALID);
+    assert_int_equal(store_master_replicas(model.master, model.now, key_of(5, text), 2),
+                     STATUS_NOT_FOUND);
+    turns(&model, 40);
+    assert_int_equal(replicas_of(&model, 1), 3);
+    assert_int_equal(store_master_replicas(model.master, model.now, key_of(1, text), 1), STATUS_OK);
+    turns(&model, 40);
+    assert_int_equal(replicas_of(&model, 1), 1);
+    node_start(&model, 0); /* dies and comes back empty: copied again from the other */
+    turns(&model, 40);
+    assert_int_equal(replicas_of(&model, 0), 2);
+    store_master_destroy(model.master);
+}
+
+static void what_a_node_has_goes_elsewhere_before_it_leaves(void **state)
+{
+    static struct model model;
+    struct store_ticket ticket;
+    const struct store_wish there = { .preferred = "n0" };
+    uint64_t left = 0;
+    char text[16];
+    (void)state;
+
+    model_init(&model);
+    for (unsigned key = 0; key < 8; key++)
+        put_whole(&model, key, 4096);
+    assert_int_equal(store_master_drain(model.master, model.now, "n9", false, &left),
+                     STATUS_NOT_FOUND);
+    assert_int_equal(store_master_drain(model.master, model.now, "n0", false, &left), STATUS_OK);
+    assert_int_equal(left, 8);
+    assert_int_equal(
+        store_master_put_start(model.master, model.now, 1, key_of(9, text), 100, &there, &ticket),
+        STATUS_OK);
+    assert_int_not_equal(node_of(&model, ticket.where.node), 0); /* nothing new */
+    turns(&model, 60);
+    assert_int_equal(store_master_drain(model.master, model.now, "n0", false, &left), STATUS_OK);
+    assert_int_equal(left, 0);
+    store_master_leave(model.master, model.now, "n0", model.nodes[0].epoch);
+    for (unsigned key = 0; key < 8; key++)
+        assert_int_equal(replicas_of(&model, key), 1);
+    store_master_destroy(model.master);
+}
+
 static void leases_keep_and_full_is_an_answer(void **state)
 {
     static struct model model;
@@ -993,6 +1136,8 @@ int main(void)
         cmocka_unit_test(pins_keep),
         cmocka_unit_test(a_group_stays_and_goes_together),
         cmocka_unit_test(a_value_is_replaced_whole),
+        cmocka_unit_test(there_are_as_many_replicas_as_wished),
+        cmocka_unit_test(what_a_node_has_goes_elsewhere_before_it_leaves),
         cmocka_unit_test(leases_keep_and_full_is_an_answer),
         cmocka_unit_test(a_walk_in_pages_shows_each_key_once_and_leases_none),
         cmocka_unit_test(directory_matches_model),

@@ -368,6 +368,7 @@ static void node_serve(struct store_node *node, struct rpc_server *server)
     rpc_server_add(server, STORE_METHOD_EVENTS, "store.events", node_handle_events, node);
     rpc_server_add(server, STORE_METHOD_COMMIT, "store.commit", node_handle_commit, node);
     rpc_server_add(server, STORE_METHOD_DROP, "store.drop", node_handle_drop, node);
+    rpc_server_add(server, STORE_METHOD_COPY, "store.copy", node_handle_copy, node);
 }
 
 static enum status options_check(const struct store_node_options *options, struct errmsg *err)
@@ -493,6 +494,7 @@ void store_node_destroy(struct store_node *node)
     env_timer_cancel(node->env, &node->expire_timer);
     node_put_fini(node);
     store_peers_destroy(node->peers);
+    node_copy_fini(node);
     node_fetch_fini(node);
     node_events_fini(node);
     objects_destroy(node->objects);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * store/node_int.h - the inside of a node, shared by node.c (pages, pins), node_events.c (the log
- * and its listeners), node_put.c (values put by key) and fetch.c. */
+ * and its listeners), node_put.c (values put by key), node_copy.c (their
+ * copies) and fetch.c. */
 #ifndef STORE_NODE_INT_H
 #define STORE_NODE_INT_H
 
@@ -30,6 +31,7 @@ struct log_entry {
 };
 
 struct event_stream; /* node_events.c */
+struct node_copy;    /* node_copy.c */
 struct put_end;      /* node_put.c */
 struct node_tier;    /* node_tier.c */
 
@@ -62,6 +64,9 @@ struct store_node {
     struct put_end *put_ends;
     uint32_t put_ends_count;
     struct env_timer put_timer;
+
+    struct node_copy *copies; /* of values of ours, to other nodes */
+    uint32_t copies_count;
 
     struct store_fetch *fetches;
     uint32_t fetches_count;
@@ -101,6 +106,12 @@ void node_put_init(struct store_node *node);
 void node_put_fini(struct store_node *node);
 void node_handle_commit(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len);
 void node_handle_drop(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len);
+
+/* ---- node_copy.c ---- */
+
+/* After the peers' connections have ended. */
+void node_copy_fini(struct store_node *node);
+void node_handle_copy(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len);
 
 /* ---- fetch.c ---- */
 

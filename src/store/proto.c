@@ -940,7 +940,8 @@ enum status store_encode_batch(struct buf *buf, const struct store_batch *batch)
     ASSERT(batch->count > 0 && batch->count <= STORE_KEYS_MAX);
 
     msg_writer_init(&writer, buf);
-    msg_put_map(&writer, (put ? 6 + wishes_count(batch) : 3) + (batch->peek ? 1 : 0));
+    const bool count = !put && batch->replicas > 0;
+    msg_put_map(&writer, (put ? 6 + wishes_count(batch) : 3) + (batch->peek ? 1 : 0) + count);
     store_put_keys(&writer, BATCH_LENS, BATCH_KEYS, batch->keys_data, batch->count);
     if (put) {
         msg_field_u64s(&writer, BATCH_SIZES, batch->sizes_data, batch->count);
@@ -950,6 +951,7 @@ enum status store_encode_batch(struct buf *buf, const struct store_batch *batch)
     }
     msg_field_bool(&writer, BATCH_FORCE, batch->force);
     if (batch->peek) msg_field_bool(&writer, BATCH_PEEK, true);
+    if (count) msg_field_u64(&writer, BATCH_REPLICAS, batch->replicas);
     return writer.status;
 }
 
@@ -1198,4 +1200,113 @@ enum status store_decode_places(const uint8_t *body, size_t len, struct store_pl
     got.count = (uint32_t)got.codes.count;
     *out = got;
     return STATUS_OK;
+}
+
+/* ---- copies and drains ---- */
+
+enum {
+    COPY_TERM = 1,
+    COPY_ID = 2,
+    COPY_GENERATION = 3,
+    COPY_PUT_ID = 4,
+    COPY_RPC = 5,
+    COPY_SEGMENT = 6,
+    COPY_ADDRESS = 7,
+    COPY_EPOCH = 8,
+    COPY_PUT_MS = 9,
+};
+
+enum status store_encode_copy(struct buf *buf, const struct store_copy *copy)
+{
+    struct msg_writer writer;
+    msg_writer_init(&writer, buf);
+    msg_put_map(&writer, 9);
+    msg_field_u64(&writer, COPY_TERM, copy->term);
+    msg_field_bin(&writer, COPY_ID, copy->id.bytes, sizeof(copy->id.bytes));
+    msg_field_u64(&writer, COPY_GENERATION, copy->generation);
+    msg_field_u64(&writer, COPY_PUT_ID, copy->put_id);
+    msg_field_text(&writer, COPY_RPC, copy->rpc_address);
+    msg_field_text(&writer, COPY_SEGMENT, copy->segment);
+    msg_field_u64(&writer, COPY_ADDRESS, copy->address);
+    msg_field_u64(&writer, COPY_EPOCH, copy->epoch);
+    msg_field_u64(&writer, COPY_PUT_MS, copy->put_ms);
+    return writer.status;
+}
+
+enum status store_decode_copy(const uint8_t *body, size_t len, struct store_copy *out)
+{
+    struct msg_reader reader;
+    uint64_t key;
+    bool has_id = false;
+    struct store_copy got = { 0 };
+
+    msg_reader_init(&reader, body, len);
+    uint32_t left = msg_get_map(&reader);
+    while (msg_next_key(&reader, &left, &key)) {
+        switch (key) {
+        case COPY_TERM: got.term = msg_get_u64(&reader); break;
+        case COPY_ID:
+            msg_get_bin_exact(&reader, got.id.bytes, sizeof(got.id.bytes));
+            has_id = true;
+            break;
+        case COPY_GENERATION: got.generation = msg_get_u64(&reader); break;
+        case COPY_PUT_ID: got.put_id = msg_get_u64(&reader); break;
+        case COPY_RPC: msg_get_text_copy(&reader, got.rpc_address, sizeof(got.rpc_address)); break;
+        case COPY_SEGMENT: msg_get_text_copy(&reader, got.segment, sizeof(got.segment)); break;
+        case COPY_ADDRESS: got.address = msg_get_u64(&reader); break;
+        case COPY_EPOCH: got.epoch = msg_get_u64(&reader); break;
+        case COPY_PUT_MS: got.put_ms = msg_get_u32(&reader); break;
+        default: msg_skip(&reader); break;
+        }
+    }
+    if (got.put_id == 0 || got.epoch == 0 || got.rpc_address[0] == 0) msg_fail(&reader);
+    if (!has_id || msg_end(&reader) != STATUS_OK) return STATUS_INVALID;
+    *out = got;
+    return STATUS_OK;
+}
+
+enum { DRAIN_NAME = 1, DRAIN_UNDO = 2 };
+
+enum status store_encode_drain(struct buf *buf, const struct store_drain *drain)
+{
+    struct msg_writer writer;
+    msg_writer_init(&writer, buf);
+    msg_put_map(&writer, 2);
+    msg_field_text(&writer, DRAIN_NAME, drain->name);
+    msg_field_bool(&writer, DRAIN_UNDO, drain->undo);
+    return writer.status;
+}
+
+enum status store_decode_drain(const uint8_t *body, size_t len, struct store_drain *out)
+{
+    struct msg_reader reader;
+    uint64_t key;
+    struct store_drain got = { 0 };
+
+    msg_reader_init(&reader, body, len);
+    uint32_t left = msg_get_map(&reader);
+    while (msg_next_key(&reader, &left, &key)) {
+        switch (key) {
+        case DRAIN_NAME: msg_get_text_copy(&reader, got.name, sizeof(got.name)); break;
+        case DRAIN_UNDO: got.undo = msg_get_bool(&reader); break;
+        default: msg_skip(&reader); break;
+        }
+    }
+    if (got.name[0] == 0 || msg_end(&reader) != STATUS_OK) return STATUS_INVALID;
+    *out = got;
+    return STATUS_OK;
+}
+
+/* One more than what is left, because no number of ours is 0. */
+enum status store_encode_left(struct buf *buf, uint64_t left)
+{
+    return encode_number(buf, left + 1);
+}
+
+enum status store_decode_left(const uint8_t *body, size_t len, uint64_t *left)
+{
+    uint64_t number;
+    const enum status status = decode_number(body, len, &number);
+    if (status == STATUS_OK) *left = number - 1;
+    return status;
 }

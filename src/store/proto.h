@@ -34,6 +34,7 @@ enum store_method {
     STORE_METHOD_COMMIT = 0x0104,  /* store.commit: node; what a client wrote becomes a value */
     STORE_METHOD_DROP = 0x0105,    /* store.drop: node, from the master */
     STORE_METHOD_RENEW = 0x0106,   /* store.renew: node; prolongs a pin */
+    STORE_METHOD_COPY = 0x0107,    /* store.copy: node, from the master; a value to another node */
 
     MASTER_METHOD_REGISTER = 0x0201,   /* master.register: from a node */
     MASTER_METHOD_BEAT = 0x0202,       /* master.beat: from a node */
@@ -45,8 +46,10 @@ enum store_method {
     MASTER_METHOD_PUT_END = 0x0208,    /* master.put_end: from the owner */
     MASTER_METHOD_PUT_REVOKE = 0x0209, /* master.put_revoke */
     MASTER_METHOD_REMOVE = 0x020a,     /* master.remove: batch */
-    MASTER_METHOD_LOOK = 0x020b, /* master.look: lists, counts or removes by pattern, a page */
-    MASTER_METHOD_STAT = 0x020c, /* master.stat: numbers of the pool and its nodes */
+    MASTER_METHOD_LOOK = 0x020b,     /* master.look: lists, counts or removes by pattern, a page */
+    MASTER_METHOD_STAT = 0x020c,     /* master.stat: numbers of the pool and its nodes */
+    MASTER_METHOD_REPLICAS = 0x020d, /* master.replicas: batch; how many there should be */
+    MASTER_METHOD_DRAIN = 0x020e,    /* master.drain: a node's values go elsewhere */
 };
 
 enum {
@@ -211,6 +214,31 @@ struct store_drop {
 MUST_USE enum status store_encode_drop(struct buf *buf, const struct store_drop *drop);
 MUST_USE enum status store_decode_drop(const uint8_t *body, size_t len, struct store_drop *out);
 
+/* From the master to a node that has the value: where to, as in a ticket. */
+struct store_copy {
+    uint64_t term;
+    struct block_key id;
+    uint64_t generation; /* of the node's value */
+    uint64_t put_id;
+    char rpc_address[STORE_ADDRESS_SIZE];
+    char segment[STORE_ADDRESS_SIZE];
+    uint64_t address;
+    uint64_t epoch;  /* of the target */
+    uint32_t put_ms; /* how long it may be written, from now */
+};
+MUST_USE enum status store_encode_copy(struct buf *buf, const struct store_copy *copy);
+MUST_USE enum status store_decode_copy(const uint8_t *body, size_t len, struct store_copy *out);
+
+struct store_drain {
+    char name[STORE_NAME_SIZE];
+    bool undo;
+};
+MUST_USE enum status store_encode_drain(struct buf *buf, const struct store_drain *drain);
+MUST_USE enum status store_decode_drain(const uint8_t *body, size_t len, struct store_drain *out);
+/* Its reply: values that are still there. */
+MUST_USE enum status store_encode_left(struct buf *buf, uint64_t left);
+MUST_USE enum status store_decode_left(const uint8_t *body, size_t len, uint64_t *left);
+
 /* ---- batches at the master ---- */
 
 /* exist, get, remove; put_start adds sizes, writer and preferred. */
@@ -229,7 +257,7 @@ struct store_batch {
     bool hard_pin;
     bool replace;
     uint32_t soft_pin_ms;
-    uint32_t replicas;
+    uint32_t replicas;        /* of replicas, too */
     struct msg_column groups; /* decoded: of each key, or empty; ask store_batch_wish() */
     struct msg_column costs;
     struct msg_column depths;

@@ -108,11 +108,16 @@ static void fuzz_small(const uint8_t *data, size_t len)
     struct store_beat beat;
     struct store_put_revoke revoke;
     struct store_drop drop;
+    struct store_copy copy;
+    struct store_drain drain;
     struct store_events_request request;
     uint64_t number;
     if (store_decode_beat(data, len, &beat) == STATUS_OK) touched += beat.epoch;
     if (store_decode_term(data, len, &number) == STATUS_OK) touched += number;
     if (store_decode_pin(data, len, &number) == STATUS_OK) touched += number;
+    if (store_decode_copy(data, len, &copy) == STATUS_OK) touched += copy.id.bytes[15];
+    if (store_decode_drain(data, len, &drain) == STATUS_OK) touched += strlen(drain.name);
+    if (store_decode_left(data, len, &number) == STATUS_OK) touched += number;
     if (store_decode_drop(data, len, &drop) == STATUS_OK) touched += drop.id.bytes[15];
     if (store_decode_events_request(data, len, &request) == STATUS_OK) touched += request.term;
     if (store_decode_put_revoke(data, len, &revoke) == STATUS_OK) {
@@ -132,6 +137,11 @@ static void fuzz_batch(const uint8_t *data, size_t len)
         count++;
     }
     ASSERT(count == batch.count);
+    struct store_wish wish;
+    for (uint32_t i = 0; i < count; i++) {
+        store_batch_wish(&batch, i, &wish);
+        touched += wish.attributes.group;
+    }
     touch_column(batch.sizes);
 }
 

@@ -420,6 +420,75 @@ static void questions_arrive(void **state)
     assert_true(batch_got.peek && !batch_got.force);
 }
 
+static void copies_and_drains_arrive(void **state)
+{
+    const struct store_copy copy = { .term = 1,
+                                     .id = { { 2 } },
+                                     .generation = 3,
+                                     .put_id = 4,
+                                     .rpc_address = "a:1",
+                                     .segment = "a:2",
+                                     .address = 5,
+                                     .epoch = 6,
+                                     .put_ms = 7 };
+    const struct store_drain drain = { .name = "n1", .undo = true };
+    struct store_copy copy_got;
+    struct store_drain drain_got;
+    uint64_t left = 9;
+    (void)state;
+
+    assert_int_equal(store_encode_copy(&buf, &copy), STATUS_OK);
+    keep(7, "copy");
+    assert_int_equal(store_decode_copy(buf_data(&buf), buf.len, &copy_got), STATUS_OK);
+    assert_memory_equal(&copy_got, &copy, sizeof(copy));
+    buf_clear(&buf);
+    assert_int_equal(store_encode_drain(&buf, &drain), STATUS_OK);
+    keep(7, "drain");
+    assert_int_equal(store_decode_drain(buf_data(&buf), buf.len, &drain_got), STATUS_OK);
+    assert_string_equal(drain_got.name, "n1");
+    assert_true(drain_got.undo);
+    buf_clear(&buf);
+    assert_int_equal(store_encode_left(&buf, 0), STATUS_OK);
+    assert_int_equal(store_decode_left(buf_data(&buf), buf.len, &left), STATUS_OK);
+    assert_int_equal(left, 0);
+}
+
+/* What was wished for at the put, and an old reader or writer that knows nothing of it. */
+static void wishes_arrive(void **state)
+{
+    const struct store_key keys[] = { { (const uint8_t *)"a", 1 }, { (const uint8_t *)"b", 1 } };
+    const uint64_t sizes[] = { 1, 2 }, groups[] = { 0, 7 };
+    const uint32_t costs[] = { 5, 0 }, depths[] = { 0, 100000 };
+    struct store_batch batch = { .count = 2,
+                                 .keys_data = keys,
+                                 .sizes_data = sizes,
+                                 .writer = 3,
+                                 .hard_pin = true,
+                                 .replace = true,
+                                 .soft_pin_ms = 44,
+                                 .replicas = 2,
+                                 .groups_data = groups,
+                                 .costs_data = costs,
+                                 .depths_data = depths };
+    struct store_batch got;
+    struct store_wish wish;
+    (void)state;
+
+    assert_int_equal(store_encode_batch(&buf, &batch), STATUS_OK);
+    keep(8, "wishes");
+    assert_int_equal(store_decode_batch(buf_data(&buf), buf.len, &got), STATUS_OK);
+    store_batch_wish(&got, 1, &wish);
+    assert_true(wish.replace && wish.attributes.hard_pin && wish.soft_pin_ms == 44);
+    assert_true(wish.attributes.replicas == 2 && wish.attributes.group == 7);
+    assert_true(wish.attributes.cost == 0 && wish.attributes.depth == UINT16_MAX);
+    buf_clear(&buf);
+    batch = (struct store_batch){ .count = 2, .keys_data = keys, .sizes_data = sizes };
+    assert_int_equal(store_encode_batch(&buf, &batch), STATUS_OK);
+    assert_int_equal(store_decode_batch(buf_data(&buf), buf.len, &got), STATUS_OK);
+    store_batch_wish(&got, 0, &wish);
+    assert_true(!wish.replace && wish.attributes.replicas == 0 && wish.preferred == NULL);
+}
+
 static void numbers_arrive(void **state)
 {
     static struct yolk_store_node nodes_got[YOLK_STORE_NODES_MAX];
@@ -463,6 +532,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(places_arrive, setup, teardown),
         cmocka_unit_test_setup_teardown(pages_arrive, setup, teardown),
         cmocka_unit_test_setup_teardown(questions_arrive, setup, teardown),
+        cmocka_unit_test_setup_teardown(copies_and_drains_arrive, setup, teardown),
+        cmocka_unit_test_setup_teardown(wishes_arrive, setup, teardown),
         cmocka_unit_test_setup_teardown(numbers_arrive, setup, teardown),
         cmocka_unit_test(statuses_have_codes),
     };

@@ -46,7 +46,7 @@ enum kind { CALM_NODES, MORTAL_NODES, TINY };
 
 static uint64_t current_seed;
 static unsigned long long acked_total, reads_total, fetched_total, lost_explained, evictions_seen,
-    replaced_total;
+    replaced_total, copied_total;
 
 #define CHECK(condition)                                                                           \
     do {                                                                                           \
@@ -270,6 +270,7 @@ static void op_start(struct world *world, struct slot *slot, enum op op, unsigne
         slot->revision = ++world->known[key].tried;
         call.replace = op == OP_REPLACE;
         if (slot->revision % 4 == 0) call.soft_pin_ms = 2000;
+        if (slot->revision % 3 == 1) call.replicas = 2;
         const struct yolk_store_value value = { .key = name,
                                                 .data = slot->memory,
                                                 .size = value_size(key, slot->revision),
@@ -653,6 +654,51 @@ static void check_looking(struct world *world)
         CHECK(objects_count(world->cluster.nodes[i].node->objects) == 0);
 }
 
+/* ---- replicas ---- */
+
+struct draining {
+    bool ended;
+    uint64_t left;
+};
+
+static void on_left(void *ctx, enum status status, uint64_t left)
+{
+    struct draining *draining = ctx;
+    CHECK(status == STATUS_OK);
+    draining->ended = true;
+    draining->left = left;
+}
+
+static bool drain_over(void *ctx)
+{
+    return ((struct draining *)ctx)->ended;
+}
+
+/* A node's values go elsewhere while they are read, and none is lost; then it is taken back. */
+static void check_drain(struct world *world)
+{
+    struct draining draining = { .left = 1 };
+    enum status before[KEYS];
+    char name[STORE_NAME_SIZE];
+    struct sim_node *node = &world->cluster.nodes[rng_below(&world->rng, SIM_NODES)];
+
+    snprintf(name, sizeof(name), "node-%s", node->host);
+    for (unsigned key = 0; key < KEYS; key++)
+        before[key] = do_now(world, OP_GET, key);
+    for (int i = 0; i < 100 && draining.left > 0; i++) {
+        draining.ended = false;
+        CHECK(yolk_store_drain(world->store, name, false, 0, on_left, &draining) == STATUS_OK);
+        CHECK(env_sim_run_until(world->cluster.sim, drain_over, &draining, 30 * ENV_NS_PER_S));
+        sim_run_ms(&world->cluster, 300);
+    }
+    CHECK(draining.left == 0 && objects_count(node->node->objects) == 0);
+    for (unsigned key = 0; key < KEYS; key++)
+        CHECK(do_now(world, OP_GET, key) == before[key]);
+    draining.ended = false;
+    CHECK(yolk_store_drain(world->store, name, true, 0, on_left, &draining) == STATUS_OK);
+    CHECK(env_sim_run_until(world->cluster.sim, drain_over, &draining, 30 * ENV_NS_PER_S));
+}
+
 static void world_run(enum kind kind, uint64_t world_seed)
 {
     static struct world world;
@@ -687,8 +733,12 @@ static void world_run(enum kind kind, uint64_t world_seed)
     sim_run_ms(&world.cluster, 20000); /* registrations, settling, quarantines */
     check_acknowledged(&world);
     check_liveness(&world);
+    if (kind != TINY) check_drain(&world); /* there is room elsewhere */
     check_looking(&world);
     check_books(&world);
+    struct store_master_counts counts;
+    store_master_counts(store_master_shell_directory(world.cluster.master), &counts);
+    copied_total += counts.copies_total;
     evictions_seen += evictions_now(&world);
     client_kill(&world);
     sim_cluster_end(&world.cluster);
@@ -738,7 +788,8 @@ int main(void)
     if (log_configure("error", NULL) != STATUS_OK) return 1; /* the faults are made on purpose */
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     printf("acknowledged=%llu read=%llu fetched_blocks=%llu lost_explained=%llu evictions=%llu "
-           "replaced=%llu\n",
-           acked_total, reads_total, fetched_total, lost_explained, evictions_seen, replaced_total);
+           "replaced=%llu copied=%llu\n",
+           acked_total, reads_total, fetched_total, lost_explained, evictions_seen, replaced_total,
+           copied_total);
     return failed;
 }

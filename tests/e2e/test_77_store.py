@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import time
 
 import pytest
 
@@ -73,6 +74,35 @@ def test_values_come_back_and_go(store, tmp_path):
     one_line(store("get", "doc/1"), "doc/1", "no such key")
     assert store("rm", "--regex", "^doc", "--force").stdout == b"1 removed\n"
     assert store("ls").stdout == b""
+
+
+def eventually(condition, timeout=20):
+    end = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_replicas_are_made_and_a_node_drains(store):
+    def places(key):
+        return len(json.loads(store("stat", key, "--json").stdout)["replicas"])
+
+    def held():
+        return {n["name"]: n["values"] for n in json.loads(store("top", "--json").stdout)["nodes"]}
+
+    assert store("put", "twice", "--replicas", "2", stdin=bytes(200_000)).returncode == 0
+    assert store("put", "once", stdin=b"once").returncode == 0
+    eventually(lambda: places("twice") == 2)
+    assert store("replicas", "twice", "1").returncode == 0
+    eventually(lambda: places("twice") == 1)
+    result = store("drain", "prefill-0")
+    assert result.returncode == 0 and result.stdout.splitlines()[-1] == b"0 values left"
+    assert held() == {"prefill-0": 0, "decode-0": 2}
+    assert store("get", "once").stdout == b"once"
+    assert store("drain", "prefill-0", "--undo").returncode == 0
+    one_line(store("drain", "nobody"), "nobody")
+    one_line(store("replicas", "once", "9"), "9")
+    assert store("rm", "--all", "--force").returncode == 0
 
 
 def test_wrong_use_is_one_precise_line(store):

@@ -1,0 +1,362 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * store/master_copy.c - how many replicas a value has, and on whom: copies and drops until it is as
+ * wished.
+ *
+ *            too few, too many, or on a node that drains
+ *   (fine) ------------------------------------------------> on the list of work
+ *      ^                                                       |          ^
+ *      |   as many as wished: off the list    COPY queued,     v          | copied, failed,
+ *      +-------------------------------------- a ticket opened: copying --+ given up
+ *
+ * A copy is a put whose writer is a node that has the value: the same ticket, the same write, the
+ * same commit and put_end, with the same version and bytes. So what holds for puts holds for
+ * copies: a range is promised once, a late commit is as good as any, a restart of the master in the
+ * middle leaves a replica or none. While a value is being copied it is read as ever, is not removed
+ * (STATUS_BUSY), and one that replaces it pre-empts the copy.
+ *
+ * The list of work is looked at in turn, a bounded part of it at a time, with at most COPIES_MAX
+ * copies under way. What cannot be done now (no room, no other node) stays on the list. A value is
+ * never dropped from a node that drains before it has as many replicas elsewhere as are wished.
+ *
+ * Invariants
+ *   I1  An entry is on the list exactly when extra->working.
+ *   I2  master->copies counts the tickets with `copy`, of entries (not those in limbo). */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/env.h"
+#include "store/master_int.h"
+#include "store/proto.h"
+
+enum {
+    COPIES_MAX = 32,
+    WORK_LOOKS_MAX = 256,   /* entries looked at in one turn */
+    DRAIN_LOOKS_MAX = 4096, /* entries a turn that a drain passes on its walk */
+    RETRY_MS = 500,         /* behind a copy that failed; doubles up to RETRY_DOUBLINGS times, since
+                               its range waits in limbo meanwhile */
+    RETRY_DOUBLINGS = 7,
+};
+
+/* ---- the list of work ---- */
+
+static void work_append(struct store_master *master, struct entry *entry)
+{
+    struct extra *extra = entry->extra;
+    ASSERT(!extra->working);
+    extra->work_prev = master->work_tail;
+    extra->work_next = NULL;
+    if (master->work_tail == NULL) {
+        master->work_head = entry;
+    } else {
+        master->work_tail->extra->work_next = entry;
+    }
+    master->work_tail = entry;
+    master->work_count++;
+    extra->working = true;
+}
+
+static void work_unlink(struct store_master *master, struct entry *entry)
+{
+    struct extra *extra = entry->extra;
+    ASSERT(extra->working && master->work_count > 0);
+    if (extra->work_prev == NULL) {
+        master->work_head = extra->work_next;
+    } else {
+        extra->work_prev->extra->work_next = extra->work_next;
+    }
+    if (extra->work_next == NULL) {
+        master->work_tail = extra->work_prev;
+    } else {
+        extra->work_next->extra->work_prev = extra->work_prev;
+    }
+    master->work_count--;
+    extra->working = false;
+}
+
+void master_copies_forget(struct store_master *master, struct entry *entry)
+{
+    if (entry->extra != NULL && entry->extra->working) work_unlink(master, entry);
+}
+
+/* ---- what is there, what is wished ---- */
+
+static uint32_t wanted(const struct entry *entry)
+{
+    const uint32_t count = entry->extra == NULL ? 0 : entry->extra->attributes.replicas;
+    return count == 0 ? 1 : count < STORE_REPLICAS_MAX ? count : STORE_REPLICAS_MAX;
+}
+
+/* Those that stay. */
+static uint32_t settled_count(const struct entry *entry)
+{
+    uint32_t count = 0;
+    for (const struct replica *r = entry->replicas; r != NULL; r = r->next_of_entry) {
+        if (master_replica_readable(r) && !r->member->draining) count++;
+    }
+    return count;
+}
+
+static bool drains(const struct entry *entry)
+{
+    for (const struct replica *r = entry->replicas; r != NULL; r = r->next_of_entry) {
+        if (r->member->draining && master_replica_readable(r)) return true;
+    }
+    return false;
+}
+
+/* Nothing of it can be read: there is nothing to copy, and nothing too much. */
+static bool readable(const struct entry *entry)
+{
+    for (const struct replica *r = entry->replicas; r != NULL; r = r->next_of_entry) {
+        if (master_replica_readable(r)) return true;
+    }
+    return false;
+}
+
+static bool is_fine(const struct entry *entry)
+{
+    if (entry->removing || !readable(entry)) return true;
+    return settled_count(entry) == wanted(entry) && !drains(entry);
+}
+
+void master_copies_look(struct store_master *master, struct entry *entry)
+{
+    if (entry->key == NULL || is_fine(entry)) return;
+    if (entry->extra == NULL && !drains(entry)) return; /* one is wished, and more is no harm */
+    if (master_entry_extra(entry) == NULL || entry->extra->working) return;
+    work_append(master, entry);
+}
+
+/* ---- copying ---- */
+
+static size_t host_len(const char *address)
+{
+    const char *colon = strrchr(address, ':');
+    return colon == NULL ? strlen(address) : (size_t)(colon - address);
+}
+
+static bool same_host(const struct member *a, const struct member *b)
+{
+    const size_t len = host_len(a->info.rpc_address);
+    return len == host_len(b->info.rpc_address) &&
+           memcmp(a->info.rpc_address, b->info.rpc_address, len) == 0;
+}
+
+/* 0: it has the value itself; 1: its host has; 2: neither. */
+static unsigned distance(const struct entry *entry, const struct member *member)
+{
+    unsigned least = 2;
+    for (const struct replica *r = entry->replicas; r != NULL; r = r->next_of_entry) {
+        if (r->member == member) return 0;
+        if (!r->member->draining && same_host(r->member, member)) least = 1;
+    }
+    return least;
+}
+
+static uint64_t room(const struct member *member)
+{
+    return space_total(member->space) - space_used(member->space);
+}
+
+/* The farthest from those that have it; of those the roomiest. NULL: nobody has room. */
+static struct member *target_of(const struct store_master *master, const struct entry *entry,
+                                uint64_t *address)
+{
+    for (unsigned far = 2; far > 0; far--) {
+        struct member *best = NULL;
+        for (uint32_t i = 0; i < master->members_count; i++) {
+            struct member *member = master->by_age[i];
+            if (!master_member_lends(member, entry->size)) continue;
+            if (distance(entry, member) != far) continue;
+            if (best == NULL || room(member) > room(best)) best = member;
+        }
+        if (best != NULL && space_alloc(best->space, entry->size, address) == STATUS_OK) {
+            return best;
+        }
+    }
+    return NULL;
+}
+
+/* Could anybody take it, if there were room? */
+static bool has_candidate(const struct store_master *master, const struct entry *entry)
+{
+    for (uint32_t i = 0; i < master->members_count; i++) {
+        const struct member *member = master->by_age[i];
+        if (master_member_lends(member, entry->size) && distance(entry, member) > 0) return true;
+    }
+    return false;
+}
+
+/* From a node that is heard, if there is one. */
+static struct replica *source_of(const struct entry *entry)
+{
+    struct replica *source = NULL;
+    for (struct replica *r = entry->replicas; r != NULL; r = r->next_of_entry) {
+        if (!master_replica_readable(r)) continue;
+        if (source == NULL || r->member->state == STORE_MEMBER_ALIVE) source = r;
+    }
+    return source;
+}
+
+static void copy_start(struct store_master *master, uint64_t now_ns, struct entry *entry)
+{
+    const struct replica *source = source_of(entry);
+    uint64_t address = 0;
+
+    struct member *target = target_of(master, entry, &address);
+    if (target == NULL) {
+        if (drains(entry) && has_candidate(master, entry)) {
+            const enum status status = master_make_room(master, now_ns, entry, entry->size);
+            (void)status; /* the next look sees whether it helped */
+        }
+        return;
+    }
+    struct ticket *ticket = master_ticket_new(master, now_ns, entry, target, address, entry->size);
+    if (ticket == NULL) {
+        space_free(target->space, address, entry->size);
+        return;
+    }
+    ticket->copy = true;
+    ticket->version = master_entry_version(entry);
+    master->copies++;
+    struct store_action *action = master_action(master, STORE_ACTION_COPY, source->member);
+    if (action == NULL) {
+        master_ticket_discard(master, now_ns, ticket);
+        return;
+    }
+    action->id = entry->id;
+    action->generation = source->generation;
+    action->ticket = (struct store_ticket){
+        .put_id = ticket->put_id,
+        .term = master->term,
+        .version = ticket->version,
+        .expires_ns = now_ns + master->options.put_ms * ENV_NS_PER_MS,
+    };
+    master_replica_describe(target, address, 0, &action->ticket.where);
+}
+
+void master_copies_ended(struct store_master *master, const struct ticket *ticket)
+{
+    ASSERT(ticket->copy && master->copies > 0); /* I2 */
+    master->copies--;
+}
+
+static void retry_later(struct entry *entry, uint64_t now_ns)
+{
+    struct extra *extra = entry->extra;
+    if (extra == NULL) return;
+    extra->copy_after = now_ns + ((uint64_t)RETRY_MS << extra->copy_failures) * ENV_NS_PER_MS;
+    if (extra->copy_failures < RETRY_DOUBLINGS) extra->copy_failures++;
+}
+
+void store_master_copied(struct store_master *master, uint64_t now_ns, const struct block_key *id,
+                         uint64_t put_id, enum status status)
+{
+    struct entry *entry = master_entry_find(master, id);
+    if (status == STATUS_OK) {
+        master->counts.copies_total++;
+        if (entry != NULL && entry->extra != NULL) entry->extra->copy_failures = 0;
+    } else if (entry != NULL && entry->ticket != NULL && entry->ticket->put_id == put_id) {
+        retry_later(entry, now_ns);
+        master_ticket_discard(master, now_ns, entry->ticket);
+    }
+    master_copies_run(master, now_ns);
+}
+
+/* ---- too many ---- */
+
+/* One that is too much: on a node that drains, else on one that is not heard, else on the fullest.
+ */
+static struct replica *surplus_of(const struct entry *entry)
+{
+    struct replica *worst = NULL;
+    for (struct replica *r = entry->replicas; r != NULL; r = r->next_of_entry) {
+        if (!master_replica_readable(r)) continue;
+        if (r->member->draining) return r;
+        if (worst == NULL || room(r->member) < room(worst->member)) worst = r;
+    }
+    return worst;
+}
+
+/* ---- turns ---- */
+
+/* One step towards what is wished for the entry. */
+static void entry_work(struct store_master *master, uint64_t now_ns, struct entry *entry)
+{
+    const uint32_t have = settled_count(entry);
+    const uint32_t want = wanted(entry);
+
+    if (entry->ticket != NULL) return; /* a copy, or a value that replaces it, is on its way */
+    if (have < want) {
+        const bool may = master->copies < COPIES_MAX && now_ns >= entry->extra->copy_after;
+        if (may) copy_start(master, now_ns, entry);
+        return;
+    }
+    struct replica *surplus = surplus_of(entry);
+    if (surplus == NULL || (have <= want && !surplus->member->draining)) return;
+    if (!master_replica_drop(master, surplus)) return; /* next time */
+}
+
+/* What lies on nodes that drain and is not on the list yet. */
+static void drains_walk(struct store_master *master)
+{
+    for (uint32_t i = 0; i < master->members_count; i++) {
+        struct member *member = master->by_age[i];
+        uint32_t index = member->drain_next;
+        if (!member->draining) continue;
+        for (int looks = 0; looks < DRAIN_LOOKS_MAX; looks++, index++) {
+            index = slab_next(master->entries, index);
+            if (index == SLAB_NONE) break;
+            master_copies_look(master, slab_at(master->entries, index));
+        }
+        member->drain_next = index == SLAB_NONE ? 0 : index;
+    }
+}
+
+void master_copies_run(struct store_master *master, uint64_t now_ns)
+{
+    drains_walk(master);
+    const uint32_t looks =
+        master->work_count < WORK_LOOKS_MAX ? master->work_count : WORK_LOOKS_MAX;
+    for (uint32_t i = 0; i < looks && master->work_head != NULL; i++) {
+        struct entry *entry = master->work_head;
+        work_unlink(master, entry);
+        if (is_fine(entry)) continue;
+        work_append(master, entry); /* before the step, which may let it go */
+        entry_work(master, now_ns, entry);
+    }
+}
+
+/* ---- wishes ---- */
+
+enum status store_master_replicas(struct store_master *master, uint64_t now_ns,
+                                  struct store_key key, uint32_t count)
+{
+    struct store_object object;
+    if (count == 0 || count > STORE_REPLICAS_MAX) return STATUS_INVALID;
+    const enum status status = store_master_peek(master, now_ns, key, &object);
+    if (status != STATUS_OK) return status;
+
+    const struct block_key id = store_key_id(key);
+    struct entry *entry = master_entry_find(master, &id);
+    ASSERT(entry != NULL);
+    if (entry->key == NULL) return STATUS_DENIED;
+    if (master_entry_extra(entry) == NULL) return STATUS_FULL;
+    entry->extra->attributes.replicas = (uint8_t)count;
+    master_copies_look(master, entry);
+    master_copies_run(master, now_ns);
+    return STATUS_OK;
+}
+
+enum status store_master_drain(struct store_master *master, uint64_t now_ns, const char *name,
+                               bool undo, uint64_t *left)
+{
+    struct member *member = master_member_find(master, name);
+    if (member == NULL) return STATUS_NOT_FOUND;
+    member->draining = !undo;
+    if (!undo) master_copies_run(master, now_ns);
+    *left = member->values;
+    return STATUS_OK;
+}

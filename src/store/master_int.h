@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * store/master_int.h - the inside of the directory, shared by master.c (everything else) and
+ * master_copy.c (how many replicas there are, and on whom). The invariants are on top of master.c.
+ */
+#ifndef STORE_MASTER_INT_H
+#define STORE_MASTER_INT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/key.h"
+#include "base/map.h"
+#include "base/rng.h"
+#include "store/master.h"
+#include "store/order.h"
+#include "store/slab.h"
+#include "store/space.h"
+
+struct entry;
+
+struct replica {
+    struct entry *entry;
+    struct member *member;
+    struct replica *next_of_entry;
+    struct replica *prev_of_member;
+    struct replica *next_of_member;
+    uint64_t address;
+    uint64_t generation;
+    uint32_t round;    /* of the member's announcements that last named it */
+    uint32_t granules; /* of the member's space, if it is placed */
+    bool placed;       /* owns its range of the member's space */
+    bool dropping;
+    bool stale; /* of a version that was replaced: never read, dropped until it is gone */
+};
+
+struct ticket {
+    struct block_key id; /* of the key */
+    struct entry *entry; /* NULL in limbo */
+    struct member *member;
+    struct ticket *prev;
+    struct ticket *next;
+    uint64_t put_id;
+    uint64_t writer;
+    uint64_t address;
+    uint64_t size;
+    uint64_t due_ns; /* to be discarded, or in limbo to be freed */
+    bool copy;       /* of a value that is there: store/master_copy.c */
+    uint32_t version;
+    uint32_t soft_pin_ms;
+};
+
+struct ticket_list {
+    struct ticket *head;
+    struct ticket *tail;
+    uint64_t count;
+};
+
+/* Values that are kept, and go, together. */
+struct group {
+    struct block_key id;
+    struct entry *members;
+    uint32_t count;
+    uint64_t lease_until; /* of the last time that all were leased */
+};
+
+/* What few entries have: something was wished for when they were put. */
+struct extra {
+    struct store_attributes attributes;
+    uint64_t soft_until; /* 0: not soft-pinned */
+    struct group *group;
+    struct entry *group_prev;
+    struct entry *group_next;
+    struct entry *work_prev; /* master_copy.c: too few or too many replicas */
+    struct entry *work_next;
+    bool working;
+    uint8_t copy_failures; /* in a row */
+    uint64_t copy_after;   /* not tried again before */
+};
+
+struct entry {
+    struct block_key id;
+    uint8_t *key; /* NULL for a block: the id is the key */
+    uint32_t key_len;
+    uint32_t replicas_count;
+    uint32_t index; /* in the slab of entries */
+    uint64_t size;
+    uint64_t digest;
+    uint64_t lease_until;
+    struct replica *replicas;
+    struct ticket *ticket;
+    struct order_node order;
+    struct extra *extra; /* NULL: nothing special */
+    bool removing;       /* asked for, not for space: its drops are repeated until they succeed */
+};
+
+struct member {
+    struct store_member_info info;
+    struct store_node_id id;
+    enum store_member_state state;
+    uint64_t heard_ns;
+    uint32_t round;
+    bool draining;            /* gets nothing new, and what it has goes elsewhere */
+    uint32_t drain_next;      /* where the walk for values that have to go on goes on */
+    bool announced;           /* a snapshot of this life was complete once */
+    bool synced;              /* the present snapshot is complete: what is not known is not there */
+    uint64_t generation_seen; /* the highest that its events have named */
+    struct space *space;
+    uint64_t dropping; /* bytes of its placed replicas that are being dropped */
+    uint64_t values;   /* replicas of values, and of blocks */
+    uint64_t blocks;
+    struct replica *replicas;
+};
+
+struct retry {
+    struct store_node_id node;
+    struct block_key id;
+    uint64_t generation;
+    uint64_t due_ns;
+};
+
+struct actions {
+    struct store_action *list; /* a ring */
+    uint32_t capacity;
+    uint32_t first;
+    uint32_t count;
+};
+
+struct store_master {
+    struct store_master_options options;
+    uint64_t term;
+    uint64_t started_ns;
+    struct map *directory; /* id -> struct entry * */
+    struct slab *entries;  /* what lists walk */
+    struct member *members[STORE_MEMBERS_MAX];
+    uint32_t members_count;
+    struct member *by_age[STORE_MEMBERS_MAX]; /* the same ones, in the order of registration */
+    uint32_t lives;
+    struct order *order;     /* of what may be evicted */
+    struct order *soft;      /* of what is soft-pinned, by deadline */
+    struct map *groups;      /* struct group * */
+    struct entry *work_head; /* values with too few or too many replicas, looked at in turn */
+    struct entry *work_tail;
+    uint32_t work_count;
+    uint32_t copies;            /* under way */
+    struct ticket_list tickets; /* by start, so by due_ns */
+    struct ticket_list limbo;
+    struct actions actions;
+    struct retry *retries;
+    uint32_t retries_count;
+    uint32_t retries_capacity;
+    struct rng rng;
+    uint64_t puts_made;
+    uint64_t key_bytes; /* of the keys of values */
+    struct store_master_counts counts;
+};
+
+/* ---- master.c ---- */
+
+struct entry *master_entry_find(const struct store_master *master, const struct block_key *id);
+uint32_t master_entry_version(const struct entry *entry);
+
+/* What few entries have, made if it is not there. NULL: no memory. */
+struct extra *master_entry_extra(struct entry *entry);
+
+struct member *master_member_find(const struct store_master *master, const char *name);
+
+/* Whether a value of this size could ever be placed there. NULL is allowed. */
+bool master_member_lends(const struct member *member, uint64_t size);
+
+bool master_replica_readable(const struct replica *replica);
+void master_replica_describe(const struct member *member, uint64_t address, uint64_t generation,
+                             struct store_replica *out);
+
+/* Asks its owner to drop it. False if no action can be queued now: nothing changes. */
+bool master_replica_drop(struct store_master *master, struct replica *replica);
+
+/* Space for `size` bytes is asked for by evicting others than `except`. */
+MUST_USE enum status master_make_room(struct store_master *master, uint64_t now_ns,
+                                      const struct entry *except, uint64_t size);
+
+/* The range, which was allocated, is a ticket's of this entry, which has none. NULL: no memory. */
+struct ticket *master_ticket_new(struct store_master *master, uint64_t now_ns, struct entry *entry,
+                                 struct member *member, uint64_t address, uint64_t size);
+
+/* The put is over for its entry, which may be gone afterwards; the range waits in limbo. */
+void master_ticket_discard(struct store_master *master, uint64_t now_ns, struct ticket *ticket);
+
+/* A zeroed action about the member, in the queue. NULL: none can be queued. */
+struct store_action *master_action(struct store_master *master, enum store_action_kind kind,
+                                   const struct member *member);
+
+/* ---- master_copy.c ---- */
+
+/* The number of replicas of the entry, or what is wished, may have changed. */
+void master_copies_look(struct store_master *master, struct entry *entry);
+/* The entry goes. */
+void master_copies_forget(struct store_master *master, struct entry *entry);
+/* A copy's ticket is over, one way or the other. */
+void master_copies_ended(struct store_master *master, const struct ticket *ticket);
+/* Starts what can be started. */
+void master_copies_run(struct store_master *master, uint64_t now_ns);
+
+#endif
