@@ -18,6 +18,7 @@
  *   WRITE  stays PENDING after a cancel or a passed deadline until the target has acknowledged or
  *          fenced what was on the way, or has restarted, or is gone: normally one round trip, at
  *          worst fence_ms, after which the target's own lease on the connection has run out.
+ *   A task that moves memory of a CUDA device stays PENDING until the device has ended its copies.
  *   Files  READ and WRITE alike stay PENDING until the kernel has ended what it was given, however
  *          long the device takes.
  * A failed or cancelled task may have written any part of its range; COMPLETED means all of it.
@@ -158,6 +159,18 @@ MUST_USE enum status yolk_transfer_free(struct yolk_transfer *transfer, void *ad
  * STATUS_INVALID if empty or wrapping, STATUS_FULL, or what env_populate() said. */
 MUST_USE enum status yolk_transfer_register(struct yolk_transfer *transfer, void *address,
                                             size_t length, const char *share_name, unsigned flags);
+
+/* The same without a share_name, for memory at `location`: "cpu:0", "cuda:1"; NULL or "*":
+ * anywhere. Memory of a CUDA device is moved by the device, through pinned memory of the engine
+ * where it has to go over a lane; what wrote it must have ended before it is part of a request, and
+ * may begin again after the final state. yolk_transfer_register() recognises it, too, in a process
+ * that has the driver loaded; here a location that begins with "cuda:" says so. Segments of files
+ * and loans know no such memory (STATUS_UNSUPPORTED). STATUS_UNSUPPORTED without a driver,
+ * STATUS_INVALID if the memory is not where it is said to be, or of several devices; what the
+ * driver said, as STATUS_IO, STATUS_NOT_FOUND or STATUS_NO_MEMORY. */
+MUST_USE enum status yolk_transfer_register_at(struct yolk_transfer *transfer, void *address,
+                                               size_t length, const char *location, unsigned flags,
+                                               struct errmsg *err);
 
 /* Says where a registered range lies: "cpu:0", "cuda:1"; "*" or NULL: anywhere. The rails that the
  * topology prefers for that place carry it first. STATUS_NOT_FOUND if it is not registered. */
@@ -425,6 +438,7 @@ struct yolk_transfer_explain {
     uint64_t run_us;       /* from then until the end, or until now */
     uint64_t predicted_us; /* of wait and run together, when it was submitted; 0: not known */
     uint64_t direct_bytes; /* file: past the page cache */
+    uint64_t staged_bytes; /* of a device, through pinned memory */
     uint32_t slices;       /* scheduled, retries included */
     uint32_t retries;
     /* Bytes by rail: [0] the name's, [i] the ith that both ends told each other. */
@@ -468,6 +482,7 @@ struct yolk_transfer_stats {
     uint64_t fences;          /* connections that a target closed at our demand */
     uint64_t lanes_open;      /* now, both directions */
     uint64_t lanes_sealed;    /* of them, encrypted */
+    uint64_t device_errors;   /* copies from or to a device that failed */
     uint64_t protocol_errors; /* connections dropped because of what the peer sent */
     uint64_t seal_failures;   /* of them, encrypted ones on which something was not the peer's */
     uint64_t rail_pauses;     /* rails that failed, or fell silent while others spoke */

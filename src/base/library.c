@@ -26,3 +26,12 @@ enum status library_load(const char *file, const struct library_symbol *symbols,
     }
     return STATUS_OK;
 }
+
+bool library_here(const char *file)
+{
+    void *library = dlopen(file, RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD);
+
+    if (library == NULL) return false;
+    dlclose(library); /* that only counted */
+    return true;
+}

@@ -11,6 +11,7 @@
 #ifndef BASE_LIBRARY_H
 #define BASE_LIBRARY_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "base/status.h"
@@ -25,5 +26,8 @@ struct library_symbol {
  * places keep whatever they held or got, so none of them may be called. */
 MUST_USE enum status library_load(const char *file, const struct library_symbol *symbols,
                                   size_t count, struct errmsg *err);
+
+/* True if this process has it already, whoever loaded it. */
+bool library_here(const char *file);
 
 #endif

@@ -262,7 +262,8 @@ static void check_devices(struct doctor *doctor)
     } else {
         one->level = REPORT_NOTE;
         found(one, "NVIDIA driver loaded");
-        fix(one, "none: this version computes on the CPU; `--engine timed` stands for a GPU");
+        fix(one, "none: this version computes on the CPU, and moves memory of GPUs for C programs; "
+                 "`--engine timed` stands for a GPU");
     }
     free(nvidia);
 }

@@ -60,6 +60,17 @@ static enum status slice_check(const struct slice *slice)
     return share_check(slice->session, slice->share, epoch, term);
 }
 
+/* A pull into memory of a device goes to a bounce, which is taken when its turn has come. */
+static enum status copy_aim(struct slice *slice)
+{
+    if (slice->lane == NULL || slice->bounce != NULL) return STATUS_OK;
+    if (!cuda_has(slice->lane->transfer, (uintptr_t)slice->to)) return STATUS_OK;
+    slice->bounce = cuda_landing(slice->lane->transfer, slice->length);
+    if (slice->bounce == NULL) return STATUS_FULL;
+    slice->to = cuda_bounce_memory(slice->bounce);
+    return STATUS_OK;
+}
+
 /* What is copied in one go: slices of the queue from its head on, as far as they read from one
  * share, so that one look at its identity is enough, and, over vm, one system call. */
 struct portion {
@@ -68,7 +79,7 @@ struct portion {
     struct env_memory_part parts[SHARE_PARTS_MAX];
 };
 
-static void portion_take(struct portion *portion, const struct slice *slice, uint32_t count_max)
+static void portion_take(struct portion *portion, struct slice *slice, uint32_t count_max)
 {
     const struct share *share = slice->share;
 
@@ -78,6 +89,7 @@ static void portion_take(struct portion *portion, const struct slice *slice, uin
            portion->size < COPY_STEP_SIZE) {
         const bool expired = slice->lane != NULL && lane_expired(slice->lane);
         if (portion->count > 0 && (expired || slice_judge(slice) != STATUS_OK)) break;
+        if (copy_aim(slice) != STATUS_OK) break; /* not the head's: that has been done */
         uint64_t len = slice->length - slice->done;
         if (len > COPY_STEP_SIZE - portion->size) len = COPY_STEP_SIZE - portion->size;
         portion->parts[portion->count++] =
@@ -102,10 +114,13 @@ static enum status portion_copy(const struct portion *portion, const struct slic
 
 /* Copies something of the head, and of what follows it if there is no more to say about it than
  * that it is well. */
-static enum status copy_step(const struct slice *head, struct portion *portion)
+static enum status copy_step(struct slice *head, struct portion *portion)
 {
-    enum status status = slice_check(head);
+    enum status status = copy_aim(head);
 
+    portion->size = 0;
+    if (status != STATUS_OK) return status;
+    status = slice_check(head);
     if (status == STATUS_OK) {
         portion_take(portion, head, head->share != NULL ? SHARE_PARTS_MAX : 1);
         status = portion_copy(portion, head);
@@ -137,7 +152,9 @@ static void copy_finish(struct yolk_transfer *transfer, struct slice *slice, enu
         return;
     }
     peer_kick(slice->task->peer); /* there is room for another slice */
-    if (status == STATUS_OK) {
+    if (status == STATUS_OK && slice->bounce != NULL) {
+        cuda_land(transfer, slice);
+    } else if (status == STATUS_OK) {
         task_slice_done(transfer, slice);
     } else if (status == STATUS_NOT_FOUND) {
         task_slice_lost(transfer, slice, STATUS_STALE, true);

@@ -37,6 +37,7 @@ void history_describe(const struct yolk_transfer *transfer, const struct task *t
     out->run_us = (now - began) / ENV_NS_PER_US;
     out->predicted_us = task->predicted_us;
     out->direct_bytes = task->direct_bytes;
+    out->staged_bytes = task->staged_bytes;
     out->slices = task->slices;
     out->retries = task->retries;
     memcpy(out->rail_bytes, task->rail_bytes, sizeof(out->rail_bytes));
@@ -150,6 +151,10 @@ size_t yolk_transfer_explain_text(const struct yolk_transfer *transfer,
         explain->retries);
     if (explain->path == YOLK_TRANSFER_PATH_FILE) {
         add(&text, "  %llu bytes past the page cache\n", (unsigned long long)explain->direct_bytes);
+    }
+    if (explain->staged_bytes > 0) {
+        add(&text, "  %llu bytes through pinned memory\n",
+            (unsigned long long)explain->staged_bytes);
     }
     add(&text, "  waited %llu us, ran %llu us", (unsigned long long)explain->wait_us,
         (unsigned long long)explain->run_us);
@@ -270,6 +275,8 @@ size_t yolk_transfer_metrics_text(const struct yolk_transfer *transfer, char *ou
                 stats.fences);
     add_counter(&text, "rail_pauses_total", "Rails that fell silent while others spoke.",
                 stats.rail_pauses);
+    add_counter(&text, "device_errors_total", "Copies from or to a CUDA device that failed.",
+                stats.device_errors);
     add_counter(&text, "protocol_errors_total", "Connections dropped for what the peer sent.",
                 stats.protocol_errors);
     add_counter(&text, "seal_failures_total",

@@ -99,6 +99,8 @@ static void frame_free(struct lane *lane, struct frame *frame)
     lane->serving -= frame->answers;
     free(frame->owned);
     frame->owned = NULL;
+    cuda_bounce_free(frame->bounce);
+    frame->bounce = NULL;
     lane->frames_used--;
     frame->next = lane->frames_free; /* on top: a cache still holds it */
     lane->frames_free = frame;
@@ -137,6 +139,16 @@ bool lane_send(struct lane *lane, unsigned queue, const struct wire_header *head
     frame->payload = payload;
     frame->answers = answer ? 1 : 0;
     frame_push(&lane->out[queue], frame);
+    return true;
+}
+
+bool lane_send_bounce(struct lane *lane, const struct wire_header *header, struct bounce *bounce)
+{
+    if (!lane_send(lane, header->class, header, cuda_bounce_memory(bounce), true)) {
+        cuda_bounce_free(bounce);
+        return false;
+    }
+    lane->out[header->class].tail->bounce = bounce;
     return true;
 }
 
@@ -226,6 +238,8 @@ static void frame_cancel(struct lane *lane, struct frame *frame, uint8_t class)
                                      .status = STATUS_CANCELLED };
 
     wire_header_encode(&ack, frame->header);
+    cuda_bounce_free(frame->bounce);
+    frame->bounce = NULL;
     frame->payload = NULL;
     frame->payload_len = 0;
     frame_push(&lane->out[FRAME_CONTROL], frame);
@@ -460,6 +474,7 @@ void lane_free(struct lane *lane)
     drop_frames(lane);
     session_unref(lane->session);
     seal_destroy(lane->seal);
+    cuda_bounce_free(lane->landing_bounce);
     free(lane);
 }
 

@@ -63,6 +63,7 @@ static enum status borrow_own(struct yolk_transfer *transfer, uint64_t remote, u
     struct buffer *buffer = buffers_find(&transfer->buffers, remote, length);
 
     if (buffer == NULL) return STATUS_NOT_FOUND;
+    if (buffer->device != 0) return STATUS_UNSUPPORTED;
     if (epoch != 0 && epoch != transfer->epoch) return STATUS_STALE;
     struct loan *loan = loan_new(transfer, &out->id);
     if (loan == NULL) return STATUS_FULL;

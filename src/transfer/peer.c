@@ -43,6 +43,14 @@ static uint8_t *task_local(const struct task *task, uint64_t offset)
     return (uint8_t *)task->req.local + offset;
 }
 
+/* Where lanes and copies find, or put, the bytes of the slice. */
+static uint8_t *slice_memory(const struct slice *slice)
+{
+    if (slice->bounce != NULL) return cuda_bounce_memory(slice->bounce);
+    ASSERT(slice->task->buffer->device == 0);
+    return task_local(slice->task, slice->offset);
+}
+
 static bool is_read(const struct task *task)
 {
     return task->req.opcode == YOLK_TRANSFER_READ;
@@ -196,7 +204,7 @@ static void request_fill(const struct task *task, const struct slice *slice, enu
         header->source = (uintptr_t)task_local(task, slice->offset);
         header->flags = 0;
     } else if (task->req.checksum) {
-        header->checksum = hash_xxh3(task_local(task, slice->offset), (size_t)slice->length);
+        header->checksum = hash_xxh3(slice_memory(slice), (size_t)slice->length);
     }
 }
 
@@ -215,9 +223,8 @@ static void issue(struct lane *lane, struct slice *slice, enum route route)
                                      : YOLK_TRANSFER_PATH_SHM);
     request_fill(task, slice, route, &header);
     queued = route != ROUTE_PULL || announce(lane, task->buffer);
-    queued = queued &&
-             lane_send(lane, slice->class, &header,
-                       header.opcode == WIRE_WRITE ? task_local(task, slice->offset) : NULL, false);
+    queued = queued && lane_send(lane, slice->class, &header,
+                                 header.opcode == WIRE_WRITE ? slice_memory(slice) : NULL, false);
     if (!queued) lane_die(lane, STATUS_NO_MEMORY);
 }
 
@@ -230,7 +237,7 @@ static void issue_copy(struct lane *lane, struct slice *slice)
     slice->share = session_find(lane->session, remote, slice->length);
     ASSERT(slice->share != NULL && slice->share->identity != NULL);
     slice->from = share_at(slice->share, remote);
-    slice->to = task_local(task, slice->offset);
+    slice->to = slice_memory(slice);
     slice->done = 0;
     task->slices_out++;
     task_started(lane->transfer, task, share_path(slice->share));
@@ -379,7 +386,7 @@ static void schedule_local(struct peer *peer)
             slice->to = is_read(task) ? task->req.local : remote;
             task->slices_out++;
             task_started(peer->transfer, task, YOLK_TRANSFER_PATH_LOCAL);
-            copy_queue(peer->transfer, slice);
+            if (!cuda_copy(peer->transfer, slice)) copy_queue(peer->transfer, slice);
         }
     }
 }
@@ -743,7 +750,7 @@ static enum status got_read_data(struct lane *lane, const struct wire_header *he
         lane->landing = LANDING_SINK;
     } else {
         lane->landing = LANDING_MEMORY;
-        lane->landing_at = task_local(slice->task, slice->offset);
+        lane->landing_at = slice_memory(slice);
     }
     return STATUS_OK;
 }
@@ -822,9 +829,10 @@ static enum status read_complete(struct lane *lane)
     if (task == NULL) {
         slice_free(transfer, slice);
     } else if ((lane->head.flags & WIRE_CHECKSUM) != 0 &&
-               hash_xxh3(task_local(task, slice->offset), (size_t)slice->length) !=
-                   lane->head.checksum) {
+               hash_xxh3(slice_memory(slice), (size_t)slice->length) != lane->head.checksum) {
         task_slice_lost(transfer, slice, STATUS_CORRUPT, true);
+    } else if (slice->bounce != NULL) {
+        cuda_land(transfer, slice);
     } else {
         task_slice_done(transfer, slice);
     }
@@ -914,6 +922,7 @@ void peer_withdraw(struct task *task)
     struct peer *peer = task->peer;
     struct yolk_transfer *transfer = peer->transfer;
 
+    cuda_withdraw(transfer, task);
     if (task->queued) task_unqueue(&peer->ready[task->req.class], task);
     slice_filter(&peer->retry[task->req.class], slice_of_task, task, waiting_drop, transfer);
     copy_drop_task(transfer, task);

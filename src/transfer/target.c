@@ -17,7 +17,7 @@
 #include "base/log.h"
 #include "transfer/transfer_int.h"
 
-static enum status owner_check(const struct yolk_transfer *transfer,
+enum status target_check_owner(const struct yolk_transfer *transfer,
                                const struct wire_header *header)
 {
     if (header->epoch != 0 && header->epoch != transfer->epoch) return STATUS_STALE;
@@ -28,7 +28,7 @@ static enum status owner_check(const struct yolk_transfer *transfer,
 static enum status range_check(const struct yolk_transfer *transfer,
                                const struct wire_header *header, unsigned permission)
 {
-    const enum status status = owner_check(transfer, header);
+    const enum status status = target_check_owner(transfer, header);
 
     if (status != STATUS_OK) return status;
     if (header->length == 0 || header->length > WIRE_SLICE_MAX) return STATUS_INVALID;
@@ -42,10 +42,9 @@ static enum status answer(struct lane *lane, const struct wire_header *request, 
     return lane_answer(lane, request, status) ? STATUS_OK : STATUS_PROTOCOL;
 }
 
-static enum status serve_read(struct lane *lane, const struct wire_header *request)
+bool target_send_data(struct lane *lane, const struct wire_header *request, const uint8_t *data,
+                      struct bounce *bounce)
 {
-    const enum status status = range_check(lane->transfer, request, YOLK_TRANSFER_REMOTE_READ);
-    const uint8_t *data = (const uint8_t *)(uintptr_t)request->address;
     struct wire_header header = { .opcode = WIRE_READ_DATA,
                                   .flags = request->flags,
                                   .class = request->class,
@@ -53,28 +52,49 @@ static enum status serve_read(struct lane *lane, const struct wire_header *reque
                                   .request = request->request,
                                   .length = request->length };
 
-    if (status != STATUS_OK) return answer(lane, request, status);
     if ((request->flags & WIRE_CHECKSUM) != 0) {
         header.checksum = hash_xxh3(data, (size_t)request->length);
     }
     lane->transfer->stats.bytes_served += request->length;
-    return lane_send(lane, request->class, &header, data, true) ? STATUS_OK : STATUS_PROTOCOL;
+    if (bounce != NULL) return lane_send_bounce(lane, &header, bounce);
+    return lane_send(lane, request->class, &header, data, true);
+}
+
+static enum status serve_read(struct lane *lane, const struct wire_header *request)
+{
+    const enum status status = range_check(lane->transfer, request, YOLK_TRANSFER_REMOTE_READ);
+    const uint8_t *data = (const uint8_t *)(uintptr_t)request->address;
+
+    if (status != STATUS_OK) return answer(lane, request, status);
+    if (cuda_has(lane->transfer, request->address)) return cuda_serve(lane, request);
+    return target_send_data(lane, request, data, NULL) ? STATUS_OK : STATUS_PROTOCOL;
 }
 
 static enum status begin_write(struct lane *lane, const struct wire_header *request)
 {
-    const enum status status = range_check(lane->transfer, request, YOLK_TRANSFER_REMOTE_WRITE);
+    enum status status = range_check(lane->transfer, request, YOLK_TRANSFER_REMOTE_WRITE);
 
+    ASSERT(lane->landing_bounce == NULL);
+    lane->landing_at = (uint8_t *)(uintptr_t)request->address;
+    if (status == STATUS_OK && cuda_has(lane->transfer, request->address)) {
+        lane->landing_bounce = cuda_landing(lane->transfer, request->length);
+        if (lane->landing_bounce != NULL) {
+            lane->landing_at = cuda_bounce_memory(lane->landing_bounce);
+        } else {
+            status = STATUS_FULL;
+        }
+    }
     lane->landing_status = status;
     lane->landing = status == STATUS_OK ? LANDING_MEMORY : LANDING_SINK;
-    lane->landing_at = (uint8_t *)(uintptr_t)request->address;
     return STATUS_OK;
 }
 
 static enum status end_write(struct lane *lane)
 {
     const struct wire_header *request = &lane->head;
-    const uint8_t *data = (const uint8_t *)(uintptr_t)request->address;
+    struct bounce *bounce = lane->landing_bounce;
+    const uint8_t *data =
+        bounce != NULL ? cuda_bounce_memory(bounce) : (const uint8_t *)(uintptr_t)request->address;
     enum status status = lane->landing_status;
 
     if (lane->landing == LANDING_MEMORY) {
@@ -87,6 +107,9 @@ static enum status end_write(struct lane *lane)
         lane->transfer->stats.bytes_served += request->length;
     }
     lane->landing = LANDING_NONE;
+    lane->landing_bounce = NULL;
+    if (bounce != NULL && status == STATUS_OK) return cuda_store(lane, request, bounce);
+    cuda_bounce_free(bounce);
     if (status == STATUS_OK) return lane_ack(lane, request) ? STATUS_OK : STATUS_PROTOCOL;
     return answer(lane, request, status);
 }
@@ -122,7 +145,11 @@ void target_pull_done(struct yolk_transfer *transfer, struct slice *slice, enum 
     ASSERT(lane != NULL && lane->state == LANE_READY);
     if (status == STATUS_OK) transfer->stats.bytes_served += slice->length;
     if (status == STATUS_NOT_FOUND) status = STATUS_UNSUPPORTED; /* no longer shared: send it */
-    if (lane_answer(lane, &slice->pull, status)) {
+    struct bounce *bounce = slice->bounce;
+    if (status == STATUS_OK) slice->bounce = NULL; /* it goes on */
+    if (status == STATUS_OK && bounce != NULL) {
+        if (cuda_store(lane, &slice->pull, bounce) != STATUS_OK) lane_die(lane, STATUS_PROTOCOL);
+    } else if (lane_answer(lane, &slice->pull, status)) {
         lane_flush(lane);
     } else {
         lane_die(lane, STATUS_PROTOCOL);
@@ -149,6 +176,7 @@ static void cancel(struct lane *lane)
     struct yolk_transfer *transfer = lane->transfer;
 
     lane_cancel_answers(lane, lane->head.attempt);
+    cuda_cancel(lane, lane->head.attempt);
     for (int class = 0; class < WIRE_CLASSES; class ++) {
         slice_filter(&transfer->copies[class], pull_of_attempt, lane, pull_cancelled, transfer);
     }
@@ -260,6 +288,7 @@ enum status target_payload(struct lane *lane)
 void target_lane_gone(struct lane *lane)
 {
     copy_drop_lane(lane->transfer, lane);
+    cuda_lane_gone(lane);
 }
 
 /* ---- rights taken away ---- */
@@ -267,7 +296,7 @@ void target_lane_gone(struct lane *lane)
 static enum status revoked(const struct yolk_transfer *transfer, const struct wire_header *header,
                            const struct buffer *buffer)
 {
-    if (buffer == NULL) return owner_check(transfer, header);
+    if (buffer == NULL) return target_check_owner(transfer, header);
     const bool hit =
         buffer_ranges_overlap(header->address, header->length, buffer->address, buffer->length);
     return hit ? STATUS_NOT_FOUND : STATUS_OK;
@@ -287,7 +316,7 @@ static bool pull_revoked(const struct slice *slice, const void *ctx)
 
 static void pull_refuse(struct yolk_transfer *transfer, struct slice *slice)
 {
-    const bool stale = owner_check(transfer, &slice->pull) != STATUS_OK;
+    const bool stale = target_check_owner(transfer, &slice->pull) != STATUS_OK;
 
     copy_release(slice);
     target_pull_done(transfer, slice, stale ? STATUS_STALE : STATUS_INVALID);
@@ -318,4 +347,5 @@ void target_revoke(struct yolk_transfer *transfer, const struct buffer *buffer)
         next = lane->next;
         if (lane->peer == NULL && lane->state == LANE_READY) lane_revoke(lane, buffer);
     }
+    cuda_revoke(transfer, buffer);
 }

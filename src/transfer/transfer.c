@@ -95,6 +95,7 @@ struct slice *slice_new(struct yolk_transfer *transfer)
 void slice_free(struct yolk_transfer *transfer, struct slice *slice)
 {
     ASSERT(slice->share == NULL);
+    cuda_slice_free(slice);
     slice->next = transfer->slices_free;
     transfer->slices_free = slice;
 }
@@ -263,6 +264,7 @@ void task_slice_done(struct yolk_transfer *transfer, struct slice *slice)
     ASSERT(task->bytes + slice->length <= task->req.length);
     task->slices_out--;
     task->bytes += slice->length;
+    if (slice->bounce != NULL) task->staged_bytes += slice->length;
     if (task->req.opcode == YOLK_TRANSFER_READ) {
         transfer->stats.bytes_read[task->path] += slice->length;
     } else {
@@ -425,6 +427,7 @@ void transfer_turn(struct yolk_transfer *transfer)
     env_timer_cancel(transfer->env, &transfer->work);
     transfer_clock(transfer);
     const bool left = copy_run(transfer);
+    cuda_turn(transfer);
     call_back_all(transfer);
     schedule_dirty(transfer); /* what the callbacks submitted goes out together */
     bury(transfer);
@@ -649,12 +652,16 @@ void yolk_transfer_destroy(struct yolk_transfer *transfer)
     transfer_rails_stop(transfer);
     env_timer_cancel(transfer->env, &transfer->work);
     file_destroy_all(transfer);
+    cuda_stop(transfer);
     for (int class = 0; class < WIRE_CLASSES; class ++) {
         struct slice *slice;
-        while ((slice = slice_pop(&transfer->copies[class])) != NULL)
+        while ((slice = slice_pop(&transfer->copies[class])) != NULL) {
             copy_release(slice);
+            cuda_slice_free(slice);
+        }
     }
     lanes_destroy(transfer);
+    cuda_destroy(transfer);
     loan_destroy_all(transfer);
     errand_destroy_all(transfer);
     for (uint32_t i = 0; i < transfer->peer_count; i++) {
@@ -771,17 +778,15 @@ static void identity_publish_vm(struct yolk_transfer *transfer, struct buffer *b
     identity_start(transfer, buffer, identity);
 }
 
-enum status yolk_transfer_register(struct yolk_transfer *transfer, void *address, size_t length,
-                                   const char *share_name, unsigned flags)
+static enum status register_host(struct yolk_transfer *transfer, void *address, size_t length,
+                                 const char *share_name, unsigned flags)
 {
     const bool populate = (flags & YOLK_TRANSFER_POPULATE) != 0;
     const uint64_t start_at = (uintptr_t)address;
     struct buffer *buffer;
     uint64_t size = length;
 
-    if (transfer == NULL || address == NULL || length == 0) return STATUS_INVALID;
     flags &= ~(unsigned)YOLK_TRANSFER_POPULATE;
-    if ((flags & ~(unsigned)YOLK_TRANSFER_REMOTE_ALL) != 0) return STATUS_INVALID;
     if (share_name != NULL) {
         if (share_name[0] == '\0' || strlen(share_name) >= WIRE_SHARE_NAME_SIZE) {
             return STATUS_INVALID;
@@ -802,6 +807,66 @@ enum status yolk_transfer_register(struct yolk_transfer *transfer, void *address
         identity_publish(transfer, buffer, share_name);
     } else {
         identity_publish_vm(transfer, buffer);
+    }
+    return STATUS_OK;
+}
+
+/* Memory of a device: peers of this host can neither map nor read it. */
+static enum status register_device(struct yolk_transfer *transfer, void *address, size_t length,
+                                   uint32_t device, unsigned flags, struct errmsg *err)
+{
+    struct buffer *buffer;
+    enum status status = cuda_add(transfer, device, err);
+
+    if (status != STATUS_OK) return status;
+    flags &= YOLK_TRANSFER_REMOTE_ALL; /* its pages are there */
+    status = buffers_add(&transfer->buffers, (uintptr_t)address, length, flags, &buffer);
+    if (status != STATUS_OK) return errmsg_set(err, status, "transfer: cannot register memory");
+    buffer->device = device;
+    buffer->location = cuda_location(transfer, device);
+    return STATUS_OK;
+}
+
+static bool range_sane(const struct yolk_transfer *transfer, const void *address, size_t length,
+                       unsigned flags)
+{
+    if (transfer == NULL || address == NULL || length == 0) return false;
+    if ((flags & ~(unsigned)(YOLK_TRANSFER_REMOTE_ALL | YOLK_TRANSFER_POPULATE)) != 0) return false;
+    return (uintptr_t)address + length > (uintptr_t)address;
+}
+
+enum status yolk_transfer_register(struct yolk_transfer *transfer, void *address, size_t length,
+                                   const char *share_name, unsigned flags)
+{
+    uint32_t device;
+
+    if (!range_sane(transfer, address, length, flags)) return STATUS_INVALID;
+    const enum status status = cuda_find((uintptr_t)address, length, &device);
+    if (status != STATUS_OK) return status;
+    if (device == 0) return register_host(transfer, address, length, share_name, flags);
+    if (share_name != NULL) return STATUS_INVALID;
+    return register_device(transfer, address, length, device, flags, NULL);
+}
+
+enum status yolk_transfer_register_at(struct yolk_transfer *transfer, void *address, size_t length,
+                                      const char *location, unsigned flags, struct errmsg *err)
+{
+    uint32_t device = 0;
+
+    if (!range_sane(transfer, address, length, flags)) {
+        return errmsg_set(err, STATUS_INVALID, "transfer: no range of memory");
+    }
+    if (location != NULL && strncmp(location, "cuda:", 5) == 0) {
+        const enum status status =
+            cuda_find_named(location, (uintptr_t)address, length, &device, err);
+        if (status != STATUS_OK) return status;
+        return register_device(transfer, address, length, device, flags, err);
+    }
+    const enum status status = yolk_transfer_register(transfer, address, length, NULL, flags);
+    if (status != STATUS_OK) return errmsg_set(err, status, "transfer: cannot register memory");
+    struct buffer *buffer = buffers_at(&transfer->buffers, (uintptr_t)address);
+    if (buffer->device == 0 && location != NULL) {
+        buffer->location = topology_location(&transfer->topology, location);
     }
     return STATUS_OK;
 }
@@ -1101,6 +1166,7 @@ static enum status task_check(struct yolk_transfer *transfer, struct task *task)
     }
     struct buffer *buffer = buffers_find(&transfer->buffers, (uintptr_t)req->local, req->length);
     if (buffer == NULL) return STATUS_NOT_FOUND;
+    if (segment->file != NULL && buffer->device != 0) return STATUS_UNSUPPORTED;
     task->generation = req->generation != 0 ? req->generation : segment->generation;
     enum status status = STATUS_OK;
     if (segment->file != NULL) status = file_check(transfer, segment->file, task);
@@ -1147,7 +1213,9 @@ static void task_submit(struct yolk_transfer *transfer, struct batch *batch,
             task->predicted_us = task->file != NULL ? file_predict_us(transfer, request->length)
                                                     : peer_predict_us(task->peer, request->length);
         }
-        task_queue(&task->peer->ready[task->req.class], task);
+        if (!cuda_submit(transfer, task)) {
+            task_queue(&task->peer->ready[task->req.class], task);
+        }
         task->peer->dirty = true;
         if (request->deadline_ns != 0) {
             env_timer_set(transfer->env, &task->timer, request->deadline_ns);

@@ -15,6 +15,7 @@
  *   buffer.c     registered ranges
  *   copy.c       memcpy in portions, for local, shm and pulls
  *   file.c       segments that are files of this host
+ *   cuda.c       memory of devices
  *   errand.c     notices and probes
  *   naming.c     our name on a metadata server, and the addresses of peers opened by theirs
  *   history.c    what became of tasks, for people and for dashboards
@@ -31,6 +32,7 @@
 
 #include "base/env.h"
 #include "base/status.h"
+#include "transfer/cuda.h"
 #include "transfer/metadata.h"
 #include "transfer/rail.h"
 #include "transfer/topology.h"
@@ -82,6 +84,7 @@ struct buffer {
     uint32_t slot;             /* index in the lanes' `announced` bits */
     uint32_t users;            /* tasks of ours */
     uint32_t location;         /* see topology_location() */
+    uint32_t device;           /* it is memory of that one, counted from 1; 0: of the host */
     struct identity *identity; /* NULL: not shared */
     bool vm;                   /* not by mapping, but by reading our memory; identity is malloc'd */
     char share_name[WIRE_SHARE_NAME_SIZE];
@@ -173,6 +176,8 @@ struct slice {
     struct session *session;
     struct share *share;
     struct wire_header pull;
+    struct bounce *bounce;    /* memory of a device goes through it; NULL: of the host */
+    struct peer *bounce_peer; /* whom it counts for; NULL: nobody */
 };
 
 struct slice_list {
@@ -208,6 +213,7 @@ struct task {
     enum status ending; /* not OK: why it will end, as soon as slices_out is 0 */
     enum yolk_transfer_path path;
     bool queued;
+    bool staged; /* memory of a device: cuda.c cuts it */
     bool called_back;
     bool no_share;       /* the target does not share what it wants */
     uint64_t id;         /* the attempt on the wire */
@@ -221,6 +227,7 @@ struct task {
     uint64_t submitted_ns, started_ns, ended_ns;
     uint64_t predicted_us;
     uint64_t direct_bytes; /* file path: past the page cache */
+    uint64_t staged_bytes; /* through bounces */
     uint64_t rail_bytes[RAILS_MAX + 1];
 };
 
@@ -262,7 +269,8 @@ struct frame {
     uint32_t answers; /* of those counted in lane->serving */
     bool clear;       /* of the greeting: before the lane was sealed */
     uint8_t header[WIRE_HEADER_SIZE];
-    uint8_t *owned; /* control payload, freed when sent */
+    uint8_t *owned;        /* control payload, freed when sent */
+    struct bounce *bounce; /* likewise */
 };
 
 struct frame_list {
@@ -311,7 +319,8 @@ struct lane {
     uint64_t payload_left;
     enum landing landing;
     uint8_t *landing_at;
-    enum status landing_status; /* what a WRITE that does not land is answered */
+    struct bounce *landing_bounce; /* of a WRITE into memory of a device */
+    enum status landing_status;    /* what a WRITE that does not land is answered */
     struct slice *landing_slice;
     uint8_t control[WIRE_CONTROL_MAX];
 
@@ -334,6 +343,9 @@ MUST_USE bool lane_send_control(struct lane *lane, const struct wire_header *hea
 /* As lane_answer() with STATUS_OK, together with others if the peer understands that. */
 MUST_USE bool lane_ack(struct lane *lane, const struct wire_header *request);
 MUST_USE bool lane_answer(struct lane *lane, const struct wire_header *request, enum status status);
+/* As lane_send(), of an answer whose payload is in the bounce, which it takes in any case. */
+MUST_USE bool lane_send_bounce(struct lane *lane, const struct wire_header *header,
+                               struct bounce *bounce);
 bool lane_has_room(const struct lane *lane);
 /* Takes back the request that has not begun to leave; false if it has. */
 bool lane_unsend(struct lane *lane, uint64_t request, uint8_t class);
@@ -431,6 +443,7 @@ struct peer {
     uint64_t ask_address;       /* what a borrower asked about; 0: nobody did */
     bool ask_denied;            /* the answer was no, and nobody has been told yet */
     bool dirty;                 /* transfer_turn() schedules it */
+    uint32_t bounce_units;      /* of cuda.c's pool, that its slices hold */
     struct errand_list errands; /* waiting or asked */
     bool named;                 /* opened by a name that has to be looked up: rails[0] is what is
                                    known of it, "" at first */
@@ -530,6 +543,12 @@ void naming_forget(struct peer *peer); /* no lookup is under way any more */
 MUST_USE enum status target_frame(struct lane *lane, const struct wire_header *header);
 MUST_USE enum status target_payload(struct lane *lane);
 void target_lane_gone(struct lane *lane);
+/* Is the request of the epoch and term that we are in? */
+MUST_USE enum status target_check_owner(const struct yolk_transfer *transfer,
+                                        const struct wire_header *header);
+/* Answers a READ with the bytes at `data`, of `bounce` if that is not NULL. */
+MUST_USE bool target_send_data(struct lane *lane, const struct wire_header *request,
+                               const uint8_t *data, struct bounce *bounce);
 void target_pull_done(struct yolk_transfer *transfer, struct slice *slice, enum status status);
 /* Stops what peers are doing to the buffer, or, NULL, under older epochs and terms. */
 void target_revoke(struct yolk_transfer *transfer, const struct buffer *buffer);
@@ -596,6 +615,7 @@ struct yolk_transfer {
     struct peer local;
     struct peer disk;    /* where tasks of files wait; it has no lanes */
     struct files *files; /* NULL until the first is opened */
+    struct cuda *cuda;   /* NULL until memory of a device is registered */
     struct peer **peers;
     uint32_t peer_count;
     struct lane *lanes, *lanes_tail; /* all that are not dead, newest first */

@@ -9,7 +9,8 @@
  *          break, the network parts, whole or one rail of several, and the target is stopped,
  *          killed and started again. When a task ends, its ranges at both ends are overwritten, and
  *          must stay as they are until the next task. In some worlds the target has a name, and
- *          another port at each start, and the server that knows it is killed, too.
+ *          another port at each start, and the server that knows it is killed, too; in some the
+ *          memory is that of a device (tests/fake_cuda.h), which copies late and sometimes fails.
  *          `YOLK_TEST_SEED=n` replays one seed. */
 #include "yolk/transfer.h"
 
@@ -26,6 +27,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/rng.h"
+#include "fake_cuda_use.h"
 #include "transfer/metadata_server.h"
 
 #define CHECK(condition)                                                                           \
@@ -55,6 +57,7 @@ enum { SEEDS = 60, CUTS = 6 };
 #define NAMES "10.0.0.9:8080"
 
 static uint64_t current_seed;
+static struct gpu gpu;
 static unsigned stops_in_time;
 
 struct world;
@@ -77,8 +80,9 @@ struct initiator {
     const char *host;
     struct yolk_transfer *transfer;
     struct yolk_transfer_segment segment;
-    uint8_t *memory;
-    void *owned; /* NULL: the engine's */
+    uint8_t *memory;  /* as we see it */
+    uint8_t *address; /* as the engine does */
+    void *owned;      /* NULL: the engine's, or a device's */
     struct slot slots[SLOTS];
     uint64_t ended[YOLK_TRANSFER_FAILED + 1];
 };
@@ -88,14 +92,15 @@ struct world {
     struct rng rng;
     struct env *target_env;
     struct yolk_transfer *target;
-    uint8_t *memory; /* of the target: INITIATORS * SLOTS * SLOT_SIZE */
+    uint8_t *memory, *address; /* of the target: INITIATORS * SLOTS * SLOT_SIZE */
     uint64_t starts;
     bool target_alive, parted, paused;
-    bool user_memory;   /* that of the initiators is not the engine's */
-    uint32_t lanes_max; /* of the initiators; 0: the default */
-    bool encrypt;       /* the initiators insist on it */
-    bool rails;         /* the hosts have further addresses, and use them */
-    bool named;         /* the target is opened by a name, and moves */
+    bool user_memory;               /* that of the initiators is not the engine's */
+    uint32_t lanes_max;             /* of the initiators; 0: the default */
+    bool here_device, there_device; /* memory of devices */
+    bool encrypt;                   /* the initiators insist on it */
+    bool rails;                     /* the hosts have further addresses, and use them */
+    bool named;                     /* the target is opened by a name, and moves */
     struct env *names_env;
     struct metadata_server *names; /* NULL: down, or not `named` */
     bool rail_cut[RAILS];          /* [0] is `parted` */
@@ -111,6 +116,18 @@ static uint8_t *slot_there(const struct slot *slot)
 {
     const size_t initiator = (size_t)(slot->initiator - slot->initiator->world->initiators);
     return slot->initiator->world->memory + (initiator * SLOTS + slot->index) * SLOT_SIZE;
+}
+
+/* What requests say. */
+static uint8_t *slot_local(const struct slot *slot)
+{
+    return slot->initiator->address + (slot_here(slot) - slot->initiator->memory);
+}
+
+static uint64_t slot_remote(const struct slot *slot)
+{
+    const struct world *world = slot->initiator->world;
+    return (uintptr_t)world->address + (uint64_t)(slot_there(slot) - world->memory);
 }
 
 static void scribble_here(struct slot *slot)
@@ -172,9 +189,17 @@ static void target_start(struct world *world)
         snprintf(listen, sizeof(listen), "10.0.0.1:%u", 7000 + (unsigned)world->starts % 3);
     world->target_env = env_sim_add(world->sim, "10.0.0.1");
     CHECK(yolk_transfer_create(world->target_env, &options, &world->target, NULL) == STATUS_OK);
-    CHECK(yolk_transfer_alloc(world->target, (size_t)INITIATORS * SLOTS * SLOT_SIZE,
-                              YOLK_TRANSFER_REMOTE_ALL, &memory, NULL) == STATUS_OK);
-    world->memory = memory;
+    if (world->there_device) {
+        memory = gpu_alloc(&gpu, 0, (size_t)INITIATORS * SLOTS * SLOT_SIZE);
+        CHECK(memory != NULL);
+        CHECK(yolk_transfer_register(world->target, memory, (size_t)INITIATORS * SLOTS * SLOT_SIZE,
+                                     NULL, YOLK_TRANSFER_REMOTE_ALL) == STATUS_OK);
+    } else {
+        CHECK(yolk_transfer_alloc(world->target, (size_t)INITIATORS * SLOTS * SLOT_SIZE,
+                                  YOLK_TRANSFER_REMOTE_ALL, &memory, NULL) == STATUS_OK);
+    }
+    world->address = memory;
+    world->memory = gpu_see(&gpu, memory);
     world->starts++;
     world->target_alive = true;
     world->paused = false;
@@ -189,6 +214,7 @@ static void target_kill(struct world *world)
 {
     env_sim_kill(world->target_env);
     yolk_transfer_destroy(world->target);
+    if (world->there_device) gpu_free(&gpu, 0, world->address);
     world->target = NULL;
     world->target_alive = false;
 }
@@ -213,7 +239,12 @@ static void initiator_start(struct world *world, struct initiator *initiator, co
     initiator->host = host;
     initiator->env = env_sim_add(world->sim, host);
     CHECK(yolk_transfer_create(initiator->env, &options, &initiator->transfer, NULL) == STATUS_OK);
-    if (world->user_memory) { /* of which a write is pulled out of this process */
+    if (world->here_device) {
+        memory = gpu_alloc(&gpu, 1, (size_t)SLOTS * SLOT_SIZE);
+        CHECK(memory != NULL);
+        CHECK(yolk_transfer_register(initiator->transfer, memory, (size_t)SLOTS * SLOT_SIZE, NULL,
+                                     0) == STATUS_OK);
+    } else if (world->user_memory) { /* of which a write is pulled out of this process */
         memory = initiator->owned = malloc((size_t)SLOTS * SLOT_SIZE);
         CHECK(memory != NULL);
         CHECK(yolk_transfer_register(initiator->transfer, memory, (size_t)SLOTS * SLOT_SIZE, NULL,
@@ -222,7 +253,8 @@ static void initiator_start(struct world *world, struct initiator *initiator, co
         CHECK(yolk_transfer_alloc(initiator->transfer, (size_t)SLOTS * SLOT_SIZE, 0, &memory,
                                   NULL) == STATUS_OK);
     }
-    initiator->memory = memory;
+    initiator->address = memory;
+    initiator->memory = gpu_see(&gpu, memory);
     CHECK(yolk_transfer_open(initiator->transfer, target_name(world), &initiator->segment) ==
           STATUS_OK);
     for (uint32_t i = 0; i < SLOTS; i++) {
@@ -276,9 +308,9 @@ static void task_start(struct slot *slot)
     struct yolk_transfer_request req = {
         .opcode = slot->read ? YOLK_TRANSFER_READ : YOLK_TRANSFER_WRITE,
         .class = (enum yolk_transfer_class)rng_below(rng, YOLK_TRANSFER_CLASSES),
-        .local = slot_here(slot),
+        .local = slot_local(slot),
         .segment = initiator->segment,
-        .remote = (uintptr_t)slot_there(slot),
+        .remote = slot_remote(slot),
         .length = slot->length,
         .checksum = rng_below(rng, 2) == 0,
     };
@@ -327,6 +359,15 @@ static void step_names(struct world *world)
     } else if (world->names == NULL && rng_below(&world->rng, 20) == 0) {
         names_start(world);
     }
+}
+
+static void step_device(struct world *world)
+{
+    if (rng_below(&world->rng, 40) == 0)
+        gpu.fake->fail_start = (unsigned)rng_between(&world->rng, 1, 9);
+    if (rng_below(&world->rng, 40) == 0)
+        gpu.fake->fail_end = (unsigned)rng_between(&world->rng, 1, 9);
+    if (rng_below(&world->rng, 20) == 0) gpu.fake->polls = (unsigned)rng_below(&world->rng, 60);
 }
 
 static void addresses_add(struct world *world)
@@ -397,6 +438,7 @@ static void finish(struct world *world)
 {
     env_sim_calm(world->sim);
     world->paused = false;
+    gpu.fake->fail_start = gpu.fake->fail_end = 0;
     if (!world->target_alive) target_start(world);
     CHECK(env_sim_run_until(world->sim, all_idle, world, 60 * ENV_NS_PER_S) || all_idle(world));
     env_sim_run_for(world->sim, 20 * ENV_NS_PER_S);
@@ -451,6 +493,9 @@ static void run_seed(uint64_t seed, uint64_t totals[TOTALS])
     world.rails = seed % 2 == 0;
     world.user_memory = seed % 3 == 0;
     world.encrypt = seed % 5 < 2;
+    world.here_device = seed % 4 == 1 || seed % 8 == 6;
+    world.there_device = seed % 4 == 1 || seed % 8 == 2;
+    *gpu.fake = (struct fake_cuda){ .polls = (unsigned)rng_below(&world.rng, 6) };
     world.lanes_max = world.rails ? 4 : 0;
     world.named = seed % 4 > 1;
     world.sim = env_sim_create(&options);
@@ -465,16 +510,20 @@ static void run_seed(uint64_t seed, uint64_t totals[TOTALS])
         step_faults(&world);
         if (world.rails) step_rails(&world);
         if (world.named) step_names(&world);
+        if (world.here_device || world.there_device) step_device(&world);
         env_sim_run_for(world.sim, rng_below(&world.rng, STEP_NS));
     }
     finish(&world);
     count(&world, totals);
     for (int i = 0; i < INITIATORS; i++)
         yolk_transfer_destroy(world.initiators[i].transfer);
-    for (int i = 0; i < INITIATORS; i++)
-        free(world.initiators[i].owned);
     yolk_transfer_destroy(world.target);
     metadata_server_destroy(world.names);
+    for (int i = 0; i < INITIATORS; i++) {
+        free(world.initiators[i].owned);
+        if (world.here_device) gpu_free(&gpu, 1, world.initiators[i].address);
+    }
+    if (world.there_device) gpu_free(&gpu, 0, world.address);
     env_sim_destroy(world.sim);
 }
 
@@ -749,6 +798,7 @@ static void a_seed_repeats_itself(void **state)
 int main(void)
 {
     if (log_configure("error", NULL) != STATUS_OK) return 1;
+    if (!gpu_open(&gpu, FAKE_CUDA)) return 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(no_byte_lands_after_the_end),
         cmocka_unit_test(damage_is_found_and_repaired),
@@ -757,5 +807,8 @@ int main(void)
         cmocka_unit_test(a_stopped_target_lands_nothing_when_it_wakes),
         cmocka_unit_test(a_seed_repeats_itself),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    for (int i = 0; i < GPU_DEVICES; i++)
+        cuda_device_close(gpu.devices[i]);
+    return failed;
 }
