@@ -7,7 +7,8 @@
  *          to a stranger moves no byte, and a server that is away or talks nonsense costs time and
  *          nothing else.
  * Method:  a simulated world with a metadata server, or a server of bytes in its place, on one host
- *          and engines on others. */
+ *          and engines on others; at last a seeded walk in which engines come under two names, die,
+ *          stop, are cut off, and the server is killed. `SEED=n` replays one. */
 #include "yolk/transfer.h"
 
 #include <setjmp.h>
@@ -22,7 +23,9 @@
 #include "base/env.h"
 #include "base/env_sim.h"
 #include "base/log.h"
+#include "base/rng.h"
 #include "net/http.h"
+#include "seed.h"
 #include "transfer/metadata_server.h"
 
 #define SERVER "10.0.0.9:8080"
@@ -779,6 +782,119 @@ static void test_a_full_server_says_so(void **state)
     world_destroy(world);
 }
 
+/* ---- a walk ---- */
+
+#ifdef YOLK_EXPENSIVE_ASSERTS
+enum { WALKERS = ENGINES - 1, WALK_STEPS = 150, WALK_SEEDS = 10 };
+#else
+enum { WALKERS = ENGINES - 1, WALK_STEPS = 150, WALK_SEEDS = 60 };
+#endif
+
+static const char *const walk_names[] = { "x", "y" };
+
+struct walk {
+    struct world *world;
+    struct rng rng;
+    unsigned names[WALKERS]; /* index of each one's */
+};
+
+static void walk_engine(struct walk *walk)
+{
+    const unsigned at = (unsigned)rng_below(&walk->rng, WALKERS);
+    struct engine *engine = &walk->world->engines[at];
+    char host[32];
+
+    snprintf(host, sizeof(host), "10.0.0.%u", at + 1);
+    if (engine->transfer == NULL) {
+        walk->names[at] = (unsigned)rng_below(&walk->rng, 2);
+        engine_start(walk->world, at, 7000 + (unsigned)rng_below(&walk->rng, 3),
+                     walk_names[walk->names[at]]);
+        return;
+    }
+    switch (rng_below(&walk->rng, 6)) {
+    case 0: engine_kill(engine); break;
+    case 1: env_sim_pause(engine->env); break;
+    case 2: env_sim_partition(walk->world->sim, host, "10.0.0.9"); break;
+    case 3: env_sim_heal(walk->world->sim, host, "10.0.0.9"); break;
+    default: env_sim_resume(engine->env); break;
+    }
+}
+
+static void walk_server(struct walk *walk)
+{
+    if (walk->world->server == NULL) {
+        server_start(walk->world, rng_below(&walk->rng, 4) == 0 ? NULL : "/state");
+    } else if (rng_below(&walk->rng, 3) == 0) {
+        server_kill(walk->world);
+    }
+}
+
+/* One of those that are alive has the name, the others know, and the name leads to that one; a name
+ * that nobody alive has leads nowhere. */
+static void walk_check(struct walk *walk, unsigned name, struct engine *visitor)
+{
+    struct engine *holder = NULL;
+
+    for (unsigned i = 0; i < WALKERS; i++) {
+        struct engine *engine = &walk->world->engines[i];
+        if (engine->transfer == NULL || walk->names[i] != name) continue;
+        const enum status status = yolk_transfer_published(engine->transfer);
+        if (status != STATUS_OK) {
+            assert_int_equal(status, STATUS_EXISTS);
+            continue;
+        }
+        assert_null(holder);
+        holder = engine;
+    }
+    if (holder != NULL) {
+        expect_reached(walk->world, visitor, walk_names[name], holder);
+        return;
+    }
+    for (unsigned i = 0; i < WALKERS; i++) /* not one that all know of and nobody has */
+        assert_true(walk->world->engines[i].transfer == NULL || walk->names[i] != name);
+    const struct yolk_transfer_segment segment = open_name(visitor, walk_names[name]);
+    assert_int_equal(write_to(walk->world, visitor, segment, visitor).reason, STATUS_NOT_FOUND);
+}
+
+static void walk_run(uint64_t seed)
+{
+    struct world *world = world_create(seed);
+    struct walk walk = { .world = world };
+
+    env_sim_destroy(world->sim);
+    world->sim = env_sim_create(&(struct env_sim_options){ .seed = seed,
+                                                           .conn_loss_ppm = 3000,
+                                                           .conn_refuse_ppm = 50000,
+                                                           .slow_ppm = 20000,
+                                                           .buggify_ppm = 20000 });
+    rng_init(&walk.rng, seed);
+    server_start(world, "/state");
+    for (unsigned step = 0; step < WALK_STEPS; step++) {
+        walk_engine(&walk);
+        if (rng_below(&walk.rng, 5) == 0) walk_server(&walk);
+        run_ms(world, rng_below(&walk.rng, 1500));
+    }
+    env_sim_calm(world->sim);
+    if (world->server == NULL) server_start(world, "/state");
+    run_ms(world, 5 * TTL_MS);
+    struct engine *visitor = engine_start(world, WALKERS, 7000, "visitor");
+    for (unsigned name = 0; name < 2; name++)
+        walk_check(&walk, name, visitor);
+    world_destroy(world);
+}
+
+static void test_after_any_walk_each_name_leads_to_one_that_lives(void **state)
+{
+    const uint64_t first = test_seed();
+    const uint64_t seeds = getenv("SEED") != NULL ? 1 : WALK_SEEDS;
+
+    (void)state;
+    for (uint64_t seed = first; seed < first + seeds; seed++) {
+        printf("seed %llu\n", (unsigned long long)seed);
+        walk_run(seed);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -799,6 +915,7 @@ int main(void)
         cmocka_unit_test(test_servers_that_know_no_owners_will_do),
         cmocka_unit_test(test_a_server_that_lies_costs_time_and_nothing_else),
         cmocka_unit_test(test_a_full_server_says_so),
+        cmocka_unit_test(test_after_any_walk_each_name_leads_to_one_that_lives),
     };
     if (log_configure("error", NULL) != STATUS_OK) return 1;
     return cmocka_run_group_tests(tests, NULL, NULL);
