@@ -8,11 +8,11 @@
  *                                   ^                | part of it done, or interrupted
  *                                   +----------------+ (io_uring: submitted again)
  *
- * With io_uring what is started in a turn of the loop lies in the submission ring until the turn
- * ends, and goes to the kernel in one call before the loop waits (env_real_io_flush); with threads,
- * THREADS of them take from the queue. The loop waits for results with all else: for the ring's
- * descriptor, which is readable while the completion ring holds something, or, with threads, for an
- * eventfd. Every turn runs the callbacks of all that is done (env_real_io_run).
+ * With io_uring what is started in a turn of the loop lies in the submission ring until there are
+ * FLUSH_COUNT of it, or the turn ends (env_real_io_flush), and goes to the kernel in one call; with
+ * threads, THREADS of them take from the queue. The loop waits for results with all else: for the
+ * ring's descriptor, which is readable while the completion ring holds something, or, with threads,
+ * for an eventfd. Every turn runs the callbacks of all that is done (env_real_io_run).
  *
  *   I1  Callbacks run from the loop only. env_file_close() waits for results and takes its own out
  *       of the list; others stay for the loop.
@@ -32,7 +32,9 @@
 #include "base/env_real_int.h"
 #include "base/log.h"
 
-enum { THREADS = 4, SECTOR_SIZE = 512 };
+/* FLUSH_COUNT: neighbours that go to the kernel together become one request of the device, and end
+ * together; if all that a reader keeps in flight did, the device would idle while he asks again. */
+enum { THREADS = 4, SECTOR_SIZE = 512, FLUSH_COUNT = 4 };
 
 struct real_io {
     struct env_source wakeup; /* the ring, or an eventfd */
@@ -221,6 +223,7 @@ static void ring_put(struct real_io *all, struct env_io *io)
     io_uring_sqe_set_data(sqe, io);
     io->phase = ENV_IO_ACTIVE;
     all->unflushed = true;
+    if (io_uring_sq_ready(&all->ring) == FLUSH_COUNT) ring_flush(all);
 }
 
 static void ring_take(struct real_io *all, struct io_uring_cqe *cqe)
