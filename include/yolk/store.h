@@ -42,6 +42,7 @@ enum {
     YOLK_STORE_KEY_SIZE_MAX = 1024,
     YOLK_STORE_BATCH_MAX = 65536,
     YOLK_STORE_REPLICAS_MAX = 8,
+    YOLK_STORE_PIECE_SIZE = 64 << 10, /* bytes of a value under one checksum */
     YOLK_STORE_PAGE_MAX = 4096,
     YOLK_STORE_NAME_SIZE = 64, /* of a node, with its NUL */
     YOLK_STORE_ADDRESS_SIZE = 128,
@@ -100,6 +101,8 @@ struct yolk_store_buffer {
     struct yolk_store_key key;
     void *data; /* registered with the transfer engine */
     uint64_t size;
+    bool range;      /* not the whole value: what of it is in [offset, offset + size) */
+    uint64_t offset; /* STATUS_INVALID if nothing of the value is there */
 };
 
 /* STATUS_OK: every item will end. Otherwise no item does: STATUS_INVALID (count 0 or above
@@ -107,6 +110,10 @@ struct yolk_store_buffer {
  * would be passed). */
 MUST_USE enum status yolk_store_put(struct yolk_store *store, const struct yolk_store_value *values,
                                     uint32_t count, const struct yolk_store_call *call);
+/* A range is verified as a whole value is: the pieces that it touches are read whole, through
+ * memory of the store's own where the range does not begin and end with them, which costs a copy
+ * and at most two pieces more (YOLK_STORE_PIECE_SIZE each; of a block of KVCache: two layers). At
+ * most about 1,000 of those at a time. */
 MUST_USE enum status yolk_store_get(struct yolk_store *store,
                                     const struct yolk_store_buffer *buffers, uint32_t count,
                                     const struct yolk_store_call *call);

@@ -264,16 +264,25 @@ static int get_value(struct session *session, const char *name, const struct yol
     enum status status = session_wait(
         session, yolk_store_locate(session->store, key, TIMEOUT_MS, on_where, session));
     if (status != STATUS_OK) return refuse(session, name, status);
-    const uint64_t size = session->size;
+    const uint64_t offset = config_u64(session->cli->config, "offset");
+    const uint64_t length = config_u64(session->cli->config, "length");
+    if (offset >= session->size) {
+        return cli_refuse("%s: has %llu bytes, none at --offset", name,
+                          (unsigned long long)session->size);
+    }
+    const uint64_t left = session->size - offset;
+    const uint64_t size = length == 0 || length > left ? left : length;
     if (yolk_transfer_alloc(session->transfer, size, YOLK_TRANSFER_REMOTE_WRITE, &memory, &err) !=
         STATUS_OK) {
         return cli_refuse("%s", err.text);
     }
-    const struct yolk_store_buffer buffer = { *key, memory, size };
+    const struct yolk_store_buffer buffer = {
+        .key = *key, .data = memory, .size = size, .range = size < session->size, .offset = offset
+    };
     session->left = 1;
     status = session_wait(session, yolk_store_get(session->store, &buffer, 1, &call));
     if (status != STATUS_OK) return refuse(session, name, status);
-    return write_value(session->cli, memory, session->size);
+    return write_value(session->cli, memory, size);
 }
 
 static int store_get(struct cli *cli)

@@ -50,6 +50,7 @@ enum {
 
 _Static_assert((int)YOLK_STORE_KEY_SIZE_MAX == (int)STORE_KEY_SIZE_MAX, "one limit");
 _Static_assert((int)YOLK_STORE_REPLICAS_MAX == (int)STORE_REPLICAS_MAX, "one limit");
+_Static_assert((int)YOLK_STORE_PIECE_SIZE == (int)STORE_PIECE_SIZE, "one size");
 _Static_assert((int)YOLK_STORE_BATCH_MAX == (int)STORE_KEYS_MAX, "one limit");
 
 enum call_kind { CALL_PUT, CALL_GET, CALL_EXIST, CALL_REMOVE, CALL_REPLICAS };
@@ -92,7 +93,12 @@ struct item {
     uint64_t write_until_ns;
     uint64_t *sums; /* put: ours; get: the owner's */
     uint32_t sums_count;
-    uint32_t piece_size;    /* bytes under each */
+    uint32_t piece_size; /* bytes under each */
+    bool range;          /* get: not the whole value, but size bytes from offset */
+    uint64_t offset;     /* in the value */
+    uint64_t span_at;    /* get: what is read, in whole pieces */
+    uint64_t span_len;
+    uint8_t *bounce;        /* get: where to, if not into the buffer itself */
     uint64_t pin;           /* get */
     struct env_timer retry; /* put: the next try of a commit */
 };
@@ -125,13 +131,14 @@ static uint64_t pieces_of(uint64_t size, uint32_t piece_size)
     return (size + piece_size - 1) / piece_size;
 }
 
-/* XXH3-64 of piece i of `size` bytes at the item's memory. */
+/* XXH3-64 of piece i of the `size` bytes of the value, of which the item's memory has the span. */
 static uint64_t item_sum(const struct item *item, uint64_t size, uint32_t i)
 {
+    const uint8_t *span = item->bounce != NULL ? item->bounce : item->data;
     const uint64_t offset = (uint64_t)i * item->piece_size;
     const uint64_t left = size - offset;
-    ASSERT(offset < size);
-    return hash_xxh3((const uint8_t *)item->data + offset,
+    ASSERT(offset < size && offset >= item->span_at);
+    return hash_xxh3(span + (offset - item->span_at),
                      left < item->piece_size ? left : item->piece_size);
 }
 
@@ -163,6 +170,17 @@ static void call_settle(struct call *call)
     }
 }
 
+static void bounce_free(struct item *item)
+{
+    struct yolk_store *store = item->call->store;
+    if (item->bounce == NULL) return;
+    if (!store->closing) { /* else the engine frees it at its own end */
+        const enum status freed = yolk_transfer_free(store->transfer, item->bounce);
+        ASSERT(freed == STATUS_OK);
+    }
+    item->bounce = NULL;
+}
+
 static void item_reset(struct item *item)
 {
     struct yolk_store *store = item->call->store;
@@ -172,6 +190,7 @@ static void item_reset(struct item *item)
         yolk_transfer_close(store->transfer, item->segment);
     }
     item->segment_open = false;
+    bounce_free(item);
     free(item->places);
     free(item->sums);
     item->places = NULL;
@@ -267,9 +286,9 @@ static enum status item_move(struct item *item, enum yolk_transfer_opcode opcode
     const struct yolk_transfer_request request = {
         .opcode = opcode,
         .class = YOLK_TRANSFER_LOAD,
-        .local = item->data,
+        .local = item->bounce != NULL ? item->bounce : item->data,
         .segment = item->segment,
-        .remote = place->address,
+        .remote = place->address + item->span_at,
         .length = length,
         .deadline_ns = deadline_ns,
         .attempt = item->put_id,
@@ -488,10 +507,45 @@ static void get_failed(struct item *item, enum status why)
 
 static bool get_verified(const struct item *item)
 {
-    for (uint32_t i = 0; i < item->sums_count; i++) {
-        if (item_sum(item, item->length, i) != item->sums[i]) return false;
+    const uint64_t first = item->span_at / item->piece_size;
+    const uint64_t last = pieces_of(item->span_at + item->span_len, item->piece_size);
+    ASSERT(last <= item->sums_count);
+    for (uint64_t i = first; i < last; i++) {
+        if (item_sum(item, item->length, (uint32_t)i) != item->sums[i]) return false;
     }
     return true;
+}
+
+/* What is asked for, of a value that is longer than item->offset. */
+static uint64_t get_end(const struct item *item)
+{
+    if (!item->range) return item->length;
+    const uint64_t left = item->length - item->offset;
+    return item->offset + (item->size < left ? item->size : left);
+}
+
+/* Which pieces are read, and where to: a range that does not begin and end with pieces comes
+ * through memory of our own, or its ends could not be verified. */
+static enum status get_span(struct item *item)
+{
+    const uint64_t end = get_end(item);
+    const uint64_t whole = pieces_of(end, item->piece_size) * item->piece_size;
+    void *memory = NULL;
+
+    item->span_at = item->offset / item->piece_size * item->piece_size;
+    item->span_len = (whole < item->length ? whole : item->length) - item->span_at;
+    bounce_free(item);
+    if (item->span_at == item->offset && item->span_len == end - item->offset) return STATUS_OK;
+    const enum status status = yolk_transfer_alloc(item->call->store->transfer, item->span_len,
+                                                   YOLK_TRANSFER_REMOTE_WRITE, &memory, NULL);
+    if (status == STATUS_OK) item->bounce = memory;
+    return status;
+}
+
+static void get_deliver(const struct item *item)
+{
+    if (item->bounce == NULL) return;
+    memcpy(item->data, item->bounce + (item->offset - item->span_at), get_end(item) - item->offset);
 }
 
 /* Takes the owner's answer over. STATUS_NOT_FOUND: it no longer has the value. */
@@ -503,7 +557,7 @@ static enum status get_take(struct item *item, const struct store_acquired *acqu
 
     if (address == 0 || acquired->pin == 0) return STATUS_NOT_FOUND;
     item->pin = acquired->pin;
-    if (size != item->length || size > item->size) return STATUS_STALE;
+    if (size != item->length) return STATUS_STALE; /* replaced: the master knows by now */
     if (acquired->piece_size == 0) return STATUS_INVALID;
     if (acquired->sums.count != pieces_of(size, acquired->piece_size)) return STATUS_INVALID;
     item->piece_size = acquired->piece_size;
@@ -513,7 +567,7 @@ static enum status get_take(struct item *item, const struct store_acquired *acqu
     for (uint32_t i = 0; i < item->sums_count; i++)
         item->sums[i] = msg_u64_at(acquired->sums, i);
     item->places[item->places_next].address = address;
-    return STATUS_OK;
+    return get_span(item);
 }
 
 static void on_acquired(void *ctx, const struct rpc_result *result)
@@ -528,7 +582,7 @@ static void on_acquired(void *ctx, const struct rpc_result *result)
     if (status == STATUS_OK) status = store_decode_acquired(result->body, result->len, &acquired);
     if (status == STATUS_OK) status = get_take(item, &acquired);
     if (status == STATUS_OK) {
-        status = item_move(item, YOLK_TRANSFER_READ, item->length, call->deadline_ns);
+        status = item_move(item, YOLK_TRANSFER_READ, item->span_len, call->deadline_ns);
     }
     if (status != STATUS_OK) get_failed(item, status);
     call_settle(call);
@@ -580,8 +634,12 @@ static void get_places(struct item *item, const struct store_places *reply, uint
     const uint32_t count = msg_u32_at(reply->counts, i);
 
     item->length = msg_u64_at(reply->sizes, i);
-    if (item->length > item->size) {
+    if (!item->range && item->length > item->size) {
         item_done(item, STATUS_FULL, item->length);
+        return;
+    }
+    if (item->offset >= item->length) {
+        item_done(item, STATUS_INVALID, item->length);
         return;
     }
     item->places = count == 0 ? NULL : malloc(count * sizeof(*item->places));
@@ -620,6 +678,7 @@ static void on_moved(void *ctx, const struct yolk_transfer_result *result)
         LOG_WARN("store", "value_wrong", "owner=%s", rpc_client_address(item->owner));
         get_failed(item, STATUS_CORRUPT);
     } else {
+        get_deliver(item);
         get_release(item);
         item_done(item, STATUS_OK, item->length);
     }
@@ -991,12 +1050,18 @@ enum status yolk_store_get(struct yolk_store *store, const struct yolk_store_buf
     struct call *call;
 
     if (count == 0) return STATUS_INVALID;
+    for (uint32_t i = 0; i < count && i < YOLK_STORE_BATCH_MAX; i++) {
+        if (buffers[i].range && buffers[i].size == 0) return STATUS_INVALID;
+    }
     const enum status status =
         call_start(store, CALL_GET, &buffers[0].key, sizeof(buffers[0]), count, options, &call);
     if (status != STATUS_OK) return status;
     for (uint32_t i = 0; i < count; i++) {
-        call->items[i].data = buffers[i].data;
-        call->items[i].size = buffers[i].size;
+        struct item *item = &call->items[i];
+        item->data = buffers[i].data;
+        item->size = buffers[i].size;
+        item->range = buffers[i].range;
+        item->offset = buffers[i].range ? buffers[i].offset : 0;
     }
     return STATUS_OK;
 }

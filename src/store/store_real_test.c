@@ -142,7 +142,7 @@ static void world_start(struct world *world, bool forbid_shm)
         run_until(world, &world->nodes[i].joined);
     assert_int_equal(yolk_transfer_create(world->env, &transfer, &world->client_transfer, NULL),
                      STATUS_OK);
-    assert_int_equal(yolk_transfer_alloc(world->client_transfer, 2 * VALUE_SIZE,
+    assert_int_equal(yolk_transfer_alloc(world->client_transfer, 2 * VALUE_SIZE + 4096,
                                          YOLK_TRANSFER_REMOTE_ALL, &memory, NULL),
                      STATUS_OK);
     world->memory = memory;
@@ -243,15 +243,44 @@ static void owner_flips_a_bit(struct world *world, struct yolk_store_key key)
     fail_msg("nobody has the value");
 }
 
+/* Parts of the value, with ends at, before and behind those of pieces and of the value. */
+static void ranges_move(struct world *world, struct yolk_store_key key, uint8_t *copy)
+{
+    const uint64_t piece = YOLK_STORE_PIECE_SIZE;
+    const uint64_t ranges[][2] = { { 0, 1 },
+                                   { 0, piece },
+                                   { piece, piece },
+                                   { piece - 1, 2 },
+                                   { 3 * piece + 5, 2 * piece },
+                                   { piece, VALUE_SIZE },
+                                   { VALUE_SIZE - 1, 1 },
+                                   { VALUE_SIZE - 1, 1000 },
+                                   { VALUE_SIZE, 1 } };
+    const struct yolk_store_call call = { .on_item = on_item, .ctx = world };
+    for (size_t i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++) {
+        const uint64_t offset = ranges[i][0], asked = ranges[i][1];
+        const uint64_t left = VALUE_SIZE - offset, size = asked < left ? asked : left;
+        const struct yolk_store_buffer buffer = {
+            .key = key, .data = copy, .size = asked, .range = true, .offset = offset
+        };
+        memset(copy, 0xee, VALUE_SIZE);
+        const enum status status = ended(world, yolk_store_get(world->store, &buffer, 1, &call));
+        assert_int_equal(status, left == 0 ? STATUS_INVALID : STATUS_OK);
+        assert_int_equal(world->size, VALUE_SIZE);
+        assert_memory_equal(copy, world->memory + offset, size);
+        assert_int_equal(copy[size], 0xee); /* and no byte more */
+    }
+}
+
 static void values_move(struct world *world)
 {
     const struct yolk_store_key key = { "a value", 7 };
     const struct yolk_store_key other = { "another", 7 };
     uint8_t *copy = world->memory + VALUE_SIZE;
     const struct yolk_store_value value = { .key = key, .data = world->memory, .size = VALUE_SIZE };
-    const struct yolk_store_buffer buffer = { key, copy, VALUE_SIZE };
-    const struct yolk_store_buffer small = { key, copy, VALUE_SIZE - 1 };
-    const struct yolk_store_buffer none = { other, copy, VALUE_SIZE };
+    const struct yolk_store_buffer buffer = { .key = key, .data = copy, .size = VALUE_SIZE };
+    const struct yolk_store_buffer small = { .key = key, .data = copy, .size = VALUE_SIZE - 1 };
+    const struct yolk_store_buffer none = { .key = other, .data = copy, .size = VALUE_SIZE };
     const struct yolk_store_call call = { .on_item = on_item, .ctx = world, .force = true };
     struct rng rng;
 
@@ -264,8 +293,15 @@ static void values_move(struct world *world)
     assert_int_equal(ended(world, yolk_store_get(world->store, &buffer, 1, &call)), STATUS_OK);
     assert_int_equal(world->size, VALUE_SIZE);
     assert_memory_equal(copy, world->memory, VALUE_SIZE);
+    ranges_move(world, key, copy);
     owner_flips_a_bit(world, key);
     assert_int_equal(ended(world, yolk_store_get(world->store, &buffer, 1, &call)), STATUS_CORRUPT);
+    const struct yolk_store_buffer head = { .key = key, .data = copy, .size = 100, .range = true };
+    const struct yolk_store_buffer tail = {
+        .key = key, .data = copy, .size = 10, .range = true, .offset = VALUE_SIZE - 100
+    };
+    assert_int_equal(ended(world, yolk_store_get(world->store, &head, 1, &call)), STATUS_OK);
+    assert_int_equal(ended(world, yolk_store_get(world->store, &tail, 1, &call)), STATUS_CORRUPT);
     owner_flips_a_bit(world, key);
     assert_int_equal(ended(world, yolk_store_get(world->store, &small, 1, &call)), STATUS_FULL);
     assert_int_equal(world->size, VALUE_SIZE);
@@ -290,7 +326,9 @@ static void blocks_are_values_too(struct world *world)
     rng_fill(&rng, store_node_data(node, page), PAGE_SIZE);
     assert_int_equal(store_node_commit(node, &id, page, NULL), STATUS_OK);
     const struct yolk_store_key key = { id.bytes, sizeof(id.bytes) };
-    const struct yolk_store_buffer buffer = { key, world->memory, VALUE_SIZE };
+    const struct yolk_store_buffer buffer = { .key = key,
+                                              .data = world->memory,
+                                              .size = VALUE_SIZE };
     const struct yolk_store_value value = { .key = key, .data = world->memory, .size = 10 };
     const uint64_t limit = env_now_ns(world->env) + ENV_NS_PER_S;
     while (ended(world, yolk_store_exist(world->store, &key, 1, &call)) != STATUS_OK) {

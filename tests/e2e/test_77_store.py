@@ -49,6 +49,9 @@ def test_values_come_back_and_go(store, tmp_path):
     assert store("put", "doc/2", stdin=b"from a pipe").returncode == 0
     assert store("put", r"bin\x00\xff\\", stdin=b"x").returncode == 0
     assert store("get", "doc/1").stdout == value
+    part = store("get", "doc/1", "--offset", "100001", "--length", "70000").stdout
+    assert part == value[100001:170001]
+    one_line(store("get", "doc/2", "--offset", "11"), "doc/2", "11 bytes")
     assert store("get", "doc/1", "--out", str(tmp_path / "copy")).stdout == b""
     assert (tmp_path / "copy").read_bytes() == value
 
