@@ -28,6 +28,11 @@
 #include "transfer/cuda.h"
 
 enum { SIZE = 12 << 20, POOLS_SIZE = 96 << 20 };
+#ifdef YOLK_EXPENSIVE_ASSERTS
+enum { LARGE = 2 << 20, TASKS = 6 }; /* sanitizers take their time */
+#else
+enum { LARGE = 9 << 20, TASKS = 40 }; /* more than a portion of a local copy; than the pools hold */
+#endif
 
 static struct gpu gpu;
 
@@ -145,7 +150,7 @@ static void moves(struct pair *pair, enum yolk_transfer_opcode opcode, uint8_t *
     assert_int_equal(target[length], behind);
 }
 
-static const uint64_t lengths[] = { 1, 4097, (1 << 20) + 7, 9 << 20 };
+static const uint64_t lengths[] = { 1, 4097, (1 << 20) + 7, LARGE };
 
 enum { LENGTHS = sizeof(lengths) / sizeof(lengths[0]) };
 
@@ -224,7 +229,7 @@ static void memory_of_devices_moves_in_one_engine(void **state)
     uint8_t *const places[] = { pair.a.device, pair.a.host, other, pair.a.device + (10 << 20) };
     for (int i = 0; i < 4; i++) {
         for (int j = 0; j < 4; j++) {
-            const uint64_t length = i + j == 1 || i + j == 2 ? 9 << 20 : 1 << 20;
+            const uint64_t length = i + j == 1 || i + j == 2 ? LARGE : 1 << 20;
             if (i == j) continue;
             moves(&pair, YOLK_TRANSFER_READ, places[i], pair.a.own, places[j], length, &explain);
             assert_int_equal(explain.path, YOLK_TRANSFER_PATH_LOCAL);
@@ -241,18 +246,17 @@ static void memory_of_devices_moves_in_one_engine(void **state)
 static void many_at_once_share_the_pools(void **state)
 {
     (void)state;
-    enum { MANY = 40 };
     const struct yolk_transfer_options options = { .forbid_shm = true, .slice_size = 1 << 20 };
-    struct yolk_transfer_batch batches[MANY];
+    struct yolk_transfer_batch batches[TASKS];
     struct pair pair;
 
     pair_open(&pair, &options);
-    for (int i = 0; i < MANY; i++) {
+    for (int i = 0; i < TASKS; i++) {
         /* Each is all of it: what they leave is one of two. */
         batches[i] = begin(&pair, i % 2 == 0 ? YOLK_TRANSFER_WRITE : YOLK_TRANSFER_READ,
                            pair.a.device, pair.a.peer, pair.b.device, SIZE);
     }
-    for (int i = 0; i < MANY; i++)
+    for (int i = 0; i < TASKS; i++)
         assert_int_equal(end(&pair, batches[i], NULL).state, YOLK_TRANSFER_COMPLETED);
     assert_int_equal(gpu.fake->pinned, 2 * (uint64_t)POOLS_SIZE);
     pair_close(&pair);
