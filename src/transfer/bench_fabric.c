@@ -265,10 +265,15 @@ static enum status row(struct rows *rows, const struct kind *kind, struct errmsg
 static enum status all(struct rows *rows, struct errmsg *err)
 {
     struct errmsg why = { "" };
+    char name[ENV_SHARE_NAME_SIZE];
+    struct env_map memory = { 0 }; /* libfabric's target has its own, made like the engine's */
     enum status status = env_real_create(NULL, &rows->env, err);
 
     if (status != STATUS_OK) return status;
-    const bool there = bare_open(&rows->bare, rows->here, rows->target.memory, &why) == STATUS_OK;
+    status = env_map_create(rows->env, BENCH_MEMORY_SIZE, &memory, name, err);
+    if (status == STATUS_OK) memset(memory.data, 3, BENCH_MEMORY_SIZE);
+    const bool there =
+        status == STATUS_OK && bare_open(&rows->bare, rows->here, memory.data, &why) == STATUS_OK;
     for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]) && status == STATUS_OK; i++) {
         const struct transfer_bench_row out = row_of(&kinds[i]);
         if (!bench_wants(rows->bench, kinds[i].name)) continue;
@@ -279,6 +284,7 @@ static enum status all(struct rows *rows, struct errmsg *err)
         }
     }
     if (there) bare_close(&rows->bare);
+    env_map_close(&memory);
     env_real_destroy(rows->env);
     return status;
 }
