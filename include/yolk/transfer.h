@@ -9,8 +9,9 @@
  * virtual address at the target. A segment may also be files of this host; then it is an offset.
  * Requests go in batches; each becomes a task that ends exactly once. Paths: local (same engine),
  * shm (same host, memory that yolk_transfer_alloc() gave), vm (same host, memory the user brought,
- * where the system lets one process read another's), file (segments of files), tcp (everything
- * else). The engine picks; yolk_transfer_explain() says which it was.
+ * where the system lets one process read another's), file (segments of files), tcp, or fabric
+ * where the options name it (everything else). The engine picks; yolk_transfer_explain() says which
+ * it was.
  *
  * A final state means that no later byte of this task can land, neither here nor at the target:
  *   READ   ends as soon as it is cancelled or late: only this engine writes local memory, and it
@@ -18,6 +19,7 @@
  *   WRITE  stays PENDING after a cancel or a passed deadline until the target has acknowledged or
  *          fenced what was on the way, or has restarted, or is gone: normally one round trip, at
  *          worst fence_ms, after which the target's own lease on the connection has run out.
+ *   Fabric READ too stays PENDING, as a WRITE does.
  *   A task that moves memory of a CUDA device stays PENDING until the device has ended its copies.
  *   Files  READ and WRITE alike stay PENDING until the kernel has ended what it was given, however
  *          long the device takes.
@@ -68,6 +70,9 @@ struct yolk_transfer_options {
     bool forbid_shm;            /* everything but local goes over tcp; so does MC_FORCE_TCP=1 */
     uint64_t generation;        /* of this start of the process; 0: drawn at random */
     uint64_t epoch;             /* see yolk_transfer_set_epoch(); 0: 1 */
+    const char *protocol;       /* between hosts, obeyed or refused: NULL, "" or "tcp"; "fabric" or
+                                   "fabric:PROVIDER", libfabric's ("fabric:verbs"), which a peer
+                                   must have, too; not with `encrypt` */
     const char *rails;          /* interfaces or addresses of this host, "eth0,10.2.0.1", that data
                                    goes over besides `listen`; "auto": all that are up; NULL: none.
                                    Only between two engines that both name some. */
@@ -420,7 +425,8 @@ enum yolk_transfer_path {
     YOLK_TRANSFER_PATH_TCP = 3,
     YOLK_TRANSFER_PATH_VM = 4,
     YOLK_TRANSFER_PATH_FILE = 5,
-    YOLK_TRANSFER_PATHS = 6,
+    YOLK_TRANSFER_PATH_FABRIC = 6,
+    YOLK_TRANSFER_PATHS = 7,
 };
 
 struct yolk_transfer_explain {
@@ -468,7 +474,7 @@ size_t yolk_transfer_explain_text(const struct yolk_transfer *transfer,
  */
 size_t yolk_transfer_metrics_text(const struct yolk_transfer *transfer, char *out, size_t size);
 
-/* "none", "local", "shm", "tcp", "vm", "file"; "unknown" for another number. */
+/* "none", "local", "shm", "tcp", "vm", "file", "fabric"; "unknown" for another number. */
 const char *yolk_transfer_path_name(enum yolk_transfer_path path);
 const char *yolk_transfer_state_name(enum yolk_transfer_state state);
 

@@ -117,6 +117,21 @@ void env_event_close(int fd)
     if (fd >= 0) close(fd);
 }
 
+enum status env_watch_open(struct env *env, int fd, void (*fn)(void *ctx), void *ctx,
+                           struct env_watch **out)
+{
+    assert_owned(env);
+    ASSERT(fd >= 0 && fn != NULL);
+    return env->ops->watch_open(env, fd, fn, ctx, out);
+}
+
+void env_watch_close(struct env_watch *watch)
+{
+    if (watch == NULL) return;
+    assert_owned(watch->env);
+    watch->env->ops->watch_close(watch);
+}
+
 /* ---- streams ---- */
 
 enum status env_listen(struct env *env, const char *address, env_accept_fn on_accept, void *ctx,

@@ -68,6 +68,17 @@ MUST_USE enum status env_event_create(struct env *env, int *fd);
 void env_event_signal(int fd, uint64_t count);
 void env_event_close(int fd); /* -1 is allowed */
 
+/* ---- descriptors of libraries that do their own I/O ---- */
+
+struct env_watch;
+
+/* fn(ctx) runs on every turn while `fd` is readable. The descriptor stays its owner's, who may
+ * close it once the watch is closed. STATUS_UNSUPPORTED in the simulated body, STATUS_FULL, or
+ * STATUS_NO_MEMORY. */
+MUST_USE enum status env_watch_open(struct env *env, int fd, void (*fn)(void *ctx), void *ctx,
+                                    struct env_watch **out);
+void env_watch_close(struct env_watch *watch); /* NULL allowed; also inside fn */
+
 /* ---- timers: storage is the caller's, embedded in what it times ---- */
 
 struct env_timer {

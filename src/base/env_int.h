@@ -25,6 +25,9 @@ struct env_ops {
     bool (*poll)(struct env *env, uint64_t timeout_ns);
     enum status (*post)(struct env *env, void (*fn)(void *ctx), void *ctx);
     enum status (*event_create)(int *fd);
+    enum status (*watch_open)(struct env *env, int fd, void (*fn)(void *ctx), void *ctx,
+                              struct env_watch **out);
+    void (*watch_close)(struct env_watch *watch);
     void (*timer_set)(struct env *env, struct env_timer *timer, uint64_t deadline_ns);
     void (*timer_cancel)(struct env *env, struct env_timer *timer);
 
@@ -77,6 +80,10 @@ struct env {
     const struct env_ops *ops;
     pthread_t owner; /* while running */
     bool running;    /* a thread is inside env_run() or env_poll() */
+};
+
+struct env_watch {
+    struct env *env;
 };
 
 struct env_listener {

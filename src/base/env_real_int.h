@@ -108,6 +108,10 @@ void env_real_stream_close(struct env_stream *stream);
 void env_real_stream_ask_eager(struct env_real *real);
 const char *env_real_stream_local_host(const struct env_stream *stream);
 
+enum status env_real_watch_open(struct env *env, int fd, void (*fn)(void *ctx), void *ctx,
+                                struct env_watch **out);
+void env_real_watch_close(struct env_watch *watch);
+
 enum status env_real_file_open(struct env *env, const char *path, unsigned flags,
                                struct env_file **out, struct errmsg *err);
 enum status env_real_file_pread(struct env_file *file, void *buf, size_t len, uint64_t offset,

@@ -628,9 +628,48 @@ static void the_loopback_is_an_interface(void **state)
     env_real_destroy(env);
 }
 
+struct watched {
+    struct env_watch *watch;
+    int fd, seen;
+};
+
+static void on_watched(void *ctx)
+{
+    struct watched *watched = ctx;
+
+    if (++watched->seen < 3) return; /* nobody has read it: it is told again */
+    env_watch_close(watched->watch);
+    watched->watch = NULL;
+}
+
+static void a_foreign_descriptor_is_watched_and_stays_open(void **state)
+{
+    (void)state;
+    struct watched watched = { NULL, -1, 0 };
+    struct env *env = NULL;
+    uint64_t count;
+
+    assert_int_equal(env_real_create(NULL, &env, NULL), STATUS_OK);
+    assert_int_equal(env_event_create(env, &watched.fd), STATUS_OK);
+    assert_int_equal(env_watch_open(env, watched.fd, on_watched, &watched, &watched.watch),
+                     STATUS_OK);
+    env_poll(env, 0);
+    assert_int_equal(watched.seen, 0);
+    env_event_signal(watched.fd, 5);
+    for (int i = 0; i < 10; i++)
+        env_poll(env, 0);
+    assert_int_equal(watched.seen, 3);
+    assert_int_equal(read(watched.fd, &count, sizeof(count)), sizeof(count));
+    assert_true(count == 5);
+    env_watch_close(NULL);
+    env_event_close(watched.fd);
+    env_real_destroy(env);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_foreign_descriptor_is_watched_and_stays_open),
         cmocka_unit_test(a_file_without_a_size_is_read_whole),
         cmocka_unit_test(posts_of_threads_all_arrive_in_order),
         cmocka_unit_test(a_loop_may_live_in_another_thread),

@@ -409,6 +409,23 @@ static enum status event_create(int *fd)
     return STATUS_UNSUPPORTED;
 }
 
+/* Nor are other people's descriptors. */
+static enum status watch_open(struct env *env, int fd, void (*fn)(void *ctx), void *ctx,
+                              struct env_watch **out)
+{
+    (void)env;
+    (void)fd;
+    (void)fn;
+    (void)ctx;
+    (void)out;
+    return STATUS_UNSUPPORTED;
+}
+
+static void watch_close(struct env_watch *watch)
+{
+    ASSERT(watch == NULL); /* there are none */
+}
+
 static const struct env_ops sim_ops = {
     .now_ns = now_ns,
     .wall_ns = wall_ns,
@@ -418,6 +435,8 @@ static const struct env_ops sim_ops = {
     .poll = poll,
     .post = post,
     .event_create = event_create,
+    .watch_open = watch_open,
+    .watch_close = watch_close,
     .timer_set = timer_set,
     .timer_cancel = timer_cancel,
     .listen = env_sim_listen,

@@ -630,6 +630,7 @@ static enum status create_transport(struct worker *worker, struct errmsg *err)
         .advertise_host = advertise,
         .secret = worker->secret,
         .rails = options->rails,
+        .protocol = options->protocol,
         .topology_file = options->topology,
         .metadata = options->metadata,
         .segment = worker->name,

@@ -44,6 +44,7 @@ struct worker_options {
     const char *transfer;      /* transfer engine, "host:port" [host of `listen`, any port] */
     const char *master;        /* RPC address ["": no membership, for tests] */
     const char *rails;         /* for KVCache data, see yolk_transfer_options [none] */
+    const char *protocol;      /* between hosts, see yolk_transfer_options [tcp] */
     const char *topology;      /* file with what suits which of them [NUMA nodes decide] */
     const char *secret;        /* of the cluster [""] */
     const struct model *model; /* outlives the worker */

@@ -67,6 +67,7 @@ struct bench_mover {
     struct env *env;
     struct yolk_transfer *transfer;
     struct yolk_transfer_segment segment;
+    const char *protocol; /* NULL: tcp */
     uint8_t *here, *there;
     size_t memory_size;
     uint64_t at; /* in the walk through it */
@@ -80,7 +81,8 @@ struct bench_mover {
     struct yolk_transfer_batch batch;
 };
 
-/* Its engine, over memory `here` that is there already, and the target's segment. `env` is set. */
+/* Its engine, over memory `here` that is there already, and the target's segment. `env` is set, and
+ * what it is to go over. */
 MUST_USE enum status bench_mover_open(struct bench_mover *mover, const struct bench_target *target,
                                       bool shm, uint32_t lanes, uint8_t *here, size_t size,
                                       struct errmsg *err);

@@ -131,6 +131,7 @@ enum status bench_mover_open(struct bench_mover *mover, const struct bench_targe
                              uint32_t lanes, uint8_t *here, size_t size, struct errmsg *err)
 {
     const struct yolk_transfer_options options = { .secret = target->options.secret,
+                                                   .protocol = mover->protocol,
                                                    .encrypt = mover->encrypt,
                                                    .forbid_shm = !shm,
                                                    .lanes_per_peer = lanes };

@@ -47,11 +47,16 @@ void fabric_close(struct fabric *fabric); /* NULL allowed; its links are closed 
 /* What the provider calls itself: "tcp;ofi_rxm". Both ends of a link must say the same. */
 const char *fabric_provider(const struct fabric *fabric);
 
+/* True if its links are bound to addresses of this host. */
+bool fabric_knows_hosts(const struct fabric *fabric);
+
 /* ---- links ---- */
 
 /* STATUS_NO_MEMORY, STATUS_UNAVAILABLE. */
 MUST_USE enum status fabric_link_open(struct fabric *fabric, struct fabric_link **out);
 void fabric_link_close(struct fabric_link *link); /* NULL allowed; and its memory */
+
+const char *fabric_link_provider(const struct fabric_link *link);
 
 /* Where peers reach it; how many bytes were written. */
 size_t fabric_link_address(const struct fabric_link *link, uint8_t out[FABRIC_ADDRESS_SIZE]);
@@ -77,6 +82,8 @@ enum {
  * if the key is in use, STATUS_NO_MEMORY, STATUS_IO. */
 MUST_USE enum status fabric_memory_open(struct fabric_link *link, void *address, size_t length,
                                         unsigned access, uint64_t key, struct fabric_memory **out);
+/* For FABRIC_LOCAL memory that nothing on its way uses; what peers use goes with the link. */
+void fabric_memory_close(struct fabric_link *link, struct fabric_memory *memory);
 uint64_t fabric_memory_key(const struct fabric_memory *memory);
 /* What a peer calls the first byte of it. */
 uint64_t fabric_memory_base(const struct fabric_memory *memory);

@@ -28,6 +28,12 @@ const char *fabric_provider(const struct fabric *fabric)
     return "";
 }
 
+bool fabric_knows_hosts(const struct fabric *fabric)
+{
+    ASSERT(fabric == NULL);
+    return false;
+}
+
 enum status fabric_link_open(struct fabric *fabric, struct fabric_link **out)
 {
     ASSERT(fabric == NULL && out != NULL);
@@ -37,6 +43,12 @@ enum status fabric_link_open(struct fabric *fabric, struct fabric_link **out)
 void fabric_link_close(struct fabric_link *link)
 {
     ASSERT(link == NULL);
+}
+
+const char *fabric_link_provider(const struct fabric_link *link)
+{
+    ASSERT(link == NULL);
+    return "";
 }
 
 size_t fabric_link_address(const struct fabric_link *link, uint8_t out[FABRIC_ADDRESS_SIZE])
@@ -69,6 +81,11 @@ enum status fabric_memory_open(struct fabric_link *link, void *address, size_t l
     (void)key;
     ASSERT(link == NULL && address != NULL && length > 0 && access != 0 && out != NULL);
     return STATUS_UNSUPPORTED;
+}
+
+void fabric_memory_close(struct fabric_link *link, struct fabric_memory *memory)
+{
+    ASSERT(link == NULL && memory == NULL);
 }
 
 uint64_t fabric_memory_key(const struct fabric_memory *memory)

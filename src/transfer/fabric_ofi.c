@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * transfer/fabric_ofi.c - see fabric.h. The one file that includes libfabric, loaded with dlopen:
- * four functions are looked up, everything else goes through tables that its objects carry.
+ * five functions are looked up, everything else goes through tables that its objects carry.
  *
  * What is asked of a provider: reliable unconnected endpoints (FI_EP_RDM) with remote reads and
  * writes; completion of a write when it is in the peer's memory (FI_DELIVERY_COMPLETE); progress by
@@ -79,8 +79,32 @@ static bool find(void *handle, const char *name, void *out)
     return symbol != NULL;
 }
 
-/* dlopen() counts, and gives the same handle again. */
-static enum status load(struct ofi *ofi, struct errmsg *err)
+/* What the library is told by the environment while it starts, unless a user has set it there. The
+ * ofi_rxm layer, under tcp and verbs, keeps buffers for messages, of which we send none: by default
+ * 70 MB and 0.1 s for each endpoint. And libinfinipath, which comes along with the psm provider,
+ * takes the process's signals for crashes to itself. */
+static const char *const settings[][2] = { { "FI_OFI_RXM_BUFFER_SIZE", "1024" },
+                                           { "FI_OFI_RXM_MSG_RX_SIZE", "16" },
+                                           { "IPATH_NO_BACKTRACE", "1" } };
+
+enum { SETTINGS = sizeof(settings) / sizeof(settings[0]) };
+
+static void settings_begin(bool ours[SETTINGS])
+{
+    for (int i = 0; i < SETTINGS; i++) {
+        ours[i] = getenv(settings[i][0]) == NULL;
+        if (ours[i]) (void)setenv(settings[i][0], settings[i][1], 0);
+    }
+}
+
+static void settings_end(const bool ours[SETTINGS])
+{
+    for (int i = 0; i < SETTINGS; i++) {
+        if (ours[i]) (void)unsetenv(settings[i][0]);
+    }
+}
+
+static enum status look_up(struct ofi *ofi, struct errmsg *err)
 {
     void *handle = dlopen(library, RTLD_NOW | RTLD_LOCAL);
 
@@ -93,6 +117,22 @@ static enum status load(struct ofi *ofi, struct errmsg *err)
         find(handle, "fi_strerror", &ofi->strerror);
     if (all) return STATUS_OK;
     return errmsg_set(err, STATUS_UNSUPPORTED, "fabric: %s is not libfabric", library);
+}
+
+/* dlopen() counts, and gives the same handle again. Providers start with the first question. */
+static enum status load(struct ofi *ofi, struct errmsg *err)
+{
+    struct fi_info *info = NULL;
+    bool ours[SETTINGS];
+
+    if (dlopen(library, RTLD_NOW | RTLD_NOLOAD) != NULL) return look_up(ofi, err);
+    settings_begin(ours);
+    const enum status status = look_up(ofi, err);
+    if (status == STATUS_OK && ofi->getinfo(API_VERSION, NULL, NULL, 0, NULL, &info) == 0) {
+        ofi->freeinfo(info);
+    }
+    settings_end(ours);
+    return status;
 }
 
 /* ---- a provider ---- */
@@ -221,6 +261,11 @@ const char *fabric_provider(const struct fabric *fabric)
     return fabric->provider;
 }
 
+bool fabric_knows_hosts(const struct fabric *fabric)
+{
+    return knows_hosts(fabric->info);
+}
+
 /* ---- links ---- */
 
 static int queue_open(struct fabric_link *link)
@@ -296,10 +341,26 @@ void fabric_link_close(struct fabric_link *link)
     free(link);
 }
 
+const char *fabric_link_provider(const struct fabric_link *link)
+{
+    return link->fabric->provider;
+}
+
 size_t fabric_link_address(const struct fabric_link *link, uint8_t out[FABRIC_ADDRESS_SIZE])
 {
     size_t len = FABRIC_ADDRESS_SIZE;
     return fi_getname(&link->ep->fid, out, &len) == 0 && len <= FABRIC_ADDRESS_SIZE ? len : 0;
+}
+
+/* Of the kind that our own is: libfabric believes what an address says of itself. */
+static bool looks_like_ours(const struct fabric_link *link, const uint8_t *address, size_t len)
+{
+    uint8_t ours[FABRIC_ADDRESS_SIZE];
+    const size_t ours_len = fabric_link_address(link, ours);
+
+    if (len == 0 || len > FABRIC_ADDRESS_SIZE || ours_len < 2) return false;
+    if (!knows_hosts(link->fabric->info)) return memchr(address, 0, len) != NULL;
+    return len == ours_len && memcmp(address, ours, 2) == 0; /* the family of a sockaddr */
 }
 
 /* libfabric takes addresses without their length, and reads as much as it believes in. */
@@ -308,7 +369,7 @@ enum status fabric_link_connect(struct fabric_link *link, const uint8_t *address
     uint8_t padded[2 * FABRIC_ADDRESS_SIZE] = { 0 };
 
     ASSERT(!link->connected);
-    if (len == 0 || len > FABRIC_ADDRESS_SIZE) return STATUS_INVALID;
+    if (!looks_like_ours(link, address, len)) return STATUS_INVALID;
     memcpy(padded, address, len);
     if (fi_av_insert(link->av, padded, 1, &link->peer, 0, NULL) != 1) return STATUS_INVALID;
     link->connected = true;
@@ -344,9 +405,11 @@ enum status fabric_memory_open(struct fabric_link *link, void *address, size_t l
                                unsigned access, uint64_t key, struct fabric_memory **out)
 {
     const uint64_t mode = (uint64_t)link->fabric->info->domain_attr->mr_mode;
+    const size_t key_size = link->fabric->info->domain_attr->mr_key_size;
     struct fabric_memory *memory = calloc(1, sizeof(*memory));
 
     if (memory == NULL) return STATUS_NO_MEMORY;
+    if (key_size < sizeof(key)) key &= (UINT64_C(1) << 8 * key_size) - 1;
     int error = fi_mr_reg(link->fabric->domain, address, length, access_bits(access), 0, key, 0,
                           &memory->mr, NULL);
     if (error == 0 && (mode & FI_MR_ENDPOINT) != 0) {
@@ -364,6 +427,17 @@ enum status fabric_memory_open(struct fabric_link *link, void *address, size_t l
     link->memory = memory;
     *out = memory;
     return STATUS_OK;
+}
+
+void fabric_memory_close(struct fabric_link *link, struct fabric_memory *memory)
+{
+    struct fabric_memory **at = &link->memory;
+
+    while (*at != memory)
+        at = &(*at)->next;
+    *at = memory->next;
+    fid_close(&memory->mr->fid);
+    free(memory);
 }
 
 uint64_t fabric_memory_key(const struct fabric_memory *memory)

@@ -470,6 +470,7 @@ void lane_free(struct lane *lane)
     struct yolk_transfer *transfer = lane->transfer;
 
     env_timer_cancel(transfer->env, &lane->timer);
+    fabric_lane_close(lane);
     env_stream_close(lane->stream);
     drop_frames(lane);
     session_unref(lane->session);
@@ -518,6 +519,7 @@ void lane_die(struct lane *lane, enum status status)
     }
     if (lane->seal != NULL) lane->transfer->stats.lanes_sealed--;
     env_timer_cancel(lane->transfer->env, &lane->timer);
+    fabric_lane_close(lane);
     env_stream_close(lane->stream);
     lane->stream = NULL;
     lane->landing = LANDING_NONE;
@@ -609,7 +611,8 @@ void lane_accept(void *ctx, struct env_stream *stream)
 static uint32_t capabilities(const struct yolk_transfer *transfer)
 {
     const uint32_t shm = transfer->forbid_shm ? 0 : WIRE_CAP_SHM | WIRE_CAP_VM;
-    return shm | WIRE_CAP_NOTIFY | WIRE_CAP_ACKS |
+    const uint32_t fabric = transfer->fabric != NULL ? WIRE_CAP_FABRIC : 0;
+    return shm | fabric | WIRE_CAP_NOTIFY | WIRE_CAP_ACKS |
            (transfer->topology.rail_count > 0 ? WIRE_CAP_RAILS : 0) |
            sealing_capabilities(transfer);
 }
@@ -657,6 +660,7 @@ void lane_farewell(struct lane *lane, enum status why)
 {
     const struct wire_header header = { .opcode = WIRE_GOODBYE, .status = why };
 
+    fabric_lane_close(lane);
     if (lane->acks_count > 0 && !acks_send(lane)) return;
     if (lane_send(lane, FRAME_CONTROL, &header, NULL, false)) lane_flush(lane);
 }
@@ -979,6 +983,7 @@ static void lane_on_ready(void *ctx, unsigned events)
         return;
     }
     const bool heard = (events & ENV_READ) != 0 && lane_receive(lane);
+    if (heard) fabric_lane_heard(lane);
     if (heard && transfer->done_head == NULL && lane->state == LANE_READY && lane->peer != NULL) {
         peer_schedule(lane->peer);
     }

@@ -35,7 +35,7 @@
 #include "base/log.h"
 #include "transfer/transfer_int.h"
 
-enum route { ROUTE_SEND, ROUTE_PULL, ROUTE_COPY, ROUTE_ASK };
+enum route { ROUTE_SEND, ROUTE_FABRIC, ROUTE_PULL, ROUTE_COPY, ROUTE_ASK };
 
 static uint8_t *task_local(const struct task *task, uint64_t offset)
 {
@@ -123,6 +123,7 @@ static void slot_empty(struct lane *lane, struct slice *slice)
     lane->inflight_count--;
     lane->inflight_size -= slice->length;
     slice->lane = NULL;
+    slice->fabric = FABRIC_NONE;
 }
 
 static void slot_clear(struct lane *lane, struct slice *slice)
@@ -135,7 +136,8 @@ static void slot_clear(struct lane *lane, struct slice *slice)
 static void slot_done(struct lane *lane, struct slice *slice)
 {
     const uint64_t now = lane->transfer->now_ns;
-    const bool sent = slice->task == NULL || slice->task->path == YOLK_TRANSFER_PATH_TCP;
+    const bool sent = slice->task == NULL || slice->task->path == YOLK_TRANSFER_PATH_TCP ||
+                      slice->task->path == YOLK_TRANSFER_PATH_FABRIC;
 
     slot_empty(lane, slice);
     if (slice->task != NULL) {
@@ -146,22 +148,27 @@ static void slot_done(struct lane *lane, struct slice *slice)
 
 /* ---- choosing ---- */
 
+static enum route route_between_hosts(const struct lane *lane)
+{
+    return lane->transfer->fabric != NULL ? ROUTE_FABRIC : ROUTE_SEND;
+}
+
 static enum route route_of(const struct lane *lane, const struct task *task, uint64_t offset,
                            uint64_t length)
 {
     struct session *session = lane->session;
 
-    if (!session->shm) return ROUTE_SEND;
+    if (!session->shm) return route_between_hosts(lane);
     if (!is_read(task)) {
         const bool refused =
             task->buffer->vm ? !session->vm || session->vm_pull_refused : session->pull_refused;
         const bool pull = task->buffer->identity != NULL && !refused && length >= PULL_SIZE_MIN;
-        return pull ? ROUTE_PULL : ROUTE_SEND;
+        return pull ? ROUTE_PULL : route_between_hosts(lane);
     }
     const struct share *share = session_find(session, task->req.remote + offset, length);
-    if (share == NULL) return task->no_share ? ROUTE_SEND : ROUTE_ASK;
+    if (share == NULL) return task->no_share ? route_between_hosts(lane) : ROUTE_ASK;
     if (share->identity == NULL || (share->is.flags & YOLK_TRANSFER_REMOTE_READ) == 0) {
-        return ROUTE_SEND;
+        return route_between_hosts(lane);
     }
     return ROUTE_COPY;
 }
@@ -217,6 +224,11 @@ static void issue(struct lane *lane, struct slice *slice, enum route route)
     ASSERT(slice->length <= WIRE_SLICE_MAX && slice->offset + slice->length <= task->req.length);
     slot_put(lane, slice);
     task->slices_out++;
+    if (route == ROUTE_FABRIC) {
+        task_started(lane->transfer, task, YOLK_TRANSFER_PATH_FABRIC);
+        fabric_lane_issue(lane, slice);
+        return;
+    }
     task_started(lane->transfer, task,
                  route != ROUTE_PULL ? YOLK_TRANSFER_PATH_TCP
                  : task->buffer->vm  ? YOLK_TRANSFER_PATH_VM
@@ -297,6 +309,7 @@ static bool place(struct peer *peer, struct lane *lane, struct slice *slice)
     case ROUTE_ASK: ask(peer, lane, slice->task, slice->offset); return false;
     case ROUTE_COPY: issue_copy(lane, slice); return true;
     case ROUTE_SEND:
+    case ROUTE_FABRIC:
     case ROUTE_PULL: issue(lane, slice, route); return true;
     }
     return false;
@@ -348,6 +361,17 @@ static bool meant_for(struct peer *peer, struct task *task)
     return false;
 }
 
+/* May it go on the lane now? OK also for what does not go through its fabric. */
+static enum status may_go(struct lane *lane, struct task *task, const struct slice *slice)
+{
+    const uint64_t offset = slice != NULL ? slice->offset : task->offset;
+    const uint64_t length = slice != NULL ? slice->length : task->req.length - offset;
+
+    if (lane->transfer->fabric == NULL) return STATUS_OK;
+    if (route_of(lane, task, offset, length) != ROUTE_FABRIC) return STATUS_OK;
+    return fabric_lane_gate(lane, task, offset, length);
+}
+
 /* Puts one slice of this class on its way; false if there is none that can. */
 static bool schedule_one(struct peer *peer, int class)
 {
@@ -358,6 +382,12 @@ static bool schedule_one(struct peer *peer, int class)
     struct lane *lane = peer_pick_lane(peer, class, task->buffer);
     if (lane == NULL) return false;
     if (!meant_for(peer, task)) return true;
+    const enum status status = may_go(lane, task, slice);
+    if (status == STATUS_AGAIN) return false;
+    if (status != STATUS_OK) {
+        task_end(peer->transfer, task, status);
+        return true;
+    }
     if (slice == NULL) return cut_and_place(peer, lane, task);
     slice_pop(&peer->retry[class]);
     task->slices_waiting--;
@@ -438,7 +468,9 @@ void peer_schedule(struct peer *peer)
     if (peer->errands.head != NULL) errand_schedule(peer);
     for (uint32_t i = 0; i < peer->lanes_high; i++) {
         struct lane *lane = peer->lanes[i];
-        if (lane != NULL && lane->state == LANE_READY) lane_flush(lane);
+        if (lane == NULL || lane->state != LANE_READY) continue;
+        fabric_lane_flush(lane);
+        lane_flush(lane);
     }
     const bool full = peer_has_work(peer) && peer->ask_lane == NULL;
     const bool lonely = (peer->lost_count > 0 || errand_waiting(peer)) && !peer_any_ready(peer);
@@ -548,6 +580,13 @@ void peer_lost_are_gone(struct peer *peer)
     each_lost(peer, lost_is_gone, NULL);
 }
 
+/* True if it has not begun to leave, and now never will. */
+static bool take_back(struct lane *lane, struct slice *slice)
+{
+    if (slice->fabric != FABRIC_NONE) return fabric_lane_unsend(lane, slice);
+    return lane_unsend(lane, slice->request, slice->class);
+}
+
 /* Returns true if the target may still be writing something that was on it. */
 static bool lane_release(struct lane *lane)
 {
@@ -556,8 +595,9 @@ static bool lane_release(struct lane *lane)
     for (int i = 0; i < WIRE_REQUESTS_MAX; i++) {
         struct slice *slice = lane->slots[i];
         if (slice == NULL) continue;
-        const bool landing = slice->task != NULL && !is_read(slice->task) && !lane->farewell;
-        if (landing && !lane_unsend(lane, slice->request, slice->class)) {
+        const bool landing = slice->task != NULL && !lane->farewell &&
+                             (!is_read(slice->task) || slice->fabric != FABRIC_NONE);
+        if (landing && !take_back(lane, slice)) {
             may_land = true;
             continue;
         }
@@ -801,6 +841,9 @@ enum status peer_frame(struct lane *lane, const struct wire_header *header)
         lane->landing = LANDING_CONTROL;
         lane->landing_at = lane->control;
         return STATUS_OK;
+    case WIRE_FABRIC:
+    case WIRE_FABRIC_ASK:
+    case WIRE_FABRIC_GRANT: return fabric_lane_frame(lane, header);
     case WIRE_HELLO:
     case WIRE_AUTH:
     case WIRE_READ:
@@ -815,6 +858,12 @@ enum status peer_frame(struct lane *lane, const struct wire_header *header)
     case WIRE_GOODBYE: break;
     }
     return STATUS_PROTOCOL;
+}
+
+void peer_slice_moved(struct lane *lane, struct slice *slice)
+{
+    slot_done(lane, slice);
+    task_slice_done(lane->transfer, slice);
 }
 
 static enum status read_complete(struct lane *lane)
@@ -855,6 +904,9 @@ enum status peer_payload(struct lane *lane)
     if (lane->head.opcode == WIRE_READ_DATA) return read_complete(lane);
     if (lane->head.opcode == WIRE_RAILS) return rails_complete(lane);
     if (lane->head.opcode == WIRE_ACKS) return got_acks(lane);
+    if (lane->head.opcode == WIRE_FABRIC || lane->head.opcode == WIRE_FABRIC_GRANT) {
+        return fabric_lane_payload(lane);
+    }
     ASSERT(lane->head.opcode == WIRE_SHARE);
     enum status status = wire_share_decode(lane->control, lane->head.length, &share);
     if (status != STATUS_OK) return status;
@@ -884,18 +936,18 @@ static void waiting_drop(struct yolk_transfer *transfer, struct slice *slice)
     slice_free(transfer, slice);
 }
 
-/* Takes the slice back if it has not begun to leave; a READ that has is left to nobody. */
+/* Takes the slice back if it has not begun to leave; a READ over tcp that has is left to nobody. */
 static bool slice_withdraw(struct lane *lane, struct slice *slice)
 {
     struct task *task = slice->task;
 
-    if (lane_unsend(lane, slice->request, slice->class)) {
+    if (take_back(lane, slice)) {
         slot_clear(lane, slice);
         slice_free(lane->transfer, slice);
         task->slices_out--;
         return true;
     }
-    if (!is_read(task)) return false;
+    if (!is_read(task) || slice->fabric != FABRIC_NONE) return false;
     if (lane->landing_slice == slice) lane_stop_landing(lane, STATUS_CANCELLED);
     slice->task = NULL;
     task->slices_out--;
@@ -929,7 +981,9 @@ void peer_withdraw(struct task *task)
     if (peer->ask_task == task) peer->ask_task = NULL;
     for (int i = 0; i < YOLK_TRANSFER_LANES_MAX; i++) {
         struct lane *lane = peer->lanes[i];
-        if (lane != NULL && lane->state == LANE_READY) lane_withdraw(lane, task);
+        if (lane == NULL || lane->state != LANE_READY) continue;
+        fabric_lane_forget_task(lane, task);
+        lane_withdraw(lane, task);
     }
     ASSERT(task->slices_waiting == 0 && !task->queued);
 }

@@ -32,6 +32,7 @@ struct session *session_ref(struct yolk_transfer *transfer, const struct wire_he
         session->vm = session->shm && (hello->capabilities & WIRE_CAP_VM) != 0;
         session->notify = (hello->capabilities & WIRE_CAP_NOTIFY) != 0;
         session->acks = (hello->capabilities & WIRE_CAP_ACKS) != 0;
+        session->fabric = transfer->fabric != NULL && (hello->capabilities & WIRE_CAP_FABRIC) != 0;
         session->rails = (hello->capabilities & WIRE_CAP_RAILS) != 0;
         session->next = transfer->sessions;
         transfer->sessions = session;

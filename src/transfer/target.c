@@ -240,6 +240,9 @@ enum status target_frame(struct lane *lane, const struct wire_header *header)
         lane->landing = LANDING_CONTROL;
         lane->landing_at = lane->control;
         return STATUS_OK;
+    case WIRE_FABRIC:
+    case WIRE_FABRIC_ASK:
+    case WIRE_FABRIC_GRANT: return fabric_lane_frame(lane, header);
     case WIRE_HELLO:
     case WIRE_AUTH:
     case WIRE_READ_DATA:
@@ -275,6 +278,7 @@ enum status target_payload(struct lane *lane)
         lane->landing = LANDING_NONE;
         return errand_take(lane);
     }
+    if (lane->head.opcode == WIRE_FABRIC) return fabric_lane_payload(lane);
     ASSERT(lane->head.opcode == WIRE_SHARE);
     lane->landing = LANDING_NONE;
     const enum status status = wire_share_decode(lane->control, lane->head.length, &share);
@@ -324,6 +328,11 @@ static void pull_refuse(struct yolk_transfer *transfer, struct slice *slice)
 
 static void lane_revoke(struct lane *lane, const struct buffer *buffer)
 {
+    if (fabric_lane_exposes(lane, buffer)) { /* see I5 there */
+        lane_farewell(lane, STATUS_STALE);
+        lane_die(lane, STATUS_CANCELLED);
+        return;
+    }
     if (lane->landing == LANDING_MEMORY) {
         ASSERT(lane->head.opcode == WIRE_WRITE);
         const enum status status = revoked(lane->transfer, &lane->head, buffer);

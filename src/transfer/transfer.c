@@ -549,11 +549,23 @@ static enum status start(struct yolk_transfer *transfer,
 
     if (status != STATUS_OK) return status;
     if (transfer->peers_max == 0) return STATUS_INVALID;
+    status = fabric_engine_start(transfer, options->protocol, err);
+    if (status != STATUS_OK) return status;
+    if (transfer->fabric != NULL && tcp_forced()) {
+        return errmsg_set(err, STATUS_INVALID, "transfer: MC_FORCE_TCP=1 rules out protocol `%s`",
+                          options->protocol);
+    }
     status = identify(transfer, options);
     if (status != STATUS_OK) return errmsg_set(err, status, "transfer: no memory");
     if (transfer->secret[0] == '\0' && !options->allow_open && !is_loopback(listen)) {
         return errmsg_set(err, STATUS_DENIED, "transfer: listening on %s needs a cluster secret",
                           listen);
+    }
+    if (transfer->encrypt && transfer->fabric != NULL) {
+        return errmsg_set(err, STATUS_INVALID,
+                          "transfer: data through protocol `%s` would not be "
+                          "encrypted",
+                          options->protocol);
     }
     if (transfer->encrypt && sealing_capabilities(transfer) == 0) {
         return errmsg_set(err, STATUS_INVALID, "transfer: encrypting needs %s",
@@ -681,6 +693,7 @@ void yolk_transfer_destroy(struct yolk_transfer *transfer)
         free(chunk);
     }
     ASSERT(transfer->sessions == NULL);
+    fabric_engine_stop(transfer);
     free(transfer->peers);
     free(transfer->batches);
     free(transfer->spare);
@@ -889,6 +902,7 @@ enum status yolk_transfer_unregister(struct yolk_transfer *transfer, void *addre
     if (buffer->users > 0) return STATUS_BUSY;
     identity_withdraw(buffer);
     target_revoke(transfer, buffer);
+    fabric_lanes_forget_buffer(transfer, buffer);
     for (struct lane *lane = transfer->lanes; lane != NULL; lane = lane->next) {
         lane->announced[buffer->slot / 64] &= ~(UINT64_C(1) << (buffer->slot % 64));
     }
@@ -1332,7 +1346,7 @@ enum status yolk_transfer_explain(struct yolk_transfer *transfer, struct yolk_tr
 
 const char *yolk_transfer_path_name(enum yolk_transfer_path path)
 {
-    static const char *const names[] = { "none", "local", "shm", "tcp", "vm", "file" };
+    static const char *const names[] = { "none", "local", "shm", "tcp", "vm", "file", "fabric" };
     return (unsigned)path < YOLK_TRANSFER_PATHS ? names[path] : "unknown";
 }
 

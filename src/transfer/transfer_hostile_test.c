@@ -26,7 +26,7 @@
 
 #define CHECK(condition) assert_true(condition)
 
-enum { RANGE = 64 << 10, CONNECTIONS = 150, FRAMES = 40 };
+enum { RANGE = 64 << 10, CONNECTIONS = 150, FABRIC_CONNECTIONS = 40, FRAMES = 40 };
 
 /* The middle is registered, the rest must stay as it is. */
 struct guarded {
@@ -48,6 +48,7 @@ struct puppet {
     uint64_t requests[8]; /* the last ones seen */
     uint64_t frames;
     uint32_t capabilities; /* beside sharing */
+    bool fabric;           /* it speaks of libfabric, too */
 };
 
 static void on_puppet(void *ctx, unsigned events)
@@ -154,7 +155,8 @@ static uint64_t random_address(struct rng *rng, const struct guarded *memory)
 static uint64_t random_length(struct rng *rng, enum wire_opcode opcode)
 {
     const bool control = opcode == WIRE_HELLO || opcode == WIRE_AUTH || opcode == WIRE_SHARE ||
-                         opcode == WIRE_RAILS || opcode == WIRE_NOTIFY || opcode == WIRE_ACKS;
+                         opcode == WIRE_RAILS || opcode == WIRE_NOTIFY || opcode == WIRE_FABRIC ||
+                         opcode == WIRE_FABRIC_GRANT || opcode == WIRE_ACKS;
 
     if (control) return rng_below(rng, WIRE_CONTROL_MAX + 1);
     if (opcode == WIRE_WRITE || opcode == WIRE_READ_DATA) {
@@ -170,8 +172,21 @@ static enum wire_opcode random_opcode(struct rng *rng)
                                               WIRE_WRITE,  WIRE_WRITE, WIRE_PULL, WIRE_PULL,
                                               WIRE_CANCEL, WIRE_FENCE, WIRE_ASK,  WIRE_PING };
 
-    if (rng_below(rng, 40) == 0) return (enum wire_opcode)rng_between(rng, WIRE_HELLO, WIRE_ACKS);
+    if (rng_below(rng, 40) == 0) {
+        return (enum wire_opcode)rng_between(rng, WIRE_HELLO, WIRE_FABRIC_GRANT);
+    }
     return usual[rng_below(rng, sizeof(usual) / sizeof(usual[0]))];
+}
+
+/* A link's address, of a kind that may be right, that leads nowhere. */
+static void random_fabric(struct rng *rng, uint8_t out[WIRE_FABRIC_SIZE])
+{
+    struct wire_fabric fabric = { .provider = "tcp;ofi_rxm", .address_len = 16 };
+
+    rng_fill(rng, fabric.address, sizeof(fabric.address));
+    if (rng_below(rng, 4) != 0) memcpy(fabric.address, "\x02\0\0\x01\x7f\0\0\x01", 8);
+    if (rng_below(rng, 4) == 0) fabric.address_len = (uint32_t)rng_between(rng, 1, 192);
+    wire_fabric_encode(&fabric, out);
 }
 
 static enum status send_random(struct puppet *puppet, const struct guarded *memory)
@@ -195,6 +210,11 @@ static enum status send_random(struct puppet *puppet, const struct guarded *memo
     header.length = random_length(rng, header.opcode);
     header.checksum = rng_u64(rng);
     rng_fill(rng, payload, 64);
+    if (puppet->fabric && rng_below(rng, 10) == 0) {
+        header.opcode = rng_below(rng, 4) == 0 ? WIRE_FABRIC : WIRE_FABRIC_ASK;
+        header.length = header.opcode == WIRE_FABRIC ? WIRE_FABRIC_SIZE : 0;
+        random_fabric(rng, payload);
+    }
     enum status status = send_header(puppet, &header);
     if (status != STATUS_OK) return status;
     puppet->frames++;
@@ -233,19 +253,29 @@ static uint64_t seed_of_run(void)
     return seed;
 }
 
-static void engine_start(struct env *env, struct yolk_transfer **transfer, struct guarded *memory)
+/* Where there is no libfabric it is without. */
+static void engine_start(struct env *env, struct yolk_transfer **transfer, struct guarded *memory,
+                         const char *protocol)
 {
-    const struct yolk_transfer_options options = { .fence_ms = 1000 };
+    struct yolk_transfer_options options = { .fence_ms = 1000, .protocol = protocol };
+    struct errmsg err = { "" };
+    enum status status = yolk_transfer_create(env, &options, transfer, &err);
 
-    CHECK(yolk_transfer_create(env, &options, transfer, NULL) == STATUS_OK);
+    if (status == STATUS_UNSUPPORTED) {
+        printf("WITHOUT: %s\n", err.text);
+        options.protocol = NULL;
+        status = yolk_transfer_create(env, &options, transfer, NULL);
+    }
+    CHECK(status == STATUS_OK);
     CHECK(yolk_transfer_register(*transfer, memory->middle, RANGE, NULL,
                                  YOLK_TRANSFER_REMOTE_ALL) == STATUS_OK);
 }
 
 static void a_hostile_initiator_does_no_harm(void **state)
 {
-    (void)state;
-    struct puppet puppet = { 0 };
+    const char *protocol = *state;
+    const int connections = protocol == NULL ? CONNECTIONS : FABRIC_CONNECTIONS;
+    struct puppet puppet = { .fabric = protocol != NULL };
     struct yolk_transfer *target, *initiator;
     struct yolk_transfer_segment segment;
 
@@ -253,9 +283,9 @@ static void a_hostile_initiator_does_no_harm(void **state)
     rng_fill(&puppet.rng, &there, sizeof(there));
     const uint64_t guard = guard_sum(&there);
     CHECK(env_real_create(NULL, &puppet.env, NULL) == STATUS_OK);
-    engine_start(puppet.env, &target, &there);
-    engine_start(puppet.env, &initiator, &here);
-    for (int i = 0; i < CONNECTIONS; i++) {
+    engine_start(puppet.env, &target, &there, protocol);
+    engine_start(puppet.env, &initiator, &here, protocol);
+    for (int i = 0; i < connections; i++) {
         puppet.capabilities = rng_below(&puppet.rng, 2) == 0 ? WIRE_CAP_ACKS : 0;
         greet_as_initiator(&puppet, yolk_transfer_name(target));
         for (int j = 0; j < FRAMES && send_random(&puppet, &there) == STATUS_OK; j++) {
@@ -264,7 +294,7 @@ static void a_hostile_initiator_does_no_harm(void **state)
         env_stream_close(puppet.stream);
         CHECK(guard_sum(&there) == guard);
     }
-    CHECK(puppet.frames > 10 * CONNECTIONS);
+    CHECK(puppet.frames > 10u * (unsigned)connections);
     CHECK(yolk_transfer_open(initiator, yolk_transfer_name(target), &segment) == STATUS_OK);
     CHECK(move(puppet.env, initiator, segment, YOLK_TRANSFER_READ, 5000).state ==
           YOLK_TRANSFER_COMPLETED);
@@ -441,7 +471,7 @@ static void acks_come_as_they_are_understood(void **state)
 
     rng_init(&puppet.rng, seed_of_run());
     CHECK(env_real_create(NULL, &puppet.env, NULL) == STATUS_OK);
-    engine_start(puppet.env, &target, &there);
+    engine_start(puppet.env, &target, &there, NULL);
     for (int i = 0; i < TOGETHER; i++) {
         const struct wire_header header = { .opcode = WIRE_WRITE,
                                             .request = (uint64_t)i + 1,
@@ -476,8 +506,8 @@ static void a_hostile_target_does_no_harm(void **state)
     CHECK(env_listen(stage.puppet.env, "127.0.0.1:0", on_stage_accept, &stage, &stage.listener,
                      NULL) == STATUS_OK);
     snprintf(name, sizeof(name), "127.0.0.1:%u", env_listener_port(stage.listener));
-    engine_start(stage.puppet.env, &initiator, &here);
-    engine_start(stage.puppet.env, &honest, &there);
+    engine_start(stage.puppet.env, &initiator, &here, NULL);
+    engine_start(stage.puppet.env, &honest, &there, NULL);
     CHECK(yolk_transfer_open(initiator, name, &segment) == STATUS_OK);
     for (int i = 0; i < CONNECTIONS; i++) {
         /* It may even "complete": lies about content are for checksums above us. It must end. */
@@ -501,8 +531,10 @@ static void a_hostile_target_does_no_harm(void **state)
 int main(void)
 {
     if (log_configure("error", NULL) != STATUS_OK) return 1;
+    static char fabric[] = "fabric:tcp;ofi_rxm";
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_hostile_initiator_does_no_harm),
+        cmocka_unit_test_prestate(a_hostile_initiator_does_no_harm, fabric),
         cmocka_unit_test(a_hostile_target_does_no_harm),
         cmocka_unit_test(acks_come_as_they_are_understood),
     };

@@ -16,6 +16,7 @@
  *   copy.c       memcpy in portions, for local, shm and pulls
  *   file.c       segments that are files of this host
  *   cuda.c       memory of devices
+ *   fabric_engine.c, fabric_lane.c, fabric_ofi.c  data through libfabric
  *   errand.c     notices and probes
  *   naming.c     our name on a metadata server, and the addresses of peers opened by theirs
  *   history.c    what became of tasks, for people and for dashboards
@@ -33,6 +34,7 @@
 #include "base/env.h"
 #include "base/status.h"
 #include "transfer/cuda.h"
+#include "transfer/fabric_lane.h"
 #include "transfer/metadata.h"
 #include "transfer/rail.h"
 #include "transfer/topology.h"
@@ -133,6 +135,7 @@ struct session {
     bool rails; /* it has several addresses, too */
     bool vm;    /* the same for memory that cannot be mapped */
     bool pull_refused, vm_pull_refused;
+    bool fabric;      /* both want libfabric */
     bool notify;      /* it takes notices */
     bool acks;        /* it understands ACKS */
     uint64_t noticed; /* number of the last that we took from it */
@@ -171,6 +174,7 @@ struct slice {
     uint64_t sent_ns; /* given to its lane */
     uint32_t tries;
     uint8_t class;
+    uint8_t fabric;      /* enum fabric_stage */
     const uint8_t *from; /* copies only, up to the end; vm: in the owner */
     uint8_t *to;
     struct session *session;
@@ -298,6 +302,9 @@ struct lane {
     uint64_t lease_ns; /* the target's */
     uint8_t hello_ours[WIRE_HELLO_SIZE];
     uint8_t hello_theirs[WIRE_HELLO_SIZE];
+
+    struct fabric_lane *fabric; /* what its data goes through; NULL: its own connection */
+    enum status fabric_refused; /* by the other end, or ours: why it cannot; OK: not so far */
 
     /* out */
     struct frame frames[LANE_FRAMES_MAX];
@@ -462,6 +469,8 @@ void peer_lane_timer(struct lane *lane);
 /* STATUS_PROTOCOL when the frame makes no sense. Sets the landing of a payload. */
 MUST_USE enum status peer_frame(struct lane *lane, const struct wire_header *header);
 MUST_USE enum status peer_payload(struct lane *lane);
+/* A slice on the lane's fabric has arrived. */
+void peer_slice_moved(struct lane *lane, struct slice *slice);
 /* Takes all slices of the task out of queues, and off lanes where that is safe. */
 void peer_withdraw(struct task *task);
 /* Kills the lanes on which the task still has something. */
@@ -608,6 +617,7 @@ struct yolk_transfer {
     uint32_t lanes_per_peer, slice_size, peers_max, retries_max, lanes_max;
     struct topology topology;
     struct env_listener *rail_listeners[RAILS_MAX];
+    struct fabric_engine *fabric; /* NULL: the protocol is tcp */
     uint64_t connect_ns, fence_ns;
 
     struct buffers buffers;

@@ -67,7 +67,8 @@ static enum status status_decode(uint32_t code)
 static bool opcode_is_control(enum wire_opcode opcode)
 {
     return opcode == WIRE_HELLO || opcode == WIRE_AUTH || opcode == WIRE_SHARE ||
-           opcode == WIRE_RAILS || opcode == WIRE_NOTIFY || opcode == WIRE_ACKS;
+           opcode == WIRE_RAILS || opcode == WIRE_NOTIFY || opcode == WIRE_FABRIC ||
+           opcode == WIRE_FABRIC_GRANT || opcode == WIRE_ACKS;
 }
 
 static bool opcode_is_data(enum wire_opcode opcode)
@@ -77,7 +78,7 @@ static bool opcode_is_data(enum wire_opcode opcode)
 
 void wire_header_encode(const struct wire_header *header, uint8_t out[WIRE_HEADER_SIZE])
 {
-    ASSERT(header->opcode >= WIRE_HELLO && header->opcode <= WIRE_ACKS);
+    ASSERT(header->opcode >= WIRE_HELLO && header->opcode <= WIRE_FABRIC_GRANT);
     ASSERT(header->class < WIRE_CLASSES);
     put_uint(out, 4, WIRE_MAGIC);
     out[4] = WIRE_VERSION;
@@ -115,7 +116,7 @@ uint64_t wire_payload_size(const struct wire_header *header)
 
 static enum status header_check(const struct wire_header *header)
 {
-    if (header->opcode < WIRE_HELLO || header->opcode > WIRE_ACKS) return STATUS_PROTOCOL;
+    if (header->opcode < WIRE_HELLO || header->opcode > WIRE_FABRIC_GRANT) return STATUS_PROTOCOL;
     if ((header->flags & ~(unsigned)WIRE_CHECKSUM) != 0) return STATUS_PROTOCOL;
     if (header->class >= WIRE_CLASSES) return STATUS_PROTOCOL;
     if (opcode_is_control(header->opcode) && header->length > WIRE_CONTROL_MAX) {
@@ -287,6 +288,52 @@ enum status wire_rails_decode(const uint8_t *in, size_t len, struct wire_rails *
     }
     if (status == STATUS_OK) *out = rails;
     return status;
+}
+
+/* Fabric   0 provider [64] | 64 address_len u32 | 68 zero u32 | 72 address [192] */
+void wire_fabric_encode(const struct wire_fabric *fabric, uint8_t out[WIRE_FABRIC_SIZE])
+{
+    ASSERT(fabric->address_len >= 1 && fabric->address_len <= WIRE_FABRIC_ADDRESS_SIZE);
+    memset(out, 0, WIRE_FABRIC_SIZE);
+    name_encode(out, WIRE_PROVIDER_SIZE, fabric->provider);
+    put_uint(out + 64, 4, fabric->address_len);
+    memcpy(out + 72, fabric->address, fabric->address_len);
+}
+
+enum status wire_fabric_decode(const uint8_t *in, size_t len, struct wire_fabric *out)
+{
+    if (len < WIRE_FABRIC_SIZE || !name_valid(in, WIRE_PROVIDER_SIZE)) return STATUS_PROTOCOL;
+    const uint32_t address_len = (uint32_t)get_uint(in + 64, 4);
+    if (address_len == 0 || address_len > WIRE_FABRIC_ADDRESS_SIZE) return STATUS_PROTOCOL;
+    memcpy(out->provider, in, WIRE_PROVIDER_SIZE);
+    out->address_len = address_len;
+    memcpy(out->address, in + 72, WIRE_FABRIC_ADDRESS_SIZE);
+    return STATUS_OK;
+}
+
+/* Grant    0 address u64 | 8 length u64 | 16 flags u32 | 20 zero u32 | 24 base u64 | 32 key u64 */
+void wire_grant_encode(const struct wire_grant *grant, uint8_t out[WIRE_GRANT_SIZE])
+{
+    put_uint(out, 8, grant->address);
+    put_uint(out + 8, 8, grant->length);
+    put_uint(out + 16, 4, grant->flags);
+    put_uint(out + 20, 4, 0);
+    put_uint(out + 24, 8, grant->base);
+    put_uint(out + 32, 8, grant->key);
+}
+
+enum status wire_grant_decode(const uint8_t *in, size_t len, struct wire_grant *out)
+{
+    if (len < WIRE_GRANT_SIZE) return STATUS_PROTOCOL;
+    const struct wire_grant grant = { .address = get_uint(in, 8),
+                                      .length = get_uint(in + 8, 8),
+                                      .flags = (uint32_t)get_uint(in + 16, 4),
+                                      .base = get_uint(in + 24, 8),
+                                      .key = get_uint(in + 32, 8) };
+    if (grant.length == 0 || grant.address + grant.length < grant.address) return STATUS_PROTOCOL;
+    if (grant.base + grant.length < grant.base) return STATUS_PROTOCOL;
+    *out = grant;
+    return STATUS_OK;
 }
 
 /* HMAC-SHA256(secret, role padded with zeros to 64 | initiator's hello | target's hello, without

@@ -33,7 +33,11 @@ enum {
     WIRE_NOTICE_NAME_SIZE = 64, /* NOTIFY: the name, padded with zeros; then the message */
     WIRE_RAIL_ADDRESS_SIZE = 64,
     WIRE_RAIL_INTERFACE_SIZE = 16,
-    WIRE_CONTROL_MAX = 1024,  /* payload of HELLO, AUTH, SHARE */
+    WIRE_CONTROL_MAX = 1024, /* payload of HELLO, AUTH, SHARE */
+    WIRE_PROVIDER_SIZE = 64,
+    WIRE_FABRIC_ADDRESS_SIZE = 192,
+    WIRE_FABRIC_SIZE = 264,
+    WIRE_GRANT_SIZE = 40,
     WIRE_SLICE_MAX = 4 << 20, /* payload of WRITE and READ_DATA, length of READ and PULL */
     WIRE_REQUESTS_MAX = 64,   /* unanswered READ, WRITE, PULL of one connection */
     WIRE_CLASSES = 3,
@@ -61,6 +65,9 @@ enum wire_opcode {
     WIRE_NOTIFY = 17,     /* only to one that has WIRE_CAP_NOTIFY */
     WIRE_NOTIFY_ACK = 18, /* the answer */
     WIRE_ACKS = 19,       /* only to one that has WIRE_CAP_ACKS */
+    WIRE_FABRIC = 20,     /* this and the next two only to one that has WIRE_CAP_FABRIC */
+    WIRE_FABRIC_ASK = 21,
+    WIRE_FABRIC_GRANT = 22,
 };
 
 enum { WIRE_CHECKSUM = 1 }; /* flags: `checksum` covers the payload, or is wanted in the answer */
@@ -74,6 +81,7 @@ enum {
     WIRE_CAP_SEAL_ALWAYS = 32, /* does not talk without */
     WIRE_CAP_SEAL_AES = 64,    /* has instructions for AES, and would rather use it */
     WIRE_CAP_ACKS = 128,       /* understands ACKS */
+    WIRE_CAP_FABRIC = 256,     /* moves data through libfabric when asked to */
 };
 
 struct wire_header {
@@ -88,7 +96,7 @@ struct wire_header {
     uint64_t length;  /* of the range; of the payload where there is one */
     uint64_t checksum;
     uint64_t source;    /* PULL: address at the initiator */
-    enum status status; /* ACK, FENCE_ACK, GOODBYE */
+    enum status status; /* ACK, FENCE_ACK, GOODBYE; FABRIC and FABRIC_GRANT that refuse */
 };
 
 void wire_header_encode(const struct wire_header *header, uint8_t out[WIRE_HEADER_SIZE]);
@@ -148,6 +156,27 @@ struct wire_rails {
 void wire_rails_encode(const struct wire_rails *rails, uint8_t out[WIRE_RAILS_SIZE]);
 /* More than WIRE_RAILS_MAX are STATUS_PROTOCOL. */
 MUST_USE enum status wire_rails_decode(const uint8_t *in, size_t len, struct wire_rails *out);
+
+struct wire_fabric {
+    char provider[WIRE_PROVIDER_SIZE];
+    uint32_t address_len;                      /* 1..WIRE_FABRIC_ADDRESS_SIZE */
+    uint8_t address[WIRE_FABRIC_ADDRESS_SIZE]; /* as libfabric writes it */
+};
+
+void wire_fabric_encode(const struct wire_fabric *fabric, uint8_t out[WIRE_FABRIC_SIZE]);
+MUST_USE enum status wire_fabric_decode(const uint8_t *in, size_t len, struct wire_fabric *out);
+
+/* Memory of the target, as the initiator's end of the fabric may name it. */
+struct wire_grant {
+    uint64_t address; /* virtual, at the target */
+    uint64_t length;
+    uint32_t flags; /* YOLK_TRANSFER_REMOTE_... */
+    uint64_t base;  /* what the fabric calls its first byte */
+    uint64_t key;
+};
+
+void wire_grant_encode(const struct wire_grant *grant, uint8_t out[WIRE_GRANT_SIZE]);
+MUST_USE enum status wire_grant_decode(const uint8_t *in, size_t len, struct wire_grant *out);
 
 /* The proof of `role` ("target", "initiator") that it knows the secret, over both greetings. */
 void wire_proof(const char *secret, const char *role, const uint8_t initiator[WIRE_HELLO_SIZE],

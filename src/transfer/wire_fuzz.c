@@ -19,6 +19,8 @@ static void fuzz_payload(const struct wire_header *header, const uint8_t *data, 
     struct wire_hello hello;
     struct wire_share share;
     struct wire_rails rails;
+    struct wire_fabric fabric;
+    struct wire_grant grant;
     uint8_t bytes[WIRE_RAILS_SIZE];
 
     if (header->opcode == WIRE_HELLO && wire_hello_decode(data, len, &hello) == STATUS_OK) {
@@ -32,6 +34,14 @@ static void fuzz_payload(const struct wire_header *header, const uint8_t *data, 
     if (header->opcode == WIRE_RAILS && wire_rails_decode(data, len, &rails) == STATUS_OK) {
         ASSERT(rails.count <= WIRE_RAILS_MAX);
         wire_rails_encode(&rails, bytes);
+    }
+    if (header->opcode == WIRE_FABRIC && wire_fabric_decode(data, len, &fabric) == STATUS_OK) {
+        ASSERT(memchr(fabric.provider, 0, sizeof(fabric.provider)) != NULL);
+        wire_fabric_encode(&fabric, bytes);
+    }
+    if (header->opcode == WIRE_FABRIC_GRANT && wire_grant_decode(data, len, &grant) == STATUS_OK) {
+        ASSERT(grant.address + grant.length > grant.address);
+        wire_grant_encode(&grant, bytes);
     }
 }
 

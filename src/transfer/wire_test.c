@@ -223,6 +223,43 @@ static void rails_round_trip_and_refuse(void **state)
     assert_int_equal(out.count, 99);
 }
 
+static void fabrics_and_grants_round_trip_and_refuse(void **state)
+{
+    (void)state;
+    struct wire_fabric fabric = { .provider = "tcp;ofi_rxm", .address_len = 16 }, fabric_out;
+    const struct wire_grant grant = {
+        .address = 1 << 20, .length = 4096, .flags = 3, .base = 8, .key = 0x0102030405060708
+    };
+    uint8_t bytes[WIRE_FABRIC_SIZE];
+    struct wire_grant out;
+
+    memset(fabric.address, 0xab, 16);
+    wire_fabric_encode(&fabric, bytes);
+    assert_memory_equal(bytes + 64, "\x10\0\0\0\0\0\0\0\xab", 9); /* the layout stays */
+    assert_int_equal(wire_fabric_decode(bytes, sizeof(bytes), &fabric_out), STATUS_OK);
+    assert_memory_equal(&fabric_out, &fabric, sizeof(fabric));
+    assert_int_equal(wire_fabric_decode(bytes, sizeof(bytes) - 1, &fabric_out), STATUS_PROTOCOL);
+    bytes[64] = WIRE_FABRIC_ADDRESS_SIZE + 1;
+    assert_int_equal(wire_fabric_decode(bytes, sizeof(bytes), &fabric_out), STATUS_PROTOCOL);
+    bytes[64] = 0;
+    assert_int_equal(wire_fabric_decode(bytes, sizeof(bytes), &fabric_out), STATUS_PROTOCOL);
+    bytes[64] = 1;
+    bytes[3] = '\n';
+    assert_int_equal(wire_fabric_decode(bytes, sizeof(bytes), &fabric_out), STATUS_PROTOCOL);
+
+    wire_grant_encode(&grant, bytes);
+    assert_memory_equal(bytes + 32, "\x08\x07\x06\x05\x04\x03\x02\x01", 8);
+    assert_int_equal(wire_grant_decode(bytes, WIRE_GRANT_SIZE, &out), STATUS_OK);
+    assert_true(out.address == grant.address && out.length == 4096 && out.flags == 3 &&
+                out.base == 8 && out.key == grant.key);
+    assert_int_equal(wire_grant_decode(bytes, WIRE_GRANT_SIZE - 1, &out), STATUS_PROTOCOL);
+    memset(bytes + 24, 0xff, 8); /* wraps */
+    assert_int_equal(wire_grant_decode(bytes, WIRE_GRANT_SIZE, &out), STATUS_PROTOCOL);
+    wire_grant_encode(&grant, bytes);
+    memset(bytes + 8, 0, 8); /* empty */
+    assert_int_equal(wire_grant_decode(bytes, WIRE_GRANT_SIZE, &out), STATUS_PROTOCOL);
+}
+
 static void proofs_differ_by_everything(void **state)
 {
     (void)state;
@@ -250,6 +287,7 @@ int main(void)
         cmocka_unit_test(hello_round_trips_and_refuses),
         cmocka_unit_test(share_round_trips_and_refuses),
         cmocka_unit_test(rails_round_trip_and_refuse),
+        cmocka_unit_test(fabrics_and_grants_round_trip_and_refuse),
         cmocka_unit_test(proofs_differ_by_everything),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
