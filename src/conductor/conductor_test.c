@@ -5,7 +5,7 @@
  * Goal:   the books balance whatever happens: no decision beyond a limit, no ticket lost, queue
  *         estimates that follow the work, and the reuse decisions the papers ask for.
  * Method: small situations written by hand, then a random walk of placing, finishing, adding and
- *         removing, checked against counters kept apart. YOLK_SEED repeats the walk. */
+ *         removing, checked against counters kept apart. SEED repeats the walk. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -360,13 +360,13 @@ static void walk_step(struct walk *w, struct rng *rng)
 static void test_random_walk(void **state)
 {
     (void)state;
-    const char *text = getenv("YOLK_SEED");
+    const char *text = getenv("SEED");
     const uint64_t seed = text ? strtoull(text, NULL, 10) : 99;
     static struct walk walk;
     struct yolk_conductor_stats stats;
     struct rng rng;
 
-    printf("YOLK_SEED=%llu\n", (unsigned long long)seed);
+    printf("SEED=%llu\n", (unsigned long long)seed);
     rng_init(&rng, seed);
     walk.c = make(WALK_TICKETS);
     for (int step = 0; step < WALK_STEPS; step++) {

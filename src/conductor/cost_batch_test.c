@@ -8,7 +8,7 @@
  * Method: all samples are kept. The answer is not computed a second time but judged: a convex
  *         problem with c >= 0 is solved exactly by the c at which the gradient, summed from the
  *         samples, is zero where c > 0 and not negative where c = 0. Noise is strong, so that some
- *         coefficients are pushed against zero. YOLK_SEED repeats a run. */
+ *         coefficients are pushed against zero. SEED repeats a run. */
 #include "conductor/cost.h"
 
 #include <setjmp.h>
@@ -36,9 +36,9 @@ struct sample {
 
 static uint64_t seed_of_run(void)
 {
-    const char *text = getenv("YOLK_SEED");
+    const char *text = getenv("SEED");
     const uint64_t seed = text ? strtoull(text, NULL, 10) : 3;
-    printf("YOLK_SEED=%llu\n", (unsigned long long)seed);
+    printf("SEED=%llu\n", (unsigned long long)seed);
     return seed;
 }
 

@@ -5,7 +5,7 @@
  * Goal:   the fits find the truth under noise, follow a change, never predict a negative cost, and
  *         refuse nonsense without being harmed by it; profiles survive a round trip.
  * Method: samples drawn from known coefficients (those of a 70B model, and of a small one),
- * compared with the truth on points that were not drawn. YOLK_SEED repeats a run. */
+ * compared with the truth on points that were not drawn. SEED repeats a run. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -31,9 +31,9 @@ static const struct truth SMALL = { 4, 1.5, 6e-5, 0.01 };
 
 static uint64_t seed_of_run(void)
 {
-    const char *text = getenv("YOLK_SEED");
+    const char *text = getenv("SEED");
     const uint64_t seed = text ? strtoull(text, NULL, 10) : 7;
-    printf("YOLK_SEED=%llu\n", (unsigned long long)seed);
+    printf("SEED=%llu\n", (unsigned long long)seed);
     return seed;
 }
 

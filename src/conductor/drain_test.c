@@ -5,7 +5,7 @@
  * Goal:   a place in a queue is free when as many have left as stood before it, and not before; a
  *         new life of the slot voids it; times too old to know are never said too early.
  * Method: a random walk of joining and leaving, against a list of all departures of each life.
- *         YOLK_SEED repeats it. */
+ *         SEED repeats it. */
 #include "conductor/drain.h"
 
 #include <setjmp.h>
@@ -54,7 +54,7 @@ static void check(const struct drain *drain, const struct asked *asked, const st
 static void test_matches_model(void **state)
 {
     (void)state;
-    const char *text = getenv("YOLK_SEED");
+    const char *text = getenv("SEED");
     const uint64_t seed = text ? strtoull(text, NULL, 10) : 5;
     static struct history histories[INSTANCES];
     static struct asked asked[PLACES];
@@ -62,7 +62,7 @@ static void test_matches_model(void **state)
     struct rng rng;
     uint32_t places = 0;
 
-    printf("YOLK_SEED=%llu\n", (unsigned long long)seed);
+    printf("SEED=%llu\n", (unsigned long long)seed);
     rng_init(&rng, seed);
     assert_int_equal(drain_create(INSTANCES, &drain), STATUS_OK);
     for (uint32_t step = 0; step < STEPS; step++) {

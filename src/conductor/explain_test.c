@@ -7,7 +7,7 @@
  *         the alarm comes and goes.
  * Method: a random walk of a small cluster against a model that keeps everything: every departure
  *         from every queue, copies of all cost fits, who holds and who once held every block. Then
- *         situations written by hand, one for each reason. YOLK_SEED repeats the walk. */
+ *         situations written by hand, one for each reason. SEED repeats the walk. */
 #include "yolk/explain.h"
 
 #include <setjmp.h>
@@ -383,12 +383,12 @@ static void start_walk(struct walk *w, uint64_t seed)
 static void test_matches_model(void **state)
 {
     (void)state;
-    const char *text = getenv("YOLK_SEED");
+    const char *text = getenv("SEED");
     const uint64_t seed = text ? strtoull(text, NULL, 10) : 8;
     static struct walk w;
     struct yolk_explain_stats stats;
 
-    printf("YOLK_SEED=%llu\n", (unsigned long long)seed);
+    printf("SEED=%llu\n", (unsigned long long)seed);
     start_walk(&w, seed);
     for (uint32_t step = 0; step < STEPS; step++) {
         struct flight *f = &w.flights[rng_below(&w.rng, FLYING)];

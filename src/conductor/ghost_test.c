@@ -4,7 +4,7 @@
  *
  * Goal:   what was added lately is there, what never was is not, and the oldest go first.
  * Method: a random walk against lists that are too simple to be wrong: per bucket, the order in
- *         which its names were last added. YOLK_SEED repeats it. */
+ *         which its names were last added. SEED repeats it. */
 #include "conductor/ghost.h"
 
 #include <setjmp.h>
@@ -41,14 +41,14 @@ static bool model_has(const uint64_t added[NAMES], uint32_t i)
 static void test_matches_model(void **state)
 {
     (void)state;
-    const char *text = getenv("YOLK_SEED");
+    const char *text = getenv("SEED");
     const uint64_t seed = text ? strtoull(text, NULL, 10) : 17;
     uint64_t added[NAMES] = { 0 };
     struct ghost *ghost = NULL;
     struct rng rng;
     uint32_t forgotten = 0;
 
-    printf("YOLK_SEED=%llu\n", (unsigned long long)seed);
+    printf("SEED=%llu\n", (unsigned long long)seed);
     rng_init(&rng, seed);
     assert_int_equal(ghost_create(BUCKETS * WAYS, &ghost), STATUS_OK);
     for (uint64_t step = 1; step <= STEPS; step++) {

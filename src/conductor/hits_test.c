@@ -5,7 +5,7 @@
  * Goal:   the alarm follows the window: raised below a half, lowered at four fifths, never on a
  *         handful of prefills.
  * Method: a random walk against a model that keeps every prefill and sums the last ones each time.
- *         YOLK_SEED repeats it. */
+ *         SEED repeats it. */
 #include "conductor/hits.h"
 
 #include <setjmp.h>
@@ -24,7 +24,7 @@ enum { STEPS = 5000 };
 static void test_matches_model(void **state)
 {
     (void)state;
-    const char *text = getenv("YOLK_SEED");
+    const char *text = getenv("SEED");
     const uint64_t seed = text ? strtoull(text, NULL, 10) : 23;
     static struct hit all[STEPS];
     struct hits hits = { .alarm = false };
@@ -32,7 +32,7 @@ static void test_matches_model(void **state)
     bool alarm = false;
     uint32_t raised = 0, share = 10;
 
-    printf("YOLK_SEED=%llu\n", (unsigned long long)seed);
+    printf("SEED=%llu\n", (unsigned long long)seed);
     rng_init(&rng, seed);
     for (uint32_t i = 0; i < STEPS; i++) {
         if (i % 100 == 0) share = (uint32_t)rng_below(&rng, 11); /* tenths that are kept */

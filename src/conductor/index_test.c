@@ -6,7 +6,7 @@
  *         resync, a full table and long collision runs.
  * Method: a seeded random walk against a plain matrix [holder][key] of tiers; keys are few, so that
  *         every pair is hit often, and half of them collide on purpose in the bytes a weak hash
- * would use. YOLK_SEED repeats a walk. */
+ * would use. SEED repeats a walk. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -24,9 +24,9 @@ enum { HOLDERS = 20, KEYS = 40, HOLDINGS = 480, STEPS = 40000 };
 
 static uint64_t seed_of_run(void)
 {
-    const char *text = getenv("YOLK_SEED");
+    const char *text = getenv("SEED");
     const uint64_t seed = text ? strtoull(text, NULL, 10) : 20260101;
-    printf("YOLK_SEED=%llu\n", (unsigned long long)seed);
+    printf("SEED=%llu\n", (unsigned long long)seed);
     return seed;
 }
 

@@ -4,7 +4,7 @@
  *
  * Goal:   a prefill beside a decode step breaks no limit, is short, and comes sooner.
  * Method: two conductors that are told the same, one of which may do it, on a random walk; and
- *         what holds an instance back, by hand. YOLK_SEED repeats the walk. */
+ *         what holds an instance back, by hand. SEED repeats the walk. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -138,12 +138,12 @@ static bool walk(struct twins *t, struct rng *rng)
 static void it_is_short_within_the_limit_and_sooner(void **state)
 {
     (void)state;
-    const char *text = getenv("YOLK_SEED");
+    const char *text = getenv("SEED");
     const uint64_t seed = text ? strtoull(text, NULL, 10) : 5;
     uint32_t inlined = 0;
     struct rng rng;
 
-    printf("YOLK_SEED=%llu\n", (unsigned long long)seed);
+    printf("SEED=%llu\n", (unsigned long long)seed);
     rng_init(&rng, seed);
     for (int round = 0; round < ROUNDS; round++) {
         struct twins twins = { .with = make(LIMIT_MS), .without = make(0) };

@@ -5,7 +5,7 @@
  * Goal:   a mean is what the values were on the mean, whatever was noted in between; a new life of
  *         the slot voids marks of the old one.
  * Method: a seeded walk on a clock of whole milliseconds, in which values step or ramp, beside a
- *         list of the value in every millisecond. YOLK_SEED repeats it. */
+ *         list of the value in every millisecond. SEED repeats it. */
 #include "conductor/occupancy.h"
 
 #include <setjmp.h>

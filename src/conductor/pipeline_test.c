@@ -6,7 +6,7 @@
  *         books of groups balance.
  * Method: random pipelines against the definition written as a recursion, without any state; the
  *         choice against all sizes tried by it; then a random walk of placements in groups through
- *         the conductor's interface. YOLK_SEED repeats a run. */
+ *         the conductor's interface. SEED repeats a run. */
 #include "conductor/pipeline.h"
 
 #include <math.h>
@@ -29,9 +29,9 @@ static struct rng rng;
 
 static void seed(void)
 {
-    const char *text = getenv("YOLK_SEED");
+    const char *text = getenv("SEED");
     const uint64_t value = text ? strtoull(text, NULL, 10) : 7;
-    printf("YOLK_SEED=%llu\n", (unsigned long long)value);
+    printf("SEED=%llu\n", (unsigned long long)value);
     rng_init(&rng, value);
 }
 

@@ -4,7 +4,7 @@
  *
  * Goal:   Algorithm 1 finds the best choice there is, and keeps its promises.
  * Method: random clusters, each solved a second time by trying every prefill candidate with every
- *         holder and every fetched length, and every decode candidate. YOLK_SEED repeats a run. */
+ *         holder and every fetched length, and every decode candidate. SEED repeats a run. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -233,13 +233,13 @@ static void check_ranks(const struct cluster *c, const struct conductor_place_ou
 
 static void check_against_all(int rounds, uint32_t uneven_of_four)
 {
-    const char *text = getenv("YOLK_SEED");
+    const char *text = getenv("SEED");
     const uint64_t seed = text ? strtoull(text, NULL, 10) : 42;
     static struct cluster cluster;
     struct rng rng;
     int fetched = 0, local = 0;
 
-    printf("YOLK_SEED=%llu\n", (unsigned long long)seed);
+    printf("SEED=%llu\n", (unsigned long long)seed);
     rng_init(&rng, seed);
     for (int round = 0; round < rounds; round++) {
         struct conductor_place_output out;

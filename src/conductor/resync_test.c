@@ -8,7 +8,7 @@
  * Method: holders that store and evict, each with a wire that loses, repeats and reorders what they
  *         tell. A snapshot comes in pieces, in any order, some twice, with pieces of other holders'
  *         traffic in between; some are broken off and begun again. Against an array of who has
- *         what. YOLK_SEED repeats a run. */
+ *         what. SEED repeats a run. */
 #include "yolk/conductor.h"
 
 #include <setjmp.h>
@@ -160,11 +160,11 @@ static void step_resync(struct walk *w, uint32_t h)
 static void test_a_snapshot_makes_good(void **state)
 {
     (void)state;
-    const char *text = getenv("YOLK_SEED");
+    const char *text = getenv("SEED");
     const uint64_t seed = text ? strtoull(text, NULL, 10) : 12;
     static struct walk w;
 
-    printf("YOLK_SEED=%llu\n", (unsigned long long)seed);
+    printf("SEED=%llu\n", (unsigned long long)seed);
     rng_init(&w.rng, seed);
     assert_int_equal(conductor_index_create(HOLDERS, HOLDINGS, &w.index), STATUS_OK);
     const uint64_t bytes = conductor_index_bytes(w.index);

@@ -6,7 +6,7 @@
  *         is known although it became other tokens.
  * Method: random prompts that share beginnings, in several shapes, against lists of all prompts;
  *         few enough that nothing is forgotten. Then more than fit: nothing may be found that never
- *         was. YOLK_SEED repeats a run. */
+ *         was. SEED repeats a run. */
 #include "conductor/seen.h"
 
 #include <setjmp.h>
@@ -30,9 +30,9 @@ struct made {
 
 static uint64_t seed_of_run(void)
 {
-    const char *text = getenv("YOLK_SEED");
+    const char *text = getenv("SEED");
     const uint64_t seed = text ? strtoull(text, NULL, 10) : 31;
-    printf("YOLK_SEED=%llu\n", (unsigned long long)seed);
+    printf("SEED=%llu\n", (unsigned long long)seed);
     return seed;
 }
 

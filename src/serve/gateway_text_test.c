@@ -6,7 +6,7 @@
  *         one, always whole code points, however the text is cut into tokens.
  * Method: random texts over a tiny alphabet with random stop strings, cut at random places, against
  *         a naive search over the whole text; after each push the shown text must be valid UTF-8
- * and a beginning of the final one. YOLK_SEED repeats a run. */
+ * and a beginning of the final one. SEED repeats a run. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -65,12 +65,12 @@ static size_t naive_end(const char *text, size_t len, const struct api_text *sto
 static void test_matches_naive(void **state)
 {
     (void)state;
-    const char *seed_text = getenv("YOLK_SEED");
+    const char *seed_text = getenv("SEED");
     const uint64_t seed = seed_text ? strtoull(seed_text, NULL, 10) : 1;
     struct rng rng;
     int stopped_count = 0;
 
-    printf("YOLK_SEED=%llu\n", (unsigned long long)seed);
+    printf("SEED=%llu\n", (unsigned long long)seed);
     rng_init(&rng, seed);
     for (int round = 0; round < ROUNDS; round++) {
         char stop_room[3][64], text_room[TEXT_MAX * 4];

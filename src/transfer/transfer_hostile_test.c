@@ -6,7 +6,7 @@
  *         outside what is registered, or keep a task from ending.
  * Method: puppets that greet properly by the functions of wire.h and then send frames whose headers
  *         are well formed and whose fields are random: one as initiator, one as target. Memory
- *         around the registered ranges is watched. `YOLK_TEST_SEED=n` replays. */
+ *         around the registered ranges is watched. `SEED=n` replays. */
 #include "yolk/transfer.h"
 
 #include <setjmp.h>
@@ -246,10 +246,10 @@ static struct yolk_transfer_result move(struct env *env, struct yolk_transfer *t
 
 static uint64_t seed_of_run(void)
 {
-    const char *text = getenv("YOLK_TEST_SEED");
+    const char *text = getenv("SEED");
     const uint64_t seed = text != NULL ? strtoull(text, NULL, 0) : 1;
 
-    printf("YOLK_TEST_SEED=%llu\n", (unsigned long long)seed);
+    printf("SEED=%llu\n", (unsigned long long)seed);
     return seed;
 }
 

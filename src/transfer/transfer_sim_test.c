@@ -11,7 +11,7 @@
  *          must stay as they are until the next task. In some worlds the target has a name, and
  *          another port at each start, and the server that knows it is killed, too; in some the
  *          memory is that of a device (tests/fake_cuda.h), which copies late and sometimes fails.
- *          `YOLK_TEST_SEED=n` replays one seed. */
+ *          `SEED=n` replays one seed. */
 #include "yolk/transfer.h"
 
 #include <setjmp.h>
@@ -530,14 +530,14 @@ static void run_seed(uint64_t seed, uint64_t totals[TOTALS])
 static void no_byte_lands_after_the_end(void **state)
 {
     (void)state;
-    const char *text = getenv("YOLK_TEST_SEED");
+    const char *text = getenv("SEED");
     uint64_t totals[TOTALS] = { 0 };
     const uint64_t first = text != NULL ? strtoull(text, NULL, 0) : 1;
-    const char *more = getenv("YOLK_TEST_SEEDS");
+    const char *more = getenv("YOLK_SIM_SEEDS");
     const uint64_t seeds = more != NULL ? strtoull(more, NULL, 0) : text != NULL ? 1 : SEEDS;
     const uint64_t last = first + seeds - 1;
 
-    printf("YOLK_TEST_SEED=%llu..%llu\n", (unsigned long long)first, (unsigned long long)last);
+    printf("SEED=%llu..%llu\n", (unsigned long long)first, (unsigned long long)last);
     for (uint64_t seed = first; seed <= last; seed++)
         run_seed(seed, totals);
     for (int i = YOLK_TRANSFER_INVALID; i <= YOLK_TRANSFER_FAILED; i++) {

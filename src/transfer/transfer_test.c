@@ -6,7 +6,7 @@
  *          must, and tells each end once; handles survive misuse.
  * Method:  two engines on one real loop, over real sockets and shared memory. Boundary cases by
  *          hand; a random walk of reads and writes of 1 B to 8 MiB against a model in plain memory.
- *          `YOLK_TEST_SEED=n` replays it. */
+ *          `SEED=n` replays it. */
 #include "yolk/transfer.h"
 
 #include <setjmp.h>
@@ -1098,10 +1098,10 @@ static void walk(bool shm, uint64_t seed)
 static void walks_match_the_model(void **state)
 {
     (void)state;
-    const char *text = getenv("YOLK_TEST_SEED");
+    const char *text = getenv("SEED");
     const uint64_t seed = text != NULL ? strtoull(text, NULL, 0) : 1;
 
-    printf("YOLK_TEST_SEED=%llu\n", (unsigned long long)seed);
+    printf("SEED=%llu\n", (unsigned long long)seed);
     for (uint64_t i = 0; i < 4; i++)
         walk(i % 2 == 0, seed + i);
 }
