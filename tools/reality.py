@@ -5,9 +5,10 @@
     tools/reality.py [--yolk build/bin/yolk] [--model smollm2] [--traces DIR] [--out docs/results]
                      [--seconds 70] [--only times|order] [--rehearse] [--dry]
 
-times   One prefill and one decode node serve a real model, each pinned to a core of its own. A scaled trace is
-        replayed in two parts: costs are fitted on the first, the second is predicted by `yolk sim` with them,
-        and mean and 90th percentile of TTFT and TBT are compared (target: within 15%).
+times   One prefill and one decode node serve a real model, each pinned to a core of its own. Batches of 1 to 8
+        sequences, short and long, say what a decode step costs. A scaled trace is then replayed in two parts:
+        prefill costs are fitted on the first, the second is predicted by `yolk sim` with all of them, and mean
+        and 90th percentile of TTFT and TBT are compared (target: within 15%).
 order   Four prefill and four decode nodes with `--engine timed` serve another part under four placement
         policies; the simulator, told the same machine, has to put them in the same order.
 
@@ -26,6 +27,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 
@@ -35,6 +37,8 @@ ANSWER_SHRINK = 8
 UTILISATION = 0.5  # of the prefill node, in `times`
 BUSY_SHARE_MAX = 0.1  # of all cores, used by others: beyond it the times mean little
 TOLERANCE = 0.15
+# Of decode steps, before `times`: each batch with a short and a long prompt.
+CALIBRATION_BATCHES, CALIBRATION_PROMPTS, CALIBRATION_ANSWER = (1, 2, 4, 6, 8), (64, 1024), 64
 POLICIES = ["global", "count", "random", "match"]
 # Of the modelled machine in `order`: some three tenths of a second for a mean prompt.
 MACHINE = {"prefill_fixed_s": 0.01, "prefill_new_s": 4e-4, "prefill_square_s": 1e-8,
@@ -263,8 +267,56 @@ def least_squares(samples, features):
     return coef
 
 
-def fit(log_path, profile_path):
-    """Costs, from what the gateway logged of each prefill and from its own decode model."""
+def token_times(cluster, tokens, answer, out):
+    """Appends the list of times at which the tokens of one answer came."""
+    body = json.dumps({"model": "model", "prompt": tokens, "max_tokens": answer, "temperature": 0,
+                       "ignore_eos": True, "stream": True}).encode()
+    request = urllib.request.Request(cluster.url + "/v1/completions", body,
+                                     {"Content-Type": "application/json"})
+    came = []
+    for line in urllib.request.urlopen(request, timeout=300):
+        if line.startswith(b"data: {") and b'"text"' in line:
+            came.append(time.monotonic())
+    out.append(came)
+
+
+def step_of_batch(cluster, batch, prompt, answer):
+    """Seconds of a decode step while `batch` answers to this prompt, which is cached, come together; None if
+    they hardly did."""
+    found = []
+    threads = [threading.Thread(target=token_times, args=(cluster, prompt, answer, found))
+               for _ in range(batch)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if len(found) != batch or any(len(came) < 2 for came in found):
+        return None
+    begin, end = max(came[0] for came in found), min(came[-1] for came in found)
+    inside = sum(sum(begin < at <= end for at in came) for came in found)
+    return (end - begin) * batch / inside if inside >= 8 * batch else None
+
+
+def fit_decode(cluster):
+    """(base, sequence, context) seconds of a decode step. The trace's own batches are nearly of one size, and
+    say nothing of the slope."""
+    samples = []
+    for length in CALIBRATION_PROMPTS:
+        prompt = [1000 + (k * 37) % 20000 for k in range(length)]
+        ask(cluster, prompt, 1)
+        for batch in CALIBRATION_BATCHES:
+            step = step_of_batch(cluster, batch, prompt, CALIBRATION_ANSWER)
+            if step is not None:
+                context = batch * (length + CALIBRATION_ANSWER / 2)
+                samples.append(([1.0, batch / 8, context / 1024], step))
+    if len(samples) < 2 * len(CALIBRATION_PROMPTS):
+        raise SystemExit("decode steps could not be measured: answers did not come together")
+    base, sequence, context = least_squares(samples, 3)
+    return base, sequence / 8, context / 1024, len(samples)
+
+
+def fit(log_path, decode):
+    """Costs, from what the gateway logged of each prefill, and the decode model."""
     text = open(log_path, encoding="utf-8", errors="replace").read()
     prefills = [dict(re.findall(r"(\w+)=([^\s\"]+)", line)) for line in text.splitlines()
                 if "ev=prefill_done" in line]
@@ -285,11 +337,11 @@ def fit(log_path, profile_path):
         raise SystemExit(f"only {len(samples)} prefills were logged in {log_path}")
     fixed, new, square, cached = least_squares(samples, 4)
     whole.sort()  # who waited for others is at its end
-    base, sequence, context = json.load(open(profile_path, encoding="utf-8"))["decode"]["coef"]
+    base, sequence, context, _ = decode
     return {"prefill_fixed_s": fixed, "prefill_new_s": new / 1e3, "prefill_square_s": square / 1e6,
             "prefill_reused_s": cached / 1e3, "schedule_s": max(0.0, whole[len(whole) // 20]),
-            "decode_base_s": base / 1e3, "decode_sequence_s": sequence / 8e3,
-            "decode_context_s": context / 1024e3, "kv_token_bytes": 23040, "nic_bytes_s": 1e12,
+            "decode_base_s": base, "decode_sequence_s": sequence,
+            "decode_context_s": context, "kv_token_bytes": 23040, "nic_bytes_s": 1e12,
             "load_bytes_s": 1e13, "transfer_setup_s": 0, "vram_tokens": 90000}, len(samples)
 
 
@@ -321,6 +373,8 @@ def times(options, rows, directory):
     say("times: how fast is this machine?")
     cluster, pinned = times_cluster(options, directory, os.path.join(directory, "unused.json"))
     token_s = pace_of_machine(cluster)
+    say("times: how long is a decode step?")
+    decode = fit_decode(cluster)
     cluster.stop()
     probe = scaled_part(rows, 0, 200, options.prompt_max)
     rate = UTILISATION / (token_s * cold_tokens(probe))
@@ -338,7 +392,7 @@ def times(options, rows, directory):
         say(f"times: part {number + 1}: TTFT {measured[-1]['ttft_ms']['mean']:.0f} ms, others used "
             f"{100 * busy[-1]:.0f}% of the machine")
         if number == 0:
-            cost, samples = fit(cluster.log_path, profile)
+            cost, samples = fit(cluster.log_path, decode)
     cluster_file = os.path.join(directory, "times.json")
     with open(cluster_file, "w", encoding="utf-8") as out:
         json.dump({"prefill": 1, "decode": 1, "dram_tokens": 90000, "layerwise": True,
@@ -346,7 +400,7 @@ def times(options, rows, directory):
     found = [simulate(options, os.path.join(directory, f"times-{n}.jsonl"), cluster_file)
              for n in range(2)]
     return {"rate": rate, "count": count, "token_s": token_s, "pinned": pinned, "busy": busy,
-            "cost": cost, "samples": samples, "measured": measured, "found": found}
+            "cost": cost, "samples": samples, "steps": decode[3], "measured": measured, "found": found}
 
 
 TIMES_CELLS = [("mean TTFT", "ttft_ms", "ttft_ms", "mean"), ("P90 TTFT", "ttft_ms", "ttft_ms", "p90"),
@@ -447,8 +501,9 @@ def times_page(result, source):
               f"Each engine has one thread, {'pinned to a core of its own' if result['pinned'] else 'on a single core: there is only one'}. "
               f"{source.capitalize()}, prompts {SHRINK} and answers {ANSWER_SHRINK} times shorter, "
               f"{result['rate']:.2f} requests a second, at which a prefill node that computes "
-              f"{1 / result['token_s']:.0f} tokens a second is busy about half of the time. Costs were "
-              f"fitted on {result['samples']} prefills of a first part of {result['count']} requests; the table "
+              f"{1 / result['token_s']:.0f} tokens a second is busy about half of the time. Decode costs were "
+              f"fitted on {result['steps']} batches of 1 to {CALIBRATION_BATCHES[-1]} equal prompts before, prefill costs "
+              f"on {result['samples']} prefills of a first part of {result['count']} requests; the table "
               "is about another part, which the fit has not seen. Both parts start with an empty pool.", "",
               f"Others used up to {100 * busy:.0f}% of the machine meanwhile"
               + (f": more than {100 * BUSY_SHARE_MAX:.0f}%, so the machine's speed was not its own and the "
