@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 
 #include "base/assert.h"
+#include "base/env_bare.h"
 #include "base/env_real.h"
 #include "transfer/bench_int.h"
 #include "transfer/fabric.h"
@@ -250,6 +251,17 @@ static uint64_t count_for(const struct transfer_bench *bench, const struct kind 
     return count;
 }
 
+/* One round trip after another: the two ends, of ours and of libfabric's, have cores of their own
+ * (env_bare.h). */
+static void pin(const struct rows *rows, bool alone)
+{
+    const enum env_bare_place there = alone ? ENV_BARE_SECOND : ENV_BARE_ANYWHERE;
+
+    env_bare_pin(pthread_self(), alone ? ENV_BARE_FIRST : ENV_BARE_ANYWHERE);
+    env_bare_pin(rows->target.thread, there);
+    env_bare_pin(rows->bare.thread, there);
+}
+
 static enum status row(struct rows *rows, const struct kind *kind, struct errmsg *err)
 {
     const struct transfer_bench_row out = row_of(kind);
@@ -264,7 +276,9 @@ static enum status row(struct rows *rows, const struct kind *kind, struct errmsg
                                         .polling = kind->polling };
     enum status status = bench_mover_open(&rows->mover, &rows->target, false, kind->streams,
                                           rows->here, BENCH_MEMORY_SIZE, err);
+    pin(rows, kind->depth == 1);
     if (status == STATUS_OK) status = bench_row(rows->bench, &out, pair, rows, err);
+    pin(rows, false);
     yolk_transfer_destroy(rows->mover.transfer);
     return status;
 }
