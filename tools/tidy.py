@@ -25,6 +25,7 @@ import sys
 
 COLUMNS_MAX = 100
 LONGEST = 20
+FORMAT_BATCH = 32  # files of one clang-format
 
 Finding = collections.namedtuple("Finding", "path line rule words")
 Function = collections.namedtuple("Function", "path line name lines static")
@@ -414,13 +415,17 @@ def check_headers_alone(root, sources, compiler):
 
 def check_format(root, sources, clang_format):
     paths = [s.path for s in sources if s.is_c() and not s.path.startswith("include/compat/")]
-    for path in paths:
-        result = run_tool([clang_format, "--dry-run", "-Werror", path], root)
-        places = re.findall(r"^[^:\n]+:(\d+):\d+: error", result.stderr, re.MULTILINE)
-        if result.returncode != 0:
-            line = int(places[0]) if places else 1
-            words = f"{len(places)} places differ: clang-format -i {path}"
-            yield Finding(path, line, "format", words)
+    batches = [paths[i:i + FORMAT_BATCH] for i in range(0, len(paths), FORMAT_BATCH)]
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = list(pool.map(lambda b: run_tool([clang_format, "--dry-run", "-Werror", *b], root), batches))
+    for batch, result in zip(batches, results):
+        places = collections.defaultdict(list)
+        for path, line in re.findall(r"^([^:\n]+):(\d+):\d+: error", result.stderr, re.MULTILINE):
+            places[path].append(int(line))
+        if result.returncode != 0 and not places:
+            yield Finding(batch[0], 1, "format", f"clang-format failed: {result.stderr[:200]}")
+        for path, lines in places.items():
+            yield Finding(path, lines[0], "format", f"{len(lines)} places differ: clang-format -i {path}")
 
 
 # ---- putting it together ----
