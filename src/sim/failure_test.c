@@ -160,8 +160,8 @@ static const char *const runs[] = {
     "mtbf_s=5,mttr_s=1,prefill=1,decode=1,fail_forget_s=0,speed=0.2",
     "mtbf_s=3,mttr_s=0.5,prefill=4,decode=4,group_max=4",
     "elastic=true,mtbf_s=40,mttr_s=10,prefill=3,decode=3,elastic_dwell_s=0,elastic_window_s=5",
-    "elastic=true,mtbf_s=20,mttr_s=5,prefill=2,decode=2,fail_forget_s=1,elastic_window_s=2,group_"
-    "max=3",
+    ("elastic=true,mtbf_s=20,mttr_s=5,prefill=2,decode=2,fail_forget_s=1,elastic_window_s=2,"
+     "group_max=3"),
 };
 enum { RUNS = sizeof(runs) / sizeof(runs[0]), SEEDS = 4 };
 
