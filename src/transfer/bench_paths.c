@@ -3,9 +3,11 @@
  * transfer/bench_paths.c - the rows that need one host: tcp and shm, several threads, registering.
  *
  * Initiator and target run in threads with a loop each. The yardstick of tcp is base/env_bare.h,
- * that of shm a memcpy of as much memory; four threads are measured against one. A yardstick's
- * target has memory of its own, as large as the engine's and made in the same way, and walks
- * through it in step with the engine. */
+ * that of shm a memcpy; four threads are measured against one. What is read is the same memory for
+ * the engine and its yardstick, a half of the target's to which nobody writes: pages of one process
+ * differ in speed by a fifth, by where they came to lie. What is written is not, because nothing
+ * but sockets orders the two that write: the yardstick's target has as much memory of its own, made
+ * in the same way. */
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -58,9 +60,9 @@ static const struct kind kinds[] = {
 struct paths {
     struct transfer_bench *bench;
     struct bench_target target;
-    size_t size; /* of each memory, and of the walk through it */
+    size_t size; /* of each memory, and of the walk through it; the target's has two: see there() */
     uint8_t *here;
-    struct env_map bare_there; /* what the yardstick has instead of the target's memory */
+    struct env_map bare_there; /* what the yardstick writes instead of the target's memory */
     struct env *env;
     /* the row */
     const struct kind *kind;
@@ -78,17 +80,23 @@ static double value_of(const struct kind *kind, uint64_t count, uint64_t ns)
     return (double)count * kind->size / (double)ns;
 }
 
+/* The target's memory for the row: its first half is written, its second half only read. */
+static uint8_t *there(const struct paths *paths, enum yolk_transfer_opcode opcode)
+{
+    if (paths->vm) return paths->user;
+    return paths->target.memory + (opcode == READ ? paths->size : 0);
+}
+
 /* By memcpy, or, for vm, by the bare call. */
 static enum status copy(struct paths *paths, uint64_t *ns)
 {
     const uint32_t size = paths->kind->size;
-    const uint8_t *there = paths->vm ? paths->user : paths->bare_there.data;
     const uint64_t start_ns = env_now_ns(paths->env);
     enum status status = STATUS_OK;
 
     for (uint64_t i = 0; i < paths->count && status == STATUS_OK; i++) {
         uint8_t *to = paths->here + paths->mover.at;
-        const uint8_t *from = there + paths->mover.at;
+        const uint8_t *from = paths->mover.there + paths->mover.at;
         if (paths->vm) {
             status = env_memory_read(paths->env, &paths->memory, (uintptr_t)from, to, size);
         } else {
@@ -169,34 +177,35 @@ static void place_ends(const struct paths *paths, const struct kind *kind)
 
 static enum status path_row(struct paths *paths, const struct kind *kind, struct errmsg *err)
 {
+    paths->kind = kind;
+    paths->vm = is_vm(kind);
+    paths->bare = NULL;
+    paths->count = count_for(paths->bench, kind);
     const struct transfer_bench_row row = { .name = kind->name,
                                             .unit = kind->at_most ? "us" : "GB/s",
                                             .yardstick = yardstick_of(kind),
                                             .target = kind->target,
                                             .at_most = kind->at_most };
-    const struct env_bare_options bare = { .read = kind->opcode == YOLK_TRANSFER_READ,
-                                           .polling = kind->polling,
-                                           .place = kind->depth == 1 ? ENV_BARE_SECOND
-                                                                     : ENV_BARE_ANYWHERE,
-                                           .streams = kind->streams,
-                                           .depth = kind->depth,
-                                           .size = kind->size,
-                                           .here = paths->here,
-                                           .there = paths->bare_there.data,
-                                           .memory_size = paths->size };
+    const struct env_bare_options bare = {
+        .read = kind->opcode == YOLK_TRANSFER_READ,
+        .polling = kind->polling,
+        .place = kind->depth == 1 ? ENV_BARE_SECOND : ENV_BARE_ANYWHERE,
+        .streams = kind->streams,
+        .depth = kind->depth,
+        .size = kind->size,
+        .here = paths->here,
+        .there = kind->opcode == READ ? there(paths, READ) : paths->bare_there.data,
+        .memory_size = paths->size
+    };
 
-    paths->kind = kind;
-    paths->count = count_for(paths->bench, kind);
     paths->mover = (struct bench_mover){ .env = paths->env,
                                          .opcode = kind->opcode,
                                          .size = kind->size,
                                          .depth = kind->depth,
                                          .polling = kind->polling };
-    paths->bare = NULL;
-    paths->vm = is_vm(kind);
     enum status status = bench_mover_open(&paths->mover, &paths->target, kind->shm, kind->streams,
                                           paths->here, paths->size, err);
-    if (paths->vm) paths->mover.there = paths->user;
+    paths->mover.there = there(paths, kind->opcode);
     place_ends(paths, kind);
     if (status == STATUS_OK && !kind->shm) status = env_bare_open(&bare, &paths->bare);
     if (status == STATUS_OK) status = bench_row(paths->bench, &row, path_pair, paths, err);
@@ -330,6 +339,7 @@ static enum status borrow_row(struct paths *paths, struct errmsg *err)
     paths->mover = (struct bench_mover){ .env = paths->env, .size = kind.size };
     enum status status =
         bench_mover_open(&paths->mover, &paths->target, true, 1, paths->here, paths->size, err);
+    paths->mover.there = there(paths, READ);
     if (status == STATUS_OK) status = bench_row(paths->bench, &row, borrow_pair, paths, err);
     yolk_transfer_destroy(paths->mover.transfer);
     return status;
@@ -421,12 +431,12 @@ enum status bench_paths(struct transfer_bench *bench, struct errmsg *err)
     const size_t size = bench->quick ? QUICK_MEMORY_SIZE : BENCH_MEMORY_SIZE;
     struct paths paths = { .bench = bench,
                            .size = size,
-                           .target = { .options.secret = "bench", .memory_size = size } };
+                           .target = { .options.secret = "bench", .memory_size = 2 * size } };
 
-    /* The first half is the initiator's; the second, memory that a user brings to the target. */
-    paths.here = mmap(NULL, 2 * size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    /* The first third is the initiator's; the rest, memory that a user brings to the target. */
+    paths.here = mmap(NULL, 3 * size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (paths.here == MAP_FAILED) return errmsg_set(err, STATUS_NO_MEMORY, "bench: no memory");
-    memset(paths.here, 2, 2 * size);
+    memset(paths.here, 2, 3 * size);
     paths.user = paths.here + size;
     paths.target.user = paths.user;
     enum status status = yardsticks_open(&paths, err);
@@ -436,6 +446,6 @@ enum status bench_paths(struct transfer_bench *bench, struct errmsg *err)
         bench_target_close(&paths.target);
     }
     yardsticks_close(&paths);
-    munmap(paths.here, 2 * size);
+    munmap(paths.here, 3 * size);
     return status;
 }
