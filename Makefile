@@ -7,7 +7,7 @@ VENV  := .venv
 # Tests wait more than they compute; a file's tests share a cluster, so they stay together.
 PYTEST := $(VENV)/bin/pytest -q -n 3 --dist loadfile tests
 
-.PHONY: help run test build unit e2e asan tsan fuzz soak bench peers results reality tidy install clean setup setup-test configure model
+.PHONY: help run test build unit e2e asan asan-build tsan tsan-build fuzz soak bench peers results reality tidy install clean setup setup-test configure model
 
 help:
 	@echo 'make run      install what is missing, build, fetch a small real model, serve it'
@@ -59,14 +59,18 @@ THREADED := $(filter-out %_sim_test %golden_test gateway% api%,$(notdir $(THREAD
 empty :=
 space := $(empty) $(empty)
 
-asan: setup-test model
+asan-build: setup-test
 	@cmake -S . -B build-asan -G Ninja -DYOLK_SANITIZE=address,undefined $(ASAN_ARGS) >/dev/null
 	@cmake --build build-asan
+
+asan: asan-build model
 	cd build-asan && $(CTEST)
 
-tsan: setup-test model
+tsan-build: setup-test
 	@cmake -S . -B build-tsan -G Ninja -DYOLK_SANITIZE=thread >/dev/null
 	@cmake --build build-tsan --target $(THREADED)
+
+tsan: tsan-build model
 	cd build-tsan && $(CTEST) -R '/($(subst $(space),|,$(THREADED)))$$'
 
 FUZZ_SECONDS ?= 30

@@ -48,6 +48,7 @@ static const struct kind kinds[] = {
 struct transfer_bench_server {
     struct yolk_transfer *transfer;
     struct env_bare_server *bare;
+    uint8_t *bare_memory;
 };
 
 void transfer_bench_server_close(struct transfer_bench_server *server)
@@ -55,6 +56,7 @@ void transfer_bench_server_close(struct transfer_bench_server *server)
     if (server == NULL) return;
     env_bare_server_close(server->bare);
     yolk_transfer_destroy(server->transfer);
+    free(server->bare_memory);
     free(server);
 }
 
@@ -75,10 +77,14 @@ static enum status server_start(struct transfer_bench_server *server, struct env
     status = yolk_transfer_alloc(server->transfer, BENCH_MEMORY_SIZE, YOLK_TRANSFER_REMOTE_ALL,
                                  &memory, err);
     if (status != STATUS_OK) return status;
+    server->bare_memory = malloc(BENCH_MEMORY_SIZE);
+    if (server->bare_memory == NULL) return errmsg_set(err, STATUS_NO_MEMORY, "bench: no memory");
     memset(memory, 1, BENCH_MEMORY_SIZE);
+    memset(server->bare_memory, 1, BENCH_MEMORY_SIZE);
     snprintf(word, sizeof(word), "%s %" PRIxPTR " %d", yolk_transfer_name(server->transfer),
              (uintptr_t)memory, BENCH_MEMORY_SIZE);
-    return env_bare_serve(address, memory, BENCH_MEMORY_SIZE, word, &server->bare, err);
+    return env_bare_serve(address, server->bare_memory, BENCH_MEMORY_SIZE, word, &server->bare,
+                          err);
 }
 
 enum status transfer_bench_serve(struct env *env, const char *address, const char *secret,

@@ -356,6 +356,13 @@ ALWAYS_INLINE void values(const struct attend *job, const struct span *span, uin
     }
 }
 
+/* The same for one query. A function of its own, so that it is compiled once. */
+static void values_alone(const struct attend *job, const struct span *span, uint32_t query,
+                         uint32_t slot, uint32_t from, uint32_t to)
+{
+    values(job, span, query, slot, from, to, 1);
+}
+
 static void merge_span(const struct attend *job, const struct span *span, uint32_t query,
                        uint32_t slot, float span_m, float span_l)
 {
@@ -398,13 +405,13 @@ ALWAYS_INLINE void finish_queries(const struct attend *job, const struct span *s
         float *p = span->p + (size_t)(query + r) * ATTEND_SPAN;
         const uint32_t own_from = span_from(job, span, query + r);
         m[r] = softmax(p, own_from, span_tokens(job, span, query + r), &l[r]);
-        values(job, span, query + r, r, own_from, from, 1);
+        values_alone(job, span, query + r, r, own_from, from);
     }
     values(job, span, query, 0, from, to, queries);
     for (uint32_t r = 0; r < queries; r++) {
         const uint32_t own_from = span_from(job, span, query + r);
-        values(job, span, query + r, r, own_from > to ? own_from : to,
-               span_tokens(job, span, query + r), 1);
+        values_alone(job, span, query + r, r, own_from > to ? own_from : to,
+                     span_tokens(job, span, query + r));
         merge_span(job, span, query + r, r, m[r], l[r]);
     }
 }
