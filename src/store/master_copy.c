@@ -155,11 +155,6 @@ static unsigned distance(const struct entry *entry, const struct member *member)
     return least;
 }
 
-static uint64_t room(const struct member *member)
-{
-    return space_total(member->space) - space_used(member->space);
-}
-
 /* The farthest from those that have it; of those the roomiest. NULL: nobody has room. */
 static struct member *target_of(const struct store_master *master, const struct entry *entry,
                                 uint64_t *address)
@@ -170,7 +165,8 @@ static struct member *target_of(const struct store_master *master, const struct 
             struct member *member = master->by_age[i];
             if (!master_member_lends(member, entry->size)) continue;
             if (distance(entry, member) != far) continue;
-            if (best == NULL || room(member) > room(best)) best = member;
+            if (best == NULL || master_member_room(member) > master_member_room(best))
+                best = member;
         }
         if (best != NULL && space_alloc(best->space, entry->size, address) == STATUS_OK) {
             return best;
@@ -232,7 +228,7 @@ static void copy_start(struct store_master *master, uint64_t now_ns, struct entr
         .put_id = ticket->put_id,
         .term = master->term,
         .version = ticket->version,
-        .expires_ns = now_ns + master->options.put_ms * ENV_NS_PER_MS,
+        .expires_ns = now_ns + master_ms(master->options.put_ms),
     };
     master_replica_describe(target, address, 0, &action->ticket.where);
 }
@@ -275,7 +271,8 @@ static struct replica *surplus_of(const struct entry *entry)
     for (struct replica *r = entry->replicas; r != NULL; r = r->next_of_entry) {
         if (!master_replica_readable(r)) continue;
         if (r->member->draining) return r;
-        if (worst == NULL || room(r->member) < room(worst->member)) worst = r;
+        if (worst == NULL || master_member_room(r->member) < master_member_room(worst->member))
+            worst = r;
     }
     return worst;
 }

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * store/master_int.h - the inside of the directory, shared by master.c (everything else) and
- * master_copy.c (how many replicas there are, and on whom). The invariants are on top of master.c.
+ * store/master_int.h - the inside of the directory, shared by its parts, the files master_*.c; what
+ * each of them is for, and the invariants, are on top of master.c. Nothing else includes it.
  */
 #ifndef STORE_MASTER_INT_H
 #define STORE_MASTER_INT_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
+#include "base/env.h"
 #include "base/key.h"
 #include "base/map.h"
 #include "base/rng.h"
@@ -155,29 +157,112 @@ struct store_master {
     struct store_master_counts counts;
 };
 
-/* ---- master.c ---- */
+static inline uint64_t master_ms(uint32_t value)
+{
+    return value * ENV_NS_PER_MS;
+}
 
+static inline uint32_t master_granules(uint64_t size)
+{
+    return (uint32_t)((size + SPACE_GRANULE - 1) / SPACE_GRANULE);
+}
+
+/* ---- master_entry.c ---- */
+
+static inline struct entry *master_entry_of(struct order_node *node)
+{
+    if (node == NULL) return NULL;
+    return (struct entry *)(void *)((uint8_t *)node - offsetof(struct entry, order));
+}
+
+static inline bool master_entry_hard(const struct entry *entry)
+{
+    return entry->extra != NULL && entry->extra->attributes.hard_pin;
+}
+
+/* NULL: not in the directory. */
 struct entry *master_entry_find(const struct store_master *master, const struct block_key *id);
-uint32_t master_entry_version(const struct entry *entry);
+
+/* The same by the bytes of the key. A collision of identities is an absent key. */
+struct entry *master_entry_lookup(const struct store_master *master, struct store_key key);
+
+/* Whether this is the entry's key, not only its identity. */
+bool master_entry_is(const struct entry *entry, struct store_key key);
+
+/* An entry with neither replica nor ticket, which it must get at once (I1). `key` is empty for a
+ * block. NULL at objects_max, or when there is no memory. */
+struct entry *master_entry_new(struct store_master *master, const struct block_key *id,
+                               struct store_key key);
+
+/* Deletes the entry if nothing is left of it (I1), else puts it where it belongs in the orders. */
+void master_entry_settle(struct store_master *master, struct entry *entry);
+
+/* Frees its memory and nothing else: for the end of the directory. */
+void master_entry_free(struct store_master *master, struct entry *entry);
 
 /* What few entries have, made if it is not there. NULL: no memory. */
 struct extra *master_entry_extra(struct entry *entry);
 
-struct member *master_member_find(const struct store_master *master, const char *name);
+/* Remembers what was wished for when the value of this version was put, as far as there is memory.
+ */
+void master_entry_keep(struct store_master *master, struct entry *entry,
+                       const struct store_attributes *attributes);
 
-/* Whether a value of this size could ever be placed there. NULL is allowed. */
-bool master_member_lends(const struct member *member, uint64_t size);
+uint32_t master_entry_version(const struct entry *entry);
+
+/* Used just now: it goes later. */
+void master_entry_used(struct store_master *master, struct entry *entry);
+
+/* I3: into, or out of, an order of eviction. */
+void master_entry_reorder(struct store_master *master, struct entry *entry);
+
+/* A wish for a soft pin, from now. */
+void master_soft_pin_from(struct store_master *master, uint64_t now_ns, struct entry *entry,
+                          uint32_t for_ms);
+/* Those that are over. */
+void master_soft_pins_end(struct store_master *master, uint64_t now_ns);
+
+/* ---- master_group.c ---- */
+
+/* Into the group that its attributes name. One that has no room, or no memory, does without. The
+ * entry has `extra` and is in no group. */
+void master_group_join(struct store_master *master, struct entry *entry);
+/* Out of its group, if it has one. */
+void master_group_leave(struct store_master *master, struct entry *entry);
+
+/* ---- master_replica.c ---- */
+
+/* Of its member's space, if it is placed. */
+static inline uint64_t master_replica_bytes(const struct replica *replica)
+{
+    return (uint64_t)replica->granules * SPACE_GRANULE;
+}
+
+/* The entry's at this member, or NULL. */
+struct replica *master_replica_find(const struct entry *entry, const struct member *member);
+
+/* There is none at this member yet. NULL: no memory. */
+struct replica *master_replica_new(struct store_master *master, struct entry *entry,
+                                   struct member *member);
+
+/* The entry may be gone afterwards. */
+void master_replica_remove(struct store_master *master, struct replica *replica);
+
+/* The range, which was allocated, is the replica's now. */
+void master_replica_own(struct replica *replica);
+
+/* Gives back the replica's range, if it owns one, and ends a drop. */
+void master_replica_unplace(struct replica *replica);
 
 bool master_replica_readable(const struct replica *replica);
 void master_replica_describe(const struct member *member, uint64_t address, uint64_t generation,
                              struct store_replica *out);
 
-/* Asks its owner to drop it. False if no action can be queued now: nothing changes. */
-bool master_replica_drop(struct store_master *master, struct replica *replica);
+/* ---- master_ticket.c ---- */
 
-/* Space for `size` bytes is asked for by evicting others than `except`. */
-MUST_USE enum status master_make_room(struct store_master *master, uint64_t now_ns,
-                                      const struct entry *except, uint64_t size);
+/* The ticket, with its range, size, member and wishes, is the entry's, which has none. */
+void master_ticket_open(struct store_master *master, uint64_t now_ns, struct entry *entry,
+                        struct ticket *ticket);
 
 /* The range, which was allocated, is a ticket's of this entry, which has none. NULL: no memory. */
 struct ticket *master_ticket_new(struct store_master *master, uint64_t now_ns, struct entry *entry,
@@ -186,9 +271,74 @@ struct ticket *master_ticket_new(struct store_master *master, uint64_t now_ns, s
 /* The put is over for its entry, which may be gone afterwards; the range waits in limbo. */
 void master_ticket_discard(struct store_master *master, uint64_t now_ns, struct ticket *ticket);
 
+/* Open or in limbo, the ticket is gone; its range is the caller's, its entry is left as it is. */
+void master_ticket_finish(struct store_master *master, struct ticket *ticket);
+
+/* Removes those of a member that is gone, with their entries where nothing else is left. */
+void master_tickets_forget(struct store_master *master, const struct member *member);
+
+/* Until when its writer may write. */
+uint64_t master_ticket_expires(const struct store_master *master, const struct ticket *ticket);
+
+void master_ticket_describe(const struct store_master *master, const struct ticket *ticket,
+                            struct store_ticket *out);
+
+/* For the end of the directory. */
+void master_ticket_list_free(struct ticket_list *list);
+
+/* ---- master_member.c ---- */
+
+/* NULL: that life is over. */
+struct member *master_member_at(const struct store_master *master, struct store_node_id id);
+struct member *master_member_find(const struct store_master *master, const char *name);
+
+/* It lives now. */
+void master_member_heard(struct store_master *master, struct member *member, uint64_t now_ns);
+
+/* Suspected, dead, forgotten: by how long it was silent. The member may be gone afterwards. */
+void master_member_tick(struct store_master *master, struct member *member, uint64_t now_ns);
+
+/* Whether a value of this size could ever be placed there. NULL is allowed. */
+bool master_member_lends(const struct member *member, uint64_t size);
+
+/* Free bytes of what it lends. */
+uint64_t master_member_room(const struct member *member);
+
+/* Whether a key that is not in the directory is certainly absent. */
+bool master_settled(const struct store_master *master, uint64_t now_ns);
+
+/* ---- master_read.c ---- */
+
+/* What exist would answer. `entry` may be NULL. */
+enum status master_entry_state(const struct store_master *master, uint64_t now_ns,
+                               const struct entry *entry);
+
+/* ---- master_evict.c ---- */
+
+/* Space for `size` bytes is asked for by evicting others than `except` (NULL: nothing is excepted).
+ * STATUS_AGAIN once enough is on its way out, STATUS_FULL if nothing can go. */
+MUST_USE enum status master_make_room(struct store_master *master, uint64_t now_ns,
+                                      const struct entry *except, uint64_t size);
+
+/* ---- master_action.c ---- */
+
 /* A zeroed action about the member, in the queue. NULL: none can be queued. */
 struct store_action *master_action(struct store_master *master, enum store_action_kind kind,
                                    const struct member *member);
+
+/* The same, about a value: `id` may be NULL. False: none can be queued. */
+bool master_action_push(struct store_master *master, enum store_action_kind kind,
+                        const struct member *member, const struct block_key *id,
+                        uint64_t generation);
+
+/* I5. Asks its owner to drop it. False if no action can be queued now: nothing changes. */
+bool master_replica_drop(struct store_master *master, struct replica *replica);
+
+/* Its bytes were replaced: it is not read any more, and goes as soon as nobody reads it. */
+void master_replica_outdate(struct store_master *master, uint64_t now_ns, struct replica *replica);
+
+/* Drops whose next try is due. */
+void master_drops_retry(struct store_master *master, uint64_t now_ns);
 
 /* ---- master_copy.c ---- */
 

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * store/master_check.c - checks every count of the directory against what it counts. The
+ * invariants are on top of store/master.c.
+ */
+#include "store/master_int.h"
+
+#include "base/assert.h"
+#include "base/map.h"
+
+static uint64_t tickets_bytes(const struct ticket_list *list, const struct member *member)
+{
+    uint64_t sum = 0;
+    for (const struct ticket *ticket = list->head; ticket != NULL; ticket = ticket->next) {
+        if (ticket->member == member)
+            sum += (uint64_t)master_granules(ticket->size) * SPACE_GRANULE;
+    }
+    return sum;
+}
+
+static uint64_t member_check(const struct store_master *master, const struct member *member)
+{
+    uint64_t placed = 0;
+    uint64_t dropping = 0;
+    uint64_t count = 0;
+
+    for (const struct replica *r = member->replicas; r != NULL; r = r->next_of_member) {
+        ASSERT(r->member == member && master_replica_find(r->entry, member) == r);
+        if (r->placed) placed += master_replica_bytes(r);
+        if (r->placed && r->dropping) dropping += master_replica_bytes(r);
+        ASSERT(r->stale || r->granules == master_granules(r->entry->size) || r->entry->key == NULL);
+        count++;
+    }
+    ASSERT(member->values + member->blocks == count);
+    placed += tickets_bytes(&master->tickets, member) + tickets_bytes(&master->limbo, member);
+    ASSERT(space_used(member->space) == placed); /* I2 */
+    ASSERT(member->dropping == dropping);        /* I5 */
+    space_check(member->space);
+    return count;
+}
+
+void store_master_check(const struct store_master *master)
+{
+    uint64_t replicas = 0;
+    uint64_t by_member = 0;
+    uint64_t values = 0;
+    uint32_t copies = 0;
+    uint32_t working = 0;
+    struct map_iter iter = { 0 };
+
+    while (map_next(master->directory, &iter)) {
+        const struct entry *entry = (const struct entry *)(uintptr_t)iter.value;
+        bool placed = false;
+        ASSERT(entry->replicas != NULL || entry->ticket != NULL); /* I1 */
+        ASSERT(entry->ticket == NULL || entry->ticket->entry == entry);
+        for (const struct replica *r = entry->replicas; r != NULL; r = r->next_of_entry) {
+            replicas++;
+            placed = placed || r->placed;
+        }
+        ASSERT(order_has(&entry->order) == (placed && !master_entry_hard(entry))); /* I3 */
+        ASSERT(slab_at(master->entries, entry->index) == entry);
+        values += entry->key != NULL;
+        working += entry->extra != NULL && entry->extra->working;
+    }
+    for (const struct ticket *t = master->tickets.head; t != NULL; t = t->next)
+        copies += t->copy;
+    ASSERT(copies == master->copies);
+    order_check(master->order);
+    order_check(master->soft);
+    for (uint32_t i = 0; i < STORE_MEMBERS_MAX; i++) {
+        if (master->members[i] != NULL) by_member += member_check(master, master->members[i]);
+    }
+    ASSERT(replicas == by_member && replicas == master->counts.replicas);
+    ASSERT(map_count(master->directory) == master->counts.objects);
+    ASSERT(slab_count(master->entries) == master->counts.objects);
+    ASSERT(values == master->counts.values && working == master->work_count);
+}

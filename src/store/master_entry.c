@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * store/master_entry.c - the keys of the directory, what is kept of the wishes they were put with,
+ * and their place in an order of eviction. The entries lie in a slab, so that they can be walked in
+ * pages; the map finds them by identity.
+ */
+#include "store/master_int.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/map.h"
+#include "store/proto.h"
+
+static struct order *entry_order(const struct store_master *master, const struct entry *entry)
+{
+    const bool soft = entry->extra != NULL && entry->extra->soft_until != 0;
+    return soft ? master->soft : master->order;
+}
+
+static struct order_weight entry_weight(const struct entry *entry)
+{
+    struct order_weight weight = { .size = entry->size };
+    if (entry->extra == NULL) return weight;
+    weight.cost = entry->extra->attributes.cost;
+    weight.depth = entry->extra->attributes.depth;
+    weight.deadline = entry->extra->soft_until;
+    return weight;
+}
+
+void master_entry_used(struct store_master *master, struct entry *entry)
+{
+    const struct order_weight weight = entry_weight(entry);
+    if (order_has(&entry->order)) order_use(entry_order(master, entry), &entry->order, &weight);
+}
+
+static void order_leave(struct store_master *master, struct entry *entry)
+{
+    if (order_has(&entry->order)) order_remove(entry_order(master, entry), &entry->order);
+}
+
+/* I3: in an order exactly when there is a placed replica and no hard pin. */
+void master_entry_reorder(struct store_master *master, struct entry *entry)
+{
+    const struct order_weight weight = entry_weight(entry);
+    bool placed = false;
+    for (const struct replica *r = entry->replicas; r != NULL; r = r->next_of_entry) {
+        placed = placed || r->placed;
+    }
+    if (!placed || master_entry_hard(entry)) {
+        order_leave(master, entry);
+    } else if (!order_has(&entry->order)) {
+        const enum status status = order_add(entry_order(master, entry), &entry->order, &weight);
+        if (status != STATUS_OK) return; /* no memory: it is just not evicted */
+    }
+}
+
+static void soft_pin(struct store_master *master, struct entry *entry, uint64_t until)
+{
+    order_leave(master, entry);
+    entry->extra->soft_until = until;
+    master_entry_reorder(master, entry);
+}
+
+void master_soft_pin_from(struct store_master *master, uint64_t now_ns, struct entry *entry,
+                          uint32_t for_ms)
+{
+    if (for_ms > STORE_SOFT_PIN_MS_MAX) for_ms = STORE_SOFT_PIN_MS_MAX;
+    if (master_entry_extra(entry) != NULL) soft_pin(master, entry, now_ns + master_ms(for_ms));
+}
+
+void master_soft_pins_end(struct store_master *master, uint64_t now_ns)
+{
+    struct entry *entry = master_entry_of(order_first(master->soft));
+    while (entry != NULL && entry->extra->soft_until <= now_ns) {
+        soft_pin(master, entry, 0);
+        entry = master_entry_of(order_first(master->soft));
+    }
+}
+
+struct entry *master_entry_find(const struct store_master *master, const struct block_key *id)
+{
+    uint64_t value;
+    if (!map_find(master->directory, id, &value)) return NULL;
+    return (struct entry *)(uintptr_t)value;
+}
+
+bool master_entry_is(const struct entry *entry, struct store_key key)
+{
+    if (entry->key == NULL) return key.len == BLOCK_KEY_SIZE; /* its id is the key */
+    return entry->key_len == key.len && memcmp(entry->key, key.bytes, key.len) == 0;
+}
+
+struct entry *master_entry_lookup(const struct store_master *master, struct store_key key)
+{
+    const struct block_key id = store_key_id(key);
+    struct entry *entry = master_entry_find(master, &id);
+    return entry != NULL && master_entry_is(entry, key) ? entry : NULL;
+}
+
+void master_entry_free(struct store_master *master, struct entry *entry)
+{
+    struct replica *next;
+    for (struct replica *replica = entry->replicas; replica != NULL; replica = next) {
+        next = replica->next_of_entry;
+        free(replica);
+    }
+    if (entry->key != NULL) {
+        ASSERT(master->counts.values > 0 && master->key_bytes >= entry->key_len);
+        master->counts.values--;
+        master->key_bytes -= entry->key_len;
+    }
+    free(entry->key);
+    free(entry->extra);
+    slab_free(master->entries, entry->index);
+}
+
+struct entry *master_entry_new(struct store_master *master, const struct block_key *id,
+                               struct store_key key)
+{
+    uint32_t index;
+    struct entry *entry = slab_alloc(master->entries, &index);
+    if (entry == NULL) return NULL;
+    entry->id = *id;
+    entry->index = index;
+    if (key.len > 0) {
+        entry->key = malloc(key.len);
+        if (entry->key == NULL) {
+            slab_free(master->entries, index);
+            return NULL;
+        }
+        memcpy(entry->key, key.bytes, key.len);
+        entry->key_len = key.len;
+        master->key_bytes += key.len;
+        master->counts.values++;
+    }
+    if (map_insert(master->directory, id, (uint64_t)(uintptr_t)entry) != STATUS_OK) {
+        master_entry_free(master, entry);
+        return NULL;
+    }
+    master->counts.objects++;
+    return entry;
+}
+
+struct extra *master_entry_extra(struct entry *entry)
+{
+    if (entry->extra == NULL) entry->extra = calloc(1, sizeof(*entry->extra));
+    return entry->extra;
+}
+
+static bool attributes_any(const struct store_attributes *a)
+{
+    return a->group != 0 || a->version != 0 || a->cost != 0 || a->depth != 0 || a->replicas != 0 ||
+           a->hard_pin;
+}
+
+void master_entry_keep(struct store_master *master, struct entry *entry,
+                       const struct store_attributes *attributes)
+{
+    if (entry->extra == NULL && !attributes_any(attributes)) return;
+    if (master_entry_extra(entry) == NULL) return; /* it is kept like any other */
+    if (entry->extra->group != NULL && entry->extra->attributes.group != attributes->group) {
+        master_group_leave(master, entry);
+    }
+    entry->extra->attributes = *attributes;
+    if (entry->extra->group == NULL) master_group_join(master, entry);
+    master_entry_reorder(master, entry);
+}
+
+uint32_t master_entry_version(const struct entry *entry)
+{
+    return entry->extra == NULL ? 0 : entry->extra->attributes.version;
+}
+
+void master_entry_settle(struct store_master *master, struct entry *entry)
+{
+    master_entry_reorder(master, entry);
+    if (entry->replicas != NULL || entry->ticket != NULL) return;
+    master_group_leave(master, entry);
+    master_copies_forget(master, entry);
+    const bool was_there = map_remove(master->directory, &entry->id, NULL);
+    ASSERT(was_there && master->counts.objects > 0);
+    master->counts.objects--;
+    master_entry_free(master, entry);
+}

@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * store/master_event.c - what owners say is true: their snapshots, their events, and the ends of
+ * puts. The versions and ranges in what they say decide what a replica is worth (I2, I4 of
+ * store/master.c).
+ */
+#include "store/master_int.h"
+
+#include "base/assert.h"
+
+void store_master_reset(struct store_master *master, uint64_t now_ns, struct store_node_id node)
+{
+    struct member *member = master_member_at(master, node);
+    if (member == NULL) return;
+    master_member_heard(master, member, now_ns);
+    member->round++;
+    member->synced = false;
+}
+
+/* The range of a put in progress, or one in limbo, if this is what it has become. */
+static struct ticket *ticket_of(const struct store_master *master, const struct replica *replica,
+                                uint64_t size)
+{
+    const struct entry *entry = replica->entry;
+    struct ticket *ticket = entry->ticket;
+
+    if (ticket != NULL && ticket->member == replica->member &&
+        ticket->address == replica->address) {
+        return ticket->size == size ? ticket : NULL;
+    }
+    for (ticket = master->limbo.head; ticket != NULL; ticket = ticket->next) {
+        if (ticket->member == replica->member && ticket->address == replica->address &&
+            ticket->size == size && block_key_equal(&ticket->id, &entry->id)) {
+            return ticket;
+        }
+    }
+    return NULL;
+}
+
+/* Makes the range the replica's, whose value has `size` bytes (0: it was not put just now). False:
+ * it is somebody else's. *soft_pin_ms: what its writer wished for. */
+static bool replica_place(struct store_master *master, struct replica *replica, uint64_t size,
+                          uint32_t *soft_pin_ms)
+{
+    struct member *member = replica->member;
+    ASSERT(!replica->placed && replica->granules > 0);
+
+    *soft_pin_ms = 0;
+    struct ticket *ticket = ticket_of(master, replica, size);
+    if (ticket != NULL) {
+        *soft_pin_ms = ticket->soft_pin_ms;
+        master_ticket_finish(master, ticket);
+        master_replica_own(replica);
+        return true;
+    }
+    switch ((int)space_reserve(member->space, replica->address, master_replica_bytes(replica))) {
+    case STATUS_OK: master_replica_own(replica); return true;
+    case STATUS_NOT_FOUND: return true; /* not in what was lent to us: placed when it is */
+    default: return false;
+    }
+}
+
+static bool entry_has_other(const struct entry *entry, const struct member *member)
+{
+    for (const struct replica *r = entry->replicas; r != NULL; r = r->next_of_entry) {
+        if (r->member != member) return true;
+    }
+    return false;
+}
+
+/* The replica has the newest version: what the entry says from now on. */
+static void entry_renew(struct store_master *master, uint64_t now_ns, const struct replica *replica,
+                        const struct store_event *event)
+{
+    struct entry *entry = replica->entry;
+    const uint32_t before = master_entry_version(entry);
+    struct store_attributes attributes = event->attributes;
+
+    attributes.hard_pin |= event->attributes.version > before && master_entry_hard(entry);
+    entry->size = event->size;
+    entry->digest = event->digest;
+    const bool first = entry->replicas_count == 1; /* a copy changes no wish */
+    if (event->class == STORE_CLASS_OBJECT && (first || event->attributes.version > before)) {
+        master_entry_keep(master, entry, &attributes);
+    }
+    if (event->attributes.version == before) return;
+    for (struct replica *r = entry->replicas; r != NULL; r = r->next_of_entry) {
+        if (r != replica) master_replica_outdate(master, now_ns, r);
+    }
+}
+
+/* The replica that the event is about, with what it says. NULL: one too many, or no memory. */
+static struct replica *replica_take(struct store_master *master, struct entry *entry,
+                                    struct member *member, const struct store_event *event,
+                                    uint32_t round)
+{
+    struct replica *replica = master_replica_find(entry, member);
+    if (replica != NULL) {
+        master_replica_unplace(replica);
+    } else if (entry->replicas_count < STORE_REPLICAS_MAX) {
+        replica = master_replica_new(master, entry, member);
+    }
+    if (replica == NULL) return NULL;
+    replica->address = event->address;
+    replica->generation = event->generation;
+    replica->granules = master_granules(event->size);
+    replica->round = round;
+    replica->stale = false;
+    return replica;
+}
+
+/* What the event says is taken over. STATUS_EXISTS: the key has other bytes; STATUS_STALE: older
+ * than what is known, or its range is somebody else's; STATUS_INVALID: the identity is another
+ * key's. */
+static enum status stored(struct store_master *master, uint64_t now_ns, struct member *member,
+                          const struct store_event *event, uint32_t round)
+{
+    const bool object = event->class == STORE_CLASS_OBJECT;
+    const struct store_key key = { event->key, event->key_len };
+    struct entry *entry = master_entry_find(master, &event->id);
+    uint32_t soft_pin_ms = 0;
+
+    if (entry == NULL) {
+        entry = master_entry_new(master, &event->id, key);
+        if (entry == NULL) return STATUS_OK; /* the directory is full: true, but not remembered */
+    } else if (object ? !master_entry_is(entry, key) : entry->key != NULL) {
+        return STATUS_INVALID;
+    }
+    const bool known = entry->replicas != NULL;
+    const bool old = object && event->attributes.version < master_entry_version(entry);
+    const bool same = event->attributes.version == master_entry_version(entry);
+    const bool differs = entry->size != event->size || entry->digest != event->digest;
+    if (known && same && differs && entry_has_other(entry, member)) {
+        master->counts.conflicts_total++;
+        if (object) return STATUS_EXISTS;
+    }
+    struct replica *replica = master_replica_find(entry, member);
+    if (replica != NULL && replica->generation > event->generation) return STATUS_STALE;
+    if (replica != NULL && replica->generation == event->generation) {
+        if (round == member->round) replica->round = round;
+        return STATUS_OK;
+    }
+    replica = replica_take(master, entry, member, event, round);
+    if (replica == NULL) {
+        master_entry_settle(master, entry);
+        return STATUS_OK;
+    }
+    if (object && !replica_place(master, replica, event->size, &soft_pin_ms)) {
+        master->counts.conflicts_total++;
+        master_replica_remove(master, replica);
+        return STATUS_STALE;
+    }
+    if (!known) entry->removing = false;
+    if (old) {
+        master_replica_outdate(master, now_ns, replica);
+    } else {
+        entry_renew(master, now_ns, replica, event);
+    }
+    master_entry_reorder(master, entry);
+    if (soft_pin_ms > 0) master_soft_pin_from(master, now_ns, entry, soft_pin_ms);
+    master_copies_look(master, entry);
+    return STATUS_OK;
+}
+
+static void removed(struct store_master *master, struct member *member,
+                    const struct store_event *event)
+{
+    struct entry *entry = master_entry_find(master, &event->id);
+    if (entry == NULL) return;
+    struct replica *replica = master_replica_find(entry, member);
+    if (replica == NULL || replica->generation > event->generation) return;
+    master_replica_remove(master, replica);
+}
+
+/* The node lends a range to this term: what lies there already is marked. */
+static void extent(struct store_master *master, struct member *member,
+                   const struct store_event *event)
+{
+    if (event->generation != master->term) return;
+    if (space_add(member->space, event->address, event->size) != STATUS_OK) return;
+    struct replica *next;
+    uint32_t soft_pin_ms;
+    for (struct replica *replica = member->replicas; replica != NULL; replica = next) {
+        next = replica->next_of_member;
+        struct entry *entry = replica->entry;
+        if (entry->key == NULL || replica->placed) continue;
+        if (replica_place(master, replica, 0, &soft_pin_ms)) {
+            master_entry_reorder(master, entry);
+        } else {
+            master->counts.conflicts_total++;
+            if (!replica->dropping) master_replica_drop(master, replica);
+        }
+    }
+}
+
+void store_master_event(struct store_master *master, uint64_t now_ns, struct store_node_id node,
+                        const struct store_event *event)
+{
+    struct member *member = master_member_at(master, node);
+    enum status status;
+    if (member == NULL) return;
+    master_member_heard(master, member, now_ns);
+    if (event->kind != STORE_EVENT_EXTENT && event->generation > member->generation_seen) {
+        member->generation_seen = event->generation;
+    }
+    switch (event->kind) {
+    case STORE_EVENT_STORED:
+        status = stored(master, now_ns, member, event, member->round);
+        if (status != STATUS_OK && event->class == STORE_CLASS_OBJECT) {
+            master_action_push(master, STORE_ACTION_DROP, member, &event->id, event->generation);
+        }
+        break;
+    case STORE_EVENT_REMOVED: removed(master, member, event); break;
+    case STORE_EVENT_EXTENT: extent(master, member, event); break;
+    }
+}
+
+/* A put_end travels beside the events and can be overtaken by them: what they have passed and do
+ * not know any more has been removed. While a snapshot is under way nobody can tell; the value then
+ * counts as of the round before, so that it stays only if the snapshot names it. */
+static bool put_end_overtaken(const struct store_master *master, const struct member *member,
+                              const struct store_event *event)
+{
+    if (!member->synced || event->generation > member->generation_seen) return false;
+    const struct entry *entry = master_entry_find(master, &event->id);
+    const struct replica *replica = entry == NULL ? NULL : master_replica_find(entry, member);
+    return replica == NULL || replica->generation != event->generation;
+}
+
+enum status store_master_put_end(struct store_master *master, uint64_t now_ns,
+                                 const char *node_name, uint64_t node_epoch, uint64_t put_id,
+                                 const struct store_event *event)
+{
+    struct member *member = master_member_find(master, node_name);
+    (void)put_id; /* the range says which put it was */
+    if (member == NULL || member->info.epoch != node_epoch) return STATUS_NOT_FOUND;
+    if (event->kind != STORE_EVENT_STORED || event->class != STORE_CLASS_OBJECT) {
+        return STATUS_INVALID;
+    }
+    master_member_heard(master, member, now_ns);
+    if (put_end_overtaken(master, member, event)) return STATUS_STALE;
+    return stored(master, now_ns, member, event,
+                  member->synced ? member->round : member->round - 1);
+}
+
+void store_master_synced(struct store_master *master, uint64_t now_ns, struct store_node_id node)
+{
+    struct member *member = master_member_at(master, node);
+    struct replica *next;
+    if (member == NULL) return;
+    master_member_heard(master, member, now_ns);
+    for (struct replica *replica = member->replicas; replica != NULL; replica = next) {
+        next = replica->next_of_member;
+        if (replica->round != member->round) master_replica_remove(master, replica);
+    }
+    member->announced = true;
+    member->synced = true;
+}

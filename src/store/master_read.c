@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * store/master_read.c - what readers ask: is it there, who has it, what is there at all. Whoever
+ * is told that a value is there has a lease on it.
+ */
+#include "store/master_int.h"
+
+#include "base/assert.h"
+
+enum status master_entry_state(const struct store_master *master, uint64_t now_ns,
+                               const struct entry *entry)
+{
+    bool dead = false;
+    if (entry == NULL) return master_settled(master, now_ns) ? STATUS_NOT_FOUND : STATUS_AGAIN;
+    for (const struct replica *r = entry->replicas; r != NULL; r = r->next_of_entry) {
+        if (master_replica_readable(r)) return STATUS_OK;
+        if (!r->dropping && !r->stale) dead = true;
+    }
+    if (entry->ticket != NULL) return STATUS_BUSY;
+    return dead ? STATUS_UNAVAILABLE : STATUS_NOT_FOUND;
+}
+
+static void lease_until(struct store_master *master, struct entry *entry, uint64_t until)
+{
+    if (until > entry->lease_until) entry->lease_until = until;
+    master_entry_used(master, entry);
+}
+
+/* Who reads one of a group is about to read the others: they are leased with it, all of them at
+ * most twice in the time of a lease. */
+static void lease_grant(struct store_master *master, uint64_t now_ns, struct entry *entry)
+{
+    const uint64_t lease = master_ms(master->options.lease_ms);
+    struct group *group = entry->extra == NULL ? NULL : entry->extra->group;
+
+    lease_until(master, entry, now_ns + lease);
+    if (group == NULL || group->lease_until > now_ns + lease / 2) return;
+    group->lease_until = now_ns + lease;
+    for (struct entry *e = group->members; e != NULL; e = e->extra->group_next) {
+        if (e != entry) lease_until(master, e, now_ns + lease);
+    }
+}
+
+/* Counts the question, and leases what is there. */
+static enum status entry_read(struct store_master *master, uint64_t now_ns, struct store_key key,
+                              struct entry **out)
+{
+    ASSERT(key.len > 0 && key.len <= STORE_KEY_SIZE_MAX);
+    *out = master_entry_lookup(master, key);
+    const enum status status = master_entry_state(master, now_ns, *out);
+    master->counts.reads_total++;
+    if (status != STATUS_OK) return status;
+    master->counts.hits_total++;
+    lease_grant(master, now_ns, *out);
+    return STATUS_OK;
+}
+
+enum status store_master_exist(struct store_master *master, uint64_t now_ns, struct store_key key)
+{
+    struct entry *entry;
+    return entry_read(master, now_ns, key, &entry);
+}
+
+static void entry_describe(const struct entry *entry, struct store_object *out)
+{
+    out->size = entry->size;
+    out->digest = entry->digest;
+    out->replicas_count = 0;
+    for (int suspects = 0; suspects < 2; suspects++) { /* the alive ones first */
+        for (const struct replica *r = entry->replicas; r != NULL; r = r->next_of_entry) {
+            const bool suspect = r->member->state == STORE_MEMBER_SUSPECT;
+            if (!master_replica_readable(r) || suspect != (suspects == 1)) continue;
+            ASSERT(out->replicas_count < STORE_REPLICAS_MAX);
+            master_replica_describe(r->member, r->address, r->generation,
+                                    &out->replicas[out->replicas_count++]);
+        }
+    }
+}
+
+enum status store_master_get(struct store_master *master, uint64_t now_ns, struct store_key key,
+                             struct store_object *out)
+{
+    struct entry *entry;
+    const enum status status = entry_read(master, now_ns, key, &entry);
+    if (status == STATUS_OK) entry_describe(entry, out);
+    return status;
+}
+
+enum status store_master_peek(const struct store_master *master, uint64_t now_ns,
+                              struct store_key key, struct store_object *out)
+{
+    ASSERT(key.len > 0 && key.len <= STORE_KEY_SIZE_MAX);
+    const struct entry *entry = master_entry_lookup(master, key);
+    const enum status status = master_entry_state(master, now_ns, entry);
+    if (status == STATUS_OK) entry_describe(entry, out);
+    return status;
+}
+
+uint64_t store_master_walk(const struct store_master *master, uint64_t now_ns, uint64_t cursor,
+                           uint32_t looks_max,
+                           bool (*visit)(void *ctx, const struct store_listed *listed), void *ctx)
+{
+    uint32_t index = cursor > SLAB_NONE ? SLAB_NONE : cursor == 0 ? 0 : (uint32_t)cursor - 1;
+    ASSERT(looks_max > 0);
+
+    for (uint32_t looks = 0; (index = slab_next(master->entries, index)) != SLAB_NONE; index++) {
+        const struct entry *entry = slab_at(master->entries, index);
+        const bool block = entry->key == NULL;
+        const uint64_t lease = entry->lease_until;
+        const struct store_listed listed = {
+            .key = { block ? entry->id.bytes : entry->key,
+                     block ? BLOCK_KEY_SIZE : entry->key_len },
+            .class = block ? STORE_CLASS_BLOCK : STORE_CLASS_OBJECT,
+            .status = master_entry_state(master, now_ns, entry),
+            .size = entry->replicas == NULL ? entry->ticket->size : entry->size,
+            .replicas = entry->replicas_count,
+            .lease_ns = lease > now_ns ? lease - now_ns : 0,
+            .hard_pin = master_entry_hard(entry),
+            .soft_pin = entry->extra != NULL && entry->extra->soft_until > now_ns,
+        };
+        if (looks++ == looks_max || !visit(ctx, &listed)) return (uint64_t)index + 1;
+    }
+    return 0;
+}
