@@ -1,11 +1,12 @@
 # The front door. `make run` and `make test` do everything on a bare Debian 12 machine; the rest are
 # for people who work here. CMake and Ninja do the building.
 BUILD ?= build
-JOBS  ?= $(shell nproc)
-CTEST := ctest --output-on-failure -j $(JOBS)
 VENV  := .venv
-# Tests wait more than they compute; a file's tests share a cluster, so they stay together.
-PYTEST := $(VENV)/bin/pytest -q -n 3 --dist loadfile tests
+# Tests run at a time: one more than there are cores, for they wait more than they compute.
+JOBS  ?= $(shell expr $$(nproc) + 1)
+CTEST := ctest --output-on-failure -j $(JOBS)
+# A file's tests share a cluster, so they stay together.
+PYTEST := $(VENV)/bin/pytest -q -n $(JOBS) --dist loadfile tests
 
 .PHONY: help run test build unit e2e asan asan-build tsan tsan-build fuzz soak bench peers results reality tidy install clean setup setup-test configure model
 
