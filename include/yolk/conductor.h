@@ -130,6 +130,9 @@ void yolk_conductor_remove(struct yolk_conductor *conductor, struct yolk_instanc
 /* A suspected instance keeps its blocks and gets no work, nor is anything fetched from it. */
 void yolk_conductor_suspect(struct yolk_conductor *conductor, struct yolk_instance_id id,
                             bool suspected);
+/* The instance is about to go: it gets no new work, its blocks may be fetched until it is removed,
+ * and what it does goes on. A change of its role that is under way is called off. */
+void yolk_conductor_leave(struct yolk_conductor *conductor, struct yolk_instance_id id);
 const char *yolk_conductor_name(const struct yolk_conductor *conductor, struct yolk_instance_id id);
 
 /* ---- what each instance holds ---- */

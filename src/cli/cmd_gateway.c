@@ -7,12 +7,13 @@
 #include "cli/cli.h"
 #include "serve/gateway.h"
 
-enum { DRAIN_MS = 8000, DRAIN_POLL_MS = 20, ADDRESS_SIZE = 256 };
+enum { DRAIN_POLL_MS = 20, ADDRESS_SIZE = 256 };
 
 struct front {
     struct cli *cli;
     struct gateway *gateway;
     struct env_timer timer;
+    uint64_t grace_end_ns; /* 0: no signal has come */
     uint64_t drain_end_ns;
 };
 
@@ -22,9 +23,16 @@ static void on_drain_tick(void *ctx)
     struct env *env = front->cli->env;
     const uint64_t now = env_now_ns(env);
 
-    if (gateway_idle(front->gateway) || now >= front->drain_end_ns) {
+    if (now >= front->drain_end_ns) {
         env_stop(env);
         return;
+    }
+    if (now >= front->grace_end_ns) {
+        gateway_drain(front->gateway);
+        if (gateway_idle(front->gateway)) {
+            env_stop(env);
+            return;
+        }
     }
     env_timer_set(env, &front->timer, now + DRAIN_POLL_MS * ENV_NS_PER_MS);
 }
@@ -33,10 +41,16 @@ static void on_drain_tick(void *ctx)
 static void on_stop(void *ctx)
 {
     struct front *front = ctx;
+    const struct config *config = front->cli->config;
     const uint64_t now = env_now_ns(front->cli->env);
 
-    if (front->drain_end_ns == 0) gateway_drain(front->gateway);
-    front->drain_end_ns = front->drain_end_ns == 0 ? now + DRAIN_MS * ENV_NS_PER_MS : now;
+    if (front->grace_end_ns == 0) {
+        gateway_leave(front->gateway);
+        front->grace_end_ns = now + config_u64(config, "drain-grace");
+        front->drain_end_ns = front->grace_end_ns + config_u64(config, "drain-timeout");
+    } else {
+        front->drain_end_ns = now;
+    }
     env_timer_set(front->cli->env, &front->timer, now);
 }
 

@@ -16,6 +16,8 @@ struct node {
     struct cli *cli;
     struct worker *worker;
     struct timed_options timed;
+    struct env_timer patience; /* while it drains */
+    bool drains;
     int exit_code;
 };
 
@@ -33,6 +35,37 @@ static void on_ready(void *ctx, enum status status, const char *error)
     }
     node->exit_code = cli_refuse("%s", error);
     env_stop(node->cli->env);
+}
+
+/* ---- the end ---- */
+
+static void on_drained(void *ctx)
+{
+    struct node *node = ctx;
+    env_stop(node->cli->env);
+}
+
+static void on_patience(void *ctx)
+{
+    struct node *node = ctx;
+    LOG_WARN("cli", "drain_timeout", "text=\"what is left goes on elsewhere\"");
+    env_stop(node->cli->env);
+}
+
+/* The first signal lets what is under way end or move, the second does not. */
+static void on_stop(void *ctx)
+{
+    struct node *node = ctx;
+    struct env *env = node->cli->env;
+    const uint64_t now_ns = env_now_ns(env);
+
+    if (node->drains) {
+        env_stop(env);
+        return;
+    }
+    node->drains = true;
+    env_timer_set(env, &node->patience, now_ns + config_u64(node->cli->config, "drain-timeout"));
+    worker_drain(node->worker, on_drained, node);
 }
 
 static void node_name(const struct cli *cli, char out[NAME_SIZE])
@@ -158,15 +191,17 @@ int cmd_node(struct cli *cli)
     char path[CLI_PATH_SIZE];
     struct errmsg err = { "out of memory" };
 
+    env_timer_init(&node.patience, on_patience, &node);
     cli_hold_signals(cli);
     enum status status = cli_model_path(cli->env, config_position(cli->config, 0), path, &err);
     if (status == STATUS_OK) status = model_open(cli->env, path, &model, &err);
     if (status == STATUS_OK) status = tokenizer_create(model_gguf(model), &tokenizer, &err);
     if (status == STATUS_OK) status = open_worker(&node, model, tokenizer, &err);
     if (status == STATUS_OK)
-        cli_run_until_signal(cli, NULL, NULL);
+        cli_run_until_signal(cli, on_stop, &node);
     else
         node.exit_code = cli_refuse("%s", err.text);
+    env_timer_cancel(cli->env, &node.patience);
     worker_destroy(node.worker);
     env_poll(cli->env, 0);
     tokenizer_destroy(tokenizer);

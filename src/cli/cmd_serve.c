@@ -116,7 +116,8 @@ static enum status start_gateway(struct serve *serve, struct errmsg *err)
                            7 };
     char port[WORD_SIZE], context[WORD_SIZE], profile[CLI_PATH_SIZE], stretch[WORD_SIZE],
         inline_tbt[WORD_SIZE], hot[WORD_SIZE];
-    char ttft[WORD_SIZE], tbt[WORD_SIZE], window[WORD_SIZE], dwell[WORD_SIZE], drain[WORD_SIZE];
+    char ttft[WORD_SIZE], tbt[WORD_SIZE], window[WORD_SIZE], dwell[WORD_SIZE], drain[WORD_SIZE],
+        patience[WORD_SIZE];
 
     pass_text(&words, config, "--host");
     pass_u64(&words, config, "--port", port);
@@ -142,6 +143,9 @@ static enum status start_gateway(struct serve *serve, struct errmsg *err)
     pass_duration(&words, config, "--elastic-window", window);
     pass_duration(&words, config, "--elastic-dwell", dwell);
     pass_duration(&words, config, "--elastic-drain", drain);
+    pass_duration(&words, config, "--drain-timeout", patience);
+    add(&words, "--drain-grace"); /* nobody stands in front of it who would look elsewhere */
+    add(&words, "0s");
     pass_common(&words, serve);
     return supervisor_start(serve->supervisor, "gateway", words.argv, err);
 }
@@ -151,7 +155,8 @@ static enum status start_node(struct serve *serve, const char *role, unsigned nu
 {
     const struct config *config = serve->cli->config;
     char name[WORD_SIZE], pool[WORD_SIZE], threads[WORD_SIZE], block[WORD_SIZE], context[WORD_SIZE],
-        answer[WORD_SIZE], ssd[WORD_SIZE], values[WORD_SIZE], data[CLI_PATH_SIZE + WORD_SIZE];
+        answer[WORD_SIZE], ssd[WORD_SIZE], values[WORD_SIZE], patience[WORD_SIZE],
+        data[CLI_PATH_SIZE + WORD_SIZE];
     struct words words = { { serve->program, "node", serve->model, "--role", role, "--master",
                              serve->master, "--name", name },
                            9 };
@@ -176,23 +181,27 @@ static enum status start_node(struct serve *serve, const char *role, unsigned nu
         add(&words, data);
         pass_u64(&words, config, "--ssd-size", ssd);
     }
+    pass_duration(&words, config, "--drain-timeout", patience);
     pass_common(&words, serve);
     return supervisor_start(serve->supervisor, name, words.argv, err);
 }
 
+/* In the order in which they need each other: the gateway finishes what it has before its nodes are
+ * asked to end. */
 static enum status start_all(struct serve *serve, struct errmsg *err)
 {
     const struct config *config = serve->cli->config;
 
     enum status status = start_master(serve, err);
-    if (status == STATUS_OK) status = start_gateway(serve, err);
+    supervisor_next_stage(serve->supervisor);
     for (unsigned i = 0; status == STATUS_OK && i < config_u64(config, "prefill"); i++) {
         status = start_node(serve, "prefill", i, err);
     }
     for (unsigned i = 0; status == STATUS_OK && i < config_u64(config, "decode"); i++) {
         status = start_node(serve, "decode", i, err);
     }
-    return status;
+    supervisor_next_stage(serve->supervisor);
+    return status == STATUS_OK ? start_gateway(serve, err) : status;
 }
 
 /* ---- before anything is started ---- */
@@ -407,7 +416,13 @@ static void on_stop(void *ctx)
 int cmd_serve(struct cli *cli)
 {
     struct serve serve = { .cli = cli, .started_ns = env_now_ns(cli->env) };
-    const struct supervisor_options options = { cli->env, on_done, &serve };
+    const struct supervisor_options options = {
+        .env = cli->env,
+        .on_done = on_done,
+        .ctx = &serve,
+        .grace_ms = (uint32_t)(config_u64(cli->config, "drain-timeout") / ENV_NS_PER_MS) +
+                    SUPERVISOR_GRACE_MS,
+    };
     struct errmsg err = { "" };
 
     name_model(&serve);

@@ -468,6 +468,19 @@ void yolk_conductor_suspect(struct yolk_conductor *c, struct yolk_instance_id id
     ASSERT(c->stats.suspected <= c->stats.instances);
 }
 
+void yolk_conductor_leave(struct yolk_conductor *c, struct yolk_instance_id id)
+{
+    struct instance *instance = instance_of(c, id);
+
+    if (instance->leaving) return;
+    if (instance->draining) {
+        c->elastic.cancelled++;
+        conductor_assign(c, instance, instance->roles, false);
+    }
+    if (conductor_open(instance)) count_up(c, instance, -1u);
+    instance->leaving = true;
+}
+
 void conductor_assign(struct yolk_conductor *c, struct instance *instance, unsigned roles,
                       bool draining)
 {
@@ -727,7 +740,7 @@ static struct candidates gather(struct yolk_conductor *c, const struct yolk_plac
                                                                      .busy_ms = busy_ms };
             found.uneven |= slow > 0 || busy_ms > 0;
         }
-        if (instance->draining) continue;
+        if (!conductor_open(instance)) continue;
         const bool prefills = (instance->roles & YOLK_ROLE_PREFILL) || !(up & YOLK_ROLE_PREFILL);
         const bool decodes = (instance->roles & YOLK_ROLE_DECODE) || !(up & YOLK_ROLE_DECODE);
         if (prefills && i != request->avoid_prefill.index) {

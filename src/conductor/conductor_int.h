@@ -53,6 +53,7 @@ struct instance {
     alignas(64) bool used;
     bool suspected;
     bool draining; /* changes its role: no new work, the old one goes on */
+    bool leaving;  /* the same for good */
     unsigned roles;
     uint32_t host;
     int32_t head, tail; /* tickets that prefill here */
@@ -182,7 +183,7 @@ int conductor_priority_below(const struct yolk_conductor *conductor, int priorit
 /* It may get new work. */
 static inline bool conductor_open(const struct instance *instance)
 {
-    return instance->used && !instance->suspected && !instance->draining;
+    return instance->used && !instance->suspected && !instance->draining && !instance->leaving;
 }
 
 /* Changes what instance->draining and instance->roles say, and the counts that follow from it. */

@@ -177,6 +177,15 @@ static void test_reuse_decisions(void **state)
     yolk_conductor_finish(c, decision.ticket, STATUS_OK, 7);
     request.avoid_holder = YOLK_INSTANCE_NONE;
 
+    /* One that leaves is asked for its blocks as ever, and gets no work. */
+    yolk_conductor_leave(c, d);
+    yolk_conductor_leave(c, d);
+    assert_int_equal(yolk_conductor_place(c, &request, 7.5, &decision), STATUS_OK);
+    assert_int_equal(decision.decode.index, a.index);
+    assert_int_equal(decision.prefill.index, a.index);
+    assert_int_equal(decision.holder.index, d.index);
+    yolk_conductor_finish(c, decision.ticket, STATUS_OK, 7.6);
+
     /* Transfers turn out to be dreadful: recompute. */
     for (int i = 0; i < 200; i++) {
         assert_int_equal(yolk_conductor_learn_transfer(c, YOLK_PATH_HOST, 1 << 20, 60000),

@@ -147,7 +147,7 @@ static struct roles_view view_of(struct yolk_conductor *c, const struct yolk_out
 
     for (uint32_t i = 0; i < c->options.instances_max; i++) {
         const struct instance *it = &c->instances[i];
-        if (!it->used || it->suspected || !has_one_role(it)) continue;
+        if (!it->used || it->suspected || it->leaving || !has_one_role(it)) continue;
         c->members[view.members_count++] = (struct roles_member){
             .instance = i,
             .pool = pool_of(it),

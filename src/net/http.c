@@ -54,7 +54,7 @@ struct http_server {
     struct conn *conns; /* doubly linked */
     uint32_t conns_count;
     size_t bodies_size; /* the sum of the connections' body_size */
-    bool is_draining;
+    bool is_leaving;
 };
 
 struct conn {
@@ -285,7 +285,7 @@ static void hand_over(struct conn *conn)
     buf_init(&req->headers, HTTP_REPLY_HEADERS_SIZE_MAX);
     conn->parse = NULL;
     conn->req = req;
-    conn->keeps_alive = http_parse_keeps_alive(req->parse) && !conn->server->is_draining;
+    conn->keeps_alive = http_parse_keeps_alive(req->parse) && !conn->server->is_leaving;
     set_state(conn, CONN_ACTIVE);
     conn->server->options.on_request(conn->server->options.ctx, req);
 }
@@ -756,9 +756,14 @@ enum status http_server_create(struct env *env, const struct http_server_options
     return STATUS_OK;
 }
 
+void http_server_leave(struct http_server *server)
+{
+    server->is_leaving = true;
+}
+
 void http_server_drain(struct http_server *server)
 {
-    server->is_draining = true;
+    http_server_leave(server);
     env_listener_close(server->listener);
     server->listener = NULL;
     for (struct conn *conn = server->conns; conn != NULL; conn = conn->next) {

@@ -64,6 +64,9 @@ struct http_server_options {
 MUST_USE enum status http_server_create(struct env *env, const struct http_server_options *options,
                                         struct http_server **out, struct errmsg *err);
 
+/* Answers say `Connection: close` from now on; everything else goes on. */
+void http_server_leave(struct http_server *server);
+
 /* Stops accepting, answers `Connection: close` from now on, and closes idle connections. */
 void http_server_drain(struct http_server *server);
 

@@ -581,6 +581,7 @@ static enum status open_cluster(struct gateway *gateway, const struct gateway_op
         .replicates = given->replicate,
         .profile = profile,
         .on_change = on_change,
+        .on_leaving = attempt_node_leaves,
         .ctx = gateway,
     };
 
@@ -700,9 +701,18 @@ enum status gateway_create(struct env *env, const struct gateway_options *option
     return STATUS_OK;
 }
 
+void gateway_leave(struct gateway *gateway)
+{
+    if (gateway->leaving) return;
+    gateway->leaving = true;
+    http_server_leave(gateway->http);
+    LOG_INFO("gateway", "leaving", "requests=%u", gateway->requests_count);
+}
+
 void gateway_drain(struct gateway *gateway)
 {
     if (gateway->draining) return;
+    gateway_leave(gateway);
     gateway->draining = true;
     on_recorded(gateway);
     http_server_drain(gateway->http);
@@ -711,7 +721,8 @@ void gateway_drain(struct gateway *gateway)
 
 bool gateway_idle(const struct gateway *gateway)
 {
-    return gateway->requests == NULL;
+    return gateway->requests == NULL &&
+           (!gateway->draining || http_server_connections(gateway->http) == 0);
 }
 
 void gateway_destroy(struct gateway *gateway)
@@ -745,6 +756,6 @@ uint16_t gateway_port(const struct gateway *gateway)
 
 bool gateway_is_ready(const struct gateway *gateway)
 {
-    return !gateway->draining && cluster_count_up(gateway->cluster, PROTO_ROLE_PREFILL) > 0 &&
+    return !gateway->leaving && cluster_count_up(gateway->cluster, PROTO_ROLE_PREFILL) > 0 &&
            cluster_count_up(gateway->cluster, PROTO_ROLE_DECODE) > 0;
 }

@@ -73,7 +73,12 @@ struct gateway_options {
 MUST_USE enum status gateway_create(struct env *env, const struct gateway_options *options,
                                     struct gateway **out, struct errmsg *err);
 
-/* Stops listening; requests under way go on. gateway_idle() tells when they have ended. */
+/* Before the end: /ready says no from here on, and answers close their connections, so that who
+ * looks turns elsewhere. Everything else goes on. */
+void gateway_leave(struct gateway *gateway);
+
+/* Stops listening; requests under way go on. gateway_idle() tells when they have ended and their
+ * answers have left. */
 void gateway_drain(struct gateway *gateway);
 bool gateway_idle(const struct gateway *gateway);
 

@@ -165,15 +165,28 @@ static void attempt_failed(struct attempt *attempt, bool at_decode, enum status 
 
 /* ---- a node is emptied ---- */
 
-/* Does the attempt still need this node? */
-static bool needs(const struct attempt *attempt, struct cluster_ref node)
+static bool is_same(struct cluster_ref a, struct cluster_ref b)
 {
-    const bool decodes =
-        attempt->decode.index == node.index && attempt->decode.serial == node.serial;
-    const bool prefills =
-        attempt->prefill.index == node.index && attempt->prefill.serial == node.serial;
+    return a.index == b.index && a.serial == b.serial;
+}
 
-    return decodes || (prefills && !attempt->streaming && !attempt->counted);
+static bool prefills_at(const struct attempt *attempt, struct cluster_ref node)
+{
+    return is_same(attempt->prefill, node) && !attempt->streaming && !attempt->counted;
+}
+
+/* True if the attempt was given up, and its request waits for another. */
+static bool move_on(struct request *request)
+{
+    struct attempt *attempt = request->attempt;
+
+    if (request->state == REQUEST_ENDING) return false;
+    if (request->tokens_count == request->tokens_max) return false; /* only its end is missing */
+    LOG_DEBUG("gateway", "handed_over", "req=%s attempt=%u generated=%u", request->request_id,
+              attempt->number, generated(request));
+    attempt_leave(attempt, STATUS_CANCELLED);
+    request_wait(request, env_now_ns(request->gateway->env));
+    return true;
 }
 
 uint32_t attempt_hand_over(void *ctx, struct cluster_ref node)
@@ -182,17 +195,27 @@ uint32_t attempt_hand_over(void *ctx, struct cluster_ref node)
     uint32_t moved = 0;
 
     for (struct request *request = gateway->requests; request != NULL; request = request->next) {
-        struct attempt *attempt = request->attempt;
-        if (attempt == NULL || !needs(attempt, node)) continue;
-        if (request->state == REQUEST_ENDING) continue;
-        if (request->tokens_count == request->tokens_max) continue; /* only its end is missing */
-        LOG_DEBUG("gateway", "handed_over", "req=%s attempt=%u generated=%u", request->request_id,
-                  attempt->number, generated(request));
-        attempt_leave(attempt, STATUS_CANCELLED);
-        request_wait(request, env_now_ns(gateway->env));
-        moved++;
+        const struct attempt *attempt = request->attempt;
+        if (attempt == NULL) continue;
+        if (!is_same(attempt->decode, node) && !prefills_at(attempt, node)) continue;
+        moved += move_on(request);
     }
     return moved;
+}
+
+/* A prompt is soon computed, and the node waits for that; an answer may take minutes. It is worth
+ * moving if there is a node that decodes, else it goes on there for as long as it may. */
+void attempt_node_leaves(void *ctx, struct cluster_ref node)
+{
+    struct gateway *gateway = ctx;
+    uint32_t moved = 0;
+
+    if (cluster_count_up(gateway->cluster, PROTO_ROLE_DECODE) == 0) return;
+    for (struct request *request = gateway->requests; request != NULL; request = request->next) {
+        const struct attempt *attempt = request->attempt;
+        if (attempt != NULL && is_same(attempt->decode, node)) moved += move_on(request);
+    }
+    if (moved > 0) gateway_metrics_handed_over(gateway->metrics, moved);
 }
 
 /* ---- learning ---- */

@@ -48,6 +48,8 @@ struct node {
     struct rpc_client *client;
     struct store_subscription *subscription;
     struct rpc_call_id ask; /* node.info or node.status under way */
+    bool watched;           /* node.leaving is under way */
+    bool leaving;           /* it was answered */
     bool in_conductor;
     struct yolk_instance_id id;
     uint64_t events_epoch;
@@ -75,6 +77,11 @@ static_assert((int)PROTO_FINGERPRINT_SIZE == (int)CONDUCTOR_FINGERPRINT_SIZE, "o
 
 static void ask(struct node *node, enum proto_method method);
 
+static struct cluster_ref ref_of(const struct node *node)
+{
+    return (struct cluster_ref){ (uint32_t)(node - node->cluster->nodes), node->serial };
+}
+
 /* ---- states ---- */
 
 static const char *phase_name(enum node_phase phase)
@@ -96,9 +103,14 @@ static bool edge_allowed(enum node_phase from, enum node_phase to)
     return false;
 }
 
-static bool may_work(const struct node *node)
+static bool is_there(const struct node *node)
 {
     return node->phase == NODE_UP && node->state == STORE_MEMBER_ALIVE;
+}
+
+static bool may_work(const struct node *node)
+{
+    return is_there(node) && !node->leaving;
 }
 
 /* The one place where a phase changes, and where the Conductor hears of it (I1). */
@@ -109,7 +121,7 @@ static void set_phase(struct node *node, enum node_phase phase)
               phase_name(node->phase), phase_name(phase));
     node->phase = phase;
     if (node->in_conductor) {
-        yolk_conductor_suspect(node->cluster->conductor, node->id, !may_work(node));
+        yolk_conductor_suspect(node->cluster->conductor, node->id, !is_there(node));
     }
 }
 
@@ -393,6 +405,39 @@ static void refuse(struct node *node, const char *reason)
     set_phase(node, NODE_REFUSED);
 }
 
+/* ---- leaving ---- */
+
+static void on_leaving(void *ctx, const struct rpc_result *result)
+{
+    struct node *node = ctx;
+    struct cluster *cluster = node->cluster;
+
+    node->watched = false;
+    if (result->status != STATUS_OK || !node->in_conductor || node->leaving) return;
+    LOG_INFO("gateway", "node_leaving", "node=%s", node->member.name);
+    node->leaving = true;
+    yolk_conductor_leave(cluster->conductor, node->id);
+    if (cluster->options.on_leaving != NULL)
+        cluster->options.on_leaving(cluster->options.ctx, ref_of(node));
+    changed(cluster);
+}
+
+/* Nodes of an older version do not know the call; those are lost when they go, as ever. */
+static void watch_leaving(struct node *node)
+{
+    const struct rpc_request request = {
+        .method = PROTO_NODE_LEAVING,
+        .body = "",
+        .deadline_ns = ENV_NEVER,
+        .on_end = on_leaving,
+        .ctx = node,
+    };
+    struct rpc_call_id id;
+
+    if (node->watched || node->leaving) return;
+    node->watched = rpc_call(node->client, &request, &id) == STATUS_OK;
+}
+
 static void accept_info(struct node *node, const struct proto_node_info *info)
 {
     struct cluster *cluster = node->cluster;
@@ -410,6 +455,7 @@ static void accept_info(struct node *node, const struct proto_node_info *info)
     }
     set_phase(node, NODE_UP);
     subscribe(node);
+    watch_leaving(node);
     LOG_INFO("gateway", "node_up", "node=%s role=%s address=%s", node->member.name,
              proto_role_name(info->role), node->member.rpc_address);
     changed(cluster);
@@ -594,7 +640,7 @@ static void on_member(void *ctx, const struct store_member_info *info,
     LOG_INFO("gateway", "node_state", "node=%s state=%s", node->member.name,
              store_member_state_name(state));
     node->state = state;
-    if (node->in_conductor) yolk_conductor_suspect(cluster->conductor, node->id, !may_work(node));
+    if (node->in_conductor) yolk_conductor_suspect(cluster->conductor, node->id, !is_there(node));
     changed(cluster);
 }
 
@@ -696,7 +742,7 @@ struct cluster_ref cluster_ref_of(const struct cluster *cluster, struct yolk_ins
     for (uint32_t i = 0; i < STORE_MEMBERS_MAX; i++) {
         const struct node *node = &cluster->nodes[i];
         if (node->in_conductor && node->id.index == id.index) {
-            return (struct cluster_ref){ i, node->serial };
+            return ref_of(node);
         }
     }
     return (struct cluster_ref){ 0, 0 };
@@ -758,6 +804,7 @@ bool cluster_node_at(const struct cluster *cluster, uint32_t slot, struct cluste
         .state = store_member_state_name(node->state),
         .role = node->info.role,
         .works = may_work(node),
+        .leaving = node->leaving,
         .id = node->in_conductor ? node->id : YOLK_INSTANCE_NONE,
         .status = node->status,
     };

@@ -15,11 +15,14 @@
  *
  *   any --on_gone, or a new epoch or address--> (unknown)
  *
+ * A node that begins to leave says so (node.leaving). It stays UP, so that its blocks can be
+ * fetched, but gets no work; its next life is a new node.
+ *
  * The first node to come decides which model that is; it is free again when no node of it is left.
  *
  * Invariants
  *   I1  a node is in the Conductor from its first UP until it is forgotten; it is suspected there
- *       exactly while it may not get work.
+ *       exactly while it is not UP and alive.
  *   I2  a cluster_ref names one life of a node: after it is forgotten, the ref finds nothing.
  *
  * Threads: the env's loop thread.
@@ -39,6 +42,12 @@ struct cluster; /* opaque */
 struct env;
 struct rpc_client;
 
+/* One life of one node. */
+struct cluster_ref {
+    uint32_t index;
+    uint32_t serial; /* 0: none */
+};
+
 struct cluster_options {
     struct env *env;
     const char *master; /* copied */
@@ -53,6 +62,9 @@ struct cluster_options {
     const char *profile; /* text of a cost profile, or NULL; copied */
     /* Something is there that was not before: a node, or room. Called from the loop. */
     void (*on_change)(void *ctx);
+    /* Called from the loop, once for each life of a node that leaves in good order: the Conductor
+     * places nobody there any more. NULL is allowed. */
+    void (*on_leaving)(void *ctx, struct cluster_ref node);
     void *ctx;
 };
 
@@ -70,12 +82,6 @@ uint32_t cluster_block_tokens(const struct cluster *cluster);
 uint32_t cluster_context_max(const struct cluster *cluster); /* the smallest of all nodes */
 const struct block_key *cluster_key_root(const struct cluster *cluster);
 uint64_t cluster_page_size(const struct cluster *cluster);
-
-/* One life of one node. */
-struct cluster_ref {
-    uint32_t index;
-    uint32_t serial; /* 0: none */
-};
 
 struct cluster_ref cluster_ref_of(const struct cluster *cluster, struct yolk_instance_id id);
 /* Each answers NULL or NONE once the node has been forgotten. */
@@ -96,6 +102,7 @@ struct cluster_node {
     const char *name, *address, *phase, *state;
     enum proto_role role; /* 0: it has not said yet */
     bool works;           /* it may get work */
+    bool leaving;
     struct yolk_instance_id id;
     struct proto_node_status status;
 };

@@ -73,7 +73,8 @@ struct gateway {
     bool hits_alarm;        /* has been told */
     uint64_t hits_alarm_ns;
     struct recorder *recorder; /* NULL: nobody records */
-    bool draining;
+    bool leaving;              /* not ready any more */
+    bool draining;             /* and nobody is let in */
 };
 
 /* ---- gateway_request.c ---- */
@@ -113,6 +114,9 @@ void gateway_tokens_route(struct gateway *gateway, struct http_request *http, en
 
 /* Everything that this node prefills or decodes is placed again; how many those were. */
 uint32_t attempt_hand_over(void *gateway, struct cluster_ref node);
+
+/* The node leaves: what it decodes is placed again, if another one can decode it. */
+void attempt_node_leaves(void *gateway, struct cluster_ref node);
 
 /* Frees what is left of attempts; every call has ended. */
 void attempt_end_all(struct gateway *gateway);

@@ -26,13 +26,15 @@ static enum status write_node(struct buf *out, const struct cluster_node *node, 
     THEN(status, api_json_write_string(out, node->name, strlen(node->name)));
     THEN(status, buf_append_text(out, ",\"address\":"));
     THEN(status, api_json_write_string(out, node->address, strlen(node->address)));
-    THEN(status, buf_printf(out,
-                            ",\"role\":\"%s\",\"works\":%s,\"draining\":%s,\"phase\":\"%s\","
-                            "\"state\":\"%s\",\"queued\":%u,\"running\":%u,\"decoding\":%u,"
-                            "\"at_door\":%u",
-                            node->role != 0 ? proto_role_name(node->role) : "unknown",
-                            bool_text(node->works), bool_text(draining), node->phase, node->state,
-                            s->queued, s->running, s->decoding, s->at_door));
+    THEN(status,
+         buf_printf(out,
+                    ",\"role\":\"%s\",\"works\":%s,\"draining\":%s,\"leaving\":%s,"
+                    "\"phase\":\"%s\","
+                    "\"state\":\"%s\",\"queued\":%u,\"running\":%u,\"decoding\":%u,"
+                    "\"at_door\":%u",
+                    node->role != 0 ? proto_role_name(node->role) : "unknown",
+                    bool_text(node->works), bool_text(draining), bool_text(node->leaving),
+                    node->phase, node->state, s->queued, s->running, s->decoding, s->at_door));
     THEN(status, buf_printf(out, ",\"pages_total\":%u,\"pages_free\":%u,\"pages_cached\":%u}",
                             s->pages_total, s->pages_free, s->pages_cached));
     return status;

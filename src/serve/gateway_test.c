@@ -90,8 +90,10 @@ struct fake {
     bool shut;                  /* nobody comes in by its door */
     uint64_t later_us;          /* of the latest prompt */
     uint32_t copied, dropped;   /* blocks that it was told to copy, and to give up */
-    enum { FINDS_ONE, FINDS_NONE, FINDS_ALL } finds;  /* blocks of a prompt, cached */
-    struct rpc_call *events;                          /* who listens to what it holds */
+    enum { FINDS_ONE, FINDS_NONE, FINDS_ALL } finds; /* blocks of a prompt, cached */
+    struct rpc_call *events;                         /* who listens to what it holds */
+    struct rpc_call *watcher;                        /* who wants to hear that it leaves */
+    bool leaving;
     struct block_key keys[STREAM_TOKENS_MAX / BLOCK]; /* of the latest prompt */
     uint32_t keys_count;
 };
@@ -434,6 +436,39 @@ static void on_drop(void *ctx, struct rpc_call *call, const uint8_t *body, size_
     rpc_reply(call, NULL, 0);
 }
 
+static void on_watcher_cancel(void *ctx, enum status why)
+{
+    struct fake *node = ctx;
+    rpc_fail(node->watcher, why, NULL);
+    node->watcher = NULL;
+}
+
+static void on_leaving(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
+{
+    struct fake *node = ctx;
+
+    (void)body;
+    (void)len;
+    if (node->leaving) {
+        rpc_reply(call, NULL, 0);
+        return;
+    }
+    if (node->watcher != NULL) rpc_fail(node->watcher, STATUS_CANCELLED, NULL);
+    node->watcher = call;
+    rpc_on_cancel(call, on_watcher_cancel, node);
+}
+
+/* It goes on with what it has, and with what comes all the same. */
+static void leave_fake(int i)
+{
+    struct fake *node = &world.fakes[i];
+
+    if (!node->alive) return;
+    node->leaving = true;
+    if (node->watcher != NULL) rpc_reply(node->watcher, NULL, 0);
+    node->watcher = NULL;
+}
+
 /* ---- the master: says who is there ---- */
 
 static void tell_member(const struct fake *node, bool gone)
@@ -511,6 +546,7 @@ static void start_fake(int i, enum proto_role role)
     rpc_server_add(node->server, PROTO_NODE_ROLE, "role", on_role, node);
     rpc_server_add(node->server, PROTO_NODE_COPY, "copy", on_copy, node);
     rpc_server_add(node->server, PROTO_NODE_DROP, "drop", on_drop, node);
+    rpc_server_add(node->server, PROTO_NODE_LEAVING, "leaving", on_leaving, node);
     tell_member(node, false);
 }
 
@@ -661,6 +697,22 @@ static void expect_body(struct client *client, int code, const char *word)
         fail_msg("'%s' is not in: %s", word, (char *)buf_data(&client->body));
     }
     buf_fini(&client->body);
+}
+
+/* The value of a metric of the gateway. */
+static double metric(const char *name)
+{
+    struct client client;
+
+    ask(&client, "GET", "/metrics", NULL);
+    assert_int_equal(wait_for(&client), 200);
+    const char *at = (char *)buf_data(&client.body);
+    while ((at = strstr(at, name)) != NULL && at[-1] != '\n')
+        at++;
+    if (at == NULL) fail_msg("no metric %s", name);
+    const double value = strtod(at + strlen(name), NULL);
+    buf_fini(&client.body);
+    return value;
 }
 
 /* The text that the model gives to a prompt of bytes. */
@@ -823,6 +875,65 @@ static void test_node_lost(void **state)
             stop_world();
         }
     }
+}
+
+/* A decode node leaves at every moment: its streams go on at the other one, nobody is placed at it
+ * again, and it is not needed any more. A prefill node that leaves finishes what it has. */
+static void test_node_leaves(void **state)
+{
+    (void)state;
+    struct client client, late;
+    char want[128];
+
+    answer_to(PROMPT, 60, want);
+    for (uint64_t after = 1; after < 350; after += 31) {
+        start_pair();
+        start_fake(2, PROTO_ROLE_DECODE);
+        run_ms(3000);
+        complete(&client, BODY(",\"max_tokens\":60,\"stream\":true"));
+        run_ms(after);
+        const int from = world.fakes[1].opened > 0 ? 1 : 2, to = 3 - from;
+        const uint32_t opened = world.fakes[from].opened;
+        const bool decodes = opened > 0 && !client.done;
+        leave_fake(from);
+        leave_fake(0);
+        run_ms(50);
+        assert_true(!decodes || world.fakes[to].opened > 0);
+        assert_false(gateway_is_ready(world.gateway)); /* nobody prefills */
+        assert_int_equal(world.fakes[from].opened, opened);
+        for (const struct work *w = world.fakes[from].works; w != NULL; w = w->next)
+            assert_true(w->over);
+        stop_fake(from, true);
+        start_fake(3, PROTO_ROLE_PREFILL);
+        expect_stream(&client, want);
+        complete(&late, BODY(",\"max_tokens\":60,\"stream\":true"));
+        expect_stream(&late, want);
+        assert_true(!decodes || metric("yolk_gateway_handed_over_total ") > 0);
+        assert_true(gateway_is_ready(world.gateway));
+        stop_world();
+    }
+}
+
+/* The only decode node: what it has ends there, what is new goes to who is left. */
+static void test_only_decode_node_leaves(void **state)
+{
+    (void)state;
+    struct client client, late;
+    char want[128];
+
+    answer_to(PROMPT, 60, want);
+    start_pair();
+    complete(&client, BODY(",\"max_tokens\":60,\"stream\":true"));
+    run_ms(150);
+    leave_fake(1);
+    run_ms(20);
+    complete(&late, BODY(",\"max_tokens\":60,\"stream\":true"));
+    expect_stream(&client, want);
+    expect_stream(&late, want);
+    assert_int_equal(world.fakes[1].opened, 1);
+    assert_int_equal(world.fakes[0].opened, 1);
+    assert_true(metric("yolk_gateway_handed_over_total ") == 0);
+    stop_world();
 }
 
 /* Everything dies, and comes back: the client only waits. */
@@ -1127,13 +1238,14 @@ static enum proto_role role_of(int i)
     return i % 2 == 0 ? PROTO_ROLE_PREFILL : PROTO_ROLE_DECODE;
 }
 
-/* Kills somebody, or brings somebody back, or asks. */
+/* Kills somebody, or brings somebody back, or asks, or says that somebody leaves. */
 static void chaos_step(struct client *clients, int *asked)
 {
     const int i = (int)env_sim_random(world.sim, FAKES);
 
-    switch (env_sim_random(world.sim, 4)) {
+    switch (env_sim_random(world.sim, 5)) {
     case 0: stop_fake(i, true); break;
+    case 4: leave_fake(i); break;
     case 1:
     case 2:
         if (!world.fakes[i].alive) start_fake(i, role_of(i));
@@ -1199,6 +1311,7 @@ static void test_chaos(void **state)
             chaos_step(clients, &asked);
         env_sim_calm(world.sim);
         for (int i = 0; i < FAKES; i++) {
+            if (world.fakes[i].leaving) stop_fake(i, true);
             if (!world.fakes[i].alive) start_fake(i, role_of(i));
         }
         for (int i = 0; i < asked; i++)
@@ -1224,22 +1337,6 @@ static uint32_t count_role(enum proto_role role)
     for (int i = 0; i < FAKES; i++)
         count += world.fakes[i].alive && world.fakes[i].role == role;
     return count;
-}
-
-/* The value of a metric of the gateway. */
-static double metric(const char *name)
-{
-    struct client client;
-
-    ask(&client, "GET", "/metrics", NULL);
-    assert_int_equal(wait_for(&client), 200);
-    const char *at = (char *)buf_data(&client.body);
-    while ((at = strstr(at, name)) != NULL && at[-1] != '\n')
-        at++;
-    if (at == NULL) fail_msg("no metric %s", name);
-    const double value = strtod(at + strlen(name), NULL);
-    buf_fini(&client.body);
-    return value;
 }
 
 static void start_elastic(const struct yolk_elastic_options *elastic)
@@ -1464,11 +1561,17 @@ static void test_copies(void **state)
 static void test_shutdown(void **state)
 {
     (void)state;
-    struct client client;
+    struct client client, late;
 
     start_pair();
     complete(&client, BODY(",\"max_tokens\":900"));
     run_ms(200);
+    gateway_leave(world.gateway);
+    assert_false(gateway_is_ready(world.gateway));
+    ask(&late, "GET", "/ready", NULL);
+    expect_body(&late, 503, "\"ready\":false");
+    complete(&late, BODY(",\"max_tokens\":5"));
+    expect_body(&late, 200, "text_completion"); /* whoever comes in the grace is served */
     gateway_drain(world.gateway);
     assert_false(gateway_is_ready(world.gateway));
     assert_false(gateway_idle(world.gateway));
@@ -1489,6 +1592,8 @@ int main(void)
         cmocka_unit_test(test_stop_string_cancels),
         cmocka_unit_test(test_hangup_cancels),
         cmocka_unit_test(test_node_lost),
+        cmocka_unit_test(test_node_leaves),
+        cmocka_unit_test(test_only_decode_node_leaves),
         cmocka_unit_test(test_all_lost_and_back),
         cmocka_unit_test(test_nobody_there),
         cmocka_unit_test(test_failures),

@@ -32,6 +32,7 @@ const char *proto_method_name(enum proto_method method)
     case PROTO_NODE_TRANSFERS: return "node.transfers";
     case PROTO_NODE_COPY: return "node.copy";
     case PROTO_NODE_DROP: return "node.drop";
+    case PROTO_NODE_LEAVING: return "node.leaving";
     case PROTO_DECODE_PUSH: return "decode.push";
     }
     return "unknown";

@@ -67,6 +67,9 @@ enum proto_method {
     PROTO_NODE_TRANSFERS = 0x0309, /* unary; request proto_node_transfers, the reply is text */
     PROTO_NODE_COPY = 0x030a,      /* unary; request proto_node_blocks, reply proto_node_copied */
     PROTO_NODE_DROP = 0x030b,      /* unary; request proto_node_blocks, empty reply */
+    PROTO_NODE_LEAVING = 0x0310,   /* unary; both empty: the reply comes when the node begins to
+                                    * leave, to all who have asked. From then on it wants no new
+                                    * work; its blocks may be fetched until it is gone */
 };
 const char *proto_method_name(enum proto_method method);
 

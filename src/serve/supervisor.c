@@ -21,6 +21,7 @@ struct child {
     struct env_timer timer;      /* PAUSED: when to start again */
     uint64_t started_ns;
     uint32_t pause_ms;
+    uint32_t stage; /* the highest is stopped first */
 };
 
 struct supervisor {
@@ -29,6 +30,7 @@ struct supervisor {
     uint32_t count;
     struct env_timer grace;
     uint64_t restarts;
+    uint32_t stage; /* of children that are added; stopping: of those that are to end now */
     bool stopping;
     bool user_error;
 };
@@ -77,6 +79,7 @@ enum status supervisor_create(const struct supervisor_options *options, struct s
     struct supervisor *supervisor = calloc(1, sizeof(*supervisor));
     if (supervisor == NULL) return STATUS_NO_MEMORY;
     supervisor->options = *options;
+    if (options->grace_ms == 0) supervisor->options.grace_ms = SUPERVISOR_GRACE_MS;
     *out = supervisor;
     return STATUS_OK;
 }
@@ -94,6 +97,22 @@ void supervisor_destroy(struct supervisor *supervisor)
     free(supervisor);
 }
 
+static void signal_stage(struct supervisor *supervisor, int signo)
+{
+    for (uint32_t i = 0; i < supervisor->count; i++) {
+        struct child *child = supervisor->children[i];
+        if (child->state != CHILD_RUNNING || child->stage < supervisor->stage) continue;
+        env_process_kill(child->process, signo);
+    }
+}
+
+static void insist(void *ctx)
+{
+    struct supervisor *supervisor = ctx;
+    LOG_WARN("serve", "children_killed", "stage=%u", supervisor->stage);
+    signal_stage(supervisor, SIGKILL);
+}
+
 /* Runs on_done if nobody is left. Last in its callers: on_done may destroy the supervisor. */
 static void finish_if_done(struct supervisor *supervisor)
 {
@@ -102,6 +121,31 @@ static void finish_if_done(struct supervisor *supervisor)
     }
     env_timer_cancel(supervisor->options.env, &supervisor->grace);
     supervisor->options.on_done(supervisor->options.ctx, supervisor->user_error);
+}
+
+/* Asks the highest stage that still runs to end, unless it has been asked. Last in its callers, as
+ * above. */
+static void stop_stages(struct supervisor *supervisor)
+{
+    struct env *env = supervisor->options.env;
+    uint32_t highest = 0;
+    bool any = false;
+
+    for (uint32_t i = 0; i < supervisor->count; i++) {
+        const struct child *child = supervisor->children[i];
+        if (child->state != CHILD_RUNNING) continue;
+        any = true;
+        if (child->stage > highest) highest = child->stage;
+    }
+    if (!any) {
+        finish_if_done(supervisor);
+        return;
+    }
+    if (highest >= supervisor->stage) return;
+    supervisor->stage = highest;
+    signal_stage(supervisor, SIGTERM);
+    env_timer_set(env, &supervisor->grace,
+                  env_now_ns(env) + supervisor->options.grace_ms * ENV_NS_PER_MS);
 }
 
 static void pause_child(struct child *child, uint64_t now)
@@ -130,7 +174,7 @@ static void on_child_exit(void *ctx, struct env_exit how)
     }
     if (supervisor->stopping) {
         child_set(child, CHILD_DONE);
-        finish_if_done(supervisor);
+        stop_stages(supervisor);
         return;
     }
     LOG_WARN("serve", "child_ended", "name=%s code=%d signal=%d", child->name, how.code, how.signo);
@@ -176,6 +220,7 @@ enum status supervisor_start(struct supervisor *supervisor, const char *name,
     struct child *child = calloc(1, sizeof(*child));
     if (child == NULL) return STATUS_NO_MEMORY;
     child->supervisor = supervisor;
+    child->stage = supervisor->stage;
     strncpy(child->name, name, sizeof(child->name) - 1);
     env_timer_init(&child->timer, child_start_again, child);
     child->argv = argv_copy(argv);
@@ -188,40 +233,31 @@ enum status supervisor_start(struct supervisor *supervisor, const char *name,
     return STATUS_OK;
 }
 
-static void signal_all(struct supervisor *supervisor, int signo)
-{
-    for (uint32_t i = 0; i < supervisor->count; i++) {
-        struct child *child = supervisor->children[i];
-        if (child->state == CHILD_RUNNING) env_process_kill(child->process, signo);
-    }
-}
-
-static void insist(void *ctx)
-{
-    struct supervisor *supervisor = ctx;
-    LOG_WARN("serve", "children_killed", "after_ms=%d", SUPERVISOR_GRACE_MS);
-    signal_all(supervisor, SIGKILL);
-}
-
 void supervisor_stop(struct supervisor *supervisor)
 {
     struct env *env = supervisor->options.env;
 
     if (supervisor->stopping) {
-        signal_all(supervisor, SIGKILL);
+        supervisor->stage = 0;
+        signal_stage(supervisor, SIGKILL);
         return;
     }
     supervisor->stopping = true;
-    signal_all(supervisor, SIGTERM);
+    env_timer_init(&supervisor->grace, insist, supervisor);
+    supervisor->stage = UINT32_MAX; /* nobody has been asked */
     for (uint32_t i = 0; i < supervisor->count; i++) {
         struct child *child = supervisor->children[i];
         if (child->state != CHILD_PAUSED) continue;
         env_timer_cancel(env, &child->timer);
         child_set(child, CHILD_DONE);
     }
-    env_timer_init(&supervisor->grace, insist, supervisor);
-    env_timer_set(env, &supervisor->grace, env_now_ns(env) + SUPERVISOR_GRACE_MS * ENV_NS_PER_MS);
-    finish_if_done(supervisor);
+    stop_stages(supervisor);
+}
+
+void supervisor_next_stage(struct supervisor *supervisor)
+{
+    ASSERT(!supervisor->stopping);
+    supervisor->stage++;
 }
 
 uint64_t supervisor_restarts(const struct supervisor *supervisor)

@@ -12,8 +12,8 @@
  *                                  |               |
  *                                  +---------------+--- supervisor_stop ---> STOPPING --> DONE
  *
- * Stopping asks with SIGTERM and insists with SIGKILL after SUPERVISOR_GRACE_MS; a second stop
- * insists at once.
+ * Children are started in stages and stopped in the reverse order: a stage is asked with SIGTERM
+ * when those above it have ended, and killed after grace_ms; a second stop kills all at once.
  *
  * Threads: the env's loop thread.
  * Limits:  SUPERVISOR_CHILDREN_MAX children. */
@@ -44,6 +44,7 @@ struct supervisor_options {
      * SUPERVISOR_EXIT_USER (`user_error`). The supervisor may be destroyed from inside. */
     void (*on_done)(void *ctx, bool user_error);
     void *ctx;
+    uint32_t grace_ms; /* that a stage has to end; 0: SUPERVISOR_GRACE_MS */
 };
 
 MUST_USE enum status supervisor_create(const struct supervisor_options *options,
@@ -56,6 +57,9 @@ void supervisor_destroy(struct supervisor *supervisor);
  * SUPERVISOR_CHILDREN_MAX; env_process_spawn()'s statuses. */
 MUST_USE enum status supervisor_start(struct supervisor *supervisor, const char *name,
                                       const char *const argv[], struct errmsg *err);
+
+/* What is started from here on needs what was started so far, and is stopped before it. */
+void supervisor_next_stage(struct supervisor *supervisor);
 
 void supervisor_stop(struct supervisor *supervisor);
 

@@ -11,6 +11,9 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "base/env.h"
@@ -35,7 +38,7 @@ static struct supervisor *supervisor_new(struct outcome *outcome)
 {
     struct supervisor *supervisor = NULL;
     assert_int_equal(env_real_create(NULL, &outcome->env, NULL), STATUS_OK);
-    struct supervisor_options options = { outcome->env, on_done, outcome };
+    struct supervisor_options options = { outcome->env, on_done, outcome, 0 };
     assert_int_equal(supervisor_create(&options, &supervisor), STATUS_OK);
     return supervisor;
 }
@@ -103,6 +106,41 @@ static void second_stop_insists(void **state)
     env_real_destroy(outcome.env);
 }
 
+/* A stage is asked to end when those above it have: the lower child writes down whether the upper
+ * one's pause was over. */
+static void stages_end_in_turn(void **state)
+{
+    (void)state;
+    struct outcome outcome = { 0 };
+    struct supervisor *supervisor = supervisor_new(&outcome);
+    char directory[] = "/tmp/yolk-stages-XXXXXX", lower[256], upper[256], file[64];
+    const char *low[] = { "/bin/sh", "-c", lower, NULL };
+    const char *high[] = { "/bin/sh", "-c", upper, NULL };
+    char *text = NULL;
+    size_t len = 0;
+
+    assert_non_null(mkdtemp(directory));
+    snprintf(file, sizeof(file), "%s/order", directory);
+    snprintf(lower, sizeof(lower),
+             "trap 'echo low >>%s; exit 0' TERM; while :; do sleep 0.02; done", file);
+    snprintf(upper, sizeof(upper),
+             "trap 'sleep 0.2; echo high >>%s; exit 0' TERM; while :; do sleep 0.02; done", file);
+    assert_int_equal(supervisor_start(supervisor, "low", low, NULL), STATUS_OK);
+    supervisor_next_stage(supervisor);
+    assert_int_equal(supervisor_start(supervisor, "high", high, NULL), STATUS_OK);
+    poll_for_ms(outcome.env, 300);
+    supervisor_stop(supervisor);
+    env_run(outcome.env);
+    assert_true(outcome.done);
+    supervisor_destroy(supervisor);
+    assert_int_equal(env_file_read_all(outcome.env, file, 4096, &text, &len, NULL), STATUS_OK);
+    assert_string_equal(text, "high\nlow\n");
+    free(text);
+    assert_int_equal(env_file_remove(outcome.env, file), STATUS_OK);
+    assert_int_equal(rmdir(directory), 0);
+    env_real_destroy(outcome.env);
+}
+
 static void command_that_is_not_there_is_refused(void **state)
 {
     (void)state;
@@ -123,6 +161,7 @@ int main(void)
         cmocka_unit_test(child_that_ends_is_started_again),
         cmocka_unit_test(user_error_ends_all),
         cmocka_unit_test(second_stop_insists),
+        cmocka_unit_test(stages_end_in_turn),
         cmocka_unit_test(command_that_is_not_there_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

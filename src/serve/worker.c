@@ -741,7 +741,7 @@ static void add_methods(struct worker *worker)
         { PROTO_NODE_INFO, node_info },           { PROTO_NODE_STATUS, node_status },
         { PROTO_NODE_ROLE, node_role },           { PROTO_NODE_REFUSED, node_refused },
         { PROTO_NODE_TRANSFERS, node_transfers }, { PROTO_NODE_COPY, copy_make },
-        { PROTO_NODE_DROP, copy_drop },
+        { PROTO_NODE_DROP, copy_drop },           { PROTO_NODE_LEAVING, drain_watch },
     };
     for (size_t i = 0; i < sizeof(methods) / sizeof(methods[0]); i++) {
         rpc_server_add(worker->server, (uint16_t)methods[i].method,
@@ -787,6 +787,7 @@ enum status worker_create(struct env *env, const struct worker_options *options,
     worker->env = env;
     env_timer_init(&worker->turn, turn, worker);
     env_timer_init(&worker->sweep, sweep, worker);
+    drain_init(worker);
     buf_init(&worker->scratch, SCRATCH_SIZE_MAX);
     conductor_fit_init(&worker->decode_fit, CONDUCTOR_FIT_DECODE);
     const enum status status = create_parts(worker, options, err);
@@ -836,6 +837,7 @@ void worker_destroy(struct worker *worker)
     (void)yolk_transfer_withdraw(worker->transfer, WITHDRAW_NS); /* while all of it still works */
     if (worker->jobs != NULL) fail_jobs(worker);
     copy_fail_all(worker);
+    drain_end(worker);
     worker->ending = true;
     env_timer_cancel(worker->env, &worker->turn);
     env_timer_cancel(worker->env, &worker->sweep);

@@ -86,6 +86,12 @@ void worker_fingerprint(const struct model *model, const struct engine_layout *l
 MUST_USE enum status worker_create(struct env *env, const struct worker_options *options,
                                    struct worker **out, struct errmsg *err);
 
+/* Leaves in good order: gateways are told (node.leaving) and place nothing here any more; what is
+ * under way goes on, here or where they hand it over to; blocks may be fetched. on_drained runs
+ * once, from the loop, when nothing is under way, and where gateways were told, has not been for a
+ * moment. Then, or when the caller's patience ends, worker_destroy(). Once. */
+void worker_drain(struct worker *worker, void (*on_drained)(void *ctx), void *ctx);
+
 /* Fails every request (PROTO_CAUSE_SHUTDOWN), leaves the cluster, waits for the step under way. Not
  * from inside a callback. The env must turn once more afterwards. NULL is allowed. */
 void worker_destroy(struct worker *worker);

@@ -8,6 +8,7 @@
  *   worker_decode.c   d's side: open, lease, kv_done, tokens
  *   worker_peer.c     connections to other nodes
  *   worker_copy.c     copies of prefixes that a gateway finds hot
+ *   worker_drain.c    leaving in good order
  *
  * A job is one attempt on this node, a sequence of the scheduler plus what it needs of the world.
  * Whatever may still call back or touch its pages counts in `inflight`: the step under way, a
@@ -55,6 +56,8 @@ enum {
     WORKER_VERIFY_SIZE = 4 << 20, /* bytes checked per turn of the loop */
     WORKER_COPIES_MAX = 4,        /* made at once; what is more is refused */
     WORKER_COPY_MS = 60000,       /* each, at most */
+    WORKER_WATCHERS_MAX = 64,     /* gateways that want to hear when it leaves */
+    WORKER_LINGER_MS = 300,       /* without work before it leaves those who place work */
     WORKER_JOB_SIZE_MAX = 256 << 20,
     WORKER_JOIN_SAMPLES = 16, /* steps seen before a sequence is refused for what they would cost */
     WORKER_BATCH_STEPS = 4,   /* of a larger batch seen before it grows further, with a door */
@@ -91,6 +94,29 @@ void copy_make(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len
 void copy_drop(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len);
 /* At the end of the worker: nobody is answered any more. */
 void copy_fail_all(struct worker *worker);
+
+/* ---- worker_drain.c ---- */
+
+/* A gateway that wants to hear when we leave. */
+struct watcher {
+    struct worker *worker;
+    struct rpc_call *call; /* NULL: nobody */
+};
+
+struct drain {
+    struct watcher watchers[WORKER_WATCHERS_MAX];
+    bool begun;
+    bool placed;       /* somebody may still send work that was placed before he heard */
+    uint64_t quiet_ns; /* since then nothing is under way; 0: something is */
+    struct env_timer timer;
+    void (*on_drained)(void *ctx);
+    void *ctx;
+};
+
+void drain_init(struct worker *worker);
+void drain_watch(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len);
+/* At the end of the worker: nobody is answered any more. */
+void drain_end(struct worker *worker);
 
 /* ---- jobs ---- */
 
@@ -229,6 +255,7 @@ struct worker {
     uint32_t peers_count;
 
     struct copy *copies[WORKER_COPIES_MAX]; /* under way, or NULL */
+    struct drain drain;
 
     struct job **jobs; /* by scheduler slot */
     uint32_t jobs_max;

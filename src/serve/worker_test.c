@@ -221,6 +221,24 @@ static void node_kill(struct node *node)
     env_poll(world.env, 0);
 }
 
+/* ---- an answer to a call ---- */
+
+struct reply {
+    enum status status;
+    bool ended;
+    struct proto_node_copied copied; /* of a copy that was answered */
+};
+
+static void on_reply(void *ctx, const struct rpc_result *result)
+{
+    struct reply *reply = ctx;
+    reply->status = result->status;
+    if (result->status == STATUS_OK && result->len > 0) {
+        (void)!proto_node_copied_decode(result->body, result->len, &reply->copied);
+    }
+    reply->ended = true;
+}
+
 /* ---- one request, as the gateway drives it ---- */
 
 struct request {
@@ -786,6 +804,58 @@ static void another_decode_node_goes_on(void **state)
     }
 }
 
+static void note(void *ctx)
+{
+    *(bool *)ctx = true;
+}
+
+/* d leaves while it decodes: it says so, serves what comes, lends its blocks to who goes on, and is
+ * done when nothing is left. */
+static void who_leaves_is_not_missed(void **state)
+{
+    static struct request request;
+    struct node p, d, e;
+    struct reply told = { 0 };
+    struct rpc_call_id id;
+    bool drained = false;
+    const struct rpc_request watch = { .method = PROTO_NODE_LEAVING,
+                                       .body = "",
+                                       .deadline_ns = ENV_NEVER,
+                                       .on_end = on_reply,
+                                       .ctx = &told };
+
+    (void)state;
+    node_start(&p, "p", &(struct node_choice){ 0 });
+    node_start(&d, "d", &(struct node_choice){ 0 });
+    node_start(&e, "e", &(struct node_choice){ 0 });
+    assert_int_equal(rpc_call(d.client, &watch, &id), STATUS_OK);
+    request_init(&request, 50, 200);
+    request.p = &p;
+    request.d = &d;
+    attempt_start(&request);
+    while (request.answer_count < 100)
+        env_poll(world.env, ENV_NS_PER_MS);
+    assert_false(told.ended);
+    worker_drain(d.worker, note, &drained);
+    turn_until(is_set, &told.ended, 20000);
+    assert_int_equal(told.status, STATUS_OK);
+    assert_false(drained);
+
+    /* As a gateway does: away from d, with what d has. */
+    rpc_cancel(d.client, request.d_call);
+    turn_until(request_over, &request, 20000);
+    request.reuse_blocks = (50 + request.answer_count) / BLOCK - 1;
+    request.holder = d.address;
+    run(&request, &p, &e);
+    expect_same_as_alone(&request);
+    assert_true(request.done.fetched_tokens >= 2 * BLOCK); /* of the answer: only d had them */
+    turn_until(is_set, &drained, 20000);
+    assert_true(node_is_quiet(&d));
+    node_stop(&d);
+    node_stop(&p);
+    node_stop(&e);
+}
+
 /* p dies while it computes or pushes: d gives up when told, and all its pages come back. They do so
  * when p's lease and fence are over, so the rounds wait for that together, at the end. */
 static void another_prefill_node_starts_over(void **state)
@@ -1069,22 +1139,6 @@ static void prompts_are_computed_where_they_decode(void **state)
 
 /* ---- a p that lies ---- */
 
-struct reply {
-    enum status status;
-    bool ended;
-    struct proto_node_copied copied; /* of a copy that was answered */
-};
-
-static void on_reply(void *ctx, const struct rpc_result *result)
-{
-    struct reply *reply = ctx;
-    reply->status = result->status;
-    if (result->status == STATUS_OK && result->len > 0) {
-        (void)!proto_node_copied_decode(result->body, result->len, &reply->copied);
-    }
-    reply->ended = true;
-}
-
 static enum status call_and_wait(struct node *node, enum proto_method method,
                                  const struct buf *body)
 {
@@ -1359,6 +1413,7 @@ int main(void)
         cmocka_unit_test(blocks_come_from_another_node),
         cmocka_unit_test(holder_without_blocks_is_a_miss),
         cmocka_unit_test(another_decode_node_goes_on),
+        cmocka_unit_test(who_leaves_is_not_missed),
         cmocka_unit_test(another_prefill_node_starts_over),
         cmocka_unit_test(eos_ends_the_answer),
         cmocka_unit_test(context_is_the_end),

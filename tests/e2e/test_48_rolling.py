@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every process is asked to end and started again, one after the other, under load: no request is
+lost and no answer differs. Nodes compute as --engine timed says; what they make up depends on every
+token before, and on the content of the pages."""
+import itertools
+import signal
+import threading
+
+import pytest
+
+from cluster import wait_until
+from fleet import Fleet, free_port, get, is_ready, stream, wait_ready
+
+SHAPE = ("--engine", "timed", "--engine-speed", 4, "--pool-size", "64M")
+NODES = ("prefill-0", "prefill-1", "decode-0", "decode-1")
+GATEWAYS = ("gateway-0", "gateway-1")
+PROMPTS = [f"Request {i}: " + " ".join(f"word{i * j * 7919 % 10007}" for j in range(60))
+           for i in range(6)]
+
+
+def request_of(prompt):
+    return {"model": "smollm2", "temperature": 0, "max_tokens": 40, "ignore_eos": True,
+            "prompt": prompt}
+
+
+class Balancer:
+    """What stands in front of gateways: asks who is ready, and goes to the next if nobody is there
+    any more when it connects."""
+
+    def __init__(self, ports):
+        self.ports = ports
+        self.turn = itertools.count()
+
+    def ask(self, prompt, on_token=None):
+        for _ in range(200):
+            port = self.ports[next(self.turn) % len(self.ports)]
+            if not is_ready(port):
+                continue
+            try:
+                return stream(port, request_of(prompt), on_token)
+            except ConnectionError:
+                continue
+        raise AssertionError("no gateway takes a request")
+
+
+class Load:
+    """Clients that ask all the while; every answer is compared."""
+
+    def __init__(self, balancer, expected, clients=4):
+        self.stop_now = threading.Event()
+        self.answers, self.wrong = 0, []
+        self.lock = threading.Lock()
+        self.threads = [threading.Thread(target=self.run, args=(balancer, expected, i))
+                        for i in range(clients)]
+        for thread in self.threads:
+            thread.start()
+
+    def run(self, balancer, expected, at):
+        while not self.stop_now.is_set():
+            at = (at + 1) % len(PROMPTS)
+            try:
+                text, _ = balancer.ask(PROMPTS[at])
+                problem = None if text == expected[at] else f"{text!r} for {expected[at]!r}"
+            except Exception as error:  # whatever a client would see
+                problem = repr(error)
+            with self.lock:
+                self.answers += 1
+                if problem:
+                    self.wrong.append(problem)
+
+    def wait_answers(self, count):
+        end = self.answers + count
+        wait_until(lambda: self.answers >= end, 60, f"{count} more answers")
+
+    def end(self):
+        self.stop_now.set()
+        for thread in self.threads:
+            thread.join(120)
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory):
+    made = Fleet(tmp_path_factory.mktemp("rolling"))
+    master = f"127.0.0.1:{free_port()}"
+    made.start("master", "master", "--listen", master)
+    for name in NODES:
+        made.start(name, "node", "--role", name.split("-")[0], "--name", name, "--master", master,
+                   *SHAPE)
+    made.ports = []
+    for name in GATEWAYS:
+        made.ports.append(free_port())
+        made.start(name, "gateway", "--port", made.ports[-1], "--master", master,
+                   "--served-model-name", "smollm2", "--drain-grace", "200ms")
+    for port in made.ports:
+        wait_ready(made, port, 2, 2)
+    yield made
+    made.kill_all()
+
+
+@pytest.fixture(scope="module")
+def expected(fleet):
+    return [stream(fleet.ports[0], request_of(prompt))[0] for prompt in PROMPTS]
+
+
+def all_seen(fleet):
+    return all(is_ready(port, 2, 2) for port in fleet.ports)
+
+
+def test_every_process_is_restarted_under_load(fleet, expected):
+    load = Load(Balancer(fleet.ports), expected)
+    try:
+        for name in ("master", *NODES, *GATEWAYS):
+            assert fleet.stop(name) == 0, fleet.log(name)[-3000:]
+            load.wait_answers(4)
+            fleet.again(name)
+            wait_until(lambda: all_seen(fleet), 30, f"{name} is back")
+            load.wait_answers(4)
+    finally:
+        load.end()
+    assert load.wrong == [], fleet.all_logs()
+    assert load.answers >= 50
+
+
+def test_a_stream_moves_when_its_node_leaves(fleet, expected):
+    """Both decode nodes leave in turn, in the middle of one answer."""
+    left = []
+
+    def leave(count):
+        if count in (10, 25) and len(left) < 2:
+            name = f"decode-{len(left)}"
+            left.append(name)
+            assert fleet.stop(name) == 0
+            fleet.again(name)
+            wait_until(lambda: is_ready(fleet.ports[0], 2, 2), 30, f"{name} is back")
+
+    text, _ = stream(fleet.ports[0], {**request_of(PROMPTS[0]), "max_tokens": 40}, leave)
+    assert text == expected[0]
+    assert "drained" in fleet.log(left[0]) and "drain_timeout" not in fleet.log(left[0])
+
+
+def test_a_gateway_finishes_its_streams(fleet, expected):
+    """It is not ready at once, refuses connections after the grace, and ends with the answer."""
+    seen = {}
+
+    def leave(count):
+        if count == 5:
+            fleet.signal("gateway-0", signal.SIGTERM)
+            wait_until(lambda: get(fleet.ports[0], "/ready")[0] == 503, 10, "not ready")
+        if count == 39:
+            seen["refuses"] = not is_ready(fleet.ports[0])
+
+    text, _ = stream(fleet.ports[0], {**request_of(PROMPTS[1]), "max_tokens": 40}, leave)
+    assert text == expected[1] and seen["refuses"]
+    assert fleet.running.pop("gateway-0").wait(30) == 0
+    fleet.again("gateway-0")
+    wait_ready(fleet, fleet.ports[0], 2, 2)
+
+
+def test_the_second_signal_ends_at_once(fleet):
+    """A node that has work for minutes, and nobody who could take it."""
+    assert fleet.stop("decode-1") == 0
+    wait_until(lambda: not is_ready(fleet.ports[0], 2, 2), 30, "one decode node left")
+    asked = {}
+
+    def ask():
+        text, _ = stream(fleet.ports[0], {**request_of(PROMPTS[2]), "max_tokens": 200},
+                         lambda count: asked.setdefault("begun", count))
+        asked["text"] = text
+
+    client = threading.Thread(target=ask)
+    client.start()
+    wait_until(lambda: "begun" in asked, 30, "an answer")
+    fleet.signal("decode-0", signal.SIGTERM)
+    wait_until(lambda: "ev=draining" in fleet.log("decode-0"), 10, "it drains")
+    fleet.signal("decode-0", signal.SIGTERM)
+    assert fleet.running.pop("decode-0").wait(10) == 0
+    client.join(120)
+    assert len(asked["text"]) > 0  # a prefill node went on with it
+    for name in ("decode-0", "decode-1"):
+        fleet.again(name)
+    wait_until(lambda: all_seen(fleet), 30, "both are back")
