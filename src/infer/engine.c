@@ -487,6 +487,11 @@ uint32_t engine_vocab_size(const struct engine *engine)
     return engine->params->vocab;
 }
 
+uint32_t engine_hidden_size(const struct engine *engine)
+{
+    return engine->params->d_model;
+}
+
 uint32_t engine_threads(const struct engine *engine)
 {
     return pool_threads(engine->pool);
@@ -528,17 +533,38 @@ static void add_rows(struct engine *engine, const struct engine_item *item)
     engine->rows_count += item->tokens_count;
 }
 
+static bool part_valid(const struct engine *engine, const struct engine_part *part)
+{
+    const uint32_t n_layers = engine->params->n_layers;
+
+    if (part->first >= part->last || part->last > n_layers) return false;
+    if (part->first > 0 && part->in == NULL) return false;
+    return part->last == n_layers || part->out != NULL;
+}
+
 enum status engine_step(struct engine *engine, const struct engine_item *items,
                         uint32_t items_count, const struct engine_hooks *hooks)
 {
+    const struct engine_part whole = { .last = engine->params->n_layers };
+
+    return engine_step_part(engine, items, items_count, &whole, hooks);
+}
+
+enum status engine_step_part(struct engine *engine, const struct engine_item *items,
+                             uint32_t items_count, const struct engine_part *part,
+                             const struct engine_hooks *hooks)
+{
     uint32_t rows = 0;
 
+    if (!part_valid(engine, part)) return STATUS_INVALID;
     if (items_count == 0 || items_count > ENGINE_ITEMS_MAX) return STATUS_INVALID;
     for (uint32_t i = 0; i < items_count; i++) {
         if (!item_valid(engine, &items[i])) return STATUS_INVALID;
+        if (items[i].logits != NULL && part->last < engine->params->n_layers) return STATUS_INVALID;
         rows += items[i].tokens_count;
         if (rows > ENGINE_ROWS_MAX) return STATUS_INVALID;
     }
+    engine->part = *part;
     engine->rows_count = 0;
     engine->segments_count = 0;
     for (uint32_t i = 0; i < items_count; i++)

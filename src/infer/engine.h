@@ -20,6 +20,9 @@
  * of a sequence is slot t % block_tokens of page table entry t / block_tokens. K is stored after
  * RoPE. Slots that no token has reached are never read into a result, whatever bytes they hold.
  *
+ * A step may stop at a layer and go on in another engine of the same layout: struct engine_part.
+ * The residual stream is passed as it is, in F32, so that a cut changes no bit either.
+ *
  * Memory:  everything is allocated by engine_create(), including a copy of the weight matrices in
  *          the order the kernels read them; engine_step() allocates nothing.
  * Threads: an engine belongs to one thread at a time: the one that calls engine_step(). It owns a
@@ -105,6 +108,8 @@ const struct engine_layout *engine_layout(const struct engine *engine);
 uint32_t engine_context_max(const struct engine *engine);
 uint32_t engine_vocab_size(const struct engine *engine);
 uint32_t engine_threads(const struct engine *engine);
+/* Floats of one row of the residual stream: what passes from one part of the layers to the next. */
+uint32_t engine_hidden_size(const struct engine *engine);
 
 /* New tokens of one sequence. Tokens 0..position-1 must already be in the pages (or be there, layer
  * by layer, when before_layer returns). No two items of a step may write the same page. */
@@ -133,5 +138,20 @@ struct engine_hooks {
  * STATUS_CANCELLED when a hook refused: pages of the step's own tokens are then undefined. */
 MUST_USE enum status engine_step(struct engine *engine, const struct engine_item *items,
                                  uint32_t items_count, const struct engine_hooks *hooks);
+
+/* Layers [first, last) of a step. Rows are those of the items, one item after the other, each of
+ * engine_hidden_size() floats without gaps. */
+struct engine_part {
+    uint32_t first, last; /* first < last <= n_layers */
+    const float *in;      /* rows as the layer before `first` left them; unused if first is 0 */
+    float *out;           /* rows as layer last - 1 leaves them; unused if last is n_layers */
+};
+
+/* As engine_step() for these layers only: KV and hooks are theirs, tokens are looked at by the part
+ * that has layer 0, logits are given by the part that has the last one. STATUS_INVALID also for
+ * layers out of range, a missing `in` or `out`, or logits wanted of a part that does not end. */
+MUST_USE enum status engine_step_part(struct engine *engine, const struct engine_item *items,
+                                      uint32_t items_count, const struct engine_part *part,
+                                      const struct engine_hooks *hooks);
 
 #endif

@@ -3,7 +3,8 @@
  * infer/engine_arch_test.c
  *
  * Goal:   every architecture is computed as an independent implementation computes it, and keeps
- *         the engine's promise: the same bits whatever the batch, the chunks and the threads.
+ *         the engine's promise: the same bits whatever the batch, the chunks, the threads, and how
+ *         many engines share the layers.
  * Method: small models with random weights in F32 (tests/tiny_model.h) against the logits that
  *         llama.cpp computed for them (tests/golden/arch.txt; `engine_arch_test --write DIR` writes
  *         the files that tools/golden/make_arch.py gave it). Windows are shorter than the prompt.
@@ -41,6 +42,9 @@ struct bench {
     uint32_t tokens[PROMPT];
     float logits[PROMPT][TINY_VOCAB];
 };
+
+/* A layer that nothing was written to. */
+static uint8_t untouched[4096];
 
 /* Any ids will do. */
 static uint32_t token_at(uint32_t i)
@@ -163,6 +167,97 @@ static void cuts_make_no_difference(void **state)
     }
 }
 
+/* A chunk goes through engines that have some of the layers each, as through the stages of a group;
+ * every stage has its own pages, with the KV of its own layers. */
+static void prefill_staged(struct bench *stages, uint32_t count, uint32_t chunk)
+{
+    static float hidden[PROMPT * 256];
+    const uint32_t layers = engine_layout(stages[0].engine)->n_layers;
+    struct bench *last = &stages[count - 1];
+
+    assert_true(engine_hidden_size(stages[0].engine) <= 256);
+    for (uint32_t at = 0; at < PROMPT; at += chunk) {
+        for (uint32_t j = 0; j < count; j++) {
+            const struct engine_part part = { j * layers / count, (j + 1) * layers / count, hidden,
+                                              hidden };
+            const struct engine_item item = { .pages = stages[j].pages,
+                                              .pages_count = PAGES,
+                                              .position = at,
+                                              .tokens = stages[j].tokens + at,
+                                              .tokens_count =
+                                                  PROMPT - at < chunk ? PROMPT - at : chunk,
+                                              .logits =
+                                                  &stages[j] == last ? last->logits[at] : NULL,
+                                              .logits_all = true };
+            assert_int_equal(engine_step_part(stages[j].engine, &item, 1, &part, NULL), STATUS_OK);
+        }
+    }
+}
+
+/* Layers [first, last) of every page are those of the whole; the others were never written. */
+static void assert_layers(const struct bench *part, const struct bench *whole, uint32_t first,
+                          uint32_t last)
+{
+    const struct engine_layout *layout = engine_layout(whole->engine);
+
+    for (uint32_t page = 0; page < PAGES; page++) {
+        for (uint32_t layer = 0; layer < layout->n_layers; layer++) {
+            const size_t at = page * layout->page_size + layer * layout->layer_size;
+            const bool own = layer >= first && layer < last;
+            const uint8_t *expected = own ? whole->slab + at : untouched;
+            assert_memory_equal(part->slab + at, expected, layout->layer_size);
+        }
+    }
+}
+
+static void stages_make_no_difference(void **state)
+{
+    static struct bench whole, stages[3];
+    static const uint32_t chunks[] = { 32, PROMPT };
+
+    (void)state;
+    memset(untouched, 0xff, sizeof(untouched));
+    for (size_t s = 0; s < SHAPES; s++) {
+        const uint32_t layers = shapes[s].n_layers;
+        bench_open(&whole, &shapes[s], 1);
+        prefill(&whole, PROMPT);
+        assert_true(engine_layout(whole.engine)->layer_size <= sizeof(untouched));
+        for (uint32_t count = 1; count <= 3 && count <= layers; count++) {
+            for (uint32_t j = 0; j < count; j++)
+                bench_open(&stages[j], &shapes[s], 1 + j % 2);
+            prefill_staged(stages, count, chunks[count % 2]);
+            assert_memory_equal(stages[count - 1].logits, whole.logits, sizeof(whole.logits));
+            for (uint32_t j = 0; j < count; j++) {
+                assert_layers(&stages[j], &whole, j * layers / count, (j + 1) * layers / count);
+                bench_close(&stages[j]);
+            }
+        }
+        bench_close(&whole);
+    }
+}
+
+static void bad_parts_are_refused(void **state)
+{
+    static struct bench bench;
+    float hidden[256];
+    const struct engine_part bad[] = { { 0, 0, NULL, hidden },   { 1, 1, hidden, hidden },
+                                       { 0, 1, NULL, NULL },     { 1, 2, NULL, NULL },
+                                       { 0, 3, hidden, hidden }, { 2, 1, hidden, hidden } };
+    const struct engine_part first = { 0, 1, NULL, hidden };
+
+    (void)state;
+    bench_open(&bench, &shapes[0], 1);
+    struct engine_item item = {
+        .pages = bench.pages, .pages_count = PAGES, .tokens = bench.tokens, .tokens_count = 1
+    };
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        assert_int_equal(engine_step_part(bench.engine, &item, 1, &bad[i], NULL), STATUS_INVALID);
+    }
+    item.logits = bench.logits[0]; /* there are none yet after layer 0 of two */
+    assert_int_equal(engine_step_part(bench.engine, &item, 1, &first, NULL), STATUS_INVALID);
+    bench_close(&bench);
+}
+
 /* ---- for the oracle ---- */
 
 static int write_models(const char *folder)
@@ -189,6 +284,8 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_architecture_agrees),
         cmocka_unit_test(cuts_make_no_difference),
+        cmocka_unit_test(stages_make_no_difference),
+        cmocka_unit_test(bad_parts_are_refused),
     };
 
     if (argc == 3 && strcmp(argv[1], "--write") == 0) return write_models(argv[2]);

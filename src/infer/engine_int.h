@@ -79,13 +79,15 @@ struct engine {
     struct attend_buffers *attend;         /* one for each thread */
 
     /* The step at hand. */
+    struct engine_part part;
     struct row rows[ENGINE_ROWS_MAX];
     uint32_t rows_count;
     struct segment segments[ENGINE_ROWS_MAX];
     uint32_t segments_count;
 };
 
-/* Embeds the step's rows and runs every layer, hooks included. False if a hook refused. */
+/* Takes in or embeds the step's rows, runs its part of the layers, hooks included, and hands out
+ * the rows if layers follow. False if a hook refused. */
 bool forward_layers(struct engine *engine, const struct engine_hooks *hooks);
 
 /* Logits of the step's rows that want them. */

@@ -120,16 +120,29 @@ static void multiply_range(const struct part *part, const struct rows *input,
 
 /* ---- stages: each takes rows of a part from one buffer to the next ---- */
 
-static void embed_row(const struct part *part, uint32_t i)
+static void embed_row(const struct engine *engine, uint32_t token, float *x)
+{
+    const struct model_params *params = engine->params;
+
+    matrix_unpack_row(model_token_embd(engine->model), token, x);
+    for (uint32_t j = 0; params->embedding_scale != 1 && j < params->d_model; j++)
+        x[j] *= params->embedding_scale;
+}
+
+/* What a row of the step is before its first layer, and the angles of its position. */
+static void begin_row(const struct part *part, uint32_t i)
 {
     struct engine *engine = part->engine;
     const struct model_params *params = engine->params;
     const struct row *row = &engine->rows[part->row0 + i];
     float *x = row_at(&engine->x, part->row0 + i);
 
-    matrix_unpack_row(model_token_embd(engine->model), row->token, x);
-    for (uint32_t j = 0; params->embedding_scale != 1 && j < params->d_model; j++)
-        x[j] *= params->embedding_scale;
+    if (engine->part.first == 0) {
+        embed_row(engine, row->token, x);
+    } else {
+        const size_t size = params->d_model;
+        memcpy(x, engine->part.in + (part->row0 + i) * size, size * sizeof(float));
+    }
     rope_angles(engine->freqs, params->rope_dims, row->position,
                 row_at(&engine->angles, part->row0 + i));
     if (params->window == 0) return;
@@ -355,7 +368,7 @@ static void rows_second_half(const struct part *part, uint32_t layer, uint32_t t
         add_row(part, i, w->ffn_post);
 }
 
-/* What tasks of one loop do: B of layer - 1 (or the embedding), then A of layer (unless past the
+/* What tasks of one loop do: B of layer - 1 (or the beginning), then A of layer (unless past the
  * last one). */
 struct rows_loop {
     struct engine *engine;
@@ -375,13 +388,13 @@ static void rows_task(void *ctx, uint32_t task, uint32_t thread)
                                .rows = left < ROW_BLOCK ? left : ROW_BLOCK,
                                .slot = thread * ROW_BLOCK };
 
-    if (loop->layer > 0) {
+    if (loop->layer > engine->part.first) {
         rows_second_half(&part, loop->layer - 1, thread);
     } else {
         for (uint32_t i = 0; i < part.rows; i++)
-            embed_row(&part, i);
+            begin_row(&part, i);
     }
-    if (loop->layer < engine->params->n_layers) rows_first_half(&part, loop->layer);
+    if (loop->layer < engine->part.last) rows_first_half(&part, loop->layer);
 }
 
 static void rows_step(struct engine *engine, uint32_t layer)
@@ -487,13 +500,13 @@ static void columns_step(struct engine *engine, uint32_t layer)
 {
     const struct part part = { .engine = engine, .rows = engine->rows_count };
 
-    if (layer > 0) {
+    if (layer > engine->part.first) {
         columns_second_half(&part, layer - 1);
     } else {
         for (uint32_t i = 0; i < part.rows; i++)
-            embed_row(&part, i);
+            begin_row(&part, i);
     }
-    if (layer < engine->params->n_layers) columns_first_half(&part, layer);
+    if (layer < engine->part.last) columns_first_half(&part, layer);
 }
 
 /* ---- the step ---- */
@@ -507,19 +520,28 @@ static bool by_rows(const struct engine *engine)
     return threads == 1 ? blocks > 1 : blocks >= 2 * threads;
 }
 
+static void hand_out(const struct engine *engine)
+{
+    const size_t size = engine->params->d_model;
+
+    for (uint32_t r = 0; r < engine->rows_count; r++)
+        memcpy(engine->part.out + r * size, row_at(&engine->x, r), size * sizeof(float));
+}
+
 bool forward_layers(struct engine *engine, const struct engine_hooks *hooks)
 {
     void (*const step)(struct engine *, uint32_t) = by_rows(engine) ? rows_step : columns_step;
-    const uint32_t n_layers = engine->params->n_layers;
+    const struct engine_part *own = &engine->part;
 
-    for (uint32_t layer = 0; layer <= n_layers; layer++) {
-        const bool own = hooks != NULL && layer < n_layers;
-        if (own && hooks->before_layer != NULL && !hooks->before_layer(hooks->ctx, layer)) {
+    for (uint32_t layer = own->first; layer <= own->last; layer++) {
+        const bool hooked = hooks != NULL && layer < own->last;
+        if (hooked && hooks->before_layer != NULL && !hooks->before_layer(hooks->ctx, layer)) {
             return false;
         }
         step(engine, layer);
-        if (own && hooks->after_layer != NULL) hooks->after_layer(hooks->ctx, layer);
+        if (hooked && hooks->after_layer != NULL) hooks->after_layer(hooks->ctx, layer);
     }
+    if (own->last < engine->params->n_layers) hand_out(engine);
     return true;
 }
 
