@@ -81,15 +81,20 @@ double rng_unit(struct rng *rng)
 
 void rng_fill(struct rng *rng, void *out, size_t len)
 {
+    struct rng local = *rng; /* in registers */
     uint8_t *at = out;
 
     while (len > 0) {
-        const uint64_t bits = rng_u64(rng);
-        const size_t n = len < sizeof(bits) ? len : sizeof(bits);
-        memcpy(at, &bits, n);
-        at += n;
-        len -= n;
+        const uint64_t bits = rng_u64(&local);
+        if (len < sizeof(bits)) {
+            memcpy(at, &bits, len);
+            break;
+        }
+        memcpy(at, &bits, sizeof(bits)); /* of a constant size: a store */
+        at += sizeof(bits);
+        len -= sizeof(bits);
     }
+    *rng = local;
 }
 
 uint64_t rng_counter(uint64_t seed, uint64_t counter)

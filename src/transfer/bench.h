@@ -35,7 +35,7 @@ struct transfer_bench_row {
 struct transfer_bench {
     uint32_t pairs;   /* per row; 0: 15 */
     const char *only; /* rows whose name contains it; NULL or "": all */
-    bool quick;       /* a hundredth of the work: to see that it works */
+    bool quick;       /* a hundredth of the work, nothing twice: to see that it works */
     uint32_t count;   /* out */
     struct transfer_bench_row rows[TRANSFER_BENCH_ROWS_MAX];
 };

@@ -67,6 +67,7 @@ struct end {
 struct bare {
     struct end here, there;
     uint8_t *memory; /* of the target */
+    size_t size;     /* of memory at each end */
     pthread_t thread;
     _Atomic int state; /* 0: starting, 1: running, 2: failed; written by the thread, read by us */
     _Atomic bool polling, stop;
@@ -77,6 +78,7 @@ struct rows {
     struct transfer_bench *bench;
     struct bench_target target;
     uint8_t *here;
+    size_t size; /* of each memory */
     struct env *env;
     struct bare bare;
     /* the row */
@@ -88,13 +90,14 @@ struct rows {
 
 /* ---- libfabric alone ---- */
 
-static enum status end_open(struct end *end, uint8_t *memory, unsigned access, struct errmsg *err)
+static enum status end_open(struct end *end, uint8_t *memory, size_t size, unsigned access,
+                            struct errmsg *err)
 {
     enum status status = fabric_open(provider, "127.0.0.1", &end->fabric, err);
 
     if (status == STATUS_OK) status = fabric_link_open(end->fabric, &end->link);
     if (status == STATUS_OK) {
-        status = fabric_memory_open(end->link, memory, BENCH_MEMORY_SIZE, access, 1, &end->memory);
+        status = fabric_memory_open(end->link, memory, size, access, 1, &end->memory);
     }
     if (status != STATUS_OK) return status;
     end->address_len = fabric_link_address(end->link, end->address);
@@ -111,8 +114,8 @@ static void *bare_main(void *ctx)
 {
     struct bare *bare = ctx;
     struct fabric_done done[DONE_MAX];
-    enum status status =
-        end_open(&bare->there, bare->memory, FABRIC_REMOTE_READ | FABRIC_REMOTE_WRITE, &bare->err);
+    enum status status = end_open(&bare->there, bare->memory, bare->size,
+                                  FABRIC_REMOTE_READ | FABRIC_REMOTE_WRITE, &bare->err);
 
     if (status == STATUS_OK) {
         status = fabric_link_connect(bare->there.link, bare->here.address, bare->here.address_len);
@@ -130,7 +133,7 @@ static void *bare_main(void *ctx)
 static enum status bare_open(struct bare *bare, uint8_t *here, uint8_t *there, struct errmsg *err)
 {
     bare->memory = there;
-    enum status status = end_open(&bare->here, here, FABRIC_LOCAL, err);
+    enum status status = end_open(&bare->here, here, bare->size, FABRIC_LOCAL, err);
     if (status != STATUS_OK) {
         end_close(&bare->here);
         return status;
@@ -172,7 +175,7 @@ static enum status bare_post(struct rows *rows)
     };
     const enum status status = fabric_post(rows->bare.here.link, &request);
 
-    if (status == STATUS_OK) rows->at = (rows->at + rows->kind->size) % BENCH_MEMORY_SIZE;
+    if (status == STATUS_OK) rows->at = (rows->at + rows->kind->size) % rows->size;
     return status;
 }
 
@@ -267,6 +270,7 @@ static enum status row(struct rows *rows, const struct kind *kind, struct errmsg
     const struct transfer_bench_row out = row_of(kind);
 
     rows->kind = kind;
+    rows->at = 0; /* or a message of this size might go beyond the end */
     rows->count = count_for(rows->bench, kind);
     rows->mover = (struct bench_mover){ .env = rows->env,
                                         .protocol = kind->fabric ? protocol : NULL,
@@ -275,7 +279,7 @@ static enum status row(struct rows *rows, const struct kind *kind, struct errmsg
                                         .depth = kind->depth,
                                         .polling = kind->polling };
     enum status status = bench_mover_open(&rows->mover, &rows->target, false, kind->streams,
-                                          rows->here, BENCH_MEMORY_SIZE, err);
+                                          rows->here, rows->size, err);
     pin(rows, kind->depth == 1);
     if (status == STATUS_OK) status = bench_row(rows->bench, &out, pair, rows, err);
     pin(rows, false);
@@ -291,8 +295,9 @@ static enum status all(struct rows *rows, struct errmsg *err)
     enum status status = env_real_create(NULL, &rows->env, err);
 
     if (status != STATUS_OK) return status;
-    status = env_map_create(rows->env, BENCH_MEMORY_SIZE, &memory, name, err);
-    if (status == STATUS_OK) memset(memory.data, 3, BENCH_MEMORY_SIZE);
+    status = env_map_create(rows->env, rows->size, &memory, name, err);
+    if (status == STATUS_OK) memset(memory.data, 3, rows->size);
+    rows->bare.size = rows->size;
     const bool there =
         status == STATUS_OK && bare_open(&rows->bare, rows->here, memory.data, &why) == STATUS_OK;
     for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]) && status == STATUS_OK; i++) {
@@ -320,13 +325,13 @@ static bool wants_any(const struct transfer_bench *bench)
 
 enum status bench_fabric(struct transfer_bench *bench, struct errmsg *err)
 {
-    struct rows rows = { .bench = bench, .target = { .memory_size = BENCH_MEMORY_SIZE } };
+    const size_t size = bench->quick ? BENCH_MEMORY_QUICK : BENCH_MEMORY_SIZE;
+    struct rows rows = { .bench = bench, .size = size, .target = { .memory_size = size } };
 
     if (!wants_any(bench)) return STATUS_OK;
-    rows.here =
-        mmap(NULL, BENCH_MEMORY_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    rows.here = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (rows.here == MAP_FAILED) return errmsg_set(err, STATUS_NO_MEMORY, "bench: no memory");
-    memset(rows.here, 2, BENCH_MEMORY_SIZE);
+    memset(rows.here, 2, size);
     rows.target.options.forbid_shm = true;
     struct fabric *fabric; /* a target that has a fabric serves tcp, too */
     if (fabric_open(provider, NULL, &fabric, NULL) == STATUS_OK) {
@@ -338,6 +343,6 @@ enum status bench_fabric(struct transfer_bench *bench, struct errmsg *err)
         status = all(&rows, err);
         bench_target_close(&rows.target);
     }
-    munmap(rows.here, BENCH_MEMORY_SIZE);
+    munmap(rows.here, size);
     return status;
 }

@@ -18,7 +18,6 @@
 
 enum {
     FILE_SIZE = BENCH_MEMORY_SIZE,
-    FILE_SIZE_QUICK = 32 << 20,
     DEPTH = 32,
     OPS_MAX = 16384,
     PATH_SIZE = 256,
@@ -237,7 +236,7 @@ enum status bench_file(struct transfer_bench *bench, struct errmsg *err)
 {
     const char *given = getenv("TMPDIR");
     const char *directory = given != NULL && given[0] != '\0' ? given : "/var/tmp";
-    struct disk disk = { .bench = bench, .size = bench->quick ? FILE_SIZE_QUICK : FILE_SIZE };
+    struct disk disk = { .bench = bench, .size = bench->quick ? BENCH_MEMORY_QUICK : FILE_SIZE };
 
     if (!any_wanted(bench)) return STATUS_OK;
     snprintf(disk.path, sizeof(disk.path), "%.200s/yolk-bench-%d", directory, (int)getpid());

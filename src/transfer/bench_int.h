@@ -19,7 +19,7 @@
 #include "transfer/bench.h"
 #include "yolk/transfer.h"
 
-enum { BENCH_MEMORY_SIZE = 256 << 20 };
+enum { BENCH_MEMORY_SIZE = 256 << 20, BENCH_MEMORY_QUICK = 32 << 20 };
 
 /* ---- rows (bench.c) ---- */
 
@@ -30,8 +30,8 @@ bool bench_wants(const struct transfer_bench *bench, const char *name);
 /* Called for pair after pair: fills what the engine did and, where there is one, the yardstick. */
 typedef enum status (*bench_pair_fn)(void *ctx, double *value, double *baseline);
 
-/* Measures a row, after one pair that does not count, and adds it. `row` gives name, unit,
- * yardstick, target and at_most. */
+/* Measures a row, after one pair that does not count (none when quick), and adds it. `row` gives
+ * name, unit, yardstick, target and at_most. */
 MUST_USE enum status bench_row(struct transfer_bench *bench, const struct transfer_bench_row *row,
                                bench_pair_fn pair, void *ctx, struct errmsg *err);
 

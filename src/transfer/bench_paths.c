@@ -17,7 +17,7 @@
 #include "base/env_real.h"
 #include "transfer/bench_int.h"
 
-enum { OPS_MAX = 16384, OPS_ALONE_MAX = 1024, THREADS = 4, QUICK_MEMORY_SIZE = 32 << 20 };
+enum { OPS_MAX = 16384, OPS_ALONE_MAX = 1024, THREADS = 4 };
 
 #define READ YOLK_TRANSFER_READ
 #define WRITE YOLK_TRANSFER_WRITE
@@ -428,7 +428,7 @@ static void yardsticks_close(struct paths *paths)
 
 enum status bench_paths(struct transfer_bench *bench, struct errmsg *err)
 {
-    const size_t size = bench->quick ? QUICK_MEMORY_SIZE : BENCH_MEMORY_SIZE;
+    const size_t size = bench->quick ? BENCH_MEMORY_QUICK : BENCH_MEMORY_SIZE;
     struct paths paths = { .bench = bench,
                            .size = size,
                            .target = { .options.secret = "bench", .memory_size = 2 * size } };

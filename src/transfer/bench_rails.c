@@ -143,10 +143,11 @@ static enum status cut_round(struct wires *wires, double *stall_ms, double *back
 {
     struct progress before = { 0 }, cut = { 0 }, joined = { .remote = "10.77.1." };
     struct env *env = wires->env;
+    const uint64_t part_ns = wires->bench->quick ? ENV_NS_PER_S / 5 : ENV_NS_PER_S;
 
-    enum status status = keep_moving(wires, env_now_ns(env) + 700 * ENV_NS_PER_MS, &before);
+    enum status status = keep_moving(wires, env_now_ns(env) + part_ns * 7 / 10, &before);
     if (status == STATUS_OK) status = env_netns_set_wire(wires->netns, 1, false);
-    if (status == STATUS_OK) status = keep_moving(wires, env_now_ns(env) + ENV_NS_PER_S, &cut);
+    if (status == STATUS_OK) status = keep_moving(wires, env_now_ns(env) + part_ns, &cut);
     if (status == STATUS_OK) status = env_netns_set_wire(wires->netns, 1, true);
     const uint64_t joined_ns = env_now_ns(env);
     if (status == STATUS_OK) status = keep_moving(wires, joined_ns + 5 * ENV_NS_PER_S, &joined);

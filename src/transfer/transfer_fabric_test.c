@@ -35,6 +35,11 @@
 
 enum { PROVIDERS = 2, FENCE_MS = 1500, PART = 512 << 10, PARTS = 4, MEMORY = PART * PARTS };
 enum { LIMIT_S = 20, SLICE = 64 << 10 };
+#ifdef YOLK_EXPENSIVE_ASSERTS
+enum { STEPS = 40 }; /* sanitizers take their time */
+#else
+enum { STEPS = 80 };
+#endif
 
 static const char *const protocols[PROVIDERS] = { "fabric:tcp;ofi_rxm", "fabric:shm" };
 
@@ -397,7 +402,7 @@ static void walks_as_the_model_says(void **state)
         pair.here[i] = model.here[i] = (uint8_t)(i * 7 + i / 251);
         pair.there[i] = model.there[i] = (uint8_t)(i * 13 + i / 241);
     }
-    for (int i = 0; i < 80; i++) {
+    for (int i = 0; i < STEPS; i++) {
         if (rng_below(&rng, 10) == 0) walk_change(&pair, &rng);
         walk_step(&pair, &model, &rng);
     }
