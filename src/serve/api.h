@@ -4,7 +4,7 @@
  *
  * Pure: no sockets, no clock, no model. Every field of a request is one of four kinds (the table is
  * in api_request.c): understood; harmless and ignored (`user`, `metadata`, ...); allowed only at
- * its neutral value (`n`: 1, `tools`: [], ...); or refused with 400 and its name in
+ * its neutral value (`suffix`: "", `tools`: [], ...); or refused with 400 and its name in
  * `param`, because an answer that silently lacks what was asked for is worse than none. Unknown
  * fields are refused too.
  *
@@ -31,6 +31,7 @@ enum {
     API_BIASES_MAX = 1024,
     API_MAX_TOKENS_MAX = 1 << 24,
     API_MESSAGES_MAX = 4096,
+    API_CHOICES_MAX = 128, /* prompts times `n` */
     API_PARAM_SIZE = 96,
     API_ID_SIZE = 64,
 };
@@ -42,6 +43,13 @@ enum { API_KINDS = API_DETOKENIZE + 1 };
 struct api_text {
     const char *data; /* NULL: absent */
     size_t len;
+};
+
+/* A prompt of a completion: text, or tokens. */
+struct api_prompt {
+    struct api_text text; /* data NULL: tokens */
+    uint32_t *tokens;
+    size_t tokens_count;
 };
 
 struct api_request {
@@ -69,13 +77,14 @@ struct api_request {
     uint32_t stops_count;
     struct chat_message *messages; /* API_CHAT: at least one */
     size_t messages_count;
-    struct api_text prompt;  /* API_COMPLETION: text, or */
-    uint32_t *prompt_tokens; /* tokens; API_DETOKENIZE: these, or none */
-    size_t prompt_tokens_count;
-    bool bare;            /* API_TOKENIZE: a text without BOS */
-    bool unasking;        /* API_TOKENIZE: messages without the opening of an answer */
-    struct json_doc *doc; /* private */
-    char **joined;        /* private: contents put together from parts, one per message or NULL */
+    struct api_prompt *prompts; /* API_COMPLETION: at least one; API_TOKENIZE: one, or messages; */
+    size_t prompts_count;       /* API_DETOKENIZE: one, of tokens, maybe none */
+    uint32_t n;                 /* answers to each prompt; prompts times n <= API_CHOICES_MAX */
+    bool echo;                  /* API_COMPLETION: each answer begins with its prompt */
+    bool bare;                  /* API_TOKENIZE: a text without BOS */
+    bool unasking;              /* API_TOKENIZE: messages without the opening of an answer */
+    struct json_doc *doc;       /* private */
+    char **joined; /* private: contents put together from parts, one per message or NULL */
 };
 
 /* What an error object says. */
@@ -118,17 +127,27 @@ struct api_answer {
 
 MUST_USE enum status api_write_error(struct buf *out, const struct api_error *error);
 
+/* One of the choices of an answer, or what a chunk adds to it. */
+struct api_choice {
+    uint32_t index;
+    const char *text;
+    size_t len;
+    const char *finish_reason; /* of the whole choice; not looked at in a chunk of text */
+};
+
 /* The whole answer. */
 MUST_USE enum status api_write_answer(struct buf *out, const struct api_answer *answer,
-                                      const char *text, size_t len, const char *finish_reason,
+                                      const struct api_choice *choices, uint32_t count,
                                       const struct api_usage *usage);
 
-/* Server-sent events: "data: {...}\n\n". The first chunk of a chat names the role. */
-MUST_USE enum status api_write_chunk_role(struct buf *out, const struct api_answer *answer);
+/* Server-sent events: "data: {...}\n\n". The first chunk of each choice of a chat names the role,
+ * its last one says why it has ended, and has no text. */
+MUST_USE enum status api_write_chunk_role(struct buf *out, const struct api_answer *answer,
+                                          uint32_t index);
 MUST_USE enum status api_write_chunk_text(struct buf *out, const struct api_answer *answer,
-                                          const char *text, size_t len);
+                                          const struct api_choice *choice);
 MUST_USE enum status api_write_chunk_finish(struct buf *out, const struct api_answer *answer,
-                                            const char *finish_reason);
+                                            const struct api_choice *choice);
 MUST_USE enum status api_write_chunk_usage(struct buf *out, const struct api_answer *answer,
                                            const struct api_usage *usage);
 MUST_USE enum status api_write_chunk_error(struct buf *out, const struct api_error *error);

@@ -204,7 +204,7 @@ enum status api_json_write_string(struct buf *out, const char *text, size_t len)
         if (status == STATUS_OK) status = buf_append_text(out, escape);
         plain = i + 1;
     }
-    if (status == STATUS_OK) status = buf_append(out, text + plain, len - plain);
+    if (status == STATUS_OK && plain < len) status = buf_append(out, text + plain, len - plain);
     if (status == STATUS_OK) status = buf_append(out, "\"", 1);
     return status;
 }

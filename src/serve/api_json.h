@@ -62,7 +62,7 @@ void api_json_each(const struct json_value *object,
                    bool (*fn)(void *ctx, const char *name, const struct json_value *value),
                    void *ctx);
 
-/* Appends "text" with quotes and escapes. `text` is valid UTF-8. */
+/* Appends "text" with quotes and escapes. `text` is valid UTF-8; NULL is allowed with len 0. */
 MUST_USE enum status api_json_write_string(struct buf *out, const char *text, size_t len);
 
 #endif

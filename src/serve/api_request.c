@@ -25,7 +25,8 @@ struct parse {
     struct api_request *request;
     struct api_error *error;
     uint32_t max_tokens, max_completion_tokens; /* the second wins */
-    bool has_stream_options, has_tokens;
+    uint32_t best_of;                           /* 0: not given */
+    bool has_stream_options;
     enum status status;
 };
 
@@ -539,56 +540,108 @@ static enum status field_messages(struct parse *parse, const char *name,
 
 /* ---- prompt ---- */
 
-static enum status parse_token_ids(struct parse *parse, const char *name,
-                                   const struct json_value *value)
+static enum status no_memory(struct parse *parse)
+{
+    return api_refuse(parse->error, 503, "overloaded", NULL, "Not enough memory");
+}
+
+static void free_prompts(struct api_request *request)
+{
+    for (size_t i = 0; i < request->prompts_count; i++)
+        free(request->prompts[i].tokens);
+    free(request->prompts);
+    request->prompts = NULL;
+    request->prompts_count = 0;
+}
+
+/* Room for the prompts of a field; none is refused, and so are too many. */
+static enum status make_prompts(struct parse *parse, const char *name, size_t count)
 {
     struct api_request *request = parse->request;
+
+    free_prompts(request); /* of the same field, there twice */
+    if (count == 0) {
+        return api_refuse(parse->error, 400, "invalid_value", name, "'%s' is empty", name);
+    }
+    if (count > API_CHOICES_MAX) {
+        return api_refuse(parse->error, 400, "invalid_value", name,
+                          "'%s' holds %zu prompts, more than %d", name, count, API_CHOICES_MAX);
+    }
+    request->prompts = calloc(count, sizeof(*request->prompts));
+    if (request->prompts == NULL) return no_memory(parse);
+    request->prompts_count = count;
+    return STATUS_OK;
+}
+
+static enum status parse_token_ids(struct parse *parse, const char *name,
+                                   const struct json_value *value, struct api_prompt *out)
+{
     const size_t count = api_json_len(value);
     char path[API_PARAM_SIZE];
 
-    free(request->prompt_tokens); /* of the same field, there twice */
-    request->prompt_tokens = calloc(count, sizeof(*request->prompt_tokens));
-    if (request->prompt_tokens == NULL) {
-        return api_refuse(parse->error, 503, "overloaded", NULL, "Not enough memory");
-    }
+    out->tokens = calloc(count + 1, sizeof(*out->tokens));
+    if (out->tokens == NULL) return no_memory(parse);
     for (size_t i = 0; i < count; i++) {
         int64_t token = 0;
         snprintf(path, sizeof(path), "%s[%zu]", name, i);
         const enum status status =
             want_int(parse, path, api_json_at(value, i), 0, UINT32_MAX - 1, &token);
         if (status != STATUS_OK) return status;
-        request->prompt_tokens[i] = (uint32_t)token;
+        out->tokens[i] = (uint32_t)token;
     }
-    request->prompt_tokens_count = count;
+    out->tokens_count = count;
     return STATUS_OK;
 }
 
-/* A string, an array of token ids, or an array of exactly one of these. */
+/* One of several prompts: a string, or an array of token ids. */
+static enum status parse_prompt(struct parse *parse, const char *name,
+                                const struct json_value *value, struct api_prompt *out)
+{
+    switch (api_json_type_of(value)) {
+    case JSON_TYPE_STRING: return want_text(parse, name, value, &out->text);
+    case JSON_TYPE_ARRAY:
+        if (api_json_len(value) > 0) return parse_token_ids(parse, name, value, out);
+        return api_refuse(parse->error, 400, "invalid_value", name, "'%s' is empty", name);
+    case JSON_TYPE_OBJECT:
+    case JSON_TYPE_NULL:
+    case JSON_TYPE_BOOL:
+    case JSON_TYPE_INTEGER:
+    case JSON_TYPE_REAL: break;
+    }
+    return wrong_type(parse, name, "a string or an array of token ids", value);
+}
+
+/* A string, an array of token ids, or an array of these. */
 static enum status field_prompt(struct parse *parse, const char *name,
                                 const struct json_value *value)
 {
-    const struct json_value *inner = value;
+    struct api_request *request = parse->request;
+    const bool array = api_json_type_of(value) == JSON_TYPE_ARRAY;
+    const size_t len = array ? api_json_len(value) : 1;
+    const bool several =
+        array && len > 0 && api_json_type_of(api_json_at(value, 0)) != JSON_TYPE_INTEGER;
+    char path[API_PARAM_SIZE];
 
-    if (api_json_type_of(value) == JSON_TYPE_ARRAY) {
-        if (api_json_len(value) == 0) {
-            return api_refuse(parse->error, 400, "invalid_value", name, "'prompt' is empty");
-        }
-        inner = api_json_at(value, 0);
-        if (api_json_type_of(inner) == JSON_TYPE_INTEGER)
-            return parse_token_ids(parse, name, value);
-        if (api_json_len(value) > 1) {
-            return api_refuse(parse->error, 400, "unsupported_parameter", name,
-                              "'prompt' holds %zu prompts; one per request is supported",
-                              api_json_len(value));
-        }
-        if (api_json_type_of(inner) == JSON_TYPE_ARRAY && api_json_len(inner) > 0) {
-            return parse_token_ids(parse, name, inner);
-        }
+    enum status status = make_prompts(parse, name, several || len == 0 ? len : 1);
+    if (status != STATUS_OK) return status;
+    if (!several) return parse_prompt(parse, name, value, &request->prompts[0]);
+    for (size_t i = 0; i < len && status == STATUS_OK; i++) {
+        snprintf(path, sizeof(path), "%s[%zu]", name, i);
+        status = parse_prompt(parse, path, api_json_at(value, i), &request->prompts[i]);
     }
-    if (api_json_type_of(inner) != JSON_TYPE_STRING) {
-        return wrong_type(parse, name, "a string or an array of token ids", inner);
-    }
-    return want_text(parse, name, inner, &parse->request->prompt);
+    return status;
+}
+
+/* /tokenize takes one. */
+static enum status field_one_prompt(struct parse *parse, const char *name,
+                                    const struct json_value *value)
+{
+    const enum status status = field_prompt(parse, name, value);
+
+    if (status != STATUS_OK || parse->request->prompts_count == 1) return status;
+    return api_refuse(parse->error, 400, "unsupported_parameter", name,
+                      "'%s' holds %zu prompts; one per request is supported here", name,
+                      parse->request->prompts_count);
 }
 
 static enum status field_tokens(struct parse *parse, const char *name,
@@ -596,8 +649,22 @@ static enum status field_tokens(struct parse *parse, const char *name,
 {
     if (api_json_type_of(value) != JSON_TYPE_ARRAY)
         return wrong_type(parse, name, "an array of token ids", value);
-    parse->has_tokens = true;
-    return api_json_len(value) > 0 ? parse_token_ids(parse, name, value) : STATUS_OK;
+    const enum status status = make_prompts(parse, name, 1);
+    if (status != STATUS_OK) return status;
+    return parse_token_ids(parse, name, value, &parse->request->prompts[0]);
+}
+
+static enum status field_n(struct parse *parse, const char *name, const struct json_value *value)
+{
+    int64_t count = 1;
+    const enum status status = want_int(parse, name, value, 1, API_CHOICES_MAX, &count);
+    *(strcmp(name, "n") == 0 ? &parse->request->n : &parse->best_of) = (uint32_t)count;
+    return status;
+}
+
+static enum status field_echo(struct parse *parse, const char *name, const struct json_value *value)
+{
+    return want_bool(parse, name, value, &parse->request->echo);
 }
 
 static enum status field_add_special_tokens(struct parse *parse, const char *name,
@@ -733,7 +800,8 @@ static const struct {
     field_fn fn;
 } FIELDS[] = {
     { "messages", FOR_CHAT | FOR_TOKENIZE, field_messages },
-    { "prompt", FOR_COMPLETION | FOR_TOKENIZE, field_prompt },
+    { "prompt", FOR_COMPLETION, field_prompt },
+    { "prompt", FOR_TOKENIZE, field_one_prompt },
     { "tokens", FOR_DETOKENIZE, field_tokens },
     { "model", FOR_ALL, field_model },
     { "add_special_tokens", FOR_TOKENIZE, field_add_special_tokens },
@@ -755,6 +823,9 @@ static const struct {
     { "top_k", FOR_BOTH, field_top_k },
     { "min_p", FOR_BOTH, field_min_p },
     { "logit_bias", FOR_BOTH, field_logit_bias },
+    { "n", FOR_BOTH, field_n },
+    { "best_of", FOR_COMPLETION, field_n },
+    { "echo", FOR_COMPLETION, field_echo },
     { "stop_token_ids", FOR_BOTH, field_stop_token_ids },
 
     { "user", FOR_BOTH, ignored },
@@ -768,8 +839,6 @@ static const struct {
     { "priority", FOR_BOTH, only_zero },
     { "parallel_tool_calls", FOR_CHAT, ignored }, /* without tools it means nothing */
 
-    { "n", FOR_BOTH, only_one },
-    { "best_of", FOR_COMPLETION, only_one },
     { "length_penalty", FOR_BOTH, only_one },
     { "use_beam_search", FOR_BOTH, only_false },
     { "skip_special_tokens", FOR_BOTH, only_true },
@@ -778,7 +847,7 @@ static const struct {
     { "add_generation_prompt", FOR_CHAT, only_true },
     { "continue_final_message", FOR_CHAT, only_false },
     { "return_token_ids", FOR_BOTH, only_false },
-    { "echo", FOR_BOTH, only_false },
+    { "echo", FOR_CHAT, only_false },
     { "suffix", FOR_COMPLETION, only_empty },
     { "logprobs", FOR_CHAT, only_false },
     { "logprobs", FOR_COMPLETION, only_absent },
@@ -812,17 +881,16 @@ static bool field(void *ctx, const char *name, const struct json_value *value)
 /* ---- the whole body ---- */
 
 /* The name of what is required and not there, or NULL. */
-static const char *missing_field(const struct parse *parse)
+static const char *missing_field(const struct api_request *request)
 {
-    const struct api_request *request = parse->request;
     const bool messages = request->messages_count > 0;
-    const bool prompt = request->prompt.data != NULL || request->prompt_tokens_count > 0;
+    const bool prompt = request->prompts_count > 0;
 
     switch (request->kind) {
     case API_CHAT: return messages ? NULL : "messages";
     case API_COMPLETION: return prompt ? NULL : "prompt";
     case API_TOKENIZE: return prompt || messages ? NULL : "prompt";
-    case API_DETOKENIZE: return parse->has_tokens ? NULL : "tokens";
+    case API_DETOKENIZE: return prompt ? NULL : "tokens";
     }
     return NULL;
 }
@@ -831,7 +899,7 @@ static const char *missing_field(const struct parse *parse)
 static enum status check_whole(struct parse *parse)
 {
     struct api_request *request = parse->request;
-    const char *missing = missing_field(parse);
+    const char *missing = missing_field(request);
 
     if (missing != NULL) {
         return api_refuse(parse->error, 400, "missing_required_parameter", missing,
@@ -840,6 +908,15 @@ static enum status check_whole(struct parse *parse)
     if (parse->has_stream_options && !request->stream) {
         return api_refuse(parse->error, 400, "invalid_value", "stream_options",
                           "'stream_options' is only allowed when 'stream' is true");
+    }
+    if (request->prompts_count * request->n > API_CHOICES_MAX) {
+        return api_refuse(parse->error, 400, "invalid_value", "n",
+                          "%zu prompts with 'n' %u are more than %d answers",
+                          request->prompts_count, request->n, API_CHOICES_MAX);
+    }
+    if (parse->best_of != 0 && parse->best_of != request->n) {
+        return api_refuse(parse->error, 400, "unsupported_parameter", "best_of",
+                          "'best_of' is not supported; allowed is only the value of 'n'");
     }
     request->max_tokens =
         parse->max_completion_tokens ? parse->max_completion_tokens : parse->max_tokens;
@@ -855,7 +932,7 @@ enum status api_parse(enum api_kind kind, const char *body, size_t len, struct a
                       struct api_error *error)
 {
     struct api_request request = {
-        .kind = kind, .temperature = 1, .top_p = 1, .repetition_penalty = 1
+        .kind = kind, .n = 1, .temperature = 1, .top_p = 1, .repetition_penalty = 1
     };
     struct parse parse = { .request = &request, .error = error, .status = STATUS_OK };
     struct errmsg err = { "" };
@@ -886,7 +963,7 @@ void api_request_fini(struct api_request *request)
     }
     free(request->joined);
     free(request->messages);
-    free(request->prompt_tokens);
+    free_prompts(request);
     free(request->bias_tokens);
     free(request->biases);
     api_json_destroy(request->doc);

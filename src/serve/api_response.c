@@ -59,18 +59,31 @@ static enum status write_usage(struct buf *out, const struct api_usage *usage)
                       usage->prompt_tokens + usage->completion_tokens, usage->cached_tokens);
 }
 
-enum status api_write_answer(struct buf *out, const struct api_answer *answer, const char *text,
-                             size_t len, const char *finish_reason, const struct api_usage *usage)
+static enum status write_choice(struct buf *out, bool chat, const struct api_choice *choice)
+{
+    enum status status =
+        buf_printf(out, "{\"index\":%u,%s", choice->index,
+                   chat ? "\"message\":{\"role\":\"assistant\",\"content\":" : "\"text\":");
+
+    THEN(status, api_json_write_string(out, choice->text, choice->len));
+    THEN(status, buf_printf(out, "%s,\"logprobs\":null,\"finish_reason\":\"%s\"}", chat ? "}" : "",
+                            choice->finish_reason));
+    return status;
+}
+
+enum status api_write_answer(struct buf *out, const struct api_answer *answer,
+                             const struct api_choice *choices, uint32_t count,
+                             const struct api_usage *usage)
 {
     const bool chat = answer->kind == API_CHAT;
     enum status status = write_head(out, answer, chat ? "chat.completion" : "text_completion");
 
-    THEN(status, buf_append_text(out, chat ? "{\"index\":0,\"message\":{\"role\":\"assistant\","
-                                             "\"content\":"
-                                           : "{\"index\":0,\"text\":"));
-    THEN(status, api_json_write_string(out, text, len));
-    THEN(status, buf_printf(out, "%s,\"logprobs\":null,\"finish_reason\":\"%s\"}],",
-                            chat ? "}" : "", finish_reason));
+    ASSERT(count > 0);
+    for (uint32_t i = 0; i < count; i++) {
+        if (i > 0) THEN(status, buf_append_text(out, ","));
+        THEN(status, write_choice(out, chat, &choices[i]));
+    }
+    THEN(status, buf_append_text(out, "],"));
     THEN(status, write_usage(out, usage));
     THEN(status, buf_append_text(out, "}"));
     return status;
@@ -89,39 +102,41 @@ static enum status close_chunk(struct buf *out, const struct api_answer *answer)
     return buf_append_text(out, answer->include_usage ? "],\"usage\":null}\n\n" : "]}\n\n");
 }
 
-enum status api_write_chunk_role(struct buf *out, const struct api_answer *answer)
+enum status api_write_chunk_role(struct buf *out, const struct api_answer *answer, uint32_t index)
 {
     ASSERT(answer->kind == API_CHAT);
     enum status status = open_chunk(out, answer);
-    THEN(status, buf_append_text(out, "{\"index\":0,\"delta\":{\"role\":\"assistant\","
-                                      "\"content\":\"\"},\"logprobs\":null,"
-                                      "\"finish_reason\":null}"));
+    THEN(status, buf_printf(out,
+                            "{\"index\":%u,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},"
+                            "\"logprobs\":null,\"finish_reason\":null}",
+                            index));
     THEN(status, close_chunk(out, answer));
     return status;
 }
 
-enum status api_write_chunk_text(struct buf *out, const struct api_answer *answer, const char *text,
-                                 size_t len)
+enum status api_write_chunk_text(struct buf *out, const struct api_answer *answer,
+                                 const struct api_choice *choice)
 {
     const bool chat = answer->kind == API_CHAT;
     enum status status = open_chunk(out, answer);
 
-    THEN(status, buf_append_text(out, chat ? "{\"index\":0,\"delta\":{\"content\":"
-                                           : "{\"index\":0,\"text\":"));
-    THEN(status, api_json_write_string(out, text, len));
+    THEN(status, buf_printf(out, "{\"index\":%u,%s", choice->index,
+                            chat ? "\"delta\":{\"content\":" : "\"text\":"));
+    THEN(status, api_json_write_string(out, choice->text, choice->len));
     THEN(status, buf_printf(out, "%s,\"logprobs\":null,\"finish_reason\":null}", chat ? "}" : ""));
     THEN(status, close_chunk(out, answer));
     return status;
 }
 
 enum status api_write_chunk_finish(struct buf *out, const struct api_answer *answer,
-                                   const char *finish_reason)
+                                   const struct api_choice *choice)
 {
     const bool chat = answer->kind == API_CHAT;
     enum status status = open_chunk(out, answer);
 
-    THEN(status, buf_printf(out, "{\"index\":0,%s,\"logprobs\":null,\"finish_reason\":\"%s\"}",
-                            chat ? "\"delta\":{}" : "\"text\":\"\"", finish_reason));
+    THEN(status,
+         buf_printf(out, "{\"index\":%u,%s,\"logprobs\":null,\"finish_reason\":\"%s\"}",
+                    choice->index, chat ? "\"delta\":{}" : "\"text\":\"\"", choice->finish_reason));
     THEN(status, close_chunk(out, answer));
     return status;
 }

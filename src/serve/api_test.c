@@ -58,12 +58,19 @@ static void test_prompts(void **state)
 {
     (void)state;
     static const struct {
-        const char *body, *text;
+        const char *body;
+        size_t prompts;
+        const char *text; /* of the last one */
         size_t tokens;
     } GOOD[] = {
-        { "{\"prompt\":\"abc\"}", "abc", 0 },   { "{\"prompt\":\"\"}", "", 0 },
-        { "{\"prompt\":[\"abc\"]}", "abc", 0 }, { "{\"prompt\":[7,8,9]}", NULL, 3 },
-        { "{\"prompt\":[[7,8]]}", NULL, 2 },
+        { "{\"prompt\":\"abc\"}", 1, "abc", 0 },
+        { "{\"prompt\":\"\"}", 1, "", 0 },
+        { "{\"prompt\":[\"abc\"]}", 1, "abc", 0 },
+        { "{\"prompt\":[7,8,9]}", 1, NULL, 3 },
+        { "{\"prompt\":[[7,8]]}", 1, NULL, 2 },
+        { "{\"prompt\":[\"abc\",\"d\",\"\"],\"n\":42}", 3, "", 0 },
+        { "{\"prompt\":[[7],[7,8,9]],\"n\":2,\"best_of\":2}", 2, NULL, 3 },
+        { "{\"prompt\":[\"abc\",[7,8]],\"echo\":true}", 2, NULL, 2 },
     };
 
     for (size_t i = 0; i < sizeof(GOOD) / sizeof(GOOD[0]); i++) {
@@ -73,11 +80,48 @@ static void test_prompts(void **state)
             api_parse(API_COMPLETION, GOOD[i].body, strlen(GOOD[i].body), &request, &error),
             STATUS_OK);
         assert_int_equal(request.max_tokens, 16);
-        assert_int_equal(request.prompt_tokens_count, GOOD[i].tokens);
-        if (GOOD[i].text != NULL) assert_string_equal(request.prompt.data, GOOD[i].text);
-        if (GOOD[i].tokens > 0) assert_int_equal(request.prompt_tokens[0], 7);
+        assert_int_equal(request.prompts_count, GOOD[i].prompts);
+        const struct api_prompt *last = &request.prompts[GOOD[i].prompts - 1];
+        assert_int_equal(last->tokens_count, GOOD[i].tokens);
+        if (GOOD[i].text != NULL) assert_string_equal(last->text.data, GOOD[i].text);
+        if (GOOD[i].tokens > 0) assert_int_equal(last->tokens[0], 7);
         api_request_fini(&request);
     }
+}
+
+/* Prompts that are none, and too many of them; the message names the place. */
+static void test_bad_prompts(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *prompt, *fields, *param;
+    } BAD[] = {
+        { "[]", "", "prompt" },
+        { "[[]]", "", "prompt[0]" },
+        { "[\"a\",[]]", "", "prompt[1]" },
+        { "[\"a\",5]", "", "prompt[1]" },
+        { "[5,\"a\"]", "", "prompt[1]" },
+        { "[[5],[6,-1]]", "", "prompt[1][1]" },
+        { "{}", "", "prompt" },
+        { "[\"a\",\"b\"]", ",\"n\":65", "n" },
+    };
+    struct api_request request;
+    struct api_error error;
+    char body[1024];
+
+    for (size_t i = 0; i < sizeof(BAD) / sizeof(BAD[0]); i++) {
+        snprintf(body, sizeof(body), "{\"prompt\":%s%s}", BAD[i].prompt, BAD[i].fields);
+        if (api_parse(API_COMPLETION, body, strlen(body), &request, &error) == STATUS_OK)
+            fail_msg("accepted: %s", body);
+        assert_string_equal(error.param, BAD[i].param);
+    }
+    size_t len = (size_t)snprintf(body, sizeof(body), "{\"prompt\":[\"\"");
+    for (int i = 0; i < API_CHOICES_MAX; i++)
+        len += (size_t)snprintf(body + len, sizeof(body) - len, ",\"\"");
+    snprintf(body + len, sizeof(body) - len, "]}");
+    assert_int_equal(api_parse(API_COMPLETION, body, strlen(body), &request, &error),
+                     STATUS_INVALID);
+    assert_string_equal(error.param, "prompt");
 }
 
 static void test_sampling_fields(void **state)
@@ -117,7 +161,10 @@ static void test_refusals(void **state)
           "unsupported_parameter" },
         { API_CHAT, "\"logprobs\":true", "logprobs", "unsupported_parameter" },
         { API_CHAT, "\"top_logprobs\":2", "top_logprobs", "unsupported_parameter" },
-        { API_CHAT, "\"n\":2", "n", "unsupported_parameter" },
+        { API_CHAT, "\"n\":0", "n", "invalid_value" },
+        { API_CHAT, "\"n\":1000000000", "n", "invalid_value" },
+        { API_CHAT, "\"n\":1.5", "n", "invalid_type" },
+        { API_CHAT, "\"echo\":true", "echo", "unsupported_parameter" },
         { API_CHAT, "\"frequency_penalty\":2.1", "frequency_penalty", "invalid_value" },
         { API_CHAT, "\"presence_penalty\":\"1\"", "presence_penalty", "invalid_type" },
         { API_CHAT, "\"repetition_penalty\":0", "repetition_penalty", "invalid_value" },
@@ -159,9 +206,10 @@ static void test_refusals(void **state)
         { API_CHAT, "\"stop\":[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17]", "stop",
           "invalid_value" },
         { API_CHAT, "\"model\":5", "model", "invalid_type" },
-        { API_COMPLETION, "\"echo\":true", "echo", "unsupported_parameter" },
+        { API_COMPLETION, "\"echo\":1", "echo", "invalid_type" },
         { API_COMPLETION, "\"suffix\":\"x\"", "suffix", "unsupported_parameter" },
         { API_COMPLETION, "\"best_of\":2", "best_of", "unsupported_parameter" },
+        { API_COMPLETION, "\"n\":2,\"best_of\":1", "best_of", "unsupported_parameter" },
         { API_COMPLETION, "\"logprobs\":0", "logprobs", "unsupported_parameter" },
         { API_COMPLETION, "\"messages\":[]", "messages", "unknown_parameter" },
     };
@@ -241,27 +289,31 @@ static void test_answers(void **state)
     struct api_answer chat = { API_CHAT, "chatcmpl-1", "m\"x", 12, false };
     const struct api_answer text = { API_COMPLETION, "cmpl-1", "m", 12, false };
     const struct api_usage usage = { 10, 3, 8 };
+    const struct api_choice one = { 0, "a\n\"\x01", 4, "stop" };
+    const struct api_choice two[] = { { 0, "ab", 2, "length" }, { 1, NULL, 0, "stop" } };
+    const struct api_choice piece = { 3, "z", 1, NULL };
     struct buf out;
 
     buf_init(&out, 4096);
-    assert_int_equal(api_write_answer(&out, &chat, "a\n\"\x01", 4, "stop", &usage), STATUS_OK);
+    assert_int_equal(api_write_answer(&out, &chat, &one, 1, &usage), STATUS_OK);
     expect_text(&out, "{\"id\":\"chatcmpl-1\",\"object\":\"chat.completion\",\"created\":12,"
                       "\"model\":\"m\\\"x\",\"choices\":[{\"index\":0,\"message\":{\"role\":"
                       "\"assistant\",\"content\":\"a\\n\\\"\\u0001\"},\"logprobs\":null,"
                       "\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":10,"
                       "\"completion_tokens\":3,\"total_tokens\":13,\"prompt_tokens_details\":"
                       "{\"cached_tokens\":8}}}");
-    assert_int_equal(api_write_answer(&out, &text, "ab", 2, "length", &usage), STATUS_OK);
+    assert_int_equal(api_write_answer(&out, &text, two, 2, &usage), STATUS_OK);
     expect_text(&out, "{\"id\":\"cmpl-1\",\"object\":\"text_completion\",\"created\":12,"
                       "\"model\":\"m\",\"choices\":[{\"index\":0,\"text\":\"ab\",\"logprobs\":null,"
-                      "\"finish_reason\":\"length\"}],\"usage\":{\"prompt_tokens\":10,"
+                      "\"finish_reason\":\"length\"},{\"index\":1,\"text\":\"\",\"logprobs\":null,"
+                      "\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":10,"
                       "\"completion_tokens\":3,\"total_tokens\":13,\"prompt_tokens_details\":"
                       "{\"cached_tokens\":8}}}");
 
     chat.include_usage = true;
-    assert_int_equal(api_write_chunk_role(&out, &chat), STATUS_OK);
+    assert_int_equal(api_write_chunk_role(&out, &chat, 1), STATUS_OK);
     expect_text(&out, "data: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\","
-                      "\"created\":12,\"model\":\"m\\\"x\",\"choices\":[{\"index\":0,\"delta\":"
+                      "\"created\":12,\"model\":\"m\\\"x\",\"choices\":[{\"index\":1,\"delta\":"
                       "{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,"
                       "\"finish_reason\":null}],\"usage\":null}\n\n");
     assert_int_equal(api_write_chunk_usage(&out, &chat, &usage), STATUS_OK);
@@ -269,9 +321,9 @@ static void test_answers(void **state)
                       "\"created\":12,\"model\":\"m\\\"x\",\"choices\":[],\"usage\":"
                       "{\"prompt_tokens\":10,\"completion_tokens\":3,\"total_tokens\":13,"
                       "\"prompt_tokens_details\":{\"cached_tokens\":8}}}\n\n");
-    assert_int_equal(api_write_chunk_text(&out, &text, "z", 1), STATUS_OK);
+    assert_int_equal(api_write_chunk_text(&out, &text, &piece), STATUS_OK);
     expect_text(&out, "data: {\"id\":\"cmpl-1\",\"object\":\"text_completion\",\"created\":12,"
-                      "\"model\":\"m\",\"choices\":[{\"index\":0,\"text\":\"z\",\"logprobs\":null,"
+                      "\"model\":\"m\",\"choices\":[{\"index\":3,\"text\":\"z\",\"logprobs\":null,"
                       "\"finish_reason\":null}]}\n\n");
     assert_int_equal(api_write_chunk_done(&out), STATUS_OK);
     expect_text(&out, "data: [DONE]\n\n");
@@ -293,13 +345,14 @@ static void test_answers_are_json(void **state)
     for (int kind = API_CHAT; kind <= API_COMPLETION; kind++) {
         const struct api_answer answer = { (enum api_kind)kind, "i", "m", 1, true };
         const struct api_usage usage = { 1, 1, 1 };
+        const struct api_choice choice = { 0, text, 128, "stop" };
         struct json_doc *doc = NULL;
         buf_clear(&out);
-        assert_int_equal(api_write_answer(&out, &answer, text, 128, "stop", &usage), STATUS_OK);
+        assert_int_equal(api_write_answer(&out, &answer, &choice, 1, &usage), STATUS_OK);
         assert_int_equal(api_json_parse((char *)buf_data(&out), out.len, &doc, NULL), STATUS_OK);
         api_json_destroy(doc);
         buf_clear(&out);
-        assert_int_equal(api_write_chunk_finish(&out, &answer, "length"), STATUS_OK);
+        assert_int_equal(api_write_chunk_finish(&out, &answer, &choice), STATUS_OK);
         assert_int_equal(api_json_parse((char *)buf_data(&out) + 6, out.len - 8, &doc, NULL),
                          STATUS_OK);
         api_json_destroy(doc);
@@ -323,11 +376,12 @@ static void test_full_buffer(void **state)
     (void)state;
     const struct api_answer answer = { API_CHAT, "id", "m", 1, false };
     const struct api_usage usage = { 1, 1, 0 };
+    const struct api_choice choice = { 0, "text", 4, "stop" };
 
     for (size_t max = 1; max < 300; max++) {
         struct buf out;
         buf_init(&out, max);
-        const enum status status = api_write_answer(&out, &answer, "text", 4, "stop", &usage);
+        const enum status status = api_write_answer(&out, &answer, &choice, 1, &usage);
         assert_true(status == STATUS_OK || status == STATUS_FULL);
         assert_true(out.len <= max);
         buf_fini(&out);
@@ -337,10 +391,10 @@ static void test_full_buffer(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_full_chat),       cmocka_unit_test(test_prompts),
-        cmocka_unit_test(test_sampling_fields), cmocka_unit_test(test_sampling_fields),
-        cmocka_unit_test(test_refusals),        cmocka_unit_test(test_bad_bodies),
-        cmocka_unit_test(test_answers),         cmocka_unit_test(test_answers_are_json),
+        cmocka_unit_test(test_full_chat),   cmocka_unit_test(test_prompts),
+        cmocka_unit_test(test_bad_prompts), cmocka_unit_test(test_sampling_fields),
+        cmocka_unit_test(test_refusals),    cmocka_unit_test(test_bad_bodies),
+        cmocka_unit_test(test_answers),     cmocka_unit_test(test_answers_are_json),
         cmocka_unit_test(test_full_buffer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -3,7 +3,7 @@
  * serve/gateway.c - making the gateway, the routes of its HTTP server, and the cost profile on
  * disk.
  *
- * A route is a row of a table. What the two POST routes do is in gateway_request.c; what the nodes
+ * A route is a row of a table. What the two POST routes do is in gateway_ask.c; what the nodes
  * do, in gateway_cluster.c. */
 #include "serve/gateway.h"
 
@@ -102,12 +102,12 @@ void gateway_respond(struct gateway *gateway, struct http_request *http, int cod
 
 static void route_chat(struct gateway *gateway, struct http_request *http)
 {
-    request_start(gateway, http, API_CHAT);
+    ask_start(gateway, http, API_CHAT);
 }
 
 static void route_completion(struct gateway *gateway, struct http_request *http)
 {
-    request_start(gateway, http, API_COMPLETION);
+    ask_start(gateway, http, API_COMPLETION);
 }
 
 static struct api_model model_of(const struct gateway *gateway)

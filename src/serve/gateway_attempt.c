@@ -379,6 +379,7 @@ static void on_prefill_done(struct attempt *attempt, const struct proto_prefill_
     note_let_in(attempt);
     gateway_metrics_predicted(gateway->metrics, attempt->decision.ttft_ms / 1000, actual_ms / 1000);
     learn_prefill(attempt, done);
+    request_prefilled(request);
     LOG_DEBUG("gateway", "prefill_done",
               "req=%s node=%s cached=%u fetched=%u computed=%u predicted_ms=%.1f actual_ms=%.1f "
               "queue_us=%llu load_us=%llu compute_us=%llu push_us=%llu",
@@ -441,7 +442,7 @@ static void on_run_end(void *ctx, const struct rpc_result *result)
 
 static struct proto_sampling sampling_of(const struct request *request)
 {
-    const struct api_request *api = &request->api;
+    const struct api_request *api = &request->ask->api;
 
     return (struct proto_sampling){
         .temperature = api->temperature,
@@ -474,7 +475,7 @@ static void describe(const struct attempt *attempt, struct proto_sequence *out)
         .sampling = sampling_of(request),
         .generated_before = generated(request),
         .priority = decision->priority,
-        .tenant = request->tenant_id,
+        .tenant = request->ask->tenant_id,
         .later_us = (uint64_t)(fmin((decision->order_ms - decision->placed_ms) * 1e3,
                                     (double)PROTO_LATER_US_MAX)),
     };
@@ -493,7 +494,7 @@ static bool call(struct attempt *attempt, struct cluster_ref ref, enum proto_met
         .method = (uint16_t)method,
         .body = buf_data(body),
         .len = body->len,
-        .deadline_ns = attempt->request->deadline_ns,
+        .deadline_ns = attempt->request->ask->deadline_ns,
         .on_item = on_item,
         .on_end = on_end,
         .ctx = attempt,
@@ -654,11 +655,11 @@ static struct yolk_asker asker_of(const struct request *request)
     const uint64_t now = env_now_ns(request->gateway->env);
 
     return (struct yolk_asker){
-        .tenant = request->tenant,
-        .route = request->api.kind == API_CHAT ? "chat" : "completion",
-        .waited_ms = (double)(now - request->arrived_ns) / (double)ENV_NS_PER_MS,
-        .ttft_ms = request->class != NULL ? request->class->ttft_ms : 0,
-        .tbt_ms = request->class != NULL ? request->class->tbt_ms : 0,
+        .tenant = request->ask->tenant,
+        .route = request->ask->api.kind == API_CHAT ? "chat" : "completion",
+        .waited_ms = (double)(now - request->ask->arrived_ns) / (double)ENV_NS_PER_MS,
+        .ttft_ms = request->ask->class != NULL ? request->ask->class->ttft_ms : 0,
+        .tbt_ms = request->ask->class != NULL ? request->ask->class->tbt_ms : 0,
     };
 }
 
@@ -699,7 +700,7 @@ static enum status decide(struct request *request, bool picky, struct yolk_decis
         .reserve_tokens = reserve_tokens(request),
         .keys = request->keys,
         .keys_count = request->keys_count,
-        .priority = request->class != NULL ? request->class->priority : 0,
+        .priority = request->ask->class != NULL ? request->ask->class->priority : 0,
         .avoid_prefill = cluster_instance(cluster, picky ? request->avoid_prefill : nobody),
         .avoid_decode = cluster_instance(cluster, picky ? request->avoid_decode : nobody),
         .avoid_holder = cluster_instance(cluster, request->avoid_holder),
@@ -752,7 +753,7 @@ static bool open_decode(struct attempt *attempt)
     const struct request *request = attempt->request;
     struct proto_decode_open message = {
         .max_tokens = request->tokens_max - request->prompt_tokens,
-        .ignore_eos = request->api.ignore_eos,
+        .ignore_eos = request->ask->api.ignore_eos,
         .computes = attempt->decision.inlined,
     };
     struct buf body;

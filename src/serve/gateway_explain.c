@@ -54,7 +54,7 @@ static void push_text(struct gateway_shape *shape, uint64_t text)
 
 static void name_messages(struct request *request)
 {
-    const struct api_request *api = &request->api;
+    const struct api_request *api = &request->ask->api;
     uint64_t text = 0;
 
     for (size_t i = 0; i < api->messages_count; i++) {
@@ -135,7 +135,7 @@ void gateway_explain_answered(struct request *request)
     const struct cluster *cluster = request->gateway->cluster;
     struct yolk_conductor *conductor = cluster_conductor(request->gateway->cluster);
 
-    if (request->api.kind != API_CHAT || conductor == NULL) return;
+    if (request->ask->api.kind != API_CHAT || conductor == NULL) return;
     if (request->text.stopped) return; /* the tokens say more than the text */
     const uint32_t blocks = (request->tokens_count - 1) / cluster_block_tokens(cluster);
     push_text(&request->shape, yolk_text_next(request->shape.answer, &BEHIND_CONTENT, 1));

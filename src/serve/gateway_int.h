@@ -19,6 +19,7 @@
 #include "conductor/slo.h"
 
 struct attempt;
+struct buf;
 struct chat;
 struct http_request;
 struct http_server;
@@ -60,6 +61,7 @@ struct gateway {
     struct attempt *attempts; /* all, also those that have left their request */
     uint32_t requests_count;
     struct request *waiting_first, *waiting_last; /* those in WAITING, who is next first */
+    struct request *placing_next;                 /* while they are placed: whose turn is next */
     struct fair fair;                             /* among tenants, of those who wait */
     struct slo_classes classes;
     bool
@@ -82,9 +84,6 @@ struct gateway {
 /* Tokens of prompt and answer together, as the nodes that are there allow. */
 uint32_t gateway_context_max(const struct gateway *gateway);
 
-/* Takes over an HTTP request for one of the two POST endpoints, and ends it in the end. */
-void request_start(struct gateway *gateway, struct http_request *http, enum api_kind kind);
-
 /* Places waiting requests, and frees what has ended, on the next turn. */
 void request_pump(struct gateway *gateway);
 void request_pump_run(void *gateway); /* of pump_timer */
@@ -96,19 +95,32 @@ void request_outside(void *gateway, struct yolk_outside *out);
 /* Ends every request with an error. */
 void request_end_all(struct gateway *gateway);
 
-/* The prompt's tokens, at most max - 1 of them: one is left for the answer. `tokens` has room for
- * max. */
+/* The tokens of the messages, or of a prompt, at most max - 1 of them: one is left for the answer.
+ * `tokens` has room for max. */
 enum status gateway_tokenize(const struct gateway *gateway, const struct api_request *api,
-                             uint32_t *tokens, uint32_t max, size_t *count,
+                             size_t prompt, uint32_t *tokens, uint32_t max, size_t *count,
                              struct api_error *error);
 enum status gateway_check_token(const struct gateway *gateway, uint32_t token, const char *param,
                                 struct api_error *error);
+/* Token ids that name nothing would be wishes that come to nothing. */
+enum status gateway_check_wishes(const struct gateway *gateway, const struct api_request *api,
+                                 struct api_error *error);
 enum status gateway_check_model(const struct gateway *gateway, const struct api_request *api,
                                 struct api_error *error);
 
 /* ---- gateway_tokens.c: answered at once, without a node ---- */
 
 void gateway_tokens_route(struct gateway *gateway, struct http_request *http, enum api_kind kind);
+
+/* Appends the text that the tokens stand for, each in the vocabulary: special ones by their names,
+ * what is no text as U+FFFD. STATUS_FULL as buf_append(). */
+MUST_USE enum status gateway_detokenize(const struct gateway *gateway, const uint32_t *tokens,
+                                        size_t count, struct buf *out);
+
+/* ---- gateway_ask.c ---- */
+
+/* Takes over an HTTP request for one of the two POST endpoints, and ends it in the end. */
+void ask_start(struct gateway *gateway, struct http_request *http, enum api_kind kind);
 
 /* ---- gateway_attempt.c ---- */
 

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * serve/gateway_request.c - one request from its arrival to its last byte, over as many placements
- * as it takes.
+ * serve/gateway_request.c - one answer, from its prompt to its last token, over as many placements
+ * as it takes. Whose answer it is, and how it is shown, is gateway_ask.c's.
  *
- *                     request_start
- *     (parsed) ----------------------> WAITING <---------+  attempt_failed, from any of
- *         |                              |               |  OPENING, PREFILLING, DECODING
- *         | refused                      | try_place     |
+ *                     request_begin
+ *        NEW ------------------------> WAITING <---------+  attempt_failed, from any of
+ *         |      request_prefilled       |               |  OPENING, PREFILLING, DECODING
+ *         | request_discard              | try_place     |
  *         v                              v               |
- *       OVER <--- complete, abandon,  OPENING -----------+
- *         ^       end_with_error:        | on_opened     |
+ *       OVER <--- request_complete,   OPENING -----------+
+ *         ^       request_stop:          | on_opened     |
  *         |       from any state         v               |
  *         |                           PREFILLING --------+
  *         |                              | on_token      |
@@ -31,7 +31,7 @@
  * Invariants
  *   I1  tokens[0..prompt_tokens) is the prompt, behind it every generated token in order. A token
  *       is taken once, when its index is the next one; so a new attempt repeats nothing.
- *   I2  http is not NULL until the HTTP request has been ended, exactly once.
+ *   I2  it is freed only when its ask's HTTP request has been ended.
  *   I3  a request has an attempt exactly in OPENING, PREFILLING, DECODING and ENDING.
  *   I4  a ticket is finished exactly once, when its attempt leaves the request.
  *
@@ -98,19 +98,20 @@ static void waiting_leave(struct request *request)
 
     *(previous != NULL ? &previous->waiting_next : &gateway->waiting_first) = next;
     *(next != NULL ? &next->waiting_previous : &gateway->waiting_last) = previous;
+    if (gateway->placing_next == request) gateway->placing_next = next;
     request->waiting_next = NULL;
     request->waiting_previous = NULL;
 }
 
 static int priority_of(const struct request *request)
 {
-    return request->class != NULL ? request->class->priority : 0;
+    return request->ask->class != NULL ? request->ask->class->priority : 0;
 }
 
 static bool goes_before(const struct request *a, const struct request *b)
 {
     if (priority_of(a) != priority_of(b)) return priority_of(a) > priority_of(b);
-    return a->stamp != b->stamp ? a->stamp < b->stamp : a->arrived_ns < b->arrived_ns;
+    return a->stamp != b->stamp ? a->stamp < b->stamp : a->ask->arrived_ns < b->ask->arrived_ns;
 }
 
 /* By priority, then by tenants' turns, then by arrival: who was placed before and comes back keeps
@@ -139,13 +140,13 @@ static double limit_of(double own_ms, double general_ms)
 
 double request_ttft_limit_ms(const struct request *request)
 {
-    return limit_of(request->class != NULL ? request->class->ttft_ms : 0,
+    return limit_of(request->ask->class != NULL ? request->ask->class->ttft_ms : 0,
                     request->gateway->options.ttft_slo_ms);
 }
 
 double request_tbt_limit_ms(const struct request *request)
 {
-    return limit_of(request->class != NULL ? request->class->tbt_ms : 0,
+    return limit_of(request->ask->class != NULL ? request->ask->class->tbt_ms : 0,
                     request->gateway->options.tbt_slo_ms);
 }
 
@@ -169,7 +170,7 @@ static uint64_t wait_limit_ns(const struct request *request)
 static void arm(struct request *request)
 {
     struct gateway *gateway = request->gateway;
-    uint64_t at = request->deadline_ns;
+    uint64_t at = request->ask->deadline_ns;
 
     if (request->state == REQUEST_WAITING && wait_limit_ns(request) < at) {
         at = wait_limit_ns(request);
@@ -204,7 +205,7 @@ static void on_timer(void *ctx)
         request_complete(request);
         return;
     }
-    if (now >= request->deadline_ns) {
+    if (now >= request->ask->deadline_ns) {
         api_refuse(&error, 504, "timeout", NULL, "No complete answer within %u ms",
                    request->gateway->options.request_ms);
     } else if (request->refused == STATUS_FULL) {
@@ -217,7 +218,7 @@ static void on_timer(void *ctx)
     request_fail(request, &error);
 }
 
-/* ---- the HTTP side ---- */
+/* ---- ends ---- */
 
 /* What became of it, as its class sees it. */
 static const char *class_outcome(const struct request *request, const char *reason, double ttft_ms,
@@ -233,19 +234,26 @@ static const char *class_outcome(const struct request *request, const char *reas
     return late ? "late" : "in_time";
 }
 
+static void end(struct request *request)
+{
+    request_set_state(request, REQUEST_OVER);
+    env_timer_cancel(request->gateway->env, &request->timer);
+    request_pump(request->gateway);
+}
+
 static void outcome(struct request *request, const char *reason)
 {
     struct gateway *gateway = request->gateway;
     const uint64_t now = env_now_ns(gateway->env);
     const bool any = request->first_token_ns != 0;
     const uint32_t count = generated(request);
-    const double ttft = any ? seconds(request->arrived_ns, request->first_token_ns) : -1;
+    const double ttft = any ? seconds(request->ask->arrived_ns, request->first_token_ns) : -1;
     const double decode = any ? seconds(request->first_token_ns, request->last_token_ns) : -1;
     const struct gateway_outcome result = {
         .reason = reason,
         .prompt_tokens = request->prompt_tokens,
         .output_tokens = count,
-        .total_s = seconds(request->arrived_ns, now),
+        .total_s = seconds(request->ask->arrived_ns, now),
         .prefill_s = ttft,
         .decode_s = decode,
     };
@@ -254,7 +262,7 @@ static void outcome(struct request *request, const char *reason)
     if (gateway->recorder != NULL) recorder_ended(gateway->recorder, request->id, any ? count : 0);
     if (gateway->classes.count > 0) {
         gateway_metrics_class(gateway->metrics,
-                              request->class != NULL ? request->class->name : "none",
+                              request->ask->class != NULL ? request->ask->class->name : "none",
                               class_outcome(request, reason, ttft * 1000,
                                             count > 1 ? decode * 1000 / (count - 1) : 0));
     }
@@ -266,126 +274,14 @@ static void outcome(struct request *request, const char *reason)
              count > 1 && any ? decode * 1000 / (count - 1) : 0.0, result.total_s * 1000);
 }
 
-/* Nothing more to do for this request but to free it, which the pump does. */
-static void over(struct request *request)
+void request_stop(struct request *request, const char *reason)
 {
-    ASSERT(request->http == NULL);
-    if (request->state != REQUEST_OVER) request_set_state(request, REQUEST_OVER);
-    env_timer_cancel(request->gateway->env, &request->timer);
-    request_pump(request->gateway);
-}
-
-/* Ends the HTTP answer as what it is. */
-static void end_http(struct request *request)
-{
-    struct http_request *http = request->http;
-
-    request->http = NULL;
-    if (request->failed) {
-        http_abort(http);
-    } else {
-        http_end(http);
-    }
-    over(request);
-}
-
-/* The client has left, or does not read: everything stops. */
-static void abandon(struct request *request, const char *reason)
-{
-    struct http_request *http = request->http;
-
-    if (http == NULL) return;
-    LOG_DEBUG("gateway", "request_abandoned", "req=%s reason=%s generated=%u", request->request_id,
+    if (request->state == REQUEST_OVER) return;
+    LOG_DEBUG("gateway", "request_stopped", "req=%s reason=%s generated=%u", request->request_id,
               reason, generated(request));
     if (request->attempt != NULL) attempt_leave(request->attempt, STATUS_CANCELLED);
-    if (request->state != REQUEST_OVER) outcome(request, "abort");
-    request->http = NULL;
-    http_abort(http);
-    over(request);
-}
-
-static void flush(struct request *request);
-
-static void on_writable(void *ctx)
-{
-    struct request *request = ctx;
-
-    request->writable_armed = false;
-    if (request->http != NULL) flush(request);
-}
-
-/* Gives HTTP what it takes. The request may be OVER afterwards. */
-static void flush(struct request *request)
-{
-    if (request->writable_armed || request->http == NULL) return;
-    const enum status status =
-        http_send(request->http, buf_data(&request->chunks), request->chunks.len);
-    if (status == STATUS_OK) {
-        buf_clear(&request->chunks);
-        if (request->final) end_http(request);
-    } else if (status == STATUS_FULL) {
-        request->writable_armed = true;
-        http_on_writable(request->http, on_writable, request);
-    } else {
-        abandon(request, "hangup");
-    }
-}
-
-static void on_hangup(void *ctx)
-{
-    abandon(ctx, "hangup");
-}
-
-static struct api_answer answer_of(const struct request *request)
-{
-    return (struct api_answer){
-        .kind = request->api.kind,
-        .id = request->answer_id,
-        .model = request->gateway->served_name,
-        .created_s = request->created_s,
-        .include_usage = request->api.include_usage,
-    };
-}
-
-static struct api_usage usage_of(const struct request *request)
-{
-    return (struct api_usage){
-        .prompt_tokens = request->prompt_tokens,
-        .completion_tokens = generated(request),
-        .cached_tokens = request->cached_tokens,
-    };
-}
-
-static void begin_stream(struct request *request)
-{
-    const struct api_answer answer = answer_of(request);
-
-    request->began = true;
-    http_set_header(request->http, "Cache-Control", "no-cache");
-    http_set_header(request->http, "X-Accel-Buffering", "no");
-    http_begin(request->http, 200, "text/event-stream");
-    gateway_metrics_http(request->gateway->metrics, 200);
-    if (answer.kind == API_CHAT && api_write_chunk_role(&request->chunks, &answer) != STATUS_OK) {
-        abandon(request, "memory");
-    }
-}
-
-/* Puts what may be shown into a chunk. */
-static void stream_shown(struct request *request)
-{
-    const struct api_answer answer = answer_of(request);
-
-    if (!request->began) begin_stream(request);
-    if (request->http == NULL) return;
-    gateway_explain_shown(request, buf_data(&request->shown), request->shown.len);
-    if (request->shown.len > 0 &&
-        api_write_chunk_text(&request->chunks, &answer, (const char *)buf_data(&request->shown),
-                             request->shown.len) != STATUS_OK) {
-        abandon(request, "slow_client"); /* it has not read GATEWAY_ANSWER_SIZE_MAX bytes */
-        return;
-    }
-    buf_clear(&request->shown);
-    flush(request);
+    outcome(request, reason);
+    end(request);
 }
 
 /* ---- tokens ---- */
@@ -397,7 +293,7 @@ static void note_token_time(struct request *request)
 
     if (request->first_token_ns == 0) {
         request->first_token_ns = now;
-        gateway_metrics_first_token(gateway->metrics, seconds(request->arrived_ns, now));
+        gateway_metrics_first_token(gateway->metrics, seconds(request->ask->arrived_ns, now));
     } else {
         gateway_metrics_next_token(gateway->metrics, seconds(request->last_token_ns, now));
     }
@@ -412,7 +308,7 @@ static void show_token(struct request *request, uint32_t token)
     if (tokenizer_is_special(tokenizer, token)) return;
     const char *bytes = tokenizer_bytes(tokenizer, token, &len);
     if (gateway_text_push(&request->text, bytes, len, &request->shown) != STATUS_OK) {
-        abandon(request, "too_long");
+        ask_abandon(request->ask, "too_long");
     }
 }
 
@@ -438,10 +334,10 @@ enum status request_take_token(struct request *request, uint32_t index, uint32_t
         return STATUS_OK; /* what the client has seen stands */
     }
     /* The end is no part of the answer; d says so itself. */
-    if (!request->api.ignore_eos && tokenizer_is_end(request->gateway->tokenizer, token)) {
+    if (!request->ask->api.ignore_eos && tokenizer_is_end(request->gateway->tokenizer, token)) {
         return STATUS_OK;
     }
-    if (is_stop_token(&request->api, token)) {
+    if (is_stop_token(&request->ask->api, token)) {
         request_finish(request, "stop");
         return STATUS_OK;
     }
@@ -450,16 +346,16 @@ enum status request_take_token(struct request *request, uint32_t index, uint32_t
     request->failures = 0;
     note_token_time(request);
     show_token(request, token);
-    if (request->http == NULL) return STATUS_OK;
+    if (request->state == REQUEST_OVER) return STATUS_OK;
     if (request->text.stopped) {
         request_finish(request, "stop");
-    } else if (request->api.stream) {
-        stream_shown(request);
+    } else if (request->ask->api.stream) {
+        ask_show(request);
     }
     return STATUS_OK;
 }
 
-/* ---- ends ---- */
+/* ---- the end of an answer ---- */
 
 /* After a stop string d would go on; it is cancelled when the attempt leaves, at once or as soon as
  * p has said what it found cached. */
@@ -471,49 +367,14 @@ void request_finish(struct request *request, const char *reason)
     request->finish_reason = reason;
     request_set_state(request, REQUEST_ENDING);
     if (gateway_text_finish(&request->text, &request->shown) != STATUS_OK) {
-        abandon(request, "too_long");
+        ask_abandon(request->ask, "too_long");
         return;
     }
-    if (request->api.stream) stream_shown(request);
-    if (request->http == NULL) return;
+    if (request->ask->api.stream) ask_show(request);
+    if (request->state == REQUEST_OVER) return;
     if (attempt->counted || !attempt->run_live) {
         request_complete(request);
     }
-}
-
-static enum status write_stream_end(struct request *request)
-{
-    const struct api_answer answer = answer_of(request);
-    const struct api_usage usage = usage_of(request);
-    struct buf *out = &request->chunks;
-    enum status status = api_write_chunk_finish(out, &answer, request->finish_reason);
-
-    if (status == STATUS_OK && request->api.include_usage) {
-        status = api_write_chunk_usage(out, &answer, &usage);
-    }
-    if (status == STATUS_OK) status = api_write_chunk_done(out);
-    return status;
-}
-
-static void respond_whole(struct request *request)
-{
-    const struct api_answer answer = answer_of(request);
-    const struct api_usage usage = usage_of(request);
-    struct http_request *http = request->http;
-    struct buf out;
-
-    buf_init(&out, GATEWAY_ANSWER_SIZE_MAX);
-    if (api_write_answer(&out, &answer, (const char *)buf_data(&request->shown), request->shown.len,
-                         request->finish_reason, &usage) != STATUS_OK) {
-        buf_fini(&out);
-        abandon(request, "too_long");
-        return;
-    }
-    request->http = NULL;
-    gateway_metrics_http(request->gateway->metrics, 200);
-    http_respond(http, 200, "application/json", buf_data(&out), out.len);
-    buf_fini(&out);
-    over(request);
 }
 
 void request_complete(struct request *request)
@@ -522,47 +383,24 @@ void request_complete(struct request *request)
     struct gateway *gateway = request->gateway;
 
     if (request->attempt != NULL) attempt_leave(request->attempt, STATUS_OK);
-    if (!request->api.stream) {
+    if (!request->ask->api.stream) {
         gateway_explain_shown(request, buf_data(&request->shown), request->shown.len);
     }
     gateway_explain_answered(request);
     gateway_metrics_cached(gateway->metrics, request->prompt_tokens, request->cached_tokens);
     outcome(request, request->finish_reason);
-    request_set_state(request, REQUEST_OVER);
-    if (!request->api.stream) {
-        respond_whole(request);
-    } else if (write_stream_end(request) != STATUS_OK) {
-        abandon(request, "slow_client");
-    } else {
-        request->final = true;
-        flush(request);
-    }
+    end(request);
+    request_prefilled(request);
+    ask_finished(request);
 }
 
 void request_fail(struct request *request, const struct api_error *error)
 {
-    struct http_request *http = request->http;
-
-    ASSERT(request->state != REQUEST_OVER && http != NULL);
+    ASSERT(request->state != REQUEST_OVER);
     LOG_INFO("gateway", "request_failed", "req=%s status=%d code=%s attempts=%u generated=%u",
              request->request_id, error->http_status, error->code ? error->code : "",
              request->attempts, generated(request));
-    if (request->attempt != NULL) attempt_leave(request->attempt, STATUS_CANCELLED);
-    outcome(request, "error");
-    request_set_state(request, REQUEST_OVER);
-    if (!request->began) {
-        request->http = NULL;
-        gateway_respond_error(request->gateway, http, error);
-        over(request);
-        return;
-    }
-    request->failed = true;
-    request->final = true;
-    if (api_write_chunk_error(&request->chunks, error) != STATUS_OK) {
-        abandon(request, "slow_client");
-    } else {
-        flush(request);
-    }
+    ask_fail(request->ask, error);
 }
 
 static void explain_refusal(const struct request *request, const struct yolk_verdict *verdict,
@@ -598,7 +436,7 @@ void request_refuse(struct request *request, const struct yolk_verdict *verdict)
 {
     struct api_error error;
 
-    ASSERT(verdict->refusal != YOLK_REFUSAL_NONE && !request->began);
+    ASSERT(verdict->refusal != YOLK_REFUSAL_NONE);
     request->verdict = *verdict;
     explain_refusal(request, verdict, &error);
     error.retry_after_s = (uint32_t)(verdict->retry_after_ms / 1000) + 1;
@@ -636,11 +474,12 @@ static void never_placed(struct request *request)
 static void place_waiting(struct gateway *gateway, uint64_t *wake_ns)
 {
     const uint64_t now = env_now_ns(gateway->env);
-    struct request *next = NULL;
+    struct request *request;
     bool full = false;
 
-    for (struct request *request = gateway->waiting_first; request != NULL; request = next) {
-        next = request->waiting_next;
+    gateway->placing_next = gateway->waiting_first;
+    while ((request = gateway->placing_next) != NULL) {
+        gateway->placing_next = request->waiting_next;
         if (request->not_before_ns > now) {
             if (request->not_before_ns < *wake_ns) *wake_ns = request->not_before_ns;
             continue;
@@ -666,14 +505,13 @@ static void place_waiting(struct gateway *gateway, uint64_t *wake_ns)
 
 static void free_request(struct request *request)
 {
-    ASSERT(request->http == NULL && request->attempt == NULL);
-    api_request_fini(&request->api);
+    ASSERT(request->attempt == NULL);
     buf_fini(&request->shown);
-    buf_fini(&request->chunks);
     free(request->tokens);
     free(request->held);
     free(request->keys);
     gateway_explain_fini(request);
+    ask_unref(request->ask);
     free(request);
 }
 
@@ -684,7 +522,7 @@ static void reap(struct gateway *gateway)
     attempt_reap(gateway);
     for (struct request *request = gateway->requests; request != NULL; request = next) {
         next = request->next;
-        if (request->state != REQUEST_OVER || request->http != NULL) continue;
+        if (request->state != REQUEST_OVER || request->ask->http != NULL) continue; /* I2 */
         *(request->previous != NULL ? &request->previous->next : &gateway->requests) = next;
         if (next != NULL) next->previous = request->previous;
         ASSERT(gateway->requests_count > 0);
@@ -739,8 +577,8 @@ void request_end_all(struct gateway *gateway)
 
     api_refuse(&error, 503, "shutting_down", NULL, "The server is shutting down");
     for (struct request *request = gateway->requests; request != NULL; request = request->next) {
-        if (request->state != REQUEST_OVER) request_fail(request, &error);
-        if (request->http != NULL) abandon(request, "shutdown"); /* a slow client loses the end */
+        if (request->state != REQUEST_OVER) ask_fail(request->ask, &error);
+        ask_abandon(request->ask, "shutdown"); /* a slow client loses the end */
     }
     reap(gateway);
     ASSERT(gateway->requests == NULL);
@@ -770,12 +608,13 @@ static enum status too_long(struct api_error *error, const struct api_request *a
 }
 
 /* Tokenising takes time on the loop: what cannot fit is not tried. */
-static bool cannot_fit(const struct gateway *gateway, const struct api_request *api, uint32_t max)
+static bool cannot_fit(const struct gateway *gateway, const struct api_request *api,
+                       const struct api_prompt *prompt, uint32_t max)
 {
-    size_t bytes = api->prompt.len;
+    size_t bytes = prompt->text.len;
     for (size_t i = 0; i < api->messages_count; i++)
         bytes += api->messages[i].content_len;
-    return bytes / gateway->token_bytes_max > max || api->prompt_tokens_count > max;
+    return bytes / gateway->token_bytes_max > max || prompt->tokens_count > max;
 }
 
 enum status gateway_check_token(const struct gateway *gateway, uint32_t token, const char *param,
@@ -788,47 +627,47 @@ enum status gateway_check_token(const struct gateway *gateway, uint32_t token, c
                       "Token id %u is not in the vocabulary of %u", token, vocab);
 }
 
-static enum status take_token_ids(const struct gateway *gateway, const struct api_request *api,
+static enum status take_token_ids(const struct gateway *gateway, const struct api_prompt *prompt,
                                   uint32_t *tokens, size_t *count, struct api_error *error)
 {
-    for (size_t i = 0; i < api->prompt_tokens_count; i++) {
-        const enum status status =
-            gateway_check_token(gateway, api->prompt_tokens[i], "prompt", error);
+    for (size_t i = 0; i < prompt->tokens_count; i++) {
+        const enum status status = gateway_check_token(gateway, prompt->tokens[i], "prompt", error);
         if (status != STATUS_OK) return status;
-        tokens[i] = api->prompt_tokens[i];
+        tokens[i] = prompt->tokens[i];
     }
-    *count = api->prompt_tokens_count;
+    *count = prompt->tokens_count;
     return STATUS_OK;
 }
 
-static enum status tokenize_text(const struct gateway *gateway, const struct api_request *api,
+static enum status tokenize_text(const struct gateway *gateway, struct api_text text, bool bare,
                                  uint32_t *tokens, size_t max, size_t *count)
 {
     const uint32_t bos = tokenizer_bos(gateway->tokenizer);
-    const bool wanted =
-        !api->bare && (tokenizer_adds_bos(gateway->tokenizer) || api->prompt.len == 0);
+    const bool wanted = !bare && (tokenizer_adds_bos(gateway->tokenizer) || text.len == 0);
 
     *count = 0;
     if (wanted && bos != TOKENIZER_NONE) tokens[(*count)++] = bos;
-    return tokenizer_encode(gateway->tokenizer, api->prompt.data, api->prompt.len, tokens, max,
-                            count);
+    return tokenizer_encode(gateway->tokenizer, text.data, text.len, tokens, max, count);
 }
 
 enum status gateway_tokenize(const struct gateway *gateway, const struct api_request *api,
-                             uint32_t *tokens, uint32_t max, size_t *count, struct api_error *error)
+                             size_t index, uint32_t *tokens, uint32_t max, size_t *count,
+                             struct api_error *error)
 {
+    static const struct api_prompt NONE = { .tokens_count = 0 };
+    const struct api_prompt *prompt = api->messages_count > 0 ? &NONE : &api->prompts[index];
     struct errmsg err = { "" };
     enum status status;
 
-    if (cannot_fit(gateway, api, max)) return too_long(error, api, max);
+    if (cannot_fit(gateway, api, prompt, max)) return too_long(error, api, max);
     if (api->messages_count > 0) {
         status = chat_encode(gateway->chat, api->messages, api->messages_count, !api->unasking,
                              tokens, max, count, &err);
-    } else if (api->prompt_tokens_count > 0) {
-        status = take_token_ids(gateway, api, tokens, count, error);
+    } else if (prompt->text.data == NULL) {
+        status = take_token_ids(gateway, prompt, tokens, count, error);
         if (status != STATUS_OK) return status;
     } else {
-        status = tokenize_text(gateway, api, tokens, max, count);
+        status = tokenize_text(gateway, prompt->text, api->bare, tokens, max, count);
     }
     if (status == STATUS_FULL || (status == STATUS_OK && *count >= max)) {
         return too_long(error, api, max);
@@ -853,9 +692,8 @@ uint32_t gateway_context_max(const struct gateway *gateway)
     return nodes < gateway->context_max ? nodes : gateway->context_max;
 }
 
-/* Token ids that name nothing would be wishes that come to nothing. */
-static enum status check_tokens(const struct gateway *gateway, const struct api_request *api,
-                                struct api_error *error)
+enum status gateway_check_wishes(const struct gateway *gateway, const struct api_request *api,
+                                 struct api_error *error)
 {
     enum status status = STATUS_OK;
 
@@ -874,7 +712,7 @@ static_assert((int)API_BIASES_MAX <= (int)PROTO_BIASES_MAX, "all biases fit");
 static enum status hold_ends(struct request *request)
 {
     const struct gateway *gateway = request->gateway;
-    const struct api_request *api = &request->api;
+    const struct api_request *api = &request->ask->api;
     const uint32_t ends = api->ignore_eos ? 0 : gateway->ends_count;
 
     if (api->min_tokens == 0) return STATUS_OK;
@@ -886,117 +724,146 @@ static enum status hold_ends(struct request *request)
     return STATUS_OK;
 }
 
-/* Tokens, keys and limits of a request whose body is parsed. */
-static enum status prepare(struct request *request, struct api_error *error)
+static enum status overloaded(struct api_error *error)
 {
-    struct gateway *gateway = request->gateway;
-    const uint32_t max = gateway_context_max(gateway);
+    return api_refuse(error, 503, "overloaded", NULL, "Not enough memory");
+}
+
+/* The tokens of the prompt: the leader's, or new ones. `max` is what prompt and answer may have. */
+static enum status take_prompt(struct request *request, uint32_t max, struct api_error *error)
+{
+    const struct ask *ask = request->ask;
+    const struct request *leader = request->leader;
     size_t count = 0;
 
-    enum status status = gateway_check_model(gateway, &request->api, error);
-    if (status == STATUS_OK) status = check_tokens(gateway, &request->api, error);
-    if (status != STATUS_OK) return status;
-    request->tokens = malloc(max * sizeof(*request->tokens));
-    if (request->tokens == NULL || hold_ends(request) != STATUS_OK) {
-        return api_refuse(error, 503, "overloaded", NULL, "Not enough memory");
+    if (leader != NULL) {
+        memcpy(request->tokens, leader->tokens, leader->prompt_tokens * sizeof(*request->tokens));
+        count = leader->prompt_tokens;
+    } else {
+        const enum status status =
+            gateway_tokenize(request->gateway, &ask->api, request->choice / ask->api.n,
+                             request->tokens, max, &count, error);
+        if (status != STATUS_OK) return status;
     }
-    status = gateway_tokenize(gateway, &request->api, request->tokens, max, &count, error);
-    if (status != STATUS_OK) return status;
     ASSERT(count > 0 && count < max);
     request->prompt_tokens = (uint32_t)count;
     request->tokens_count = (uint32_t)count;
     request->tokens_max = max;
-    if (request->api.max_tokens > 0 && request->api.max_tokens < max - count) {
-        request->tokens_max = (uint32_t)count + request->api.max_tokens;
-    }
-    /* Room for the keys of every block there can ever be; blocks have at least 16 tokens. */
-    request->keys = malloc((request->tokens_max / 16 + 1) * sizeof(*request->keys));
-    if (request->keys == NULL ||
-        gateway_explain_start(request, request->tokens_max / 16 + 1) != STATUS_OK) {
-        return api_refuse(error, 503, "overloaded", NULL, "Not enough memory");
+    if (ask->api.max_tokens > 0 && ask->api.max_tokens < max - count) {
+        request->tokens_max = (uint32_t)count + ask->api.max_tokens;
     }
     return STATUS_OK;
 }
 
-static void fill(struct request *request, struct http_request *http)
+/* The answer begins with the prompt. */
+static enum status echo_prompt(struct request *request)
 {
-    struct gateway *gateway = request->gateway;
-    const char *tenant = http_header(http, "X-Llm-D-Inference-Fairness-Id");
+    const struct api_request *api = &request->ask->api;
+    const struct api_prompt *prompt = &api->prompts[request->choice / api->n];
 
-    if (tenant != NULL) snprintf(request->tenant, sizeof(request->tenant), "%s", tenant);
-    if (tenant != NULL) request->tenant_id = hash_xxh3(request->tenant, strlen(request->tenant));
-    request->class =
-        slo_find(&gateway->classes, http_header(http, "X-Gateway-Inference-Objective"));
-
-    env_random(gateway->env, &request->id, sizeof(request->id));
-    request->seed = request->api.seed;
-    if (!request->api.has_seed) env_random(gateway->env, &request->seed, sizeof(request->seed));
-    gateway_request_id(gateway, http, request->id, request->request_id);
-    snprintf(request->answer_id, sizeof(request->answer_id), "%s-%016llx",
-             request->api.kind == API_CHAT ? "chatcmpl" : "cmpl", (unsigned long long)request->id);
-    request->created_s = env_wall_ns(gateway->env) / ENV_NS_PER_S;
-    request->arrived_ns = http_arrived_ns(http);
-    request->deadline_ns = request->arrived_ns + gateway->options.request_ms * ENV_NS_PER_MS;
-    gateway_text_init(&request->text, request->api.stops, request->api.stops_count);
-    buf_init(&request->shown, GATEWAY_ANSWER_SIZE_MAX);
-    buf_init(&request->chunks, GATEWAY_ANSWER_SIZE_MAX);
-    env_timer_init(&request->timer, on_timer, request);
+    if (prompt->text.data != NULL)
+        return buf_append(&request->shown, prompt->text.data, prompt->text.len);
+    return gateway_detokenize(request->gateway, prompt->tokens, prompt->tokens_count,
+                              &request->shown);
 }
 
-static void admit(struct request *request, struct http_request *http)
+/* Tokens, room for keys, and limits. */
+static enum status prepare(struct request *request, struct api_error *error)
+{
+    const uint32_t max = request->leader != NULL ? request->leader->context_max
+                                                 : gateway_context_max(request->gateway);
+
+    request->context_max = max;
+    request->tokens = malloc(max * sizeof(*request->tokens));
+    if (request->tokens == NULL || hold_ends(request) != STATUS_OK) return overloaded(error);
+    const enum status status = take_prompt(request, max, error);
+    if (status != STATUS_OK) return status;
+    if (request->ask->api.echo && echo_prompt(request) != STATUS_OK) return overloaded(error);
+    /* Room for the keys of every block there can ever be; blocks have at least 16 tokens. */
+    request->keys = malloc((request->tokens_max / 16 + 1) * sizeof(*request->keys));
+    if (request->keys == NULL ||
+        gateway_explain_start(request, request->tokens_max / 16 + 1) != STATUS_OK) {
+        return overloaded(error);
+    }
+    return STATUS_OK;
+}
+
+static void name_request(struct request *request)
+{
+    const struct ask *ask = request->ask;
+
+    if (request->choice == 0) {
+        request->id = ask->id;
+        snprintf(request->request_id, sizeof(request->request_id), "%s", ask->request_id);
+    } else {
+        env_random(request->gateway->env, &request->id, sizeof(request->id));
+        snprintf(request->request_id, sizeof(request->request_id), "%.*s.%u", API_ID_SIZE - 8,
+                 ask->request_id, request->choice);
+    }
+}
+
+enum status request_create(struct ask *ask, uint32_t choice, struct request *leader,
+                           struct request **out, struct api_error *error)
+{
+    struct request *request = calloc(1, sizeof(*request));
+
+    if (request == NULL) return overloaded(error);
+    request->gateway = ask->gateway;
+    request->ask = ask;
+    ask->refs++;
+    request->choice = choice;
+    request->leader = leader;
+    /* The answers to one prompt differ, and the first is the one that would be alone. */
+    request->seed = ask->seed + choice % ask->api.n;
+    name_request(request);
+    gateway_text_init(&request->text, ask->api.stops, ask->api.stops_count);
+    buf_init(&request->shown, GATEWAY_ANSWER_SIZE_MAX);
+    env_timer_init(&request->timer, on_timer, request);
+    const enum status status = prepare(request, error);
+    if (status == STATUS_OK) {
+        *out = request;
+    } else {
+        free_request(request);
+    }
+    return status;
+}
+
+void request_discard(struct request *request)
+{
+    ASSERT(request->state == REQUEST_NEW);
+    free_request(request);
+}
+
+static void let_go(struct request *request)
+{
+    const struct ask *ask = request->ask;
+    struct gateway *gateway = request->gateway;
+
+    request->stamp = fair_stamp(&gateway->fair, ask->tenant_id, request->prompt_tokens);
+    request_wait(request, 0);
+}
+
+void request_begin(struct request *request)
 {
     struct gateway *gateway = request->gateway;
 
-    request->http = http;
     request->next = gateway->requests;
     if (gateway->requests != NULL) gateway->requests->previous = request;
     gateway->requests = request;
     gateway->requests_count++;
     gateway_metrics_prompt(gateway->metrics, request->prompt_tokens);
-    http_on_hangup(http, on_hangup, request);
     if (gateway->recorder != NULL) {
         recorder_arrived(gateway->recorder, request->id, request->tokens, request->prompt_tokens);
     }
-    request->stamp = fair_stamp(&gateway->fair, request->tenant_id, request->prompt_tokens);
-    request_wait(request, 0);
+    if (request->leader == NULL) let_go(request);
 }
 
-static enum status parse(struct request *request, struct http_request *http, enum api_kind kind,
-                         struct api_error *error)
+void request_prefilled(struct request *request)
 {
-    const struct gateway *gateway = request->gateway;
-    size_t len = 0;
-    const char *body = http_body(http, &len);
+    const struct ask *ask = request->ask;
 
-    if (gateway->draining) {
-        return api_refuse(error, 503, "shutting_down", NULL, "The server is shutting down");
+    if (request->leader != NULL) return;
+    for (uint32_t i = request->choice + 1; i < request->choice + ask->api.n; i++) {
+        if (ask->choices[i]->state == REQUEST_NEW) let_go(ask->choices[i]);
     }
-    if (gateway->requests_count >= gateway->options.requests_max) {
-        http_set_header(http, "Retry-After", "1");
-        return api_refuse(error, 429, "overloaded", NULL, "%u requests are under way already",
-                          gateway->requests_count);
-    }
-    const enum status status = api_parse(kind, body, len, &request->api, error);
-    return status == STATUS_OK ? prepare(request, error) : status;
-}
-
-void request_start(struct gateway *gateway, struct http_request *http, enum api_kind kind)
-{
-    struct request *request = calloc(1, sizeof(*request));
-    struct api_error error;
-
-    if (request == NULL) {
-        api_refuse(&error, 503, "overloaded", NULL, "Not enough memory");
-        gateway_respond_error(gateway, http, &error);
-        return;
-    }
-    request->gateway = gateway;
-    const enum status status = parse(request, http, kind, &error);
-    fill(request, http);
-    if (status != STATUS_OK) {
-        gateway_respond_error(gateway, http, &error);
-        free_request(request);
-        return;
-    }
-    admit(request, http);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * serve/gateway_request.h - a request and its attempt, as gateway_request.c (the client's side) and
- * gateway_attempt.c (the nodes' side) share them. The states and invariants are explained in
- * gateway_request.c. */
+ * serve/gateway_request.h - an ask, its requests and their attempts, as gateway_ask.c (the client's
+ * side), gateway_request.c (one answer) and gateway_attempt.c (the nodes' side) share them. The
+ * states and invariants are explained in gateway_ask.c and gateway_request.c. */
 #ifndef SERVE_GATEWAY_REQUEST_H
 #define SERVE_GATEWAY_REQUEST_H
 
@@ -49,12 +49,10 @@ struct attempt {
     double timed_ms; /* 0: d has not sent any */
 };
 
-struct request {
+/* One HTTP request, for one answer or several: each of them is a request. */
+struct ask {
     struct gateway *gateway;
-    struct request *next, *previous;                 /* of all */
-    struct request *waiting_next, *waiting_previous; /* in WAITING */
-    enum request_state state;
-    struct http_request *http;
+    struct http_request *http; /* NULL once it has been ended */
     struct api_request api;
     uint64_t id;
     char answer_id[API_ID_SIZE];
@@ -62,13 +60,38 @@ struct request {
     char tenant[YOLK_NAME_SIZE];   /* "": nobody in particular */
     uint64_t tenant_id;            /* a hash of it; 0 for nobody */
     const struct slo_class *class; /* NULL: the general limits */
-    uint64_t stamp;                /* its place among those of its priority (conductor/fair.h) */
-    uint64_t created_s;
+    uint64_t seed;
+    uint64_t created_s, arrived_ns, deadline_ns;
+
+    struct request **choices; /* [prompt * n + which]; an entry is NULL before it is made */
+    uint32_t choices_count;
+    uint32_t unfinished; /* without an end to their answer */
+    uint32_t refs;       /* requests that are not freed yet */
+
+    struct buf chunks; /* streaming: events not yet taken by HTTP */
+    bool began;        /* the HTTP answer has started: no other status code any more */
+    bool writable_armed;
+    bool final;  /* streaming: nothing will follow what is in chunks */
+    bool failed; /* ... and it must not look complete */
+};
+
+struct request {
+    struct gateway *gateway;
+    struct ask *ask;
+    uint32_t choice;                                 /* ask->choices[choice] */
+    struct request *leader;                          /* NULL: the first one for its prompt */
+    struct request *next, *previous;                 /* of all */
+    struct request *waiting_next, *waiting_previous; /* in WAITING */
+    enum request_state state;
+    uint64_t id;
+    char request_id[API_ID_SIZE]; /* the ask's, with a number behind it from the second choice on */
+    uint64_t stamp;               /* its place among those of its priority (conductor/fair.h) */
 
     uint32_t *held; /* NULL, or tokens that may not come before api.min_tokens */
     uint32_t held_count;
     uint32_t *tokens;
     uint32_t prompt_tokens, tokens_count, tokens_max;
+    uint32_t context_max;      /* when it was made: room in tokens[] */
     struct block_key key_root; /* that keys[] was made with */
     struct block_key *keys;
     uint32_t keys_count;
@@ -84,22 +107,52 @@ struct request {
     enum status refused;         /* why it was not placed the last time */
 
     struct gateway_text text;
-    struct buf shown;  /* the answer so far; streaming: what is not in a chunk yet */
-    struct buf chunks; /* streaming: events not yet taken by HTTP */
-    bool began;        /* the HTTP answer has started: no other status code any more */
-    bool writable_armed;
-    bool final;  /* streaming: nothing will follow what is in chunks */
-    bool failed; /* ... and it must not look complete */
+    struct buf shown; /* the answer so far; streaming: what is not in a chunk yet */
+    bool opened;      /* streaming: its first chunk has been written */
     const char *finish_reason;
     bool cached_known;
     uint32_t cached_tokens;
 
-    uint64_t arrived_ns, waiting_ns, not_before_ns, deadline_ns, first_token_ns, last_token_ns;
+    uint64_t waiting_ns, not_before_ns, first_token_ns, last_token_ns;
     double first_ttft_ms; /* predicted, at the first placement */
     struct env_timer timer;
 };
 
+/* ---- gateway_ask.c ---- */
+
+/* Streaming: puts what may be shown of a choice into a chunk. The ask may be over afterwards. */
+void ask_show(struct request *choice);
+
+/* The answer of a choice is complete, and the choice over. */
+void ask_finished(struct request *choice);
+
+/* Ends the ask with an error, before or in the middle of its answers, and all its requests. */
+void ask_fail(struct ask *ask, const struct api_error *error);
+
+/* The client has left, or does not read: everything stops. Nothing happens if it is over. */
+void ask_abandon(struct ask *ask, const char *reason);
+
+/* A request of it has been freed; the last one frees the ask. */
+void ask_unref(struct ask *ask);
+
 /* ---- gateway_request.c ---- */
+
+/* For prompt number choice / n, prepared but not begun: tokens, room for keys, limits. On failure
+ * *error says why. `leader` is the first choice of the same prompt, or NULL for that itself. */
+MUST_USE enum status request_create(struct ask *ask, uint32_t choice, struct request *leader,
+                                    struct request **out, struct api_error *error);
+/* Frees what has not begun. */
+void request_discard(struct request *request);
+
+/* It is one of the gateway's from now on. Leaders wait to be placed at once; those who follow, when
+ * their leader has computed the prompt, so that it is computed once. */
+void request_begin(struct request *request);
+
+/* Its prompt is in the cache, or will not get there: those who follow go on. */
+void request_prefilled(struct request *request);
+
+/* Ends it without an answer; nothing happens if it is over. */
+void request_stop(struct request *request, const char *reason);
 
 void request_set_state(struct request *request, enum request_state state);
 
@@ -110,7 +163,7 @@ MUST_USE enum status request_take_token(struct request *request, uint32_t index,
 /* Every token has come; `reason` is static. */
 void request_finish(struct request *request, const char *reason);
 
-/* Ends the request with an error, before or in the middle of its answer. */
+/* Ends the ask of the request with this error. */
 void request_fail(struct request *request, const struct api_error *error);
 
 /* Ends the request with 429, because the policy has refused it. */
@@ -119,7 +172,7 @@ void request_refuse(struct request *request, const struct yolk_verdict *verdict)
 /* Back to WAITING after an attempt has failed, not to be placed before `not_before_ns`. */
 void request_wait(struct request *request, uint64_t not_before_ns);
 
-/* The answer is complete as far as it will be: sends the end. */
+/* The answer is complete as far as it will be. */
 void request_complete(struct request *request);
 
 /* Its limits in milliseconds; 0: none. */

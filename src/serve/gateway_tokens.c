@@ -23,7 +23,7 @@ static enum status write_tokens(const struct gateway *gateway, const struct api_
     size_t count = 0;
 
     if (tokens == NULL) return api_refuse(error, 503, "overloaded", NULL, "Not enough memory");
-    enum status status = gateway_tokenize(gateway, api, tokens, TOKENS_MAX, &count, error);
+    enum status status = gateway_tokenize(gateway, api, 0, tokens, TOKENS_MAX, &count, error);
     if (status == STATUS_OK &&
         api_write_tokens(out, tokens, count, gateway_context_max(gateway)) != STATUS_OK) {
         status = api_refuse(error, 503, "overloaded", NULL, "Not enough memory");
@@ -33,34 +33,54 @@ static enum status write_tokens(const struct gateway *gateway, const struct api_
 }
 
 /* Tokens may end within a character: what is no text by then becomes U+FFFD. */
+static enum status append_valid(const struct buf *bytes, struct buf *out)
+{
+    struct utf8_stream stream;
+    uint8_t *room;
+    const enum status status = buf_reserve(out, UTF8_STREAM_OUT_MAX(bytes->len) + 3, &room);
+
+    if (status != STATUS_OK) return status;
+    utf8_stream_init(&stream);
+    size_t len = utf8_stream_push(&stream, buf_data(bytes), bytes->len, (char *)room);
+    len += utf8_stream_finish(&stream, (char *)room + len);
+    buf_commit(out, len);
+    return STATUS_OK;
+}
+
+enum status gateway_detokenize(const struct gateway *gateway, const uint32_t *tokens, size_t count,
+                               struct buf *out)
+{
+    enum status status = STATUS_OK;
+    struct buf bytes;
+
+    buf_init(&bytes, ANSWER_SIZE_MAX);
+    for (size_t i = 0; i < count && status == STATUS_OK; i++) {
+        size_t len;
+        const char *text = tokenizer_bytes(gateway->tokenizer, tokens[i], &len);
+        status = buf_append(&bytes, text, len);
+    }
+    if (status == STATUS_OK) status = append_valid(&bytes, out);
+    buf_fini(&bytes);
+    return status;
+}
+
 static enum status write_text(const struct gateway *gateway, const struct api_request *api,
                               struct buf *out, struct api_error *error)
 {
-    struct buf bytes;
+    const struct api_prompt *prompt = &api->prompts[0];
     enum status status = STATUS_OK;
+    struct buf text;
 
-    buf_init(&bytes, ANSWER_SIZE_MAX);
-    for (size_t i = 0; i < api->prompt_tokens_count && status == STATUS_OK; i++) {
-        size_t len;
-        const char *text = tokenizer_bytes(gateway->tokenizer, api->prompt_tokens[i], &len);
-        status = gateway_check_token(gateway, api->prompt_tokens[i], "tokens", error);
-        if (status == STATUS_OK && buf_append(&bytes, text, len) != STATUS_OK)
-            status = api_refuse(error, 400, "invalid_value", "tokens", "The text is too long");
-    }
-    char *valid = status == STATUS_OK ? malloc(UTF8_STREAM_OUT_MAX(bytes.len) + 3) : NULL;
-    if (status == STATUS_OK) {
-        struct utf8_stream stream;
-        size_t len = 0;
-        utf8_stream_init(&stream);
-        if (valid != NULL) {
-            len = utf8_stream_push(&stream, buf_data(&bytes), bytes.len, valid);
-            len += utf8_stream_finish(&stream, valid + len);
-        }
-        if (valid == NULL || api_write_prompt(out, valid, len) != STATUS_OK)
-            status = api_refuse(error, 503, "overloaded", NULL, "Not enough memory");
-    }
-    free(valid);
-    buf_fini(&bytes);
+    for (size_t i = 0; i < prompt->tokens_count && status == STATUS_OK; i++)
+        status = gateway_check_token(gateway, prompt->tokens[i], "tokens", error);
+    if (status != STATUS_OK) return status;
+    buf_init(&text, ANSWER_SIZE_MAX);
+    status = gateway_detokenize(gateway, prompt->tokens, prompt->tokens_count, &text);
+    if (status == STATUS_OK)
+        status = api_write_prompt(out, (const char *)buf_data(&text), text.len);
+    if (status != STATUS_OK)
+        status = api_refuse(error, 400, "invalid_value", "tokens", "The text is too long");
+    buf_fini(&text);
     return status;
 }
 

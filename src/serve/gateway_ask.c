@@ -1,0 +1,370 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * serve/gateway_ask.c - one HTTP request, from its arrival to its last byte: what the client wrote
+ * and what it is shown. Each answer that it asks for is a request of its own (gateway_request.c):
+ * `n` of them for each prompt, numbered as OpenAI numbers choices.
+ *
+ *     ask_start: api_parse, a request for each choice, begun together
+ *         streamed      ask_show: a chunk for each piece of text of any choice
+ *         whole         texts stay with their requests until the last one has finished
+ *     ask_finished, of the last choice: usage, the end
+ *     ask_fail, ask_abandon: the other requests are stopped too
+ *
+ * The answers to one prompt differ by their seeds. The first leads: the others wait until its
+ * prompt has been computed, and find it in the cache.
+ *
+ * Usage counts each prompt once, its cached tokens as its first answer found them, and the tokens
+ * of all answers.
+ *
+ * Invariants
+ *   I1  http is not NULL until the HTTP request has been ended, exactly once.
+ *   I2  an ask is freed with the last of its requests. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "net/http.h"
+#include "serve/gateway_request.h"
+
+static struct api_answer answer_of(const struct ask *ask)
+{
+    return (struct api_answer){
+        .kind = ask->api.kind,
+        .id = ask->answer_id,
+        .model = ask->gateway->served_name,
+        .created_s = ask->created_s,
+        .include_usage = ask->api.include_usage,
+    };
+}
+
+static struct api_choice choice_of(const struct request *choice)
+{
+    return (struct api_choice){
+        .index = choice->choice,
+        .text = (const char *)buf_data(&choice->shown),
+        .len = choice->shown.len,
+        .finish_reason = choice->finish_reason,
+    };
+}
+
+static struct api_usage usage_of(const struct ask *ask)
+{
+    struct api_usage usage = { 0 };
+
+    for (uint32_t i = 0; i < ask->choices_count; i++) {
+        const struct request *choice = ask->choices[i];
+        usage.completion_tokens += choice->tokens_count - choice->prompt_tokens;
+        if (choice->leader != NULL) continue;
+        usage.prompt_tokens += choice->prompt_tokens;
+        usage.cached_tokens += choice->cached_tokens;
+    }
+    return usage;
+}
+
+/* ---- the HTTP answer ---- */
+
+static void stop_all(struct ask *ask, const char *reason)
+{
+    for (uint32_t i = 0; i < ask->choices_count; i++)
+        request_stop(ask->choices[i], reason);
+}
+
+/* Ends the HTTP answer as what it is. */
+static void end_http(struct ask *ask)
+{
+    struct http_request *http = ask->http;
+
+    ask->http = NULL;
+    if (ask->failed) {
+        http_abort(http);
+    } else {
+        http_end(http);
+    }
+    request_pump(ask->gateway); /* somebody has to free it */
+}
+
+void ask_abandon(struct ask *ask, const char *reason)
+{
+    struct http_request *http = ask->http;
+
+    if (http == NULL) return;
+    LOG_DEBUG("gateway", "request_abandoned", "req=%s reason=%s", ask->request_id, reason);
+    ask->http = NULL;
+    stop_all(ask, "abort");
+    http_abort(http);
+    request_pump(ask->gateway);
+}
+
+static void flush(struct ask *ask);
+
+static void on_writable(void *ctx)
+{
+    struct ask *ask = ctx;
+
+    ask->writable_armed = false;
+    if (ask->http != NULL) flush(ask);
+}
+
+/* Gives HTTP what it takes. The ask may be over afterwards. */
+static void flush(struct ask *ask)
+{
+    if (ask->writable_armed || ask->http == NULL) return;
+    const enum status status = http_send(ask->http, buf_data(&ask->chunks), ask->chunks.len);
+    if (status == STATUS_OK) {
+        buf_clear(&ask->chunks);
+        if (ask->final) end_http(ask);
+    } else if (status == STATUS_FULL) {
+        ask->writable_armed = true;
+        http_on_writable(ask->http, on_writable, ask);
+    } else {
+        ask_abandon(ask, "hangup");
+    }
+}
+
+static void on_hangup(void *ctx)
+{
+    ask_abandon(ctx, "hangup");
+}
+
+static void begin_stream(struct ask *ask)
+{
+    ask->began = true;
+    http_set_header(ask->http, "Cache-Control", "no-cache");
+    http_set_header(ask->http, "X-Accel-Buffering", "no");
+    http_begin(ask->http, 200, "text/event-stream");
+    gateway_metrics_http(ask->gateway->metrics, 200);
+}
+
+static enum status write_shown(struct ask *ask, struct request *choice)
+{
+    const struct api_answer answer = answer_of(ask);
+    const struct api_choice shown = choice_of(choice);
+    enum status status = STATUS_OK;
+
+    if (!choice->opened && answer.kind == API_CHAT)
+        status = api_write_chunk_role(&ask->chunks, &answer, choice->choice);
+    choice->opened = true;
+    if (status != STATUS_OK || shown.len == 0) return status;
+    return api_write_chunk_text(&ask->chunks, &answer, &shown);
+}
+
+void ask_show(struct request *choice)
+{
+    struct ask *ask = choice->ask;
+
+    ASSERT(ask->http != NULL && ask->api.stream);
+    if (!ask->began) begin_stream(ask);
+    gateway_explain_shown(choice, buf_data(&choice->shown), choice->shown.len);
+    if (write_shown(ask, choice) != STATUS_OK) {
+        ask_abandon(ask, "slow_client"); /* it has not read GATEWAY_ANSWER_SIZE_MAX bytes */
+        return;
+    }
+    buf_clear(&choice->shown);
+    flush(ask);
+}
+
+/* ---- ends ---- */
+
+static enum status write_finish(struct ask *ask, const struct request *choice)
+{
+    const struct api_answer answer = answer_of(ask);
+    const struct api_choice finish = choice_of(choice);
+    const struct api_usage usage = usage_of(ask);
+    struct buf *out = &ask->chunks;
+    enum status status = api_write_chunk_finish(out, &answer, &finish);
+
+    if (status != STATUS_OK || ask->unfinished > 0) return status;
+    if (ask->api.include_usage) status = api_write_chunk_usage(out, &answer, &usage);
+    return status == STATUS_OK ? api_write_chunk_done(out) : status;
+}
+
+static enum status write_whole(const struct ask *ask, struct buf *out)
+{
+    const struct api_answer answer = answer_of(ask);
+    const struct api_usage usage = usage_of(ask);
+    struct api_choice choices[API_CHOICES_MAX];
+
+    for (uint32_t i = 0; i < ask->choices_count; i++)
+        choices[i] = choice_of(ask->choices[i]);
+    return api_write_answer(out, &answer, choices, ask->choices_count, &usage);
+}
+
+static void respond_whole(struct ask *ask)
+{
+    struct http_request *http = ask->http;
+    struct buf out;
+
+    buf_init(&out, GATEWAY_ANSWER_SIZE_MAX);
+    if (write_whole(ask, &out) != STATUS_OK) {
+        buf_fini(&out);
+        ask_abandon(ask, "too_long");
+        return;
+    }
+    ask->http = NULL;
+    gateway_metrics_http(ask->gateway->metrics, 200);
+    http_respond(http, 200, "application/json", buf_data(&out), out.len);
+    buf_fini(&out);
+    request_pump(ask->gateway);
+}
+
+void ask_finished(struct request *choice)
+{
+    struct ask *ask = choice->ask;
+
+    ASSERT(ask->http != NULL && ask->unfinished > 0 && choice->state == REQUEST_OVER);
+    ask->unfinished--;
+    if (!ask->api.stream) {
+        if (ask->unfinished == 0) respond_whole(ask);
+    } else if (write_finish(ask, choice) != STATUS_OK) {
+        ask_abandon(ask, "slow_client");
+    } else {
+        ask->final = ask->unfinished == 0;
+        flush(ask);
+    }
+}
+
+void ask_fail(struct ask *ask, const struct api_error *error)
+{
+    struct http_request *http = ask->http;
+
+    ASSERT(http != NULL && !ask->final);
+    stop_all(ask, "error");
+    if (!ask->began) {
+        ask->http = NULL;
+        gateway_respond_error(ask->gateway, http, error);
+        request_pump(ask->gateway);
+        return;
+    }
+    ask->failed = true;
+    ask->final = true;
+    if (api_write_chunk_error(&ask->chunks, error) != STATUS_OK) {
+        ask_abandon(ask, "slow_client");
+    } else {
+        flush(ask);
+    }
+}
+
+static void ask_free(struct ask *ask)
+{
+    ASSERT(ask->refs == 0);
+    api_request_fini(&ask->api);
+    buf_fini(&ask->chunks);
+    free(ask->choices);
+    free(ask);
+}
+
+void ask_unref(struct ask *ask)
+{
+    ASSERT(ask->refs > 0);
+    if (--ask->refs == 0) ask_free(ask);
+}
+
+/* ---- starting ---- */
+
+/* Who asks, and what it is called: known before it is clear whether it makes sense. */
+static void identify(struct ask *ask, struct http_request *http, enum api_kind kind)
+{
+    struct gateway *gateway = ask->gateway;
+    const char *tenant = http_header(http, "X-Llm-D-Inference-Fairness-Id");
+
+    if (tenant != NULL) snprintf(ask->tenant, sizeof(ask->tenant), "%s", tenant);
+    if (tenant != NULL) ask->tenant_id = hash_xxh3(ask->tenant, strlen(ask->tenant));
+    ask->class = slo_find(&gateway->classes, http_header(http, "X-Gateway-Inference-Objective"));
+    env_random(gateway->env, &ask->id, sizeof(ask->id));
+    gateway_request_id(gateway, http, ask->id, ask->request_id);
+    snprintf(ask->answer_id, sizeof(ask->answer_id), "%s-%016llx",
+             kind == API_CHAT ? "chatcmpl" : "cmpl", (unsigned long long)ask->id);
+    ask->created_s = env_wall_ns(gateway->env) / ENV_NS_PER_S;
+    ask->arrived_ns = http_arrived_ns(http);
+    ask->deadline_ns = ask->arrived_ns + gateway->options.request_ms * ENV_NS_PER_MS;
+    buf_init(&ask->chunks, GATEWAY_ANSWER_SIZE_MAX);
+}
+
+/* Each answer counts where requests are counted. */
+static enum status check_room(const struct gateway *gateway, uint32_t answers,
+                              struct api_error *error)
+{
+    const uint32_t max = gateway->options.requests_max, under_way = gateway->requests_count;
+
+    if (answers <= max && under_way <= max - answers) return STATUS_OK;
+    return api_refuse(error, 429, "overloaded", NULL, "%u requests are under way already",
+                      under_way);
+}
+
+static enum status parse(struct ask *ask, struct http_request *http, enum api_kind kind,
+                         struct api_error *error)
+{
+    const struct gateway *gateway = ask->gateway;
+    size_t len = 0;
+    const char *body = http_body(http, &len);
+
+    if (gateway->draining) {
+        return api_refuse(error, 503, "shutting_down", NULL, "The server is shutting down");
+    }
+    enum status status = check_room(gateway, 1, error);
+    if (status == STATUS_OK) status = api_parse(kind, body, len, &ask->api, error);
+    if (status != STATUS_OK) return status;
+    const uint32_t prompts = kind == API_CHAT ? 1 : (uint32_t)ask->api.prompts_count;
+    ask->choices_count = prompts * ask->api.n;
+    ask->seed = ask->api.seed;
+    if (!ask->api.has_seed) env_random(gateway->env, &ask->seed, sizeof(ask->seed));
+    status = check_room(gateway, ask->choices_count, error);
+    if (status == STATUS_OK) status = gateway_check_model(gateway, &ask->api, error);
+    if (status == STATUS_OK) status = gateway_check_wishes(gateway, &ask->api, error);
+    return status;
+}
+
+static enum status make_choices(struct ask *ask, struct api_error *error)
+{
+    enum status status = STATUS_OK;
+
+    ask->choices = calloc(ask->choices_count, sizeof(struct request *));
+    if (ask->choices == NULL) {
+        return api_refuse(error, 503, "overloaded", NULL, "Not enough memory");
+    }
+    for (uint32_t i = 0; i < ask->choices_count && status == STATUS_OK; i++) {
+        const uint32_t which = i % ask->api.n;
+        struct request *leader = which > 0 ? ask->choices[i - which] : NULL;
+        status = request_create(ask, i, leader, &ask->choices[i], error);
+    }
+    return status;
+}
+
+static void refuse(struct ask *ask, struct http_request *http, const struct api_error *error)
+{
+    gateway_respond_error(ask->gateway, http, error);
+    for (uint32_t i = 0; ask->choices != NULL && i < ask->choices_count; i++) {
+        if (ask->choices[i] != NULL) request_discard(ask->choices[i]);
+    }
+    ask_unref(ask);
+}
+
+void ask_start(struct gateway *gateway, struct http_request *http, enum api_kind kind)
+{
+    struct ask *ask = calloc(1, sizeof(*ask));
+    struct api_error error;
+
+    if (ask == NULL) {
+        api_refuse(&error, 503, "overloaded", NULL, "Not enough memory");
+        gateway_respond_error(gateway, http, &error);
+        return;
+    }
+    ask->gateway = gateway;
+    ask->refs = 1; /* ours, until it has begun */
+    identify(ask, http, kind);
+    enum status status = parse(ask, http, kind, &error);
+    if (status == STATUS_OK) status = make_choices(ask, &error);
+    if (status != STATUS_OK) {
+        refuse(ask, http, &error);
+        return;
+    }
+    ask->http = http;
+    ask->unfinished = ask->choices_count;
+    http_on_hangup(http, on_hangup, ask);
+    for (uint32_t i = 0; i < ask->choices_count; i++)
+        request_begin(ask->choices[i]);
+    ask_unref(ask);
+}

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a client of this API may rely on, said with the `openai` client.
+
+Read it as documentation: each test is one promise, and docs/api.md lists the fields. One cluster (a
+prefill and a decode process) serves them all.
+"""
+import openai
+import pytest
+
+STORY = [{"role": "user", "content": "Tell me a story about a fox and a hen."}]
+SKY = "The sky is blue because of the way that the air scatters the light of the sun. "
+
+
+def streamed(stream):
+    """The texts of a streamed answer by choice, its finish reasons, and its usage."""
+    texts, finish, usage = {}, {}, None
+    for chunk in stream:
+        usage = chunk.usage or usage
+        for choice in chunk.choices:
+            piece = choice.delta.content if hasattr(choice, "delta") else choice.text
+            texts[choice.index] = texts.get(choice.index, "") + (piece or "")
+            if choice.finish_reason:
+                assert choice.index not in finish, "a choice ends once"
+                finish[choice.index] = choice.finish_reason
+    return texts, finish, usage
+
+
+# ---- several answers ----
+
+def test_choices_differ_by_their_seeds(client):
+    """Choice i of seed s is the answer that seed s + i gives alone; so one of them can be had again."""
+    def ask(seed, n):
+        return client.chat.completions.create(model="smollm2", messages=STORY, temperature=1.1, seed=seed, n=n,
+                                              max_tokens=12)
+
+    answer = ask(7, 3)
+    assert [c.index for c in answer.choices] == [0, 1, 2]
+    texts = [c.message.content for c in answer.choices]
+    assert len(set(texts)) == 3
+    assert texts == [ask(7 + i, 1).choices[0].message.content for i in range(3)]
+
+
+def test_usage_counts_a_prompt_once(client):
+    one = client.chat.completions.create(model="smollm2", messages=STORY, max_tokens=4, temperature=0)
+    four = client.chat.completions.create(model="smollm2", messages=STORY, max_tokens=4, temperature=0, n=4)
+    assert four.usage.prompt_tokens == one.usage.prompt_tokens
+    assert four.usage.completion_tokens == 4 * one.usage.completion_tokens
+    assert len({c.message.content for c in four.choices}) == 1, "temperature 0 leaves no choice"
+
+
+def test_choices_share_one_prefill(client, cluster):
+    """The other answers find the prompt of the first one in the cache."""
+    prompt = "Choices share one prefill. " + SKY * 8
+    before = cluster.metric("vllm:prefix_cache_hits_total")
+    answer = client.completions.create(model="smollm2", prompt=prompt, max_tokens=2, n=4)
+    tokens = answer.usage.prompt_tokens
+    assert tokens > 128 and answer.usage.prompt_tokens_details.cached_tokens == 0
+    assert cluster.metric("vllm:prefix_cache_hits_total") - before == 3 * ((tokens - 1) // 32 * 32)
+
+
+def test_streamed_choices_are_the_same(client):
+    body = dict(model="smollm2", messages=STORY, temperature=1.1, seed=3, n=3, max_tokens=10)
+    whole = client.chat.completions.create(**body)
+    texts, finish, usage = streamed(client.chat.completions.create(
+        **body, stream=True, stream_options={"include_usage": True}))
+    assert texts == {c.index: c.message.content for c in whole.choices}
+    assert finish == {c.index: c.finish_reason for c in whole.choices}
+    assert usage.completion_tokens == whole.usage.completion_tokens
+
+
+@pytest.mark.parametrize("field, value", [("n", 10**9), ("n", 129), ("n", 0), ("n", "2"), ("n", 1.5)])
+def test_n_is_bounded(client, field, value):
+    with pytest.raises(openai.BadRequestError) as error:
+        client.chat.completions.create(model="smollm2", messages=STORY, extra_body={field: value})
+    assert error.value.param == field
+
+
+def test_best_of_is_n_or_refused(client):
+    assert len(client.completions.create(model="smollm2", prompt="x", max_tokens=1, n=2, best_of=2).choices) == 2
+    with pytest.raises(openai.BadRequestError) as error:
+        client.completions.create(model="smollm2", prompt="x", max_tokens=1, n=2, best_of=3)
+    assert error.value.param == "best_of"
+
+
+# ---- prompts ----
+
+def test_prompts_are_answered_in_order(client, cluster):
+    prompts = ["The sky is", "Two and two make", "Once upon a time"]
+    tokens = [cluster.post("/tokenize", {"prompt": p})[1]["tokens"] for p in prompts]
+    body = dict(model="smollm2", temperature=0, max_tokens=6)
+    alone = [client.completions.create(**body, prompt=p) for p in prompts]
+    texts = [a.choices[0].text for a in alone]
+    for several in (prompts, tokens, [tokens[0], prompts[1], tokens[2]]):
+        answer = client.completions.create(**body, prompt=several)
+        assert [c.text for c in answer.choices] == texts
+        assert [c.index for c in answer.choices] == [0, 1, 2]
+        assert answer.usage.prompt_tokens == sum(a.usage.prompt_tokens for a in alone)
+    assert client.completions.create(**body, prompt=tokens[1]).choices[0].text == texts[1]
+    twice = client.completions.create(**body, prompt=prompts[:2], n=2)
+    assert [c.text for c in twice.choices] == [texts[0], texts[0], texts[1], texts[1]]
+    assert streamed(client.completions.create(**body, prompt=prompts, stream=True))[0] == dict(enumerate(texts))
+
+
+@pytest.mark.parametrize("prompt, param", [
+    ([], "prompt"), ([[]], "prompt[0]"), (["a", 5], "prompt[1]"), ([[1], [2, -1]], "prompt[1][1]"),
+    (["a"] * 129, "prompt"), ([["a"]], "prompt[0][0]"), ([10**6], "prompt"),
+])
+def test_bad_prompts_are_named(client, prompt, param):
+    with pytest.raises(openai.BadRequestError) as error:
+        client.completions.create(model="smollm2", prompt=prompt)
+    assert error.value.param == param
+
+
+def test_echo(client, cluster):
+    body = dict(model="smollm2", temperature=0, max_tokens=5)
+    plain = client.completions.create(**body, prompt="The sky is").choices[0].text
+    tokens = cluster.post("/tokenize", {"prompt": "The sky is"})[1]["tokens"]
+    for prompt in ("The sky is", tokens):
+        assert client.completions.create(**body, prompt=prompt, echo=True).choices[0].text == "The sky is" + plain
+    texts, _, _ = streamed(client.completions.create(**body, prompt="The sky is", echo=True, stream=True, n=2))
+    assert texts == {0: "The sky is" + plain, 1: "The sky is" + plain}
