@@ -33,6 +33,17 @@ static inline uint64_t block_key_hash(const struct block_key *key)
     return hash;
 }
 
+/* For tables: all bits depend on all of the key and on the seed, which strangers do not know. */
+static inline uint64_t block_key_mix(const struct block_key *key, uint64_t seed)
+{
+    uint64_t half[2];
+    memcpy(half, key->bytes, sizeof(half));
+    uint64_t h = (half[0] ^ seed) * UINT64_C(0x9e3779b97f4a7c15);
+    h ^= (h >> 32) ^ half[1];
+    h *= UINT64_C(0xd6e8feb86659fd93);
+    return h ^ (h >> 32);
+}
+
 /* Lower-case, NUL-terminated. */
 void block_key_to_hex(const struct block_key *key, char out[BLOCK_KEY_HEX_SIZE]);
 

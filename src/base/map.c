@@ -38,13 +38,7 @@ struct map {
 
 static uint64_t hash_of(const struct map *map, const struct block_key *key)
 {
-    uint64_t half[2];
-
-    memcpy(half, key->bytes, sizeof(half));
-    uint64_t h = (half[0] ^ map->seed) * UINT64_C(0x9e3779b97f4a7c15);
-    h ^= (h >> 32) ^ half[1];
-    h *= UINT64_C(0xd6e8feb86659fd93);
-    return h ^ (h >> 32);
+    return block_key_mix(key, map->seed);
 }
 
 static uint8_t tag_of(uint64_t hash)

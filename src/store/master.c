@@ -51,6 +51,7 @@
 
 enum {
     OBJECTS_MAX_DEFAULT = 1 << 24,
+    REPLICAS_MAX = 1 << 30, /* of all objects together; and tickets */
 };
 
 static uint32_t or_default(uint32_t value, uint32_t otherwise)
@@ -63,7 +64,7 @@ void store_master_destroy(struct store_master *master)
     if (master == NULL) return;
     for (uint32_t i = 0;
          master->entries != NULL && (i = slab_next(master->entries, i)) != SLAB_NONE; i++) {
-        master_entry_free(master, slab_at(master->entries, i));
+        free(master_entry_at(master, i)->extra);
     }
     struct map_iter iter = { 0 };
     while (master->groups != NULL && map_next(master->groups, &iter))
@@ -71,15 +72,17 @@ void store_master_destroy(struct store_master *master)
     map_destroy(master->groups);
     order_destroy(master->order);
     order_destroy(master->soft);
-    master_ticket_list_free(&master->tickets);
-    master_ticket_list_free(&master->limbo);
     for (uint32_t i = 0; i < STORE_MEMBERS_MAX; i++) {
         if (master->members[i] == NULL) continue;
         space_destroy(master->members[i]->space);
         free(master->members[i]);
     }
-    map_destroy(master->directory);
+    idmap_destroy(master->ids);
     slab_destroy(master->entries);
+    slab_destroy(master->replicas);
+    slab_destroy(master->tickets_slab);
+    for (uint32_t i = 0; i < MASTER_KEY_CLASSES; i++)
+        slab_destroy(master->keys[i]);
     free(master->actions.list);
     free(master->retries);
     free(master);
@@ -106,10 +109,13 @@ enum status store_master_create(const struct store_master_options *options, uint
     o->fence_ms = or_default(o->fence_ms, 10000);
     const struct map_options map = { .entries_max = o->objects_max, .seed = options->seed };
     master->entries = slab_create(sizeof(struct entry), o->objects_max);
+    master->replicas = slab_create(sizeof(struct replica), REPLICAS_MAX);
+    master->tickets_slab = slab_create(sizeof(struct ticket), REPLICAS_MAX);
+    if (master->entries != NULL) master->ids = idmap_create(master->entries, options->seed);
     master->order = order_create(o->eviction);
     master->soft = order_create(ORDER_DEADLINE);
-    if (master->entries == NULL || master->order == NULL || master->soft == NULL ||
-        map_create(&map, &master->directory) != STATUS_OK ||
+    if (master->ids == NULL || master->replicas == NULL || master->tickets_slab == NULL ||
+        master->order == NULL || master->soft == NULL ||
         map_create(&map, &master->groups) != STATUS_OK) {
         store_master_destroy(master);
         return STATUS_NO_MEMORY;
@@ -146,13 +152,22 @@ uint64_t store_master_tick(struct store_master *master, uint64_t now_ns)
     return now_ns + master_ms(100);
 }
 
+static uint64_t directory_memory(const struct store_master *master)
+{
+    uint64_t sum = idmap_memory(master->ids) + slab_memory(master->entries) +
+                   slab_memory(master->replicas) + slab_memory(master->tickets_slab);
+    for (uint32_t i = 0; i < MASTER_KEY_CLASSES; i++) {
+        if (master->keys[i] != NULL) sum += slab_memory(master->keys[i]);
+    }
+    return sum;
+}
+
 void store_master_counts(const struct store_master *master, struct store_master_counts *out)
 {
     *out = master->counts;
     out->processing = master->tickets.count - master->copies;
     out->copies = master->copies;
-    out->memory = map_memory(master->directory) + slab_memory(master->entries) + master->key_bytes +
-                  out->replicas * sizeof(struct replica);
+    out->memory = directory_memory(master);
     for (uint32_t i = 0; i < STORE_MEMBERS_MAX; i++) {
         const struct member *member = master->members[i];
         if (member == NULL) continue;

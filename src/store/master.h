@@ -53,6 +53,13 @@ struct store_key {
     uint32_t len; /* 1..STORE_KEY_SIZE_MAX */
 };
 
+/* A key and its identity, store_key_id() of it, which takes time: computed once for all that is
+ * asked under it. */
+struct store_name {
+    struct store_key key;
+    struct block_key id;
+};
+
 struct store_master_options {
     uint64_t term; /* greater than any earlier master's: the shell takes it from the wall clock */
     uint64_t seed; /* of its hash tables and its choices */
@@ -142,6 +149,16 @@ MUST_USE enum status store_master_get(struct store_master *master, uint64_t now_
 MUST_USE enum status store_master_peek(const struct store_master *master, uint64_t now_ns,
                                        struct store_key key, struct store_object *out);
 
+/* The same under names. Whoever asks under many, in a batch, says so before: at most
+ * STORE_EXPECT_MAX at a time, whose memory is then on its way while others are dealt with. */
+enum { STORE_EXPECT_MAX = 32 };
+void store_master_expect(const struct store_master *master, const struct store_name *names,
+                         uint32_t count);
+MUST_USE enum status store_master_exist_name(struct store_master *master, uint64_t now_ns,
+                                             const struct store_name *name);
+MUST_USE enum status store_master_get_name(struct store_master *master, uint64_t now_ns,
+                                           const struct store_name *name, struct store_object *out);
+
 /* What a writer wishes beyond room. All zero: nothing. */
 struct store_wish {
     const char *preferred; /* name of the node to place at, if it has room */
@@ -168,6 +185,11 @@ MUST_USE enum status store_master_put_start(struct store_master *master, uint64_
                                             uint64_t writer, struct store_key key, uint64_t size,
                                             const struct store_wish *wish,
                                             struct store_ticket *out);
+
+MUST_USE enum status store_master_put_start_name(struct store_master *master, uint64_t now_ns,
+                                                 uint64_t writer, const struct store_name *name,
+                                                 uint64_t size, const struct store_wish *wish,
+                                                 struct store_ticket *out);
 
 /* The owner has committed what `put_id` asked for. Idempotent. Also right when the put is unknown
  * (it was started under an earlier master): the owner's word counts. STATUS_NOT_FOUND: the node is

@@ -76,19 +76,21 @@ bool store_master_next_action(struct store_master *master, struct store_action *
 bool master_replica_drop(struct store_master *master, struct replica *replica)
 {
     ASSERT(!replica->dropping);
-    if (!master_action_push(master, STORE_ACTION_DROP, replica->member, &replica->entry->id,
-                            replica->generation)) {
+    if (!master_action_push(master, STORE_ACTION_DROP, master_member_with(master, replica),
+                            &master_entry_with(master, replica)->id, replica->generation)) {
         return false;
     }
     replica->dropping = true;
-    if (replica->placed) replica->member->dropping += master_replica_bytes(replica);
+    if (replica->placed)
+        master_member_with(master, replica)->dropping += master_replica_bytes(replica);
     return true;
 }
 
-static void replica_undrop(struct replica *replica)
+static void replica_undrop(const struct store_master *master, struct replica *replica)
 {
     ASSERT(replica->dropping);
-    if (replica->placed) replica->member->dropping -= master_replica_bytes(replica);
+    if (replica->placed)
+        master_member_with(master, replica)->dropping -= master_replica_bytes(replica);
     replica->dropping = false;
 }
 
@@ -109,11 +111,13 @@ void master_replica_outdate(struct store_master *master, uint64_t now_ns, struct
 {
     replica->stale = true;
     if (replica->dropping || master_replica_drop(master, replica)) return;
-    const struct retry retry = { replica->member->id, replica->entry->id, replica->generation,
+    const struct retry retry = { master_member_with(master, replica)->id,
+                                 master_entry_with(master, replica)->id, replica->generation,
                                  now_ns };
     if (!drop_later(master, &retry)) return; /* no memory: its node's next announcement drops it */
     replica->dropping = true;
-    if (replica->placed) replica->member->dropping += master_replica_bytes(replica);
+    if (replica->placed)
+        master_member_with(master, replica)->dropping += master_replica_bytes(replica);
 }
 
 void store_master_dropped(struct store_master *master, uint64_t now_ns, struct store_node_id node,
@@ -122,17 +126,17 @@ void store_master_dropped(struct store_master *master, uint64_t now_ns, struct s
     const struct member *member = master_member_at(master, node);
     struct entry *entry = master_entry_find(master, id);
     struct replica *replica =
-        member != NULL && entry != NULL ? master_replica_find(entry, member) : NULL;
+        member != NULL && entry != NULL ? master_replica_find(master, entry, member) : NULL;
 
     if (replica == NULL || replica->generation != generation || !replica->dropping) return;
     if (status == STATUS_OK || status == STATUS_NOT_FOUND) return; /* REMOVED comes or has come */
     if (status == STATUS_BUSY && !entry->removing && !replica->stale) {
-        replica_undrop(replica);
+        replica_undrop(master, replica);
         master_entry_used(master, entry);
         return;
     }
     const struct retry retry = { node, *id, generation, now_ns + master_ms(DROP_RETRY_MS) };
-    if (!drop_later(master, &retry)) replica_undrop(replica);
+    if (!drop_later(master, &retry)) replica_undrop(master, replica);
 }
 
 void master_drops_retry(struct store_master *master, uint64_t now_ns)
@@ -148,11 +152,11 @@ void master_drops_retry(struct store_master *master, uint64_t now_ns)
         const struct member *member = master_member_at(master, retry.node);
         const struct entry *entry = master_entry_find(master, &retry.id);
         struct replica *replica =
-            member != NULL && entry != NULL ? master_replica_find(entry, member) : NULL;
+            member != NULL && entry != NULL ? master_replica_find(master, entry, member) : NULL;
         if (replica == NULL || replica->generation != retry.generation || !replica->dropping) {
             continue;
         }
-        replica_undrop(replica);
+        replica_undrop(master, replica);
         if (!master_replica_drop(master, replica)) return;
     }
 }

@@ -6,7 +6,6 @@
 #include "store/master_int.h"
 
 #include "base/assert.h"
-#include "base/map.h"
 
 static uint64_t tickets_bytes(const struct ticket_list *list, const struct member *member)
 {
@@ -24,12 +23,17 @@ static uint64_t member_check(const struct store_master *master, const struct mem
     uint64_t dropping = 0;
     uint64_t count = 0;
 
-    for (const struct replica *r = member->replicas; r != NULL; r = r->next_of_member) {
-        ASSERT(r->member == member && master_replica_find(r->entry, member) == r);
+    for (uint32_t link = member->replicas; link != 0;) {
+        const struct replica *r = master_replica_at(master, link);
+        const struct entry *entry = master_entry_with(master, r);
+        ASSERT(master_member_with(master, r) == member);
+        ASSERT(master_replica_find(master, entry, member) == r);
         if (r->placed) placed += master_replica_bytes(r);
         if (r->placed && r->dropping) dropping += master_replica_bytes(r);
-        ASSERT(r->stale || r->granules == master_granules(r->entry->size) || r->entry->key == NULL);
+        ASSERT(r->stale || r->granules == master_granules(entry->size) ||
+               master_entry_block(entry));
         count++;
+        link = r->next_of_member;
     }
     ASSERT(member->values + member->blocks == count);
     placed += tickets_bytes(&master->tickets, member) + tickets_bytes(&master->limbo, member);
@@ -46,20 +50,20 @@ void store_master_check(const struct store_master *master)
     uint64_t values = 0;
     uint32_t copies = 0;
     uint32_t working = 0;
-    struct map_iter iter = { 0 };
 
-    while (map_next(master->directory, &iter)) {
-        const struct entry *entry = (const struct entry *)(uintptr_t)iter.value;
+    for (uint32_t i = 0; (i = slab_next(master->entries, i)) != SLAB_NONE; i++) {
+        const struct entry *entry = master_entry_at(master, i);
         bool placed = false;
-        ASSERT(entry->replicas != NULL || entry->ticket != NULL); /* I1 */
-        ASSERT(entry->ticket == NULL || entry->ticket->entry == entry);
-        for (const struct replica *r = entry->replicas; r != NULL; r = r->next_of_entry) {
+        ASSERT(entry->replicas != 0 || entry->ticket != 0); /* I1 */
+        ASSERT(entry->ticket == 0 || master_entry_ticket(master, entry)->entry == entry);
+        for (const struct replica *r = master_replica_first(master, entry); r != NULL;
+             r = master_replica_next(master, r)) {
             replicas++;
             placed = placed || r->placed;
         }
         ASSERT(order_has(&entry->order) == (placed && !master_entry_hard(entry))); /* I3 */
         ASSERT(slab_at(master->entries, entry->index) == entry);
-        values += entry->key != NULL;
+        values += !master_entry_block(entry);
         working += entry->extra != NULL && entry->extra->working;
     }
     for (const struct ticket *t = master->tickets.head; t != NULL; t = t->next)
@@ -71,7 +75,8 @@ void store_master_check(const struct store_master *master)
         if (master->members[i] != NULL) by_member += member_check(master, master->members[i]);
     }
     ASSERT(replicas == by_member && replicas == master->counts.replicas);
-    ASSERT(map_count(master->directory) == master->counts.objects);
+    ASSERT(idmap_count(master->ids) == master->counts.objects);
+    idmap_check(master->ids);
     ASSERT(slab_count(master->entries) == master->counts.objects);
     ASSERT(values == master->counts.values && working == master->work_count);
 }

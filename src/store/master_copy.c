@@ -89,42 +89,47 @@ static uint32_t wanted(const struct entry *entry)
 }
 
 /* Those that stay. */
-static uint32_t settled_count(const struct entry *entry)
+static uint32_t settled_count(const struct store_master *master, const struct entry *entry)
 {
     uint32_t count = 0;
-    for (const struct replica *r = entry->replicas; r != NULL; r = r->next_of_entry) {
-        if (master_replica_readable(r) && !r->member->draining) count++;
+    for (const struct replica *r = master_replica_first(master, entry); r != NULL;
+         r = master_replica_next(master, r)) {
+        if (master_replica_readable(master, r) && !master_member_with(master, r)->draining) count++;
     }
     return count;
 }
 
-static bool drains(const struct entry *entry)
+static bool drains(const struct store_master *master, const struct entry *entry)
 {
-    for (const struct replica *r = entry->replicas; r != NULL; r = r->next_of_entry) {
-        if (r->member->draining && master_replica_readable(r)) return true;
+    for (const struct replica *r = master_replica_first(master, entry); r != NULL;
+         r = master_replica_next(master, r)) {
+        if (master_member_with(master, r)->draining && master_replica_readable(master, r))
+            return true;
     }
     return false;
 }
 
 /* Nothing of it can be read: there is nothing to copy, and nothing too much. */
-static bool readable(const struct entry *entry)
+static bool readable(const struct store_master *master, const struct entry *entry)
 {
-    for (const struct replica *r = entry->replicas; r != NULL; r = r->next_of_entry) {
-        if (master_replica_readable(r)) return true;
+    for (const struct replica *r = master_replica_first(master, entry); r != NULL;
+         r = master_replica_next(master, r)) {
+        if (master_replica_readable(master, r)) return true;
     }
     return false;
 }
 
-static bool is_fine(const struct entry *entry)
+static bool is_fine(const struct store_master *master, const struct entry *entry)
 {
-    if (entry->removing || !readable(entry)) return true;
-    return settled_count(entry) == wanted(entry) && !drains(entry);
+    if (entry->removing || !readable(master, entry)) return true;
+    return settled_count(master, entry) == wanted(entry) && !drains(master, entry);
 }
 
 void master_copies_look(struct store_master *master, struct entry *entry)
 {
-    if (entry->key == NULL || is_fine(entry)) return;
-    if (entry->extra == NULL && !drains(entry)) return; /* one is wished, and more is no harm */
+    if (master_entry_block(entry) || is_fine(master, entry)) return;
+    if (entry->extra == NULL && !drains(master, entry))
+        return; /* one is wished, and more is no harm */
     if (master_entry_extra(entry) == NULL || entry->extra->working) return;
     work_append(master, entry);
 }
@@ -145,12 +150,16 @@ static bool same_host(const struct member *a, const struct member *b)
 }
 
 /* 0: it has the value itself; 1: its host has; 2: neither. */
-static unsigned distance(const struct entry *entry, const struct member *member)
+static unsigned distance(const struct store_master *master, const struct entry *entry,
+                         const struct member *member)
 {
     unsigned least = 2;
-    for (const struct replica *r = entry->replicas; r != NULL; r = r->next_of_entry) {
-        if (r->member == member) return 0;
-        if (!r->member->draining && same_host(r->member, member)) least = 1;
+    for (const struct replica *r = master_replica_first(master, entry); r != NULL;
+         r = master_replica_next(master, r)) {
+        if (master_member_with(master, r) == member) return 0;
+        if (!master_member_with(master, r)->draining &&
+            same_host(master_member_with(master, r), member))
+            least = 1;
     }
     return least;
 }
@@ -164,7 +173,7 @@ static struct member *target_of(const struct store_master *master, const struct 
         for (uint32_t i = 0; i < master->members_count; i++) {
             struct member *member = master->by_age[i];
             if (!master_member_lends(member, entry->size)) continue;
-            if (distance(entry, member) != far) continue;
+            if (distance(master, entry, member) != far) continue;
             if (best == NULL || master_member_room(member) > master_member_room(best))
                 best = member;
         }
@@ -180,30 +189,33 @@ static bool has_candidate(const struct store_master *master, const struct entry 
 {
     for (uint32_t i = 0; i < master->members_count; i++) {
         const struct member *member = master->by_age[i];
-        if (master_member_lends(member, entry->size) && distance(entry, member) > 0) return true;
+        if (master_member_lends(member, entry->size) && distance(master, entry, member) > 0)
+            return true;
     }
     return false;
 }
 
 /* From a node that is heard, if there is one. */
-static struct replica *source_of(const struct entry *entry)
+static struct replica *source_of(const struct store_master *master, const struct entry *entry)
 {
     struct replica *source = NULL;
-    for (struct replica *r = entry->replicas; r != NULL; r = r->next_of_entry) {
-        if (!master_replica_readable(r)) continue;
-        if (source == NULL || r->member->state == STORE_MEMBER_ALIVE) source = r;
+    for (struct replica *r = master_replica_first(master, entry); r != NULL;
+         r = master_replica_next(master, r)) {
+        if (!master_replica_readable(master, r)) continue;
+        if (source == NULL || master_member_with(master, r)->state == STORE_MEMBER_ALIVE)
+            source = r;
     }
     return source;
 }
 
 static void copy_start(struct store_master *master, uint64_t now_ns, struct entry *entry)
 {
-    const struct replica *source = source_of(entry);
+    const struct replica *source = source_of(master, entry);
     uint64_t address = 0;
 
     struct member *target = target_of(master, entry, &address);
     if (target == NULL) {
-        if (drains(entry) && has_candidate(master, entry)) {
+        if (drains(master, entry) && has_candidate(master, entry)) {
             const enum status status = master_make_room(master, now_ns, entry, entry->size);
             (void)status; /* the next look sees whether it helped */
         }
@@ -217,7 +229,8 @@ static void copy_start(struct store_master *master, uint64_t now_ns, struct entr
     ticket->copy = true;
     ticket->version = master_entry_version(entry);
     master->copies++;
-    struct store_action *action = master_action(master, STORE_ACTION_COPY, source->member);
+    struct store_action *action =
+        master_action(master, STORE_ACTION_COPY, master_member_with(master, source));
     if (action == NULL) {
         master_ticket_discard(master, now_ns, ticket);
         return;
@@ -254,9 +267,10 @@ void store_master_copied(struct store_master *master, uint64_t now_ns, const str
     if (status == STATUS_OK) {
         master->counts.copies_total++;
         if (entry != NULL && entry->extra != NULL) entry->extra->copy_failures = 0;
-    } else if (entry != NULL && entry->ticket != NULL && entry->ticket->put_id == put_id) {
+    } else if (entry != NULL && entry->ticket != 0 &&
+               master_entry_ticket(master, entry)->put_id == put_id) {
         retry_later(entry, now_ns);
-        master_ticket_discard(master, now_ns, entry->ticket);
+        master_ticket_discard(master, now_ns, master_entry_ticket(master, entry));
     }
     master_copies_run(master, now_ns);
 }
@@ -265,13 +279,15 @@ void store_master_copied(struct store_master *master, uint64_t now_ns, const str
 
 /* One that is too much: on a node that drains, else on one that is not heard, else on the fullest.
  */
-static struct replica *surplus_of(const struct entry *entry)
+static struct replica *surplus_of(const struct store_master *master, const struct entry *entry)
 {
     struct replica *worst = NULL;
-    for (struct replica *r = entry->replicas; r != NULL; r = r->next_of_entry) {
-        if (!master_replica_readable(r)) continue;
-        if (r->member->draining) return r;
-        if (worst == NULL || master_member_room(r->member) < master_member_room(worst->member))
+    for (struct replica *r = master_replica_first(master, entry); r != NULL;
+         r = master_replica_next(master, r)) {
+        if (!master_replica_readable(master, r)) continue;
+        if (master_member_with(master, r)->draining) return r;
+        if (worst == NULL || master_member_room(master_member_with(master, r)) <
+                                 master_member_room(master_member_with(master, worst)))
             worst = r;
     }
     return worst;
@@ -282,17 +298,17 @@ static struct replica *surplus_of(const struct entry *entry)
 /* One step towards what is wished for the entry. */
 static void entry_work(struct store_master *master, uint64_t now_ns, struct entry *entry)
 {
-    const uint32_t have = settled_count(entry);
+    const uint32_t have = settled_count(master, entry);
     const uint32_t want = wanted(entry);
 
-    if (entry->ticket != NULL) return; /* a copy, or a value that replaces it, is on its way */
+    if (entry->ticket != 0) return; /* a copy, or a value that replaces it, is on its way */
     if (have < want) {
         const bool may = master->copies < COPIES_MAX && now_ns >= entry->extra->copy_after;
         if (may) copy_start(master, now_ns, entry);
         return;
     }
-    struct replica *surplus = surplus_of(entry);
-    if (surplus == NULL || (have <= want && !surplus->member->draining)) return;
+    struct replica *surplus = surplus_of(master, entry);
+    if (surplus == NULL || (have <= want && !master_member_with(master, surplus)->draining)) return;
     if (!master_replica_drop(master, surplus)) return; /* next time */
 }
 
@@ -320,7 +336,7 @@ void master_copies_run(struct store_master *master, uint64_t now_ns)
     for (uint32_t i = 0; i < looks && master->work_head != NULL; i++) {
         struct entry *entry = master->work_head;
         work_unlink(master, entry);
-        if (is_fine(entry)) continue;
+        if (is_fine(master, entry)) continue;
         work_append(master, entry); /* before the step, which may let it go */
         entry_work(master, now_ns, entry);
     }
@@ -339,7 +355,7 @@ enum status store_master_replicas(struct store_master *master, uint64_t now_ns,
     const struct block_key id = store_key_id(key);
     struct entry *entry = master_entry_find(master, &id);
     ASSERT(entry != NULL);
-    if (entry->key == NULL) return STATUS_DENIED;
+    if (master_entry_block(entry)) return STATUS_DENIED;
     if (master_entry_extra(entry) == NULL) return STATUS_FULL;
     entry->extra->attributes.replicas = (uint8_t)count;
     master_copies_look(master, entry);

@@ -10,7 +10,6 @@
 #include <string.h>
 
 #include "base/assert.h"
-#include "base/map.h"
 #include "store/proto.h"
 
 static struct order *entry_order(const struct store_master *master, const struct entry *entry)
@@ -45,7 +44,8 @@ void master_entry_reorder(struct store_master *master, struct entry *entry)
 {
     const struct order_weight weight = entry_weight(entry);
     bool placed = false;
-    for (const struct replica *r = entry->replicas; r != NULL; r = r->next_of_entry) {
+    for (const struct replica *r = master_replica_first(master, entry); r != NULL;
+         r = master_replica_next(master, r)) {
         placed = placed || r->placed;
     }
     if (!placed || master_entry_hard(entry)) {
@@ -81,37 +81,71 @@ void master_soft_pins_end(struct store_master *master, uint64_t now_ns)
 
 struct entry *master_entry_find(const struct store_master *master, const struct block_key *id)
 {
-    uint64_t value;
-    if (!map_find(master->directory, id, &value)) return NULL;
-    return (struct entry *)(uintptr_t)value;
+    const uint32_t number = idmap_find(master->ids, id);
+    return number == SLAB_NONE ? NULL : master_entry_at(master, number);
 }
 
-bool master_entry_is(const struct entry *entry, struct store_key key)
+/* ---- keys ---- */
+
+/* Keys whose lengths round up to the same multiple of 8 share a slab. */
+static uint32_t key_class(uint32_t len)
 {
-    if (entry->key == NULL) return key.len == BLOCK_KEY_SIZE; /* its id is the key */
-    return entry->key_len == key.len && memcmp(entry->key, key.bytes, key.len) == 0;
+    ASSERT(len > 0 && len <= STORE_KEY_SIZE_MAX);
+    return (len - 1) / 8;
+}
+
+const uint8_t *master_entry_key(const struct store_master *master, const struct entry *entry)
+{
+    ASSERT(entry->key > 0);
+    return slab_at(master->keys[key_class(entry->key_len)], entry->key - 1);
+}
+
+/* False: no memory. */
+static bool key_keep(struct store_master *master, struct entry *entry, struct store_key key)
+{
+    struct slab **slab = &master->keys[key_class(key.len)];
+    uint32_t number;
+    if (*slab == NULL) {
+        *slab = slab_create(8 * (key_class(key.len) + 1), master->options.objects_max);
+    }
+    uint8_t *bytes = *slab == NULL ? NULL : slab_alloc(*slab, &number);
+    if (bytes == NULL) return false;
+    memcpy(bytes, key.bytes, key.len);
+    entry->key = number + 1;
+    entry->key_len = key.len & (2 * STORE_KEY_SIZE_MAX - 1);
+    master->counts.values++;
+    return true;
+}
+
+static void key_drop(struct store_master *master, struct entry *entry)
+{
+    if (master_entry_block(entry)) return;
+    ASSERT(master->counts.values > 0);
+    master->counts.values--;
+    slab_free(master->keys[key_class(entry->key_len)], entry->key - 1);
+    entry->key = 0;
+}
+
+bool master_entry_is(const struct store_master *master, const struct entry *entry,
+                     struct store_key key)
+{
+    if (master_entry_block(entry)) return key.len == BLOCK_KEY_SIZE; /* its id is the key */
+    return entry->key_len == key.len &&
+           memcmp(master_entry_key(master, entry), key.bytes, key.len) == 0;
 }
 
 struct entry *master_entry_lookup(const struct store_master *master, struct store_key key)
 {
     const struct block_key id = store_key_id(key);
     struct entry *entry = master_entry_find(master, &id);
-    return entry != NULL && master_entry_is(entry, key) ? entry : NULL;
+    return entry != NULL && master_entry_is(master, entry, key) ? entry : NULL;
 }
 
-void master_entry_free(struct store_master *master, struct entry *entry)
+/* ---- entries ---- */
+
+static void entry_free(struct store_master *master, struct entry *entry)
 {
-    struct replica *next;
-    for (struct replica *replica = entry->replicas; replica != NULL; replica = next) {
-        next = replica->next_of_entry;
-        free(replica);
-    }
-    if (entry->key != NULL) {
-        ASSERT(master->counts.values > 0 && master->key_bytes >= entry->key_len);
-        master->counts.values--;
-        master->key_bytes -= entry->key_len;
-    }
-    free(entry->key);
+    key_drop(master, entry);
     free(entry->extra);
     slab_free(master->entries, entry->index);
 }
@@ -124,19 +158,9 @@ struct entry *master_entry_new(struct store_master *master, const struct block_k
     if (entry == NULL) return NULL;
     entry->id = *id;
     entry->index = index;
-    if (key.len > 0) {
-        entry->key = malloc(key.len);
-        if (entry->key == NULL) {
-            slab_free(master->entries, index);
-            return NULL;
-        }
-        memcpy(entry->key, key.bytes, key.len);
-        entry->key_len = key.len;
-        master->key_bytes += key.len;
-        master->counts.values++;
-    }
-    if (map_insert(master->directory, id, (uint64_t)(uintptr_t)entry) != STATUS_OK) {
-        master_entry_free(master, entry);
+    const bool kept = key.len == 0 || key_keep(master, entry, key);
+    if (!kept || idmap_add(master->ids, index) != STATUS_OK) {
+        entry_free(master, entry);
         return NULL;
     }
     master->counts.objects++;
@@ -176,11 +200,11 @@ uint32_t master_entry_version(const struct entry *entry)
 void master_entry_settle(struct store_master *master, struct entry *entry)
 {
     master_entry_reorder(master, entry);
-    if (entry->replicas != NULL || entry->ticket != NULL) return;
+    if (entry->replicas != 0 || entry->ticket != 0) return;
     master_group_leave(master, entry);
     master_copies_forget(master, entry);
-    const bool was_there = map_remove(master->directory, &entry->id, NULL);
-    ASSERT(was_there && master->counts.objects > 0);
+    ASSERT(master->counts.objects > 0);
+    idmap_remove(master->ids, entry->index);
     master->counts.objects--;
-    master_entry_free(master, entry);
+    entry_free(master, entry);
 }

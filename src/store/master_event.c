@@ -21,16 +21,17 @@ void store_master_reset(struct store_master *master, uint64_t now_ns, struct sto
 static struct ticket *ticket_of(const struct store_master *master, const struct replica *replica,
                                 uint64_t size)
 {
-    const struct entry *entry = replica->entry;
-    struct ticket *ticket = entry->ticket;
+    const struct entry *entry = master_entry_with(master, replica);
+    struct ticket *ticket = master_entry_ticket(master, entry);
 
-    if (ticket != NULL && ticket->member == replica->member &&
+    if (ticket != NULL && ticket->member == master_member_with(master, replica) &&
         ticket->address == replica->address) {
         return ticket->size == size ? ticket : NULL;
     }
     for (ticket = master->limbo.head; ticket != NULL; ticket = ticket->next) {
-        if (ticket->member == replica->member && ticket->address == replica->address &&
-            ticket->size == size && block_key_equal(&ticket->id, &entry->id)) {
+        if (ticket->member == master_member_with(master, replica) &&
+            ticket->address == replica->address && ticket->size == size &&
+            block_key_equal(&ticket->id, &entry->id)) {
             return ticket;
         }
     }
@@ -42,7 +43,7 @@ static struct ticket *ticket_of(const struct store_master *master, const struct 
 static bool replica_place(struct store_master *master, struct replica *replica, uint64_t size,
                           uint32_t *soft_pin_ms)
 {
-    struct member *member = replica->member;
+    struct member *member = master_member_with(master, replica);
     ASSERT(!replica->placed && replica->granules > 0);
 
     *soft_pin_ms = 0;
@@ -50,20 +51,22 @@ static bool replica_place(struct store_master *master, struct replica *replica, 
     if (ticket != NULL) {
         *soft_pin_ms = ticket->soft_pin_ms;
         master_ticket_finish(master, ticket);
-        master_replica_own(replica);
+        master_replica_own(master, replica);
         return true;
     }
     switch ((int)space_reserve(member->space, replica->address, master_replica_bytes(replica))) {
-    case STATUS_OK: master_replica_own(replica); return true;
+    case STATUS_OK: master_replica_own(master, replica); return true;
     case STATUS_NOT_FOUND: return true; /* not in what was lent to us: placed when it is */
     default: return false;
     }
 }
 
-static bool entry_has_other(const struct entry *entry, const struct member *member)
+static bool entry_has_other(const struct store_master *master, const struct entry *entry,
+                            const struct member *member)
 {
-    for (const struct replica *r = entry->replicas; r != NULL; r = r->next_of_entry) {
-        if (r->member != member) return true;
+    for (const struct replica *r = master_replica_first(master, entry); r != NULL;
+         r = master_replica_next(master, r)) {
+        if (master_member_with(master, r) != member) return true;
     }
     return false;
 }
@@ -72,19 +75,20 @@ static bool entry_has_other(const struct entry *entry, const struct member *memb
 static void entry_renew(struct store_master *master, uint64_t now_ns, const struct replica *replica,
                         const struct store_event *event)
 {
-    struct entry *entry = replica->entry;
+    struct entry *entry = master_entry_with(master, replica);
     const uint32_t before = master_entry_version(entry);
     struct store_attributes attributes = event->attributes;
 
     attributes.hard_pin |= event->attributes.version > before && master_entry_hard(entry);
-    entry->size = event->size;
+    entry->size = event->size & MASTER_SIZE_MAX;
     entry->digest = event->digest;
     const bool first = entry->replicas_count == 1; /* a copy changes no wish */
     if (event->class == STORE_CLASS_OBJECT && (first || event->attributes.version > before)) {
         master_entry_keep(master, entry, &attributes);
     }
     if (event->attributes.version == before) return;
-    for (struct replica *r = entry->replicas; r != NULL; r = r->next_of_entry) {
+    for (struct replica *r = master_replica_first(master, entry); r != NULL;
+         r = master_replica_next(master, r)) {
         if (r != replica) master_replica_outdate(master, now_ns, r);
     }
 }
@@ -92,11 +96,11 @@ static void entry_renew(struct store_master *master, uint64_t now_ns, const stru
 /* The replica that the event is about, with what it says. NULL: one too many, or no memory. */
 static struct replica *replica_take(struct store_master *master, struct entry *entry,
                                     struct member *member, const struct store_event *event,
-                                    uint32_t round)
+                                    uint16_t round)
 {
-    struct replica *replica = master_replica_find(entry, member);
+    struct replica *replica = master_replica_find(master, entry, member);
     if (replica != NULL) {
-        master_replica_unplace(replica);
+        master_replica_unplace(master, replica);
     } else if (entry->replicas_count < STORE_REPLICAS_MAX) {
         replica = master_replica_new(master, entry, member);
     }
@@ -113,7 +117,7 @@ static struct replica *replica_take(struct store_master *master, struct entry *e
  * than what is known, or its range is somebody else's; STATUS_INVALID: the identity is another
  * key's. */
 static enum status stored(struct store_master *master, uint64_t now_ns, struct member *member,
-                          const struct store_event *event, uint32_t round)
+                          const struct store_event *event, uint16_t round)
 {
     const bool object = event->class == STORE_CLASS_OBJECT;
     const struct store_key key = { event->key, event->key_len };
@@ -123,18 +127,18 @@ static enum status stored(struct store_master *master, uint64_t now_ns, struct m
     if (entry == NULL) {
         entry = master_entry_new(master, &event->id, key);
         if (entry == NULL) return STATUS_OK; /* the directory is full: true, but not remembered */
-    } else if (object ? !master_entry_is(entry, key) : entry->key != NULL) {
+    } else if (object ? !master_entry_is(master, entry, key) : !master_entry_block(entry)) {
         return STATUS_INVALID;
     }
-    const bool known = entry->replicas != NULL;
+    const bool known = entry->replicas != 0;
     const bool old = object && event->attributes.version < master_entry_version(entry);
     const bool same = event->attributes.version == master_entry_version(entry);
     const bool differs = entry->size != event->size || entry->digest != event->digest;
-    if (known && same && differs && entry_has_other(entry, member)) {
+    if (known && same && differs && entry_has_other(master, entry, member)) {
         master->counts.conflicts_total++;
         if (object) return STATUS_EXISTS;
     }
-    struct replica *replica = master_replica_find(entry, member);
+    struct replica *replica = master_replica_find(master, entry, member);
     if (replica != NULL && replica->generation > event->generation) return STATUS_STALE;
     if (replica != NULL && replica->generation == event->generation) {
         if (round == member->round) replica->round = round;
@@ -167,7 +171,7 @@ static void removed(struct store_master *master, struct member *member,
 {
     struct entry *entry = master_entry_find(master, &event->id);
     if (entry == NULL) return;
-    struct replica *replica = master_replica_find(entry, member);
+    struct replica *replica = master_replica_find(master, entry, member);
     if (replica == NULL || replica->generation > event->generation) return;
     master_replica_remove(master, replica);
 }
@@ -180,10 +184,11 @@ static void extent(struct store_master *master, struct member *member,
     if (space_add(member->space, event->address, event->size) != STATUS_OK) return;
     struct replica *next;
     uint32_t soft_pin_ms;
-    for (struct replica *replica = member->replicas; replica != NULL; replica = next) {
-        next = replica->next_of_member;
-        struct entry *entry = replica->entry;
-        if (entry->key == NULL || replica->placed) continue;
+    for (struct replica *replica = master_replica_at(master, member->replicas); replica != NULL;
+         replica = next) {
+        next = master_replica_at(master, replica->next_of_member);
+        struct entry *entry = master_entry_with(master, replica);
+        if (master_entry_block(entry) || replica->placed) continue;
         if (replica_place(master, replica, 0, &soft_pin_ms)) {
             master_entry_reorder(master, entry);
         } else {
@@ -223,7 +228,8 @@ static bool put_end_overtaken(const struct store_master *master, const struct me
 {
     if (!member->synced || event->generation > member->generation_seen) return false;
     const struct entry *entry = master_entry_find(master, &event->id);
-    const struct replica *replica = entry == NULL ? NULL : master_replica_find(entry, member);
+    const struct replica *replica =
+        entry == NULL ? NULL : master_replica_find(master, entry, member);
     return replica == NULL || replica->generation != event->generation;
 }
 
@@ -240,7 +246,7 @@ enum status store_master_put_end(struct store_master *master, uint64_t now_ns,
     master_member_heard(master, member, now_ns);
     if (put_end_overtaken(master, member, event)) return STATUS_STALE;
     return stored(master, now_ns, member, event,
-                  member->synced ? member->round : member->round - 1);
+                  member->synced ? member->round : (uint16_t)(member->round - 1));
 }
 
 void store_master_synced(struct store_master *master, uint64_t now_ns, struct store_node_id node)
@@ -249,8 +255,9 @@ void store_master_synced(struct store_master *master, uint64_t now_ns, struct st
     struct replica *next;
     if (member == NULL) return;
     master_member_heard(master, member, now_ns);
-    for (struct replica *replica = member->replicas; replica != NULL; replica = next) {
-        next = replica->next_of_member;
+    for (struct replica *replica = master_replica_at(master, member->replicas); replica != NULL;
+         replica = next) {
+        next = master_replica_at(master, replica->next_of_member);
         if (replica->round != member->round) master_replica_remove(master, replica);
     }
     member->announced = true;

@@ -20,17 +20,20 @@ static uint64_t dropping_max(const struct store_master *master, uint64_t size)
 }
 
 /* Whether it helps a value of this size that this replica goes. */
-static bool replica_evictable(const struct replica *replica, uint64_t size)
+static bool replica_evictable(const struct store_master *master, const struct replica *replica,
+                              uint64_t size)
 {
-    return replica->placed && !replica->dropping && master_member_lends(replica->member, size);
+    return replica->placed && !replica->dropping &&
+           master_member_lends(master_member_with(master, replica), size);
 }
 
 /* False: nothing of it was there to go. */
 static bool entry_evict(struct store_master *master, const struct entry *entry, uint64_t size)
 {
     bool any = false;
-    for (struct replica *r = entry->replicas; r != NULL; r = r->next_of_entry) {
-        if (!replica_evictable(r, size) || !master_replica_drop(master, r)) continue;
+    for (struct replica *r = master_replica_first(master, entry); r != NULL;
+         r = master_replica_next(master, r)) {
+        if (!replica_evictable(master, r, size) || !master_replica_drop(master, r)) continue;
         master->counts.evictions_total++;
         any = true;
     }

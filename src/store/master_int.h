@@ -14,6 +14,7 @@
 #include "base/key.h"
 #include "base/map.h"
 #include "base/rng.h"
+#include "store/idmap.h"
 #include "store/master.h"
 #include "store/order.h"
 #include "store/slab.h"
@@ -21,20 +22,27 @@
 
 struct entry;
 
+enum { MASTER_SLOT_BITS = 11 }; /* of a node id: its member's place + 1; the rest counts lives */
+
+/* Links between records are the number of a record in its slab + 1; 0 is none. */
+
 struct replica {
-    struct entry *entry;
-    struct member *member;
-    struct replica *next_of_entry;
-    struct replica *prev_of_member;
-    struct replica *next_of_member;
     uint64_t address;
     uint64_t generation;
-    uint32_t round;    /* of the member's announcements that last named it */
-    uint32_t granules; /* of the member's space, if it is placed */
-    bool placed;       /* owns its range of the member's space */
-    bool dropping;
-    bool stale; /* of a version that was replaced: never read, dropped until it is gone */
+    uint32_t entry;          /* number, not a link: there always is one */
+    uint32_t next_of_entry;  /* link */
+    uint32_t prev_of_member; /* link */
+    uint32_t next_of_member; /* link */
+    uint32_t granules;       /* of the member's space, if it is placed */
+    uint16_t round;          /* of the member's announcements that last named it; wraps */
+    uint16_t member : MASTER_SLOT_BITS; /* its place in the list of members */
+    uint16_t placed : 1;                /* owns its range of the member's space */
+    uint16_t dropping : 1;
+    uint16_t stale : 1; /* of a version that was replaced: never read, dropped until it is gone */
 };
+
+_Static_assert(sizeof(struct replica) == 40, "a million of them");
+_Static_assert(STORE_MEMBERS_MAX < 1 << MASTER_SLOT_BITS, "the place of a member fits");
 
 struct ticket {
     struct block_key id; /* of the key */
@@ -42,13 +50,14 @@ struct ticket {
     struct member *member;
     struct ticket *prev;
     struct ticket *next;
+    uint32_t index; /* in the slab of tickets */
+    uint32_t version;
     uint64_t put_id;
     uint64_t writer;
     uint64_t address;
     uint64_t size;
     uint64_t due_ns; /* to be discarded, or in limbo to be freed */
     bool copy;       /* of a value that is there: store/master_copy.c */
-    uint32_t version;
     uint32_t soft_pin_ms;
 };
 
@@ -80,28 +89,35 @@ struct extra {
     uint64_t copy_after;   /* not tried again before */
 };
 
+/* What a question reads comes first. */
 struct entry {
-    struct block_key id;
-    uint8_t *key; /* NULL for a block: the id is the key */
-    uint32_t key_len;
-    uint32_t replicas_count;
-    uint32_t index; /* in the slab of entries */
-    uint64_t size;
-    uint64_t digest;
+    struct block_key id; /* first: store/idmap.h */
+    uint32_t key;        /* link into the slab of keys of this length; 0 for a block */
+    uint32_t replicas;   /* link */
+    uint32_t ticket;     /* link */
+    uint32_t index;      /* in the slab of entries */
     uint64_t lease_until;
-    struct replica *replicas;
-    struct ticket *ticket;
+    uint64_t size : 48;
+    uint64_t key_len : 11;
+    uint64_t replicas_count : 4;
+    uint64_t removing : 1; /* asked for, not for space: its drops are repeated until they succeed */
+    struct extra *extra;   /* NULL: nothing special */
     struct order_node order;
-    struct extra *extra; /* NULL: nothing special */
-    bool removing;       /* asked for, not for space: its drops are repeated until they succeed */
+    uint64_t digest;
 };
+
+_Static_assert(sizeof(struct entry) == 88, "a million of them");
+_Static_assert(STORE_KEY_SIZE_MAX < 1 << 11 && STORE_REPLICAS_MAX < 1 << 4, "they fit");
+
+enum { MASTER_KEY_CLASSES = STORE_KEY_SIZE_MAX / 8 }; /* keys are kept in multiples of 8 bytes */
+#define MASTER_SIZE_MAX ((UINT64_C(1) << 48) - 1)
 
 struct member {
     struct store_member_info info;
     struct store_node_id id;
     enum store_member_state state;
     uint64_t heard_ns;
-    uint32_t round;
+    uint16_t round;           /* wraps */
     bool draining;            /* gets nothing new, and what it has goes elsewhere */
     uint32_t drain_next;      /* where the walk for values that have to go on goes on */
     bool announced;           /* a snapshot of this life was complete once */
@@ -111,7 +127,7 @@ struct member {
     uint64_t dropping; /* bytes of its placed replicas that are being dropped */
     uint64_t values;   /* replicas of values, and of blocks */
     uint64_t blocks;
-    struct replica *replicas;
+    uint32_t replicas; /* link */
 };
 
 struct retry {
@@ -132,8 +148,11 @@ struct store_master {
     struct store_master_options options;
     uint64_t term;
     uint64_t started_ns;
-    struct map *directory; /* id -> struct entry * */
-    struct slab *entries;  /* what lists walk */
+    struct slab *entries; /* what lists walk */
+    struct idmap *ids;    /* of the entries */
+    struct slab *replicas;
+    struct slab *tickets_slab;
+    struct slab *keys[MASTER_KEY_CLASSES]; /* of values, by length; NULL: none yet */
     struct member *members[STORE_MEMBERS_MAX];
     uint32_t members_count;
     struct member *by_age[STORE_MEMBERS_MAX]; /* the same ones, in the order of registration */
@@ -153,7 +172,6 @@ struct store_master {
     uint32_t retries_capacity;
     struct rng rng;
     uint64_t puts_made;
-    uint64_t key_bytes; /* of the keys of values */
     struct store_master_counts counts;
 };
 
@@ -167,7 +185,56 @@ static inline uint32_t master_granules(uint64_t size)
     return (uint32_t)((size + SPACE_GRANULE - 1) / SPACE_GRANULE);
 }
 
+/* ---- records ---- */
+
+static inline struct entry *master_entry_at(const struct store_master *master, uint32_t number)
+{
+    return slab_at(master->entries, number);
+}
+
+static inline struct replica *master_replica_at(const struct store_master *master, uint32_t link)
+{
+    return link == 0 ? NULL : slab_at(master->replicas, link - 1);
+}
+
+static inline struct replica *master_replica_first(const struct store_master *master,
+                                                   const struct entry *entry)
+{
+    return master_replica_at(master, entry->replicas);
+}
+
+/* Of the same entry. */
+static inline struct replica *master_replica_next(const struct store_master *master,
+                                                  const struct replica *replica)
+{
+    return master_replica_at(master, replica->next_of_entry);
+}
+
+static inline struct entry *master_entry_with(const struct store_master *master,
+                                              const struct replica *replica)
+{
+    return slab_at(master->entries, replica->entry);
+}
+
+static inline struct member *master_member_with(const struct store_master *master,
+                                                const struct replica *replica)
+{
+    return master->members[replica->member];
+}
+
+static inline struct ticket *master_entry_ticket(const struct store_master *master,
+                                                 const struct entry *entry)
+{
+    return entry->ticket == 0 ? NULL : slab_at(master->tickets_slab, entry->ticket - 1);
+}
+
 /* ---- master_entry.c ---- */
+
+/* A block's identity is its key. */
+static inline bool master_entry_block(const struct entry *entry)
+{
+    return entry->key_len == 0;
+}
 
 static inline struct entry *master_entry_of(struct order_node *node)
 {
@@ -187,7 +254,11 @@ struct entry *master_entry_find(const struct store_master *master, const struct 
 struct entry *master_entry_lookup(const struct store_master *master, struct store_key key);
 
 /* Whether this is the entry's key, not only its identity. */
-bool master_entry_is(const struct entry *entry, struct store_key key);
+bool master_entry_is(const struct store_master *master, const struct entry *entry,
+                     struct store_key key);
+
+/* Of a value; it is key_len bytes long. */
+const uint8_t *master_entry_key(const struct store_master *master, const struct entry *entry);
 
 /* An entry with neither replica nor ticket, which it must get at once (I1). `key` is empty for a
  * block. NULL at objects_max, or when there is no memory. */
@@ -196,9 +267,6 @@ struct entry *master_entry_new(struct store_master *master, const struct block_k
 
 /* Deletes the entry if nothing is left of it (I1), else puts it where it belongs in the orders. */
 void master_entry_settle(struct store_master *master, struct entry *entry);
-
-/* Frees its memory and nothing else: for the end of the directory. */
-void master_entry_free(struct store_master *master, struct entry *entry);
 
 /* What few entries have, made if it is not there. NULL: no memory. */
 struct extra *master_entry_extra(struct entry *entry);
@@ -239,7 +307,8 @@ static inline uint64_t master_replica_bytes(const struct replica *replica)
 }
 
 /* The entry's at this member, or NULL. */
-struct replica *master_replica_find(const struct entry *entry, const struct member *member);
+struct replica *master_replica_find(const struct store_master *master, const struct entry *entry,
+                                    const struct member *member);
 
 /* There is none at this member yet. NULL: no memory. */
 struct replica *master_replica_new(struct store_master *master, struct entry *entry,
@@ -249,22 +318,19 @@ struct replica *master_replica_new(struct store_master *master, struct entry *en
 void master_replica_remove(struct store_master *master, struct replica *replica);
 
 /* The range, which was allocated, is the replica's now. */
-void master_replica_own(struct replica *replica);
+void master_replica_own(struct store_master *master, struct replica *replica);
 
 /* Gives back the replica's range, if it owns one, and ends a drop. */
-void master_replica_unplace(struct replica *replica);
+void master_replica_unplace(struct store_master *master, struct replica *replica);
 
-bool master_replica_readable(const struct replica *replica);
+bool master_replica_readable(const struct store_master *master, const struct replica *replica);
 void master_replica_describe(const struct member *member, uint64_t address, uint64_t generation,
                              struct store_replica *out);
 
 /* ---- master_ticket.c ---- */
 
-/* The ticket, with its range, size, member and wishes, is the entry's, which has none. */
-void master_ticket_open(struct store_master *master, uint64_t now_ns, struct entry *entry,
-                        struct ticket *ticket);
-
-/* The range, which was allocated, is a ticket's of this entry, which has none. NULL: no memory. */
+/* The range, which was allocated, is a ticket's of this entry, which has none. Writer, version and
+ * wishes are the caller's to fill in. NULL: no memory. */
 struct ticket *master_ticket_new(struct store_master *master, uint64_t now_ns, struct entry *entry,
                                  struct member *member, uint64_t address, uint64_t size);
 
@@ -283,10 +349,13 @@ uint64_t master_ticket_expires(const struct store_master *master, const struct t
 void master_ticket_describe(const struct store_master *master, const struct ticket *ticket,
                             struct store_ticket *out);
 
-/* For the end of the directory. */
-void master_ticket_list_free(struct ticket_list *list);
-
 /* ---- master_member.c ---- */
+
+/* Out of range for the id of none. */
+static inline uint32_t master_member_slot(struct store_node_id id)
+{
+    return (id.index & ((1u << MASTER_SLOT_BITS) - 1)) - 1;
+}
 
 /* NULL: that life is over. */
 struct member *master_member_at(const struct store_master *master, struct store_node_id id);

@@ -10,13 +10,9 @@
 
 #include "base/assert.h"
 
-enum {
-    NODE_SLOT_BITS = 11, /* of a node id: slot + 1; the rest counts lives */
-};
-
 struct member *master_member_at(const struct store_master *master, struct store_node_id id)
 {
-    const uint32_t slot = (id.index & ((1u << NODE_SLOT_BITS) - 1)) - 1;
+    const uint32_t slot = master_member_slot(id);
     if (slot >= STORE_MEMBERS_MAX) return NULL;
     struct member *member = master->members[slot];
     return member != NULL && member->id.index == id.index ? member : NULL;
@@ -77,11 +73,11 @@ static void by_age_remove(struct store_master *master, const struct member *memb
 
 static void member_forget(struct store_master *master, struct member *member)
 {
-    const uint32_t slot = (member->id.index & ((1u << NODE_SLOT_BITS) - 1)) - 1;
+    const uint32_t slot = master_member_slot(member->id);
     ASSERT(master->members[slot] == member);
 
-    while (member->replicas != NULL)
-        master_replica_remove(master, member->replicas);
+    while (member->replicas != 0)
+        master_replica_remove(master, master_replica_at(master, member->replicas));
     master_tickets_forget(master, member);
     master_action_push(master, STORE_ACTION_FORGET, member, NULL, 0);
     master_action_push(master, STORE_ACTION_GONE, member, NULL, 0);
@@ -119,9 +115,9 @@ static enum status member_add(struct store_master *master, uint64_t now_ns,
         free(member);
         return STATUS_FULL;
     }
-    const uint32_t life = ++master->lives & (UINT32_MAX >> NODE_SLOT_BITS);
+    const uint32_t life = ++master->lives & (UINT32_MAX >> MASTER_SLOT_BITS);
     member->info = *info;
-    member->id.index = life << NODE_SLOT_BITS | (slot + 1);
+    member->id.index = life << MASTER_SLOT_BITS | (slot + 1);
     member->state = STORE_MEMBER_ALIVE;
     member->heard_ns = now_ns;
     master->members[slot] = member;

@@ -5,8 +5,6 @@
  */
 #include "store/master_int.h"
 
-#include <stdlib.h>
-
 #include "base/assert.h"
 #include "base/rng.h"
 #include "store/proto.h"
@@ -57,7 +55,7 @@ static enum status no_room(struct store_master *master, uint64_t now_ns, const s
 static const struct ticket *ticket_again(const struct store_master *master, uint64_t now_ns,
                                          const struct entry *entry, uint64_t writer, uint64_t size)
 {
-    const struct ticket *ticket = entry == NULL ? NULL : entry->ticket;
+    const struct ticket *ticket = entry == NULL ? NULL : master_entry_ticket(master, entry);
     if (ticket == NULL || ticket->copy) return NULL;
     if (ticket->writer != writer || ticket->size != size) return NULL;
     return now_ns < master_ticket_expires(master, ticket) ? ticket : NULL;
@@ -69,39 +67,102 @@ static enum status put_allowed(struct store_master *master, uint64_t now_ns,
 {
     bool going = false;
     if (entry == NULL) return master_settled(master, now_ns) ? STATUS_OK : STATUS_AGAIN;
-    if (entry->ticket != NULL && !entry->ticket->copy && !replace) return STATUS_EXISTS;
-    for (const struct replica *r = entry->replicas; r != NULL; r = r->next_of_entry) {
+    if (entry->ticket != 0 && !master_entry_ticket(master, entry)->copy && !replace)
+        return STATUS_EXISTS;
+    for (const struct replica *r = master_replica_first(master, entry); r != NULL;
+         r = master_replica_next(master, r)) {
         if (r->dropping && !(r->stale && replace)) going = true;
-        if (r->dropping || r->stale || r->member->state == STORE_MEMBER_DEAD) continue;
+        if (r->dropping || r->stale || master_member_with(master, r)->state == STORE_MEMBER_DEAD)
+            continue;
         return replace ? STATUS_OK : STATUS_EXISTS;
     }
     return going ? STATUS_AGAIN : STATUS_OK; /* it will be gone; or all its owners are dead */
 }
 
 /* Above that of the value there, and of every one on its way. */
-static uint32_t version_next(const struct entry *entry)
+static uint32_t version_next(const struct store_master *master, const struct entry *entry)
 {
     if (entry == NULL) return 0;
     uint32_t version = master_entry_version(entry);
-    if (entry->ticket != NULL && entry->ticket->version > version) version = entry->ticket->version;
-    return entry->replicas == NULL && entry->ticket == NULL && version == 0 ? 0 : version + 1;
+    if (entry->ticket != 0 && master_entry_ticket(master, entry)->version > version)
+        version = master_entry_ticket(master, entry)->version;
+    return entry->replicas == 0 && entry->ticket == 0 && version == 0 ? 0 : version + 1;
 }
 
-static enum status ticket_start(struct store_master *master, uint64_t now_ns, uint64_t writer,
-                                struct store_key key, struct ticket *ticket)
+/* The range becomes a ticket of the key. NULL: no memory, or too many objects. */
+static struct ticket *ticket_start(struct store_master *master, uint64_t now_ns,
+                                   const struct store_name *name, struct member *member,
+                                   uint64_t address, uint64_t size)
 {
-    const struct block_key id = store_key_id(key);
-    struct entry *entry = master_entry_find(master, &id);
+    struct entry *entry = master_entry_find(master, &name->id);
+    const uint32_t version = version_next(master, entry);
 
-    if (entry != NULL && entry->ticket != NULL) {
-        master_ticket_discard(master, now_ns, entry->ticket); /* another writer, pre-empted */
-        entry = master_entry_find(master, &id);
+    if (entry != NULL && entry->ticket != 0) { /* another writer, pre-empted */
+        master_ticket_discard(master, now_ns, master_entry_ticket(master, entry));
+        entry = master_entry_find(master, &name->id);
     }
-    if (entry == NULL) entry = master_entry_new(master, &id, key);
-    if (entry == NULL) return STATUS_FULL;
+    if (entry == NULL) entry = master_entry_new(master, &name->id, name->key);
+    if (entry == NULL) return NULL;
+    struct ticket *ticket = master_ticket_new(master, now_ns, entry, member, address, size);
+    if (ticket == NULL) {
+        master_entry_settle(master, entry);
+        return NULL;
+    }
+    ticket->version = version;
+    return ticket;
+}
+
+/* STATUS_OK: the key may be put under. *again: the ticket that the writer has already, or NULL. */
+static enum status put_check(struct store_master *master, uint64_t now_ns, uint64_t writer,
+                             const struct store_name *name, uint64_t size, bool replace,
+                             const struct ticket **again)
+{
+    const struct entry *entry = master_entry_find(master, &name->id);
+    const bool block = entry != NULL && master_entry_block(entry);
+
+    *again = NULL;
+    if (size == 0 || size > STORE_OBJECT_SIZE_MAX) return STATUS_INVALID;
+    if (entry != NULL && !block && !master_entry_is(master, entry, name->key)) {
+        return STATUS_INVALID;
+    }
+    *again = ticket_again(master, now_ns, entry, writer, size);
+    if (*again != NULL) return STATUS_OK;
+    const enum status status = put_allowed(master, now_ns, entry, replace);
+    return status == STATUS_OK && block ? STATUS_EXISTS : status;
+}
+
+enum status store_master_put_start_name(struct store_master *master, uint64_t now_ns,
+                                        uint64_t writer, const struct store_name *name,
+                                        uint64_t size, const struct store_wish *wish,
+                                        struct store_ticket *out)
+{
+    static const struct store_wish nothing = { 0 };
+    const struct ticket *again;
+    uint64_t address = 0;
+    ASSERT(name->key.len > 0 && name->key.len <= STORE_KEY_SIZE_MAX);
+
+    if (wish == NULL) wish = &nothing;
+    enum status status = put_check(master, now_ns, writer, name, size, wish->replace, &again);
+    if (status != STATUS_OK) return status;
+    if (again != NULL) {
+        master_ticket_describe(master, again, out);
+        return STATUS_OK;
+    }
+    struct member *member = place(master, size, wish->preferred, &address);
+    if (member == NULL) {
+        status = no_room(master, now_ns, master_entry_find(master, &name->id), size);
+        if (status == STATUS_FULL) master->counts.refused_full_total++;
+        return status;
+    }
+    struct ticket *ticket = ticket_start(master, now_ns, name, member, address, size);
+    if (ticket == NULL) {
+        space_free(member->space, address, size);
+        return STATUS_FULL;
+    }
     ticket->writer = writer;
-    master_ticket_open(master, now_ns, entry, ticket);
+    ticket->soft_pin_ms = wish->soft_pin_ms;
     master->counts.puts_total++;
+    master_ticket_describe(master, ticket, out);
     return STATUS_OK;
 }
 
@@ -109,59 +170,19 @@ enum status store_master_put_start(struct store_master *master, uint64_t now_ns,
                                    struct store_key key, uint64_t size,
                                    const struct store_wish *wish, struct store_ticket *out)
 {
-    static const struct store_wish nothing = { 0 };
-    ASSERT(key.len > 0 && key.len <= STORE_KEY_SIZE_MAX);
-    const struct block_key id = store_key_id(key);
-    const struct entry *entry = master_entry_find(master, &id);
-    uint64_t address = 0;
-
-    if (wish == NULL) wish = &nothing;
-
-    if (size == 0 || size > STORE_OBJECT_SIZE_MAX) return STATUS_INVALID;
-    if (entry != NULL && entry->key != NULL && !master_entry_is(entry, key)) return STATUS_INVALID;
-    const struct ticket *before = ticket_again(master, now_ns, entry, writer, size);
-    if (before != NULL) {
-        master_ticket_describe(master, before, out);
-        return STATUS_OK;
-    }
-    enum status status = put_allowed(master, now_ns, entry, wish->replace);
-    if (status != STATUS_OK) return status;
-    if (entry != NULL && entry->key == NULL) return STATUS_EXISTS; /* a block */
-
-    struct member *member = place(master, size, wish->preferred, &address);
-    if (member == NULL) {
-        status = no_room(master, now_ns, entry, size);
-        if (status == STATUS_FULL) master->counts.refused_full_total++;
-        return status;
-    }
-    struct ticket *ticket = calloc(1, sizeof(*ticket));
-    status = STATUS_FULL;
-    if (ticket != NULL) {
-        ticket->member = member;
-        ticket->address = address;
-        ticket->size = size;
-        ticket->soft_pin_ms = wish->soft_pin_ms;
-        ticket->version = version_next(entry);
-        status = ticket_start(master, now_ns, writer, key, ticket);
-    }
-    if (status != STATUS_OK) {
-        space_free(member->space, address, size);
-        free(ticket);
-        return status;
-    }
-    master_ticket_describe(master, ticket, out);
-    return STATUS_OK;
+    const struct store_name name = { key, store_key_id(key) };
+    return store_master_put_start_name(master, now_ns, writer, &name, size, wish, out);
 }
 
 enum status store_master_put_revoke(struct store_master *master, uint64_t now_ns, uint64_t writer,
                                     struct store_key key, uint64_t put_id)
 {
     const struct entry *entry = master_entry_lookup(master, key);
-    if (entry == NULL || entry->ticket == NULL || entry->ticket->put_id != put_id) {
-        return STATUS_NOT_FOUND;
-    }
-    if (entry->ticket->copy || entry->ticket->writer != writer) return STATUS_DENIED;
-    master_ticket_discard(master, now_ns, entry->ticket);
+    struct ticket *ticket = entry == NULL ? NULL : master_entry_ticket(master, entry);
+
+    if (ticket == NULL || ticket->put_id != put_id) return STATUS_NOT_FOUND;
+    if (ticket->copy || ticket->writer != writer) return STATUS_DENIED;
+    master_ticket_discard(master, now_ns, ticket);
     return STATUS_OK;
 }
 
@@ -173,10 +194,11 @@ enum status store_master_remove(struct store_master *master, uint64_t now_ns, st
     const enum status status = master_entry_state(master, now_ns, entry);
 
     if (status != STATUS_OK) return status;
-    if (entry->ticket != NULL) return STATUS_BUSY;
-    if (entry->key == NULL) return STATUS_DENIED; /* blocks are their nodes' to evict */
+    if (entry->ticket != 0) return STATUS_BUSY;
+    if (master_entry_block(entry)) return STATUS_DENIED; /* blocks are their nodes' to evict */
     if (!force && entry->lease_until > now_ns) return STATUS_BUSY;
-    for (struct replica *r = entry->replicas; r != NULL; r = r->next_of_entry) {
+    for (struct replica *r = master_replica_first(master, entry); r != NULL;
+         r = master_replica_next(master, r)) {
         if (!r->dropping && !master_replica_drop(master, r)) return STATUS_FULL;
     }
     entry->removing = true;

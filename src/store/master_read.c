@@ -6,17 +6,19 @@
 #include "store/master_int.h"
 
 #include "base/assert.h"
+#include "store/proto.h"
 
 enum status master_entry_state(const struct store_master *master, uint64_t now_ns,
                                const struct entry *entry)
 {
     bool dead = false;
     if (entry == NULL) return master_settled(master, now_ns) ? STATUS_NOT_FOUND : STATUS_AGAIN;
-    for (const struct replica *r = entry->replicas; r != NULL; r = r->next_of_entry) {
-        if (master_replica_readable(r)) return STATUS_OK;
+    for (const struct replica *r = master_replica_first(master, entry); r != NULL;
+         r = master_replica_next(master, r)) {
+        if (master_replica_readable(master, r)) return STATUS_OK;
         if (!r->dropping && !r->stale) dead = true;
     }
-    if (entry->ticket != NULL) return STATUS_BUSY;
+    if (entry->ticket != 0) return STATUS_BUSY;
     return dead ? STATUS_UNAVAILABLE : STATUS_NOT_FOUND;
 }
 
@@ -41,12 +43,19 @@ static void lease_grant(struct store_master *master, uint64_t now_ns, struct ent
     }
 }
 
-/* Counts the question, and leases what is there. */
-static enum status entry_read(struct store_master *master, uint64_t now_ns, struct store_key key,
-                              struct entry **out)
+/* A collision of identities is an absent key. */
+static struct entry *entry_named(const struct store_master *master, const struct store_name *name)
 {
-    ASSERT(key.len > 0 && key.len <= STORE_KEY_SIZE_MAX);
-    *out = master_entry_lookup(master, key);
+    struct entry *entry = master_entry_find(master, &name->id);
+    return entry != NULL && master_entry_is(master, entry, name->key) ? entry : NULL;
+}
+
+/* Counts the question, and leases what is there. */
+static enum status entry_read(struct store_master *master, uint64_t now_ns,
+                              const struct store_name *name, struct entry **out)
+{
+    ASSERT(name->key.len > 0 && name->key.len <= STORE_KEY_SIZE_MAX);
+    *out = entry_named(master, name);
     const enum status status = master_entry_state(master, now_ns, *out);
     master->counts.reads_total++;
     if (status != STATUS_OK) return status;
@@ -55,35 +64,80 @@ static enum status entry_read(struct store_master *master, uint64_t now_ns, stru
     return STATUS_OK;
 }
 
-enum status store_master_exist(struct store_master *master, uint64_t now_ns, struct store_key key)
+/* Three rounds: where the map will look; the entries it will find; what they lead to. The order of
+ * eviction is a list, in which whatever is read moves. */
+void store_master_expect(const struct store_master *master, const struct store_name *names,
+                         uint32_t count)
 {
-    struct entry *entry;
-    return entry_read(master, now_ns, key, &entry);
+    struct entry *entries[STORE_EXPECT_MAX];
+    ASSERT(count <= STORE_EXPECT_MAX);
+
+    for (uint32_t i = 0; i < count; i++)
+        idmap_prefetch(master->ids, &names[i].id);
+    for (uint32_t i = 0; i < count; i++) {
+        const uint32_t number = idmap_guess(master->ids, &names[i].id);
+        entries[i] = number == SLAB_NONE ? NULL : master_entry_at(master, number);
+        if (entries[i] == NULL) continue;
+        __builtin_prefetch(entries[i]);
+        __builtin_prefetch(&entries[i]->digest); /* its last word, in the next line of the cache */
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        const struct entry *entry = entries[i];
+        if (entry == NULL) continue;
+        order_prefetch(master->order, &entry->order);
+        if (entry->replicas != 0) __builtin_prefetch(master_replica_first(master, entry));
+        if (master_entry_block(entry)) continue;
+        const uint8_t *key = master_entry_key(master, entry);
+        __builtin_prefetch(key);
+        __builtin_prefetch(key + entry->key_len - 1);
+    }
 }
 
-static void entry_describe(const struct entry *entry, struct store_object *out)
+enum status store_master_exist_name(struct store_master *master, uint64_t now_ns,
+                                    const struct store_name *name)
+{
+    struct entry *entry;
+    return entry_read(master, now_ns, name, &entry);
+}
+
+enum status store_master_exist(struct store_master *master, uint64_t now_ns, struct store_key key)
+{
+    const struct store_name name = { key, store_key_id(key) };
+    return store_master_exist_name(master, now_ns, &name);
+}
+
+static void entry_describe(const struct store_master *master, const struct entry *entry,
+                           struct store_object *out)
 {
     out->size = entry->size;
     out->digest = entry->digest;
     out->replicas_count = 0;
     for (int suspects = 0; suspects < 2; suspects++) { /* the alive ones first */
-        for (const struct replica *r = entry->replicas; r != NULL; r = r->next_of_entry) {
-            const bool suspect = r->member->state == STORE_MEMBER_SUSPECT;
-            if (!master_replica_readable(r) || suspect != (suspects == 1)) continue;
+        for (const struct replica *r = master_replica_first(master, entry); r != NULL;
+             r = master_replica_next(master, r)) {
+            const bool suspect = master_member_with(master, r)->state == STORE_MEMBER_SUSPECT;
+            if (!master_replica_readable(master, r) || suspect != (suspects == 1)) continue;
             ASSERT(out->replicas_count < STORE_REPLICAS_MAX);
-            master_replica_describe(r->member, r->address, r->generation,
+            master_replica_describe(master_member_with(master, r), r->address, r->generation,
                                     &out->replicas[out->replicas_count++]);
         }
     }
 }
 
+enum status store_master_get_name(struct store_master *master, uint64_t now_ns,
+                                  const struct store_name *name, struct store_object *out)
+{
+    struct entry *entry;
+    const enum status status = entry_read(master, now_ns, name, &entry);
+    if (status == STATUS_OK) entry_describe(master, entry, out);
+    return status;
+}
+
 enum status store_master_get(struct store_master *master, uint64_t now_ns, struct store_key key,
                              struct store_object *out)
 {
-    struct entry *entry;
-    const enum status status = entry_read(master, now_ns, key, &entry);
-    if (status == STATUS_OK) entry_describe(entry, out);
-    return status;
+    const struct store_name name = { key, store_key_id(key) };
+    return store_master_get_name(master, now_ns, &name, out);
 }
 
 enum status store_master_peek(const struct store_master *master, uint64_t now_ns,
@@ -92,7 +146,7 @@ enum status store_master_peek(const struct store_master *master, uint64_t now_ns
     ASSERT(key.len > 0 && key.len <= STORE_KEY_SIZE_MAX);
     const struct entry *entry = master_entry_lookup(master, key);
     const enum status status = master_entry_state(master, now_ns, entry);
-    if (status == STATUS_OK) entry_describe(entry, out);
+    if (status == STATUS_OK) entry_describe(master, entry, out);
     return status;
 }
 
@@ -105,14 +159,14 @@ uint64_t store_master_walk(const struct store_master *master, uint64_t now_ns, u
 
     for (uint32_t looks = 0; (index = slab_next(master->entries, index)) != SLAB_NONE; index++) {
         const struct entry *entry = slab_at(master->entries, index);
-        const bool block = entry->key == NULL;
+        const bool block = master_entry_block(entry);
         const uint64_t lease = entry->lease_until;
         const struct store_listed listed = {
-            .key = { block ? entry->id.bytes : entry->key,
-                     block ? BLOCK_KEY_SIZE : entry->key_len },
+            .key = { block ? entry->id.bytes : master_entry_key(master, entry),
+                     block ? BLOCK_KEY_SIZE : (uint32_t)entry->key_len },
             .class = block ? STORE_CLASS_BLOCK : STORE_CLASS_OBJECT,
             .status = master_entry_state(master, now_ns, entry),
-            .size = entry->replicas == NULL ? entry->ticket->size : entry->size,
+            .size = entry->replicas == 0 ? master_entry_ticket(master, entry)->size : entry->size,
             .replicas = entry->replicas_count,
             .lease_ns = lease > now_ns ? lease - now_ns : 0,
             .hard_pin = master_entry_hard(entry),

@@ -5,52 +5,114 @@
  */
 #include "store/master_int.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/assert.h"
 
-struct replica *master_replica_find(const struct entry *entry, const struct member *member)
+struct replica *master_replica_find(const struct store_master *master, const struct entry *entry,
+                                    const struct member *member)
 {
-    for (struct replica *r = entry->replicas; r != NULL; r = r->next_of_entry) {
-        if (r->member == member) return r;
+    for (struct replica *r = master_replica_first(master, entry); r != NULL;
+         r = master_replica_next(master, r)) {
+        if (master_member_with(master, r) == member) return r;
     }
     return NULL;
 }
 
 static uint64_t *replicas_of_class(const struct entry *entry, struct member *member)
 {
-    return entry->key == NULL ? &member->blocks : &member->values;
+    return master_entry_block(entry) ? &member->blocks : &member->values;
 }
+
+/* ---- the member's list ---- */
+
+static void member_push(struct store_master *master, struct member *member, uint32_t link)
+{
+    struct replica *replica = master_replica_at(master, link);
+    struct replica *next = master_replica_at(master, member->replicas);
+
+    replica->next_of_member = member->replicas;
+    if (next != NULL) next->prev_of_member = link;
+    member->replicas = link;
+}
+
+static void member_unlink(struct store_master *master, struct member *member, uint32_t link)
+{
+    const struct replica *replica = master_replica_at(master, link);
+    struct replica *prev = master_replica_at(master, replica->prev_of_member);
+    struct replica *next = master_replica_at(master, replica->next_of_member);
+
+    if (prev == NULL) {
+        ASSERT(member->replicas == link);
+        member->replicas = replica->next_of_member;
+    } else {
+        prev->next_of_member = replica->next_of_member;
+    }
+    if (next != NULL) next->prev_of_member = replica->prev_of_member;
+}
+
+/* ---- life ---- */
 
 struct replica *master_replica_new(struct store_master *master, struct entry *entry,
                                    struct member *member)
 {
-    struct replica *replica = calloc(1, sizeof(*replica));
+    uint32_t number;
+    struct replica *replica = slab_alloc(master->replicas, &number);
     if (replica == NULL) return NULL;
-    replica->entry = entry;
-    replica->member = member;
+    replica->entry = entry->index;
+    replica->member = master_member_slot(member->id) & ((1u << MASTER_SLOT_BITS) - 1);
     replica->next_of_entry = entry->replicas;
-    entry->replicas = replica;
+    entry->replicas = number + 1;
     entry->replicas_count++;
-    replica->next_of_member = member->replicas;
-    if (member->replicas != NULL) member->replicas->prev_of_member = replica;
-    member->replicas = replica;
+    member_push(master, member, number + 1);
     *replicas_of_class(entry, member) += 1;
     master->counts.replicas++;
     return replica;
 }
 
-void master_replica_own(struct replica *replica)
+/* Takes it out of its entry's list. */
+static uint32_t entry_unlink(struct store_master *master, struct entry *entry,
+                             const struct replica *replica)
+{
+    uint32_t *link = &entry->replicas;
+    while (master_replica_at(master, *link) != replica)
+        link = &master_replica_at(master, *link)->next_of_entry;
+    const uint32_t found = *link;
+    *link = replica->next_of_entry;
+    entry->replicas_count--;
+    return found;
+}
+
+void master_replica_remove(struct store_master *master, struct replica *replica)
+{
+    struct entry *entry = master_entry_with(master, replica);
+    struct member *member = master_member_with(master, replica);
+
+    master_replica_unplace(master, replica);
+    const uint32_t link = entry_unlink(master, entry, replica);
+    member_unlink(master, member, link);
+    *replicas_of_class(entry, member) -= 1;
+    slab_free(master->replicas, link - 1);
+    ASSERT(master->counts.replicas > 0);
+    master->counts.replicas--;
+    master_copies_look(master, entry);
+    master_entry_settle(master, entry);
+}
+
+/* ---- its range ---- */
+
+void master_replica_own(struct store_master *master, struct replica *replica)
 {
     ASSERT(!replica->placed);
     replica->placed = true;
-    if (replica->dropping) replica->member->dropping += master_replica_bytes(replica);
+    if (replica->dropping) {
+        master_member_with(master, replica)->dropping += master_replica_bytes(replica);
+    }
 }
 
-void master_replica_unplace(struct replica *replica)
+void master_replica_unplace(struct store_master *master, struct replica *replica)
 {
-    struct member *member = replica->member;
+    struct member *member = master_member_with(master, replica);
     const uint64_t size = master_replica_bytes(replica);
 
     if (replica->placed && replica->dropping) {
@@ -62,37 +124,12 @@ void master_replica_unplace(struct replica *replica)
     replica->placed = false;
 }
 
-void master_replica_remove(struct store_master *master, struct replica *replica)
-{
-    struct entry *entry = replica->entry;
-    struct member *member = replica->member;
-    struct replica **link = &entry->replicas;
+/* ---- what it says ---- */
 
-    master_replica_unplace(replica);
-    while (*link != replica)
-        link = &(*link)->next_of_entry;
-    *link = replica->next_of_entry;
-    entry->replicas_count--;
-    if (replica->prev_of_member == NULL) {
-        ASSERT(member->replicas == replica);
-        member->replicas = replica->next_of_member;
-    } else {
-        replica->prev_of_member->next_of_member = replica->next_of_member;
-    }
-    if (replica->next_of_member != NULL) {
-        replica->next_of_member->prev_of_member = replica->prev_of_member;
-    }
-    *replicas_of_class(entry, member) -= 1;
-    free(replica);
-    ASSERT(master->counts.replicas > 0);
-    master->counts.replicas--;
-    master_copies_look(master, entry);
-    master_entry_settle(master, entry);
-}
-
-bool master_replica_readable(const struct replica *replica)
+bool master_replica_readable(const struct store_master *master, const struct replica *replica)
 {
-    return !replica->dropping && !replica->stale && replica->member->state != STORE_MEMBER_DEAD;
+    return !replica->dropping && !replica->stale &&
+           master_member_with(master, replica)->state != STORE_MEMBER_DEAD;
 }
 
 void master_replica_describe(const struct member *member, uint64_t address, uint64_t generation,

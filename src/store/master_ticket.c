@@ -14,8 +14,6 @@
  */
 #include "store/master_int.h"
 
-#include <stdlib.h>
-
 #include "base/assert.h"
 #include "base/rng.h"
 
@@ -48,23 +46,14 @@ static void ticket_unlink(struct ticket_list *list, struct ticket *ticket)
     list->count--;
 }
 
-void master_ticket_list_free(struct ticket_list *list)
-{
-    struct ticket *next;
-    for (struct ticket *ticket = list->head; ticket != NULL; ticket = next) {
-        next = ticket->next;
-        free(ticket);
-    }
-}
-
 void master_ticket_discard(struct store_master *master, uint64_t now_ns, struct ticket *ticket)
 {
     struct entry *entry = ticket->entry;
-    ASSERT(entry->ticket == ticket);
+    ASSERT(master_entry_ticket(master, entry) == ticket);
 
     if (ticket->copy) master_copies_ended(master, ticket);
     ticket_unlink(&master->tickets, ticket);
-    entry->ticket = NULL;
+    entry->ticket = 0;
     ticket->entry = NULL;
     ticket->due_ns =
         now_ns + master_ms(master->options.put_ms) + master_ms(master->options.fence_ms);
@@ -76,42 +65,37 @@ void master_ticket_discard(struct store_master *master, uint64_t now_ns, struct 
 void master_ticket_finish(struct store_master *master, struct ticket *ticket)
 {
     if (ticket->entry != NULL) {
-        ASSERT(ticket->entry->ticket == ticket);
-        ticket->entry->ticket = NULL;
+        ASSERT(master_entry_ticket(master, ticket->entry) == ticket);
+        ticket->entry->ticket = 0;
         if (ticket->copy) master_copies_ended(master, ticket);
         ticket_unlink(&master->tickets, ticket);
     } else {
         ticket_unlink(&master->limbo, ticket);
     }
-    free(ticket);
+    slab_free(master->tickets_slab, ticket->index);
 }
 
 /* From now on the ticket is the entry's. */
-void master_ticket_open(struct store_master *master, uint64_t now_ns, struct entry *entry,
-                        struct ticket *ticket)
-{
-    ASSERT(entry->ticket == NULL);
-    ticket->id = entry->id;
-    ticket->entry = entry;
-    ticket->put_id = rng_counter(master->options.seed ^ master->term, ++master->puts_made) | 1;
-    ticket->due_ns = now_ns + master_ms(master->options.discard_ms);
-    entry->ticket = ticket;
-    ticket_append(&master->tickets, ticket);
-}
-
 struct ticket *master_ticket_new(struct store_master *master, uint64_t now_ns, struct entry *entry,
                                  struct member *member, uint64_t address, uint64_t size)
 {
-    struct ticket *ticket = calloc(1, sizeof(*ticket));
+    uint32_t number;
+    struct ticket *ticket = slab_alloc(master->tickets_slab, &number);
     if (ticket == NULL) return NULL;
+    ASSERT(entry->ticket == 0);
+    ticket->index = number;
+    ticket->id = entry->id;
+    ticket->entry = entry;
     ticket->member = member;
     ticket->address = address;
     ticket->size = size;
-    master_ticket_open(master, now_ns, entry, ticket);
+    ticket->put_id = rng_counter(master->options.seed ^ master->term, ++master->puts_made) | 1;
+    ticket->due_ns = now_ns + master_ms(master->options.discard_ms);
+    entry->ticket = number + 1;
+    ticket_append(&master->tickets, ticket);
     return ticket;
 }
 
-/* Removes those of a member that is gone, with their entries where nothing else is left. */
 void master_tickets_forget(struct store_master *master, const struct member *member)
 {
     struct ticket *next;

@@ -222,6 +222,13 @@ void order_use(struct order *order, struct order_node *node, const struct order_
     heap_settle(order, node->place - 1, node);
 }
 
+void order_prefetch(const struct order *order, const struct order_node *node)
+{
+    if (order->policy != ORDER_LRU) return;
+    __builtin_prefetch(node->prev);
+    __builtin_prefetch(node->next);
+}
+
 /* ---- who goes ---- */
 
 struct order_node *order_first(struct order *order)

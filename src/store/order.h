@@ -61,6 +61,9 @@ bool order_has(const struct order_node *node); /* in some order */
 /* The node, in this order, was used. */
 void order_use(struct order *order, struct order_node *node, const struct order_weight *weight);
 
+/* The node, in an order, this one or another, will be used soon: memory is on its way. */
+void order_prefetch(const struct order *order, const struct order_node *node);
+
 /* Walks from the first to go: order_first(), then order_next() for each that is passed over, then
  * order_rewind(). In between nothing else may be called. NULL: there is none left. */
 struct order_node *order_first(struct order *order);

@@ -26,7 +26,7 @@ void slab_destroy(struct slab *slab); /* NULL is allowed; with every record */
 /* A record of zeroes and its number. NULL at records_max, or when there is no memory. */
 void *slab_alloc(struct slab *slab, uint32_t *index);
 
-/* The record lives; anything else is a bug. */
+/* The record lives; anything else is a bug, which slab_free() notices and slab_at() may not. */
 void slab_free(struct slab *slab, uint32_t index);
 void *slab_at(const struct slab *slab, uint32_t index);
 

@@ -192,33 +192,36 @@ enum status space_add(struct space *space, uint64_t address, uint64_t size)
 
 /* ---- ranges ---- */
 
+/* Cuts `need` bytes off the front of the leftmost range that has them; there is one. What is left
+ * of it keeps its place in the tree, since it ends where it did. NULL if nothing is left: the
+ * caller takes it out. */
+static struct range *range_carve(struct range *range, uint64_t need, uint64_t *address)
+{
+    struct range *carved;
+    ASSERT(range != NULL && range->largest >= need); /* I2 says on which side it is */
+    if (range->left != NULL && range->left->largest >= need) {
+        carved = range_carve(range->left, need, address);
+    } else if (range->size < need) {
+        carved = range_carve(range->right, need, address);
+    } else {
+        *address = range->address;
+        carved = range->size == need ? NULL : range;
+        if (carved != NULL) {
+            range->address += need;
+            range->size -= need;
+        }
+    }
+    if (carved != NULL) range_update(range);
+    return carved;
+}
+
 enum status space_alloc(struct space *space, uint64_t size, uint64_t *address)
 {
     ASSERT(size > 0);
     const uint64_t need = round_up(size);
-    struct range *range = space->root;
 
-    if (range == NULL || need < size || range->largest < need) return STATUS_FULL;
-    for (;;) { /* leftmost that fits: I2 says on which side it is */
-        if (range->left != NULL && range->left->largest >= need) {
-            range = range->left;
-        } else if (range->size >= need) {
-            break;
-        } else {
-            range = range->right;
-            ASSERT(range != NULL && range->largest >= need);
-        }
-    }
-    *address = range->address;
-    range = range_take(space, *address);
-    ASSERT(range != NULL && range->size >= need);
-    range->address += need;
-    range->size -= need;
-    if (range->size == 0) {
-        free(range);
-    } else {
-        range_put(space, range);
-    }
+    if (space->root == NULL || need < size || space->root->largest < need) return STATUS_FULL;
+    if (range_carve(space->root, need, address) == NULL) free(range_take(space, *address));
     space->used += need;
     return STATUS_OK;
 }
