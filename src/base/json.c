@@ -69,6 +69,12 @@ const char *json_value_text(const struct json_value *value)
     return json_string_value(inner(value));
 }
 
+const char *json_value_string(const struct json_value *value, size_t *len)
+{
+    *len = json_string_length(inner(value));
+    return json_string_value(inner(value));
+}
+
 const struct json_value *json_value_member(const struct json_value *value, const char *name)
 {
     return outer(json_object_get(inner(value), name));
@@ -82,6 +88,17 @@ const struct json_value *json_value_at(const struct json_value *value, size_t in
 size_t json_value_count(const struct json_value *value)
 {
     return json_array_size(inner(value));
+}
+
+void json_value_each(const struct json_value *value,
+                     bool (*fn)(void *ctx, const char *name, const struct json_value *value),
+                     void *ctx)
+{
+    void *iter = json_object_iter(inner(value));
+
+    for (; iter != NULL; iter = json_object_iter_next(inner(value), iter)) {
+        if (!fn(ctx, json_object_iter_key(iter), outer(json_object_iter_value(iter)))) return;
+    }
 }
 
 const char *json_value_stranger(const struct json_value *value, const char *const names[])

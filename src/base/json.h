@@ -27,12 +27,18 @@ bool json_value_is_array(const struct json_value *value);
 bool json_value_integer(const struct json_value *value, int64_t *out);
 bool json_value_number(const struct json_value *value, double *out); /* integers too */
 bool json_value_bool(const struct json_value *value, bool *out);
-const char *json_value_text(const struct json_value *value); /* NULL if it is none */
+const char *json_value_text(const struct json_value *value);                /* NULL if it is none */
+const char *json_value_string(const struct json_value *value, size_t *len); /* likewise */
 
 /* NULL when it is not there, or `value` is of another kind. */
 const struct json_value *json_value_member(const struct json_value *value, const char *name);
 const struct json_value *json_value_at(const struct json_value *value, size_t index);
 size_t json_value_count(const struct json_value *value); /* elements of an array; else 0 */
+
+/* Calls fn for each member of an object in the order of the text, until it returns false. */
+void json_value_each(const struct json_value *value,
+                     bool (*fn)(void *ctx, const char *name, const struct json_value *value),
+                     void *ctx);
 
 /* Name of the first member of an object that is not in `names` (ended by NULL), or NULL. */
 const char *json_value_stranger(const struct json_value *value, const char *const names[]);

@@ -71,9 +71,11 @@ static enum status encode(struct run *run, const struct buf *prompt, struct errm
     if (utf8_valid_prefix(text, prompt->len) != prompt->len)
         return errmsg_set(err, STATUS_INVALID, "the prompt is not valid UTF-8");
     if (run->chat != NULL) {
-        const struct chat_message message = { "user", 4, text, prompt->len };
-        status =
-            chat_encode(run->chat, &message, 1, true, run->tokens, max, &run->tokens_count, err);
+        const struct chat_message message = {
+            .role = "user", .role_len = 4, .content = text, .content_len = prompt->len
+        };
+        const struct chat_talk talk = { &message, 1, .generate = true };
+        status = chat_encode(run->chat, &talk, run->tokens, max, &run->tokens_count, err);
     } else {
         if (tokenizer_adds_bos(run->tokenizer))
             run->tokens[run->tokens_count++] = tokenizer_bos(run->tokenizer);
@@ -149,7 +151,7 @@ static enum status open_all(struct run *run, struct errmsg *err)
     if (status == STATUS_OK)
         status = tokenizer_create(model_gguf(run->model), &run->tokenizer, err);
     if (status == STATUS_OK && !config_bool(config, "raw"))
-        status = chat_create(model_gguf(run->model), run->tokenizer,
+        status = chat_create(run->cli->env, model_gguf(run->model), run->tokenizer,
                              config_text(config, "chat-template"), &run->chat, err);
     if (status == STATUS_OK) status = solo_create(run->model, &options, &run->solo, err);
     return status;

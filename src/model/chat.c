@@ -1,26 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * model/chat.c - ChatML, with or without a default system message.
+ * model/chat.c - which template, and what of its output is a token.
  *
- * A conversation in ChatML is, for each message,
+ * The families below are known for three things: the plain form that --chat-template NAME stands
+ * for, the special tokens it needs, and the marks by which a file's own template is told to be of
+ * the family. The last is for people and for tools (how calls are written); what is rendered is
+ * always the template itself, so a variant of a family is rendered as that variant.
  *
- *   <|im_start|> role \n content <|im_end|> \n
- *
- * and then, to ask for an answer, "<|im_start|> assistant \n". Some models put a system message of
- * their own before a conversation that does not start with one; its text is in their template.
- *
- * Recognition is exact: the template is brought into a normal form, in which spaces outside
- * literals, the kind of quotes, and adjacent literals joined by "+" make no difference, and
- * compared with the few forms below. A template that says anything else (tools, dates, trimming,
- * other roles) does not compare equal and is refused: rendered almost right, a model answers worse
- * and nobody sees why.
- *
- * Normal form of a template
- *   - Text outside {{ }} and {% %}: kept; but a newline right after "%}" goes (as trainers render
- * it), and so does white space beside "{%-", "-%}", "{{-", "-}}".
- *   - Inside: white space outside quotes goes; " and ' are both written '; '+' between two literals
- *     goes, so that 'a' + 'b' is 'ab'; a.b is written a['b'].
- *   - Escapes in literals stay as they are written; a newline is written as the escape. */
+ * The output of a template is cut where the template, not a message, has written a special token's
+ * text; between those, text of template and messages is tokenised together. A prompt of a model
+ * that wants BOS starts with it once, whether or not the template has written it. */
 #include "model/chat.h"
 
 #include <stdio.h>
@@ -29,296 +18,298 @@
 
 #include "base/assert.h"
 #include "base/buf.h"
+#include "base/env.h"
+#include "base/json.h"
 #include "model/gguf.h"
+#include "model/template.h"
 #include "model/tokenizer.h"
 
-enum { TEMPLATE_SIZE_MAX = 1 << 16 };
+enum { TOKENS_NEEDED_MAX = 4, PIECES_MAX = 1 << 20 };
 
-/* ---- what the known templates look like in normal form ---- */
+/* ---- families ---- */
 
-#define FOR "{%formessageinmessages%}"
-#define MESSAGE "{{'<|im_start|>'+message['role']+'\\n'+message['content']+'<|im_end|>\\n'}}"
-#define END "{%endfor%}"
-#define ASK "{%ifadd_generation_prompt%}{{'<|im_start|>assistant\\n'}}{%endif%}"
-#define ASK_DEFAULTED                                                                              \
-    "{%ifnotadd_generation_promptisdefined%}{%setadd_generation_prompt=false%}{%endif%}"
+/* "A conversation starts with what the system says" for models that know no such role: it goes in
+ * front of the first user's words. */
+#define LEAD                                                                                       \
+    "{% set lead = '' %}{% set rest = messages %}"                                                 \
+    "{% if messages[0].role == 'system' %}"                                                        \
+    "{% set lead = messages[0].content %}{% set rest = messages[1:] %}{% endif %}"
 
-/* A default system message stands between these two. */
-#define SYSTEM_IF "{%ifloop['first']andmessages[0]['role']!='system'%}"
-#define SYSTEM_OPEN SYSTEM_IF "{{'<|im_start|>system\\n"
-#define SYSTEM_CLOSE "<|im_end|>\\n'}}{%endif%}"
+#define CHATML                                                                                     \
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>{{ '\\n' }}"        \
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant{{ '\\n' }}{% endif %}"
 
-enum chat_form { CHAT_NONE, CHAT_ML };
+#define LLAMA2                                                                                     \
+    LEAD "{% if lead %}{% set lead = '<<SYS>>\\n' ~ lead ~ '\\n<</SYS>>\\n\\n' %}{% endif %}"      \
+         "{% for m in rest %}{% if m.role == 'assistant' %}"                                       \
+         "{{ ' ' ~ m.content | trim ~ ' ' ~ eos_token }}{% else %}"                                \
+         "{{ bos_token ~ '[INST] ' ~ (lead if loop.first else '') ~ m.content | trim }} [/INST]"   \
+         "{% endif %}{% endfor %}"
+
+#define LLAMA3                                                                                     \
+    "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>"       \
+    "{{ '\\n\\n' ~ m.content | trim }}<|eot_id|>{% endfor %}{% if add_generation_prompt %}"        \
+    "<|start_header_id|>assistant<|end_header_id|>{{ '\\n\\n' }}{% endif %}"
+
+#define MISTRAL                                                                                    \
+    LEAD "{{ bos_token }}{% for m in rest %}{% if m.role == 'assistant' %}"                        \
+         "{{ ' ' ~ m.content | trim ~ eos_token }}{% else %}"                                      \
+         "[INST] {{ lead ~ '\\n\\n' if lead and loop.first }}{{ m.content }} [/INST]"              \
+         "{% endif %}{% endfor %}"
+
+#define GEMMA                                                                                      \
+    LEAD "{{ bos_token }}{% for m in rest %}<start_of_turn>"                                       \
+         "{{ 'model' if m.role == 'assistant' else m.role }}\n"                                    \
+         "{{ lead ~ '\\n\\n' if lead and loop.first }}{{ m.content | trim }}<end_of_turn>"         \
+         "{{ '\\n' }}{% endfor %}{% if add_generation_prompt %}<start_of_turn>model{{ '\\n' }}"    \
+         "{% endif %}"
+
+#define PHI                                                                                        \
+    "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>{{ '\\n' }}{% endfor %}"       \
+    "{% if add_generation_prompt %}<|assistant|>{{ '\\n' }}{% endif %}"
+
+#define ZEPHYR                                                                                     \
+    "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content ~ eos_token ~ '\\n' }}{% endfor %}"     \
+    "{% if add_generation_prompt %}<|assistant|>{{ '\\n' }}{% endif %}"
+
+#define NOTHING "{% for m in messages %}{{ '\\n' if not loop.first }}{{ m.content }}{% endfor %}"
+
+struct family {
+    const char *name;
+    const char *text;
+    const char *tokens[TOKENS_NEEDED_MAX]; /* special, and needed by the plain form */
+    const char *marks[2];                  /* both are in a template of this family */
+};
+
+/* Marks are tried in this order. */
+static const struct family FAMILIES[] = {
+    { "chatml", CHATML, { "<|im_start|>", "<|im_end|>" }, { "<|im_start|>", "<|im_end|>" } },
+    { "llama3",
+      LLAMA3,
+      { "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>" },
+      { "<|start_header_id|>", "<|eot_id|>" } },
+    { "gemma",
+      GEMMA,
+      { "<start_of_turn>", "<end_of_turn>" },
+      { "<start_of_turn>", "<end_of_turn>" } },
+    { "llama2", LLAMA2, { NULL }, { "[INST]", "<<SYS>>" } },
+    { "mistral", MISTRAL, { NULL }, { "[INST]", "[/INST]" } },
+    { "phi", PHI, { "<|assistant|>", "<|end|>" }, { "<|assistant|>", "<|end|>" } },
+    { "zephyr", ZEPHYR, { NULL }, { "<|assistant|>", "eos_token" } },
+    { "none", NOTHING, { NULL }, { NULL } },
+};
+enum { FAMILIES_COUNT = sizeof(FAMILIES) / sizeof(FAMILIES[0]) };
+
+static const struct family OTHER = { .name = "other" };
+
+struct special {
+    const char *text; /* the tokenizer's */
+    size_t len;
+    uint32_t token;
+};
 
 struct chat {
-    enum chat_form form;
+    const struct family *family;
+    enum chat_tools tools;
+    struct template *template;
     const struct tokenizer *tokenizer;
-    uint32_t start; /* <|im_start|> */
-    uint32_t end;   /* <|im_end|> */
-    char *system;   /* the default system message, or NULL */
-    size_t system_len;
+    struct special *specials; /* by their bytes */
+    size_t specials_count;
 };
 
-/* ---- the normal form ---- */
-
-struct normal {
-    const char *in;
-    size_t len;
-    size_t at;
-    char *out; /* room for 4 * len: a.b becomes a['b'] */
-    size_t out_len;
-};
-
-static bool is_space(char c)
+static const struct family *family_named(const char *name)
 {
-    return c == ' ' || c == '\t' || c == '\n' || c == '\r';
-}
-
-static bool is_word(char c)
-{
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
-}
-
-static bool looking_at(const struct normal *normal, const char *text)
-{
-    const size_t len = strlen(text);
-
-    return normal->len - normal->at >= len && memcmp(normal->in + normal->at, text, len) == 0;
-}
-
-static bool ends_with(const struct normal *normal, const char *text)
-{
-    const size_t len = strlen(text);
-
-    return normal->out_len >= len && memcmp(normal->out + normal->out_len - len, text, len) == 0;
-}
-
-static void put(struct normal *normal, const char *text)
-{
-    const size_t len = strlen(text);
-
-    ASSERT(normal->out_len + len <= 4 * normal->len + 4);
-    memcpy(normal->out + normal->out_len, text, len);
-    normal->out_len += len;
-}
-
-static void put_char(struct normal *normal, char c)
-{
-    put(normal, (char[]){ c, 0 });
-}
-
-/* A literal, from its opening quote. False if it does not end, or contains the other quote, which
- * the normal form could not tell from the end. */
-static bool take_literal(struct normal *normal)
-{
-    const char quote = normal->in[normal->at++];
-
-    if (ends_with(normal, "'+"))
-        normal->out_len -= 2; /* joined to the literal before */
-    else
-        put(normal, "'");
-    while (normal->at < normal->len && normal->in[normal->at] != quote) {
-        const char c = normal->in[normal->at++];
-        if (c == '\'' || c == '"') return false;
-        if (c == '\\' && normal->at < normal->len) {
-            put_char(normal, c);
-            put_char(normal, normal->in[normal->at++]);
-        } else {
-            put(normal, c == '\n' ? "\\n" : (char[]){ c, 0 });
-        }
+    for (size_t i = 0; i < FAMILIES_COUNT; i++) {
+        if (strcmp(FAMILIES[i].name, name) == 0) return &FAMILIES[i];
     }
-    if (normal->at == normal->len) return false;
-    normal->at++;
-    put(normal, "'");
-    return true;
+    return NULL;
 }
 
-/* .name after a word or a bracket: ['name'] */
-static bool take_attribute(struct normal *normal)
+static bool has(const char *text, size_t len, const char *mark)
 {
-    size_t end = normal->at + 1;
-
-    while (end < normal->len && is_word(normal->in[end]))
-        end++;
-    if (end == normal->at + 1) return false;
-    put(normal, "['");
-    while (++normal->at < end)
-        put_char(normal, normal->in[normal->at]);
-    put(normal, "']");
-    return true;
+    return memmem(text, len, mark, strlen(mark)) != NULL;
 }
 
-/* From behind "{{" or "{%" to behind `close`. */
-static bool take_inside(struct normal *normal, const char *close)
+static const struct family *family_of(const char *text, size_t len)
 {
-    if (looking_at(normal, "-") || looking_at(normal, "+")) normal->at++;
-    while (normal->at < normal->len) {
-        const char c = normal->in[normal->at];
-        const bool dash = c == '-';
-        if (dash) normal->at++;
-        if (looking_at(normal, close)) {
-            put(normal, close);
-            normal->at += 2;
-            if (dash) {
-                while (normal->at < normal->len && is_space(normal->in[normal->at]))
-                    normal->at++;
-            } else if (close[0] == '%' && looking_at(normal, "\n")) {
-                normal->at++;
-            }
-            return true;
-        }
-        if (dash) {
-            put_char(normal, '-');
-        } else if (c == '\'' || c == '"') {
-            if (!take_literal(normal)) return false;
-        } else if (c == '.') {
-            if (!take_attribute(normal)) return false;
-        } else {
-            if (!is_space(c)) put_char(normal, c);
-            normal->at++;
-        }
+    for (size_t i = 0; i < FAMILIES_COUNT; i++) {
+        const struct family *family = &FAMILIES[i];
+        if (family->marks[0] == NULL) continue;
+        if (has(text, len, family->marks[0]) && has(text, len, family->marks[1])) return family;
     }
-    return false;
+    return &OTHER;
 }
 
-/* The template in normal form, NUL-terminated; the caller frees. NULL if it has none (or no
- * memory): then it is not one of ours either. */
-static char *normalize(struct gguf_string text)
+static enum chat_tools tools_of(const char *text, size_t len)
 {
-    struct normal normal = { .in = text.data, .len = text.len };
+    if (!has(text, len, "tools")) return CHAT_TOOLS_NONE;
+    if (has(text, len, "<tool_call>")) return CHAT_TOOLS_HERMES;
+    if (has(text, len, "[TOOL_CALLS]")) return CHAT_TOOLS_MISTRAL;
+    if (has(text, len, "<|start_header_id|>") && has(text, len, "\"parameters\""))
+        return CHAT_TOOLS_LLAMA3;
+    return CHAT_TOOLS_NONE;
+}
 
-    if (text.len > TEMPLATE_SIZE_MAX || memchr(text.data, 0, text.len) != NULL) return NULL;
-    normal.out = malloc(4 * text.len + 5);
-    if (normal.out == NULL) return NULL;
-    while (normal.at < normal.len) {
-        const bool statement = looking_at(&normal, "{%");
-        if (!statement && !looking_at(&normal, "{{")) {
-            put_char(&normal, normal.in[normal.at++]);
-            continue;
-        }
-        if (looking_at(&normal, "{%-") || looking_at(&normal, "{{-")) {
-            while (normal.out_len > 0 && is_space(normal.out[normal.out_len - 1]))
-                normal.out_len--;
-        }
-        put(&normal, statement ? "{%" : "{{");
-        normal.at += 2;
-        if (!take_inside(&normal, statement ? "%}" : "}}")) {
-            free(normal.out);
-            return NULL;
-        }
+/* ---- special tokens ---- */
+
+static int compare_specials(const void *a, const void *b)
+{
+    const struct special *x = a, *y = b;
+    const size_t len = x->len < y->len ? x->len : y->len;
+    const int order = memcmp(x->text, y->text, len);
+
+    if (order != 0) return order;
+    return x->len < y->len ? -1 : x->len > y->len;
+}
+
+static bool collect_specials(struct chat *chat)
+{
+    const uint32_t vocab = tokenizer_vocab(chat->tokenizer);
+    size_t count = 0;
+
+    for (uint32_t i = 0; i < vocab; i++)
+        count += tokenizer_is_special(chat->tokenizer, i);
+    chat->specials = calloc(count + 1, sizeof(*chat->specials));
+    if (chat->specials == NULL) return false;
+    for (uint32_t i = 0; i < vocab; i++) {
+        struct special special = { .token = i };
+        if (!tokenizer_is_special(chat->tokenizer, i)) continue;
+        special.text = tokenizer_bytes(chat->tokenizer, i, &special.len);
+        if (special.len > 0) chat->specials[chat->specials_count++] = special;
     }
-    normal.out[normal.out_len] = 0;
-    return normal.out;
-}
-
-/* ---- recognition ---- */
-
-/* Moves *text behind `prefix` if it starts with it. */
-static bool skip(const char **text, const char *prefix)
-{
-    const size_t len = strlen(prefix);
-
-    if (strncmp(*text, prefix, len) != 0) return false;
-    *text += len;
+    qsort(chat->specials, chat->specials_count, sizeof(*chat->specials), compare_specials);
     return true;
 }
 
-/* A literal's escapes undone, into `out` (room for len). False for an escape we do not know. */
-static bool unescape(const char *text, size_t len, char *out, size_t *out_len)
+/* First of specials[from..to) whose byte `at` is not below `byte`; all have more bytes than `at`,
+ * and are equal before it. */
+static size_t lower_bound(const struct chat *chat, size_t from, size_t to, size_t at, unsigned byte)
 {
-    *out_len = 0;
-    for (size_t i = 0; i < len; i++) {
-        char c = text[i];
-        if (c == '\\') {
-            if (++i == len) return false;
-            if (text[i] == 'n')
-                c = '\n';
-            else if (text[i] == 't')
-                c = '\t';
-            else if (text[i] == '\\' || text[i] == '\'' || text[i] == '"')
-                c = text[i];
-            else
-                return false;
-        }
-        out[(*out_len)++] = c;
+    while (from < to) {
+        const size_t middle = from + (to - from) / 2;
+        if ((unsigned char)chat->specials[middle].text[at] < byte)
+            from = middle + 1;
+        else
+            to = middle;
     }
-    return true;
+    return from;
 }
 
-/* The default system message between SYSTEM_OPEN and SYSTEM_CLOSE, where *text is behind the
- * former. */
-static bool take_system(struct chat *chat, const char **text)
+/* The longest special token that text[0..len) starts with, or NULL. */
+static const struct special *match_special(const struct chat *chat, const char *text, size_t len)
 {
-    const char *close = strstr(*text, SYSTEM_CLOSE);
+    const struct special *longest = NULL;
+    size_t from = 0, to = chat->specials_count;
 
-    if (close == NULL) return false;
-    const size_t len = (size_t)(close - *text);
-    if (len > CHAT_DEFAULT_SYSTEM_MAX || memchr(*text, '\'', len) != NULL) return false;
-    chat->system = malloc(len + 1);
-    if (chat->system == NULL) return false;
-    if (!unescape(*text, len, chat->system, &chat->system_len)) return false;
-    if (memmem(chat->system, chat->system_len, "<|", 2) != NULL) return false; /* another token */
-    *text = close + strlen(SYSTEM_CLOSE);
-    return true;
+    for (size_t at = 0; at < len && from < to; at++) {
+        const unsigned byte = (unsigned char)text[at];
+        from = lower_bound(chat, from, to, at, byte);
+        to = lower_bound(chat, from, to, at, byte + 1);
+        if (from == to || chat->specials[from].len != at + 1) continue;
+        longest = &chat->specials[from++]; /* those that go on are behind it */
+    }
+    return longest;
 }
 
-static bool recognize(struct chat *chat, const char *text)
+/* ---- creation ---- */
+
+static enum status parse(struct chat *chat, const char *text, size_t len, struct errmsg *err)
 {
-    (void)skip(&text, ASK_DEFAULTED);
-    if (!skip(&text, FOR)) return false;
-    if (skip(&text, SYSTEM_OPEN) && !take_system(chat, &text)) return false;
-    return skip(&text, MESSAGE END ASK) && *text == 0;
+    chat->family = family_of(text, len);
+    chat->tools = tools_of(text, len);
+    return template_parse(text, len, &chat->template, err);
 }
 
-static enum status from_file(struct chat *chat, const struct gguf *gguf, struct errmsg *err)
+/* What must at least work: one user asks. */
+static enum status try_out(const struct chat *chat, struct errmsg *err)
+{
+    const struct chat_message message = {
+        .role = "user", .role_len = 4, .content = "x", .content_len = 1
+    };
+    const struct chat_talk talk = { .messages = &message, .messages_count = 1, .generate = true };
+    struct chat_prompt prompt;
+
+    const enum status status = chat_render(chat, &talk, &prompt, err);
+    if (status == STATUS_OK) chat_prompt_fini(&prompt);
+    return status;
+}
+
+static enum status not_understood(enum status status, struct gguf_string text, struct errmsg *err)
+{
+    const struct errmsg why = *err;
+
+    if (status == STATUS_NO_MEMORY) return status;
+    return errmsg_set(err, STATUS_UNSUPPORTED,
+                      "the model's chat template \"%.24s...\" is not understood (%.120s); choose "
+                      "one with --chat-template chatml (or another family, a file, none)",
+                      gguf_show(text).text, why.text);
+}
+
+static enum status from_model(struct chat *chat, const struct gguf *gguf, struct errmsg *err)
 {
     struct gguf_string text;
+    struct errmsg why = { "" };
 
     enum status status = gguf_get_string(gguf, "tokenizer.chat_template", &text, err);
     if (status == STATUS_NOT_FOUND) {
         return errmsg_set(err, STATUS_UNSUPPORTED,
                           "the model has no chat template; choose one with --chat-template chatml "
-                          "(or none)");
+                          "(or another family, a file, none)");
     }
     if (status != STATUS_OK) return status;
-    char *normal = normalize(text);
-    const bool known = normal != NULL && recognize(chat, normal);
-    free(normal);
-    if (known) return STATUS_OK;
-    return errmsg_set(err, STATUS_UNSUPPORTED,
-                      "the model's chat template \"%.40s...\" is not recognised; choose one with "
-                      "--chat-template chatml (or none)",
-                      gguf_show(text).text);
+    status = parse(chat, text.data, text.len, &why);
+    if (status == STATUS_OK) status = try_out(chat, &why);
+    if (status == STATUS_OK) return STATUS_OK;
+    if (err != NULL) *err = why;
+    return err != NULL ? not_understood(status, text, err) : STATUS_UNSUPPORTED;
 }
 
-static enum status find_tokens(struct chat *chat, struct errmsg *err)
+static enum status from_family(struct chat *chat, const struct family *family, struct errmsg *err)
 {
-    chat->start = tokenizer_find_special(chat->tokenizer, "<|im_start|>");
-    chat->end = tokenizer_find_special(chat->tokenizer, "<|im_end|>");
-    if (chat->start != TOKENIZER_NONE && chat->end != TOKENIZER_NONE) return STATUS_OK;
-    return errmsg_set(err, STATUS_INVALID,
-                      "the vocabulary has no special token %s, which ChatML needs",
-                      chat->start == TOKENIZER_NONE ? "<|im_start|>" : "<|im_end|>");
-}
-
-static enum status choose(struct chat *chat, const struct gguf *gguf, const char *name,
-                          struct errmsg *err)
-{
-    chat->form = CHAT_ML;
-    if (name == NULL || strcmp(name, "auto") == 0) {
-        enum status status = from_file(chat, gguf, err);
-        if (status != STATUS_OK) return status;
-    } else if (strcmp(name, "none") == 0) {
-        chat->form = CHAT_NONE;
-        return STATUS_OK;
-    } else if (strcmp(name, "chatml") != 0) {
+    for (size_t i = 0; i < TOKENS_NEEDED_MAX && family->tokens[i] != NULL; i++) {
+        if (tokenizer_find_special(chat->tokenizer, family->tokens[i]) != TOKENIZER_NONE) continue;
         return errmsg_set(err, STATUS_INVALID,
-                          "--chat-template: \"%.60s\" is not one of auto, chatml, none", name);
+                          "the vocabulary has no special token %s, which --chat-template %s needs",
+                          family->tokens[i], family->name);
     }
-    return find_tokens(chat, err);
+    const enum status status = parse(chat, family->text, strlen(family->text), err);
+    ASSERT(status == STATUS_OK || status == STATUS_NO_MEMORY);
+    chat->family = family;
+    return status;
 }
 
-enum status chat_create(const struct gguf *gguf, const struct tokenizer *tokenizer,
+static enum status from_file(struct chat *chat, struct env *env, const char *path,
+                             struct errmsg *err)
+{
+    struct errmsg why = { "" };
+    char *text = NULL;
+    size_t len = 0;
+
+    if (env == NULL ||
+        env_file_read_all(env, path, TEMPLATE_SIZE_MAX, &text, &len, &why) != STATUS_OK) {
+        return errmsg_set(err, STATUS_INVALID,
+                          "--chat-template: \"%.60s\" is neither auto, chatml, llama2, llama3, "
+                          "mistral, gemma, phi, zephyr, none, nor a file (%.60s)",
+                          path, why.text);
+    }
+    enum status status = parse(chat, text, len, &why);
+    free(text);
+    if (status == STATUS_OK) status = try_out(chat, &why);
+    if (status == STATUS_OK || status == STATUS_NO_MEMORY) return status;
+    return errmsg_set(err, STATUS_UNSUPPORTED, "--chat-template %.60s: %.160s", path, why.text);
+}
+
+static enum status choose(struct chat *chat, struct env *env, const struct gguf *gguf,
+                          const char *name, struct errmsg *err)
+{
+    if (!collect_specials(chat))
+        return errmsg_set(err, STATUS_NO_MEMORY, "no memory for the chat template");
+    if (name == NULL || strcmp(name, "auto") == 0) return from_model(chat, gguf, err);
+    const struct family *family = family_named(name);
+    return family != NULL ? from_family(chat, family, err) : from_file(chat, env, name, err);
+}
+
+enum status chat_create(struct env *env, const struct gguf *gguf, const struct tokenizer *tokenizer,
                         const char *name, struct chat **out, struct errmsg *err)
 {
     struct chat *chat = calloc(1, sizeof(*chat));
@@ -326,7 +317,7 @@ enum status chat_create(const struct gguf *gguf, const struct tokenizer *tokeniz
     ASSERT(tokenizer != NULL);
     if (chat == NULL) return errmsg_set(err, STATUS_NO_MEMORY, "no memory for the chat template");
     chat->tokenizer = tokenizer;
-    enum status status = choose(chat, gguf, name, err);
+    const enum status status = choose(chat, env, gguf, name, err);
     if (status != STATUS_OK) {
         chat_destroy(chat);
         return status;
@@ -338,63 +329,22 @@ enum status chat_create(const struct gguf *gguf, const struct tokenizer *tokeniz
 void chat_destroy(struct chat *chat)
 {
     if (chat == NULL) return;
-    free(chat->system);
+    template_destroy(chat->template);
+    free(chat->specials);
     free(chat);
 }
 
 const char *chat_name(const struct chat *chat)
 {
-    if (chat->form == CHAT_NONE) return "none";
-    return chat->system != NULL ? "chatml with a default system message" : "chatml";
+    return chat->family->name;
+}
+
+enum chat_tools chat_tools(const struct chat *chat)
+{
+    return chat->tools;
 }
 
 /* ---- rendering ---- */
-
-struct writer {
-    struct buf text;
-    struct buf pieces;  /* of struct chat_piece */
-    size_t piece_start; /* text from here on is not in a piece yet */
-    enum status status; /* sticky */
-};
-
-static void write_text(struct writer *writer, const char *text, size_t len)
-{
-    if (writer->status != STATUS_OK || len == 0) return;
-    writer->status = buf_append(&writer->text, text, len);
-}
-
-static void write_piece(struct writer *writer, struct chat_piece piece)
-{
-    if (writer->status != STATUS_OK) return;
-    writer->status = buf_append(&writer->pieces, &piece, sizeof(piece));
-}
-
-/* Makes one piece of the text written since the last token. */
-static void end_text(struct writer *writer)
-{
-    const size_t len = writer->text.len - writer->piece_start;
-
-    if (len == 0) return;
-    write_piece(writer, (struct chat_piece){ TOKENIZER_NONE, writer->piece_start, len });
-    writer->piece_start = writer->text.len;
-}
-
-static void write_token(struct writer *writer, uint32_t token)
-{
-    end_text(writer);
-    write_piece(writer, (struct chat_piece){ token, writer->text.len, 0 });
-}
-
-static void write_message(struct writer *writer, const struct chat *chat, const char *role,
-                          size_t role_len, const char *content, size_t content_len)
-{
-    write_token(writer, chat->start);
-    write_text(writer, role, role_len);
-    write_text(writer, "\n", 1);
-    write_text(writer, content, content_len);
-    write_token(writer, chat->end);
-    write_text(writer, "\n", 1);
-}
 
 static bool has_role(const struct chat_message *message, const char *role)
 {
@@ -425,71 +375,170 @@ static enum status check_messages(const struct chat_message *messages, size_t co
     return STATUS_OK;
 }
 
-static void write_chatml(struct writer *writer, const struct chat *chat,
-                         const struct chat_message *messages, size_t count, bool generate)
+enum { INPUTS_OWN = 5, INPUTS_MORE = 32 };
+
+struct inputs {
+    struct template_input list[INPUTS_OWN + INPUTS_MORE];
+    size_t count;
+    bool full;
+};
+
+static struct template_input token_input(const struct chat *chat, const char *name, uint32_t token)
 {
-    if (chat->system != NULL && !has_role(&messages[0], "system")) {
-        write_message(writer, chat, "system", 6, chat->system, chat->system_len);
-    }
-    for (size_t i = 0; i < count; i++) {
-        write_message(writer, chat, messages[i].role, messages[i].role_len, messages[i].content,
-                      messages[i].content_len);
-    }
-    if (!generate) return;
-    write_token(writer, chat->start);
-    write_text(writer, "assistant\n", 10);
+    struct template_input input = { .name = name, .kind = TEMPLATE_INPUT_TEXT, .text = "" };
+
+    if (token != TOKENIZER_NONE)
+        input.text = tokenizer_bytes(chat->tokenizer, token, &input.text_len);
+    return input;
 }
 
-static void write_all(struct writer *writer, const struct chat *chat,
-                      const struct chat_message *messages, size_t count, bool generate)
+/* A request's own variables come last and win, but for what only we know. */
+static bool add_variable(void *ctx, const char *name, const struct json_value *value)
 {
-    if (tokenizer_adds_bos(chat->tokenizer)) write_token(writer, tokenizer_bos(chat->tokenizer));
-    switch (chat->form) {
-    case CHAT_ML: write_chatml(writer, chat, messages, count, generate); break;
-    case CHAT_NONE:
-        for (size_t i = 0; i < count; i++) {
-            if (i > 0) write_text(writer, "\n", 1);
-            write_text(writer, messages[i].content, messages[i].content_len);
+    struct inputs *inputs = ctx;
+
+    if (strcmp(name, "messages") == 0 || strcmp(name, "bos_token") == 0 ||
+        strcmp(name, "eos_token") == 0)
+        return true;
+    inputs->full = inputs->count == sizeof(inputs->list) / sizeof(inputs->list[0]);
+    if (inputs->full) return false;
+    inputs->list[inputs->count++] = (struct template_input){
+        .name = name, .kind = TEMPLATE_INPUT_JSON, .marked = true, .json = value
+    };
+    return true;
+}
+
+static void collect_inputs(const struct chat *chat, const struct chat_talk *talk,
+                           struct inputs *out)
+{
+    const struct template_input own[INPUTS_OWN] = {
+        token_input(chat, "bos_token", tokenizer_bos(chat->tokenizer)),
+        token_input(chat, "eos_token", tokenizer_eos(chat->tokenizer)),
+        { .name = "add_generation_prompt", .kind = TEMPLATE_INPUT_BOOL, .flag = talk->generate },
+        { .name = "tools", .kind = TEMPLATE_INPUT_JSON, .marked = true, .json = talk->tools },
+        { .name = "documents", .kind = TEMPLATE_INPUT_JSON },
+    };
+
+    *out = (struct inputs){ .count = INPUTS_OWN };
+    memcpy(out->list, own, sizeof(own));
+    if (talk->variables != NULL) json_value_each(talk->variables, add_variable, out);
+}
+
+static enum status run_template(const struct chat *chat, const struct chat_talk *talk,
+                                struct template_output *out, struct errmsg *err)
+{
+    struct inputs inputs;
+    struct template_message *messages = calloc(talk->messages_count, sizeof(*messages));
+
+    if (messages == NULL) return STATUS_NO_MEMORY;
+    for (size_t i = 0; i < talk->messages_count; i++) {
+        const struct chat_message *from = &talk->messages[i];
+        messages[i] = (struct template_message){ .role = from->role,
+                                                 .role_len = from->role_len,
+                                                 .content = from->content,
+                                                 .content_len = from->content_len,
+                                                 .tool_call_id = from->tool_call_id,
+                                                 .tool_call_id_len = from->tool_call_id_len,
+                                                 .tool_calls = from->tool_calls };
+    }
+    collect_inputs(chat, talk, &inputs);
+    enum status status =
+        errmsg_set(err, STATUS_INVALID, "more than %d template variables", INPUTS_MORE);
+    if (!inputs.full) {
+        status = template_render(chat->template, messages, talk->messages_count, inputs.list,
+                                 inputs.count, out, err);
+    }
+    free(messages);
+    return status == STATUS_FULL ? STATUS_INVALID : status; /* FULL is for tokens */
+}
+
+/* Length of the special token that the template has written at `at`, or 0. */
+static size_t special_at(const struct chat *chat, const struct template_output *output, size_t at,
+                         uint32_t *token)
+{
+    size_t end = at;
+
+    if (output->marks[at] != 0) return 0;
+    while (end < output->len && output->marks[end] == 0)
+        end++;
+    const struct special *special = match_special(chat, output->text + at, end - at);
+    if (special == NULL) return 0;
+    *token = special->token;
+    return special->len;
+}
+
+static enum status add_piece(struct buf *pieces, uint32_t token, size_t offset, size_t len)
+{
+    const struct chat_piece piece = { token, offset, len };
+    return buf_append(pieces, &piece, sizeof(piece));
+}
+
+/* Text is cut around special tokens; the pieces point into it. */
+static enum status cut(const struct chat *chat, const struct template_output *output,
+                       struct buf *pieces)
+{
+    enum status status = STATUS_OK;
+    size_t start = 0;
+
+    for (size_t at = 0; at < output->len && status == STATUS_OK;) {
+        uint32_t token = TOKENIZER_NONE;
+        const size_t len = special_at(chat, output, at, &token);
+        if (len == 0) {
+            at++;
+            continue;
         }
-        break;
+        if (at > start) status = add_piece(pieces, TOKENIZER_NONE, start, at - start);
+        if (status == STATUS_OK) status = add_piece(pieces, token, at, 0);
+        start = at += len;
     }
-    end_text(writer);
+    if (status == STATUS_OK && output->len > start)
+        status = add_piece(pieces, TOKENIZER_NONE, start, output->len - start);
+    return status;
 }
 
-static enum status take_prompt(struct writer *writer, struct chat_prompt *out)
+static bool starts_with(const struct buf *pieces, uint32_t token)
 {
-    uint8_t *text = NULL, *pieces = NULL;
-    size_t text_len = 0, pieces_len = 0;
+    const struct chat_piece *first = (const struct chat_piece *)(const void *)buf_data(pieces);
+    return pieces->len > 0 && first->token == token;
+}
 
-    if (writer->status != STATUS_OK) return writer->status;
-    enum status status = buf_take(&writer->text, &text, &text_len);
+static enum status take_prompt(const struct chat *chat, struct template_output *output,
+                               struct chat_prompt *out)
+{
+    const uint32_t bos = tokenizer_bos(chat->tokenizer);
+    struct buf pieces, all;
+    uint8_t *data = NULL;
+    size_t len = 0;
+
+    buf_init(&pieces, PIECES_MAX * sizeof(struct chat_piece));
+    buf_init(&all, (PIECES_MAX + 1) * sizeof(struct chat_piece));
+    enum status status = cut(chat, output, &pieces);
+    if (status == STATUS_OK && tokenizer_adds_bos(chat->tokenizer) && !starts_with(&pieces, bos))
+        status = add_piece(&all, bos, 0, 0);
+    if (status == STATUS_OK) status = buf_append(&all, buf_data(&pieces), pieces.len);
+    if (status == STATUS_OK) status = buf_take(&all, &data, &len);
+    buf_fini(&pieces);
+    buf_fini(&all);
     if (status != STATUS_OK) return status;
-    status = buf_take(&writer->pieces, &pieces, &pieces_len);
-    if (status != STATUS_OK) {
-        free(text);
-        return status;
-    }
-    out->text = (char *)text;
-    out->text_len = text_len;
-    out->pieces = (struct chat_piece *)(void *)pieces;
-    out->pieces_count = pieces_len / sizeof(struct chat_piece);
+    *out = (struct chat_prompt){ .text = output->text,
+                                 .text_len = output->len,
+                                 .pieces = (struct chat_piece *)(void *)data,
+                                 .pieces_count = len / sizeof(struct chat_piece) };
+    output->text = NULL;
     return STATUS_OK;
 }
 
-enum status chat_render(const struct chat *chat, const struct chat_message *messages,
-                        size_t messages_count, bool generate, struct chat_prompt *out,
-                        struct errmsg *err)
+enum status chat_render(const struct chat *chat, const struct chat_talk *talk,
+                        struct chat_prompt *out, struct errmsg *err)
 {
-    struct writer writer = { .status = STATUS_OK };
+    struct template_output output;
 
-    enum status status = check_messages(messages, messages_count, err);
+    enum status status = check_messages(talk->messages, talk->messages_count, err);
     if (status != STATUS_OK) return status;
-    buf_init(&writer.text, TOKENIZER_TEXT_SIZE_MAX);
-    buf_init(&writer.pieces, (CHAT_MESSAGES_MAX * 4 + 16) * sizeof(struct chat_piece));
-    write_all(&writer, chat, messages, messages_count, generate);
-    status = take_prompt(&writer, out);
-    buf_fini(&writer.text);
-    buf_fini(&writer.pieces);
+    status = run_template(chat, talk, &output, err);
+    if (status != STATUS_OK) return status;
+    status = take_prompt(chat, &output, out);
+    template_output_fini(&output);
     return status;
 }
 
@@ -500,14 +549,13 @@ void chat_prompt_fini(struct chat_prompt *prompt)
     *prompt = (struct chat_prompt){ 0 };
 }
 
-enum status chat_encode(const struct chat *chat, const struct chat_message *messages,
-                        size_t messages_count, bool generate, uint32_t *tokens, size_t tokens_max,
-                        size_t *count, struct errmsg *err)
+enum status chat_encode(const struct chat *chat, const struct chat_talk *talk, uint32_t *tokens,
+                        size_t tokens_max, size_t *count, struct errmsg *err)
 {
     struct chat_prompt prompt;
     size_t used = 0;
 
-    enum status status = chat_render(chat, messages, messages_count, generate, &prompt, err);
+    enum status status = chat_render(chat, talk, &prompt, err);
     if (status != STATUS_OK) return status;
     for (size_t i = 0; i < prompt.pieces_count && status == STATUS_OK; i++) {
         const struct chat_piece *piece = &prompt.pieces[i];

@@ -19,7 +19,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static void use_tokenizer(const struct gguf *gguf)
 {
     static const char text[] = "Hello the world 123\n\xff <|im_end|>";
-    const struct chat_message message = { "user", 4, text, sizeof(text) - 1 };
+    const struct chat_message message = {
+        .role = "user", .role_len = 4, .content = text, .content_len = sizeof(text) - 1
+    };
+    const struct chat_talk talk = { .messages = &message, .messages_count = 1, .generate = true };
     uint32_t tokens[256];
     size_t count = 0;
     struct tokenizer *tokenizer;
@@ -33,8 +36,8 @@ static void use_tokenizer(const struct gguf *gguf)
         ASSERT(tokenizer_bytes(tokenizer, tokens[i], &len) != NULL && len > 0);
         ASSERT(!tokenizer_is_special(tokenizer, tokens[i]));
     }
-    if (chat_create(gguf, tokenizer, NULL, &chat, &err) == STATUS_OK) {
-        (void)!chat_encode(chat, &message, 1, true, tokens, 256, &count, &err);
+    if (chat_create(NULL, gguf, tokenizer, NULL, &chat, &err) == STATUS_OK) {
+        (void)!chat_encode(chat, &talk, tokens, 256, &count, &err);
         chat_destroy(chat);
     }
     tokenizer_destroy(tokenizer);

@@ -537,7 +537,8 @@ static enum status open_model(struct gateway *gateway, const struct gateway_opti
     const struct gguf *gguf = model_gguf(gateway->model);
     status = tokenizer_create(gguf, &gateway->tokenizer, err);
     if (status != STATUS_OK) return status;
-    status = chat_create(gguf, gateway->tokenizer, options->chat_template, &gateway->chat, err);
+    status = chat_create(gateway->env, gguf, gateway->tokenizer, options->chat_template,
+                         &gateway->chat, err);
     if (status != STATUS_OK) return status;
     gateway->chat_opening = gateway_explain_opening(gateway->chat);
     gateway->context_max = model_params(gateway->model)->context;

@@ -37,7 +37,7 @@ struct gateway_options {
     const char *model_path;    /* GGUF */
     const char *version;       /* of this software, a static text; NULL: "unknown" */
     const char *served_name;   /* what clients call the model [the file's name without .gguf] */
-    const char *chat_template; /* "auto", "chatml", "none" ["auto"] */
+    const char *chat_template; /* as in model/chat.h ["auto"] */
     const char *profile_path;  /* cost profile: read at start, replaced at times [none is kept] */
     bool pool_off;             /* compute every prompt whole */
     enum yolk_placement placement; /* which prefill node a request goes to [global] */

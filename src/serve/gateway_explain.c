@@ -22,18 +22,19 @@ static const char ASSISTANT[] = "assistant";
 
 uint32_t gateway_explain_opening(const struct chat *chat)
 {
-    const struct chat_message message = { "user", 4, "x", 1 };
+    const struct chat_message message = {
+        .role = "user", .role_len = 4, .content = "x", .content_len = 1
+    };
+    struct chat_talk talk = { .messages = &message, .messages_count = 1 };
     uint32_t tokens[OPENING_MAX];
     size_t closed = 0, open = 0;
 
     /* A template that says more than this around a message gets an opening of 0: the last blocks
      * of a prompt may then be taken for another template's. */
-    if (chat_encode(chat, &message, 1, false, tokens, OPENING_MAX, &closed, NULL) != STATUS_OK ||
-        chat_encode(chat, &message, 1, true, tokens, OPENING_MAX, &open, NULL) != STATUS_OK) {
-        return 0;
-    }
-    ASSERT(open >= closed);
-    return (uint32_t)(open - closed);
+    if (chat_encode(chat, &talk, tokens, OPENING_MAX, &closed, NULL) != STATUS_OK) return 0;
+    talk.generate = true;
+    if (chat_encode(chat, &talk, tokens, OPENING_MAX, &open, NULL) != STATUS_OK) return 0;
+    return open > closed ? (uint32_t)(open - closed) : 0;
 }
 
 /* ---- the shape of a prompt ---- */

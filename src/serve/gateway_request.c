@@ -661,8 +661,10 @@ enum status gateway_tokenize(const struct gateway *gateway, const struct api_req
 
     if (cannot_fit(gateway, api, prompt, max)) return too_long(error, api, max);
     if (api->messages_count > 0) {
-        status = chat_encode(gateway->chat, api->messages, api->messages_count, !api->unasking,
-                             tokens, max, count, &err);
+        const struct chat_talk talk = { .messages = api->messages,
+                                        .messages_count = api->messages_count,
+                                        .generate = !api->unasking };
+        status = chat_encode(gateway->chat, &talk, tokens, max, count, &err);
     } else if (prompt->text.data == NULL) {
         status = take_token_ids(gateway, prompt, tokens, count, error);
         if (status != STATUS_OK) return status;
