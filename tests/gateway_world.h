@@ -65,6 +65,8 @@ struct work {
     uint32_t attempt;
     uint32_t tokens[STREAM_TOKENS_MAX];
     uint32_t count, prompt, max_tokens, eos_after;
+    uint32_t logprobs; /* as asked for */
+    uint32_t row[3];
 };
 
 struct fake {
@@ -149,6 +151,17 @@ static inline void finish(struct work *work, enum proto_finish_reason reason)
     work_end(work, STATUS_OK);
 }
 
+/* Token number `index` had the log probability -index / 8, and 'z' was likeliest, surely. */
+static inline struct proto_u32s row_of(struct work *work, uint32_t index)
+{
+    const float value = index == 0 ? 0 : (float)index / -8;
+
+    memcpy(&work->row[0], &value, sizeof(value));
+    work->row[1] = LETTER_A + 25;
+    work->row[2] = 0;
+    return proto_u32s_of(work->row, work->logprobs > 1 ? 3 : work->logprobs);
+}
+
 static inline void on_step(void *ctx)
 {
     struct work *work = ctx;
@@ -163,7 +176,8 @@ static inline void on_step(void *ctx)
         return;
     }
     const uint32_t token = next_token(work->tokens, work->count);
-    const struct proto_item item = { .kind = PROTO_ITEM_TOKEN, .token = { index, token } };
+    const struct proto_item item = { .kind = PROTO_ITEM_TOKEN,
+                                     .token = { index, token, row_of(work, index) } };
     work->tokens[work->count++] = token;
     send_item(work, &item);
     env_timer_set(work->node->env, &work->timer,
@@ -196,7 +210,8 @@ static inline void on_prefilled(void *ctx)
     const uint32_t index = work->count - work->prompt;
     const bool ends = work->eos_after > 0 && index >= work->eos_after;
     const uint32_t token = ends ? EOS : next_token(work->tokens, work->count);
-    const struct proto_item first = { .kind = PROTO_ITEM_FIRST_TOKEN, .token = { index, token } };
+    const struct proto_item first = { .kind = PROTO_ITEM_FIRST_TOKEN,
+                                      .token = { index, token, row_of(work, index) } };
     const uint32_t all = (work->count - 1) / BLOCK * BLOCK;
     const uint32_t found[] = { work->count > BLOCK ? BLOCK : 0, 0, all };
     const struct proto_item done = {
@@ -239,6 +254,7 @@ static inline struct work *take(struct fake *node, struct rpc_call *call,
     work->count = s->tokens.count;
     work->prompt = s->tokens.count - s->generated_before;
     work->eos_after = node->eos_after;
+    work->logprobs = s->sampling.logprobs;
     proto_u32s_copy(s->tokens, work->tokens);
     assert_int_equal(s->keys_count, s->tokens.count / BLOCK);
     memcpy(node->keys, s->keys, s->keys_count * sizeof(*s->keys));

@@ -92,6 +92,9 @@ static enum status builtin_step(void *self, struct backend_item *items, uint32_t
         if (!item->sample) continue;
         item->sampled = sampler_next(builtin->sampler, &item->sampling, item->past,
                                      builtin->items[i].logits, item->sample_index);
+        if (item->row != NULL)
+            item->row_count = logprobs_row(builtin->items[i].logits, vocab, item->sampled,
+                                           item->row_top, item->row);
     }
     return STATUS_OK;
 }

@@ -22,6 +22,7 @@
 
 #include "base/status.h"
 #include "infer/engine.h"
+#include "infer/logprobs.h"
 #include "infer/sampler.h"
 
 struct backend; /* opaque */
@@ -62,9 +63,12 @@ struct backend_item {
     struct sampler_past past; /* all tokens up to the last one of `tokens` */
     uint64_t sample_index;    /* of that token in the whole answer */
     uint32_t sampled;         /* out */
+    uint32_t *row;            /* out, or NULL: its row of infer/logprobs.h, with */
+    uint32_t row_top;         /* so many pairs; */
+    uint32_t row_count;       /* out, its length */
 };
 
-/* As engine_step(); `sampled` is written with STATUS_OK only. */
+/* As engine_step(); what is sampled is written with STATUS_OK only. */
 MUST_USE enum status backend_step(struct backend *backend, struct backend_item *items,
                                   uint32_t items_count, const struct engine_hooks *hooks);
 

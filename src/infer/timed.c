@@ -333,7 +333,11 @@ enum status timed_step(struct timed *timed, struct backend_item *items, uint32_t
     if (!step_valid(timed, items, items_count)) return STATUS_INVALID;
     if (!run_layers(timed, items, items_count, hooks)) return STATUS_CANCELLED;
     for (uint32_t i = 0; i < items_count; i++) {
-        if (items[i].sample) items[i].sampled = next_token(timed, &items[i]);
+        struct backend_item *item = &items[i];
+        if (!item->sample) continue;
+        item->sampled = next_token(timed, item);
+        if (item->row != NULL)
+            item->row_count = logprobs_row_certain(item->sampled, item->row_top, item->row);
     }
     return STATUS_OK;
 }

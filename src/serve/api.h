@@ -30,6 +30,7 @@ enum {
     API_STOP_TOKENS_MAX = 64,
     API_BIASES_MAX = 1024,
     API_MAX_TOKENS_MAX = 1 << 24,
+    API_LOGPROBS_MAX = 20,
     API_MESSAGES_MAX = 4096,
     API_CHOICES_MAX = 128, /* prompts times `n` */
     API_PARAM_SIZE = 96,
@@ -70,6 +71,7 @@ struct api_request {
     uint32_t min_tokens; /* before it the answer does not end by itself */
     uint32_t stop_tokens[API_STOP_TOKENS_MAX];
     uint32_t stop_tokens_count;
+    uint32_t logprobs; /* 0: not wanted; else 1 + the likeliest tokens beside each one */
     bool has_seed;
     uint64_t seed;
     bool ignore_eos;
@@ -133,6 +135,7 @@ struct api_choice {
     const char *text;
     size_t len;
     const char *finish_reason; /* of the whole choice; not looked at in a chunk of text */
+    struct api_text logprobs;  /* JSON; absent: null */
 };
 
 /* The whole answer. */

@@ -23,6 +23,7 @@ static void check_accepted(const struct api_request *request)
         ASSERT(request->stops[i].len > 0 && request->stops[i].len <= API_STOP_SIZE_MAX);
     }
     if (request->kind == API_CHAT) ASSERT(request->messages_count > 0);
+    ASSERT(request->logprobs <= 1 + API_LOGPROBS_MAX);
     ASSERT(request->n >= 1 && request->n <= API_CHOICES_MAX);
     ASSERT(request->prompts_count * request->n <= API_CHOICES_MAX);
 }

@@ -26,6 +26,8 @@ struct parse {
     struct api_error *error;
     uint32_t max_tokens, max_completion_tokens; /* the second wins */
     uint32_t best_of;                           /* 0: not given */
+    bool logprobs;                              /* of a chat */
+    uint32_t top_logprobs;                      /* 0: not given; else 1 + their number */
     bool has_stream_options;
     enum status status;
 };
@@ -662,6 +664,23 @@ static enum status field_n(struct parse *parse, const char *name, const struct j
     return status;
 }
 
+/* Of a completion, and `top_logprobs` of a chat: how many of the likeliest tokens. */
+static enum status field_logprobs(struct parse *parse, const char *name,
+                                  const struct json_value *value)
+{
+    int64_t count = 0;
+    const enum status status = want_int(parse, name, value, 0, API_LOGPROBS_MAX, &count);
+
+    parse->top_logprobs = 1 + (uint32_t)count;
+    return status;
+}
+
+static enum status field_logprobs_wanted(struct parse *parse, const char *name,
+                                         const struct json_value *value)
+{
+    return want_bool(parse, name, value, &parse->logprobs);
+}
+
 static enum status field_echo(struct parse *parse, const char *name, const struct json_value *value)
 {
     return want_bool(parse, name, value, &parse->request->echo);
@@ -823,6 +842,9 @@ static const struct {
     { "top_k", FOR_BOTH, field_top_k },
     { "min_p", FOR_BOTH, field_min_p },
     { "logit_bias", FOR_BOTH, field_logit_bias },
+    { "logprobs", FOR_CHAT, field_logprobs_wanted },
+    { "logprobs", FOR_COMPLETION, field_logprobs },
+    { "top_logprobs", FOR_CHAT, field_logprobs },
     { "n", FOR_BOTH, field_n },
     { "best_of", FOR_COMPLETION, field_n },
     { "echo", FOR_COMPLETION, field_echo },
@@ -849,9 +871,6 @@ static const struct {
     { "return_token_ids", FOR_BOTH, only_false },
     { "echo", FOR_CHAT, only_false },
     { "suffix", FOR_COMPLETION, only_empty },
-    { "logprobs", FOR_CHAT, only_false },
-    { "logprobs", FOR_COMPLETION, only_absent },
-    { "top_logprobs", FOR_CHAT, only_zero },
     { "prompt_logprobs", FOR_BOTH, only_absent },
     { "response_format", FOR_BOTH, only_text_format },
     { "tools", FOR_CHAT, only_empty },
@@ -895,6 +914,25 @@ static const char *missing_field(const struct api_request *request)
     return NULL;
 }
 
+/* A chat says in two fields what a completion says in one. */
+static enum status check_logprobs(const struct parse *parse)
+{
+    struct api_request *request = parse->request;
+    const bool chat = request->kind == API_CHAT;
+
+    if (chat && parse->top_logprobs > 1 && !parse->logprobs) {
+        return api_refuse(parse->error, 400, "invalid_value", "top_logprobs",
+                          "'top_logprobs' is only allowed when 'logprobs' is true");
+    }
+    if (chat && !parse->logprobs) return STATUS_OK;
+    request->logprobs = chat && parse->top_logprobs == 0 ? 1 : parse->top_logprobs;
+    if (request->echo && request->logprobs > 0) {
+        return api_refuse(parse->error, 400, "unsupported_parameter", "logprobs",
+                          "'logprobs' together with 'echo' is not supported");
+    }
+    return STATUS_OK;
+}
+
 /* What no single field can say. */
 static enum status check_whole(struct parse *parse)
 {
@@ -918,6 +956,7 @@ static enum status check_whole(struct parse *parse)
         return api_refuse(parse->error, 400, "unsupported_parameter", "best_of",
                           "'best_of' is not supported; allowed is only the value of 'n'");
     }
+    if (check_logprobs(parse) != STATUS_OK) return STATUS_INVALID;
     request->max_tokens =
         parse->max_completion_tokens ? parse->max_completion_tokens : parse->max_tokens;
     if (request->kind == API_COMPLETION && request->max_tokens == 0) request->max_tokens = 16;

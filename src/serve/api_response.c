@@ -59,6 +59,18 @@ static enum status write_usage(struct buf *out, const struct api_usage *usage)
                       usage->prompt_tokens + usage->completion_tokens, usage->cached_tokens);
 }
 
+/* ,"logprobs":...,"finish_reason": */
+static enum status write_logprobs(struct buf *out, const struct api_choice *choice)
+{
+    const struct api_text *logprobs = &choice->logprobs;
+    enum status status = buf_append_text(out, ",\"logprobs\":");
+
+    THEN(status, logprobs->data != NULL ? buf_append(out, logprobs->data, logprobs->len)
+                                        : buf_append_text(out, "null"));
+    THEN(status, buf_append_text(out, ",\"finish_reason\":"));
+    return status;
+}
+
 static enum status write_choice(struct buf *out, bool chat, const struct api_choice *choice)
 {
     enum status status =
@@ -66,8 +78,9 @@ static enum status write_choice(struct buf *out, bool chat, const struct api_cho
                    chat ? "\"message\":{\"role\":\"assistant\",\"content\":" : "\"text\":");
 
     THEN(status, api_json_write_string(out, choice->text, choice->len));
-    THEN(status, buf_printf(out, "%s,\"logprobs\":null,\"finish_reason\":\"%s\"}", chat ? "}" : "",
-                            choice->finish_reason));
+    THEN(status, buf_append_text(out, chat ? "}" : ""));
+    THEN(status, write_logprobs(out, choice));
+    THEN(status, buf_printf(out, "\"%s\"}", choice->finish_reason));
     return status;
 }
 
@@ -123,7 +136,9 @@ enum status api_write_chunk_text(struct buf *out, const struct api_answer *answe
     THEN(status, buf_printf(out, "{\"index\":%u,%s", choice->index,
                             chat ? "\"delta\":{\"content\":" : "\"text\":"));
     THEN(status, api_json_write_string(out, choice->text, choice->len));
-    THEN(status, buf_printf(out, "%s,\"logprobs\":null,\"finish_reason\":null}", chat ? "}" : ""));
+    THEN(status, buf_append_text(out, chat ? "}" : ""));
+    THEN(status, write_logprobs(out, choice));
+    THEN(status, buf_append_text(out, "null}"));
     THEN(status, close_chunk(out, answer));
     return status;
 }
@@ -134,9 +149,10 @@ enum status api_write_chunk_finish(struct buf *out, const struct api_answer *ans
     const bool chat = answer->kind == API_CHAT;
     enum status status = open_chunk(out, answer);
 
-    THEN(status,
-         buf_printf(out, "{\"index\":%u,%s,\"logprobs\":null,\"finish_reason\":\"%s\"}",
-                    choice->index, chat ? "\"delta\":{}" : "\"text\":\"\"", choice->finish_reason));
+    THEN(status, buf_printf(out, "{\"index\":%u,%s", choice->index,
+                            chat ? "\"delta\":{}" : "\"text\":\"\""));
+    THEN(status, write_logprobs(out, choice));
+    THEN(status, buf_printf(out, "\"%s\"}", choice->finish_reason));
     THEN(status, close_chunk(out, answer));
     return status;
 }

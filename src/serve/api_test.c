@@ -124,6 +124,34 @@ static void test_bad_prompts(void **state)
     assert_string_equal(error.param, "prompt");
 }
 
+/* What two fields of a chat and one of a completion ask for. */
+static void test_logprobs_fields(void **state)
+{
+    (void)state;
+    static const struct {
+        enum api_kind kind;
+        const char *body;
+        uint32_t logprobs;
+    } GOOD[] = {
+        { API_CHAT, "{" HELLO ",\"logprobs\":false,\"top_logprobs\":0}", 0 },
+        { API_CHAT, "{" HELLO ",\"logprobs\":true}", 1 },
+        { API_CHAT, "{" HELLO ",\"top_logprobs\":20,\"logprobs\":true}", 21 },
+        { API_COMPLETION, "{\"prompt\":\"x\",\"logprobs\":null}", 0 },
+        { API_COMPLETION, "{\"prompt\":\"x\",\"logprobs\":0}", 1 },
+        { API_COMPLETION, "{\"prompt\":\"x\",\"logprobs\":5}", 6 },
+    };
+
+    for (size_t i = 0; i < sizeof(GOOD) / sizeof(GOOD[0]); i++) {
+        struct api_request request;
+        struct api_error error;
+        assert_int_equal(
+            api_parse(GOOD[i].kind, GOOD[i].body, strlen(GOOD[i].body), &request, &error),
+            STATUS_OK);
+        assert_int_equal(request.logprobs, GOOD[i].logprobs);
+        api_request_fini(&request);
+    }
+}
+
 static void test_sampling_fields(void **state)
 {
     (void)state;
@@ -159,8 +187,9 @@ static void test_refusals(void **state)
         { API_CHAT, "\"tool_choice\":\"auto\"", "tool_choice", "unsupported_parameter" },
         { API_CHAT, "\"response_format\":{\"type\":\"json_object\"}", "response_format",
           "unsupported_parameter" },
-        { API_CHAT, "\"logprobs\":true", "logprobs", "unsupported_parameter" },
-        { API_CHAT, "\"top_logprobs\":2", "top_logprobs", "unsupported_parameter" },
+        { API_CHAT, "\"logprobs\":1", "logprobs", "invalid_type" },
+        { API_CHAT, "\"top_logprobs\":2", "top_logprobs", "invalid_value" },
+        { API_CHAT, "\"logprobs\":true,\"top_logprobs\":21", "top_logprobs", "invalid_value" },
         { API_CHAT, "\"n\":0", "n", "invalid_value" },
         { API_CHAT, "\"n\":1000000000", "n", "invalid_value" },
         { API_CHAT, "\"n\":1.5", "n", "invalid_type" },
@@ -210,7 +239,9 @@ static void test_refusals(void **state)
         { API_COMPLETION, "\"suffix\":\"x\"", "suffix", "unsupported_parameter" },
         { API_COMPLETION, "\"best_of\":2", "best_of", "unsupported_parameter" },
         { API_COMPLETION, "\"n\":2,\"best_of\":1", "best_of", "unsupported_parameter" },
-        { API_COMPLETION, "\"logprobs\":0", "logprobs", "unsupported_parameter" },
+        { API_COMPLETION, "\"logprobs\":true", "logprobs", "invalid_type" },
+        { API_COMPLETION, "\"logprobs\":21", "logprobs", "invalid_value" },
+        { API_COMPLETION, "\"logprobs\":0,\"echo\":true", "logprobs", "unsupported_parameter" },
         { API_COMPLETION, "\"messages\":[]", "messages", "unknown_parameter" },
     };
 
@@ -289,9 +320,10 @@ static void test_answers(void **state)
     struct api_answer chat = { API_CHAT, "chatcmpl-1", "m\"x", 12, false };
     const struct api_answer text = { API_COMPLETION, "cmpl-1", "m", 12, false };
     const struct api_usage usage = { 10, 3, 8 };
-    const struct api_choice one = { 0, "a\n\"\x01", 4, "stop" };
-    const struct api_choice two[] = { { 0, "ab", 2, "length" }, { 1, NULL, 0, "stop" } };
-    const struct api_choice piece = { 3, "z", 1, NULL };
+    const struct api_choice one = { 0, "a\n\"\x01", 4, "stop", { NULL, 0 } };
+    const struct api_choice two[] = { { 0, "ab", 2, "length", { NULL, 0 } },
+                                      { 1, NULL, 0, "stop", { NULL, 0 } } };
+    const struct api_choice piece = { 3, "z", 1, NULL, { "{\"tokens\":[]}", 13 } };
     struct buf out;
 
     buf_init(&out, 4096);
@@ -323,8 +355,8 @@ static void test_answers(void **state)
                       "\"prompt_tokens_details\":{\"cached_tokens\":8}}}\n\n");
     assert_int_equal(api_write_chunk_text(&out, &text, &piece), STATUS_OK);
     expect_text(&out, "data: {\"id\":\"cmpl-1\",\"object\":\"text_completion\",\"created\":12,"
-                      "\"model\":\"m\",\"choices\":[{\"index\":3,\"text\":\"z\",\"logprobs\":null,"
-                      "\"finish_reason\":null}]}\n\n");
+                      "\"model\":\"m\",\"choices\":[{\"index\":3,\"text\":\"z\",\"logprobs\":"
+                      "{\"tokens\":[]},\"finish_reason\":null}]}\n\n");
     assert_int_equal(api_write_chunk_done(&out), STATUS_OK);
     expect_text(&out, "data: [DONE]\n\n");
     buf_fini(&out);
@@ -345,7 +377,7 @@ static void test_answers_are_json(void **state)
     for (int kind = API_CHAT; kind <= API_COMPLETION; kind++) {
         const struct api_answer answer = { (enum api_kind)kind, "i", "m", 1, true };
         const struct api_usage usage = { 1, 1, 1 };
-        const struct api_choice choice = { 0, text, 128, "stop" };
+        const struct api_choice choice = { 0, text, 128, "stop", { NULL, 0 } };
         struct json_doc *doc = NULL;
         buf_clear(&out);
         assert_int_equal(api_write_answer(&out, &answer, &choice, 1, &usage), STATUS_OK);
@@ -376,7 +408,7 @@ static void test_full_buffer(void **state)
     (void)state;
     const struct api_answer answer = { API_CHAT, "id", "m", 1, false };
     const struct api_usage usage = { 1, 1, 0 };
-    const struct api_choice choice = { 0, "text", 4, "stop" };
+    const struct api_choice choice = { 0, "text", 4, "stop", { NULL, 0 } };
 
     for (size_t max = 1; max < 300; max++) {
         struct buf out;
@@ -391,11 +423,11 @@ static void test_full_buffer(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_full_chat),   cmocka_unit_test(test_prompts),
-        cmocka_unit_test(test_bad_prompts), cmocka_unit_test(test_sampling_fields),
-        cmocka_unit_test(test_refusals),    cmocka_unit_test(test_bad_bodies),
-        cmocka_unit_test(test_answers),     cmocka_unit_test(test_answers_are_json),
-        cmocka_unit_test(test_full_buffer),
+        cmocka_unit_test(test_full_chat),        cmocka_unit_test(test_prompts),
+        cmocka_unit_test(test_logprobs_fields),  cmocka_unit_test(test_bad_prompts),
+        cmocka_unit_test(test_sampling_fields),  cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_bad_bodies),       cmocka_unit_test(test_answers),
+        cmocka_unit_test(test_answers_are_json), cmocka_unit_test(test_full_buffer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

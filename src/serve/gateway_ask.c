@@ -27,6 +27,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "net/http.h"
+#include "serve/gateway_logprobs.h"
 #include "serve/gateway_request.h"
 
 static struct api_answer answer_of(const struct ask *ask)
@@ -138,17 +139,32 @@ static void begin_stream(struct ask *ask)
     gateway_metrics_http(ask->gateway->metrics, 200);
 }
 
+/* As choice_of(), with what its rows say. */
+static enum status choice_with_rows(struct request *choice, struct api_choice *out)
+{
+    *out = choice_of(choice);
+    if (choice->rows.len == 0) return STATUS_OK;
+    const enum status status = gateway_logprobs_render(
+        choice->gateway->tokenizer, choice->ask->api.kind, &choice->rows, &choice->offset);
+    out->logprobs = (struct api_text){ (const char *)buf_data(&choice->rows), choice->rows.len };
+    return status;
+}
+
+/* Rows of tokens whose text is not shown yet wait for it. */
 static enum status write_shown(struct ask *ask, struct request *choice)
 {
     const struct api_answer answer = answer_of(ask);
-    const struct api_choice shown = choice_of(choice);
     enum status status = STATUS_OK;
+    struct api_choice shown;
 
     if (!choice->opened && answer.kind == API_CHAT)
         status = api_write_chunk_role(&ask->chunks, &answer, choice->choice);
     choice->opened = true;
-    if (status != STATUS_OK || shown.len == 0) return status;
-    return api_write_chunk_text(&ask->chunks, &answer, &shown);
+    if (status != STATUS_OK || choice->shown.len == 0) return status;
+    status = choice_with_rows(choice, &shown);
+    if (status == STATUS_OK) status = api_write_chunk_text(&ask->chunks, &answer, &shown);
+    buf_clear(&choice->rows);
+    return status;
 }
 
 void ask_show(struct request *choice)
@@ -168,14 +184,15 @@ void ask_show(struct request *choice)
 
 /* ---- ends ---- */
 
-static enum status write_finish(struct ask *ask, const struct request *choice)
+static enum status write_finish(struct ask *ask, struct request *choice)
 {
     const struct api_answer answer = answer_of(ask);
-    const struct api_choice finish = choice_of(choice);
     const struct api_usage usage = usage_of(ask);
     struct buf *out = &ask->chunks;
-    enum status status = api_write_chunk_finish(out, &answer, &finish);
+    struct api_choice finish;
 
+    enum status status = choice_with_rows(choice, &finish);
+    if (status == STATUS_OK) status = api_write_chunk_finish(out, &answer, &finish);
     if (status != STATUS_OK || ask->unfinished > 0) return status;
     if (ask->api.include_usage) status = api_write_chunk_usage(out, &answer, &usage);
     return status == STATUS_OK ? api_write_chunk_done(out) : status;
@@ -187,8 +204,10 @@ static enum status write_whole(const struct ask *ask, struct buf *out)
     const struct api_usage usage = usage_of(ask);
     struct api_choice choices[API_CHOICES_MAX];
 
-    for (uint32_t i = 0; i < ask->choices_count; i++)
-        choices[i] = choice_of(ask->choices[i]);
+    for (uint32_t i = 0; i < ask->choices_count; i++) {
+        const enum status status = choice_with_rows(ask->choices[i], &choices[i]);
+        if (status != STATUS_OK) return status;
+    }
     return api_write_answer(out, &answer, choices, ask->choices_count, &usage);
 }
 

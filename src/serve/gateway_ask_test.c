@@ -170,6 +170,72 @@ static void test_echo(void **state)
     stop_world();
 }
 
+/* ---- probabilities ---- */
+
+/* Looks at one choice's "logprobs" of a completion: tokens are those of `want`, numbered on from
+ * *next, each with what the fake nodes say of it. */
+static void check_columns(const struct json_value *logprobs, const char *want, uint32_t *next)
+{
+    const struct json_value *tokens = api_json_member(logprobs, "tokens");
+    const struct json_value *values = api_json_member(logprobs, "token_logprobs");
+    const struct json_value *top = api_json_member(logprobs, "top_logprobs");
+    const struct json_value *offsets = api_json_member(logprobs, "text_offset");
+
+    for (size_t i = 0; i < api_json_len(tokens); i++, (*next)++) {
+        const struct json_value *pairs = api_json_at(top, i);
+        char name[2] = { want[*next], '\0' };
+        size_t len = 0;
+        assert_string_equal(api_json_str(api_json_at(tokens, i), &len), name);
+        assert_true(api_json_num(api_json_at(values, i)) == *next / -8.0);
+        assert_int_equal(api_json_int(api_json_at(offsets, i)), *next);
+        assert_true(api_json_num(api_json_member(pairs, "z")) == 0);
+        if (name[0] != 'z') assert_true(api_json_num(api_json_member(pairs, name)) == *next / -8.0);
+    }
+}
+
+static void test_logprobs(void **state)
+{
+    (void)state;
+    struct client client;
+    char want[64], *at = NULL, *end = NULL;
+    uint32_t next = 0;
+
+    start_pair();
+    answer_to(PROMPT, 20, want);
+    complete(&client, BODY(",\"max_tokens\":20,\"logprobs\":1,\"stream\":true"));
+    run_ms(70); /* in the middle of the answer: nothing is lost, nothing comes twice */
+    stop_fake(1, true);
+    run_ms(1000);
+    start_fake(1, PROTO_ROLE_DECODE);
+    assert_int_equal(wait_for(&client), 200);
+    for (at = (char *)buf_data(&client.body); (end = strstr(at, "\n\n")) != NULL; at = end + 2) {
+        struct json_doc *doc = NULL;
+        if (strncmp(at, "data: [DONE]", 12) == 0) break;
+        assert_int_equal(api_json_parse(at + 6, (size_t)(end - at - 6), &doc, NULL), STATUS_OK);
+        const struct json_value *choice =
+            api_json_at(api_json_member(api_json_root(doc), "choices"), 0);
+        const struct json_value *logprobs = api_json_member(choice, "logprobs");
+        if (api_json_type_of(logprobs) == JSON_TYPE_OBJECT) check_columns(logprobs, want, &next);
+        api_json_destroy(doc);
+    }
+    assert_int_equal(next, 20);
+    buf_fini(&client.body);
+    /* Rows of tokens that a stop string has eaten come with the end. */
+    want[12] = '\0';
+    char body[256];
+    snprintf(body, sizeof(body),
+             BODY(",\"max_tokens\":20,\"logprobs\":0,\"stream\":true,\"stop\":\"%s\""), want);
+    complete(&client, body);
+    expect_body(&client, 200, "\"text\":\"\",\"logprobs\":{\"tokens\":[\"");
+    ask(&client, "POST", "/v1/chat/completions",
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"max_tokens\":2,\"logprobs\":"
+        "true}");
+    expect_body(&client, 200, "\"logprob\":-0.125,\"bytes\":[");
+    stop_world();
+}
+
+/* ---- ends ---- */
+
 /* The client leaves at every moment: nothing is left of any answer. */
 static void test_hangup_stops_all(void **state)
 {
@@ -272,6 +338,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_answers_to_one_prompt),
         cmocka_unit_test(test_several_prompts),
+        cmocka_unit_test(test_logprobs),
         cmocka_unit_test(test_echo),
         cmocka_unit_test(test_hangup_stops_all),
         cmocka_unit_test(test_node_lost),

@@ -356,8 +356,7 @@ static void on_token(struct attempt *attempt, const struct proto_token *token, b
         request_set_state(request, REQUEST_DECODING);
     }
     if (token->index == before) note_token(attempt);
-    if (request_take_token(request, token->index, token->token) != STATUS_OK &&
-        attempt->request != NULL) {
+    if (request_take_token(request, token) != STATUS_OK && attempt->request != NULL) {
         attempt_failed(attempt, from_decode, STATUS_PROTOCOL, PROTO_CAUSE_INTERNAL);
     }
 }
@@ -457,6 +456,7 @@ static struct proto_sampling sampling_of(const struct request *request)
         .biases = proto_u32s_of((const uint32_t *)(const void *)api->biases, api->biases_count),
         .held = proto_u32s_of(request->held, request->held_count),
         .held_until = api->min_tokens,
+        .logprobs = api->logprobs,
     };
 }
 

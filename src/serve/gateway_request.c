@@ -50,6 +50,7 @@
 #include "model/chat.h"
 #include "model/tokenizer.h"
 #include "net/http.h"
+#include "serve/gateway_logprobs.h"
 #include "serve/gateway_record.h"
 
 enum { ENDING_MS = 1000 };
@@ -320,9 +321,17 @@ static bool is_stop_token(const struct api_request *api, uint32_t token)
     return false;
 }
 
-enum status request_take_token(struct request *request, uint32_t index, uint32_t token)
+/* The row of a token that the answer has now. */
+static void note_row(struct request *request, const struct proto_token *token)
 {
-    const uint32_t next = generated(request);
+    if (request->ask->api.logprobs == 0) return;
+    if (gateway_logprobs_note(&request->rows, token) != STATUS_OK)
+        ask_abandon(request->ask, "too_long");
+}
+
+enum status request_take_token(struct request *request, const struct proto_token *taken)
+{
+    const uint32_t next = generated(request), index = taken->index, token = taken->token;
 
     ASSERT(request->attempt != NULL && request->state != REQUEST_ENDING);
     if (index > next) return STATUS_INVALID;
@@ -342,10 +351,12 @@ enum status request_take_token(struct request *request, uint32_t index, uint32_t
         return STATUS_OK;
     }
     if (request->tokens_count == request->tokens_max) return STATUS_INVALID;
+    if (request->ask->api.logprobs > 0 && taken->row.count == 0) return STATUS_INVALID;
     request->tokens[request->tokens_count++] = token; /* I1 */
     request->failures = 0;
     note_token_time(request);
     show_token(request, token);
+    if (request->state != REQUEST_OVER) note_row(request, taken);
     if (request->state == REQUEST_OVER) return STATUS_OK;
     if (request->text.stopped) {
         request_finish(request, "stop");
@@ -507,6 +518,7 @@ static void free_request(struct request *request)
 {
     ASSERT(request->attempt == NULL);
     buf_fini(&request->shown);
+    buf_fini(&request->rows);
     free(request->tokens);
     free(request->held);
     free(request->keys);
@@ -820,6 +832,7 @@ enum status request_create(struct ask *ask, uint32_t choice, struct request *lea
     name_request(request);
     gateway_text_init(&request->text, ask->api.stops, ask->api.stops_count);
     buf_init(&request->shown, GATEWAY_ANSWER_SIZE_MAX);
+    buf_init(&request->rows, GATEWAY_ANSWER_SIZE_MAX);
     env_timer_init(&request->timer, on_timer, request);
     const enum status status = prepare(request, error);
     if (status == STATUS_OK) {

@@ -109,6 +109,8 @@ struct request {
     struct gateway_text text;
     struct buf shown; /* the answer so far; streaming: what is not in a chunk yet */
     bool opened;      /* streaming: its first chunk has been written */
+    struct buf rows;  /* of logprobs, likewise (serve/gateway_logprobs.h) */
+    uint32_t offset;  /* of the first token in `rows`, in characters of the choice's text */
     const char *finish_reason;
     bool cached_known;
     uint32_t cached_tokens;
@@ -156,9 +158,9 @@ void request_stop(struct request *request, const char *reason);
 
 void request_set_state(struct request *request, enum request_state state);
 
-/* Token number `index` of the answer has come, maybe for the second time. Afterwards the request
- * may be OVER. STATUS_INVALID if a token before it is missing. */
-MUST_USE enum status request_take_token(struct request *request, uint32_t index, uint32_t token);
+/* A token of the answer has come, maybe for the second time. Afterwards the request may be OVER.
+ * STATUS_INVALID if a token before it is missing, or its row where it is wanted. */
+MUST_USE enum status request_take_token(struct request *request, const struct proto_token *token);
 
 /* Every token has come; `reason` is static. */
 void request_finish(struct request *request, const char *reason);

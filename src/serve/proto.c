@@ -146,6 +146,31 @@ static struct proto_u64s get_u64s(struct msg_reader *reader, uint32_t count_max)
     return view;
 }
 
+static bool between(double value, double low, double high)
+{
+    return value >= low && value <= high; /* not NaN */
+}
+
+static float float_at(struct proto_u32s view, uint32_t index)
+{
+    const uint32_t bits = proto_u32_at(view, index);
+    float value;
+    memcpy(&value, &bits, sizeof(value));
+    return value;
+}
+
+/* Of infer/logprobs.h: a probability, then pairs of a token and a probability. */
+static struct proto_u32s get_row(struct msg_reader *reader)
+{
+    const struct proto_u32s row = get_u32s(reader, PROTO_ROW_MAX);
+
+    if (row.count % 2 != 1) msg_fail(reader);
+    for (uint32_t i = 0; i < row.count; i += 2) {
+        if (!between((double)float_at(row, i), -1e4, 0)) msg_fail(reader);
+    }
+    return row;
+}
+
 /* ---- what every decoder needs ---- */
 
 static uint32_t get_in(struct msg_reader *reader, uint32_t low, uint32_t high)
@@ -205,6 +230,7 @@ enum sequence_field {
     SEQUENCE_BIASES,
     SEQUENCE_HELD,
     SEQUENCE_HELD_UNTIL,
+    SEQUENCE_LOGPROBS,
 };
 
 static void put_sequence(struct msg_writer *writer, uint32_t key, const struct proto_sequence *seq)
@@ -213,7 +239,7 @@ static void put_sequence(struct msg_writer *writer, uint32_t key, const struct p
     ASSERT(seq->generated_before < seq->tokens.count);
     ASSERT(seq->priority >= -PROTO_PRIORITY_MAX && seq->priority <= PROTO_PRIORITY_MAX);
     ASSERT(seq->later_us <= PROTO_LATER_US_MAX);
-    msg_field_map(writer, key, SEQUENCE_HELD_UNTIL);
+    msg_field_map(writer, key, SEQUENCE_LOGPROBS);
     msg_field_u64(writer, SEQUENCE_REQUEST, seq->request_id);
     msg_field_u64(writer, SEQUENCE_ATTEMPT, seq->attempt);
     put_u32s(writer, SEQUENCE_TOKENS, seq->tokens);
@@ -236,6 +262,7 @@ static void put_sequence(struct msg_writer *writer, uint32_t key, const struct p
     put_u32s(writer, SEQUENCE_BIASES, seq->sampling.biases);
     put_u32s(writer, SEQUENCE_HELD, seq->sampling.held);
     msg_field_u64(writer, SEQUENCE_HELD_UNTIL, seq->sampling.held_until);
+    msg_field_u64(writer, SEQUENCE_LOGPROBS, seq->sampling.logprobs);
 }
 
 static uint32_t get_keys(struct msg_reader *reader, const struct block_key **out)
@@ -246,17 +273,9 @@ static uint32_t get_keys(struct msg_reader *reader, const struct block_key **out
     return count;
 }
 
-static bool between(double value, double low, double high)
-{
-    return value >= low && value <= high; /* not NaN */
-}
-
 float proto_bias_at(const struct proto_sampling *sampling, uint32_t index)
 {
-    const uint32_t bits = proto_u32_at(sampling->biases, index);
-    float bias;
-    memcpy(&bias, &bits, sizeof(bias));
-    return bias;
+    return float_at(sampling->biases, index);
 }
 
 static bool sampling_ok(const struct proto_sampling *sampling)
@@ -295,6 +314,7 @@ static void get_sampling_field(struct msg_reader *reader, uint64_t key, struct p
     case SEQUENCE_BIASES: out->biases = get_u32s(reader, PROTO_BIASES_MAX); break;
     case SEQUENCE_HELD: out->held = get_u32s(reader, PROTO_HELD_MAX); break;
     case SEQUENCE_HELD_UNTIL: out->held_until = msg_get_u32(reader); break;
+    case SEQUENCE_LOGPROBS: out->logprobs = get_in(reader, 0, 1 + PROTO_TOP_MAX); break;
     default: msg_skip(reader); break;
     }
 }
@@ -515,6 +535,7 @@ enum done_field {
     DONE_FIRST_TOKEN,
     DONE_PUSH_FROM,
     DONE_CHECKSUMS,
+    DONE_FIRST_ROW, /* optional */
 };
 
 enum status proto_kv_done_encode(const struct proto_kv_done *msg, struct buf *out)
@@ -522,13 +543,14 @@ enum status proto_kv_done_encode(const struct proto_kv_done *msg, struct buf *ou
     struct msg_writer writer;
     ASSERT(msg->checksums.count <= PROTO_CHECKSUMS_MAX);
     msg_writer_init(&writer, out);
-    msg_put_map(&writer, DONE_CHECKSUMS);
+    msg_put_map(&writer, msg->first_row.count > 0 ? DONE_FIRST_ROW : DONE_CHECKSUMS);
     msg_field_u64(&writer, DONE_REQUEST, msg->request_id);
     msg_field_u64(&writer, DONE_ATTEMPT, msg->attempt);
     msg_field_u64(&writer, DONE_EPOCH, msg->epoch);
     msg_field_u64(&writer, DONE_FIRST_TOKEN, msg->first_token);
     msg_field_u64(&writer, DONE_PUSH_FROM, msg->push_from);
     put_u64s(&writer, DONE_CHECKSUMS, msg->checksums);
+    if (msg->first_row.count > 0) put_u32s(&writer, DONE_FIRST_ROW, msg->first_row);
     return writer.status;
 }
 
@@ -548,6 +570,7 @@ enum status proto_kv_done_decode(const void *data, size_t len, struct proto_kv_d
         case DONE_FIRST_TOKEN: out->first_token = msg_get_u32(&reader); break;
         case DONE_PUSH_FROM: out->push_from = get_in(&reader, 0, PROTO_BLOCKS_MAX); break;
         case DONE_CHECKSUMS: out->checksums = get_u64s(&reader, PROTO_CHECKSUMS_MAX); break;
+        case DONE_FIRST_ROW: out->first_row = get_row(&reader); break;
         default: msg_skip(&reader); break;
         }
     }
@@ -558,7 +581,7 @@ enum status proto_kv_done_decode(const void *data, size_t len, struct proto_kv_d
 
 enum item_field { ITEM_KIND = 1, ITEM_BODY };
 enum opened_field { OPENED_EPOCH = 1, OPENED_SEGMENT, OPENED_ADDRESSES, OPENED_FROM, OPENED_LOCAL };
-enum token_field { TOKEN_INDEX = 1, TOKEN_TOKEN };
+enum token_field { TOKEN_INDEX = 1, TOKEN_TOKEN, TOKEN_ROW /* optional */ };
 enum finish_field { FINISH_REASON = 1, FINISH_GENERATED, FINISH_STEPS, FINISH_TIMES };
 enum prefill_field {
     PREFILL_CACHED = 1,
@@ -603,6 +626,14 @@ static void put_prefill_done(struct msg_writer *writer, const struct proto_prefi
     if (missed) msg_field_u64(writer, PREFILL_MISS, done->miss);
 }
 
+static void put_token(struct msg_writer *writer, const struct proto_token *token)
+{
+    msg_field_map(writer, ITEM_BODY, token->row.count > 0 ? TOKEN_ROW : TOKEN_TOKEN);
+    msg_field_u64(writer, TOKEN_INDEX, token->index);
+    msg_field_u64(writer, TOKEN_TOKEN, token->token);
+    if (token->row.count > 0) put_u32s(writer, TOKEN_ROW, token->row);
+}
+
 static void put_item_body(struct msg_writer *writer, const struct proto_item *msg)
 {
     switch (msg->kind) {
@@ -615,11 +646,7 @@ static void put_item_body(struct msg_writer *writer, const struct proto_item *ms
         msg_field_u64(writer, OPENED_LOCAL, msg->opened.blocks_local);
         return;
     case PROTO_ITEM_TOKEN:
-    case PROTO_ITEM_FIRST_TOKEN:
-        msg_field_map(writer, ITEM_BODY, TOKEN_TOKEN);
-        msg_field_u64(writer, TOKEN_INDEX, msg->token.index);
-        msg_field_u64(writer, TOKEN_TOKEN, msg->token.token);
-        return;
+    case PROTO_ITEM_FIRST_TOKEN: put_token(writer, &msg->token); return;
     case PROTO_ITEM_FINISH:
         msg_field_map(writer, ITEM_BODY, FINISH_TIMES);
         msg_field_u64(writer, FINISH_REASON, msg->finish.reason);
@@ -675,10 +702,12 @@ static void get_token(struct msg_reader *reader, struct proto_token *out)
     uint64_t key, seen = 0;
     uint32_t left = msg_get_map(reader);
 
+    memset(out, 0, sizeof(*out));
     while (next_field(reader, &left, &key, &seen)) {
         switch (key) {
         case TOKEN_INDEX: out->index = get_in(reader, 0, PROTO_TOKENS_MAX); break;
         case TOKEN_TOKEN: out->token = msg_get_u32(reader); break;
+        case TOKEN_ROW: out->row = get_row(reader); break;
         default: msg_skip(reader); break;
         }
     }

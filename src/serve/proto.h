@@ -84,6 +84,8 @@ enum {
     PROTO_PRIORITY_MAX = 8,
     PROTO_BIASES_MAX = 1024, /* of one request */
     PROTO_HELD_MAX = 128,
+    PROTO_TOP_MAX = 20, /* likeliest tokens named beside one */
+    PROTO_ROW_MAX = 1 + 2 * PROTO_TOP_MAX,
 };
 #define PROTO_LATER_US_MAX UINT64_C(86400000000) /* a day */
 
@@ -123,6 +125,7 @@ struct proto_sampling {
     struct proto_u32s biases;      /* as many: floats, by their bits, in [-1000, 1000] */
     struct proto_u32s held;        /* at most PROTO_HELD_MAX */
     uint32_t held_until;
+    uint32_t logprobs; /* 0: not wanted; else 1 + the pairs of each row, at most PROTO_TOP_MAX */
 };
 
 float proto_bias_at(const struct proto_sampling *sampling, uint32_t index);
@@ -202,6 +205,7 @@ struct proto_kv_done {
     uint32_t attempt;
     uint64_t epoch;
     uint32_t first_token;
+    struct proto_u32s first_row; /* as in proto_token */
     uint32_t push_from;          /* as in `opened` */
     struct proto_u64s checksums; /* of blocks [push_from, blocks), each layer by layer */
 };
@@ -228,6 +232,7 @@ struct proto_opened {
 struct proto_token {
     uint32_t index;
     uint32_t token;
+    struct proto_u32s row; /* of infer/logprobs.h, at most PROTO_ROW_MAX; empty if not wanted */
 };
 
 enum proto_finish_reason {

@@ -217,14 +217,18 @@ static void prepare_items(struct runner *runner)
             .sampling = item->sampling,
             .past = item->past,
             .sample_index = item->sample_index,
+            .row = item->row,
+            .row_top = item->row_top,
         };
     }
 }
 
 static void take_sampled(struct runner *runner)
 {
-    for (uint32_t i = 0; i < runner->step->items_count; i++)
+    for (uint32_t i = 0; i < runner->step->items_count; i++) {
         runner->step->items[i].sampled = runner->items[i].sampled;
+        runner->step->items[i].row_count = runner->items[i].row_count;
+    }
 }
 
 static void run_step(struct runner *runner, struct runner_step *step)

@@ -65,6 +65,8 @@ struct runner_item {
     struct sampler_past past;
     uint64_t sample_index;
     uint32_t sampled; /* out */
+    uint32_t *row;    /* as in struct backend_item */
+    uint32_t row_top, row_count;
 };
 
 struct runner_step {

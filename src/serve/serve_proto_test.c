@@ -40,6 +40,9 @@ static void save(const char *name, uint8_t which, const struct buf *message)
 static const uint32_t bias_tokens[] = { 7, 49151 };
 static const float biases[] = { -100, 0.5f };
 
+/* -1.5, and token 49151 with -0.25: see infer/logprobs.h. */
+static const uint32_t row[] = { 0xbfc00000, 49151, 0xbe800000 };
+
 static struct proto_sequence some_sequence(void)
 {
     return (struct proto_sequence){
@@ -59,7 +62,8 @@ static struct proto_sequence some_sequence(void)
                       .bias_tokens = proto_u32s_of(bias_tokens, 2),
                       .biases = proto_u32s_of((const uint32_t *)(const void *)biases, 2),
                       .held = proto_u32s_of(bias_tokens, 1),
-                      .held_until = 5 },
+                      .held_until = 5,
+                      .logprobs = 1 + PROTO_TOP_MAX },
         .generated_before = 4,
         .plan = { .reuse_blocks = 2, .holder = "10.0.0.1:7000" },
         .priority = -8,
@@ -90,6 +94,7 @@ static void expect_sequence(const struct proto_sequence *got)
     assert_true(proto_bias_at(&got->sampling, 1) == biases[1]);
     assert_int_equal(proto_u32_at(got->sampling.held, 0), bias_tokens[0]);
     assert_int_equal(got->sampling.held_until, 5);
+    assert_int_equal(got->sampling.logprobs, 1 + PROTO_TOP_MAX);
     assert_int_equal(got->generated_before, 4);
     assert_int_equal(got->plan.reuse_blocks, 2);
     assert_string_equal(got->plan.holder, "10.0.0.1:7000");
@@ -200,6 +205,14 @@ static void small_messages_round_trip(void **state)
     assert_int_equal(done_got.first_token, 4);
     assert_int_equal(done_got.checksums.count, 3);
     assert_int_equal(proto_u64_at(done_got.checksums, 2), 12);
+    assert_int_equal(done_got.first_row.count, 0);
+    struct proto_kv_done with_row = done;
+    with_row.first_row = proto_u32s_of(row, 3);
+    buf_clear(&buf);
+    assert_int_equal(proto_kv_done_encode(&with_row, &buf), STATUS_OK);
+    assert_int_equal(proto_kv_done_decode(buf_data(&buf), buf.len, &done_got), STATUS_OK);
+    assert_int_equal(done_got.first_row.count, 3);
+    assert_int_equal(proto_u32_at(done_got.first_row, 1), 49151);
     buf_fini(&buf);
 }
 
@@ -217,8 +230,9 @@ static void items_round_trip(void **state)
                       .addresses = proto_u64s_of(addresses, 3),
                       .push_from = 2,
                       .blocks_local = 1 } },
-        { .kind = PROTO_ITEM_TOKEN, .token = { 17, 49151 } },
-        { .kind = PROTO_ITEM_FIRST_TOKEN, .token = { 0, 2 } },
+        { .kind = PROTO_ITEM_TOKEN, .token = { .index = 17, .token = 49151 } },
+        { .kind = PROTO_ITEM_FIRST_TOKEN, .token = { .token = 2 } },
+        { .kind = PROTO_ITEM_FIRST_TOKEN, .token = { 5, 2, proto_u32s_of(row, 3) } },
         { .kind = PROTO_ITEM_FINISH,
           .finish = { .reason = PROTO_FINISH_LENGTH, .generated = 9, .steps = 8, .times = times } },
         { .kind = PROTO_ITEM_PREFILL_DONE,
@@ -251,6 +265,29 @@ static void items_round_trip(void **state)
         }
         buf_fini(&one);
         buf_fini(&two);
+    }
+}
+
+/* Probabilities above one or that are no numbers, and rows of half a pair. */
+static void bad_rows_are_refused(void **state)
+{
+    (void)state;
+    static const uint32_t BAD[][3] = { { 0x3f800000 },
+                                       { 0x7fc00000 },
+                                       { 0xff800000 },
+                                       { 0xbfc00000, 7 },
+                                       { 0xbfc00000, 7, 0x3f800000 } };
+    static const uint32_t COUNTS[] = { 1, 1, 1, 2, 3 };
+
+    for (size_t i = 0; i < sizeof(BAD) / sizeof(BAD[0]); i++) {
+        const struct proto_item item = { .kind = PROTO_ITEM_TOKEN,
+                                         .token = { 1, 2, proto_u32s_of(BAD[i], COUNTS[i]) } };
+        struct proto_item got;
+        struct buf buf;
+        buf_new(&buf);
+        assert_int_equal(proto_item_encode(&item, &buf), STATUS_OK);
+        assert_int_equal(proto_item_decode(buf_data(&buf), buf.len, &got), STATUS_INVALID);
+        buf_fini(&buf);
     }
 }
 
@@ -533,6 +570,7 @@ int main(void)
         cmocka_unit_test(prefill_run_round_trip),
         cmocka_unit_test(small_messages_round_trip),
         cmocka_unit_test(items_round_trip),
+        cmocka_unit_test(bad_rows_are_refused),
         cmocka_unit_test(node_messages_round_trip),
         cmocka_unit_test(questions_about_transfers_round_trip),
         cmocka_unit_test(copies_round_trip),

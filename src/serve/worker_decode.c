@@ -30,6 +30,12 @@
 #include "model/model.h"
 #include "serve/worker_int.h"
 
+/* Words of a row that is kept until it is sent. */
+static uint32_t row_stride(uint32_t logprobs)
+{
+    return logprobs > 0 ? 1 + 1 + 2 * (logprobs - 1) : 0;
+}
+
 /* ---- arrival ---- */
 
 void decode_open(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
@@ -45,9 +51,11 @@ void decode_open(void *ctx, struct rpc_call *call, const uint8_t *body, size_t l
     const uint32_t prompt = open.sequence.tokens.count;
     const uint64_t most = (uint64_t)prompt + (open.max_tokens - open.sequence.generated_before);
     const uint64_t room_max = (uint64_t)worker->context_max + 1; /* the last one needs no KV */
+    const uint32_t tokens_max = (uint32_t)(most < room_max ? most : room_max);
     const struct job_room room = {
-        .tokens_max = (uint32_t)(most < room_max ? most : room_max),
+        .tokens_max = tokens_max,
         .sums = worker_blocks(worker, prompt) * worker->layout.n_layers,
+        .rows = (tokens_max - prompt) * row_stride(open.sequence.sampling.logprobs),
     };
     struct job *job = job_create(worker, SCHED_KIND_DECODE, call, &open.sequence, &room);
     if (job == NULL) return;
@@ -225,6 +233,8 @@ static const char *check_kv_done(const struct job *job, const struct proto_kv_do
     if (done->push_from != job->decode.push_from) return "not the blocks that were asked for";
     if (done->checksums.count != pieces) return "not one checksum for each piece";
     if (done->first_token >= model_params(worker->options.model)->vocab) return "no such token";
+    if ((done->first_row.count > 0) != (job->logprobs > 0)) return "a row more or less";
+    if (job->logprobs > 0 && done->first_row.count > 2 * job->logprobs - 1) return "a long row";
     return NULL;
 }
 
@@ -259,6 +269,8 @@ void decode_kv_done(void *ctx, struct rpc_call *call, const uint8_t *body, size_
     proto_u64s_copy(done.checksums, decode->sums);
     decode->sums_count = done.checksums.count;
     decode->first_token = done.first_token;
+    job->row_count = done.first_row.count;
+    proto_u32s_copy(done.first_row, job->row);
     decode->kv_here = true;
     decode->push_ended = true; /* p says so only when every write is final */
     decode->kv_call = call;
@@ -307,6 +319,24 @@ static enum status send_finish(struct job *job)
     return job_send(job, &item);
 }
 
+/* Of the token sampled last, which is the number `index` of this attempt. */
+static void keep_row(struct job *job, uint32_t index)
+{
+    uint32_t *at = job->decode.rows + (size_t)index * row_stride(job->logprobs);
+
+    if (job->logprobs == 0) return;
+    ASSERT(job->row_count > 0 && job->row_count < row_stride(job->logprobs));
+    at[0] = job->row_count;
+    memcpy(at + 1, job->row, job->row_count * sizeof(*at));
+}
+
+static struct proto_u32s kept_row(const struct job *job, uint32_t index)
+{
+    const uint32_t *at = job->decode.rows + (size_t)index * row_stride(job->logprobs);
+
+    return job->logprobs == 0 ? proto_u32s_of(NULL, 0) : proto_u32s_of(at + 1, at[0]);
+}
+
 static void flush(struct job *job);
 
 static void on_writable(void *ctx)
@@ -336,7 +366,8 @@ static void flush(struct job *job)
         const struct proto_item item = {
             .kind = PROTO_ITEM_TOKEN,
             .token = { .index = job->generated_before + decode->sent,
-                       .token = job->tokens[job->prompt_count + decode->sent] },
+                       .token = job->tokens[job->prompt_count + decode->sent],
+                       .row = kept_row(job, decode->sent) },
         };
         if (!taken(job, job_send(job, &item))) return;
         decode->sent++;
@@ -361,6 +392,7 @@ static bool take_token(struct job *job, uint32_t token)
         return false;
     }
     ASSERT(job->tokens_count < job->tokens_max);
+    keep_row(job, job->tokens_count - job->prompt_count);
     job->tokens[job->tokens_count++] = token;
     job->worker->totals.tokens_generated++;
     if (job->tokens_count < job->tokens_max) return true;
@@ -612,10 +644,8 @@ void decode_fill_prompt(struct job *job, const struct sched_item *from, struct r
         .prefill = true,
         .prefill_first = first && !step_decodes(job->worker), /* or the step has paid for that */
         .sample = from->last,
-        .sampling = job->sampling,
-        .past = { job->tokens, from->position + from->rows },
-        .sample_index = job->generated_before,
     };
+    job_fill_sample(job, from->position + from->rows, job->generated_before, item);
 }
 
 /* What p would say. */
@@ -653,6 +683,7 @@ void decode_prompt_done(struct job *job, const struct runner_item *item)
     if (sched_state(worker->sched, job->id) != SCHED_WAITING_KV) return; /* more to compute */
     ASSERT(item->sample);
     decode->first_token = item->sampled;
+    job->row_count = item->row_count;
     decode->kv_here = true;
     const enum status status = send_prefill_done(job);
     if (status == STATUS_OK || status == STATUS_CANCELLED) return; /* on_cancel follows */
@@ -680,10 +711,9 @@ bool decode_fill_item(struct job *job, const struct sched_item *from, struct run
         .tokens = job->tokens + from->position,
         .tokens_count = 1,
         .sample = true,
-        .sampling = job->sampling,
-        .past = { job->tokens, from->position + from->rows },
-        .sample_index = job->generated_before + (job->tokens_count - job->prompt_count),
     };
+    job_fill_sample(job, from->position + from->rows,
+                    job->generated_before + (job->tokens_count - job->prompt_count), item);
     return true;
 }
 
@@ -710,6 +740,7 @@ void decode_step_done(struct job *job, const struct runner_item *item)
     ASSERT(!job->over && item->sample);
     job->decode.steps++;
     commit_generated(job, item->position + 1);
+    job->row_count = item->row_count;
     go_on(job, take_token(job, item->sampled));
 }
 

@@ -187,7 +187,9 @@ struct decode {
     uint32_t sums_checked;
     uint32_t first_token;
     /* Tokens. */
-    uint32_t sent; /* how many of tokens[prompt_count..] have been streamed */
+    uint32_t *rows; /* of the tokens taken, each in the words
+                     * of the longest and one more: its length first; or NULL */
+    uint32_t sent;  /* how many of tokens[prompt_count..] have been streamed */
     bool writable_armed;
     enum proto_finish_reason reason; /* 0 while it goes on */
     uint32_t steps;
@@ -215,6 +217,9 @@ struct job {
     uint32_t pages_count;
     uint32_t prompt_blocks; /* ceil(prompt_count / block_tokens) */
     struct sampling sampling;
+    uint32_t logprobs;                /* as in proto_sampling */
+    uint32_t row[LOGPROBS_WORDS_MAX]; /* of the token sampled last, if wanted */
+    uint32_t row_count;
     uint32_t generated_before;
     int priority;
     uint64_t tenant;
@@ -301,6 +306,7 @@ struct job_room {
     uint32_t tokens_max; /* at least the prompt's */
     uint32_t sums;       /* checksums to keep */
     uint32_t addresses;
+    uint32_t rows; /* words */
 };
 
 /* Checks the sequence, drops older attempts of the request, and makes the job, queued. On failure
@@ -319,6 +325,9 @@ void job_end(struct job *job, enum sched_state end);
 void job_settle(struct job *job);
 /* At the end of the worker: frees without looking back. */
 void job_abandon(struct job *job);
+
+/* What the next token is sampled with, in an item that is filled otherwise. */
+void job_fill_sample(struct job *job, uint32_t past, uint64_t index, struct runner_item *item);
 
 /* Refuses a call that never became a job. */
 void job_refuse(struct worker *worker, struct rpc_call *call, enum proto_cause cause,

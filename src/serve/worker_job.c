@@ -79,6 +79,7 @@ static struct job *job_allocate(const struct worker *worker, enum sched_kind kin
     const size_t size = sizeof(struct job) + room->tokens_max * sizeof(uint32_t) +
                         blocks * (sizeof(struct block_key) + sizeof(struct store_page)) +
                         ((size_t)room->sums + room->addresses) * sizeof(uint64_t) +
+                        (size_t)room->rows * sizeof(uint32_t) +
                         (size_t)sampling->biases.count * (sizeof(uint32_t) + sizeof(float)) +
                         sampling->held.count * sizeof(uint32_t) + 4096;
 
@@ -91,7 +92,8 @@ static struct job *job_allocate(const struct worker *worker, enum sched_kind kin
     uint64_t *sums = arena_calloc(arena, room->sums, sizeof(*sums));
     uint64_t *addresses = arena_calloc(arena, room->addresses, sizeof(*addresses));
     ASSERT(job != NULL && tokens != NULL && keys != NULL && pages != NULL); /* `size` counts them */
-    ASSERT(sums != NULL && addresses != NULL);
+    uint32_t *rows = arena_calloc(arena, room->rows, sizeof(*rows));
+    ASSERT(sums != NULL && addresses != NULL && rows != NULL);
     job->arena = arena;
     job->kind = kind;
     job->tokens = tokens;
@@ -103,6 +105,7 @@ static struct job *job_allocate(const struct worker *worker, enum sched_kind kin
         job->prefill.addresses = addresses;
     } else {
         job->decode.sums = sums;
+        job->decode.rows = rows;
     }
     return job;
 }
@@ -133,6 +136,7 @@ static void take_sampling(struct job *job, const struct proto_sampling *from)
                                        .held = held,
                                        .held_count = from->held.count,
                                        .held_until = from->held_until };
+    job->logprobs = from->logprobs;
 }
 
 static void take_sequence(struct job *job, const struct proto_sequence *sequence)
@@ -277,6 +281,16 @@ enum status job_alloc(struct job *job, uint32_t have)
     }
     job->pages_count = job->prompt_blocks;
     return STATUS_OK;
+}
+
+void job_fill_sample(struct job *job, uint32_t past, uint64_t index, struct runner_item *item)
+{
+    item->sampling = job->sampling;
+    item->past = (struct sampler_past){ job->tokens, past };
+    item->sample_index = index;
+    if (!item->sample || job->logprobs == 0) return;
+    item->row = job->row;
+    item->row_top = job->logprobs - 1;
 }
 
 /* ---- the end ---- */

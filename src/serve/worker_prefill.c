@@ -360,10 +360,8 @@ void prefill_fill_item(struct job *job, const struct sched_item *from, struct ru
         .sums_from = first_chunk && push_from < first ? push_from : first,
         .sums_to = worker_blocks(job->worker, from->position + from->rows),
         .sample = from->last,
-        .sampling = job->sampling,
-        .past = { job->tokens, from->position + from->rows },
-        .sample_index = job->generated_before,
     };
+    job_fill_sample(job, from->position + from->rows, job->generated_before, item);
 }
 
 static void kv_done(struct job *job);
@@ -521,7 +519,9 @@ static void computed_all(struct job *job, uint32_t first_token)
     job->prefill.first_token = first_token;
     const struct proto_item item = {
         .kind = PROTO_ITEM_FIRST_TOKEN,
-        .token = { .index = job->generated_before, .token = first_token },
+        .token = { .index = job->generated_before,
+                   .token = first_token,
+                   .row = proto_u32s_of(job->row, job->row_count) },
     };
     const enum status status = job_send(job, &item);
     if (status == STATUS_CANCELLED) return; /* on_cancel follows */
@@ -549,6 +549,7 @@ void prefill_step_done(struct job *job, const struct runner_item *item, bool com
     commit(job, item);
     if (sched_state(worker->sched, job->id) != SCHED_PUSHING) return;
     ASSERT(item->sample);
+    job->row_count = item->row_count;
     computed_all(job, item->sampled);
 }
 
@@ -625,6 +626,7 @@ static void kv_done(struct job *job)
         .attempt = job->attempt,
         .epoch = prefill->target.epoch,
         .first_token = prefill->first_token,
+        .first_row = proto_u32s_of(job->row, job->row_count),
         .push_from = from,
         .checksums = proto_u64s_of(prefill->sums + from * layers,
                                    (uint32_t)((job->prompt_blocks - from) * layers)),

@@ -4,6 +4,8 @@
 Read it as documentation: each test is one promise, and docs/api.md lists the fields. One cluster (a
 prefill and a decode process) serves them all.
 """
+import math
+
 import openai
 import pytest
 
@@ -119,3 +121,76 @@ def test_echo(client, cluster):
         assert client.completions.create(**body, prompt=prompt, echo=True).choices[0].text == "The sky is" + plain
     texts, _, _ = streamed(client.completions.create(**body, prompt="The sky is", echo=True, stream=True, n=2))
     assert texts == {0: "The sky is" + plain, 1: "The sky is" + plain}
+
+
+# ---- probabilities ----
+
+def test_chat_logprobs(client):
+    answer = client.chat.completions.create(model="smollm2", messages=STORY, temperature=0, max_tokens=8,
+                                            logprobs=True, top_logprobs=5)
+    rows = answer.choices[0].logprobs.content
+    assert len(rows) == 8
+    assert "".join(r.token for r in rows) == answer.choices[0].message.content
+    for row in rows:
+        tops = [t.logprob for t in row.top_logprobs]
+        assert len(tops) == 5 and tops == sorted(tops, reverse=True)
+        assert row.logprob == tops[0] <= 0, "temperature 0 takes the likeliest"
+        assert sum(math.exp(t) for t in tops) <= 1.0001
+        assert bytes(row.bytes).decode() == row.token
+    alone = client.chat.completions.create(model="smollm2", messages=STORY, temperature=0, max_tokens=8, logprobs=True)
+    assert [r.logprob for r in alone.choices[0].logprobs.content] == [r.logprob for r in rows]
+    assert all(r.top_logprobs == [] for r in alone.choices[0].logprobs.content)
+
+
+def test_streamed_logprobs_are_the_same(client):
+    body = dict(model="smollm2", messages=STORY, temperature=1.2, seed=5, n=2, max_tokens=12, logprobs=True,
+                top_logprobs=2)
+    whole = client.chat.completions.create(**body)
+    rows = {0: [], 1: []}
+    for chunk in client.chat.completions.create(**body, stream=True):
+        for choice in chunk.choices:
+            rows[choice.index] += choice.logprobs.content if choice.logprobs else []
+    assert rows == {c.index: c.logprobs.content for c in whole.choices}
+
+
+def test_logprobs_are_the_models_own(client):
+    """Before temperature, biases and penalties; and the same from prefill and decode, to the last bit."""
+    body = dict(model="smollm2", prompt="The sky is", logprobs=2)
+    plain = client.completions.create(**body, temperature=0, max_tokens=4).choices[0]
+    forced = client.completions.create(**body, temperature=0, max_tokens=1, logit_bias={"19556": 100}).choices[0]
+    assert forced.text == "Hello" and forced.logprobs.token_logprobs[0] < -10
+    assert {**plain.logprobs.top_logprobs[0], "Hello": forced.logprobs.token_logprobs[0]} == \
+        forced.logprobs.top_logprobs[0]
+    again = client.completions.create(model="smollm2", prompt="The sky is" + "".join(plain.logprobs.tokens[:2]),
+                                      logprobs=2, temperature=0, max_tokens=2).choices[0]
+    assert again.logprobs.token_logprobs == plain.logprobs.token_logprobs[2:]
+    assert again.logprobs.top_logprobs == plain.logprobs.top_logprobs[2:]
+
+
+def test_completion_logprobs(client):
+    choice = client.completions.create(model="smollm2", prompt="Two and two make", temperature=0, max_tokens=6,
+                                       logprobs=0).choices[0]
+    logprobs = choice.logprobs
+    assert "".join(logprobs.tokens) == choice.text
+    assert [choice.text[o:o + len(t)] for o, t in zip(logprobs.text_offset, logprobs.tokens)] == logprobs.tokens
+    assert [{t: v} for t, v in zip(logprobs.tokens, logprobs.token_logprobs)] == logprobs.top_logprobs
+
+
+def test_tokens_that_are_no_text(client):
+    """A character of several tokens: its parts are named by their bytes."""
+    body = dict(model="smollm2", temperature=0, max_tokens=1, logit_bias={"164": 100})
+    row = client.completions.create(**body, prompt="x", logprobs=1).choices[0].logprobs
+    assert row.tokens[0].startswith("bytes:\\x")
+    row = client.chat.completions.create(**body, messages=STORY, logprobs=True).choices[0].logprobs.content[0]
+    assert row.token == "\ufffd" and row.bytes[0] >= 0x80
+
+
+@pytest.mark.parametrize("path, fields, param", [
+    ("chat/completions", {"messages": STORY, "top_logprobs": 2}, "top_logprobs"),
+    ("chat/completions", {"messages": STORY, "logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+    ("completions", {"prompt": "x", "logprobs": 21}, "logprobs"),
+    ("completions", {"prompt": "x", "logprobs": 1, "echo": True}, "logprobs"),
+])
+def test_bad_logprobs_are_named(cluster, path, fields, param):
+    status, body, _ = cluster.post("/v1/" + path, fields)
+    assert (status, body["error"]["param"]) == (400, param)

@@ -18,8 +18,9 @@ def body(text, **more):
             "ignore_eos": True, **more}
 
 
-def stream(cluster, request, on_token=None):
-    """The text of a streamed answer; on_token(count) is called after each piece."""
+def stream(cluster, request, on_token=None, rows=None):
+    """The text of a streamed answer; on_token(count) is called after each piece, and what is said
+    about the probabilities of tokens is put in `rows`."""
     connection = http.client.HTTPConnection("127.0.0.1", cluster.port, timeout=120)
     connection.request("POST", "/v1/chat/completions", json.dumps({**request, "stream": True}))
     response = connection.getresponse()
@@ -35,6 +36,8 @@ def stream(cluster, request, on_token=None):
         event = json.loads(line[6:])
         assert "error" not in event, event
         for choice in event["choices"]:
+            if rows is not None:
+                rows.extend((choice["logprobs"] or {"content": []})["content"])
             if choice["delta"].get("content"):
                 pieces.append(choice["delta"]["content"])
                 if on_token:
@@ -58,6 +61,22 @@ def test_decode_killed_mid_stream(cluster, expected):
 
     assert stream(cluster, body(LONG, max_tokens=128), kill_once) == expected[128]
     assert killed
+    wait_until(lambda: cluster.children("decode") and cluster.get("/ready")[0] == 200)
+
+
+def test_probabilities_survive_a_killed_decode_node(cluster, expected):
+    """Each token's row comes once, and is the same to the last bit, whoever computed it."""
+    request = body(LONG, max_tokens=64, logprobs=True, top_logprobs=3)
+    whole, torn, killed = [], [], []
+
+    def kill_once(count):
+        if count == 20 and not killed:
+            killed.append(cluster.kill("decode"))
+
+    assert stream(cluster, request, rows=whole) == expected[64]
+    assert stream(cluster, request, kill_once, rows=torn) == expected[64]
+    assert killed and len(whole) == 64
+    assert torn == whole
     wait_until(lambda: cluster.children("decode") and cluster.get("/ready")[0] == 200)
 
 
