@@ -100,6 +100,17 @@ bool env_timer_armed(const struct env_timer *timer)
 
 /* ---- events for other threads ---- */
 
+enum status env_apart_create(struct env *env, struct env **out)
+{
+    ASSERT(env != NULL && out != NULL);
+    return env->ops->apart_create != NULL ? env->ops->apart_create(out) : STATUS_UNSUPPORTED;
+}
+
+void env_apart_destroy(struct env *apart)
+{
+    if (apart != NULL) apart->ops->apart_destroy(apart);
+}
+
 enum status env_event_create(struct env *env, int *fd)
 {
     return env->ops->event_create(fd);

@@ -68,6 +68,14 @@ MUST_USE enum status env_event_create(struct env *env, int *fd);
 void env_event_signal(int fd, uint64_t count);
 void env_event_close(int fd); /* -1 is allowed */
 
+/* ---- a loop beside this one ---- */
+
+/* An env of its own, for a conversation that must be over before a call returns while nothing of
+ * `env` may run, as when what its callbacks work on is being taken apart. Of the same thread.
+ * STATUS_UNSUPPORTED in the simulated body, whose world turns as one. */
+MUST_USE enum status env_apart_create(struct env *env, struct env **out);
+void env_apart_destroy(struct env *apart); /* NULL is allowed */
+
 /* ---- descriptors of libraries that do their own I/O ---- */
 
 struct env_watch;
@@ -122,10 +130,11 @@ uint16_t env_listener_port(const struct env_listener *listener);
 void env_listener_close(struct env_listener *listener); /* NULL is allowed */
 
 /* Starts to connect; how long to wait is the caller's (a timer, and env_stream_close). A host that
- * is a name is looked up, which may block: prefer numbers on a busy loop. The stream becomes
- * writable when connected; on failure it becomes readable and writable, and the next read or write
- * says why: STATUS_CONN_REFUSED when the peer's host says that nobody listens there, STATUS_TIMEOUT
- * or STATUS_UNAVAILABLE when nobody could be asked. */
+ * is a name is looked up first, beside the loop; one that is not found counts as a connection that
+ * failed, STATUS_UNAVAILABLE. The stream becomes writable when connected; on failure it becomes
+ * readable and writable, and the next read or write says why: STATUS_CONN_REFUSED when the peer's
+ * host says that nobody listens there, STATUS_TIMEOUT or STATUS_UNAVAILABLE when nobody could be
+ * asked. STATUS_FULL: too many names are being looked up, or streams open. */
 MUST_USE enum status env_connect(struct env *env, const char *address, struct env_stream **out,
                                  struct errmsg *err);
 

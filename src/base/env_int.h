@@ -25,6 +25,8 @@ struct env_ops {
     bool (*poll)(struct env *env, uint64_t timeout_ns);
     enum status (*post)(struct env *env, void (*fn)(void *ctx), void *ctx);
     enum status (*event_create)(int *fd);
+    enum status (*apart_create)(struct env **out); /* NULL: there is one loop only */
+    void (*apart_destroy)(struct env *apart);
     enum status (*watch_open)(struct env *env, int fd, void (*fn)(void *ctx), void *ctx,
                               struct env_watch **out);
     void (*watch_close)(struct env_watch *watch);

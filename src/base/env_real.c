@@ -362,6 +362,11 @@ static enum status event_create(int *fd)
     return *fd >= 0 ? STATUS_OK : env_real_status(errno);
 }
 
+static enum status apart_create(struct env **out)
+{
+    return env_real_create(NULL, out, NULL);
+}
+
 static const struct env_ops real_ops = {
     .now_ns = now_ns,
     .wall_ns = wall_ns,
@@ -371,6 +376,8 @@ static const struct env_ops real_ops = {
     .poll = poll,
     .post = post,
     .event_create = event_create,
+    .apart_create = apart_create,
+    .apart_destroy = env_real_destroy,
     .watch_open = env_real_watch_open,
     .watch_close = env_real_watch_close,
     .timer_set = timer_set,

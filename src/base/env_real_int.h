@@ -90,6 +90,26 @@ enum status env_real_status(int error);
 enum status env_real_resolve(const char *address, bool passive, struct sockaddr_storage *out,
                              socklen_t *out_len, struct errmsg *err);
 
+/* ---- host names, looked up by a thread (env_real_lookup.c) ---- */
+
+enum { ENV_LOOKUPS_MAX = 16 }; /* threads of the process at once */
+
+struct env_lookup;
+
+struct env_found {
+    enum status status; /* as env_real_resolve() */
+    struct sockaddr_storage addr;
+    socklen_t addr_len;
+    struct errmsg err;
+};
+
+/* Adds to the eventfd, of which the lookup makes a copy, when it is over. STATUS_FULL,
+ * STATUS_INVALID for an address that is too long, STATUS_NO_MEMORY. */
+MUST_USE enum status env_lookup_start(const char *address, int event_fd, struct env_lookup **out);
+/* False while it is not over; if it is, the lookup is freed. */
+bool env_lookup_take(struct env_lookup *lookup, struct env_found *out);
+void env_lookup_abandon(struct env_lookup *lookup); /* NULL allowed */
+
 /* The operations, by file. env_real.c puts them in one table. */
 enum status env_real_listen(struct env *env, const char *address, env_accept_fn on_accept,
                             void *ctx, struct env_listener **out, struct errmsg *err);

@@ -4,13 +4,17 @@
  *
  *     env_connect                 first event, no error
  *     ------------> CONNECTING ---------------------------> OPEN <------------ accepted
- *                        |                                    |
- *                        | refused, timed out, to itself      | reset, closed by the peer
- *                        v                                    v
- *                      BROKEN <-----------------------------BROKEN     (sticky: `failure` says why)
+ *       |              ^ |                                    |
+ *       | a name       | | refused, timed out, to itself      | reset, closed by the peer
+ *       v         found| v                                    v
+ *     LOOKING ---------' BROKEN <---------------------------BROKEN     (sticky: `failure` says why)
+ *        `- not found ---^
  *
  *     any state -- env_stream_close, unread bytes inside --> LINGERING --> freed
  *     any state -- env_stream_close, otherwise ----------------------------> freed
+ *
+ * Looking. A host that is a name is looked up by a thread (env_real_lookup.c). Until that is over
+ * the stream's descriptor is an eventfd, which becomes readable then; the socket takes its number.
  *
  * Lingering. Closing a socket that holds unread bytes makes the kernel send a reset, and a reset
  * makes the peer's kernel throw away what we had sent before: the answer "413, too large" would
@@ -23,6 +27,7 @@
  * Limits: streams_max streams and listeners. A listener that meets a limit, ours or the kernel's,
  * rests for ACCEPT_REST_NS and leaves the others waiting in the backlog. */
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -30,6 +35,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -43,7 +49,13 @@ enum { BACKLOG = 1024, ACCEPTS_PER_EVENT = 64, LINGER_BYTES_MAX = 64 << 20 };
 #define ACCEPT_REST_NS (20 * ENV_NS_PER_MS)
 #define LINGER_NS (2 * ENV_NS_PER_S)
 
-enum stream_state { STREAM_CONNECTING, STREAM_OPEN, STREAM_BROKEN, STREAM_LINGERING };
+enum stream_state {
+    STREAM_LOOKING,
+    STREAM_CONNECTING,
+    STREAM_OPEN,
+    STREAM_BROKEN,
+    STREAM_LINGERING
+};
 
 struct stream {
     struct env_stream base;
@@ -56,6 +68,8 @@ struct stream {
     struct env_timer linger_timer;
     size_t linger_bytes;
     char local_host[ENV_HOST_SIZE];
+    struct env_lookup *lookup; /* in LOOKING, */
+    char from[ENV_HOST_SIZE];  /* and where the connection is to come from; "": anywhere */
 };
 
 struct listener {
@@ -84,6 +98,7 @@ static struct listener *listener_of_source(struct env_source *source)
 static bool edge_exists(enum stream_state from, enum stream_state to)
 {
     switch (from) {
+    case STREAM_LOOKING: return to == STREAM_CONNECTING || to == STREAM_BROKEN;
     case STREAM_CONNECTING: return to == STREAM_OPEN || to == STREAM_BROKEN;
     case STREAM_OPEN: return to == STREAM_BROKEN || to == STREAM_LINGERING;
     case STREAM_BROKEN: return to == STREAM_BROKEN;
@@ -132,9 +147,11 @@ static void peer_text(const struct sockaddr_storage *addr, char peer[ENV_PEER_SI
         snprintf(peer, ENV_PEER_SIZE, "%s:%u", host, port);
 }
 
-enum status env_real_resolve(const char *address, bool passive, struct sockaddr_storage *out,
-                             socklen_t *out_len, struct errmsg *err)
+/* STATUS_AGAIN if `flags` has AI_NUMERICHOST and the host is a name. */
+static enum status resolve(const char *address, int flags, struct sockaddr_storage *out,
+                           socklen_t *out_len, struct errmsg *err)
 {
+    const bool passive = (flags & AI_PASSIVE) != 0;
     char host[ENV_HOST_SIZE], service[8];
     struct addrinfo *found = NULL;
     uint16_t port;
@@ -146,14 +163,21 @@ enum status env_real_resolve(const char *address, bool passive, struct sockaddr_
     snprintf(service, sizeof(service), "%u", port);
     const struct addrinfo hints = { .ai_family = host[0] == '\0' ? AF_INET : AF_UNSPEC,
                                     .ai_socktype = SOCK_STREAM,
-                                    .ai_flags = AI_NUMERICSERV | (passive ? AI_PASSIVE : 0) };
+                                    .ai_flags = AI_NUMERICSERV | flags };
     const int result = getaddrinfo(host[0] == '\0' ? NULL : host, service, &hints, &found);
+    if (result == EAI_NONAME && (flags & AI_NUMERICHOST) != 0) return STATUS_AGAIN;
     if (result != 0)
         return errmsg_set(err, STATUS_INVALID, "'%.100s': %s", address, gai_strerror(result));
     memcpy(out, found->ai_addr, found->ai_addrlen);
     *out_len = found->ai_addrlen;
     freeaddrinfo(found);
     return STATUS_OK;
+}
+
+enum status env_real_resolve(const char *address, bool passive, struct sockaddr_storage *out,
+                             socklen_t *out_len, struct errmsg *err)
+{
+    return resolve(address, passive ? AI_PASSIVE : 0, out, out_len, err);
 }
 
 static void set_option(int fd, int level, int option)
@@ -225,11 +249,17 @@ static void finish_connect(struct stream *stream)
         stream_set_state(stream, STREAM_OPEN);
 }
 
+static void finish_lookup(struct stream *stream);
+
 static void on_stream_event(struct env_source *source, uint32_t epoll_events)
 {
     struct stream *stream = stream_of_source(source);
     unsigned events = 0;
 
+    if (stream->state == STREAM_LOOKING) {
+        finish_lookup(stream);
+        if (stream->state != STREAM_BROKEN) return;
+    }
     if (stream->state == STREAM_CONNECTING) finish_connect(stream);
     if ((epoll_events & EPOLLIN) != 0) events |= ENV_READ;
     if ((epoll_events & EPOLLOUT) != 0) events |= ENV_WRITE;
@@ -253,7 +283,10 @@ void env_real_stream_ask_eager(struct env_real *real)
 
 static void free_stream(struct env_source *source)
 {
-    free(stream_of_source(source));
+    struct stream *stream = stream_of_source(source);
+
+    env_lookup_abandon(stream->lookup);
+    free(stream);
 }
 
 /* Takes the descriptor. NULL at the limit or without memory; the descriptor is then closed. */
@@ -266,7 +299,7 @@ static struct stream *stream_new(struct env_real *real, int fd, enum stream_stat
         close(fd);
         return NULL;
     }
-    set_option(fd, IPPROTO_TCP, TCP_NODELAY);
+    if (state != STREAM_LOOKING) set_option(fd, IPPROTO_TCP, TCP_NODELAY);
     stream->base.env = &real->base;
     stream->state = state;
     stream->source.fd = fd;
@@ -292,29 +325,105 @@ static bool bind_from(int fd, const char *local_host)
     return bound;
 }
 
+/* A socket that connects, or has failed to. */
+static enum status socket_connect(const char *local_host, const struct sockaddr_storage *addr,
+                                  socklen_t addr_len, int *fd, int *error, struct errmsg *err)
+{
+    *fd = socket(addr->ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (*fd < 0) return errmsg_set(err, env_real_status(errno), "socket: %s", strerror(errno));
+    if (local_host[0] != '\0' && !bind_from(*fd, local_host)) {
+        close(*fd);
+        return errmsg_set(err, STATUS_UNAVAILABLE, "%.60s is no address of this host", local_host);
+    }
+    const int result = connect(*fd, (const struct sockaddr *)(const void *)addr, addr_len);
+    *error = result != 0 && errno != EINPROGRESS ? errno : 0;
+    return STATUS_OK;
+}
+
+/* The socket takes the place of the eventfd, under its number. */
+static enum status found(struct stream *stream, const struct env_found *where)
+{
+    struct env_real *real = env_real_of(stream->base.env);
+    struct errmsg err = { "" };
+    int fd = -1, error = 0;
+
+    enum status status = where->status;
+    if (status == STATUS_OK) {
+        status = socket_connect(stream->from, &where->addr, where->addr_len, &fd, &error, &err);
+    }
+    if (status != STATUS_OK) {
+        LOG_WARN("env", "not_found", "peer=%s reason=\"%s\"", stream->base.peer,
+                 where->status != STATUS_OK ? where->err.text : err.text);
+        return stream_break(stream, STATUS_UNAVAILABLE);
+    }
+    status = env_source_arm(real, &stream->source, 0);
+    if (dup3(fd, stream->source.fd, O_CLOEXEC) < 0) error = errno;
+    close(fd);
+    set_option(stream->source.fd, IPPROTO_TCP, TCP_NODELAY);
+    peer_text(&where->addr, stream->base.peer);
+    stream_set_state(stream, STREAM_CONNECTING);
+    return error == 0 ? status : stream_break(stream, status_of_connect(error));
+}
+
+static void finish_lookup(struct stream *stream)
+{
+    struct env_found where;
+
+    if (!env_lookup_take(stream->lookup, &where)) return;
+    stream->lookup = NULL;
+    if (found(stream, &where) == STATUS_OK || stream->source.armed == 0) {
+        env_real_stream_watch(&stream->base, stream->wanted, stream->on_ready, stream->ctx);
+    }
+}
+
+static enum status connect_by_name(struct env_real *real, const char *local_host,
+                                   const char *address, struct env_stream **out, struct errmsg *err)
+{
+    struct env_lookup *lookup;
+    const int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+
+    if (fd < 0) return errmsg_set(err, env_real_status(errno), "eventfd: %s", strerror(errno));
+    if (strlen(local_host) >= ENV_HOST_SIZE) {
+        close(fd);
+        return errmsg_set(err, STATUS_UNAVAILABLE, "%.60s is no address of this host", local_host);
+    }
+    const enum status status = env_lookup_start(address, fd, &lookup);
+    if (status != STATUS_OK) {
+        close(fd);
+        return errmsg_set(err, status, "'%.100s': no thread to look it up", address);
+    }
+    struct stream *stream = stream_new(real, fd, STREAM_LOOKING);
+    if (stream == NULL) {
+        env_lookup_abandon(lookup);
+        return errmsg_set(err, STATUS_NO_MEMORY, "no memory for a connection");
+    }
+    stream->lookup = lookup;
+    memcpy(stream->from, local_host, strlen(local_host) + 1);
+    snprintf(stream->base.peer, ENV_PEER_SIZE, "%s", address);
+    *out = &stream->base;
+    return STATUS_OK;
+}
+
 enum status env_real_connect(struct env *env, const char *local_host, const char *address,
                              struct env_stream **out, struct errmsg *err)
 {
     struct env_real *real = env_real_of(env);
     struct sockaddr_storage addr = { 0 };
     socklen_t addr_len;
+    int fd, error;
 
-    const enum status status = env_real_resolve(address, false, &addr, &addr_len, err);
-    if (status != STATUS_OK) return status;
+    enum status status = resolve(address, AI_NUMERICHOST, &addr, &addr_len, err);
+    if (status != STATUS_OK && status != STATUS_AGAIN) return status;
     if (real->stream_count >= real->streams_max)
         return errmsg_set(err, STATUS_FULL, "%u connections are open", real->stream_count);
-    const int fd = socket(addr.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0) return errmsg_set(err, env_real_status(errno), "socket: %s", strerror(errno));
-    if (local_host[0] != '\0' && !bind_from(fd, local_host)) {
-        close(fd);
-        return errmsg_set(err, STATUS_UNAVAILABLE, "%.60s is no address of this host", local_host);
-    }
+    if (status == STATUS_AGAIN) return connect_by_name(real, local_host, address, out, err);
+    status = socket_connect(local_host, &addr, addr_len, &fd, &error, err);
+    if (status != STATUS_OK) return status;
     struct stream *stream = stream_new(real, fd, STREAM_CONNECTING);
     if (stream == NULL) return errmsg_set(err, STATUS_NO_MEMORY, "no memory for a connection");
     peer_text(&addr, stream->base.peer);
     /* An error known at once is told like one that comes later: by the first read or write. */
-    if (connect(fd, (struct sockaddr *)&addr, addr_len) != 0 && errno != EINPROGRESS)
-        (void)stream_break(stream, status_of_connect(errno));
+    if (error != 0) (void)stream_break(stream, status_of_connect(error));
     *out = &stream->base;
     return STATUS_OK;
 }
@@ -331,6 +440,7 @@ void env_real_stream_watch(struct env_stream *base, unsigned events, env_ready_f
     stream->wanted = events;
     stream->on_ready = on_ready;
     stream->ctx = ctx;
+    if (stream->state == STREAM_LOOKING) epoll_events = events != 0 ? EPOLLIN : 0;
     const enum status status =
         env_source_arm(env_real_of(base->env), &stream->source, epoll_events);
     ASSERT(status == STATUS_OK); /* fails only where the kernel has no memory left */
@@ -348,7 +458,7 @@ enum status env_real_stream_readv(struct env_stream *base, const struct iovec *i
     struct stream *stream = stream_of(base);
 
     ASSERT(!stream->source.dead && stream->state != STREAM_LINGERING);
-    if (stream->state == STREAM_CONNECTING) return STATUS_AGAIN;
+    if (stream->state <= STREAM_CONNECTING) return STATUS_AGAIN;
     if (stream->state == STREAM_BROKEN) return stream->failure;
     const ssize_t got = readv(stream->source.fd, iov, iov_count);
     if (got < 0) return stream_error(stream, errno);
@@ -369,7 +479,7 @@ enum status env_real_stream_writev(struct env_stream *base, const struct iovec *
     struct stream *stream = stream_of(base);
 
     ASSERT(!stream->source.dead && stream->state != STREAM_LINGERING);
-    if (stream->state == STREAM_CONNECTING) return STATUS_AGAIN;
+    if (stream->state <= STREAM_CONNECTING) return STATUS_AGAIN;
     if (stream->state == STREAM_BROKEN) return stream->failure;
     const ssize_t put = writev(stream->source.fd, iov, iov_count);
     if (put < 0) return stream_error(stream, errno);
