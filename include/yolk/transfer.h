@@ -103,8 +103,9 @@ MUST_USE enum status yolk_transfer_create(struct env *env,
                                           struct yolk_transfer **out, struct errmsg *err);
 
 /* Closes every connection, forgets every task without calling back, and frees everything, memory of
- * yolk_transfer_alloc() included. What was on the way to a peer may still land there. NULL allowed.
- */
+ * yolk_transfer_alloc() included. What was on the way to a peer may still land there. Our name is
+ * taken off the metadata server first, as by yolk_transfer_withdraw() but without turning the loop;
+ * after a second it is left to expire, and in a simulated env at once. NULL allowed. */
 void yolk_transfer_destroy(struct yolk_transfer *transfer);
 
 /* "host:port": what others pass to yolk_transfer_open(). Valid while the engine is. */
@@ -124,8 +125,8 @@ enum status yolk_transfer_published(const struct yolk_transfer *transfer);
 
 /* Takes our name off the server, unless it is somebody else's by now, turning the loop until that
  * is done or `timeout_ns` has passed: STATUS_TIMEOUT, and the entry expires. For an orderly end:
- * after yolk_transfer_destroy() alone the entry stays until it has expired. STATUS_BUSY inside a
- * callback of the engine; not inside any other of the loop. */
+ * while the loop turns, what peers have begun is still served. STATUS_BUSY inside a callback of the
+ * engine; not inside any other of the loop. */
 enum status yolk_transfer_withdraw(struct yolk_transfer *transfer, uint64_t timeout_ns);
 
 /* ---- fences of the target's owner ---- */

@@ -129,7 +129,7 @@ static void failed(struct metadata *metadata, enum status status)
     act_in(metadata, delay_ms);
 }
 
-static void dropped(struct metadata *metadata, enum status status)
+static void gone(struct metadata *metadata, enum status status)
 {
     if (worth_retrying(status)) {
         LOG_WARN("transfer", "name_left_behind", "server=%s name=%s reason=%s ttl_ms=%u",
@@ -137,6 +137,11 @@ static void dropped(struct metadata *metadata, enum status status)
                  metadata->ttl_ms);
     }
     set_state(metadata, STATE_GONE);
+}
+
+static void dropped(struct metadata *metadata, enum status status)
+{
+    gone(metadata, status);
     metadata->on_dropped(metadata->ctx);
 }
 
@@ -160,10 +165,10 @@ static void on_called(void *ctx, enum status status, const char *value, size_t l
     }
 }
 
-static enum status call(struct metadata *metadata, enum metadata_verb verb)
+static struct metadata_request request_of(const struct metadata *metadata, enum metadata_verb verb,
+                                          uint64_t deadline_ns)
 {
-    const uint64_t now = env_now_ns(metadata->env);
-    const struct metadata_request request = {
+    return (struct metadata_request){
         .verb = verb,
         .ram_key = metadata->ram_key,
         .rpc_key = metadata->rpc_key,
@@ -171,8 +176,15 @@ static enum status call(struct metadata *metadata, enum metadata_verb verb)
         .rpc_value = (const char *)buf_data(&metadata->rpc),
         .owner = metadata->entry.owner,
         .ttl_ms = metadata->ttl_ms,
-        .deadline_ns = now + TRY_MS * ENV_NS_PER_MS,
+        .deadline_ns = deadline_ns,
     };
+}
+
+static enum status call(struct metadata *metadata, enum metadata_verb verb)
+{
+    const uint64_t now = env_now_ns(metadata->env);
+    const struct metadata_request request =
+        request_of(metadata, verb, now + TRY_MS * ENV_NS_PER_MS);
 
     metadata->asked_ns = now;
     return metadata_call_start(metadata->env, &metadata->backend, metadata->endpoint, &request,
@@ -246,6 +258,68 @@ void metadata_withdraw(struct metadata *metadata, void (*on_done)(void *ctx), vo
         set_state(metadata, STATE_DROPPING);
     }
     env_timer_set(metadata->env, &metadata->timer, 0);
+}
+
+/* ---- withdrawing at once ---- */
+
+struct farewell {
+    bool over;
+    enum status status;
+};
+
+static void on_farewell(void *ctx, enum status status, const char *value, size_t len)
+{
+    struct farewell *farewell = ctx;
+
+    (void)value, (void)len;
+    *farewell = (struct farewell){ .over = true, .status = status };
+}
+
+/* One endpoint's answer to DROP, over a loop of its own. */
+static enum status drop_apart(struct metadata *metadata, struct env *apart, uint64_t deadline_ns)
+{
+    const struct metadata_request request = request_of(metadata, METADATA_DROP, deadline_ns);
+    struct farewell farewell = { .status = STATUS_TIMEOUT };
+    struct metadata_call *under_way = NULL;
+
+    const enum status status = metadata_call_start(apart, &metadata->backend, metadata->endpoint,
+                                                   &request, on_farewell, &farewell, &under_way);
+    if (status != STATUS_OK) return status;
+    for (uint64_t now = env_now_ns(apart); !farewell.over && now < deadline_ns;) {
+        env_poll(apart, deadline_ns - now);
+        now = env_now_ns(apart);
+    }
+    if (!farewell.over) metadata_call_cancel(under_way);
+    return farewell.status;
+}
+
+/* The server may have the entry, and it may be ours. */
+static bool may_be_there(const struct metadata *metadata)
+{
+    if (metadata->state == STATE_TAKING)
+        return metadata->asked_ns != 0 && metadata->last != STATUS_DENIED;
+    return metadata->state == STATE_HELD;
+}
+
+void metadata_farewell(struct metadata *metadata, uint64_t timeout_ns)
+{
+    enum status status = STATUS_UNAVAILABLE;
+    struct env *apart;
+
+    if (!may_be_there(metadata)) return;
+    if (env_apart_create(metadata->env, &apart) != STATUS_OK) return; /* it expires */
+    env_timer_cancel(metadata->env, &metadata->timer);
+    metadata_call_cancel(metadata->call);
+    metadata->call = NULL;
+    set_state(metadata, STATE_DROPPING);
+    const uint64_t deadline_ns = env_now_ns(apart) + timeout_ns;
+    for (uint32_t i = 0; i < metadata->backend.endpoint_count && worth_retrying(status); i++) {
+        if (env_now_ns(apart) >= deadline_ns) break;
+        status = drop_apart(metadata, apart, deadline_ns);
+        if (worth_retrying(status)) next_endpoint(metadata);
+    }
+    gone(metadata, status);
+    env_apart_destroy(apart);
 }
 
 /* ---- finding others ---- */

@@ -16,8 +16,8 @@
  * Invariants
  *   M1  After the first TAKE that was answered, the name is never taken again, only kept: an engine
  *       cannot win a name back from one that started after it.
- *   M2  An entry is dropped only by its owner's token. A destroyed publisher leaves its entry to
- *       expire; one that was withdrawn does not.
+ *   M2  An entry is dropped only by its owner's token. metadata_destroy() alone leaves the entry to
+ *       expire; metadata_withdraw() and metadata_farewell() do not.
  *   M3  A server that does not answer changes nothing: the entry stands until its life is over, and
  *       is put back when the server can be asked again, or has lost it.
  *
@@ -62,6 +62,11 @@ enum status metadata_state(const struct metadata *metadata);
 /* Removes the entry, if it is still ours, and publishes no more. `on_done` runs once, from the
  * loop, however that went: at worst the entry expires. */
 void metadata_withdraw(struct metadata *metadata, void (*on_done)(void *ctx), void *ctx);
+
+/* The same before it returns, without turning the loop, in at most `timeout_ns`; afterwards there
+ * is metadata_destroy() only. Does nothing where the server cannot have an entry of ours, and in a
+ * simulated env (env_apart_create()). */
+void metadata_farewell(struct metadata *metadata, uint64_t timeout_ns);
 
 /* ---- finding others ---- */
 

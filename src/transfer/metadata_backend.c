@@ -148,9 +148,12 @@ enum status metadata_backend_parse(const char *url, struct metadata_backend *out
     if (!take_scheme(&url, &backend)) return refuse(err, "no such kind of server");
     const char *at = strrchr(url, '@');
     if (at != NULL) {
-        if (backend.kind != METADATA_REDIS) return refuse(err, "only redis takes a password");
+        if (backend.kind == METADATA_HTTP) return refuse(err, "http takes no password");
         if (!take_login(url, (size_t)(at - url), &backend))
             return refuse(err, "bad user, password");
+        if (backend.kind == METADATA_ETCD &&
+            (backend.user[0] == '\0' || backend.password[0] == '\0'))
+            return refuse(err, "etcd takes a user and a password");
         url = at + 1;
     }
     const size_t hosts_len = strcspn(url, "/");

@@ -48,15 +48,15 @@ struct metadata_backend {
     uint32_t endpoint_count;
     char endpoints[METADATA_ENDPOINTS_MAX][METADATA_ADDRESS_SIZE]; /* "host:port" */
     char path[METADATA_PATH_SIZE];                                 /* http */
-    char user[METADATA_USER_SIZE];                                 /* redis; "": none */
-    char password[METADATA_PASSWORD_SIZE];                         /* redis; never printed */
+    char user[METADATA_USER_SIZE];                                 /* etcd, redis; "": none */
+    char password[METADATA_PASSWORD_SIZE];                         /* never printed */
     uint32_t database;                                             /* redis */
     char label[METADATA_LABEL_SIZE]; /* the connection string as it may be printed */
 };
 
-/* "http://host:port/path", "etcd://host:port,host:port" or a bare "host:port", and
- * "redis://[user:password@]host:port[/database]". A port that is missing is 80, 2379, 6379; a path,
- * "/metadata". STATUS_INVALID, with an err that has no password in it. */
+/* "http://host:port/path", "etcd://[user:password@]host:port,host:port" or a bare "host:port", and
+ * "redis://[[user:]password@]host:port[/database]". A port that is missing is 80, 2379, 6379; a
+ * path, "/metadata". STATUS_INVALID, with an err that has no password in it. */
 MUST_USE enum status metadata_backend_parse(const char *url, struct metadata_backend *out,
                                             struct errmsg *err);
 

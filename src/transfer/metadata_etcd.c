@@ -11,7 +11,11 @@
  *   TAKE   GRANT, PUT
  *   KEEP   ALIVE [--expired--> GRANT] PUT, which is a transaction: does the first key hang on our
  *          lease? Then nothing; else, is it absent? Then put both; else EXISTS
- *   DROP   REVOKE */
+ *   DROP   REVOKE
+ *
+ * With a user and a password each of these begins with LOGIN, and what follows shows the token that
+ * it gave; nothing is kept from call to call, so a token cannot be too old. A server without users
+ * says so, and is asked without one. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,15 +25,16 @@
 #include "transfer/metadata_backend.h"
 #include "transfer/metadata_exchange.h"
 
-enum step { RANGE, GRANT, ALIVE, PUT, REVOKE };
+enum step { LOGIN, RANGE, GRANT, ALIVE, PUT, REVOKE };
 enum { CODE_NOT_FOUND = 5, CODE_EXISTS = 9, CODE_DENIED = 7, CODE_UNAUTHENTICATED = 16 };
-enum { LEASE_TTL_MIN_S = 2, REQUEST_SIZE_MAX = 8 * METADATA_VALUE_MAX };
+enum { LEASE_TTL_MIN_S = 1, REQUEST_SIZE_MAX = 8 * METADATA_VALUE_MAX };
 
 struct etcd_call {
     struct metadata_call call;
     struct metadata_request request;
+    const struct metadata_backend *backend;
     uint64_t lease;
-    enum step step;
+    enum step step, first; /* first: after LOGIN */
     struct metadata_exchange exchange;
     metadata_done_fn on_done;
     void *ctx;
@@ -124,6 +129,27 @@ static enum status write_range(struct buf *out, const struct etcd_call *call)
     return buf_append_text(out, "\"}");
 }
 
+/* Printable, as they are read. */
+static enum status write_quoted(struct buf *out, const char *text)
+{
+    enum status status = buf_append_text(out, "\"");
+
+    for (; *text != '\0' && status == STATUS_OK; text++) {
+        if (*text == '"' || *text == '\\') status = buf_append(out, "\\", 1);
+        if (status == STATUS_OK) status = buf_append(out, text, 1);
+    }
+    return status == STATUS_OK ? buf_append_text(out, "\"") : status;
+}
+
+static enum status write_login(struct buf *out, const struct etcd_call *call)
+{
+    enum status status = buf_append_text(out, "{\"name\":");
+    if (status == STATUS_OK) status = write_quoted(out, call->backend->user);
+    if (status == STATUS_OK) status = buf_append_text(out, ",\"password\":");
+    if (status == STATUS_OK) status = write_quoted(out, call->backend->password);
+    return status == STATUS_OK ? buf_append_text(out, "}") : status;
+}
+
 static enum status write_request(struct buf *out, const struct etcd_call *call)
 {
     const unsigned long long lease = call->lease;
@@ -131,6 +157,7 @@ static enum status write_request(struct buf *out, const struct etcd_call *call)
 
     if (ttl_s < LEASE_TTL_MIN_S) ttl_s = LEASE_TTL_MIN_S;
     switch (call->step) {
+    case LOGIN: return write_login(out, call);
     case RANGE: return write_range(out, call);
     case GRANT: return buf_printf(out, "{\"TTL\":\"%u\",\"ID\":\"%llu\"}", ttl_s, lease);
     case PUT:
@@ -143,11 +170,10 @@ static enum status write_request(struct buf *out, const struct etcd_call *call)
 
 static enum status ask(struct etcd_call *call, enum step step)
 {
-    static const char *const paths[] = { [RANGE] = "/v3/kv/range",
-                                         [GRANT] = "/v3/lease/grant",
-                                         [ALIVE] = "/v3/lease/keepalive",
-                                         [PUT] = "/v3/kv/txn",
-                                         [REVOKE] = "/v3/lease/revoke" };
+    static const char *const paths[] = {
+        [LOGIN] = "/v3/auth/authenticate", [RANGE] = "/v3/kv/range", [GRANT] = "/v3/lease/grant",
+        [ALIVE] = "/v3/lease/keepalive",   [PUT] = "/v3/kv/txn",     [REVOKE] = "/v3/lease/revoke"
+    };
     struct buf text;
 
     call->step = step;
@@ -157,6 +183,7 @@ static enum status ask(struct etcd_call *call, enum step step)
         status = metadata_exchange_start(&call->exchange, "POST", paths[step],
                                          (const char *)buf_data(&text), text.len);
     }
+    if (step == LOGIN) explicit_bzero(buf_data(&text), text.len);
     buf_fini(&text);
     return status;
 }
@@ -182,13 +209,33 @@ static int64_t number_of(const struct json_value *value)
 static enum status status_of(int code, const struct json_value *root)
 {
     const int64_t error = number_of(json_value_member(root, "code"));
+    const char *words = json_value_text(json_value_member(root, "message"));
 
     if (code >= 200 && code < 300) return STATUS_OK;
     if (error == CODE_NOT_FOUND) return STATUS_NOT_FOUND;
     if (error == CODE_EXISTS) return STATUS_EXISTS;
     if (error == CODE_DENIED || error == CODE_UNAUTHENTICATED || code == 401 || code == 403)
         return STATUS_DENIED;
+    /* What it says to who has not logged in; the code alone is that of any bad request. */
+    if (words != NULL && strstr(words, "user name is empty") != NULL) return STATUS_DENIED;
     return code >= 500 ? STATUS_UNAVAILABLE : STATUS_PROTOCOL;
+}
+
+/* A token that can stand in a header. */
+static void logged_in(struct etcd_call *call, const struct json_value *root)
+{
+    const char *token = json_value_text(json_value_member(root, "token"));
+    const size_t len = token != NULL ? strlen(token) : 0;
+    bool good = len > 0 && len < sizeof(call->exchange.token);
+
+    for (size_t i = 0; i < len && good; i++)
+        good = token[i] > ' ' && token[i] <= '~';
+    if (!good) {
+        finish(call, STATUS_PROTOCOL, NULL, 0);
+        return;
+    }
+    memcpy(call->exchange.token, token, len + 1);
+    go_on(call, call->first);
 }
 
 static void ranged(struct etcd_call *call, const struct json_value *root)
@@ -230,6 +277,11 @@ static void understood(struct etcd_call *call, enum status status, const struct 
 
     if (call->step == GRANT && status == STATUS_EXISTS) status = STATUS_OK; /* granted before */
     if (call->step == REVOKE && status == STATUS_NOT_FOUND) status = STATUS_OK;
+    if (call->step == LOGIN && status == STATUS_EXISTS) { /* it has no users */
+        go_on(call, call->first);
+        return;
+    }
+    if (call->step == LOGIN && status == STATUS_PROTOCOL) status = STATUS_DENIED; /* wrong ones */
     if (status != STATUS_OK) {
         /* The lease ended under a PUT: the next try grants another. */
         if (status == STATUS_NOT_FOUND || status == STATUS_EXISTS) status = STATUS_UNAVAILABLE;
@@ -237,6 +289,7 @@ static void understood(struct etcd_call *call, enum status status, const struct 
         return;
     }
     switch (call->step) {
+    case LOGIN: logged_in(call, root); break;
     case RANGE: ranged(call, root); break;
     case GRANT: go_on(call, PUT); break;
     case ALIVE: go_on(call, number_of(json_value_member(result, "TTL")) > 0 ? PUT : GRANT); break;
@@ -282,12 +335,14 @@ enum status metadata_etcd_call(struct env *env, const struct metadata_backend *b
     if (call == NULL) return STATUS_NO_MEMORY;
     call->call.cancel = etcd_call_cancel;
     call->request = *request;
+    call->backend = backend;
+    call->first = first[request->verb];
     call->lease = request->verb != METADATA_GET ? lease_of(request->owner) : 0;
     call->on_done = on_done;
     call->ctx = ctx;
     metadata_exchange_init(&call->exchange, env, backend->endpoints[endpoint], request->deadline_ns,
                            on_answer, call);
-    const enum status status = ask(call, first[request->verb]);
+    const enum status status = ask(call, backend->user[0] != '\0' ? LOGIN : call->first);
     if (status != STATUS_OK) {
         etcd_call_free(call);
         return status;

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "transfer/metadata_exchange.h"
 
+#include <stdio.h>
+#include <string.h>
+
 #include "base/assert.h"
 #include "net/http_client.h"
 #include "transfer/metadata_backend.h"
@@ -38,17 +41,24 @@ void metadata_exchange_init(struct metadata_exchange *exchange, struct env *env,
 void metadata_exchange_fini(struct metadata_exchange *exchange)
 {
     if (exchange->client != NULL) http_client_cancel(exchange->client);
+    explicit_bzero(exchange->token, sizeof(exchange->token));
     buf_fini(&exchange->body);
 }
 
 enum status metadata_exchange_start(struct metadata_exchange *exchange, const char *method,
                                     const char *path, const char *body, size_t len)
 {
+    char headers[METADATA_TOKEN_SIZE + 64];
+
+    snprintf(headers, sizeof(headers), "%s%s%s%s",
+             body != NULL ? "Content-Type: application/json\r\n" : "",
+             exchange->token[0] != '\0' ? "Authorization: " : "", exchange->token,
+             exchange->token[0] != '\0' ? "\r\n" : "");
     const struct http_client_options options = {
         .address = exchange->address,
         .method = method,
         .path = path,
-        .headers = body != NULL ? "Content-Type: application/json\r\n" : NULL,
+        .headers = headers,
         .body = body,
         .len = body != NULL ? len : 0,
         .deadline_ns = exchange->deadline_ns,

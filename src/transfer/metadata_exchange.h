@@ -15,6 +15,8 @@
 struct env;
 struct http_client;
 
+enum { METADATA_TOKEN_SIZE = 2048 };
+
 /* `status` OK: an answer with that code and body came whole; PROTOCOL also for one that is longer
  * than METADATA_ANSWER_MAX. */
 typedef void (*metadata_answer_fn)(void *ctx, enum status status, int code, const char *body,
@@ -22,7 +24,8 @@ typedef void (*metadata_answer_fn)(void *ctx, enum status status, int code, cons
 
 struct metadata_exchange {
     struct env *env;
-    const char *address; /* borrowed */
+    const char *address;             /* borrowed */
+    char token[METADATA_TOKEN_SIZE]; /* sent as Authorization; "": none */
     uint64_t deadline_ns;
     struct http_client *client; /* NULL: nothing is under way */
     struct buf body;

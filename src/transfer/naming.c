@@ -11,6 +11,8 @@
 #include "base/log.h"
 #include "transfer/transfer_int.h"
 
+#define FAREWELL_NS ENV_NS_PER_S
+
 static bool given(const char *text)
 {
     return text != NULL && text[0] != '\0';
@@ -54,6 +56,11 @@ enum status naming_start(struct yolk_transfer *transfer,
     memcpy(transfer->segment_name, name, strlen(name) + 1);
     publish(transfer);
     return STATUS_OK;
+}
+
+void naming_farewell(struct yolk_transfer *transfer)
+{
+    if (transfer->metadata != NULL) metadata_farewell(transfer->metadata, FAREWELL_NS);
 }
 
 void naming_stop(struct yolk_transfer *transfer)

@@ -25,7 +25,9 @@
 #include "base/env.h"
 #include "base/env_real.h"
 #include "base/log.h"
+#include "net/http_client.h"
 #include "transfer/metadata_server.h"
+#include "transfer/transfer_int.h"
 
 enum { SIZE = 64 << 10, TTL_MS = 1000, ARGS_MAX = 24, TEXT_SIZE = 256 };
 #define LONG_NS (30 * ENV_NS_PER_S)
@@ -115,6 +117,7 @@ static _Noreturn void etcd_main(const struct server *server)
           "--advertise-client-urls", client, "--listen-peer-urls", peer,
           "--initial-advertise-peer-urls", peer, "--initial-cluster", cluster, "--logger", "zap",
           "--log-level", "error", "--heartbeat-interval", "20", "--election-timeout", "200",
+          "--bcrypt-cost", "4",
           (char *)NULL); /* alone it need not wait long to lead, and leases may be short */
     _exit(3);
 }
@@ -304,8 +307,10 @@ static struct engine *enter(struct scene *scene, int at, const char *name)
     return &scene->engines[at];
 }
 
-static void leave(struct scene *scene, int at)
+/* It has no time to withdraw. */
+static void die(struct scene *scene, int at)
 {
+    naming_stop(scene->engines[at].transfer);
     yolk_transfer_destroy(scene->engines[at].transfer);
     scene->engines[at].transfer = NULL;
 }
@@ -323,11 +328,11 @@ static void two_meet(struct scene *scene)
 
 static void one_starts_again(struct scene *scene)
 {
-    leave(scene, 0);                                   /* it dies, */
+    die(scene, 0);
     const struct engine *again = enter(scene, 0, "a"); /* and is back at once, on another port */
     wait_published(again, STATUS_OK);
     expect_reached(&scene->engines[1], "a", again);
-    leave(scene, 0);
+    die(scene, 0);
 }
 
 static void its_name_expires(struct scene *scene)
@@ -368,7 +373,8 @@ static void the_earlier_has_it_again(struct scene *scene)
     wait_published(enter(scene, THIRD, "a"), STATUS_OK);
     assert_int_equal(yolk_transfer_withdraw(scene->engines[FIRST].transfer, LONG_NS), STATUS_OK);
     expect_reached(enter(scene, C, "c"), "a", &scene->engines[THIRD]); /* it took nothing away */
-    assert_int_equal(yolk_transfer_withdraw(scene->engines[THIRD].transfer, LONG_NS), STATUS_OK);
+    yolk_transfer_destroy(scene->engines[THIRD].transfer);
+    scene->engines[THIRD].transfer = NULL;
     assert_int_equal(ask_afresh(scene->server.url, "a"), STATUS_NOT_FOUND); /* this did, at once */
 }
 
@@ -427,6 +433,101 @@ static void redis_refuses_a_wrong_password(void **state)
     server_end(&server);
 }
 
+/* ---- etcd with users ---- */
+
+static void on_etcd_answer(void *ctx, const struct http_reply *reply)
+{
+    *(struct http_reply *)ctx = *reply;
+}
+
+/* As an administrator would before anybody needs a password. */
+static void etcd_configure(const struct server *server, const char *path, const char *body)
+{
+    const uint64_t end_ns = env_now_ns(env) + LONG_NS;
+    struct http_reply reply = { .code = 0 };
+    char address[TEXT_SIZE];
+
+    snprintf(address, sizeof(address), "127.0.0.1:%u", server->port);
+    while (reply.code != 200) { /* it may not be there yet */
+        const struct http_client_options options = { .address = address,
+                                                     .method = "POST",
+                                                     .path = path,
+                                                     .body = body,
+                                                     .len = strlen(body),
+                                                     .deadline_ns = end_ns,
+                                                     .on_done = on_etcd_answer,
+                                                     .ctx = &reply };
+        struct http_client *client;
+        reply = (struct http_reply){ .status = STATUS_PENDING };
+        assert_int_equal(http_client_start(env, &options, &client, NULL), STATUS_OK);
+        while (reply.status == STATUS_PENDING)
+            env_poll(env, TURN_NS);
+        assert_true(env_now_ns(env) < end_ns);
+        if (reply.code != 200) env_real_sleep_ns(TURN_NS);
+    }
+}
+
+static void etcd_asks_for_a_password(void **state)
+{
+    struct server server;
+    char url[TEXT_SIZE];
+
+    (void)state;
+    if (!server_start(&server, KIND_ETCD)) skip();
+    snprintf(url, sizeof(url), "etcd://root:" PASSWORD "@127.0.0.1:%u", server.port);
+    struct engine early = engine_start(url, "early"); /* it has no users yet, and asks for none */
+    wait_published(&early, STATUS_OK);
+    yolk_transfer_destroy(early.transfer);
+    etcd_configure(&server, "/v3/auth/user/add",
+                   "{\"name\":\"root\",\"password\":\"" PASSWORD "\"}");
+    etcd_configure(&server, "/v3/auth/user/grant", "{\"user\":\"root\",\"role\":\"root\"}");
+    etcd_configure(&server, "/v3/auth/enable", "{}");
+    struct engine a = engine_start(url, "a");
+    wait_published(&a, STATUS_OK);
+    struct engine b = engine_start(url, "b");
+    expect_reached(&b, "a", &a);
+    yolk_transfer_destroy(a.transfer);
+    assert_int_equal(ask_afresh(url, "a"), STATUS_NOT_FOUND);
+    yolk_transfer_destroy(b.transfer);
+    snprintf(url, sizeof(url), "etcd://root:wrong@127.0.0.1:%u", server.port);
+    a = engine_start(url, "a");
+    wait_published(&a, STATUS_DENIED);
+    yolk_transfer_destroy(a.transfer);
+    snprintf(url, sizeof(url), "etcd://127.0.0.1:%u", server.port);
+    a = engine_start(url, "a");
+    wait_published(&a, STATUS_DENIED);
+    yolk_transfer_destroy(a.transfer);
+    server_end(&server);
+}
+
+static void on_early(void *ctx)
+{
+    (void)ctx;
+    fail_msg("the loop was turned by an engine's end");
+}
+
+/* The kernel takes its connections, and nobody ever answers: an engine's end waits a second for it,
+ * and for nobody else of the loop. */
+static void a_silent_server_does_not_hold_an_engine(void **state)
+{
+    struct env_listener *listener;
+    struct env_timer timer;
+    char url[TEXT_SIZE];
+
+    (void)state;
+    assert_int_equal(env_listen(env, "127.0.0.1:0", on_accept, NULL, &listener, NULL), STATUS_OK);
+    snprintf(url, sizeof(url), "http://127.0.0.1:%u/metadata",
+             (unsigned)env_listener_port(listener));
+    struct engine a = engine_start(url, "a");
+    env_poll(env, 0); /* it has asked */
+    assert_int_equal(yolk_transfer_published(a.transfer), STATUS_AGAIN);
+    env_timer_init(&timer, on_early, NULL);
+    env_timer_set(env, &timer, 0);
+    yolk_transfer_destroy(a.transfer);
+    env_timer_cancel(env, &timer);
+    env_listener_close(listener);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -434,6 +535,8 @@ int main(void)
         cmocka_unit_test(two_have_one_name),
         cmocka_unit_test(the_server_is_killed),
         cmocka_unit_test(redis_refuses_a_wrong_password),
+        cmocka_unit_test(etcd_asks_for_a_password),
+        cmocka_unit_test(a_silent_server_does_not_hold_an_engine),
     };
     if (log_configure("error", NULL) != STATUS_OK) return 1;
     if (env_real_create(NULL, &env, NULL) != STATUS_OK) return 1;

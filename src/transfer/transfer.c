@@ -660,6 +660,7 @@ void yolk_transfer_destroy(struct yolk_transfer *transfer)
 {
     if (transfer == NULL) return;
     ASSERT(!transfer->in_callback);
+    naming_farewell(transfer); /* so that nobody comes who would find us gone */
     env_listener_close(transfer->listener);
     transfer_rails_stop(transfer);
     env_timer_cancel(transfer->env, &transfer->work);

@@ -537,6 +537,8 @@ MUST_USE bool lane_send_rails(struct lane *lane);
 
 MUST_USE enum status naming_start(struct yolk_transfer *transfer,
                                   const struct yolk_transfer_options *options, struct errmsg *err);
+/* Takes our name off the server, if it is there, in at most a second, without turning the loop. */
+void naming_farewell(struct yolk_transfer *transfer);
 void naming_stop(struct yolk_transfer *transfer);
 bool naming_is_ours(const struct yolk_transfer *transfer, const char *name);
 /* A name that could be looked up. */
