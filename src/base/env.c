@@ -193,6 +193,18 @@ void env_stream_watch(struct env_stream *stream, unsigned events, env_ready_fn o
     stream->env->ops->stream_watch(stream, events, on_ready, ctx);
 }
 
+void env_set_user(struct env *env, void *user)
+{
+    assert_owned(env);
+    env->user = user;
+}
+
+void *env_user(struct env *env)
+{
+    assert_owned(env);
+    return env->user;
+}
+
 enum status env_stream_read(struct env_stream *stream, void *buf, size_t len, size_t *n)
 {
     const struct iovec iov = { .iov_base = buf, .iov_len = len };

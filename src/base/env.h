@@ -60,6 +60,11 @@ bool env_poll(struct env *env, uint64_t timeout_ns);
 enum { ENV_POSTS_MAX = 65536 };
 MUST_USE enum status env_post(struct env *env, void (*fn)(void *ctx), void *ctx);
 
+/* One pointer that the process on this env keeps with it, for what all its connections share: NULL
+ * at first. net/rpc.h keeps there who the process is. */
+void env_set_user(struct env *env, void *user);
+void *env_user(struct env *env);
+
 /* ---- events for other threads ---- */
 
 /* A descriptor that a thread may wait for in poll(), epoll or read(): readable, as a count of eight

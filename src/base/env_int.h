@@ -82,6 +82,7 @@ struct env {
     const struct env_ops *ops;
     pthread_t owner; /* while running */
     bool running;    /* a thread is inside env_run() or env_poll() */
+    void *user;      /* env_set_user() */
 };
 
 struct env_watch {

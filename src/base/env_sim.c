@@ -131,7 +131,7 @@ static uint64_t now_ns(struct env *env)
 
 static uint64_t wall_ns(struct env *env)
 {
-    return WALL_START_NS + now_ns(env);
+    return WALL_START_NS + now_ns(env) + (uint64_t)sim_process_of(env)->skew_ns;
 }
 
 static void random_bytes(struct env *env, void *out, size_t len)
@@ -365,6 +365,11 @@ void env_sim_power_off(struct env_sim *sim, const char *name)
 bool env_sim_alive(const struct env *env)
 {
     return ((const struct sim_process *)(const void *)env)->alive;
+}
+
+void env_sim_skew(struct env *env, int64_t ns)
+{
+    sim_process_of(env)->skew_ns = ns;
 }
 
 void env_sim_pause(struct env *env)

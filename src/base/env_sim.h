@@ -102,6 +102,9 @@ bool env_sim_disk_damage(struct env_sim *sim, const char *host);
 void env_sim_pause(struct env *env);
 void env_sim_resume(struct env *env);
 
+/* The wall clock of the process is wrong by so much from now on; its monotonic clock is not. */
+void env_sim_skew(struct env *env, int64_t ns);
+
 /* Nothing passes between two hosts until healed; connections survive, connects hang. */
 void env_sim_partition(struct env_sim *sim, const char *host_a, const char *host_b);
 void env_sim_heal(struct env_sim *sim, const char *host_a, const char *host_b);

@@ -41,6 +41,7 @@ struct sim_process {
     struct env_sim *sim;
     struct sim_host *host;
     uint32_t index;
+    int64_t skew_ns; /* of its wall clock */
     bool alive;
     bool paused;
     bool stopping;

@@ -87,6 +87,28 @@ void cli_hold_signals(struct cli *cli);
  * it started may end the loop with env_stop(). */
 void cli_run_until_signal(struct cli *cli, void (*stop)(void *ctx), void *ctx);
 
+/* ---- certificates: identity.c ---- */
+
+struct tls_identity;
+
+/* Loads what --cluster-tls-* name, again if called again, for all RPC of the process that begins
+ * from then on. STATUS_OK also where nothing is named; on failure what was there stays. */
+MUST_USE enum status cli_cluster_tls(struct cli *cli, struct errmsg *err);
+/* When no connection is left. */
+void cli_cluster_tls_end(struct cli *cli);
+
+/* What --tls-cert and --tls-key name; NULL where they name nothing. The caller destroys it. */
+MUST_USE enum status cli_http_tls(struct cli *cli, struct tls_identity **out, struct errmsg *err);
+
+/* On SIGHUP the cluster's certificates are loaded again, and then what `more` (NULL: nothing)
+ * loads. Before threads are started; *reload outlives the loop. */
+struct cli_reload {
+    struct cli *cli;
+    enum status (*more)(void *ctx, struct errmsg *err);
+    void *ctx;
+};
+void cli_reload_on_hang_up(struct cli_reload *reload);
+
 /* The user's cache directory for Yolk ($XDG_CACHE_HOME or ~/.cache, then /yolk/<name>),
  * NUL-terminated; nothing is created. STATUS_INVALID when neither variable is set, or the path is
  * too long. */

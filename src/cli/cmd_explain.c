@@ -89,6 +89,7 @@ static int explain_transfer(struct cli *cli, const char *id)
         return cli_refuse("%.100s is not the id of a transfer, `last` or `metrics`", id);
     }
     if (node[0] == '\0') return cli_refuse("explain transfer: of which node? --node host:port");
+    if (cli_cluster_tls(cli, &err) != STATUS_OK) return cli_refuse("%s", err.text);
     if (rpc_client_create(cli->env, &options, &client, &err) != STATUS_OK) {
         return cli_refuse("%s", err.text);
     }
@@ -105,6 +106,7 @@ static int explain_transfer(struct cli *cli, const char *id)
         env_poll(cli->env, ENV_NS_PER_S);
     buf_fini(&body);
     rpc_client_destroy(client);
+    cli_cluster_tls_end(cli);
     if (question.over && question.status == STATUS_OK) return CLI_EXIT_OK;
     return cli_refuse("%s: %s", node,
                       question.reason[0] != '\0' ? question.reason : status_name(question.status));

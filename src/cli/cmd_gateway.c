@@ -5,6 +5,7 @@
 #include "base/env.h"
 #include "base/log.h"
 #include "cli/cli.h"
+#include "net/tls.h"
 #include "serve/gateway.h"
 
 enum { DRAIN_POLL_MS = 20, ADDRESS_SIZE = 256 };
@@ -12,10 +13,24 @@ enum { DRAIN_POLL_MS = 20, ADDRESS_SIZE = 256 };
 struct front {
     struct cli *cli;
     struct gateway *gateway;
+    struct tls_identity *identity; /* NULL: HTTP */
     struct env_timer timer;
     uint64_t grace_end_ns; /* 0: no signal has come */
     uint64_t drain_end_ns;
 };
+
+static enum status on_reload(void *ctx, struct errmsg *err)
+{
+    struct front *front = ctx;
+    struct tls_identity *identity = NULL;
+
+    const enum status status = cli_http_tls(front->cli, &identity, err);
+    if (status != STATUS_OK || identity == NULL) return status;
+    gateway_set_identity(front->gateway, identity);
+    tls_identity_destroy(front->identity);
+    front->identity = identity;
+    return STATUS_OK;
+}
 
 static void on_drain_tick(void *ctx)
 {
@@ -146,12 +161,20 @@ int cmd_gateway(struct cli *cli)
         return cli_refuse("%s", err.text);
     snprintf(address, sizeof(address), "%s:%u", config_text(config, "host"),
              (unsigned)config_u64(config, "port"));
+    if (cli_cluster_tls(cli, &err) != STATUS_OK ||
+        cli_http_tls(cli, &front.identity, &err) != STATUS_OK)
+        return cli_refuse("%s", err.text);
+    options.identity = front.identity;
     if (gateway_create(cli->env, &options, &front.gateway, &err) != STATUS_OK)
         return cli_refuse("%s", err.text);
     LOG_INFO("cli", "gateway_listening", "address=%s", address);
     env_timer_init(&front.timer, on_drain_tick, &front);
+    struct cli_reload reload = { cli, on_reload, &front };
+    cli_reload_on_hang_up(&reload);
     cli_run_until_signal(cli, on_stop, &front);
     env_timer_cancel(cli->env, &front.timer);
     gateway_destroy(front.gateway);
+    tls_identity_destroy(front.identity);
+    cli_cluster_tls_end(cli);
     return CLI_EXIT_OK;
 }

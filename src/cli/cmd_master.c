@@ -18,6 +18,10 @@ int cmd_master(struct cli *cli)
     struct store_master_shell *shell = NULL;
     struct errmsg err = { "" };
 
+    struct cli_reload reload = { .cli = cli };
+
+    if (cli_cluster_tls(cli, &err) != STATUS_OK) return cli_refuse("%s", err.text);
+    cli_reload_on_hang_up(&reload);
     if (rpc_server_create(cli->env, &server_options, &server, &err) != STATUS_OK)
         return cli_refuse("%s", err.text);
     const struct store_master_shell_options options = {
@@ -36,5 +40,6 @@ int cmd_master(struct cli *cli)
     }
     store_master_shell_destroy(shell);
     rpc_server_destroy(server);
+    cli_cluster_tls_end(cli);
     return status == STATUS_OK ? CLI_EXIT_OK : cli_refuse("%s", err.text);
 }

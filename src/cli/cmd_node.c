@@ -192,8 +192,13 @@ int cmd_node(struct cli *cli)
     struct errmsg err = { "out of memory" };
 
     env_timer_init(&node.patience, on_patience, &node);
+    struct cli_reload reload = { .cli = cli };
+
     cli_hold_signals(cli);
-    enum status status = cli_model_path(cli->env, config_position(cli->config, 0), path, &err);
+    cli_reload_on_hang_up(&reload);
+    enum status status = cli_cluster_tls(cli, &err);
+    if (status == STATUS_OK)
+        status = cli_model_path(cli->env, config_position(cli->config, 0), path, &err);
     if (status == STATUS_OK) status = model_open(cli->env, path, &model, &err);
     if (status == STATUS_OK) status = tokenizer_create(model_gguf(model), &tokenizer, &err);
     if (status == STATUS_OK) status = open_worker(&node, model, tokenizer, &err);
@@ -204,6 +209,7 @@ int cmd_node(struct cli *cli)
     env_timer_cancel(cli->env, &node.patience);
     worker_destroy(node.worker);
     env_poll(cli->env, 0);
+    cli_cluster_tls_end(cli);
     tokenizer_destroy(tokenizer);
     model_destroy(model);
     return node.exit_code;

@@ -18,6 +18,7 @@
 #include "infer/timed.h"
 #include "model/model.h"
 #include "net/http_client.h"
+#include "net/tls.h"
 #include "conductor/slo.h"
 #include "serve/supervisor.h"
 
@@ -33,6 +34,7 @@ struct serve {
     char address[WORD_SIZE];  /* of the gateway, as a client on this machine reaches it */
     char data[CLI_PATH_SIZE]; /* directory of the disk tier; "": none */
     struct env_file *data_lock;
+    struct tls_identity *anybody; /* whom the probe believes, with HTTPS */
     uint64_t started_ns;
     struct env_timer probe;
     int exit_code;
@@ -120,6 +122,8 @@ static enum status start_gateway(struct serve *serve, struct errmsg *err)
         patience[WORD_SIZE];
 
     pass_text(&words, config, "--host");
+    pass_text(&words, config, "--tls-cert");
+    pass_text(&words, config, "--tls-key");
     pass_u64(&words, config, "--port", port);
     pass_text(&words, config, "--chat-template");
     pass_u64(&words, config, "--max-model-len", context);
@@ -235,6 +239,19 @@ static enum status check_engine(struct serve *serve, struct errmsg *err)
     struct timed_profile profile;
     return cli_engine_is_timed(serve->cli) ? cli_timed_profile(serve->cli, &profile, err)
                                            : STATUS_OK;
+}
+
+/* Are the certificates good? And who looks whether the gateway is ready reaches it on this machine,
+ * whatever name its certificate has. */
+static enum status check_tls(struct serve *serve, struct errmsg *err)
+{
+    const struct tls_files anybody = { .anybody = true };
+    struct tls_identity *identity = NULL;
+
+    const enum status status = cli_http_tls(serve->cli, &identity, err);
+    if (status != STATUS_OK || identity == NULL) return status;
+    tls_identity_destroy(identity);
+    return tls_identity_load(serve->cli->env, &anybody, &serve->anybody, err);
 }
 
 static enum status check_classes(struct serve *serve, struct errmsg *err)
@@ -355,14 +372,16 @@ static void announce(struct serve *serve)
     const struct config *config = serve->cli->config;
     const uint64_t ms = (env_now_ns(serve->cli->env) - serve->started_ns) / ENV_NS_PER_MS;
 
-    printf("\nYolk serves %s on http://%s, ready in %.2f s "
+    const char *scheme = serve->anybody != NULL ? "https" : "http";
+
+    printf("\nYolk serves %s on %s://%s, ready in %.2f s "
            "(%u prefill, %u decode; Ctrl-C stops). Try:\n\n"
-           "curl http://%s/v1/chat/completions -H 'Content-Type: application/json' -d '"
+           "curl %s://%s/v1/chat/completions -H 'Content-Type: application/json' -d '"
            "{\"model\": \"%s\", \"messages\": [{\"role\": \"user\", \"content\": "
            "\"Explain in one sentence why the sky is blue.\"}], \"temperature\": 0, "
            "\"max_tokens\": 64}'\n\n",
-           serve->model_name, serve->address, (double)ms / 1e3,
-           (unsigned)config_u64(config, "prefill"), (unsigned)config_u64(config, "decode"),
+           serve->model_name, scheme, serve->address, (double)ms / 1e3,
+           (unsigned)config_u64(config, "prefill"), (unsigned)config_u64(config, "decode"), scheme,
            serve->address, serve->model_name);
     fflush(stdout);
 }
@@ -390,6 +409,7 @@ static void probe(void *ctx)
         .address = serve->address,
         .method = "GET",
         .path = "/ready",
+        .identity = serve->anybody,
         .deadline_ns = env_now_ns(serve->cli->env) + ENV_NS_PER_S,
         .on_done = on_probe_done,
         .ctx = serve,
@@ -428,8 +448,9 @@ int cmd_serve(struct cli *cli)
     name_model(&serve);
     make_secret(&serve);
     if (check_model(&serve, &err) != STATUS_OK || check_engine(&serve, &err) != STATUS_OK ||
-        check_classes(&serve, &err) != STATUS_OK || check_port(&serve, &err) != STATUS_OK ||
-        take_data(&serve, &err) != STATUS_OK || choose_master_port(&serve, &err) != STATUS_OK ||
+        check_classes(&serve, &err) != STATUS_OK || check_tls(&serve, &err) != STATUS_OK ||
+        check_port(&serve, &err) != STATUS_OK || take_data(&serve, &err) != STATUS_OK ||
+        choose_master_port(&serve, &err) != STATUS_OK ||
         env_real_self_path(serve.program, sizeof(serve.program)) != STATUS_OK ||
         supervisor_create(&options, &serve.supervisor) != STATUS_OK)
         return cli_refuse("%s", err.text);
@@ -440,5 +461,6 @@ int cmd_serve(struct cli *cli)
     env_timer_cancel(cli->env, &serve.probe);
     supervisor_destroy(serve.supervisor);
     env_file_close(serve.data_lock);
+    tls_identity_destroy(serve.anybody);
     return serve.exit_code;
 }

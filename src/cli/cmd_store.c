@@ -40,8 +40,9 @@ static enum status session_open(struct session *session, struct cli *cli, bool m
                                 struct errmsg *err)
 {
     const struct config *config = cli->config;
+    const char *listen = config_text(config, "transfer-listen");
     const struct yolk_transfer_options transfer = {
-        .listen = config_text(config, "transfer-listen"),
+        .listen = listen[0] != '\0' ? listen : "127.0.0.1:0",
         .secret = config_text(config, "secret"),
     };
     struct yolk_store_options options = {
@@ -53,7 +54,8 @@ static enum status session_open(struct session *session, struct cli *cli, bool m
     enum status status = STATUS_OK;
 
     *session = (struct session){ .cli = cli, .master = options.master };
-    if (moves_data) {
+    status = cli_cluster_tls(cli, err);
+    if (status == STATUS_OK && moves_data) {
         status = yolk_transfer_create(cli->env, &transfer, &session->transfer, err);
     }
     options.transfer = session->transfer;
@@ -65,6 +67,7 @@ static void session_close(struct session *session)
 {
     yolk_store_destroy(session->store);
     yolk_transfer_destroy(session->transfer);
+    cli_cluster_tls_end(session->cli);
 }
 
 /* Runs the loop until every answer is there, unless the question could not be asked. */

@@ -4,6 +4,7 @@
 #include "cli/cli.h"
 
 #define CLUSTER (CLI_SERVE | CLI_GATEWAY | CLI_MASTER | CLI_NODE)
+#define PEER (CLI_GATEWAY | CLI_MASTER | CLI_NODE | CLI_STORE | CLI_EXPLAIN)
 #define FRONT (CLI_SERVE | CLI_GATEWAY)
 #define ENGINE (CLI_SERVE | CLI_NODE | CLI_RUN | CLI_BENCH)
 #define LAYOUT (CLI_SERVE | CLI_NODE | CLI_RUN)
@@ -186,6 +187,29 @@ const struct config_option cli_options[] = {
       .type = CONFIG_PATH,
       .scope = CLI_NODE,
       .help = "JSON file: which of them suit which memory; default: NUMA nodes decide" },
+    { .name = "tls-cert",
+      .type = CONFIG_PATH,
+      .scope = FRONT,
+      .help =
+          "PEM file: answer HTTPS with this certificate, and those up to its CA behind it; read "
+          "again on SIGHUP" },
+    { .name = "tls-key",
+      .type = CONFIG_PATH,
+      .scope = FRONT,
+      .help = "PEM file: its private key, without a passphrase" },
+    { .name = "cluster-tls-ca",
+      .type = CONFIG_PATH,
+      .scope = PEER,
+      .help = "PEM file: processes of the cluster talk TLS, and believe only who has a certificate "
+              "of this authority, which signs for nobody else" },
+    { .name = "cluster-tls-cert",
+      .type = CONFIG_PATH,
+      .scope = PEER,
+      .help = "PEM file: the certificate of this process; read again on SIGHUP" },
+    { .name = "cluster-tls-key",
+      .type = CONFIG_PATH,
+      .scope = PEER,
+      .help = "PEM file: its private key, without a passphrase" },
     { .name = "drain-timeout",
       .type = CONFIG_DURATION,
       .def = "30s",

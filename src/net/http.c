@@ -36,6 +36,7 @@
 #include "base/env.h"
 #include "base/log.h"
 #include "net/http_int.h"
+#include "net/wire.h"
 
 enum {
     READ_SIZE = 16 << 10,
@@ -61,7 +62,7 @@ struct conn {
     struct conn *prev, *next;
     struct http_server *server;
     struct env *env;
-    struct env_stream *stream;
+    struct wire wire;
     enum conn_state state;
     struct http_parse *parse; /* in HEAD and BODY */
     struct http_request *req; /* in ACTIVE */
@@ -137,9 +138,8 @@ static void flush(struct conn *conn)
     bool has_progress = false;
 
     while (conn->out.len > 0 && !conn->has_failed) {
-        const struct iovec iov = { buf_data(&conn->out), conn->out.len };
         size_t n = 0;
-        const enum status status = env_stream_writev(conn->stream, &iov, 1, &n);
+        const enum status status = wire_write(&conn->wire, buf_data(&conn->out), conn->out.len, &n);
         if (status == STATUS_AGAIN) break;
         if (status != STATUS_OK) {
             conn->has_failed = true;
@@ -476,7 +476,7 @@ static void conn_close(struct conn *conn)
     env_timer_cancel(conn->env, &conn->receive_timer);
     env_timer_cancel(conn->env, &conn->send_timer);
     env_timer_cancel(conn->env, &conn->turn_timer);
-    env_stream_close(conn->stream);
+    wire_close(&conn->wire);
     http_parse_destroy(conn->parse);
     buf_fini(&conn->in);
     buf_fini(&conn->out);
@@ -499,7 +499,20 @@ static void watch(struct conn *conn)
 
     if (events == conn->watched) return;
     conn->watched = events;
-    env_stream_watch(conn->stream, events, conn_ready, conn);
+    wire_watch(&conn->wire, events, conn_ready, conn);
+}
+
+/* To who speaks HTTP where HTTPS is spoken, in his language, as far as the kernel takes it. */
+static void answer_plain(struct conn *conn)
+{
+    static const char body[] = "{\"error\":{\"message\":\"This port speaks HTTPS only\",\"type\":"
+                               "\"invalid_request_error\",\"param\":null,\"code\":null}}";
+    char answer[512];
+    const int len = snprintf(answer, sizeof(answer),
+                             "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\n"
+                             "Content-Length: %zu\r\nConnection: close\r\n\r\n%s",
+                             sizeof(body) - 1, body);
+    wire_answer_plain(&conn->wire, answer, (size_t)len);
 }
 
 static void read_some(struct conn *conn)
@@ -508,9 +521,10 @@ static void read_some(struct conn *conn)
         uint8_t *to;
         size_t n = 0;
         enum status status = buf_reserve(&conn->in, READ_SIZE, &to);
-        if (status == STATUS_OK) status = env_stream_read(conn->stream, to, READ_SIZE, &n);
+        if (status == STATUS_OK) status = wire_read(&conn->wire, to, READ_SIZE, &n);
         if (status == STATUS_AGAIN) return;
         if (status != STATUS_OK) {
+            if (wire_peer_is_plain(&conn->wire)) answer_plain(conn);
             conn->has_failed = true;
             return;
         }
@@ -667,13 +681,16 @@ static struct conn *conn_create(struct http_server *server, struct env_stream *s
 
     conn->server = server;
     conn->env = server->env;
-    conn->stream = stream;
+    snprintf(conn->peer, sizeof(conn->peer), "%s", env_stream_peer(stream));
+    if (wire_open(&conn->wire, server->env, stream, server->options.identity, true) != STATUS_OK) {
+        free(conn);
+        return NULL;
+    }
     buf_init(&conn->in, HTTP_PIPELINE_MAX + READ_SIZE);
     buf_init(&conn->out, OUT_SIZE_MAX);
     env_timer_init(&conn->receive_timer, conn_on_receive_timer, conn);
     env_timer_init(&conn->send_timer, conn_on_send_timer, conn);
     env_timer_init(&conn->turn_timer, conn_on_turn_timer, conn);
-    snprintf(conn->peer, sizeof(conn->peer), "%s", env_stream_peer(stream));
     conn->next = server->conns;
     if (conn->next != NULL) conn->next->prev = conn;
     server->conns = conn;
@@ -682,11 +699,12 @@ static struct conn *conn_create(struct http_server *server, struct env_stream *s
 }
 
 /* Says so, as far as the kernel takes it at once, and closes. */
-static void turn_away(struct env_stream *stream)
+static void turn_away(const struct http_server *server, struct env_stream *stream)
 {
     static const char body[] = "{\"error\":{\"message\":\"Too many connections\",\"type\":"
                                "\"server_error\",\"param\":null,\"code\":null}}";
     char answer[512];
+    enum status status = STATUS_UNSUPPORTED; /* with TLS: it would cost a handshake */
     size_t n;
 
     const int len =
@@ -695,7 +713,7 @@ static void turn_away(struct env_stream *stream)
                  "Retry-After: 1\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n%s",
                  sizeof(body) - 1, body);
     const struct iovec iov = { answer, (size_t)len };
-    const enum status status = env_stream_writev(stream, &iov, 1, &n);
+    if (server->options.identity == NULL) status = env_stream_writev(stream, &iov, 1, &n);
     LOG_WARN("http", "conn_refused", "peer=%s reason=%s sent=%s", env_stream_peer(stream),
              "too many connections", status_name(status));
     env_stream_close(stream);
@@ -708,7 +726,7 @@ static void server_on_accept(void *ctx, struct env_stream *stream)
 
     if (server->conns_count < server->options.connections_max) conn = conn_create(server, stream);
     if (conn == NULL) {
-        turn_away(stream);
+        turn_away(server, stream);
         return;
     }
     arm(conn, &conn->receive_timer, server->options.idle_timeout_ms);
@@ -754,6 +772,12 @@ enum status http_server_create(struct env *env, const struct http_server_options
     }
     *out = server;
     return STATUS_OK;
+}
+
+void http_server_set_identity(struct http_server *server, const struct tls_identity *identity)
+{
+    ASSERT(server->options.identity != NULL && identity != NULL);
+    server->options.identity = identity;
 }
 
 void http_server_leave(struct http_server *server)

@@ -36,6 +36,7 @@
 struct env;
 struct http_server;
 struct http_request;
+struct tls_identity; /* net/tls.h */
 
 enum {
     HTTP_HEADERS_MAX = 64,
@@ -48,6 +49,8 @@ struct http_server_options {
     const char *address; /* "host:port" as for env_listen() */
     void (*on_request)(void *ctx, struct http_request *req);
     void *ctx;
+    const struct tls_identity *identity; /* HTTPS under this one, which outlives the server or its
+                                          * replacement; NULL: HTTP */
     /* 0 takes the default in brackets. */
     uint32_t connections_max; /* [1024] more get 503 and are closed */
     uint32_t head_size_max;   /* [16 KiB] request line and headers */
@@ -63,6 +66,9 @@ struct http_server_options {
 /* env_listen()'s statuses; err says why. */
 MUST_USE enum status http_server_create(struct env *env, const struct http_server_options *options,
                                         struct http_server **out, struct errmsg *err);
+
+/* Connections accepted from now on are under another identity; there was one before. */
+void http_server_set_identity(struct http_server *server, const struct tls_identity *identity);
 
 /* Answers say `Connection: close` from now on; everything else goes on. */
 void http_server_leave(struct http_server *server);

@@ -17,12 +17,13 @@
 #include "base/buf.h"
 #include "base/env.h"
 #include "net/http_int.h"
+#include "net/wire.h"
 
 enum { READ_SIZE = 64 << 10 };
 
 struct http_client {
     struct env *env;
-    struct env_stream *stream;
+    struct wire wire;
     struct env_timer timer;
     struct http_client_options options; /* its texts are not used after the start */
     struct buf out;
@@ -35,7 +36,7 @@ struct http_client {
 static void client_free(struct http_client *client)
 {
     env_timer_cancel(client->env, &client->timer);
-    env_stream_close(client->stream);
+    wire_close(&client->wire);
     http_answer_destroy(client->answer);
     buf_fini(&client->out);
     buf_fini(&client->line);
@@ -107,9 +108,9 @@ static bool feed(struct http_client *client, const char *data, size_t len)
 static enum status send_some(struct http_client *client)
 {
     while (client->out.len > 0) {
-        const struct iovec part = { buf_data(&client->out), client->out.len };
         size_t n = 0;
-        const enum status status = env_stream_writev(client->stream, &part, 1, &n);
+        const enum status status =
+            wire_write(&client->wire, buf_data(&client->out), client->out.len, &n);
         if (status != STATUS_OK) return status;
         buf_consume(&client->out, n);
     }
@@ -128,10 +129,10 @@ static void on_ready(void *ctx, unsigned events)
             finish(client, status);
             return;
         }
-        if (status == STATUS_OK) env_stream_watch(client->stream, ENV_READ, on_ready, client);
+        if (status == STATUS_OK) wire_watch(&client->wire, ENV_READ, on_ready, client);
     }
     if ((events & ENV_READ) == 0) return;
-    const enum status status = env_stream_read(client->stream, data, sizeof(data), &n);
+    const enum status status = wire_read(&client->wire, data, sizeof(data), &n);
     if (status == STATUS_OK) {
         feed(client, data, n);
     } else if (status == STATUS_CONN_CLOSED && client->out.len == 0) {
@@ -161,6 +162,7 @@ enum status http_client_start(struct env *env, const struct http_client_options 
     if (options->len > HTTP_CLIENT_BODY_MAX)
         return errmsg_set(err, STATUS_INVALID, "the request has %zu bytes", options->len);
     struct http_client *client = calloc(1, sizeof(*client));
+    struct env_stream *stream = NULL;
     if (client == NULL) return STATUS_NO_MEMORY;
     client->env = env;
     client->options = *options;
@@ -171,13 +173,16 @@ enum status http_client_start(struct env *env, const struct http_client_options 
 
     enum status status = client->answer != NULL ? STATUS_OK : STATUS_NO_MEMORY;
     if (status == STATUS_OK) status = write_request(client, options);
-    if (status == STATUS_OK) status = env_connect(env, options->address, &client->stream, err);
+    if (status == STATUS_OK) status = env_connect(env, options->address, &stream, err);
+    if (status == STATUS_OK)
+        status = wire_open(&client->wire, env, stream, options->identity, false);
+    if (status == STATUS_NO_MEMORY) env_stream_close(stream);
     if (status != STATUS_OK) {
         client_free(client);
         return status;
     }
     env_timer_set(env, &client->timer, options->deadline_ns);
-    env_stream_watch(client->stream, ENV_READ | ENV_WRITE, on_ready, client);
+    wire_watch(&client->wire, ENV_READ | ENV_WRITE, on_ready, client);
     *out = client;
     return STATUS_OK;
 }

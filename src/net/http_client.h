@@ -18,7 +18,8 @@
 #include "base/status.h"
 
 struct env;
-struct http_client; /* one request under way */
+struct tls_identity; /* net/tls.h */
+struct http_client;  /* one request under way */
 
 enum { HTTP_CLIENT_BODY_MAX = 64 << 20, HTTP_CLIENT_LINE_MAX = 1 << 20 };
 
@@ -35,6 +36,7 @@ struct http_client_options {
     const void *body;    /* NULL: none */
     size_t len;
     uint64_t deadline_ns;
+    const struct tls_identity *identity; /* HTTPS, believing whom this one says; NULL: HTTP */
     void (*on_data)(void *ctx, const char *data, size_t len); /* NULL: the body is dropped */
     void (*on_line)(void *ctx, const char *line, size_t len); /* instead of on_data; without \n */
     void (*on_done)(void *ctx, const struct http_reply *reply);

@@ -44,6 +44,18 @@ enum {
     RPC_METHODS_MAX = 256,
 };
 
+/* ---- TLS ---- */
+
+struct env;
+struct tls_identity; /* net/tls.h */
+
+/* All RPC connections of this env that begin from now on, both ways, are TLS under this identity,
+ * which has a certificate and knows the cluster's CA, so that both ends judge each other. It
+ * may be replaced, and destroyed then: connections keep what they need of it. NULL, as at first: in
+ * the clear. The secret is proved in any case. */
+void rpc_set_identity(struct env *env, struct tls_identity *identity);
+struct tls_identity *rpc_identity(struct env *env);
+
 /* ---- server ---- */
 
 struct rpc_server;

@@ -32,6 +32,7 @@
 #include "base/env.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "net/wire.h"
 
 enum {
     READ_SIZE_MIN = 64 << 10,
@@ -52,7 +53,7 @@ enum conn_state {
 
 struct rpc_conn {
     struct env *env;
-    struct env_stream *stream;
+    struct wire wire;
     struct rpc_conn_options options;
     struct rpc_conn_events events;
     void *ctx;
@@ -103,7 +104,7 @@ static void watch(struct rpc_conn *conn)
 
     if (events == conn->watched) return;
     conn->watched = events;
-    env_stream_watch(conn->stream, events, conn_ready, conn);
+    wire_watch(&conn->wire, events, conn_ready, conn);
 }
 
 struct rpc_conn *rpc_conn_create(struct env *env, struct env_stream *stream,
@@ -113,8 +114,12 @@ struct rpc_conn *rpc_conn_create(struct env *env, struct env_stream *stream,
     struct rpc_conn *conn = calloc(1, sizeof(*conn));
     if (conn == NULL) return NULL;
 
+    snprintf(conn->peer, sizeof(conn->peer), "%s", env_stream_peer(stream));
+    if (wire_open(&conn->wire, env, stream, rpc_identity(env), options->is_server) != STATUS_OK) {
+        free(conn);
+        return NULL;
+    }
     conn->env = env;
-    conn->stream = stream;
     conn->options = *options;
     conn->events = *events;
     conn->ctx = ctx;
@@ -122,7 +127,6 @@ struct rpc_conn *rpc_conn_create(struct env *env, struct env_stream *stream,
     buf_init(&conn->in, RPC_LENGTH_SIZE + RPC_FRAME_SIZE_MAX + READ_SIZE_MAX);
     buf_init(&conn->out, options->write_queue_max + RPC_LENGTH_SIZE + RPC_FRAME_SIZE_MAX);
     env_random(env, options->is_server ? conn->nonce_server : conn->nonce_client, RPC_NONCE_SIZE);
-    snprintf(conn->peer, sizeof(conn->peer), "%s", env_stream_peer(stream));
     env_timer_init(&conn->timer, conn_on_timer, conn);
     env_timer_init(&conn->fail_timer, conn_on_fail_timer, conn);
     env_timer_set(env, &conn->timer, env_now_ns(env) + options->handshake_ns);
@@ -135,7 +139,7 @@ void rpc_conn_destroy(struct rpc_conn *conn)
     if (conn == NULL) return;
     env_timer_cancel(conn->env, &conn->timer);
     env_timer_cancel(conn->env, &conn->fail_timer);
-    env_stream_close(conn->stream);
+    wire_close(&conn->wire);
     buf_fini(&conn->in);
     buf_fini(&conn->out);
     free(conn);
@@ -149,6 +153,16 @@ size_t rpc_conn_queued(const struct rpc_conn *conn)
 const char *rpc_conn_peer(const struct rpc_conn *conn)
 {
     return conn->peer;
+}
+
+void rpc_set_identity(struct env *env, struct tls_identity *identity)
+{
+    env_set_user(env, identity);
+}
+
+struct tls_identity *rpc_identity(struct env *env)
+{
+    return env_user(env);
 }
 
 /* ---- failing ---- */
@@ -195,9 +209,8 @@ static void conn_on_fail_timer(void *ctx)
 static enum status flush(struct rpc_conn *conn)
 {
     while (conn->out.len > 0) {
-        const struct iovec iov = { buf_data(&conn->out), conn->out.len };
         size_t n = 0;
-        const enum status status = env_stream_writev(conn->stream, &iov, 1, &n);
+        const enum status status = wire_write(&conn->wire, buf_data(&conn->out), conn->out.len, &n);
         if (status == STATUS_AGAIN) break;
         if (status != STATUS_OK) return fail(conn, status, "the peer closed while we wrote");
         ASSERT(n > 0 && n <= conn->out.len);
@@ -293,7 +306,7 @@ static void learn_name(struct rpc_conn *conn, struct msg_bytes name)
         if (c > ' ' && c < 0x7f && c != '@') clean[len++] = (char)c;
     }
     clean[len] = '\0';
-    snprintf(conn->peer, sizeof(conn->peer), "%s@%s", clean, env_stream_peer(conn->stream));
+    snprintf(conn->peer, sizeof(conn->peer), "%s@%s", clean, env_stream_peer(conn->wire.stream));
 }
 
 static enum status become_ready(struct rpc_conn *conn)
@@ -440,6 +453,14 @@ static size_t frame_len(const struct rpc_conn *conn)
     return data[0] | (size_t)data[1] << 8 | (size_t)data[2] << 16 | (size_t)data[3] << 24;
 }
 
+/* A greeting of TLS, where a length was due. */
+static bool speaks_tls(const struct rpc_conn *conn)
+{
+    const uint8_t *data = buf_data(&conn->in);
+
+    return conn->state == CONN_HELLO_DUE && conn->in.len >= 2 && data[0] == 0x16 && data[1] == 3;
+}
+
 /* Takes every whole frame. */
 static enum status take_frames(struct rpc_conn *conn)
 {
@@ -450,6 +471,9 @@ static enum status take_frames(struct rpc_conn *conn)
         const size_t len = frame_len(conn);
         const size_t len_max =
             conn->state == CONN_READY ? RPC_FRAME_SIZE_MAX : RPC_HANDSHAKE_FRAME_SIZE_MAX;
+        if (speaks_tls(conn))
+            return fail(conn, STATUS_DENIED,
+                        "the peer speaks TLS and we do not: --cluster-tls-* is not set here");
         if (len == 0 || len > len_max)
             return fail(conn, STATUS_PROTOCOL, "a frame of impossible length");
         if (conn->in.len - RPC_LENGTH_SIZE < len) return STATUS_OK;
@@ -472,6 +496,22 @@ static size_t read_size(const struct rpc_conn *conn)
     return missing < READ_SIZE_MAX ? missing : READ_SIZE_MAX;
 }
 
+/* The peer has no certificates: told in the clear, as far as the kernel takes it. */
+static enum status refuse_plain(struct rpc_conn *conn)
+{
+    const char *reason = "this cluster speaks TLS: set --cluster-tls-ca, -cert and -key";
+    const struct rpc_frame frame = { .kind = RPC_KIND_REFUSE,
+                                     .status = STATUS_DENIED,
+                                     .message = text_of(reason) };
+    struct buf out;
+
+    buf_init(&out, RPC_HANDSHAKE_FRAME_SIZE_MAX);
+    if (rpc_frame_write(&out, &frame) == STATUS_OK)
+        wire_answer_plain(&conn->wire, buf_data(&out), out.len);
+    buf_fini(&out);
+    return fail(conn, STATUS_DENIED, "the peer does not speak TLS");
+}
+
 static enum status read_some(struct rpc_conn *conn)
 {
     enum status status = STATUS_OK;
@@ -482,8 +522,9 @@ static enum status read_some(struct rpc_conn *conn)
         const size_t size = read_size(conn);
         if (buf_reserve(&conn->in, size, &to) != STATUS_OK)
             return fail(conn, STATUS_FULL, "no memory for a frame");
-        status = env_stream_read(conn->stream, to, size, &n);
+        status = wire_read(&conn->wire, to, size, &n);
         if (status == STATUS_AGAIN) return STATUS_OK;
+        if (wire_peer_is_plain(&conn->wire)) return refuse_plain(conn);
         if (status != STATUS_OK) return fail(conn, status, "the peer closed");
         buf_commit(&conn->in, n);
         conn->is_heard = true;

@@ -628,6 +628,7 @@ static enum status open_http(struct gateway *gateway, const struct gateway_optio
 {
     const struct http_server_options options = {
         .address = given->address,
+        .identity = given->identity,
         .on_request = on_request,
         .ctx = gateway,
         .connections_max = given->connections_max,
@@ -748,6 +749,11 @@ void gateway_destroy(struct gateway *gateway)
     tokenizer_destroy(gateway->tokenizer);
     model_destroy(gateway->model);
     free(gateway);
+}
+
+void gateway_set_identity(struct gateway *gateway, const struct tls_identity *identity)
+{
+    http_server_set_identity(gateway->http, identity);
 }
 
 uint16_t gateway_port(const struct gateway *gateway)

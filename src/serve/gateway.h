@@ -27,15 +27,18 @@
 #include "yolk/conductor.h"
 
 struct env;
-struct gateway; /* opaque */
+struct gateway;      /* opaque */
+struct tls_identity; /* net/tls.h */
 
 /* Texts are copied. 0 and NULL take the default in brackets. */
 struct gateway_options {
-    const char *address;       /* to listen on, "host:port" as for env_listen() */
-    const char *master;        /* RPC address of the master */
-    const char *secret;        /* of the cluster [""] */
-    const char *model_path;    /* GGUF */
-    const char *version;       /* of this software, a static text; NULL: "unknown" */
+    const char *address;                 /* to listen on, "host:port" as for env_listen() */
+    const struct tls_identity *identity; /* answers HTTPS under it [HTTP]; see
+                                          * gateway_set_identity() */
+    const char *master;                  /* RPC address of the master */
+    const char *secret;                  /* of the cluster [""] */
+    const char *model_path;              /* GGUF */
+    const char *version;                 /* of this software, a static text; NULL: "unknown" */
     const char *served_name;   /* what clients call the model [the file's name without .gguf] */
     const char *chat_template; /* as in model/chat.h ["auto"] */
     const char *profile_path;  /* cost profile: read at start, replaced at times [none is kept] */
@@ -85,6 +88,10 @@ bool gateway_idle(const struct gateway *gateway);
 /* Ends every request with an error, saves the profile. NULL is allowed. Not from a callback of the
  * gateway. */
 void gateway_destroy(struct gateway *gateway);
+
+/* Another one for connections from now on, where there was one; the old one is not needed any more.
+ */
+void gateway_set_identity(struct gateway *gateway, const struct tls_identity *identity);
 
 uint16_t gateway_port(const struct gateway *gateway);
 bool gateway_is_ready(const struct gateway *gateway);

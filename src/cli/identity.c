@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * cli/identity.c - certificates of a process: those of the cluster, those of HTTPS, and their
+ * replacement on SIGHUP. */
+#include <signal.h>
+
+#include "base/env_real.h"
+#include "base/log.h"
+#include "cli/cli.h"
+#include "net/rpc.h"
+#include "net/tls.h"
+
+static bool is_set(const struct cli *cli, const char *name)
+{
+    return config_text(cli->config, name)[0] != '\0';
+}
+
+/* ---- the cluster's ---- */
+
+enum status cli_cluster_tls(struct cli *cli, struct errmsg *err)
+{
+    const struct tls_files files = {
+        .cert = config_text(cli->config, "cluster-tls-cert"),
+        .key = config_text(cli->config, "cluster-tls-key"),
+        .ca = config_text(cli->config, "cluster-tls-ca"),
+    };
+    const bool any = is_set(cli, "cluster-tls-cert") || is_set(cli, "cluster-tls-key") ||
+                     is_set(cli, "cluster-tls-ca");
+    const bool all = is_set(cli, "cluster-tls-cert") && is_set(cli, "cluster-tls-key") &&
+                     is_set(cli, "cluster-tls-ca");
+    struct tls_identity *old = rpc_identity(cli->env), *identity = NULL;
+
+    if (!any) return STATUS_OK;
+    if (!all)
+        return errmsg_set(err, STATUS_INVALID,
+                          "--cluster-tls-ca, --cluster-tls-cert and --cluster-tls-key go together");
+    const enum status status = tls_identity_load(cli->env, &files, &identity, err);
+    if (status != STATUS_OK) return status;
+    rpc_set_identity(cli->env, identity);
+    tls_identity_destroy(old);
+    return STATUS_OK;
+}
+
+void cli_cluster_tls_end(struct cli *cli)
+{
+    struct tls_identity *old = rpc_identity(cli->env);
+
+    rpc_set_identity(cli->env, NULL);
+    tls_identity_destroy(old);
+}
+
+/* ---- HTTPS ---- */
+
+enum status cli_http_tls(struct cli *cli, struct tls_identity **out, struct errmsg *err)
+{
+    const struct tls_files files = { .cert = config_text(cli->config, "tls-cert"),
+                                     .key = config_text(cli->config, "tls-key") };
+
+    *out = NULL;
+    if (!is_set(cli, "tls-cert") && !is_set(cli, "tls-key")) return STATUS_OK;
+    if (!is_set(cli, "tls-cert") || !is_set(cli, "tls-key"))
+        return errmsg_set(err, STATUS_INVALID, "--tls-cert and --tls-key go together");
+    return tls_identity_load(cli->env, &files, out, err);
+}
+
+/* ---- on SIGHUP ---- */
+
+static void on_hang_up(void *ctx, int signo)
+{
+    const struct cli_reload *reload = ctx;
+    struct errmsg err = { "" };
+    enum status status = cli_cluster_tls(reload->cli, &err);
+
+    (void)signo;
+    if (status == STATUS_OK && reload->more != NULL) status = reload->more(reload->ctx, &err);
+    if (status == STATUS_OK) {
+        LOG_INFO("cli", "certificates_read", "text=\"for connections from now on\"");
+    } else {
+        LOG_ERROR("cli", "certificates_kept", "reason=\"%s\"", err.text);
+    }
+}
+
+/* Without certificates SIGHUP means what it always does. */
+void cli_reload_on_hang_up(struct cli_reload *reload)
+{
+    const bool http = reload->more != NULL && is_set(reload->cli, "tls-cert");
+
+    if (!http && !is_set(reload->cli, "cluster-tls-cert")) return;
+    if (env_on_signal(reload->cli->env, SIGHUP, on_hang_up, reload) != STATUS_OK)
+        LOG_WARN("cli", "signals_not_handled", "");
+}
