@@ -88,7 +88,7 @@ struct fake {
     enum { FINDS_ONE, FINDS_NONE, FINDS_ALL } finds; /* blocks of a prompt, cached */
     struct rpc_call *events;                         /* who listens to what it holds */
     struct rpc_call *watcher;                        /* who wants to hear that it leaves */
-    bool leaving;
+    bool leaving, suspect;
     struct block_key keys[STREAM_TOKENS_MAX / BLOCK]; /* of the latest prompt */
     uint32_t keys_count;
 };
@@ -487,7 +487,7 @@ static inline void tell_member(const struct fake *node, bool gone)
         .has_member = true,
         .gone = gone,
         .term = 1,
-        .state = STORE_MEMBER_ALIVE,
+        .state = node->suspect ? STORE_MEMBER_SUSPECT : STORE_MEMBER_ALIVE,
         .info = { .role = node->role == PROTO_ROLE_PREFILL ? STORE_ROLE_PREFILL : STORE_ROLE_DECODE,
                   .segment = "segment",
                   .layout = { .pages = 256,

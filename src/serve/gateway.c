@@ -583,6 +583,7 @@ static enum status open_cluster(struct gateway *gateway, const struct gateway_op
         .profile = profile,
         .on_change = on_change,
         .on_leaving = attempt_node_leaves,
+        .on_suspected = attempt_node_suspected,
         .ctx = gateway,
     };
 

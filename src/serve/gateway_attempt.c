@@ -29,6 +29,7 @@ enum {
     BACKOFF_MS = 50,
     BACKOFF_MS_MAX = 1000,
     MESSAGE_SIZE_MAX = 8 << 20, /* of one call */
+    SILENT_MS = 1000,           /* that a suspected node has been, for its streams to move */
     SAMPLE_TOKENS = 128,        /* of an answer are a sample of what decoding costs */
 };
 static const double RESERVE_SHARE = 0.75; /* of answers, for which room is kept at first */
@@ -203,19 +204,35 @@ uint32_t attempt_hand_over(void *ctx, struct cluster_ref node)
     return moved;
 }
 
-/* A prompt is soon computed, and the node waits for that; an answer may take minutes. It is worth
- * moving if there is a node that decodes, else it goes on there for as long as it may. */
-void attempt_node_leaves(void *ctx, struct cluster_ref node)
+/* Places again what decodes there and has said nothing since `heard_ns`, if it can decode
+ * elsewhere. */
+static void move_streams(struct gateway *gateway, struct cluster_ref node, uint64_t heard_ns)
 {
-    struct gateway *gateway = ctx;
     uint32_t moved = 0;
 
     if (cluster_count_up(gateway->cluster, PROTO_ROLE_DECODE) == 0) return;
     for (struct request *request = gateway->requests; request != NULL; request = request->next) {
         const struct attempt *attempt = request->attempt;
-        if (attempt != NULL && is_same(attempt->decode, node)) moved += move_on(request);
+        if (attempt == NULL || !is_same(attempt->decode, node)) continue;
+        if (attempt->heard_ns <= heard_ns) moved += move_on(request);
     }
     if (moved > 0) gateway_metrics_handed_over(gateway->metrics, moved);
+}
+
+/* A prompt is soon computed, and the node waits for that; an answer may take minutes. It is worth
+ * moving if there is a node that decodes, else it goes on there for as long as it may. */
+void attempt_node_leaves(void *ctx, struct cluster_ref node)
+{
+    move_streams(ctx, node, ENV_NEVER);
+}
+
+/* Connections find out by themselves that nobody is at their other end, but many seconds later.
+ * The master may be wrong, or the only one cut off: so what we hear ourselves stays. */
+void attempt_node_suspected(void *ctx, struct cluster_ref node)
+{
+    struct gateway *gateway = ctx;
+
+    move_streams(gateway, node, env_now_ns(gateway->env) - SILENT_MS * ENV_NS_PER_MS);
 }
 
 /* ---- learning ---- */
@@ -561,6 +578,7 @@ static void on_open_item(void *ctx, const uint8_t *body, size_t len)
     struct proto_item item;
 
     if (attempt->request == NULL) return;
+    attempt->heard_ns = env_now_ns(attempt->gateway->env);
     if (proto_item_decode(body, len, &item) != STATUS_OK) {
         attempt_failed(attempt, true, STATUS_PROTOCOL, PROTO_CAUSE_INTERNAL);
         return;
@@ -726,6 +744,7 @@ static struct attempt *attempt_create(struct request *request, const struct yolk
     attempt->holder = cluster_ref_of(gateway->cluster, decision->holder);
     attempt->sequence_tokens = request->tokens_count;
     attempt->placed_ms = now_ms(gateway);
+    attempt->heard_ns = env_now_ns(gateway->env);
     attempt->next = gateway->attempts;
     gateway->attempts = attempt;
     request->attempt = attempt;

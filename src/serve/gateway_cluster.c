@@ -640,7 +640,11 @@ static void on_member(void *ctx, const struct store_member_info *info,
     LOG_INFO("gateway", "node_state", "node=%s state=%s", node->member.name,
              store_member_state_name(state));
     node->state = state;
-    if (node->in_conductor) yolk_conductor_suspect(cluster->conductor, node->id, !is_there(node));
+    if (node->in_conductor) {
+        yolk_conductor_suspect(cluster->conductor, node->id, !is_there(node));
+        if (state == STORE_MEMBER_SUSPECT && cluster->options.on_suspected != NULL)
+            cluster->options.on_suspected(cluster->options.ctx, ref_of(node));
+    }
     changed(cluster);
 }
 

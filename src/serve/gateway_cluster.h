@@ -65,6 +65,9 @@ struct cluster_options {
     /* Called from the loop, once for each life of a node that leaves in good order: the Conductor
      * places nobody there any more. NULL is allowed. */
     void (*on_leaving)(void *ctx, struct cluster_ref node);
+    /* The same for a node that the master has not heard for a while: it may be back soon, or never.
+     */
+    void (*on_suspected)(void *ctx, struct cluster_ref node);
     void *ctx;
 };
 

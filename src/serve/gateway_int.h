@@ -130,6 +130,9 @@ uint32_t attempt_hand_over(void *gateway, struct cluster_ref node);
 /* The node leaves: what it decodes is placed again, if another one can decode it. */
 void attempt_node_leaves(void *gateway, struct cluster_ref node);
 
+/* The node may be lost: what it decodes and has gone silent is placed again, likewise. */
+void attempt_node_suspected(void *gateway, struct cluster_ref node);
+
 /* Frees what is left of attempts; every call has ended. */
 void attempt_end_all(struct gateway *gateway);
 

@@ -40,6 +40,7 @@ struct attempt {
     enum proto_cause open_cause, run_cause; /* of a FAILED item; 0: none */
     double open_load;                       /* with PROTO_CAUSE_LIMIT: of d's batch */
     uint32_t sequence_tokens;
+    uint64_t heard_ns;              /* when d said something; at first, when it was placed */
     double placed_ms, prefilled_ms; /* the latter once counted */
     double batch_sum, context_sum;  /* of d, over the tokens that came since the last sample */
     uint32_t tokens;                /* that came since then; sampled: there has been one */

@@ -151,6 +151,41 @@ static void test_node_leaves(void **state)
     }
 }
 
+/* A decode node stands still, and the master misses it: its streams go on elsewhere long before
+ * the connection is given up. If the master alone misses it, nothing moves. */
+static void test_node_suspected(void **state)
+{
+    (void)state;
+    struct client client;
+    char want[128];
+
+    answer_to(PROMPT, 60, want);
+    for (int still = 0; still < 2; still++) {
+        start_pair();
+        start_fake(2, PROTO_ROLE_DECODE);
+        run_ms(3000);
+        complete(&client, BODY(",\"max_tokens\":60,\"stream\":true"));
+        run_ms(150);
+        const int from = world.fakes[1].opened > 0 ? 1 : 2;
+        if (still) {
+            env_sim_pause(world.fakes[from].env);
+            run_ms(2000);
+        }
+        world.fakes[from].suspect = true;
+        tell_member(&world.fakes[from], false);
+        run_ms(1000);
+        assert_true(client.done);
+        expect_stream(&client, want);
+        assert_int_equal(world.fakes[3 - from].opened, still);
+        if (still) env_sim_resume(world.fakes[from].env);
+        world.fakes[from].suspect = false;
+        tell_member(&world.fakes[from], false);
+        run_ms(3000);
+        assert_true(gateway_is_ready(world.gateway) && gateway_idle(world.gateway));
+        stop_world();
+    }
+}
+
 /* The only decode node: what it has ends there, what is new goes to who is left. */
 static void test_only_decode_node_leaves(void **state)
 {
@@ -830,6 +865,7 @@ int main(void)
         cmocka_unit_test(test_hangup_cancels),
         cmocka_unit_test(test_node_lost),
         cmocka_unit_test(test_node_leaves),
+        cmocka_unit_test(test_node_suspected),
         cmocka_unit_test(test_only_decode_node_leaves),
         cmocka_unit_test(test_all_lost_and_back),
         cmocka_unit_test(test_nobody_there),
