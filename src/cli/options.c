@@ -171,9 +171,9 @@ const struct config_option cli_options[] = {
       .help = "bytes of keys and values held at most" },
     { .name = "transfer-listen",
       .type = CONFIG_TEXT,
-      .def = "127.0.0.1:0",
       .scope = CLI_NODE | CLI_STORE,
-      .help = "address for KVCache data" },
+      .help = "address for KVCache data; default: the host of --listen, which is this one, and any "
+              "port" },
     { .name = "transfer-protocol",
       .type = CONFIG_TEXT,
       .def = "tcp",
