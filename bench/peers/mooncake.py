@@ -7,9 +7,11 @@
 
 Installs PyPI's `mooncake-transfer-engine-non-cuda` into a scratch environment (a temporary one that
 is removed, or DIR, which is kept and used again) and runs its `transfer_engine_bench` over tcp
-through the loopback, with its connection pool on and off; the better counts. Between its runs, in
-turns, `yolk bench transfer` measures the row of the same shape together with bare sockets. A figure
-is the median of the rounds. Prints a table in Markdown, and JSON to FILE if one is named.
+through the loopback, with its connection pool on and off. Between its runs, in turns,
+`yolk bench transfer` measures the row of the same shape together with bare sockets. Where that binds
+its two ends to a core each (one request after another), so is the peer, which then runs unbound,
+too. A figure is the median of the rounds; of the peer's the best counts. Prints a table in Markdown,
+as the README has it, and JSON to FILE if one is named.
 
 What is the same: bytes a request, requests under way, threads that submit, one host, one process an
 end. What is not: its bench hands in a batch and waits for all of it, over the same few blocks again
@@ -84,6 +86,17 @@ def arguments(bench, mode, name):
             f"-local_server_name={name}", f"-buffer_size={MEMORY}", "-logtostderr"]
 
 
+def cores(row):
+    """Which core the initiator and the target are bound to: as place_ends() in bench_paths.c."""
+    allowed = sorted(os.sched_getaffinity(0))
+    alone = row[3] == 1 and row[4] == 1
+    return (allowed[0], allowed[1]) if alone and len(allowed) > 1 else None
+
+
+def bound_to(core):
+    return None if core is None else lambda: os.sched_setaffinity(0, {core})
+
+
 def environment(pool):
     """Nothing of ours may change how it runs."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("MC_")}
@@ -91,11 +104,12 @@ def environment(pool):
 
 
 @contextlib.contextmanager
-def target(bench, pool):
+def target(bench, pool, core):
     """Its target, running; gives the segment's name."""
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(arguments(bench, "target", "127.0.0.1:12345"), stderr=log,
-                                   stdout=log, env=environment(pool))
+                                   stdout=log, env=environment(pool),
+                                   preexec_fn=bound_to(core))
         try:
             end = time.monotonic() + START_S
             while True:
@@ -114,21 +128,22 @@ def target(bench, pool):
             process.wait()
 
 
-def theirs(bench, segment, pool, row, seconds):
-    """Bytes per second."""
+def theirs(bench, segment, pool, core, row, seconds):
+    """Bytes per second; None if it failed, as it does where it runs out of ports without its pool."""
     _, operation, size, depth, threads = row
     command = arguments(bench, "initiator", "127.0.0.1:12346") + [
         f"-segment_id={segment}", f"-operation={operation}", f"-block_size={size}",
         f"-batch_size={depth}", f"-threads={threads}", f"-duration={seconds}"]
     try:
         got = subprocess.run(command, capture_output=True, text=True, env=environment(pool),
-                             timeout=seconds + 60)
+                             timeout=seconds + 60, preexec_fn=bound_to(core))
     except subprocess.TimeoutExpired as late:
         raise Unavailable(f"its {operation} of {size} bytes did not end") from late
     end = re.search(r"duration ([0-9.]+), batch count ([0-9]+)", got.stderr)
     if not end:
-        raise Unavailable(f"its {operation} of {size} bytes ended with {got.returncode}: "
-                          f"{last_line(got.stderr)}")
+        print(f"its {operation} of {size} bytes {'with' if pool else 'without'} its pool ended with "
+              f"{got.returncode}: {last_line(got.stderr)}", file=sys.stderr, flush=True)
+        return None
     return int(end.group(2)) * depth * size / float(end.group(1))
 
 
@@ -148,34 +163,45 @@ def ours(yolk, row):
 
 
 def measure(bench, yolk, row, rounds, seconds, say):
-    got = {"pool": [], "no_pool": [], "ours": [], "sockets": []}
+    ways = [("pool", True, None), ("no_pool", False, None)]
+    if cores(row):
+        ways += [("pool_bound", True, cores(row)), ("no_pool_bound", False, cores(row))]
+    got = {name: [] for name, _, _ in ways} | {"ours": [], "sockets": []}
     for _ in range(rounds):
-        for name, pool in (("pool", True), ("no_pool", False)):
-            with target(bench, pool) as segment:
-                got[name].append(theirs(bench, segment, pool, row, seconds))
+        for name, pool, where in ways:
+            here, there = where or (None, None)
+            with target(bench, pool, there) as segment:
+                rate = theirs(bench, segment, pool, here, row, seconds)
+                got[name] += [rate] if rate is not None else []
         value, bare, report = ours(yolk, row)
         got["ours"].append(value)
         if bare is not None:
             got["sockets"].append(bare)
     middle = {name: statistics.median(v) if v else None for name, v in got.items()}
-    best = max(middle["pool"], middle["no_pool"])
+    pool = max(middle["pool"] or 0, middle.get("pool_bound") or 0)
+    no_pool = max(middle["no_pool"] or 0, middle.get("no_pool_bound") or 0)
+    best = max(pool, no_pool)
+    if not best:
+        raise Unavailable(f"its {row[0]} never ended well")
     name, operation, size, depth, threads = row
     say(f"{name}: theirs {best / 1e9:.3f} GB/s, ours {middle['ours'] / 1e9:.3f} GB/s")
     return {"name": name, "operation": operation, "size": size, "depth": depth,
-            "threads": threads, "theirs": best, "theirs_pool": middle["pool"],
-            "theirs_no_pool": middle["no_pool"], "ours": middle["ours"],
+            "threads": threads, "theirs": best, "theirs_pool": pool, "theirs_no_pool": no_pool,
+            "theirs_ways": {name: middle[name] for name, _, _ in ways}, "ours": middle["ours"],
             "ratio": middle["ours"] / best, "sockets": middle["sockets"]}, report
 
 
 def in_gb(rate):
-    return "" if rate is None else f"{rate / 1e9:.3g}"
+    return "" if rate is None else f"{rate / 1e9:.3g}" if rate else "failed"
 
 
 def table(result):
-    """Markdown."""
-    lines = [f"{result['machine']}, commit {result['commit']}, {PACKAGE} {result['version']}, "
-             f"GB/s, medians of {result['rounds']}.", "",
-             "| request | depth | threads | theirs, pool on | off | ours | ours / theirs "
+    """Markdown, to be put into README as it is."""
+    lines = [f"Beside PyPI's `{PACKAGE}` {result['version']} over tcp, in one run (`make peers`): "
+             f"GB/s, medians of {result['rounds']} rounds in turns, {result['machine']}, commit "
+             f"{result['commit']}. At depth 1 without threads its two ends were tried bound to a core "
+             "each, as ours are, and unbound; the better counts.", "",
+             "| request | depth | threads | Mooncake, pool on | pool off | Yolk | Yolk / the better "
              "| bare sockets |", "|---|---|---|---|---|---|---|---|"]
     for row in result["rows"]:
         size = f"{row['size'] >> 20} MiB" if row["size"] >= 1 << 20 else f"{row['size'] >> 10} KiB"
