@@ -173,6 +173,7 @@ static enum status start_node(struct serve *serve, const char *role, unsigned nu
     pass_u64(&words, config, "--max-model-len", context);
     pass_text(&words, config, "--isa");
     if (config_bool(config, "transfer-encrypt")) add(&words, "--transfer-encrypt");
+    if (config_bool(config, "pool-populate")) add(&words, "--pool-populate");
     if (cli_engine_is_timed(serve->cli)) {
         pass_text(&words, config, "--engine");
         pass_text(&words, config, "--engine-profile");

@@ -63,6 +63,12 @@ const struct config_option cli_options[] = {
       .max = UINT64_C(1) << 44,
       .scope = CLI_SERVE | CLI_NODE,
       .help = "memory a node may use for KVCache; untouched until needed" },
+    { .name = "pool-populate",
+      .type = CONFIG_BOOL,
+      .def = "false",
+      .scope = CLI_SERVE | CLI_NODE,
+      .help = "make the pages of that memory, and of the values', before serving: slower to start, "
+              "no first touch later" },
     { .name = "data-dir",
       .type = CONFIG_PATH,
       .scope = CLI_SERVE | CLI_NODE | CLI_BENCH,

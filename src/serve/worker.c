@@ -679,6 +679,7 @@ static enum status create_node(struct worker *worker, struct errmsg *err)
         .disk_directory = worker->options.data_dir,
         .disk_size = worker->options.disk_size,
         .object_size = worker->options.object_size,
+        .populate = worker->options.pool_populate,
     };
     layout_id(worker, options.layout.id);
     if (pages < 2) {

@@ -50,6 +50,7 @@ struct worker_options {
     const struct model *model; /* outlives the worker */
     const char *model_name;    /* for node.info [model_name(model)] */
     uint64_t pool_size;        /* bytes [1 GiB] */
+    bool pool_populate;        /* their pages, and those of object_size, are made at start */
     uint32_t threads;          /* of the engine [one per CPU] */
     uint32_t block_tokens;     /* [ENGINE_BLOCK_TOKENS_DEFAULT] */
     uint32_t context_max;      /* [the model's] */

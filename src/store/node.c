@@ -384,12 +384,12 @@ static enum status options_check(const struct store_node_options *options, struc
 }
 
 /* Memory of the slab is the transfer engine's, so that others on this host can map it. */
-static enum status node_reserve(struct store_node *node, struct errmsg *err)
+static enum status node_reserve(struct store_node *node, bool populate, struct errmsg *err)
 {
+    const unsigned flags = YOLK_TRANSFER_REMOTE_ALL | (populate ? YOLK_TRANSFER_POPULATE : 0);
     void *slab = NULL;
     const uint64_t size = pages_size(&node->layout) + node->object_size;
-    const enum status status =
-        yolk_transfer_alloc(node->transfer, size, YOLK_TRANSFER_REMOTE_ALL, &slab, err);
+    const enum status status = yolk_transfer_alloc(node->transfer, size, flags, &slab, err);
     if (status != STATUS_OK) return status;
     node->slab = slab;
     return STATUS_OK;
@@ -458,7 +458,7 @@ enum status store_node_create(const struct store_node_options *options, struct s
     node_put_init(node);
     status = store_peers_create(node->env, options->secret, options->name, &node->peers);
     if (status != STATUS_OK) goto out_of_memory;
-    status = node_reserve(node, err);
+    status = node_reserve(node, options->populate, err);
     if (status != STATUS_OK) goto free_node;
     status = node_manifests(node);
     if (status != STATUS_OK) goto out_of_memory;

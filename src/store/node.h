@@ -65,6 +65,7 @@ struct store_node_options {
     uint32_t disk_part_size;    /* see struct ssd_options; 0: its default */
     uint64_t object_size; /* bytes lent to the master for values put by key; 0: none. In addition to
                              the pages, in the same slab, a multiple of STORE_PAGE_ALIGN */
+    bool populate;        /* the slab's memory is there when it is made, which blocks */
 };
 
 /* STATUS_INVALID for options out of range, STATUS_NO_MEMORY or the env's status if the slab cannot

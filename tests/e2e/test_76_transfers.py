@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the transfer engine did can be asked, and the machine can be examined."""
 import json
+import pathlib
 import re
 
 from cluster import Cluster, run_yolk
@@ -25,8 +26,13 @@ def test_explain_refuses_what_it_cannot_ask():
 
 def test_a_node_says_what_its_transfers_did(tmp_path):
     made = Cluster(tmp_path, "--engine", "timed", "--engine-speed", 20, "--pool-size", "64M",
-                   "--prefill", 1, "--decode", 1, "--secret", "whisper", "--transfer-encrypt").wait_ready()
+                   "--prefill", 1, "--decode", 1, "--secret", "whisper", "--transfer-encrypt",
+                   "--pool-populate").wait_ready()
     try:
+        for pid in made.children("node"):
+            status = pathlib.Path(f"/proc/{pid}/status").read_text()
+            shared_kib = int(re.search(r"RssShmem:\s+(\d+) kB", status).group(1))
+            assert shared_kib >= 60 << 10, "the pool's pages are not there"
         status, body, _ = made.post("/v1/completions", {
             "model": "smollm2", "prompt": "Count. " * 400, "max_tokens": 4})
         assert status == 200, body
