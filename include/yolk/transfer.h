@@ -170,8 +170,8 @@ MUST_USE enum status yolk_transfer_register(struct yolk_transfer *transfer, void
  * anywhere. Memory of a CUDA device is moved by the device, through pinned memory of the engine
  * where it has to go over a lane; what wrote it must have ended before it is part of a request, and
  * may begin again after the final state. yolk_transfer_register() recognises it, too, in a process
- * that has the driver loaded; here a location that begins with "cuda:" says so. Segments of files
- * and loans know no such memory (STATUS_UNSUPPORTED). STATUS_UNSUPPORTED without a driver,
+ * that has the driver loaded; here a location that begins with "cuda:" says so. There are
+ * no loans of such memory (STATUS_UNSUPPORTED). STATUS_UNSUPPORTED without a driver,
  * STATUS_INVALID if the memory is not where it is said to be, or of several devices; what the
  * driver said, as STATUS_IO, STATUS_NOT_FOUND or STATUS_NO_MEMORY. */
 MUST_USE enum status yolk_transfer_register_at(struct yolk_transfer *transfer, void *address,

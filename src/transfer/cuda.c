@@ -9,6 +9,7 @@
  *
  *   initiator WRITE   cuda_submit: waits for a bounce --STAGE--> retry list of peer.c, lane, ACK
  *   initiator READ    cuda_submit: waits for a bounce, retry list, lane, cuda_land --LAND--> done
+ *   file              the same two, with file.c and its disk in place of the lane
  *   target READ       cuda_serve: waits for a bounce --SERVE--> READ_DATA on the lane
  *   target WRITE      cuda_landing: a bounce; lane or pull; cuda_store --STORE--> ACK
  *   local             a slice of copy.c's kind, in portions, --LOCAL--> done; no bounce
@@ -452,6 +453,10 @@ static bool cut(struct cuda *cuda, struct task *task)
     uint64_t size = transfer->slice_size < STAGE_SIZE_MAX ? transfer->slice_size : STAGE_SIZE_MAX;
 
     if (left < size) size = left;
+    if (task->file != NULL) {
+        const uint64_t piece = file_piece_length(transfer, task);
+        if (piece < size) size = piece;
+    }
     struct bounce *bounce = bounce_take(&cuda->pools[POOL_INITIATOR], size);
     if (bounce == NULL) return false;
     struct slice *slice = slice_new(transfer);

@@ -9,6 +9,7 @@
  *         is in transfer_sim_test.c. */
 #include "yolk/transfer.h"
 
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -459,6 +460,142 @@ static void errors_of_the_device_end_the_task(void **state)
     pair_close(&pair);
 }
 
+/* ---- files ---- */
+
+enum { FILE_SIZE = LARGE + (1 << 20) };
+
+struct on_disk {
+    char path[64];
+    struct yolk_transfer_segment segment;
+};
+
+static void disk_open(struct pair *pair, struct on_disk *disk)
+{
+    const struct yolk_transfer_file halves[2] = {
+        { .path = disk->path, .length = FILE_SIZE / 2 },
+        { .path = disk->path, .offset = FILE_SIZE / 2, .length = FILE_SIZE / 2 },
+    };
+    struct errmsg err = { "" };
+
+    snprintf(disk->path, sizeof(disk->path), "/var/tmp/yolk-cuda-XXXXXX");
+    const int fd = mkstemp(disk->path);
+    assert_true(fd >= 0);
+    close(fd);
+    if (yolk_transfer_open_files(pair->a.transfer, halves, 2, YOLK_TRANSFER_FILE_CREATE,
+                                 &disk->segment, &err) != STATUS_OK)
+        fail_msg("%s", err.text);
+}
+
+static void expect_file(const struct on_disk *disk, const uint8_t *bytes, uint64_t length,
+                        uint64_t offset)
+{
+    uint8_t *data = malloc(length);
+    const int fd = open(disk->path, O_RDONLY);
+
+    assert_true(data != NULL && fd >= 0);
+    assert_int_equal(pread(fd, data, length, (off_t)offset), length);
+    assert_memory_equal(data, bytes, length);
+    close(fd);
+    free(data);
+}
+
+static struct yolk_transfer_result move_file(struct pair *pair, const struct on_disk *disk,
+                                             enum yolk_transfer_opcode opcode, uint8_t *local,
+                                             uint64_t offset, uint64_t length,
+                                             struct yolk_transfer_explain *explain)
+{
+    const struct yolk_transfer_batch batch =
+        begin(pair, opcode, local, disk->segment, (void *)(uintptr_t)offset, length);
+    return end(pair, batch, explain);
+}
+
+/* To the file and back into other memory of the device, wherever it begins; the segment is two
+ * parts of one file, whose seam is at no page. */
+static void files_and_devices_exchange(void **state)
+{
+    (void)state;
+    static const uint64_t offsets[] = { 0, 1, 4096, FILE_SIZE / 2 - 5000 };
+    const struct yolk_transfer_options options = { .slice_size = 256 << 10 };
+    struct yolk_transfer_explain explain;
+    struct on_disk disk;
+    struct pair pair;
+
+    pair_open(&pair, &options);
+    disk_open(&pair, &disk);
+    for (size_t i = 0; i < LENGTHS; i++) {
+        for (size_t j = 0; j < sizeof(offsets) / sizeof(offsets[0]); j++) {
+            const uint64_t left = FILE_SIZE - offsets[j];
+            const uint64_t length = lengths[i] < left ? lengths[i] : left;
+            uint8_t *at = pair.a.device + 3, *see = gpu_see(&gpu, at);
+            rng_fill(&pair.rng, see, (size_t)length);
+            assert_int_equal(
+                move_file(&pair, &disk, YOLK_TRANSFER_WRITE, at, offsets[j], length, &explain)
+                    .state,
+                YOLK_TRANSFER_COMPLETED);
+            assert_int_equal(explain.path, YOLK_TRANSFER_PATH_FILE);
+            assert_int_equal(explain.staged_bytes, length);
+            expect_file(&disk, see, length, offsets[j]);
+            memset(see, 0, (size_t)length);
+            const uint8_t behind = see[length];
+            assert_int_equal(
+                move_file(&pair, &disk, YOLK_TRANSFER_READ, at, offsets[j], length, NULL).state,
+                YOLK_TRANSFER_COMPLETED);
+            expect_file(&disk, see, length, offsets[j]);
+            assert_int_equal(see[length], behind);
+        }
+    }
+    assert_int_equal(
+        move_file(&pair, &disk, YOLK_TRANSFER_READ, pair.a.device, FILE_SIZE - 1, 2, NULL).state,
+        YOLK_TRANSFER_INVALID);
+    (void)unlink(disk.path);
+    pair_close(&pair);
+}
+
+/* What goes wrong on either side ends the task, after both have let go, and nothing else. */
+static void faults_between_files_and_devices_end_the_task(void **state)
+{
+    (void)state;
+    const struct yolk_transfer_options options = { .slice_size = 256 << 10 };
+    const uint64_t length = 1 << 20;
+    struct yolk_transfer_result result;
+    struct on_disk disk;
+    struct pair pair;
+
+    pair_open(&pair, &options);
+    disk_open(&pair, &disk);
+    for (int kind = 0; kind < 4; kind++) {
+        *(kind / 2 == 0 ? &gpu.fake->fail_start : &gpu.fake->fail_end) = 1;
+        result = move_file(&pair, &disk, (enum yolk_transfer_opcode)(kind % 2), pair.a.device, 0,
+                           length, NULL);
+        assert_int_equal(result.state, YOLK_TRANSFER_FAILED);
+        assert_true(result.bytes < length);
+    }
+    for (int opcode = 0; opcode < 2; opcode++) {
+        gpu.fake->polls = 1u << 30;
+        const uint64_t before = gpu.fake->copies_in + gpu.fake->copies_out;
+        const struct yolk_transfer_batch batch = begin(&pair, (enum yolk_transfer_opcode)opcode,
+                                                       pair.a.device, disk.segment, NULL, length);
+        while (gpu.fake->copies_in + gpu.fake->copies_out == before && gpu.fake->pending == 0)
+            env_poll(pair.env, ENV_NS_PER_MS);
+        assert_int_equal(yolk_transfer_cancel(pair.a.transfer, batch, 0), STATUS_OK);
+        turn_for(&pair, 20 * ENV_NS_PER_MS);
+        assert_true(look(&pair, batch).state <= YOLK_TRANSFER_PENDING); /* the device is at it */
+        gpu.fake->hurry = true;
+        result = end(&pair, batch, NULL);
+        assert_true(result.state == YOLK_TRANSFER_CANCELED ||
+                    result.state == YOLK_TRANSFER_COMPLETED);
+        gpu.fake->hurry = false;
+        gpu.fake->polls = 2;
+    }
+    assert_int_equal(truncate(disk.path, length / 2), 0);
+    result = move_file(&pair, &disk, YOLK_TRANSFER_READ, pair.a.device, 0, length, NULL);
+    assert_int_equal(result.state, YOLK_TRANSFER_FAILED);
+    assert_int_equal(result.reason, STATUS_IO);
+    begin(&pair, YOLK_TRANSFER_WRITE, pair.a.device, disk.segment, NULL, length);
+    (void)unlink(disk.path);
+    pair_close(&pair); /* with one under way */
+}
+
 /* ---- registering ---- */
 
 static void places_are_checked(void **state)
@@ -560,6 +697,8 @@ int main(void)
         cmocka_unit_test(the_target_gives_memory_back_when_nothing_moves),
         cmocka_unit_test(an_engine_may_go_while_devices_copy),
         cmocka_unit_test(errors_of_the_device_end_the_task),
+        cmocka_unit_test(files_and_devices_exchange),
+        cmocka_unit_test(faults_between_files_and_devices_end_the_task),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     for (int i = 0; i < GPU_DEVICES; i++)

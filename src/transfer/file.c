@@ -11,6 +11,9 @@
  *                             ^                            |
  *                   retry[class] <--no room in the env; or past the cache after all not possible
  *
+ * Memory of a device goes through cuda.c's bounces: that cuts the slices, as file_piece_length()
+ * says, and gives them to retry[] when they may go; what was read it has back (cuda_land()).
+ *
  * Each file is open twice. What is aligned in memory and in the file goes past the page cache
  * (O_DIRECT); the rest through it. A long range that begins and ends anywhere, but at the same
  * place in its page in memory and in the file, is cut so that all but its ends is aligned. The
@@ -142,13 +145,13 @@ static bool has_room(const struct yolk_transfer *transfer, int class)
     return true;
 }
 
-/* How much of the task's rest the next slice takes: up to where the file, or the way, changes. */
-static uint64_t piece_length(const struct yolk_transfer *transfer, const struct task *task,
-                             const struct file_part *part)
+uint64_t file_piece_length(const struct yolk_transfer *transfer, const struct task *task)
 {
     const uint64_t position = task->req.remote + task->offset;
-    const uint64_t local = (uintptr_t)task->req.local + task->offset;
+    const struct file_part *part = part_of(task->file, position);
     const uint64_t in_file = offset_of(part, position);
+    /* A bounce begins at a page, so from the first page of the file on all of it is aligned. */
+    const uint64_t local = task->staged ? in_file : (uintptr_t)task->req.local + task->offset;
     const uint64_t size = transfer->slice_size & ~(uint64_t)(PAGE - 1);
     uint64_t left = task->req.length - task->offset;
 
@@ -171,8 +174,7 @@ static struct slice *cut(struct yolk_transfer *transfer, struct task *task)
     slice->task = task;
     slice->class = (uint8_t)task->req.class;
     slice->offset = task->offset;
-    slice->length =
-        piece_length(transfer, task, part_of(task->file, task->req.remote + task->offset));
+    slice->length = file_piece_length(transfer, task);
     task->offset += slice->length;
     if (task->offset == task->req.length) {
         task_unqueue(&transfer->disk.ready[task->req.class], task);
@@ -186,7 +188,8 @@ static void io_fill(struct file_io *file_io, struct slice *slice)
 {
     struct task *task = slice->task;
     const uint64_t position = task->req.remote + slice->offset;
-    uint8_t *local = (uint8_t *)task->req.local + slice->offset;
+    uint8_t *local = slice->bounce != NULL ? cuda_bounce_memory(slice->bounce)
+                                           : (uint8_t *)task->req.local + slice->offset;
     struct file_part *part = part_of(task->file, position);
     const uint64_t offset = offset_of(part, position);
 
@@ -301,6 +304,21 @@ static void direct_refused(struct file_io *file_io)
     task_slice_lost(file_io->transfer, file_io->slice, STATUS_UNSUPPORTED, false);
 }
 
+/* All of its bytes have moved: into the bounce, if they are for a device, and from there on. */
+static void slice_moved(struct yolk_transfer *transfer, struct slice *slice, bool direct)
+{
+    struct task *task = slice->task;
+
+    if (direct) task->direct_bytes += slice->length;
+    if (slice->bounce == NULL || task->req.opcode == YOLK_TRANSFER_WRITE) {
+        task_slice_done(transfer, slice);
+    } else if (task->ending != STATUS_OK) {
+        task_slice_lost(transfer, slice, task->ending, false);
+    } else {
+        cuda_land(transfer, slice);
+    }
+}
+
 static void on_io(void *ctx, enum status status, size_t n)
 {
     struct file_io *file_io = ctx;
@@ -317,9 +335,8 @@ static void on_io(void *ctx, enum status status, size_t n)
     peer_kick(&transfer->disk);
     if (status == STATUS_OK && n < slice->length) status = STATUS_IO; /* I2 */
     if (status == STATUS_OK) {
-        if (file_io->direct) slice->task->direct_bytes += slice->length;
         rail_done(rail, slice->length, now - slice->sent_ns, true, now);
-        task_slice_done(transfer, slice);
+        slice_moved(transfer, slice, file_io->direct);
         return;
     }
     rail_taken(rail, slice->length);

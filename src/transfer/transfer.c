@@ -1181,7 +1181,6 @@ static enum status task_check(struct yolk_transfer *transfer, struct task *task)
     }
     struct buffer *buffer = buffers_find(&transfer->buffers, (uintptr_t)req->local, req->length);
     if (buffer == NULL) return STATUS_NOT_FOUND;
-    if (segment->file != NULL && buffer->device != 0) return STATUS_UNSUPPORTED;
     task->generation = req->generation != 0 ? req->generation : segment->generation;
     enum status status = STATUS_OK;
     if (segment->file != NULL) status = file_check(transfer, segment->file, task);

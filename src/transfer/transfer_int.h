@@ -583,6 +583,9 @@ void file_unref(struct yolk_transfer *transfer, struct file_segment *file);
 /* Puts what waits in transfer->disk into the kernel, as far as there is room. */
 void file_schedule(struct yolk_transfer *transfer);
 const char *file_name(const struct file_segment *file); /* as explain shows it */
+/* Of the task, from its offset on, what one slice takes: up to where the file, or the way into it,
+ * changes. */
+uint64_t file_piece_length(const struct yolk_transfer *transfer, const struct task *task);
 /* As peer_predict_us(). */
 uint64_t file_predict_us(const struct yolk_transfer *transfer, uint64_t length);
 /* Waits for the kernel; nobody is called back. */
