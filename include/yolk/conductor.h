@@ -174,6 +174,7 @@ struct yolk_place_request {
     struct yolk_instance_id avoid_prefill;
     struct yolk_instance_id avoid_decode;
     struct yolk_instance_id avoid_holder;
+    bool alone;                       /* one instance prefills it, whatever group_max is */
     const struct yolk_prompt *prompt; /* explain.h: tells misses apart; NULL is allowed */
 };
 

@@ -103,6 +103,7 @@ static enum status take_policies(const struct config *config, struct gateway_opt
         return errmsg_set(err, STATUS_INVALID, "--placement: no such policy");
     out->policy = YOLK_POLICY_ADAPTIVE;
     out->inline_tbt_ms = duration_ms(config, "inline-tbt");
+    out->group_max = (uint32_t)config_u64(config, "group-max");
     out->door = config_bool(config, "door");
     out->stretch = (double)config_u64(config, "stretch");
     out->ttft_slo_ms = duration_ms(config, "ttft-slo");

@@ -22,7 +22,7 @@
 #include "conductor/slo.h"
 #include "serve/supervisor.h"
 
-enum { WORDS_MAX = 64, WORD_SIZE = 64, SECRET_BYTES = 24, READY_POLL_MS = 10, DATA_DIRS_MAX = 8 };
+enum { WORDS_MAX = 96, WORD_SIZE = 64, SECRET_BYTES = 24, READY_POLL_MS = 10, DATA_DIRS_MAX = 8 };
 
 struct serve {
     struct cli *cli;
@@ -117,7 +117,7 @@ static enum status start_gateway(struct serve *serve, struct errmsg *err)
                              "--served-model-name", serve->model_name },
                            7 };
     char port[WORD_SIZE], context[WORD_SIZE], profile[CLI_PATH_SIZE], stretch[WORD_SIZE],
-        inline_tbt[WORD_SIZE], hot[WORD_SIZE];
+        inline_tbt[WORD_SIZE], hot[WORD_SIZE], group[WORD_SIZE];
     char ttft[WORD_SIZE], tbt[WORD_SIZE], window[WORD_SIZE], dwell[WORD_SIZE], drain[WORD_SIZE],
         patience[WORD_SIZE];
 
@@ -139,6 +139,7 @@ static enum status start_gateway(struct serve *serve, struct errmsg *err)
     if (!config_bool(config, "door")) add(&words, "--no-door");
     pass_u64(&words, config, "--stretch", stretch);
     pass_duration(&words, config, "--inline-tbt", inline_tbt);
+    pass_u64(&words, config, "--group-max", group);
     if (config_bool(config, "replicate")) add(&words, "--replicate");
     pass_u64(&words, config, "--replicate-hot", hot);
     pass_duration(&words, config, "--ttft-slo", ttft);

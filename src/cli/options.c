@@ -2,6 +2,7 @@
  *
  * cli/options.c - every option, once. base/config.h says what a row gives. */
 #include "cli/cli.h"
+#include "yolk/conductor.h"
 
 #define CLUSTER (CLI_SERVE | CLI_GATEWAY | CLI_MASTER | CLI_NODE)
 #define PEER (CLI_GATEWAY | CLI_MASTER | CLI_NODE | CLI_STORE | CLI_EXPLAIN)
@@ -639,6 +640,14 @@ const struct config_option cli_options[] = {
       .scope = FRONT,
       .help = "a short prompt may be computed by its decode node, if that is sooner and the step "
               "beside it takes no longer than this; 0s: never" },
+    { .name = "group-max",
+      .type = CONFIG_U64,
+      .def = "1",
+      .min = 1,
+      .max = YOLK_GROUP_MAX,
+      .scope = FRONT,
+      .help = "so many prefill nodes may compute one long prompt together, if it is predicted to "
+              "be sooner; 1: each computes alone" },
     { .name = "slo-class",
       .type = CONFIG_TEXT,
       .scope = FRONT,

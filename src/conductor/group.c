@@ -61,7 +61,7 @@ void conductor_group_choose(struct yolk_conductor *c, const struct yolk_place_re
     struct pipeline_choice choice;
 
     *out = (struct proposed_group){ 1, { placed->prefill }, { 0 } };
-    if (c->options.group_max == 1 || placed->queue_ms > 0) return;
+    if (c->options.group_max == 1 || request->alone || placed->queue_ms > 0) return;
     const double token_bytes = (double)c->options.block_size / c->options.block_tokens;
     const struct pipeline_input input = {
         .prefill = c->prefill[placed->prefill].fit,

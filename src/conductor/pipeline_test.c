@@ -348,9 +348,15 @@ static void without_the_option_there_are_no_groups(void **state)
     (void)state;
     struct walk walk;
     struct yolk_decision decision;
-    const struct yolk_place_request request = prompt(400000);
+    struct yolk_place_request request = prompt(400000);
 
     start(&walk, 1);
+    assert_int_equal(yolk_conductor_place(walk.c, &request, 0, &decision), STATUS_OK);
+    assert_int_equal(decision.group_count, 1);
+    yolk_conductor_destroy(walk.c);
+
+    start(&walk, NODES - 1);
+    request.alone = true; /* nor for who asks for none */
     assert_int_equal(yolk_conductor_place(walk.c, &request, 0, &decision), STATUS_OK);
     assert_int_equal(decision.group_count, 1);
     yolk_conductor_destroy(walk.c);

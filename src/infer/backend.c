@@ -12,7 +12,7 @@
 struct backend_ops {
     const struct engine_layout *(*layout)(const void *self);
     enum status (*step)(void *self, struct backend_item *items, uint32_t items_count,
-                        const struct engine_hooks *hooks);
+                        const struct engine_part *part, const struct engine_hooks *hooks);
     void (*destroy)(void *self);
 };
 
@@ -68,7 +68,7 @@ static const struct engine_layout *builtin_layout(const void *self)
 }
 
 static enum status builtin_step(void *self, struct backend_item *items, uint32_t items_count,
-                                const struct engine_hooks *hooks)
+                                const struct engine_part *part, const struct engine_hooks *hooks)
 {
     struct builtin *builtin = self;
     const uint32_t vocab = engine_vocab_size(builtin->engine);
@@ -85,7 +85,8 @@ static enum status builtin_step(void *self, struct backend_item *items, uint32_t
             .logits = item->sample ? builtin->logits + (size_t)i * vocab : NULL,
         };
     }
-    const enum status status = engine_step(builtin->engine, builtin->items, items_count, hooks);
+    const enum status status =
+        engine_step_part(builtin->engine, builtin->items, items_count, part, hooks);
     if (status != STATUS_OK) return status;
     for (uint32_t i = 0; i < items_count; i++) {
         struct backend_item *item = &items[i];
@@ -113,9 +114,10 @@ static const struct engine_layout *timed_backend_layout(const void *self)
 }
 
 static enum status timed_backend_step(void *self, struct backend_item *items, uint32_t items_count,
+                                      const struct engine_part *part,
                                       const struct engine_hooks *hooks)
 {
-    return timed_step(self, items, items_count, hooks);
+    return timed_step_part(self, items, items_count, part, hooks);
 }
 
 static void timed_backend_destroy(void *self)
@@ -180,6 +182,20 @@ const struct engine_layout *backend_layout(const struct backend *backend)
 enum status backend_step(struct backend *backend, struct backend_item *items, uint32_t items_count,
                          const struct engine_hooks *hooks)
 {
+    const struct engine_part whole = { .last = backend_layout(backend)->n_layers };
+
+    return backend_step_part(backend, items, items_count, &whole, hooks);
+}
+
+enum status backend_step_part(struct backend *backend, struct backend_item *items,
+                              uint32_t items_count, const struct engine_part *part,
+                              const struct engine_hooks *hooks)
+{
     ASSERT(items_count == 0 || items != NULL);
-    return backend->ops->step(backend->self, items, items_count, hooks);
+    return backend->ops->step(backend->self, items, items_count, part, hooks);
+}
+
+uint32_t backend_hidden_size(const struct model *model, const struct timed_options *timed)
+{
+    return timed != NULL ? TIMED_HIDDEN_SIZE : model_params(model)->d_model;
 }

@@ -72,4 +72,13 @@ struct backend_item {
 MUST_USE enum status backend_step(struct backend *backend, struct backend_item *items,
                                   uint32_t items_count, const struct engine_hooks *hooks);
 
+/* As engine_step_part(): rows of backend_hidden_size() floats; an item may ask for a sample only of
+ * the part that has the last layer. */
+MUST_USE enum status backend_step_part(struct backend *backend, struct backend_item *items,
+                                       uint32_t items_count, const struct engine_part *part,
+                                       const struct engine_hooks *hooks);
+
+/* Floats of a row between two parts. `timed` as in the options. */
+uint32_t backend_hidden_size(const struct model *model, const struct timed_options *timed);
+
 #endif

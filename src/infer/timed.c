@@ -281,14 +281,36 @@ static void run_layer(const struct timed *timed, const struct backend_item *item
     }
 }
 
-static uint32_t next_token(const struct timed *timed, const struct backend_item *item)
+/* The states of one token through the layers of a part, on top of those before: what a residual
+ * stream is to the real engine. Row `r` of the step is the item's `i`th. */
+static uint64_t mix_layers(const struct timed *timed, const struct backend_item *item, uint32_t i,
+                           const struct engine_part *part, uint64_t r)
 {
-    const struct timed_options *options = &timed->options;
-    const uint32_t last = item->position + item->tokens_count - 1;
     uint64_t mix = 0;
 
-    for (uint32_t layer = 0; layer < TIMED_LAYERS; layer++)
-        mix = rng_counter(mix, state_load(timed, item, layer, last));
+    if (part->first > 0) memcpy(&mix, part->in + r * TIMED_HIDDEN_SIZE, sizeof(mix));
+    for (uint32_t layer = part->first; layer < part->last; layer++)
+        mix = rng_counter(mix, state_load(timed, item, layer, item->position + i));
+    return mix;
+}
+
+static void hand_out(const struct timed *timed, const struct backend_item *items,
+                     uint32_t items_count, const struct engine_part *part)
+{
+    uint64_t r = 0;
+
+    for (uint32_t i = 0; i < items_count; i++) {
+        for (uint32_t t = 0; t < items[i].tokens_count; t++, r++) {
+            const uint64_t mix = mix_layers(timed, &items[i], t, part, r);
+            memcpy(part->out + r * TIMED_HIDDEN_SIZE, &mix, sizeof(mix));
+        }
+    }
+}
+
+static uint32_t next_token(const struct timed *timed, const struct backend_item *item, uint64_t mix)
+{
+    const struct timed_options *options = &timed->options;
+
     if (item->sampling.temperature > 0)
         mix = rng_counter(mix ^ item->sampling.seed, item->sample_index);
     if (options->profile.answer_tokens > 0 &&
@@ -305,13 +327,13 @@ static uint64_t planned_start(const struct timed *timed)
 }
 
 static bool run_layers(struct timed *timed, struct backend_item *items, uint32_t items_count,
-                       const struct engine_hooks *hooks)
+                       const struct engine_part *part, const struct engine_hooks *hooks)
 {
     const double seconds = timed_step_s(&timed->options.profile, items, items_count);
     const uint64_t share_ns = (uint64_t)(seconds * ENV_NS_PER_S / TIMED_LAYERS);
     uint64_t planned_ns = planned_start(timed);
 
-    for (uint32_t layer = 0; layer < TIMED_LAYERS; layer++) {
+    for (uint32_t layer = part->first; layer < part->last; layer++) {
         if (hooks != NULL && hooks->before_layer != NULL) {
             const uint64_t asked_ns = now_ns(timed);
             if (!hooks->before_layer(hooks->ctx, layer)) return false;
@@ -330,12 +352,36 @@ static bool run_layers(struct timed *timed, struct backend_item *items, uint32_t
 enum status timed_step(struct timed *timed, struct backend_item *items, uint32_t items_count,
                        const struct engine_hooks *hooks)
 {
-    if (!step_valid(timed, items, items_count)) return STATUS_INVALID;
-    if (!run_layers(timed, items, items_count, hooks)) return STATUS_CANCELLED;
+    const struct engine_part whole = { .last = TIMED_LAYERS };
+
+    return timed_step_part(timed, items, items_count, &whole, hooks);
+}
+
+static bool part_valid(const struct engine_part *part)
+{
+    if (part->first >= part->last || part->last > TIMED_LAYERS) return false;
+    return (part->first == 0 || part->in != NULL) &&
+           (part->last == TIMED_LAYERS || part->out != NULL);
+}
+
+enum status timed_step_part(struct timed *timed, struct backend_item *items, uint32_t items_count,
+                            const struct engine_part *part, const struct engine_hooks *hooks)
+{
+    uint64_t rows = 0;
+
+    if (!part_valid(part) || !step_valid(timed, items, items_count)) return STATUS_INVALID;
+    if (!run_layers(timed, items, items_count, part, hooks)) return STATUS_CANCELLED;
+    if (part->last < TIMED_LAYERS) {
+        hand_out(timed, items, items_count, part);
+        return STATUS_OK;
+    }
     for (uint32_t i = 0; i < items_count; i++) {
         struct backend_item *item = &items[i];
+        const uint32_t last = item->tokens_count - 1;
+        const uint64_t row = rows + last;
+        rows += item->tokens_count;
         if (!item->sample) continue;
-        item->sampled = next_token(timed, item);
+        item->sampled = next_token(timed, item, mix_layers(timed, item, last, part, row));
         if (item->row != NULL)
             item->row_count = logprobs_row_certain(item->sampled, item->row_top, item->row);
     }

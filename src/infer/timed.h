@@ -38,7 +38,12 @@
 struct model_params;
 struct timed; /* opaque */
 
-enum { TIMED_LAYERS = 4, TIMED_STATE_SIZE = 8, TIMED_STEP_S_MAX = 60 };
+enum {
+    TIMED_LAYERS = 4,
+    TIMED_STATE_SIZE = 8,
+    TIMED_HIDDEN_SIZE = 2, /* floats: one number made of the states of the layers before */
+    TIMED_STEP_S_MAX = 60,
+};
 
 /* Seconds, each finite and not negative. */
 struct timed_profile {
@@ -83,8 +88,11 @@ void timed_destroy(struct timed *timed); /* NULL is allowed */
 
 const struct engine_layout *timed_layout(const struct timed *timed);
 
-/* As backend_step(). */
+/* As backend_step(), and backend_step_part(): a part takes its layers' share of the time. */
 MUST_USE enum status timed_step(struct timed *timed, struct backend_item *items,
                                 uint32_t items_count, const struct engine_hooks *hooks);
+MUST_USE enum status timed_step_part(struct timed *timed, struct backend_item *items,
+                                     uint32_t items_count, const struct engine_part *part,
+                                     const struct engine_hooks *hooks);
 
 #endif

@@ -592,6 +592,10 @@ static enum status open_cluster(struct gateway *gateway, const struct gateway_op
     options.conductor.stretch = gateway->stretch;
     options.conductor.inline_tbt_ms = given->inline_tbt_ms;
     options.conductor.inline_tokens = WORKER_ROWS_DEFAULT - WORKER_DECODES_DEFAULT; /* one step */
+    if (given->group_max > 0) options.conductor.group_max = given->group_max;
+    options.conductor.chunk_tokens = WORKER_ROWS_DEFAULT;
+    options.conductor.activation_bytes =
+        model_params(gateway->model)->d_model * (uint32_t)sizeof(float);
     options.conductor.placement = given->placement;
     env_random(gateway->env, &options.conductor.seed, sizeof(options.conductor.seed));
     if (given->replicate_hot > 0) options.replication.hot = given->replicate_hot;

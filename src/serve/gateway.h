@@ -54,6 +54,7 @@ struct gateway_options {
                      * yolk_conductor_options; 0: in the order of arrival */
     double inline_tbt_ms; /* short prompts are computed by their decode node, beside a step that
                            * takes no longer with one than this; 0: none are */
+    uint32_t group_max;   /* prefill nodes that may share one long prompt [1: none do] */
     struct yolk_elastic_options elastic; /* nodes change their roles; off if not `on` */
     bool replicate;         /* prefixes in demand are copied ahead of it (serve/gateway_copies.h) */
     uint32_t replicate_hot; /* ... after about so many requests a minute [8] */

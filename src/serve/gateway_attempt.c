@@ -4,7 +4,7 @@
  * the decode node, the stream from the prefill node, and what is learned from both.
  *
  *     attempt_start: place, decode.open -> d
- *     d: opened            -> prefill.run -> p
+ *     d: opened            -> prefill.run -> p; of a group, stage.run -> its first stage
  *     p: first_token       -> request_take_token; not where d has the last word, or a door
  *     d: token...          -> request_take_token, each; from the first on p may fail without harm
  *     p: prefill_done      -> cached tokens, samples for the cost model
@@ -24,6 +24,7 @@
 #include "base/assert.h"
 #include "base/log.h"
 #include "conductor/keys.h"
+#include "serve/proto_stage.h"
 
 enum {
     BACKOFF_MS = 50,
@@ -92,6 +93,8 @@ static void avoid(struct request *request, const struct attempt *attempt, bool a
 {
     if (cause == PROTO_CAUSE_SOURCE) {
         request->avoid_holder = attempt->holder;
+    } else if (cause == PROTO_CAUSE_STAGE) {
+        request->alone = true; /* which one it was is not known, nor does it matter */
     } else if (at_decode) {
         request->avoid_decode = attempt->decode;
     } else if (cause != PROTO_CAUSE_PUSH) {
@@ -173,7 +176,11 @@ static bool is_same(struct cluster_ref a, struct cluster_ref b)
 
 static bool prefills_at(const struct attempt *attempt, struct cluster_ref node)
 {
-    return is_same(attempt->prefill, node) && !attempt->streaming && !attempt->counted;
+    bool stage = is_same(attempt->prefill, node);
+
+    for (uint32_t i = 1; i < attempt->stages_count; i++)
+        stage = stage || is_same(attempt->stages[i], node);
+    return stage && !attempt->streaming && !attempt->counted;
 }
 
 /* True if the attempt was given up, and its request waits for another. */
@@ -519,6 +526,28 @@ static bool call(struct attempt *attempt, struct cluster_ref ref, enum proto_met
     return client != NULL && rpc_call(client, &request, out) == STATUS_OK;
 }
 
+/* What a group is to do, for its first stage, around what each of them is to do. False if one is
+ * gone. */
+static bool wrap_for_group(const struct attempt *attempt, struct buf *body)
+{
+    struct proto_stage_run message = { .stages = attempt->stages_count };
+    struct buf run = *body;
+    bool fits = true;
+
+    buf_init(body, MESSAGE_SIZE_MAX);
+    for (uint32_t i = 0; i < attempt->stages_count; i++) {
+        const char *address = cluster_address(attempt->gateway->cluster, attempt->stages[i]);
+        fits = fits && address != NULL;
+        if (!fits) break;
+        snprintf(message.addresses[i], sizeof(message.addresses[i]), "%s", address);
+    }
+    message.run = buf_data(&run);
+    message.run_len = run.len;
+    fits = fits && proto_stage_run_encode(&message, body) == STATUS_OK;
+    buf_fini(&run);
+    return fits;
+}
+
 static bool start_prefill(struct attempt *attempt, const struct proto_opened *opened)
 {
     const char *decode = cluster_address(attempt->gateway->cluster, attempt->decode);
@@ -532,9 +561,11 @@ static bool start_prefill(struct attempt *attempt, const struct proto_opened *op
     snprintf(message.target.rpc_address, sizeof(message.target.rpc_address), "%s", decode);
     memcpy(message.target.segment, opened->segment, sizeof(message.target.segment));
     buf_init(&body, MESSAGE_SIZE_MAX);
+    const bool group = attempt->stages_count > 1;
     attempt->run_live = proto_prefill_run_encode(&message, &body) == STATUS_OK &&
-                        call(attempt, attempt->prefill, PROTO_PREFILL_RUN, &body, on_run_item,
-                             on_run_end, &attempt->run);
+                        (!group || wrap_for_group(attempt, &body)) &&
+                        call(attempt, attempt->prefill, group ? PROTO_STAGE_RUN : PROTO_PREFILL_RUN,
+                             &body, on_run_item, on_run_end, &attempt->run);
     buf_fini(&body);
     return attempt->run_live;
 }
@@ -722,6 +753,7 @@ static enum status decide(struct request *request, bool picky, struct yolk_decis
         .avoid_prefill = cluster_instance(cluster, picky ? request->avoid_prefill : nobody),
         .avoid_decode = cluster_instance(cluster, picky ? request->avoid_decode : nobody),
         .avoid_holder = cluster_instance(cluster, request->avoid_holder),
+        .alone = request->alone,
         .prompt = &prompt,
     };
     if (request->attempts == 0) return admit(request, &place, out);
@@ -742,6 +774,9 @@ static struct attempt *attempt_create(struct request *request, const struct yolk
         cluster_ref_of(gateway->cluster, decision->inlined ? decision->decode : decision->prefill);
     attempt->decode = cluster_ref_of(gateway->cluster, decision->decode);
     attempt->holder = cluster_ref_of(gateway->cluster, decision->holder);
+    attempt->stages_count = decision->inlined ? 1 : decision->group_count;
+    for (uint32_t i = 0; i < attempt->stages_count; i++)
+        attempt->stages[i] = cluster_ref_of(gateway->cluster, decision->group[i]);
     attempt->sequence_tokens = request->tokens_count;
     attempt->placed_ms = now_ms(gateway);
     attempt->heard_ns = env_now_ns(gateway->env);
@@ -799,12 +834,12 @@ static void note_placed(struct request *request, const struct yolk_decision *dec
         "gateway", "placed",
         "req=%s attempt=%u prefill=%s decode=%s holder=%s reason=%s tokens=%u reuse_blocks=%u "
         "local_blocks=%u best_blocks=%u queue_ms=%.1f transfer_ms=%.1f compute_ms=%.1f "
-        "ttft_ms=%.1f tbt_ms=%.1f inlined=%d",
+        "ttft_ms=%.1f tbt_ms=%.1f inlined=%d stages=%u",
         request->request_id, request->attempts, decision->prefill_name, decision->decode_name,
         decision->holder_name, yolk_reuse_reason_name(decision->reason), decision->tokens,
         decision->reuse_blocks, decision->local_blocks, decision->best_blocks, decision->queue_ms,
         decision->transfer_ms, decision->compute_ms, decision->ttft_ms, decision->tbt_ms,
-        decision->inlined);
+        decision->inlined, decision->group_count);
 }
 
 enum status attempt_start(struct request *request)

@@ -86,6 +86,7 @@ static enum status write_decision(struct buf *out, const struct yolk_decision *d
     if (!joined(d)) THEN(status, write_name(out, "refusal", yolk_refusal_name(d->verdict.refusal)));
     THEN(status, write_name(out, "prefill", d->inlined ? d->decode_name : d->prefill_name));
     if (d->inlined) THEN(status, buf_append_text(out, ",\"inlined\":true"));
+    if (d->group_count > 1) THEN(status, buf_printf(out, ",\"stages\":%u", d->group_count));
     THEN(status, write_name(out, "decode", d->decode_name));
     THEN(status, write_name(out, "holder", d->holder_name));
     THEN(status, buf_printf(out,
@@ -277,6 +278,10 @@ static enum status explain_decision(struct buf *out, const struct yolk_decision 
     } else {
         THEN(status, buf_printf(out, "  prefill     %s, of %u that could\n", d->prefill_name,
                                 d->prefill_candidates));
+    }
+    if (d->group_count > 1) {
+        THEN(status, buf_printf(out, "  group       with %u more, each a part of the layers\n",
+                                d->group_count - 1));
     }
     THEN(status, buf_printf(out, "  decode      %s, of %u that had room\n", d->decode_name,
                             d->decode_candidates));

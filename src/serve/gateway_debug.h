@@ -8,7 +8,8 @@
  *        "prefill_candidates", "decode_candidates", "predicted_ms": {"queue", "transfer",
  *        "compute", "spread", "ttft", "tbt"}, "load": LOAD, "actual": null or {"ttft_ms",
  *        "total_ms", "cached_tokens", "output_tokens", "outcome", and with a door "door_ms"}, and
- *        WHY; with "inlined": true where the decode node prefills, beside a step},
+ *        WHY; with "inlined": true where the decode node prefills, beside a step, and "stages"
+ *        where so many nodes prefill it together},
  *       {"request_id", "age_ms", "accepted": false, "policy", "refusal", "tokens", "load": LOAD,
  *        "predicted_ms": {"ttft", "tbt"}, "retry_after_ms", "hindsight", "peak_load"}, ...]}
  *     LOAD = {"prefill", "decode", "predicted", "gate"}

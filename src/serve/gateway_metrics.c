@@ -39,7 +39,7 @@ struct gateway_metrics {
     struct series *running, *waiting, *kv_usage, *prompt_tokens, *generation_tokens;
     struct series *cache_queries, *cache_hits;
     struct series *ttft, *itl, *e2e, *queue, *prefill, *decode, *prompt_size, *output_size;
-    struct series *predicted_ratio, *door_wait, *at_door, *inlined;
+    struct series *predicted_ratio, *door_wait, *at_door, *inlined, *groups, *group_stages;
     struct series *prefill_up, *decode_up, *known, *pages_total, *pages_used, *block_tokens;
     struct series *disk[PROTO_DISK_NUMBERS];
     struct series *tbt_regret, *tbt_regret_wrong;
@@ -196,6 +196,10 @@ static void register_own(struct gateway_metrics *m)
                           TTFT_BOUNDS, COUNT_OF(TTFT_BOUNDS)));
     m->inlined = plain_counter(m, "yolk_conductor_inlined_total",
                                "Prompts computed beside a step of their decode node.");
+    m->groups = plain_counter(m, "yolk_conductor_groups_total",
+                              "Prompts that several prefill nodes computed together.");
+    m->group_stages = plain_counter(m, "yolk_conductor_group_stages_total",
+                                    "Prefill nodes of all groups together.");
     m->at_door = plain_gauge(m, "yolk_conductor_at_door",
                              "Sequences that wait in front of their decode node.");
     m->index_holdings = plain_gauge(m, "yolk_conductor_index_holdings",
@@ -533,6 +537,8 @@ enum status gateway_metrics_render(struct gateway_metrics *m, const struct gatew
         series_set(m->conductor_bytes, (double)c->bytes);
         series_set(m->at_door, c->at_door);
         catch_up(m->inlined, c->inlined);
+        catch_up(m->groups, c->groups);
+        catch_up(m->group_stages, c->group_stages);
         series_set(m->samples,
                    (double)(c->samples_prefill + c->samples_decode + c->samples_transfer));
     }

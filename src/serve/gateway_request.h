@@ -29,6 +29,8 @@ struct attempt {
     uint32_t number;
     struct yolk_decision decision;
     struct cluster_ref prefill, decode, holder;
+    struct cluster_ref stages[YOLK_GROUP_MAX]; /* who prefills it together; the first is prefill */
+    uint32_t stages_count;                     /* 1: it does so alone */
     struct rpc_call_id open, run;
     bool open_live, run_live;
     bool streaming; /* d has sent a token: p is not needed any more */
@@ -104,6 +106,7 @@ struct request {
     uint32_t failures;  /* in a row, without a new token */
     uint32_t displaced; /* how often a node had no page for it */
     struct cluster_ref avoid_prefill, avoid_decode, avoid_holder;
+    bool alone;                  /* a stage of a group has failed it: no group any more */
     struct yolk_verdict verdict; /* the policy's, when it has been asked */
     enum status refused;         /* why it was not placed the last time */
 

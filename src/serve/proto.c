@@ -15,6 +15,7 @@
 #include "base/assert.h"
 #include "base/buf.h"
 #include "net/msg.h"
+#include "serve/proto_int.h"
 
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "columns are native arrays");
 static_assert(sizeof(struct block_key) == BLOCK_KEY_SIZE, "a column of keys is an array of keys");
@@ -34,6 +35,9 @@ const char *proto_method_name(enum proto_method method)
     case PROTO_NODE_DROP: return "node.drop";
     case PROTO_NODE_LEAVING: return "node.leaving";
     case PROTO_DECODE_PUSH: return "decode.push";
+    case PROTO_STAGE_RUN: return "stage.run";
+    case PROTO_STAGE_ROWS: return "stage.rows";
+    case PROTO_STAGE_SUMS: return "stage.sums";
     }
     return "unknown";
 }
@@ -71,6 +75,7 @@ const char *proto_cause_name(enum proto_cause cause)
     case PROTO_CAUSE_STALE: return "stale";
     case PROTO_CAUSE_SHUTDOWN: return "shutdown";
     case PROTO_CAUSE_LIMIT: return "limit";
+    case PROTO_CAUSE_STAGE: return "stage";
     }
     return "unknown";
 }
@@ -113,39 +118,6 @@ void proto_u64s_copy(struct proto_u64s view, uint64_t *out)
     if (view.count > 0) memcpy(out, view.bytes, (size_t)view.count * sizeof(*out));
 }
 
-static void put_u32s(struct msg_writer *writer, uint32_t key, struct proto_u32s view)
-{
-    msg_field_bin(writer, key, view.bytes, (size_t)view.count * sizeof(uint32_t));
-}
-
-static void put_u64s(struct msg_writer *writer, uint32_t key, struct proto_u64s view)
-{
-    msg_field_bin(writer, key, view.bytes, (size_t)view.count * sizeof(uint64_t));
-}
-
-static uint32_t get_column(struct msg_reader *reader, uint32_t count_max, size_t width,
-                           const uint8_t **bytes)
-{
-    const struct msg_bytes bin = msg_get_bin(reader, count_max * width);
-    if (bin.len % width != 0) msg_fail(reader);
-    *bytes = bin.data;
-    return (uint32_t)(bin.len / width);
-}
-
-static struct proto_u32s get_u32s(struct msg_reader *reader, uint32_t count_max)
-{
-    struct proto_u32s view;
-    view.count = get_column(reader, count_max, sizeof(uint32_t), &view.bytes);
-    return view;
-}
-
-static struct proto_u64s get_u64s(struct msg_reader *reader, uint32_t count_max)
-{
-    struct proto_u64s view;
-    view.count = get_column(reader, count_max, sizeof(uint64_t), &view.bytes);
-    return view;
-}
-
 static bool between(double value, double low, double high)
 {
     return value >= low && value <= high; /* not NaN */
@@ -169,40 +141,6 @@ static struct proto_u32s get_row(struct msg_reader *reader)
         if (!between((double)float_at(row, i), -1e4, 0)) msg_fail(reader);
     }
     return row;
-}
-
-/* ---- what every decoder needs ---- */
-
-static uint32_t get_in(struct msg_reader *reader, uint32_t low, uint32_t high)
-{
-    const uint64_t value = msg_get_u64_max(reader, high);
-    if (value < low) msg_fail(reader);
-    return (uint32_t)value;
-}
-
-/* Takes a key; notes it in *seen (keys are below 64) and refuses a second one of the same. */
-static bool next_field(struct msg_reader *reader, uint32_t *left, uint64_t *key, uint64_t *seen)
-{
-    if (!msg_next_key(reader, left, key)) return false;
-    if (*key >= 64) return true;
-    const uint64_t bit = UINT64_C(1) << *key;
-    if ((*seen & bit) != 0) msg_fail(reader);
-    *seen |= bit;
-    return true;
-}
-
-/* The set of fields 1..last. */
-static uint64_t fields_through(uint32_t last)
-{
-    ASSERT(last >= 1 && last < 63);
-    return (UINT64_C(1) << (last + 1)) - 2;
-}
-
-static enum status finish(const struct msg_reader *reader, uint64_t seen, uint64_t required)
-{
-    const enum status status = msg_end(reader);
-    if (status != STATUS_OK) return status;
-    return (seen & required) == required ? STATUS_OK : STATUS_INVALID;
 }
 
 /* ---- sequence ---- */
@@ -461,17 +399,18 @@ enum status proto_prefill_run_decode(const void *data, size_t len, struct proto_
 
 /* ---- decode.push ---- */
 
-enum push_field { PUSH_REQUEST = 1, PUSH_ATTEMPT, PUSH_EPOCH, PUSH_KIND };
+enum push_field { PUSH_REQUEST = 1, PUSH_ATTEMPT, PUSH_EPOCH, PUSH_KIND, PUSH_WRITER };
 
 enum status proto_push_encode(const struct proto_push *msg, struct buf *out)
 {
     struct msg_writer writer;
     msg_writer_init(&writer, out);
-    msg_put_map(&writer, PUSH_KIND);
+    msg_put_map(&writer, PUSH_WRITER);
     msg_field_u64(&writer, PUSH_REQUEST, msg->request_id);
     msg_field_u64(&writer, PUSH_ATTEMPT, msg->attempt);
     msg_field_u64(&writer, PUSH_EPOCH, msg->epoch);
     msg_field_u64(&writer, PUSH_KIND, msg->kind);
+    msg_field_u64(&writer, PUSH_WRITER, msg->writer);
     return writer.status;
 }
 
@@ -491,6 +430,7 @@ enum status proto_push_decode(const void *data, size_t len, struct proto_push *o
         case PUSH_KIND:
             out->kind = (enum proto_push_kind)get_in(&reader, PROTO_PUSH_BEGIN, PROTO_PUSH_END);
             break;
+        case PUSH_WRITER: out->writer = get_in(&reader, 0, PROTO_WRITERS_MAX - 1); break;
         default: msg_skip(&reader); break;
         }
     }
@@ -764,7 +704,7 @@ static void get_failed(struct msg_reader *reader, struct proto_failed *out)
     while (next_field(reader, &left, &key, &seen)) {
         switch (key) {
         case FAILED_CAUSE:
-            out->cause = (enum proto_cause)get_in(reader, PROTO_CAUSE_INTERNAL, PROTO_CAUSE_LIMIT);
+            out->cause = (enum proto_cause)get_in(reader, PROTO_CAUSE_INTERNAL, PROTO_CAUSE_STAGE);
             break;
         case FAILED_TEXT: msg_get_text_copy(reader, out->text, sizeof(out->text)); break;
         case FAILED_LOAD: out->load_permille = msg_get_u32(reader); break;

@@ -26,12 +26,12 @@
  * layer of one block; of a partial block only the pages of the tokens there are matter, but the
  * whole piece travels. Checksums are XXH3-64 of a whole piece, ordered by block, then layer.
  *
- * Who may write into d's pages: only p, only under a lease that d gave it in answer to decode.push.
- * p counts the lease from before it asked, d from when it answered, so p's ends first, whatever the
- * clocks say; p's WRITEs carry its end as their deadline. d reuses a page of an attempt that is
- * over once p has said that it is done (kv_done, or push with PROTO_PUSH_END), or, if p never does,
- * once the lease and the transfer engine's fence are over. A lease that was never given needs no
- * wait.
+ * Who may write into d's pages: only p (each stage, where p is a group: serve/proto_stage.h), only
+ * under a lease that d gave it in answer to decode.push. p counts the lease from before it asked, d
+ * from when it answered, so p's ends first, whatever the clocks say; p's WRITEs carry its end as
+ * their deadline. d reuses a page of an attempt that is over once p, or each stage, has said that
+ * it is done (kv_done, or push with PROTO_PUSH_END), or, if it never does, once the lease and the
+ * transfer engine's fence are over. A lease that was never given needs no wait.
  *
  * Encoding: msgpack maps with small integer keys (net/msg.h); unknown keys are skipped. Tokens are
  * one blob of little-endian u32, keys one blob of 16 bytes each, addresses and checksums one blob
@@ -70,6 +70,9 @@ enum proto_method {
     PROTO_NODE_LEAVING = 0x0310,   /* unary; both empty: the reply comes when the node begins to
                                     * leave, to all who have asked. From then on it wants no new
                                     * work; its blocks may be fetched until it is gone */
+    PROTO_STAGE_RUN = 0x0320,      /* streaming; as PROTO_PREFILL_RUN: proto_stage.h */
+    PROTO_STAGE_ROWS = 0x0321,     /* unary; request proto_stage_rows, empty reply */
+    PROTO_STAGE_SUMS = 0x0322,     /* unary; request proto_stage_sums, empty reply */
 };
 const char *proto_method_name(enum proto_method method);
 
@@ -86,6 +89,7 @@ enum {
     PROTO_HELD_MAX = 128,
     PROTO_TOP_MAX = 20, /* likeliest tokens named beside one */
     PROTO_ROW_MAX = 1 + 2 * PROTO_TOP_MAX,
+    PROTO_WRITERS_MAX = 32, /* nodes that push into the pages of one attempt */
 };
 #define PROTO_LATER_US_MAX UINT64_C(86400000000) /* a day */
 
@@ -194,6 +198,7 @@ struct proto_push {
     uint32_t attempt;
     uint64_t epoch;
     enum proto_push_kind kind;
+    uint32_t writer; /* which stage of a group asks; 0 for a p alone, or from one that knows none */
 };
 
 struct proto_push_lease {
@@ -285,6 +290,7 @@ enum proto_cause {
     PROTO_CAUSE_STALE = 8,    /* a newer attempt took over, or a deadline passed */
     PROTO_CAUSE_SHUTDOWN = 9, /* the node goes away: another node */
     PROTO_CAUSE_LIMIT = 10,   /* its joining would break a limit: tell the client */
+    PROTO_CAUSE_STAGE = 11,   /* another stage of its group failed: place again without a group */
 };
 
 struct proto_failed {

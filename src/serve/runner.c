@@ -242,7 +242,10 @@ static void run_step(struct runner *runner, struct runner_step *step)
     runner->step = step;
     prepare_items(runner);
     const enum status status =
-        backend_step(runner->backend, runner->items, step->items_count, &hooks);
+        step->part.last == 0
+            ? backend_step(runner->backend, runner->items, step->items_count, &hooks)
+            : backend_step_part(runner->backend, runner->items, step->items_count, &step->part,
+                                &hooks);
     if (status == STATUS_OK) take_sampled(runner);
     runner->step = NULL;
     post_event(runner, &(struct event){ .kind = EVENT_DONE,

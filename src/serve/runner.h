@@ -70,6 +70,7 @@ struct runner_item {
 };
 
 struct runner_step {
+    struct engine_part part; /* last == 0: all layers; otherwise as in backend_step_part() */
     uint32_t items_count;
     struct runner_item items[ENGINE_ITEMS_MAX];
 };

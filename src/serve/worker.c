@@ -113,6 +113,7 @@ static void fill_step(struct worker *worker)
 {
     struct runner_step *run = &worker->run;
     run->items_count = 0;
+    run->part = (struct engine_part){ 0 };
     for (uint32_t i = 0; i < worker->step.items_count; i++) {
         const struct sched_item *from = &worker->step.items[i];
         struct job *job = worker->jobs[from->id.index];
@@ -123,6 +124,8 @@ static void fill_step(struct worker *worker)
         worker->run_jobs[i] = job;
         if (job->kind == SCHED_KIND_PREFILL) {
             prefill_fill_item(job, from, item);
+            ASSERT(job->prefill.stage == NULL || worker->step.items_count == 1); /* it is alone */
+            if (job->prefill.stage != NULL) stage_fill_part(job, from, &run->part);
         } else if (from->prompt) {
             decode_fill_prompt(job, from, item);
         } else if (!decode_fill_item(job, from, item)) {
@@ -742,7 +745,9 @@ static void add_methods(struct worker *worker)
         { PROTO_NODE_INFO, node_info },           { PROTO_NODE_STATUS, node_status },
         { PROTO_NODE_ROLE, node_role },           { PROTO_NODE_REFUSED, node_refused },
         { PROTO_NODE_TRANSFERS, node_transfers }, { PROTO_NODE_COPY, copy_make },
-        { PROTO_NODE_DROP, copy_drop },           { PROTO_NODE_LEAVING, drain_watch },
+        { PROTO_NODE_DROP, copy_drop },           { PROTO_STAGE_RUN, stage_run },
+        { PROTO_STAGE_ROWS, stage_rows },         { PROTO_STAGE_SUMS, stage_sums },
+        { PROTO_NODE_LEAVING, drain_watch },
     };
     for (size_t i = 0; i < sizeof(methods) / sizeof(methods[0]); i++) {
         rpc_server_add(worker->server, (uint16_t)methods[i].method,

@@ -204,6 +204,8 @@ void decode_push(void *ctx, struct rpc_call *call, const uint8_t *body, size_t l
     if (push.kind == PROTO_PUSH_END) {
         reply_lease(worker, call, 0);
         if (job == NULL || !same_life) return;
+        job->decode.writers_ended |= 1u << push.writer;
+        if ((job->decode.writers_begun & ~job->decode.writers_ended) != 0) return;
         job->decode.push_ended = true;
         if (job->decode.lending) lease_over(job);
         return;
@@ -216,6 +218,7 @@ void decode_push(void *ctx, struct rpc_call *call, const uint8_t *body, size_t l
         return;
     }
     job->decode.lease_given = true;
+    job->decode.writers_begun |= 1u << push.writer;
     job->decode.lease_until_ns = env_now_ns(worker->env) + worker->options.lease_ms * ENV_NS_PER_MS;
     reply_lease(worker, call, worker->options.lease_ms);
 }

@@ -5,6 +5,7 @@
  *   worker.c          creation, RPC methods, the turn (admit, verify, join, step)
  *   worker_job.c      the life of one attempt: arrival, end, release
  *   worker_prefill.c  p's side: load, compute, push, kv_done
+ *   worker_stage.c    p's side, where p is one of a group
  *   worker_decode.c   d's side: open, lease, kv_done, tokens
  *   worker_peer.c     connections to other nodes
  *   worker_copy.c     copies of prefixes that a gateway finds hot
@@ -54,6 +55,7 @@ enum {
     WORKER_SWEEP_MS = 1000,  /* how often what has waited too long is looked for */
     WORKER_PEER_IDLE_MS = 60000,  /* after that an unused connection is closed */
     WORKER_VERIFY_SIZE = 4 << 20, /* bytes checked per turn of the loop */
+    WORKER_STAGE_MS = 30000,      /* until the next stage of a group has computed a chunk */
     WORKER_COPIES_MAX = 4,        /* made at once; what is more is refused */
     WORKER_COPY_MS = 60000,       /* each, at most */
     WORKER_WATCHERS_MAX = 64,     /* gateways that want to hear when it leaves */
@@ -77,6 +79,7 @@ struct peer {
 
 /* Finds or makes the peer and adds a reference. STATUS_FULL when all WORKER_PEERS_MAX are in use.
  */
+/* `segment_name` "": it is only called, never written to. */
 MUST_USE enum status peer_acquire(struct worker *worker, const char *rpc_address,
                                   const char *segment_name, struct peer **out);
 void peer_unref(struct peer *peer);
@@ -130,7 +133,10 @@ struct push {
     struct push *previous;
 };
 
+struct stage;
+
 struct prefill {
+    struct stage *stage;        /* NULL: it computes all layers */
     struct proto_target target; /* target.addresses is `addresses` */
     uint64_t *addresses;
     struct peer *peer;
@@ -175,6 +181,7 @@ struct decode {
     bool fetched;          /* the fetch, if any, brought everything */
     /* Permission to push. */
     bool lease_given;
+    uint32_t writers_begun, writers_ended; /* bits: who asked for it, and who gave it back */
     uint64_t lease_until_ns;
     bool push_ended;
     bool lending; /* over, but p may still write: until it says no, or the timer */
@@ -342,6 +349,16 @@ MUST_USE enum status job_alloc(struct job *job, uint32_t have);
 /* ---- worker_prefill.c ---- */
 
 void prefill_run(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len);
+/* What stage.run has in common with it. The job, queued, or NULL and the call has ended; then
+ * prefill_connect() is to follow. */
+struct job *prefill_accept(struct worker *worker, struct rpc_call *call, const uint8_t *body,
+                           size_t len);
+void prefill_connect(struct job *job);
+/* All computed and all written? Then it is told (I4). */
+void prefill_check_pushed(struct job *job);
+void prefill_describe_done(const struct job *job, struct proto_prefill_done *out);
+/* Its call and the job end well (I4). */
+void prefill_finish(struct job *job);
 /* False: no pages now, ask again later. */
 bool prefill_admit(struct job *job);
 bool prefill_waits_for_lease(const struct job *job);
@@ -350,6 +367,31 @@ void prefill_layer_done(struct job *job, const struct runner_item *item, uint32_
 void prefill_step_done(struct job *job, const struct runner_item *item, bool computed);
 void prefill_stop(struct job *job);
 void prefill_release(struct job *job);
+
+/* ---- worker_stage.c: of a job whose prefill.stage is set, unless it says otherwise ---- */
+
+void stage_run(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len);
+void stage_rows(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len);
+void stage_sums(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len);
+/* Any job: is it a stage, and not the first? */
+bool stage_follows(const struct job *job);
+/* Any job: who asks d for the lease. */
+uint32_t stage_writer(const struct job *job);
+/* Any job: have its checksums been passed on? d may have heard all it has to. */
+bool stage_told(const struct job *job);
+bool stage_is_last(const struct job *job);
+/* What it has to have before it computes, if it follows. */
+uint32_t stage_reuse_blocks(const struct job *job);
+/* prefill.reuse_blocks are there: starts the next stage. False: the job has failed. */
+bool stage_begin(struct job *job);
+void stage_fill_part(const struct job *job, const struct sched_item *from, struct engine_part *out);
+/* False: the job has failed. */
+bool stage_step_done(struct job *job, const struct runner_item *item);
+/* Have the checksums of the layers before come? */
+bool stage_gathered(const struct job *job);
+void stage_pass_sums(struct job *job);
+void stage_stop(struct job *job);
+void stage_release(struct job *job);
 
 /* ---- worker_decode.c ---- */
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * serve/worker_peer.c - connections to decode nodes: one RPC client and one open segment for each.
+ * serve/worker_peer.c - connections to decode nodes, one RPC client and one open segment for each;
+ * and to other stages of a group, which are only called.
  *
  * Kept after use, because the next request likely goes to the same node; when the table is full the
  * one unused for longest goes, and any that has not been used for a minute (it may be dead, and its
@@ -89,7 +90,7 @@ enum status peer_acquire(struct worker *worker, const char *rpc_address, const c
         const enum status status = create(worker, rpc_address, segment_name, &peer);
         if (status != STATUS_OK) return status;
     }
-    if (!peer->segment_open) {
+    if (!peer->segment_open && segment_name[0] != '\0') {
         const enum status status =
             yolk_transfer_open(worker->transfer, segment_name, &peer->segment);
         if (status != STATUS_OK) return status;

@@ -11,6 +11,8 @@
  *   last WRITE acknowledged            decode.kv_done with checksums to d
  *   d has verified           FINISHED  prefill_done to the gateway
  *
+ * A stage of a group does the same with some of the layers: worker_stage.c.
+ *
  * A fetch that breaks off is no failure here: what came is kept, the rest is computed. The
  * checksums are taken from the very bytes that the WRITEs read, by the engine's thread, when a
  * layer is done: pages of computed blocks do not change afterwards. (When a step is given up and
@@ -25,6 +27,7 @@
 
 static uint32_t blocks_reusable(const struct job *job)
 {
+    if (stage_follows(job)) return stage_reuse_blocks(job);
     /* The last token of the prompt is always computed: its logits are the point. */
     return (job->prompt_count - 1) / job->worker->layout.block_tokens;
 }
@@ -52,6 +55,7 @@ static void on_lease(void *ctx, const struct rpc_result *result)
         job_settle(job);
         return;
     }
+    if (stage_told(job)) return; /* nothing is written any more */
     if (status != STATUS_OK) {
         job_fail(job, PROTO_CAUSE_PUSH, status, "no permission to push: %s", status_name(status));
         return;
@@ -69,7 +73,8 @@ static enum status send_push(struct job *job, enum proto_push_kind kind,
     const struct proto_push push = { .request_id = job->request_id,
                                      .attempt = job->attempt,
                                      .epoch = job->prefill.target.epoch,
-                                     .kind = kind };
+                                     .kind = kind,
+                                     .writer = stage_writer(job) };
     buf_clear(&worker->scratch);
     const enum status status = proto_push_encode(&push, &worker->scratch);
     if (status != STATUS_OK) return status;
@@ -104,6 +109,7 @@ static void lease_renew(void *ctx)
 {
     struct job *job = ctx;
     if (job->over || job->prefill.lease_calling || job->prefill.calling) return;
+    if (stage_told(job)) return;
     const enum status status = lease_ask(job);
     if (status == STATUS_OK) return;
     job_fail(job, PROTO_CAUSE_PUSH, status, "cannot renew the permission to push");
@@ -131,36 +137,43 @@ static const char *check_target(const struct worker *worker, const struct proto_
     return NULL;
 }
 
-void prefill_run(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
+struct job *prefill_accept(struct worker *worker, struct rpc_call *call, const uint8_t *body,
+                           size_t len)
 {
-    struct worker *worker = ctx;
     struct proto_prefill_run run;
 
     if (worker->ending || proto_prefill_run_decode(body, len, &run) != STATUS_OK) {
         job_refuse(worker, call, worker->ending ? PROTO_CAUSE_SHUTDOWN : PROTO_CAUSE_INVALID,
                    worker->ending ? STATUS_UNAVAILABLE : STATUS_INVALID, "malformed or too late");
-        return;
+        return NULL;
     }
     const char *wrong = check_target(worker, &run);
     if (wrong != NULL) {
         job_refuse(worker, call, PROTO_CAUSE_INVALID, STATUS_INVALID, wrong);
-        return;
+        return NULL;
     }
     const uint32_t blocks = run.target.addresses.count;
     const struct job_room room = { .tokens_max = run.sequence.tokens.count,
                                    .sums = blocks * worker->layout.n_layers,
                                    .addresses = blocks };
     struct job *job = job_create(worker, SCHED_KIND_PREFILL, call, &run.sequence, &room);
-    if (job == NULL) return;
+    if (job == NULL) return NULL;
 
     struct prefill *prefill = &job->prefill;
     prefill->target = run.target;
     proto_u64s_copy(run.target.addresses, prefill->addresses);
     prefill->target.addresses = proto_u64s_of(prefill->addresses, blocks);
     env_timer_init(&prefill->lease_timer, lease_renew, job);
+    return job;
+}
+
+void prefill_connect(struct job *job)
+{
+    struct prefill *prefill = &job->prefill;
+    const struct proto_target *target = &prefill->target;
     enum status status =
-        peer_acquire(worker, run.target.rpc_address, run.target.segment, &prefill->peer);
-    if (status == STATUS_OK && run.target.push_from < blocks) {
+        peer_acquire(job->worker, target->rpc_address, target->segment, &prefill->peer);
+    if (status == STATUS_OK && target->push_from < job->prompt_blocks) {
         prefill->lease_wanted = true;
         status = lease_ask(job);
     }
@@ -169,14 +182,23 @@ void prefill_run(void *ctx, struct rpc_call *call, const uint8_t *body, size_t l
              status_name(status));
 }
 
+void prefill_run(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
+{
+    struct job *job = prefill_accept(ctx, call, body, len);
+    if (job != NULL) prefill_connect(job);
+}
+
 /* ---- loading ---- */
 
 static void start_computing(struct job *job, uint32_t reuse_blocks, bool alone)
 {
     struct worker *worker = job->worker;
     ASSERT(reuse_blocks <= blocks_reusable(job));
+    const bool staged = job->prefill.stage != NULL;
     job->prefill.reuse_blocks = reuse_blocks;
-    sched_ready(worker->sched, job->id, reuse_blocks * worker->layout.block_tokens, alone);
+    if (staged && !stage_begin(job)) return;
+    sched_ready(worker->sched, job->id, reuse_blocks * worker->layout.block_tokens,
+                alone || staged);
     worker_kick(worker);
 }
 
@@ -193,7 +215,8 @@ static void on_fetch_layer(void *ctx, uint32_t layer, uint32_t blocks)
     ASSERT(layer == prefill->layers_loaded);
     prefill->layers_loaded = layer + 1;
     runner_gate_open(job->worker->runner, &prefill->gate, layer + 1);
-    if (sched_state(job->worker->sched, job->id) == SCHED_LOADING) {
+    /* How much is reused binds a whole group, so a stage waits for all of it. */
+    if (sched_state(job->worker->sched, job->id) == SCHED_LOADING && prefill->stage == NULL) {
         start_computing(job, prefill->wanted_blocks, true);
     }
 }
@@ -359,19 +382,24 @@ void prefill_fill_item(struct job *job, const struct sched_item *from, struct ru
         /* With the first chunk go the reused blocks that d lacks. */
         .sums_from = first_chunk && push_from < first ? push_from : first,
         .sums_to = worker_blocks(job->worker, from->position + from->rows),
-        .sample = from->last,
+        .sample = from->last && (prefill->stage == NULL || stage_is_last(job)),
     };
     job_fill_sample(job, from->position + from->rows, job->generated_before, item);
 }
 
 static void kv_done(struct job *job);
 
-/* All computed and all written? Then d may know. */
-static void check_pushed(struct job *job)
+/* Then d may know, or the next stage. */
+void prefill_check_pushed(struct job *job)
 {
     const struct prefill *prefill = &job->prefill;
     if (job->over || !prefill->computed || prefill->pushes != NULL || prefill->calling) return;
-    kv_done(job);
+    if (prefill->stage != NULL && (stage_told(job) || !stage_gathered(job))) return;
+    if (prefill->stage != NULL && !stage_is_last(job)) {
+        stage_pass_sums(job);
+    } else {
+        kv_done(job);
+    }
 }
 
 static void push_unlink(struct push *push)
@@ -400,7 +428,7 @@ static void on_pushed(void *ctx, const struct yolk_transfer_result *result)
         return;
     }
     if (result->state == YOLK_TRANSFER_COMPLETED) {
-        check_pushed(job);
+        prefill_check_pushed(job);
         return;
     }
     peer_forget_segment(job->worker, job->prefill.peer); /* in case it has restarted */
@@ -529,7 +557,7 @@ static void computed_all(struct job *job, uint32_t first_token)
         job_fail(job, PROTO_CAUSE_INTERNAL, status, "the gateway does not read");
         return;
     }
-    check_pushed(job);
+    prefill_check_pushed(job);
 }
 
 void prefill_step_done(struct job *job, const struct runner_item *item, bool computed)
@@ -545,9 +573,16 @@ void prefill_step_done(struct job *job, const struct runner_item *item, bool com
         }
         return;
     }
-    worker->totals.tokens_computed += item->tokens_count;
-    commit(job, item);
+    if (job->prefill.stage != NULL && !stage_step_done(job, item)) return;
+    if (job->prefill.stage == NULL) commit(job, item); /* a stage has no whole block */
+    if (job->prefill.stage == NULL || stage_is_last(job))
+        worker->totals.tokens_computed += item->tokens_count;
     if (sched_state(worker->sched, job->id) != SCHED_PUSHING) return;
+    if (job->prefill.stage != NULL && !stage_is_last(job)) {
+        job->prefill.computed = true;
+        prefill_check_pushed(job);
+        return;
+    }
     ASSERT(item->sample);
     job->row_count = item->row_count;
     computed_all(job, item->sampled);
@@ -560,40 +595,51 @@ static uint64_t us_between(uint64_t from_ns, uint64_t to_ns)
     return from_ns != 0 && to_ns > from_ns ? (to_ns - from_ns) / ENV_NS_PER_US : 0;
 }
 
-static void report(struct job *job)
+void prefill_describe_done(const struct job *job, struct proto_prefill_done *out)
 {
-    struct worker *worker = job->worker;
     const struct prefill *prefill = &job->prefill;
-    const uint32_t block_tokens = worker->layout.block_tokens;
-    const uint64_t now_ns = env_now_ns(worker->env);
+    const uint32_t block_tokens = job->worker->layout.block_tokens;
+    const uint64_t now_ns = env_now_ns(job->worker->env);
     const uint32_t cached = prefill->reuse_blocks * block_tokens;
-    const struct proto_item item = {
-        .kind = PROTO_ITEM_PREFILL_DONE,
-        .prefill_done = {
-            .cached_tokens = cached,
-            .fetched_tokens = (prefill->reuse_blocks - prefill->local_blocks) * block_tokens,
-            .computed_tokens = job->prompt_count - cached,
-            .miss = prefill->miss,
-            .times = {
-                .queue_us = us_between(job->arrived_ns, job->admitted_ns),
-                .load_us = us_between(job->admitted_ns, job->loaded_ns),
-                .compute_us = job->engine_ns / ENV_NS_PER_US,
-                .push_us = us_between(job->step_last_ns, now_ns),
-                .total_us = us_between(job->arrived_ns, now_ns),
-            },
+
+    *out = (struct proto_prefill_done){
+        .cached_tokens = cached,
+        .fetched_tokens = (prefill->reuse_blocks - prefill->local_blocks) * block_tokens,
+        .computed_tokens = job->prompt_count - cached,
+        .miss = prefill->miss,
+        .times = {
+            .queue_us = us_between(job->arrived_ns, job->admitted_ns),
+            .load_us = us_between(job->admitted_ns, job->loaded_ns),
+            .compute_us = job->engine_ns / ENV_NS_PER_US,
+            .push_us = us_between(job->step_last_ns, now_ns),
+            .total_us = us_between(job->arrived_ns, now_ns),
         },
     };
+}
+
+void prefill_finish(struct job *job)
+{
     struct rpc_call *call = job->call;
+
+    if (call == NULL) return; /* on_cancel has ended it, or does */
+    job->call = NULL;
+    rpc_reply(call, NULL, 0);
+    job_end(job, SCHED_FINISHED);
+}
+
+static void report(struct job *job)
+{
+    struct proto_item item = { .kind = PROTO_ITEM_PREFILL_DONE };
+
+    prefill_describe_done(job, &item.prefill_done);
+    job->worker->totals.tokens_reused += item.prefill_done.cached_tokens;
     const enum status status = job_send(job, &item);
-    worker->totals.tokens_reused += cached;
     if (status == STATUS_CANCELLED) return; /* on_cancel follows */
     if (status != STATUS_OK) {
         job_fail(job, PROTO_CAUSE_INTERNAL, status, "the gateway does not read");
         return;
     }
-    job->call = NULL;
-    rpc_reply(call, NULL, 0);
-    job_end(job, SCHED_FINISHED);
+    prefill_finish(job);
 }
 
 static void on_kv_done(void *ctx, const struct rpc_result *result)
@@ -667,6 +713,7 @@ void prefill_stop(struct job *job)
     for (struct push *push = prefill->pushes; push != NULL; push = push->next) {
         (void)yolk_transfer_cancel_batch(worker->transfer, push->batch);
     }
+    if (prefill->stage != NULL) stage_stop(job);
     if (prefill->lease_calling) rpc_cancel(prefill->peer->client, prefill->lease_call);
     if (prefill->calling) rpc_cancel(prefill->peer->client, prefill->done_call);
 }
@@ -686,4 +733,5 @@ void prefill_release(struct job *job)
     for (uint32_t i = 0; i < job->pages_count; i++)
         store_node_unref(worker->node, job->pages[i]);
     if (prefill->peer != NULL) peer_unref(prefill->peer);
+    if (prefill->stage != NULL) stage_release(job);
 }

@@ -21,9 +21,10 @@ struct sequence {
     uint32_t computed;
     int priority;
     uint64_t tenant;
-    uint64_t stamp; /* of its kind's fair: whose turn it is */
-    uint64_t order; /* which of its tenant's prompts takes that turn */
-    bool begun;     /* has been in a step */
+    uint64_t stamp;   /* of its kind's fair: whose turn it is */
+    uint64_t order;   /* which of its tenant's prompts takes that turn */
+    uint32_t offered; /* of a prompt: only so many tokens may be computed for now */
+    bool begun;       /* has been in a step */
     bool in_step;
     bool alone;
 };
@@ -197,7 +198,8 @@ enum status sched_add(struct sched *sched, const struct sched_arrival *arrival,
                               .tokens = arrival->tokens,
                               .priority = arrival->priority,
                               .tenant = arrival->tenant,
-                              .order = arrival->order };
+                              .order = arrival->order,
+                              .offered = arrival->tokens };
     seq->stamp = fair_stamp(fair_of(sched, seq), arrival->tenant, arrival->tokens);
     set_state(sched, seq, SCHED_QUEUED);
     put_in_order(sched, index);
@@ -235,6 +237,14 @@ void sched_loaded(struct sched *sched, struct sched_id id)
     struct sequence *seq = get(sched, id);
     ASSERT(seq->kind == SCHED_KIND_PREFILL);
     seq->alone = false;
+}
+
+void sched_offer(struct sched *sched, struct sched_id id, uint32_t until)
+{
+    struct sequence *seq = get(sched, id);
+    ASSERT(seq->kind == SCHED_KIND_PREFILL && until <= seq->tokens);
+    ASSERT(until == seq->tokens || until % sched->options.block_tokens == 0);
+    seq->offered = until;
 }
 
 void sched_compute(struct sched *sched, struct sched_id id, uint32_t computed)
@@ -314,11 +324,12 @@ static bool pick_decode(struct sched *sched, uint32_t pages_free, struct sched_s
     return true;
 }
 
-/* How many rows of `seq` fit in `room`, ending on a block boundary unless they end the prompt (I5).
- */
+/* How many rows of `seq` fit in `room`, ending on a block boundary unless they end the prompt, or
+ * what is offered of it (I5). */
 static uint32_t chunk_rows(const struct sched *sched, const struct sequence *seq, uint32_t room)
 {
-    const uint32_t rest = seq->tokens - seq->computed;
+    if (seq->offered <= seq->computed) return 0;
+    const uint32_t rest = seq->offered - seq->computed;
     if (rest <= room) return rest;
     return room - room % sched->options.block_tokens;
 }
@@ -345,7 +356,9 @@ static bool pick_alone(struct sched *sched, struct sched_step *step)
         const struct sequence *seq = &sched->sequences[index];
         if (seq->state != SCHED_PREFILL) continue;
         if (!seq->alone) return false; /* another one goes first */
-        add_item(sched, step, index, chunk_rows(sched, seq, sched->options.rows_max));
+        const uint32_t rows = chunk_rows(sched, seq, sched->options.rows_max);
+        if (rows == 0) continue; /* it waits for more to be offered */
+        add_item(sched, step, index, rows);
         return true;
     }
     return false;

@@ -40,7 +40,8 @@
  *       step computed for it is dropped.
  *   I4  computed <= tokens; in DECODE computed == tokens - 1 between steps: the newest token has no
  *       KV yet.
- *   I5  A chunk that does not end its prompt ends on a block boundary.
+ *   I5  A chunk that does not end its prompt ends on a block boundary; none goes beyond what is
+ *       offered (sched_offer()).
  *   I6  Every decoding sequence has a row in every step but those of a sequence that has to be
  *       alone, and two of these never follow each other while something decodes.
  *
@@ -123,6 +124,10 @@ void sched_ready(struct sched *sched, struct sched_id id, uint32_t computed, boo
 
 /* Nothing is on the way any more: it need not be alone. */
 void sched_loaded(struct sched *sched, struct sched_id id);
+
+/* Of a prompt's tokens, only the first `until` may be computed for now: a block boundary, or all.
+ * At first all may. */
+void sched_offer(struct sched *sched, struct sched_id id, uint32_t until);
 
 /* A decode sequence, WAITING_KV -> PREFILL: its prompt is computed here, from the first `computed`
  * tokens on (a multiple of block_tokens, fewer than all), beside the steps of the others. */

@@ -155,6 +155,41 @@ static void who_must_be_alone_takes_turns_with_decode(void **state)
     sched_destroy(sched);
 }
 
+/* Only what is offered is computed; meanwhile others go on, whoever came first. */
+static void what_is_not_offered_waits(void **state)
+{
+    (void)state;
+    struct sched *sched = sched_new();
+    struct sched_step step;
+    const struct sched_id stage = add(sched, SCHED_KIND_PREFILL, 2 * ROWS + 5);
+    const struct sched_id other = add(sched, SCHED_KIND_PREFILL, 3 * ROWS);
+
+    sched_ready(sched, stage, 0, true);
+    sched_ready(sched, other, 0, false);
+    sched_offer(sched, stage, 0);
+    assert_int_equal(sched_pick(sched, 1, &step), SCHED_PICK_STEP);
+    assert_int_equal(step.items_count, 1);
+    assert_int_equal(step.items[0].id.index, other.index);
+    sched_offer(sched, stage, 2 * BLOCK); /* also while a step is under way */
+    sched_step_done(sched, &step, true);
+    for (int turn = 0; turn < 2; turn++) {
+        assert_int_equal(sched_pick(sched, 1, &step), SCHED_PICK_STEP);
+        assert_int_equal(step.items_count, 1);
+        assert_int_equal(step.items[0].id.index, turn == 0 ? stage.index : other.index);
+        if (turn == 0) assert_int_equal(step.items[0].rows, 2 * BLOCK);
+        sched_step_done(sched, &step, true);
+    }
+    sched_offer(sched, stage, 2 * ROWS + 5);
+    for (uint32_t at = 2 * BLOCK; at < 2 * ROWS + 5; at += step.items[0].rows) {
+        assert_int_equal(sched_pick(sched, 1, &step), SCHED_PICK_STEP);
+        assert_int_equal(step.items[0].id.index, stage.index);
+        assert_int_equal(step.items[0].position, at);
+        sched_step_done(sched, &step, true);
+    }
+    assert_int_equal(sched_state(sched, stage), SCHED_PUSHING);
+    sched_destroy(sched);
+}
+
 static void youngest_goes_when_pages_run_out(void **state)
 {
     (void)state;
@@ -583,6 +618,7 @@ int main(void)
         cmocka_unit_test(prompt_is_cut_in_chunks_that_end_on_blocks),
         cmocka_unit_test(a_step_given_up_advances_nothing),
         cmocka_unit_test(who_must_be_alone_takes_turns_with_decode),
+        cmocka_unit_test(what_is_not_offered_waits),
         cmocka_unit_test(youngest_goes_when_pages_run_out),
         cmocka_unit_test(higher_priority_goes_before_the_next_chunk),
         cmocka_unit_test(tenants_get_equal_tokens),
