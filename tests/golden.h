@@ -160,14 +160,15 @@ static inline void golden_read_text(struct golden_prompt *prompt)
     fclose(file);
 }
 
-/* tests/golden/smollm2.txt and the prompts. Never NULL. */
-static inline struct golden *golden_load(void)
+/* tests/golden/MODEL.txt and the prompts. Never NULL. */
+static inline struct golden *golden_load(const char *model)
 {
     struct golden *golden = calloc(1, sizeof(*golden));
-    FILE *file = fopen("tests/golden/smollm2.txt", "r");
-    char word[16];
+    char path[128], word[16];
 
-    golden_need(golden != NULL && file != NULL, NULL, "tests/golden/smollm2.txt");
+    snprintf(path, sizeof(path), "tests/golden/%s.txt", model);
+    FILE *file = fopen(path, "r");
+    golden_need(golden != NULL && file != NULL, NULL, path);
     while (fscanf(file, " %15s", word) == 1 && strcmp(word, "prompt") == 0) {
         golden_need(golden->count < GOLDEN_PROMPTS_MAX, file, "number of prompts");
         struct golden_prompt *prompt = &golden->prompts[golden->count++];

@@ -83,7 +83,7 @@ static bool byte_is_known(uint8_t byte)
 
 static void golden_prompts(void **state)
 {
-    struct golden *golden = golden_load();
+    struct golden *golden = golden_load("smollm2");
 
     (void)state;
     for (size_t i = 0; i < golden->count; i++) {
@@ -103,7 +103,7 @@ static void golden_prompts(void **state)
 
 static void decoding_restores_the_text(void **state)
 {
-    struct golden *golden = golden_load();
+    struct golden *golden = golden_load("smollm2");
 
     (void)state;
     for (size_t i = 0; i < golden->count; i++) {

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Makes tests/golden/smollm2.txt and tests/golden/chat.txt with llama.cpp as the oracle.
+"""Makes tests/golden/smollm2.txt and chat.txt, or gemma3.txt, with llama.cpp as the oracle.
 
-    python3 -m venv oracle && oracle/bin/pip install xllamacpp numpy jinja2
-    oracle/bin/python tools/golden/make_golden.py MODEL.gguf [tests/golden]
+    python3 -m venv oracle && oracle/bin/pip install xllamacpp gguf numpy jinja2
+    oracle/bin/python tools/golden/make_golden.py smollm2|gemma3 MODEL.gguf [tests/golden]
 
 xllamacpp carries llama.cpp prebuilt and exports its C interface; it is called here through ctypes.
 The two parameter structs are taken from llama.cpp's own default functions and changed at offsets
@@ -22,6 +22,7 @@ import struct
 import sys
 import tempfile
 
+import gguf
 import jinja2
 import numpy as np
 
@@ -30,6 +31,7 @@ LOGITS_AT = (0, 1, 15, 63)
 TOP = 32
 FIXED = (0, 1, 2, 17, 100, 1000, 5000, 10000, 20000, 30000, 40000, 49151)
 CONTEXT = 8192
+BEGIN = {"smollm2": [], "gemma3": [2]}  # what each continuation starts with; gemma3 makes no sense without its BOS
 
 
 class Params(C.Structure):
@@ -98,83 +100,22 @@ class Oracle:
         return np.ctypeslib.as_array(pointer, shape=(self.vocab_size,)).copy()
 
 
-def dequantize(kind, raw):
-    if kind == 0:
-        return np.frombuffer(raw, "<f4")
-    if kind == 1:
-        return np.frombuffer(raw, "<f2").astype("<f4")
-    if kind == 8:
-        b = np.frombuffer(raw, np.dtype([("d", "<f2"), ("q", "i1", 32)]))
-        return (b["d"].astype("<f4")[:, None] * b["q"].astype("<f4")).ravel()
-    if kind in (2, 3):
-        fields = [("d", "<f2")] + ([("m", "<f2")] if kind == 3 else []) + [("q", "u1", 16)]
-        b = np.frombuffer(raw, np.dtype(fields))
-        q = np.concatenate([b["q"] & 15, b["q"] >> 4], axis=1).astype("<f4")
-        d = b["d"].astype("<f4")[:, None]
-        if kind == 2:
-            return (d * (q - 8)).ravel()
-        return (d * q + b["m"].astype("<f4")[:, None]).ravel()
-    sys.exit(f"element type {kind}")
-
-
-SIZES = {0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 8: (32, 34)}
-
-
 def expand(path, out):
     """Writes the model with every tensor as F32."""
+    reader = gguf.GGUFReader(path)
     data = pathlib.Path(path).read_bytes()
-    pos = 24
-    tensors, keys = struct.unpack_from("<QQ", data, 8)
-    width = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
-
-    def text():
-        nonlocal pos
-        n, = struct.unpack_from("<Q", data, pos)
-        pos += 8 + n
-        return data[pos - n:pos]
-
-    def skip(kind):
-        nonlocal pos
-        if kind == 8:
-            text()
-        elif kind == 9:
-            inner, n = struct.unpack_from("<IQ", data, pos)
-            pos += 12
-            for _ in range(n):
-                skip(inner)
-        else:
-            pos += width[kind]
-
-    for _ in range(keys):
-        assert text() != b"general.alignment"
-        kind, = struct.unpack_from("<I", data, pos)
-        pos += 4
-        skip(kind)
-    head = data[:pos]
-    infos = []
-    for _ in range(tensors):
-        name = text()
-        dims_count, = struct.unpack_from("<I", data, pos)
-        dims = struct.unpack_from(f"<{dims_count}Q", data, pos + 4)
-        kind, offset = struct.unpack_from("<IQ", data, pos + 4 + 8 * dims_count)
-        pos += 16 + 8 * dims_count
-        infos.append((name, dims, kind, offset))
-    base = (pos + 31) // 32 * 32
-    table, bodies, at = b"", [], 0
-    for name, dims, kind, offset in infos:
-        count = int(np.prod(dims))
-        per, size = SIZES[kind]
-        body = dequantize(kind, data[base + offset:base + offset + count // per * size]).tobytes()
-        assert len(body) == 4 * count
+    first = reader.tensors[0].field
+    head = data[:first.offset]
+    table, at = b"", 0
+    for tensor in reader.tensors:
+        name, dims = tensor.name.encode(), [int(d) for d in tensor.shape]
         table += struct.pack(f"<Q{len(name)}sI{len(dims)}QIQ", len(name), name, len(dims), *dims, 0, at)
-        body += bytes(-len(body) % 32)
-        bodies.append(body)
-        at += len(body)
+        at += -(-4 * int(np.prod(dims)) // 32) * 32
     with open(out, "wb") as f:
         f.write(head + table)
-        f.write(bytes(-f.tell() % 32))
-        for body in bodies:
-            f.write(body)
+        for tensor in reader.tensors:
+            f.write(bytes(-f.tell() % 32))
+            f.write(gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype("<f4").tobytes())
 
 
 def run(oracle, tokens):
@@ -247,20 +188,21 @@ def chats(oracle):
 
 
 def main():
-    if len(sys.argv) < 2:
+    if len(sys.argv) < 3 or sys.argv[1] not in BEGIN:
         sys.exit(__doc__)
-    path = sys.argv[1]
-    out = pathlib.Path(sys.argv[2] if len(sys.argv) > 2 else "tests/golden")
+    name, path = sys.argv[1:3]
+    out = pathlib.Path(sys.argv[3] if len(sys.argv) > 3 else "tests/golden")
     prompts = sorted((out / "prompts").glob("*.txt"), key=lambda p: p.stat().st_size)
     quant = Oracle(path)
-    (out / "chat.txt").write_bytes(chats(quant))
+    if name == "smollm2":
+        (out / "chat.txt").write_bytes(chats(quant))
     with tempfile.TemporaryDirectory() as folder:
         wide = os.path.join(folder, "f32.gguf")
         expand(path, wide)
         f32 = Oracle(wide)
-        with open(out / "smollm2.txt", "w", encoding="ascii") as f:
+        with open(out / f"{name}.txt", "w", encoding="ascii") as f:
             for prompt in prompts:
-                tokens = quant.tokenize(prompt.read_bytes())
+                tokens = BEGIN[name] + quant.tokenize(prompt.read_bytes())
                 print(prompt.stem, len(tokens), flush=True)
                 f.write(f"prompt {prompt.stem}\ntokens {len(tokens)} {' '.join(map(str, tokens))}\n")
                 for variant, oracle in (("f32", f32), ("quant", quant)):
