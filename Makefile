@@ -16,7 +16,7 @@ help:
 	@echo 'make build    the binary: $(BUILD)/bin/yolk'
 	@echo 'make asan | tsan   the unit tests under sanitizers'
 	@echo 'make fuzz     run each fuzz target for FUZZ_SECONDS (default 30) with libFuzzer'
-	@echo 'make soak     simulated clusters under faults for SOAK_SECONDS (default 600)'
+	@echo 'make soak     clusters under faults, real and simulated, for SOAK_SECONDS (default 1200)'
 	@echo 'make bench    every bench, as JSON, into $(BUILD)/bench/'
 	@echo 'make peers    the transfer engine beside PyPI'"'"'s Mooncake, in one run'
 	@echo 'make results  what the papers measured, simulated, into docs/results/ (needs public traces)'
@@ -79,8 +79,9 @@ fuzz:
 	@tools/setup.sh fuzz
 	@tools/fuzz.sh $(FUZZ_SECONDS)
 
-SOAK_SECONDS ?= 600
-soak: build
+SOAK_SECONDS ?= 1200
+soak: setup-test configure model
+	@cmake --build $(BUILD)
 	@tools/soak.sh $(BUILD) $(SOAK_SECONDS)
 
 bench: build model
