@@ -149,6 +149,7 @@ int cmd_gateway(struct cli *cli)
         .chat_template = config_text(config, "chat-template"),
         .profile_path = profile_path(cli, profile),
         .slo_classes = config_text(config, "slo-class"),
+        .api_keys = config_text(config, "api-keys"),
         .replicate = config_bool(config, "replicate"),
         .replicate_hot = (uint32_t)config_u64(config, "replicate-hot"),
         .pool_off = !config_bool(config, "pool"),

@@ -136,6 +136,7 @@ static enum status start_gateway(struct serve *serve, struct errmsg *err)
     pass_text(&words, config, "--placement");
     pass_text(&words, config, "--policy");
     pass_text(&words, config, "--slo-class");
+    pass_text(&words, config, "--api-keys");
     if (!config_bool(config, "door")) add(&words, "--no-door");
     pass_u64(&words, config, "--stretch", stretch);
     pass_duration(&words, config, "--inline-tbt", inline_tbt);

@@ -653,6 +653,11 @@ const struct config_option cli_options[] = {
       .scope = FRONT,
       .help = "so many prefill nodes may compute one long prompt together, if it is predicted to "
               "be sooner; 1: each computes alone" },
+    { .name = "api-keys",
+      .type = CONFIG_TEXT,
+      .scope = FRONT,
+      .help = "file of API keys, one a line: KEY TENANT [requests=N] [tokens=N] [salted], limits a "
+              "minute; without it everybody may ask" },
     { .name = "slo-class",
       .type = CONFIG_TEXT,
       .scope = FRONT,

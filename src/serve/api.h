@@ -31,6 +31,7 @@ enum {
     API_BIASES_MAX = 1024,
     API_MAX_TOKENS_MAX = 1 << 24,
     API_LOGPROBS_MAX = 20,
+    API_SALT_SIZE_MAX = 256,
     API_MESSAGES_MAX = 4096,
     API_CHOICES_MAX = 128, /* prompts times `n` */
     API_PARAM_SIZE = 96,
@@ -75,6 +76,7 @@ struct api_request {
     bool has_seed;
     uint64_t seed;
     bool ignore_eos;
+    struct api_text cache_salt;           /* absent, or 1..API_SALT_SIZE_MAX bytes */
     struct api_text stops[API_STOPS_MAX]; /* none is empty */
     uint32_t stops_count;
     struct chat_message *messages; /* API_CHAT: at least one */

@@ -43,6 +43,7 @@ enum status api_refuse(struct api_error *error, int http_status, const char *cod
     ASSERT(http_status >= 400 && http_status < 600);
     *error = (struct api_error){ .http_status = http_status, .code = code };
     error->type = http_status >= 500   ? "server_error"
+                  : http_status == 401 ? "authentication_error"
                   : http_status == 404 ? "not_found_error"
                   : http_status == 429 ? "rate_limit_error"
                                        : "invalid_request_error";
@@ -681,6 +682,17 @@ static enum status field_logprobs_wanted(struct parse *parse, const char *name,
     return want_bool(parse, name, value, &parse->logprobs);
 }
 
+static enum status field_cache_salt(struct parse *parse, const char *name,
+                                    const struct json_value *value)
+{
+    struct api_text *salt = &parse->request->cache_salt;
+    const enum status status = want_text(parse, name, value, salt);
+
+    if (status != STATUS_OK || (salt->len > 0 && salt->len <= API_SALT_SIZE_MAX)) return status;
+    return api_refuse(parse->error, 400, "invalid_value", name, "'%s' must have 1 to %d bytes",
+                      name, API_SALT_SIZE_MAX);
+}
+
 static enum status field_echo(struct parse *parse, const char *name, const struct json_value *value)
 {
     return want_bool(parse, name, value, &parse->request->echo);
@@ -848,6 +860,7 @@ static const struct {
     { "n", FOR_BOTH, field_n },
     { "best_of", FOR_COMPLETION, field_n },
     { "echo", FOR_COMPLETION, field_echo },
+    { "cache_salt", FOR_BOTH, field_cache_salt },
     { "stop_token_ids", FOR_BOTH, field_stop_token_ids },
 
     { "user", FOR_BOTH, ignored },

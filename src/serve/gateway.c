@@ -25,6 +25,7 @@
 #include "serve/gateway_explain.h"
 #include "serve/gateway_int.h"
 #include "serve/gateway_nodes.h"
+#include "serve/tenants.h"
 #include "serve/worker.h"
 
 enum {
@@ -333,21 +334,22 @@ static void route_record(struct gateway *gateway, struct http_request *http)
 static const struct {
     const char *method, *path;
     void (*fn)(struct gateway *gateway, struct http_request *http);
+    bool guarded; /* by an API key, if there are any */
 } ROUTES[] = {
-    { "POST", "/v1/chat/completions", route_chat },
-    { "POST", "/v1/completions", route_completion },
-    { "GET", "/v1/models", route_models },
-    { "POST", "/v1/embeddings", route_embeddings },
-    { "POST", "/tokenize", route_tokenize },
-    { "POST", "/detokenize", route_detokenize },
-    { "GET", "/version", route_version },
-    { "GET", "/ping", route_health },
-    { "GET", "/health", route_health },
-    { "GET", "/ready", route_ready },
-    { "GET", "/metrics", route_metrics },
-    { "GET", "/debug/decisions", route_decisions },
-    { "GET", "/debug/nodes", route_nodes },
-    { "GET", "/debug/record", route_record },
+    { "POST", "/v1/chat/completions", route_chat, true },
+    { "POST", "/v1/completions", route_completion, true },
+    { "GET", "/v1/models", route_models, true },
+    { "POST", "/v1/embeddings", route_embeddings, true },
+    { "POST", "/tokenize", route_tokenize, true },
+    { "POST", "/detokenize", route_detokenize, true },
+    { "GET", "/version", route_version, false },
+    { "GET", "/ping", route_health, false },
+    { "GET", "/health", route_health, false },
+    { "GET", "/ready", route_ready, false },
+    { "GET", "/metrics", route_metrics, false },
+    { "GET", "/debug/decisions", route_decisions, false },
+    { "GET", "/debug/nodes", route_nodes, false },
+    { "GET", "/debug/record", route_record, false },
 };
 enum { ROUTES_COUNT = sizeof(ROUTES) / sizeof(ROUTES[0]) };
 
@@ -355,9 +357,10 @@ enum { ROUTES_COUNT = sizeof(ROUTES) / sizeof(ROUTES[0]) };
 static const struct {
     const char *prefix;
     void (*fn)(struct gateway *gateway, struct http_request *http, const char *name);
+    bool guarded;
 } BELOW[] = {
-    { "/v1/models/", route_model },
-    { "/debug/decisions/", route_decision },
+    { "/v1/models/", route_model, true },
+    { "/debug/decisions/", route_decision, false },
 };
 enum { BELOW_COUNT = sizeof(BELOW) / sizeof(BELOW[0]) };
 
@@ -385,6 +388,7 @@ static void on_request(void *ctx, struct http_request *http)
 
     for (size_t i = 0; i < ROUTES_COUNT; i++) {
         if (strcmp(path, ROUTES[i].path) != 0) continue;
+        if (ROUTES[i].guarded && !gateway_keys_admit(gateway, http)) return;
         if (method_fits(method, ROUTES[i].method)) {
             ROUTES[i].fn(gateway, http);
         } else {
@@ -394,6 +398,7 @@ static void on_request(void *ctx, struct http_request *http)
     }
     for (size_t i = 0; i < BELOW_COUNT; i++) {
         if (strncmp(path, BELOW[i].prefix, strlen(BELOW[i].prefix)) != 0) continue;
+        if (BELOW[i].guarded && !gateway_keys_admit(gateway, http)) return;
         if (method_fits(method, "GET")) {
             BELOW[i].fn(gateway, http, path + strlen(BELOW[i].prefix));
         } else {
@@ -681,6 +686,7 @@ enum status gateway_create(struct env *env, const struct gateway_options *option
         gateway_metrics_policies(gateway->metrics, yolk_placement_name(options->placement),
                                  yolk_policy_name(options->policy));
     }
+    if (status == STATUS_OK) status = gateway_keys_open(gateway, options, err);
     if (status == STATUS_OK) status = take_classes(gateway, options, err);
     if (status == STATUS_OK) status = open_cluster(gateway, options, err);
     if (status == STATUS_OK) status = open_elastic(gateway);
@@ -695,6 +701,7 @@ enum status gateway_create(struct env *env, const struct gateway_options *option
     gateway->options.slo_classes = NULL;
     gateway->options.master = NULL;
     gateway->options.secret = NULL;
+    gateway->options.api_keys = NULL;
     gateway->options.model_path = NULL;
     gateway->options.served_name = NULL;
     gateway->options.chat_template = NULL;
@@ -750,6 +757,7 @@ void gateway_destroy(struct gateway *gateway)
     env_timer_cancel(gateway->env, &gateway->pump_timer);
     env_timer_cancel(gateway->env, &gateway->profile_timer);
     gateway_metrics_destroy(gateway->metrics);
+    tenants_destroy(gateway->tenants);
     chat_destroy(gateway->chat);
     tokenizer_destroy(gateway->tokenizer);
     model_destroy(gateway->model);

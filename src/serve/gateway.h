@@ -39,6 +39,7 @@ struct gateway_options {
     const char *secret;                  /* of the cluster [""] */
     const char *model_path;              /* GGUF */
     const char *version;                 /* of this software, a static text; NULL: "unknown" */
+    const char *api_keys;      /* file of API keys (serve/tenants.h) [everybody may ask] */
     const char *served_name;   /* what clients call the model [the file's name without .gguf] */
     const char *chat_template; /* as in model/chat.h ["auto"] */
     const char *profile_path;  /* cost profile: read at start, replaced at times [none is kept] */

@@ -29,6 +29,7 @@
 #include "net/http.h"
 #include "serve/gateway_logprobs.h"
 #include "serve/gateway_request.h"
+#include "serve/tenants.h"
 
 static struct api_answer answer_of(const struct ask *ask)
 {
@@ -283,14 +284,29 @@ void ask_unref(struct ask *ask)
 
 /* ---- starting ---- */
 
+/* The trace of W3C's "00-<32 hex digits>-<16 hex digits>-<2 hex digits>". */
+static void take_trace(struct ask *ask, const char *parent)
+{
+    static const size_t FIRST = 3, LEN = TRACE_ID_SIZE - 1;
+    static const char HEX[] = "0123456789abcdef";
+
+    if (parent == NULL || strspn(parent, HEX) != FIRST - 1 || parent[FIRST - 1] != '-') return;
+    if (strspn(parent + FIRST, HEX) != LEN || parent[FIRST + LEN] != '-') return;
+    memcpy(ask->trace, parent + FIRST, LEN);
+    ask->trace[LEN] = '\0';
+}
+
 /* Who asks, and what it is called: known before it is clear whether it makes sense. */
 static void identify(struct ask *ask, struct http_request *http, enum api_kind kind)
 {
     struct gateway *gateway = ask->gateway;
-    const char *tenant = http_header(http, "X-Llm-D-Inference-Fairness-Id");
 
+    ask->payer = gateway_keys_tenant(gateway, http);
+    const char *tenant = ask->payer != NULL ? tenant_name(ask->payer)
+                                            : http_header(http, "X-Llm-D-Inference-Fairness-Id");
     if (tenant != NULL) snprintf(ask->tenant, sizeof(ask->tenant), "%s", tenant);
     if (tenant != NULL) ask->tenant_id = hash_xxh3(ask->tenant, strlen(ask->tenant));
+    take_trace(ask, http_header(http, "traceparent"));
     ask->class = slo_find(&gateway->classes, http_header(http, "X-Gateway-Inference-Objective"));
     env_random(gateway->env, &ask->id, sizeof(ask->id));
     gateway_request_id(gateway, http, ask->id, ask->request_id);
@@ -300,6 +316,90 @@ static void identify(struct ask *ask, struct http_request *http, enum api_kind k
     ask->arrived_ns = http_arrived_ns(http);
     ask->deadline_ns = ask->arrived_ns + gateway->options.request_ms * ENV_NS_PER_MS;
     buf_init(&ask->chunks, GATEWAY_ANSWER_SIZE_MAX);
+}
+
+/* ---- what a tenant may still ask for ---- */
+
+static void set_limit_header(struct http_request *http, const char *what, const char *of,
+                             double value, const char *unit)
+{
+    char name[64], text[32];
+
+    snprintf(name, sizeof(name), "x-ratelimit-%s-%s", what, of);
+    snprintf(text, sizeof(text), "%.*f%s", unit[0] != '\0' ? 3 : 0, value, unit);
+    http_set_header(http, name, text);
+}
+
+static void set_limit_headers(struct http_request *http, const char *of, struct tenant_state state)
+{
+    if (state.limit == 0) return;
+    set_limit_header(http, "limit", of, (double)state.limit, "");
+    set_limit_header(http, "remaining", of, (double)state.remaining, "");
+    set_limit_header(http, "reset", of, (double)state.full_ns / (double)ENV_NS_PER_S, "s");
+}
+
+static enum status over_limit(const struct ask *ask, const char *limit, uint64_t wait_ns,
+                              struct api_error *error)
+{
+    const uint64_t seconds = (wait_ns + ENV_NS_PER_S - 1) / ENV_NS_PER_S;
+
+    gateway_metrics_limited(ask->gateway->metrics, ask->tenant, limit);
+    LOG_INFO("gateway", "rate_limited", "req=%s trace=%s tenant=%s limit=%s wait_s=%llu",
+             ask->request_id, ask->trace, ask->tenant, limit, (unsigned long long)seconds);
+    api_refuse(error, 429, "rate_limit_exceeded", NULL,
+               "The tenant's %s of this minute are used up; try again in %llu s", limit,
+               (unsigned long long)seconds);
+    error->retry_after_s = (uint32_t)seconds;
+    return STATUS_INVALID;
+}
+
+static enum status pay_request(const struct ask *ask, struct api_error *error)
+{
+    uint64_t wait_ns = 0;
+
+    if (ask->payer == NULL) return STATUS_OK;
+    if (tenant_take_request(ask->payer, env_now_ns(ask->gateway->env), &wait_ns) == STATUS_OK)
+        return STATUS_OK;
+    return over_limit(ask, "requests", wait_ns, error);
+}
+
+/* Of every prompt once. */
+static enum status pay_prompts(const struct ask *ask, struct api_error *error)
+{
+    uint64_t wait_ns = 0;
+    uint32_t tokens = 0;
+
+    if (ask->payer == NULL) return STATUS_OK;
+    for (uint32_t i = 0; i < ask->choices_count; i += ask->api.n)
+        tokens += ask->choices[i]->prompt_tokens;
+    if (tenant_take_tokens(ask->payer, tokens, env_now_ns(ask->gateway->env), &wait_ns) !=
+        STATUS_OK) {
+        return over_limit(ask, "tokens", wait_ns, error);
+    }
+    gateway_metrics_tenant(ask->gateway->metrics, ask->tenant, "prompt", tokens);
+    return STATUS_OK;
+}
+
+static void say_limits(const struct ask *ask, struct http_request *http)
+{
+    const uint64_t now_ns = env_now_ns(ask->gateway->env);
+
+    if (ask->payer == NULL) return;
+    set_limit_headers(http, "requests", tenant_requests(ask->payer, now_ns));
+    set_limit_headers(http, "tokens", tenant_tokens(ask->payer, now_ns));
+}
+
+/* A tenant that is salted is apart, and so is who asks to be. */
+static void take_salt(struct ask *ask)
+{
+    const struct api_text *own = &ask->api.cache_salt;
+    const bool salted = ask->payer != NULL && tenant_is_salted(ask->payer);
+
+    ask->salted = salted || own->data != NULL;
+    if (!ask->salted) return;
+    /* Only a key proves a name. */
+    ask->salt =
+        gateway_keys_salt(ask->gateway, ask->payer != NULL ? ask->tenant : "", own->data, own->len);
 }
 
 /* Each answer counts where requests are counted. */
@@ -324,10 +424,12 @@ static enum status parse(struct ask *ask, struct http_request *http, enum api_ki
         return api_refuse(error, 503, "shutting_down", NULL, "The server is shutting down");
     }
     enum status status = check_room(gateway, 1, error);
+    if (status == STATUS_OK) status = pay_request(ask, error);
     if (status == STATUS_OK) status = api_parse(kind, body, len, &ask->api, error);
     if (status != STATUS_OK) return status;
     const uint32_t prompts = kind == API_CHAT ? 1 : (uint32_t)ask->api.prompts_count;
     ask->choices_count = prompts * ask->api.n;
+    take_salt(ask);
     ask->seed = ask->api.seed;
     if (!ask->api.has_seed) env_random(gateway->env, &ask->seed, sizeof(ask->seed));
     status = check_room(gateway, ask->choices_count, error);
@@ -376,6 +478,8 @@ void ask_start(struct gateway *gateway, struct http_request *http, enum api_kind
     identify(ask, http, kind);
     enum status status = parse(ask, http, kind, &error);
     if (status == STATUS_OK) status = make_choices(ask, &error);
+    if (status == STATUS_OK) status = pay_prompts(ask, &error);
+    say_limits(ask, http);
     if (status != STATUS_OK) {
         refuse(ask, http, &error);
         return;

@@ -234,6 +234,35 @@ static void test_logprobs(void **state)
     stop_world();
 }
 
+/* ---- salts ---- */
+
+/* The key of the first block, as the nodes hear it. */
+static struct block_key first_key(const char *body)
+{
+    struct client client;
+
+    complete(&client, body);
+    expect_body(&client, 200, "\"index\":0");
+    assert_int_equal(world.fakes[1].keys_count, 2);
+    return world.fakes[1].keys[0];
+}
+
+static void test_salts_part_blocks(void **state)
+{
+    (void)state;
+
+    start_pair();
+    const struct block_key plain = first_key(BODY(",\"max_tokens\":2"));
+    const struct block_key one = first_key(BODY(",\"max_tokens\":2,\"cache_salt\":\"one\""));
+    const struct block_key two = first_key(BODY(",\"max_tokens\":2,\"cache_salt\":\"two\""));
+    const struct block_key again = first_key(BODY(",\"max_tokens\":2,\"cache_salt\":\"one\""));
+    assert_true(block_key_equal(&one, &again));
+    assert_false(block_key_equal(&one, &two));
+    assert_false(block_key_equal(&one, &plain));
+    assert_false(block_key_equal(&two, &plain));
+    stop_world();
+}
+
 /* ---- ends ---- */
 
 /* The client leaves at every moment: nothing is left of any answer. */
@@ -338,6 +367,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_answers_to_one_prompt),
         cmocka_unit_test(test_several_prompts),
+        cmocka_unit_test(test_salts_part_blocks),
         cmocka_unit_test(test_logprobs),
         cmocka_unit_test(test_echo),
         cmocka_unit_test(test_hangup_stops_all),

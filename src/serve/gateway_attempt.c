@@ -149,8 +149,9 @@ static void attempt_failed(struct attempt *attempt, bool at_decode, enum status 
         request_finish(request, "length"); /* only the word that it is over was lost */
         return;
     }
-    LOG_WARN("gateway", "attempt_failed", "req=%s attempt=%u at=%s node=%s reason=%s generated=%u",
-             request->request_id, attempt->number, at_decode ? "decode" : "prefill", node, why,
+    LOG_WARN("gateway", "attempt_failed",
+             "req=%s trace=%s attempt=%u at=%s node=%s reason=%s generated=%u", request->request_id,
+             request->ask->trace, attempt->number, at_decode ? "decode" : "prefill", node, why,
              generated(request));
     gateway_metrics_attempt_failed(gateway->metrics, why);
     request->failures++;
@@ -496,6 +497,7 @@ static void describe(const struct attempt *attempt, struct proto_sequence *out)
         .tokens = proto_u32s_of(request->tokens, request->tokens_count),
         .keys = request->keys,
         .keys_count = request->keys_count,
+        .salt = request->ask->salted ? &request->ask->salt : NULL,
         .sampling = sampling_of(request),
         .generated_before = generated(request),
         .priority = decision->priority,
@@ -688,13 +690,14 @@ static void make_keys(struct request *request)
     const struct block_key *root = cluster_key_root(cluster);
     const uint32_t block_tokens = cluster_block_tokens(cluster);
     const uint32_t blocks = request->tokens_count / block_tokens;
+    const struct block_key *salt = request->ask->salted ? &request->ask->salt : NULL;
 
     if (!block_key_equal(root, &request->key_root)) request->keys_count = 0;
     request->key_root = *root;
     while (request->keys_count < blocks) {
         const uint32_t i = request->keys_count++;
         request->keys[i] =
-            conductor_key_next(i > 0 ? &request->keys[i - 1] : root, NULL,
+            conductor_key_next(i > 0 ? &request->keys[i - 1] : root, i == 0 ? salt : NULL,
                                request->tokens + (size_t)i * block_tokens, block_tokens);
     }
 }

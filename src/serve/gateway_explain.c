@@ -111,6 +111,8 @@ static struct yolk_prompt shape_of(const struct request *request, uint32_t text_
 {
     return (struct yolk_prompt){ .prefixes = request->shape.prefixes,
                                  .layout = block_key_hash(&request->key_root),
+                                 .salt =
+                                     request->ask->salted ? block_key_hash(&request->ask->salt) : 0,
                                  .texts = request->shape.texts,
                                  .texts_count = request->shape.texts_count,
                                  .text_blocks = text_blocks };

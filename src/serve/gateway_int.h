@@ -26,6 +26,8 @@ struct http_server;
 struct model;
 struct recorder;
 struct request;
+struct tenant;
+struct tenants;
 struct tokenizer;
 
 enum {
@@ -50,6 +52,9 @@ struct gateway {
     uint32_t chat_opening; /* tokens of the template behind the last message */
     uint32_t context_max;  /* ours; nodes may take less */
     size_t token_bytes_max;
+
+    struct tenants *tenants; /* NULL: no API keys are asked for */
+    uint8_t salt_key[32];    /* that salts of block keys are made with */
 
     struct http_server *http;
     struct cluster *cluster;
@@ -135,6 +140,22 @@ void attempt_node_suspected(void *gateway, struct cluster_ref node);
 
 /* Frees what is left of attempts; every call has ended. */
 void attempt_end_all(struct gateway *gateway);
+
+/* ---- gateway_keys.c ---- */
+
+/* Reads the file of API keys, if one is named, and makes the key of salts from the secret. */
+MUST_USE enum status gateway_keys_open(struct gateway *gateway,
+                                       const struct gateway_options *options, struct errmsg *err);
+
+/* Whose key the request comes with; NULL if it is nobody's, or none are asked for. */
+struct tenant *gateway_keys_tenant(const struct gateway *gateway, const struct http_request *http);
+
+/* False, and the request has been answered with 401: it has no key, or a wrong one. */
+bool gateway_keys_admit(struct gateway *gateway, struct http_request *http);
+
+/* What keeps the blocks of this tenant, or of this `cache_salt`, from those of others. */
+struct block_key gateway_keys_salt(const struct gateway *gateway, const char *tenant,
+                                   const void *salt, size_t len);
 
 /* ---- gateway.c ---- */
 

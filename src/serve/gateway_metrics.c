@@ -30,6 +30,8 @@ struct gateway_metrics {
     struct metrics *registry;
     char model_name[NAME_SIZE];
     struct metric *http, *finished, *reasons, *attempts_failed, *refusals, *role_changes;
+    struct metric *tenant_tokens, *tenant_limited;
+    struct series *unauthorized;
     struct metric *classes;
     struct series *copied_blocks, *uncopied_blocks, *copies, *copies_held;
     struct series *handed_over, *role_draining, *prefill_need, *decode_need;
@@ -164,6 +166,19 @@ static void register_disk(struct gateway_metrics *m)
     }
 }
 
+static void register_tenants(struct gateway_metrics *m)
+{
+    static const char *const KIND[] = { "tenant", "kind", NULL };
+    static const char *const LIMIT[] = { "tenant", "limit", NULL };
+
+    m->tenant_tokens = metrics_counter(m->registry, "yolk_gateway_tenant_tokens_total",
+                                       "Tokens of prompts and answers, by tenant.", KIND);
+    m->tenant_limited = metrics_counter(m->registry, "yolk_gateway_tenant_limited_total",
+                                        "Requests refused for a tenant's limit.", LIMIT);
+    m->unauthorized = plain_counter(m, "yolk_gateway_unauthorized_total",
+                                    "Requests with a wrong API key, or none.");
+}
+
 static void register_own(struct gateway_metrics *m)
 {
     static const char *const CODE[] = { "code", NULL };
@@ -180,6 +195,7 @@ static void register_own(struct gateway_metrics *m)
     m->pages_used = plain_gauge(m, "yolk_cluster_pages_used", "KV pages in use.");
     m->block_tokens = plain_gauge(m, "yolk_cluster_block_tokens", "Tokens of one KV block.");
     register_disk(m);
+    register_tenants(m);
     m->http = metrics_counter(m->registry, "yolk_gateway_http_responses_total",
                               "HTTP answers by status.", CODE);
     m->reasons = metrics_counter(m->registry, "yolk_conductor_decisions_total",
@@ -453,6 +469,23 @@ void gateway_metrics_copies_removed(struct gateway_metrics *m, uint32_t blocks)
 void gateway_metrics_class(struct gateway_metrics *m, const char *class_name, const char *outcome)
 {
     series_add(metrics_series(m->classes, (const char *const[]){ class_name, outcome, NULL }), 1);
+}
+
+void gateway_metrics_tenant(struct gateway_metrics *m, const char *tenant, const char *kind,
+                            uint32_t tokens)
+{
+    series_add(metrics_series(m->tenant_tokens, (const char *const[]){ tenant, kind, NULL }),
+               tokens);
+}
+
+void gateway_metrics_limited(struct gateway_metrics *m, const char *tenant, const char *limit)
+{
+    series_add(metrics_series(m->tenant_limited, (const char *const[]){ tenant, limit, NULL }), 1);
+}
+
+void gateway_metrics_unauthorized(struct gateway_metrics *m)
+{
+    series_add(m->unauthorized, 1);
 }
 
 void gateway_metrics_finished(struct gateway_metrics *m, const struct gateway_outcome *outcome)

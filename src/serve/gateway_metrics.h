@@ -52,6 +52,13 @@ void gateway_metrics_handed_over(struct gateway_metrics *metrics, uint32_t reque
 void gateway_metrics_copied(struct gateway_metrics *metrics, uint32_t blocks);
 void gateway_metrics_copies_removed(struct gateway_metrics *metrics, uint32_t blocks);
 
+/* A tenant's tokens, `kind` "prompt" or "answer"; and a request it was refused for a limit. */
+void gateway_metrics_tenant(struct gateway_metrics *metrics, const char *tenant, const char *kind,
+                            uint32_t tokens);
+void gateway_metrics_limited(struct gateway_metrics *metrics, const char *tenant,
+                             const char *limit);
+void gateway_metrics_unauthorized(struct gateway_metrics *metrics);
+
 struct gateway_outcome {
     const char *reason; /* "stop", "length", "abort", "error" */
     uint32_t prompt_tokens, output_tokens;

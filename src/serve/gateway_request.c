@@ -52,6 +52,7 @@
 #include "net/http.h"
 #include "serve/gateway_logprobs.h"
 #include "serve/gateway_record.h"
+#include "serve/tenants.h"
 
 enum { ENDING_MS = 1000 };
 
@@ -260,6 +261,10 @@ static void outcome(struct request *request, const char *reason)
     };
 
     gateway_metrics_finished(gateway->metrics, &result);
+    if (request->ask->payer != NULL) {
+        tenant_charge_tokens(request->ask->payer, count, now);
+        gateway_metrics_tenant(gateway->metrics, request->ask->tenant, "answer", count);
+    }
     if (gateway->recorder != NULL) recorder_ended(gateway->recorder, request->id, any ? count : 0);
     if (gateway->classes.count > 0) {
         gateway_metrics_class(gateway->metrics,
@@ -268,11 +273,13 @@ static void outcome(struct request *request, const char *reason)
                                             count > 1 ? decode * 1000 / (count - 1) : 0));
     }
     LOG_INFO("gateway", "request_done",
-             "req=%s finish=%s prompt=%u cached=%u output=%u attempts=%u ttft_ms=%.1f "
+             "req=%s trace=%s tenant=%s finish=%s prompt=%u cached=%u output=%u attempts=%u "
+             "ttft_ms=%.1f "
              "predicted_ttft_ms=%.1f tbt_ms=%.2f total_ms=%.1f",
-             request->request_id, reason, request->prompt_tokens, request->cached_tokens, count,
-             request->attempts, ttft * 1000, request->first_ttft_ms,
-             count > 1 && any ? decode * 1000 / (count - 1) : 0.0, result.total_s * 1000);
+             request->request_id, request->ask->trace, request->ask->tenant, reason,
+             request->prompt_tokens, request->cached_tokens, count, request->attempts, ttft * 1000,
+             request->first_ttft_ms, count > 1 && any ? decode * 1000 / (count - 1) : 0.0,
+             result.total_s * 1000);
 }
 
 void request_stop(struct request *request, const char *reason)
@@ -408,8 +415,9 @@ void request_complete(struct request *request)
 void request_fail(struct request *request, const struct api_error *error)
 {
     ASSERT(request->state != REQUEST_OVER);
-    LOG_INFO("gateway", "request_failed", "req=%s status=%d code=%s attempts=%u generated=%u",
-             request->request_id, error->http_status, error->code ? error->code : "",
+    LOG_INFO("gateway", "request_failed",
+             "req=%s trace=%s status=%d code=%s attempts=%u generated=%u", request->request_id,
+             request->ask->trace, error->http_status, error->code ? error->code : "",
              request->attempts, generated(request));
     ask_fail(request->ask, error);
 }

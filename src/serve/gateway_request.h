@@ -52,6 +52,8 @@ struct attempt {
     double timed_ms; /* 0: d has not sent any */
 };
 
+enum { TRACE_ID_SIZE = 33 };
+
 /* One HTTP request, for one answer or several: each of them is a request. */
 struct ask {
     struct gateway *gateway;
@@ -60,9 +62,13 @@ struct ask {
     uint64_t id;
     char answer_id[API_ID_SIZE];
     char request_id[API_ID_SIZE];
+    char trace[TRACE_ID_SIZE];     /* of the header traceparent; "": none */
+    struct tenant *payer;          /* whose API key it came with; NULL: none are asked for */
     char tenant[YOLK_NAME_SIZE];   /* "": nobody in particular */
     uint64_t tenant_id;            /* a hash of it; 0 for nobody */
     const struct slo_class *class; /* NULL: the general limits */
+    bool salted;
+    struct block_key salt; /* of the first block of its prompts */
     uint64_t seed;
     uint64_t created_s, arrived_ns, deadline_ns;
 

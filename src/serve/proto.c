@@ -169,6 +169,7 @@ enum sequence_field {
     SEQUENCE_HELD,
     SEQUENCE_HELD_UNTIL,
     SEQUENCE_LOGPROBS,
+    SEQUENCE_SALT, /* empty: none */
 };
 
 static void put_sequence(struct msg_writer *writer, uint32_t key, const struct proto_sequence *seq)
@@ -177,7 +178,7 @@ static void put_sequence(struct msg_writer *writer, uint32_t key, const struct p
     ASSERT(seq->generated_before < seq->tokens.count);
     ASSERT(seq->priority >= -PROTO_PRIORITY_MAX && seq->priority <= PROTO_PRIORITY_MAX);
     ASSERT(seq->later_us <= PROTO_LATER_US_MAX);
-    msg_field_map(writer, key, SEQUENCE_LOGPROBS);
+    msg_field_map(writer, key, SEQUENCE_SALT);
     msg_field_u64(writer, SEQUENCE_REQUEST, seq->request_id);
     msg_field_u64(writer, SEQUENCE_ATTEMPT, seq->attempt);
     put_u32s(writer, SEQUENCE_TOKENS, seq->tokens);
@@ -201,6 +202,7 @@ static void put_sequence(struct msg_writer *writer, uint32_t key, const struct p
     put_u32s(writer, SEQUENCE_HELD, seq->sampling.held);
     msg_field_u64(writer, SEQUENCE_HELD_UNTIL, seq->sampling.held_until);
     msg_field_u64(writer, SEQUENCE_LOGPROBS, seq->sampling.logprobs);
+    msg_field_bin(writer, SEQUENCE_SALT, seq->salt, seq->salt != NULL ? BLOCK_KEY_SIZE : 0);
 }
 
 static uint32_t get_keys(struct msg_reader *reader, const struct block_key **out)
@@ -214,6 +216,15 @@ static uint32_t get_keys(struct msg_reader *reader, const struct block_key **out
 float proto_bias_at(const struct proto_sampling *sampling, uint32_t index)
 {
     return float_at(sampling->biases, index);
+}
+
+static const struct block_key *get_salt(struct msg_reader *reader)
+{
+    const struct block_key *salt;
+    const uint32_t count = get_keys(reader, &salt);
+
+    if (count > 1) msg_fail(reader);
+    return count == 1 ? salt : NULL;
 }
 
 static bool sampling_ok(const struct proto_sampling *sampling)
@@ -269,6 +280,7 @@ static void get_sequence(struct msg_reader *reader, struct proto_sequence *out)
         case SEQUENCE_ATTEMPT: out->attempt = msg_get_u32(reader); break;
         case SEQUENCE_TOKENS: out->tokens = get_u32s(reader, PROTO_TOKENS_MAX); break;
         case SEQUENCE_KEYS: out->keys_count = get_keys(reader, &out->keys); break;
+        case SEQUENCE_SALT: out->salt = get_salt(reader); break;
         case SEQUENCE_GENERATED: out->generated_before = msg_get_u32(reader); break;
         case SEQUENCE_REUSE: out->plan.reuse_blocks = msg_get_u32(reader); break;
         case SEQUENCE_HOLDER:

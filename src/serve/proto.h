@@ -147,6 +147,7 @@ struct proto_sequence {
     struct proto_u32s tokens;     /* prompt, then what was generated before; 1..PROTO_TOKENS_MAX */
     const struct block_key *keys; /* of the full blocks of `tokens` */
     uint32_t keys_count;
+    const struct block_key *salt; /* of the first key (conductor/keys.h); NULL: none */
     struct proto_sampling sampling;
     uint32_t generated_before; /* how many of `tokens`, at the end, are answer; < tokens.count */
     struct proto_plan plan;

@@ -51,6 +51,7 @@ static struct proto_sequence some_sequence(void)
         .tokens = proto_u32s_of(tokens, 5),
         .keys = keys,
         .keys_count = 2,
+        .salt = &keys[1],
         .sampling = { .temperature = 0.7,
                       .top_p = 0.9,
                       .seed = UINT64_MAX,
@@ -84,6 +85,7 @@ static void expect_sequence(const struct proto_sequence *got)
     assert_int_equal(proto_u32_at(got->tokens, 2), 0xffffffff);
     assert_int_equal(got->keys_count, 2);
     assert_memory_equal(got->keys, keys, sizeof(keys));
+    assert_true(block_key_equal(got->salt, &keys[1]));
     assert_true(got->sampling.temperature == 0.7 && got->sampling.top_p == 0.9);
     assert_int_equal(got->sampling.seed, UINT64_MAX);
     assert_true(got->sampling.min_p == 0.05 && got->sampling.repetition == 1.1);

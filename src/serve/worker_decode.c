@@ -730,8 +730,7 @@ static void commit_generated(struct job *job, uint32_t computed)
     if (computed % block_tokens != 0 || worker->options.no_reuse) return;
     ASSERT(block == job->keys_count && block < job->pages_count);
     const struct block_key *parent = block == 0 ? &worker->root : &job->keys[block - 1];
-    job->keys[block] =
-        conductor_key_next(parent, NULL, job->tokens + (size_t)block * block_tokens, block_tokens);
+    job->keys[block] = job_key(job, block, parent);
     job->keys_count++;
     const enum status status =
         store_node_commit(worker->node, &job->keys[block], job->pages[block], NULL);

@@ -220,6 +220,8 @@ struct job {
     uint32_t prompt_count; /* tokens on arrival */
     struct block_key *keys;
     uint32_t keys_count;
+    bool salted;
+    struct block_key salt; /* of the first block */
     struct store_page *pages;
     uint32_t pages_count;
     uint32_t prompt_blocks; /* ceil(prompt_count / block_tokens) */
@@ -322,6 +324,9 @@ struct job *job_create(struct worker *worker, enum sched_kind kind, struct rpc_c
                        const struct proto_sequence *sequence, const struct job_room *room);
 struct job *job_find(const struct worker *worker, enum sched_kind kind, uint64_t request_id,
                      uint32_t attempt);
+
+/* The name of a full block, which is one of tokens[], by the one before it. */
+struct block_key job_key(const struct job *job, uint32_t block, const struct block_key *parent);
 
 /* Says why to the gateway, ends the call and the job (I4). */
 void job_fail(struct job *job, enum proto_cause cause, enum status status, const char *fmt, ...)

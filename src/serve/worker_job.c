@@ -151,6 +151,8 @@ static void take_sequence(struct job *job, const struct proto_sequence *sequence
     if (job->keys_count > 0) {
         memcpy(job->keys, sequence->keys, job->keys_count * sizeof(*job->keys));
     }
+    job->salted = sequence->salt != NULL;
+    if (job->salted) job->salt = *sequence->salt;
     job->generated_before = sequence->generated_before;
     job->priority = sequence->priority;
     job->tenant = sequence->tenant;
@@ -158,14 +160,21 @@ static void take_sequence(struct job *job, const struct proto_sequence *sequence
     take_sampling(job, &sequence->sampling);
 }
 
+struct block_key job_key(const struct job *job, uint32_t block, const struct block_key *parent)
+{
+    const uint32_t block_tokens = job->worker->layout.block_tokens;
+
+    return conductor_key_next(parent, block == 0 && job->salted ? &job->salt : NULL,
+                              job->tokens + (size_t)block * block_tokens, block_tokens);
+}
+
 /* The keys are ours to check: they name KV by its tokens, and a gateway that serves another model,
  * or errs, must not make us find or publish blocks under wrong names. */
 static bool keys_match(const struct job *job)
 {
-    const uint32_t block_tokens = job->worker->layout.block_tokens;
     struct block_key key = job->worker->root;
     for (uint32_t i = 0; i < job->keys_count; i++) {
-        key = conductor_key_next(&key, NULL, job->tokens + (size_t)i * block_tokens, block_tokens);
+        key = job_key(job, i, &key);
         if (!block_key_equal(&key, &job->keys[i])) return false;
     }
     return true;

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""API keys, what their tenants may ask for, and whose cache is whose."""
+import openai
+import pytest
+
+from cluster import Cluster, free_port, model_path, run_yolk
+
+KEYS = """# KEY              TENANT   OPTIONS
+sk-alpha-0123456789  alpha    salted
+sk-beta-0123456789   beta     salted
+sk-gamma-0123456789  gamma
+sk-delta-0123456789  delta
+sk-few-0123456789    few      requests=3
+sk-short-0123456789  short    tokens=60
+"""
+PROMPT = "Ships are called by names, and names are given at their launch, with wine. "
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("tenants")
+    (directory / "keys").write_text(KEYS)
+    made = Cluster(directory, "--api-keys", directory / "keys", "--log", "debug").wait_ready()
+    yield made
+    made.stop()
+
+
+def client_of(cluster, tenant):
+    return openai.OpenAI(base_url=cluster.url + "/v1", api_key=f"sk-{tenant}-0123456789", max_retries=0, timeout=120)
+
+
+def cached(cluster, tenant, prompt, **more):
+    answer = client_of(cluster, tenant).completions.create(model="smollm2", prompt=prompt, max_tokens=1, temperature=0,
+                                                           extra_body=more)
+    return answer.usage.prompt_tokens_details.cached_tokens
+
+
+def test_without_a_key_nothing_is_answered(cluster):
+    for key in ("sk-alpha-012345678", "sk-alpha-01234567890", "alpha", "none"):
+        with pytest.raises(openai.AuthenticationError) as error:
+            openai.OpenAI(base_url=cluster.url + "/v1", api_key=key, max_retries=0).models.list()
+        assert error.value.code == "invalid_api_key" and error.value.type == "authentication_error"
+    for path in ("/v1/completions", "/v1/chat/completions", "/tokenize", "/detokenize", "/v1/embeddings"):
+        status, body, headers = cluster.post(path, {"prompt": "x"})
+        assert (status, body["error"]["type"]) == (401, "authentication_error")
+        assert headers["WWW-Authenticate"] == "Bearer"
+    assert cluster.get("/v1/models")[0] == 401
+    assert cluster.metric("yolk_gateway_unauthorized_total") == 10
+    for path in ("/health", "/ready", "/ping", "/version", "/metrics"):
+        assert cluster.get(path)[0] == 200
+    assert client_of(cluster, "alpha").models.list().data[0].id == "smollm2"
+
+
+def test_requests_a_minute(cluster):
+    few, other = client_of(cluster, "few"), client_of(cluster, "gamma")
+    body = dict(model="smollm2", prompt="x", max_tokens=1)
+    for left in (2, 1, 0):
+        answer = few.completions.with_raw_response.create(**body)
+        assert answer.headers["x-ratelimit-limit-requests"] == "3"
+        assert answer.headers["x-ratelimit-remaining-requests"] == str(left)
+    with pytest.raises(openai.RateLimitError) as error:
+        few.completions.create(**body)
+    assert error.value.code == "rate_limit_exceeded" and "requests" in error.value.message
+    assert 1 <= int(error.value.response.headers["Retry-After"]) <= 20
+    assert other.completions.create(**body).choices
+    assert cluster.metric("yolk_gateway_tenant_limited_total", tenant="few", limit="requests") == 1
+
+
+def test_tokens_a_minute(cluster):
+    short = client_of(cluster, "short")
+    answer = short.completions.create(model="smollm2", prompt=PROMPT, max_tokens=40, extra_body={"ignore_eos": True})
+    assert answer.usage.total_tokens > 50
+    with pytest.raises(openai.RateLimitError) as error:
+        short.completions.create(model="smollm2", prompt=PROMPT, max_tokens=1)
+    assert "tokens" in error.value.message
+    assert 1 <= int(error.value.response.headers["Retry-After"]) <= 60
+    assert cluster.metric("yolk_gateway_tenant_tokens_total", tenant="short", kind="answer") == 40
+
+
+def test_salted_tenants_are_apart(cluster):
+    prompt = "Apart. " + PROMPT * 4
+    assert cached(cluster, "gamma", prompt) == 0
+    assert cached(cluster, "delta", prompt) > 0, "these two share"
+    assert cached(cluster, "alpha", prompt) == 0
+    assert cached(cluster, "beta", prompt) == 0
+    assert cached(cluster, "alpha", prompt) > 0, "its own it finds"
+
+
+def test_cache_salt(cluster):
+    prompt = "Salt. " + PROMPT * 4
+    assert cached(cluster, "gamma", prompt) == 0
+    assert cached(cluster, "gamma", prompt, cache_salt="one") == 0
+    assert cached(cluster, "gamma", prompt, cache_salt="two") == 0
+    assert cached(cluster, "gamma", prompt, cache_salt="one") > 0
+    assert cached(cluster, "delta", prompt, cache_salt="one") == 0, "a salt is the tenant's own"
+    # Decoded blocks carry it on: the next turn finds the answer, under the same salt only.
+    body = dict(model="smollm2", prompt=prompt, max_tokens=64, temperature=0)
+    text = client_of(cluster, "gamma").completions.create(
+        **body, extra_body={"cache_salt": "one", "ignore_eos": True}).choices[0].text
+    longer, plain = prompt + text, cached(cluster, "gamma", prompt + text)
+    assert cached(cluster, "gamma", longer, cache_salt="one") > plain
+
+
+def test_salts_change_no_answer(cluster):
+    body = dict(model="smollm2", prompt=PROMPT, max_tokens=12, temperature=0)
+    texts = {client_of(cluster, tenant).completions.create(**body, extra_body=more).choices[0].text
+             for tenant in ("alpha", "gamma") for more in ({}, {"cache_salt": "x"})}
+    assert len(texts) == 1
+
+
+def test_keys_stay_secret_and_traces_do_not(cluster):
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    status, _, _ = cluster.post("/v1/completions", {"prompt": "x", "max_tokens": 1}, headers={
+        "Authorization": "bearer sk-gamma-0123456789", "traceparent": f"00-{trace}-00f067aa0ba902b7-01"})
+    assert status == 200
+    log = cluster.log_path.read_text(errors="replace")
+    assert f"trace={trace} tenant=gamma" in log
+    assert "0123456789" not in log
+    assert "0123456789" not in cluster.get("/metrics")[1] + cluster.get("/debug/decisions")[1]
+
+
+@pytest.mark.parametrize("text, word", [("sk-alpha-0123456789\n", "line 1"), ("", "no key"),
+                                        ("sk-alpha-0123456789 a x=1", "line 1")])
+def test_bad_key_files_are_refused(tmp_path, text, word):
+    (tmp_path / "keys").write_text(text)
+    result = run_yolk("serve", model_path(), "--port", free_port(), "--api-keys", tmp_path / "keys")
+    assert result.returncode == 2
+    assert word in result.stderr and "0123456789" not in result.stderr
