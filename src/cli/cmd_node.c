@@ -101,12 +101,12 @@ static void on_file(void *ctx, const char *name)
     env_file_close(file);
 }
 
-/* --ssd-size, but never more than what we have there already and half of what is free. */
-static enum status disk_size(struct cli *cli, const char *directory, uint64_t *out,
-                             struct errmsg *err)
+/* What the option says, but never more than what we have there already and half of what is free. */
+static enum status disk_size(struct cli *cli, const char *option, const char *directory,
+                             uint64_t *out, struct errmsg *err)
 {
     struct files files = { .env = cli->env, .directory = directory };
-    const uint64_t asked = config_u64(cli->config, "ssd-size");
+    const uint64_t asked = config_u64(cli->config, option);
     uint64_t room = 0;
 
     enum status status = env_make_dirs(cli->env, directory, err);
@@ -116,17 +116,30 @@ static enum status disk_size(struct cli *cli, const char *directory, uint64_t *o
     const uint64_t most = files.size + room / 2;
     *out = asked < most ? asked : most;
     if (*out < asked) {
-        LOG_WARN("cli", "ssd_size_reduced", "asked=%llu bytes=%llu directory=%s",
+        LOG_WARN("cli", "ssd_size_reduced", "option=%s asked=%llu bytes=%llu directory=%s", option,
                  (unsigned long long)asked, (unsigned long long)*out, directory);
     }
     return STATUS_OK;
+}
+
+static enum status disk_sizes(struct cli *cli, struct worker_options *options, struct errmsg *err)
+{
+    char values[CLI_PATH_SIZE];
+    enum status status = disk_size(cli, "ssd-size", options->data_dir, &options->disk_size, err);
+
+    if (status != STATUS_OK || config_u64(cli->config, "values-ssd-size") == 0) return status;
+    if (snprintf(values, sizeof(values), "%s/values", options->data_dir) >= (int)sizeof(values)) {
+        return errmsg_set(err, STATUS_INVALID, "--data-dir: too long");
+    }
+    return disk_size(cli, "values-ssd-size", values, &options->values_disk_size, err);
 }
 
 /* What a modelled engine leaves in its pages is no KV. */
 static bool wants_disk(const struct cli *cli)
 {
     const struct config *config = cli->config;
-    return config_text(config, "data-dir")[0] != '\0' && config_u64(config, "ssd-size") > 0 &&
+    const uint64_t wanted = config_u64(config, "ssd-size") + config_u64(config, "values-ssd-size");
+    return config_text(config, "data-dir")[0] != '\0' && wanted > 0 &&
            config_bool(config, "pool") && !cli_engine_is_timed(cli);
 }
 
@@ -178,7 +191,7 @@ static enum status open_worker(struct node *node, const struct model *model,
     }
     if (wants_disk(node->cli)) {
         options.data_dir = config_text(config, "data-dir");
-        status = disk_size(node->cli, options.data_dir, &options.disk_size, err);
+        status = disk_sizes(node->cli, &options, err);
         if (status != STATUS_OK) return status;
     }
     return worker_create(node->cli->env, &options, &node->worker, err);

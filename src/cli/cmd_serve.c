@@ -161,8 +161,8 @@ static enum status start_node(struct serve *serve, const char *role, unsigned nu
 {
     const struct config *config = serve->cli->config;
     char name[WORD_SIZE], pool[WORD_SIZE], threads[WORD_SIZE], block[WORD_SIZE], context[WORD_SIZE],
-        answer[WORD_SIZE], ssd[WORD_SIZE], values[WORD_SIZE], patience[WORD_SIZE],
-        data[CLI_PATH_SIZE + WORD_SIZE];
+        answer[WORD_SIZE], ssd[WORD_SIZE], values[WORD_SIZE], values_ssd[WORD_SIZE],
+        patience[WORD_SIZE], data[CLI_PATH_SIZE + WORD_SIZE];
     struct words words = { { serve->program, "node", serve->model, "--role", role, "--master",
                              serve->master, "--name", name },
                            9 };
@@ -187,6 +187,7 @@ static enum status start_node(struct serve *serve, const char *role, unsigned nu
         add(&words, "--data-dir");
         add(&words, data);
         pass_u64(&words, config, "--ssd-size", ssd);
+        pass_u64(&words, config, "--values-ssd-size", values_ssd);
     }
     pass_duration(&words, config, "--drain-timeout", patience);
     pass_common(&words, serve);
@@ -299,7 +300,9 @@ static enum status take_data(struct serve *serve, struct errmsg *err)
     const struct config *config = serve->cli->config;
     const char *given = config_text(config, "data-dir");
 
-    if (config_u64(config, "ssd-size") == 0 || !config_bool(config, "pool")) return STATUS_OK;
+    const uint64_t wanted = config_u64(config, "ssd-size") + config_u64(config, "values-ssd-size");
+
+    if (wanted == 0 || !config_bool(config, "pool")) return STATUS_OK;
     if (cli_engine_is_timed(serve->cli)) return STATUS_OK;
     if (given[0] == '\0') {
         take_default_data(serve);

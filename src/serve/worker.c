@@ -324,6 +324,7 @@ void worker_info(const struct worker *worker, struct proto_node_info *out)
 static void disk_status(const struct store_node_counts *counts, uint64_t out[PROTO_DISK_NUMBERS])
 {
     const struct ssd_counts *ssd = &counts->ssd;
+    const struct vlog_counts *values = &counts->vlog;
 
     out[PROTO_DISK_BLOCKS] = ssd->blocks;
     out[PROTO_DISK_SIZE] = ssd->size;
@@ -339,6 +340,16 @@ static void disk_status(const struct store_node_counts *counts, uint64_t out[PRO
     out[PROTO_DISK_DROPPED] = counts->disk_dropped_total;
     out[PROTO_DISK_PROMOTED] = counts->disk_promoted_total;
     out[PROTO_DISK_RECLAIMED] = ssd->blocks_reclaimed_total;
+    out[PROTO_DISK_VALUES] = values->values;
+    out[PROTO_DISK_VALUES_SIZE] = values->size;
+    out[PROTO_DISK_VALUES_QUEUE] = counts->values_queue;
+    out[PROTO_DISK_VALUES_ACCEPTED] = values->bytes_accepted_total;
+    out[PROTO_DISK_VALUES_WRITTEN] = values->bytes_written_total;
+    out[PROTO_DISK_VALUES_READ] = values->values_read_total;
+    out[PROTO_DISK_VALUES_KEPT] = counts->values_evicted_total;
+    out[PROTO_DISK_VALUES_LOST] = counts->values_lost_total;
+    out[PROTO_DISK_VALUES_CORRUPT] = values->corrupt_total;
+    out[PROTO_DISK_VALUES_ERRORS] = values->read_errors_total + values->write_errors_total;
 }
 
 static uint32_t count_at_door(const struct worker *worker)
@@ -682,6 +693,7 @@ static enum status create_node(struct worker *worker, struct errmsg *err)
         .disk_directory = worker->options.data_dir,
         .disk_size = worker->options.disk_size,
         .object_size = worker->options.object_size,
+        .values_disk_size = worker->options.values_disk_size,
         .populate = worker->options.pool_populate,
     };
     layout_id(worker, options.layout.id);

@@ -59,15 +59,16 @@ struct worker_options {
     uint32_t sequences_max;            /* [WORKER_SEQUENCES_DEFAULT] */
     uint32_t decode_max;               /* [WORKER_DECODES_DEFAULT] */
     uint32_t rows_max;                 /* of a step [WORKER_ROWS_DEFAULT] */
-    uint32_t lease_ms;    /* of permissions to push, and of the transfer engine's fences; the
+    uint32_t lease_ms;         /* of permissions to push, and of the transfer engine's fences; the
                              same in the whole cluster [WORKER_LEASE_MS_DEFAULT] */
-    bool no_reuse;        /* neither finds nor publishes blocks: the pool is off */
-    const char *metadata; /* where its transfer engine is published under `name` [nowhere] */
-    bool forbid_shm;      /* see yolk_transfer_options */
-    bool encrypt;         /* likewise; needs a secret */
-    const char *data_dir; /* of the disk tier of the pool ["": none] */
-    uint64_t disk_size;   /* bytes it may use */
-    uint64_t object_size; /* lent for values put by key, beside the pool [0] */
+    bool no_reuse;             /* neither finds nor publishes blocks: the pool is off */
+    const char *metadata;      /* where its transfer engine is published under `name` [nowhere] */
+    bool forbid_shm;           /* see yolk_transfer_options */
+    bool encrypt;              /* likewise; needs a secret */
+    const char *data_dir;      /* of the disk tier of the pool ["": none] */
+    uint64_t disk_size;        /* bytes it may use */
+    uint64_t object_size;      /* lent for values put by key, beside the pool [0] */
+    uint64_t values_disk_size; /* bytes of disk below them, in data_dir [0] */
     /* Which tokens end an answer (model/tokenizer.h knows). NULL: none does. */
     bool (*is_end)(const void *ctx, uint32_t token);
     const void *is_end_ctx;

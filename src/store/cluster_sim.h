@@ -49,9 +49,10 @@ struct sim_cluster {
     struct env *master_env; /* NULL: not running */
     struct rpc_server *master_server;
     struct store_master_shell *master;
-    uint64_t terms;       /* masters started */
-    uint64_t object_size; /* of a node started from now on */
-    uint64_t disk_size;   /* likewise; 0: no disk */
+    uint64_t terms;            /* masters started */
+    uint64_t object_size;      /* of a node started from now on */
+    uint64_t disk_size;        /* likewise; 0: no disk */
+    uint64_t values_disk_size; /* likewise, below values */
     struct sim_node nodes[SIM_NODES];
 };
 
@@ -143,17 +144,19 @@ static inline void sim_node_start(struct sim_cluster *cluster, unsigned index)
     ASSERT(status == STATUS_OK);
     status = yolk_transfer_create(node->env, &transfer, &node->transfer, &err);
     ASSERT(status == STATUS_OK);
-    struct store_node_options options = { .env = node->env,
-                                          .transfer = node->transfer,
-                                          .server = node->server,
-                                          .name = "node",
-                                          .secret = SIM_SECRET,
-                                          .lease_ms = 1000,
-                                          .disk_directory =
-                                              cluster->disk_size > 0 ? "/tmp/disk" : NULL,
-                                          .disk_size = cluster->disk_size,
-                                          .disk_part_size = 4096,
-                                          .object_size = cluster->object_size };
+    struct store_node_options options = {
+        .env = node->env,
+        .transfer = node->transfer,
+        .server = node->server,
+        .name = "node",
+        .secret = SIM_SECRET,
+        .lease_ms = 1000,
+        .disk_directory = cluster->disk_size + cluster->values_disk_size > 0 ? "/tmp/disk" : NULL,
+        .values_disk_size = cluster->values_disk_size,
+        .disk_size = cluster->disk_size,
+        .disk_part_size = 4096,
+        .object_size = cluster->object_size
+    };
     sim_layout(&options.layout);
     status = store_node_create(&options, &node->node, &err);
     ASSERT(status == STATUS_OK);

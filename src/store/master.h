@@ -249,6 +249,7 @@ struct store_action {
     enum store_member_state state; /* CHANGED */
     struct block_key id;           /* DROP: store_key_id() of the key */
     uint64_t generation;           /* DROP; COPY: of the replica at the node, to be copied */
+    bool evict;                    /* DROP: only its memory is wanted */
     struct store_ticket ticket;    /* COPY: where to */
 };
 

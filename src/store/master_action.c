@@ -73,13 +73,15 @@ bool store_master_next_action(struct store_master *master, struct store_action *
     return true;
 }
 
-bool master_replica_drop(struct store_master *master, struct replica *replica)
+bool master_replica_drop(struct store_master *master, struct replica *replica, bool evict)
 {
     ASSERT(!replica->dropping);
-    if (!master_action_push(master, STORE_ACTION_DROP, master_member_with(master, replica),
-                            &master_entry_with(master, replica)->id, replica->generation)) {
-        return false;
-    }
+    struct store_action *action =
+        master_action(master, STORE_ACTION_DROP, master_member_with(master, replica));
+    if (action == NULL) return false;
+    action->id = master_entry_with(master, replica)->id;
+    action->generation = replica->generation;
+    action->evict = evict;
     replica->dropping = true;
     if (replica->placed)
         master_member_with(master, replica)->dropping += master_replica_bytes(replica);
@@ -110,7 +112,7 @@ static bool drop_later(struct store_master *master, const struct retry *retry)
 void master_replica_outdate(struct store_master *master, uint64_t now_ns, struct replica *replica)
 {
     replica->stale = true;
-    if (replica->dropping || master_replica_drop(master, replica)) return;
+    if (replica->dropping || master_replica_drop(master, replica, false)) return;
     const struct retry retry = { master_member_with(master, replica)->id,
                                  master_entry_with(master, replica)->id, replica->generation,
                                  now_ns };
@@ -157,6 +159,7 @@ void master_drops_retry(struct store_master *master, uint64_t now_ns)
             continue;
         }
         replica_undrop(master, replica);
-        if (!master_replica_drop(master, replica)) return;
+        const bool evict = !entry->removing && !replica->stale && replica->placed;
+        if (!master_replica_drop(master, replica, evict)) return;
     }
 }

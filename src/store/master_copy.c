@@ -309,7 +309,7 @@ static void entry_work(struct store_master *master, uint64_t now_ns, struct entr
     }
     struct replica *surplus = surplus_of(master, entry);
     if (surplus == NULL || (have <= want && !master_member_with(master, surplus)->draining)) return;
-    if (!master_replica_drop(master, surplus)) return; /* next time */
+    if (!master_replica_drop(master, surplus, false)) return; /* next time */
 }
 
 /* What lies on nodes that drain and is not on the list yet. */

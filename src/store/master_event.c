@@ -110,6 +110,7 @@ static struct replica *replica_take(struct store_master *master, struct entry *e
     replica->granules = master_granules(event->size);
     replica->round = round;
     replica->stale = false;
+    replica->disk = event->tier == STORE_TIER_DISK;
     return replica;
 }
 
@@ -149,7 +150,7 @@ static enum status stored(struct store_master *master, uint64_t now_ns, struct m
         master_entry_settle(master, entry);
         return STATUS_OK;
     }
-    if (object && !replica_place(master, replica, event->size, &soft_pin_ms)) {
+    if (object && !replica->disk && !replica_place(master, replica, event->size, &soft_pin_ms)) {
         master->counts.conflicts_total++;
         master_replica_remove(master, replica);
         return STATUS_STALE;
@@ -188,12 +189,12 @@ static void extent(struct store_master *master, struct member *member,
          replica = next) {
         next = master_replica_at(master, replica->next_of_member);
         struct entry *entry = master_entry_with(master, replica);
-        if (master_entry_block(entry) || replica->placed) continue;
+        if (master_entry_block(entry) || replica->placed || replica->disk) continue;
         if (replica_place(master, replica, 0, &soft_pin_ms)) {
             master_entry_reorder(master, entry);
         } else {
             master->counts.conflicts_total++;
-            if (!replica->dropping) master_replica_drop(master, replica);
+            if (!replica->dropping) master_replica_drop(master, replica, false);
         }
     }
 }

@@ -33,7 +33,7 @@ static bool entry_evict(struct store_master *master, const struct entry *entry, 
     bool any = false;
     for (struct replica *r = master_replica_first(master, entry); r != NULL;
          r = master_replica_next(master, r)) {
-        if (!replica_evictable(master, r, size) || !master_replica_drop(master, r)) continue;
+        if (!replica_evictable(master, r, size) || !master_replica_drop(master, r, true)) continue;
         master->counts.evictions_total++;
         any = true;
     }

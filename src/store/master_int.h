@@ -39,6 +39,7 @@ struct replica {
     uint16_t placed : 1;                /* owns its range of the member's space */
     uint16_t dropping : 1;
     uint16_t stale : 1; /* of a version that was replaced: never read, dropped until it is gone */
+    uint16_t disk : 1;  /* below its node's memory: takes nothing of what was lent to us */
 };
 
 _Static_assert(sizeof(struct replica) == 40, "a million of them");
@@ -400,8 +401,9 @@ bool master_action_push(struct store_master *master, enum store_action_kind kind
                         const struct member *member, const struct block_key *id,
                         uint64_t generation);
 
-/* I5. Asks its owner to drop it. False if no action can be queued now: nothing changes. */
-bool master_replica_drop(struct store_master *master, struct replica *replica);
+/* I5. Asks its owner to drop it; `evict`: only its memory is wanted, it may stay on its node's
+ * disk. False if no action can be queued now: nothing changes. */
+bool master_replica_drop(struct store_master *master, struct replica *replica, bool evict);
 
 /* Its bytes were replaced: it is not read any more, and goes as soon as nobody reads it. */
 void master_replica_outdate(struct store_master *master, uint64_t now_ns, struct replica *replica);

@@ -199,7 +199,7 @@ enum status store_master_remove(struct store_master *master, uint64_t now_ns, st
     if (!force && entry->lease_until > now_ns) return STATUS_BUSY;
     for (struct replica *r = master_replica_first(master, entry); r != NULL;
          r = master_replica_next(master, r)) {
-        if (!r->dropping && !master_replica_drop(master, r)) return STATUS_FULL;
+        if (!r->dropping && !master_replica_drop(master, r, false)) return STATUS_FULL;
     }
     entry->removing = true;
     master->counts.removes_total++;

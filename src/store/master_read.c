@@ -112,11 +112,11 @@ static void entry_describe(const struct store_master *master, const struct entry
     out->size = entry->size;
     out->digest = entry->digest;
     out->replicas_count = 0;
-    for (int suspects = 0; suspects < 2; suspects++) { /* the alive ones first */
+    for (int rank = 0; rank < 4; rank++) { /* the alive ones first, in memory before on disk */
         for (const struct replica *r = master_replica_first(master, entry); r != NULL;
              r = master_replica_next(master, r)) {
-            const bool suspect = master_member_with(master, r)->state == STORE_MEMBER_SUSPECT;
-            if (!master_replica_readable(master, r) || suspect != (suspects == 1)) continue;
+            const int suspect = master_member_with(master, r)->state == STORE_MEMBER_SUSPECT;
+            if (!master_replica_readable(master, r) || 2 * suspect + r->disk != rank) continue;
             ASSERT(out->replicas_count < STORE_REPLICAS_MAX);
             master_replica_describe(master_member_with(master, r), r->address, r->generation,
                                     &out->replicas[out->replicas_count++]);

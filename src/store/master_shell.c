@@ -51,6 +51,7 @@ struct drop {
     struct store_node_id node;
     struct block_key id;
     uint64_t generation;
+    bool evict;
 };
 
 struct store_master_shell {
@@ -177,7 +178,8 @@ static enum status drop_send(struct store_master_shell *shell, const char *addre
 {
     const struct store_drop message = { .term = store_master_term(shell->master),
                                         .id = drop->id,
-                                        .generation = drop->generation };
+                                        .generation = drop->generation,
+                                        .evict = drop->evict };
     struct rpc_client *client;
     struct rpc_call_id id;
     struct buf buf;
@@ -203,7 +205,11 @@ static void drop_at(struct store_master_shell *shell, const struct store_action 
     enum status status = STATUS_FULL;
 
     if (drop != NULL) {
-        *drop = (struct drop){ shell, action->node, action->id, action->generation };
+        *drop = (struct drop){ .shell = shell,
+                               .node = action->node,
+                               .id = action->id,
+                               .generation = action->generation,
+                               .evict = action->evict };
         status = drop_send(shell, action->info.rpc_address, drop);
     }
     if (status == STATUS_OK) return;

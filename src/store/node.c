@@ -3,7 +3,7 @@
  * store/node.c - a node of the pool: the slab, the two halves of its manifest, and reading by
  * others.
  *
- *   slab | page 0 | page 1 | ... | page N-1 | object region (lent to the master) |
+ *   slab | page 0 | page 1 | ... | page N-1 | object region (lent to the master) | staging |
  *
  * The pool (pool.c) and the values (objects.c) decide; this file gives them time, generations and
  * bytes, and answers store.acquire, store.renew and store.release.
@@ -24,6 +24,7 @@
 #include "net/rpc.h"
 #include "store/node_int.h"
 #include "store/node_tier.h"
+#include "store/node_values.h"
 #include "store/proto.h"
 #include "yolk/transfer.h"
 
@@ -63,11 +64,13 @@ static void on_page_removed(void *ctx, struct store_page page, const struct bloc
 
 static void on_object_stored(void *ctx, const struct object *object)
 {
+    if (node_values_stored(ctx, object)) return;
     node_log(ctx, STORE_EVENT_STORED, STORE_CLASS_OBJECT, &object->id, object->generation);
 }
 
 static void on_object_removed(void *ctx, const struct object *object)
 {
+    if (node_values_removed(ctx, object)) return;
     node_log(ctx, STORE_EVENT_REMOVED, STORE_CLASS_OBJECT, &object->id, object->generation);
 }
 
@@ -177,6 +180,7 @@ static void acquire_objects(struct store_node *node, const struct store_acquire 
         const struct block_key id = acquire_id(request, i);
         const struct object *object = objects_find(node->objects, &id);
         if (object != NULL && object->sums_count <= sums_room - out->sums_count) {
+            node_values_touch(node, object);
             out->objects[out->found] = object;
             acquired_item(out, object->address, object->generation, object->size, object->sums,
                           object->sums_count);
@@ -319,7 +323,9 @@ static void handle_acquire(void *ctx, struct rpc_call *call, const uint8_t *body
         rpc_fail(call, STATUS_UNSUPPORTED, "store.acquire: another KV layout");
         return;
     }
-    if (!node_tier_promote(node, call, body, len, &request)) acquire_answer(node, call, &request);
+    if (node_tier_promote(node, call, body, len, &request)) return;
+    if (node_values_promote(node, call, body, len, &request)) return;
+    acquire_answer(node, call, &request);
 }
 
 static void reply_done(struct rpc_call *call, enum status status)
@@ -388,7 +394,7 @@ static enum status node_reserve(struct store_node *node, bool populate, struct e
 {
     const unsigned flags = YOLK_TRANSFER_REMOTE_ALL | (populate ? YOLK_TRANSFER_POPULATE : 0);
     void *slab = NULL;
-    const uint64_t size = pages_size(&node->layout) + node->object_size;
+    const uint64_t size = pages_size(&node->layout) + node->object_size + node->staging_size;
     const enum status status = yolk_transfer_alloc(node->transfer, size, flags, &slab, err);
     if (status != STATUS_OK) return status;
     node->slab = slab;
@@ -410,7 +416,7 @@ static enum status node_manifests(struct store_node *node)
     };
     const struct objects_options objects = {
         .address = node_region_address(node),
-        .size = node->object_size,
+        .size = node->object_size + node->staging_size,
         .pins_max = node->pins_max,
         .seed = seed,
         .on_stored = on_object_stored,
@@ -428,14 +434,33 @@ static enum status node_disk(struct store_node *node, const struct store_node_op
                              struct errmsg *err)
 {
     struct errmsg why = { "" };
-    const enum status status = node_tier_open(node, options, &why);
+    enum status status = options->disk_size == 0 ? STATUS_OK : node_tier_open(node, options, &why);
 
     if (status == STATUS_INVALID) {
         LOG_WARN("store", "no_disk", "reason=\"%s\"", why.text);
-        return STATUS_OK;
+        status = STATUS_OK;
+    }
+    if (status != STATUS_OK) return errmsg_set(err, status, "the KVCache on disk: %s", why.text);
+    if (node->staging_size == 0) return STATUS_OK;
+    status = node_values_open(node, options, &why);
+    if (status == STATUS_INVALID) {
+        LOG_WARN("store", "no_disk_of_values", "reason=\"%s\"", why.text);
+        status = STATUS_OK;
     }
     if (status == STATUS_OK) return STATUS_OK;
-    return errmsg_set(err, status, "the KVCache on disk: %s", why.text);
+    return errmsg_set(err, status, "the values on disk: %s", why.text);
+}
+
+static bool wants_disk(const struct store_node_options *options)
+{
+    return options->disk_directory != NULL && options->disk_directory[0] != '\0';
+}
+
+/* What of the memory for values is kept back for those that come from the disk. */
+static uint64_t staging_size(const struct store_node_options *options)
+{
+    if (!wants_disk(options) || options->values_disk_size == 0) return 0;
+    return options->object_size / NODE_STAGING_SHARE / STORE_PAGE_ALIGN * STORE_PAGE_ALIGN;
 }
 
 enum status store_node_create(const struct store_node_options *options, struct store_node **out,
@@ -449,7 +474,8 @@ enum status store_node_create(const struct store_node_options *options, struct s
     node->env = options->env;
     node->transfer = options->transfer;
     node->layout = options->layout;
-    node->object_size = options->object_size;
+    node->staging_size = staging_size(options);
+    node->object_size = options->object_size - node->staging_size;
     node->epoch = yolk_transfer_generation(options->transfer);
     node->lease_ms = options->lease_ms == 0 ? STORE_LEASE_MS_DEFAULT : options->lease_ms;
     node->pins_max = options->pins_max == 0 ? PINS_MAX_DEFAULT : options->pins_max;
@@ -462,7 +488,7 @@ enum status store_node_create(const struct store_node_options *options, struct s
     if (status != STATUS_OK) goto free_node;
     status = node_manifests(node);
     if (status != STATUS_OK) goto out_of_memory;
-    if (options->disk_directory != NULL && options->disk_directory[0] != '\0') {
+    if (wants_disk(options)) {
         status = node_disk(node, options, err);
         if (status != STATUS_OK) goto free_slab;
     }
@@ -483,6 +509,7 @@ free_node:
 
 void store_node_close_disk(struct store_node *node)
 {
+    node_values_close(node, true);
     node_tier_close(node, true);
 }
 
@@ -490,6 +517,7 @@ void store_node_destroy(struct store_node *node)
 {
     if (node == NULL) return;
     node->closing = true;
+    node_values_close(node, false);
     node_tier_close(node, false);
     env_timer_cancel(node->env, &node->expire_timer);
     node_put_fini(node);
@@ -592,6 +620,7 @@ void store_node_counts(const struct store_node *node, struct store_node_counts *
     out->corrupt_total = node->corrupt_total;
     out->disk_misses_total = node->disk_misses_total;
     node_tier_counts(node, out);
+    node_values_counts(node, out);
 }
 
 uint32_t store_node_match(const struct store_node *node, const struct block_key *keys,

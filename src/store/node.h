@@ -34,6 +34,7 @@
 #include "base/status.h"
 #include "store/layout.h"
 #include "store/ssd.h"
+#include "store/vlog.h"
 
 struct env;
 struct rpc_server;
@@ -65,7 +66,9 @@ struct store_node_options {
     uint32_t disk_part_size;    /* see struct ssd_options; 0: its default */
     uint64_t object_size; /* bytes lent to the master for values put by key; 0: none. In addition to
                              the pages, in the same slab, a multiple of STORE_PAGE_ALIGN */
-    bool populate;        /* the slab's memory is there when it is made, which blocks */
+    uint64_t values_disk_size; /* bytes of disk below them, under disk_directory; 0: none. Part of
+                                  object_size is not lent then; see store/node_values.h */
+    bool populate;             /* the slab's memory is there when it is made, which blocks */
 };
 
 /* STATUS_INVALID for options out of range, STATUS_NO_MEMORY or the env's status if the slab cannot
@@ -132,6 +135,13 @@ struct store_node_counts {
     uint64_t disk_promoted_total; /* brought up for readers elsewhere */
     uint64_t disk_misses_total;   /* blocks that were on the disk and could not be had */
     struct ssd_counts ssd;
+    bool values_disk; /* there is a disk below values; the rest is zero otherwise */
+    uint32_t values_queue;
+    uint64_t values_dropped_total;  /* gone before they were written */
+    uint64_t values_promoted_total; /* read for readers */
+    uint64_t values_evicted_total;  /* kept on disk when their memory was wanted */
+    uint64_t values_lost_total;     /* not kept then: too large, or the disk failed */
+    struct vlog_counts vlog;
 };
 
 void store_node_counts(const struct store_node *node, struct store_node_counts *out);

@@ -21,6 +21,7 @@
 #include "base/log.h"
 #include "net/rpc.h"
 #include "store/node_int.h"
+#include "store/node_values.h"
 #include "store/proto.h"
 #include "yolk/transfer.h"
 
@@ -176,6 +177,7 @@ void node_handle_copy(void *ctx, struct rpc_call *call, const uint8_t *body, siz
     if (status == STATUS_OK) {
         object = objects_find(node->objects, &asked.id);
         if (object == NULL || object->generation != asked.generation) status = STATUS_NOT_FOUND;
+        if (object == NULL) node_values_prefetch(node, &asked.id); /* the master asks again */
     }
     if (status == STATUS_OK && node->copies_count >= COPIES_MAX) status = STATUS_FULL;
     struct node_copy *copy = status == STATUS_OK ? calloc(1, sizeof(*copy)) : NULL;

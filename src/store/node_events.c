@@ -12,13 +12,13 @@
  * so replaying the log over a snapshot that already shows its effects ends in the present state,
  * and a listener needs neither generations nor an undo.
  *
- *     PAGES -> DISK -> OBJECTS -> EXTENT -> LOG <-+
- *       ^                                    |    |
- *       +------------------------------------+----+
+ *     PAGES -> DISK -> OBJECTS -> VALUES -> EXTENT -> LOG <-+
+ *       ^                                              |    |
+ *       +----------------------------------------------+----+
  *         the ring has overtaken the cursor: PAGES again, with a reset
  *
  * A block that has left the pages and lies on the disk is STORED there. Masters know of memory
- * only: they hear REMOVED instead.
+ * only: they hear REMOVED instead. A value that only the disk has is STORED there, to everyone.
  *
  * Sending stops when the listener reads slowly and goes on when its connection has room: the ring,
  * not memory, is what bounds a slow listener. */
@@ -31,6 +31,7 @@
 #include "net/rpc.h"
 #include "store/node_int.h"
 #include "store/node_tier.h"
+#include "store/node_values.h"
 #include "store/proto.h"
 
 enum {
@@ -40,14 +41,14 @@ enum {
     LOOKS_MAX = 4 * STORE_EVENTS_BATCH_MAX, /* pages or entries looked at for one batch */
 };
 
-enum stream_phase { PHASE_PAGES, PHASE_DISK, PHASE_OBJECTS, PHASE_EXTENT, PHASE_LOG };
+enum stream_phase { PHASE_PAGES, PHASE_DISK, PHASE_OBJECTS, PHASE_VALUES, PHASE_EXTENT, PHASE_LOG };
 
 struct cursor {
     enum stream_phase phase;
     bool reset_sent;
     bool synced_sent;
     uint32_t index; /* next page or slot */
-    uint64_t disk;  /* next block of the disk */
+    uint64_t disk;  /* next block, or value, of the disk */
     uint64_t next;  /* next event of the log */
 };
 
@@ -164,6 +165,22 @@ static void event_of_object(const struct object *object, struct store_event *out
     };
 }
 
+static void event_of_value(const struct vlog_entry *entry, struct store_event *out)
+{
+    *out = (struct store_event){
+        .kind = STORE_EVENT_STORED,
+        .class = STORE_CLASS_OBJECT,
+        .tier = STORE_TIER_DISK,
+        .id = entry->meta.id,
+        .key = entry->key,
+        .key_len = entry->key_len,
+        .generation = entry->generation,
+        .size = entry->meta.size,
+        .digest = entry->meta.digest,
+        .attributes = entry->meta.attributes,
+    };
+}
+
 static bool event_of_extent(const struct event_stream *stream, struct store_event *out)
 {
     const struct store_node *node = stream->node;
@@ -215,29 +232,42 @@ static bool event_of_lower(const struct event_stream *stream, const struct log_e
     return true;
 }
 
+/* The event of a value as things are now. */
+static bool event_of_object_entry(const struct event_stream *stream, const struct log_entry *entry,
+                                  struct store_event *out)
+{
+    const struct store_node *node = stream->node;
+    const struct object *object = objects_find(node->objects, &entry->id);
+    const struct vlog_entry *below = node_values_find(node, &entry->id);
+
+    if (stream->blocks_only) return false;
+    if (object != NULL && node_values_staged(node, object)) object = NULL;
+    if (entry->kind == STORE_EVENT_REMOVED) {
+        event_of_removal(entry, out);
+        return object == NULL && below == NULL;
+    }
+    if (object != NULL) {
+        event_of_object(object, out);
+    } else if (below != NULL) {
+        event_of_value(below, out);
+    } else {
+        return false;
+    }
+    return out->generation == entry->generation;
+}
+
 /* The event of a log entry as things are now; false if there is nothing to say. */
 static bool event_of_entry(const struct event_stream *stream, const struct log_entry *entry,
                            struct store_event *out)
 {
     const struct store_node *node = stream->node;
-    const bool block = entry->class == STORE_CLASS_BLOCK;
     struct store_page page = { 0 };
-    const struct object *object = block ? NULL : objects_find(node->objects, &entry->id);
-    const bool there = block ? pool_find(node->pool, &entry->id, &page) : object != NULL;
 
     if (entry->kind == STORE_EVENT_EXTENT) return event_of_extent(stream, out);
-    if (!block && stream->blocks_only) return false;
-    if (block && !there) return event_of_lower(stream, entry, out);
-    if (entry->kind == STORE_EVENT_REMOVED) {
-        event_of_removal(entry, out);
-        return !there;
-    }
-    if (!there) return false;
-    if (block) {
-        event_of_page(node, page, out);
-    } else {
-        event_of_object(object, out);
-    }
+    if (entry->class == STORE_CLASS_OBJECT) return event_of_object_entry(stream, entry, out);
+    if (!pool_find(node->pool, &entry->id, &page)) return event_of_lower(stream, entry, out);
+    if (entry->kind == STORE_EVENT_REMOVED) return false; /* it is there again */
+    event_of_page(node, page, out);
     return out->generation == entry->generation;
 }
 
@@ -248,6 +278,7 @@ static bool cursor_step(const struct event_stream *stream, struct cursor *cursor
                         struct store_event *out)
 {
     const struct store_node *node = stream->node;
+    const struct vlog_entry *value;
     const struct object *object;
     struct block_key key;
 
@@ -269,10 +300,21 @@ static bool cursor_step(const struct event_stream *stream, struct cursor *cursor
     case PHASE_OBJECTS:
         object = objects_next(node->objects, &cursor->index);
         if (object == NULL) {
+            cursor->disk = 0;
+            cursor->phase = PHASE_VALUES;
+            return false;
+        }
+        if (node_values_staged(node, object)) return false; /* the disk names it */
+        event_of_object(object, out);
+        return true;
+    case PHASE_VALUES:
+        value = node_values_next(node, &cursor->disk);
+        if (value == NULL) {
             cursor->phase = PHASE_EXTENT;
             return false;
         }
-        event_of_object(object, out);
+        if (node_values_find(node, &value->meta.id) == NULL) return false; /* in memory too */
+        event_of_value(value, out);
         return true;
     case PHASE_EXTENT: cursor->phase = PHASE_LOG; return event_of_extent(stream, out);
     case PHASE_LOG:

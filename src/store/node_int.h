@@ -34,6 +34,7 @@ struct event_stream; /* node_events.c */
 struct node_copy;    /* node_copy.c */
 struct put_end;      /* node_put.c */
 struct node_tier;    /* node_tier.c */
+struct node_values;  /* node_values.c */
 
 struct store_node {
     struct env *env;
@@ -42,8 +43,9 @@ struct store_node {
     struct store_layout layout;
     struct pool *pool;
     struct objects *objects;
-    uint8_t *slab;        /* pages, then the object region */
-    uint64_t object_size; /* of the region */
+    uint8_t *slab;         /* pages, then the object region */
+    uint64_t object_size;  /* of the region that is lent */
+    uint64_t staging_size; /* behind it: for values from the disk */
     uint64_t epoch;
     uint64_t generation; /* of the last commit, of pages and objects alike */
     uint64_t term;       /* the highest heard; 0: none */
@@ -58,7 +60,8 @@ struct store_node {
 
     struct rpc_client *master; /* NULL: not joined */
     char name[STORE_NAME_SIZE];
-    struct node_tier *tier; /* NULL: no disk */
+    struct node_tier *tier;     /* NULL: no disk */
+    struct node_values *values; /* NULL: none below values */
     uint64_t disk_misses_total;
 
     struct put_end *put_ends;

@@ -27,6 +27,7 @@
 #include "base/log.h"
 #include "net/rpc.h"
 #include "store/node_int.h"
+#include "store/node_values.h"
 #include "store/proto.h"
 
 enum {
@@ -86,6 +87,10 @@ static void retry_later(struct store_node *node)
 static void put_end_refused(struct put_end *end, enum status status)
 {
     struct store_node *node = end->node;
+    const struct object *object = objects_find(node->objects, &end->id);
+    if (object != NULL && object->generation == end->generation) {
+        node_values_drop(node, &end->id);
+    }
     const enum status dropped = objects_drop(node->objects, &end->id, end->generation);
     if (dropped == STATUS_BUSY) LOG_WARN("store", "refused_value_read", "put=%lu", end->put_id);
     put_end_finish(end, status, "store.commit: the master refused");
@@ -157,7 +162,10 @@ static void put_end_ask(struct put_end *end)
     const struct object *object = objects_find(node->objects, &end->id);
     ASSERT(!end->asking);
 
-    if (object == NULL || object->generation != end->generation) {
+    const struct vlog_entry *below = node_values_find(node, &end->id);
+    if (below != NULL && below->meta.put_id == end->put_id) {
+        put_end_finish(end, STATUS_OK, NULL); /* the master knew it, and had it moved down */
+    } else if (object == NULL || object->generation != end->generation) {
         put_end_finish(end, STATUS_STALE, "store.commit: the value was dropped meanwhile");
     } else if (env_now_ns(node->env) >= end->deadline_ns) {
         put_end_finish(end, STATUS_TIMEOUT, "store.commit: the master cannot be reached");
@@ -220,6 +228,9 @@ static enum status commit_store(struct store_node *node, const struct store_comm
                                 const struct object **out)
 {
     const uint32_t count = (uint32_t)commit->sums.count;
+    const struct block_key id = store_key_id(commit->key);
+    const bool below = objects_find(node->objects, &id) == NULL;
+    if (below && node_values_newer(node, &id, commit->attributes.version)) return STATUS_EXISTS;
     uint64_t *sums = malloc(count * sizeof(*sums));
     if (sums == NULL) return STATUS_FULL;
     for (uint32_t i = 0; i < count; i++)
@@ -234,6 +245,7 @@ static enum status commit_store(struct store_node *node, const struct store_comm
     enum status status = objects_put(node->objects, &wanted, sums, count, out);
     free(sums);
     if (status == STATUS_OK) node->generation++;
+    if (status == STATUS_OK) node_values_drop(node, &id); /* what it has replaced */
     if (status == STATUS_EXISTS && (*out)->put_id == commit->put_id &&
         (*out)->address == commit->address) {
         status = STATUS_OK;
@@ -278,6 +290,22 @@ void node_handle_commit(void *ctx, struct rpc_call *call, const uint8_t *body, s
     if (status != STATUS_OK) rpc_fail(call, status, "store.commit: refused");
 }
 
+/* From memory, and from the disk unless the memory is all that is wanted. */
+static enum status value_drop(struct store_node *node, const struct store_drop *drop)
+{
+    const struct object *object = objects_find(node->objects, &drop->id);
+    const struct vlog_entry *below = node_values_find(node, &drop->id);
+    const bool named = (object != NULL && object->generation == drop->generation) ||
+                       (below != NULL && below->generation == drop->generation);
+
+    if (!named) return STATUS_NOT_FOUND;
+    if (!drop->evict) node_values_drop(node, &drop->id);
+    if (object != NULL) return objects_drop(node->objects, &drop->id, object->generation);
+    if (drop->evict) return STATUS_NOT_FOUND;
+    node_log(node, STORE_EVENT_REMOVED, STORE_CLASS_OBJECT, &drop->id, drop->generation);
+    return STATUS_OK;
+}
+
 void node_handle_drop(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
 {
     struct store_node *node = ctx;
@@ -285,7 +313,8 @@ void node_handle_drop(void *ctx, struct rpc_call *call, const uint8_t *body, siz
 
     enum status status = store_decode_drop(body, len, &drop);
     if (status == STATUS_OK) status = store_node_see_term(node, drop.term);
-    if (status == STATUS_OK) status = objects_drop(node->objects, &drop.id, drop.generation);
+    if (status == STATUS_OK && drop.evict && node_values_evict(node, call, &drop)) return;
+    if (status == STATUS_OK) status = value_drop(node, &drop);
     if (status == STATUS_OK) {
         rpc_reply(call, NULL, 0);
     } else {

@@ -826,16 +826,17 @@ enum status store_decode_put_revoke(const uint8_t *body, size_t len, struct stor
     return STATUS_OK;
 }
 
-enum { DROP_TERM = 1, DROP_ID = 2, DROP_GENERATION = 3 };
+enum { DROP_TERM = 1, DROP_ID = 2, DROP_GENERATION = 3, DROP_EVICT = 4 };
 
 enum status store_encode_drop(struct buf *buf, const struct store_drop *drop)
 {
     struct msg_writer writer;
     msg_writer_init(&writer, buf);
-    msg_put_map(&writer, 3);
+    msg_put_map(&writer, drop->evict ? 4 : 3);
     msg_field_u64(&writer, DROP_TERM, drop->term);
     msg_field_bin(&writer, DROP_ID, drop->id.bytes, sizeof(drop->id.bytes));
     msg_field_u64(&writer, DROP_GENERATION, drop->generation);
+    if (drop->evict) msg_field_u64(&writer, DROP_EVICT, 1);
     return writer.status;
 }
 
@@ -856,6 +857,7 @@ enum status store_decode_drop(const uint8_t *body, size_t len, struct store_drop
             has_id = true;
             break;
         case DROP_GENERATION: got.generation = msg_get_u64(&reader); break;
+        case DROP_EVICT: got.evict = msg_get_u64(&reader) != 0; break;
         default: msg_skip(&reader); break;
         }
     }

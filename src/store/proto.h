@@ -210,6 +210,7 @@ struct store_drop {
     uint64_t term;
     struct block_key id;
     uint64_t generation;
+    bool evict; /* its memory is wanted: where there is a disk, it may stay there */
 };
 MUST_USE enum status store_encode_drop(struct buf *buf, const struct store_drop *drop);
 MUST_USE enum status store_decode_drop(const uint8_t *body, size_t len, struct store_drop *out);

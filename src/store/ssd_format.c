@@ -2,12 +2,12 @@
 #include "store/ssd_format.h"
 
 #include <assert.h>
-#include <endian.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/assert.h"
 #include "base/hash.h"
+#include "base/le.h"
 
 enum {
     SUM_OFFSET = SSD_ALIGN - 8,
@@ -41,34 +41,6 @@ static_assert(RECORD_SUMS + 8 * STORE_LAYERS_MAX <= SUM_OFFSET, "the sums of a b
 static const uint8_t SEGMENT_MAGIC[8] = "YOLKSEG1";
 static const uint8_t RECORD_MAGIC[8] = "YOLKREC1";
 static const uint8_t FOOTER_MAGIC[8] = "YOLKFTR1";
-
-/* ---- integers ---- */
-
-static void put32(uint8_t *at, uint32_t value)
-{
-    value = htole32(value);
-    memcpy(at, &value, sizeof(value));
-}
-
-static void put64(uint8_t *at, uint64_t value)
-{
-    value = htole64(value);
-    memcpy(at, &value, sizeof(value));
-}
-
-static uint32_t get32(const uint8_t *at)
-{
-    uint32_t value;
-    memcpy(&value, at, sizeof(value));
-    return le32toh(value);
-}
-
-static uint64_t get64(const uint8_t *at)
-{
-    uint64_t value;
-    memcpy(&value, at, sizeof(value));
-    return le64toh(value);
-}
 
 /* ---- sizes ---- */
 
@@ -112,32 +84,32 @@ void ssd_header_encode(const struct ssd_header *header, uint8_t out[SSD_ALIGN])
 
     memset(out, 0, SSD_ALIGN);
     memcpy(out, SEGMENT_MAGIC, sizeof(SEGMENT_MAGIC));
-    put32(out + HEADER_VERSION, SSD_FORMAT_VERSION);
-    put32(out + HEADER_SLOTS, header->slots);
-    put64(out + HEADER_ID, header->id);
-    put64(out + HEADER_NONCE, header->nonce);
+    le_put32(out + HEADER_VERSION, SSD_FORMAT_VERSION);
+    le_put32(out + HEADER_SLOTS, header->slots);
+    le_put64(out + HEADER_ID, header->id);
+    le_put64(out + HEADER_NONCE, header->nonce);
     memcpy(out + HEADER_LAYOUT_ID, layout->id, STORE_LAYOUT_ID_SIZE);
-    put32(out + HEADER_PAGE_SIZE, layout->page_size);
-    put32(out + HEADER_LAYERS, layout->layers);
-    put32(out + HEADER_LAYER_SIZE, layout->layer_size);
-    put32(out + HEADER_BLOCK_TOKENS, layout->block_tokens);
-    put64(out + SUM_OFFSET, hash_xxh3(out, SUM_OFFSET));
+    le_put32(out + HEADER_PAGE_SIZE, layout->page_size);
+    le_put32(out + HEADER_LAYERS, layout->layers);
+    le_put32(out + HEADER_LAYER_SIZE, layout->layer_size);
+    le_put32(out + HEADER_BLOCK_TOKENS, layout->block_tokens);
+    le_put64(out + SUM_OFFSET, hash_xxh3(out, SUM_OFFSET));
 }
 
 enum status ssd_header_decode(const uint8_t in[SSD_ALIGN], struct ssd_header *out)
 {
     if (memcmp(in, SEGMENT_MAGIC, sizeof(SEGMENT_MAGIC)) != 0) return STATUS_CORRUPT;
-    if (get64(in + SUM_OFFSET) != hash_xxh3(in, SUM_OFFSET)) return STATUS_CORRUPT;
-    if (get32(in + HEADER_VERSION) != SSD_FORMAT_VERSION) return STATUS_CORRUPT;
+    if (le_get64(in + SUM_OFFSET) != hash_xxh3(in, SUM_OFFSET)) return STATUS_CORRUPT;
+    if (le_get32(in + HEADER_VERSION) != SSD_FORMAT_VERSION) return STATUS_CORRUPT;
     struct ssd_header got = {
-        .id = get64(in + HEADER_ID),
-        .nonce = get64(in + HEADER_NONCE),
-        .slots = get32(in + HEADER_SLOTS),
+        .id = le_get64(in + HEADER_ID),
+        .nonce = le_get64(in + HEADER_NONCE),
+        .slots = le_get32(in + HEADER_SLOTS),
         .layout = { .pages = 1,
-                    .page_size = get32(in + HEADER_PAGE_SIZE),
-                    .layers = get32(in + HEADER_LAYERS),
-                    .layer_size = get32(in + HEADER_LAYER_SIZE),
-                    .block_tokens = get32(in + HEADER_BLOCK_TOKENS) },
+                    .page_size = le_get32(in + HEADER_PAGE_SIZE),
+                    .layers = le_get32(in + HEADER_LAYERS),
+                    .layer_size = le_get32(in + HEADER_LAYER_SIZE),
+                    .block_tokens = le_get32(in + HEADER_BLOCK_TOKENS) },
     };
     memcpy(got.layout.id, in + HEADER_LAYOUT_ID, STORE_LAYOUT_ID_SIZE);
     if (got.slots == 0 || got.slots > SSD_SLOTS_MAX) return STATUS_CORRUPT;
@@ -156,29 +128,29 @@ void ssd_record_encode(const struct ssd_record *record, const uint64_t *sums,
 
     memset(out, 0, SSD_ALIGN);
     memcpy(out, RECORD_MAGIC, sizeof(RECORD_MAGIC));
-    put64(out + RECORD_NONCE, record->nonce);
-    put32(out + RECORD_SLOT, record->slot);
-    put32(out + RECORD_LAYERS, record->layers);
+    le_put64(out + RECORD_NONCE, record->nonce);
+    le_put32(out + RECORD_SLOT, record->slot);
+    le_put32(out + RECORD_LAYERS, record->layers);
     memcpy(out + RECORD_KEY, record->key.bytes, BLOCK_KEY_SIZE);
-    put32(out + RECORD_SYNCED, record->synced);
+    le_put32(out + RECORD_SYNCED, record->synced);
     for (uint32_t i = 0; i < record->layers; i++)
-        put64(out + RECORD_SUMS + (size_t)8 * i, sums[i]);
-    put64(out + SUM_OFFSET, hash_xxh3(out, SUM_OFFSET));
+        le_put64(out + RECORD_SUMS + (size_t)8 * i, sums[i]);
+    le_put64(out + SUM_OFFSET, hash_xxh3(out, SUM_OFFSET));
 }
 
 enum status ssd_record_decode(const uint8_t in[SSD_ALIGN], struct ssd_record *out, uint64_t *sums)
 {
     if (memcmp(in, RECORD_MAGIC, sizeof(RECORD_MAGIC)) != 0) return STATUS_CORRUPT;
-    if (get64(in + SUM_OFFSET) != hash_xxh3(in, SUM_OFFSET)) return STATUS_CORRUPT;
-    struct ssd_record got = { .nonce = get64(in + RECORD_NONCE),
-                              .slot = get32(in + RECORD_SLOT),
-                              .synced = get32(in + RECORD_SYNCED),
-                              .layers = get32(in + RECORD_LAYERS) };
+    if (le_get64(in + SUM_OFFSET) != hash_xxh3(in, SUM_OFFSET)) return STATUS_CORRUPT;
+    struct ssd_record got = { .nonce = le_get64(in + RECORD_NONCE),
+                              .slot = le_get32(in + RECORD_SLOT),
+                              .synced = le_get32(in + RECORD_SYNCED),
+                              .layers = le_get32(in + RECORD_LAYERS) };
     memcpy(got.key.bytes, in + RECORD_KEY, BLOCK_KEY_SIZE);
     if (got.layers == 0 || got.layers > STORE_LAYERS_MAX) return STATUS_CORRUPT;
     if (got.slot >= SSD_SLOTS_MAX || got.synced > got.slot) return STATUS_CORRUPT;
     for (uint32_t i = 0; i < got.layers; i++)
-        sums[i] = get64(in + RECORD_SUMS + (size_t)8 * i);
+        sums[i] = le_get64(in + RECORD_SUMS + (size_t)8 * i);
     *out = got;
     return STATUS_OK;
 }
@@ -197,23 +169,23 @@ void ssd_footer_encode(const struct ssd_footer *footer, const struct ssd_entry *
         uint8_t *at = out + (size_t)SSD_ENTRY_SIZE * i;
         ASSERT(entries[i].slot < footer->used);
         memcpy(at, entries[i].key.bytes, BLOCK_KEY_SIZE);
-        put32(at + BLOCK_KEY_SIZE, entries[i].slot);
+        le_put32(at + BLOCK_KEY_SIZE, entries[i].slot);
     }
     memcpy(trailer, FOOTER_MAGIC, sizeof(FOOTER_MAGIC));
-    put64(trailer + TRAILER_NONCE, footer->nonce);
-    put64(trailer + TRAILER_OFFSET, footer->offset);
-    put32(trailer + TRAILER_ENTRIES, footer->entries);
-    put32(trailer + TRAILER_USED, footer->used);
-    put64(trailer + TRAILER_SUM, hash_xxh3(out, size - 8));
+    le_put64(trailer + TRAILER_NONCE, footer->nonce);
+    le_put64(trailer + TRAILER_OFFSET, footer->offset);
+    le_put32(trailer + TRAILER_ENTRIES, footer->entries);
+    le_put32(trailer + TRAILER_USED, footer->used);
+    le_put64(trailer + TRAILER_SUM, hash_xxh3(out, size - 8));
 }
 
 enum status ssd_trailer_decode(const uint8_t *in, struct ssd_footer *out)
 {
     if (memcmp(in, FOOTER_MAGIC, sizeof(FOOTER_MAGIC)) != 0) return STATUS_CORRUPT;
-    const struct ssd_footer got = { .nonce = get64(in + TRAILER_NONCE),
-                                    .offset = get64(in + TRAILER_OFFSET),
-                                    .entries = get32(in + TRAILER_ENTRIES),
-                                    .used = get32(in + TRAILER_USED) };
+    const struct ssd_footer got = { .nonce = le_get64(in + TRAILER_NONCE),
+                                    .offset = le_get64(in + TRAILER_OFFSET),
+                                    .entries = le_get32(in + TRAILER_ENTRIES),
+                                    .used = le_get32(in + TRAILER_USED) };
     if (got.used > SSD_SLOTS_MAX || got.entries > got.used) return STATUS_CORRUPT;
     *out = got;
     return STATUS_OK;
@@ -226,7 +198,7 @@ enum status ssd_footer_decode(const uint8_t *in, uint64_t size, struct ssd_foote
     if (size < SSD_TRAILER_SIZE) return STATUS_CORRUPT;
     if (ssd_trailer_decode(in + size - SSD_TRAILER_SIZE, &got) != STATUS_OK) return STATUS_CORRUPT;
     if (ssd_footer_size(got.entries) != size) return STATUS_CORRUPT;
-    if (get64(in + size - 8) != hash_xxh3(in, size - 8)) return STATUS_CORRUPT;
+    if (le_get64(in + size - 8) != hash_xxh3(in, size - 8)) return STATUS_CORRUPT;
     for (uint32_t i = 0; i < got.entries; i++) {
         if (ssd_footer_entry(in, i).slot >= got.used) return STATUS_CORRUPT;
     }
@@ -237,7 +209,7 @@ enum status ssd_footer_decode(const uint8_t *in, uint64_t size, struct ssd_foote
 struct ssd_entry ssd_footer_entry(const uint8_t *in, uint32_t i)
 {
     const uint8_t *at = in + (size_t)SSD_ENTRY_SIZE * i;
-    struct ssd_entry entry = { .slot = get32(at + BLOCK_KEY_SIZE) };
+    struct ssd_entry entry = { .slot = le_get32(at + BLOCK_KEY_SIZE) };
     memcpy(entry.key.bytes, at, BLOCK_KEY_SIZE);
     return entry;
 }

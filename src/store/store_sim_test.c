@@ -13,7 +13,8 @@
  *           calm nodes    only the master and the client die: every acknowledged value survives
  *           mortal nodes  an acknowledged value may go with the last life that held it
  *           tiny          values do not fit: eviction may take them, puts must still succeed
- *         In every second world nodes have a disk below their pages, and load from it too.
+ *         In every second world nodes have a disk below their pages, and load from it too; in every
+ *         third one values have.
  *         YOLK_SIM_SEEDS=n runs n seeds of each kind; SEED=n starts there. */
 #include "store/cluster_sim.h"
 
@@ -26,6 +27,7 @@
 #include "base/log.h"
 #include "store/node_int.h"
 #include "store/node_tier.h"
+#include "store/node_values.h"
 #include "store/proto.h"
 #include "seed.h"
 #include "yolk/store.h"
@@ -39,6 +41,7 @@ enum {
     FETCH_BLOCKS = 4,
     STEPS = 250,
     STEP_MS = 40,
+    VALUES_DISK_SIZE = 4 << 20,
     SEEDS_DEFAULT = 40,
 };
 
@@ -46,7 +49,7 @@ enum kind { CALM_NODES, MORTAL_NODES, TINY };
 
 static uint64_t current_seed;
 static unsigned long long acked_total, reads_total, fetched_total, lost_explained, evictions_seen,
-    replaced_total, copied_total;
+    replaced_total, copied_total, kept_total, promoted_total;
 
 #define CHECK(condition)                                                                           \
     do {                                                                                           \
@@ -511,6 +514,7 @@ static void check_books(const struct world *world)
         if (node == NULL) continue;
         pool_check(node->pool);
         if (node_tier_ssd(node) != NULL) ssd_check(node_tier_ssd(node));
+        node_values_check(node);
     }
 }
 
@@ -725,7 +729,13 @@ static void world_run(enum kind kind, uint64_t world_seed)
     if (world_seed % 2 == 0) { /* enough for 20 to 52 of the blocks */
         world.cluster.disk_size = rng_between(&world.rng, 20, 60) * (SIM_PAGE_SIZE + 4096);
     }
-    if (kind == TINY || world.cluster.disk_size > 0) sim_nodes_restart(&world.cluster);
+    if (world_seed % 3 == 0) {
+        world.cluster.values_disk_size = VALUES_DISK_SIZE;
+        if (kind == TINY) world.cluster.object_size = 48 * 4096; /* an eighth is not lent */
+    }
+    if (kind == TINY || world.cluster.disk_size + world.cluster.values_disk_size > 0) {
+        sim_nodes_restart(&world.cluster);
+    }
     client_start(&world);
     for (int step = 0; step < STEPS; step++) {
         client_step(&world);
@@ -746,6 +756,12 @@ static void world_run(enum kind kind, uint64_t world_seed)
     store_master_counts(store_master_shell_directory(world.cluster.master), &counts);
     copied_total += counts.copies_total;
     evictions_seen += evictions_now(&world);
+    for (unsigned i = 0; i < SIM_NODES; i++) {
+        struct store_node_counts node;
+        store_node_counts(world.cluster.nodes[i].node, &node);
+        kept_total += node.values_evicted_total;
+        promoted_total += node.values_promoted_total;
+    }
     client_kill(&world);
     sim_cluster_end(&world.cluster);
 }
@@ -794,8 +810,8 @@ int main(void)
     if (log_configure("error", NULL) != STATUS_OK) return 1; /* the faults are made on purpose */
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     printf("acknowledged=%llu read=%llu fetched_blocks=%llu lost_explained=%llu evictions=%llu "
-           "replaced=%llu copied=%llu\n",
+           "replaced=%llu copied=%llu kept=%llu promoted=%llu\n",
            acked_total, reads_total, fetched_total, lost_explained, evictions_seen, replaced_total,
-           copied_total);
+           copied_total, kept_total, promoted_total);
     return failed;
 }

@@ -4,10 +4,11 @@ import fcntl
 import os
 import random
 import signal
+import subprocess
 
 import pytest
 
-from cluster import Cluster, free_port, model_path, run_yolk, wait_until
+from cluster import YOLK, Cluster, free_port, model_path, run_yolk, wait_until
 from test_30_cache import ask
 
 BLOCK = 32
@@ -62,6 +63,46 @@ def test_the_cache_survives_a_restart(tmp_path, how):
         assert (text2, prompt2) == (text, prompt)
         assert cached >= prompt - 2 * BLOCK, again.tail()
         wait_until(lambda: again.metric("yolk_ssd_read_ops_total") > 0, what="counted reads")
+    finally:
+        again.stop()
+
+
+def test_values_go_to_disk_and_survive(tmp_path):
+    master, secret = f"127.0.0.1:{free_port()}", "values on disk"
+    options = ("--data-dir", tmp_path / "data", "--values-size", "8M", "--values-ssd-size", "64M",
+               "--pool-size", "64M", "--master", master, "--secret", secret)
+    environment = dict(os.environ, YOLK_MASTER=master, YOLK_SECRET=secret)
+    values = {f"value/{i}": random.Random(i).randbytes(900_000 + i) for i in range(24)}  # 22 MB into 14
+
+    def store(*args, stdin=b""):
+        return subprocess.run([str(YOLK), "store", *args], input=stdin, capture_output=True, timeout=60,
+                              env=environment)
+
+    (tmp_path / "first").mkdir()
+    cluster = Cluster(tmp_path / "first", *options).wait_ready()
+    try:
+        for key, value in values.items():
+            assert store("put", key, stdin=value).returncode == 0
+        assert store("put", "value/0", "--replace", stdin=b"new").returncode == 0
+        assert store("rm", "value/1", "--force").returncode == 0
+        values["value/0"] = b"new"
+        del values["value/1"]
+        for key, value in values.items():
+            assert store("get", key).stdout == value, key
+        wait_until(lambda: cluster.metric("yolk_ssd_values_kept_total") > 0, what="values on disk only")
+        wait_until(lambda: cluster.metric("yolk_ssd_values_write_queue") == 0, what="an empty queue")
+        assert cluster.metric("yolk_ssd_values_lost_total") == 0
+        os.kill(cluster.process.pid, signal.SIGKILL)
+        cluster.process.wait()
+    finally:
+        cluster.stop()
+    (tmp_path / "second").mkdir()
+    again = Cluster(tmp_path / "second", *options).wait_ready()
+    try:
+        wait_until(lambda: again.metric("yolk_ssd_values") >= len(values), what="values found again")
+        for key, value in values.items():
+            assert store("get", key).stdout == value, key
+        assert store("get", "value/1").returncode == 2
     finally:
         again.stop()
 

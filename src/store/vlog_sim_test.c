@@ -1,0 +1,484 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * store/vlog_sim_test.c
+ *
+ * Goal:   no byte from the disk is ever wrong; no value that was replaced or dropped comes back;
+ *         what was written is found again unless it was given up; the files are never larger than
+ *         they may be; and when nothing breaks any more, everything works.
+ * Method: one log of values in a simulated world, from a seed, beside a table of what was written,
+ *         replaced and dropped. Bytes are a function of key and version. By kind of world:
+ *           crash   the process is killed or the power goes, at any event
+ *           failing operations fail, and none lies
+ *           lying   reads flip bits, files are damaged for good
+ *           full    the disk is smaller than the log was promised
+ *         YOLK_SIM_SEEDS=n runs n seeds of each kind; SEED=n starts there. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "base/assert.h"
+#include "base/env_sim.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "base/rng.h"
+#include "store/proto.h"
+#include "store/vlog_int.h"
+#include "seed.h"
+
+enum {
+    KEYS = 40,
+    READS = 4,
+    STEPS = 300,
+    SIZE_MOST = 90000,
+    LOG_SIZE = 1 << 20,
+    SEEDS_DEFAULT = 25,
+};
+
+enum kind { CRASH, FAILING, LYING, FULL };
+
+#define HOST "10.0.0.1"
+#define DIRECTORY "/tmp/values"
+
+static uint64_t current_seed;
+static unsigned long long reads_right, reads_refused, found_again, crashes, reclaimed, dropped;
+
+#define CHECK(condition)                                                                           \
+    do {                                                                                           \
+        if (!(condition)) fail_msg("SEED=%llu: %s", (unsigned long long)current_seed, #condition); \
+    } while (0)
+
+struct world;
+
+struct reading {
+    struct world *world;
+    bool busy;
+    unsigned key;
+    uint32_t version;
+    uint8_t *data;
+    struct vlog_read read;
+};
+
+struct world {
+    struct env_sim *sim;
+    struct env *env;
+    struct vlog *vlog;
+    struct rng rng;
+    enum kind kind;
+    bool there[KEYS];       /* as the callbacks said */
+    uint32_t version[KEYS]; /* then, of the value; else, of the last one written or dropped */
+    uint32_t next[KEYS];    /* to be written */
+    uint32_t floor[KEYS];   /* all before this were dropped */
+    struct reading readings[READS];
+};
+
+/* ---- values ---- */
+
+static struct store_key key_of(unsigned n, char text[32])
+{
+    snprintf(text, 32, "key-%u%s", n, n % 3 == 0 ? "-with-a-longer-name" : "");
+    return (struct store_key){ (const uint8_t *)text, (uint32_t)strlen(text) };
+}
+
+static struct block_key id_of(unsigned n)
+{
+    char text[32];
+    return store_key_id(key_of(n, text));
+}
+
+static unsigned number_of(const struct block_key *id)
+{
+    static struct block_key ids[KEYS];
+    static bool known;
+    for (unsigned n = 0; !known && n < KEYS; n++)
+        ids[n] = id_of(n);
+    known = true;
+    for (unsigned n = 0; n < KEYS; n++) {
+        if (block_key_equal(&ids[n], id)) return n;
+    }
+    CHECK(false);
+    return 0;
+}
+
+static uint64_t size_of(unsigned n, uint32_t version)
+{
+    return 1 + rng_counter(n, version) % (n % 8 == 0 ? SIZE_MOST : 9000);
+}
+
+static const uint8_t *bytes_of(unsigned n, uint32_t version)
+{
+    static uint8_t bytes[SIZE_MOST + 1];
+    struct rng rng;
+    rng_init(&rng, 1000 + n + (uint64_t)version * KEYS);
+    rng_fill(&rng, bytes, size_of(n, version));
+    return bytes;
+}
+
+/* ---- the log's owner ---- */
+
+static void on_written(void *ctx, const struct block_key *id, enum status status)
+{
+    struct world *world = ctx;
+    const unsigned n = number_of(id);
+    const struct vlog_entry *entry = vlog_find(world->vlog, id);
+
+    if (status != STATUS_OK) return;
+    CHECK(entry != NULL);
+    world->there[n] = true;
+    world->version[n] = entry->meta.attributes.version;
+}
+
+static void on_removed(void *ctx, const struct vlog_entry *entry)
+{
+    struct world *world = ctx;
+    world->there[number_of(&entry->meta.id)] = false;
+}
+
+static void on_room(void *ctx)
+{
+    (void)ctx;
+}
+
+static bool log_open(struct world *world)
+{
+    const struct vlog_options options = { .env = world->env,
+                                          .directory = DIRECTORY,
+                                          .size_max = LOG_SIZE,
+                                          .seed = 3,
+                                          .on_written = on_written,
+                                          .on_removed = on_removed,
+                                          .on_room = on_room,
+                                          .ctx = world };
+    struct errmsg err = { "" };
+    const enum status status = vlog_open(&options, &world->vlog, &err);
+    CHECK(status == STATUS_OK || world->kind == LYING || world->kind == FAILING);
+    if (status != STATUS_OK) world->vlog = NULL;
+    return status == STATUS_OK;
+}
+
+static void log_start(struct world *world)
+{
+    world->env = env_sim_add(world->sim, HOST);
+    for (int tries = 0; !log_open(world); tries++)
+        CHECK(tries < 1000);
+}
+
+/* ---- steps ---- */
+
+static void on_read(void *ctx, enum status status, const struct vlog_head *head)
+{
+    struct reading *reading = ctx;
+    const struct world *world = reading->world;
+
+    CHECK(reading->busy);
+    reading->busy = false;
+    if (status == STATUS_OK) {
+        CHECK(head->meta.attributes.version == reading->version);
+        CHECK(head->meta.size == size_of(reading->key, reading->version));
+        CHECK(memcmp(reading->data, bytes_of(reading->key, reading->version), head->meta.size) ==
+              0);
+        reads_right++;
+        return;
+    }
+    CHECK(status == STATUS_STALE || world->kind == LYING ||
+          (world->kind == FAILING && status == STATUS_IO));
+    reads_refused++;
+}
+
+static void read_step(struct world *world)
+{
+    struct reading *reading = &world->readings[rng_below(&world->rng, READS)];
+    const unsigned n = (unsigned)rng_below(&world->rng, KEYS);
+    const struct block_key id = id_of(n);
+
+    if (reading->busy) return;
+    if (reading->data == NULL) reading->data = vlog_alloc_units(vlog_units(SIZE_MOST));
+    reading->world = world;
+    reading->key = n;
+    reading->version = world->version[n];
+    reading->read = (struct vlog_read){ .data = reading->data, .fn = on_read, .ctx = reading };
+    const enum status status = vlog_read(world->vlog, &id, &reading->read);
+    CHECK((status == STATUS_OK) == world->there[n]);
+    reading->busy = status == STATUS_OK;
+}
+
+static void write_step(struct world *world)
+{
+    const unsigned n = (unsigned)rng_below(&world->rng, KEYS);
+    const uint32_t version = world->next[n];
+    const uint8_t *bytes = bytes_of(n, version);
+    uint64_t sums[SIZE_MOST / STORE_PIECE_SIZE + 1];
+    char text[32];
+    struct object object = { .key = key_of(n, text),
+                             .size = size_of(n, version),
+                             .put_id = version,
+                             .attributes = { .version = version },
+                             .sums = sums };
+
+    object.id = store_key_id(object.key);
+    for (uint64_t at = 0; at < object.size; at += STORE_PIECE_SIZE) {
+        const uint64_t left = object.size - at;
+        sums[object.sums_count++] =
+            hash_xxh3(bytes + at, left < STORE_PIECE_SIZE ? left : STORE_PIECE_SIZE);
+    }
+    object.digest = hash_xxh3(sums, object.sums_count * sizeof(*sums));
+    const enum status status = vlog_write(world->vlog, &object, bytes);
+    CHECK(status == STATUS_OK || status == STATUS_FULL || status == STATUS_UNAVAILABLE);
+    if (status == STATUS_OK) world->next[n]++;
+}
+
+static void drop_step(struct world *world)
+{
+    const unsigned n = (unsigned)rng_below(&world->rng, KEYS);
+    const struct block_key id = id_of(n);
+    const bool was = vlog_drop(world->vlog, &id);
+
+    CHECK(was || !world->there[n]);
+    world->there[n] = false;
+    if (was) world->floor[n] = world->next[n];
+    dropped += was;
+}
+
+static void step(struct world *world)
+{
+    const uint64_t dice = rng_below(&world->rng, 20);
+    if (dice < 11) {
+        write_step(world);
+    } else if (dice < 17) {
+        read_step(world);
+    } else {
+        drop_step(world);
+    }
+}
+
+static void check_now(const struct world *world)
+{
+    vlog_check(world->vlog);
+    for (unsigned n = 0; n < KEYS; n++) {
+        const struct block_key id = id_of(n);
+        const struct vlog_entry *entry = vlog_find(world->vlog, &id);
+        CHECK((entry != NULL) == world->there[n]);
+        CHECK(entry == NULL || entry->meta.attributes.version == world->version[n]);
+    }
+}
+
+/* ---- crashes ---- */
+
+static bool gone_on_its_way(const struct vlog *vlog, const struct block_key *id)
+{
+    for (uint32_t i = 0; i < vlog->gone_count; i++) {
+        if (block_key_equal(&vlog->gone[i], id)) return true;
+    }
+    for (uint32_t i = 0; i < VLOG_WRITES_MAX; i++) { /* maybe in one of these */
+        if (vlog->writes[i].busy && !vlog->writes[i].value) return true;
+    }
+    return false;
+}
+
+static bool all_synced(const struct vlog *vlog)
+{
+    for (const struct vlog_segment *s = vlog->oldest; s != NULL; s = s->newer) {
+        if (s->dirty || s->syncing || s->writing > 0) return false;
+    }
+    return true;
+}
+
+struct promise {
+    bool there;       /* it must be found, in this version or a later one */
+    uint32_t version; /* no older one may be found */
+};
+
+/* What must be there, or not, after the process (or the power) has gone at this instant. */
+static void promise(const struct world *world, bool power, struct promise out[KEYS])
+{
+    const bool synced = all_synced(world->vlog);
+    for (unsigned n = 0; n < KEYS; n++) {
+        const struct block_key id = id_of(n);
+        const struct vlog_entry *entry = vlog_find(world->vlog, &id);
+        out[n] = (struct promise){ 0 };
+        if (power && !synced) continue;
+        out[n].there = entry != NULL;
+        if (entry != NULL) out[n].version = entry->meta.attributes.version;
+        if (entry == NULL && !gone_on_its_way(world->vlog, &id)) out[n].version = world->floor[n];
+        for (uint32_t i = 0; i < VLOG_WRITES_MAX; i++) { /* may have come to its end */
+            const struct vlog_write *write = &world->vlog->writes[i];
+            const bool may = write->busy && write->value && block_key_equal(&write->id, &id);
+            if (may && !out[n].there) out[n].version = 0;
+            if (may) out[n].there = false; /* torn, it takes the older one with it */
+        }
+    }
+}
+
+static void crash(struct world *world)
+{
+    const bool power = rng_below(&world->rng, 2) == 0;
+    struct promise promised[KEYS];
+
+    struct vlog_counts counts;
+    vlog_counts(world->vlog, &counts);
+    reclaimed += counts.values_reclaimed_total;
+    promise(world, power, promised);
+    if (power) {
+        env_sim_power_off(world->sim, HOST);
+    } else {
+        env_sim_kill(world->env);
+    }
+    vlog_close(world->vlog);
+    for (unsigned i = 0; i < READS; i++) {
+        if (world->readings[i].busy) vlog_read_abandon(&world->readings[i].read);
+        world->readings[i].busy = false;
+    }
+    log_start(world);
+    crashes++;
+    const bool honest = world->kind == CRASH || world->kind == FULL;
+    for (unsigned n = 0; n < KEYS; n++) {
+        const struct block_key id = id_of(n);
+        const struct vlog_entry *entry = vlog_find(world->vlog, &id);
+        world->there[n] = entry != NULL;
+        if (entry != NULL) world->version[n] = entry->meta.attributes.version;
+        if (entry != NULL && entry->meta.attributes.version < world->floor[n]) {
+            world->floor[n] = 0; /* its drop had not arrived */
+        }
+        if (!honest) continue;
+        CHECK(!promised[n].there || entry != NULL);
+        CHECK(entry == NULL || entry->meta.attributes.version >= promised[n].version);
+        found_again += promised[n].there;
+    }
+}
+
+static bool no_reading(void *ctx)
+{
+    const struct world *world = ctx;
+    for (unsigned i = 0; i < READS; i++) {
+        if (world->readings[i].busy) return false;
+    }
+    return true;
+}
+
+/* ---- the end ---- */
+
+/* In a calm world everything can be written, read, dropped, and is as it was after a restart. */
+static void check_liveness(struct world *world)
+{
+    struct promise before[KEYS];
+    const enum kind kind = world->kind;
+
+    env_sim_calm(world->sim);
+    CHECK(env_sim_run_until(world->sim, no_reading, world, 10 * ENV_NS_PER_S));
+    world->kind = LYING; /* what was damaged is still there, and found now */
+    for (int i = 0; i < 200; i++) {
+        write_step(world);
+        read_step(world);
+        drop_step(world);
+        env_sim_run_for(world->sim, 50 * ENV_NS_PER_MS);
+    }
+    world->kind = kind;
+    env_sim_run_for(world->sim, 10 * ENV_NS_PER_S);
+    for (unsigned n = 0; n < KEYS; n++) {
+        const struct block_key id = id_of(n);
+        const struct vlog_entry *entry = vlog_find(world->vlog, &id);
+        before[n].there = entry != NULL;
+        before[n].version = entry == NULL ? 0 : entry->meta.attributes.version;
+    }
+    const bool told = world->vlog->gone_count == 0; /* else there was no room to say it */
+    vlog_close(world->vlog);
+    CHECK(log_open(world));
+    for (unsigned n = 0; n < KEYS; n++) {
+        const struct block_key id = id_of(n);
+        const struct vlog_entry *entry = vlog_find(world->vlog, &id);
+        CHECK(entry == NULL || before[n].there || !told); /* nothing comes back */
+        CHECK(entry == NULL || !before[n].there ||
+              entry->meta.attributes.version == before[n].version);
+        CHECK(kind != CRASH || entry != NULL || !before[n].there);
+    }
+}
+
+static void world_run(enum kind kind, uint64_t seed)
+{
+    static struct world world;
+    const struct env_sim_options options = {
+        .seed = seed,
+        .buggify_ppm = 2000,
+        .disk_error_ppm = kind == FAILING || kind == LYING ? 20000 : 0,
+        .disk_corrupt_ppm = kind == LYING ? 20000 : 0,
+        .disk_size_max = kind == FULL ? LOG_SIZE / 2 : 0,
+    };
+
+    current_seed = seed;
+    memset(&world, 0, sizeof(world));
+    rng_init(&world.rng, seed);
+    world.kind = kind;
+    world.sim = env_sim_create(&options);
+    log_start(&world);
+    for (int i = 0; i < STEPS; i++) {
+        step(&world);
+        env_sim_run_for(world.sim, rng_below(&world.rng, 4) * ENV_NS_PER_MS);
+        if (kind == LYING && rng_below(&world.rng, 30) == 0) env_sim_disk_damage(world.sim, HOST);
+        check_now(&world);
+        if (rng_below(&world.rng, 40) == 0) crash(&world);
+        if (rng_below(&world.rng, 60) == 0) env_sim_run_for(world.sim, 2 * ENV_NS_PER_S);
+    }
+    struct vlog_counts counts;
+    check_liveness(&world);
+    vlog_counts(world.vlog, &counts);
+    reclaimed += counts.values_reclaimed_total;
+    vlog_close(world.vlog);
+    for (unsigned i = 0; i < READS; i++)
+        free(world.readings[i].data);
+    env_sim_destroy(world.sim);
+}
+
+static void run_seeds(enum kind kind)
+{
+    const char *text = getenv("YOLK_SIM_SEEDS");
+    const unsigned count = text != NULL ? (unsigned)strtoul(text, NULL, 0) : SEEDS_DEFAULT;
+    const uint64_t first = test_seed();
+    for (unsigned i = 0; i < count; i++)
+        world_run(kind, first + i);
+}
+
+static void crashes_lose_nothing_and_bring_nothing_back(void **state)
+{
+    (void)state;
+    run_seeds(CRASH);
+    assert_true(found_again > 0 && reads_right > 0 && dropped > 0);
+}
+
+static void failures_cost_values_only(void **state)
+{
+    (void)state;
+    run_seeds(FAILING);
+}
+
+static void lies_are_never_believed(void **state)
+{
+    (void)state;
+    run_seeds(LYING);
+    assert_true(reads_refused > 0);
+}
+
+static void full_disks_are_lived_with(void **state)
+{
+    (void)state;
+    run_seeds(FULL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(crashes_lose_nothing_and_bring_nothing_back),
+        cmocka_unit_test(failures_cost_values_only),
+        cmocka_unit_test(lies_are_never_believed),
+        cmocka_unit_test(full_disks_are_lived_with),
+    };
+    if (log_configure("error", NULL) != STATUS_OK) return 1; /* the faults are made on purpose */
+    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    printf("reads_right=%llu refused=%llu found_again=%llu crashes=%llu dropped=%llu "
+           "reclaimed=%llu\n",
+           reads_right, reads_refused, found_again, crashes, dropped, reclaimed);
+    return failed;
+}
