@@ -1,10 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * cli/bench_gateway.c - what the gateway itself costs: requests that never reach a node.
+ * cli/bench_gateway.c - what the gateway itself costs.
  *
- * One client, one connection a request, against a gateway without nodes. /health is the price of a
- * connection and of HTTP; a refused chat adds parsing and checking; the yardstick of both is a bare
- * exchange of as many bytes with a listener that answers a fixed text. */
+ * First requests that never reach a node: one client, one connection a request, against a gateway
+ * without nodes. /health is the price of a connection and of HTTP; a refused chat adds parsing and
+ * checking; the yardstick of both is a bare exchange of as many bytes with a listener that answers
+ * a fixed text.
+ *
+ * Then streams of 16 tokens, each over a connection of its own, from nodes whose engine takes no
+ * time. They and the client share the machine with the gateway, so what counts is the CPU that the
+ * gateway's process used: requests for each second of one core. Last, a thousand streams that are
+ * open at once, and what each adds to the gateway's resident set. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -12,9 +18,18 @@
 #include "base/env.h"
 #include "base/env_real.h"
 #include "cli/bench.h"
+#include "cli/bench_cluster.h"
 #include "cli/report.h"
 
-enum { REQUESTS = 400, TEXT_SIZE = 64 };
+enum {
+    REQUESTS = 400,
+    TEXT_SIZE = 64,
+    WARM_STREAMS = 200,
+    FAST_STREAMS = 1000,
+    FAST_AT_ONCE = 64,
+    OPEN_STREAMS = 1000,
+    OPEN_DECODES = 16, /* of 64 sequences each */
+};
 
 /* ---- the yardstick ---- */
 
@@ -61,10 +76,89 @@ static void add_row(struct report *report, const char *name, double value, doubl
     report_add(report, name, value, "us")->baseline = baseline;
 }
 
-enum status bench_gateway(struct cli *cli, struct report *report, struct errmsg *err)
+/* ---- streams ---- */
+
+static struct bench_stream streams[BENCH_STREAMS_MAX];
+
+static enum status run_streams(struct bench_cluster *cluster, uint32_t count, struct errmsg *err)
+{
+    struct bench_streams asked = { .cluster = cluster,
+                                   .prompt_tokens = 100,
+                                   .output_tokens = 16,
+                                   .count = count,
+                                   .at_once = FAST_AT_ONCE,
+                                   .streams = streams };
+
+    memset(streams, 0, sizeof(streams));
+    return bench_streams_run(&asked, NULL, err);
+}
+
+static enum status measure_rate(struct cli *cli, struct report *report, struct errmsg *err)
+{
+    double per_core[BENCH_RUNS], per_s[BENCH_RUNS];
+    struct bench_cluster cluster;
+
+    enum status status = bench_cluster_start(&cluster, cli, 2, 0, err);
+    if (status != STATUS_OK) return status;
+    const pid_t pid = env_process_pid(cluster.gateway.process);
+    status = run_streams(&cluster, WARM_STREAMS, err);
+    for (int i = 0; i < BENCH_RUNS && status == STATUS_OK; i++) {
+        const double cpu_s = bench_cpu_s(cli, pid);
+        const uint64_t started_ns = env_now_ns(cli->env);
+        status = run_streams(&cluster, FAST_STREAMS, err);
+        per_core[i] = FAST_STREAMS / (bench_cpu_s(cli, pid) - cpu_s);
+        per_s[i] = FAST_STREAMS / ((double)(env_now_ns(cli->env) - started_ns) / 1e9);
+    }
+    bench_cluster_end(&cluster);
+    if (status != STATUS_OK) return status;
+    struct report_row *row = report_add(report, "streams_of_16_tokens_per_core",
+                                        report_median(per_core, BENCH_RUNS), "requests/s");
+    row->kind = REPORT_AT_LEAST;
+    row->target = 3000;
+    report_add(report, "streams_of_16_tokens_all_on_this_machine", report_median(per_s, BENCH_RUNS),
+               "requests/s");
+    return STATUS_OK;
+}
+
+static bool all_begun(const struct bench_streams *asked)
+{
+    return asked->begun == asked->count;
+}
+
+/* Once is enough: what the first streams leave in the allocator is part of the answer. */
+static enum status measure_open(struct cli *cli, struct report *report, struct errmsg *err)
+{
+    struct bench_cluster cluster;
+    struct bench_streams asked = { .cluster = &cluster,
+                                   .prompt_tokens = 100,
+                                   .output_tokens = 1000,
+                                   .count = OPEN_STREAMS,
+                                   .at_once = OPEN_STREAMS,
+                                   .streams = streams };
+
+    enum status status = bench_cluster_start(&cluster, cli, OPEN_DECODES, 0.25, err);
+    if (status != STATUS_OK) return status;
+    const pid_t pid = env_process_pid(cluster.gateway.process);
+    const uint64_t before = bench_memory(cli, pid, "VmRSS");
+    memset(streams, 0, sizeof(streams));
+    status = bench_streams_run(&asked, all_begun, err);
+    const uint64_t after = bench_memory(cli, pid, "VmRSS");
+    bench_cluster_end(&cluster);
+    while (asked.done < asked.asked) /* they end with their gateway */
+        env_poll(cli->env, 10 * ENV_NS_PER_MS);
+    if (status != STATUS_OK) return status;
+    struct report_row *row = report_add(report, "resident_per_open_stream",
+                                        (double)(after - before) / OPEN_STREAMS / 1024, "KiB");
+    row->kind = REPORT_AT_MOST;
+    row->target = 24;
+    return STATUS_OK;
+}
+
+static enum status measure_alone(struct cli *cli, struct report *report, struct errmsg *err)
 {
     static const char refused[] =
-        "{\"model\":\"bench\",\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}],\"n\":2}";
+        "{\"model\":\"bench\",\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}],"
+        "\"max_tokens\":-1}";
     struct env_listener *bare = NULL;
     struct bench_child child;
     uint16_t port = 0;
@@ -97,5 +191,14 @@ enum status bench_gateway(struct cli *cli, struct report *report, struct errmsg 
         bench_end(&child);
     }
     env_listener_close(bare);
+    return status;
+}
+
+enum status bench_gateway(struct cli *cli, struct report *report, struct errmsg *err)
+{
+    enum status status = measure_alone(cli, report, err);
+
+    if (status == STATUS_OK) status = measure_rate(cli, report, err);
+    if (status == STATUS_OK) status = measure_open(cli, report, err);
     return status;
 }

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * cli/bench_serve.c - the whole cluster as a user meets it: how soon it is ready, how large it is,
- * and how much sooner the second question about a document is answered than the first. */
+ * how much sooner the second question about a document is answered than the first, and what a
+ * client notices of a decode node that is killed. */
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +11,7 @@
 #include "base/env.h"
 #include "base/env_real.h"
 #include "cli/bench.h"
+#include "cli/bench_cluster.h"
 #include "cli/report.h"
 
 enum {
@@ -16,6 +19,10 @@ enum {
     BODY_SIZE = 64 << 10,
     TEXT_SIZE = 64,
     CHILDREN_MAX = 16,
+    KILL_STREAMS = 32, /* at two decode nodes */
+    KILL_TOKENS = 150,
+    KILL_STEP_MS = 20,
+    KILL_AFTER = 40, /* pieces of the first stream */
 };
 
 #define MB 1e6
@@ -180,6 +187,66 @@ static enum status measure_binary(struct cli *cli, struct report *report, struct
     return status;
 }
 
+/* ---- a decode node is killed ---- */
+
+static struct bench_stream undisturbed[KILL_STREAMS], disturbed[KILL_STREAMS];
+
+static bool is_time_to_kill(const struct bench_streams *asked)
+{
+    return asked->begun == asked->count && asked->streams[0].pieces >= KILL_AFTER;
+}
+
+static int by_gap(const void *a, const void *b)
+{
+    const struct bench_stream *x = a, *y = b;
+    return (x->gap_ns > y->gap_ns) - (x->gap_ns < y->gap_ns);
+}
+
+/* The engine computes prompts in no time and a step in 20 ms, so what a client waits for longer
+ * than a step is what the cluster adds to the recomputation: to notice, to place again, to move
+ * blocks. Each text is that of the undisturbed run, or did not continue. */
+static enum status measure_kill(struct cli *cli, struct report *report, struct errmsg *err)
+{
+    struct bench_cluster cluster;
+    struct bench_streams asked = { .cluster = &cluster,
+                                   .prompt_tokens = 100,
+                                   .output_tokens = KILL_TOKENS,
+                                   .count = KILL_STREAMS,
+                                   .at_once = KILL_STREAMS,
+                                   .streams = undisturbed };
+    uint32_t same = 0;
+
+    enum status status = bench_cluster_start(&cluster, cli, 2, KILL_STEP_MS / 1e3, err);
+    if (status != STATUS_OK) return status;
+    status = bench_streams_run(&asked, NULL, err);
+    asked = (struct bench_streams){ .cluster = &cluster,
+                                    .prompt_tokens = 100,
+                                    .output_tokens = KILL_TOKENS,
+                                    .count = KILL_STREAMS,
+                                    .at_once = KILL_STREAMS,
+                                    .streams = disturbed };
+    if (status == STATUS_OK) status = bench_streams_run(&asked, is_time_to_kill, err);
+    if (status == STATUS_OK) {
+        env_process_kill(cluster.nodes[1].process, SIGKILL);
+        status = bench_streams_run(&asked, NULL, err);
+    }
+    bench_cluster_end(&cluster);
+    if (status != STATUS_OK) return status;
+    for (uint32_t i = 0; i < KILL_STREAMS; i++)
+        same += disturbed[i].hash == undisturbed[i].hash;
+    struct report_row *row =
+        report_add(report, "streams_through_a_killed_decode_node", same, "of 32");
+    row->kind = REPORT_AT_LEAST;
+    row->target = KILL_STREAMS;
+    qsort(disturbed, KILL_STREAMS, sizeof(disturbed[0]), by_gap);
+    const uint64_t p99_ns = disturbed[KILL_STREAMS * 99 / 100].gap_ns;
+    row = report_add(report, "pause_added_by_the_kill_p99", (double)p99_ns / 1e6 - KILL_STEP_MS,
+                     "ms");
+    row->kind = REPORT_AT_MOST;
+    row->target = 1000;
+    return STATUS_OK;
+}
+
 enum status bench_serve(struct cli *cli, struct report *report, struct errmsg *err)
 {
     struct serve_bench bench = { .cli = cli };
@@ -202,5 +269,6 @@ enum status bench_serve(struct cli *cli, struct report *report, struct errmsg *e
     row->target = 1;
     status = measure_binary(cli, report, err);
     if (status == STATUS_OK) status = measure_master(cli, report, err);
+    if (status == STATUS_OK) status = measure_kill(cli, report, err);
     return status;
 }
