@@ -60,7 +60,9 @@ struct peer {
     struct rpc_link link;
     struct rpc_server *server;
     struct rpc_conn *conn;
-    struct map *calls;       /* by id */
+    struct map *calls;             /* by id */
+    char name[RPC_NAME_SIZE + 64]; /* told to its calls; "" until the first */
+    char host[RPC_NAME_SIZE];
     struct rpc_link open;    /* calls */
     struct rpc_link blocked; /* calls whose rpc_send() was answered STATUS_FULL: all are open */
 };
@@ -275,15 +277,24 @@ static uint64_t deadline_of(struct env *env, uint64_t timeout_ms)
 }
 
 /* The host in "name@host:port"; a name has no '@'. */
-static void name_peer(struct rpc_call *call, const char *peer)
+static void name_learn(struct peer *peer)
 {
-    const char *at = strchr(peer, '@');
-    const char *host = at != NULL ? at + 1 : peer;
+    const char *name = rpc_conn_peer(peer->conn);
+    const char *at = strchr(name, '@');
+    const char *host = at != NULL ? at + 1 : name;
     const char *colon = strrchr(host, ':');
     const int len = colon != NULL ? (int)(colon - host) : (int)strlen(host);
 
-    snprintf(call->peer_name, sizeof(call->peer_name), "%s", peer);
-    snprintf(call->peer_host, sizeof(call->peer_host), "%.*s", len, host);
+    snprintf(peer->name, sizeof(peer->name), "%s", name);
+    snprintf(peer->host, sizeof(peer->host), "%.*s", len, host);
+}
+
+/* A call may outlive its connection, so it has names of its own. */
+static void name_call(struct rpc_call *call, struct peer *peer)
+{
+    if (peer->name[0] == '\0') name_learn(peer);
+    memcpy(call->peer_name, peer->name, sizeof(call->peer_name));
+    memcpy(call->peer_host, peer->host, sizeof(call->peer_host));
 }
 
 /* NULL if there is no memory or no room. */
@@ -302,7 +313,7 @@ static struct rpc_call *call_open(struct peer *peer, const struct rpc_frame *req
     call->env = env;
     call->id = request->call;
     call->deadline_ns = deadline_of(env, request->timeout_ms);
-    name_peer(call, rpc_conn_peer(peer->conn));
+    name_call(call, peer);
     env_timer_init(&call->timer, call_on_timer, call);
     if (call->deadline_ns != ENV_NEVER) env_timer_set(env, &call->timer, call->deadline_ns);
     rpc_list_append(&peer->open, &call->link);

@@ -152,8 +152,8 @@ MUST_USE enum status store_master_peek(const struct store_master *master, uint64
 /* The same under names. Whoever asks under many, in a batch, says so before: at most
  * STORE_EXPECT_MAX at a time, whose memory is then on its way while others are dealt with. */
 enum { STORE_EXPECT_MAX = 32 };
-void store_master_expect(const struct store_master *master, const struct store_name *names,
-                         uint32_t count);
+void store_master_expect(const struct store_master *master, uint64_t now_ns,
+                         const struct store_name *names, uint32_t count);
 MUST_USE enum status store_master_exist_name(struct store_master *master, uint64_t now_ns,
                                              const struct store_name *name);
 MUST_USE enum status store_master_get_name(struct store_master *master, uint64_t now_ns,

@@ -22,10 +22,21 @@ enum status master_entry_state(const struct store_master *master, uint64_t now_n
     return dead ? STATUS_UNAVAILABLE : STATUS_NOT_FOUND;
 }
 
-static void lease_until(struct store_master *master, struct entry *entry, uint64_t until)
+/* Whether a read at this time changes the order of eviction. Where only the last read counts, one
+ * that follows another within half a lease does not: the value cannot go before the lease is over,
+ * and its neighbours in the order need not be brought from memory. */
+static bool read_counts(const struct store_master *master, uint64_t now_ns,
+                        const struct entry *entry)
 {
+    const uint64_t half = master_ms(master->options.lease_ms) / 2;
+    return master->options.eviction != ORDER_LRU || entry->lease_until <= now_ns + half;
+}
+
+static void lease_renew(struct store_master *master, uint64_t now_ns, struct entry *entry)
+{
+    const uint64_t until = now_ns + master_ms(master->options.lease_ms);
+    if (read_counts(master, now_ns, entry)) master_entry_used(master, entry);
     if (until > entry->lease_until) entry->lease_until = until;
-    master_entry_used(master, entry);
 }
 
 /* Who reads one of a group is about to read the others: they are leased with it, all of them at
@@ -35,11 +46,11 @@ static void lease_grant(struct store_master *master, uint64_t now_ns, struct ent
     const uint64_t lease = master_ms(master->options.lease_ms);
     struct group *group = entry->extra == NULL ? NULL : entry->extra->group;
 
-    lease_until(master, entry, now_ns + lease);
+    lease_renew(master, now_ns, entry);
     if (group == NULL || group->lease_until > now_ns + lease / 2) return;
     group->lease_until = now_ns + lease;
     for (struct entry *e = group->members; e != NULL; e = e->extra->group_next) {
-        if (e != entry) lease_until(master, e, now_ns + lease);
+        if (e != entry) lease_renew(master, now_ns, e);
     }
 }
 
@@ -66,8 +77,8 @@ static enum status entry_read(struct store_master *master, uint64_t now_ns,
 
 /* Three rounds: where the map will look; the entries it will find; what they lead to. The order of
  * eviction is a list, in which whatever is read moves. */
-void store_master_expect(const struct store_master *master, const struct store_name *names,
-                         uint32_t count)
+void store_master_expect(const struct store_master *master, uint64_t now_ns,
+                         const struct store_name *names, uint32_t count)
 {
     struct entry *entries[STORE_EXPECT_MAX];
     ASSERT(count <= STORE_EXPECT_MAX);
@@ -84,7 +95,7 @@ void store_master_expect(const struct store_master *master, const struct store_n
     for (uint32_t i = 0; i < count; i++) {
         const struct entry *entry = entries[i];
         if (entry == NULL) continue;
-        order_prefetch(master->order, &entry->order);
+        if (read_counts(master, now_ns, entry)) order_prefetch(master->order, &entry->order);
         if (entry->replicas != 0) __builtin_prefetch(master_replica_first(master, entry));
         if (master_entry_block(entry)) continue;
         const uint8_t *key = master_entry_key(master, entry);

@@ -28,6 +28,10 @@ enum {
     DROP_MS = 2000,
     MEMORY_WORTH = 8 << 20, /* bytes */
     COPY_SLACK_MS = 10000,  /* for the commit, behind the time to write */
+    /* What is kept for the next batch: */
+    CODES_KEPT = 1024,
+    PLACES_KEPT = 1024,      /* items */
+    ANSWER_KEPT = 128 << 10, /* bytes */
 };
 
 struct listener {
@@ -54,6 +58,23 @@ struct drop {
     bool evict;
 };
 
+/* A get's or put_start's reply while it is put together. Kept from call to call, unless a large one
+ * has made it large. */
+struct places {
+    uint32_t count;        /* items there is room for */
+    uint32_t replicas_max; /* replicas there is room for */
+    uint32_t *codes;
+    uint64_t *numbers; /* get: sizes; put_start: put ids */
+    uint32_t *counts;  /* get: replicas of each item; put_start: versions */
+    bool versions;     /* one of them is not 0 */
+    uint32_t *nodes;   /* of each replica: place in the list */
+    uint64_t *addresses;
+    uint32_t replicas_count;
+    struct store_reply_node *node_list;
+    struct store_node_id node_ids[STORE_REPLY_NODES_MAX];
+    uint32_t nodes_count;
+};
+
 struct store_master_shell {
     struct env *env;
     struct store_master *master;
@@ -65,6 +86,9 @@ struct store_master_shell {
     struct env_timer tick;
     struct master_look look;
     uint64_t memory_most; /* the directory had, since some was given back */
+    struct places places;
+    struct buf answer; /* of a batch, while it is put together; kept as `places` is */
+    uint32_t *codes;   /* likewise; CODES_KEPT of them */
     bool closing;
 };
 
@@ -524,57 +548,109 @@ static void handle_put_revoke(void *ctx, struct rpc_call *call, const uint8_t *b
 
 /* ---- batches ---- */
 
-static void reply_codes(struct store_master_shell *shell, struct rpc_call *call,
-                        const uint32_t *codes, uint32_t count)
+/* As reply(), with the buffer that is kept. */
+static void reply_kept(struct store_master_shell *shell, struct rpc_call *call, enum status status)
 {
-    struct buf buf;
-    buf_init(&buf, RPC_BODY_SIZE_MAX);
-    const enum status status = store_encode_statuses(&buf, codes, count);
-    reply(shell, call, &buf, status);
+    struct buf *buf = &shell->answer;
+    if (status == STATUS_OK) {
+        rpc_reply(call, buf_data(buf), buf->len);
+    } else {
+        rpc_fail(call, status, NULL);
+    }
+    buf_clear(buf);
+    if (buf->cap > ANSWER_KEPT) {
+        buf_fini(buf);
+        buf_init(buf, RPC_BODY_SIZE_MAX);
+    }
+    shell_act(shell);
 }
 
-typedef enum status (*key_fn)(struct store_master_shell *shell, const struct store_batch *batch,
-                              struct store_key key);
+/* Room for the answers to a batch: NULL if there is no memory. To be given back. */
+static uint32_t *codes_borrow(struct store_master_shell *shell, uint32_t count)
+{
+    return count <= CODES_KEPT ? shell->codes : malloc(count * sizeof(uint32_t));
+}
+
+static void codes_give_back(struct store_master_shell *shell, uint32_t *codes)
+{
+    if (codes != shell->codes) free(codes);
+}
+
+static void reply_codes(struct store_master_shell *shell, struct rpc_call *call, uint32_t *codes,
+                        uint32_t count)
+{
+    const enum status status = store_encode_statuses(&shell->answer, codes, count);
+    codes_give_back(shell, codes);
+    reply_kept(shell, call, status);
+}
+
+/* Some keys of a batch, with their identities; the directory expects them. */
+struct handful {
+    struct store_name names[STORE_EXPECT_MAX];
+    uint32_t count;
+};
+
+/* False: there are no more. */
+static bool handful_take(const struct store_master_shell *shell, uint64_t now_ns,
+                         const struct store_batch *batch, struct store_batch_iter *iter,
+                         struct handful *out)
+{
+    out->count = 0;
+    while (out->count < STORE_EXPECT_MAX && store_batch_next(batch, iter)) {
+        out->names[out->count++] =
+            (struct store_name){ .key = iter->key, .id = store_key_id(iter->key) };
+    }
+    if (out->count > 1) store_master_expect(shell->master, now_ns, out->names, out->count);
+    return out->count > 0;
+}
+
+typedef enum status (*name_fn)(struct store_master_shell *shell, const struct store_batch *batch,
+                               uint64_t now_ns, const struct store_name *name);
 
 /* exist, remove and replicas: one status a key. */
 static void handle_codes(struct store_master_shell *shell, struct rpc_call *call,
-                         const uint8_t *body, size_t len, key_fn answer)
+                         const uint8_t *body, size_t len, name_fn answer)
 {
+    const uint64_t now_ns = now(shell);
     struct store_batch batch;
     struct store_batch_iter iter = { 0 };
+    struct handful some;
+    uint32_t done = 0;
 
     if (store_decode_batch(body, len, &batch) != STATUS_OK) {
         rpc_fail(call, STATUS_INVALID, "malformed batch");
         return;
     }
-    uint32_t *codes = malloc(batch.count * sizeof(*codes));
+    uint32_t *codes = codes_borrow(shell, batch.count);
     if (codes == NULL) {
         rpc_fail(call, STATUS_FULL, "no memory");
         return;
     }
-    for (uint32_t i = 0; store_batch_next(&batch, &iter); i++)
-        codes[i] = store_status_code(answer(shell, &batch, iter.key));
+    while (handful_take(shell, now_ns, &batch, &iter, &some)) {
+        for (uint32_t i = 0; i < some.count; i++)
+            codes[done++] = store_status_code(answer(shell, &batch, now_ns, &some.names[i]));
+    }
     reply_codes(shell, call, codes, batch.count);
-    free(codes);
 }
 
 static enum status answer_exist(struct store_master_shell *shell, const struct store_batch *batch,
-                                struct store_key key)
+                                uint64_t now_ns, const struct store_name *name)
 {
     (void)batch;
-    return store_master_exist(shell->master, now(shell), key);
+    return store_master_exist_name(shell->master, now_ns, name);
 }
 
 static enum status answer_remove(struct store_master_shell *shell, const struct store_batch *batch,
-                                 struct store_key key)
+                                 uint64_t now_ns, const struct store_name *name)
 {
-    return store_master_remove(shell->master, now(shell), key, batch->force);
+    return store_master_remove(shell->master, now_ns, name->key, batch->force);
 }
 
 static enum status answer_replicas(struct store_master_shell *shell,
-                                   const struct store_batch *batch, struct store_key key)
+                                   const struct store_batch *batch, uint64_t now_ns,
+                                   const struct store_name *name)
 {
-    return store_master_replicas(shell->master, now(shell), key, batch->replicas);
+    return store_master_replicas(shell->master, now_ns, name->key, batch->replicas);
 }
 
 static void handle_exist(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
@@ -608,33 +684,6 @@ static void handle_drain(void *ctx, struct rpc_call *call, const uint8_t *body, 
     reply(shell, call, &buf, status);
 }
 
-/* A get's or put_start's reply while it is put together. */
-struct places {
-    uint32_t *codes;
-    uint64_t *numbers; /* get: sizes; put_start: put ids */
-    uint32_t *counts;  /* get: replicas of each item; put_start: versions */
-    bool versions;     /* one of them is not 0 */
-    uint32_t *nodes;   /* of each replica: place in the list */
-    uint64_t *addresses;
-    uint32_t replicas_count;
-    struct store_reply_node *node_list;
-    struct store_node_id node_ids[STORE_REPLY_NODES_MAX];
-    uint32_t nodes_count;
-};
-
-static bool places_init(struct places *places, uint32_t count, uint32_t replicas_max)
-{
-    memset(places, 0, sizeof(*places));
-    places->codes = calloc(count, sizeof(uint32_t));
-    places->numbers = calloc(count, sizeof(uint64_t));
-    places->counts = calloc(count, sizeof(uint32_t));
-    places->nodes = calloc((size_t)count * replicas_max, sizeof(uint32_t));
-    places->addresses = calloc((size_t)count * replicas_max, sizeof(uint64_t));
-    places->node_list = calloc(STORE_REPLY_NODES_MAX, sizeof(*places->node_list));
-    return places->codes != NULL && places->numbers != NULL && places->counts != NULL &&
-           places->nodes != NULL && places->addresses != NULL && places->node_list != NULL;
-}
-
 static void places_fini(struct places *places)
 {
     free(places->codes);
@@ -643,6 +692,41 @@ static void places_fini(struct places *places)
     free(places->nodes);
     free(places->addresses);
     free(places->node_list);
+    *places = (struct places){ 0 };
+}
+
+static bool places_grow(struct places *places, uint32_t count, uint32_t replicas_max)
+{
+    places_fini(places);
+    places->codes = calloc(count, sizeof(uint32_t));
+    places->numbers = calloc(count, sizeof(uint64_t));
+    places->counts = calloc(count, sizeof(uint32_t));
+    places->nodes = calloc(replicas_max, sizeof(uint32_t));
+    places->addresses = calloc(replicas_max, sizeof(uint64_t));
+    places->node_list = malloc(STORE_REPLY_NODES_MAX * sizeof(*places->node_list));
+    if (places->codes == NULL || places->numbers == NULL || places->counts == NULL ||
+        places->nodes == NULL || places->addresses == NULL || places->node_list == NULL) {
+        places_fini(places);
+        return false;
+    }
+    places->count = count;
+    places->replicas_max = replicas_max;
+    return true;
+}
+
+/* Empty, with room for so many items of so many replicas each. False: no memory. */
+static bool places_begin(struct places *places, uint32_t count, uint32_t replicas_each)
+{
+    const uint32_t replicas_max = count * replicas_each;
+    if (count > places->count || replicas_max > places->replicas_max) {
+        if (!places_grow(places, count, replicas_max)) return false;
+    }
+    memset(places->numbers, 0, count * sizeof(uint64_t));
+    memset(places->counts, 0, count * sizeof(uint32_t));
+    places->versions = false;
+    places->replicas_count = 0;
+    places->nodes_count = 0;
+    return true;
 }
 
 static uint32_t places_node(struct places *places, const struct store_replica *replica)
@@ -667,9 +751,8 @@ static void places_replica(struct places *places, const struct store_replica *re
 }
 
 static void places_reply(struct store_master_shell *shell, struct rpc_call *call,
-                         const struct places *places, uint32_t count, bool put, uint32_t put_ms)
+                         struct places *places, uint32_t count, bool put, uint32_t put_ms)
 {
-    struct buf buf;
     const struct store_places_out message = {
         .count = count,
         .replicas_count = places->replicas_count,
@@ -685,81 +768,138 @@ static void places_reply(struct store_master_shell *shell, struct rpc_call *call
         .node_list = places->node_list,
         .nodes_count = places->nodes_count,
     };
-    buf_init(&buf, RPC_BODY_SIZE_MAX);
-    const enum status status = store_encode_places(&buf, &message);
-    reply(shell, call, &buf, status);
+    const enum status status = store_encode_places(&shell->answer, &message);
+    if (places->count > PLACES_KEPT) places_fini(places);
+    reply_kept(shell, call, status);
+}
+
+/* What is there of item i, or why nothing is. */
+static void places_object(struct places *places, uint32_t i, enum status status,
+                          const struct store_object *object)
+{
+    places->codes[i] = store_status_code(status);
+    if (status != STATUS_OK) return;
+    places->numbers[i] = object->size;
+    places->counts[i] = object->replicas_count;
+    for (uint32_t r = 0; r < object->replicas_count; r++)
+        places_replica(places, &object->replicas[r]);
 }
 
 static void handle_get(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
 {
     struct store_master_shell *shell = ctx;
+    const uint64_t now_ns = now(shell);
     struct store_batch batch;
     struct store_batch_iter iter = { 0 };
     struct store_object object;
-    struct places places;
+    struct places *places = &shell->places;
+    struct handful some;
+    uint32_t done = 0;
 
     if (store_decode_batch(body, len, &batch) != STATUS_OK) {
         rpc_fail(call, STATUS_INVALID, "master.get: malformed");
         return;
     }
-    if (!places_init(&places, batch.count, STORE_REPLICAS_MAX)) {
+    if (!places_begin(places, batch.count, STORE_REPLICAS_MAX)) {
         rpc_fail(call, STATUS_FULL, "master.get: no memory");
-        places_fini(&places);
         return;
     }
-    for (uint32_t i = 0; store_batch_next(&batch, &iter); i++) {
-        const enum status status =
-            batch.peek ? store_master_peek(shell->master, now(shell), iter.key, &object)
-                       : store_master_get(shell->master, now(shell), iter.key, &object);
-        places.codes[i] = store_status_code(status);
-        if (status != STATUS_OK) continue;
-        places.numbers[i] = object.size;
-        places.counts[i] = object.replicas_count;
-        for (uint32_t r = 0; r < object.replicas_count; r++) {
-            places_replica(&places, &object.replicas[r]);
+    while (handful_take(shell, now_ns, &batch, &iter, &some)) {
+        for (uint32_t i = 0; i < some.count; i++) {
+            const struct store_name *name = &some.names[i];
+            const enum status status =
+                batch.peek ? store_master_peek(shell->master, now_ns, name->key, &object)
+                           : store_master_get_name(shell->master, now_ns, name, &object);
+            places_object(places, done++, status, &object);
         }
     }
-    places_reply(shell, call, &places, batch.count, false, 0);
-    places_fini(&places);
+    places_reply(shell, call, places, batch.count, false, 0);
+}
+
+static void places_ticket(struct places *places, uint32_t i, enum status status,
+                          const struct store_ticket *ticket)
+{
+    places->codes[i] = store_status_code(status);
+    if (status != STATUS_OK) { /* one place a key, empty for this one */
+        places->nodes[places->replicas_count] = 0;
+        places->addresses[places->replicas_count++] = 0;
+        return;
+    }
+    places->numbers[i] = ticket->put_id;
+    places->counts[i] = ticket->version;
+    places->versions |= ticket->version != 0;
+    places_replica(places, &ticket->where);
 }
 
 static void handle_put_start(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
 {
     struct store_master_shell *shell = ctx;
+    const uint64_t now_ns = now(shell);
     struct store_batch batch;
     struct store_batch_iter iter = { 0 };
     struct store_ticket ticket;
     struct store_wish wish;
-    struct places places;
+    struct places *places = &shell->places;
+    struct handful some;
     uint32_t put_ms = 0;
+    uint32_t done = 0;
 
     if (store_decode_batch(body, len, &batch) != STATUS_OK || batch.sizes.count == 0) {
         rpc_fail(call, STATUS_INVALID, "master.put_start: malformed");
         return;
     }
-    if (!places_init(&places, batch.count, 1)) {
+    if (!places_begin(places, batch.count, 1)) {
         rpc_fail(call, STATUS_FULL, "master.put_start: no memory");
-        places_fini(&places);
         return;
     }
-    for (uint32_t i = 0; store_batch_next(&batch, &iter); i++) {
-        store_batch_wish(&batch, i, &wish);
-        const enum status status =
-            store_master_put_start(shell->master, now(shell), batch.writer, iter.key,
-                                   msg_u64_at(batch.sizes, i), &wish, &ticket);
-        places.codes[i] = store_status_code(status);
-        if (status != STATUS_OK) {
-            places.replicas_count++; /* one place a key, empty for this one */
-            continue;
+    while (handful_take(shell, now_ns, &batch, &iter, &some)) {
+        for (uint32_t i = 0; i < some.count; i++, done++) {
+            store_batch_wish(&batch, done, &wish);
+            const enum status status =
+                store_master_put_start_name(shell->master, now_ns, batch.writer, &some.names[i],
+                                            msg_u64_at(batch.sizes, done), &wish, &ticket);
+            places_ticket(places, done, status, &ticket);
+            if (status == STATUS_OK) {
+                put_ms = (uint32_t)((ticket.expires_ns - now_ns) / ENV_NS_PER_MS);
+            }
         }
-        places.numbers[i] = ticket.put_id;
-        places.counts[i] = ticket.version;
-        places.versions |= ticket.version != 0;
-        put_ms = (uint32_t)((ticket.expires_ns - now(shell)) / ENV_NS_PER_MS);
-        places_replica(&places, &ticket.where);
     }
-    places_reply(shell, call, &places, batch.count, true, put_ms);
-    places_fini(&places);
+    places_reply(shell, call, places, batch.count, true, put_ms);
+}
+
+static void handle_put_ends(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
+{
+    struct store_master_shell *shell = ctx;
+    const uint64_t now_ns = now(shell);
+    struct store_put_ends ends;
+    struct store_ended some[STORE_EXPECT_MAX];
+    struct store_name names[STORE_EXPECT_MAX];
+    size_t offset = 0;
+
+    if (store_decode_put_ends(body, len, &ends) != STATUS_OK) {
+        rpc_fail(call, STATUS_INVALID, "master.put_ends: malformed");
+        return;
+    }
+    uint32_t *codes = codes_borrow(shell, ends.count);
+    if (codes == NULL) {
+        rpc_fail(call, STATUS_FULL, "master.put_ends: no memory");
+        return;
+    }
+    for (uint32_t first = 0; first < ends.count; first += STORE_EXPECT_MAX) {
+        const uint32_t left = ends.count - first;
+        const uint32_t count = left < STORE_EXPECT_MAX ? left : STORE_EXPECT_MAX;
+        for (uint32_t i = 0; i < count; i++) {
+            store_put_ends_at(&ends, first + i, &offset, &some[i]);
+            names[i].id = some[i].stored.id;
+        }
+        store_master_expect(shell->master, now_ns, names, count);
+        for (uint32_t i = 0; i < count; i++) {
+            const enum status status = store_master_put_end(
+                shell->master, now_ns, ends.name, ends.epoch, some[i].put_id, &some[i].stored);
+            codes[first + i] = store_status_code(status);
+        }
+    }
+    reply_codes(shell, call, codes, ends.count);
 }
 
 /* ---- life ---- */
@@ -779,6 +919,7 @@ static void shell_serve(struct store_master_shell *shell, struct rpc_server *ser
     rpc_server_add(server, MASTER_METHOD_GET, "master.get", handle_get, shell);
     rpc_server_add(server, MASTER_METHOD_PUT_START, "master.put_start", handle_put_start, shell);
     rpc_server_add(server, MASTER_METHOD_PUT_END, "master.put_end", handle_put_end, shell);
+    rpc_server_add(server, MASTER_METHOD_PUT_ENDS, "master.put_ends", handle_put_ends, shell);
     rpc_server_add(server, MASTER_METHOD_PUT_REVOKE, "master.put_revoke", handle_put_revoke, shell);
     rpc_server_add(server, MASTER_METHOD_REMOVE, "master.remove", handle_remove, shell);
     rpc_server_add(server, MASTER_METHOD_REPLICAS, "master.replicas", handle_replicas, shell);
@@ -804,7 +945,10 @@ enum status store_master_shell_create(const struct store_master_shell_options *o
     if (master.seed == 0) env_random(shell->env, &master.seed, sizeof(master.seed));
     env_timer_init(&shell->tick, on_tick, shell);
     shell->secret = strdup(options->secret == NULL ? "" : options->secret);
-    enum status status = shell->secret == NULL ? STATUS_NO_MEMORY : STATUS_OK;
+    shell->codes = malloc(CODES_KEPT * sizeof(*shell->codes));
+    buf_init(&shell->answer, RPC_BODY_SIZE_MAX);
+    enum status status =
+        shell->secret == NULL || shell->codes == NULL ? STATUS_NO_MEMORY : STATUS_OK;
     if (status == STATUS_OK) {
         status = store_peers_create(shell->env, options->secret, "master", &shell->peers);
     }
@@ -836,6 +980,9 @@ void store_master_shell_destroy(struct store_master_shell *shell)
         watcher_end(shell->watchers, STATUS_UNAVAILABLE);
     store_peers_destroy(shell->peers);
     store_master_destroy(shell->master);
+    places_fini(&shell->places);
+    buf_fini(&shell->answer);
+    free(shell->codes);
     free(shell->secret);
     free(shell);
 }

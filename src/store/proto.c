@@ -415,26 +415,22 @@ enum status store_decode_acquired(const uint8_t *body, size_t len, struct store_
 
 /* ---- attributes ---- */
 
-/* Three numbers: the group; version and cost; depth, replicas, pin. */
-enum { ATTRIBUTE_NUMBERS = 3 };
-
-static bool attributes_any(const struct store_attributes *a)
+bool store_attributes_any(const struct store_attributes *a)
 {
     return a->group != 0 || a->version != 0 || a->cost != 0 || a->depth != 0 || a->replicas != 0 ||
            a->hard_pin;
 }
 
-static void attributes_pack(const struct store_attributes *a, uint64_t out[ATTRIBUTE_NUMBERS])
+void store_attributes_pack(const struct store_attributes *a, uint64_t out[STORE_ATTRIBUTE_NUMBERS])
 {
     out[0] = a->group;
     out[1] = (uint64_t)a->cost << 32 | a->version;
     out[2] = (uint64_t)a->hard_pin << 24 | (uint64_t)a->replicas << 16 | a->depth;
 }
 
-/* Number `first` of the column and the two behind it; none are there: all zero. */
-static struct store_attributes attributes_at(struct msg_column column, size_t first)
+struct store_attributes store_attributes_at(struct msg_column column, size_t first)
 {
-    if (first + ATTRIBUTE_NUMBERS > column.count) return (struct store_attributes){ 0 };
+    if (first + STORE_ATTRIBUTE_NUMBERS > column.count) return (struct store_attributes){ 0 };
     const uint64_t second = msg_u64_at(column, first + 1);
     const uint64_t third = msg_u64_at(column, first + 2);
     return (struct store_attributes){ .group = msg_u64_at(column, first),
@@ -448,16 +444,16 @@ static struct store_attributes attributes_at(struct msg_column column, size_t fi
 static void put_attributes(struct msg_writer *writer, uint32_t field,
                            const struct store_attributes *attributes)
 {
-    uint64_t numbers[ATTRIBUTE_NUMBERS];
-    attributes_pack(attributes, numbers);
-    msg_field_u64s(writer, field, numbers, ATTRIBUTE_NUMBERS);
+    uint64_t numbers[STORE_ATTRIBUTE_NUMBERS];
+    store_attributes_pack(attributes, numbers);
+    msg_field_u64s(writer, field, numbers, STORE_ATTRIBUTE_NUMBERS);
 }
 
 static struct store_attributes get_attributes(struct msg_reader *reader)
 {
-    const struct msg_column column = msg_get_u64s(reader, ATTRIBUTE_NUMBERS);
-    if (column.count != ATTRIBUTE_NUMBERS) msg_fail(reader);
-    return attributes_at(column, 0);
+    const struct msg_column column = msg_get_u64s(reader, STORE_ATTRIBUTE_NUMBERS);
+    if (column.count != STORE_ATTRIBUTE_NUMBERS) msg_fail(reader);
+    return store_attributes_at(column, 0);
 }
 
 /* ---- events ---- */
@@ -517,7 +513,7 @@ enum status store_encode_events(struct buf *buf, uint64_t epoch, unsigned flags,
     uint64_t numbers[STORE_EVENTS_BATCH_MAX * EVENT_NUMBERS];
     uint32_t lens[STORE_EVENTS_BATCH_MAX];
     uint8_t tiers[STORE_EVENTS_BATCH_MAX];
-    uint64_t attributes[STORE_EVENTS_BATCH_MAX * ATTRIBUTE_NUMBERS];
+    uint64_t attributes[STORE_EVENTS_BATCH_MAX * STORE_ATTRIBUTE_NUMBERS];
     bool lower = false;
     bool any = false;
     struct msg_writer writer;
@@ -539,8 +535,8 @@ enum status store_encode_events(struct buf *buf, uint64_t epoch, unsigned flags,
         lens[i] = event->key_len;
         tiers[i] = (uint8_t)event->tier;
         lower |= event->tier != STORE_TIER_MEMORY;
-        attributes_pack(&event->attributes, &attributes[i * ATTRIBUTE_NUMBERS]);
-        any |= attributes_any(&event->attributes);
+        store_attributes_pack(&event->attributes, &attributes[i * STORE_ATTRIBUTE_NUMBERS]);
+        any |= store_attributes_any(&event->attributes);
         status = buf_append(&keys, event->key, event->key_len);
     }
     msg_writer_init(&writer, buf);
@@ -554,7 +550,8 @@ enum status store_encode_events(struct buf *buf, uint64_t epoch, unsigned flags,
     msg_field_bin(&writer, ITEM_KEYS, buf_data(&keys), keys.len);
     if (lower) msg_field_bin(&writer, ITEM_TIERS, tiers, count);
     if (any) {
-        msg_field_u64s(&writer, ITEM_ATTRIBUTES, attributes, (size_t)count * ATTRIBUTE_NUMBERS);
+        msg_field_u64s(&writer, ITEM_ATTRIBUTES, attributes,
+                       (size_t)count * STORE_ATTRIBUTE_NUMBERS);
     }
     if (status == STATUS_OK) status = writer.status;
     buf_fini(&keys);
@@ -594,7 +591,7 @@ static bool event_at(const struct events_columns *columns, uint32_t i, size_t *o
         .address = msg_u64_at(columns->numbers, first + 1),
         .size = msg_u64_at(columns->numbers, first + 2),
         .digest = msg_u64_at(columns->numbers, first + 3),
-        .attributes = attributes_at(columns->attributes, (size_t)i * ATTRIBUTE_NUMBERS),
+        .attributes = store_attributes_at(columns->attributes, (size_t)i * STORE_ATTRIBUTE_NUMBERS),
     };
     memcpy(out->id.bytes, columns->ids.data + (size_t)i * BLOCK_KEY_SIZE, BLOCK_KEY_SIZE);
     *offset += key_len;
@@ -629,7 +626,7 @@ enum status store_decode_events(const uint8_t *body, size_t len, uint64_t *epoch
         case ITEM_KEYS: columns.keys = msg_get_bin(&reader, max * STORE_KEY_SIZE_MAX); break;
         case ITEM_TIERS: columns.tiers = msg_get_bin(&reader, max); break;
         case ITEM_ATTRIBUTES:
-            columns.attributes = msg_get_u64s(&reader, max * ATTRIBUTE_NUMBERS);
+            columns.attributes = msg_get_u64s(&reader, max * STORE_ATTRIBUTE_NUMBERS);
             break;
         default: msg_skip(&reader); break;
         }
@@ -640,7 +637,7 @@ enum status store_decode_events(const uint8_t *body, size_t len, uint64_t *epoch
     if (columns.lens.count != n || got_epoch == 0) msg_fail(&reader);
     if (columns.tiers.len != n && columns.tiers.len != 0) msg_fail(&reader);
     const size_t attributes = columns.attributes.count;
-    if (attributes != (size_t)n * ATTRIBUTE_NUMBERS && attributes != 0) msg_fail(&reader);
+    if (attributes != (size_t)n * STORE_ATTRIBUTE_NUMBERS && attributes != 0) msg_fail(&reader);
     if (msg_end(&reader) != STATUS_OK) return STATUS_INVALID;
     for (uint32_t i = 0; i < n; i++) {
         if (!event_at(&columns, i, &offset, &out[i])) return STATUS_INVALID;
@@ -681,7 +678,7 @@ enum status store_encode_commit(struct buf *buf, const struct store_commit *comm
     ASSERT(commit->size > 0 && commit->size <= STORE_OBJECT_SIZE_MAX);
     struct msg_writer writer;
     msg_writer_init(&writer, buf);
-    msg_put_map(&writer, attributes_any(&commit->attributes) ? 8 : 7);
+    msg_put_map(&writer, store_attributes_any(&commit->attributes) ? 8 : 7);
     msg_field_bin(&writer, COMMIT_KEY, commit->key.bytes, commit->key.len);
     msg_field_u64(&writer, COMMIT_PUT_ID, commit->put_id);
     msg_field_u64(&writer, COMMIT_TERM, commit->term);
@@ -689,7 +686,7 @@ enum status store_encode_commit(struct buf *buf, const struct store_commit *comm
     msg_field_u64(&writer, COMMIT_ADDRESS, commit->address);
     msg_field_u64(&writer, COMMIT_SIZE, commit->size);
     msg_field_u64s(&writer, COMMIT_SUMS, commit->sums_data, pieces_of(commit->size));
-    if (attributes_any(&commit->attributes)) {
+    if (store_attributes_any(&commit->attributes)) {
         put_attributes(&writer, COMMIT_ATTRIBUTES, &commit->attributes);
     }
     return writer.status;
@@ -742,7 +739,7 @@ enum status store_encode_put_end(struct buf *buf, const struct store_put_end *en
     ASSERT(stored->key_len > 0 && stored->key_len <= STORE_KEY_SIZE_MAX);
     struct msg_writer writer;
     msg_writer_init(&writer, buf);
-    msg_put_map(&writer, attributes_any(&stored->attributes) ? 10 : 9);
+    msg_put_map(&writer, store_attributes_any(&stored->attributes) ? 10 : 9);
     msg_field_text(&writer, END_NAME, end->name);
     msg_field_u64(&writer, END_EPOCH, end->epoch);
     msg_field_u64(&writer, END_PUT_ID, end->put_id);
@@ -752,7 +749,7 @@ enum status store_encode_put_end(struct buf *buf, const struct store_put_end *en
     msg_field_u64(&writer, END_ADDRESS, stored->address);
     msg_field_u64(&writer, END_SIZE, stored->size);
     msg_field_u64(&writer, END_DIGEST, stored->digest);
-    if (attributes_any(&stored->attributes)) {
+    if (store_attributes_any(&stored->attributes)) {
         put_attributes(&writer, END_ATTRIBUTES, &stored->attributes);
     }
     return writer.status;

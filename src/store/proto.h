@@ -50,6 +50,7 @@ enum store_method {
     MASTER_METHOD_STAT = 0x020c,     /* master.stat: numbers of the pool and its nodes */
     MASTER_METHOD_REPLICAS = 0x020d, /* master.replicas: batch; how many there should be */
     MASTER_METHOD_DRAIN = 0x020e,    /* master.drain: a node's values go elsewhere */
+    MASTER_METHOD_PUT_ENDS = 0x020f, /* master.put_ends: batch of put_end, from the owner */
 };
 
 enum {
@@ -195,6 +196,26 @@ struct store_put_end {
 MUST_USE enum status store_encode_put_end(struct buf *buf, const struct store_put_end *end);
 MUST_USE enum status store_decode_put_end(const uint8_t *body, size_t len,
                                           struct store_put_end *out);
+
+/* Many of them, of one node (store/proto_ends.c); the reply is one status a put, as exist's. */
+struct store_ended {
+    uint64_t put_id;
+    struct store_event stored;
+};
+MUST_USE enum status store_encode_put_ends(struct buf *buf, const char *name, uint64_t epoch,
+                                           const struct store_ended *ends, uint32_t count);
+struct store_put_ends {
+    char name[STORE_NAME_SIZE];
+    uint64_t epoch;
+    uint32_t count; /* 1..STORE_KEYS_MAX */
+    struct msg_column lens, numbers, attributes;
+    const uint8_t *keys;
+};
+MUST_USE enum status store_decode_put_ends(const uint8_t *body, size_t len,
+                                           struct store_put_ends *out);
+/* Walks them: `i` from 0, and *offset is 0 at first. The key borrows from the body. */
+void store_put_ends_at(const struct store_put_ends *ends, uint32_t i, size_t *offset,
+                       struct store_ended *out);
 
 struct store_put_revoke {
     struct store_key key;

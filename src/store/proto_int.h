@@ -4,10 +4,13 @@
 #ifndef STORE_PROTO_INT_H
 #define STORE_PROTO_INT_H
 
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
-struct msg_reader;
-struct msg_writer;
+#include "net/msg.h"
+
+struct store_attributes;
 struct store_key;
 struct store_member_info;
 
@@ -19,5 +22,13 @@ void store_get_info(struct msg_reader *reader, struct store_member_info *out);
 /* A column of key lengths and one blob of keys, as two fields. */
 void store_put_keys(struct msg_writer *writer, uint32_t lens_field, uint32_t keys_field,
                     const struct store_key *keys, uint32_t count);
+
+/* Attributes as three numbers: the group; version and cost; depth, replicas, pin. */
+enum { STORE_ATTRIBUTE_NUMBERS = 3 };
+bool store_attributes_any(const struct store_attributes *attributes); /* not all zero */
+void store_attributes_pack(const struct store_attributes *attributes,
+                           uint64_t out[STORE_ATTRIBUTE_NUMBERS]);
+/* Number `first` of the column and the two behind it; none are there: all zero. */
+struct store_attributes store_attributes_at(struct msg_column column, size_t first);
 
 #endif

@@ -7,6 +7,7 @@
  * and decoded again: a message we accept must be one that we can send. */
 #include "store/proto.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/assert.h"
@@ -101,6 +102,23 @@ static void fuzz_put_end(const uint8_t *data, size_t len, struct buf *buf)
     ASSERT(store_encode_put_end(buf, &end) == STATUS_OK);
     ASSERT(store_decode_put_end(buf_data(buf), buf->len, &again) == STATUS_OK);
     ASSERT(block_key_equal(&end.stored.id, &again.stored.id));
+}
+
+static void fuzz_put_ends(const uint8_t *data, size_t len, struct buf *buf)
+{
+    struct store_put_ends ends, again;
+    struct store_ended *list;
+    size_t offset = 0;
+
+    if (store_decode_put_ends(data, len, &ends) != STATUS_OK) return;
+    list = calloc(ends.count, sizeof(*list));
+    ASSERT(list != NULL);
+    for (uint32_t i = 0; i < ends.count; i++)
+        store_put_ends_at(&ends, i, &offset, &list[i]);
+    ASSERT(store_encode_put_ends(buf, ends.name, ends.epoch, list, ends.count) == STATUS_OK);
+    ASSERT(store_decode_put_ends(buf_data(buf), buf->len, &again) == STATUS_OK);
+    ASSERT(again.count == ends.count);
+    free(list);
 }
 
 static void fuzz_small(const uint8_t *data, size_t len)
@@ -205,7 +223,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     struct buf buf;
     if (len == 0) return 0;
     buf_init(&buf, 64 << 20);
-    switch (data[0] % 13) {
+    switch (data[0] % 14) {
     case 0: fuzz_register(data + 1, len - 1, &buf); break;
     case 1: fuzz_watch(data + 1, len - 1, &buf); break;
     case 2: fuzz_acquire(data + 1, len - 1, &buf); break;
@@ -219,6 +237,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     case 10: fuzz_look(data + 1, len - 1, &buf); break;
     case 11: fuzz_page(data + 1, len - 1, &buf); break;
     case 12: fuzz_stats(data + 1, len - 1, &buf); break;
+    case 13: fuzz_put_ends(data + 1, len - 1, &buf); break;
     }
     buf_fini(&buf);
     return 0;

@@ -251,6 +251,49 @@ static void puts_arrive(void **state)
     assert_memory_equal(&drop_got, &drop, sizeof(drop));
 }
 
+static void ends_arrive_together(void **state)
+{
+    const struct store_ended ends[] = {
+        { 7, { .key = (const uint8_t *)"one", .key_len = 3, .generation = 4, .size = 9 } },
+        { 8,
+          { .key = (const uint8_t *)"2", .key_len = 1, .address = 4096, .size = 1, .digest = 5 } },
+    };
+    struct store_ended with = ends[0];
+    struct store_put_ends got;
+    struct store_ended ended;
+    size_t offset = 0;
+    (void)state;
+
+    assert_int_equal(store_encode_put_ends(&buf, "n1", 3, ends, 2), STATUS_OK);
+    keep(13, "put_ends");
+    assert_int_equal(store_decode_put_ends(buf_data(&buf), buf.len, &got), STATUS_OK);
+    assert_int_equal(got.count, 2);
+    assert_int_equal(got.epoch, 3);
+    assert_string_equal(got.name, "n1");
+    store_put_ends_at(&got, 0, &offset, &ended);
+    assert_int_equal(ended.put_id, 7);
+    assert_int_equal(ended.stored.generation, 4);
+    store_put_ends_at(&got, 1, &offset, &ended);
+    assert_memory_equal(ended.stored.key, "2", 1);
+    assert_int_equal(ended.stored.address, 4096);
+    assert_int_equal(ended.stored.digest, 5);
+    const struct block_key id = store_key_id((struct store_key){ (const uint8_t *)"2", 1 });
+    assert_true(block_key_equal(&ended.stored.id, &id));
+
+    buf_clear(&buf);
+    with.stored.attributes.cost = 6;
+    assert_int_equal(store_encode_put_ends(&buf, "n1", 3, &with, 1), STATUS_OK);
+    assert_int_equal(store_decode_put_ends(buf_data(&buf), buf.len, &got), STATUS_OK);
+    offset = 0;
+    store_put_ends_at(&got, 0, &offset, &ended);
+    assert_int_equal(ended.stored.attributes.cost, 6);
+
+    buf_clear(&buf);
+    with.stored.size = 0; /* no value */
+    assert_int_equal(store_encode_put_ends(&buf, "n1", 3, &with, 1), STATUS_OK);
+    assert_int_equal(store_decode_put_ends(buf_data(&buf), buf.len, &got), STATUS_INVALID);
+}
+
 static void batches_arrive(void **state)
 {
     const struct store_key keys[] = { { (const uint8_t *)"one", 3 }, { (const uint8_t *)"2", 1 } };
@@ -527,6 +570,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(acquire_arrives, setup, teardown),
         cmocka_unit_test_setup_teardown(events_arrive, setup, teardown),
         cmocka_unit_test_setup_teardown(puts_arrive, setup, teardown),
+        cmocka_unit_test_setup_teardown(ends_arrive_together, setup, teardown),
         cmocka_unit_test_setup_teardown(batches_arrive, setup, teardown),
         cmocka_unit_test_setup_teardown(what_does_not_fit_together_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(places_arrive, setup, teardown),
