@@ -6,8 +6,10 @@
  *          time.
  * Method:  master, two nodes and a client on one loop; a fetch and a put and get, over shared
  *          memory and over tcp. Faults are the simulated test's business. */
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -26,6 +28,7 @@
 #include "store/node_int.h"
 #include "store/proto.h"
 #include "yolk/store.h"
+#include "yolk/store_threads.h"
 #include "yolk/transfer.h"
 
 enum {
@@ -378,6 +381,90 @@ static void everything_moves(bool forbid_shm, enum yolk_transfer_path path)
     world_end(&world);
 }
 
+/* ---- threads ---- */
+
+enum { ASKERS = 8, ROUNDS = 20, SMALL = 5000 };
+
+struct asker {
+    struct yolk_store_threads *threads;
+    uint8_t *memory; /* two values, for this one alone */
+    unsigned number;
+    _Atomic unsigned *left; /* askers that have not ended; counted down by each, read by the loop */
+    _Atomic unsigned *wrong;
+    _Atomic unsigned *firsts; /* of the puts that all of them try: which were taken */
+};
+
+/* cmocka's own checks are for its thread only. */
+static void check(const struct asker *asker, bool right)
+{
+    if (!right) atomic_fetch_add(asker->wrong, 1);
+}
+
+/* Own values come and go; a value that all put at once is one's. */
+static void *ask_in_turns(void *ctx)
+{
+    const struct asker *asker = ctx;
+    struct yolk_store_threads *threads = asker->threads;
+    uint64_t size;
+
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        char own[32], shared[32];
+        snprintf(own, sizeof(own), "own %u %u", asker->number, round);
+        snprintf(shared, sizeof(shared), "shared by all %u", round);
+        const struct yolk_store_key key = { own, strlen(own) };
+        const struct yolk_store_key one = { shared, strlen(shared) };
+        memset(asker->memory, (int)(asker->number * ROUNDS + round), SMALL);
+        memset(asker->memory + SMALL, 0, SMALL);
+        const struct yolk_store_value value = { .key = key, .data = asker->memory, .size = SMALL };
+        const struct yolk_store_value same = { .key = one, .data = asker->memory, .size = SMALL };
+        const struct yolk_store_buffer buffer = { .key = key,
+                                                  .data = asker->memory + SMALL,
+                                                  .size = SMALL };
+        check(asker, yolk_store_threads_exist(threads, &key) == STATUS_NOT_FOUND);
+        check(asker, yolk_store_threads_put(threads, &value) == STATUS_OK);
+        check(asker, yolk_store_threads_get(threads, &buffer, &size) == STATUS_OK);
+        check(asker, size == SMALL);
+        check(asker, memcmp(asker->memory, asker->memory + SMALL, SMALL) == 0);
+        check(asker, yolk_store_threads_remove(threads, &key) == STATUS_BUSY); /* leased */
+        const enum status status = yolk_store_threads_put(threads, &same);
+        check(asker, status == STATUS_OK || status == STATUS_EXISTS);
+        if (status == STATUS_OK) atomic_fetch_add(&asker->firsts[round], 1);
+    }
+    const struct yolk_store_key none = { NULL, 0 };
+    check(asker, yolk_store_threads_exist(threads, &none) == STATUS_INVALID);
+    atomic_fetch_sub(asker->left, 1);
+    return NULL;
+}
+
+static void threads_ask(void **state)
+{
+    static struct world world;
+    struct asker askers[ASKERS];
+    pthread_t threads[ASKERS];
+    _Atomic unsigned left = ASKERS;
+    _Atomic unsigned wrong = 0;
+    _Atomic unsigned firsts[ROUNDS] = { 0 };
+    struct yolk_store_threads *door;
+    (void)state;
+
+    world_start(&world, false);
+    assert_int_equal(yolk_store_threads_create(world.env, world.store, &door), STATUS_OK);
+    for (unsigned i = 0; i < ASKERS; i++) {
+        askers[i] =
+            (struct asker){ door, world.memory + (size_t)i * 2 * SMALL, i, &left, &wrong, firsts };
+        assert_int_equal(pthread_create(&threads[i], NULL, ask_in_turns, &askers[i]), 0);
+    }
+    while (atomic_load(&left) > 0)
+        env_poll(world.env, 10 * ENV_NS_PER_MS);
+    for (unsigned i = 0; i < ASKERS; i++)
+        pthread_join(threads[i], NULL);
+    for (unsigned round = 0; round < ROUNDS; round++)
+        assert_int_equal(firsts[round], 1);
+    assert_int_equal(wrong, 0);
+    yolk_store_threads_destroy(door);
+    world_end(&world);
+}
+
 static void over_shared_memory(void **state)
 {
     (void)state;
@@ -395,6 +482,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(over_shared_memory),
         cmocka_unit_test(over_tcp),
+        cmocka_unit_test(threads_ask),
     };
     if (log_configure("warn", NULL) != STATUS_OK) return 1;
     return cmocka_run_group_tests(tests, NULL, NULL);
