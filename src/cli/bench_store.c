@@ -9,6 +9,8 @@
  * more of a segment that was finished), and opened.
  *
  * Files go to --data-dir, by default the cache directory, and are removed. */
+#include "cli/bench_store.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -364,7 +366,7 @@ static enum status measure(struct bench *bench, struct report *report, struct er
     return STATUS_OK;
 }
 
-enum status bench_store(struct cli *cli, struct report *report, struct errmsg *err)
+static enum status bench_disk(struct cli *cli, struct report *report, struct errmsg *err)
 {
     const char *given = config_text(cli->config, "data-dir");
     struct bench bench = { .env = cli->env,
@@ -395,5 +397,23 @@ enum status bench_store(struct cli *cli, struct report *report, struct errmsg *e
     }
     free(bench.block);
     free(bench.data);
+    return status;
+}
+
+bool bench_store_wanted(const struct bench_store_choice *choice, const char *name)
+{
+    return choice->only == NULL || strstr(name, choice->only) != NULL;
+}
+
+enum status bench_store(struct cli *cli, struct report *report, struct errmsg *err)
+{
+    const uint32_t positions = config_positions(cli->config);
+    const char *second = positions > 1 ? config_position(cli->config, 1) : NULL;
+    const struct bench_store_choice choice = { .only = second,
+                                               .brief = config_bool(cli->config, "short") };
+
+    enum status status = STATUS_OK;
+    if (!choice.brief && bench_store_wanted(&choice, "ssd_")) status = bench_disk(cli, report, err);
+    if (status == STATUS_OK) status = bench_store_meta(cli, &choice, report, err);
     return status;
 }

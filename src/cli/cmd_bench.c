@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "cli/bench.h"
+#include "cli/bench_store.h"
 #include "cli/cli.h"
 #include "cli/report.h"
 
@@ -16,6 +17,20 @@ static const struct bench benches[] = {
     { "sim", bench_sim },
 };
 
+static bool is_load(const struct config *config)
+{
+    return strcmp(config_position(config, 0), "store") == 0 && config_positions(config) > 1 &&
+           strcmp(config_position(config, 1), "load") == 0;
+}
+
+static int run_load(struct cli *cli)
+{
+    struct errmsg err = { "" };
+    const char *name = config_positions(cli->config) > 2 ? config_position(cli->config, 2) : "";
+    if (bench_store_load(cli, name, &err) == STATUS_OK) return CLI_EXIT_OK;
+    return cli_refuse("%s", err.text);
+}
+
 int cmd_bench(struct cli *cli)
 {
     const char *name = config_position(cli->config, 0);
@@ -25,6 +40,7 @@ int cmd_bench(struct cli *cli)
         if (bench_transfer_serve(cli, &err) != STATUS_OK) return cli_refuse("%s", err.text);
         return CLI_EXIT_OK;
     }
+    if (is_load(cli->config)) return run_load(cli);
     for (size_t i = 0; i < sizeof(benches) / sizeof(benches[0]); i++) {
         struct report report = { .bench = benches[i].name };
         if (strcmp(benches[i].name, name) != 0) continue;

@@ -45,7 +45,7 @@ static const struct command commands[] = {
       "Fetches a model by name, or says what a model file is.", cmd_model, CLI_MODEL, 1, 2,
       "warn" },
     { "bench", "yolk bench engine|serve|gateway|store|transfer|conductor|sim [ROWS] [options]",
-      "Measures, each number beside its yardstick.", cmd_bench, CLI_BENCH, 1, 2, "warn" },
+      "Measures, each number beside its yardstick.", cmd_bench, CLI_BENCH, 1, 3, "warn" },
     { "trace",
       "yolk trace stat FILE | yolk trace gen [options] | yolk trace record --out FILE [options]",
       "Says what a request trace is like, makes one, or records a live gateway's traffic.",

@@ -139,3 +139,14 @@ def test_bench_prints_one_json_object():
         assert set(row) == {"name", "value", "unit", "baseline", "ratio", "low", "high", "target", "met",
                             "skipped"}
     assert {"health", "refused_chat", "resident"} == {row["name"] for row in report["rows"]}
+
+
+def test_bench_of_the_directory_runs_in_short_form():
+    import json
+
+    result = run_yolk("bench", "store", "batch", "--short", "--json", timeout=120)
+    assert result.returncode == 0, result.stderr
+    rows = {row["name"]: row for row in json.loads(result.stdout)["rows"]}
+    assert set(rows) == {"exist_batch_128", "get_batch_128", "exist_one_batch_50000", "put_start_end_batch_128"}
+    assert all(row["value"] > 0 for row in rows.values())
+    assert all(row["target"] > 0 for row in rows.values())

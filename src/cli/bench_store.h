@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * cli/bench_store.h - the parts of `yolk bench store`: the disk tier (bench_store.c), the directory
+ * (bench_store_meta.c), values (bench_store_data.c); the loads they are measured under, which are
+ * processes of their own (bench_store_load.c); and a node that lends memory that is not there
+ * (bench_store_node.c), so that the directory can be measured by itself.
+ *
+ * Threads: one, but for the loads, which say. */
+#ifndef CLI_BENCH_STORE_H
+#define CLI_BENCH_STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+#include "cli/cli.h"
+
+struct env;
+struct report;
+
+enum {
+    BENCH_STORE_KEY_SIZE = 40,
+    BENCH_STORE_BATCH = 128,
+    BENCH_STORE_THREADS = 8,
+    BENCH_STORE_VALUE_SIZE = 4096, /* of values that are only named */
+    BENCH_STORE_ECHO_SIZE = 112,   /* as long as an exist of one key on the wire */
+};
+
+/* Key `number` of those that loads of this `space` put. */
+void bench_store_key(uint8_t out[BENCH_STORE_KEY_SIZE], uint32_t space, uint64_t number);
+
+/* ---- the parts ---- */
+
+/* Which rows: all, or those whose name contains `only`; `brief` takes a fraction of the time, and
+ * its figures mean little. */
+struct bench_store_choice {
+    const char *only; /* NULL: all */
+    bool brief;
+};
+bool bench_store_wanted(const struct bench_store_choice *choice, const char *name);
+
+MUST_USE enum status bench_store_meta(struct cli *cli, const struct bench_store_choice *choice,
+                                      struct report *report, struct errmsg *err);
+MUST_USE enum status bench_store_data(struct cli *cli, const struct bench_store_choice *choice,
+                                      struct report *report, struct errmsg *err);
+
+/* ---- loads ---- */
+
+/* Runs until it is killed, or until `count` keys are put by a load that fills; `space` is whose
+ * keys. STATUS_INVALID for a name that is no load's. */
+MUST_USE enum status bench_store_load(struct cli *cli, const char *name, struct errmsg *err);
+
+/* ---- a node that lends nothing ---- */
+
+#define BENCH_STORE_NODE_NAME "bench"
+enum { BENCH_STORE_NODE_EPOCH = 77 };
+
+struct bench_store_node; /* opaque */
+
+/* Registers with the master, lends it `size` bytes, and drops whatever it is asked to drop, at
+ * once. It lives as long as the loop turns. */
+MUST_USE enum status bench_store_node_open(struct env *env, const char *master, uint64_t size,
+                                           struct bench_store_node **out, struct errmsg *err);
+/* The master has heard what it lends: puts find room. */
+bool bench_store_node_ready(const struct bench_store_node *node);
+void bench_store_node_close(struct bench_store_node *node); /* NULL is allowed */
+
+#endif
