@@ -59,6 +59,7 @@ struct api_request {
     struct api_text model; /* absent: whatever is served */
     bool stream;
     bool include_usage;
+    bool continuous_usage;                      /* with include_usage: in every chunk */
     uint32_t max_tokens;                        /* 0: not given */
     double temperature;                         /* 0..2 */
     double top_p;                               /* (0, 1] */
@@ -126,7 +127,8 @@ struct api_answer {
     const char *id;
     const char *model;
     uint64_t created_s;
-    bool include_usage; /* streaming: "usage": null in every chunk but the last */
+    bool include_usage;             /* streaming: "usage": null in every chunk but the last */
+    const struct api_usage *so_far; /* ... or this; NULL: null */
 };
 
 MUST_USE enum status api_write_error(struct buf *out, const struct api_error *error);

@@ -152,11 +152,7 @@ static bool stream_option(void *ctx, const char *name, const struct json_value *
     } else if (strcmp(name, "include_obfuscation") == 0) {
         parse->status = want_bool(parse, path, value, &wanted);
     } else if (strcmp(name, "continuous_usage_stats") == 0) {
-        parse->status = want_bool(parse, path, value, &wanted);
-        if (parse->status == STATUS_OK && wanted) {
-            parse->status = api_refuse(parse->error, 400, "unsupported_parameter", path,
-                                       "'%s' is not supported", path);
-        }
+        parse->status = want_bool(parse, path, value, &parse->request->continuous_usage);
     } else {
         parse->status =
             api_refuse(parse->error, 400, "unknown_parameter", path, "Unknown field '%s'", path);

@@ -112,7 +112,12 @@ static enum status open_chunk(struct buf *out, const struct api_answer *answer)
 
 static enum status close_chunk(struct buf *out, const struct api_answer *answer)
 {
-    return buf_append_text(out, answer->include_usage ? "],\"usage\":null}\n\n" : "]}\n\n");
+    if (!answer->include_usage) return buf_append_text(out, "]}\n\n");
+    if (answer->so_far == NULL) return buf_append_text(out, "],\"usage\":null}\n\n");
+    enum status status = buf_append_text(out, "],");
+    THEN(status, write_usage(out, answer->so_far));
+    THEN(status, buf_append_text(out, "}\n\n"));
+    return status;
 }
 
 enum status api_write_chunk_role(struct buf *out, const struct api_answer *answer, uint32_t index)

@@ -229,8 +229,8 @@ static void test_refusals(void **state)
         { API_CHAT, "\"stream_options\":{}", "stream_options", "invalid_value" },
         { API_CHAT, "\"stream\":true,\"stream_options\":{\"x\":1}", "stream_options.x",
           "unknown_parameter" },
-        { API_CHAT, "\"stream\":true,\"stream_options\":{\"continuous_usage_stats\":true}",
-          "stream_options.continuous_usage_stats", "unsupported_parameter" },
+        { API_CHAT, "\"stream\":true,\"stream_options\":{\"continuous_usage_stats\":1}",
+          "stream_options.continuous_usage_stats", "invalid_type" },
         { API_CHAT, "\"stop\":\"\"", "stop", "invalid_value" },
         { API_CHAT, "\"stop\":[\"a\",3]", "stop[1]", "invalid_type" },
         { API_CHAT, "\"stop\":[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17]", "stop",
@@ -318,8 +318,8 @@ static void expect_text(struct buf *out, const char *want)
 static void test_answers(void **state)
 {
     (void)state;
-    struct api_answer chat = { API_CHAT, "chatcmpl-1", "m\"x", 12, false };
-    const struct api_answer text = { API_COMPLETION, "cmpl-1", "m", 12, false };
+    struct api_answer chat = { API_CHAT, "chatcmpl-1", "m\"x", 12, false, NULL };
+    const struct api_answer text = { API_COMPLETION, "cmpl-1", "m", 12, false, NULL };
     const struct api_usage usage = { 10, 3, 8 };
     const struct api_choice one = { 0, "a\n\"\x01", 4, "stop", { NULL, 0 } };
     const struct api_choice two[] = { { 0, "ab", 2, "length", { NULL, 0 } },
@@ -349,6 +349,11 @@ static void test_answers(void **state)
                       "\"created\":12,\"model\":\"m\\\"x\",\"choices\":[{\"index\":1,\"delta\":"
                       "{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,"
                       "\"finish_reason\":null}],\"usage\":null}\n\n");
+    chat.so_far = &usage;
+    assert_int_equal(api_write_chunk_role(&out, &chat, 0), STATUS_OK);
+    assert_int_equal(buf_append(&out, "", 1), STATUS_OK);
+    assert_non_null(strstr((char *)buf_data(&out), "}],\"usage\":{\"prompt_tokens\":10,"));
+    buf_clear(&out);
     assert_int_equal(api_write_chunk_usage(&out, &chat, &usage), STATUS_OK);
     expect_text(&out, "data: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\","
                       "\"created\":12,\"model\":\"m\\\"x\",\"choices\":[],\"usage\":"
@@ -376,7 +381,7 @@ static void test_answers_are_json(void **state)
         text[i] = (char)i;
     buf_init(&out, 8192);
     for (int kind = API_CHAT; kind <= API_COMPLETION; kind++) {
-        const struct api_answer answer = { (enum api_kind)kind, "i", "m", 1, true };
+        const struct api_answer answer = { (enum api_kind)kind, "i", "m", 1, true, NULL };
         const struct api_usage usage = { 1, 1, 1 };
         const struct api_choice choice = { 0, text, 128, "stop", { NULL, 0 } };
         struct json_doc *doc = NULL;
@@ -407,7 +412,7 @@ static void test_answers_are_json(void **state)
 static void test_full_buffer(void **state)
 {
     (void)state;
-    const struct api_answer answer = { API_CHAT, "id", "m", 1, false };
+    const struct api_answer answer = { API_CHAT, "id", "m", 1, false, NULL };
     const struct api_usage usage = { 1, 1, 0 };
     const struct api_choice choice = { 0, "text", 4, "stop", { NULL, 0 } };
 

@@ -66,6 +66,15 @@ static struct api_usage usage_of(const struct ask *ask)
     return usage;
 }
 
+/* As answer_of(), for a chunk. */
+static struct api_answer chunk_of(const struct ask *ask, const struct api_usage *so_far)
+{
+    struct api_answer answer = answer_of(ask);
+
+    if (ask->api.continuous_usage) answer.so_far = so_far;
+    return answer;
+}
+
 /* ---- the HTTP answer ---- */
 
 static void stop_all(struct ask *ask, const char *reason)
@@ -154,7 +163,8 @@ static enum status choice_with_rows(struct request *choice, struct api_choice *o
 /* Rows of tokens whose text is not shown yet wait for it. */
 static enum status write_shown(struct ask *ask, struct request *choice)
 {
-    const struct api_answer answer = answer_of(ask);
+    const struct api_usage usage = usage_of(ask);
+    const struct api_answer answer = chunk_of(ask, &usage);
     enum status status = STATUS_OK;
     struct api_choice shown;
 
@@ -187,8 +197,8 @@ void ask_show(struct request *choice)
 
 static enum status write_finish(struct ask *ask, struct request *choice)
 {
-    const struct api_answer answer = answer_of(ask);
     const struct api_usage usage = usage_of(ask);
+    const struct api_answer answer = chunk_of(ask, &usage);
     struct buf *out = &ask->chunks;
     struct api_choice finish;
 
@@ -486,6 +496,7 @@ void ask_start(struct gateway *gateway, struct http_request *http, enum api_kind
     }
     ask->http = http;
     ask->unfinished = ask->choices_count;
+    gateway_metrics_asked(gateway->metrics, ask->api.n, ask->api.max_tokens);
     http_on_hangup(http, on_hangup, ask);
     for (uint32_t i = 0; i < ask->choices_count; i++)
         request_begin(ask->choices[i]);

@@ -155,7 +155,10 @@ static void attempt_failed(struct attempt *attempt, bool at_decode, enum status 
              generated(request));
     gateway_metrics_attempt_failed(gateway->metrics, why);
     request->failures++;
-    if (cause == PROTO_CAUSE_PAGES) request->displaced++;
+    if (cause == PROTO_CAUSE_PAGES) {
+        request->displaced++;
+        gateway_metrics_displaced(gateway->metrics);
+    }
     avoid(request, attempt, at_decode, cause);
     if (cause == PROTO_CAUSE_SOURCE && !attempt->counted) {
         gateway_explain_miss(attempt, PROTO_MISS_FAILED);
@@ -388,6 +391,17 @@ static void on_token(struct attempt *attempt, const struct proto_token *token, b
 
 /* ---- the prefill node ---- */
 
+/* By tier. A node is believed that far. */
+static void count_cached(const struct attempt *attempt, const struct proto_prefill_done *done)
+{
+    const uint32_t tokens = attempt->sequence_tokens;
+
+    if (done->cached_tokens > tokens || done->fetched_tokens > done->cached_tokens) return;
+    gateway_metrics_prefilled(attempt->gateway->metrics, tokens,
+                              done->cached_tokens - done->fetched_tokens, done->fetched_tokens,
+                              holds_itself(attempt));
+}
+
 static void on_prefill_done(struct attempt *attempt, const struct proto_prefill_done *done)
 {
     struct request *request = attempt->request;
@@ -403,6 +417,7 @@ static void on_prefill_done(struct attempt *attempt, const struct proto_prefill_
     note_let_in(attempt);
     gateway_metrics_predicted(gateway->metrics, attempt->decision.ttft_ms / 1000, actual_ms / 1000);
     learn_prefill(attempt, done);
+    count_cached(attempt, done);
     request_prefilled(request);
     LOG_DEBUG("gateway", "prefill_done",
               "req=%s node=%s cached=%u fetched=%u computed=%u predicted_ms=%.1f actual_ms=%.1f "
@@ -832,7 +847,10 @@ static void note_placed(struct request *request, const struct yolk_decision *dec
 
     gateway_metrics_placed(gateway->metrics, decision->reason,
                            (double)waited_ns / (double)ENV_NS_PER_S);
-    if (request->attempts == 1) request->first_ttft_ms = decision->ttft_ms;
+    if (request->attempts == 1) {
+        request->first_ttft_ms = decision->ttft_ms;
+        request->placed_ns = env_now_ns(gateway->env);
+    }
     LOG_DEBUG(
         "gateway", "placed",
         "req=%s attempt=%u prefill=%s decode=%s holder=%s reason=%s tokens=%u reuse_blocks=%u "

@@ -23,6 +23,7 @@ static const double SECONDS_BOUNDS[] = { 0.05, 0.1, 0.3, 0.5, 0.8, 1,  1.5, 2,  
                                          15,   20,  30,  40,  50,  60, 120, 240, 480, 960 };
 static const double TOKENS_BOUNDS[] = { 1,   2,    5,    10,   20,    50,    100,   200,
                                         500, 1000, 2000, 5000, 10000, 20000, 50000, 100000 };
+static const double N_BOUNDS[] = { 1, 2, 5, 10, 20, 50, 100 };
 static const double RATIO_BOUNDS[] = { 0.25, 0.5, 0.7, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2, 4 };
 #define COUNT_OF(array) ((uint32_t)(sizeof(array) / sizeof((array)[0])))
 
@@ -48,6 +49,13 @@ struct gateway_metrics {
     struct series *regret, *regret_wrong, *hits_predicted, *hits_realised, *hits_kept, *hit_alarm;
     struct series *hit_alarms, *misses[YOLK_MISSES], *index_bytes_each, *index_unknown;
     struct series *index_holdings, *index_forgotten, *conductor_bytes, *samples;
+    struct series *kv_usage_old, *external_queries, *external_hits, *preemptions;
+    struct series *tpot_old, *tpot, *inference, *computed_size, *params_n, *params_max_tokens;
+    struct series *tiers[GATEWAY_TIERS];
+    struct metric *cache_config;
+    struct series *config; /* of cache_config, the one that is 1; NULL: none yet */
+    uint64_t config_pages;
+    uint32_t config_block_tokens;
 };
 
 static struct series *with_model(struct gateway_metrics *m, struct metric *metric)
@@ -85,20 +93,36 @@ static struct series *plain_counter(struct gateway_metrics *m, const char *name,
 
 static void register_vllm(struct gateway_metrics *m)
 {
+    static const char *const CACHE_LABELS[] = { "model_name", "block_size", "num_gpu_blocks",
+                                                NULL };
     static const char *const FINISHED_LABELS[] = { "model_name", "finished_reason", NULL };
 
     m->running = gauge(m, "vllm:num_requests_running", "Requests placed on nodes.");
     m->waiting = gauge(m, "vllm:num_requests_waiting", "Requests waiting to be placed.");
     m->kv_usage = gauge(m, "vllm:kv_cache_usage_perc", "KV pages in use, 0 to 1, over all nodes.");
+    m->kv_usage_old =
+        gauge(m, "vllm:gpu_cache_usage_perc", "The same, under the name it had before.");
     m->prompt_tokens = counter(m, "vllm:prompt_tokens_total", "Prompt tokens taken in.");
     m->generation_tokens = counter(m, "vllm:generation_tokens_total", "Tokens generated.");
     m->cache_queries =
         counter(m, "vllm:prefix_cache_queries_total", "Prompt tokens looked up in the cache.");
     m->cache_hits = counter(m, "vllm:prefix_cache_hits_total", "Prompt tokens found in the cache.");
+    m->external_queries = counter(m, "vllm:external_prefix_cache_queries_total",
+                                  "Prompt tokens that their prefill node did not have in memory.");
+    m->external_hits = counter(m, "vllm:external_prefix_cache_hits_total",
+                               "Of them, those fetched from another node or from disk.");
+    m->preemptions = counter(m, "vllm:num_preemptions_total",
+                             "Times a request lost its place for want of pages, and got another.");
     m->ttft = histogram(m, "vllm:time_to_first_token_seconds", "From arrival to the first token.",
                         TTFT_BOUNDS, COUNT_OF(TTFT_BOUNDS));
     m->itl = histogram(m, "vllm:inter_token_latency_seconds", "Between two tokens.", ITL_BOUNDS,
                        COUNT_OF(ITL_BOUNDS));
+    m->tpot_old = histogram(m, "vllm:time_per_output_token_seconds",
+                            "Between two tokens, under the name it had before.", ITL_BOUNDS,
+                            COUNT_OF(ITL_BOUNDS));
+    m->tpot =
+        histogram(m, "vllm:request_time_per_output_token_seconds",
+                  "Mean time between the tokens of an answer.", ITL_BOUNDS, COUNT_OF(ITL_BOUNDS));
     m->e2e = histogram(m, "vllm:e2e_request_latency_seconds", "From arrival to the last token.",
                        SECONDS_BOUNDS, COUNT_OF(SECONDS_BOUNDS));
     m->queue = histogram(m, "vllm:request_queue_time_seconds", "From arrival to placement.",
@@ -109,11 +133,25 @@ static void register_vllm(struct gateway_metrics *m)
     m->decode =
         histogram(m, "vllm:request_decode_time_seconds", "From the first token to the last.",
                   SECONDS_BOUNDS, COUNT_OF(SECONDS_BOUNDS));
+    m->inference =
+        histogram(m, "vllm:request_inference_time_seconds", "From placement to the last token.",
+                  SECONDS_BOUNDS, COUNT_OF(SECONDS_BOUNDS));
+    m->computed_size = histogram(m, "vllm:request_prefill_kv_computed_tokens",
+                                 "Prompt tokens that were computed for a request.", TOKENS_BOUNDS,
+                                 COUNT_OF(TOKENS_BOUNDS));
+    m->params_n =
+        histogram(m, "vllm:request_params_n", "`n` of requests.", N_BOUNDS, COUNT_OF(N_BOUNDS));
+    m->params_max_tokens =
+        histogram(m, "vllm:request_params_max_tokens", "`max_tokens` of requests that set it.",
+                  TOKENS_BOUNDS, COUNT_OF(TOKENS_BOUNDS));
     m->prompt_size = histogram(m, "vllm:request_prompt_tokens", "Prompt tokens of a request.",
                                TOKENS_BOUNDS, COUNT_OF(TOKENS_BOUNDS));
     m->output_size =
         histogram(m, "vllm:request_generation_tokens", "Tokens generated for a request.",
                   TOKENS_BOUNDS, COUNT_OF(TOKENS_BOUNDS));
+    m->cache_config =
+        metrics_gauge(m->registry, "vllm:cache_config_info",
+                      "Tokens of a KV page, and pages of all nodes up; always 1.", CACHE_LABELS);
     m->finished = metrics_counter(m->registry, "vllm:request_success_total",
                                   "Requests that ended, by reason.", FINISHED_LABELS);
 }
@@ -184,6 +222,20 @@ static void register_disk(struct gateway_metrics *m)
     }
 }
 
+static void register_tiers(struct gateway_metrics *m)
+{
+    static const char *const TIER[] = { "tier", NULL };
+    static const char *const NAMES[] = { "local", "remote", "disk" };
+    struct metric *tiers =
+        metrics_counter(m->registry, "yolk_gateway_cached_tokens_total",
+                        "Prompt tokens that were not computed, by where the prefill node had them "
+                        "from: its memory, another node, its disk.",
+                        TIER);
+
+    for (int i = 0; i < GATEWAY_TIERS; i++)
+        m->tiers[i] = metrics_series(tiers, (const char *const[]){ NAMES[i], NULL });
+}
+
 static void register_tenants(struct gateway_metrics *m)
 {
     static const char *const KIND[] = { "tenant", "kind", NULL };
@@ -213,6 +265,7 @@ static void register_own(struct gateway_metrics *m)
     m->pages_used = plain_gauge(m, "yolk_cluster_pages_used", "KV pages in use.");
     m->block_tokens = plain_gauge(m, "yolk_cluster_block_tokens", "Tokens of one KV block.");
     register_disk(m);
+    register_tiers(m);
     register_tenants(m);
     m->http = metrics_counter(m->registry, "yolk_gateway_http_responses_total",
                               "HTTP answers by status.", CODE);
@@ -414,6 +467,7 @@ void gateway_metrics_first_token(struct gateway_metrics *m, double since_arrival
 void gateway_metrics_next_token(struct gateway_metrics *m, double since_last_s)
 {
     series_observe(m->itl, since_last_s);
+    series_observe(m->tpot_old, since_last_s);
     series_add(m->generation_tokens, 1);
 }
 
@@ -422,6 +476,28 @@ void gateway_metrics_cached(struct gateway_metrics *m, uint32_t queried, uint32_
     ASSERT(hit <= queried);
     series_add(m->cache_queries, queried);
     series_add(m->cache_hits, hit);
+    series_observe(m->computed_size, queried - hit);
+}
+
+void gateway_metrics_prefilled(struct gateway_metrics *m, uint32_t tokens, uint32_t local,
+                               uint32_t fetched, bool from_disk)
+{
+    ASSERT((uint64_t)local + fetched <= tokens);
+    series_add(m->external_queries, tokens - local);
+    series_add(m->external_hits, fetched);
+    series_add(m->tiers[GATEWAY_TIER_LOCAL], local);
+    series_add(m->tiers[from_disk ? GATEWAY_TIER_DISK : GATEWAY_TIER_REMOTE], fetched);
+}
+
+void gateway_metrics_asked(struct gateway_metrics *m, uint32_t n, uint32_t max_tokens)
+{
+    series_observe(m->params_n, n);
+    if (max_tokens > 0) series_observe(m->params_max_tokens, max_tokens);
+}
+
+void gateway_metrics_displaced(struct gateway_metrics *m)
+{
+    series_add(m->preemptions, 1);
 }
 
 void gateway_metrics_placed(struct gateway_metrics *m, enum yolk_reuse_reason reason,
@@ -515,6 +591,9 @@ void gateway_metrics_finished(struct gateway_metrics *m, const struct gateway_ou
     series_observe(m->output_size, outcome->output_tokens);
     if (outcome->prefill_s >= 0) series_observe(m->prefill, outcome->prefill_s);
     if (outcome->decode_s >= 0) series_observe(m->decode, outcome->decode_s);
+    if (outcome->inference_s >= 0) series_observe(m->inference, outcome->inference_s);
+    if (outcome->decode_s >= 0 && outcome->output_tokens > 1)
+        series_observe(m->tpot, outcome->decode_s / (outcome->output_tokens - 1));
 }
 
 /* The Conductor counts by itself, and starts over when its cluster does: then nothing is added. */
@@ -565,6 +644,22 @@ static void set_explain(struct gateway_metrics *m, const struct yolk_explain_sta
         catch_up(m->misses[i], e->missed[i]);
 }
 
+/* The latest values are 1; those before, of nodes that have come and gone, are 0. */
+static void set_cache_config(struct gateway_metrics *m, const struct gateway_gauges *g)
+{
+    char block_size[16], pages[24];
+
+    if (g->block_tokens == m->config_block_tokens && g->pages_total == m->config_pages) return;
+    if (m->config != NULL) series_set(m->config, 0);
+    snprintf(block_size, sizeof(block_size), "%u", g->block_tokens);
+    snprintf(pages, sizeof(pages), "%llu", (unsigned long long)g->pages_total);
+    m->config = metrics_series(m->cache_config,
+                               (const char *const[]){ m->model_name, block_size, pages, NULL });
+    series_set(m->config, 1);
+    m->config_block_tokens = g->block_tokens;
+    m->config_pages = g->pages_total;
+}
+
 enum status gateway_metrics_render(struct gateway_metrics *m, const struct gateway_gauges *g,
                                    struct buf *out)
 {
@@ -573,6 +668,8 @@ enum status gateway_metrics_render(struct gateway_metrics *m, const struct gatew
     series_set(m->running, g->running);
     series_set(m->waiting, g->waiting);
     series_set(m->kv_usage, total > 0 ? used / total : 0);
+    series_set(m->kv_usage_old, total > 0 ? used / total : 0);
+    set_cache_config(m, g);
     series_set(m->prefill_up, g->prefill_up);
     series_set(m->decode_up, g->decode_up);
     series_set(m->known, g->known);

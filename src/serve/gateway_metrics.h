@@ -31,6 +31,14 @@ void gateway_metrics_first_token(struct gateway_metrics *metrics, double since_a
 void gateway_metrics_next_token(struct gateway_metrics *metrics, double since_last_s);
 /* Tokens looked up in the prefix cache, and found. */
 void gateway_metrics_cached(struct gateway_metrics *metrics, uint32_t queried, uint32_t hit);
+/* Where a prefill node had the tokens of a prompt from that it did not compute. */
+enum { GATEWAY_TIER_LOCAL, GATEWAY_TIER_REMOTE, GATEWAY_TIER_DISK, GATEWAY_TIERS };
+void gateway_metrics_prefilled(struct gateway_metrics *metrics, uint32_t tokens, uint32_t local,
+                               uint32_t fetched, bool from_disk);
+/* What an HTTP request asks for; `max_tokens` 0: not said. */
+void gateway_metrics_asked(struct gateway_metrics *metrics, uint32_t n, uint32_t max_tokens);
+/* A node had no page for a request. */
+void gateway_metrics_displaced(struct gateway_metrics *metrics);
 void gateway_metrics_placed(struct gateway_metrics *metrics, enum yolk_reuse_reason reason,
                             double waited_s);
 void gateway_metrics_predicted(struct gateway_metrics *metrics, double predicted_s,
@@ -62,7 +70,7 @@ void gateway_metrics_unauthorized(struct gateway_metrics *metrics);
 struct gateway_outcome {
     const char *reason; /* "stop", "length", "abort", "error" */
     uint32_t prompt_tokens, output_tokens;
-    double total_s, prefill_s, decode_s; /* negative: unknown */
+    double total_s, prefill_s, decode_s, inference_s; /* negative: unknown */
 };
 /* `class_name` "none" for requests of no class. */
 void gateway_metrics_class(struct gateway_metrics *metrics, const char *class_name,

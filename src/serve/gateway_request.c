@@ -256,8 +256,9 @@ static void outcome(struct request *request, const char *reason)
         .prompt_tokens = request->prompt_tokens,
         .output_tokens = count,
         .total_s = seconds(request->ask->arrived_ns, now),
-        .prefill_s = ttft,
+        .prefill_s = any ? seconds(request->placed_ns, request->first_token_ns) : -1,
         .decode_s = decode,
+        .inference_s = any ? seconds(request->placed_ns, now) : -1,
     };
 
     gateway_metrics_finished(gateway->metrics, &result);

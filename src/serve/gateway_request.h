@@ -126,6 +126,7 @@ struct request {
     uint32_t cached_tokens;
 
     uint64_t waiting_ns, not_before_ns, first_token_ns, last_token_ns;
+    uint64_t placed_ns;   /* the first time */
     double first_ttft_ms; /* predicted, at the first placement */
     struct env_timer timer;
 };

@@ -4,6 +4,8 @@
 Read it as documentation: each test is one promise, and docs/api.md lists the fields. One cluster (a
 prefill and a decode process) serves them all.
 """
+import http.client
+import json
 import math
 
 import openai
@@ -194,3 +196,79 @@ def test_tokens_that_are_no_text(client):
 def test_bad_logprobs_are_named(cluster, path, fields, param):
     status, body, _ = cluster.post("/v1/" + path, fields)
     assert (status, body["error"]["param"]) == (400, param)
+
+
+# ---- load generators ----
+
+# The bodies that `vllm bench serve` sends (its backends openai and openai-chat, then older ones), and guidellm.
+BENCHES = [
+    ("completions", {"model": "smollm2", "prompt": SKY, "repetition_penalty": 1.0, "max_tokens": 9, "logprobs": None,
+                     "stream": True, "stream_options": {"include_usage": True}, "ignore_eos": True}),
+    ("chat/completions", {"model": "smollm2", "messages": [{"role": "user", "content": [{"type": "text", "text": SKY}]}],
+                          "max_completion_tokens": 9, "stream": True, "stream_options": {"include_usage": True},
+                          "ignore_eos": True}),
+    ("completions", {"model": "smollm2", "prompt": SKY, "temperature": 0.0, "best_of": 1, "use_beam_search": False,
+                     "max_tokens": 9, "logprobs": None, "stream": True, "ignore_eos": True, "top_p": 1.0, "top_k": -1,
+                     "min_p": 0.0, "stream_options": {"include_usage": True}}),
+    ("chat/completions", {"model": "smollm2", "messages": [{"role": "user", "content": SKY}], "max_tokens": 9,
+                          "max_completion_tokens": 9, "ignore_eos": True, "stop": None, "stream": True,
+                          "stream_options": {"include_usage": True, "continuous_usage_stats": True}}),
+]
+
+
+@pytest.mark.parametrize("path, body", BENCHES)
+def test_load_generators(cluster, path, body):
+    """They count what usage says, and take the time of each event: one a token."""
+    connection = http.client.HTTPConnection("127.0.0.1", cluster.port, timeout=60)
+    connection.request("POST", "/v1/" + path, json.dumps(body), {
+        "Content-Type": "application/json", "Authorization": "Bearer None", "x-request-id": "benchmark-serving0"})
+    response = connection.getresponse()
+    assert response.status == 200 and response.headers["Content-Type"].startswith("text/event-stream")
+    assert response.headers["X-Request-Id"] == "benchmark-serving0"
+    events = response.read().decode().strip().split("\n\n")
+    connection.close()
+    assert events[-1] == "data: [DONE]"
+    chunks = [json.loads(e.removeprefix("data: ")) for e in events[:-1]]
+    texts = [c for c in chunks if c["choices"] and
+             (c["choices"][0].get("text") or c["choices"][0].get("delta", {}).get("content"))]
+    assert 1 < len(texts) <= 9
+    assert chunks[-1]["choices"] == [] and chunks[-1]["usage"]["completion_tokens"] == 9
+    if "continuous_usage_stats" in body["stream_options"]:
+        counts = [c["usage"]["completion_tokens"] for c in chunks]
+        assert counts == sorted(counts) and counts[0] <= 1 and counts[-1] == 9
+    else:
+        assert all(c["usage"] is None for c in chunks[:-1])
+
+
+# ---- metrics ----
+
+# What dashboards and endpoint pickers made for vLLM read.
+VLLM_METRICS = """
+num_requests_running num_requests_waiting kv_cache_usage_perc gpu_cache_usage_perc cache_config_info
+prompt_tokens_total generation_tokens_total request_success_total num_preemptions_total admission_rejections_total
+prefix_cache_queries_total prefix_cache_hits_total external_prefix_cache_queries_total external_prefix_cache_hits_total
+""".split()
+VLLM_HISTOGRAMS = """
+time_to_first_token_seconds inter_token_latency_seconds time_per_output_token_seconds
+request_time_per_output_token_seconds e2e_request_latency_seconds request_queue_time_seconds
+request_inference_time_seconds request_prefill_time_seconds request_decode_time_seconds request_prompt_tokens
+request_generation_tokens request_params_n request_params_max_tokens request_prefill_kv_computed_tokens
+""".split()
+
+
+def test_metrics_have_vllms_names(client, cluster):
+    def count(name, part="count"):
+        return cluster.metric(f"vllm:{name}_{part}", model_name="smollm2")
+
+    client.completions.create(model="smollm2", prompt=SKY, max_tokens=3, n=2, extra_body={"ignore_eos": True})
+    for name in VLLM_METRICS:
+        cluster.metric("vllm:" + name, model_name="smollm2")
+    before = {name: count(name) for name in VLLM_HISTOGRAMS}
+    client.completions.create(model="smollm2", prompt=SKY, max_tokens=3, n=2, extra_body={"ignore_eos": True})
+    for name in VLLM_HISTOGRAMS:
+        more = {"request_params_n": 1, "request_params_max_tokens": 1, "inter_token_latency_seconds": 4,
+                "time_per_output_token_seconds": 4}.get(name, 2)
+        assert count(name) - before[name] == more, name
+    assert cluster.metric("vllm:cache_config_info", block_size="32") == 1
+    found = sum(cluster.metric("yolk_gateway_cached_tokens_total", tier=t) for t in ("local", "remote", "disk"))
+    assert found == cluster.metric("vllm:prefix_cache_hits_total")
