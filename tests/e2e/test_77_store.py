@@ -1,7 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """`yolk store`: what a person puts into the pool is there, is shown, and goes when told to."""
+import hashlib
+import hmac
 import json
 import os
+import pathlib
+import socket
+import struct
 import subprocess
 import time
 
@@ -26,6 +31,7 @@ def store(tmp_path_factory):
         return subprocess.run([str(YOLK), "store", *args], input=stdin, capture_output=True,
                               timeout=60, env=dict(environment, YOLK_SECRET=secret))
 
+    run.master = master
     try:
         cluster.wait_ready()
         yield run
@@ -125,3 +131,101 @@ def test_wrong_use_is_one_precise_line(store):
 def test_nobody_answers():
     result = run_yolk("store", "ls", "--master", f"127.0.0.1:{free_port()}", timeout=30)
     assert result.returncode == 2 and "is it up" in result.stderr
+
+
+def msgpack(data, at=0):
+    """One msgpack value of the kinds that frames and messages have, and where the next one starts."""
+    first = data[at]
+    at += 1
+    if first <= 0x7f or first >= 0xe0:
+        return first if first <= 0x7f else first - 256, at
+    if first & 0xf0 == 0x80:
+        result = {}
+        for _ in range(first & 15):
+            key, at = msgpack(data, at)
+            result[key], at = msgpack(data, at)
+        return result, at
+    if first & 0xf0 == 0x90:
+        items = []
+        for _ in range(first & 15):
+            item, at = msgpack(data, at)
+            items.append(item)
+        return items, at
+    if first & 0xe0 == 0xa0:
+        return data[at:at + (first & 31)].decode(), at + (first & 31)
+    if first in (0xc2, 0xc3):
+        return first == 0xc3, at
+    for lead, form in ((0xcc, ">B"), (0xcd, ">H"), (0xce, ">I"), (0xcf, ">Q"), (0xd0, ">b"), (0xd1, ">h")):
+        if first == lead:
+            return struct.unpack_from(form, data, at)[0], at + struct.calcsize(form)
+    form = {0xc4: ">B", 0xc5: ">H", 0xc6: ">I", 0xd9: ">B"}[first]
+    size = struct.unpack_from(form, data, at)[0]
+    at += struct.calcsize(form)
+    body = data[at:at + size]
+    return body.decode() if first == 0xd9 else body, at + size
+
+
+class OlderClient:
+    """Sends the bytes that a client of an older commit sent, and reads answers as that one did: by the numbers of
+    the fields it knew."""
+
+    def __init__(self, master):
+        lines = pathlib.Path(__file__).parent.parent.joinpath("corpus/store_session/older_client.txt").read_text()
+        self.frames = {name: bytes.fromhex(text) for name, text in
+                       (line.split() for line in lines.splitlines() if not line.startswith("#"))}
+        host, port = master.rsplit(":", 1)
+        self.socket = socket.create_connection((host, int(port)), timeout=10)
+        challenge = self.ask("hello")
+        assert challenge[1] == 2 and challenge[2] == challenge[3] == 1, "version 1 is chosen"
+        hello = msgpack(self.frames["hello"][4:])[0]
+        text = b"yolk-rpc-client\0" + hello[5] + challenge[5] + struct.pack("<III", 1, 1, 1)
+        proof = hmac.new(SECRET.encode(), text, hashlib.sha256).digest()
+        self.frames["proof"] = self.frames["proof"][:-32] + proof
+        assert self.ask("proof")[1] == 4
+
+    def ask(self, name):
+        self.socket.sendall(self.frames[name])
+        size = struct.unpack("<I", self.read(4))[0]
+        return msgpack(self.read(size))[0]
+
+    def read(self, size):
+        data = b""
+        while len(data) < size:
+            part = self.socket.recv(size - len(data))
+            assert part, "the master hung up"
+            data += part
+        return data
+
+    def call(self, name):
+        """The body of the reply, or the status of a refusal."""
+        frame = self.ask(name)
+        if frame[1] == 10:
+            return frame[10]
+        assert frame[1] == 9, frame
+        return msgpack(frame[12])[0]
+
+
+def column(body, size=4):
+    return [int.from_bytes(body[i:i + size], "little") for i in range(0, len(body), size)]
+
+
+def test_an_older_client_is_served(store):
+    not_found, busy = 3, 7
+    assert store("put", "older/there", stdin=b"seven b").returncode == 0
+    client = OlderClient(store.master)
+    assert column(client.call("exist")[1]) == [not_found, 0]
+    places = client.call("get")
+    assert column(places[1]) == [0] and column(places[2], 8) == [7] and column(places[4]) == [1]
+    assert column(places[5]) == [0] and column(places[6], 8)[0] != 0
+    (node,) = places[7]
+    assert ":" in node[1] and node[2] and node[3] != 0
+    tickets = client.call("put_start")
+    assert column(tickets[1]) == [0, 0] and tickets[9] > 0 and len(column(tickets[6], 8)) == 2
+    again = client.call("put_start_again")
+    assert again[3] == tickets[3] and again[6] == tickets[6], "the same tickets again"
+    assert column(client.call("get_mine")[1]) == [busy, busy]
+    assert client.call("put_revoke") == -not_found, "no such put"
+    assert column(client.call("remove")[1]) == [busy], "it has a lease of its own"
+    assert column(client.call("remove_force")[1]) == [0]
+    assert client.call("beat") == -not_found and client.call("put_end") == -not_found
+    assert client.ask("ping")[1] == 12
