@@ -15,6 +15,7 @@
  *   master_evict.c    room is made
  *   master_copy.c     how many replicas there are, and on whom
  *   master_action.c   what is asked of others, and drops until they are done
+ *   tombs.c           what is remembered of keys that are gone
  *   master_check.c    the invariants, for tests
  *
  *   id -> entry -> replica -> member      every replica is on two lists: its entry's, its node's
@@ -40,6 +41,8 @@
  *       ones are never read, and dropped until they are gone.
  *   I5  A replica is dropping exactly when a DROP for it is queued, under way or waiting for its
  *       next try; its bytes are counted in its node's `dropping`.
+ *   I6  What has a version below the one in `dead` (store/tombs.h) is stale, whoever announces or
+ *       commits it; new puts get versions above those in `dead` and `issued`.
  */
 #include "store/master.h"
 
@@ -83,6 +86,8 @@ void store_master_destroy(struct store_master *master)
     slab_destroy(master->tickets_slab);
     for (uint32_t i = 0; i < MASTER_KEY_CLASSES; i++)
         slab_destroy(master->keys[i]);
+    tombs_fini(&master->dead);
+    tombs_fini(&master->issued);
     free(master->actions.list);
     free(master->retries);
     free(master);

@@ -204,6 +204,7 @@ void master_entry_settle(struct store_master *master, struct entry *entry)
     master_group_leave(master, entry);
     master_copies_forget(master, entry);
     ASSERT(master->counts.objects > 0);
+    tombs_raise(&master->dead, &entry->id, master_entry_version(entry));
     idmap_remove(master->ids, entry->index);
     master->counts.objects--;
     entry_free(master, entry);

@@ -132,7 +132,8 @@ static enum status stored(struct store_master *master, uint64_t now_ns, struct m
         return STATUS_INVALID;
     }
     const bool known = entry->replicas != 0;
-    const bool old = object && event->attributes.version < master_entry_version(entry);
+    const bool dead = object && event->attributes.version < tombs_floor(&master->dead, &event->id);
+    const bool old = dead || (object && event->attributes.version < master_entry_version(entry));
     const bool same = event->attributes.version == master_entry_version(entry);
     const bool differs = entry->size != event->size || entry->digest != event->digest;
     if (known && same && differs && entry_has_other(master, entry, member)) {
@@ -155,6 +156,10 @@ static enum status stored(struct store_master *master, uint64_t now_ns, struct m
         master_replica_remove(master, replica);
         return STATUS_STALE;
     }
+    if (old && !known) { /* nothing else is known of it */
+        entry->size = event->size & MASTER_SIZE_MAX;
+        entry->digest = event->digest;
+    }
     if (!known) entry->removing = false;
     if (old) {
         master_replica_outdate(master, now_ns, replica);
@@ -164,7 +169,7 @@ static enum status stored(struct store_master *master, uint64_t now_ns, struct m
     master_entry_reorder(master, entry);
     if (soft_pin_ms > 0) master_soft_pin_from(master, now_ns, entry, soft_pin_ms);
     master_copies_look(master, entry);
-    return STATUS_OK;
+    return dead ? STATUS_STALE : STATUS_OK;
 }
 
 static void removed(struct store_master *master, struct member *member,

@@ -19,6 +19,7 @@
 #include "store/order.h"
 #include "store/slab.h"
 #include "store/space.h"
+#include "store/tombs.h"
 
 struct entry;
 
@@ -171,6 +172,8 @@ struct store_master {
     struct retry *retries;
     uint32_t retries_count;
     uint32_t retries_capacity;
+    struct tombs dead;   /* versions that were removed or replaced, of keys that are gone */
+    struct tombs issued; /* behind those of puts that were given up, and may still be committed */
     struct rng rng;
     uint64_t puts_made;
     struct store_master_counts counts;

@@ -79,14 +79,20 @@ static enum status put_allowed(struct store_master *master, uint64_t now_ns,
     return going ? STATUS_AGAIN : STATUS_OK; /* it will be gone; or all its owners are dead */
 }
 
-/* Above that of the value there, and of every one on its way. */
-static uint32_t version_next(const struct store_master *master, const struct entry *entry)
+/* Above that of the value there, of every one on its way, and of all that are remembered. */
+static uint32_t version_next(const struct store_master *master, const struct block_key *id,
+                             const struct entry *entry)
 {
-    if (entry == NULL) return 0;
+    const uint32_t dead = tombs_floor(&master->dead, id);
+    const uint32_t issued = tombs_floor(&master->issued, id);
+    const uint32_t least = dead > issued ? dead : issued;
+
+    if (entry == NULL) return least;
     uint32_t version = master_entry_version(entry);
     if (entry->ticket != 0 && master_entry_ticket(master, entry)->version > version)
         version = master_entry_ticket(master, entry)->version;
-    return entry->replicas == 0 && entry->ticket == 0 && version == 0 ? 0 : version + 1;
+    if (entry->replicas == 0 && entry->ticket == 0 && version == 0) return least;
+    return version + 1 > least ? version + 1 : least;
 }
 
 /* The range becomes a ticket of the key. NULL: no memory, or too many objects. */
@@ -95,7 +101,7 @@ static struct ticket *ticket_start(struct store_master *master, uint64_t now_ns,
                                    uint64_t address, uint64_t size)
 {
     struct entry *entry = master_entry_find(master, &name->id);
-    const uint32_t version = version_next(master, entry);
+    const uint32_t version = version_next(master, &name->id, entry);
 
     if (entry != NULL && entry->ticket != 0) { /* another writer, pre-empted */
         master_ticket_discard(master, now_ns, master_entry_ticket(master, entry));
@@ -201,6 +207,9 @@ enum status store_master_remove(struct store_master *master, uint64_t now_ns, st
          r = master_replica_next(master, r)) {
         if (!r->dropping && !master_replica_drop(master, r, false)) return STATUS_FULL;
     }
+    const uint32_t issued = tombs_floor(&master->issued, &entry->id);
+    const uint32_t version = master_entry_version(entry) + 1;
+    tombs_raise(&master->dead, &entry->id, version > issued ? version : issued);
     entry->removing = true;
     master->counts.removes_total++;
     return STATUS_OK;

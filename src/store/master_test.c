@@ -980,6 +980,99 @@ static void a_value_is_replaced_whole(void **state)
     store_master_destroy(model.master);
 }
 
+/* The node gets the whole of what the ticket is for, and tells. */
+static enum status commit_at(struct model *model, const struct store_ticket *ticket, unsigned index,
+                             uint64_t size)
+{
+    struct model_node *node = &model->nodes[index];
+    char name[8];
+    char text[16];
+
+    node->held[0] = (struct held){
+        true, ticket->where.address, size, ++node->generation, { .version = ticket->version }
+    };
+    const struct store_event stored = event_of(node, 0, text, STORE_EVENT_STORED);
+    snprintf(name, sizeof(name), "n%u", index);
+    return store_master_put_end(model->master, model->now, name, node->epoch, ticket->put_id,
+                                &stored);
+}
+
+static void expect_absent(struct model *model)
+{
+    char text[16];
+    const struct store_key key = key_of(0, text);
+    assert_int_equal(store_master_exist(model->master, model->now, key), STATUS_NOT_FOUND);
+    store_master_check(model->master);
+}
+
+/* Its node is forgotten with the old value while the new one lies elsewhere, and goes. */
+static void a_node_that_was_away_brings_nothing_old(void **state)
+{
+    static struct model model;
+    const struct store_wish replace = { .replace = true, .preferred = "n1" };
+    struct store_ticket ticket;
+    struct store_action action;
+    char text[16];
+    (void)state;
+
+    for (int removed = 0; removed < 2; removed++) {
+        model_init(&model);
+        put_whole(&model, 0, 4096); /* at node 0 */
+        const struct store_key key = key_of(0, text);
+        assert_int_equal(
+            store_master_put_start(model.master, model.now, 2, key, 9000, &replace, &ticket),
+            STATUS_OK);
+        const struct held old = model.nodes[0].held[0];
+        store_master_leave(model.master, model.now, "n0", model.nodes[0].epoch);
+        assert_int_equal(commit_at(&model, &ticket, 1, 9000), STATUS_OK);
+        if (removed) {
+            assert_int_equal(store_master_remove(model.master, model.now, key, true), STATUS_OK);
+        }
+        tell_removed(&model, 1, 0); /* evicted, or removed */
+        model.nodes[1].held[0].present = false;
+        expect_absent(&model);
+        node_start(&model, 0);
+        while (store_master_next_action(model.master, &action))
+            continue;
+        model.nodes[0].held[0] = old; /* on its disk, say */
+        announce(&model, 0);
+        expect_absent(&model);
+        assert_true(store_master_next_action(model.master, &action));
+        assert_int_equal(action.kind, STORE_ACTION_DROP);
+        tell_removed(&model, 0, 0);
+        assert_int_equal(
+            store_master_put_start(model.master, model.now, 3, key, 4096, NULL, &ticket),
+            STATUS_OK);
+        assert_true(ticket.version > old.attributes.version); /* nor does it stand in the way */
+        store_master_destroy(model.master);
+    }
+}
+
+/* A put that replaces times out, what it was to replace is removed, and then it is committed. */
+static void a_late_commit_does_not_undo_a_removal(void **state)
+{
+    static struct model model;
+    const struct store_wish replace = { .replace = true, .preferred = "n1" };
+    struct store_ticket ticket;
+    char text[16];
+    (void)state;
+
+    model_init(&model);
+    put_whole(&model, 0, 4096);
+    const struct store_key key = key_of(0, text);
+    assert_int_equal(
+        store_master_put_start(model.master, model.now, 2, key, 9000, &replace, &ticket),
+        STATUS_OK);
+    assert_int_equal(store_master_put_revoke(model.master, model.now, 2, key, ticket.put_id),
+                     STATUS_OK);
+    assert_int_equal(store_master_remove(model.master, model.now, key, true), STATUS_OK);
+    tell_removed(&model, 0, 0);
+    model.nodes[0].held[0].present = false;
+    assert_int_equal(commit_at(&model, &ticket, 1, 9000), STATUS_STALE);
+    expect_absent(&model);
+    store_master_destroy(model.master);
+}
+
 static uint32_t replicas_of(struct model *model, unsigned key)
 {
     struct store_object object;
@@ -1137,6 +1230,8 @@ int main(void)
         cmocka_unit_test(pins_keep),
         cmocka_unit_test(a_group_stays_and_goes_together),
         cmocka_unit_test(a_value_is_replaced_whole),
+        cmocka_unit_test(a_node_that_was_away_brings_nothing_old),
+        cmocka_unit_test(a_late_commit_does_not_undo_a_removal),
         cmocka_unit_test(there_are_as_many_replicas_as_wished),
         cmocka_unit_test(what_a_node_has_goes_elsewhere_before_it_leaves),
         cmocka_unit_test(leases_keep_and_full_is_an_answer),

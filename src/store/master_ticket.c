@@ -51,7 +51,11 @@ void master_ticket_discard(struct store_master *master, uint64_t now_ns, struct 
     struct entry *entry = ticket->entry;
     ASSERT(master_entry_ticket(master, entry) == ticket);
 
-    if (ticket->copy) master_copies_ended(master, ticket);
+    if (ticket->copy) {
+        master_copies_ended(master, ticket);
+    } else {
+        tombs_raise(&master->issued, &entry->id, ticket->version + 1);
+    }
     ticket_unlink(&master->tickets, ticket);
     entry->ticket = 0;
     ticket->entry = NULL;

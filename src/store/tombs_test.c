@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * store/tombs_test.c
+ *
+ * Goal:   what was said last of a key is never lowered while it is remembered; the newest keys are.
+ * Method: random raises beside an array. */
+#include "store/tombs.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "base/rng.h"
+#include "seed.h"
+
+enum { KEYS = 20000, RAISES = 60000, STRANGERS = 1000000 };
+
+static struct block_key key_of(uint64_t n)
+{
+    struct block_key key;
+    for (unsigned i = 0; i < 2; i++) {
+        const uint64_t word = rng_counter(n, i);
+        memcpy(key.bytes + 8 * i, &word, sizeof(word));
+    }
+    return key;
+}
+
+static void floors_only_rise(void **state)
+{
+    static uint32_t want[KEYS];
+    struct tombs tombs = { 0 };
+    struct rng rng;
+    (void)state;
+
+    rng_init(&rng, test_seed());
+    for (unsigned i = 0; i < RAISES; i++) {
+        const unsigned n = (unsigned)rng_below(&rng, KEYS);
+        const uint32_t version = (uint32_t)rng_below(&rng, 10);
+        const struct block_key key = key_of(n);
+        tombs_raise(&tombs, &key, version);
+        if (version > want[n]) want[n] = version;
+        assert_int_equal(tombs_floor(&tombs, &key), want[n]);
+    }
+    for (unsigned n = 0; n < KEYS; n++) {
+        const struct block_key key = key_of(n);
+        assert_int_equal(tombs_floor(&tombs, &key), want[n]);
+    }
+    tombs_fini(&tombs);
+}
+
+static void the_newest_are_remembered(void **state)
+{
+    struct tombs tombs = { 0 };
+    unsigned known = 0;
+    (void)state;
+
+    for (unsigned n = 0; n < STRANGERS; n++) {
+        const struct block_key key = key_of(n);
+        tombs_raise(&tombs, &key, 7);
+    }
+    for (unsigned n = STRANGERS - TOMBS_KEYS_MAX / 4; n < STRANGERS; n++) {
+        const struct block_key key = key_of(n);
+        known += tombs_floor(&tombs, &key) == 7;
+    }
+    assert_true(known > TOMBS_KEYS_MAX / 4 / 1000 * 995);
+    const struct block_key never = key_of(UINT64_MAX);
+    assert_int_equal(tombs_floor(&tombs, &never), 0);
+    tombs_fini(&tombs);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(floors_only_rise),
+        cmocka_unit_test(the_newest_are_remembered),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
