@@ -13,6 +13,12 @@
 
 enum { WORDS_MAX = 48, PROC_SIZE_MAX = 64 << 10, POLL_MS = 2 };
 
+bool bench_asked(const struct cli *cli, const char *name)
+{
+    return config_positions(cli->config) < 2 ||
+           strstr(name, config_position(cli->config, 1)) != NULL;
+}
+
 /* ---- children ---- */
 
 static void on_child_exit(void *ctx, struct env_exit how)

@@ -7,6 +7,7 @@
 #ifndef CLI_BENCH_H
 #define CLI_BENCH_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -26,6 +27,9 @@ MUST_USE enum status bench_store(struct cli *cli, struct report *report, struct 
 MUST_USE enum status bench_transfer(struct cli *cli, struct report *report, struct errmsg *err);
 /* The other host of a transfer bench, at --listen, until a signal. */
 MUST_USE enum status bench_transfer_serve(struct cli *cli, struct errmsg *err);
+
+/* Was this row asked for? ROWS, the second word of the command, is a part of its name, or absent. */
+bool bench_asked(const struct cli *cli, const char *name);
 
 /* ---- a child of ours ---- */
 

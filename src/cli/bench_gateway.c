@@ -196,9 +196,13 @@ static enum status measure_alone(struct cli *cli, struct report *report, struct 
 
 enum status bench_gateway(struct cli *cli, struct report *report, struct errmsg *err)
 {
-    enum status status = measure_alone(cli, report, err);
+    enum status status = STATUS_OK;
 
-    if (status == STATUS_OK) status = measure_rate(cli, report, err);
-    if (status == STATUS_OK) status = measure_open(cli, report, err);
+    if (bench_asked(cli, "health") || bench_asked(cli, "refused_chat"))
+        status = measure_alone(cli, report, err);
+    if (status == STATUS_OK && bench_asked(cli, "streams_of_16_tokens_per_core"))
+        status = measure_rate(cli, report, err);
+    if (status == STATUS_OK && bench_asked(cli, "resident_per_open_stream"))
+        status = measure_open(cli, report, err);
     return status;
 }

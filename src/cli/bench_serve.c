@@ -247,7 +247,7 @@ static enum status measure_kill(struct cli *cli, struct report *report, struct e
     return STATUS_OK;
 }
 
-enum status bench_serve(struct cli *cli, struct report *report, struct errmsg *err)
+static enum status measure_cluster(struct cli *cli, struct report *report, struct errmsg *err)
 {
     struct serve_bench bench = { .cli = cli };
     double ready[BENCH_RUNS], warm;
@@ -269,6 +269,16 @@ enum status bench_serve(struct cli *cli, struct report *report, struct errmsg *e
     row->target = 1;
     status = measure_binary(cli, report, err);
     if (status == STATUS_OK) status = measure_master(cli, report, err);
-    if (status == STATUS_OK) status = measure_kill(cli, report, err);
     return status;
+}
+
+enum status bench_serve(struct cli *cli, struct report *report, struct errmsg *err)
+{
+    const bool kills = bench_asked(cli, "streams_through_a_killed_decode_node") ||
+                       bench_asked(cli, "pause_added_by_the_kill_p99");
+    const bool others =
+        bench_asked(cli, "ttft_shared_3000_token_prefix") || bench_asked(cli, "exec_to_ready");
+    enum status status = others ? measure_cluster(cli, report, err) : STATUS_OK;
+
+    return status == STATUS_OK && kills ? measure_kill(cli, report, err) : status;
 }

@@ -131,7 +131,7 @@ def test_no_space_for_the_model_is_said(tmp_path):
 def test_bench_prints_one_json_object():
     import json
 
-    result = run_yolk("bench", "gateway", "--json", timeout=120)
+    result = run_yolk("bench", "gateway", "health", "--json", timeout=120)
     assert result.returncode == 0, result.stderr
     report = json.loads(result.stdout)
     assert set(report) == {"bench", "commit", "machine", "rows"}
