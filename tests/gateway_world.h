@@ -89,7 +89,9 @@ struct fake {
     struct rpc_call *events;                         /* who listens to what it holds */
     struct rpc_call *watcher;                        /* who wants to hear that it leaves */
     bool leaving, suspect;
-    struct block_key keys[STREAM_TOKENS_MAX / BLOCK]; /* of the latest prompt */
+    enum { FITS, ODD_ISA, ODD_MODEL, ODD_VOCAB, ODD_BLOCKS } odd; /* what it says that it is */
+    char refused[PROTO_TEXT_SIZE];                                /* why it gets no work */
+    struct block_key keys[STREAM_TOKENS_MAX / BLOCK];             /* of the latest prompt */
     uint32_t keys_count;
 };
 
@@ -344,6 +346,16 @@ static inline void on_info(void *ctx, struct rpc_call *call, const uint8_t *body
     (void)len;
     snprintf(info.name, sizeof(info.name), "%s", node->name);
     memset(info.fingerprint, 7, sizeof(info.fingerprint));
+    switch (node->odd) {
+    case FITS: break;
+    case ODD_ISA: snprintf(info.isa, sizeof(info.isa), "abacus"); break;
+    case ODD_MODEL:
+        memset(info.fingerprint, 8, sizeof(info.fingerprint));
+        snprintf(info.model, sizeof(info.model), "oracle");
+        break;
+    case ODD_VOCAB: info.vocab_count++; break;
+    case ODD_BLOCKS: info.block_tokens *= 2; break;
+    }
     buf_init(&buf, 4096);
     assert_int_equal(proto_node_info_encode(&info, &buf), STATUS_OK);
     rpc_reply(call, buf_data(&buf), buf.len);
@@ -443,6 +455,16 @@ static inline void on_drop(void *ctx, struct rpc_call *call, const uint8_t *body
 
     assert_int_equal(proto_node_blocks_decode(body, len, &message), STATUS_OK);
     node->dropped += message.keys_count;
+    rpc_reply(call, NULL, 0);
+}
+
+static inline void on_refused(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
+{
+    struct fake *node = ctx;
+    struct proto_node_refused message;
+
+    assert_int_equal(proto_node_refused_decode(body, len, &message), STATUS_OK);
+    memcpy(node->refused, message.reason, sizeof(node->refused));
     rpc_reply(call, NULL, 0);
 }
 
@@ -557,6 +579,7 @@ static inline void start_fake(int i, enum proto_role role)
     rpc_server_add(node->server, PROTO_NODE_COPY, "copy", on_copy, node);
     rpc_server_add(node->server, PROTO_NODE_DROP, "drop", on_drop, node);
     rpc_server_add(node->server, PROTO_NODE_LEAVING, "leaving", on_leaving, node);
+    rpc_server_add(node->server, PROTO_NODE_REFUSED, "refused", on_refused, node);
     tell_member(node, false);
 }
 

@@ -28,7 +28,7 @@ MUST_USE enum status bench_transfer(struct cli *cli, struct report *report, stru
 /* The other host of a transfer bench, at --listen, until a signal. */
 MUST_USE enum status bench_transfer_serve(struct cli *cli, struct errmsg *err);
 
-/* Was this row asked for? ROWS, the second word of the command, is a part of its name, or absent. */
+/* Was this row asked for? ROWS, the second word of the command, is a part of its name or absent. */
 bool bench_asked(const struct cli *cli, const char *name);
 
 /* ---- a child of ours ---- */

@@ -65,7 +65,7 @@ struct cluster {
     struct yolk_conductor *conductor;
     /* The model that the view is about; valid while conductor is not NULL. */
     uint8_t fingerprint[PROTO_FINGERPRINT_SIZE];
-    char isa[PROTO_NAME_SIZE];
+    char isa[PROTO_NAME_SIZE], model[PROTO_NAME_SIZE];
     uint32_t block_tokens;
     uint64_t page_size;
     struct block_key key_root;
@@ -293,37 +293,64 @@ static enum status adopt(struct cluster *cluster, const struct proto_node_info *
     cluster->block_tokens = info->block_tokens;
     cluster->page_size = info->page_size;
     memcpy(cluster->isa, info->isa, sizeof(cluster->isa));
+    memcpy(cluster->model, info->model, sizeof(cluster->model));
     cluster->key_root = conductor_key_root(&identity);
     LOG_INFO("gateway", "model_adopted", "model=%s isa=%s block_tokens=%u", info->model, info->isa,
              info->block_tokens);
     return STATUS_OK;
 }
 
-/* NULL if its pages are those of the nodes that are there; otherwise what is not the same. */
-static const char *other_pages(const struct cluster *cluster, const struct proto_node_info *info)
+/* True if its pages are those of the nodes that are there; otherwise says what is not the same. */
+static bool has_our_pages(const struct cluster *cluster, const struct proto_node_info *info,
+                          struct proto_node_refused *why)
 {
-    const bool same =
+    const bool same_model =
         memcmp(info->fingerprint, cluster->fingerprint, sizeof(info->fingerprint)) == 0;
 
-    if (cluster->conductor == NULL) return "nobody is there";
-    if (info->block_tokens != cluster->block_tokens) return "its blocks have another size";
-    if (strcmp(info->isa, cluster->isa) != 0) return "its instruction set is another";
-    return same && info->page_size == cluster->page_size ? NULL : "its model is another";
+    if (cluster->conductor == NULL) return false;
+    if (info->block_tokens != cluster->block_tokens) {
+        snprintf(why->reason, sizeof(why->reason), "its blocks have %u tokens, those here %u",
+                 info->block_tokens, cluster->block_tokens);
+    } else if (strcmp(info->isa, cluster->isa) != 0) {
+        snprintf(why->reason, sizeof(why->reason),
+                 "its instruction set is %.60s, that of the nodes here %.60s", info->isa,
+                 cluster->isa);
+    } else if (!same_model || info->page_size != cluster->page_size) {
+        snprintf(why->reason, sizeof(why->reason),
+                 "its model is another (%.60s) than the nodes here have (%.60s)", info->model,
+                 cluster->model);
+    } else {
+        return true;
+    }
+    return false;
 }
 
-/* NULL if this node may join; otherwise why not. */
-static const char *unfit(struct cluster *cluster, const struct proto_node_info *info)
+static bool refuse_because(struct proto_node_refused *why, const char *reason)
+{
+    snprintf(why->reason, sizeof(why->reason), "%s", reason);
+    return false;
+}
+
+/* True if this node may join; otherwise says why not. */
+static bool fits(struct cluster *cluster, const struct proto_node_info *info,
+                 struct proto_node_refused *why)
 {
     struct yolk_conductor_stats stats = { 0 };
 
-    if (info->role == PROTO_ROLE_STORE) return "it lends memory only";
-    if (info->block_tokens < 16 || info->context_max < 2) return "its layout is impossible";
-    if (info->vocab_count != cluster->options.vocab) return "its vocabulary is another";
-    const char *other = other_pages(cluster, info);
-    if (other == NULL) return NULL;
+    if (info->role == PROTO_ROLE_STORE) return refuse_because(why, "it lends memory only");
+    if (info->block_tokens < 16 || info->context_max < 2)
+        return refuse_because(why, "its layout is impossible");
+    if (info->vocab_count != cluster->options.vocab) {
+        snprintf(why->reason, sizeof(why->reason),
+                 "its vocabulary has %u tokens, the gateway's %u: its model is another (%.60s)",
+                 info->vocab_count, cluster->options.vocab, info->model);
+        return false;
+    }
+    if (has_our_pages(cluster, info, why)) return true;
     if (cluster->conductor != NULL) yolk_conductor_stats(cluster->conductor, &stats);
-    if (stats.instances > 0 || stats.tickets > 0) return other;
-    return adopt(cluster, info) == STATUS_OK ? NULL : "its layout is impossible";
+    if (stats.instances > 0 || stats.tickets > 0) return false;
+    if (adopt(cluster, info) == STATUS_OK) return true;
+    return refuse_because(why, "its layout is impossible");
 }
 
 /* "10.0.0.1:7000" and "[::1]:7000" without the port. */
@@ -399,7 +426,7 @@ static void tell_refused(const struct node *node, const char *reason)
 
 static void refuse(struct node *node, const char *reason)
 {
-    LOG_WARN("gateway", "node_refused", "node=%s reason=%s", node->member.name, reason);
+    LOG_WARN("gateway", "node_refused", "node=%s reason=\"%s\"", node->member.name, reason);
     tell_refused(node, reason);
     leave_conductor(node);
     set_phase(node, NODE_REFUSED);
@@ -444,9 +471,9 @@ static void accept_info(struct node *node, const struct proto_node_info *info)
 
     if (node->in_conductor && info->epoch != node->info.epoch) leave_conductor(node);
     node->info = *info;
-    const char *reason = node->in_conductor ? NULL : unfit(cluster, info);
-    if (reason != NULL) {
-        refuse(node, reason);
+    struct proto_node_refused why = { "" };
+    if (!node->in_conductor && !fits(cluster, info, &why)) {
+        refuse(node, why.reason);
         return;
     }
     if (!node->in_conductor && enter_conductor(node) != STATUS_OK) {

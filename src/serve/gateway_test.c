@@ -151,6 +151,41 @@ static void test_node_leaves(void **state)
     }
 }
 
+/* Nodes whose KV is another's get no work, and learn what is wrong with them; who fits goes on. */
+static void test_odd_nodes_are_refused(void **state)
+{
+    (void)state;
+    static const char *const WHY[] = {
+        [ODD_ISA] = "its instruction set is abacus, that of the nodes here none",
+        [ODD_MODEL] = "its model is another (oracle) than the nodes here have (hash)",
+        [ODD_VOCAB] = "its vocabulary has ",
+        [ODD_BLOCKS] = "its blocks have 32 tokens, those here 16",
+    };
+    struct client client;
+    char want[128];
+
+    answer_to(PROMPT, 20, want);
+    for (int odd = ODD_ISA; odd <= ODD_BLOCKS; odd++) {
+        start_pair();
+        start_fake(2, PROTO_ROLE_DECODE);
+        world.fakes[2].odd = odd;
+        run_ms(1000);
+        if (strstr(world.fakes[2].refused, WHY[odd]) == NULL)
+            fail_msg("not '%s': '%s'", WHY[odd], world.fakes[2].refused);
+        complete(&client, BODY(",\"max_tokens\":20,\"stream\":true"));
+        expect_stream(&client, want);
+        assert_int_equal(world.fakes[2].opened, 0);
+        stop_fake(2, true); /* in its next life it is one of us */
+        start_fake(2, PROTO_ROLE_DECODE);
+        stop_fake(1, true);
+        run_ms(1000);
+        complete(&client, BODY(",\"max_tokens\":20,\"stream\":true"));
+        expect_stream(&client, want);
+        assert_int_equal(world.fakes[2].opened, 1);
+        stop_world();
+    }
+}
+
 /* A decode node stands still, and the master misses it: its streams go on elsewhere long before
  * the connection is given up. If the master alone misses it, nothing moves. */
 static void test_node_suspected(void **state)
@@ -866,6 +901,7 @@ int main(void)
         cmocka_unit_test(test_node_lost),
         cmocka_unit_test(test_node_leaves),
         cmocka_unit_test(test_node_suspected),
+        cmocka_unit_test(test_odd_nodes_are_refused),
         cmocka_unit_test(test_only_decode_node_leaves),
         cmocka_unit_test(test_all_lost_and_back),
         cmocka_unit_test(test_nobody_there),

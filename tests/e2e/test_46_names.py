@@ -80,7 +80,7 @@ def test_a_node_that_does_not_fit_learns_why(cluster, tmp_path):
     odd = Node(cluster, tmp_path, "--role", "decode", "--name", "odd", "--block-tokens", 64)
     try:
         wait_until(lambda: odd.said("ev=refused_by_gateway"), what="it is told")
-        assert odd.said("its blocks have another size")
+        assert odd.said("its blocks have 64 tokens, those here 32")
         ask(cluster, 1)
         assert cluster.metric("yolk_gateway_nodes_up", role="decode") == 1
     finally:

@@ -3,12 +3,16 @@
 lost and no answer differs. Nodes compute as --engine timed says; what they make up depends on every
 token before, and on the content of the pages."""
 import itertools
+import json
 import signal
+import ssl
+import subprocess
 import threading
+import urllib.request
 
 import pytest
 
-from cluster import wait_until
+from cluster import Cluster, wait_until
 from fleet import Fleet, free_port, get, is_ready, stream, wait_ready
 
 SHAPE = ("--engine", "timed", "--engine-speed", 4, "--pool-size", "64M")
@@ -179,3 +183,67 @@ def test_the_second_signal_ends_at_once(fleet):
     for name in ("decode-0", "decode-1"):
         fleet.again(name)
     wait_until(lambda: all_seen(fleet), 30, "both are back")
+
+
+# ---- HTTPS ----
+
+def make_certificate(directory, name):
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
+                    "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", f"/CN={name}",
+                    "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", directory / "key.pem",
+                    "-out", directory / "cert.pem"], check=True, capture_output=True)
+    return (directory / "cert.pem").read_text()
+
+
+def ask_securely(port, authority, path, body=None):
+    context = ssl.create_default_context(cadata=authority)
+    request = urllib.request.Request(f"https://127.0.0.1:{port}{path}",
+                                     json.dumps(body).encode() if body else None,
+                                     {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, context=context, timeout=30) as answer:
+        return answer.status, answer.read().decode()
+
+
+def is_ready_securely(port, authority):
+    try:
+        return ask_securely(port, authority, "/ready")[0] == 200
+    except OSError:
+        return False
+
+
+def test_https_and_its_certificate_replaced(fleet, expected, tmp_path):
+    """Clients that know the certificate are answered; it is replaced on SIGHUP, and one that cannot
+    be read is not taken."""
+    first = make_certificate(tmp_path, "first")
+    port = free_port()
+    master = fleet.commands["master"][-1]
+    fleet.start("secure", "gateway", "--port", port, "--master", master, "--served-model-name",
+                "smollm2", "--tls-cert", tmp_path / "cert.pem", "--tls-key", tmp_path / "key.pem")
+    wait_until(lambda: is_ready_securely(port, first), 30, "HTTPS")
+    answer = ask_securely(port, first, "/v1/completions", request_of(PROMPTS[0]))
+    assert json.loads(answer[1])["choices"][0]["text"] == expected[0]
+    second = make_certificate(tmp_path, "second")
+    fleet.signal("secure", signal.SIGHUP)
+    wait_until(lambda: is_ready_securely(port, second), 10, "the second certificate")
+    assert not is_ready_securely(port, first)
+    (tmp_path / "cert.pem").write_text("nothing")
+    fleet.signal("secure", signal.SIGHUP)
+    wait_until(lambda: "certificates_kept" in fleet.log("secure"), 10, "it is told")
+    assert "no certificate in it" in fleet.log("secure")
+    assert is_ready_securely(port, second)
+    assert fleet.stop("secure") == 0
+
+
+def test_one_box_with_https(tmp_path):
+    """yolk serve finds out by HTTPS that it is ready, and refuses what cannot be read before it
+    starts anything."""
+    make_certificate(tmp_path, "box")
+    files = ("--tls-cert", tmp_path / "cert.pem", "--tls-key", tmp_path / "key.pem")
+    made = Cluster(tmp_path, *SHAPE, *files)
+    wait_until(lambda: "https://" in made.tail(), 30, "it says that it is ready")
+    assert made.stop() == 0
+    (tmp_path / "key.pem").write_text("nothing")
+    again = Cluster(tmp_path, *SHAPE, *files)
+    assert again.process.wait(10) == 2
+    assert "no private key" in again.tail()
+    again.stop()
