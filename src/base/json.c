@@ -33,6 +33,11 @@ void json_document_destroy(struct json_value *document)
     json_decref(inner(document));
 }
 
+struct json_value *json_text_create(const char *text)
+{
+    return outer(json_string(text));
+}
+
 bool json_value_is_object(const struct json_value *value)
 {
     return json_is_object(inner(value));
@@ -99,6 +104,11 @@ void json_value_each(const struct json_value *value,
     for (; iter != NULL; iter = json_object_iter_next(inner(value), iter)) {
         if (!fn(ctx, json_object_iter_key(iter), outer(json_object_iter_value(iter)))) return;
     }
+}
+
+char *json_value_dump(const struct json_value *value)
+{
+    return json_dumps(inner(value), JSON_COMPACT | JSON_ENCODE_ANY);
 }
 
 const char *json_value_stranger(const struct json_value *value, const char *const names[])

@@ -22,6 +22,9 @@ MUST_USE enum status json_document_parse(const char *text, size_t len, struct js
                                          struct errmsg *err);
 void json_document_destroy(struct json_value *document); /* NULL is allowed */
 
+/* A document that is one text; NULL if it is not valid UTF-8, or there is no memory. */
+struct json_value *json_text_create(const char *text);
+
 bool json_value_is_object(const struct json_value *value);
 bool json_value_is_array(const struct json_value *value);
 bool json_value_integer(const struct json_value *value, int64_t *out);
@@ -39,6 +42,10 @@ size_t json_value_count(const struct json_value *value); /* elements of an array
 void json_value_each(const struct json_value *value,
                      bool (*fn)(void *ctx, const char *name, const struct json_value *value),
                      void *ctx);
+
+/* As text, on one line without blanks, members in the order of the text they came from. malloc'd,
+ * NUL-terminated: the caller frees. NULL: no memory. */
+char *json_value_dump(const struct json_value *value);
 
 /* Name of the first member of an object that is not in `names` (ended by NULL), or NULL. */
 const char *json_value_stranger(const struct json_value *value, const char *const names[]);

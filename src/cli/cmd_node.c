@@ -177,6 +177,7 @@ static enum status open_worker(struct node *node, const struct model *model,
         .no_reuse = !config_bool(config, "pool"),
         .is_end = is_end,
         .is_end_ctx = tokenizer,
+        .tokenizer = tokenizer,
         .on_ready = on_ready,
         .ctx = node,
     };

@@ -18,6 +18,7 @@
 #include "base/assert.h"
 #include "base/rng.h"
 #include "infer/cpu/scalar.h"
+#include "infer/grammar.h"
 
 struct sampler {
     uint32_t vocab_size;
@@ -124,6 +125,31 @@ static const float *adjust(struct sampler *sampler, const struct sampling *sampl
     }
     if (penalizes(sampling)) penalize(sampler, sampling, past, index);
     return sampler->logits;
+}
+
+/* ---- the form of the answer ---- */
+
+static bool has_bit(const uint64_t *mask, uint32_t token)
+{
+    return (mask[token / 64] >> (token % 64) & 1) != 0;
+}
+
+/* Logits of what is not allowed become minus infinity. */
+static void restrict_to(struct sampler *sampler, const uint64_t *mask)
+{
+    for (uint32_t i = 0; i < sampler->vocab_size; i++) {
+        if (!has_bit(mask, i)) sampler->logits[i] = -INFINITY;
+    }
+}
+
+/* For a model that gives nothing finite to what is allowed. */
+static uint32_t first_allowed(const struct sampler *sampler, const uint64_t *mask)
+{
+    uint32_t token = 0;
+
+    while (token + 1 < sampler->vocab_size && !has_bit(mask, token))
+        token++;
+    return token;
 }
 
 /* ---- the draw ---- */
@@ -234,12 +260,9 @@ static uint32_t pick_likely(struct sampler *sampler, uint32_t top_k, double top_
     return sampler->heap[at];
 }
 
-uint32_t sampler_next(struct sampler *sampler, const struct sampling *sampling,
-                      struct sampler_past past, const float *given, uint64_t index)
+static uint32_t draw(struct sampler *sampler, const struct sampling *sampling, const float *logits,
+                     uint32_t best, uint64_t index)
 {
-    const float *logits = adjust(sampler, sampling, past, given, index);
-    const uint32_t best = sampler_greedy(logits, sampler->vocab_size);
-
     if (!(sampling->temperature > 0.0f)) return best;
     if (!isfinite(logits[best])) return best;
     const double total =
@@ -249,4 +272,27 @@ uint32_t sampler_next(struct sampler *sampler, const struct sampling *sampling,
     if (!(sampling->top_p < 1.0f) && sampling->top_k == 0) return pick_any(sampler, unit * total);
     const double top_p = sampling->top_p < 1.0f ? (double)sampling->top_p : 1;
     return pick_likely(sampler, sampling->top_k, top_p, total, unit);
+}
+
+uint32_t sampler_next(struct sampler *sampler, const struct sampling *sampling,
+                      struct sampler_past past, const float *given, uint64_t index)
+{
+    const float *logits = adjust(sampler, sampling, past, given, index);
+    uint32_t best = sampler_greedy(logits, sampler->vocab_size);
+
+    if (sampling->matcher != NULL) {
+        ASSERT(index <= past.count);
+        grammar_matcher_follow(sampling->matcher, past.tokens + (past.count - index), index);
+        /* Mostly the model wants what is allowed: then nothing else needs to be known. */
+        const bool greedy = !(sampling->temperature > 0.0f);
+        if (greedy && grammar_matcher_allows(sampling->matcher, best)) return best;
+        const uint64_t *mask = grammar_matcher_mask(sampling->matcher);
+        if (logits != sampler->logits)
+            memcpy(sampler->logits, logits, sampler->vocab_size * sizeof(*logits));
+        restrict_to(sampler, mask);
+        logits = sampler->logits;
+        best = sampler_greedy(logits, sampler->vocab_size);
+        if (!isfinite(logits[best])) return first_allowed(sampler, mask);
+    }
+    return draw(sampler, sampling, logits, best, index);
 }

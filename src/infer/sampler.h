@@ -15,6 +15,7 @@
 
 #include "base/status.h"
 
+struct grammar_matcher;
 struct sampler; /* opaque scratch for one vocabulary; owned by one thread */
 
 /* All zero with top_p 1 is greedy. In this order:
@@ -24,6 +25,7 @@ struct sampler; /* opaque scratch for one vocabulary; owned by one thread */
  *                  negative
  *   frequency      times how often the token is in the answer, subtracted
  *   presence       subtracted if it is there at all
+ *   matcher        tokens that the form of the answer does not allow are out
  *   temperature
  *   min_p          tokens below this share of the likeliest one's probability are out
  *   top_k          all but the likeliest so many are out
@@ -43,6 +45,7 @@ struct sampling {
     const uint32_t *held; /* borrowed */
     uint32_t held_count;
     uint64_t held_until;
+    struct grammar_matcher *matcher; /* NULL: any token; it follows the answer (infer/grammar.h) */
 };
 
 /* The tokens of prompt and answer so far: the last `index` of them are the answer. Looked at only

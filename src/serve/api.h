@@ -88,6 +88,7 @@ struct api_request {
     bool echo;                  /* API_COMPLETION: each answer begins with its prompt */
     bool bare;                  /* API_TOKENIZE: a text without BOS */
     bool unasking;              /* API_TOKENIZE: messages without the opening of an answer */
+    char *grammar;              /* NULL, or the form that answers must have (infer/grammar.h) */
     struct json_doc *doc;       /* private */
     char **joined; /* private: contents put together from parts, one per message or NULL */
 };

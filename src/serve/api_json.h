@@ -23,7 +23,8 @@ struct buf;
 
 enum { JSON_DEPTH_MAX = 32 };
 
-/* A value inside a tree; borrowed, and valid until api_json_destroy(). */
+/* A value inside a tree; borrowed, and valid until api_json_destroy(). It is a value of base/json.h
+ * too: both are the library's. */
 struct json_value;
 struct json_doc;
 

@@ -17,6 +17,7 @@
 
 #include "base/assert.h"
 #include "model/chat.h"
+#include "serve/api_format.h"
 #include "serve/api_json.h"
 
 static_assert((int)API_MESSAGES_MAX <= (int)CHAT_MESSAGES_MAX, "the template takes them all");
@@ -364,6 +365,13 @@ static enum status field_stop(struct parse *parse, const char *name, const struc
         status = add_stop(parse, path, api_json_at(value, i));
     }
     return status;
+}
+
+static enum status field_response_format(struct parse *parse, const char *name,
+                                         const struct json_value *value)
+{
+    (void)name;
+    return api_format_take(parse->request, value, parse->error);
 }
 
 /* ---- messages ---- */
@@ -777,20 +785,6 @@ static enum status only_empty(struct parse *parse, const char *name, const struc
     return not_supported(parse, name, NULL);
 }
 
-static enum status only_text_format(struct parse *parse, const char *name,
-                                    const struct json_value *value)
-{
-    const struct json_value *type = NULL;
-    size_t len = 0;
-
-    if (api_json_type_of(value) == JSON_TYPE_OBJECT) type = api_json_member(value, "type");
-    if (type != NULL && api_json_type_of(type) == JSON_TYPE_STRING &&
-        strcmp(api_json_str(type, &len), "text") == 0) {
-        return STATUS_OK;
-    }
-    return not_supported(parse, name, "{\"type\":\"text\"}");
-}
-
 static enum status only_none(struct parse *parse, const char *name, const struct json_value *value)
 {
     size_t len = 0;
@@ -858,6 +852,7 @@ static const struct {
     { "echo", FOR_COMPLETION, field_echo },
     { "cache_salt", FOR_BOTH, field_cache_salt },
     { "stop_token_ids", FOR_BOTH, field_stop_token_ids },
+    { "response_format", FOR_BOTH, field_response_format },
 
     { "user", FOR_BOTH, ignored },
     { "metadata", FOR_BOTH, ignored },
@@ -881,7 +876,6 @@ static const struct {
     { "echo", FOR_CHAT, only_false },
     { "suffix", FOR_COMPLETION, only_empty },
     { "prompt_logprobs", FOR_BOTH, only_absent },
-    { "response_format", FOR_BOTH, only_text_format },
     { "tools", FOR_CHAT, only_empty },
     { "tool_choice", FOR_CHAT, only_none },
     { "functions", FOR_CHAT, only_empty },
@@ -973,7 +967,7 @@ static enum status check_whole(struct parse *parse)
         return api_refuse(parse->error, 400, "invalid_value", "min_tokens",
                           "'min_tokens' is greater than 'max_tokens'");
     }
-    return STATUS_OK;
+    return api_format_check(request, parse->error);
 }
 
 enum status api_parse(enum api_kind kind, const char *body, size_t len, struct api_request *out,
@@ -1010,6 +1004,7 @@ void api_request_fini(struct api_request *request)
         free(request->joined[i]);
     }
     free(request->joined);
+    free(request->grammar);
     free(request->messages);
     free_prompts(request);
     free(request->bias_tokens);

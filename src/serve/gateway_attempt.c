@@ -497,6 +497,8 @@ static struct proto_sampling sampling_of(const struct request *request)
         .held = proto_u32s_of(request->held, request->held_count),
         .held_until = api->min_tokens,
         .logprobs = api->logprobs,
+        .grammar = { (const uint8_t *)api->grammar,
+                     api->grammar != NULL ? strlen(api->grammar) : 0 },
     };
 }
 

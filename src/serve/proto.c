@@ -170,6 +170,7 @@ enum sequence_field {
     SEQUENCE_HELD_UNTIL,
     SEQUENCE_LOGPROBS,
     SEQUENCE_SALT, /* empty: none */
+    SEQUENCE_GRAMMAR,
 };
 
 static void put_sequence(struct msg_writer *writer, uint32_t key, const struct proto_sequence *seq)
@@ -178,7 +179,7 @@ static void put_sequence(struct msg_writer *writer, uint32_t key, const struct p
     ASSERT(seq->generated_before < seq->tokens.count);
     ASSERT(seq->priority >= -PROTO_PRIORITY_MAX && seq->priority <= PROTO_PRIORITY_MAX);
     ASSERT(seq->later_us <= PROTO_LATER_US_MAX);
-    msg_field_map(writer, key, SEQUENCE_SALT);
+    msg_field_map(writer, key, SEQUENCE_GRAMMAR);
     msg_field_u64(writer, SEQUENCE_REQUEST, seq->request_id);
     msg_field_u64(writer, SEQUENCE_ATTEMPT, seq->attempt);
     put_u32s(writer, SEQUENCE_TOKENS, seq->tokens);
@@ -203,6 +204,7 @@ static void put_sequence(struct msg_writer *writer, uint32_t key, const struct p
     msg_field_u64(writer, SEQUENCE_HELD_UNTIL, seq->sampling.held_until);
     msg_field_u64(writer, SEQUENCE_LOGPROBS, seq->sampling.logprobs);
     msg_field_bin(writer, SEQUENCE_SALT, seq->salt, seq->salt != NULL ? BLOCK_KEY_SIZE : 0);
+    msg_field_bin(writer, SEQUENCE_GRAMMAR, seq->sampling.grammar.data, seq->sampling.grammar.len);
 }
 
 static uint32_t get_keys(struct msg_reader *reader, const struct block_key **out)
@@ -263,6 +265,7 @@ static void get_sampling_field(struct msg_reader *reader, uint64_t key, struct p
     case SEQUENCE_BIASES: out->biases = get_u32s(reader, PROTO_BIASES_MAX); break;
     case SEQUENCE_HELD: out->held = get_u32s(reader, PROTO_HELD_MAX); break;
     case SEQUENCE_HELD_UNTIL: out->held_until = msg_get_u32(reader); break;
+    case SEQUENCE_GRAMMAR: out->grammar = msg_get_bin(reader, PROTO_GRAMMAR_MAX); break;
     case SEQUENCE_LOGPROBS: out->logprobs = get_in(reader, 0, 1 + PROTO_TOP_MAX); break;
     default: msg_skip(reader); break;
     }

@@ -51,6 +51,7 @@
 
 #include "base/key.h"
 #include "base/status.h"
+#include "net/msg.h"
 
 struct buf; /* base/buf.h */
 
@@ -87,6 +88,7 @@ enum {
     PROTO_PRIORITY_MAX = 8,
     PROTO_BIASES_MAX = 1024, /* of one request */
     PROTO_HELD_MAX = 128,
+    PROTO_GRAMMAR_MAX = 1 << 16,
     PROTO_TOP_MAX = 20, /* likeliest tokens named beside one */
     PROTO_ROW_MAX = 1 + 2 * PROTO_TOP_MAX,
     PROTO_WRITERS_MAX = 32, /* nodes that push into the pages of one attempt */
@@ -129,6 +131,7 @@ struct proto_sampling {
     struct proto_u32s biases;      /* as many: floats, by their bits, in [-1000, 1000] */
     struct proto_u32s held;        /* at most PROTO_HELD_MAX */
     uint32_t held_until;
+    struct msg_bytes grammar; /* infer/grammar.h, at most PROTO_GRAMMAR_MAX; len 0: none */
     uint32_t logprobs; /* 0: not wanted; else 1 + the pairs of each row, at most PROTO_TOP_MAX */
 };
 

@@ -64,6 +64,7 @@ static struct proto_sequence some_sequence(void)
                       .biases = proto_u32s_of((const uint32_t *)(const void *)biases, 2),
                       .held = proto_u32s_of(bias_tokens, 1),
                       .held_until = 5,
+                      .grammar = { (const uint8_t *)"{\"object\":true}", 15 },
                       .logprobs = 1 + PROTO_TOP_MAX },
         .generated_before = 4,
         .plan = { .reuse_blocks = 2, .holder = "10.0.0.1:7000" },
@@ -96,6 +97,8 @@ static void expect_sequence(const struct proto_sequence *got)
     assert_true(proto_bias_at(&got->sampling, 1) == biases[1]);
     assert_int_equal(proto_u32_at(got->sampling.held, 0), bias_tokens[0]);
     assert_int_equal(got->sampling.held_until, 5);
+    assert_int_equal(got->sampling.grammar.len, 15);
+    assert_memory_equal(got->sampling.grammar.data, "{\"object\":true}", 15);
     assert_int_equal(got->sampling.logprobs, 1 + PROTO_TOP_MAX);
     assert_int_equal(got->generated_before, 4);
     assert_int_equal(got->plan.reuse_blocks, 2);

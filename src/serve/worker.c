@@ -23,6 +23,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "conductor/keys.h"
+#include "infer/grammar.h"
 #include "model/model.h"
 #include "serve/worker_int.h"
 
@@ -867,6 +868,7 @@ void worker_destroy(struct worker *worker)
     yolk_transfer_destroy(worker->transfer); /* and the pages with it */
     store_node_destroy(worker->node);        /* fetches end inside */
     if (worker->jobs != NULL) abandon_jobs(worker);
+    grammar_words_destroy(worker->words);
     free(worker->jobs);
     sched_destroy(worker->sched);
     buf_fini(&worker->scratch);

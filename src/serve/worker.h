@@ -25,6 +25,7 @@
 struct env;
 struct model;
 struct timed_options;
+struct tokenizer;
 struct worker; /* opaque */
 
 enum {
@@ -72,6 +73,8 @@ struct worker_options {
     /* Which tokens end an answer (model/tokenizer.h knows). NULL: none does. */
     bool (*is_end)(const void *ctx, uint32_t token);
     const void *is_end_ctx;
+    const struct tokenizer *tokenizer; /* for answers of a given form; outlives the worker [NULL:
+                                          they are refused] */
     /* The engine is there and, with a master, we are a member: OK. Or why that will never be, with
      * one line in `error`. Once; not inside worker_create(). NULL is allowed. */
     void (*on_ready)(void *ctx, enum status status, const char *error);

@@ -226,6 +226,7 @@ struct job {
     uint32_t pages_count;
     uint32_t prompt_blocks; /* ceil(prompt_count / block_tokens) */
     struct sampling sampling;
+    struct grammar *grammar;          /* of sampling.matcher; NULL: any text */
     uint32_t logprobs;                /* as in proto_sampling */
     uint32_t row[LOGPROBS_WORDS_MAX]; /* of the token sampled last, if wanted */
     uint32_t row_count;
@@ -258,6 +259,7 @@ struct worker {
     uint8_t fingerprint[PROTO_FINGERPRINT_SIZE];
     struct block_key root;
     uint32_t context_max;
+    struct grammar_words *words; /* NULL: not needed yet */
 
     struct yolk_transfer *transfer;
     struct rpc_server *server;
@@ -337,6 +339,12 @@ void job_end(struct job *job, enum sched_state end);
 void job_settle(struct job *job);
 /* At the end of the worker: frees without looking back. */
 void job_abandon(struct job *job);
+
+/* ---- worker_grammar.c ---- */
+
+/* NULL, or why it cannot be done. job_drop_grammar() ends it in any case. */
+const char *job_take_grammar(struct job *job, const struct proto_sampling *from);
+void job_drop_grammar(struct job *job);
 
 /* What the next token is sampled with, in an item that is filled otherwise. */
 void job_fill_sample(struct job *job, uint32_t past, uint64_t index, struct runner_item *item);

@@ -269,14 +269,22 @@ struct job *job_create(struct worker *worker, enum sched_kind kind, struct rpc_c
     job->arrived_ns = env_now_ns(worker->env);
     take_sequence(job, sequence);
     struct arena *arena = job->arena;
-    if (!keys_match(job)) {
+    struct job *taken = job;
+    const char *no_grammar = job_take_grammar(job, &sequence->sampling);
+    if (no_grammar != NULL) {
+        job_refuse(worker, call, PROTO_CAUSE_INVALID, STATUS_INVALID, no_grammar);
+        job = NULL;
+    } else if (!keys_match(job)) {
         job_refuse(worker, call, PROTO_CAUSE_INVALID, STATUS_INVALID,
                    "the keys are not those of the tokens under this model");
         job = NULL;
     } else {
         job = job_enqueue(worker, job, call, sequence->later_us);
     }
-    if (job == NULL) arena_destroy(arena);
+    if (job == NULL) {
+        job_drop_grammar(taken);
+        arena_destroy(arena);
+    }
     return job;
 }
 
@@ -319,6 +327,7 @@ void job_settle(struct job *job)
     sched_remove(worker->sched, job->id);
     worker_kick(worker);
     struct arena *arena = job->arena; /* the job is inside */
+    job_drop_grammar(job);
     arena_destroy(arena);
 }
 
@@ -330,6 +339,7 @@ void job_abandon(struct job *job)
         env_timer_cancel(job->worker->env, &job->decode.lease_timer);
     }
     job->worker->jobs[job->id.index] = NULL;
+    job_drop_grammar(job);
     arena_destroy(arena);
 }
 

@@ -160,7 +160,7 @@ def test_request_id_is_echoed(cluster):
 @pytest.mark.parametrize("field, value", [
     ("tools", [{"type": "function", "function": {"name": "f"}}]),
     ("tool_choice", "auto"),
-    ("response_format", {"type": "json_object"}),
+    ("response_format", "json"),
     ("top_logprobs", 3),
     ("prompt_logprobs", 3),
     ("n", 10**9),

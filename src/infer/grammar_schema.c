@@ -1,0 +1,933 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * infer/grammar_schema.c - a JSON Schema to rules.
+ *
+ * Every schema becomes one rule; schemas that a $ref names become theirs once, before they are
+ * looked into, so that recursion is recursion of rules. With n properties an object is
+ *
+ *   OBJECT  = "{" ws FIRST(0)
+ *   FIRST(i) = PAIR(i) REST(i+1) | FIRST(i+1) if i may be left out        FIRST(n) = "}"
+ *   REST(i)  = "," ws NEXT(i) | ws "}" if all from i on may be left out   REST(n)  = ws "}"
+ *   NEXT(i)  = PAIR(i) REST(i+1) | NEXT(i+1) if i may be left out and is not the last
+ *
+ * and counted things (items, characters) are chains of rules, one for each count.
+ *
+ * Errors carry the path of the schema they are about: each level puts its own name in front as it
+ * returns. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/json.h"
+#include "infer/grammar_int.h"
+
+enum { REFS_MAX = 256, REF_SIZE_MAX = 512, INDENT_MAX = 24, DIGITS_MAX = 15 };
+
+/* A $ref, with the document it was in: tools have one each. */
+struct reference {
+    const struct json_value *document;
+    const char *text;
+    uint32_t rule;
+};
+
+struct compile {
+    struct grammar *grammar;
+    struct errmsg *err;
+    const struct json_value *document; /* that "#" means */
+    struct reference refs[REFS_MAX];
+    uint32_t refs_count;
+    unsigned depth;
+    /* Rules that all share. */
+    uint32_t blank, any, object, array, text, character, number, integer, boolean, null;
+};
+
+static enum status schema(struct compile *c, const struct json_value *value, uint32_t rule);
+
+/* ---- errors ---- */
+
+static enum status refuse(struct compile *c, const char *why, const char *name)
+{
+    return errmsg_set(c->err, STATUS_INVALID, ": %s%.60s%s", why, name, name[0] ? "'" : "");
+}
+
+/* Puts ".name" or "[index]" in front of what went wrong below. */
+static enum status at_name(struct compile *c, enum status status, const char *name)
+{
+    if (status == STATUS_OK || c->err == NULL) return status;
+    const struct errmsg below = *c->err;
+    return errmsg_set(c->err, status, ".%.60s%.180s", name, below.text);
+}
+
+static enum status at_index(struct compile *c, enum status status, size_t index)
+{
+    if (status == STATUS_OK || c->err == NULL) return status;
+    const struct errmsg below = *c->err;
+    return errmsg_set(c->err, status, "[%zu]%.220s", index, below.text);
+}
+
+/* ---- small pieces ---- */
+
+static symbol byte(char c)
+{
+    return symbol_of(SYMBOL_BYTE, (uint8_t)c);
+}
+
+static symbol rule_symbol(uint32_t rule)
+{
+    return symbol_of(SYMBOL_RULE, rule);
+}
+
+#define ADD(c, rule, ...)                                                                          \
+    do {                                                                                           \
+        const symbol symbols[] = { __VA_ARGS__ };                                                  \
+        grammar_add((c)->grammar, rule, symbols, sizeof(symbols) / sizeof(symbols[0]));            \
+    } while (0)
+
+static uint32_t new_rule(struct compile *c)
+{
+    return grammar_rule(c->grammar);
+}
+
+static void add_nothing(struct compile *c, uint32_t rule)
+{
+    grammar_add(c->grammar, rule, NULL, 0);
+}
+
+static uint32_t text_rule(struct compile *c, const char *text)
+{
+    const uint32_t rule = new_rule(c);
+    grammar_add_text(c->grammar, rule, text, strlen(text), GRAMMAR_NONE);
+    return rule;
+}
+
+static symbol set(struct compile *c, const char *ranges)
+{
+    return grammar_set(c->grammar, ranges);
+}
+
+/* Nothing, a blank, or a newline and an indentation: enough to look good, and it ends. */
+static uint32_t blank_rule(struct compile *c)
+{
+    const uint32_t rule = new_rule(c);
+    uint32_t indent = new_rule(c);
+
+    add_nothing(c, rule);
+    ADD(c, rule, byte(' '));
+    ADD(c, rule, byte('\n'), rule_symbol(indent));
+    for (int i = 0; i < INDENT_MAX; i++) {
+        const uint32_t deeper = new_rule(c);
+        add_nothing(c, indent);
+        ADD(c, indent, byte(' '), rule_symbol(deeper));
+        indent = deeper;
+    }
+    add_nothing(c, indent);
+    return rule;
+}
+
+/* Up to `max` digits. */
+static uint32_t digits_rule(struct compile *c, int max)
+{
+    const uint32_t first = new_rule(c);
+    uint32_t rule = first;
+
+    for (int i = 0; i < max; i++) {
+        const uint32_t more = new_rule(c);
+        add_nothing(c, rule);
+        ADD(c, rule, set(c, "09"), rule_symbol(more));
+        rule = more;
+    }
+    add_nothing(c, rule);
+    return first;
+}
+
+static void number_rules(struct compile *c)
+{
+    const uint32_t digits = digits_rule(c, DIGITS_MAX), exponent_digits = digits_rule(c, 1);
+    const uint32_t fraction = new_rule(c), exponent = new_rule(c), unsigned_integer = new_rule(c);
+    const symbol digit = set(c, "09"), sign = set(c, "++--");
+
+    ADD(c, unsigned_integer, byte('0'));
+    ADD(c, unsigned_integer, set(c, "19"), rule_symbol(digits));
+    ADD(c, c->integer, rule_symbol(unsigned_integer));
+    ADD(c, c->integer, byte('-'), rule_symbol(unsigned_integer));
+    add_nothing(c, fraction);
+    ADD(c, fraction, byte('.'), digit, rule_symbol(digits));
+    add_nothing(c, exponent);
+    ADD(c, exponent, set(c, "EEee"), digit, rule_symbol(exponent_digits));
+    ADD(c, exponent, set(c, "EEee"), sign, digit, rule_symbol(exponent_digits));
+    ADD(c, c->number, rule_symbol(c->integer), rule_symbol(fraction), rule_symbol(exponent));
+}
+
+/* One character of a text: itself, or escaped. No surrogates, and no \u0000. */
+static void character_rules(struct compile *c)
+{
+    const symbol hex = set(c, "09afAF"), next = set(c, "\x80\xbf");
+    const uint32_t code = new_rule(c), hex_not_0 = new_rule(c);
+
+    ADD(c, c->character, set(c, " !#[]~"));
+    ADD(c, c->character, byte('\\'), set(c, "\"\"\\\\//bbffnnrrtt"));
+    ADD(c, c->character, byte('\\'), byte('u'), rule_symbol(code));
+    ADD(c, c->character, set(c, "\xc2\xdf"), next);
+    ADD(c, c->character, set(c, "\xe0\xe0"), set(c, "\xa0\xbf"), next);
+    ADD(c, c->character, set(c, "\xe1\xec\xee\xef"), next, next);
+    ADD(c, c->character, set(c, "\xed\xed"), set(c, "\x80\x9f"), next);
+    ADD(c, c->character, set(c, "\xf0\xf0"), set(c, "\x90\xbf"), next, next);
+    ADD(c, c->character, set(c, "\xf1\xf3"), next, next, next);
+    ADD(c, c->character, set(c, "\xf4\xf4"), set(c, "\x80\x8f"), next, next);
+    ADD(c, code, set(c, "19acefACEF"), hex, hex, hex);
+    ADD(c, code, set(c, "ddDD"), set(c, "07"), hex, hex);
+    ADD(c, code, byte('0'), rule_symbol(hex_not_0));
+    ADD(c, hex_not_0, set(c, "19afAF"), hex, hex);
+    ADD(c, hex_not_0, byte('0'), set(c, "19afAF"), hex);
+    ADD(c, hex_not_0, byte('0'), byte('0'), set(c, "19afAF"));
+}
+
+/* MEMBERS = text ":" ws VALUE ( "," ws MEMBERS | ws "}" ), behind "{" ws. */
+static void members(struct compile *c, uint32_t rule, uint32_t value)
+{
+    const uint32_t some = new_rule(c), rest = new_rule(c);
+
+    ADD(c, rule, byte('{'), rule_symbol(c->blank), byte('}'));
+    ADD(c, rule, byte('{'), rule_symbol(c->blank), rule_symbol(some));
+    ADD(c, some, rule_symbol(c->text), byte(':'), rule_symbol(c->blank), rule_symbol(value),
+        rule_symbol(rest));
+    ADD(c, rest, byte(','), rule_symbol(c->blank), rule_symbol(some));
+    ADD(c, rest, rule_symbol(c->blank), byte('}'));
+}
+
+/* "[" ws ... "]" with from `min` to `max` items; max GRAMMAR_NONE: any number. */
+static void items(struct compile *c, uint32_t rule, uint32_t value, uint32_t min, uint32_t max)
+{
+    const uint32_t chain = max != GRAMMAR_NONE ? max : min > 0 ? min : 1;
+    uint32_t rest = new_rule(c);
+
+    if (min == 0) ADD(c, rule, byte('['), rule_symbol(c->blank), byte(']'));
+    if (max == 0) return;
+    ADD(c, rule, byte('['), rule_symbol(c->blank), rule_symbol(value), rule_symbol(rest));
+    for (uint32_t count = 1; count <= chain && !c->grammar->failed; count++) {
+        /* `rest` is what comes behind `count` items. */
+        if (count >= min) ADD(c, rest, rule_symbol(c->blank), byte(']'));
+        if (count == max) break;
+        const uint32_t more = count == chain ? rest : new_rule(c);
+        ADD(c, rest, byte(','), rule_symbol(c->blank), rule_symbol(value), rule_symbol(more));
+        rest = more;
+    }
+}
+
+/* A text of min to max characters. */
+static void characters(struct compile *c, uint32_t rule, uint32_t min, uint32_t max)
+{
+    const uint32_t chain = max != GRAMMAR_NONE ? max : min;
+    uint32_t rest = new_rule(c);
+
+    ADD(c, rule, byte('"'), rule_symbol(rest));
+    for (uint32_t count = 0; count <= chain && !c->grammar->failed; count++) {
+        if (count >= min) ADD(c, rest, byte('"'));
+        if (count == max) break;
+        const uint32_t more = count == chain ? rest : new_rule(c);
+        ADD(c, rest, rule_symbol(c->character), rule_symbol(more));
+        rest = more;
+    }
+}
+
+static void shared_rules(struct compile *c)
+{
+    c->any = new_rule(c);
+    c->object = new_rule(c);
+    c->array = new_rule(c);
+    c->text = new_rule(c);
+    c->number = new_rule(c);
+    c->integer = new_rule(c);
+    c->boolean = new_rule(c);
+    c->null = text_rule(c, "null");
+    c->character = new_rule(c);
+    c->blank = blank_rule(c);
+    number_rules(c);
+    character_rules(c);
+    characters(c, c->text, 0, GRAMMAR_NONE);
+    members(c, c->object, c->any);
+    items(c, c->array, c->any, 0, GRAMMAR_NONE);
+    ADD(c, c->boolean, rule_symbol(text_rule(c, "true")));
+    ADD(c, c->boolean, rule_symbol(text_rule(c, "false")));
+    ADD(c, c->any, rule_symbol(c->object));
+    ADD(c, c->any, rule_symbol(c->array));
+    ADD(c, c->any, rule_symbol(c->text));
+    ADD(c, c->any, rule_symbol(c->number));
+    ADD(c, c->any, rule_symbol(c->boolean));
+    ADD(c, c->any, rule_symbol(c->null));
+}
+
+/* ---- literals ---- */
+
+struct literal {
+    char *text; /* malloc'd */
+    size_t len;
+};
+
+static int compare_literals(const void *a, const void *b)
+{
+    return strcmp(((const struct literal *)a)->text, ((const struct literal *)b)->text);
+}
+
+/* One of literals[from..to), which are sorted, different, and equal in their first `at` bytes: one
+ * way to read any text, however many there are. */
+static void add_literals(struct compile *c, uint32_t rule, const struct literal *literals,
+                         size_t from, size_t to, size_t at)
+{
+    while (from < to && !c->grammar->failed) {
+        const char first = literals[from].text[at];
+        size_t end = from + 1, common = at + 1;
+        if (first == '\0') {
+            add_nothing(c, rule);
+            from++;
+            continue;
+        }
+        while (end < to && literals[end].text[at] == first)
+            end++;
+        if (end == from + 1) {
+            grammar_add_text(c->grammar, rule, literals[from].text + at, literals[from].len - at,
+                             GRAMMAR_NONE);
+        } else {
+            /* Sorted: what the first and the last share, all share. */
+            while (literals[from].text[common] != '\0' &&
+                   literals[from].text[common] == literals[end - 1].text[common])
+                common++;
+            const uint32_t rest = new_rule(c);
+            grammar_add_text(c->grammar, rule, literals[from].text + at, common - at, rest);
+            add_literals(c, rest, literals, from, end, common);
+        }
+        from = end;
+    }
+}
+
+static bool literal_of(const struct json_value *value, struct literal *out)
+{
+    out->text = json_value_dump(value);
+    out->len = out->text != NULL ? strlen(out->text) : 0;
+    return out->text != NULL;
+}
+
+/* ---- keywords ---- */
+
+enum type_bits {
+    TYPE_OBJECT = 1,
+    TYPE_ARRAY = 2,
+    TYPE_STRING = 4,
+    TYPE_NUMBER = 8,
+    TYPE_INTEGER = 16,
+    TYPE_BOOLEAN = 32,
+    TYPE_NULL = 64,
+    TYPE_ALL = 127,
+};
+
+static unsigned type_named(const char *name)
+{
+    static const char *const NAMES[] = { "object",  "array",   "string", "number",
+                                         "integer", "boolean", "null" };
+
+    for (unsigned i = 0; i < sizeof(NAMES) / sizeof(NAMES[0]); i++) {
+        if (name != NULL && strcmp(NAMES[i], name) == 0) return 1u << i;
+    }
+    return 0;
+}
+
+/* What a value is, as bits: an integer is a number, too. */
+static unsigned type_of(const struct json_value *value)
+{
+    int64_t integer = 0;
+    double number = 0;
+    bool flag = false;
+
+    if (json_value_is_object(value)) return TYPE_OBJECT;
+    if (json_value_is_array(value)) return TYPE_ARRAY;
+    if (json_value_text(value) != NULL) return TYPE_STRING;
+    if (json_value_integer(value, &integer)) return TYPE_NUMBER | TYPE_INTEGER;
+    if (json_value_number(value, &number)) return TYPE_NUMBER;
+    return json_value_bool(value, &flag) ? TYPE_BOOLEAN : TYPE_NULL;
+}
+
+/* TYPE_ALL without a "type". */
+static enum status read_types(struct compile *c, const struct json_value *value, unsigned *out)
+{
+    const struct json_value *type = json_value_member(value, "type");
+
+    *out = TYPE_ALL;
+    if (type == NULL) return STATUS_OK;
+    *out = type_named(json_value_text(type));
+    for (size_t i = 0; json_value_is_array(type) && i < json_value_count(type); i++) {
+        const unsigned one = type_named(json_value_text(json_value_at(type, i)));
+        if (one == 0) *out = 0;
+        if (one == 0) break;
+        *out |= one;
+    }
+    return *out != 0 ? STATUS_OK : refuse(c, "unknown '", "type");
+}
+
+/* A count; *out is unchanged if it is not there. */
+static enum status read_count(struct compile *c, const struct json_value *value, const char *name,
+                              uint32_t *out)
+{
+    const struct json_value *count = json_value_member(value, name);
+    int64_t number = 0;
+
+    if (count == NULL) return STATUS_OK;
+    if (!json_value_integer(count, &number) || number < 0 || number > GRAMMAR_COUNT_MAX)
+        return refuse(c, "a count must be between 0 and 8192: '", name);
+    *out = (uint32_t)number;
+    return STATUS_OK;
+}
+
+static enum status read_range(struct compile *c, const struct json_value *value, const char *least,
+                              const char *most, uint32_t *min, uint32_t *max)
+{
+    *min = 0;
+    *max = GRAMMAR_NONE;
+    enum status status = read_count(c, value, least, min);
+    if (status == STATUS_OK) status = read_count(c, value, most, max);
+    if (status == STATUS_OK && *min > *max) return refuse(c, "nothing fits '", least);
+    return status;
+}
+
+static const char *const ANNOTATIONS[] = {
+    "title", "description", "default",  "examples",   "format",   "$schema",   "$id",
+    "$defs", "definitions", "$comment", "deprecated", "readOnly", "writeOnly", "nullable",
+};
+
+static bool is_annotation(const char *name)
+{
+    for (size_t i = 0; i < sizeof(ANNOTATIONS) / sizeof(ANNOTATIONS[0]); i++) {
+        if (strcmp(ANNOTATIONS[i], name) == 0) return true;
+    }
+    return false;
+}
+
+struct keywords {
+    const char *const *known; /* ended by NULL */
+    const char *stranger;
+};
+
+static bool check_keyword(void *ctx, const char *name, const struct json_value *value)
+{
+    struct keywords *keywords = ctx;
+    bool flag = true;
+
+    if (is_annotation(name) && strcmp(name, "nullable") != 0) return true;
+    if (strcmp(name, "nullable") == 0 || strcmp(name, "uniqueItems") == 0) {
+        if (json_value_bool(value, &flag) && !flag) return true;
+    }
+    for (size_t i = 0; keywords->known[i] != NULL; i++) {
+        if (strcmp(keywords->known[i], name) == 0) return true;
+    }
+    keywords->stranger = name;
+    return false;
+}
+
+/* Beside annotations only these keywords: what a schema of this kind cannot mean, or we cannot do,
+ * is refused. */
+static enum status only(struct compile *c, const struct json_value *value,
+                        const char *const known[])
+{
+    struct keywords keywords = { known, NULL };
+
+    json_value_each(value, check_keyword, &keywords);
+    if (keywords.stranger == NULL) return STATUS_OK;
+    return refuse(c, "not supported here: '", keywords.stranger);
+}
+
+/* ---- schemas of each kind ---- */
+
+static enum status one_of_values(struct compile *c, const struct json_value *value,
+                                 const struct json_value *values, unsigned types, uint32_t rule)
+{
+    static const char *const KNOWN[] = { "type", "enum", "const", NULL };
+    const bool is_const = values == json_value_member(value, "const");
+    const size_t all = is_const ? 1 : json_value_count(values);
+    enum status status = only(c, value, KNOWN);
+    size_t count = 0;
+
+    if (status != STATUS_OK) return status;
+    if (all == 0 || all > GRAMMAR_CHOICES_MAX) return refuse(c, "1 to 1024 values in '", "enum");
+    struct literal *literals = calloc(all, sizeof(*literals));
+    if (literals == NULL) return STATUS_NO_MEMORY;
+    for (size_t i = 0; i < all && status == STATUS_OK; i++) {
+        const struct json_value *one = is_const ? values : json_value_at(values, i);
+        if ((type_of(one) & types) == 0) continue;
+        if (!literal_of(one, &literals[count++])) status = STATUS_NO_MEMORY;
+    }
+    if (status == STATUS_OK && count == 0) status = refuse(c, "no value fits '", "type");
+    if (status == STATUS_OK) {
+        size_t different = 0;
+        qsort(literals, count, sizeof(*literals), compare_literals);
+        for (size_t i = 0; i < count; i++) {
+            if (i > 0 && strcmp(literals[i].text, literals[different - 1].text) == 0) continue;
+            const struct literal kept = literals[i];
+            literals[i] = literals[different];
+            literals[different++] = kept;
+        }
+        add_literals(c, rule, literals, 0, different, 0);
+    }
+    for (size_t i = 0; i < count; i++)
+        free(literals[i].text);
+    free(literals);
+    return status;
+}
+
+static enum status any_of(struct compile *c, const struct json_value *value, const char *name,
+                          uint32_t rule)
+{
+    const char *const known[] = { name, NULL };
+    const struct json_value *choices = json_value_member(value, name);
+    const size_t count = json_value_count(choices);
+
+    enum status status = only(c, value, known);
+    if (status != STATUS_OK) return status;
+    if (count == 0 || count > GRAMMAR_CHOICES_MAX) return refuse(c, "1 to 1024 in '", name);
+    if (strcmp(name, "allOf") == 0 && count > 1) return refuse(c, "more than one in '", name);
+    for (size_t i = 0; i < count && status == STATUS_OK; i++) {
+        const uint32_t choice = new_rule(c);
+        ADD(c, rule, rule_symbol(choice));
+        status = at_name(c, at_index(c, schema(c, json_value_at(choices, i), choice), i), name);
+    }
+    return status;
+}
+
+/* Undoes ~1, ~0 and nothing else of one step of a JSON pointer. */
+static bool pointer_step(const char **text, char *out, size_t size)
+{
+    size_t len = 0;
+
+    for (; **text != '\0' && **text != '/'; (*text)++) {
+        char c = **text;
+        if (c == '~' && ((*text)[1] == '0' || (*text)[1] == '1')) c = *++*text == '0' ? '~' : '/';
+        if (c == '%' || len + 1 == size) return false;
+        out[len++] = c;
+    }
+    out[len] = '\0';
+    return true;
+}
+
+static const struct json_value *pointed(const struct json_value *document, const char *text)
+{
+    char step[128];
+
+    if (text[0] != '#') return NULL;
+    text++;
+    while (document != NULL && *text == '/') {
+        text++;
+        if (!pointer_step(&text, step, sizeof(step))) return NULL;
+        if (json_value_is_array(document)) {
+            document = json_value_at(document, strtoul(step, NULL, 10));
+        } else {
+            document = json_value_member(document, step);
+        }
+    }
+    return *text == '\0' ? document : NULL;
+}
+
+static enum status reference(struct compile *c, const struct json_value *value, uint32_t rule)
+{
+    static const char *const KNOWN[] = { "$ref", NULL };
+    const char *text = json_value_text(json_value_member(value, "$ref"));
+
+    enum status status = only(c, value, KNOWN);
+    if (status != STATUS_OK) return status;
+    const struct json_value *target = text != NULL ? pointed(c->document, text) : NULL;
+    if (target == NULL) return refuse(c, "names nothing in this document: '", "$ref");
+    for (uint32_t i = 0; i < c->refs_count; i++) {
+        if (c->refs[i].document != c->document || strcmp(c->refs[i].text, text) != 0) continue;
+        ADD(c, rule, rule_symbol(c->refs[i].rule));
+        return STATUS_OK;
+    }
+    if (c->refs_count == REFS_MAX) return refuse(c, "more than 256 different '", "$ref");
+    const uint32_t named = new_rule(c);
+    c->refs[c->refs_count++] = (struct reference){ c->document, text, named };
+    ADD(c, rule, rule_symbol(named));
+    return at_name(c, schema(c, target, named), text);
+}
+
+struct property {
+    const char *name;
+    uint32_t value; /* rule */
+    bool required;
+};
+
+struct properties {
+    struct compile *c;
+    const struct json_value *required;
+    struct property list[GRAMMAR_PROPERTIES_MAX];
+    uint32_t count;
+    enum status status;
+};
+
+static bool is_required(const struct json_value *required, const char *name)
+{
+    for (size_t i = 0; i < json_value_count(required); i++) {
+        const char *text = json_value_text(json_value_at(required, i));
+        if (text != NULL && strcmp(text, name) == 0) return true;
+    }
+    return false;
+}
+
+static bool add_property(void *ctx, const char *name, const struct json_value *value)
+{
+    struct properties *properties = ctx;
+    struct compile *c = properties->c;
+
+    if (properties->count == GRAMMAR_PROPERTIES_MAX) {
+        properties->status = refuse(c, "more than 256 '", "properties");
+        return false;
+    }
+    struct property *property = &properties->list[properties->count++];
+    *property = (struct property){ name, new_rule(c), is_required(properties->required, name) };
+    properties->status = at_name(c, schema(c, value, property->value), name);
+    return properties->status == STATUS_OK;
+}
+
+/* Names that are required and not declared: their values are what additional ones may be. */
+static enum status add_undeclared(struct properties *properties, const struct json_value *declared,
+                                  uint32_t additional)
+{
+    struct compile *c = properties->c;
+
+    for (size_t i = 0; i < json_value_count(properties->required); i++) {
+        const char *name = json_value_text(json_value_at(properties->required, i));
+        bool known = false;
+        if (name == NULL) return refuse(c, "must be names: '", "required");
+        for (uint32_t k = 0; k < properties->count; k++)
+            known |= strcmp(properties->list[k].name, name) == 0;
+        if (known || json_value_member(declared, name) != NULL) continue;
+        if (additional == GRAMMAR_NONE) return refuse(c, "required and not allowed: '", name);
+        if (properties->count == GRAMMAR_PROPERTIES_MAX)
+            return refuse(c, "more than 256 '", "properties");
+        properties->list[properties->count++] = (struct property){ name, additional, true };
+    }
+    return STATUS_OK;
+}
+
+/* "name": VALUE */
+static uint32_t pair_rule(struct compile *c, const struct property *property)
+{
+    const uint32_t rule = new_rule(c), behind = new_rule(c), name = new_rule(c);
+    struct json_value *text = json_text_create(property->name);
+    struct literal literal = { NULL, 0 };
+
+    if (text == NULL || !literal_of(text, &literal)) {
+        c->grammar->failed = true;
+    } else {
+        grammar_add_text(c->grammar, name, literal.text, literal.len, GRAMMAR_NONE);
+    }
+    json_document_destroy(text);
+    free(literal.text);
+    ADD(c, behind, byte(':'), rule_symbol(c->blank), rule_symbol(property->value));
+    ADD(c, rule, rule_symbol(name), rule_symbol(behind));
+    return rule;
+}
+
+/* From the last to the first: see the top. */
+static void object_rules(struct compile *c, const struct properties *properties, uint32_t rule)
+{
+    uint32_t first = text_rule(c, "}"), rest = new_rule(c), next = GRAMMAR_NONE;
+    bool optional = true; /* all from i on */
+
+    ADD(c, rest, rule_symbol(c->blank), byte('}'));
+    for (uint32_t i = properties->count; i-- > 0 && !c->grammar->failed;) {
+        const struct property *property = &properties->list[i];
+        const uint32_t pair = pair_rule(c, property);
+        const uint32_t first_i = new_rule(c), rest_i = new_rule(c), next_i = new_rule(c);
+        ADD(c, first_i, rule_symbol(pair), rule_symbol(rest));
+        ADD(c, next_i, rule_symbol(pair), rule_symbol(rest));
+        if (!property->required) {
+            ADD(c, first_i, rule_symbol(first));
+            if (next != GRAMMAR_NONE) ADD(c, next_i, rule_symbol(next));
+        }
+        optional &= !property->required;
+        ADD(c, rest_i, byte(','), rule_symbol(c->blank), rule_symbol(next_i));
+        if (optional) ADD(c, rest_i, rule_symbol(c->blank), byte('}'));
+        first = first_i;
+        rest = rest_i;
+        next = next_i;
+    }
+    ADD(c, rule, byte('{'), rule_symbol(c->blank), rule_symbol(first));
+}
+
+/* The rule of values of members that are not declared; GRAMMAR_NONE: there are none. */
+static enum status read_additional(struct compile *c, const struct json_value *value, uint32_t *out)
+{
+    const struct json_value *additional = json_value_member(value, "additionalProperties");
+    bool flag = true;
+
+    *out = c->any;
+    if (additional == NULL) return STATUS_OK;
+    if (json_value_bool(additional, &flag)) {
+        if (!flag) *out = GRAMMAR_NONE;
+        return STATUS_OK;
+    }
+    *out = new_rule(c);
+    return at_name(c, schema(c, additional, *out), "additionalProperties");
+}
+
+static enum status object_schema(struct compile *c, const struct json_value *value, uint32_t rule)
+{
+    const struct json_value *declared = json_value_member(value, "properties");
+    uint32_t additional = GRAMMAR_NONE;
+
+    enum status status = read_additional(c, value, &additional);
+    if (status != STATUS_OK) return status;
+    struct properties *properties = calloc(1, sizeof(*properties));
+    if (properties == NULL) return STATUS_NO_MEMORY;
+    properties->c = c;
+    properties->required = json_value_member(value, "required");
+    if (properties->required != NULL && !json_value_is_array(properties->required)) {
+        status = refuse(c, "must be an array: '", "required");
+    } else if (json_value_is_object(declared)) {
+        json_value_each(declared, add_property, properties);
+        status = at_name(c, properties->status, "properties");
+    } else if (declared != NULL) {
+        status = refuse(c, "must be an object: '", "properties");
+    }
+    if (status == STATUS_OK) status = add_undeclared(properties, declared, additional);
+    if (status == STATUS_OK && properties->count == 0 && additional != GRAMMAR_NONE) {
+        members(c, rule, additional);
+    } else if (status == STATUS_OK) {
+        object_rules(c, properties, rule);
+    }
+    free(properties);
+    return status;
+}
+
+static enum status array_schema(struct compile *c, const struct json_value *value, uint32_t rule)
+{
+    const struct json_value *of = json_value_member(value, "items");
+    uint32_t min = 0, max = GRAMMAR_NONE, item = c->any;
+
+    enum status status = read_range(c, value, "minItems", "maxItems", &min, &max);
+    if (status == STATUS_OK && of != NULL) {
+        item = new_rule(c);
+        status = at_name(c, schema(c, of, item), "items");
+    }
+    if (status == STATUS_OK) items(c, rule, item, min, max);
+    return status;
+}
+
+static enum status string_schema(struct compile *c, const struct json_value *value, uint32_t rule)
+{
+    uint32_t min = 0, max = GRAMMAR_NONE;
+
+    const enum status status = read_range(c, value, "minLength", "maxLength", &min, &max);
+    if (status != STATUS_OK) return status;
+    if (min == 0 && max == GRAMMAR_NONE)
+        ADD(c, rule, rule_symbol(c->text));
+    else
+        characters(c, rule, min, max);
+    return STATUS_OK;
+}
+
+static bool has(const struct json_value *value, const char *name)
+{
+    return json_value_member(value, name) != NULL;
+}
+
+/* Without a "type", a schema that speaks of one kind of values is taken to mean it. */
+static unsigned implied_types(const struct json_value *value)
+{
+    if (has(value, "properties") || has(value, "required") || has(value, "additionalProperties"))
+        return TYPE_OBJECT;
+    if (has(value, "items") || has(value, "minItems") || has(value, "maxItems")) return TYPE_ARRAY;
+    if (has(value, "minLength") || has(value, "maxLength")) return TYPE_STRING;
+    return TYPE_ALL;
+}
+
+static enum status typed_schema(struct compile *c, const struct json_value *value, unsigned types,
+                                uint32_t rule)
+{
+    static const char *const KNOWN[] = { "type",      "properties", "required",
+                                         "items",     "minItems",   "maxItems",
+                                         "minLength", "maxLength",  "additionalProperties",
+                                         NULL };
+    enum status status = only(c, value, KNOWN);
+
+    if (status != STATUS_OK) return status;
+    if (types == TYPE_ALL) types = implied_types(value);
+    if (types & TYPE_OBJECT) {
+        const uint32_t object = new_rule(c);
+        ADD(c, rule, rule_symbol(object));
+        status = object_schema(c, value, object);
+    }
+    if (status == STATUS_OK && (types & TYPE_ARRAY)) {
+        const uint32_t array = new_rule(c);
+        ADD(c, rule, rule_symbol(array));
+        status = array_schema(c, value, array);
+    }
+    if (status == STATUS_OK && (types & TYPE_STRING)) {
+        const uint32_t string = new_rule(c);
+        ADD(c, rule, rule_symbol(string));
+        status = string_schema(c, value, string);
+    }
+    if (types & TYPE_NUMBER)
+        ADD(c, rule, rule_symbol(c->number));
+    else if (types & TYPE_INTEGER)
+        ADD(c, rule, rule_symbol(c->integer));
+    if (types & TYPE_BOOLEAN) ADD(c, rule, rule_symbol(c->boolean));
+    if (types & TYPE_NULL) ADD(c, rule, rule_symbol(c->null));
+    return status;
+}
+
+static enum status schema_object(struct compile *c, const struct json_value *value, uint32_t rule)
+{
+    unsigned types = TYPE_ALL;
+
+    if (has(value, "$ref")) return reference(c, value, rule);
+    if (has(value, "anyOf")) return any_of(c, value, "anyOf", rule);
+    if (has(value, "allOf")) return any_of(c, value, "allOf", rule);
+    const enum status status = read_types(c, value, &types);
+    if (status != STATUS_OK) return status;
+    if (has(value, "const"))
+        return one_of_values(c, value, json_value_member(value, "const"), types, rule);
+    if (has(value, "enum"))
+        return one_of_values(c, value, json_value_member(value, "enum"), types, rule);
+    return typed_schema(c, value, types, rule);
+}
+
+static enum status schema(struct compile *c, const struct json_value *value, uint32_t rule)
+{
+    bool flag = false;
+
+    if (json_value_bool(value, &flag)) {
+        if (!flag) return refuse(c, "false allows nothing", "");
+        ADD(c, rule, rule_symbol(c->any));
+        return STATUS_OK;
+    }
+    if (!json_value_is_object(value)) return refuse(c, "a schema must be an object", "");
+    if (c->depth == GRAMMAR_NESTING_MAX) return refuse(c, "nested too deeply", "");
+    if (c->grammar->failed) return refuse(c, "too large", "");
+    c->depth++;
+    const enum status status = schema_object(c, value, rule);
+    c->depth--;
+    return status;
+}
+
+/* ---- calls of tools ---- */
+
+struct style {
+    const char *name;
+    const char *before, *between, *after; /* of all calls; the opening mark is in the prompt */
+    const char *arguments;
+    bool many;
+};
+
+static const struct style STYLES[] = {
+    { "hermes", "", "\n</tool_call>\n<tool_call>\n", "\n</tool_call>", "arguments", true },
+    { "llama3", "", "", "", "parameters", false },
+    { "mistral", "[", ", ", "]", "arguments", true },
+};
+
+static enum status call_rule(struct compile *c, const struct style *style,
+                             const struct json_value *tool, uint32_t rule)
+{
+    const struct json_value *name = json_value_member(tool, "name");
+    const struct json_value *parameters = json_value_member(tool, "parameters");
+    const uint32_t arguments = new_rule(c), head = new_rule(c);
+    struct literal literal = { NULL, 0 };
+    char middle[32];
+    enum status status = STATUS_OK;
+
+    if (json_value_text(name) == NULL) return refuse(c, "a tool needs a '", "name");
+    if (!literal_of(name, &literal)) return STATUS_NO_MEMORY;
+    snprintf(middle, sizeof(middle), ", \"%s\": ", style->arguments);
+    const uint32_t behind = text_rule(c, middle);
+    grammar_add_text(c->grammar, head, literal.text, literal.len, behind);
+    free(literal.text);
+    ADD(c, rule, rule_symbol(text_rule(c, "{\"name\": ")), rule_symbol(head),
+        rule_symbol(arguments), byte('}'));
+    c->document = parameters;
+    if (parameters == NULL) {
+        ADD(c, arguments, rule_symbol(c->object));
+    } else {
+        /* Arguments are an object even where the schema does not say so. */
+        if (json_value_is_object(parameters) && !has(parameters, "type") &&
+            implied_types(parameters) == TYPE_ALL && !has(parameters, "$ref") &&
+            !has(parameters, "anyOf") && !has(parameters, "allOf")) {
+            ADD(c, arguments, rule_symbol(c->object));
+        } else {
+            status = at_name(c, schema(c, parameters, arguments), "parameters");
+        }
+    }
+    return status;
+}
+
+static enum status calls(struct compile *c, const struct json_value *value, uint32_t root)
+{
+    const struct json_value *tools = json_value_member(value, "tools");
+    const char *name = json_value_text(json_value_member(value, "style"));
+    const struct style *style = NULL;
+    const uint32_t call = new_rule(c), rest = new_rule(c);
+    bool many = false;
+    enum status status = STATUS_OK;
+
+    for (size_t i = 0; i < sizeof(STYLES) / sizeof(STYLES[0]); i++) {
+        if (name != NULL && strcmp(STYLES[i].name, name) == 0) style = &STYLES[i];
+    }
+    if (style == NULL) return refuse(c, "unknown '", "style");
+    const size_t count = json_value_count(tools);
+    if (count == 0 || count > GRAMMAR_CHOICES_MAX) return refuse(c, "1 to 1024 in '", "tools");
+    (void)json_value_bool(json_value_member(value, "many"), &many);
+    for (size_t i = 0; i < count && status == STATUS_OK; i++) {
+        const uint32_t one = new_rule(c);
+        ADD(c, call, rule_symbol(one));
+        status =
+            at_name(c, at_index(c, call_rule(c, style, json_value_at(tools, i), one), i), "tools");
+    }
+    ADD(c, root, rule_symbol(text_rule(c, style->before)), rule_symbol(call), rule_symbol(rest));
+    ADD(c, rest, rule_symbol(text_rule(c, style->after)));
+    if (many && style->many)
+        ADD(c, rest, rule_symbol(text_rule(c, style->between)), rule_symbol(call),
+            rule_symbol(rest));
+    return status;
+}
+
+/* ---- the document ---- */
+
+static enum status compile(struct compile *c, const struct json_value *value)
+{
+    bool flag = false;
+
+    c->grammar->root = new_rule(c);
+    shared_rules(c);
+    if (json_value_bool(json_value_member(value, "object"), &flag) && flag) {
+        ADD(c, c->grammar->root, rule_symbol(c->object));
+        return STATUS_OK;
+    }
+    if (has(value, "calls")) return calls(c, json_value_member(value, "calls"), c->grammar->root);
+    if (!has(value, "schema")) return refuse(c, "neither object, schema nor calls", "");
+    c->document = json_value_member(value, "schema");
+    return at_name(c, schema(c, c->document, c->grammar->root), "schema");
+}
+
+enum status grammar_compile(const char *text, size_t len, struct grammar **out, struct errmsg *err)
+{
+    struct errmsg why = { "" };
+    struct json_value *document = NULL;
+
+    if (len > GRAMMAR_TEXT_MAX)
+        return errmsg_set(err, STATUS_INVALID, "more than %d bytes", GRAMMAR_TEXT_MAX);
+    enum status status = json_document_parse(text, len, &document, err);
+    if (status != STATUS_OK) return status;
+    struct compile *c = calloc(1, sizeof(*c));
+    struct grammar *grammar = calloc(1, sizeof(*grammar));
+    status = c == NULL || grammar == NULL ? STATUS_NO_MEMORY : STATUS_OK;
+    if (status == STATUS_OK) {
+        *c = (struct compile){ .grammar = grammar, .err = &why };
+        status = compile(c, document);
+        if (status == STATUS_OK) status = grammar_check(grammar, &why);
+    }
+    free(c);
+    json_document_destroy(document);
+    if (status == STATUS_OK) {
+        *out = grammar;
+        return STATUS_OK;
+    }
+    grammar_destroy(grammar);
+    /* The path begins with a dot. */
+    return errmsg_set(err, status, "%s", why.text + (why.text[0] == '.' || why.text[0] == ':'));
+}

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * serve/api_format.h - what form an answer must have: `response_format`.
+ *
+ * What the client asks for becomes the document of a grammar (infer/grammar.h) that travels with
+ * the request to the nodes. It is compiled here once to be refused early and by name. */
+#ifndef SERVE_API_FORMAT_H
+#define SERVE_API_FORMAT_H
+
+#include "serve/api.h"
+
+struct json_value;
+
+/* {"type": "text" | "json_object" | "json_schema", "json_schema": {...}}: sets request->grammar, or
+ * leaves it NULL for text. STATUS_INVALID with *error. */
+MUST_USE enum status api_format_take(struct api_request *request, const struct json_value *value,
+                                     struct api_error *error);
+
+/* What an answer of a given form cannot have beside it. */
+MUST_USE enum status api_format_check(const struct api_request *request, struct api_error *error);
+
+#endif
