@@ -413,7 +413,9 @@ enum status bench_store(struct cli *cli, struct report *report, struct errmsg *e
                                                .brief = config_bool(cli->config, "short") };
 
     enum status status = STATUS_OK;
-    if (!choice.brief && bench_store_wanted(&choice, "ssd_")) status = bench_disk(cli, report, err);
+    const bool disk = second == NULL ? !choice.brief : strncmp(second, "ssd", 3) == 0; /* as one */
+    if (disk) status = bench_disk(cli, report, err);
     if (status == STATUS_OK) status = bench_store_meta(cli, &choice, report, err);
+    if (status == STATUS_OK) status = bench_store_data(cli, &choice, report, err);
     return status;
 }

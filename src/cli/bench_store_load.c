@@ -10,6 +10,7 @@
  *   put-128        the start, and then the end, of 128 puts a call, of keys never used before
  *   put-threads    eight threads, each the start and then the end of one put
  *   fill           puts the --keys keys that the others ask about, and ends
+ *   own, own-tcp   no load: a node that lends --keys MiB; the latter moves data by TCP only
  *   echo-serve, echo  the yardstick (base/env_bare_echo.h)
  *
  * Puts have no data: the load is their owner, too (bench_store_node.c), and says that it has it.
@@ -50,6 +51,7 @@ void bench_store_key(uint8_t out[BENCH_STORE_KEY_SIZE], uint32_t space, uint64_t
 }
 
 struct load {
+    struct cli *cli;
     struct env *env;
     const char *master;
     uint64_t keys; /* that there are, or are to be put */
@@ -480,22 +482,43 @@ static enum status echo(struct load *load, struct errmsg *err)
                       "nobody is at %s", load->master);
 }
 
+/* ---- the node ---- */
+
+static enum status own(struct load *load, struct errmsg *err)
+{
+    return bench_store_own(load->cli, load->master, (uint32_t)load->keys, false, err);
+}
+
+static enum status own_tcp(struct load *load, struct errmsg *err)
+{
+    return bench_store_own(load->cli, load->master, (uint32_t)load->keys, true, err);
+}
+
 /* ---- which ---- */
 
 static const struct {
     const char *name;
     enum status (*run)(struct load *load, struct errmsg *err);
 } loads[] = {
-    { "exist", exist_once },  { "exist-threads", exist_threads }, { "exist-128", exist_batch },
-    { "get-128", get_batch }, { "put-128", put_batch },           { "put-threads", put_threads },
-    { "fill", fill },         { "echo-serve", echo_serve },       { "echo", echo },
+    { "exist", exist_once },
+    { "exist-threads", exist_threads },
+    { "exist-128", exist_batch },
+    { "get-128", get_batch },
+    { "put-128", put_batch },
+    { "put-threads", put_threads },
+    { "fill", fill },
+    { "echo-serve", echo_serve },
+    { "echo", echo },
+    { "own", own },
+    { "own-tcp", own_tcp },
 };
 
 enum status bench_store_load(struct cli *cli, const char *name, struct errmsg *err)
 {
     static struct load load;
 
-    load = (struct load){ .env = cli->env,
+    load = (struct load){ .cli = cli,
+                          .env = cli->env,
                           .master = config_text(cli->config, "master"),
                           .keys = config_u64(cli->config, "keys") };
     uint64_t seed;
@@ -506,6 +529,6 @@ enum status bench_store_load(struct cli *cli, const char *name, struct errmsg *e
     }
     return errmsg_set(err, STATUS_INVALID,
                       "bench store load: exist, exist-threads, exist-128, get-128, put-128, "
-                      "put-threads, fill, echo-serve or echo, not `%s`",
+                      "put-threads, fill, own, own-tcp, echo-serve or echo, not `%s`",
                       name);
 }
