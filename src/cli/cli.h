@@ -47,6 +47,7 @@ enum {
     CLI_DOCTOR = 16384,
     CLI_METADATA = 32768,
     CLI_STORE = 65536,
+    CLI_TOP = 131072,
 };
 
 struct cli {
@@ -71,6 +72,7 @@ int cmd_plan(struct cli *cli);
 int cmd_doctor(struct cli *cli);
 int cmd_metadata(struct cli *cli);
 int cmd_store(struct cli *cli);
+int cmd_top(struct cli *cli);
 
 /* options.c: every option of every subcommand. */
 extern const struct config_option cli_options[];

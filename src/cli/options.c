@@ -312,7 +312,7 @@ const struct config_option cli_options[] = {
       .type = CONFIG_BOOL,
       .def = "false",
       .scope = CLI_BENCH | CLI_TRACE | CLI_SIM | CLI_REPLAY | CLI_DEMO | CLI_PLAN | CLI_DOCTOR |
-               CLI_STORE,
+               CLI_STORE | CLI_TOP,
       .help = "print one JSON object and nothing else" },
     { .name = "model",
       .type = CONFIG_TEXT,
@@ -494,7 +494,7 @@ const struct config_option cli_options[] = {
     { .name = "url",
       .type = CONFIG_TEXT,
       .def = "http://127.0.0.1:8000",
-      .scope = CLI_REPLAY | CLI_EXPLAIN | CLI_TRACE,
+      .scope = CLI_REPLAY | CLI_EXPLAIN | CLI_TRACE | CLI_TOP,
       .help = "where the gateway answers" },
     { .name = "node",
       .type = CONFIG_TEXT,
@@ -703,7 +703,7 @@ const struct config_option cli_options[] = {
     { .name = "log",
       .type = CONFIG_TEXT,
       .scope = CLUSTER | CLI_RUN | CLI_BENCH | CLI_MODEL | CLI_TRACE | CLI_SIM | CLI_REPLAY |
-               CLI_EXPLAIN | CLI_DEMO | CLI_PLAN | CLI_DOCTOR | CLI_METADATA | CLI_STORE,
+               CLI_EXPLAIN | CLI_DEMO | CLI_PLAN | CLI_DOCTOR | CLI_METADATA | CLI_STORE | CLI_TOP,
       .help = "error, warn, info, debug or trace, and per module: warn,transfer=debug" },
 };
 
