@@ -123,7 +123,7 @@ MUST_USE enum status yolk_store_remove(struct yolk_store *store, const struct yo
                                        uint32_t count, const struct yolk_store_call *call);
 
 /* From now on the values should have call->replicas replicas. An item ends when the master knows;
- * the nodes copy or drop in the background. A new master goes by what was put. */
+ * the nodes copy or drop in the background, and tell a new master. */
 MUST_USE enum status yolk_store_replicas(struct yolk_store *store,
                                          const struct yolk_store_key *keys, uint32_t count,
                                          const struct yolk_store_call *call);

@@ -1038,6 +1038,7 @@ enum status yolk_store_put(struct yolk_store *store, const struct yolk_store_val
             .depth = (uint16_t)(value->depth < UINT16_MAX ? value->depth : UINT16_MAX),
             .replicas = (uint8_t)options->replicas,
             .hard_pin = options->hard_pin,
+            .soft_pin_ms = options->soft_pin_ms,
         };
         call->wishes |= value->group != 0 || value->cost_ms != 0 || value->depth != 0;
     }

@@ -49,12 +49,13 @@ enum store_class {
 /* What was said about a value when it was put. Its owner keeps it, and announces it with the value.
  * All zero: nothing was. */
 struct store_attributes {
-    uint64_t group;   /* those of a group are kept, and go, together; 0: none */
-    uint32_t version; /* a value of a higher version has replaced those of lower ones */
-    uint32_t cost;    /* of computing it again, ms */
-    uint16_t depth;   /* blocks of the prompt that come before it */
-    uint8_t replicas; /* how many there should be; 0: one */
-    bool hard_pin;    /* never evicted */
+    uint64_t group;       /* those of a group are kept, and go, together; 0: none */
+    uint32_t version;     /* a value of a higher version has replaced those of lower ones */
+    uint32_t cost;        /* of computing it again, ms */
+    uint32_t soft_pin_ms; /* evicted last, for so long from now; 0: like any other */
+    uint16_t depth;       /* blocks of the prompt that come before it */
+    uint8_t replicas;     /* how many there should be; 0: one */
+    bool hard_pin;        /* never evicted */
 };
 
 struct store_event {

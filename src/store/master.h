@@ -238,6 +238,7 @@ enum store_action_kind {
     STORE_ACTION_GONE,       /* tell the watchers that this member is gone */
     STORE_ACTION_DROP,       /* call store.drop at the node, then store_master_dropped() */
     STORE_ACTION_COPY,       /* call store.copy at the node, then store_master_copied() */
+    STORE_ACTION_MARK,       /* call store.mark at the node */
 };
 
 enum { STORE_ACTIONS_MAX = 1 << 20 };
@@ -248,7 +249,8 @@ struct store_action {
     struct store_member_info info; /* of the node */
     enum store_member_state state; /* CHANGED */
     struct block_key id;           /* DROP: store_key_id() of the key */
-    uint64_t generation;           /* DROP; COPY: of the replica at the node, to be copied */
+    uint64_t generation;           /* DROP, MARK; COPY: of the replica at the node, to be copied */
+    uint32_t replicas;             /* MARK: how many there should be */
     bool evict;                    /* DROP: only its memory is wanted */
     struct store_ticket ticket;    /* COPY: where to */
 };
@@ -269,18 +271,22 @@ void store_master_copied(struct store_master *master, uint64_t now_ns, const str
 /* ---- how many replicas, and where ---- */
 
 /* From now on the value should have so many replicas, 1..STORE_REPLICAS_MAX, on different nodes,
- * and hosts where there are such; the nodes copy, or drop, in the background. Not remembered by a
- * new master, which goes by what was put. STATUS_NOT_FOUND, STATUS_AGAIN, STATUS_BUSY as for exist;
+ * and hosts where there are such; the nodes copy, or drop, in the background, and announce the
+ * number to a new master. STATUS_NOT_FOUND, STATUS_AGAIN, STATUS_BUSY as for exist;
  * STATUS_DENIED: a block; STATUS_INVALID. */
 MUST_USE enum status store_master_replicas(struct store_master *master, uint64_t now_ns,
                                            struct store_key key, uint32_t count);
 
 /* The node gets no more values, and those it has go elsewhere, where there is room, evicting what
  * goes first; readers are served meanwhile. *left: values it still has; at 0 it may leave. Asked
- * again it says how far it is. `undo`: it is a node like any other again. STATUS_NOT_FOUND: no such
- * member. */
+ * again it says how far it is. `undo`: it is a node like any other again. The node is told with its
+ * next beat, and tells a new master. STATUS_NOT_FOUND: no such member. */
+
 MUST_USE enum status store_master_drain(struct store_master *master, uint64_t now_ns,
                                         const char *name, bool undo, uint64_t *left);
+
+/* False, too, if there is no such member. */
+bool store_master_drains(const struct store_master *master, const char *name);
 
 /* Suspicion, death, dead writers, ends of quarantine. Call at least every 100 ms; returns when it
  * wants to be called next. */

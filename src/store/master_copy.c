@@ -358,9 +358,25 @@ enum status store_master_replicas(struct store_master *master, uint64_t now_ns,
     if (master_entry_block(entry)) return STATUS_DENIED;
     if (master_entry_extra(entry) == NULL) return STATUS_FULL;
     entry->extra->attributes.replicas = (uint8_t)count;
+    for (const struct replica *r = master_replica_first(master, entry); r != NULL;
+         r = master_replica_next(master, r)) {
+        if (r->stale) continue;
+        struct store_action *action =
+            master_action(master, STORE_ACTION_MARK, master_member_with(master, r));
+        if (action == NULL) return STATUS_FULL;
+        action->id = id;
+        action->generation = r->generation;
+        action->replicas = count;
+    }
     master_copies_look(master, entry);
     master_copies_run(master, now_ns);
     return STATUS_OK;
+}
+
+bool store_master_drains(const struct store_master *master, const char *name)
+{
+    const struct member *member = master_member_find(master, name);
+    return member != NULL && member->draining;
 }
 
 enum status store_master_drain(struct store_master *master, uint64_t now_ns, const char *name,

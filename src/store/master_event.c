@@ -167,6 +167,10 @@ static enum status stored(struct store_master *master, uint64_t now_ns, struct m
         entry_renew(master, now_ns, replica, event);
     }
     master_entry_reorder(master, entry);
+    if (soft_pin_ms == 0 && object && !old &&
+        (entry->extra == NULL || entry->extra->soft_until == 0)) {
+        soft_pin_ms = event->attributes.soft_pin_ms; /* wished for under an earlier master */
+    }
     if (soft_pin_ms > 0) master_soft_pin_from(master, now_ns, entry, soft_pin_ms);
     master_copies_look(master, entry);
     return dead ? STATUS_STALE : STATUS_OK;

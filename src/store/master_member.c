@@ -117,6 +117,7 @@ static enum status member_add(struct store_master *master, uint64_t now_ns,
     }
     const uint32_t life = ++master->lives & (UINT32_MAX >> MASTER_SLOT_BITS);
     member->info = *info;
+    member->draining = info->draining;
     member->id.index = life << MASTER_SLOT_BITS | (slot + 1);
     member->state = STORE_MEMBER_ALIVE;
     member->heard_ns = now_ns;

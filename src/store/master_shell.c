@@ -312,6 +312,39 @@ static void copy_at(struct store_master_shell *shell, const struct store_action 
     free(copy);
 }
 
+/* ---- marks ---- */
+
+static void on_marked(void *ctx, const struct rpc_result *result)
+{
+    (void)ctx;
+    (void)result; /* whoever has it says what it knows when it is asked next */
+}
+
+static void mark_at(struct store_master_shell *shell, const struct store_action *action)
+{
+    const struct store_mark message = { .term = store_master_term(shell->master),
+                                        .id = action->id,
+                                        .generation = action->generation,
+                                        .replicas = action->replicas };
+    struct rpc_client *client;
+    struct rpc_call_id id;
+    struct buf buf;
+
+    if (store_peers_get(shell->peers, action->info.rpc_address, &client) != STATUS_OK) return;
+    buf_init(&buf, RPC_BODY_SIZE_MAX);
+    const enum status encoded = store_encode_mark(&buf, &message);
+    const struct rpc_request request = { .method = STORE_METHOD_MARK,
+                                         .body = buf_data(&buf),
+                                         .len = buf.len,
+                                         .deadline_ns = now(shell) + DROP_MS * ENV_NS_PER_MS,
+                                         .on_end = on_marked,
+                                         .ctx = shell };
+    if (encoded != STATUS_OK || rpc_call(client, &request, &id) != STATUS_OK) {
+        LOG_DEBUG("store", "mark_not_sent", "node=%s", action->info.name);
+    }
+    buf_fini(&buf);
+}
+
 /* ---- watchers ---- */
 
 static void watcher_end(struct watcher *watcher, enum status why)
@@ -413,6 +446,7 @@ static void shell_act(struct store_master_shell *shell)
             break;
         case STORE_ACTION_DROP: drop_at(shell, &action); break;
         case STORE_ACTION_COPY: copy_at(shell, &action); break;
+        case STORE_ACTION_MARK: mark_at(shell, &action); break;
         }
     }
 }
@@ -502,12 +536,18 @@ static void handle_beat(void *ctx, struct rpc_call *call, const uint8_t *body, s
 {
     struct store_master_shell *shell = ctx;
     struct store_beat beat;
+    struct buf buf;
 
     enum status status = store_decode_beat(body, len, &beat);
     if (status == STATUS_OK) {
         status = store_master_beat(shell->master, now(shell), beat.name, beat.epoch);
     }
-    reply_term(shell, call, status);
+    buf_init(&buf, RPC_BODY_SIZE_MAX);
+    if (status == STATUS_OK) {
+        status = store_encode_beaten(&buf, store_master_term(shell->master),
+                                     store_master_drains(shell->master, beat.name));
+    }
+    reply(shell, call, &buf, status);
 }
 
 static void handle_leave(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)

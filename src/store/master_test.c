@@ -1073,6 +1073,53 @@ static void a_late_commit_does_not_undo_a_removal(void **state)
     store_master_destroy(model.master);
 }
 
+static bool see_soft(void *ctx, const struct store_listed *listed)
+{
+    *(bool *)ctx = listed->soft_pin;
+    return true;
+}
+
+/* What an earlier master was told comes with the nodes. */
+static void nodes_remember_for_a_new_master(void **state)
+{
+    static struct model model;
+    struct store_member_info info;
+    struct store_ticket ticket;
+    struct store_action action;
+    struct store_node_id id;
+    char text[16];
+    bool soft = false;
+    (void)state;
+
+    model_init(&model);
+    put_whole(&model, 0, 4096);
+    assert_int_equal(store_master_replicas(model.master, model.now, key_of(0, text), 3), STATUS_OK);
+    do {
+        assert_true(store_master_next_action(model.master, &action));
+    } while (action.kind != STORE_ACTION_MARK);
+    assert_int_equal(action.replicas, 3);
+    assert_int_equal(action.generation, model.nodes[0].held[0].generation);
+    store_master_destroy(model.master);
+
+    model.master = master_new_with(model.now, ORDER_LRU);
+    info_of(&model.nodes[0], 0, &info);
+    info.draining = true;
+    assert_int_equal(store_master_register(model.master, model.now, &info, 0, &id), STATUS_OK);
+    model.nodes[0].id = id;
+    model.nodes[0].held[0].attributes.soft_pin_ms = 1000;
+    announce(&model, 0);
+    model.now += 10000 * MS;
+    assert_int_equal(
+        store_master_put_start(model.master, model.now, 1, key_of(1, text), 4096, NULL, &ticket),
+        STATUS_UNAVAILABLE); /* the only node is to leave */
+    assert_true(store_master_drains(model.master, "n0") && !store_master_drains(model.master, "x"));
+    model.now -= 9500 * MS;
+    assert_int_equal(store_master_walk(model.master, model.now, 0, 10, see_soft, &soft), 0);
+    assert_true(soft);
+    store_master_check(model.master);
+    store_master_destroy(model.master);
+}
+
 static uint32_t replicas_of(struct model *model, unsigned key)
 {
     struct store_object object;
@@ -1232,6 +1279,7 @@ int main(void)
         cmocka_unit_test(a_value_is_replaced_whole),
         cmocka_unit_test(a_node_that_was_away_brings_nothing_old),
         cmocka_unit_test(a_late_commit_does_not_undo_a_removal),
+        cmocka_unit_test(nodes_remember_for_a_new_master),
         cmocka_unit_test(there_are_as_many_replicas_as_wished),
         cmocka_unit_test(what_a_node_has_goes_elsewhere_before_it_leaves),
         cmocka_unit_test(leases_keep_and_full_is_an_answer),

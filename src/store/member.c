@@ -120,12 +120,17 @@ static void on_registered(void *ctx, const struct rpc_result *result)
 static void on_beat(void *ctx, const struct rpc_result *result)
 {
     struct store_member *member = ctx;
+    bool draining = false;
     uint64_t term = 0;
 
     member->asking = false;
     if (member->leaving) return;
     enum status status = result->status;
     if (status == STATUS_OK) status = term_take(member, result, &term);
+    if (status == STATUS_OK) {
+        status = store_decode_beaten(result->body, result->len, &term, &draining);
+    }
+    if (status == STATUS_OK) member->info.draining = draining;
     if (status == STATUS_NOT_FOUND || status == STATUS_STALE) member->registered = false;
     beat_in(member, status == STATUS_NOT_FOUND ? 0 : member->beat_ms);
 }

@@ -55,6 +55,7 @@ struct store_member_info {
     uint8_t fingerprint[STORE_FINGERPRINT_SIZE]; /* of the model; zero for STORE_ROLE_STORE */
     struct store_layout layout;
     uint64_t epoch; /* store_node_epoch() */
+    bool draining;  /* an earlier master was told that it is to leave */
 };
 
 const char *store_role_name(enum store_role role);

@@ -74,6 +74,16 @@ static void on_object_removed(void *ctx, const struct object *object)
     node_log(ctx, STORE_EVENT_REMOVED, STORE_CLASS_OBJECT, &object->id, object->generation);
 }
 
+struct store_attributes node_attributes(const struct store_node *node, const struct object *object)
+{
+    const uint64_t now = env_now_ns(node->env);
+    const uint64_t left = object->soft_until_ns > now ? object->soft_until_ns - now : 0;
+    struct store_attributes attributes = object->attributes;
+
+    attributes.soft_pin_ms = (uint32_t)(left / ENV_NS_PER_MS);
+    return attributes;
+}
+
 /* ---- pins end ---- */
 
 void node_expire_by(struct store_node *node, uint64_t deadline_ns)
@@ -375,6 +385,7 @@ static void node_serve(struct store_node *node, struct rpc_server *server)
     rpc_server_add(server, STORE_METHOD_COMMIT, "store.commit", node_handle_commit, node);
     rpc_server_add(server, STORE_METHOD_DROP, "store.drop", node_handle_drop, node);
     rpc_server_add(server, STORE_METHOD_COPY, "store.copy", node_handle_copy, node);
+    rpc_server_add(server, STORE_METHOD_MARK, "store.mark", node_handle_mark, node);
 }
 
 static enum status options_check(const struct store_node_options *options, struct errmsg *err)

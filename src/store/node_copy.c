@@ -147,7 +147,7 @@ static enum status copy_start(struct node_copy *copy, const struct store_copy *a
                                          .address = asked->address,
                                          .size = object->size,
                                          .sums_data = object->sums,
-                                         .attributes = object->attributes };
+                                         .attributes = node_attributes(node, object) };
 
     enum status status = store_encode_commit(&copy->commit, &commit);
     if (status == STATUS_OK)

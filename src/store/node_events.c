@@ -149,7 +149,8 @@ static bool event_of_page(const struct store_node *node, struct store_page page,
     return true;
 }
 
-static void event_of_object(const struct object *object, struct store_event *out)
+static void event_of_object(const struct store_node *node, const struct object *object,
+                            struct store_event *out)
 {
     *out = (struct store_event){
         .kind = STORE_EVENT_STORED,
@@ -161,7 +162,7 @@ static void event_of_object(const struct object *object, struct store_event *out
         .address = object->address,
         .size = object->size,
         .digest = object->digest,
-        .attributes = object->attributes,
+        .attributes = node_attributes(node, object),
     };
 }
 
@@ -247,7 +248,7 @@ static bool event_of_object_entry(const struct event_stream *stream, const struc
         return object == NULL && below == NULL;
     }
     if (object != NULL) {
-        event_of_object(object, out);
+        event_of_object(node, object, out);
     } else if (below != NULL) {
         event_of_value(below, out);
     } else {
@@ -305,7 +306,7 @@ static bool cursor_step(const struct event_stream *stream, struct cursor *cursor
             return false;
         }
         if (node_values_staged(node, object)) return false; /* the disk names it */
-        event_of_object(object, out);
+        event_of_object(node, object, out);
         return true;
     case PHASE_VALUES:
         value = node_values_next(node, &cursor->disk);

@@ -90,6 +90,9 @@ MUST_USE enum status store_node_see_term(struct store_node *node, uint64_t term)
 /* The connection over which commits are told to the master; NULL when it is going away. */
 void store_node_set_master(struct store_node *node, struct rpc_client *master, const char *name);
 
+/* What is to be announced of the value now. */
+struct store_attributes node_attributes(const struct store_node *node, const struct object *object);
+
 /* Makes sure that the timer that ends pins runs by then. */
 void node_expire_by(struct store_node *node, uint64_t deadline_ns);
 
@@ -108,6 +111,7 @@ void node_events_fence(struct store_node *node);
 void node_put_init(struct store_node *node);
 void node_put_fini(struct store_node *node);
 void node_handle_commit(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len);
+void node_handle_mark(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len);
 void node_handle_drop(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len);
 
 /* ---- node_copy.c ---- */

@@ -135,7 +135,7 @@ static enum status put_end_send(struct put_end *end, const struct object *object
                     .address = object->address,
                     .size = object->size,
                     .digest = object->digest,
-                    .attributes = object->attributes },
+                    .attributes = node_attributes(node, object) },
     };
     struct rpc_call_id id;
     struct buf buf;
@@ -223,6 +223,13 @@ static enum status commit_check(struct store_node *node, const struct store_comm
     return STATUS_OK;
 }
 
+static uint64_t soft_until(const struct store_node *node, const struct store_commit *commit)
+{
+    const uint32_t wished = commit->attributes.soft_pin_ms;
+    const uint32_t ms = wished < STORE_SOFT_PIN_MS_MAX ? wished : STORE_SOFT_PIN_MS_MAX;
+    return ms == 0 ? 0 : env_now_ns(node->env) + ms * ENV_NS_PER_MS;
+}
+
 /* Into the manifest. The same put again (the client repeats itself) finds what it made. */
 static enum status commit_store(struct store_node *node, const struct store_commit *commit,
                                 const struct object **out)
@@ -241,7 +248,8 @@ static enum status commit_store(struct store_node *node, const struct store_comm
                                    .size = commit->size,
                                    .generation = node->generation + 1,
                                    .put_id = commit->put_id,
-                                   .attributes = commit->attributes };
+                                   .attributes = commit->attributes,
+                                   .soft_until_ns = soft_until(node, commit) };
     enum status status = objects_put(node->objects, &wanted, sums, count, out);
     free(sums);
     if (status == STATUS_OK) node->generation++;
@@ -304,6 +312,23 @@ static enum status value_drop(struct store_node *node, const struct store_drop *
     if (drop->evict) return STATUS_NOT_FOUND;
     node_log(node, STORE_EVENT_REMOVED, STORE_CLASS_OBJECT, &drop->id, drop->generation);
     return STATUS_OK;
+}
+
+void node_handle_mark(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
+{
+    struct store_node *node = ctx;
+    struct store_mark mark;
+
+    enum status status = store_decode_mark(body, len, &mark);
+    if (status == STATUS_OK) status = store_node_see_term(node, mark.term);
+    if (status == STATUS_OK) {
+        status = objects_mark(node->objects, &mark.id, mark.generation, mark.replicas);
+    }
+    if (status == STATUS_OK) {
+        rpc_reply(call, NULL, 0);
+    } else {
+        rpc_fail(call, status, "store.mark: not done");
+    }
 }
 
 void node_handle_drop(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)

@@ -193,6 +193,15 @@ enum status objects_drop(struct objects *objects, const struct block_key *id, ui
     return STATUS_OK;
 }
 
+enum status objects_mark(struct objects *objects, const struct block_key *id, uint64_t generation,
+                         uint32_t replicas)
+{
+    const struct object *present = objects_find(objects, id);
+    if (present == NULL || present->generation != generation) return STATUS_NOT_FOUND;
+    objects->slots[present->slot]->attributes.replicas = (uint8_t)replicas;
+    return STATUS_OK;
+}
+
 enum status objects_put(struct objects *objects, const struct object *wanted, const uint64_t *sums,
                         uint32_t sums_count, const struct object **out)
 {

@@ -35,9 +35,10 @@ struct object {
     uint64_t size;
     uint64_t generation;
     uint64_t put_id;
-    struct store_attributes attributes;
-    uint64_t digest; /* XXH3-64 of the sums */
-    uint64_t *sums;  /* one a piece of STORE_PIECE_SIZE */
+    struct store_attributes attributes; /* soft_pin_ms as it was at first */
+    uint64_t soft_until_ns;             /* 0: no soft pin */
+    uint64_t digest;                    /* XXH3-64 of the sums */
+    uint64_t *sums;                     /* one a piece of STORE_PIECE_SIZE */
     uint32_t sums_count;
     uint32_t pins;
     uint32_t slot; /* private */
@@ -56,7 +57,7 @@ struct objects_options {
 MUST_USE enum status objects_create(const struct objects_options *options, struct objects **out);
 void objects_destroy(struct objects *objects); /* NULL is allowed */
 
-/* `wanted`: key, address, size, generation, put_id, attributes; the key is
+/* `wanted`: key, address, size, generation, put_id, attributes, soft_until_ns; the key is
  * copied. `sums` are copied.
  * STATUS_INVALID: outside the region or misaligned; STATUS_EXISTS: the key has a value of no
  * lower version (*out is it); one of a lower version is dropped first. STATUS_BUSY: that one is
@@ -67,6 +68,10 @@ MUST_USE enum status objects_put(struct objects *objects, const struct object *w
 
 /* NULL if there is none; borrowed until it is dropped. */
 const struct object *objects_find(const struct objects *objects, const struct block_key *id);
+
+/* What is wished changed. STATUS_NOT_FOUND: no value, or of another generation. */
+MUST_USE enum status objects_mark(struct objects *objects, const struct block_key *id,
+                                  uint64_t generation, uint32_t replicas);
 
 /* STATUS_BUSY: pinned. STATUS_NOT_FOUND: no value, or of another generation. */
 MUST_USE enum status objects_drop(struct objects *objects, const struct block_key *id,

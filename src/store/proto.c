@@ -91,11 +91,12 @@ enum {
     INFO_FINGERPRINT = 5,
     INFO_LAYOUT = 6,
     INFO_EPOCH = 7,
+    INFO_DRAINING = 8,
 };
 
 void store_put_info(struct msg_writer *writer, uint32_t field, const struct store_member_info *info)
 {
-    msg_field_map(writer, field, 7);
+    msg_field_map(writer, field, info->draining ? 8 : 7);
     msg_field_text(writer, INFO_NAME, info->name);
     msg_field_u64(writer, INFO_ROLE, info->role);
     msg_field_text(writer, INFO_RPC, info->rpc_address);
@@ -103,6 +104,7 @@ void store_put_info(struct msg_writer *writer, uint32_t field, const struct stor
     msg_field_bin(writer, INFO_FINGERPRINT, info->fingerprint, sizeof(info->fingerprint));
     put_layout(writer, INFO_LAYOUT, &info->layout);
     msg_field_u64(writer, INFO_EPOCH, info->epoch);
+    if (info->draining) msg_field_bool(writer, INFO_DRAINING, true);
 }
 
 void store_get_info(struct msg_reader *reader, struct store_member_info *out)
@@ -122,6 +124,7 @@ void store_get_info(struct msg_reader *reader, struct store_member_info *out)
             break;
         case INFO_LAYOUT: get_layout(reader, &out->layout); break;
         case INFO_EPOCH: out->epoch = msg_get_u64(reader); break;
+        case INFO_DRAINING: out->draining = msg_get_bool(reader); break;
         default: msg_skip(reader); break;
         }
     }
@@ -220,6 +223,40 @@ enum status store_encode_pin(struct buf *buf, uint64_t pin)
 enum status store_decode_pin(const uint8_t *body, size_t len, uint64_t *pin)
 {
     return decode_number(body, len, pin);
+}
+
+enum { BEATEN_TERM = NUMBER_VALUE, BEATEN_DRAINING = 2 };
+
+enum status store_encode_beaten(struct buf *buf, uint64_t term, bool draining)
+{
+    struct msg_writer writer;
+    msg_writer_init(&writer, buf);
+    msg_put_map(&writer, 2);
+    msg_field_u64(&writer, BEATEN_TERM, term);
+    msg_field_bool(&writer, BEATEN_DRAINING, draining);
+    return writer.status;
+}
+
+enum status store_decode_beaten(const uint8_t *body, size_t len, uint64_t *term, bool *draining)
+{
+    struct msg_reader reader;
+    uint64_t key;
+    uint64_t got = 0;
+    bool drains = false;
+
+    msg_reader_init(&reader, body, len);
+    uint32_t left = msg_get_map(&reader);
+    while (msg_next_key(&reader, &left, &key)) {
+        switch (key) {
+        case BEATEN_TERM: got = msg_get_u64(&reader); break;
+        case BEATEN_DRAINING: drains = msg_get_bool(&reader); break;
+        default: msg_skip(&reader); break;
+        }
+    }
+    if (got == 0 || msg_end(&reader) != STATUS_OK) return STATUS_INVALID;
+    *term = got;
+    *draining = drains;
+    return STATUS_OK;
 }
 
 enum { BEAT_NAME = 1, BEAT_EPOCH = 2 };
@@ -418,14 +455,15 @@ enum status store_decode_acquired(const uint8_t *body, size_t len, struct store_
 bool store_attributes_any(const struct store_attributes *a)
 {
     return a->group != 0 || a->version != 0 || a->cost != 0 || a->depth != 0 || a->replicas != 0 ||
-           a->hard_pin;
+           a->hard_pin || a->soft_pin_ms != 0;
 }
 
 void store_attributes_pack(const struct store_attributes *a, uint64_t out[STORE_ATTRIBUTE_NUMBERS])
 {
     out[0] = a->group;
     out[1] = (uint64_t)a->cost << 32 | a->version;
-    out[2] = (uint64_t)a->hard_pin << 24 | (uint64_t)a->replicas << 16 | a->depth;
+    out[2] = (uint64_t)a->soft_pin_ms << 32 | (uint64_t)a->hard_pin << 24 |
+             (uint64_t)a->replicas << 16 | a->depth;
 }
 
 struct store_attributes store_attributes_at(struct msg_column column, size_t first)
@@ -438,7 +476,8 @@ struct store_attributes store_attributes_at(struct msg_column column, size_t fir
                                       .cost = (uint32_t)(second >> 32),
                                       .depth = (uint16_t)third,
                                       .replicas = (uint8_t)(third >> 16),
-                                      .hard_pin = (third >> 24 & 1) != 0 };
+                                      .hard_pin = (third >> 24 & 1) != 0,
+                                      .soft_pin_ms = (uint32_t)(third >> 32) };
 }
 
 static void put_attributes(struct msg_writer *writer, uint32_t field,
@@ -1214,6 +1253,48 @@ enum {
     COPY_EPOCH = 8,
     COPY_PUT_MS = 9,
 };
+
+enum { MARK_TERM = 1, MARK_ID = 2, MARK_GENERATION = 3, MARK_REPLICAS = 4 };
+
+enum status store_encode_mark(struct buf *buf, const struct store_mark *mark)
+{
+    struct msg_writer writer;
+    msg_writer_init(&writer, buf);
+    msg_put_map(&writer, 4);
+    msg_field_u64(&writer, MARK_TERM, mark->term);
+    msg_field_bin(&writer, MARK_ID, mark->id.bytes, sizeof(mark->id.bytes));
+    msg_field_u64(&writer, MARK_GENERATION, mark->generation);
+    msg_field_u64(&writer, MARK_REPLICAS, mark->replicas);
+    return writer.status;
+}
+
+enum status store_decode_mark(const uint8_t *body, size_t len, struct store_mark *out)
+{
+    struct msg_reader reader;
+    uint64_t key;
+    bool has_id = false;
+    struct store_mark got = { 0 };
+
+    msg_reader_init(&reader, body, len);
+    uint32_t left = msg_get_map(&reader);
+    while (msg_next_key(&reader, &left, &key)) {
+        switch (key) {
+        case MARK_TERM: got.term = msg_get_u64(&reader); break;
+        case MARK_ID:
+            msg_get_bin_exact(&reader, got.id.bytes, sizeof(got.id.bytes));
+            has_id = true;
+            break;
+        case MARK_GENERATION: got.generation = msg_get_u64(&reader); break;
+        case MARK_REPLICAS:
+            got.replicas = (uint32_t)msg_get_u64_max(&reader, STORE_REPLICAS_MAX);
+            break;
+        default: msg_skip(&reader); break;
+        }
+    }
+    if (!has_id || msg_end(&reader) != STATUS_OK) return STATUS_INVALID;
+    *out = got;
+    return STATUS_OK;
+}
 
 enum status store_encode_copy(struct buf *buf, const struct store_copy *copy)
 {

@@ -35,6 +35,7 @@ enum store_method {
     STORE_METHOD_DROP = 0x0105,    /* store.drop: node, from the master */
     STORE_METHOD_RENEW = 0x0106,   /* store.renew: node; prolongs a pin */
     STORE_METHOD_COPY = 0x0107,    /* store.copy: node, from the master; a value to another node */
+    STORE_METHOD_MARK = 0x0108,    /* store.mark: node, from the master; what is wished changed */
 
     MASTER_METHOD_REGISTER = 0x0201,   /* master.register: from a node */
     MASTER_METHOD_BEAT = 0x0202,       /* master.beat: from a node */
@@ -80,9 +81,14 @@ MUST_USE enum status store_encode_register(struct buf *buf, const struct store_m
 MUST_USE enum status store_decode_register(const uint8_t *body, size_t len,
                                            struct store_member_info *info, uint64_t *term_seen);
 
-/* register's and beat's reply. */
+/* register's reply. */
 MUST_USE enum status store_encode_term(struct buf *buf, uint64_t term);
 MUST_USE enum status store_decode_term(const uint8_t *body, size_t len, uint64_t *term);
+
+/* beat's reply: the term, and whether the node is being drained. */
+MUST_USE enum status store_encode_beaten(struct buf *buf, uint64_t term, bool draining);
+MUST_USE enum status store_decode_beaten(const uint8_t *body, size_t len, uint64_t *term,
+                                         bool *draining);
 
 /* beat and leave. */
 struct store_beat {
@@ -235,6 +241,16 @@ struct store_drop {
 };
 MUST_USE enum status store_encode_drop(struct buf *buf, const struct store_drop *drop);
 MUST_USE enum status store_decode_drop(const uint8_t *body, size_t len, struct store_drop *out);
+
+/* From the master to a node that has the value: what it is to announce from now on. */
+struct store_mark {
+    uint64_t term;
+    struct block_key id;
+    uint64_t generation; /* of the node's value */
+    uint32_t replicas;
+};
+MUST_USE enum status store_encode_mark(struct buf *buf, const struct store_mark *mark);
+MUST_USE enum status store_decode_mark(const uint8_t *body, size_t len, struct store_mark *out);
 
 /* From the master to a node that has the value: where to, as in a ticket. */
 struct store_copy {

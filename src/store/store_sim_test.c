@@ -709,6 +709,58 @@ static void check_drain(struct world *world)
     CHECK(env_sim_run_until(world->cluster.sim, drain_over, &draining, 30 * ENV_NS_PER_S));
 }
 
+static void on_replicas(void *ctx, uint32_t index, enum status status, uint64_t size)
+{
+    bool *over = ctx;
+    (void)index;
+    (void)size;
+    CHECK(status == STATUS_OK);
+    *over = true;
+}
+
+static bool is_true(void *ctx)
+{
+    return *(bool *)ctx;
+}
+
+/* A drain, and a number of replicas that was changed, outlive the master that was told. */
+static void check_memory_of_nodes(struct world *world)
+{
+    const unsigned key = 0;
+    char text[16];
+    char name[STORE_NAME_SIZE];
+    bool over = false;
+    const struct yolk_store_key name_of = value_key(key, text);
+    const struct yolk_store_call call = { .on_item = on_replicas, .ctx = &over, .replicas = 2 };
+    struct draining draining = { .left = 1 };
+    const struct sim_node *node = &world->cluster.nodes[rng_below(&world->rng, SIM_NODES)];
+    uint32_t wished = 0;
+
+    CHECK(do_now(world, OP_GET, key) == STATUS_OK);
+    CHECK(yolk_store_replicas(world->store, &name_of, 1, &call) == STATUS_OK);
+    CHECK(env_sim_run_until(world->cluster.sim, is_true, &over, 30 * ENV_NS_PER_S));
+    snprintf(name, sizeof(name), "node-%s", node->host);
+    CHECK(yolk_store_drain(world->store, name, false, 0, on_left, &draining) == STATUS_OK);
+    CHECK(env_sim_run_until(world->cluster.sim, drain_over, &draining, 30 * ENV_NS_PER_S));
+    sim_run_ms(&world->cluster, 1000);
+    master_kill(world);
+    sim_run_ms(&world->cluster, 1000);
+    sim_master_start(&world->cluster);
+    sim_run_ms(&world->cluster, 10000);
+    CHECK(store_master_drains(store_master_shell_directory(world->cluster.master), name));
+    const struct block_key id =
+        store_key_id((struct store_key){ name_of.bytes, (uint32_t)name_of.len });
+    for (unsigned i = 0; i < SIM_NODES; i++) {
+        const struct object *object = objects_find(world->cluster.nodes[i].node->objects, &id);
+        if (object != NULL && object->attributes.replicas == 2) wished++;
+    }
+    CHECK(wished == 2);
+    CHECK(do_now(world, OP_GET, key) == STATUS_OK);
+    draining.ended = false;
+    CHECK(yolk_store_drain(world->store, name, true, 0, on_left, &draining) == STATUS_OK);
+    CHECK(env_sim_run_until(world->cluster.sim, drain_over, &draining, 30 * ENV_NS_PER_S));
+}
+
 static void world_run(enum kind kind, uint64_t world_seed)
 {
     static struct world world;
@@ -750,6 +802,7 @@ static void world_run(enum kind kind, uint64_t world_seed)
     check_acknowledged(&world);
     check_liveness(&world);
     if (kind != TINY) check_drain(&world); /* there is room elsewhere */
+    if (kind == CALM_NODES && world_seed % 4 == 0) check_memory_of_nodes(&world);
     check_looking(&world);
     check_books(&world);
     struct store_master_counts counts;
