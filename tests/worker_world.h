@@ -445,11 +445,29 @@ static inline void on_d_end(void *ctx, const struct rpc_result *result)
     check_over(request);
 }
 
+static inline void send_open(struct request *request, const struct proto_decode_open *open,
+                             void (*on_item)(void *ctx, const uint8_t *body, size_t len))
+{
+    struct buf body;
+
+    buf_init(&body, 1 << 20);
+    assert_int_equal(proto_decode_open_encode(open, &body), STATUS_OK);
+    const struct rpc_request call = { .method = PROTO_DECODE_OPEN,
+                                      .body = buf_data(&body),
+                                      .len = body.len,
+                                      .deadline_ns = ENV_NEVER,
+                                      .on_item = on_item,
+                                      .on_end = on_d_end,
+                                      .ctx = request };
+    request->d_running = true;
+    assert_int_equal(rpc_call(request->d->client, &call, &request->d_call), STATUS_OK);
+    buf_fini(&body);
+}
+
 static inline void attempt_start(struct request *request)
 {
     static uint32_t tokens[TOKENS_MAX];
     static struct block_key keys[TOKENS_MAX];
-    struct buf body;
     request->attempt++;
     request->generated_before = request->answer_count;
     request->opened = request->prefill_done = request->over = false;
@@ -459,18 +477,7 @@ static inline void attempt_start(struct request *request)
                                             .ignore_eos = request->ignore_eos,
                                             .limits = request->limits,
                                             .computes = request->computes };
-    buf_init(&body, 1 << 20);
-    assert_int_equal(proto_decode_open_encode(&open, &body), STATUS_OK);
-    const struct rpc_request call = { .method = PROTO_DECODE_OPEN,
-                                      .body = buf_data(&body),
-                                      .len = body.len,
-                                      .deadline_ns = ENV_NEVER,
-                                      .on_item = on_d_item,
-                                      .on_end = on_d_end,
-                                      .ctx = request };
-    request->d_running = true;
-    assert_int_equal(rpc_call(request->d->client, &call, &request->d_call), STATUS_OK);
-    buf_fini(&body);
+    send_open(request, &open, on_d_item);
 }
 
 static inline void request_init(struct request *request, uint32_t prompt_count, uint32_t max_tokens)

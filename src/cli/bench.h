@@ -58,7 +58,7 @@ struct bench_answer {
     uint64_t first_ns; /* from the request until the first bytes of the body */
     uint64_t total_ns;
     size_t len;
-    char body[8192]; /* what fits, NUL-terminated */
+    char body[64 << 10]; /* what fits, NUL-terminated */
 };
 
 /* GET when body is NULL, POST of JSON otherwise. Fails only through out->status. */

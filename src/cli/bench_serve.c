@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * cli/bench_serve.c - the whole cluster as a user meets it: how soon it is ready, how large it is,
- * how much sooner the second question about a document is answered than the first, and what a
+ * how much sooner the second question about a document is answered than the first, how much sooner
+ * two nodes compute a long prompt than one, how much of the moving of KV is hidden, and what a
  * client notices of a decode node that is killed. */
 #include <signal.h>
 #include <stdio.h>
@@ -23,6 +24,11 @@ enum {
     KILL_TOKENS = 150,
     KILL_STEP_MS = 20,
     KILL_AFTER = 40, /* pieces of the first stream */
+    ARGS_MAX = 32,
+    LONG_TOKENS = 8000,
+    LONG_RUNS = 3,
+    LONG_TAIL = 300,  /* in which a second question differs */
+    STATUS_MS = 2500, /* after which a gateway has heard from its nodes */
 };
 
 #define MB 1e6
@@ -34,27 +40,34 @@ struct serve_bench {
     char port[TEXT_SIZE];
 };
 
-/* Starts a cluster; *ready_s is from before exec to the first 200 of /ready. */
-static enum status start(struct serve_bench *bench, double *ready_s, struct errmsg *err)
+/* Starts a cluster with some more options, ended by NULL; *ready_s is from before exec to the first
+ * 200 of /ready. */
+static enum status start_with(struct serve_bench *bench, const char *const *more, double *ready_s,
+                              struct errmsg *err)
 {
     uint16_t port = 0;
+    uint32_t count = 0;
 
     if (bench_free_port(bench->cli, &port) != STATUS_OK)
         return errmsg_set(err, STATUS_IO, "no free port");
     snprintf(bench->port, sizeof(bench->port), "%u", port);
     snprintf(bench->address, sizeof(bench->address), "127.0.0.1:%u", port);
-    const char *args[] = { "serve",
-                           config_text(bench->cli->config, "model"),
-                           "--port",
-                           bench->port,
-                           "--served-model-name",
-                           "bench",
-                           "--quiet",
-                           "--ssd-size", /* what an earlier run left would be found */
-                           "0",
-                           "--log",
-                           "error",
-                           NULL };
+    const char *args[ARGS_MAX] = { "serve",
+                                   config_text(bench->cli->config, "model"),
+                                   "--port",
+                                   bench->port,
+                                   "--served-model-name",
+                                   "bench",
+                                   "--quiet",
+                                   "--ssd-size", /* what an earlier run left would be found */
+                                   "0",
+                                   "--log",
+                                   "error",
+                                   NULL };
+    while (args[count] != NULL)
+        count++;
+    while (*more != NULL && count + 1 < ARGS_MAX)
+        args[count++] = *more++;
     const uint64_t started = env_now_ns(bench->cli->env);
     enum status status = bench_spawn(bench->cli, &bench->child, args, err);
     if (status != STATUS_OK) return status;
@@ -65,6 +78,12 @@ static enum status start(struct serve_bench *bench, double *ready_s, struct errm
         return errmsg_set(err, status, "the cluster did not become ready");
     }
     return STATUS_OK;
+}
+
+static enum status start(struct serve_bench *bench, double *ready_s, struct errmsg *err)
+{
+    const char *const nothing[] = { NULL };
+    return start_with(bench, nothing, ready_s, err);
 }
 
 /* A request about a document of its own; `question` makes two requests differ at the end only. */
@@ -81,25 +100,142 @@ static void write_body(char *body, unsigned document, unsigned question)
              question);
 }
 
+static enum status send(struct serve_bench *bench, const char *path, const char *body,
+                        double *ttft_ms, struct errmsg *err)
+{
+    struct bench_answer *answer = malloc(sizeof(*answer));
+
+    if (answer == NULL) return STATUS_NO_MEMORY;
+    bench_request(bench->cli, bench->address, path, body, answer);
+    enum status status = answer->status;
+    if (status == STATUS_OK && answer->code != 200)
+        status = errmsg_set(err, STATUS_IO, "HTTP %d: %.200s", answer->code, answer->body);
+    *ttft_ms = (double)answer->first_ns / 1e6;
+    free(answer);
+    return status;
+}
+
 static enum status ask(struct serve_bench *bench, unsigned document, unsigned question,
                        double *ttft_ms, struct errmsg *err)
 {
     char *body = malloc(BODY_SIZE);
-    struct bench_answer *answer = malloc(sizeof(*answer));
-    enum status status = STATUS_NO_MEMORY;
 
-    if (body != NULL && answer != NULL) {
-        write_body(body, document, question);
-        bench_request(bench->cli, bench->address, "/v1/chat/completions", body, answer);
-        status = answer->status;
-        if (status == STATUS_OK && answer->code != 200)
-            status = errmsg_set(err, STATUS_IO, "HTTP %d: %.200s", answer->code, answer->body);
-        *ttft_ms = (double)answer->first_ns / 1e6;
-    }
-    free(answer);
+    if (body == NULL) return STATUS_NO_MEMORY;
+    write_body(body, document, question);
+    const enum status status = send(bench, "/v1/chat/completions", body, ttft_ms, err);
     free(body);
     return status;
 }
+
+/* ---- moving KV ---- */
+
+/* The value of a series of /metrics; 0 if it is not there. */
+static double metric(struct serve_bench *bench, const char *series)
+{
+    struct bench_answer *answer = malloc(sizeof(*answer));
+    double value = 0;
+
+    if (answer == NULL) return 0;
+    bench_request(bench->cli, bench->address, "/metrics", NULL, answer);
+    const char *at = answer->status == STATUS_OK ? strstr(answer->body, series) : NULL;
+    if (at != NULL) value = strtod(at + strlen(series), NULL);
+    free(answer);
+    return value;
+}
+
+/* Which part of the time that KV moved in a direction, prefills computed meanwhile. */
+static void measure_hidden(struct serve_bench *bench, const char *direction, struct report *report)
+{
+    char series[128], name[64];
+
+    snprintf(series, sizeof(series), "\nyolk_kv_moved_seconds_total{direction=\"%s\"} ", direction);
+    const double moved = metric(bench, series);
+    snprintf(series, sizeof(series), "\nyolk_kv_hidden_seconds_total{direction=\"%s\"} ",
+             direction);
+    const double hidden = metric(bench, series);
+    snprintf(name, sizeof(name), "kv_%s_hidden", direction);
+    struct report_row *row = report_add(report, name, hidden * 1e3, "ms");
+    row->baseline = moved * 1e3;
+    row->kind = REPORT_AT_LEAST;
+    row->target = 0.9;
+}
+
+/* ---- long prompts ---- */
+
+/* A prompt of token ids: a document of its own, but for a tail that is the question's. */
+static void write_long(char *body, unsigned document, unsigned question)
+{
+    int n = snprintf(body, BODY_SIZE,
+                     "{\"model\":\"bench\",\"stream\":true,\"temperature\":0,\"max_tokens\":1,"
+                     "\"ignore_eos\":true,\"prompt\":[");
+    for (unsigned i = 0; i < LONG_TOKENS; i++) {
+        const unsigned salt = document * 131071u + (i < LONG_TOKENS - LONG_TAIL ? 0 : question);
+        n += snprintf(body + n, (size_t)(BODY_SIZE - n), "%s%u", i > 0 ? "," : "",
+                      1000u + (i * 7919u + salt * 104729u) % 8999u);
+    }
+    snprintf(body + n, (size_t)(BODY_SIZE - n), "]}");
+}
+
+static enum status ask_long(struct serve_bench *bench, unsigned document, unsigned question,
+                            double *ttft_ms, struct errmsg *err)
+{
+    char *body = malloc(BODY_SIZE);
+
+    if (body == NULL) return STATUS_NO_MEMORY;
+    write_long(body, document, question);
+    const enum status status = send(bench, "/v1/completions", body, ttft_ms, err);
+    free(body);
+    return status;
+}
+
+/* The same prompts to both in turn, so that what else the machine does hits both alike. */
+static enum status compare_group(struct serve_bench *one, struct serve_bench *two,
+                                 struct report *report, struct errmsg *err)
+{
+    double alone[LONG_RUNS], together[LONG_RUNS], ignored;
+
+    enum status status = ask_long(one, 99, 0, &ignored, err); /* warm, and the model has learned */
+    if (status == STATUS_OK) status = ask_long(two, 99, 0, &ignored, err);
+    for (unsigned i = 0; status == STATUS_OK && i < LONG_RUNS; i++) {
+        status = ask_long(one, i, 0, &alone[i], err);
+        if (status == STATUS_OK) status = ask_long(two, i, 0, &together[i], err);
+    }
+    if (status != STATUS_OK) return status;
+    struct report_row *row = report_add(report, "ttft_8000_tokens_two_nodes_of_a_group",
+                                        report_median(together, LONG_RUNS), "ms");
+    row->baseline = report_median(alone, LONG_RUNS);
+    row->kind = REPORT_AT_MOST;
+    row->target = 0.62;
+    report_add(report, "groups_formed", metric(two, "\nyolk_conductor_groups_total "), "of 4");
+    /* The blocks are at the decode node: a second question loads them from there. */
+    for (unsigned i = 0; status == STATUS_OK && i < LONG_RUNS; i++)
+        status = ask_long(two, i, 1, &ignored, err);
+    return status;
+}
+
+/* Engines of one thread each: one against two on as many cores. */
+static enum status measure_group(struct cli *cli, struct report *report, struct errmsg *err)
+{
+    const char *const alone[] = { "--threads", "1", NULL };
+    const char *const group[] = { "--threads", "1", "--prefill", "2", "--group-max", "2", NULL };
+    struct serve_bench one = { .cli = cli }, two = { .cli = cli };
+    double ignored;
+
+    enum status status = start_with(&one, alone, &ignored, err);
+    if (status != STATUS_OK) return status;
+    status = start_with(&two, group, &ignored, err);
+    if (status == STATUS_OK) {
+        status = compare_group(&one, &two, report, err);
+        env_real_sleep_ns(STATUS_MS * ENV_NS_PER_MS);
+        if (status == STATUS_OK) measure_hidden(&one, "store", report);
+        if (status == STATUS_OK) measure_hidden(&two, "load", report);
+        bench_end(&two.child);
+    }
+    bench_end(&one.child);
+    return status;
+}
+
+/* ---- a shared prefix ---- */
 
 static enum status measure_prefix(struct serve_bench *bench, struct report *report,
                                   struct errmsg *err)
@@ -278,7 +414,11 @@ enum status bench_serve(struct cli *cli, struct report *report, struct errmsg *e
                        bench_asked(cli, "pause_added_by_the_kill_p99");
     const bool others =
         bench_asked(cli, "ttft_shared_3000_token_prefix") || bench_asked(cli, "exec_to_ready");
+    const bool long_ones = bench_asked(cli, "ttft_8000_tokens_two_nodes_of_a_group") ||
+                           bench_asked(cli, "kv_store_hidden") ||
+                           bench_asked(cli, "kv_load_hidden");
     enum status status = others ? measure_cluster(cli, report, err) : STATUS_OK;
 
+    if (status == STATUS_OK && long_ones) status = measure_group(cli, report, err);
     return status == STATUS_OK && kills ? measure_kill(cli, report, err) : status;
 }

@@ -214,6 +214,7 @@ static void route_metrics(struct gateway *gateway, struct http_request *http)
 
     cluster_pages(gateway->cluster, &gauges.pages_total, &gauges.pages_used);
     cluster_disk(gateway->cluster, gauges.disk);
+    cluster_moves(gateway->cluster, gauges.moves);
     if (conductor != NULL) {
         yolk_conductor_stats(conductor, &stats);
         yolk_conductor_admission_stats(conductor, gateway_now_ms(gateway), &admission);

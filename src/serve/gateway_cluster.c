@@ -883,6 +883,16 @@ void cluster_disk(const struct cluster *cluster, uint64_t out[PROTO_DISK_NUMBERS
     }
 }
 
+void cluster_moves(const struct cluster *cluster, uint64_t out[PROTO_MOVES])
+{
+    memset(out, 0, PROTO_MOVES * sizeof(*out));
+    for (uint32_t i = 0; i < STORE_MEMBERS_MAX; i++) {
+        const struct node *node = &cluster->nodes[i];
+        for (uint32_t n = 0; may_work(node) && n < PROTO_MOVES; n++)
+            out[n] += node->status.moves[n];
+    }
+}
+
 void cluster_pages(const struct cluster *cluster, uint64_t *total, uint64_t *used)
 {
     *total = 0;

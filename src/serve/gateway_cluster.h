@@ -120,6 +120,7 @@ uint32_t cluster_count_known(const struct cluster *cluster);
 /* Pages of all nodes that are up, as they said last (they are asked every few seconds). */
 void cluster_pages(const struct cluster *cluster, uint64_t *total, uint64_t *used);
 /* The same of their disks, added up. */
+void cluster_moves(const struct cluster *cluster, uint64_t out[PROTO_MOVES]);
 void cluster_disk(const struct cluster *cluster, uint64_t out[PROTO_DISK_NUMBERS]);
 
 #endif

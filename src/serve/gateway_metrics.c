@@ -44,7 +44,7 @@ struct gateway_metrics {
     struct series *ttft, *itl, *e2e, *queue, *prefill, *decode, *prompt_size, *output_size;
     struct series *predicted_ratio, *door_wait, *at_door, *inlined, *groups, *group_stages;
     struct series *prefill_up, *decode_up, *known, *pages_total, *pages_used, *block_tokens;
-    struct series *disk[PROTO_DISK_NUMBERS];
+    struct series *disk[PROTO_DISK_NUMBERS], *moves[PROTO_MOVES];
     struct series *tbt_regret, *tbt_regret_wrong;
     struct series *regret, *regret_wrong, *hits_predicted, *hits_realised, *hits_kept, *hit_alarm;
     struct series *hit_alarms, *misses[YOLK_MISSES], *index_bytes_each, *index_unknown;
@@ -249,6 +249,23 @@ static void register_tenants(struct gateway_metrics *m)
                                     "Requests with a wrong API key, or none.");
 }
 
+static void register_moves(struct gateway_metrics *m)
+{
+    static const char *const DIRECTION[] = { "direction", NULL };
+    struct metric *moved =
+        metrics_counter(m->registry, "yolk_kv_moved_seconds_total",
+                        "Time that KV was on its way from or to a prefill.", DIRECTION);
+    struct metric *hidden =
+        metrics_counter(m->registry, "yolk_kv_hidden_seconds_total",
+                        "Of it, time in which that prefill was computing.", DIRECTION);
+    const char *const load[] = { "load", NULL }, *const store[] = { "store", NULL };
+
+    m->moves[PROTO_LOAD_MOVED_US] = metrics_series(moved, load);
+    m->moves[PROTO_LOAD_HIDDEN_US] = metrics_series(hidden, load);
+    m->moves[PROTO_STORE_MOVED_US] = metrics_series(moved, store);
+    m->moves[PROTO_STORE_HIDDEN_US] = metrics_series(hidden, store);
+}
+
 static void register_own(struct gateway_metrics *m)
 {
     static const char *const CODE[] = { "code", NULL };
@@ -267,6 +284,7 @@ static void register_own(struct gateway_metrics *m)
     register_disk(m);
     register_tiers(m);
     register_tenants(m);
+    register_moves(m);
     m->http = metrics_counter(m->registry, "yolk_gateway_http_responses_total",
                               "HTTP answers by status.", CODE);
     m->reasons = metrics_counter(m->registry, "yolk_conductor_decisions_total",
@@ -691,6 +709,10 @@ enum status gateway_metrics_render(struct gateway_metrics *m, const struct gatew
                    (double)(c->samples_prefill + c->samples_decode + c->samples_transfer));
     }
     set_disk(m, g->disk);
+    for (unsigned i = 0; i < PROTO_MOVES; i++) {
+        const double more = (double)g->moves[i] / 1e6 - series_value(m->moves[i]);
+        if (more > 0) series_add(m->moves[i], more); /* less when a node has gone */
+    }
     if (g->admission != NULL) set_admission(m, g->admission);
     if (g->explain != NULL) set_explain(m, g->explain);
     if (g->copies != NULL) {

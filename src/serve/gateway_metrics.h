@@ -84,6 +84,7 @@ struct gateway_gauges {
     uint32_t prefill_up, decode_up, known;
     uint64_t pages_total, pages_used;
     uint64_t disk[PROTO_DISK_NUMBERS]; /* of all nodes */
+    uint64_t moves[PROTO_MOVES];       /* likewise */
     uint32_t block_tokens;
     const struct yolk_conductor_stats *conductor; /* NULL: none yet */
     const struct yolk_admission_stats *admission; /* likewise */

@@ -842,12 +842,17 @@ enum status proto_node_info_decode(const void *data, size_t len, struct proto_no
 /* ---- node.status: two columns of numbers, which may grow at their ends ---- */
 
 enum status_field { STATUS_NUMBERS = 1, STATUS_DISK = 2 };
-enum { STATUS_NUMBERS_LEAST = 13, STATUS_NUMBERS_COUNT = 16, STATUS_NUMBERS_MAX = 256 };
+enum {
+    STATUS_NUMBERS_LEAST = 13,
+    STATUS_MOVES = 16,
+    STATUS_NUMBERS_COUNT = STATUS_MOVES + PROTO_MOVES,
+    STATUS_NUMBERS_MAX = 256
+};
 
 enum status proto_node_status_encode(const struct proto_node_status *msg, struct buf *out)
 {
     struct msg_writer writer;
-    const uint64_t numbers[STATUS_NUMBERS_COUNT] = {
+    uint64_t numbers[STATUS_NUMBERS_COUNT] = {
         msg->queued,          msg->running,       msg->decoding,
         msg->queued_tokens,   msg->pages_total,   msg->pages_free,
         msg->pages_cached,    msg->requests,      msg->failed,
@@ -855,6 +860,7 @@ enum status proto_node_status_encode(const struct proto_node_status *msg, struct
         msg->step_us,         msg->role,          msg->refused,
         msg->at_door,
     };
+    memcpy(numbers + STATUS_MOVES, msg->moves, sizeof(msg->moves));
     msg_writer_init(&writer, out);
     msg_put_map(&writer, STATUS_DISK);
     msg_field_u64s(&writer, STATUS_NUMBERS, numbers, STATUS_NUMBERS_COUNT);
@@ -888,6 +894,8 @@ static void get_numbers(struct msg_reader *reader, struct proto_node_status *out
     out->role = role > PROTO_ROLE_STORE ? 0 : (enum proto_role)role;
     if (column.count > 14) out->refused = msg_u64_at(column, 14);
     if (column.count > 15) out->at_door = (uint32_t)msg_u64_at(column, 15);
+    for (uint32_t i = 0; i < PROTO_MOVES && STATUS_MOVES + i < column.count; i++)
+        out->moves[i] = msg_u64_at(column, STATUS_MOVES + i);
 }
 
 static void get_disk(struct msg_reader *reader, struct proto_node_status *out)

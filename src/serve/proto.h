@@ -391,6 +391,16 @@ enum proto_disk {
     PROTO_DISK_NUMBERS,
 };
 
+/* How long KV was on its way from and to prefills of a node, in microseconds, and how much of that
+ * its engine computed the same prompt meanwhile: nobody waited. All count up. */
+enum proto_moves {
+    PROTO_LOAD_MOVED_US,
+    PROTO_LOAD_HIDDEN_US,
+    PROTO_STORE_MOVED_US,
+    PROTO_STORE_HIDDEN_US,
+    PROTO_MOVES,
+};
+
 enum proto_transfers {
     PROTO_TRANSFERS_ONE = 0,     /* that with the id */
     PROTO_TRANSFERS_LAST = 1,    /* those that ended last */
@@ -415,10 +425,11 @@ struct proto_node_status {
     uint64_t tokens_computed; /* prefill rows */
     uint64_t tokens_reused;
     uint64_t tokens_generated;
-    uint64_t step_us;     /* of the last step */
-    enum proto_role role; /* 0: it does not say */
-    uint64_t refused;     /* at the join, for a limit; 0 from a node that does not say */
-    uint32_t at_door;     /* sequences whose KV is here and that wait to decode; likewise */
+    uint64_t step_us;            /* of the last step */
+    enum proto_role role;        /* 0: it does not say */
+    uint64_t refused;            /* at the join, for a limit; 0 from a node that does not say */
+    uint32_t at_door;            /* sequences whose KV is here and that wait to decode; likewise */
+    uint64_t moves[PROTO_MOVES]; /* 0 from a node that does not say */
     uint64_t disk[PROTO_DISK_NUMBERS];
 };
 

@@ -36,7 +36,7 @@ struct event {
     enum event_kind kind;
     enum status status;
     uint32_t layer;
-    uint64_t duration_ns;
+    uint64_t duration_ns, waited_ns;
 };
 
 struct command {
@@ -65,6 +65,7 @@ struct runner {
     /* Engine thread only (I2). */
     struct backend *backend;
     struct runner_step *step;
+    uint64_t waited_ns; /* of the step under way */
     struct backend_item items[ENGINE_ITEMS_MAX];
 };
 
@@ -88,6 +89,7 @@ static void handle_event(struct runner *runner, const struct event *event)
         options->on_done(options->ctx, &(struct runner_result){
                                            .status = event->status,
                                            .duration_ns = event->duration_ns,
+                                           .waited_ns = event->waited_ns,
                                        });
         return;
     }
@@ -172,7 +174,11 @@ static bool before_layer(void *ctx, uint32_t layer)
     struct runner *runner = ctx;
     for (uint32_t i = 0; i < runner->step->items_count; i++) {
         const struct runner_item *item = &runner->step->items[i];
-        if (item->gate != NULL && !gate_wait(runner, item->gate, layer)) return false;
+        if (item->gate == NULL) continue;
+        const uint64_t asked_ns = env_real_now_ns();
+        const bool open = gate_wait(runner, item->gate, layer);
+        runner->waited_ns += env_real_now_ns() - asked_ns;
+        if (!open) return false;
     }
     return true;
 }
@@ -240,6 +246,7 @@ static void run_step(struct runner *runner, struct runner_step *step)
 
     ASSERT(step->items_count >= 1 && step->items_count <= ENGINE_ITEMS_MAX);
     runner->step = step;
+    runner->waited_ns = 0;
     prepare_items(runner);
     const enum status status =
         step->part.last == 0
@@ -250,7 +257,8 @@ static void run_step(struct runner *runner, struct runner_step *step)
     runner->step = NULL;
     post_event(runner, &(struct event){ .kind = EVENT_DONE,
                                         .status = status,
-                                        .duration_ns = env_real_now_ns() - start_ns });
+                                        .duration_ns = env_real_now_ns() - start_ns,
+                                        .waited_ns = runner->waited_ns });
 }
 
 static enum status start_engine(struct runner *runner)

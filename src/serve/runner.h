@@ -78,6 +78,7 @@ struct runner_step {
 struct runner_result {
     enum status status; /* OK; CANCELLED: a gate broke; INVALID: the engine refused an item */
     uint64_t duration_ns;
+    uint64_t waited_ns; /* of it, at gates */
 };
 
 struct runner_options {

@@ -331,9 +331,24 @@ static void node_messages_round_trip(void **state)
     assert_int_equal(again.len, buf.len);
     assert_memory_equal(buf_data(&again), buf_data(&buf), buf.len);
 
-    const struct proto_node_status status = {
-        1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, PROTO_ROLE_PREFILL, 15, 16, { 17, 18, 19 }
-    };
+    const struct proto_node_status status = { 1,
+                                              2,
+                                              3,
+                                              4,
+                                              5,
+                                              6,
+                                              7,
+                                              8,
+                                              9,
+                                              10,
+                                              11,
+                                              12,
+                                              13,
+                                              PROTO_ROLE_PREFILL,
+                                              15,
+                                              16,
+                                              { 17, 18, 19, 20 },
+                                              { 21, 22, 23 } };
     const struct proto_node_role role = { PROTO_ROLE_DECODE };
     struct proto_node_role role_got;
     struct proto_node_status status_got;
@@ -344,6 +359,7 @@ static void node_messages_round_trip(void **state)
     assert_int_equal(status_got.queued, 1);
     assert_int_equal(status_got.step_us, 13);
     assert_int_equal(status_got.role, PROTO_ROLE_PREFILL);
+    assert_memory_equal(status_got.moves, status.moves, sizeof(status.moves));
     assert_memory_equal(status_got.disk, status.disk, sizeof(status.disk));
     buf_clear(&again);
     assert_int_equal(proto_node_status_encode(&status_got, &again), STATUS_OK);

@@ -264,6 +264,7 @@ static void deliver(struct worker *worker, const struct runner_result *result)
         if (job->over) continue;
         job->step_last_ns = env_now_ns(worker->env);
         job->engine_ns += share_of(worker, i, result->duration_ns);
+        if (item->gate != NULL) job->prefill.waited_ns += result->waited_ns; /* it is alone */
         if (result->status != STATUS_OK && result->status != STATUS_CANCELLED) {
             job_fail(job, PROTO_CAUSE_INTERNAL, STATUS_IO, "the engine refused: %s",
                      status_name(result->status));

@@ -157,13 +157,17 @@ struct prefill {
     struct runner_gate gate;
     bool gate_broken;
     uint32_t layers_loaded; /* how far the gate is open */
+    uint64_t computing_ns;  /* since then it need not wait for the load as a whole */
+    uint64_t waited_ns;     /* but for layers of it, so long */
     /* Pushing. */
     struct push *pushes; /* under way */
     struct push *pushes_free;
-    uint64_t *sums; /* [block * layers + layer] */
-    bool computed;  /* every row is */
-    bool calling;   /* kv_done is under way */
-    bool done;      /* kv_done was acknowledged */
+    uint64_t pushing_ns;  /* since then there are some */
+    uint64_t computed_ns; /* the last row; 0: not yet */
+    uint64_t *sums;       /* [block * layers + layer] */
+    bool computed;        /* every row is */
+    bool calling;         /* kv_done is under way */
+    bool done;            /* kv_done was acknowledged */
     struct rpc_call_id done_call;
     uint32_t first_token;
 };

@@ -196,6 +196,7 @@ static void start_computing(struct job *job, uint32_t reuse_blocks, bool alone)
     ASSERT(reuse_blocks <= blocks_reusable(job));
     const bool staged = job->prefill.stage != NULL;
     job->prefill.reuse_blocks = reuse_blocks;
+    job->prefill.computing_ns = env_now_ns(worker->env);
     if (staged && !stage_begin(job)) return;
     sched_ready(worker->sched, job->id, reuse_blocks * worker->layout.block_tokens,
                 alone || staged);
@@ -402,6 +403,38 @@ void prefill_check_pushed(struct job *job)
     }
 }
 
+/* ---- how much of the moving is hidden ---- */
+
+/* What was on its way until now, to d. Behind the last row nothing hides it. */
+static void note_stored(struct job *job)
+{
+    struct worker *worker = job->worker;
+    const struct prefill *prefill = &job->prefill;
+    const uint64_t now_ns = env_now_ns(worker->env), since_ns = prefill->pushing_ns;
+    const uint64_t until_ns = prefill->computed_ns != 0 ? prefill->computed_ns : now_ns;
+
+    worker->totals.moves[PROTO_STORE_MOVED_US] += (now_ns - since_ns) / ENV_NS_PER_US;
+    if (until_ns <= since_ns) return;
+    worker->totals.moves[PROTO_STORE_HIDDEN_US] += (until_ns - since_ns) / ENV_NS_PER_US;
+}
+
+/* What was fetched before, or while, it computed: the engine waited for the first layer, and at the
+ * gates of others. */
+static void note_loaded(const struct job *job)
+{
+    struct worker *worker = job->worker;
+    const struct prefill *prefill = &job->prefill;
+
+    if (job->loaded_ns == 0) return; /* nothing was */
+    const uint64_t moved_ns = job->loaded_ns - job->admitted_ns;
+    const uint64_t waited_ns = prefill->computing_ns - job->admitted_ns + prefill->waited_ns;
+    worker->totals.moves[PROTO_LOAD_MOVED_US] += moved_ns / ENV_NS_PER_US;
+    if (waited_ns >= moved_ns) return;
+    worker->totals.moves[PROTO_LOAD_HIDDEN_US] += (moved_ns - waited_ns) / ENV_NS_PER_US;
+}
+
+/* ---- pushing ---- */
+
 static void push_unlink(struct push *push)
 {
     struct prefill *prefill = &push->job->prefill;
@@ -411,6 +444,7 @@ static void push_unlink(struct push *push)
     push->next = prefill->pushes_free;
     push->previous = NULL;
     prefill->pushes_free = push;
+    if (prefill->pushes == NULL) note_stored(push->job);
 }
 
 static void on_pushed(void *ctx, const struct yolk_transfer_result *result)
@@ -456,6 +490,7 @@ static struct push *push_new(struct job *job, uint32_t capacity)
     }
     push->previous = NULL;
     push->next = prefill->pushes;
+    if (push->next == NULL) prefill->pushing_ns = env_now_ns(job->worker->env);
     if (push->next != NULL) push->next->previous = push;
     prefill->pushes = push;
     return push;
@@ -578,6 +613,8 @@ void prefill_step_done(struct job *job, const struct runner_item *item, bool com
     if (job->prefill.stage == NULL || stage_is_last(job))
         worker->totals.tokens_computed += item->tokens_count;
     if (sched_state(worker->sched, job->id) != SCHED_PUSHING) return;
+    job->prefill.computed_ns = env_now_ns(worker->env);
+    note_loaded(job);
     if (job->prefill.stage != NULL && !stage_is_last(job)) {
         job->prefill.computed = true;
         prefill_check_pushed(job);

@@ -349,23 +349,11 @@ static void open_at_d(struct request *request)
 {
     static uint32_t tokens[TOKENS_MAX];
     static struct block_key keys[TOKENS_MAX];
-    struct buf body;
     const struct proto_decode_open open = { .sequence = sequence_of(request, tokens, keys),
                                             .max_tokens = request->max_tokens };
 
-    buf_init(&body, 1 << 20);
-    assert_int_equal(proto_decode_open_encode(&open, &body), STATUS_OK);
-    const struct rpc_request call = { .method = PROTO_DECODE_OPEN,
-                                      .body = buf_data(&body),
-                                      .len = body.len,
-                                      .deadline_ns = ENV_NEVER,
-                                      .on_item = on_opened_item,
-                                      .on_end = on_d_end,
-                                      .ctx = request };
     request->d = &nodes[NODES - 1];
-    request->d_running = true;
-    assert_int_equal(rpc_call(request->d->client, &call, &request->d_call), STATUS_OK);
-    buf_fini(&body);
+    send_open(request, &open, on_opened_item);
     turn_until(is_set, &request->opened, 20000);
 }
 

@@ -218,6 +218,13 @@ static void blocks_come_from_another_node(void **state)
     assert_int_equal(request.done.cached_tokens, 20 * BLOCK);
     assert_int_equal(request.done.fetched_tokens, 20 * BLOCK);
     assert_int_equal(request.push_from, 20); /* c fetched them too */
+    struct proto_node_status status;
+    worker_status(b.worker, &status);
+    for (int i = PROTO_LOAD_MOVED_US; i <= PROTO_STORE_MOVED_US; i += 2) { /* and time was taken */
+        assert_true(status.moves[i] > 0 && status.moves[i + 1] <= status.moves[i]);
+    }
+    assert_true(status.moves[PROTO_LOAD_MOVED_US] <= request.done.times.total_us);
+    assert_true(status.moves[PROTO_STORE_MOVED_US] <= request.done.times.total_us);
 
     /* Now b has them all, and c too. */
     request.id = ++world.next_request;
@@ -657,23 +664,11 @@ static void open_alone(struct request *request)
 {
     static uint32_t tokens[TOKENS_MAX];
     static struct block_key keys[TOKENS_MAX];
-    struct buf body;
     request->attempt++;
     request->over = request->opened = false;
     const struct proto_decode_open open = { .sequence = sequence_of(request, tokens, keys),
                                             .max_tokens = request->max_tokens };
-    buf_init(&body, 1 << 20);
-    assert_int_equal(proto_decode_open_encode(&open, &body), STATUS_OK);
-    const struct rpc_request call = { .method = PROTO_DECODE_OPEN,
-                                      .body = buf_data(&body),
-                                      .len = body.len,
-                                      .deadline_ns = ENV_NEVER,
-                                      .on_item = on_lied_item,
-                                      .on_end = on_d_end,
-                                      .ctx = request };
-    request->d_running = true;
-    assert_int_equal(rpc_call(request->d->client, &call, &request->d_call), STATUS_OK);
-    buf_fini(&body);
+    send_open(request, &open, on_lied_item);
     turn_until(is_set, &request->opened, 20000);
 }
 

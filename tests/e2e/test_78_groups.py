@@ -40,6 +40,9 @@ def test_a_group_answers_as_one_node(cluster, group):
     before = group.metric("vllm:prefix_cache_hits_total")
     assert ask(group, LONG, "again") == ask(cluster, LONG, "alone again")
     assert group.metric("vllm:prefix_cache_hits_total") > before  # the decode node published it
+    for way in ("store", "load"):  # the second question's prefix came from there
+        wait_until(lambda: group.metric("yolk_kv_moved_seconds_total", direction=way) > 0, 20, way)
+        assert group.metric("yolk_kv_hidden_seconds_total", direction=way) >= 0
 
 
 def test_a_stage_is_killed_meanwhile(cluster, group):
