@@ -344,6 +344,17 @@ enum chat_tools chat_tools(const struct chat *chat)
     return chat->tools;
 }
 
+const char *chat_tools_opening(enum chat_tools tools)
+{
+    switch (tools) {
+    case CHAT_TOOLS_HERMES: return "<tool_call>\n";
+    case CHAT_TOOLS_MISTRAL: return "[TOOL_CALLS]";
+    case CHAT_TOOLS_LLAMA3:
+    case CHAT_TOOLS_NONE: break;
+    }
+    return "";
+}
+
 /* ---- rendering ---- */
 
 static bool has_role(const struct chat_message *message, const char *role)
@@ -528,6 +539,23 @@ static enum status take_prompt(const struct chat *chat, struct template_output *
     return STATUS_OK;
 }
 
+/* As if the template had written it. */
+static enum status add_opening(struct template_output *output, const char *text)
+{
+    const size_t len = strlen(text), all = output->len + len;
+    char *grown = realloc(output->text, all);
+
+    if (grown == NULL) return STATUS_NO_MEMORY;
+    output->text = grown;
+    uint8_t *marks = realloc(output->marks, all);
+    if (marks == NULL) return STATUS_NO_MEMORY;
+    output->marks = marks;
+    memcpy(grown + output->len, text, len);
+    memset(marks + output->len, 0, len);
+    output->len = all;
+    return STATUS_OK;
+}
+
 enum status chat_render(const struct chat *chat, const struct chat_talk *talk,
                         struct chat_prompt *out, struct errmsg *err)
 {
@@ -537,7 +565,9 @@ enum status chat_render(const struct chat *chat, const struct chat_talk *talk,
     if (status != STATUS_OK) return status;
     status = run_template(chat, talk, &output, err);
     if (status != STATUS_OK) return status;
-    status = take_prompt(chat, &output, out);
+    if (talk->generate && talk->opening != NULL && talk->opening[0] != '\0')
+        status = add_opening(&output, talk->opening);
+    if (status == STATUS_OK) status = take_prompt(chat, &output, out);
     template_output_fini(&output);
     return status;
 }

@@ -42,7 +42,8 @@ struct chat_message {
 struct chat_talk {
     const struct chat_message *messages;
     size_t messages_count;
-    bool generate;                      /* up to and including the opening of an answer */
+    bool generate;       /* up to and including the opening of an answer */
+    const char *opening; /* with `generate`: what the answer begins with already; NULL: nothing */
     const struct json_value *tools;     /* as in the API; NULL: none */
     const struct json_value *variables; /* more variables for the template, an object; or NULL */
 };
@@ -71,6 +72,9 @@ void chat_destroy(struct chat *chat); /* NULL is allowed */
  * understood and no family's. */
 const char *chat_name(const struct chat *chat);
 enum chat_tools chat_tools(const struct chat *chat);
+
+/* What stands before a call. */
+const char *chat_tools_opening(enum chat_tools tools);
 
 /* The tokens of the conversation, BOS included where the model wants it. *count is set on success.
  * STATUS_INVALID for an unknown role, no message or too many, or what the template refuses (err

@@ -23,6 +23,7 @@
 struct buf;
 struct chat_message;
 struct json_doc;
+struct json_value;
 
 enum {
     API_STOPS_MAX = 16,
@@ -41,6 +42,8 @@ enum {
 /* The last two are not answered by a model: text or messages to tokens, and tokens to text. */
 enum api_kind { API_CHAT, API_COMPLETION, API_TOKENIZE, API_DETOKENIZE };
 enum { API_KINDS = API_DETOKENIZE + 1 };
+
+enum api_tool_choice { API_TOOL_AUTO, API_TOOL_NONE, API_TOOL_REQUIRED };
 
 struct api_text {
     const char *data; /* NULL: absent */
@@ -88,8 +91,15 @@ struct api_request {
     bool echo;                  /* API_COMPLETION: each answer begins with its prompt */
     bool bare;                  /* API_TOKENIZE: a text without BOS */
     bool unasking;              /* API_TOKENIZE: messages without the opening of an answer */
-    char *grammar;              /* NULL, or the form that answers must have (infer/grammar.h) */
-    struct json_doc *doc;       /* private */
+    const struct json_value *tools;     /* NULL: none that may be called */
+    size_t tools_size;                  /* bytes of their text */
+    enum api_tool_choice tool_choice;   /* NONE without tools */
+    const char *tool_name;              /* the one to call; NULL: any */
+    bool one_call;                      /* not several */
+    const struct json_value *variables; /* of the template, an object; or NULL */
+    struct json_value **calls; /* private: tool_calls of messages, one per message or NULL */
+    char *grammar;             /* NULL, or the form that answers must have (infer/grammar.h) */
+    struct json_doc *doc;      /* private */
     char **joined; /* private: contents put together from parts, one per message or NULL */
 };
 
@@ -141,6 +151,7 @@ struct api_choice {
     size_t len;
     const char *finish_reason; /* of the whole choice; not looked at in a chunk of text */
     struct api_text logprobs;  /* JSON; absent: null */
+    struct api_text calls;     /* elements of `tool_calls`, JSON; absent: none */
 };
 
 /* The whole answer. */

@@ -10,9 +10,8 @@
 
 static const char FIELD[] = "response_format";
 
-/* Keeps the document if it compiles; `param` is what it came from. */
-static enum status keep_grammar(struct api_request *request, char *document, const char *param,
-                                struct api_error *error)
+enum status api_format_keep(struct api_request *request, char *document, const char *param,
+                            struct api_error *error)
 {
     struct grammar *grammar = NULL;
     struct errmsg err = { "" };
@@ -72,8 +71,8 @@ static enum status take_schema(struct api_request *request, const struct json_va
         return api_refuse(error, 400, "missing_required_parameter",
                           "response_format.json_schema.schema", "'%s' has no 'schema'", PATH);
     }
-    return keep_grammar(request, wrapped("schema", schema), "response_format.json_schema.schema",
-                        error);
+    return api_format_keep(request, wrapped("schema", schema), "response_format.json_schema.schema",
+                           error);
 }
 
 enum status api_format_take(struct api_request *request, const struct json_value *value,
@@ -90,7 +89,7 @@ enum status api_format_take(struct api_request *request, const struct json_value
     if (status != STATUS_OK) return status;
     if (strcmp(type, "text") == 0) return STATUS_OK;
     if (strcmp(type, "json_object") == 0)
-        return keep_grammar(request, strdup("{\"object\":true}"), FIELD, error);
+        return api_format_keep(request, strdup("{\"object\":true}"), FIELD, error);
     if (strcmp(type, "json_schema") == 0) return take_schema(request, value, error);
     return api_refuse(error, 400, "invalid_value", "response_format.type",
                       "'response_format.type' must be 'text', 'json_object' or 'json_schema', not "

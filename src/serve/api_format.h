@@ -16,6 +16,11 @@ struct json_value;
 MUST_USE enum status api_format_take(struct api_request *request, const struct json_value *value,
                                      struct api_error *error);
 
+/* The document of a grammar, malloc'd, becomes request->grammar if it compiles; it is the request's
+ * in any case. `param` is the field it came from; NULL: no memory. */
+MUST_USE enum status api_format_keep(struct api_request *request, char *document, const char *param,
+                                     struct api_error *error);
+
 /* What an answer of a given form cannot have beside it. */
 MUST_USE enum status api_format_check(const struct api_request *request, struct api_error *error);
 

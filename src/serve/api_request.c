@@ -16,9 +16,11 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/json.h"
 #include "model/chat.h"
 #include "serve/api_format.h"
 #include "serve/api_json.h"
+#include "serve/api_tools.h"
 
 static_assert((int)API_MESSAGES_MAX <= (int)CHAT_MESSAGES_MAX, "the template takes them all");
 
@@ -374,6 +376,36 @@ static enum status field_response_format(struct parse *parse, const char *name,
     return api_format_take(parse->request, value, parse->error);
 }
 
+static enum status field_tools(struct parse *parse, const char *name,
+                               const struct json_value *value)
+{
+    (void)name;
+    return api_tools_take(parse->request, value, parse->error);
+}
+
+static enum status field_tool_choice(struct parse *parse, const char *name,
+                                     const struct json_value *value)
+{
+    (void)name;
+    return api_tools_take_choice(parse->request, value, parse->error);
+}
+
+static enum status field_parallel_tool_calls(struct parse *parse, const char *name,
+                                             const struct json_value *value)
+{
+    bool parallel = true;
+    const enum status status = want_bool(parse, name, value, &parallel);
+    parse->request->one_call = !parallel;
+    return status;
+}
+
+static enum status field_chat_template_kwargs(struct parse *parse, const char *name,
+                                              const struct json_value *value)
+{
+    (void)name;
+    return api_tools_take_variables(parse->request, value, parse->error);
+}
+
 /* ---- messages ---- */
 
 static enum status part_text(struct parse *parse, const char *path, const struct json_value *part,
@@ -445,7 +477,7 @@ struct message_parse {
 static enum status message_role(struct message_parse *m, const char *path,
                                 const struct json_value *value)
 {
-    static const char *const ROLES[] = { "system", "user", "assistant" };
+    static const char *const ROLES[] = { "system", "user", "assistant", "tool" };
     struct api_text role = { 0 };
     const enum status status = want_text(m->parse, path, value, &role);
 
@@ -458,7 +490,8 @@ static enum status message_role(struct message_parse *m, const char *path,
         return STATUS_OK;
     }
     return api_refuse(m->parse->error, 400, "invalid_value", path,
-                      "'%s' must be 'system', 'developer', 'user' or 'assistant', not '%.32s'",
+                      "'%s' must be 'system', 'developer', 'user', 'assistant' or 'tool', not "
+                      "'%.32s'",
                       path, role.data);
 }
 
@@ -488,8 +521,12 @@ static bool message_field(void *ctx, const char *name, const struct json_value *
     snprintf(path, sizeof(path), "messages[%zu].%s", m->index, name);
     if (strcmp(name, "role") == 0) {
         parse->status = message_role(m, path, value);
-    } else if (strcmp(name, "content") == 0) {
+    } else if (strcmp(name, "content") == 0 && api_json_type_of(value) != JSON_TYPE_NULL) {
         parse->status = message_content(m, path, value);
+    } else if (strcmp(name, "tool_calls") == 0 && api_json_type_of(value) != JSON_TYPE_NULL) {
+        parse->status = api_tools_take_calls(parse->request, m->index, path, value, parse->error);
+    } else if (strcmp(name, "tool_call_id") == 0 && api_json_type_of(value) == JSON_TYPE_STRING) {
+        m->message->tool_call_id = api_json_str(value, &m->message->tool_call_id_len);
     } else if (strcmp(name, "name") == 0 || api_json_type_of(value) == JSON_TYPE_NULL) {
         /* Clients send back what they got: absent tool calls, refusals and the like as null. */
     } else {
@@ -510,6 +547,9 @@ static enum status parse_message(struct parse *parse, const struct json_value *v
         return wrong_type(parse, path, "an object", value);
     api_json_each(value, message_field, &m);
     if (parse->status != STATUS_OK) return parse->status;
+    /* Who calls need not say anything. */
+    if (message->role != NULL && message->content == NULL && message->tool_calls != NULL)
+        return STATUS_OK;
     if (message->role == NULL || message->content == NULL) {
         return api_refuse(parse->error, 400, "missing_required_parameter", path, "'%s' has no '%s'",
                           path, message->role == NULL ? "role" : "content");
@@ -853,6 +893,10 @@ static const struct {
     { "cache_salt", FOR_BOTH, field_cache_salt },
     { "stop_token_ids", FOR_BOTH, field_stop_token_ids },
     { "response_format", FOR_BOTH, field_response_format },
+    { "tools", FOR_CHAT | FOR_TOKENIZE, field_tools },
+    { "tool_choice", FOR_CHAT, field_tool_choice },
+    { "parallel_tool_calls", FOR_CHAT, field_parallel_tool_calls },
+    { "chat_template_kwargs", FOR_CHAT | FOR_TOKENIZE, field_chat_template_kwargs },
 
     { "user", FOR_BOTH, ignored },
     { "metadata", FOR_BOTH, ignored },
@@ -863,7 +907,6 @@ static const struct {
     { "prompt_cache_retention", FOR_BOTH, ignored },
     { "request_id", FOR_BOTH, ignored },
     { "priority", FOR_BOTH, only_zero },
-    { "parallel_tool_calls", FOR_CHAT, ignored }, /* without tools it means nothing */
 
     { "length_penalty", FOR_BOTH, only_one },
     { "use_beam_search", FOR_BOTH, only_false },
@@ -876,8 +919,6 @@ static const struct {
     { "echo", FOR_CHAT, only_false },
     { "suffix", FOR_COMPLETION, only_empty },
     { "prompt_logprobs", FOR_BOTH, only_absent },
-    { "tools", FOR_CHAT, only_empty },
-    { "tool_choice", FOR_CHAT, only_none },
     { "functions", FOR_CHAT, only_empty },
     { "function_call", FOR_CHAT, only_none },
     { "bad_words", FOR_BOTH, only_empty },
@@ -967,7 +1008,8 @@ static enum status check_whole(struct parse *parse)
         return api_refuse(parse->error, 400, "invalid_value", "min_tokens",
                           "'min_tokens' is greater than 'max_tokens'");
     }
-    return api_format_check(request, parse->error);
+    const enum status formed = api_format_check(request, parse->error);
+    return formed == STATUS_OK ? api_tools_check(request, parse->error) : formed;
 }
 
 enum status api_parse(enum api_kind kind, const char *body, size_t len, struct api_request *out,
@@ -1005,6 +1047,9 @@ void api_request_fini(struct api_request *request)
     }
     free(request->joined);
     free(request->grammar);
+    for (size_t i = 0; request->calls != NULL && i < request->messages_count; i++)
+        json_document_destroy(request->calls[i]);
+    free(request->calls);
     free(request->messages);
     free_prompts(request);
     free(request->bias_tokens);

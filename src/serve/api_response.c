@@ -71,13 +71,32 @@ static enum status write_logprobs(struct buf *out, const struct api_choice *choi
     return status;
 }
 
+/* "tool_calls":[...], if there are any */
+static enum status write_calls(struct buf *out, const struct api_choice *choice, const char *before)
+{
+    enum status status = STATUS_OK;
+
+    if (choice->calls.data == NULL) return STATUS_OK;
+    THEN(status, buf_append_text(out, before));
+    THEN(status, buf_append_text(out, "\"tool_calls\":["));
+    THEN(status, buf_append(out, choice->calls.data, choice->calls.len));
+    THEN(status, buf_append_text(out, "]"));
+    return status;
+}
+
 static enum status write_choice(struct buf *out, bool chat, const struct api_choice *choice)
 {
     enum status status =
         buf_printf(out, "{\"index\":%u,%s", choice->index,
                    chat ? "\"message\":{\"role\":\"assistant\",\"content\":" : "\"text\":");
 
-    THEN(status, api_json_write_string(out, choice->text, choice->len));
+    /* Who only calls says nothing. */
+    if (choice->calls.data != NULL && choice->len == 0) {
+        THEN(status, buf_append_text(out, "null"));
+    } else {
+        THEN(status, api_json_write_string(out, choice->text, choice->len));
+    }
+    THEN(status, write_calls(out, choice, ","));
     THEN(status, buf_append_text(out, chat ? "}" : ""));
     THEN(status, write_logprobs(out, choice));
     THEN(status, buf_printf(out, "\"%s\"}", choice->finish_reason));
@@ -138,9 +157,12 @@ enum status api_write_chunk_text(struct buf *out, const struct api_answer *answe
     const bool chat = answer->kind == API_CHAT;
     enum status status = open_chunk(out, answer);
 
-    THEN(status, buf_printf(out, "{\"index\":%u,%s", choice->index,
-                            chat ? "\"delta\":{\"content\":" : "\"text\":"));
-    THEN(status, api_json_write_string(out, choice->text, choice->len));
+    THEN(status,
+         buf_printf(out, "{\"index\":%u,%s", choice->index, chat ? "\"delta\":{" : "\"text\":"));
+    if (chat && choice->len > 0) THEN(status, buf_append_text(out, "\"content\":"));
+    if (!chat || choice->len > 0)
+        THEN(status, api_json_write_string(out, choice->text, choice->len));
+    THEN(status, write_calls(out, choice, choice->len > 0 ? "," : ""));
     THEN(status, buf_append_text(out, chat ? "}" : ""));
     THEN(status, write_logprobs(out, choice));
     THEN(status, buf_append_text(out, "null}"));

@@ -183,8 +183,12 @@ static void test_refusals(void **state)
         enum api_kind kind;
         const char *fields, *param, *code;
     } BAD[] = {
-        { API_CHAT, "\"tools\":[{}]", "tools", "unsupported_parameter" },
-        { API_CHAT, "\"tool_choice\":\"auto\"", "tool_choice", "unsupported_parameter" },
+        { API_CHAT, "\"tools\":[{}]", "tools[0]", "invalid_value" },
+        { API_CHAT, "\"tools\":{}", "tools", "invalid_type" },
+        { API_CHAT, "\"tool_choice\":\"required\"", "tool_choice", "invalid_value" },
+        { API_CHAT, "\"tool_choice\":7", "tool_choice", "invalid_value" },
+        { API_CHAT, "\"parallel_tool_calls\":1", "parallel_tool_calls", "invalid_type" },
+        { API_CHAT, "\"chat_template_kwargs\":[]", "chat_template_kwargs", "invalid_type" },
         { API_CHAT, "\"response_format\":\"json\"", "response_format", "invalid_type" },
         { API_CHAT, "\"response_format\":{\"type\":\"text\",\"x\":1}", "response_format.x",
           "unknown_parameter" },
@@ -290,7 +294,14 @@ static void test_bad_bodies(void **state)
         { "{\"messages\":[3]}", "messages[0]", "object" },
         { "{\"messages\":[{\"role\":\"user\"}]}", "messages[0]", "content" },
         { "{\"messages\":[{\"content\":\"x\"}]}", "messages[0]", "role" },
-        { "{\"messages\":[{\"role\":\"tool\",\"content\":\"x\"}]}", "messages[0].role", "tool" },
+        { "{\"messages\":[{\"role\":\"function\",\"content\":\"x\"}]}", "messages[0].role",
+          "tool" },
+        { "{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[]}]}", "messages[0]", "content" },
+        { "{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[{\"id\":\"a\"}]}]}",
+          "messages[0].tool_calls[0]", "arguments" },
+        { "{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[{\"id\":\"a\",\"function\":"
+          "{\"name\":\"f\",\"arguments\":\"[\"}}]}]}",
+          "messages[0].tool_calls[0]", "not the text of an object" },
         { "{\"messages\":[{\"role\":\"user\",\"content\":5}]}", "messages[0].content", "string" },
         { "{\"messages\":[{\"role\":\"user\",\"content\":[]}]}", "messages[0].content", "empty" },
         { "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\"}]}]}",
@@ -330,10 +341,10 @@ static void test_answers(void **state)
     struct api_answer chat = { API_CHAT, "chatcmpl-1", "m\"x", 12, false, NULL };
     const struct api_answer text = { API_COMPLETION, "cmpl-1", "m", 12, false, NULL };
     const struct api_usage usage = { 10, 3, 8 };
-    const struct api_choice one = { 0, "a\n\"\x01", 4, "stop", { NULL, 0 } };
-    const struct api_choice two[] = { { 0, "ab", 2, "length", { NULL, 0 } },
-                                      { 1, NULL, 0, "stop", { NULL, 0 } } };
-    const struct api_choice piece = { 3, "z", 1, NULL, { "{\"tokens\":[]}", 13 } };
+    const struct api_choice one = { 0, "a\n\"\x01", 4, "stop", { NULL, 0 }, { NULL, 0 } };
+    const struct api_choice two[] = { { 0, "ab", 2, "length", { NULL, 0 }, { NULL, 0 } },
+                                      { 1, NULL, 0, "stop", { NULL, 0 }, { NULL, 0 } } };
+    const struct api_choice piece = { 3, "z", 1, NULL, { "{\"tokens\":[]}", 13 }, { NULL, 0 } };
     struct buf out;
 
     buf_init(&out, 4096);
@@ -392,7 +403,7 @@ static void test_answers_are_json(void **state)
     for (int kind = API_CHAT; kind <= API_COMPLETION; kind++) {
         const struct api_answer answer = { (enum api_kind)kind, "i", "m", 1, true, NULL };
         const struct api_usage usage = { 1, 1, 1 };
-        const struct api_choice choice = { 0, text, 128, "stop", { NULL, 0 } };
+        const struct api_choice choice = { 0, text, 128, "stop", { NULL, 0 }, { NULL, 0 } };
         struct json_doc *doc = NULL;
         buf_clear(&out);
         assert_int_equal(api_write_answer(&out, &answer, &choice, 1, &usage), STATUS_OK);
@@ -423,7 +434,7 @@ static void test_full_buffer(void **state)
     (void)state;
     const struct api_answer answer = { API_CHAT, "id", "m", 1, false, NULL };
     const struct api_usage usage = { 1, 1, 0 };
-    const struct api_choice choice = { 0, "text", 4, "stop", { NULL, 0 } };
+    const struct api_choice choice = { 0, "text", 4, "stop", { NULL, 0 }, { NULL, 0 } };
 
     for (size_t max = 1; max < 300; max++) {
         struct buf out;

@@ -27,6 +27,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "net/http.h"
+#include "serve/api_tools.h"
 #include "serve/gateway_logprobs.h"
 #include "serve/gateway_request.h"
 #include "serve/tenants.h"
@@ -42,13 +43,24 @@ static struct api_answer answer_of(const struct ask *ask)
     };
 }
 
+/* An answer that ends by itself and has called waits for what the tools say. */
+static const char *finish_reason_of(const struct request *choice)
+{
+    const char *reason = choice->finish_reason;
+
+    if (choice->calls.count == 0 || reason == NULL || strcmp(reason, "stop") != 0) return reason;
+    return "tool_calls";
+}
+
 static struct api_choice choice_of(const struct request *choice)
 {
     return (struct api_choice){
         .index = choice->choice,
         .text = (const char *)buf_data(&choice->shown),
         .len = choice->shown.len,
-        .finish_reason = choice->finish_reason,
+        .finish_reason = finish_reason_of(choice),
+        .calls = { choice->called.len > 0 ? (const char *)buf_data(&choice->called) : NULL,
+                   choice->called.len },
     };
 }
 
@@ -171,7 +183,7 @@ static enum status write_shown(struct ask *ask, struct request *choice)
     if (!choice->opened && answer.kind == API_CHAT)
         status = api_write_chunk_role(&ask->chunks, &answer, choice->choice);
     choice->opened = true;
-    if (status != STATUS_OK || choice->shown.len == 0) return status;
+    if (status != STATUS_OK || (choice->shown.len == 0 && choice->called.len == 0)) return status;
     status = choice_with_rows(choice, &shown);
     if (status == STATUS_OK) status = api_write_chunk_text(&ask->chunks, &answer, &shown);
     buf_clear(&choice->rows);
@@ -190,6 +202,7 @@ void ask_show(struct request *choice)
         return;
     }
     buf_clear(&choice->shown);
+    buf_clear(&choice->called);
     flush(ask);
 }
 
@@ -445,6 +458,8 @@ static enum status parse(struct ask *ask, struct http_request *http, enum api_ki
     status = check_room(gateway, ask->choices_count, error);
     if (status == STATUS_OK) status = gateway_check_model(gateway, &ask->api, error);
     if (status == STATUS_OK) status = gateway_check_wishes(gateway, &ask->api, error);
+    if (status == STATUS_OK)
+        status = api_tools_prepare(&ask->api, chat_tools(gateway->chat), error);
     return status;
 }
 

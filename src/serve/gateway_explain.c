@@ -61,7 +61,8 @@ static void name_messages(struct request *request)
     for (size_t i = 0; i < api->messages_count; i++) {
         const struct chat_message *message = &api->messages[i];
         text = open_message(text, message->role, message->role_len);
-        text = yolk_text_next(text, message->content, message->content_len);
+        if (message->content != NULL)
+            text = yolk_text_next(text, message->content, message->content_len);
         text = yolk_text_next(text, &BEHIND_CONTENT, 1);
         push_text(&request->shape, text);
     }

@@ -309,16 +309,53 @@ static void note_token_time(struct request *request)
     request->last_token_ns = now;
 }
 
+/* Text that is safe to show, parted into content and calls. */
+static enum status part_calls(struct request *request, const struct buf *text)
+{
+    return gateway_calls_push(&request->calls, (const char *)buf_data(text), text->len,
+                              &request->shown, &request->called);
+}
+
+static enum status show_bytes(struct request *request, const char *bytes, size_t len)
+{
+    struct buf text;
+
+    if (request->calls.style == CHAT_TOOLS_NONE)
+        return gateway_text_push(&request->text, bytes, len, &request->shown);
+    buf_init(&text, GATEWAY_ANSWER_SIZE_MAX);
+    enum status status = gateway_text_push(&request->text, bytes, len, &text);
+    if (status == STATUS_OK) status = part_calls(request, &text);
+    buf_fini(&text);
+    return status;
+}
+
+/* What the answer holds back comes after all. */
+static enum status show_rest(struct request *request)
+{
+    struct buf text;
+
+    buf_init(&text, GATEWAY_ANSWER_SIZE_MAX);
+    enum status status = gateway_text_finish(&request->text, &text);
+    if (status == STATUS_OK) status = part_calls(request, &text);
+    if (status == STATUS_OK)
+        status = gateway_calls_finish(&request->calls, &request->shown, &request->called);
+    buf_fini(&text);
+    return status;
+}
+
 static void show_token(struct request *request, uint32_t token)
 {
     const struct tokenizer *tokenizer = request->gateway->tokenizer;
     size_t len = 0;
 
-    if (tokenizer_is_special(tokenizer, token)) return;
     const char *bytes = tokenizer_bytes(tokenizer, token, &len);
-    if (gateway_text_push(&request->text, bytes, len, &request->shown) != STATUS_OK) {
-        ask_abandon(request->ask, "too_long");
+    if (tokenizer_is_special(tokenizer, token)) {
+        const char *mark = chat_tools_opening(CHAT_TOOLS_MISTRAL);
+        if (len == strlen(mark) && memcmp(bytes, mark, len) == 0)
+            gateway_calls_mark(&request->calls);
+        return;
     }
+    if (show_bytes(request, bytes, len) != STATUS_OK) ask_abandon(request->ask, "too_long");
 }
 
 static bool is_stop_token(const struct api_request *api, uint32_t token)
@@ -385,7 +422,7 @@ void request_finish(struct request *request, const char *reason)
     ASSERT(attempt != NULL);
     request->finish_reason = reason;
     request_set_state(request, REQUEST_ENDING);
-    if (gateway_text_finish(&request->text, &request->shown) != STATUS_OK) {
+    if (show_rest(request) != STATUS_OK) {
         ask_abandon(request->ask, "too_long");
         return;
     }
@@ -527,6 +564,8 @@ static void free_request(struct request *request)
 {
     ASSERT(request->attempt == NULL);
     buf_fini(&request->shown);
+    buf_fini(&request->called);
+    gateway_calls_fini(&request->calls);
     buf_fini(&request->rows);
     free(request->tokens);
     free(request->held);
@@ -632,7 +671,7 @@ static enum status too_long(struct api_error *error, const struct api_request *a
 static bool cannot_fit(const struct gateway *gateway, const struct api_request *api,
                        const struct api_prompt *prompt, uint32_t max)
 {
-    size_t bytes = prompt->text.len;
+    size_t bytes = prompt->text.len + api->tools_size;
     for (size_t i = 0; i < api->messages_count; i++)
         bytes += api->messages[i].content_len;
     return bytes / gateway->token_bytes_max > max || prompt->tokens_count > max;
@@ -682,9 +721,13 @@ enum status gateway_tokenize(const struct gateway *gateway, const struct api_req
 
     if (cannot_fit(gateway, api, prompt, max)) return too_long(error, api, max);
     if (api->messages_count > 0) {
-        const struct chat_talk talk = { .messages = api->messages,
-                                        .messages_count = api->messages_count,
-                                        .generate = !api->unasking };
+        struct chat_talk talk = { .messages = api->messages,
+                                  .messages_count = api->messages_count,
+                                  .generate = !api->unasking,
+                                  .tools = api->tools,
+                                  .variables = api->variables };
+        if (api->tools != NULL && api->tool_choice == API_TOOL_REQUIRED)
+            talk.opening = chat_tools_opening(chat_tools(gateway->chat));
         status = chat_encode(gateway->chat, &talk, tokens, max, count, &err);
     } else if (prompt->text.data == NULL) {
         status = take_token_ids(gateway, prompt, tokens, count, error);
@@ -841,6 +884,11 @@ enum status request_create(struct ask *ask, uint32_t choice, struct request *lea
     name_request(request);
     gateway_text_init(&request->text, ask->api.stops, ask->api.stops_count);
     buf_init(&request->shown, GATEWAY_ANSWER_SIZE_MAX);
+    buf_init(&request->called, GATEWAY_ANSWER_SIZE_MAX);
+    gateway_calls_init(&request->calls,
+                       ask->api.tools != NULL ? chat_tools(request->gateway->chat)
+                                              : CHAT_TOOLS_NONE,
+                       ask->api.tool_choice == API_TOOL_REQUIRED, request->id);
     buf_init(&request->rows, GATEWAY_ANSWER_SIZE_MAX);
     env_timer_init(&request->timer, on_timer, request);
     const enum status status = prepare(request, error);

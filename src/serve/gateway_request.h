@@ -8,6 +8,7 @@
 
 #include "base/buf.h"
 #include "net/rpc.h"
+#include "serve/gateway_calls.h"
 #include "serve/gateway_explain.h"
 #include "serve/gateway_int.h"
 #include "serve/gateway_text.h"
@@ -118,9 +119,11 @@ struct request {
 
     struct gateway_text text;
     struct buf shown; /* the answer so far; streaming: what is not in a chunk yet */
-    bool opened;      /* streaming: its first chunk has been written */
-    struct buf rows;  /* of logprobs, likewise (serve/gateway_logprobs.h) */
-    uint32_t offset;  /* of the first token in `rows`, in characters of the choice's text */
+    struct gateway_calls calls;
+    struct buf called; /* calls of tools, likewise */
+    bool opened;       /* streaming: its first chunk has been written */
+    struct buf rows;   /* of logprobs, likewise (serve/gateway_logprobs.h) */
+    uint32_t offset;   /* of the first token in `rows`, in characters of the choice's text */
     const char *finish_reason;
     bool cached_known;
     uint32_t cached_tokens;

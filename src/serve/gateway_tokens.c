@@ -12,6 +12,7 @@
 #include "model/tokenizer.h"
 #include "model/utf8.h"
 #include "net/http.h"
+#include "serve/api_tools.h"
 #include "serve/gateway_int.h"
 
 enum { TOKENS_MAX = 1 << 20, ANSWER_SIZE_MAX = 64 << 20 };
@@ -99,6 +100,7 @@ void gateway_tokens_route(struct gateway *gateway, struct http_request *http, en
     }
     buf_init(&out, ANSWER_SIZE_MAX);
     status = gateway_check_model(gateway, &api, &error);
+    if (status == STATUS_OK) status = api_tools_prepare(&api, chat_tools(gateway->chat), &error);
     if (status == STATUS_OK) {
         status = kind == API_TOKENIZE ? write_tokens(gateway, &api, &out, &error)
                                       : write_text(gateway, &api, &out, &error);

@@ -159,7 +159,7 @@ def test_request_id_is_echoed(cluster):
 
 @pytest.mark.parametrize("field, value", [
     ("tools", [{"type": "function", "function": {"name": "f"}}]),
-    ("tool_choice", "auto"),
+    ("tool_choice", "required"),
     ("response_format", "json"),
     ("top_logprobs", 3),
     ("prompt_logprobs", 3),
