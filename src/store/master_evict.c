@@ -1,11 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * store/master_evict.c - room is made by asking the owners of what goes first to drop it.
+ *
+ * That takes a round trip and what the owner takes to say that it is done; so that a put seldom
+ * waits for it, a little room is kept ahead of the puts at every member that lends enough for a
+ * little to be of use.
  */
 #include "store/master_int.h"
 
 enum {
-    EVICT_LOOKS_MAX = 4096, /* entries looked at for one put */
+    EVICT_LOOKS_MAX = 4096,    /* entries looked at for one put */
+    AHEAD_LOOKS_MAX = 16,      /* and to keep room ahead, when it has found room itself */
+    AHEAD_PART = 64,           /* of what a member lends is kept free, */
+    AHEAD_MAX = 16 << 20,      /* at most so many bytes, */
+    AHEAD_LENT_MIN = 64 << 20, /* where it lends so many */
 };
 
 /* The most that is being freed at one member where the value would fit. */
@@ -82,4 +90,34 @@ enum status master_make_room(struct store_master *master, uint64_t now_ns,
         return STATUS_AGAIN;
     }
     return dropping_max(master, size) > 0 ? STATUS_AGAIN : STATUS_FULL;
+}
+
+static uint64_t ahead_of(const struct member *member)
+{
+    const uint64_t lent = space_total(member->space);
+    if (lent < AHEAD_LENT_MIN) return 0;
+    return lent / AHEAD_PART < AHEAD_MAX ? lent / AHEAD_PART : AHEAD_MAX;
+}
+
+/* Free, or about to be. */
+static bool room_is_ahead(const struct member *member)
+{
+    return master_member_room(member) + member->dropping >= ahead_of(member);
+}
+
+void master_room_ahead(struct store_master *master, uint64_t now_ns, const struct member *member,
+                       const struct entry *except)
+{
+    if (room_is_ahead(member)) return;
+    struct order_node *node = order_first(master->order);
+    for (int i = 0; i < AHEAD_LOOKS_MAX && node != NULL && !room_is_ahead(member); i++) {
+        const struct entry *entry = master_entry_of(node);
+        const bool may = entry != except && entry->lease_until <= now_ns;
+        if (may && entry_evict(master, entry, 1)) {
+            order_take(master->order, node);
+            group_evict(master, now_ns, entry, except, 1);
+        }
+        node = order_next(master->order, node);
+    }
+    order_rewind(master->order);
 }

@@ -393,6 +393,10 @@ enum status master_entry_state(const struct store_master *master, uint64_t now_n
 MUST_USE enum status master_make_room(struct store_master *master, uint64_t now_ns,
                                       const struct entry *except, uint64_t size);
 
+/* Something was placed at the member: others than `except` go before the room there is all used. */
+void master_room_ahead(struct store_master *master, uint64_t now_ns, const struct member *member,
+                       const struct entry *except);
+
 /* ---- master_action.c ---- */
 
 /* A zeroed action about the member, in the queue. NULL: none can be queued. */

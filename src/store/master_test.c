@@ -830,6 +830,65 @@ static void the_least_recently_read_goes_first(void **state)
     store_master_destroy(model.master);
 }
 
+/* A node that lends enough keeps a little free: once it is full, every put finds room, as long as
+ * its owner drops what it is asked to while a few more come. */
+static void room_is_made_ahead(void **state)
+{
+    enum { LENT = 128 << 20, VALUE = 1 << 20, AHEAD = LENT / 64, PUTS = 500 };
+    const struct model_node model_node = { .epoch = 9 };
+    struct store_master *master = master_new(MS);
+    const struct store_event extent = { .kind = STORE_EVENT_EXTENT,
+                                        .generation = store_master_term(master),
+                                        .address = REGION,
+                                        .size = LENT };
+    struct store_member_info info;
+    struct store_master_counts counts;
+    struct store_action action;
+    struct store_ticket ticket;
+    struct store_node_id node;
+    uint64_t now = 1000 * MS;
+    (void)state;
+
+    info_of(&model_node, 0, &info);
+    assert_int_equal(store_master_register(master, now, &info, 0, &node), STATUS_OK);
+    store_master_reset(master, now, node);
+    store_master_event(master, now, node, &extent);
+    store_master_synced(master, now, node);
+    for (unsigned i = 0; i < PUTS; i++, now += MS) {
+        char text[16];
+        snprintf(text, sizeof(text), "ahead %u", i);
+        const struct store_key key = { (const uint8_t *)text, (uint32_t)strlen(text) };
+        assert_int_equal(store_master_put_start(master, now, 1, key, VALUE, NULL, &ticket),
+                         STATUS_OK);
+        const struct store_event stored = { .kind = STORE_EVENT_STORED,
+                                            .class = STORE_CLASS_OBJECT,
+                                            .id = store_key_id(key),
+                                            .key = key.bytes,
+                                            .key_len = key.len,
+                                            .generation = i + 1,
+                                            .address = ticket.where.address,
+                                            .size = VALUE,
+                                            .digest = i };
+        assert_int_equal(
+            store_master_put_end(master, now, info.name, info.epoch, ticket.put_id, &stored),
+            STATUS_OK);
+        while (store_master_next_action(master, &action)) {
+            if (action.kind != STORE_ACTION_DROP) continue;
+            const struct store_event removed = { .kind = STORE_EVENT_REMOVED,
+                                                 .class = STORE_CLASS_OBJECT,
+                                                 .id = action.id,
+                                                 .generation = action.generation };
+            store_master_event(master, now, node, &removed);
+        }
+        store_master_counts(master, &counts);
+        const uint64_t all = (i + UINT64_C(1)) * VALUE;
+        assert_int_equal(counts.space_used, all < LENT - AHEAD ? all : LENT - AHEAD);
+    }
+    assert_int_equal(counts.evictions_total, PUTS - (LENT - AHEAD) / VALUE);
+    store_master_check(master);
+    store_master_destroy(master);
+}
+
 /* Four values fill the node; which one goes is the policy's. */
 static unsigned victim_of(enum order_policy policy)
 {
@@ -1273,6 +1332,7 @@ int main(void)
         cmocka_unit_test(a_made_up_collision_is_an_absent_key),
         cmocka_unit_test(a_put_end_overtaken_by_events_is_refused),
         cmocka_unit_test(the_least_recently_read_goes_first),
+        cmocka_unit_test(room_is_made_ahead),
         cmocka_unit_test(the_policy_says_who_goes),
         cmocka_unit_test(pins_keep),
         cmocka_unit_test(a_group_stays_and_goes_together),
