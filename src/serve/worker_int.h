@@ -60,6 +60,7 @@ enum {
     WORKER_COPY_MS = 60000,       /* each, at most */
     WORKER_WATCHERS_MAX = 64,     /* gateways that want to hear when it leaves */
     WORKER_LINGER_MS = 300,       /* without work before it leaves those who place work */
+    WORKER_HEIRLOOMS_MAX = 1024,  /* blocks that it hands over */
     WORKER_JOB_SIZE_MAX = 256 << 20,
     WORKER_JOIN_SAMPLES = 16, /* steps seen before a sequence is refused for what they would cost */
     WORKER_BATCH_STEPS = 4,   /* of a larger batch seen before it grows further, with a door */
@@ -112,6 +113,14 @@ struct drain {
     bool placed;       /* somebody may still send work that was placed before he heard */
     uint64_t quiet_ns; /* since then nothing is under way; 0: something is */
     struct env_timer timer;
+    /* Handing blocks over. */
+    struct store_watch *watch;     /* to find an heir; NULL: none is looked for */
+    char heir[PROTO_ADDRESS_SIZE]; /* RPC address; "": nobody yet */
+    bool heir_is_like_us;          /* has our role */
+    bool handing, handed;          /* it is under way; it has been */
+    struct peer *peer;
+    struct block_key *blocks; /* what is handed over: blocks_count, of them blocks_told were told */
+    uint32_t blocks_count, blocks_told, blocks_taken;
     void (*on_drained)(void *ctx);
     void *ctx;
 };

@@ -364,6 +364,60 @@ static void who_leaves_is_not_missed(void **state)
     node_stop(&e);
 }
 
+/* What p used last is at q when p has gone, and nothing of it is computed again. */
+static void who_leaves_hands_over(void **state)
+{
+    enum { PROMPTS = 2, BLOCKS = 40 }; /* more than what is told at once */
+    static struct request first[PROMPTS], again;
+    struct rpc_server *server;
+    struct store_master_shell *shell;
+    struct reply told = { 0 };
+    struct rpc_call_id id;
+    struct errmsg err = { "" };
+    struct node p, q, d;
+    bool drained = false;
+    char master[64];
+    const struct rpc_request watch = { .method = PROTO_NODE_LEAVING,
+                                       .body = "",
+                                       .deadline_ns = ENV_NEVER,
+                                       .on_end = on_reply,
+                                       .ctx = &told };
+
+    (void)state;
+    const struct rpc_server_options listen = { .address = "127.0.0.1:0", .name = "master" };
+    assert_int_equal(rpc_server_create(world.env, &listen, &server, &err), STATUS_OK);
+    const struct store_master_shell_options options = { .env = world.env, .server = server };
+    assert_int_equal(store_master_shell_create(&options, &shell, &err), STATUS_OK);
+    snprintf(master, sizeof(master), "127.0.0.1:%u", rpc_server_port(server));
+    node_start(&p, "p", &(struct node_choice){ .master = master });
+    node_start(&d, "d", &(struct node_choice){ .master = master, .role = PROTO_ROLE_DECODE });
+    node_start(&q, "q", &(struct node_choice){ .master = master });
+    for (int i = 0; i < PROMPTS; i++) {
+        request_init(&first[i], BLOCKS * BLOCK + 3, 4);
+        run(&first[i], &p, &d);
+    }
+    assert_int_equal(rpc_call(p.client, &watch, &id), STATUS_OK);
+    turn_for(20);
+    worker_drain(p.worker, note, &drained);
+    turn_until(is_set, &drained, 20000);
+    node_stop(&p);
+    for (int i = 0; i < PROMPTS; i++) {
+        again = first[i];
+        again.id = ++world.next_request;
+        again.attempt = again.answer_count = 0;
+        again.finished = false;
+        run(&again, &q, &d);
+        expect_same_as_alone(&again);
+        assert_int_equal(again.done.cached_tokens, BLOCKS * BLOCK);
+        assert_int_equal(again.done.fetched_tokens, 0);
+    }
+    node_stop(&q);
+    node_stop(&d);
+    store_master_shell_destroy(shell);
+    rpc_server_destroy(server);
+    env_poll(world.env, 0);
+}
+
 /* p dies while it computes or pushes: d gives up when told, and all its pages come back. They do so
  * when p's lease and fence are over, so the rounds wait for that together, at the end. */
 static void another_prefill_node_starts_over(void **state)
@@ -894,6 +948,7 @@ int main(void)
         cmocka_unit_test(holder_without_blocks_is_a_miss),
         cmocka_unit_test(another_decode_node_goes_on),
         cmocka_unit_test(who_leaves_is_not_missed),
+        cmocka_unit_test(who_leaves_hands_over),
         cmocka_unit_test(another_prefill_node_starts_over),
         cmocka_unit_test(eos_ends_the_answer),
         cmocka_unit_test(context_is_the_end),

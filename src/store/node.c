@@ -644,6 +644,11 @@ uint32_t store_node_match(const struct store_node *node, const struct block_key 
     return found;
 }
 
+uint32_t store_node_hottest(const struct store_node *node, uint32_t max, struct block_key *out)
+{
+    return pool_hottest(node->pool, max, out);
+}
+
 uint32_t store_node_acquire(struct store_node *node, const struct block_key *keys, uint32_t count,
                             struct store_page *out)
 {

@@ -167,6 +167,10 @@ uint32_t store_node_acquire(struct store_node *node, const struct block_key *key
 MUST_USE enum status store_node_commit(struct store_node *node, const struct block_key *key,
                                        struct store_page page, const uint64_t *sums);
 
+/* The keys used last among the pages that nobody uses now, at most max, the latest at the end. The
+ * blocks of one prompt are in their order. */
+uint32_t store_node_hottest(const struct store_node *node, uint32_t max, struct block_key *out);
+
 /* Takes the key out of the manifest and off the disk (its bytes were found to be wrong, or a test
  * wants a miss). The page is freed when nobody references or pins it. STATUS_NOT_FOUND. */
 MUST_USE enum status store_node_drop(struct store_node *node, const struct block_key *key);

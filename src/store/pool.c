@@ -331,6 +331,20 @@ const struct block_key *pool_victim(const struct pool *pool)
     return &pool->pages[head].key;
 }
 
+uint32_t pool_hottest(const struct pool *pool, uint32_t max, struct block_key *out)
+{
+    const struct list *list = &pool->lists[LIST_LRU];
+    const uint32_t count = list->count < max ? list->count : max;
+    uint32_t index = list->tail;
+
+    for (uint32_t i = count; i-- > 0;) {
+        ASSERT(index != PAGE_NIL && pool->pages[index].committed);
+        out[i] = pool->pages[index].key;
+        index = pool->pages[index].prev;
+    }
+    return count;
+}
+
 enum status pool_commit(struct pool *pool, const struct block_key *key, struct store_page ref,
                         uint64_t generation, const uint64_t *sums)
 {

@@ -62,6 +62,10 @@ void pool_chill(struct pool *pool, struct store_page page);
 /* The key of the page that goes next; NULL: none would have to. */
 const struct block_key *pool_victim(const struct pool *pool);
 
+/* Keys of the pages that would go last, at most max, those that go later behind the others; how
+ * many. Pages in use are not among them. */
+uint32_t pool_hottest(const struct pool *pool, uint32_t max, struct block_key *out);
+
 /* Of a committed page; NULL for any other. */
 const struct block_key *pool_key(const struct pool *pool, struct store_page page);
 uint64_t pool_generation(const struct pool *pool, struct store_page page);

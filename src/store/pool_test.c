@@ -91,6 +91,12 @@ static void eviction_takes_the_least_recently_used(void **state)
     for (uint32_t i = 0; i < PAGES; i++)
         pool_unref(pool, pages[i]);
     pool_touch(pool, pages[0]); /* so key 1 is now the oldest */
+    struct block_key hottest[PAGES + 1];
+    const struct block_key first = key_of(0), second = key_of(PAGES - 1);
+    assert_int_equal(pool_hottest(pool, PAGES + 1, hottest), PAGES);
+    assert_int_equal(pool_hottest(pool, 2, hottest), 2);
+    assert_true(block_key_equal(&hottest[1], &first));
+    assert_true(block_key_equal(&hottest[0], &second));
     assert_int_equal(pool_alloc(pool, 0, 1, &page), STATUS_OK);
     const struct block_key oldest = key_of(1);
     assert_true(block_key_equal(&seen.last_removed, &oldest));
