@@ -31,6 +31,7 @@
 
 enum {
     TOKENS_MAX = 1024,
+    WORLD_ROW_MAX = 5, /* two pairs */
     BLOCK = 16,
     CONTEXT = 1024,
     STOP_TOKEN = 77,
@@ -239,6 +240,7 @@ struct request {
     uint32_t prompt_count;
     uint32_t max_tokens;
     struct sampling sampling;
+    uint32_t logprobs; /* as in proto_sampling */
     bool ignore_eos;
     uint32_t reuse_blocks;
     const char *holder;
@@ -251,7 +253,10 @@ struct request {
 
     /* What came. */
     uint32_t answer[TOKENS_MAX];
+    uint32_t rows[TOKENS_MAX][WORLD_ROW_MAX]; /* of probabilities, where they are wanted */
     uint32_t answer_count;
+    bool p_said; /* the first token of the present attempt, or of one before */
+    uint32_t p_index, p_token, p_row[WORLD_ROW_MAX];
     uint32_t generated_before; /* of the present attempt */
     bool opened;
     uint32_t push_from;
@@ -310,7 +315,8 @@ static inline struct proto_sequence sequence_of(const struct request *request, u
                           proto_u32s_of((const uint32_t *)(const void *)request->sampling.biases,
                                         request->sampling.biases_count),
                       .held = proto_u32s_of(request->sampling.held, request->sampling.held_count),
-                      .held_until = (uint32_t)request->sampling.held_until },
+                      .held_until = (uint32_t)request->sampling.held_until,
+                      .logprobs = request->logprobs },
         .generated_before = request->generated_before,
         .plan.reuse_blocks = request->reuse_blocks,
     };
@@ -323,15 +329,49 @@ static inline struct proto_sequence sequence_of(const struct request *request, u
     return sequence;
 }
 
-/* What arrives twice must be equal; nothing may be left out. */
-static inline void take_token(struct request *request, const struct proto_token *token)
+/* As many pairs as were asked for, of certain tokens at most one. */
+static inline void check_row(const struct request *request, const struct proto_token *token)
 {
-    assert_true(token->index <= request->answer_count);
-    if (token->index < request->answer_count) {
-        assert_int_equal(request->answer[token->index], token->token);
+    const uint32_t most = request->logprobs > 0 ? 2 * request->logprobs - 1 : 0;
+
+    assert_true(most <= WORLD_ROW_MAX);
+    if (request->logprobs < 2) {
+        assert_int_equal(token->row.count, most);
         return;
     }
+    assert_true(token->row.count == most || token->row.count == 3);
+}
+
+/* What arrives twice must be equal, to the last bit; nothing may be left out. */
+static inline void take_token(struct request *request, const struct proto_token *token)
+{
+    uint32_t row[WORLD_ROW_MAX] = { 0 };
+
+    assert_true(token->index <= request->answer_count);
+    check_row(request, token);
+    proto_u32s_copy(token->row, row);
+    if (request->p_said && token->index == request->p_index) {
+        assert_int_equal(token->token, request->p_token);
+        assert_memory_equal(request->p_row, row, sizeof(row));
+    }
+    if (token->index < request->answer_count) {
+        assert_int_equal(request->answer[token->index], token->token);
+        assert_memory_equal(request->rows[token->index], row, sizeof(row));
+        return;
+    }
+    memcpy(request->rows[request->answer_count], row, sizeof(row));
     request->answer[request->answer_count++] = token->token;
+}
+
+/* d will say the same. */
+static inline void note_first(struct request *request, const struct proto_token *token)
+{
+    check_row(request, token);
+    request->p_said = true;
+    request->p_index = token->index;
+    request->p_token = token->token;
+    memset(request->p_row, 0, sizeof(request->p_row));
+    proto_u32s_copy(token->row, request->p_row);
 }
 
 static inline void on_p_item(void *ctx, const uint8_t *body, size_t len)
@@ -340,6 +380,7 @@ static inline void on_p_item(void *ctx, const uint8_t *body, size_t len)
     struct proto_item item;
     assert_int_equal(proto_item_decode(body, len, &item), STATUS_OK);
     if (item.kind == PROTO_ITEM_FAILED) request->cause = item.failed.cause;
+    if (item.kind == PROTO_ITEM_FIRST_TOKEN) note_first(request, &item.token);
     if (item.kind != PROTO_ITEM_PREFILL_DONE) return;
     request->prefill_done = true;
     request->done = item.prefill_done;
@@ -502,6 +543,8 @@ static inline void run(struct request *request, struct node *p, struct node *d)
 {
     request->p = p;
     request->d = d;
+    request->p_said = false;
+    request->logprobs = (uint32_t)request->id % 4;
     attempt_start(request);
     turn_until(request_over, request, 60000);
 }

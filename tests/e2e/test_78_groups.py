@@ -15,15 +15,17 @@ LONGER = " ".join(f"Row {i} holds {i * 104729 % 997}." for i in range(200))
 def ask(cluster, text, name):
     status, answer, _ = cluster.post(
         "/v1/completions", {"model": "smollm2", "temperature": 0.8, "seed": 7, "max_tokens": 16,
-                            "ignore_eos": True, "prompt": text}, headers={"X-Request-Id": name})
+                            "ignore_eos": True, "prompt": text, "logprobs": 2, "cache_salt": "group"},
+        headers={"X-Request-Id": name})
     assert status == 200, answer
-    return answer["choices"][0]["text"]
+    return answer["choices"][0]["text"], answer["choices"][0]["logprobs"]
 
 
 @pytest.fixture(scope="module")
 def group(tmp_path_factory):
     made = Cluster(tmp_path_factory.mktemp("group"), "--prefill", "2", "--group-max", "2",
                    "--threads", "1").wait_ready()
+    wait_until(lambda: json.loads(made.get("/ready")[1])["prefill"] == 2)
     yield made
     made.stop()
 
