@@ -8,7 +8,7 @@ CTEST := ctest --output-on-failure -j $(JOBS)
 # A file's tests share a cluster, so they stay together.
 PYTEST := $(VENV)/bin/pytest -q -n $(JOBS) --dist loadfile tests
 
-.PHONY: help run test build unit e2e asan asan-build tsan tsan-build fuzz soak bench peers results reality tidy install clean setup setup-test configure model
+.PHONY: help run test build unit e2e asan asan-build tsan tsan-build fuzz soak mutants bench peers results reality tidy install clean setup setup-test configure model
 
 help:
 	@echo 'make run      install what is missing, build, fetch a small real model, serve it'
@@ -17,6 +17,7 @@ help:
 	@echo 'make asan | tsan   the unit tests under sanitizers'
 	@echo 'make fuzz     run each fuzz target for FUZZ_SECONDS (default 30) with libFuzzer'
 	@echo 'make soak     clusters under faults, real and simulated, for SOAK_SECONDS (default 1200)'
+	@echo 'make mutants  plants bugs in the store and says which tests notice (two minutes)'
 	@echo 'make bench    every bench, as JSON, into $(BUILD)/bench/'
 	@echo 'make peers    the transfer engine beside PyPI'"'"'s Mooncake, in one run'
 	@echo 'make results  what the papers measured, simulated, into docs/results/ (needs public traces)'
@@ -83,6 +84,9 @@ SOAK_SECONDS ?= 1200
 soak: setup-test configure model
 	@cmake --build $(BUILD)
 	@tools/soak.sh $(BUILD) $(SOAK_SECONDS)
+
+mutants: setup-test
+	@tools/mutants.py
 
 bench: build model
 	@mkdir -p $(BUILD)/bench

@@ -1132,6 +1132,29 @@ static void a_late_commit_does_not_undo_a_removal(void **state)
     store_master_destroy(model.master);
 }
 
+/* What is lent to another master is not ours to hand out. */
+static void only_what_is_lent_to_this_term_is_promised(void **state)
+{
+    static struct model model;
+    struct store_ticket ticket;
+    char text[16];
+    (void)state;
+
+    model_init(&model);
+    for (unsigned i = 0; i < NODES; i++) {
+        const struct store_event extent = { .kind = STORE_EVENT_EXTENT,
+                                            .class = STORE_CLASS_OBJECT,
+                                            .generation = store_master_term(model.master) - 1,
+                                            .address = REGION + 64 * REGION_SIZE,
+                                            .size = 2 * REGION_SIZE };
+        store_master_event(model.master, model.now, model.nodes[i].id, &extent);
+    }
+    assert_int_equal(store_master_put_start(model.master, model.now, 1, key_of(1, text),
+                                            REGION_SIZE + 4096, NULL, &ticket),
+                     STATUS_INVALID); /* larger than all that is lent */
+    store_master_destroy(model.master);
+}
+
 static bool see_soft(void *ctx, const struct store_listed *listed)
 {
     *(bool *)ctx = listed->soft_pin;
@@ -1339,6 +1362,7 @@ int main(void)
         cmocka_unit_test(a_value_is_replaced_whole),
         cmocka_unit_test(a_node_that_was_away_brings_nothing_old),
         cmocka_unit_test(a_late_commit_does_not_undo_a_removal),
+        cmocka_unit_test(only_what_is_lent_to_this_term_is_promised),
         cmocka_unit_test(nodes_remember_for_a_new_master),
         cmocka_unit_test(there_are_as_many_replicas_as_wished),
         cmocka_unit_test(what_a_node_has_goes_elsewhere_before_it_leaves),

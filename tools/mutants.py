@@ -1,0 +1,147 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Plants bugs in the store, one at a time, and says which tests notice.
+
+    tools/mutants.py [-k WORD]       or: make mutants
+
+Works on a copy under build-mutants/, never on the tree itself. A bug that nobody notices is an error, and so is one
+whose place in the source is not found any more. Takes about two minutes; not part of `make test`.
+"""
+import argparse
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+COPY = ROOT / "build-mutants"
+SEEDS = {"vlog_sim_test": 400, "store_sim_test": 40}
+
+# What is wrong, file, what is there, what it becomes, the tests that may notice.
+MUTANTS = [
+    ("a removed value stays when it is being read", "master_action.c",
+     "status == STATUS_BUSY && !entry->removing && !replica->stale", "status == STATUS_BUSY",
+     ["master_test", "store_sim_test"]),
+    ("the old replicas of a replaced value are read on", "master_event.c",
+     "if (event->attributes.version == before) return;", "if (true) return;", ["master_test", "store_sim_test"]),
+    ("what was removed comes back with its node", "master_event.c",
+     "object && event->attributes.version < tombs_floor(&master->dead, &event->id);", "false && object;",
+     ["master_test"]),
+    ("a range is promised again while its writer may write", "master_ticket.c",
+     "now_ns + master_ms(master->options.put_ms) + master_ms(master->options.fence_ms);", "now_ns;", ["master_test"]),
+    ("what an owner does not announce any more is believed", "master_event.c",
+     "if (replica->round != member->round) master_replica_remove(master, replica);", "(void)replica;",
+     ["master_test"]),
+    ("leases keep nothing", "master_evict.c", "const bool may = entry != except && entry->lease_until <= now_ns;",
+     "const bool may = entry != except || now_ns == 0;", ["master_test"]),
+    ("what is being dropped is read", "master_replica.c", "return !replica->dropping && !replica->stale &&",
+     "return !replica->stale &&", ["master_test", "store_sim_test"]),
+    ("absent is said before everybody has announced", "master_member.c", "if (!member->announced &&",
+     "if (false && !member->announced &&", ["master_test"]),
+    ("space lent to another term is handed out", "master_event.c",
+     "if (event->generation != master->term) return;", "", ["master_test"]),
+    ("a late end of a put brings back what was dropped", "master_event.c",
+     "if (!member->synced || event->generation > member->generation_seen) return false;", "if (true) return false;",
+     ["master_test", "store_sim_test"]),
+    ("a commit of an older term counts", "node_put.c",
+     "if (commit->epoch != node->epoch || commit->term != node->term) return STATUS_STALE;", "",
+     ["store_node_test", "store_sim_test"]),
+    ("checksums of a commit are not compared", "node_put.c",
+     "if (hash_xxh3(data + offset, piece) != msg_u64_at(commit->sums, i)) return STATUS_CORRUPT;",
+     "(void)data; (void)piece;", ["store_node_test"]),
+    ("a value is dropped under its reader", "objects.c",
+     "if (present->pins > 0) return STATUS_BUSY; /* I3 */", "", ["objects_test", "store_sim_test"]),
+    ("ranges of values overlap", "objects.c",
+     "if (range_used(objects, wanted->address, wanted->size)) return STATUS_BUSY;",
+     "(void)range_used(objects, wanted->address, wanted->size);", ["objects_test"]),
+    ("a removed value stays on disk", "node_put.c", "if (!drop->evict) node_values_drop(node, &drop->id);", "",
+     ["store_sim_test"]),
+    ("a value that leaves memory for the disk is not said to be there", "node_values.c",
+     "    node_log(node, STORE_EVENT_STORED, STORE_CLASS_OBJECT, &object->id, entry->generation);\n    return true;",
+     "    return true;", ["store_sim_test"]),
+    ("a drop is not written to the log", "vlog_write.c", "    gone_note(vlog, id);\n    return true;",
+     "    return true;", ["vlog_sim_test"]),
+    ("a footer forgets what is gone", "vlog_write.c", ".gone = segment->gone_count };", ".gone = 0 };",
+     ["vlog_sim_test"]),
+    ("a footer is written before its records are synced", "vlog_write.c",
+     ".op = ENV_IO_SYNC, .file = segment->file, .fn = on_records_synced",
+     ".op = ENV_IO_RESERVE, .file = segment->file, .fn = on_records_synced", ["vlog_sim_test"]),
+    ("bytes from the disk are not compared", "vlog.c",
+     "return vlog_bytes_right(head, read->data) ? STATUS_OK : STATUS_CORRUPT;", "return STATUS_OK;",
+     ["vlog_sim_test"]),
+]
+
+
+def run(*command, **options):
+    return subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True, errors="replace", **options)
+
+
+def copy_tree():
+    """What git tracks, or would; only what has changed is written, so that little is built again."""
+    listed = run("git", "ls-files", "-co", "--exclude-standard", cwd=ROOT).stdout.split()
+    for name in listed:
+        source, target = ROOT / name, COPY / name
+        if not source.is_file() or (target.exists() and target.read_bytes() == source.read_bytes()):
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+
+
+def build(tests):
+    return run("ninja", "-C", COPY / "build", *(f"tests/{test}" for test in tests))
+
+
+def noticed(test):
+    try:
+        environment = dict(os.environ, YOLK_SIM_SEEDS=str(SEEDS.get(test, 40)))
+        return run(COPY / "build/tests" / test, timeout=300, cwd=COPY / "build", env=environment).returncode != 0
+    except subprocess.TimeoutExpired:
+        return True
+
+
+def try_mutant(file, old, new, tests):
+    """The test that notices, or why none does."""
+    path = COPY / "src/store" / file
+    text = path.read_text()
+    if text.count(old) != 1:
+        return None, f"{text.count(old)} places in {file}"
+    path.write_text(text.replace(old, new))
+    try:
+        built = build(tests)
+        if built.returncode != 0:
+            return None, "does not compile:\n" + built.stdout[-1500:]
+        for test in tests:
+            if noticed(test):
+                return test, None
+        return None, "nobody noticed"
+    finally:
+        path.write_text(text)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("-k", metavar="WORD", default="", help="only bugs whose description has it")
+    options = parser.parse_args()
+    mutants = [mutant for mutant in MUTANTS if options.k in mutant[0]]
+    COPY.mkdir(exist_ok=True)
+    copy_tree()
+    tests = sorted({test for mutant in mutants for test in mutant[4]})
+    configured = run("cmake", "-S", COPY, "-B", COPY / "build", "-G", "Ninja")
+    if configured.returncode != 0 or build(tests).returncode != 0:
+        sys.exit("mutants: the copy does not build")
+    for test in tests:
+        if noticed(test):
+            sys.exit(f"mutants: {test} fails without any")
+    missed = 0
+    for what, file, old, new, candidates in mutants:
+        test, why = try_mutant(file, old, new, candidates)
+        missed += test is None
+        print(f"{'caught by ' + test if test else 'MISSED: ' + why:<28} {what}", flush=True)
+    print(f"mutants: {len(mutants) - missed} of {len(mutants)} caught")
+    sys.exit(missed > 0)
+
+
+if __name__ == "__main__":
+    main()
