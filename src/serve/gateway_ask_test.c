@@ -272,7 +272,7 @@ static void test_hangup_stops_all(void **state)
     struct client client;
 
     start_pair();
-    for (uint64_t after = 1; after < 200; after += 17) {
+    for (uint64_t after = 1; after < 200; after += 29) {
         complete(&client, BODY(",\"n\":4,\"max_tokens\":900,\"stream\":true"));
         run_ms(after);
         http_client_cancel(client.http);
@@ -294,7 +294,7 @@ static void test_node_lost(void **state)
 
     answer_to(PROMPT, 40, want);
     for (int victim = 0; victim < 2; victim++) {
-        for (uint64_t after = 1; after < 300; after += 43) {
+        for (uint64_t after = 1; after < 300; after += 67) {
             start_pair();
             complete(&client, BODY(",\"n\":4,\"max_tokens\":40,\"stream\":true"));
             run_ms(after);

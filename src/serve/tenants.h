@@ -38,7 +38,7 @@ struct tenant;
 struct tenants;
 
 enum {
-    TENANTS_KEYS_MAX = 4096,
+    TENANTS_KEYS_MAX = 1024,
     TENANTS_MAX = 256,
     TENANTS_NAME_SIZE = 64, /* with its NUL; letters, digits, '-', '_' and '.' */
     TENANTS_KEY_LEN_MIN = 8,

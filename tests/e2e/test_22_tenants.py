@@ -119,10 +119,8 @@ def test_keys_stay_secret_and_traces_do_not(cluster):
     assert "0123456789" not in cluster.get("/metrics")[1] + cluster.get("/debug/decisions")[1]
 
 
-@pytest.mark.parametrize("text, word", [("sk-alpha-0123456789\n", "line 1"), ("", "no key"),
-                                        ("sk-alpha-0123456789 a x=1", "line 1")])
-def test_bad_key_files_are_refused(tmp_path, text, word):
-    (tmp_path / "keys").write_text(text)
+def test_a_bad_key_file_is_refused(tmp_path):
+    (tmp_path / "keys").write_text("sk-alpha-0123456789\n")
     result = run_yolk("serve", model_path(), "--port", free_port(), "--api-keys", tmp_path / "keys")
     assert result.returncode == 2
-    assert word in result.stderr and "0123456789" not in result.stderr
+    assert "line 1" in result.stderr and "0123456789" not in result.stderr
