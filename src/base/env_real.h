@@ -74,4 +74,13 @@ typedef void (*env_signal_fn)(void *ctx, int signo);
  * Replaces what was set before. One env per process. */
 MUST_USE enum status env_on_signal(struct env *env, int signo, env_signal_fn fn, void *ctx);
 
+/* For a program that talks to a person without a loop: Ctrl-C (SIGINT) sets a flag and interrupts a
+ * blocking read of the calling thread (EINTR), instead of ending the process. Held first, before
+ * other threads start and inherit that, so that the signal comes to the thread that catches it. */
+void env_hold_interrupts(void);
+void env_catch_interrupts(void);
+
+/* Has there been one since the last call? */
+bool env_interrupted(void);
+
 #endif

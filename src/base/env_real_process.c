@@ -251,3 +251,44 @@ enum status env_on_signal(struct env *env, int signo, env_signal_fn fn, void *ct
     env_source_add(real, &real->signals);
     return env_source_arm(real, &real->signals, EPOLLIN);
 }
+
+/* ---- interrupts, without a loop ---- */
+
+/* Set by the handler, in the thread that looks at it. */
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int signo)
+{
+    (void)signo;
+    interrupted = 1;
+}
+
+static void mask_interrupts(int how)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    pthread_sigmask(how, &set, NULL);
+}
+
+void env_hold_interrupts(void)
+{
+    mask_interrupts(SIG_BLOCK);
+}
+
+void env_catch_interrupts(void)
+{
+    const struct sigaction action = { .sa_handler = on_interrupt }; /* no SA_RESTART */
+
+    sigaction(SIGINT, &action, NULL);
+    mask_interrupts(SIG_UNBLOCK);
+}
+
+bool env_interrupted(void)
+{
+    const bool was = interrupted != 0;
+
+    if (was) interrupted = 0;
+    return was;
+}

@@ -1,15 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * cli/cmd_run.c - one prompt, one answer, one process: no network, no pool. What the cluster
- * answers for the same prompt and sampling is the same, token for token. */
+ * cli/cmd_run.c - one process: no network, no pool. One prompt and its answer, or a conversation
+ * (run_chat.h). What the cluster answers for the same prompt and sampling is the same, token for
+ * token. */
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/buf.h"
+#include "base/env_real.h"
 #include "cli/cli.h"
+#include "cli/run_chat.h"
 #include "model/chat.h"
 #include "model/model.h"
 #include "model/tokenizer.h"
@@ -157,27 +161,70 @@ static enum status open_all(struct run *run, struct errmsg *err)
     return status;
 }
 
+/* A conversation: asked for, or without a prompt in a terminal. */
+static bool wants_chat(const struct config *config)
+{
+    if (config_bool(config, "chat")) return true;
+    return config_positions(config) < 2 && !config_bool(config, "raw") && isatty(STDIN_FILENO);
+}
+
+static enum status check_chat(const struct config *config, struct errmsg *err)
+{
+    if (!config_bool(config, "chat")) return STATUS_OK;
+    if (config_bool(config, "raw"))
+        return errmsg_set(err, STATUS_INVALID, "--chat and --raw exclude each other");
+    if (config_positions(config) > 1)
+        return errmsg_set(err, STATUS_INVALID, "--chat takes no PROMPT: it reads standard input");
+    return STATUS_OK;
+}
+
+static enum status answer_prompt(struct run *run, struct errmsg *err)
+{
+    struct buf prompt;
+
+    buf_init(&prompt, PROMPT_SIZE_MAX);
+    enum status status = read_prompt(run->cli->config, &prompt, err);
+    if (status == STATUS_OK) status = encode(run, &prompt, err);
+    if (status == STATUS_OK) status = generate(run, err);
+    buf_fini(&prompt);
+    return status;
+}
+
+static int converse(struct run *run)
+{
+    const struct config *config = run->cli->config;
+    const struct run_chat_options options = {
+        .tokenizer = run->tokenizer,
+        .chat = run->chat,
+        .solo = run->solo,
+        .sampling = run->sampling,
+        .max_tokens = (uint32_t)config_u64(config, "max-tokens"),
+        .ignore_eos = config_bool(config, "ignore-eos"),
+    };
+    return run_chat(&options);
+}
+
 int cmd_run(struct cli *cli)
 {
     struct run run = { .cli = cli, .sampling = { .seed = config_u64(cli->config, "seed") } };
     struct errmsg err = { "out of memory" };
-    struct buf prompt;
+    const bool chat = wants_chat(cli->config);
+    int code = CLI_EXIT_OK;
 
-    buf_init(&prompt, PROMPT_SIZE_MAX);
     utf8_stream_init(&run.utf8);
-    enum status status =
-        read_decimal(cli->config, "temperature", 0, 2, &run.sampling.temperature, &err);
+    enum status status = check_chat(cli->config, &err);
+    if (status == STATUS_OK)
+        status = read_decimal(cli->config, "temperature", 0, 2, &run.sampling.temperature, &err);
     if (status == STATUS_OK)
         status = read_decimal(cli->config, "top-p", 1e-6, 1, &run.sampling.top_p, &err);
+    if (chat) env_hold_interrupts();
     if (status == STATUS_OK) status = open_all(&run, &err);
-    if (status == STATUS_OK) status = read_prompt(cli->config, &prompt, &err);
-    if (status == STATUS_OK) status = encode(&run, &prompt, &err);
-    if (status == STATUS_OK) status = generate(&run, &err);
-    buf_fini(&prompt);
+    if (status == STATUS_OK && chat) code = converse(&run);
+    if (status == STATUS_OK && !chat) status = answer_prompt(&run, &err);
     free(run.tokens);
     solo_destroy(run.solo);
     chat_destroy(run.chat);
     tokenizer_destroy(run.tokenizer);
     model_destroy(run.model);
-    return status == STATUS_OK ? CLI_EXIT_OK : cli_refuse("%s", err.text);
+    return status == STATUS_OK ? code : cli_refuse("%s", err.text);
 }

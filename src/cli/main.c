@@ -39,8 +39,10 @@ static const struct command commands[] = {
     { "node", "yolk node MODEL [options]", "Computes, and lends its memory to the pool.", cmd_node,
       CLI_NODE, 1, 1, "info" },
     { "run", "yolk run MODEL [PROMPT] [options]",
-      "Answers one prompt in this process; without PROMPT, reads it from standard input.", cmd_run,
-      CLI_RUN, 1, 2, "warn" },
+      "Answers one prompt in this process, PROMPT or what comes in through a pipe. In a "
+      "terminal without PROMPT, or with --chat, it is a conversation: Ctrl-C stops an answer, "
+      "/reset forgets it, /exit leaves.",
+      cmd_run, CLI_RUN, 1, 2, "warn" },
     { "model", "yolk model fetch|list|info|path [MODEL]",
       "Fetches a model by name, or says what a model file is.", cmd_model, CLI_MODEL, 1, 2,
       "warn" },

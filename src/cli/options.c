@@ -303,6 +303,12 @@ const struct config_option cli_options[] = {
       .def = "false",
       .scope = CLI_RUN,
       .help = "go on to max-tokens" },
+    { .name = "chat",
+      .type = CONFIG_BOOL,
+      .def = "false",
+      .scope = CLI_RUN,
+      .help = "a conversation: each line of standard input is a turn; without PROMPT the default "
+              "in a terminal" },
     { .name = "raw",
       .type = CONFIG_BOOL,
       .def = "false",

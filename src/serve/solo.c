@@ -14,7 +14,8 @@ struct solo {
     uint8_t *pages;
     uint32_t *table; /* the page table: page i of the sequence is page i of the slab */
     uint32_t table_count;
-    uint32_t *tokens; /* of the sequence: the prompt, then the answer */
+    uint32_t *tokens;  /* of the sequence: the prompt, then the answer */
+    uint32_t computed; /* tokens whose KV is in the pages */
     uint32_t context_max;
 };
 
@@ -110,20 +111,31 @@ static enum status compute(struct solo *solo, uint32_t from, uint32_t to,
     return STATUS_OK;
 }
 
+/* How many tokens of the prompt are in the pages already: its last one is always computed. */
+static uint32_t common_prefix(const struct solo *solo, const struct solo_request *request)
+{
+    uint32_t n = 0;
+
+    while (n < solo->computed && n + 1 < request->tokens_count &&
+           solo->tokens[n] == request->tokens[n])
+        n++;
+    return n;
+}
+
 enum status solo_generate(struct solo *solo, const struct solo_request *request, enum solo_end *end)
 {
-    uint32_t computed = 0;
     uint32_t count = request->tokens_count;
 
     if (count == 0 || count > solo->context_max || request->max_tokens == 0) return STATUS_INVALID;
+    solo->computed = request->keep ? common_prefix(solo, request) : 0;
     for (uint32_t i = 0; i < count; i++)
         solo->tokens[i] = request->tokens[i];
     for (uint32_t index = 0; index < request->max_tokens; index++) {
         uint32_t token = 0;
         const enum status status =
-            compute(solo, computed, count, &request->sampling, index, &token);
+            compute(solo, solo->computed, count, &request->sampling, index, &token);
         if (status != STATUS_OK) return status;
-        computed = count;
+        solo->computed = count;
         if (request->is_end != NULL && request->is_end(request->is_end_ctx, token)) {
             *end = SOLO_STOP;
             return STATUS_OK;

@@ -4,7 +4,7 @@
  *
  * The simplest correct way from a prompt to an answer: an engine, pages of its own, prefill in
  * chunks, then one token a step. What the cluster answers must be equal to what this answers, token
- * for token (serve/worker_test.c).
+ * for token. A conversation need not be computed again from its beginning: see `keep`.
  *
  * Memory:  allocated by solo_create(): the engine and pages for one sequence of context_max tokens,
  *          touched as used.
@@ -41,6 +41,7 @@ struct solo_request {
     uint32_t tokens_count;
     uint32_t max_tokens;
     struct sampling sampling;
+    bool keep; /* what begins as the last sequence did is not computed again */
     /* Each token as it comes, not those that end the answer. False: enough. */
     bool (*on_token)(void *ctx, uint32_t token);
     /* Which tokens end the answer; NULL: none does. */
