@@ -276,6 +276,7 @@ static enum status adopt(struct cluster *cluster, const struct proto_node_info *
     ASSERT(nodes_in_conductor(cluster) == 0);
     options.block_tokens = info->block_tokens;
     options.block_size = info->page_size;
+    if (options.group_max > info->layers) options.group_max = info->layers; /* one each, at least */
     const enum status status = yolk_conductor_create(&options, &conductor, &err);
     if (status != STATUS_OK) {
         LOG_ERROR("gateway", "conductor_failed", "reason=%s", err.text);

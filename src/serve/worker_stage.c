@@ -133,12 +133,16 @@ static void offer(struct job *job)
 
 /* ---- arrival ---- */
 
-static const char *check_run(const struct worker *worker, const struct proto_stage_run *message)
+/* NULL if this node can be a stage; *cause says whether one node alone could do it. */
+static const char *check_run(const struct worker *worker, const struct proto_stage_run *message,
+                             enum proto_cause *cause)
 {
     const uint64_t row = backend_hidden_size(worker->options.model, worker->options.timed);
 
+    *cause = PROTO_CAUSE_STAGE;
     if (message->stages > worker->layout.n_layers) return "more stages than layers";
     if (row * sizeof(float) * ENGINE_ROWS > PROTO_ROWS_SIZE_MAX) return "rows too long to pass on";
+    *cause = PROTO_CAUSE_INVALID;
     for (uint32_t i = 0; i < message->stages; i++) {
         for (uint32_t j = 0; j < i; j++)
             if (strcmp(message->addresses[i], message->addresses[j]) == 0) return "a stage twice";
@@ -206,9 +210,10 @@ void stage_run(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len
         job_refuse(worker, call, PROTO_CAUSE_INVALID, STATUS_INVALID, "malformed");
         return;
     }
-    const char *wrong = check_run(worker, &message);
+    enum proto_cause cause;
+    const char *wrong = check_run(worker, &message, &cause);
     if (wrong != NULL) {
-        job_refuse(worker, call, PROTO_CAUSE_INVALID, STATUS_INVALID, wrong);
+        job_refuse(worker, call, cause, STATUS_INVALID, wrong);
         return;
     }
     struct job *job = prefill_accept(worker, call, message.run, message.run_len);

@@ -459,6 +459,23 @@ static void nonsense_is_refused(void **state)
     attempt_start(&request);
     turn_until(request_over, &request, 20000);
     assert_int_equal(request.cause, PROTO_CAUSE_INVALID);
+
+    /* More stages than layers is no nonsense of the request's: one node can do it. */
+    static struct node strangers[4] = {
+        { .address = "h:1" }, { .address = "h:2" }, { .address = "h:3" }, { .address = "h:4" }
+    };
+    request_init(&request, 100, 4);
+    choose(&request, 1);
+    for (uint32_t i = 0; i < 4; i++)
+        request.helpers[i] = &strangers[i];
+    request.helpers_count = 4;
+    attempt_start(&request);
+    turn_until(request_over, &request, 20000);
+    assert_int_equal(request.cause, PROTO_CAUSE_STAGE);
+    request.helpers_count = 0;
+    attempt_start(&request);
+    turn_until(request_over, &request, 20000);
+    expect_same_as_alone(&request);
     nodes_stop();
 }
 
