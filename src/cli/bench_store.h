@@ -51,9 +51,10 @@ MUST_USE enum status bench_store_data(struct cli *cli, const struct bench_store_
  * keys. STATUS_INVALID for a name that is no load's. */
 MUST_USE enum status bench_store_load(struct cli *cli, const char *name, struct errmsg *err);
 
-/* The load that is a node: it lends so many MiB of real memory until it is killed. */
+/* The load that is a node: it lends so many MiB of real memory until it is killed. `directory`: of
+ * the disk below them; "": none. */
 MUST_USE enum status bench_store_own(struct cli *cli, const char *master, uint32_t mib, bool tcp,
-                                     struct errmsg *err);
+                                     const char *directory, struct errmsg *err);
 
 /* ---- a node that lends nothing ---- */
 

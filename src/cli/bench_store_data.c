@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * cli/bench_store_data.c - values that move: gets of a node of another process and of the own one,
- * beside raw sockets or memcpy, in pairs; and how long puts take when the memory is full.
+ * beside raw sockets or memcpy, in pairs; how long puts take when the memory is full; and whether
+ * what does not fit the memory is on the disk.
  *
  * A get here is all that a client's get is: asking the master, pinning at the owner, moving,
  * verifying every piece. "First" reads are of values that this client has never read. */
@@ -37,7 +38,11 @@ enum {
     ROOMY_MIB = 320,
     PATIENCE_S = 20,
     MEMORY_SIZE = 2 * SET_SIZE,
+    BEYOND_MIB = 768, /* of memory */
+    BEYOND_VALUES = 1024,
+    BEYOND_SIZE = 1 << 20,
 };
+#define BEYOND_DISK (UINT64_C(2) << 30)
 
 /* ---- a node ---- */
 
@@ -79,7 +84,7 @@ static enum status own_join(struct own *own, const char *master, const struct st
 }
 
 static enum status own_open(struct own *own, struct env *env, const char *master, uint32_t mib,
-                            bool tcp, struct errmsg *err)
+                            bool tcp, const char *directory, struct errmsg *err)
 {
     const struct rpc_server_options server = { .address = "127.0.0.1:0", .name = "own" };
     const struct yolk_transfer_options transfer = { .forbid_shm = tcp };
@@ -99,7 +104,10 @@ static enum status own_open(struct own *own, struct env *env, const char *master
                                                 .secret = "",
                                                 .name = "own",
                                                 .layout = layout,
-                                                .object_size = (uint64_t)mib << 20 };
+                                                .object_size = (uint64_t)mib << 20,
+                                                .disk_directory = directory,
+                                                .values_disk_size =
+                                                    directory[0] != '\0' ? BEYOND_DISK : 0 };
     status = store_node_create(&options, &own->node, err);
     return status == STATUS_OK ? own_join(own, master, &layout, err) : status;
 }
@@ -114,10 +122,10 @@ static void own_close(struct own *own)
 }
 
 enum status bench_store_own(struct cli *cli, const char *master, uint32_t mib, bool tcp,
-                            struct errmsg *err)
+                            const char *directory, struct errmsg *err)
 {
     struct own own;
-    const enum status status = own_open(&own, cli->env, master, mib, tcp, err);
+    const enum status status = own_open(&own, cli->env, master, mib, tcp, directory, err);
     if (status != STATUS_OK) return status;
     env_run(cli->env); /* until it is killed */
     own_close(&own);
@@ -138,8 +146,9 @@ struct data {
     struct own own; /* instead of `node` */
     struct yolk_transfer *transfer;
     struct yolk_store *store;
-    uint8_t *memory; /* MEMORY_SIZE bytes, registered */
-    uint32_t space;  /* of the keys of the present row */
+    uint8_t *memory;               /* MEMORY_SIZE bytes, registered */
+    uint32_t space;                /* of the keys of the present row */
+    char directory[CLI_PATH_SIZE]; /* of the disk below the node of another process; "": none */
     uint32_t left;
     enum status status;
 };
@@ -168,16 +177,21 @@ static void key_at(const struct data *data, uint32_t i, uint8_t bytes[BENCH_STOR
     *out = (struct yolk_store_key){ bytes, BENCH_STORE_KEY_SIZE };
 }
 
-static enum status put_one(struct data *data, uint32_t i, uint64_t size)
+static enum status put_bytes(struct data *data, uint32_t i, const uint8_t *bytes_of, uint64_t size)
 {
     const struct yolk_store_call call = { .on_item = on_item, .ctx = data };
     uint8_t bytes[BENCH_STORE_KEY_SIZE];
-    struct yolk_store_value value = { .data = data->memory, .size = size };
+    struct yolk_store_value value = { .data = bytes_of, .size = size };
 
     key_at(data, i, bytes, &value.key);
     data->left = 1;
     data->status = STATUS_OK;
     return wait(data, yolk_store_put(data->store, &value, 1, &call), false);
+}
+
+static enum status put_one(struct data *data, uint32_t i, uint64_t size)
+{
+    return put_bytes(data, i, data->memory, size);
 }
 
 /* `count` values from `first` on, at most BATCH, into the memory one behind the other. */
@@ -236,11 +250,15 @@ static enum status cluster_open(struct data *data, uint32_t mib, bool tcp, bool 
     const char *const node[] = { "bench",    "store",       "load",   tcp ? "own-tcp" : "own",
                                  "--master", data->address, "--keys", lends,
                                  NULL };
+    const char *const disk[] = { "bench",      "store",         "load",   "own-disk",
+                                 "--master",   data->address,   "--keys", lends,
+                                 "--data-dir", data->directory, NULL };
     if (status == STATUS_OK) status = bench_spawn(data->cli, &data->master, master, data->err);
     if (status == STATUS_OK && own) {
-        status = own_open(&data->own, data->env, data->address, mib, tcp, data->err);
+        status = own_open(&data->own, data->env, data->address, mib, tcp, "", data->err);
     } else if (status == STATUS_OK) {
-        status = bench_spawn(data->cli, &data->node, node, data->err);
+        status = bench_spawn(data->cli, &data->node, data->directory[0] != '\0' ? disk : node,
+                             data->err);
     }
     if (status == STATUS_OK) status = client_open(data, tcp, own ? data->own.transfer : NULL);
     if (status == STATUS_OK) { /* which waits until the directory has settled */
@@ -481,6 +499,81 @@ static enum status row_full(struct data *data)
     return status;
 }
 
+/* ---- more than the memory holds ---- */
+
+static void on_name(void *ctx, const char *name)
+{
+    struct data *data = ctx;
+    char path[CLI_PATH_SIZE + 64];
+
+    if (snprintf(path, sizeof(path), "%s/values/%s", data->directory, name) < (int)sizeof(path)) {
+        (void)!env_file_remove(data->env, path);
+    }
+}
+
+static enum status beyond_directory(struct data *data)
+{
+    const char *given = config_text(data->cli->config, "data-dir");
+    char values[CLI_PATH_SIZE + 64];
+
+    enum status status = STATUS_OK;
+    if (given[0] != '\0') {
+        snprintf(data->directory, sizeof(data->directory), "%.4000s/bench-store", given);
+    } else {
+        status = cli_cache_path("bench-store", data->directory, data->err);
+    }
+    snprintf(values, sizeof(values), "%s/values", data->directory);
+    if (status == STATUS_OK) status = env_make_dirs(data->env, values, data->err);
+    if (status == STATUS_OK) status = env_dir_list(data->env, values, on_name, data, data->err);
+    return status;
+}
+
+/* Bytes of value i: no two are the same. */
+static const uint8_t *beyond_bytes(const struct data *data, uint32_t i)
+{
+    return data->memory + SET_SIZE + 17 * (size_t)i;
+}
+
+static enum status beyond_puts(struct data *data)
+{
+    enum status status = STATUS_OK;
+    for (uint32_t i = 0; i < BEYOND_VALUES && status == STATUS_OK; i++)
+        status = put_bytes(data, i, beyond_bytes(data, i), BEYOND_SIZE);
+    return status;
+}
+
+/* How many are not there, or not what was put. */
+static uint32_t beyond_lost(struct data *data)
+{
+    uint32_t lost = 0;
+    for (uint32_t i = 0; i < BEYOND_VALUES; i++) {
+        memset(data->memory, 0, BEYOND_SIZE);
+        const bool there = get_some(data, i, 1, BEYOND_SIZE, false) == STATUS_OK;
+        lost += !there || memcmp(data->memory, beyond_bytes(data, i), BEYOND_SIZE) != 0;
+    }
+    return lost;
+}
+
+static enum status row_beyond(struct data *data)
+{
+    static const char name[] = "values_lost_of_1GiB_in_768MiB";
+
+    if (data->choice->brief || !bench_store_wanted(data->choice, name)) return STATUS_OK;
+    enum status status = beyond_directory(data);
+    if (status == STATUS_OK) status = cluster_open(data, BEYOND_MIB, false, false);
+    data->space = 0;
+    if (status == STATUS_OK) status = beyond_puts(data);
+    if (status == STATUS_OK) {
+        struct report_row *row = report_add(data->report, name, beyond_lost(data), "values");
+        row->kind = REPORT_AT_MOST;
+        row->target = 0;
+    }
+    cluster_close(data);
+    (void)!beyond_directory(data); /* removes what is there */
+    data->directory[0] = '\0';
+    return status;
+}
+
 /* ---- all of them ---- */
 
 static bool any_wanted(const struct data *data, const char *const names[])
@@ -546,6 +639,7 @@ enum status bench_store_data(struct cli *cli, const struct bench_store_choice *c
     if (status == STATUS_OK) status = cluster_shm(&data);
     if (status == STATUS_OK) status = cluster_own(&data);
     if (status == STATUS_OK) status = row_full(&data);
+    if (status == STATUS_OK) status = row_beyond(&data);
     if (status != STATUS_OK && err->text[0] == '\0') {
         errmsg_set(err, status, "values could not be measured: %s", status_name(status));
     }

@@ -11,6 +11,7 @@
  *   put-threads    eight threads, each the start and then the end of one put
  *   fill           puts the --keys keys that the others ask about, and ends
  *   own, own-tcp   no load: a node that lends --keys MiB; the latter moves data by TCP only
+ *   own-disk       the same with a disk below, in --data-dir
  *   echo-serve, echo  the yardstick (base/env_bare_echo.h)
  *
  * Puts have no data: the load is their owner, too (bench_store_node.c), and says that it has it.
@@ -486,12 +487,18 @@ static enum status echo(struct load *load, struct errmsg *err)
 
 static enum status own(struct load *load, struct errmsg *err)
 {
-    return bench_store_own(load->cli, load->master, (uint32_t)load->keys, false, err);
+    return bench_store_own(load->cli, load->master, (uint32_t)load->keys, false, "", err);
+}
+
+static enum status own_disk(struct load *load, struct errmsg *err)
+{
+    return bench_store_own(load->cli, load->master, (uint32_t)load->keys, false,
+                           config_text(load->cli->config, "data-dir"), err);
 }
 
 static enum status own_tcp(struct load *load, struct errmsg *err)
 {
-    return bench_store_own(load->cli, load->master, (uint32_t)load->keys, true, err);
+    return bench_store_own(load->cli, load->master, (uint32_t)load->keys, true, "", err);
 }
 
 /* ---- which ---- */
@@ -511,6 +518,7 @@ static const struct {
     { "echo", echo },
     { "own", own },
     { "own-tcp", own_tcp },
+    { "own-disk", own_disk },
 };
 
 enum status bench_store_load(struct cli *cli, const char *name, struct errmsg *err)
@@ -529,6 +537,6 @@ enum status bench_store_load(struct cli *cli, const char *name, struct errmsg *e
     }
     return errmsg_set(err, STATUS_INVALID,
                       "bench store load: exist, exist-threads, exist-128, get-128, put-128, "
-                      "put-threads, fill, own, own-tcp, echo-serve or echo, not `%s`",
+                      "put-threads, fill, own, own-tcp, own-disk, echo-serve or echo, not `%s`",
                       name);
 }
