@@ -132,6 +132,17 @@ static void give_back(struct buf *buf)
     buf_init(buf, size_max);
 }
 
+/* Gives an empty buffer back whatever its size: input is expected for little of the time that a
+ * connection lives. */
+static void let_go(struct buf *buf)
+{
+    const size_t size_max = buf->size_max;
+
+    if (buf->len > 0) return;
+    buf_fini(buf);
+    buf_init(buf, size_max);
+}
+
 /* Writes what the kernel takes. */
 static void flush(struct conn *conn)
 {
@@ -285,6 +296,7 @@ static void hand_over(struct conn *conn)
     buf_init(&req->headers, HTTP_REPLY_HEADERS_SIZE_MAX);
     conn->parse = NULL;
     conn->req = req;
+    let_go(&conn->in);
     conn->keeps_alive = http_parse_keeps_alive(req->parse) && !conn->server->is_leaving;
     set_state(conn, CONN_ACTIVE);
     conn->server->options.on_request(conn->server->options.ctx, req);
@@ -586,7 +598,7 @@ static void end_answer(struct conn *conn)
         return;
     }
     set_state(conn, CONN_IDLE);
-    give_back(&conn->in);
+    let_go(&conn->in);
     arm(conn, &conn->receive_timer, conn->server->options.idle_timeout_ms);
 }
 

@@ -821,6 +821,13 @@ static enum status take_prompt(struct request *request, uint32_t max, struct api
     return STATUS_OK;
 }
 
+/* A prompt may take the whole context; most take little of it, and keep no more. */
+static void give_tokens_back(struct request *request)
+{
+    uint32_t *smaller = realloc(request->tokens, request->tokens_max * sizeof(*request->tokens));
+    if (smaller != NULL) request->tokens = smaller;
+}
+
 /* The answer begins with the prompt. */
 static enum status echo_prompt(struct request *request)
 {
@@ -844,6 +851,7 @@ static enum status prepare(struct request *request, struct api_error *error)
     if (request->tokens == NULL || hold_ends(request) != STATUS_OK) return overloaded(error);
     const enum status status = take_prompt(request, max, error);
     if (status != STATUS_OK) return status;
+    give_tokens_back(request);
     if (request->ask->api.echo && echo_prompt(request) != STATUS_OK) return overloaded(error);
     /* Room for the keys of every block there can ever be; blocks have at least 16 tokens. */
     request->keys = malloc((request->tokens_max / 16 + 1) * sizeof(*request->keys));
