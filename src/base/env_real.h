@@ -74,13 +74,15 @@ typedef void (*env_signal_fn)(void *ctx, int signo);
  * Replaces what was set before. One env per process. */
 MUST_USE enum status env_on_signal(struct env *env, int signo, env_signal_fn fn, void *ctx);
 
-/* For a program that talks to a person without a loop: Ctrl-C (SIGINT) sets a flag and interrupts a
- * blocking read of the calling thread (EINTR), instead of ending the process. Held first, before
- * other threads start and inherit that, so that the signal comes to the thread that catches it. */
+/* For a program that talks to a person without a loop: Ctrl-C (SIGINT) waits to be asked for,
+ * instead of ending the process. Held before other threads start, so that none of them takes it. */
 void env_hold_interrupts(void);
-void env_catch_interrupts(void);
+void env_release_interrupts(void); /* it ends the process again */
 
-/* Has there been one since the last call? */
+/* Has there been one since it was held, or since the last call? */
 bool env_interrupted(void);
+
+/* Waits until there is something to read; false: there was an interrupt, now or before. */
+bool env_wait_readable(int fd);
 
 #endif

@@ -13,6 +13,7 @@
  * signal handler: start_child() keeps to that. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +22,7 @@
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/assert.h"
@@ -254,41 +256,51 @@ enum status env_on_signal(struct env *env, int signo, env_signal_fn fn, void *ct
 
 /* ---- interrupts, without a loop ---- */
 
-/* Set by the handler, in the thread that looks at it. */
-static volatile sig_atomic_t interrupted;
-
-static void on_interrupt(int signo)
-{
-    (void)signo;
-    interrupted = 1;
-}
-
-static void mask_interrupts(int how)
+static sigset_t interrupts(void)
 {
     sigset_t set;
 
     sigemptyset(&set);
     sigaddset(&set, SIGINT);
-    pthread_sigmask(how, &set, NULL);
+    return set;
+}
+
+static void on_interrupt(int signo)
+{
+    (void)signo; /* it has ended the wait */
 }
 
 void env_hold_interrupts(void)
 {
-    mask_interrupts(SIG_BLOCK);
-}
-
-void env_catch_interrupts(void)
-{
     const struct sigaction action = { .sa_handler = on_interrupt }; /* no SA_RESTART */
+    const sigset_t set = interrupts();
 
     sigaction(SIGINT, &action, NULL);
-    mask_interrupts(SIG_UNBLOCK);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+}
+
+void env_release_interrupts(void)
+{
+    const sigset_t set = interrupts();
+
+    signal(SIGINT, SIG_DFL);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
 }
 
 bool env_interrupted(void)
 {
-    const bool was = interrupted != 0;
+    const struct timespec no_time = { 0, 0 };
+    const sigset_t set = interrupts();
 
-    if (was) interrupted = 0;
-    return was;
+    return sigtimedwait(&set, NULL, &no_time) == SIGINT;
+}
+
+bool env_wait_readable(int fd)
+{
+    struct pollfd poll = { .fd = fd, .events = POLLIN };
+    sigset_t set;
+
+    pthread_sigmask(SIG_BLOCK, NULL, &set); /* what is blocked now, but for this one */
+    sigdelset(&set, SIGINT);
+    return ppoll(&poll, 1, NULL, &set) >= 0 || errno != EINTR;
 }

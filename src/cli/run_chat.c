@@ -11,10 +11,9 @@
  * What an answer had said when it was stopped stays in the conversation. A turn that does not fit
  * the context is not taken. In a pipe there are no prompts: an answer and a newline for each line.
  *
- * Ctrl-C is a flag that is looked at after each token; while a line is read it interrupts that. */
+ * Ctrl-C is asked for after each token, and ends the wait for a line. */
 #include "cli/run_chat.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -83,7 +82,7 @@ static bool on_token(void *ctx, uint32_t token)
         const size_t part = len - at < PIECE_SIZE ? len - at : PIECE_SIZE;
         show(c, text, utf8_stream_push(&c->utf8, bytes + at, part, text));
     }
-    return fflush(stdout) == 0 && !c->enough && !env_interrupted();
+    return fflush(stdout) == 0 && !c->enough && !(c->terminal && env_interrupted());
 }
 
 static bool is_end(const void *ctx, uint32_t token)
@@ -124,7 +123,6 @@ static enum status answer(struct conversation *c, struct errmsg *err)
     buf_clear(&c->answer);
     utf8_stream_init(&c->utf8);
     c->enough = false;
-    (void)env_interrupted(); /* of before */
     status = solo_generate(options->solo, &request, &end);
     if (status != STATUS_OK)
         return errmsg_set(err, status, "the engine said %s", status_name(status));
@@ -163,13 +161,11 @@ static ssize_t read_line(struct conversation *c, char **line, size_t *room)
             fputs(">>> ", stdout);
             fflush(stdout);
         }
-        errno = 0;
-        ssize_t len = getline(line, room, stdin);
-        if (len < 0 && errno == EINTR && env_interrupted()) {
-            clearerr(stdin);
+        if (c->terminal && !env_wait_readable(STDIN_FILENO)) {
             fputs("\n(/exit or Ctrl-D leaves)\n", stdout);
             continue;
         }
+        ssize_t len = getline(line, room, stdin);
         while (len > 0 && ((*line)[len - 1] == '\n' || (*line)[len - 1] == '\r'))
             len--;
         return len;
@@ -212,7 +208,7 @@ int run_chat(const struct run_chat_options *options)
         c->tokens = tokens;
         c->terminal = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
         buf_init(&c->answer, ANSWER_SIZE_MAX);
-        env_catch_interrupts();
+        if (!c->terminal) env_release_interrupts();
         if (c->terminal)
             puts("Ctrl-C stops an answer, /reset forgets the conversation, /exit leaves.\n");
         code = talk_on(c);
