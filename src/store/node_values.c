@@ -667,7 +667,9 @@ static void on_given_up(void *ctx, const struct vlog_entry *entry)
     struct store_node *node = values->node;
     const struct object *object = objects_find(node->objects, &entry->meta.id);
 
-    if (object != NULL && values->carry_budget >= object->size) {
+    const bool room = values->queue_count < NODE_VALUES_QUEUE_MAX; /* nobody else is to go for it */
+
+    if (object != NULL && room && values->carry_budget >= object->size) {
         values->carry_budget -= object->size;
         queue_push(values, object);
     }

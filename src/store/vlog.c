@@ -197,6 +197,7 @@ static enum status read_check(const struct vlog_read *read, enum status status, 
     status = vlog_head_decode(read->head, read->units, read->segment->nonce, read->at, head);
     if (status != STATUS_OK) return status;
     if (!block_key_equal(&head->meta.id, &read->id)) return STATUS_CORRUPT;
+    if ((uint64_t)head->meta.pages * VLOG_UNIT != n) return STATUS_CORRUPT; /* its index lied */
     return vlog_bytes_right(head, read->data) ? STATUS_OK : STATUS_CORRUPT;
 }
 
