@@ -25,6 +25,13 @@ class Fleet:
         self.commands = {}
         self.running = {}
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        """Also when the test, or its preparation, has failed: nobody is left behind."""
+        self.kill_all()
+
     def start(self, name, kind, *args, prefix=()):
         """Starts a process; the same name again repeats what was said first."""
         model = () if kind == "master" else (str(model_path()),)

@@ -84,21 +84,20 @@ class Load:
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory):
-    made = Fleet(tmp_path_factory.mktemp("rolling"))
-    master = f"127.0.0.1:{free_port()}"
-    made.start("master", "master", "--listen", master)
-    for name in NODES:
-        made.start(name, "node", "--role", name.split("-")[0], "--name", name, "--master", master,
-                   *SHAPE)
-    made.ports = []
-    for name in GATEWAYS:
-        made.ports.append(free_port())
-        made.start(name, "gateway", "--port", made.ports[-1], "--master", master,
-                   "--served-model-name", "smollm2", "--drain-grace", "200ms")
-    for port in made.ports:
-        wait_ready(made, port, 2, 2)
-    yield made
-    made.kill_all()
+    with Fleet(tmp_path_factory.mktemp("rolling")) as made:
+        master = f"127.0.0.1:{free_port()}"
+        made.start("master", "master", "--listen", master)
+        for name in NODES:
+            made.start(name, "node", "--role", name.split("-")[0], "--name", name, "--master",
+                       master, *SHAPE)
+        made.ports = []
+        for name in GATEWAYS:
+            made.ports.append(free_port())
+            made.start(name, "gateway", "--port", made.ports[-1], "--master", master,
+                       "--served-model-name", "smollm2", "--drain-grace", "200ms")
+        for port in made.ports:
+            wait_ready(made, port, 2, 2)
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -238,17 +238,16 @@ REQUEST = {"model": "smollm2", "temperature": 0, "max_tokens": 60, "ignore_eos":
 
 @pytest.fixture(scope="module")
 def fleet(hosts, tmp_path_factory):
-    made = Fleet(tmp_path_factory.mktemp("hosts"))
-    master = f"{FRONT}:50051"
-    made.start("master", "master", "--listen", master, prefix=hosts.on("front"))
-    for host, role in (("p", "prefill"), ("d", "decode"), ("e", "decode")):
-        made.start(host, "node", "--role", role, "--name", host, "--master", master, "--listen",
-                   f"{HOSTS[host]}:7000", *SHAPE, prefix=hosts.on(host))
-    made.start("gateway", "gateway", "--master", master, "--host", "0.0.0.0", "--port", 8000,
-               "--served-model-name", "smollm2", prefix=hosts.on("front"))
-    hosts.inside("front", lambda: wait_ready(made, 8000, 1, 2, FRONT))
-    yield made
-    made.kill_all()
+    with Fleet(tmp_path_factory.mktemp("hosts")) as made:
+        master = f"{FRONT}:50051"
+        made.start("master", "master", "--listen", master, prefix=hosts.on("front"))
+        for host, role in (("p", "prefill"), ("d", "decode"), ("e", "decode")):
+            made.start(host, "node", "--role", role, "--name", host, "--master", master,
+                       "--listen", f"{HOSTS[host]}:7000", *SHAPE, prefix=hosts.on(host))
+        made.start("gateway", "gateway", "--master", master, "--host", "0.0.0.0", "--port", 8000,
+                   "--served-model-name", "smollm2", prefix=hosts.on("front"))
+        hosts.inside("front", lambda: wait_ready(made, 8000, 1, 2, FRONT))
+        yield made
 
 
 @pytest.fixture(scope="module")
