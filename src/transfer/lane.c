@@ -945,10 +945,22 @@ static enum status receive_sealed(struct lane *lane, size_t *n)
     return parse(lane);
 }
 
+/* An initiator reads half of what is under way and then lets the turn go on: what has ended is told
+ * and its successors are sent while the other half arrives. If it read on as long as there is
+ * something, all would end at once, and the target would have nothing to do until it hears. */
+static size_t turn_size(const struct lane *lane)
+{
+    const uint64_t half = lane->peer != NULL ? lane->inflight_size / 2 : LANE_TURN_SIZE;
+
+    if (half == 0 || half > LANE_TURN_SIZE) return LANE_TURN_SIZE;
+    return half > LANE_TURN_MIN ? (size_t)half : LANE_TURN_MIN;
+}
+
 /* False if nothing was there, or the lane has died. */
 static bool lane_receive(struct lane *lane)
 {
-    size_t budget = LANE_TURN_SIZE;
+    const size_t turn = turn_size(lane);
+    size_t budget = turn;
     bool drained = false;
 
     if (lane_expired(lane)) { /* see I2 */
@@ -959,7 +971,7 @@ static bool lane_receive(struct lane *lane)
         size_t n = 0;
         const enum status status =
             lane->seal != NULL ? receive_sealed(lane, &n) : receive_once(lane, &n, &drained);
-        if (status == STATUS_AGAIN) return budget < LANE_TURN_SIZE;
+        if (status == STATUS_AGAIN) return budget < turn;
         if (status != STATUS_OK) {
             lane_die(lane, status);
             return false;

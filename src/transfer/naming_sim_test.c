@@ -886,7 +886,10 @@ static void walk_run(uint64_t seed)
 static void test_after_any_walk_each_name_leads_to_one_that_lives(void **state)
 {
     const uint64_t first = test_seed();
-    const uint64_t seeds = getenv("SEED") != NULL ? 1 : WALK_SEEDS;
+    const char *more = getenv("YOLK_SIM_SEEDS");
+    const uint64_t seeds = more != NULL             ? strtoull(more, NULL, 0)
+                           : getenv("SEED") != NULL ? 1
+                                                    : WALK_SEEDS;
 
     (void)state;
     for (uint64_t seed = first; seed < first + seeds; seed++) {

@@ -47,6 +47,7 @@ enum {
     LANE_RX_LARGE = 4096,       /* of it, while payloads are large: what lands there is copied */
     LANE_SMALL_SIZE = 16 << 10, /* a payload for which a call costs more than a copy */
     LANE_TURN_SIZE = 4 << 20,   /* bytes read or written on a lane in one turn of the loop */
+    LANE_TURN_MIN = 128 << 10,  /* see turn_size() of lane.c */
     LANE_GATHER_MAX = 64,       /* frames of one writev */
     LANE_GATHER_SIZE = 1 << 20, /* and their bytes: beyond it a higher class would wait */
     COPY_TURN_SIZE = 4 << 20,   /* bytes copied in one turn of the loop */
