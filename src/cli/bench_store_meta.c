@@ -23,12 +23,14 @@
 enum {
     KEYS = 500000,
     KEYS_BRIEF = 5000,
+    KEYS_MEMORY = 200000,
     CLIENTS_MAX = 8,
     ONE_BATCH = 50000,
     ADDRESS_SIZE = 32,
     WINDOW_MS = 500,
     WINDOW_BRIEF_MS = 50,
     PATIENCE_S = 20,
+    REMOVAL_S = 60, /* the master asks its nodes for each, some 20,000 a second */
     GIVE_BACK_S = 10,
 };
 
@@ -282,9 +284,11 @@ static enum status row_best(struct meta *meta, const char *name, const char *loa
 /* The echo has a server of its own, at a port of its own. */
 static enum status echo_rate(struct meta *meta, double *per_s)
 {
-    struct meta echo = {
-        .cli = meta->cli, .env = meta->env, .choice = meta->choice, .err = meta->err
-    };
+    struct meta echo = { .cli = meta->cli,
+                         .env = meta->env,
+                         .choice = meta->choice,
+                         .keys = meta->keys,
+                         .err = meta->err };
     uint16_t port = 0;
     uint64_t count;
 
@@ -390,7 +394,7 @@ static enum status remove_all(struct meta *meta)
         if (status == STATUS_OK) status = wait(meta);
         query.cursor = meta->stats.uptime_ms;
     } while (status == STATUS_OK && query.cursor != 0);
-    const uint64_t limit = env_now_ns(meta->env) + PATIENCE_S * ENV_NS_PER_S;
+    const uint64_t limit = env_now_ns(meta->env) + REMOVAL_S * ENV_NS_PER_S;
     do {
         turn_for(meta, 10 * ENV_NS_PER_MS);
         if (status == STATUS_OK) status = ask_stats(meta);
@@ -406,7 +410,7 @@ static double given_back(struct meta *meta, uint64_t empty, uint64_t full)
     double back = 0;
     do {
         turn_for(meta, 100 * ENV_NS_PER_MS);
-        back = (double)(full - resident(meta)) / (double)(full - empty);
+        back = ((double)full - (double)resident(meta)) / ((double)full - (double)empty);
     } while (back < 0.8 && env_now_ns(meta->env) < limit);
     return back;
 }
@@ -421,6 +425,7 @@ static enum status rows_memory(struct meta *meta)
     if (!bench_store_wanted(meta->choice, object) && !bench_store_wanted(meta->choice, back)) {
         return STATUS_OK;
     }
+    if (!meta->choice->brief) meta->keys = KEYS_MEMORY;
     for (uint32_t i = 0; i < runs(meta) && status == STATUS_OK; i++) {
         status = cluster_open(meta);
         const uint64_t empty = status == STATUS_OK ? resident(meta) : 0;
@@ -428,7 +433,7 @@ static enum status rows_memory(struct meta *meta)
         const uint64_t full = status == STATUS_OK ? resident(meta) : 0;
         if (status == STATUS_OK) status = remove_all(meta);
         if (status == STATUS_OK) {
-            values[0][i] = (double)(full - empty) / (double)meta->keys;
+            values[0][i] = ((double)full - (double)empty) / (double)meta->keys;
             values[1][i] = given_back(meta, empty, full);
         }
         cluster_close(meta);

@@ -18,6 +18,8 @@
 
 enum {
     DROP_RETRY_MS = 200,
+    RETRIES_AHEAD = 4096, /* drops that are queued again at once */
+    KEPT = 1024,          /* of an empty list: a larger one is given back */
 };
 
 /* Room for one more; false at the limit. */
@@ -70,6 +72,10 @@ bool store_master_next_action(struct store_master *master, struct store_action *
     *out = actions->list[actions->first];
     actions->first = (actions->first + 1) % actions->capacity;
     actions->count--;
+    if (actions->count == 0 && actions->capacity > KEPT) {
+        free(actions->list);
+        *actions = (struct actions){ 0 };
+    }
     return true;
 }
 
@@ -144,7 +150,7 @@ void store_master_dropped(struct store_master *master, uint64_t now_ns, struct s
 void master_drops_retry(struct store_master *master, uint64_t now_ns)
 {
     uint32_t i = 0;
-    while (i < master->retries_count && master->actions.count < STORE_ACTIONS_MAX) {
+    while (i < master->retries_count && master->actions.count < RETRIES_AHEAD) {
         const struct retry retry = master->retries[i];
         if (retry.due_ns > now_ns) {
             i++;
@@ -161,5 +167,10 @@ void master_drops_retry(struct store_master *master, uint64_t now_ns)
         replica_undrop(master, replica);
         const bool evict = !entry->removing && !replica->stale && replica->placed;
         if (!master_replica_drop(master, replica, evict)) return;
+    }
+    if (master->retries_count == 0 && master->retries_capacity > KEPT) {
+        free(master->retries);
+        master->retries = NULL;
+        master->retries_capacity = 0;
     }
 }

@@ -26,7 +26,7 @@
 enum {
     WATCHERS_MAX = 1024,
     DROP_MS = 2000,
-    MEMORY_WORTH = 8 << 20, /* bytes */
+    MEMORY_WORTH = 1 << 20, /* bytes */
     COPY_SLACK_MS = 10000,  /* for the commit, behind the time to write */
     /* What is kept for the next batch: */
     CODES_KEPT = 1024,

@@ -144,12 +144,16 @@ def test_bench_prints_one_json_object():
 def test_bench_of_the_directory_runs_in_short_form():
     import json
 
-    result = run_yolk("bench", "store", "batch", "--short", "--json", timeout=120)
+    result = run_yolk("bench", "store", "_8_", "--short", "--json", timeout=120)
     assert result.returncode == 0, result.stderr
     rows = {row["name"]: row for row in json.loads(result.stdout)["rows"]}
-    assert set(rows) == {"exist_batch_128", "get_batch_128", "exist_one_batch_50000", "put_start_end_batch_128"}
+    assert set(rows) == {"lookup_one_key_8_threads", "lookup_one_key_8_processes", "put_start_end_8_threads"}
     assert all(row["value"] > 0 for row in rows.values())
     assert all(row["target"] > 0 for row in rows.values())
+    result = run_yolk("bench", "store", "batch_128", "--short", "--json", timeout=120)
+    assert result.returncode == 0, result.stderr
+    rows = {row["name"]: row["value"] for row in json.loads(result.stdout)["rows"]}
+    assert set(rows) == {"exist_batch_128", "get_batch_128", "put_start_end_batch_128"} and all(rows.values())
 
 
 def test_bench_of_values_runs_in_short_form():
