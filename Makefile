@@ -97,6 +97,7 @@ bench: build model
 peers: build
 	@mkdir -p $(BUILD)/bench
 	@python3 bench/peers/mooncake.py --yolk $(BUILD)/bin/yolk --json $(BUILD)/bench/peers.json
+	@python3 bench/peers/mooncake_store.py --yolk $(BUILD)/bin/yolk --json $(BUILD)/bench/peers_store.json
 
 results: build
 	@python3 tools/results.py --yolk $(BUILD)/bin/yolk
