@@ -590,8 +590,9 @@ static void cancelled_at_any_time(void **state)
 }
 
 /* A door before the batch: two places are what the gateway gives as long as the node does not know
- * its steps, and a limit that no two can keep is one place when it does. Those who wait are right
- * in the end, and who is cancelled while it waits leaves nothing. */
+ * its steps, and a limit that no two can keep is one place when it does (which may be before the
+ * second comes). Those who wait are right in the end, and who is cancelled while it waits leaves
+ * nothing. */
 static void who_waits_at_the_door_comes_in(void **state)
 {
     enum { COUNT = 12, PLACES = 2, WAITING = 5 };
@@ -629,7 +630,7 @@ static void who_waits_at_the_door_comes_in(void **state)
             left += !requests[i].over;
     }
     assert_int_equal(cancelled, 3);
-    assert_int_equal(most_decoding, PLACES);
+    assert_in_range(most_decoding, 1, PLACES);
     assert_true(most_waiting >= WAITING);
     uint32_t finished = 0;
     for (uint32_t i = 0; i < COUNT; i++) {
