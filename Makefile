@@ -2,11 +2,10 @@
 # for people who work here. CMake and Ninja do the building.
 BUILD ?= build
 VENV  := .venv
-# Tests run at a time: one more than there are cores, for they wait more than they compute.
-JOBS  ?= $(shell expr $$(nproc) + 1)
-CTEST := ctest --output-on-failure -j $(JOBS)
+# Tests run at a time: more than there are cores, for they wait as well as compute, clusters more.
+CTEST := ctest --output-on-failure -j $(shell expr $$(nproc) + 1)
 # A file's tests share a cluster, so they stay together.
-PYTEST := $(VENV)/bin/pytest -q -n $(JOBS) --dist loadfile tests
+PYTEST := $(VENV)/bin/pytest -q -n $(shell expr $$(nproc) + 2) --dist loadfile tests
 
 .PHONY: help run test build unit e2e asan asan-build tsan tsan-build fuzz soak mutants bench peers results reality tidy install clean setup setup-test configure model
 
@@ -90,7 +89,7 @@ mutants: setup-test
 
 bench: build model
 	@mkdir -p $(BUILD)/bench
-	@for name in engine serve gateway store transfer conductor; do \
+	@for name in engine serve gateway store transfer conductor sim; do \
 	  $(BUILD)/bin/yolk bench $$name --json >$(BUILD)/bench/$$name.json || exit 1; \
 	  cat $(BUILD)/bench/$$name.json; done
 
