@@ -30,7 +30,7 @@ struct env_lookup {
     struct env_found found;
 };
 
-static _Atomic unsigned running; /* threads; by everybody, and only a count */
+static _Atomic unsigned running; /* lookups; by everybody, and only a count */
 
 static void *lookup_main(void *ctx)
 {
@@ -39,6 +39,8 @@ static void *lookup_main(void *ctx)
 
     lookup->found.status = env_real_resolve(lookup->address, false, &lookup->found.addr,
                                             &lookup->found.addr_len, &lookup->found.err);
+    /* Before the end can be seen: whoever saw all of them end may start as many. */
+    atomic_fetch_sub_explicit(&running, 1, memory_order_relaxed);
     /* Release: what was found. Acquire: nobody looks at it any more, if it was abandoned. */
     const enum lookup_state before =
         atomic_exchange_explicit(&lookup->state, LOOKUP_DONE, memory_order_acq_rel);
@@ -46,7 +48,6 @@ static void *lookup_main(void *ctx)
     if (before == LOOKUP_ABANDONED) free(lookup);
     env_event_signal(event_fd, 1);
     close(event_fd);
-    atomic_fetch_sub_explicit(&running, 1, memory_order_relaxed);
     return NULL;
 }
 
