@@ -60,8 +60,8 @@ def last_line(text):
     return lines[-1] if lines else "no output"
 
 
-def install(directory):
-    """Its bench, and the version of the package."""
+def install(directory, program):
+    """Its Python, one of its programs, and the version of the package."""
     python = os.path.join(directory, "bin", "python")
     if not os.path.exists(python):
         subprocess.run([sys.executable, "-m", "venv", directory], check=True)
@@ -74,11 +74,11 @@ def install(directory):
          f"print(m.version('{PACKAGE}')); print(sysconfig.get_paths()['platlib'])"],
         capture_output=True, text=True, check=True).stdout.split()
     # What bin/ has is a wrapper, whose child would outlive it when it is stopped.
-    bench = os.path.join(asked[1], "mooncake", "transfer_engine_bench")
-    if not os.path.exists(bench):
-        raise Unavailable(f"{PACKAGE} {asked[0]} has no transfer_engine_bench")
-    os.chmod(bench, 0o755)
-    return bench, asked[0]
+    path = os.path.join(asked[1], "mooncake", program)
+    if not os.path.exists(path):
+        raise Unavailable(f"{PACKAGE} {asked[0]} has no {program}")
+    os.chmod(path, 0o755)
+    return python, path, asked[0]
 
 
 def arguments(bench, mode, name):
@@ -97,10 +97,14 @@ def bound_to(core):
     return None if core is None else lambda: os.sched_setaffinity(0, {core})
 
 
-def environment(pool):
+def environment(**its):
     """Nothing of ours may change how it runs."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("MC_")}
-    return dict(kept, MC_FORCE_TCP="1", MC_TCP_ENABLE_CONNECTION_POOL="1" if pool else "0")
+    return dict(kept, MC_FORCE_TCP="1", **its)
+
+
+def pooled(pool):
+    return environment(MC_TCP_ENABLE_CONNECTION_POOL="1" if pool else "0")
 
 
 @contextlib.contextmanager
@@ -108,7 +112,7 @@ def target(bench, pool, core):
     """Its target, running; gives the segment's name."""
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(arguments(bench, "target", "127.0.0.1:12345"), stderr=log,
-                                   stdout=log, env=environment(pool),
+                                   stdout=log, env=pooled(pool),
                                    preexec_fn=bound_to(core))
         try:
             end = time.monotonic() + START_S
@@ -135,7 +139,7 @@ def theirs(bench, segment, pool, core, row, seconds):
         f"-segment_id={segment}", f"-operation={operation}", f"-block_size={size}",
         f"-batch_size={depth}", f"-threads={threads}", f"-duration={seconds}"]
     try:
-        got = subprocess.run(command, capture_output=True, text=True, env=environment(pool),
+        got = subprocess.run(command, capture_output=True, text=True, env=pooled(pool),
                              timeout=seconds + 60, preexec_fn=bound_to(core))
     except subprocess.TimeoutExpired as late:
         raise Unavailable(f"its {operation} of {size} bytes did not end") from late
@@ -215,7 +219,7 @@ def run(options, directory):
     def say(text):
         print(text, file=sys.stderr, flush=True)
 
-    bench, version = install(directory)
+    _, bench, version = install(directory, "transfer_engine_bench")
     say(f"{PACKAGE} {version}")
     result = {"package": PACKAGE, "version": version, "rounds": options.rounds,
               "seconds": options.seconds, "rows": []}

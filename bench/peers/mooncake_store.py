@@ -29,7 +29,9 @@ import sys
 import tempfile
 import time
 
-PACKAGE = "mooncake-transfer-engine-non-cuda"
+from mooncake import PACKAGE, Unavailable, environment, install, last_line
+
+QUIET = {"GLOG_minloglevel": "3"}
 KEYS = 50_000
 BATCH = 128
 VALUES = 16
@@ -120,41 +122,6 @@ os._exit(0)
 '''
 
 
-class Unavailable(Exception):
-    """The peer is not here, and why."""
-
-
-def last_line(text):
-    lines = text.strip().splitlines()
-    return lines[-1] if lines else "no output"
-
-
-def install(directory):
-    """Its Python, its master, and the version of the package."""
-    python = os.path.join(directory, "bin", "python")
-    if not os.path.exists(python):
-        subprocess.run([sys.executable, "-m", "venv", directory], check=True)
-    got = subprocess.run([python, "-m", "pip", "install", "-q", "--disable-pip-version-check", PACKAGE],
-                         capture_output=True, text=True)
-    if got.returncode != 0:
-        raise Unavailable(f"pip install {PACKAGE}: {last_line(got.stderr)}")
-    asked = subprocess.run(
-        [python, "-c", "import importlib.metadata as m, sysconfig; "
-         f"print(m.version('{PACKAGE}')); print(sysconfig.get_paths()['platlib'])"],
-        capture_output=True, text=True, check=True).stdout.split()
-    master = os.path.join(asked[1], "mooncake", "mooncake_master")
-    if not os.path.exists(master):
-        raise Unavailable(f"{PACKAGE} {asked[0]} has no mooncake_master")
-    os.chmod(master, 0o755)
-    return python, master, asked[0]
-
-
-def environment():
-    """Nothing of ours may change how it runs."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("MC_")}
-    return dict(kept, MC_FORCE_TCP="1", GLOG_minloglevel="3")
-
-
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -164,7 +131,7 @@ def free_port():
 @contextlib.contextmanager
 def started(arguments):
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-                               env=environment())
+                               env=environment(**QUIET))
     try:
         yield process
     finally:
@@ -206,7 +173,7 @@ def peer_rate(python, master, what, clients, seconds):
     """Of all clients together."""
     arguments = client(python, master, what, seconds)
     processes = [subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                  env=environment()) for _ in range(clients)]
+                                  env=environment(**QUIET)) for _ in range(clients)]
     total = 0
     for process in processes:
         out, err = process.communicate(timeout=PATIENCE_S + 10 * seconds)
@@ -266,7 +233,7 @@ def main():
     with contextlib.ExitStack() as stack:
         directory = options.venv or stack.enter_context(tempfile.TemporaryDirectory())
         try:
-            python, binary, version = install(directory)
+            python, binary, version = install(directory, "mooncake_master")
             rows = table(*measure(options, python, binary))
         except (Unavailable, subprocess.TimeoutExpired) as why:
             print(f"skipped: {why}", file=sys.stderr)

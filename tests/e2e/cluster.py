@@ -39,6 +39,30 @@ def run_yolk(*args, timeout=120, env=None, stdin=None):
                           timeout=timeout, env=env, input=stdin)
 
 
+def get(port, path, host="127.0.0.1"):
+    """(status, text)"""
+    connection = http.client.HTTPConnection(host, port, timeout=10)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+    finally:
+        connection.close()
+
+
+def events(response):
+    """The JSON of each server-sent event; an error, or an end without [DONE], is a failure."""
+    for raw in response:
+        line = raw.decode().strip()
+        if line == "data: [DONE]":
+            return
+        if line.startswith("data: "):
+            event = json.loads(line[6:])
+            assert "error" not in event, event
+            yield event
+    raise AssertionError("the stream broke off")
+
+
 class Cluster:
     def __init__(self, directory, *args, model=None, env=None):
         self.directory = pathlib.Path(directory)
@@ -70,13 +94,7 @@ class Cluster:
         return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
 
     def get(self, path):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        try:
-            connection.request("GET", path)
-            response = connection.getresponse()
-            return response.status, response.read().decode()
-        finally:
-            connection.close()
+        return get(self.port, path)
 
     def post(self, path, body, timeout=120, headers=None):
         """POSTs a JSON value, or bytes as they are; returns (status, parsed JSON, headers)."""

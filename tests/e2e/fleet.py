@@ -12,7 +12,7 @@ import signal
 import subprocess
 import time
 
-from cluster import YOLK, free_port, model_path, wait_until
+from cluster import YOLK, events, free_port, get, model_path, wait_until
 
 SECRET = "a secret of these tests"
 
@@ -77,16 +77,6 @@ class Fleet:
                          for name in self.commands)
 
 
-def get(port, path, host="127.0.0.1"):
-    connection = http.client.HTTPConnection(host, port, timeout=10)
-    try:
-        connection.request("GET", path)
-        response = connection.getresponse()
-        return response.status, response.read().decode()
-    finally:
-        connection.close()
-
-
 def is_ready(port, prefill=1, decode=1, host="127.0.0.1"):
     """Is this gateway, and does it see at least so many nodes?"""
     try:
@@ -117,16 +107,8 @@ def stream(port, request, on_token=None, host="127.0.0.1"):
                            {"Content-Type": "application/json"})
         response = connection.getresponse()
         assert response.status == 200, response.read()
-        pieces, done, last, pause = [], False, None, 0.0
-        for raw in response:
-            line = raw.decode().strip()
-            if not line.startswith("data: "):
-                continue
-            if line == "data: [DONE]":
-                done = True
-                break
-            event = json.loads(line[6:])
-            assert "error" not in event, event
+        pieces, last, pause = [], None, 0.0
+        for event in events(response):
             for choice in event["choices"]:
                 if choice["text"]:
                     now = time.monotonic()
@@ -135,7 +117,6 @@ def stream(port, request, on_token=None, host="127.0.0.1"):
                     pieces.append(choice["text"])
                     if on_token:
                         on_token(len(pieces))
-        assert done, "the stream broke off"
         return "".join(pieces), pause
     finally:
         connection.close()

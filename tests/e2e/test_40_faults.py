@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from cluster import Cluster, wait_until
+from cluster import Cluster, events, wait_until
 
 LONG = " ".join(f"word{i * 7919 % 10007}" for i in range(220))
 
@@ -25,16 +25,8 @@ def stream(cluster, request, on_token=None, rows=None):
     connection.request("POST", "/v1/chat/completions", json.dumps({**request, "stream": True}))
     response = connection.getresponse()
     assert response.status == 200, response.read()
-    pieces, done = [], False
-    for raw in response:
-        line = raw.decode().strip()
-        if not line.startswith("data: "):
-            continue
-        if line == "data: [DONE]":
-            done = True
-            break
-        event = json.loads(line[6:])
-        assert "error" not in event, event
+    pieces = []
+    for event in events(response):
         for choice in event["choices"]:
             if rows is not None:
                 rows.extend((choice["logprobs"] or {"content": []})["content"])
@@ -43,7 +35,6 @@ def stream(cluster, request, on_token=None, rows=None):
                 if on_token:
                     on_token(len(pieces))
     connection.close()
-    assert done
     return "".join(pieces)
 
 
