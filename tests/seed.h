@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * tests/seed.h - the seed of a random test: from the environment (SEED=n) or a fixed one, printed
- * before anything else, so that a failure can be replayed. */
+ * before anything else, so that a failure can be replayed; and how many from there a simulation
+ * runs (YOLK_SIM_SEEDS=n). */
 #ifndef TESTS_SEED_H
 #define TESTS_SEED_H
 
@@ -16,6 +17,12 @@ static inline uint64_t test_seed(void)
     printf("SEED=%llu\n", (unsigned long long)seed);
     fflush(stdout);
     return seed;
+}
+
+static inline unsigned test_seeds(unsigned usual)
+{
+    const char *text = getenv("YOLK_SIM_SEEDS");
+    return text != NULL ? (unsigned)strtoul(text, NULL, 0) : usual;
 }
 
 #endif

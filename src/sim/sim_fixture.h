@@ -58,6 +58,15 @@ static inline struct sim_cluster cluster_of(const char *settings)
     return cluster;
 }
 
+/* The settings can be read, but not simulated, and the reason has these words. */
+static inline void refuses(const char *settings, const char *words)
+{
+    const struct sim_cluster cluster = cluster_of(settings);
+    struct errmsg err = { "" };
+    assert_int_equal(cluster_check(&cluster, &err), STATUS_INVALID);
+    if (strstr(err.text, words) == NULL) fail_msg("`%s` lacks `%s`", err.text, words);
+}
+
 static inline struct sim_result *run_cluster(const struct trace *trace,
                                              const struct sim_cluster *cluster)
 {

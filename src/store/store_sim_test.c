@@ -819,16 +819,10 @@ static void world_run(enum kind kind, uint64_t world_seed)
     sim_cluster_end(&world.cluster);
 }
 
-static unsigned seeds_count(void)
-{
-    const char *text = getenv("YOLK_SIM_SEEDS");
-    return text != NULL ? (unsigned)strtoul(text, NULL, 0) : SEEDS_DEFAULT;
-}
-
 static void run_seeds(enum kind kind)
 {
     const uint64_t first = test_seed();
-    for (unsigned i = 0; i < seeds_count(); i++)
+    for (unsigned i = 0; i < test_seeds(SEEDS_DEFAULT); i++)
         world_run(kind, first + i);
 }
 

@@ -434,8 +434,7 @@ static void world_run(enum kind kind, uint64_t seed)
 
 static void run_seeds(enum kind kind)
 {
-    const char *text = getenv("YOLK_SIM_SEEDS");
-    const unsigned count = text != NULL ? (unsigned)strtoul(text, NULL, 0) : SEEDS_DEFAULT;
+    const unsigned count = test_seeds(SEEDS_DEFAULT);
     const uint64_t first = test_seed();
     for (unsigned i = 0; i < count; i++)
         world_run(kind, first + i);
