@@ -127,7 +127,8 @@ static bool allocate(struct yolk_conductor *c)
     c->prefill = calloc(o->instances_max, sizeof(*c->prefill));
     c->decode = calloc(o->instances_max, sizeof(*c->decode));
     c->holders = calloc(o->instances_max, sizeof(*c->holders));
-    c->best_on_host = calloc(o->instances_max, sizeof(*c->best_on_host));
+    c->on_host = calloc(o->instances_max, sizeof(*c->on_host));
+    c->next_holder = calloc(o->instances_max, sizeof(*c->next_holder));
     c->decoders = calloc(o->instances_max, sizeof(*c->decoders));
     c->members = calloc(o->instances_max, sizeof(*c->members));
     if (o->group_max > 1) {
@@ -135,16 +136,17 @@ static bool allocate(struct yolk_conductor *c)
         if (c->chunks == NULL) return false;
     }
     return c->instances && c->hosts && c->tickets && c->decisions && c->matched && c->ends_slow &&
-           c->prefill && c->decode && c->holders && c->best_on_host && c->decoders && c->members;
+           c->prefill && c->decode && c->holders && c->on_host && c->next_holder && c->decoders &&
+           c->members;
 }
 
 static uint64_t bytes_of(const struct yolk_conductor *c)
 {
     const struct yolk_conductor_options *o = &c->options;
-    const uint64_t per_instance = sizeof(*c->instances) + sizeof(*c->hosts) + sizeof(*c->matched) +
-                                  sizeof(*c->ends_slow) + sizeof(*c->prefill) + sizeof(*c->decode) +
-                                  sizeof(*c->holders) + sizeof(*c->best_on_host) +
-                                  sizeof(*c->decoders) + sizeof(*c->members);
+    const uint64_t per_instance =
+        sizeof(*c->instances) + sizeof(*c->hosts) + sizeof(*c->matched) + sizeof(*c->ends_slow) +
+        sizeof(*c->prefill) + sizeof(*c->decode) + sizeof(*c->holders) + sizeof(*c->on_host) +
+        sizeof(*c->next_holder) + sizeof(*c->decoders) + sizeof(*c->members);
     return sizeof(*c) + per_instance * o->instances_max + sizeof(*c->tickets) * o->tickets_max +
            sizeof(*c->decisions) * o->decisions_max + conductor_index_bytes(c->index) +
            admission_bytes(c->admission) + audit_bytes() + conductor_explain_bytes(c->explain) +
@@ -206,7 +208,8 @@ void yolk_conductor_destroy(struct yolk_conductor *c)
     free(c->prefill);
     free(c->decode);
     free(c->holders);
-    free(c->best_on_host);
+    free(c->on_host);
+    free(c->next_holder);
     free(c);
 }
 
@@ -920,7 +923,8 @@ enum status conductor_propose(struct yolk_conductor *c, const struct yolk_place_
         .decode_count = out->found.decode,
         .holders = c->holders,
         .holders_count = out->found.holders,
-        .best_on_host = c->best_on_host,
+        .on_host = c->on_host,
+        .next = c->next_holder,
         .hosts_max = c->options.instances_max,
         .transfer = c->profile.transfer,
         .load = &c->profile.ssd,

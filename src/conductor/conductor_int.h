@@ -117,7 +117,7 @@ struct yolk_conductor {
     struct conductor_prefill_candidate *prefill;
     struct conductor_decode_candidate *decode;
     struct conductor_holder *holders;
-    struct conductor_holder *best_on_host;
+    uint32_t *on_host, *next_holder;
     struct admission_decoder *decoders;
     struct roles_member *members;
     struct pipeline_chunk *chunks; /* NULL where groups are off */

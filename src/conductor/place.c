@@ -19,6 +19,7 @@
 #include "conductor/ways.h"
 
 enum { PATH_HOST = 0, PATH_NETWORK = 1 };
+#define NO_POSITION UINT32_MAX
 
 /* The longest prefix overall, and the longest on any other host than that. */
 struct best_two {
@@ -40,26 +41,35 @@ static uint32_t min_u32(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
+/* The best of a host; hosts without holders have one without blocks. */
+static const struct conductor_holder *best_on(const struct conductor_place_input *input,
+                                              uint32_t host)
+{
+    const uint32_t position = input->on_host[host];
+    return position == NO_POSITION ? &NO_HOLDER : &input->holders[position];
+}
+
+static void offer_best(struct best_two *best, const struct conductor_holder *holder)
+{
+    if (holder->blocks > best->first.blocks) {
+        if (holder->host != best->first.host) best->second = best->first;
+        best->first = *holder;
+    } else if (holder->blocks > best->second.blocks && holder->host != best->first.host) {
+        best->second = *holder;
+    }
+}
+
 static struct best_two find_best(const struct conductor_place_input *input)
 {
     struct best_two best = { NO_HOLDER, NO_HOLDER };
 
-    for (uint32_t i = 0; i < input->hosts_max; i++)
-        input->best_on_host[i] = NO_HOLDER;
+    memset(input->on_host, 0xff, input->hosts_max * sizeof(*input->on_host)); /* NO_POSITION */
     for (uint32_t i = 0; i < input->holders_count; i++) {
         const struct conductor_holder *holder = &input->holders[i];
         ASSERT(holder->host < input->hosts_max);
-        struct conductor_holder *on_host = &input->best_on_host[holder->host];
-        if (holder->blocks > on_host->blocks) *on_host = *holder;
-    }
-    for (uint32_t i = 0; i < input->hosts_max; i++) {
-        const struct conductor_holder *on_host = &input->best_on_host[i];
-        if (on_host->blocks > best.first.blocks) {
-            best.second = best.first;
-            best.first = *on_host;
-        } else if (on_host->blocks > best.second.blocks) {
-            best.second = *on_host;
-        }
+        if (holder->blocks <= best_on(input, holder->host)->blocks) continue;
+        input->on_host[holder->host] = i;
+        offer_best(&best, holder);
     }
     ASSERT(best.first.blocks >= best.second.blocks);
     return best;
@@ -126,12 +136,17 @@ static double transfer_ms(const struct conductor_place_input *input, int path, u
 
 /* The theta test, before any prediction: is what the holder has so much more that a fetch is worth
  * thinking about? */
-static bool passes_theta(uint32_t holder_blocks, uint32_t hit_blocks, double theta)
+static bool may_fetch(const struct conductor_place_input *input,
+                      const struct conductor_prefill_candidate *candidate, uint32_t hit_blocks,
+                      const struct conductor_holder *holder, const struct memo *memo)
 {
-    return holder_blocks > hit_blocks && (double)holder_blocks > theta * (double)hit_blocks;
+    const uint32_t blocks = min_u32(holder->blocks, memo->limit);
+
+    if (blocks <= hit_blocks || holder->instance == candidate->instance) return false;
+    return (double)blocks > input->theta * (double)hit_blocks;
 }
 
-/* Replaces *way by fetching from `holder` over `path` if that passes theta and is cheaper. */
+/* Replaces *way by fetching from `holder` over `path` if that is cheaper. */
 static void consider_fetch(const struct conductor_place_input *input,
                            const struct conductor_prefill_candidate *candidate, uint32_t hit_blocks,
                            const struct conductor_holder *holder, int path, struct memo *memo,
@@ -139,8 +154,7 @@ static void consider_fetch(const struct conductor_place_input *input,
 {
     const uint32_t blocks = min_u32(holder->blocks, memo->limit);
 
-    if (holder->instance == candidate->instance) return;
-    if (!passes_theta(blocks, hit_blocks, input->theta)) return;
+    ASSERT(blocks > hit_blocks);
     const double transfer = transfer_ms(input, path, blocks - hit_blocks, memo);
     const double compute = fetched_ms(input, candidate, blocks, memo);
     if (transfer + compute >= way->transfer_ms + way->compute_ms) return;
@@ -152,7 +166,7 @@ static struct way best_way(const struct conductor_place_input *input, const stru
                            const struct conductor_prefill_candidate *candidate, struct memo *memo)
 {
     const uint32_t hit_blocks = min_u32(candidate->hit_blocks, memo->limit);
-    const struct conductor_holder *near = &input->best_on_host[candidate->host];
+    const struct conductor_holder *near = best_on(input, candidate->host);
     const bool first_is_far = best->first.host != candidate->host;
     const struct conductor_holder *far = first_is_far ? &best->first : &best->second;
     struct way way = { CONDUCTOR_NO_HOLDER,
@@ -163,8 +177,10 @@ static struct way best_way(const struct conductor_place_input *input, const stru
                        false };
 
     if (input->placement == YOLK_PLACEMENT_LOCAL) return way;
-    consider_fetch(input, candidate, hit_blocks, near, PATH_HOST, memo, &way);
-    consider_fetch(input, candidate, hit_blocks, far, PATH_NETWORK, memo, &way);
+    if (may_fetch(input, candidate, hit_blocks, near, memo))
+        consider_fetch(input, candidate, hit_blocks, near, PATH_HOST, memo, &way);
+    if (may_fetch(input, candidate, hit_blocks, far, memo))
+        consider_fetch(input, candidate, hit_blocks, far, PATH_NETWORK, memo, &way);
     ASSERT(way.reuse_blocks >= hit_blocks);
     return way;
 }

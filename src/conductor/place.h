@@ -48,7 +48,6 @@ struct conductor_holder {
     uint32_t blocks;      /* leading blocks it has; 0 is allowed */
     uint32_t slow_blocks; /* of them, how many at the end are on SSD */
     double busy_ms;       /* until what it is sending already is through */
-    uint32_t next;        /* scratch */
 };
 
 struct conductor_place_input {
@@ -58,7 +57,8 @@ struct conductor_place_input {
     uint32_t decode_count;
     struct conductor_holder *holders;
     uint32_t holders_count;
-    struct conductor_holder *best_on_host; /* scratch: hosts_max entries */
+    uint32_t *on_host; /* scratch: hosts_max entries; positions in holders */
+    uint32_t *next;    /* scratch: one for each holder; the same */
     uint32_t hosts_max;
     const struct conductor_fit *transfer; /* [CONDUCTOR_PATHS]: same host, network */
     const struct conductor_fit *load;     /* from SSD; NULL: nobody has anything there */

@@ -25,7 +25,8 @@ struct cluster {
     struct conductor_fit transfer[CONDUCTOR_PATHS], load;
     struct conductor_prefill_candidate prefill[INSTANCES_MAX];
     struct conductor_decode_candidate decode[INSTANCES_MAX];
-    struct conductor_holder holders[INSTANCES_MAX], scratch[INSTANCES_MAX];
+    struct conductor_holder holders[INSTANCES_MAX];
+    uint32_t on_host[INSTANCES_MAX], next[INSTANCES_MAX];
     struct conductor_place_input input;
 };
 
@@ -72,7 +73,8 @@ static void random_cluster(struct cluster *c, struct rng *rng)
         .decode_count = instances,
         .holders = c->holders,
         .holders_count = instances,
-        .best_on_host = c->scratch,
+        .on_host = c->on_host,
+        .next = c->next,
         .hosts_max = 3,
         .transfer = c->transfer,
         .tokens = tokens,

@@ -83,12 +83,12 @@ void ways_prepare(const struct conductor_place_input *input, struct ways *out)
     *out = (struct ways){ .input = input,
                           .limit = conductor_reusable_blocks(input->tokens, input->block_tokens) };
     for (uint32_t i = 0; i < input->hosts_max; i++)
-        input->best_on_host[i].next = NONE;
+        input->on_host[i] = NONE;
     for (uint32_t i = 0; i < input->holders_count; i++) {
         struct conductor_holder *holder = &input->holders[i];
         ASSERT(holder->host < input->hosts_max && holder->busy_ms >= 0);
-        holder->next = input->best_on_host[holder->host].next;
-        input->best_on_host[holder->host].next = i;
+        input->next[i] = input->on_host[holder->host];
+        input->on_host[holder->host] = i;
         out->best_blocks = max_u32(out->best_blocks, holder->blocks);
         if (holder->blocks == 0 || is_covered(out, holder)) continue;
         prune(out, holder);
@@ -230,8 +230,7 @@ struct way ways_best(const struct ways *ways, const struct conductor_prefill_can
     consider_own(&pair, &best);
     ASSERT(isfinite(best.transfer_ms));
     if (input->placement == YOLK_PLACEMENT_LOCAL) return best;
-    for (uint32_t i = input->best_on_host[candidate->host].next; i != NONE;
-         i = input->holders[i].next)
+    for (uint32_t i = input->on_host[candidate->host]; i != NONE; i = input->next[i])
         consider(&pair, &input->holders[i], &best);
     for (uint32_t i = 0; i < ways->far_count; i++) {
         const struct conductor_holder *holder = &input->holders[ways->far[i]];

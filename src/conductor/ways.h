@@ -50,7 +50,7 @@ struct ways {
     uint32_t far_count;
 };
 
-/* Uses input->best_on_host and input->holders[].next as scratch. */
+/* Uses input->on_host and input->next as scratch. */
 void ways_prepare(const struct conductor_place_input *input, struct ways *out);
 
 struct way ways_best(const struct ways *ways, const struct conductor_prefill_candidate *candidate);
