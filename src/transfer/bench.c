@@ -171,10 +171,11 @@ static void on_moved(void *ctx, const struct yolk_transfer_result *result)
 
 static void submit_next(struct bench_mover *mover)
 {
+    const size_t here_size = mover->here_size != 0 ? mover->here_size : mover->memory_size;
     const struct yolk_transfer_request request = {
         .opcode = mover->opcode,
         .class = mover->class,
-        .local = mover->here + mover->at,
+        .local = mover->here + mover->at % here_size,
         .segment = mover->segment,
         .remote = (uintptr_t)mover->there + mover->at,
         .length = mover->size,

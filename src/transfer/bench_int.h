@@ -5,7 +5,7 @@
  *   bench.c           rows and their statistics
  *   bench_paths.c     one host: tcp, shm, threads
  *   bench_fabric.c    one host: tcp beside libfabric's
- *   bench_file.c      one host: files, beside fio
+ *   bench_file.c      one host: files, beside fio and beside bare io_uring
  *   bench_register.c  registering memory
  *   bench_rails.c     two network namespaces: rails, classes
  *   bench_hosts.c     two hosts */
@@ -70,7 +70,8 @@ struct bench_mover {
     const char *protocol; /* NULL: tcp */
     uint8_t *here, *there;
     size_t memory_size;
-    uint64_t at; /* in the walk through it */
+    size_t here_size; /* of it `here` is walked through, again and again; 0: all */
+    uint64_t at;      /* in the walk */
     enum yolk_transfer_opcode opcode;
     enum yolk_transfer_class class;
     uint32_t size, depth;
