@@ -21,6 +21,13 @@ enum { HASH_SHA256_SIZE = 32, HASH_SHA256_HEX_SIZE = 65 };
 /* XXH3-64 with seed 0. `data` may be NULL when len is 0. */
 uint64_t hash_xxh3(const void *data, size_t len);
 
+/* Copies, and returns hash_xxh3() of what was written: somebody else may change `from` meanwhile,
+ * the answer is still that of the bytes at `to`. The ranges do not overlap. */
+uint64_t hash_xxh3_copy(void *to, const void *from, size_t len);
+/* The same for more than a cache holds: what is written goes past it where that is possible (`to` a
+ * multiple of 64), which is faster, and does not take the place of what others use. */
+uint64_t hash_xxh3_stream(void *to, const void *from, size_t len);
+
 void hash_sha256(const void *data, size_t len, uint8_t out[HASH_SHA256_SIZE]);
 
 /* The digest of bytes that come in pieces: create, then update..., final, update..., final, ... */

@@ -3,7 +3,8 @@
  * base/hash_test.c
  *
  * Goal:   the hashes are the published ones, whole or in pieces, from any thread.
- * Method: vectors of FIPS 180-2, RFC 4231 and RFC 5869, and xxHash's own answers for XXH3. */
+ * Method: vectors of FIPS 180-2, RFC 4231 and RFC 5869, and xxHash's own answers for XXH3, from
+ *         every way this CPU has of computing it: any length and alignment, copying or not. */
 #include "base/hash.h"
 
 #include <pthread.h>
@@ -14,6 +15,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
+
+#include "base/hash_wide.h"
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
 
 static void expect_hex(const uint8_t digest[HASH_SHA256_SIZE], const char *hex)
 {
@@ -138,6 +144,72 @@ static void xxh3_sees_every_flipped_bit(void **state)
     }
 }
 
+enum { COPY_MAX = (64 << 10) + 1100, MARGIN = 64 };
+
+/* Copies as `copy` does, between memory that is `shift` bytes off a multiple of 64. */
+static void copy_is_right(uint64_t (*copy)(void *, const void *, size_t), size_t len, size_t shift)
+{
+    static uint8_t from[COPY_MAX + MARGIN] __attribute__((aligned(64)));
+    static uint8_t room[COPY_MAX + 3 * MARGIN] __attribute__((aligned(64)));
+    uint8_t *to = room + MARGIN + shift % 64;
+    static const uint8_t untouched[MARGIN] = { 0 };
+
+    if (from[1] == 0) {
+        for (size_t i = 0; i < sizeof(from); i++)
+            from[i] = (uint8_t)(i * i % 251 + i / 1000 + 1);
+    }
+    memset(to - MARGIN, 0, len + 2 * MARGIN);
+    const uint8_t *source = from + shift / 64 % 64;
+    assert_true(copy(to, source, len) == XXH3_64bits(source, len));
+    assert_memory_equal(to, source, len);
+    assert_memory_equal(to - MARGIN, untouched, MARGIN);
+    assert_memory_equal(to + len, untouched, MARGIN);
+}
+
+static uint64_t copy_and_sum(void *to, const void *from, size_t len)
+{
+    memcpy(to, from, len);
+    return hash_xxh3(from, len);
+}
+
+static const struct hash_wide *under_test;
+
+static uint64_t copy_and_wide_sum(void *to, const void *from, size_t len)
+{
+    memcpy(to, from, len);
+    return under_test->sum(from, len);
+}
+
+static void copies_are_right(uint64_t (*copy)(void *, const void *, size_t), size_t len_min)
+{
+    for (size_t len = len_min; len < 2 * 1024 + 130; len++)
+        copy_is_right(copy, len, len * 37);
+    for (size_t shift = 0; shift < 64; shift++)
+        copy_is_right(copy, COPY_MAX - 17 * shift, shift * 65);
+    copy_is_right(copy, 64 << 10, 0);
+    copy_is_right(copy, 64 << 10, 5);
+}
+
+static void wide_is_right(const struct hash_wide *wide)
+{
+    under_test = wide;
+    copies_are_right(copy_and_wide_sum, HASH_WIDE_MIN);
+    copies_are_right(wide->copy, HASH_WIDE_MIN);
+    copies_are_right(wide->stream, HASH_WIDE_MIN);
+}
+
+static void every_way_of_xxh3_is_the_same(void **state)
+{
+    (void)state;
+    copies_are_right(copy_and_sum, 0);
+    copies_are_right(hash_xxh3_copy, 0);
+    copies_are_right(hash_xxh3_stream, 0);
+#if defined(__x86_64__)
+    if (hash_wide_avx2_usable()) wide_is_right(&hash_wide_avx2);
+    if (hash_wide_avx512_usable()) wide_is_right(&hash_wide_avx512);
+#endif
+}
+
 static void secrets_compare_by_content(void **state)
 {
     (void)state;
@@ -178,6 +250,7 @@ int main(void)
         cmocka_unit_test(hkdf_matches_rfc5869),
         cmocka_unit_test(xxh3_matches_published_values),
         cmocka_unit_test(xxh3_sees_every_flipped_bit),
+        cmocka_unit_test(every_way_of_xxh3_is_the_same),
         cmocka_unit_test(secrets_compare_by_content),
         cmocka_unit_test(threads_do_not_share_state),
     };
