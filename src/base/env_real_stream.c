@@ -460,7 +460,8 @@ enum status env_real_stream_readv(struct env_stream *base, const struct iovec *i
     ASSERT(!stream->source.dead && stream->state != STREAM_LINGERING);
     if (stream->state <= STREAM_CONNECTING) return STATUS_AGAIN;
     if (stream->state == STREAM_BROKEN) return stream->failure;
-    const ssize_t got = readv(stream->source.fd, iov, iov_count);
+    const ssize_t got = iov_count == 1 ? recv(stream->source.fd, iov->iov_base, iov->iov_len, 0)
+                                       : readv(stream->source.fd, iov, iov_count);
     if (got < 0) return stream_error(stream, errno);
     if (got == 0) return STATUS_CONN_CLOSED; /* the peer's end only: we may still write */
     if ((stream->wanted & ENV_EAGER) != 0) {
@@ -481,7 +482,9 @@ enum status env_real_stream_writev(struct env_stream *base, const struct iovec *
     ASSERT(!stream->source.dead && stream->state != STREAM_LINGERING);
     if (stream->state <= STREAM_CONNECTING) return STATUS_AGAIN;
     if (stream->state == STREAM_BROKEN) return stream->failure;
-    const ssize_t put = writev(stream->source.fd, iov, iov_count);
+    const ssize_t put = iov_count == 1
+                            ? send(stream->source.fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL)
+                            : writev(stream->source.fd, iov, iov_count);
     if (put < 0) return stream_error(stream, errno);
     *n = (size_t)put;
     return STATUS_OK;

@@ -59,6 +59,7 @@ MUST_USE enum status bench_store_own(struct cli *cli, const char *master, uint32
 /* ---- a node that lends nothing ---- */
 
 #define BENCH_STORE_NODE_NAME "bench"
+#define BENCH_STORE_LENT (UINT64_C(1) << 40) /* bytes: nothing is ever evicted */
 enum { BENCH_STORE_NODE_EPOCH = 77 };
 
 struct bench_store_node; /* opaque */

@@ -10,6 +10,7 @@
  *   put-128        the start, and then the end, of 128 puts a call, of keys never used before
  *   put-threads    eight threads, each the start and then the end of one put
  *   fill           puts the --keys keys that the others ask about, and ends
+ *   lend           no load: the node that the puts need, of memory that is not there
  *   own, own-tcp   no load: a node that lends --keys MiB; the latter moves data by TCP only
  *   own-disk       the same with a disk below, in --data-dir
  *   echo-serve, echo  the yardstick (base/env_bare_echo.h)
@@ -501,6 +502,19 @@ static enum status own_tcp(struct load *load, struct errmsg *err)
     return bench_store_own(load->cli, load->master, (uint32_t)load->keys, true, "", err);
 }
 
+/* A TiB: nothing is ever evicted. */
+static enum status lend(struct load *load, struct errmsg *err)
+{
+    struct bench_store_node *node;
+    const enum status status =
+        bench_store_node_open(load->env, load->master, BENCH_STORE_LENT, &node, err);
+
+    if (status != STATUS_OK) return status;
+    env_run(load->env);
+    bench_store_node_close(node);
+    return STATUS_OK;
+}
+
 /* ---- which ---- */
 
 static const struct {
@@ -516,6 +530,7 @@ static const struct {
     { "fill", fill },
     { "echo-serve", echo_serve },
     { "echo", echo },
+    { "lend", lend },
     { "own", own },
     { "own-tcp", own_tcp },
     { "own-disk", own_disk },
@@ -537,6 +552,7 @@ enum status bench_store_load(struct cli *cli, const char *name, struct errmsg *e
     }
     return errmsg_set(err, STATUS_INVALID,
                       "bench store load: exist, exist-threads, exist-128, get-128, put-128, "
-                      "put-threads, fill, own, own-tcp, own-disk, echo-serve or echo, not `%s`",
+                      "put-threads, fill, lend, own, own-tcp, own-disk, echo-serve or echo, not "
+                      "`%s`",
                       name);
 }

@@ -34,8 +34,6 @@ enum {
     GIVE_BACK_S = 10,
 };
 
-static const uint64_t lent = UINT64_C(1) << 40; /* bytes: nothing is ever evicted */
-
 struct meta {
     struct cli *cli;
     struct env *env;
@@ -119,7 +117,8 @@ static enum status cluster_open(struct meta *meta)
     if (status == STATUS_OK) status = yolk_store_create(&options, &meta->store, meta->err);
     if (status == STATUS_OK) status = ask_stats(meta);
     if (status == STATUS_OK) {
-        status = bench_store_node_open(meta->env, meta->address, lent, &meta->node, meta->err);
+        status = bench_store_node_open(meta->env, meta->address, BENCH_STORE_LENT, &meta->node,
+                                       meta->err);
     }
     const uint64_t limit = env_now_ns(meta->env) + PATIENCE_S * ENV_NS_PER_S;
     while (status == STATUS_OK && !bench_store_node_ready(meta->node)) {

@@ -16,7 +16,8 @@
  *   I1  on_frame runs only in READY: before that no frame may be larger than a handshake needs.
  *   I2  on_closed runs once, as the last thing the connection does in its turn, so that the owner
  *       can destroy it there. A failure found inside rpc_conn_send() is kept until then.
- *   I3  While bytes wait, the stream is watched for writing.
+ *   I3  While bytes wait, the stream is watched for writing. Answers to frames that came together
+ *       wait for the last of them, and then go out together.
  *
  * Threads: the env's.
  * Limits:  one frame of RPC_FRAME_SIZE_MAX inwards; outwards write_queue_max, and one frame over
@@ -39,6 +40,7 @@ enum {
     READ_SIZE_MAX = 1 << 20,
     SILENT_TICKS_MAX = 3,           /* of keepalive_ns */
     READS_PER_TURN = 8,             /* then other connections get their turn */
+    HELD_SIZE_MAX = 64 << 10,       /* bytes written while frames are taken, then flushed */
     IDLE_BUFFER_SIZE_MAX = 1 << 20, /* a larger buffer is given back when it is empty */
 };
 
@@ -62,6 +64,7 @@ struct rpc_conn {
     const char *reason;
     struct buf in, out;
     unsigned watched;
+    bool is_taking;  /* frames; what is written meanwhile goes out together, after them */
     bool is_blocked; /* the queue was over a quarter of its limit since the last on_drained */
     bool is_heard;   /* something came since the last tick of the timer */
     unsigned
@@ -224,11 +227,20 @@ static enum status flush(struct rpc_conn *conn)
     return STATUS_OK;
 }
 
+/* Whether what was written waits for the rest of what there is to answer (I3). Far from the limit,
+ * so that nobody is thought slow who was not offered it yet. */
+static bool may_hold(const struct rpc_conn *conn)
+{
+    return conn->is_taking && conn->state == CONN_READY && conn->out.len < HELD_SIZE_MAX &&
+           conn->out.len < conn->options.write_queue_max / 4;
+}
+
 /* Without the limit, which is for calls: the handshake and signs of life always fit. */
 static enum status send_frame(struct rpc_conn *conn, const struct rpc_frame *frame)
 {
     if (rpc_frame_write(&conn->out, frame) != STATUS_OK)
         return fail(conn, STATUS_FULL, "the peer does not read");
+    if (may_hold(conn)) return STATUS_OK;
     const enum status status = flush(conn);
     if (conn->out.len > conn->options.write_queue_max / 4) conn->is_blocked = true;
     return status;
@@ -243,7 +255,7 @@ enum status rpc_conn_send(struct rpc_conn *conn, const struct rpc_frame *frame)
         env_timer_set(conn->env, &conn->fail_timer, 0);
         return STATUS_CONN_CLOSED;
     }
-    watch(conn);
+    if (!conn->is_taking) watch(conn);
     return STATUS_OK;
 }
 
@@ -528,7 +540,12 @@ static enum status read_some(struct rpc_conn *conn)
         if (status != STATUS_OK) return fail(conn, status, "the peer closed");
         buf_commit(&conn->in, n);
         conn->is_heard = true;
+        conn->is_taking = true;
         status = take_frames(conn);
+        conn->is_taking = false;
+        const enum status flushed = flush(conn);
+        if (status == STATUS_OK) status = flushed;
+        if (wire_is_drained(&conn->wire, size, n)) break;
     }
     if (conn->in.len == 0 && conn->in.cap > IDLE_BUFFER_SIZE_MAX) {
         const size_t size_max = conn->in.size_max;

@@ -157,6 +157,12 @@ enum status wire_write(struct wire *wire, const void *data, size_t len, size_t *
     return note(w, tls_write(w->tls, data, len, n));
 }
 
+/* A record of TLS ends a read, too, with more behind it. */
+bool wire_is_drained(const struct wire *wire, size_t asked, size_t n)
+{
+    return wire->tls == NULL && n < asked;
+}
+
 bool wire_peer_is_plain(const struct wire *wire)
 {
     return wire->tls != NULL && tls_peer_is_plain(wire->tls->tls);

@@ -37,6 +37,10 @@ void wire_watch(struct wire *wire, unsigned events, env_ready_fn on_ready, void 
 MUST_USE enum status wire_read(struct wire *wire, void *buf, size_t len, size_t *n);
 MUST_USE enum status wire_write(struct wire *wire, const void *data, size_t len, size_t *n);
 
+/* After a wire_read() of `n` bytes where `asked` would have had room: certainly nothing is left, so
+ * that another read is not worth its system call. What comes later makes the stream ready again. */
+bool wire_is_drained(const struct wire *wire, size_t asked, size_t n);
+
 /* The peer does not speak TLS and we do: nothing can be read any more. */
 bool wire_peer_is_plain(const struct wire *wire);
 /* Tells such a peer so, in the clear and as far as the kernel takes it at once. */

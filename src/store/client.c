@@ -33,6 +33,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/map.h"
+#include "base/rng.h"
 #include "net/rpc.h"
 #include "store/client_int.h"
 #include "store/peers.h"
@@ -880,18 +881,12 @@ static void call_expire(struct call *call)
     }
 }
 
-/* Asks the master about every waiting item. */
-static void on_ask(void *ctx)
+/* Asks the master about every waiting item. No item ends before this has returned. */
+static void call_ask(struct call *call)
 {
-    struct call *call = ctx;
     struct question question;
     ASSERT(!call->asking);
 
-    if (call_late(call)) {
-        call_expire(call);
-        call_settle(call);
-        return;
-    }
     const bool room = question_init(&question, call->count);
     for (uint32_t i = 0; i < call->count && room; i++) {
         struct item *item = &call->items[i];
@@ -911,6 +906,18 @@ static void on_ask(void *ctx)
         again = again || item->state == ITEM_WAITING;
     }
     if (again) call_ask_in(call, BACKOFF_MAX_MS);
+}
+
+static void on_ask(void *ctx)
+{
+    struct call *call = ctx;
+
+    if (call_late(call)) {
+        call_expire(call);
+        call_settle(call);
+    } else {
+        call_ask(call);
+    }
 }
 
 /* ---- starting a call ---- */
@@ -955,7 +962,7 @@ static struct call *call_new(struct yolk_store *store, enum call_kind kind,
     if (options->preferred != NULL) {
         memcpy(call->preferred, options->preferred, strlen(options->preferred) + 1);
     }
-    env_random(store->env, &call->writer, sizeof(call->writer));
+    call->writer = rng_counter(store->writers_seed, ++store->writers);
     env_timer_init(&call->again, on_ask, call);
     for (uint32_t i = 0; i < count; i++) {
         const struct yolk_store_key *key = (const void *)((const uint8_t *)keys + i * stride);
@@ -974,6 +981,7 @@ static struct call *call_new(struct yolk_store *store, enum call_kind kind,
     return call;
 }
 
+/* All but its first question, for which the items may still want more: call_ask(). */
 static enum status call_start(struct yolk_store *store, enum call_kind kind,
                               const struct yolk_store_key *keys, size_t stride, uint32_t count,
                               const struct yolk_store_call *options, struct call **out)
@@ -989,9 +997,19 @@ static enum status call_start(struct yolk_store *store, enum call_kind kind,
     if (options->replicas > YOLK_STORE_REPLICAS_MAX) return STATUS_INVALID;
     if (count > store->items_max - store->items) return STATUS_FULL;
     *out = call_new(store, kind, keys, stride, count, keys_len, options);
-    if (*out == NULL) return STATUS_FULL;
-    env_timer_set(store->env, &(*out)->again, env_now_ns(store->env));
-    return STATUS_OK;
+    return *out == NULL ? STATUS_FULL : STATUS_OK;
+}
+
+/* A call whose items need no more than their keys. */
+static enum status call_run(struct yolk_store *store, enum call_kind kind,
+                            const struct yolk_store_key *keys, uint32_t count,
+                            const struct yolk_store_call *options)
+{
+    struct call *call;
+    const enum status status =
+        call_start(store, kind, keys, sizeof(keys[0]), count, options, &call);
+    if (status == STATUS_OK) call_ask(call);
+    return status;
 }
 
 /* Two puts of one key in one call would share a ticket. */
@@ -1042,6 +1060,7 @@ enum status yolk_store_put(struct yolk_store *store, const struct yolk_store_val
         };
         call->wishes |= value->group != 0 || value->cost_ms != 0 || value->depth != 0;
     }
+    call_ask(call);
     return STATUS_OK;
 }
 
@@ -1064,29 +1083,27 @@ enum status yolk_store_get(struct yolk_store *store, const struct yolk_store_buf
         item->range = buffers[i].range;
         item->offset = buffers[i].range ? buffers[i].offset : 0;
     }
+    call_ask(call);
     return STATUS_OK;
 }
 
 enum status yolk_store_exist(struct yolk_store *store, const struct yolk_store_key *keys,
                              uint32_t count, const struct yolk_store_call *options)
 {
-    struct call *call;
-    return call_start(store, CALL_EXIST, keys, sizeof(keys[0]), count, options, &call);
+    return call_run(store, CALL_EXIST, keys, count, options);
 }
 
 enum status yolk_store_remove(struct yolk_store *store, const struct yolk_store_key *keys,
                               uint32_t count, const struct yolk_store_call *options)
 {
-    struct call *call;
-    return call_start(store, CALL_REMOVE, keys, sizeof(keys[0]), count, options, &call);
+    return call_run(store, CALL_REMOVE, keys, count, options);
 }
 
 enum status yolk_store_replicas(struct yolk_store *store, const struct yolk_store_key *keys,
                                 uint32_t count, const struct yolk_store_call *options)
 {
-    struct call *call;
     if (options->replicas == 0) return STATUS_INVALID;
-    return call_start(store, CALL_REPLICAS, keys, sizeof(keys[0]), count, options, &call);
+    return call_run(store, CALL_REPLICAS, keys, count, options);
 }
 
 /* ---- life ---- */
@@ -1105,6 +1122,7 @@ enum status yolk_store_create(const struct yolk_store_options *options, struct y
     store->items_max = options->calls_max == 0 ? CALLS_MAX_DEFAULT : options->calls_max;
     store->timeout_ms = options->timeout_ms == 0 ? TIMEOUT_MS_DEFAULT : options->timeout_ms;
     store->nodes = calloc(STORE_REPLY_NODES_MAX, sizeof(*store->nodes));
+    env_random(store->env, &store->writers_seed, sizeof(store->writers_seed));
     enum status status = store->nodes == NULL ? STATUS_NO_MEMORY : STATUS_OK;
     if (status == STATUS_OK) {
         status = store_peers_create(store->env, options->secret, "client", &store->peers);

@@ -24,6 +24,8 @@ struct yolk_store {
     uint32_t items; /* under way */
     uint32_t items_max;
     uint32_t timeout_ms;
+    uint64_t writers_seed;          /* of the names under which this client's calls write */
+    uint64_t writers;               /* so many were given out */
     struct store_reply_node *nodes; /* scratch for the master's replies */
     bool closing;
 };
