@@ -79,6 +79,7 @@ struct fake {
     struct work *works;
     uint32_t opened, cancelled; /* calls to decode.open; cancels of any call */
     uint32_t computed;          /* prompts, as a decode node */
+    uint32_t runs;              /* prompts, as a prefill node */
     enum proto_cause fail_next; /* 0: none */
     uint32_t eos_after;         /* tokens after which an answer ends by itself; 0: never */
     bool keeps_role;            /* refuses node.role */
@@ -317,6 +318,7 @@ static inline void on_run(void *ctx, struct rpc_call *call, const uint8_t *body,
     struct proto_prefill_run message;
 
     assert_int_equal(proto_prefill_run_decode(body, len, &message), STATUS_OK);
+    node->runs++;
     struct work *work = take(node, call, &message.sequence);
     node->later_us = message.sequence.later_us;
     work->prefill = true;

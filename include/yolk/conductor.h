@@ -112,7 +112,7 @@ struct yolk_instance_id {
 enum { YOLK_ROLE_PREFILL = 1, YOLK_ROLE_DECODE = 2 };
 
 /* A role is a preference: while no instance of a role is up, any instance that is takes the work.
- */
+ * An instance of both roles decodes what it prefills, without moving it, while it has room. */
 struct yolk_instance {
     const char *name;       /* unique; at most YOLK_NAME_SIZE - 1 bytes */
     const char *host;       /* same text = same host = the fast path between them */
@@ -276,7 +276,8 @@ struct yolk_decision {
      * and compute_ms is of all of them otherwise. */
     uint32_t group_count;
     struct yolk_instance_id group[YOLK_GROUP_MAX];
-    bool inlined;     /* `decode` prefills it, beside a step; `prefill` is who would have */
+    bool inlined; /* `decode` prefills it, beside a step; `prefill` is who would have, or, of both
+                   * roles, the same */
     double spread_ms; /* standard deviation of compute_ms: how sure the model is */
     /* Outcome, by prefill_done and finish; negative while unknown. */
     double actual_ttft_ms, actual_total_ms;

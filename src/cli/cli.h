@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/config.h"
 #include "base/status.h"
@@ -134,6 +135,15 @@ MUST_USE enum status cli_timed_profile(struct cli *cli, struct timed_profile *ou
 MUST_USE enum status cli_timed_options(struct cli *cli, const struct tokenizer *tokenizer,
                                        struct timed_options *out, struct errmsg *err);
 bool cli_engine_is_timed(const struct cli *cli);
+
+/* ---- CPUs: cpus.c ---- */
+
+/* Keeps the process, and threads that it starts from now on, to the CPUs of the list, as "0,2-3";
+ * "": to all that it has. STATUS_INVALID for no such list, and for CPUs that it may not use. */
+MUST_USE enum status cli_bind_cpus(const char *list, struct errmsg *err);
+/* The nth of several lists with '/' between them, which begin again behind the last. */
+MUST_USE enum status cli_cpus_part(const char *lists, uint32_t nth, char *out, size_t size,
+                                   struct errmsg *err);
 
 /* `text`, the value of option `name`, as a finite number. */
 MUST_USE enum status cli_number(const char *name, const char *text, double *out,

@@ -211,7 +211,8 @@ int cmd_node(struct cli *cli)
 
     cli_hold_signals(cli);
     cli_reload_on_hang_up(&reload);
-    enum status status = cli_cluster_tls(cli, &err);
+    enum status status = cli_bind_cpus(config_text(cli->config, "cpus"), &err);
+    if (status == STATUS_OK) status = cli_cluster_tls(cli, &err);
     if (status == STATUS_OK)
         status = cli_model_path(cli->env, config_position(cli->config, 0), path, &err);
     if (status == STATUS_OK) status = model_open(cli->env, path, &model, &err);

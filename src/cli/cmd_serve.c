@@ -22,6 +22,7 @@
 #include "conductor/slo.h"
 #include "serve/supervisor.h"
 
+enum { CPUS_SIZE = 256 }; /* of one node */
 enum { WORDS_MAX = 96, WORD_SIZE = 64, SECRET_BYTES = 24, READY_POLL_MS = 10, DATA_DIRS_MAX = 8 };
 
 struct serve {
@@ -37,8 +38,26 @@ struct serve {
     struct tls_identity *anybody; /* whom the probe believes, with HTTPS */
     uint64_t started_ns;
     struct env_timer probe;
+    uint32_t nodes; /* started so far */
     int exit_code;
 };
+
+/* How many nodes of each role. */
+struct counts {
+    unsigned prefill, decode, coupled;
+};
+
+/* Coupled nodes need no others: those are only there besides if they were asked for. */
+static struct counts counts_of(const struct config *config)
+{
+    const unsigned coupled = (unsigned)config_u64(config, "coupled");
+    const bool prefills = coupled == 0 || config_is_set(config, "prefill");
+    const bool decodes = coupled == 0 || config_is_set(config, "decode");
+
+    return (struct counts){ .prefill = prefills ? (unsigned)config_u64(config, "prefill") : 0,
+                            .decode = decodes ? (unsigned)config_u64(config, "decode") : 0,
+                            .coupled = coupled };
+}
 
 /* ---- command lines ---- */
 
@@ -162,7 +181,7 @@ static enum status start_node(struct serve *serve, const char *role, unsigned nu
     const struct config *config = serve->cli->config;
     char name[WORD_SIZE], pool[WORD_SIZE], threads[WORD_SIZE], block[WORD_SIZE], context[WORD_SIZE],
         answer[WORD_SIZE], ssd[WORD_SIZE], values[WORD_SIZE], values_ssd[WORD_SIZE],
-        patience[WORD_SIZE], data[CLI_PATH_SIZE + WORD_SIZE];
+        patience[WORD_SIZE], cpus[CPUS_SIZE], data[CLI_PATH_SIZE + WORD_SIZE];
     struct words words = { { serve->program, "node", serve->model, "--role", role, "--master",
                              serve->master, "--name", name },
                            9 };
@@ -171,6 +190,14 @@ static enum status start_node(struct serve *serve, const char *role, unsigned nu
     pass_u64(&words, config, "--pool-size", pool);
     pass_u64(&words, config, "--values-size", values);
     pass_u64(&words, config, "--threads", threads);
+    if (config_text(config, "cpus")[0] != '\0') {
+        const enum status status =
+            cli_cpus_part(config_text(config, "cpus"), serve->nodes, cpus, sizeof(cpus), err);
+        if (status != STATUS_OK) return status;
+        add(&words, "--cpus");
+        add(&words, cpus);
+    }
+    serve->nodes++;
     pass_u64(&words, config, "--block-tokens", block);
     pass_u64(&words, config, "--max-model-len", context);
     pass_text(&words, config, "--isa");
@@ -194,20 +221,27 @@ static enum status start_node(struct serve *serve, const char *role, unsigned nu
     return supervisor_start(serve->supervisor, name, words.argv, err);
 }
 
+static enum status start_nodes(struct serve *serve, const char *role, unsigned count,
+                               struct errmsg *err)
+{
+    enum status status = STATUS_OK;
+
+    for (unsigned i = 0; status == STATUS_OK && i < count; i++)
+        status = start_node(serve, role, i, err);
+    return status;
+}
+
 /* In the order in which they need each other: the gateway finishes what it has before its nodes are
  * asked to end. */
 static enum status start_all(struct serve *serve, struct errmsg *err)
 {
     const struct config *config = serve->cli->config;
-
+    const struct counts counts = counts_of(config);
     enum status status = start_master(serve, err);
     supervisor_next_stage(serve->supervisor);
-    for (unsigned i = 0; status == STATUS_OK && i < config_u64(config, "prefill"); i++) {
-        status = start_node(serve, "prefill", i, err);
-    }
-    for (unsigned i = 0; status == STATUS_OK && i < config_u64(config, "decode"); i++) {
-        status = start_node(serve, "decode", i, err);
-    }
+    if (status == STATUS_OK) status = start_nodes(serve, "prefill", counts.prefill, err);
+    if (status == STATUS_OK) status = start_nodes(serve, "decode", counts.decode, err);
+    if (status == STATUS_OK) status = start_nodes(serve, "both", counts.coupled, err);
     supervisor_next_stage(serve->supervisor);
     return status == STATUS_OK ? start_gateway(serve, err) : status;
 }
@@ -224,6 +258,19 @@ static void name_model(struct serve *serve)
     snprintf(serve->model_name, sizeof(serve->model_name), "%s", base);
     char *suffix = strstr(serve->model_name, ".gguf");
     if (given[0] == '\0' && suffix != NULL && suffix != serve->model_name) *suffix = '\0';
+}
+
+static enum status check_cpus(struct serve *serve, struct errmsg *err)
+{
+    const struct counts counts = counts_of(serve->cli->config);
+    const char *lists = config_text(serve->cli->config, "cpus");
+    enum status status = STATUS_OK;
+    char cpus[CPUS_SIZE];
+
+    if (lists[0] == '\0') return STATUS_OK;
+    for (uint32_t i = 0; i < counts.prefill + counts.decode + counts.coupled; i++)
+        if (status == STATUS_OK) status = cli_cpus_part(lists, i, cpus, sizeof(cpus), err);
+    return status;
 }
 
 static enum status check_model(struct serve *serve, struct errmsg *err)
@@ -379,16 +426,19 @@ static void announce(struct serve *serve)
     const uint64_t ms = (env_now_ns(serve->cli->env) - serve->started_ns) / ENV_NS_PER_MS;
 
     const char *scheme = serve->anybody != NULL ? "https" : "http";
+    const struct counts counts = counts_of(config);
+    char coupled[WORD_SIZE] = "";
+
+    if (counts.coupled > 0) snprintf(coupled, sizeof(coupled), ", %u coupled", counts.coupled);
 
     printf("\nYolk serves %s on %s://%s, ready in %.2f s "
-           "(%u prefill, %u decode; Ctrl-C stops). Try:\n\n"
+           "(%u prefill, %u decode%s; Ctrl-C stops). Try:\n\n"
            "curl %s://%s/v1/chat/completions -H 'Content-Type: application/json' -d '"
            "{\"model\": \"%s\", \"messages\": [{\"role\": \"user\", \"content\": "
            "\"Explain in one sentence why the sky is blue.\"}], \"temperature\": 0, "
            "\"max_tokens\": 64}'\n\n",
-           serve->model_name, scheme, serve->address, (double)ms / 1e3,
-           (unsigned)config_u64(config, "prefill"), (unsigned)config_u64(config, "decode"), scheme,
-           serve->address, serve->model_name);
+           serve->model_name, scheme, serve->address, (double)ms / 1e3, counts.prefill,
+           counts.decode, coupled, scheme, serve->address, serve->model_name);
     fflush(stdout);
 }
 
@@ -453,10 +503,10 @@ int cmd_serve(struct cli *cli)
 
     name_model(&serve);
     make_secret(&serve);
-    if (check_model(&serve, &err) != STATUS_OK || check_engine(&serve, &err) != STATUS_OK ||
-        check_classes(&serve, &err) != STATUS_OK || check_tls(&serve, &err) != STATUS_OK ||
-        check_port(&serve, &err) != STATUS_OK || take_data(&serve, &err) != STATUS_OK ||
-        choose_master_port(&serve, &err) != STATUS_OK ||
+    if (check_cpus(&serve, &err) != STATUS_OK || check_model(&serve, &err) != STATUS_OK ||
+        check_engine(&serve, &err) != STATUS_OK || check_classes(&serve, &err) != STATUS_OK ||
+        check_tls(&serve, &err) != STATUS_OK || check_port(&serve, &err) != STATUS_OK ||
+        take_data(&serve, &err) != STATUS_OK || choose_master_port(&serve, &err) != STATUS_OK ||
         env_real_self_path(serve.program, sizeof(serve.program)) != STATUS_OK ||
         supervisor_create(&options, &serve.supervisor) != STATUS_OK)
         return cli_refuse("%s", err.text);

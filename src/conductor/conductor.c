@@ -674,6 +674,21 @@ static void gather_decode(struct yolk_conductor *c, uint32_t i, uint32_t most, u
                                              &instance->decode_fit };
 }
 
+/* It prefills and decodes in one process. */
+static bool is_both(const struct instance *instance)
+{
+    return instance->roles == (YOLK_ROLE_PREFILL | YOLK_ROLE_DECODE);
+}
+
+/* A prompt is computed beside steps there, and the one under way has to end first; so of two idle
+ * queues that of the smaller batch is the shorter. */
+static double step_ms(const struct instance *instance)
+{
+    if (!is_both(instance) || instance->decoding == 0) return 0;
+    return conductor_cost_decode(&instance->decode_fit, instance->decoding,
+                                 (double)instance->decoding_tokens);
+}
+
 /* How many of the leading `hit` blocks, at their end, it has on SSD. */
 static uint32_t slow_blocks(const struct yolk_conductor *c,
                             const struct yolk_place_request *request, uint32_t holder, uint32_t hit)
@@ -750,7 +765,14 @@ static struct candidates gather(struct yolk_conductor *c, const struct yolk_plac
             const struct queue_rank rank = rank_of(c, instance, request, most, now_ms);
             const struct queue_view queue = conductor_queue(c, instance, rank, now_ms);
             c->prefill[found.prefill++] = (struct conductor_prefill_candidate){
-                i, instance->host, hit, queue.requests, queue.ms, &instance->prefill_fit, slow
+                .instance = i,
+                .host = instance->host,
+                .hit_blocks = hit,
+                .queued = queue.requests,
+                .queue_ms = queue.ms + step_ms(instance),
+                .fit = &instance->prefill_fit,
+                .slow_blocks = slow,
+                .both = is_both(instance),
             };
         }
         if (decodes && i != request->avoid_decode.index)
@@ -937,7 +959,8 @@ enum status conductor_propose(struct yolk_conductor *c, const struct yolk_place_
         .draw = draw(c),
     };
     conductor_place(&input, &out->placed);
-    out->inlined = conductor_inline_choose(c, request, &out->found, &out->placed);
+    out->inlined =
+        out->placed.coupled || conductor_inline_choose(c, request, &out->found, &out->placed);
     if (out->inlined)
         out->group = (struct proposed_group){ 1, { out->placed.prefill }, { 0 } };
     else

@@ -14,7 +14,8 @@
  * token: the step pays that. The reused prefix comes from whoever has most of it, as it would have
  * to anyway. One at a time and instance, so that no step is stretched twice.
  *
- * In the books it is a ticket that prefills at its decode instance. */
+ * In the books it is a ticket that prefills at its decode instance. So are requests at instances of
+ * both roles (conductor/place.h), whatever their length: there it is no choice, and no limit. */
 #include "conductor/conductor_int.h"
 
 #include "base/assert.h"

@@ -186,6 +186,35 @@ static void one_at_a_time_and_only_what_fits(void **state)
     yolk_conductor_destroy(off);
 }
 
+/* Instances of both roles compute all prompts where they decode them, and share the work: a prompt
+ * goes to the one with less of it, also when it is only decoding. */
+static void both_roles_compute_where_they_decode(void **state)
+{
+    (void)state;
+    const unsigned both = YOLK_ROLE_PREFILL | YOLK_ROLE_DECODE;
+    struct yolk_conductor_options options = yolk_conductor_defaults();
+    struct yolk_conductor *c = NULL;
+    struct errmsg err = { "" };
+
+    options.block_tokens = BLOCK;
+    options.block_size = 4096;
+    options.chunk_tokens = CHUNK;
+    assert_int_equal(yolk_conductor_create(&options, &c, &err), STATUS_OK);
+    fixture_add(c, (struct yolk_instance){ "b0", "b0", both, 100, 1000 });
+    fixture_add(c, (struct yolk_instance){ "b1", "b1", both, 100000, 1000 });
+    const struct yolk_decision first = place(c, 3000, 0), second = place(c, 3000, 0);
+    assert_true(first.inlined && second.inlined);
+    assert_int_equal(first.prefill.index, first.decode.index);
+    assert_int_equal(second.prefill.index, second.decode.index);
+    assert_int_not_equal(first.decode.index, second.decode.index);
+    yolk_conductor_prefill_done(c, first.ticket, 0, 5000);
+    yolk_conductor_prefill_done(c, second.ticket, 0, 5000);
+    yolk_conductor_finish(c, second.ticket, STATUS_OK, 6000);
+    const struct yolk_decision third = place(c, 64, 6000);
+    assert_int_equal(third.decode.index, second.decode.index);
+    yolk_conductor_destroy(c);
+}
+
 static void bad_options_are_refused(void **state)
 {
     (void)state;
@@ -211,6 +240,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(it_is_short_within_the_limit_and_sooner),
         cmocka_unit_test(one_at_a_time_and_only_what_fits),
+        cmocka_unit_test(both_roles_compute_where_they_decode),
         cmocka_unit_test(bad_options_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

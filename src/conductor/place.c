@@ -393,6 +393,22 @@ static void take_decode(const struct conductor_place_input *input,
     out->ranked_decode_count = others + 1;
 }
 
+/* Who has both roles keeps what it prefills: nothing is sent, and there is nobody to compare it
+ * with. Only without room its KV goes to another one, as from any other. */
+static void couple(const struct conductor_place_input *input, struct conductor_place_output *out)
+{
+    const struct conductor_prefill_candidate *prefill = &input->prefill[out->prefill];
+
+    for (uint32_t i = 0; prefill->both && i < input->decode_count; i++) {
+        if (input->decode[i].instance != prefill->instance) continue;
+        out->coupled = true;
+        out->decode = i;
+        out->tbt_ms = tbt_ms(input, i);
+        out->ranked_decode[0] = (struct conductor_ranked_decode){ i, out->tbt_ms };
+        out->ranked_decode_count = 1;
+    }
+}
+
 void conductor_place(const struct conductor_place_input *input, struct conductor_place_output *out)
 {
     ASSERT(input->prefill_count > 0 && input->decode_count > 0);
@@ -405,4 +421,5 @@ void conductor_place(const struct conductor_place_input *input, struct conductor
         take_prefill(input, out);
         take_decode(input, out);
     }
+    couple(input, out);
 }

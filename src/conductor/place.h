@@ -14,6 +14,8 @@
  * Under YOLK_PLACEMENT_LOCAL nothing is fetched; under the policies of choose.h the instances are
  * chosen there, and what is left here is to say what the choice will cost.
  *
+ * A candidate of both roles that is chosen to prefill decodes as well, if it has room.
+ *
  * Cost: O(prefill + decode + holders). Memory: the caller's. Threads: any. */
 #ifndef CONDUCTOR_PLACE_H
 #define CONDUCTOR_PLACE_H
@@ -33,6 +35,7 @@ struct conductor_prefill_candidate {
     double queue_ms;
     const struct conductor_fit *fit;
     uint32_t slow_blocks; /* of hit_blocks, how many at the end are on SSD */
+    bool both;            /* decodes what it prefills, where it has room for that */
 };
 
 struct conductor_decode_candidate {
@@ -96,6 +99,7 @@ struct conductor_place_output {
     uint32_t holder;                   /* instance to fetch from, or CONDUCTOR_NO_HOLDER */
     uint32_t own_blocks, reuse_blocks; /* not fetched; not computed */
     uint32_t best_blocks;              /* of any holder or candidate */
+    bool coupled;                      /* one instance, of both roles, is prefill and decode */
     double queue_ms, transfer_ms, compute_ms, ttft_ms, tbt_ms;
     /* At least one of each: first the choice above, then the best of the others. */
     struct conductor_ranked_prefill ranked_prefill[CONDUCTOR_RANKED];

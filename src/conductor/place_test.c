@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 #include <math.h>
@@ -52,14 +53,14 @@ static void random_cluster(struct cluster *c, struct rng *rng)
         const uint32_t blocks = rng_below(rng, 3) ? (uint32_t)rng_below(rng, 300) : 0;
         random_fit(&c->prefill_fit[i], CONDUCTOR_FIT_PREFILL, rng);
         random_fit(&c->decode_fit[i], CONDUCTOR_FIT_DECODE, rng);
-        c->prefill[i] =
-            (struct conductor_prefill_candidate){ i,
-                                                  host,
-                                                  blocks,
-                                                  (uint32_t)rng_below(rng, 4),
-                                                  rng_below(rng, 2) ? 0 : 5000 * rng_unit(rng),
-                                                  &c->prefill_fit[i],
-                                                  0 };
+        c->prefill[i] = (struct conductor_prefill_candidate){
+            .instance = i,
+            .host = host,
+            .hit_blocks = blocks,
+            .queued = (uint32_t)rng_below(rng, 4),
+            .queue_ms = rng_below(rng, 2) ? 0 : 5000 * rng_unit(rng),
+            .fit = &c->prefill_fit[i],
+        };
         c->decode[i] =
             (struct conductor_decode_candidate){ i, (uint32_t)rng_below(rng, 4),
                                                  rng_below(rng, 3) * 1000,
@@ -447,6 +448,48 @@ static void test_local_is_global_without_fetches(void **state)
     }
 }
 
+/* Of both roles, the one that prefills decodes, unless it has no room; nothing else changes. */
+static void test_both_roles_are_one_choice(void **state)
+{
+    (void)state;
+    static struct cluster cluster;
+    uint32_t coupled = 0, full = 0;
+    struct rng rng;
+
+    rng_init(&rng, 78);
+    for (int round = 0; round < ROUNDS; round++) {
+        struct conductor_place_output apart, out;
+        random_cluster(&cluster, &rng);
+        cluster.input.placement = (enum yolk_placement)rng_below(&rng, YOLK_PLACEMENTS);
+        if (cluster.input.decode_count > 1) /* the first has no room */
+            memmove(&cluster.decode[0], &cluster.decode[1],
+                    --cluster.input.decode_count * sizeof(cluster.decode[0]));
+        conductor_place(&cluster.input, &apart);
+        for (uint32_t i = 0; i < cluster.input.prefill_count; i++)
+            cluster.prefill[i].both = rng_below(&rng, 2) != 0;
+        conductor_place(&cluster.input, &out);
+        assert_int_equal(out.prefill, apart.prefill);
+        assert_true(out.ttft_ms == apart.ttft_ms && out.holder == apart.holder);
+        const struct conductor_prefill_candidate *p = &cluster.prefill[out.prefill];
+        const bool room = cluster.decode[0].instance == 0 || p->instance > 0;
+        assert_true(out.coupled == (p->both && room));
+        full += p->both && !room;
+        coupled += out.coupled;
+        if (!out.coupled) {
+            assert_int_equal(out.decode, apart.decode);
+            continue;
+        }
+        const struct conductor_decode_candidate *d = &cluster.decode[out.decode];
+        assert_int_equal(d->instance, p->instance);
+        assert_true(out.tbt_ms ==
+                    conductor_cost_decode(d->fit, d->sequences + 1.0,
+                                          (double)d->context_tokens + cluster.input.tokens));
+        assert_int_equal(out.ranked_decode_count, 1);
+        assert_int_equal(out.ranked_decode[0].position, out.decode);
+    }
+    assert_true(coupled > ROUNDS / 8 && full > 0);
+}
+
 static void test_names_go_both_ways(void **state)
 {
     (void)state;
@@ -469,6 +512,7 @@ int main(void)
         cmocka_unit_test(test_more_cache_never_hurts),
         cmocka_unit_test(test_other_policies_take_what_they_say),
         cmocka_unit_test(test_local_is_global_without_fetches),
+        cmocka_unit_test(test_both_roles_are_one_choice),
         cmocka_unit_test(test_names_go_both_ways),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

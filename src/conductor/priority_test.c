@@ -191,7 +191,8 @@ static void test_higher_goes_first(void **state)
                                     high = prompt(1000, 3);
     struct yolk_decision first, second, third, fourth, fifth;
 
-    fixture_add_large(c, "n", YOLK_ROLE_PREFILL | YOLK_ROLE_DECODE);
+    fixture_add_large(c, "p", YOLK_ROLE_PREFILL);
+    fixture_add_large(c, "d", YOLK_ROLE_DECODE);
     assert_int_equal(yolk_conductor_place(c, &normal, 0, &first), STATUS_OK);
     assert_int_equal(yolk_conductor_place(c, &normal, 0, &second), STATUS_OK);
     assert_int_equal(yolk_conductor_place(c, &high, 0, &third), STATUS_OK);

@@ -97,6 +97,7 @@ static void avoid(struct request *request, const struct attempt *attempt, bool a
         request->alone = true; /* which one it was is not known, nor does it matter */
     } else if (at_decode) {
         request->avoid_decode = attempt->decode;
+        if (attempt->decision.inlined) request->avoid_prefill = attempt->decode;
     } else if (cause != PROTO_CAUSE_PUSH) {
         request->avoid_prefill = attempt->prefill;
     }
@@ -248,6 +249,12 @@ void attempt_node_suspected(void *ctx, struct cluster_ref node)
 
 /* ---- learning ---- */
 
+/* Prefill and decode are one instance, and not by way of exception. */
+static bool is_coupled(const struct attempt *attempt)
+{
+    return attempt->decision.prefill.index == attempt->decision.decode.index;
+}
+
 /* Nobody was to be fetched from: what came from elsewhere came from the node's own disk. */
 static bool holds_itself(const struct attempt *attempt)
 {
@@ -264,7 +271,8 @@ static void learn_prefill(struct attempt *attempt, const struct proto_prefill_do
     enum status status = STATUS_OK;
 
     if (prefill.index == YOLK_INSTANCE_NONE.index) return;
-    if (attempt->decision.inlined) return; /* steps that were shared say little about prefills */
+    /* Steps that were shared say little about prefills; but where all are, nothing says more. */
+    if (attempt->decision.inlined && !is_coupled(attempt)) return;
     if (done->fetched_tokens > 0 && done->fetched_tokens <= done->cached_tokens) {
         const uint64_t bytes =
             (uint64_t)(done->fetched_tokens / block_tokens) * cluster_page_size(cluster);

@@ -365,6 +365,7 @@ static void host_of(const char *address, char host[YOLK_NAME_SIZE])
 
 static unsigned roles_of(enum proto_role role)
 {
+    if (role == PROTO_ROLE_BOTH) return YOLK_ROLE_PREFILL | YOLK_ROLE_DECODE;
     return role == PROTO_ROLE_PREFILL ? YOLK_ROLE_PREFILL : YOLK_ROLE_DECODE;
 }
 
@@ -861,7 +862,8 @@ uint32_t cluster_count_up(const struct cluster *cluster, enum proto_role role)
 
     for (uint32_t i = 0; i < STORE_MEMBERS_MAX; i++) {
         const struct node *node = &cluster->nodes[i];
-        count += may_work(node) && node->info.role == role;
+        const bool has_it = (roles_of(node->info.role) & roles_of(role)) != 0;
+        count += may_work(node) && has_it;
     }
     return count;
 }

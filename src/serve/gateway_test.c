@@ -819,6 +819,34 @@ static void test_inlined(void **state)
     stop_world();
 }
 
+/* Nodes of both roles compute what they decode; when one is lost the other goes on with it. */
+static void test_coupled(void **state)
+{
+    (void)state;
+    enum { CLIENTS = 8 };
+    struct client clients[CLIENTS], client;
+    char want[64];
+
+    start_world(&NO_CHANGES);
+    start_fake(0, PROTO_ROLE_BOTH);
+    start_fake(1, PROTO_ROLE_BOTH);
+    run_ms(3000);
+    ask(&client, "GET", "/ready", NULL);
+    expect_body(&client, 200, "\"prefill\":2,\"decode\":2");
+    answer_to(PROMPT, 20, want);
+    for (int i = 0; i < CLIENTS; i++)
+        complete(&clients[i], BODY(",\"max_tokens\":20,\"stream\":true"));
+    run_ms(40);
+    assert_true(world.fakes[0].computed > 0);
+    stop_fake(0, true);
+    for (int i = 0; i < CLIENTS; i++)
+        expect_stream(&clients[i], want);
+    assert_true(world.fakes[1].computed >= CLIENTS / 2);
+    assert_int_equal(world.fakes[1].runs, 0); /* nobody prefills for another */
+    assert_true(gateway_idle(world.gateway));
+    stop_world();
+}
+
 /* Everybody goes where the prefix is, so its node has a queue: the other one gets a copy, and loses
  * it when nobody asks any more, but not while it is the only one that has it. */
 static void copy_and_cool(bool keep_first)
@@ -917,6 +945,7 @@ int main(void)
         cmocka_unit_test(test_roles_are_the_nodes),
         cmocka_unit_test(test_door),
         cmocka_unit_test(test_inlined),
+        cmocka_unit_test(test_coupled),
         cmocka_unit_test(test_copies),
         cmocka_unit_test(test_shutdown),
         cmocka_unit_test(test_chaos),

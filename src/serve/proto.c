@@ -48,13 +48,14 @@ const char *proto_role_name(enum proto_role role)
     case PROTO_ROLE_PREFILL: return "prefill";
     case PROTO_ROLE_DECODE: return "decode";
     case PROTO_ROLE_STORE: return "store";
+    case PROTO_ROLE_BOTH: return "both";
     }
     return "unknown";
 }
 
 enum status proto_role_parse(const char *text, enum proto_role *out)
 {
-    for (int role = PROTO_ROLE_PREFILL; role <= PROTO_ROLE_STORE; role++) {
+    for (int role = PROTO_ROLE_PREFILL; role <= PROTO_ROLE_BOTH; role++) {
         if (strcmp(text, proto_role_name((enum proto_role)role)) != 0) continue;
         *out = (enum proto_role)role;
         return STATUS_OK;
@@ -807,7 +808,7 @@ static void get_info_field(struct msg_reader *reader, uint64_t key, struct proto
     switch (key) {
     case INFO_NAME: msg_get_text_copy(reader, out->name, sizeof(out->name)); break;
     case INFO_ROLE:
-        out->role = (enum proto_role)get_in(reader, PROTO_ROLE_PREFILL, PROTO_ROLE_STORE);
+        out->role = (enum proto_role)get_in(reader, PROTO_ROLE_PREFILL, PROTO_ROLE_BOTH);
         break;
     case INFO_MODEL: msg_get_text_copy(reader, out->model, sizeof(out->model)); break;
     case INFO_FINGERPRINT:
@@ -890,8 +891,8 @@ static void get_numbers(struct msg_reader *reader, struct proto_node_status *out
     out->step_us = msg_u64_at(column, 12);
     if (column.count == STATUS_NUMBERS_LEAST) return;
     const uint64_t role = msg_u64_at(column, 13);
-    if (role > PROTO_ROLE_STORE) msg_fail(reader);
-    out->role = role > PROTO_ROLE_STORE ? 0 : (enum proto_role)role;
+    if (role > PROTO_ROLE_BOTH) msg_fail(reader);
+    out->role = role > PROTO_ROLE_BOTH ? 0 : (enum proto_role)role;
     if (column.count > 14) out->refused = msg_u64_at(column, 14);
     if (column.count > 15) out->at_door = (uint32_t)msg_u64_at(column, 15);
     for (uint32_t i = 0; i < PROTO_MOVES && STATUS_MOVES + i < column.count; i++)

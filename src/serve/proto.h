@@ -320,6 +320,7 @@ enum proto_role {
     PROTO_ROLE_PREFILL = 1,
     PROTO_ROLE_DECODE = 2,
     PROTO_ROLE_STORE = 3,
+    PROTO_ROLE_BOTH = 4, /* computes prompts beside the steps of its batch */
 };
 
 struct proto_node_info {

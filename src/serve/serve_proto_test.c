@@ -430,7 +430,7 @@ static void copies_round_trip(void **state)
 static void roles_are_optional_and_checked(void **state)
 {
     (void)state;
-    const uint64_t numbers[14] = { [13] = PROTO_ROLE_STORE + 1 };
+    const uint64_t numbers[14] = { [13] = PROTO_ROLE_BOTH + 1 };
     const struct proto_node_role store = { PROTO_ROLE_STORE };
     struct proto_node_status status;
     struct proto_node_role role;

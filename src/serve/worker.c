@@ -522,6 +522,7 @@ static enum store_role store_role_of(enum proto_role role)
     case PROTO_ROLE_PREFILL: return STORE_ROLE_PREFILL;
     case PROTO_ROLE_DECODE: return STORE_ROLE_DECODE;
     case PROTO_ROLE_STORE: return STORE_ROLE_STORE;
+    case PROTO_ROLE_BOTH: return STORE_ROLE_BOTH;
     }
     ASSERT(false);
     return STORE_ROLE_STORE;

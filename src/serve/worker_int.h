@@ -191,7 +191,9 @@ struct decode {
     uint32_t blocks_local;
     uint32_t push_from;
     uint32_t fetch_blocks; /* wanted by the fetch */
-    bool fetched;          /* the fetch, if any, brought everything */
+    bool fetched;          /* the fetch, if any, is over, and what it did not bring is computed */
+    bool from_disk;        /* it is from our own disk */
+    enum proto_miss miss;  /* why it brought less */
     /* Permission to push. */
     bool lease_given;
     uint32_t writers_begun, writers_ended; /* bits: who asked for it, and who gave it back */
@@ -358,6 +360,9 @@ void job_abandon(struct job *job);
 /* NULL, or why it cannot be done. job_drop_grammar() ends it in any case. */
 const char *job_take_grammar(struct job *job, const struct proto_sampling *from);
 void job_drop_grammar(struct job *job);
+
+/* Why a fetch brought less than was asked for, as gateways are told. */
+enum proto_miss job_miss_of(enum store_miss reason);
 
 /* What the next token is sampled with, in an item that is filled otherwise. */
 void job_fill_sample(struct job *job, uint32_t past, uint64_t index, struct runner_item *item);

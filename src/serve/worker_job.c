@@ -310,6 +310,22 @@ void job_fill_sample(struct job *job, uint32_t past, uint64_t index, struct runn
     item->row_top = job->logprobs - 1;
 }
 
+enum proto_miss job_miss_of(enum store_miss reason)
+{
+    switch (reason) {
+    case STORE_MISS_NONE: return PROTO_MISS_NONE;
+    case STORE_MISS_ABSENT: return PROTO_MISS_GONE;
+    case STORE_MISS_DEADLINE: return PROTO_MISS_TIMEOUT;
+    case STORE_MISS_HOLDER:
+    case STORE_MISS_REFUSED:
+    case STORE_MISS_TRANSFER:
+    case STORE_MISS_CHECKSUM:
+    case STORE_MISS_CANCELLED:
+    case STORE_MISS_COUNT: break;
+    }
+    return PROTO_MISS_FAILED;
+}
+
 /* ---- the end ---- */
 
 void job_settle(struct job *job)

@@ -239,22 +239,6 @@ static void sched_loaded_if_computing(struct job *job)
     if (sched_state(sched, job->id) == SCHED_PREFILL) sched_loaded(sched, job->id);
 }
 
-static enum proto_miss miss_of(enum store_miss reason)
-{
-    switch (reason) {
-    case STORE_MISS_NONE: return PROTO_MISS_NONE;
-    case STORE_MISS_ABSENT: return PROTO_MISS_GONE;
-    case STORE_MISS_DEADLINE: return PROTO_MISS_TIMEOUT;
-    case STORE_MISS_HOLDER:
-    case STORE_MISS_REFUSED:
-    case STORE_MISS_TRANSFER:
-    case STORE_MISS_CHECKSUM:
-    case STORE_MISS_CANCELLED:
-    case STORE_MISS_COUNT: break;
-    }
-    return PROTO_MISS_FAILED;
-}
-
 static void on_fetch_done(void *ctx, const struct store_fetch_result *result)
 {
     struct job *job = ctx;
@@ -271,7 +255,7 @@ static void on_fetch_done(void *ctx, const struct store_fetch_result *result)
         return;
     }
     if (result->blocks < wanted) {
-        prefill->miss = miss_of(result->reason);
+        prefill->miss = job_miss_of(result->reason);
         LOG_INFO("worker", "fetch_short", "req=%016llx holder=%s wanted=%u got=%u reason=%s",
                  (unsigned long long)job->request_id,
                  prefill->from_disk ? "disk" : job->plan.holder, wanted, result->blocks,

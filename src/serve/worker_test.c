@@ -273,6 +273,16 @@ static void holder_without_blocks_is_a_miss(void **state)
     request.holder = NULL;
     run(&request, &p, &d);
     expect_same_as_alone(&request);
+
+    request_init(&request, 200, 20); /* who computes it itself goes on at once */
+    request.holder = h.address;
+    request.reuse_blocks = 6;
+    request.computes = true;
+    run(&request, NULL, &d);
+    expect_same_as_alone(&request);
+    assert_int_equal(request.done.miss, PROTO_MISS_GONE);
+    assert_int_equal(request.done.cached_tokens, 0);
+    assert_int_equal(request.done.computed_tokens, 200);
     node_stop(&p);
     node_stop(&d);
     node_stop(&h);

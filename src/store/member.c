@@ -36,6 +36,7 @@ const char *store_role_name(enum store_role role)
     case STORE_ROLE_PREFILL: return "prefill";
     case STORE_ROLE_DECODE: return "decode";
     case STORE_ROLE_STORE: return "store";
+    case STORE_ROLE_BOTH: return "both";
     }
     return "unknown";
 }

@@ -38,6 +38,7 @@ enum store_role {
     STORE_ROLE_PREFILL = 1,
     STORE_ROLE_DECODE = 2,
     STORE_ROLE_STORE = 3, /* lends memory only */
+    STORE_ROLE_BOTH = 4,  /* prefills and decodes */
 };
 
 enum store_member_state {

@@ -129,7 +129,7 @@ void store_get_info(struct msg_reader *reader, struct store_member_info *out)
         }
     }
     out->role = (enum store_role)role;
-    if (role < STORE_ROLE_PREFILL || role > STORE_ROLE_STORE) msg_fail(reader);
+    if (role < STORE_ROLE_PREFILL || role > STORE_ROLE_BOTH) msg_fail(reader);
     if (out->name[0] == 0 || out->rpc_address[0] == 0 || out->epoch == 0) msg_fail(reader);
     if (!store_layout_valid(&out->layout)) msg_fail(reader); /* also when it was not there */
 }

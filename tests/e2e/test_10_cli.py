@@ -42,6 +42,9 @@ def test_every_command_has_help(command):
     (["serve", "/nowhere/m.gguf"], ["/nowhere/m.gguf", "No such file"]),
     (["run", "/nowhere/m.gguf", "hello"], ["/nowhere/m.gguf"]),
     (["node", "m.gguf", "--role", "cook"], ["--role", "cook"]),
+    (["node", "m.gguf", "--cpus", "0,1-"], ["--cpus", "0,1-"]),
+    (["node", "m.gguf", "--cpus", "1000"], ["--cpus", "1000"]),
+    (["serve", "m.gguf", "--cpus", "0/x"], ["--cpus", "x"]),
     (["model", "fetch", "gpt-17"], ["gpt-17", "smollm2"]),
     (["bench", "nothing"], ["nothing"]),
 ])

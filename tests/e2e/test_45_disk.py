@@ -37,27 +37,28 @@ def bytes_of(path):
         return 0
 
 
-def prepared(directory, data):
+def prepared(directory, data, *options):
     """A cluster that has answered once, and has all of it on disk; and the answer."""
     directory.mkdir()
-    cluster = Cluster(directory, "--data-dir", data).wait_ready()
+    cluster = Cluster(directory, "--data-dir", data, *options).wait_ready()
     answer = ask_prompt(cluster)
     assert answer[2] == 0
     wait_until(lambda: written(cluster), what="blocks on disk")
     return cluster, answer
 
 
-@pytest.mark.parametrize("how", ["stop", "kill"])
+@pytest.mark.parametrize("how", ["stop", "kill", "coupled"])
 def test_the_cache_survives_a_restart(tmp_path, how):
     data = tmp_path / "data"
-    cluster, (text, prompt, _) = prepared(tmp_path / "first", data)
+    options = ["--coupled", "1"] if how == "coupled" else []
+    cluster, (text, prompt, _) = prepared(tmp_path / "first", data, *options)
     if how == "kill":
         os.kill(cluster.process.pid, signal.SIGKILL)
         cluster.process.wait()
     cluster.stop()
     assert segments(data)
     (tmp_path / "second").mkdir()
-    again = Cluster(tmp_path / "second", "--data-dir", data).wait_ready()
+    again = Cluster(tmp_path / "second", "--data-dir", data, *options).wait_ready()
     try:
         text2, prompt2, cached = ask_prompt(again)
         assert (text2, prompt2) == (text, prompt)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""--inline-tbt: short prompts are computed by their decode node, beside its steps; what is answered
-does not depend on it."""
+"""--inline-tbt: short prompts are computed by their decode node, beside its steps. --coupled: all
+are. What is answered depends on neither."""
 import concurrent.futures
 import json
 
@@ -35,7 +35,7 @@ def ask_all(cluster):
 @pytest.mark.parametrize("engine", [(), ("--engine", "timed")])
 def test_answers_do_not_depend_on_it(tmp_path, engine):
     answers = []
-    for name, options in [("off", []), ("on", ["--inline-tbt", "10s"])]:
+    for name, options in [("off", []), ("on", ["--inline-tbt", "10s"]), ("coupled", ["--coupled", "1"])]:
         (tmp_path / name).mkdir()
         made = Cluster(tmp_path / name, "--pool-size", "64M", *engine, *options).wait_ready()
         try:
@@ -50,4 +50,4 @@ def test_answers_do_not_depend_on_it(tmp_path, engine):
                 assert f"beside a step of {one['decode']}" in said
         finally:
             made.stop()
-    assert answers[0] == answers[1]
+    assert answers[0] == answers[1] == answers[2]
