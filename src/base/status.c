@@ -23,6 +23,7 @@ const char *status_name(enum status status)
     case STATUS_UNAVAILABLE: return "unavailable";
     case STATUS_STALE: return "stale";
     case STATUS_IO: return "io";
+    case STATUS_QUOTA: return "quota";
     case STATUS_CONN_CLOSED: return "conn_closed";
     case STATUS_CONN_REFUSED: return "conn_refused";
     case STATUS_PROTOCOL: return "protocol";

@@ -34,6 +34,7 @@ enum status {
     STATUS_UNAVAILABLE = -12, /* nobody is there who could do it: no node, no leader */
     STATUS_STALE = -13,       /* an older epoch, term, generation or attempt */
     STATUS_IO = -14,          /* the operating system said no; the log has its words */
+    STATUS_QUOTA = -15,       /* a tenant's share of something that others still have */
 
     /* The connection. */
     STATUS_CONN_CLOSED = -100,

@@ -7,6 +7,7 @@
  *   master_member.c   the nodes: registered, heard, suspected, dead, gone
  *   master_entry.c    keys, what is kept of their wishes, their place in an order of eviction
  *   master_group.c    values that are kept, and go, together
+ *   master_tenant.c   whose values they are, and how much each tenant may have
  *   master_replica.c  who has a value, and the range of the node's space that it owns
  *   master_ticket.c   puts in progress, and the ranges of those given up
  *   master_event.c    what owners say: snapshots, events, ends of puts
@@ -35,14 +36,17 @@
  * Invariants (store_master_check())
  *   I1  An entry has a replica or a ticket; else it is deleted.
  *   I2  The used bytes of a node's space are those of its tickets, placed replicas and limbo.
- *   I3  An entry is in an order of eviction exactly when it is a value with a placed replica and no
- *       hard pin: in that of the soft-pinned, by deadline, or in that of all others, by policy.
+ *   I3  An entry is in an order of eviction of its tenant exactly when it is a value with a placed
+ *       replica and no hard pin: in that of the soft-pinned, by deadline, or in that of all others,
+ *       by policy.
  *   I4  All replicas that are not stale have the version and the bytes that the entry says; stale
  *       ones are never read, and dropped until they are gone.
  *   I5  A replica is dropping exactly when a DROP for it is queued, under way or waiting for its
  *       next try; its bytes are counted in its node's `dropping`.
  *   I6  What has a version below the one in `dead` (store/tombs.h) is stale, whoever announces or
  *       commits it; new puts get versions above those in `dead` and `issued`.
+ *   I7  What a tenant is charged is what tickets, placed replicas and limbo hold of its values: the
+ *       charges of all are the used bytes of all spaces (I2).
  */
 #include "store/master.h"
 
@@ -73,8 +77,7 @@ void store_master_destroy(struct store_master *master)
     while (master->groups != NULL && map_next(master->groups, &iter))
         free((struct group *)(uintptr_t)iter.value);
     map_destroy(master->groups);
-    order_destroy(master->order);
-    order_destroy(master->soft);
+    master_tenants_fini(master);
     for (uint32_t i = 0; i < STORE_MEMBERS_MAX; i++) {
         if (master->members[i] == NULL) continue;
         space_destroy(master->members[i]->space);
@@ -117,11 +120,8 @@ enum status store_master_create(const struct store_master_options *options, uint
     master->replicas = slab_create(sizeof(struct replica), REPLICAS_MAX);
     master->tickets_slab = slab_create(sizeof(struct ticket), REPLICAS_MAX);
     if (master->entries != NULL) master->ids = idmap_create(master->entries, options->seed);
-    master->order = order_create(o->eviction);
-    master->soft = order_create(ORDER_DEADLINE);
     if (master->ids == NULL || master->replicas == NULL || master->tickets_slab == NULL ||
-        master->order == NULL || master->soft == NULL ||
-        map_create(&map, &master->groups) != STATUS_OK) {
+        !master_tenants_init(master) || map_create(&map, &master->groups) != STATUS_OK) {
         store_master_destroy(master);
         return STATUS_NO_MEMORY;
     }
@@ -153,6 +153,7 @@ uint64_t store_master_tick(struct store_master *master, uint64_t now_ns)
     }
     master_soft_pins_end(master, now_ns);
     master_drops_retry(master, now_ns);
+    master_tenants_trim(master, now_ns);
     master_copies_run(master, now_ns);
     return now_ns + master_ms(100);
 }

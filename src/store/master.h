@@ -45,7 +45,9 @@ enum {
     STORE_KEY_SIZE_MAX = 1024,
     STORE_REPLICAS_MAX = 8,
     STORE_SOFT_PIN_MS_MAX = 86400000,
-    STORE_GROUP_MAX = 16384, /* keys of one group; more are not grouped */
+    STORE_GROUP_MAX = 16384,  /* keys of one group; more are not grouped */
+    STORE_TENANTS_MAX = 1024, /* with the default one; a power of two */
+    STORE_TENANT_SIZE = 64,   /* of a name, with its NUL */
 };
 
 struct store_key {
@@ -74,6 +76,7 @@ struct store_master_options {
     enum order_policy eviction; /* not ORDER_DEADLINE */
     bool keep_soft_pins; /* soft pins are never evicted; else: only when nothing else is left */
     uint32_t fence_ms;   /* after which no writer whose time is over can land a byte; 0: 10000 */
+    bool tenants_listed; /* only tenants with a quota may put */
 };
 
 /* STATUS_INVALID or STATUS_NO_MEMORY. */
@@ -179,6 +182,8 @@ struct store_ticket {
  * own ticket again. STATUS_EXISTS: complete, or another writer is at it. STATUS_AGAIN: not yet
  * known, or space is being freed by evicting: ask again. STATUS_FULL: not even eviction could serve
  * it. STATUS_UNAVAILABLE: no node lends space. STATUS_INVALID: size 0 or larger than any extent.
+ * STATUS_QUOTA: the key's tenant would pass its quota, even by evicting what is its own.
+ * STATUS_DENIED: with tenants_listed, a tenant without a quota.
  * `wish` may be NULL. One that replaces pre-empts another writer, and readers see the old value
  * until its owner has the new one. */
 MUST_USE enum status store_master_put_start(struct store_master *master, uint64_t now_ns,
@@ -207,6 +212,34 @@ MUST_USE enum status store_master_put_revoke(struct store_master *master, uint64
  * STATUS_NOT_FOUND, STATUS_AGAIN as for exist. */
 MUST_USE enum status store_master_remove(struct store_master *master, uint64_t now_ns,
                                          struct store_key key, bool force);
+
+/* ---- tenants ---- */
+
+/* Of memory: what lies on disk only does not count. */
+struct store_quota {
+    uint64_t bytes;    /* in granules of SPACE_GRANULE; as a quota, 0: no limit */
+    uint64_t replicas; /* values, each as often as it lies in memory or is being put; likewise */
+};
+
+/* What the tenant (store/scope.h) may have from now on; all zero: no quota. One that has more is
+ * not refused anything but new puts, and loses in its order of eviction what is too much.
+ * STATUS_INVALID: not a name; STATUS_FULL: STORE_TENANTS_MAX. */
+MUST_USE enum status store_master_quota(struct store_master *master, const char *tenant,
+                                        const struct store_quota *quota);
+
+struct store_tenant_counts {
+    char name[STORE_TENANT_SIZE];
+    struct store_quota quota;
+    struct store_quota used;    /* exactly what nodes' spaces hold of the tenant's */
+    struct store_quota evicted; /* ever, while the tenant was known */
+    uint64_t values;            /* keys, in memory or not */
+    uint64_t refused_total;     /* puts, for its quota */
+};
+
+/* The tenants that have something, or a quota, and the default one, which comes first: *cursor is 0
+ * at the start, and moves on. False past the last. */
+bool store_master_tenant(const struct store_master *master, uint32_t *cursor,
+                         struct store_tenant_counts *out);
 
 /* ---- looking around ---- */
 
@@ -310,6 +343,7 @@ struct store_master_counts {
     uint64_t values;          /* keys known that are no blocks */
     uint64_t copies;          /* under way */
     uint64_t copies_total;    /* done */
+    uint64_t refused_quota_total;
 };
 
 void store_master_counts(const struct store_master *master, struct store_master_counts *out);

@@ -88,18 +88,8 @@ bool master_replica_drop(struct store_master *master, struct replica *replica, b
     action->id = master_entry_with(master, replica)->id;
     action->generation = replica->generation;
     action->evict = evict;
-    replica->dropping = true;
-    if (replica->placed)
-        master_member_with(master, replica)->dropping += master_replica_bytes(replica);
+    master_replica_dropping(master, replica, true);
     return true;
-}
-
-static void replica_undrop(const struct store_master *master, struct replica *replica)
-{
-    ASSERT(replica->dropping);
-    if (replica->placed)
-        master_member_with(master, replica)->dropping -= master_replica_bytes(replica);
-    replica->dropping = false;
 }
 
 static bool drop_later(struct store_master *master, const struct retry *retry)
@@ -123,9 +113,7 @@ void master_replica_outdate(struct store_master *master, uint64_t now_ns, struct
                                  master_entry_with(master, replica)->id, replica->generation,
                                  now_ns };
     if (!drop_later(master, &retry)) return; /* no memory: its node's next announcement drops it */
-    replica->dropping = true;
-    if (replica->placed)
-        master_member_with(master, replica)->dropping += master_replica_bytes(replica);
+    master_replica_dropping(master, replica, true);
 }
 
 void store_master_dropped(struct store_master *master, uint64_t now_ns, struct store_node_id node,
@@ -139,12 +127,12 @@ void store_master_dropped(struct store_master *master, uint64_t now_ns, struct s
     if (replica == NULL || replica->generation != generation || !replica->dropping) return;
     if (status == STATUS_OK || status == STATUS_NOT_FOUND) return; /* REMOVED comes or has come */
     if (status == STATUS_BUSY && !entry->removing && !replica->stale) {
-        replica_undrop(master, replica);
+        master_replica_dropping(master, replica, false);
         master_entry_used(master, entry);
         return;
     }
     const struct retry retry = { node, *id, generation, now_ns + master_ms(DROP_RETRY_MS) };
-    if (!drop_later(master, &retry)) replica_undrop(master, replica);
+    if (!drop_later(master, &retry)) master_replica_dropping(master, replica, false);
 }
 
 void master_drops_retry(struct store_master *master, uint64_t now_ns)
@@ -164,7 +152,7 @@ void master_drops_retry(struct store_master *master, uint64_t now_ns)
         if (replica == NULL || replica->generation != retry.generation || !replica->dropping) {
             continue;
         }
-        replica_undrop(master, replica);
+        master_replica_dropping(master, replica, false);
         const bool evict = !entry->removing && !replica->stale && replica->placed;
         if (!master_replica_drop(master, replica, evict)) return;
     }

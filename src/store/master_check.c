@@ -5,6 +5,8 @@
  */
 #include "store/master_int.h"
 
+#include <string.h>
+
 #include "base/assert.h"
 
 static uint64_t tickets_bytes(const struct ticket_list *list, const struct member *member)
@@ -43,6 +45,50 @@ static uint64_t member_check(const struct store_master *master, const struct mem
     return count;
 }
 
+static void ticket_charge(struct store_quota *charged, const struct ticket_list *list)
+{
+    for (const struct ticket *t = list->head; t != NULL; t = t->next) {
+        charged[t->tenant].bytes += (uint64_t)master_granules(t->size) * SPACE_GRANULE;
+        charged[t->tenant].replicas++;
+    }
+}
+
+/* I7, counted from what there is; and what stands in the tenants' orders. */
+static void tenants_check(const struct store_master *master)
+{
+    static struct store_quota charged[STORE_TENANTS_MAX], dropping[STORE_TENANTS_MAX];
+    static uint64_t values[STORE_TENANTS_MAX];
+    memset(charged, 0, sizeof(charged));
+    memset(dropping, 0, sizeof(dropping));
+    memset(values, 0, sizeof(values));
+
+    for (uint32_t i = 0; (i = slab_next(master->entries, i)) != SLAB_NONE; i++) {
+        const struct entry *entry = master_entry_at(master, i);
+        values[entry->tenant] += !master_entry_block(entry);
+        for (const struct replica *r = master_replica_first(master, entry); r != NULL;
+             r = master_replica_next(master, r)) {
+            if (!r->placed) continue;
+            charged[entry->tenant].bytes += master_replica_bytes(r);
+            charged[entry->tenant].replicas++;
+            if (!r->dropping) continue;
+            dropping[entry->tenant].bytes += master_replica_bytes(r);
+            dropping[entry->tenant].replicas++;
+        }
+    }
+    ticket_charge(charged, &master->tickets);
+    ticket_charge(charged, &master->limbo);
+    for (uint32_t i = 0; i < STORE_TENANTS_MAX; i++) {
+        const struct tenant *tenant = master->tenants[i];
+        ASSERT(tenant != NULL || (charged[i].replicas == 0 && values[i] == 0));
+        if (tenant == NULL) continue;
+        ASSERT(memcmp(&tenant->used, &charged[i], sizeof(charged[i])) == 0);
+        ASSERT(memcmp(&tenant->dropping, &dropping[i], sizeof(dropping[i])) == 0);
+        ASSERT(tenant->values == values[i] && i < master->tenants_top);
+        order_check(tenant->order);
+        order_check(tenant->soft);
+    }
+}
+
 void store_master_check(const struct store_master *master)
 {
     uint64_t replicas = 0;
@@ -69,8 +115,7 @@ void store_master_check(const struct store_master *master)
     for (const struct ticket *t = master->tickets.head; t != NULL; t = t->next)
         copies += t->copy;
     ASSERT(copies == master->copies);
-    order_check(master->order);
-    order_check(master->soft);
+    tenants_check(master);
     for (uint32_t i = 0; i < STORE_MEMBERS_MAX; i++) {
         if (master->members[i] != NULL) by_member += member_check(master, master->members[i]);
     }

@@ -208,15 +208,28 @@ static struct replica *source_of(const struct store_master *master, const struct
     return source;
 }
 
+/* Whether the tenant may have one more. For a node that drains its own values go first. */
+static bool copy_admitted(struct store_master *master, uint64_t now_ns, const struct entry *entry)
+{
+    const struct tenant *tenant = master_tenant_at(master, entry->tenant);
+    const uint64_t bytes = (uint64_t)master_granules(entry->size) * SPACE_GRANULE;
+
+    if (master_tenant_fits(tenant, bytes)) return true;
+    if (drains(master, entry)) (void)master_tenant_evict(master, now_ns, tenant, entry, bytes);
+    return false;
+}
+
 static void copy_start(struct store_master *master, uint64_t now_ns, struct entry *entry)
 {
     const struct replica *source = source_of(master, entry);
+    const struct tenant *tenant = master_tenant_at(master, entry->tenant);
     uint64_t address = 0;
 
+    if (!copy_admitted(master, now_ns, entry)) return; /* the next look asks again */
     struct member *target = target_of(master, entry, &address);
     if (target == NULL) {
         if (drains(master, entry) && has_candidate(master, entry)) {
-            const enum status status = master_make_room(master, now_ns, entry, entry->size);
+            const enum status status = master_make_room(master, now_ns, tenant, entry, entry->size);
             (void)status; /* the next look sees whether it helped */
         }
         return;

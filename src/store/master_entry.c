@@ -15,7 +15,8 @@
 static struct order *entry_order(const struct store_master *master, const struct entry *entry)
 {
     const bool soft = entry->extra != NULL && entry->extra->soft_until != 0;
-    return soft ? master->soft : master->order;
+    const struct tenant *tenant = master_tenant_at(master, entry->tenant);
+    return soft ? tenant->soft : tenant->order;
 }
 
 static struct order_weight entry_weight(const struct entry *entry)
@@ -70,12 +71,19 @@ void master_soft_pin_from(struct store_master *master, uint64_t now_ns, struct e
     if (master_entry_extra(entry) != NULL) soft_pin(master, entry, now_ns + master_ms(for_ms));
 }
 
-void master_soft_pins_end(struct store_master *master, uint64_t now_ns)
+static void soft_pins_end(struct store_master *master, uint64_t now_ns, const struct tenant *tenant)
 {
-    struct entry *entry = master_entry_of(order_first(master->soft));
+    struct entry *entry = master_entry_of(order_first(tenant->soft));
     while (entry != NULL && entry->extra->soft_until <= now_ns) {
         soft_pin(master, entry, 0);
-        entry = master_entry_of(order_first(master->soft));
+        entry = master_entry_of(order_first(tenant->soft));
+    }
+}
+
+void master_soft_pins_end(struct store_master *master, uint64_t now_ns)
+{
+    for (uint32_t i = 0; i < master->tenants_top; i++) {
+        if (master->tenants[i] != NULL) soft_pins_end(master, now_ns, master->tenants[i]);
     }
 }
 
@@ -110,6 +118,10 @@ static bool key_keep(struct store_master *master, struct entry *entry, struct st
     }
     uint8_t *bytes = *slab == NULL ? NULL : slab_alloc(*slab, &number);
     if (bytes == NULL) return false;
+    if (!master_tenant_join(master, entry, key)) {
+        slab_free(*slab, number);
+        return false;
+    }
     memcpy(bytes, key.bytes, key.len);
     entry->key = number + 1;
     entry->key_len = key.len & (2 * STORE_KEY_SIZE_MAX - 1);
@@ -124,6 +136,7 @@ static void key_drop(struct store_master *master, struct entry *entry)
     master->counts.values--;
     slab_free(master->keys[key_class(entry->key_len)], entry->key - 1);
     entry->key = 0;
+    master_tenant_leave(master, entry);
 }
 
 bool master_entry_is(const struct store_master *master, const struct entry *entry,

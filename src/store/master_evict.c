@@ -5,11 +5,15 @@
  * That takes a round trip and what the owner takes to say that it is done; so that a put seldom
  * waits for it, a little room is kept ahead of the puts at every member that lends enough for a
  * little to be of use.
+ *
+ * Who gives: tenants above their share, the one that is above it by most first; then the tenant
+ * that asks; then anyone. Within a tenant its order of eviction decides, soft pins last of all.
  */
 #include "store/master_int.h"
 
 enum {
-    EVICT_LOOKS_MAX = 4096,    /* entries looked at for one put */
+    EVICT_LOOKS_MAX = 4096,    /* entries looked at, of who is asked, for one put */
+    GREEDY_MAX = 8,            /* tenants above their share that are asked in turn */
     AHEAD_LOOKS_MAX = 16,      /* and to keep room ahead, when it has found room itself */
     AHEAD_PART = 64,           /* of what a member lends is kept free, */
     AHEAD_MAX = 16 << 20,      /* at most so many bytes, */
@@ -27,69 +31,136 @@ static uint64_t dropping_max(const struct store_master *master, uint64_t size)
     return most;
 }
 
-/* Whether it helps a value of this size that this replica goes. */
-static bool replica_evictable(const struct store_master *master, const struct replica *replica,
-                              uint64_t size)
+/* What is evicted for. */
+struct need {
+    uint64_t now_ns;
+    const struct entry *except; /* stays; NULL: none */
+    uint64_t size;              /* room for so many bytes at one member */
+    const struct tenant *quota; /* not NULL: instead, that so many bytes more fit its quota */
+};
+
+static bool need_met(const struct store_master *master, const struct need *need)
 {
-    return replica->placed && !replica->dropping &&
-           master_member_lends(master_member_with(master, replica), size);
+    if (need->quota != NULL) return master_tenant_will_fit(need->quota, need->size);
+    return dropping_max(master, need->size) >= need->size;
+}
+
+/* Whether it helps that this replica goes. */
+static bool replica_evictable(const struct store_master *master, const struct replica *replica,
+                              const struct need *need)
+{
+    const struct member *member = master_member_with(master, replica);
+    if (!replica->placed || replica->dropping) return false;
+    return need->quota != NULL ? member->state != STORE_MEMBER_DEAD
+                               : master_member_lends(member, need->size);
 }
 
 /* False: nothing of it was there to go. */
-static bool entry_evict(struct store_master *master, const struct entry *entry, uint64_t size)
+static bool entry_evict(struct store_master *master, const struct entry *entry,
+                        const struct need *need)
 {
+    struct tenant *tenant = master_tenant_at(master, entry->tenant);
     bool any = false;
     for (struct replica *r = master_replica_first(master, entry); r != NULL;
          r = master_replica_next(master, r)) {
-        if (!replica_evictable(master, r, size) || !master_replica_drop(master, r, true)) continue;
+        if (!replica_evictable(master, r, need) || !master_replica_drop(master, r, true)) continue;
         master->counts.evictions_total++;
+        tenant->evicted.replicas++;
+        tenant->evicted.bytes += master_replica_bytes(r);
         any = true;
     }
     return any;
 }
 
-/* Those of its group go with it, but for the leased, the pinned and `except`. */
-static void group_evict(struct store_master *master, uint64_t now_ns, const struct entry *entry,
-                        const struct entry *except, uint64_t size)
+/* Those of its group go with it, but for the leased, the pinned and the excepted. */
+static void group_evict(struct store_master *master, const struct entry *entry,
+                        const struct need *need)
 {
     const struct group *group = entry->extra == NULL ? NULL : entry->extra->group;
     if (group == NULL) return;
     for (const struct entry *e = group->members; e != NULL; e = e->extra->group_next) {
-        if (e == entry || e == except || e->lease_until > now_ns) continue;
-        if (!master_entry_hard(e) && e->extra->soft_until == 0) entry_evict(master, e, size);
+        if (e == entry || e == need->except || e->lease_until > need->now_ns) continue;
+        if (!master_entry_hard(e) && e->extra->soft_until == 0) entry_evict(master, e, need);
     }
 }
 
-/* Evicts from the front of the order; true once enough is on its way out at one member. What is to
- * be replaced stays until it is. */
-static bool evict_from(struct store_master *master, struct order *order, uint64_t now_ns,
-                       const struct entry *except, uint64_t size)
+static void evict_one(struct store_master *master, struct order *order, struct order_node *node,
+                      const struct need *need)
 {
-    struct order_node *node = order_first(order);
-    bool enough = dropping_max(master, size) >= size;
+    const struct entry *entry = master_entry_of(node);
+    if (entry == need->except || entry->lease_until > need->now_ns) return;
+    if (!entry_evict(master, entry, need)) return;
+    order_take(order, node);
+    group_evict(master, entry, need);
+}
 
-    for (int i = 0; i < EVICT_LOOKS_MAX && node != NULL && !enough; i++) {
-        const struct entry *entry = master_entry_of(node);
-        const bool may = entry != except && entry->lease_until <= now_ns;
-        if (may && entry_evict(master, entry, size)) {
-            order_take(order, node);
-            group_evict(master, now_ns, entry, except, size);
-            enough = dropping_max(master, size) >= size;
-        }
-        if (!enough) node = order_next(order, node);
+/* Evicts from the front of the order, at most *looks entries, as long as the tenant is above its
+ * share (`shares` NULL: whatever it has). What is to be replaced stays until it is. True: the need
+ * is met. */
+static bool evict_from(struct store_master *master, const struct tenant *tenant, bool soft,
+                       const struct need *need, const struct master_shares *shares, int *looks)
+{
+    struct order *order = soft ? tenant->soft : tenant->order;
+    struct order_node *node = order_first(order);
+    bool met = need_met(master, need);
+
+    for (; *looks > 0 && node != NULL && !met; --*looks) {
+        if (shares != NULL && !master_shares_above(shares, tenant)) break;
+        evict_one(master, order, node, need);
+        met = need_met(master, need);
+        if (!met) node = order_next(order, node);
     }
     order_rewind(order);
-    return enough;
+    return met;
+}
+
+/* From one kind of order of all tenants, in turn. */
+static bool evict_in_turn(struct store_master *master, const struct tenant *asks, bool soft,
+                          const struct need *need)
+{
+    struct master_shares shares;
+    int looks = EVICT_LOOKS_MAX;
+
+    if (master->tenants_top > 1) {
+        const struct tenant *worst = NULL;
+        master_shares_init(master, &shares);
+        for (int i = 0; i < GREEDY_MAX; i++) {
+            worst = master_shares_worst(master, &shares, worst);
+            if (worst == NULL) break;
+            if (evict_from(master, worst, soft, need, &shares, &looks)) return true;
+        }
+    }
+    looks = EVICT_LOOKS_MAX;
+    if (asks != NULL && evict_from(master, asks, soft, need, NULL, &looks)) return true;
+    looks = EVICT_LOOKS_MAX;
+    for (uint32_t i = 0; i < master->tenants_top; i++) {
+        const struct tenant *tenant = master->tenants[i];
+        if (tenant == NULL || tenant == asks) continue;
+        if (evict_from(master, tenant, soft, need, NULL, &looks)) return true;
+    }
+    return false;
 }
 
 enum status master_make_room(struct store_master *master, uint64_t now_ns,
-                             const struct entry *except, uint64_t size)
+                             const struct tenant *tenant, const struct entry *except, uint64_t size)
 {
-    if (evict_from(master, master->order, now_ns, except, size)) return STATUS_AGAIN;
-    if (!master->options.keep_soft_pins && evict_from(master, master->soft, now_ns, except, size)) {
+    const struct need need = { .now_ns = now_ns, .except = except, .size = size };
+    if (evict_in_turn(master, tenant, false, &need)) return STATUS_AGAIN;
+    if (!master->options.keep_soft_pins && evict_in_turn(master, tenant, true, &need)) {
         return STATUS_AGAIN;
     }
     return dropping_max(master, size) > 0 ? STATUS_AGAIN : STATUS_FULL;
+}
+
+bool master_tenant_evict(struct store_master *master, uint64_t now_ns, const struct tenant *tenant,
+                         const struct entry *except, uint64_t bytes)
+{
+    const struct need need = { .now_ns = now_ns, .except = except, .size = bytes, .quota = tenant };
+    int looks = EVICT_LOOKS_MAX;
+    if (evict_from(master, tenant, false, &need, NULL, &looks)) return true;
+    if (master->options.keep_soft_pins) return false;
+    looks = EVICT_LOOKS_MAX;
+    return evict_from(master, tenant, true, &need, NULL, &looks);
 }
 
 static uint64_t ahead_of(const struct member *member)
@@ -105,19 +176,26 @@ static bool room_is_ahead(const struct member *member)
     return master_member_room(member) + member->dropping >= ahead_of(member);
 }
 
+/* Whose values go ahead of need, where `asks` has just put: who is above its share by most. */
+static const struct tenant *ahead_from(const struct store_master *master, const struct tenant *asks)
+{
+    struct master_shares shares;
+    if (master->tenants_top == 1) return asks;
+    master_shares_init(master, &shares);
+    const struct tenant *worst = master_shares_worst(master, &shares, NULL);
+    return worst == NULL ? asks : worst;
+}
+
 void master_room_ahead(struct store_master *master, uint64_t now_ns, const struct member *member,
                        const struct entry *except)
 {
+    const struct need need = { .now_ns = now_ns, .except = except, .size = 1 };
     if (room_is_ahead(member)) return;
-    struct order_node *node = order_first(master->order);
+    struct order *order = ahead_from(master, master_tenant_at(master, except->tenant))->order;
+    struct order_node *node = order_first(order);
     for (int i = 0; i < AHEAD_LOOKS_MAX && node != NULL && !room_is_ahead(member); i++) {
-        const struct entry *entry = master_entry_of(node);
-        const bool may = entry != except && entry->lease_until <= now_ns;
-        if (may && entry_evict(master, entry, 1)) {
-            order_take(master->order, node);
-            group_evict(master, now_ns, entry, except, 1);
-        }
-        node = order_next(master->order, node);
+        evict_one(master, order, node, &need);
+        node = order_next(order, node);
     }
-    order_rewind(master->order);
+    order_rewind(order);
 }

@@ -11,16 +11,20 @@
 #include "base/assert.h"
 #include "base/map.h"
 
-static struct block_key group_key(uint64_t id)
+/* Two tenants' groups of one number are two. */
+static struct block_key group_key(const struct entry *entry)
 {
     struct block_key key = { { 0 } };
+    const uint64_t id = entry->extra->attributes.group;
+    const uint32_t tenant = entry->tenant;
     memcpy(key.bytes, &id, sizeof(id));
+    memcpy(key.bytes + sizeof(id), &tenant, sizeof(tenant));
     return key;
 }
 
-static struct group *group_find(struct store_master *master, uint64_t id)
+static struct group *group_find(struct store_master *master, const struct entry *entry)
 {
-    const struct block_key key = group_key(id);
+    const struct block_key key = group_key(entry);
     uint64_t value;
 
     if (map_find(master->groups, &key, &value)) return (struct group *)(uintptr_t)value;
@@ -37,7 +41,7 @@ void master_group_join(struct store_master *master, struct entry *entry)
     struct extra *extra = entry->extra;
     ASSERT(extra->group == NULL);
     if (extra->attributes.group == 0) return;
-    struct group *group = group_find(master, extra->attributes.group);
+    struct group *group = group_find(master, entry);
     if (group == NULL || group->count == STORE_GROUP_MAX) return;
 
     extra->group = group;

@@ -60,6 +60,7 @@ struct ticket {
     uint64_t size;
     uint64_t due_ns; /* to be discarded, or in limbo to be freed */
     bool copy;       /* of a value that is there: store/master_copy.c */
+    uint16_t tenant; /* who is charged for the range */
     uint32_t soft_pin_ms;
 };
 
@@ -99,7 +100,8 @@ struct entry {
     uint32_t ticket;     /* link */
     uint32_t index;      /* in the slab of entries */
     uint64_t lease_until;
-    uint64_t size : 48;
+    uint64_t size : 38;
+    uint64_t tenant : 10; /* number; 0 for a block */
     uint64_t key_len : 11;
     uint64_t replicas_count : 4;
     uint64_t removing : 1; /* asked for, not for space: its drops are repeated until they succeed */
@@ -110,9 +112,24 @@ struct entry {
 
 _Static_assert(sizeof(struct entry) == 88, "a million of them");
 _Static_assert(STORE_KEY_SIZE_MAX < 1 << 11 && STORE_REPLICAS_MAX < 1 << 4, "they fit");
+_Static_assert(STORE_TENANTS_MAX == 1 << 10, "a number fits");
+
+/* Whose values they are, and what it has of memory: store/master_tenant.c. */
+struct tenant {
+    char name[STORE_TENANT_SIZE]; /* "": the default */
+    uint32_t number;
+    struct store_quota quota;
+    struct store_quota used;
+    struct store_quota dropping; /* of `used`: what is being dropped */
+    struct store_quota evicted;  /* ever */
+    uint64_t values;
+    uint64_t refused_total;
+    struct order *order; /* of what may be evicted */
+    struct order *soft;  /* of what is soft-pinned, by deadline */
+};
 
 enum { MASTER_KEY_CLASSES = STORE_KEY_SIZE_MAX / 8 }; /* keys are kept in multiples of 8 bytes */
-#define MASTER_SIZE_MAX ((UINT64_C(1) << 48) - 1)
+#define MASTER_SIZE_MAX ((UINT64_C(1) << 38) - 1)
 
 struct member {
     struct store_member_info info;
@@ -159,9 +176,10 @@ struct store_master {
     uint32_t members_count;
     struct member *by_age[STORE_MEMBERS_MAX]; /* the same ones, in the order of registration */
     uint32_t lives;
-    struct order *order;     /* of what may be evicted */
-    struct order *soft;      /* of what is soft-pinned, by deadline */
-    struct map *groups;      /* struct group * */
+    struct tenant *tenants[STORE_TENANTS_MAX]; /* by number; NULL: none */
+    uint32_t tenants_top;                      /* numbers from here on are not used */
+    struct map *tenant_names;                  /* of all but the default one, to numbers */
+    struct map *groups;                        /* struct group * */
     struct entry *work_head; /* values with too few or too many replicas, looked at in turn */
     struct entry *work_tail;
     uint32_t work_count;
@@ -302,6 +320,59 @@ void master_group_join(struct store_master *master, struct entry *entry);
 /* Out of its group, if it has one. */
 void master_group_leave(struct store_master *master, struct entry *entry);
 
+/* ---- master_tenant.c ---- */
+
+/* False: no memory. */
+bool master_tenants_init(struct store_master *master);
+void master_tenants_fini(struct store_master *master);
+
+static inline struct tenant *master_tenant_at(const struct store_master *master, uint32_t number)
+{
+    return master->tenants[number];
+}
+
+/* Whose key it is. NULL: a tenant that has nothing, and no quota. */
+const struct tenant *master_tenant_find(const struct store_master *master, struct store_key key);
+
+/* The new entry is that of a value: its tenant knows of it. False: too many tenants. */
+bool master_tenant_join(struct store_master *master, struct entry *entry, struct store_key key);
+/* The entry goes, and is in no order any more. The tenant may be gone afterwards. */
+void master_tenant_leave(struct store_master *master, const struct entry *entry);
+
+/* A range of a node's space is the tenant's from now on, or free. */
+void master_tenant_charge(struct store_master *master, uint32_t number, uint64_t bytes);
+void master_tenant_credit(struct store_master *master, uint32_t number, uint64_t bytes);
+/* It begins to be dropped, or that is over. */
+void master_tenant_dropping(struct store_master *master, uint32_t number, uint64_t bytes,
+                            bool begins);
+
+/* Whether so many bytes more, of one value, are within the quota: now; when what is being dropped
+ * is gone. 0: whether it is within it as it is. */
+bool master_tenant_fits(const struct tenant *tenant, uint64_t bytes);
+bool master_tenant_will_fit(const struct tenant *tenant, uint64_t bytes);
+
+/* Whether a value of this size may be put under the name: STATUS_OK; STATUS_AGAIN, as its tenant's
+ * values are being evicted for it; STATUS_QUOTA, STATUS_DENIED. */
+MUST_USE enum status master_tenant_admit(struct store_master *master, uint64_t now_ns,
+                                         const struct store_name *name, uint64_t size);
+
+/* Those above their quotas come down, a bounded part of the way. */
+void master_tenants_trim(struct store_master *master, uint64_t now_ns);
+
+/* What the shares of all tenants are reckoned from. */
+struct master_shares {
+    uint64_t lent;   /* bytes of memory */
+    uint64_t quotas; /* bytes of all together */
+    uint64_t others; /* tenants that have something and no quota */
+};
+void master_shares_init(const struct store_master *master, struct master_shares *out);
+
+/* Who is above its share by most, of those above it by less than `after` (NULL: of all). NULL:
+ * there is none. */
+struct tenant *master_shares_worst(const struct store_master *master,
+                                   const struct master_shares *shares, const struct tenant *after);
+bool master_shares_above(const struct master_shares *shares, const struct tenant *tenant);
+
 /* ---- master_replica.c ---- */
 
 /* Of its member's space, if it is placed. */
@@ -323,6 +394,9 @@ void master_replica_remove(struct store_master *master, struct replica *replica)
 
 /* The range, which was allocated, is the replica's now. */
 void master_replica_own(struct store_master *master, struct replica *replica);
+
+/* A drop of the replica begins, or is over; its bytes are counted. */
+void master_replica_dropping(struct store_master *master, struct replica *replica, bool begins);
 
 /* Gives back the replica's range, if it owns one, and ends a drop. */
 void master_replica_unplace(struct store_master *master, struct replica *replica);
@@ -388,10 +462,18 @@ enum status master_entry_state(const struct store_master *master, uint64_t now_n
 
 /* ---- master_evict.c ---- */
 
-/* Space for `size` bytes is asked for by evicting others than `except` (NULL: nothing is excepted).
- * STATUS_AGAIN once enough is on its way out, STATUS_FULL if nothing can go. */
+/* Space for `size` bytes of this tenant's is asked for by evicting others than `except` (NULL:
+ * nothing is excepted): of tenants above their share first, then of this one, then of anyone.
+ * `tenant` may be NULL: one that has nothing yet. STATUS_AGAIN once enough is on its way out,
+ * STATUS_FULL if nothing can go. */
 MUST_USE enum status master_make_room(struct store_master *master, uint64_t now_ns,
-                                      const struct entry *except, uint64_t size);
+                                      const struct tenant *tenant, const struct entry *except,
+                                      uint64_t size);
+
+/* Evicts of the tenant's own until so many bytes more will fit its quota (0: until it is within
+ * it). False: it will not. */
+bool master_tenant_evict(struct store_master *master, uint64_t now_ns, const struct tenant *tenant,
+                         const struct entry *except, uint64_t bytes);
 
 /* Something was placed at the member: others than `except` go before the room there is all used. */
 void master_room_ahead(struct store_master *master, uint64_t now_ns, const struct member *member,

@@ -37,14 +37,16 @@ static struct member *place(struct store_master *master, uint64_t size, const ch
 }
 
 /* Why there is no room: nobody lends, nobody lends so much, or it is all used. */
-static enum status no_room(struct store_master *master, uint64_t now_ns, const struct entry *except,
-                           uint64_t size)
+static enum status no_room(struct store_master *master, uint64_t now_ns,
+                           const struct store_name *name, uint64_t size)
 {
+    const struct entry *except = master_entry_find(master, &name->id);
+    const struct tenant *tenant = master_tenant_find(master, name->key);
     bool any = false;
     for (uint32_t i = 0; i < master->members_count; i++) {
         const struct member *member = master->by_age[i];
         if (master_member_lends(member, size))
-            return master_make_room(master, now_ns, except, size);
+            return master_make_room(master, now_ns, tenant, except, size);
         any = any || master_member_lends(member, 1);
     }
     return any ? STATUS_INVALID : STATUS_UNAVAILABLE;
@@ -154,9 +156,11 @@ enum status store_master_put_start_name(struct store_master *master, uint64_t no
         master_ticket_describe(master, again, out);
         return STATUS_OK;
     }
+    status = master_tenant_admit(master, now_ns, name, size);
+    if (status != STATUS_OK) return status;
     struct member *member = place(master, size, wish->preferred, &address);
     if (member == NULL) {
-        status = no_room(master, now_ns, master_entry_find(master, &name->id), size);
+        status = no_room(master, now_ns, name, size);
         if (status == STATUS_FULL) master->counts.refused_full_total++;
         return status;
     }

@@ -95,7 +95,8 @@ void store_master_expect(const struct store_master *master, uint64_t now_ns,
     for (uint32_t i = 0; i < count; i++) {
         const struct entry *entry = entries[i];
         if (entry == NULL) continue;
-        if (read_counts(master, now_ns, entry)) order_prefetch(master->order, &entry->order);
+        if (read_counts(master, now_ns, entry))
+            order_prefetch(master->tenants[0]->order, &entry->order);
         if (entry->replicas != 0) __builtin_prefetch(master_replica_first(master, entry));
         if (master_entry_block(entry)) continue;
         const uint8_t *key = master_entry_key(master, entry);

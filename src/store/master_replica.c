@@ -101,27 +101,47 @@ void master_replica_remove(struct store_master *master, struct replica *replica)
 
 /* ---- its range ---- */
 
-void master_replica_own(struct store_master *master, struct replica *replica)
+static uint32_t tenant_of(const struct store_master *master, const struct replica *replica)
 {
-    ASSERT(!replica->placed);
-    replica->placed = true;
-    if (replica->dropping) {
-        master_member_with(master, replica)->dropping += master_replica_bytes(replica);
-    }
+    return master_entry_with(master, replica)->tenant;
 }
 
-void master_replica_unplace(struct store_master *master, struct replica *replica)
+/* A placed one's bytes are being dropped, or are not any more. */
+static void dropping_count(struct store_master *master, const struct replica *replica, bool begins)
 {
     struct member *member = master_member_with(master, replica);
     const uint64_t size = master_replica_bytes(replica);
 
-    if (replica->placed && replica->dropping) {
-        ASSERT(member->dropping >= size);
-        member->dropping -= size;
-    }
-    replica->dropping = false;
-    if (replica->placed) space_free(member->space, replica->address, size);
+    ASSERT(begins || member->dropping >= size);
+    member->dropping = begins ? member->dropping + size : member->dropping - size;
+    master_tenant_dropping(master, tenant_of(master, replica), size, begins);
+}
+
+void master_replica_dropping(struct store_master *master, struct replica *replica, bool begins)
+{
+    ASSERT(replica->dropping != begins);
+    replica->dropping = begins;
+    if (replica->placed) dropping_count(master, replica, begins);
+}
+
+void master_replica_own(struct store_master *master, struct replica *replica)
+{
+    ASSERT(!replica->placed);
+    replica->placed = true;
+    master_tenant_charge(master, tenant_of(master, replica), master_replica_bytes(replica));
+    if (replica->dropping) dropping_count(master, replica, true);
+}
+
+void master_replica_unplace(struct store_master *master, struct replica *replica)
+{
+    const struct member *member = master_member_with(master, replica);
+    const uint64_t size = master_replica_bytes(replica);
+
+    if (replica->dropping) master_replica_dropping(master, replica, false);
+    if (!replica->placed) return;
+    space_free(member->space, replica->address, size);
     replica->placed = false;
+    master_tenant_credit(master, tenant_of(master, replica), size);
 }
 
 /* ---- what it says ---- */

@@ -21,6 +21,7 @@
 #include "base/rng.h"
 #include "seed.h"
 #include "store/proto.h"
+#include "store/scope.h"
 
 enum {
     NODES = 3,
@@ -28,6 +29,9 @@ enum {
     TICKETS = 64,
     STEPS = 15000,
     REGION_SIZE = 40 * 4096,
+    KEY_TEXT = 24,
+    OF_TENANT = 10, /* keys in a row that are of one tenant */
+    TENANTS = KEYS / OF_TENANT,
 };
 #define REGION UINT64_C(0x100000)
 #define MS ENV_NS_PER_MS
@@ -70,16 +74,27 @@ struct model {
     struct model_node nodes[NODES];
     struct promise promises[TICKETS];
     uint32_t acked[KEYS]; /* version of the newest acknowledged value, while anybody has the key */
-    unsigned puts, ends, refused, drops, restarts, replaced, copied;
+    unsigned puts, ends, refused, drops, restarts, replaced, copied, over_quota;
+    bool pinned[KEYS]; /* once, and a value that replaces it inherits that */
+    bool calm;         /* nothing fails that the nodes are asked to do */
 };
 
-static struct store_key key_of(unsigned n, char text[16])
+static const char *const tenant_names[TENANTS] = { "default", "a", "b" };
+
+static struct store_key key_of(unsigned n, char text[KEY_TEXT])
 {
-    snprintf(text, 16, "key-%u", n);
-    return (struct store_key){ (const uint8_t *)text, (uint32_t)strlen(text) };
+    char own[8];
+    uint8_t before[SCOPE_SIZE_MAX];
+    snprintf(own, sizeof(own), "key-%u", n);
+    const struct store_key key = { (const uint8_t *)own, (uint32_t)strlen(own) };
+    const size_t len = scope_prefix(tenant_names[n / OF_TENANT], key, before);
+    assert_true(len + key.len <= KEY_TEXT);
+    memcpy(text, before, len);
+    memcpy(text + len, own, key.len);
+    return (struct store_key){ (const uint8_t *)text, (uint32_t)len + key.len };
 }
 
-static struct store_event event_of(const struct model_node *node, unsigned n, char text[16],
+static struct store_event event_of(const struct model_node *node, unsigned n, char text[KEY_TEXT],
                                    enum store_event_kind kind)
 {
     const struct store_key key = key_of(n, text);
@@ -118,7 +133,7 @@ static void announce(struct model *model, unsigned index)
                                         .generation = store_master_term(model->master),
                                         .address = REGION,
                                         .size = REGION_SIZE };
-    char text[16];
+    char text[KEY_TEXT];
 
     store_master_reset(model->master, model->now, node->id);
     for (unsigned n = 0; n < KEYS; n++) {
@@ -216,6 +231,15 @@ static unsigned node_of(const struct model *model, struct store_node_id id)
 
 /* ---- steps ---- */
 
+static struct store_tenant_counts tenant_of(const struct model *model, unsigned number)
+{
+    struct store_tenant_counts counts = { 0 };
+    for (uint32_t cursor = 0; store_master_tenant(model->master, &cursor, &counts);) {
+        if (strcmp(counts.name, tenant_names[number]) == 0) return counts;
+    }
+    return (struct store_tenant_counts){ 0 };
+}
+
 static void promise_check(const struct model *model, unsigned node, uint64_t address, uint64_t size)
 {
     assert_true(address >= REGION && address + size <= REGION + REGION_SIZE);
@@ -235,7 +259,7 @@ static void step_put(struct model *model)
     const uint64_t writer = rng_below(&model->rng, 1000);
     struct store_wish wish = { .replace = rng_below(&model->rng, 3) == 0 };
     struct store_ticket ticket;
-    char text[16];
+    char text[KEY_TEXT];
 
     if (promise->live && promise->until > model->now) return;
     if (rng_below(&model->rng, 4) == 0) {
@@ -247,17 +271,23 @@ static void step_put(struct model *model)
     const enum status status = store_master_put_start(model->master, model->now, writer,
                                                       key_of(key, text), size, &wish, &ticket);
     if (status != STATUS_OK) {
-        assert_true(status == STATUS_EXISTS || status == STATUS_FULL || status == STATUS_AGAIN);
+        assert_true(status == STATUS_EXISTS || status == STATUS_FULL || status == STATUS_AGAIN ||
+                    status == STATUS_QUOTA);
+        model->over_quota += status == STATUS_QUOTA;
         return;
     }
+    const struct store_tenant_counts tenant = tenant_of(model, key / OF_TENANT);
     const unsigned node = node_of(model, ticket.where.node);
     for (unsigned i = 0; i < TICKETS; i++) { /* the same writer again: the same ticket */
         if (model->promises[i].live && model->promises[i].put_id == ticket.put_id) return;
     }
+    assert_true(tenant.quota.bytes == 0 || tenant.used.bytes <= tenant.quota.bytes);
+    assert_true(tenant.quota.replicas == 0 || tenant.used.replicas <= tenant.quota.replicas);
     promise_check(model, node, ticket.where.address, size);
     for (unsigned i = 0; i < NODES && !wish.replace; i++)
         assert_false(model->nodes[i].held[key].present);
     wish.attributes.version = ticket.version;
+    model->pinned[key] |= wish.attributes.hard_pin;
     *promise = (struct promise){ .live = true,
                                  .node = node,
                                  .epoch = ticket.where.epoch,
@@ -274,7 +304,7 @@ static void step_put(struct model *model)
 static void tell_removed(struct model *model, unsigned index, unsigned key)
 {
     const struct model_node *node = &model->nodes[index];
-    char text[16];
+    char text[KEY_TEXT];
     const struct store_event event = event_of(node, key, text, STORE_EVENT_REMOVED);
     store_master_event(model->master, model->now, node->id, &event);
 }
@@ -287,7 +317,7 @@ static void step_commit(struct model *model)
     struct model_node *node = &model->nodes[promise->node];
     struct held *held = &node->held[promise->key];
     const bool replaces = held->present;
-    char text[16], name[8];
+    char text[KEY_TEXT], name[8];
 
     if (!promise->live) return;
     if (replaces && held->attributes.version >= promise->attributes.version) return;
@@ -312,7 +342,7 @@ static void step_commit(struct model *model)
         return;
     }
     assert_true(status == STATUS_STALE || status == STATUS_EXISTS);
-    if (replaces) tell_removed(model, promise->node, promise->key);
+    tell_removed(model, promise->node, promise->key); /* it was in the owner's events, too */
     held->present = false;
     model->refused++;
 }
@@ -331,7 +361,7 @@ static void forget_absent(struct model *model)
 static void step_revoke(struct model *model)
 {
     struct promise *promise = &model->promises[rng_below(&model->rng, TICKETS)];
-    char text[16];
+    char text[KEY_TEXT];
 
     if (!promise->live) return;
     const struct store_key key = key_of(promise->key, text);
@@ -347,7 +377,7 @@ static void step_read(struct model *model)
 {
     const unsigned key = (unsigned)rng_below(&model->rng, KEYS);
     struct store_object object;
-    char text[16];
+    char text[KEY_TEXT];
 
     const enum status status =
         store_master_get(model->master, model->now, key_of(key, text), &object);
@@ -377,12 +407,14 @@ struct looking {
 static bool on_listed(void *ctx, const struct store_listed *listed)
 {
     struct looking *looking = ctx;
-    char text[16] = "";
+    const struct scope scope = scope_split(listed->key);
+    char text[KEY_TEXT] = "";
     unsigned n = KEYS;
 
     assert_true(listed->class == STORE_CLASS_OBJECT && listed->key.len < sizeof(text));
-    memcpy(text, listed->key.bytes, listed->key.len);
+    memcpy(text, scope.key.bytes, scope.key.len);
     assert_int_equal(sscanf(text, "key-%u", &n), 1);
+    assert_true(scope.name_len == (n < OF_TENANT ? 0 : 1));
     assert_true(n < KEYS && listed->size > 0);
     looking->seen[n]++;
     looking->status[n] = listed->status;
@@ -395,7 +427,7 @@ static void step_look(struct model *model)
     struct looking looking = { .model = model };
     struct store_object object;
     uint64_t cursor = 0;
-    char text[16];
+    char text[KEY_TEXT];
 
     do {
         cursor = store_master_walk(model->master, model->now, cursor,
@@ -413,7 +445,7 @@ static void step_remove(struct model *model)
 {
     const unsigned key = (unsigned)rng_below(&model->rng, KEYS);
     const bool force = rng_below(&model->rng, 2) == 0;
-    char text[16];
+    char text[KEY_TEXT];
 
     const enum status status =
         store_master_remove(model->master, model->now, key_of(key, text), force);
@@ -426,7 +458,7 @@ static void step_remove(struct model *model)
 
 static void drop(struct model *model, const struct store_action *action)
 {
-    char text[16];
+    char text[KEY_TEXT];
     enum status status = STATUS_NOT_FOUND;
 
     for (unsigned i = 0; i < NODES; i++) {
@@ -439,7 +471,7 @@ static void drop(struct model *model, const struct store_action *action)
                 held->generation != action->generation) {
                 continue;
             }
-            const uint64_t dice = rng_below(&model->rng, 10);
+            const uint64_t dice = model->calm ? 9 : rng_below(&model->rng, 10);
             status = dice == 0 ? STATUS_BUSY : dice == 1 ? STATUS_TIMEOUT : STATUS_OK;
             if (status != STATUS_OK) break;
             const struct store_event event = event_of(node, n, text, STORE_EVENT_REMOVED);
@@ -456,9 +488,9 @@ static void drop(struct model *model, const struct store_action *action)
 /* The node copies what it has, whole, or fails; the bytes may land and nobody hear of it. */
 static void copy(struct model *model, const struct store_action *action)
 {
-    const uint64_t dice = rng_below(&model->rng, 10);
+    const uint64_t dice = model->calm ? 9 : rng_below(&model->rng, 10);
     enum status status = STATUS_NOT_FOUND;
-    char text[16], name[8];
+    char text[KEY_TEXT], name[8];
 
     for (unsigned n = 0; n < KEYS; n++) {
         const struct block_key id = store_key_id(key_of(n, text));
@@ -505,7 +537,7 @@ static void step_actions(struct model *model)
 static void step_replicas(struct model *model)
 {
     const unsigned key = (unsigned)rng_below(&model->rng, KEYS);
-    char text[16];
+    char text[KEY_TEXT];
     const enum status status = store_master_replicas(model->master, model->now, key_of(key, text),
                                                      1 + (uint32_t)rng_below(&model->rng, NODES));
     assert_true(status == STATUS_OK || status == STATUS_NOT_FOUND || status == STATUS_BUSY);
@@ -549,13 +581,55 @@ static void step_node(struct model *model)
     }
 }
 
+static void step_quota(struct model *model)
+{
+    const unsigned which = (unsigned)rng_below(&model->rng, TENANTS);
+    struct store_quota quota = { 0 };
+    if (rng_below(&model->rng, 3) > 0) quota.bytes = 4096 * rng_below(&model->rng, 60);
+    if (rng_below(&model->rng, 3) == 0) quota.replicas = rng_below(&model->rng, 10);
+    assert_int_equal(store_master_quota(model->master, tenant_names[which], &quota), STATUS_OK);
+}
+
+/* When all is quiet a tenant is charged for what the nodes hold of its values, and within its quota
+ * unless what it has must stay. */
+static void accounts_are_what_is_held(struct model *model)
+{
+    struct store_master_counts counts;
+    uint64_t charged = 0;
+
+    for (unsigned t = 0; t < TENANTS; t++) {
+        struct store_quota held = { 0 };
+        bool kept = false;
+        for (unsigned i = 0; i < NODES * OF_TENANT; i++) {
+            const struct held *one =
+                &model->nodes[i / OF_TENANT].held[t * OF_TENANT + i % OF_TENANT];
+            if (!one->present) continue;
+            held.bytes += pages(one->size);
+            held.replicas++;
+            kept = kept || model->pinned[t * OF_TENANT + i % OF_TENANT];
+        }
+        const struct store_tenant_counts tenant = tenant_of(model, t);
+        assert_int_equal(tenant.used.bytes, held.bytes);
+        assert_int_equal(tenant.used.replicas, held.replicas);
+        charged += held.bytes;
+        if (kept) continue;
+        assert_true(tenant.quota.bytes == 0 || held.bytes <= tenant.quota.bytes);
+        assert_true(tenant.quota.replicas == 0 || held.replicas <= tenant.quota.replicas);
+    }
+    store_master_counts(model->master, &counts);
+    assert_int_equal(counts.space_used, charged);
+}
+
 static void everything_held_is_found(struct model *model)
 {
-    char text[16];
+    char text[KEY_TEXT];
+    model->calm = true;
     for (int i = 0; i < 50; i++) { /* drops that were tried again end */
         step_time(model);
         step_actions(model);
     }
+    model->calm = false;
+    accounts_are_what_is_held(model);
     for (unsigned n = 0; n < KEYS; n++) {
         bool held = false;
         for (unsigned i = 0; i < NODES; i++)
@@ -592,16 +666,17 @@ static void walk_with(enum order_policy policy)
         case 17:
             step_replicas(&model);
             if (step % 8 == 0) step_drain(&model);
+            if (step % 8 == 1) step_quota(&model);
             break;
         }
         forget_absent(&model);
         if (step % 8 == 0) store_master_check(model.master);
-        if (step % 5000 == 4999) everything_held_is_found(&model);
+        if (step % 2500 == 2499) everything_held_is_found(&model);
     }
     /* The walk went everywhere. */
     assert_true(model.puts > 500 && model.ends > 300 && model.drops > 200);
     assert_true(model.restarts > 10 && model.refused > 0 && model.replaced > 5);
-    assert_true(model.copied > 20);
+    assert_true(model.copied > 20 && model.over_quota > 20);
     store_master_check(model.master);
     store_master_destroy(model.master);
 }
@@ -620,7 +695,7 @@ static void unknown_is_not_absent(void **state)
     struct store_master *master = master_new(1000 * MS);
     struct model_node node = { .epoch = 9 };
     struct store_member_info info;
-    char text[16];
+    char text[KEY_TEXT];
     (void)state;
 
     assert_int_equal(store_master_exist(master, 1000 * MS, key_of(1, text)), STATUS_AGAIN);
@@ -658,7 +733,7 @@ static void the_silent_are_suspected_then_dead_then_forgotten(void **state)
     enum store_member_state member;
     struct store_action action;
     struct store_node_id id;
-    char text[16];
+    char text[KEY_TEXT];
     (void)state;
 
     info_of(&node, 0, &info);
@@ -697,7 +772,7 @@ static void a_made_up_collision_is_an_absent_key(void **state)
 {
     static struct model model;
     struct store_ticket ticket;
-    char text[16];
+    char text[KEY_TEXT];
     (void)state;
 
     model_init(&model);
@@ -716,7 +791,7 @@ static void a_put_end_overtaken_by_events_is_refused(void **state)
 {
     static struct model model;
     struct store_ticket ticket;
-    char text[16], name[8];
+    char text[KEY_TEXT], name[8];
     (void)state;
 
     model_init(&model);
@@ -749,7 +824,7 @@ static void a_put_end_overtaken_by_events_is_refused(void **state)
 static void put_wish(struct model *model, unsigned key, uint64_t size, struct store_wish wish)
 {
     struct store_ticket ticket;
-    char text[16], name[8];
+    char text[KEY_TEXT], name[8];
 
     wish.preferred = "n0";
     assert_int_equal(store_master_put_start(model->master, model->now, 1, key_of(key, text), size,
@@ -787,7 +862,7 @@ static unsigned evicted(struct model *model, enum status expected)
 {
     struct store_ticket ticket;
     struct store_action action;
-    char text[16];
+    char text[KEY_TEXT];
     unsigned keys = 0;
 
     while (store_master_next_action(model->master, &action))
@@ -809,7 +884,7 @@ static unsigned evicted(struct model *model, enum status expected)
 
 static void read_times(struct model *model, unsigned key, unsigned times)
 {
-    char text[16];
+    char text[KEY_TEXT];
     for (unsigned i = 0; i < times; i++) {
         assert_int_equal(store_master_exist(model->master, model->now, key_of(key, text)),
                          STATUS_OK);
@@ -855,7 +930,7 @@ static void room_is_made_ahead(void **state)
     store_master_event(master, now, node, &extent);
     store_master_synced(master, now, node);
     for (unsigned i = 0; i < PUTS; i++, now += MS) {
-        char text[16];
+        char text[KEY_TEXT];
         snprintf(text, sizeof(text), "ahead %u", i);
         const struct store_key key = { (const uint8_t *)text, (uint32_t)strlen(text) };
         assert_int_equal(store_master_put_start(master, now, 1, key, VALUE, NULL, &ticket),
@@ -925,7 +1000,7 @@ static void pins_keep(void **state)
 {
     static struct model model;
     struct store_object object;
-    char text[16];
+    char text[KEY_TEXT];
     (void)state;
 
     model_init(&model);
@@ -962,7 +1037,7 @@ static void a_group_stays_and_goes_together(void **state)
 {
     static struct model model;
     struct store_wish wish = { .attributes = { .group = 77 } };
-    char text[16];
+    char text[KEY_TEXT];
     (void)state;
 
     model_init(&model);
@@ -990,7 +1065,7 @@ static void a_value_is_replaced_whole(void **state)
     struct store_ticket first, second, ignored;
     struct store_object object;
     struct store_action action;
-    char text[16];
+    char text[KEY_TEXT];
     (void)state;
 
     model_init(&model);
@@ -1045,7 +1120,7 @@ static enum status commit_at(struct model *model, const struct store_ticket *tic
 {
     struct model_node *node = &model->nodes[index];
     char name[8];
-    char text[16];
+    char text[KEY_TEXT];
 
     node->held[0] = (struct held){
         true, ticket->where.address, size, ++node->generation, { .version = ticket->version }
@@ -1058,7 +1133,7 @@ static enum status commit_at(struct model *model, const struct store_ticket *tic
 
 static void expect_absent(struct model *model)
 {
-    char text[16];
+    char text[KEY_TEXT];
     const struct store_key key = key_of(0, text);
     assert_int_equal(store_master_exist(model->master, model->now, key), STATUS_NOT_FOUND);
     store_master_check(model->master);
@@ -1071,7 +1146,7 @@ static void a_node_that_was_away_brings_nothing_old(void **state)
     const struct store_wish replace = { .replace = true, .preferred = "n1" };
     struct store_ticket ticket;
     struct store_action action;
-    char text[16];
+    char text[KEY_TEXT];
     (void)state;
 
     for (int removed = 0; removed < 2; removed++) {
@@ -1113,7 +1188,7 @@ static void a_late_commit_does_not_undo_a_removal(void **state)
     static struct model model;
     const struct store_wish replace = { .replace = true, .preferred = "n1" };
     struct store_ticket ticket;
-    char text[16];
+    char text[KEY_TEXT];
     (void)state;
 
     model_init(&model);
@@ -1137,7 +1212,7 @@ static void only_what_is_lent_to_this_term_is_promised(void **state)
 {
     static struct model model;
     struct store_ticket ticket;
-    char text[16];
+    char text[KEY_TEXT];
     (void)state;
 
     model_init(&model);
@@ -1169,7 +1244,7 @@ static void nodes_remember_for_a_new_master(void **state)
     struct store_ticket ticket;
     struct store_action action;
     struct store_node_id id;
-    char text[16];
+    char text[KEY_TEXT];
     bool soft = false;
     (void)state;
 
@@ -1205,7 +1280,7 @@ static void nodes_remember_for_a_new_master(void **state)
 static uint32_t replicas_of(struct model *model, unsigned key)
 {
     struct store_object object;
-    char text[16];
+    char text[KEY_TEXT];
     assert_int_equal(store_master_peek(model->master, model->now, key_of(key, text), &object),
                      STATUS_OK);
     return object.replicas_count;
@@ -1223,7 +1298,7 @@ static void turns(struct model *model, unsigned count)
 static void there_are_as_many_replicas_as_wished(void **state)
 {
     static struct model model;
-    char text[16];
+    char text[KEY_TEXT];
     (void)state;
 
     model_init(&model);
@@ -1254,7 +1329,7 @@ static void what_a_node_has_goes_elsewhere_before_it_leaves(void **state)
     struct store_ticket ticket;
     const struct store_wish there = { .preferred = "n0" };
     uint64_t left = 0;
-    char text[16];
+    char text[KEY_TEXT];
     (void)state;
 
     model_init(&model);
@@ -1281,7 +1356,7 @@ static void leases_keep_and_full_is_an_answer(void **state)
 {
     static struct model model;
     struct store_ticket ticket;
-    char text[16];
+    char text[KEY_TEXT];
     (void)state;
 
     model_init(&model);
@@ -1325,7 +1400,7 @@ static void a_walk_in_pages_shows_each_key_once_and_leases_none(void **state)
     struct pages pages = { 0 };
     struct store_object object;
     uint64_t cursor = 0;
-    char text[16];
+    char text[KEY_TEXT];
     (void)state;
 
     model_init(&model);
@@ -1343,6 +1418,203 @@ static void a_walk_in_pages_shows_each_key_once_and_leases_none(void **state)
     assert_int_equal(pages.shown, 4); /* looks are bounded, too */
     assert_int_equal(store_master_walk(model.master, model.now, UINT64_MAX, 4, on_shown, &pages),
                      0);
+    store_master_destroy(model.master);
+}
+
+/* ---- tenants ---- */
+
+static enum status try_put(struct model *model, unsigned key, uint64_t size)
+{
+    struct store_ticket ticket;
+    char text[KEY_TEXT];
+    return store_master_put_start(model->master, model->now, 1, key_of(key, text), size, NULL,
+                                  &ticket);
+}
+
+/* A put under `key`, which is not there: which keys are asked to go, as bits. */
+static unsigned evicted_for(struct model *model, unsigned key, uint64_t size, enum status expected)
+{
+    struct store_action action;
+    char text[KEY_TEXT];
+    unsigned keys = 0;
+
+    while (store_master_next_action(model->master, &action))
+        continue;
+    model->now += 60 * MS; /* leases are over */
+    assert_int_equal(try_put(model, key, size), expected);
+    while (store_master_next_action(model->master, &action)) {
+        for (unsigned n = 0; n < KEYS && action.kind == STORE_ACTION_DROP; n++) {
+            const struct block_key id = store_key_id(key_of(n, text));
+            if (block_key_equal(&id, &action.id)) keys |= 1u << n;
+        }
+    }
+    store_master_check(model->master);
+    return keys;
+}
+
+static void quota(struct model *model, const char *name, uint64_t bytes, uint64_t replicas)
+{
+    const struct store_quota quota = { bytes, replicas };
+    assert_int_equal(store_master_quota(model->master, name, &quota), STATUS_OK);
+}
+
+/* Its own values go, not those of others, though theirs were used longer ago. */
+static void a_put_over_quota_evicts_its_tenants_own(void **state)
+{
+    static struct model model;
+    (void)state;
+
+    model_init(&model);
+    one_node(&model);
+    put_whole(&model, 0, 4096);
+    put_whole(&model, 20, 4096);
+    quota(&model, "a", 3 * 4096, 0);
+    for (unsigned key = 10; key < 13; key++)
+        put_whole(&model, key, 4096);
+    assert_int_equal(evicted_for(&model, 13, 4096, STATUS_AGAIN), 1u << 10);
+    assert_int_equal(evicted_for(&model, 13, 2 * 4096, STATUS_AGAIN), 1u << 11);
+    assert_int_equal(evicted_for(&model, 13, 4 * 4096, STATUS_QUOTA), 0); /* never */
+    assert_int_equal(try_put(&model, 21, 20 * 4096), STATUS_OK); /* there is room for others */
+    assert_int_equal(tenant_of(&model, 1).refused_total, 1);
+    assert_int_equal(tenant_of(&model, 1).evicted.bytes, 2 * 4096);
+    store_master_destroy(model.master);
+}
+
+static void what_cannot_go_leaves_a_definite_answer(void **state)
+{
+    static struct model model;
+    (void)state;
+
+    model_init(&model);
+    one_node(&model);
+    quota(&model, "a", 0, 2);
+    put_wish(&model, 10, 4096, (struct store_wish){ .attributes.hard_pin = true });
+    put_whole(&model, 11, 4096);
+    read_times(&model, 11, 1);
+    assert_int_equal(try_put(&model, 12, 1), STATUS_QUOTA); /* pinned, leased */
+    assert_int_equal(evicted_for(&model, 12, 1, STATUS_AGAIN), 1u << 11);
+    quota(&model, "a", 0, 0);
+    assert_int_equal(try_put(&model, 12, 1), STATUS_OK);
+    store_master_destroy(model.master);
+}
+
+/* When memory is short, who is above its share gives first; one without is not touched. */
+static void under_pressure_the_greedy_give_first(void **state)
+{
+    static struct model model;
+    (void)state;
+
+    model_init(&model);
+    one_node(&model);
+    put_whole(&model, 0, REGION_SIZE / 8); /* used longest ago */
+    for (unsigned key = 10; key < 15; key++)
+        put_whole(&model, key, REGION_SIZE / 8);
+    for (unsigned key = 20; key < 22; key++)
+        put_whole(&model, key, REGION_SIZE / 8);
+    assert_int_equal(evicted_for(&model, 22, 4096, STATUS_AGAIN), 1u << 10);
+    quota(&model, "a", REGION_SIZE, 0); /* now it has a right to all of it */
+    assert_int_equal(evicted_for(&model, 22, REGION_SIZE / 4, STATUS_AGAIN), 1u << 20);
+    store_master_destroy(model.master);
+}
+
+static void a_lowered_quota_is_reached(void **state)
+{
+    static struct model model;
+    (void)state;
+
+    model_init(&model);
+    one_node(&model);
+    for (unsigned key = 10; key < 14; key++)
+        put_whole(&model, key, 4096);
+    quota(&model, "a", 2 * 4096, 0);
+    model.calm = true;
+    (void)store_master_tick(model.master, model.now);
+    step_actions(&model);
+    assert_false(model.nodes[0].held[10].present || model.nodes[0].held[11].present);
+    assert_int_equal(tenant_of(&model, 1).used.bytes, 2 * 4096);
+    store_master_destroy(model.master);
+}
+
+/* A new master learns from the owners whose everything is. */
+static void accounts_outlive_the_master(void **state)
+{
+    static struct model model;
+    (void)state;
+
+    model_init(&model);
+    for (unsigned key = 5; key < 25; key++)
+        put_whole(&model, key, 1 + 700 * key);
+    store_master_destroy(model.master);
+    model.master = master_new(model.now);
+    for (unsigned i = 0; i < NODES; i++) {
+        struct store_member_info info;
+        info_of(&model.nodes[i], i, &info);
+        assert_int_equal(
+            store_master_register(model.master, model.now, &info, 0, &model.nodes[i].id),
+            STATUS_OK);
+        announce(&model, i);
+    }
+    accounts_are_what_is_held(&model);
+    assert_int_equal(tenant_of(&model, 1).values, 10);
+    store_master_check(model.master);
+    store_master_destroy(model.master);
+}
+
+static void only_listed_tenants_put_where_that_is_asked(void **state)
+{
+    static struct model model;
+    const struct store_master_options options = { .term = 5, .tenants_listed = true };
+    const struct store_quota one = { .bytes = 4096 };
+    char text[KEY_TEXT];
+    struct store_ticket ticket;
+    (void)state;
+
+    assert_int_equal(store_master_create(&options, 0, &model.master), STATUS_OK);
+    model.now = 5000 * MS; /* settled */
+    assert_int_equal(store_master_quota(model.master, "a", &one), STATUS_OK);
+    assert_int_equal(store_master_quota(model.master, "a b", &one), STATUS_INVALID);
+    assert_int_equal(store_master_quota(model.master, "_a", &one), STATUS_INVALID);
+    assert_int_equal(try_put(&model, 20, 1), STATUS_DENIED);
+    assert_int_equal(try_put(&model, 0, 1), STATUS_DENIED);
+    assert_int_equal(
+        store_master_put_start(model.master, model.now, 1, key_of(10, text), 1, NULL, &ticket),
+        STATUS_UNAVAILABLE); /* it may, but nobody lends */
+    store_master_destroy(model.master);
+}
+
+/* As many as fit; one more is an answer, and one that has nothing left makes room. */
+static void tenants_are_limited(void **state)
+{
+    struct store_master *master = master_new(1000 * MS);
+    const struct store_quota some = { .bytes = 1 }, none = { 0 };
+    char name[16];
+    (void)state;
+
+    for (unsigned i = 1; i < STORE_TENANTS_MAX; i++) {
+        snprintf(name, sizeof(name), "t%u", i);
+        assert_int_equal(store_master_quota(master, name, &some), STATUS_OK);
+    }
+    assert_int_equal(store_master_quota(master, "more", &some), STATUS_FULL);
+    assert_int_equal(store_master_quota(master, "t7", &none), STATUS_OK);
+    assert_int_equal(store_master_quota(master, "more", &some), STATUS_OK);
+    store_master_check(master);
+    store_master_destroy(master);
+}
+
+/* A group is one tenant's: the same number is another group of another's. */
+static void groups_are_a_tenants_own(void **state)
+{
+    static struct model model;
+    (void)state;
+
+    model_init(&model);
+    one_node(&model);
+    const struct store_wish grouped = { .attributes.group = 7 };
+    for (unsigned key = 10; key < 12; key++)
+        put_wish(&model, key, 4096, grouped);
+    put_wish(&model, 20, 4096, grouped);
+    quota(&model, "a", 2 * 4096, 0);
+    assert_int_equal(evicted_for(&model, 12, 4096, STATUS_AGAIN), 1u << 10 | 1u << 11);
     store_master_destroy(model.master);
 }
 
@@ -1368,6 +1640,14 @@ int main(void)
         cmocka_unit_test(what_a_node_has_goes_elsewhere_before_it_leaves),
         cmocka_unit_test(leases_keep_and_full_is_an_answer),
         cmocka_unit_test(a_walk_in_pages_shows_each_key_once_and_leases_none),
+        cmocka_unit_test(a_put_over_quota_evicts_its_tenants_own),
+        cmocka_unit_test(what_cannot_go_leaves_a_definite_answer),
+        cmocka_unit_test(under_pressure_the_greedy_give_first),
+        cmocka_unit_test(a_lowered_quota_is_reached),
+        cmocka_unit_test(accounts_outlive_the_master),
+        cmocka_unit_test(only_listed_tenants_put_where_that_is_asked),
+        cmocka_unit_test(tenants_are_limited),
+        cmocka_unit_test(groups_are_a_tenants_own),
         cmocka_unit_test(directory_matches_model),
     };
     seed = test_seed();

@@ -65,9 +65,15 @@ void master_ticket_discard(struct store_master *master, uint64_t now_ns, struct 
     master_entry_settle(master, entry);
 }
 
+static uint64_t ticket_bytes(const struct ticket *ticket)
+{
+    return (uint64_t)master_granules(ticket->size) * SPACE_GRANULE;
+}
+
 /* The put has come to its end: its range is the replica's now. */
 void master_ticket_finish(struct store_master *master, struct ticket *ticket)
 {
+    master_tenant_credit(master, ticket->tenant, ticket_bytes(ticket));
     if (ticket->entry != NULL) {
         ASSERT(master_entry_ticket(master, ticket->entry) == ticket);
         ticket->entry->ticket = 0;
@@ -95,8 +101,10 @@ struct ticket *master_ticket_new(struct store_master *master, uint64_t now_ns, s
     ticket->size = size;
     ticket->put_id = rng_counter(master->options.seed ^ master->term, ++master->puts_made) | 1;
     ticket->due_ns = now_ns + master_ms(master->options.discard_ms);
+    ticket->tenant = entry->tenant;
     entry->ticket = number + 1;
     ticket_append(&master->tickets, ticket);
+    master_tenant_charge(master, ticket->tenant, ticket_bytes(ticket));
     return ticket;
 }
 
