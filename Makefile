@@ -20,7 +20,7 @@ help:
 	@echo 'make bench    every bench, as JSON, into $(BUILD)/bench/'
 	@echo 'make peers    the transfer engine beside PyPI'"'"'s Mooncake, in one run'
 	@echo 'make results  what the papers measured, simulated, into docs/results/ (needs public traces)'
-	@echo 'make reality  the simulator against the live cluster, into docs/results/ (a quiet machine, 6 minutes)'
+	@echo 'make reality  the simulator against the live cluster, into docs/results/ (a quiet machine, 11 minutes)'
 	@echo 'make tidy     layers, names, banned calls, formatting'
 	@echo 'make install  into PREFIX (default /usr/local)'
 

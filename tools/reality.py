@@ -3,7 +3,7 @@
 """The simulator against reality: docs/results/reality.md, and its rows of summary.json.
 
     tools/reality.py [--yolk build/bin/yolk] [--model smollm2] [--traces DIR] [--out docs/results]
-                     [--seconds 70] [--only times|order] [--rehearse] [--dry]
+                     [--seconds 70] [--only times|order|overload] [--rehearse] [--dry]
 
 times   One prefill and one decode node serve a real model, each pinned to a core of its own. Batches of 1 to 8
         sequences, short and long, say what a decode step costs. A scaled trace is then replayed in two parts:
@@ -11,9 +11,12 @@ times   One prefill and one decode node serve a real model, each pinned to a cor
         and 90th percentile of TTFT and TBT are compared (target: within 15%).
 order   Four prefill and four decode nodes with `--engine timed` serve another part under four placement
         policies; the simulator, told the same machine, has to put them in the same order.
+overload  The same eight nodes get twice what they can serve, answers being long, in turns under prediction and
+        under `adaptive`, both given the limits that answers are judged by; and prediction once more with the
+        tighter limit that the simulator finds best for it. Shares of good answers, live and simulated.
 
 The load is chosen, not tuned: the rate is set so that prefill is busy half of the time (times) and so that the
-simulator's four policies differ (order), before anything is measured. Both parts say how much of the machine
+simulator's four policies differ (order), or twice what the costs allow (overload), before anything is measured. All parts say how much of the machine
 others used meanwhile; a busy machine makes the first comparison meaningless and the page says so. --dry
 writes to standard output instead of --out. Python 3 and nothing else.
 """
@@ -45,6 +48,10 @@ MACHINE = {"prefill_fixed_s": 0.01, "prefill_new_s": 4e-4, "prefill_square_s": 1
            "prefill_reused_s": 1e-5, "decode_base_s": 0.01, "decode_sequence_s": 0.002,
            "decode_context_s": 0, "kv_token_bytes": 240, "nic_bytes_s": 1e9, "load_bytes_s": 1e11,
            "schedule_s": 0, "transfer_setup_s": 0.002, "vram_tokens": 1e6}
+# Of `overload`: answers are so many times shorter than in the trace, and in time within these limits.
+OVERLOAD_ANSWER_SHRINK, OVERLOAD_FACTOR, OVERLOAD_ROUNDS = 2, 2, 3
+TTFT_LIMIT_S, TBT_LIMIT_MS = 2, 30
+TIGHTER_MS = (22, 24, 26, 28)
 
 
 def say(text):
@@ -190,7 +197,7 @@ def read_source(options):
     return "a generated trace", [json.loads(line) for line in made.splitlines()]
 
 
-def scaled_part(rows, first, count, prompt_max):
+def scaled_part(rows, first, count, prompt_max, answer_shrink=ANSWER_SHRINK):
     """`count` requests from the `first` on, 16 times shorter, without those that are still too long."""
     part = []
     for row in rows[first:]:
@@ -199,7 +206,7 @@ def scaled_part(rows, first, count, prompt_max):
             continue
         blocks = -(-tokens // BLOCK)
         part.append({"timestamp": row["timestamp"], "input_length": tokens,
-                     "output_length": max(2, round(row["output_length"] / ANSWER_SHRINK)),
+                     "output_length": max(2, round(row["output_length"] / answer_shrink)),
                      "hash_ids": row["hash_ids"][:blocks], "block_size": BLOCK})
         if len(part) == count:
             break
@@ -241,9 +248,9 @@ def run(words):
     return done.stdout
 
 
-def replay(options, cluster, path):
+def replay(options, cluster, path, *limits):
     return json.loads(run([options.yolk, "replay", "--trace", path, "--url", cluster.url, "--model",
-                           "model", "--prompt-max", "100000", "--json"]))
+                           "model", "--prompt-max", "100000", "--json", *limits]))
 
 
 def simulate(options, path, cluster_file, *settings):
@@ -438,16 +445,33 @@ def choose_load(options, directory, part, cluster_file):
     return best
 
 
-def order(options, rows, directory):
-    count = round(options.seconds / 70 * 280)
-    part = scaled_part(rows, 2000, count, 4000)
-    machine = os.path.join(directory, "machine.json")
+def modelled(directory):
+    """The files of the modelled machine: for its engines, and for the simulator."""
+    machine, cluster_file = (os.path.join(directory, f"modelled-{what}.json") for what in ("engine", "cluster"))
     with open(machine, "w", encoding="utf-8") as out:
         json.dump({"cost": MACHINE}, out)
-    cluster_file = os.path.join(directory, "order.json")
     with open(cluster_file, "w", encoding="utf-8") as out:
         json.dump({"prefill": 4, "decode": 4, "dram_tokens": 250000, "batch_max": 64,
                    "layerwise": True, "cost": MACHINE}, out)
+    return machine, cluster_file
+
+
+def modelled_run(options, directory, machine, path, settings, limits=()):
+    """A cluster of the modelled machine serves the trace: what replay says, and what others used meanwhile."""
+    cluster = Cluster(options, directory, "--prefill", 4, "--decode", 4, "--engine", "timed",
+                      "--engine-profile", machine, "--pool-size", "64M", "--max-model-len", 8000,
+                      *settings).wait_ready(4, 4)
+    load = Load(cluster.everyone())
+    measured = replay(options, cluster, path, *limits)
+    busy = load.stop()
+    cluster.stop()
+    return measured, busy
+
+
+def order(options, rows, directory):
+    count = round(options.seconds / 70 * 280)
+    part = scaled_part(rows, 2000, count, 4000)
+    machine, cluster_file = modelled(directory)
     apart, share, rate = choose_load(options, directory, part, cluster_file)
     path = write_trace(os.path.join(directory, "order.jsonl"), paced(part, rate))
     say(f"order: {count} requests at {rate:.1f}/s, {share:g} of what is left to compute; the "
@@ -455,14 +479,9 @@ def order(options, rows, directory):
     found = {p: simulate(options, path, cluster_file, "--policy", p) for p in POLICIES}
     measured, busy = {}, {}
     for policy in POLICIES:
-        cluster = Cluster(options, directory, "--prefill", 4, "--decode", 4, "--engine", "timed",
-                          "--engine-profile", machine, "--pool-size", "64M", "--placement", policy,
-                          "--profile", os.path.join(directory, f"profile-{policy}.json"),
-                          "--max-model-len", 8000).wait_ready(4, 4)
-        load = Load(cluster.everyone())
-        measured[policy] = replay(options, cluster, path)
-        busy[policy] = load.stop()
-        cluster.stop()
+        profile = os.path.join(directory, f"profile-{policy}.json")
+        measured[policy], busy[policy] = modelled_run(options, directory, machine, path,
+                                                      ("--placement", policy, "--profile", profile))
         say(f"order: {policy}: TTFT {measured[policy]['ttft_ms']['mean']:.0f} ms live, "
             f"{found[policy]['ttft_ms']['mean']:.0f} ms simulated")
     return {"count": count, "rate": rate, "share": share, "apart": apart, "busy": busy,
@@ -483,6 +502,75 @@ def order_rows(result):
     same = ranking(result, "found") == ranking(result, "measured")
     rows.append({"name": "reality: order of four placement policies is the same", "value": int(same),
                  "unit": "bool", "baseline": 1, "ratio": None, "target": None, "met": same})
+    return rows
+
+
+# ---- overload ----
+
+def overload_capacity(part):
+    """Requests a second within the limits, from the costs alone."""
+    answer = sum(row["output_length"] for row in part) / len(part)
+    prefill_s = MACHINE["prefill_fixed_s"] + cold_tokens(part) * MACHINE["prefill_new_s"]
+    step_s = TBT_LIMIT_MS / 1e3
+    sequences = (step_s - MACHINE["decode_base_s"]) / MACHINE["decode_sequence_s"]
+    return min(4 / prefill_s, 4 * sequences / (answer * step_s))
+
+
+def simulated_good(options, path, cluster_file, policy, tbt_ms):
+    """The share of good answers."""
+    settings = f"overload={policy},ttft_limit_s={TTFT_LIMIT_S},tbt_limit_ms={TBT_LIMIT_MS}," \
+               f"admit_ttft_s={TTFT_LIMIT_S},admit_tbt_ms={tbt_ms}"
+    if policy == "adaptive":
+        settings += ",door=true,stretch=5"  # as the gateway has them
+    return simulate(options, path, cluster_file, "--set", settings)["good_mean"]
+
+
+def overload(options, rows, directory):
+    count = round(options.seconds / 70 * 480)
+    part = scaled_part(rows, 2000, count, 4000, OVERLOAD_ANSWER_SHRINK)
+    machine, cluster_file = modelled(directory)
+    rate = OVERLOAD_FACTOR * overload_capacity(part)
+    path = write_trace(os.path.join(directory, "overload.jsonl"), paced(part, rate))
+    tighter = max(TIGHTER_MS, key=lambda ms: simulated_good(options, path, cluster_file, "predict", ms))
+    ways = [("predict", TBT_LIMIT_MS), ("predict", tighter), ("adaptive", TBT_LIMIT_MS)]
+    say(f"overload: {count} requests at {rate:.1f}/s; prediction is best with {tighter} ms, says the simulator")
+    found = {way: simulated_good(options, path, cluster_file, *way) for way in ways}
+    measured, busy = {way: [] for way in ways}, 0.0
+    for number in range(OVERLOAD_ROUNDS):
+        for policy, tbt_ms in ways:
+            profile = os.path.join(directory, f"profile-overload-{number}-{policy}-{tbt_ms}.json")
+            live, others = modelled_run(
+                options, directory, machine, path,
+                ("--policy", policy, "--ttft-slo", f"{TTFT_LIMIT_S}s", "--tbt-slo", f"{tbt_ms}ms",
+                 "--profile", profile),
+                ("--ttft-limit", f"{TTFT_LIMIT_S}s", "--tbt-limit", f"{TBT_LIMIT_MS}ms"))
+            measured[policy, tbt_ms].append(live)
+            busy = max(busy, others)
+            say(f"overload: {policy}, {tbt_ms} ms: {live['good_share']:.3f} good live, "
+                f"{found[policy, tbt_ms]:.3f} simulated")
+    return {"count": count, "rate": rate, "ways": ways, "busy": busy, "measured": measured, "found": found}
+
+
+def mean(values):
+    return sum(values) / len(values)
+
+
+def overload_rows(result):
+    rows = []
+    for policy, tbt_ms in result["ways"]:
+        live = mean([run["good_share"] for run in result["measured"][policy, tbt_ms]])
+        said = result["found"][policy, tbt_ms]
+        rows.append({"name": f"reality: good share, 4P+4D timed, {policy} with {tbt_ms} ms",
+                     "value": round(said, 4), "unit": "ratio", "baseline": round(live, 4),
+                     "ratio": round(said / live, 4), "target": None, "met": None})
+    least = min(run["good_share"] for run in result["measured"][result["ways"][2]])
+    most = [max(run["good_share"] for run in result["measured"][way]) for way in result["ways"][:2]]
+    rows.append({"name": "reality: adaptive live is ahead of prediction with the same limits in every run",
+                 "value": int(least > most[0]), "unit": "bool", "baseline": 1, "ratio": None, "target": None,
+                 "met": least > most[0]})
+    rows.append({"name": "reality: adaptive live is ahead of prediction with its best limit in every run",
+                 "value": int(least > most[1]), "unit": "bool", "baseline": 1, "ratio": None, "target": None,
+                 "met": least > most[1]})
     return rows
 
 
@@ -540,6 +628,31 @@ def order_page(result):
     return lines
 
 
+def overload_page(result):
+    lines = ["## Overload: refusing early, `--engine timed`, 4P+4D", "",
+             f"{result['count']} requests at {result['rate']:.1f} a second, twice what the costs allow within "
+             f"{TTFT_LIMIT_S} s to the first token and {TBT_LIMIT_MS} ms between tokens (mean of an answer); answers "
+             f"{OVERLOAD_ANSWER_SHRINK} times shorter than in the trace, so that decoding is what there is too little "
+             f"of. {OVERLOAD_ROUNDS} rounds, the policies in turns, each run with a cluster that knows nothing yet. "
+             "The policies are given these limits; prediction once more with the tighter one between tokens that "
+             f"is best for it in the simulator, of {', '.join(map(str, TIGHTER_MS))} ms. A request says how long its answer "
+             "may be, and it gets that long: more than users say.", "",
+             "| policy | limit, ms | good, live (least to most) | simulated | P90 TTFT, live | refused, live |",
+             "|---|---|---|---|---|---|"]
+    for policy, tbt_ms in result["ways"]:
+        runs = result["measured"][policy, tbt_ms]
+        good = sorted(run["good_share"] for run in runs)
+        lines.append(f"| {policy} | {tbt_ms} | {100 * mean(good):.1f}% ({100 * good[0]:.1f} to {100 * good[-1]:.1f}) | "
+                     f"{100 * result['found'][policy, tbt_ms]:.1f}% | "
+                     f"{mean([run['ttft_ms']['p90'] for run in runs]):.0f} ms | "
+                     f"{100 * mean([run['rejected'] / run['requests'] for run in runs]):.1f}% |")
+    same, best = (row["met"] for row in overload_rows(result)[-2:])
+    lines += ["", f"Every run of `adaptive` is ahead of every run of prediction with the same limits: {'yes' if same else '**no**'}; "
+                  f"with the limit that is best for prediction: {'yes' if best else '**no**'}.",
+              f"Others used up to {100 * result['busy']:.0f}% of the machine meanwhile.", ""]
+    return lines
+
+
 def write_results(options, lines, rows, kept):
     page = "\n".join(lines)
     if options.dry:
@@ -568,7 +681,7 @@ def main():
     parser.add_argument("--out", default=os.path.join(root, "docs", "results"))
     parser.add_argument("--seconds", type=float, default=70, help="of each of the live runs, about")
     parser.add_argument("--prompt-max", type=int, default=2000, help="longer prompts are left out of `times`")
-    parser.add_argument("--only", choices=["times", "order"])
+    parser.add_argument("--only", choices=["times", "order", "overload"])
     parser.add_argument("--rehearse", action="store_true",
                         help="`times` with a modelled engine: says what is left of the difference "
                              "when the machine's speed is constant; implies --dry")
@@ -587,14 +700,18 @@ def main():
     with tempfile.TemporaryDirectory(prefix="yolk-reality-") as directory:
         os.environ["XDG_CACHE_HOME"] = os.environ.get("XDG_CACHE_HOME",
                                                       os.path.expanduser("~/.cache"))
-        if options.only != "order":
+        if options.only in (None, "times"):
             result = times(options, rows, directory)
             lines += times_page(result, source)
             found += times_rows(result, 1)
-        if options.only != "times":
+        if options.only in (None, "order"):
             result = order(options, rows, directory)
             lines += order_page(result)
             found += order_rows(result)
+        if options.only in (None, "overload"):
+            result = overload(options, rows, directory)
+            lines += overload_page(result)
+            found += overload_rows(result)
     write_results(options, lines, found, kept=set())
     for row in found:
         if row["met"] is not None:

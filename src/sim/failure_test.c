@@ -167,6 +167,8 @@ enum { RUNS = sizeof(runs) / sizeof(runs[0]), SEEDS = 4 };
 
 static void check_records(const struct sim_result *result, const struct sim_summary *summary)
 {
+    uint32_t good = 0;
+
     assert_int_equal(summary->done + summary->refused_early + summary->refused_late +
                          summary->never_fit + summary->failed,
                      result->count);
@@ -182,7 +184,11 @@ static void check_records(const struct sim_result *result, const struct sim_summ
         assert_true(record->tbt_ms >= record->tbt_mean_ms - 1e-9);
         assert_true(record->fetched_tokens <= record->reused_tokens);
         assert_true(record->reused_tokens < record->input_tokens);
+        good += record->ttft_ms <= result->cluster.ttft_limit_s * 1e3 &&
+                record->tbt_mean_ms <= result->cluster.tbt_limit_ms;
     }
+    near(summary->good_mean * result->count, good, 1e-6);
+    assert_true(summary->good <= summary->good_mean + 1e-9);
 }
 
 static void every_request_ends_once_whatever_stops(void **state)

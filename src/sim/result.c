@@ -55,7 +55,8 @@ static void count_outcomes(const struct sim_result *result, struct sim_summary *
 }
 
 /* Within the limits of its class, the general ones where that has none of its own. */
-static bool is_good(const struct sim_result *result, const struct sim_record *record)
+static bool is_within(const struct sim_result *result, const struct sim_record *record,
+                      double record_tbt_ms)
 {
     double ttft_ms = result->cluster.ttft_limit_s * 1e3, tbt_ms = result->cluster.tbt_limit_ms;
 
@@ -65,7 +66,12 @@ static bool is_good(const struct sim_result *result, const struct sim_record *re
         if (class->ttft_ms > 0) ttft_ms = class->ttft_ms;
         if (class->tbt_ms > 0) tbt_ms = class->tbt_ms;
     }
-    return record->ttft_ms <= ttft_ms && record->tbt_ms <= tbt_ms;
+    return record->ttft_ms <= ttft_ms && record_tbt_ms <= tbt_ms;
+}
+
+static bool is_good(const struct sim_result *result, const struct sim_record *record)
+{
+    return is_within(result, record, record->tbt_ms);
 }
 
 static void count_good(const struct sim_result *result, struct sim_summary *out)
@@ -80,6 +86,7 @@ static void count_good(const struct sim_result *result, struct sim_summary *out)
             if (record->ttft_ms <= sim_ttft_points[p] * 1e3) out->ttft[p] += one;
         }
         if (is_good(result, record)) out->good += one;
+        if (is_within(result, record, record->tbt_mean_ms)) out->good_mean += one;
         if (record->ttft_ms > ttft_limit_ms) continue;
         for (int p = 0; p < SIM_TBT_POINTS; p++) {
             if (record->tbt_ms <= sim_tbt_points[p]) out->effective[p] += one;
@@ -237,8 +244,9 @@ static void put_counts(struct writer *w, const struct sim_result *result,
     writer_put(w, " \"duration_s\": %.9g, \"events\": %llu, \"digest\": \"%013llx\",\n",
                result->duration_s, (unsigned long long)result->events,
                (unsigned long long)s->digest);
-    writer_put(w, " \"good\": %.9g, \"token_hit\": %.9g, \"local_hit\": %.9g,\n", s->good,
-               s->token_hit, s->local_hit);
+    writer_put(w,
+               " \"good\": %.9g, \"good_mean\": %.9g, \"token_hit\": %.9g, \"local_hit\": %.9g,\n",
+               s->good, s->good_mean, s->token_hit, s->local_hit);
     writer_put(w, " \"fetched_bytes\": %.9g, \"sent_bytes\": %.9g, \"wasted_prefill_s\": %.9g,\n",
                result->fetched_bytes, result->sent_bytes, s->wasted_prefill_s);
     writer_put(w,

@@ -122,6 +122,7 @@ struct sim_summary {
     uint32_t requests, done, refused_early, refused_late, never_fit, failed;
     struct sim_spread ttft_ms, tbt_ms, tbt_mean_ms, prefill_s, queue_s, transfer_s;
     double good;                      /* share of all requests that are within both limits */
+    double good_mean;                 /* the same by the mean time between tokens of each answer */
     double effective[SIM_TBT_POINTS]; /* share within the TTFT limit and sim_tbt_points[i] ms */
     double ttft[SIM_TTFT_POINTS];     /* share within sim_ttft_points[i] seconds */
     double token_hit, local_hit;      /* reused tokens, and those not fetched, by input tokens */
