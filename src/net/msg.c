@@ -89,12 +89,23 @@ void msg_put_nil(struct msg_writer *writer)
     msgpack_pack_nil(&packer);
 }
 
-void msg_put_bin(struct msg_writer *writer, const void *data, size_t len)
+void msg_put_bin_head(struct msg_writer *writer, size_t len)
 {
     msgpack_packer packer = packer_of(writer);
     ASSERT(len <= UINT32_MAX);
     msgpack_pack_bin(&packer, len);
+}
+
+void msg_put_bin_part(struct msg_writer *writer, const void *data, size_t len)
+{
+    msgpack_packer packer = packer_of(writer);
     if (len > 0) msgpack_pack_bin_body(&packer, data, len);
+}
+
+void msg_put_bin(struct msg_writer *writer, const void *data, size_t len)
+{
+    msg_put_bin_head(writer, len);
+    msg_put_bin_part(writer, data, len);
 }
 
 void msg_put_text_len(struct msg_writer *writer, const char *text, size_t len)

@@ -52,6 +52,9 @@ void msg_put_f64(struct msg_writer *writer, double value);
 void msg_put_bool(struct msg_writer *writer, bool value);
 void msg_put_nil(struct msg_writer *writer);
 void msg_put_bin(struct msg_writer *writer, const void *data, size_t len);
+/* A bin whose bytes lie in several places: announced first, then part by part, `len` in all. */
+void msg_put_bin_head(struct msg_writer *writer, size_t len);
+void msg_put_bin_part(struct msg_writer *writer, const void *data, size_t len);
 void msg_put_text(struct msg_writer *writer, const char *text); /* NULL writes "" */
 void msg_put_text_len(struct msg_writer *writer, const char *text, size_t len);
 

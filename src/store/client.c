@@ -36,6 +36,7 @@
 #include "base/rng.h"
 #include "net/rpc.h"
 #include "store/client_int.h"
+#include "store/client_pin.h"
 #include "store/peers.h"
 #include "store/proto.h"
 #include "yolk/transfer.h"
@@ -47,6 +48,7 @@ enum {
     OWNER_TRY_MS = 2000,
     BACKOFF_MIN_MS = 2,
     BACKOFF_MAX_MS = 100,
+    INLINE_MAX = 16 << 10,
 };
 
 _Static_assert((int)YOLK_STORE_KEY_SIZE_MAX == (int)STORE_KEY_SIZE_MAX, "one limit");
@@ -100,7 +102,8 @@ struct item {
     uint64_t span_at;    /* get: what is read, in whole pieces */
     uint64_t span_len;
     uint8_t *bounce;        /* get: where to, if not into the buffer itself */
-    uint64_t pin;           /* get */
+    struct pin_ask ask;     /* get */
+    struct client_pin *pin; /* get: of what is moving; shared with others of the owner */
     struct env_timer retry; /* put: the next try of a commit */
 };
 
@@ -119,6 +122,8 @@ struct call {
     uint64_t writer;
     uint32_t backoff_ms;
     bool wishes;            /* put: some value has a group, cost or depth */
+    struct pin_asks asks;   /* get: for the next exchanges with owners, in this turn or the next */
+    struct env_timer pins;  /* sends them */
     struct env_timer again; /* the next exchange, or the deadline */
     struct yolk_store_call options;
     char preferred[STORE_NAME_SIZE];
@@ -126,11 +131,6 @@ struct call {
 };
 
 /* ---- ends ---- */
-
-static uint64_t pieces_of(uint64_t size, uint32_t piece_size)
-{
-    return (size + piece_size - 1) / piece_size;
-}
 
 /* XXH3-64 of piece i of the `size` bytes of the value, of which the item's memory has the span. */
 static uint64_t item_sum(const struct item *item, uint64_t size, uint32_t i)
@@ -156,6 +156,7 @@ static void call_free(struct call *call)
     }
     if (call->next != NULL) call->next->prev = call->prev;
     env_timer_cancel(store->env, &call->again);
+    env_timer_cancel(store->env, &call->pins);
     ASSERT(store->items >= call->count);
     store->items -= call->count;
     free(call->items);
@@ -182,11 +183,23 @@ static void bounce_free(struct item *item)
     item->bounce = NULL;
 }
 
+static void pin_end(struct item *item)
+{
+    if (item->pin == NULL) return;
+    if (item->call->store->closing) {
+        client_pin_drop(item->pin);
+    } else {
+        client_pin_unref(item->pin);
+    }
+    item->pin = NULL;
+}
+
 static void item_reset(struct item *item)
 {
     struct yolk_store *store = item->call->store;
 
     env_timer_cancel(store->env, &item->retry);
+    pin_end(item);
     if (item->segment_open && !store->closing) {
         yolk_transfer_close(store->transfer, item->segment);
     }
@@ -452,7 +465,7 @@ static void put_ticket(struct item *item, const struct store_places *reply, uint
     item->write_until_ns = until < call->deadline_ns ? until : call->deadline_ns;
     item->places = malloc(sizeof(*item->places));
     item->piece_size = STORE_PIECE_SIZE;
-    item->sums_count = (uint32_t)pieces_of(item->size, item->piece_size);
+    item->sums_count = (uint32_t)store_pieces(item->size, item->piece_size);
     item->sums = malloc(item->sums_count * sizeof(*item->sums));
     if (item->places == NULL || item->sums == NULL) {
         put_failed(item, STATUS_FULL);
@@ -472,31 +485,15 @@ static void put_ticket(struct item *item, const struct store_places *reply, uint
 
 /* ---- get: from the replicas to the value ---- */
 
-static void get_release(struct item *item)
-{
-    struct yolk_store *store = item->call->store;
-    const uint64_t until = env_now_ns(store->env) + OWNER_TRY_MS * ENV_NS_PER_MS;
-    struct buf buf;
-
-    if (item->pin == 0) return;
-    buf_init(&buf, 64);
-    enum status status = store_encode_pin(&buf, item->pin);
-    if (status == STATUS_OK) {
-        status = item_rpc(item, item->owner, STORE_METHOD_RELEASE, &buf, until, on_told);
-    }
-    if (status != STATUS_OK) LOG_DEBUG("store", "release_not_told", "");
-    buf_fini(&buf);
-    item->pin = 0;
-}
-
 static void get_next(struct item *item);
+static void get_ask(struct item *item);
 
 /* This replica did not serve. The worst reason of all is kept: wrong bytes, then absence. */
 static void get_failed(struct item *item, enum status why)
 {
     struct yolk_store *store = item->call->store;
 
-    get_release(item);
+    pin_end(item);
     if (item->segment_open) yolk_transfer_close(store->transfer, item->segment);
     item->segment_open = false;
     free(item->sums);
@@ -509,7 +506,7 @@ static void get_failed(struct item *item, enum status why)
 static bool get_verified(const struct item *item)
 {
     const uint64_t first = item->span_at / item->piece_size;
-    const uint64_t last = pieces_of(item->span_at + item->span_len, item->piece_size);
+    const uint64_t last = store_pieces(item->span_at + item->span_len, item->piece_size);
     ASSERT(last <= item->sums_count);
     for (uint64_t i = first; i < last; i++) {
         if (item_sum(item, item->length, (uint32_t)i) != item->sums[i]) return false;
@@ -530,7 +527,7 @@ static uint64_t get_end(const struct item *item)
 static enum status get_span(struct item *item)
 {
     const uint64_t end = get_end(item);
-    const uint64_t whole = pieces_of(end, item->piece_size) * item->piece_size;
+    const uint64_t whole = store_pieces(end, item->piece_size) * item->piece_size;
     void *memory = NULL;
 
     item->span_at = item->offset / item->piece_size * item->piece_size;
@@ -549,74 +546,132 @@ static void get_deliver(const struct item *item)
     memcpy(item->data, item->bounce + (item->offset - item->span_at), get_end(item) - item->offset);
 }
 
-/* Takes the owner's answer over. STATUS_NOT_FOUND: it no longer has the value. */
-static enum status get_take(struct item *item, const struct store_acquired *acquired)
+/* A value that came with the answer. */
+static enum status get_inline(struct item *item, const struct pin_answer *answer)
 {
-    const uint64_t address =
-        acquired->addresses.count == 1 ? msg_u64_at(acquired->addresses, 0) : 0;
-    const uint64_t size = acquired->sizes.count == 1 ? msg_u64_at(acquired->sizes, 0) : 0;
+    for (uint32_t i = 0; i < answer->sums.count; i++) {
+        const uint64_t at = (uint64_t)i * answer->piece_size;
+        const uint64_t left = answer->size - at;
+        const uint64_t len = left < answer->piece_size ? left : answer->piece_size;
+        if (hash_xxh3(answer->bytes + at, len) != msg_u64_at(answer->sums, i)) {
+            return STATUS_CORRUPT;
+        }
+    }
+    memcpy(item->data, answer->bytes + item->offset, get_end(item) - item->offset);
+    return STATUS_OK;
+}
 
-    if (address == 0 || acquired->pin == 0) return STATUS_NOT_FOUND;
-    item->pin = acquired->pin;
-    if (size != item->length) return STATUS_STALE; /* replaced: the master knows by now */
-    if (acquired->piece_size == 0) return STATUS_INVALID;
-    if (acquired->sums.count != pieces_of(size, acquired->piece_size)) return STATUS_INVALID;
-    item->piece_size = acquired->piece_size;
-    item->sums_count = (uint32_t)acquired->sums.count;
+/* Takes over what is to be moved. */
+static enum status get_take(struct item *item, const struct pin_answer *answer)
+{
+    item->piece_size = answer->piece_size;
+    item->sums_count = (uint32_t)answer->sums.count;
     item->sums = malloc(item->sums_count * sizeof(*item->sums));
     if (item->sums == NULL) return STATUS_FULL;
     for (uint32_t i = 0; i < item->sums_count; i++)
-        item->sums[i] = msg_u64_at(acquired->sums, i);
-    item->places[item->places_next].address = address;
+        item->sums[i] = msg_u64_at(answer->sums, i);
+    item->places[item->places_next].address = answer->address;
     return get_span(item);
 }
 
-static void on_acquired(void *ctx, const struct rpc_result *result)
+static void get_wrong(struct item *item)
+{
+    LOG_WARN("store", "value_wrong", "owner=%s", rpc_client_address(item->owner));
+    get_failed(item, STATUS_CORRUPT);
+}
+
+static void get_answered(struct item *item, const struct pin_answer *answer)
+{
+    enum status status = answer->status;
+
+    item->pin = answer->pin;
+    if (status == STATUS_AGAIN && !item->ask.alone) {
+        item->ask.alone = true;
+        get_ask(item);
+        return;
+    }
+    /* Replaced: the master knows by now. */
+    if (status == STATUS_OK && answer->size != item->length) status = STATUS_STALE;
+    if (status == STATUS_OK && answer->bytes != NULL) {
+        status = get_inline(item, answer);
+        if (status == STATUS_OK) {
+            item_done(item, STATUS_OK, item->length);
+        } else {
+            get_wrong(item);
+        }
+        return;
+    }
+    if (status == STATUS_OK) status = get_take(item, answer);
+    if (status == STATUS_OK) {
+        status = item_move(item, YOLK_TRANSFER_READ, item->span_len, item->call->deadline_ns);
+    }
+    if (status != STATUS_OK) get_failed(item, status);
+}
+
+static void on_pinned(void *ctx, const struct pin_answer *answer)
 {
     struct item *item = ctx;
     struct call *call = item->call;
-    struct store_acquired acquired;
 
     call_out(call);
     if (call->store->closing) return;
-    enum status status = result->status;
-    if (status == STATUS_OK) status = store_decode_acquired(result->body, result->len, &acquired);
-    if (status == STATUS_OK) status = get_take(item, &acquired);
-    if (status == STATUS_OK) {
-        status = item_move(item, YOLK_TRANSFER_READ, item->span_len, call->deadline_ns);
-    }
-    if (status != STATUS_OK) get_failed(item, status);
+    get_answered(item, answer);
     call_settle(call);
 }
 
-static enum status get_acquire(struct item *item)
+/* Its owner is asked with the next exchange. */
+static void get_ask(struct item *item)
 {
     struct call *call = item->call;
-    const struct place *place = &item->places[item->places_next];
-    const struct block_key id = store_key_id(item->key);
-    const struct store_acquire message = { .class = STORE_CLASS_OBJECT,
-                                           .ids = id.bytes,
-                                           .count = 1 };
-    struct buf buf;
+    struct env *env = call->store->env;
 
-    enum status status = store_peers_get(call->store->peers, place->node.rpc_address, &item->owner);
-    if (status != STATUS_OK) return status;
-    buf_init(&buf, RPC_BODY_SIZE_MAX);
-    status = store_encode_acquire(&buf, &message);
-    if (status == STATUS_OK) {
-        status = item_rpc(item, item->owner, STORE_METHOD_ACQUIRE, &buf,
-                          try_until(call, OWNER_TRY_MS), on_acquired);
+    item->ask.owner = item->owner;
+    item->ask.id = store_key_id(item->key);
+    item->ask.size = item->length;
+    item->ask.on_answer = on_pinned;
+    item->ask.ctx = item;
+    pin_asks_add(&call->asks, &item->ask);
+    if (!env_timer_armed(&call->pins)) env_timer_set(env, &call->pins, env_now_ns(env));
+}
+
+/* Asks the owners for all that is wanted of them. */
+static void call_pin(struct call *call)
+{
+    const struct pin_terms terms = { .deadline_ns = try_until(call, OWNER_TRY_MS),
+                                     .inline_max = call->store->inline_max };
+    uint32_t count;
+    enum status why;
+
+    env_timer_cancel(call->store->env, &call->pins);
+    while (call->asks.first != NULL) {
+        struct pin_ask *ask = pin_asks_send(&call->asks, call->store->env, &terms, &count, &why);
+        if (ask == NULL) call->inner += count;
+        for (struct pin_ask *next; ask != NULL; ask = next) {
+            next = ask->next;
+            get_failed(ask->ctx, why);
+        }
     }
-    buf_fini(&buf);
-    return status;
+}
+
+static void on_pins(void *ctx)
+{
+    struct call *call = ctx;
+    call_pin(call);
+    call_settle(call);
 }
 
 static void get_next(struct item *item)
 {
     while (item->places_next < item->places_count) {
-        item->state = ITEM_PINNING;
-        const enum status status = get_acquire(item);
-        if (status == STATUS_OK) return;
+        const struct place *place = &item->places[item->places_next];
+        const enum status status =
+            store_peers_get(item->call->store->peers, place->node.rpc_address, &item->owner);
+        if (status == STATUS_OK) {
+            item->state = ITEM_PINNING;
+            item->ask.alone = false;
+            get_ask(item);
+            return;
+        }
         if (item->last != STATUS_CORRUPT) item->last = status;
         item->places_next++;
     }
@@ -676,11 +731,9 @@ static void on_moved(void *ctx, const struct yolk_transfer_result *result)
     } else if (!moved) {
         get_failed(item, STATUS_UNAVAILABLE);
     } else if (!get_verified(item)) {
-        LOG_WARN("store", "value_wrong", "owner=%s", rpc_client_address(item->owner));
-        get_failed(item, STATUS_CORRUPT);
+        get_wrong(item);
     } else {
         get_deliver(item);
-        get_release(item);
         item_done(item, STATUS_OK, item->length);
     }
     call_settle(call);
@@ -766,6 +819,7 @@ static void on_answer(void *ctx, const struct rpc_result *result)
     if (status == STATUS_OK) {
         status = places ? answer_places(call, result) : answer_codes(call, result);
     }
+    call_pin(call);
     bool again = false;
     for (uint32_t i = 0; i < call->count; i++) {
         struct item *item = &call->items[i];
@@ -964,6 +1018,7 @@ static struct call *call_new(struct yolk_store *store, enum call_kind kind,
     }
     call->writer = rng_counter(store->writers_seed, ++store->writers);
     env_timer_init(&call->again, on_ask, call);
+    env_timer_init(&call->pins, on_pins, call);
     for (uint32_t i = 0; i < count; i++) {
         const struct yolk_store_key *key = (const void *)((const uint8_t *)keys + i * stride);
         struct item *item = &call->items[i];
@@ -1121,6 +1176,7 @@ enum status yolk_store_create(const struct yolk_store_options *options, struct y
     store->transfer = options->transfer;
     store->items_max = options->calls_max == 0 ? CALLS_MAX_DEFAULT : options->calls_max;
     store->timeout_ms = options->timeout_ms == 0 ? TIMEOUT_MS_DEFAULT : options->timeout_ms;
+    store->inline_max = INLINE_MAX;
     store->nodes = calloc(STORE_REPLY_NODES_MAX, sizeof(*store->nodes));
     env_random(store->env, &store->writers_seed, sizeof(store->writers_seed));
     enum status status = store->nodes == NULL ? STATUS_NO_MEMORY : STATUS_OK;

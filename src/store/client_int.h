@@ -24,8 +24,9 @@ struct yolk_store {
     uint32_t items; /* under way */
     uint32_t items_max;
     uint32_t timeout_ms;
-    uint64_t writers_seed;          /* of the names under which this client's calls write */
-    uint64_t writers;               /* so many were given out */
+    uint64_t writers_seed; /* of the names under which this client's calls write */
+    uint64_t writers;      /* so many were given out */
+    uint32_t inline_max;   /* bytes of values that may come with the answer of their owner */
     struct store_reply_node *nodes; /* scratch for the master's replies */
     bool closing;
 };

@@ -9,7 +9,10 @@
  * bytes, and answers store.acquire, store.renew and store.release.
  *
  * A reader elsewhere pins what it wants by store.acquire and gets addresses, generations and
- * checksums; it then reads through the transfer engine without us, verifies, and releases. A pin
+ * checksums; it then reads through the transfer engine without us, verifies, and releases. Small
+ * values go with the answer if the reader likes, and need no pin. Who asks for many values at once
+ * gets those that are in memory, so that it does not wait for the disk; for the others it comes
+ * again, one by one. A pin
  * that is neither renewed nor released ends after lease_ms: a reader that died costs memory for so
  * long, and one that was only slow finds bytes whose checksums do not match, never wrong ones. */
 #include "store/node.h"
@@ -107,11 +110,14 @@ static void on_expire(void *ctx)
 
 /* The answer to one acquire while it is put together. */
 struct acquired {
-    uint32_t count; /* items answered */
-    uint32_t found; /* of them, present */
+    uint32_t room;   /* items asked for */
+    uint32_t count;  /* items answered */
+    uint32_t pinned; /* of them, present and not inline */
     uint32_t sums_count;
-    uint64_t *numbers; /* addresses, generations, sizes: each STORE_FETCH_BLOCKS_MAX apart */
+    size_t inline_len;
+    uint64_t *numbers; /* addresses, generations, sizes: each `room` apart */
     uint64_t *sums;
+    uint32_t *inlines; /* bytes of each item that are in the answer */
     struct store_page *pages;
     const struct object **objects;
 };
@@ -123,26 +129,41 @@ static uint64_t *acquired_addresses(const struct acquired *acquired)
 
 static uint64_t *acquired_generations(const struct acquired *acquired)
 {
-    return acquired->numbers + STORE_FETCH_BLOCKS_MAX;
+    return acquired->numbers + acquired->room;
 }
 
 static uint64_t *acquired_sizes(const struct acquired *acquired)
 {
-    return acquired->numbers + 2 * STORE_FETCH_BLOCKS_MAX;
+    return acquired->numbers + 2 * (size_t)acquired->room;
 }
 
 static void acquired_free(struct acquired *acquired)
 {
     free(acquired->numbers);
     free(acquired->sums);
+    free(acquired->inlines);
     free(acquired->pages);
     free(acquired->objects);
+}
+
+static bool acquired_init(struct acquired *acquired, uint32_t room, uint32_t sums_room)
+{
+    *acquired = (struct acquired){
+        .room = room,
+        .numbers = malloc(3 * (size_t)room * sizeof(*acquired->numbers)),
+        .sums = malloc((sums_room + (size_t)1) * sizeof(*acquired->sums)),
+        .inlines = calloc(room, sizeof(*acquired->inlines)),
+        .pages = malloc(room * sizeof(*acquired->pages)),
+        .objects = malloc(room * sizeof(const struct object *)),
+    };
+    return acquired->numbers != NULL && acquired->sums != NULL && acquired->inlines != NULL &&
+           acquired->pages != NULL && acquired->objects != NULL;
 }
 
 static void acquired_item(struct acquired *acquired, uint64_t address, uint64_t generation,
                           uint64_t size, const uint64_t *sums, uint32_t sums_count)
 {
-    ASSERT(acquired->count < STORE_FETCH_BLOCKS_MAX);
+    ASSERT(acquired->count < acquired->room);
     acquired_addresses(acquired)[acquired->count] = address;
     acquired_generations(acquired)[acquired->count] = generation;
     acquired_sizes(acquired)[acquired->count] = size;
@@ -150,7 +171,6 @@ static void acquired_item(struct acquired *acquired, uint64_t address, uint64_t 
     if (sums_count == 0) return;
     memcpy(acquired->sums + acquired->sums_count, sums, sums_count * sizeof(*sums));
     acquired->sums_count += sums_count;
-    acquired->found++;
 }
 
 static struct block_key acquire_id(const struct store_acquire *request, uint32_t i)
@@ -172,7 +192,7 @@ static void acquire_blocks(struct store_node *node, const struct store_acquire *
         if (pool_find(node->pool, &id, &page)) {
             pool_touch(node->pool, page);
             node_tier_touch(node, &id);
-            out->pages[out->found] = page;
+            out->pages[out->pinned++] = page;
             acquired_item(out, store_node_address(node, page), pool_generation(node->pool, page),
                           size, pool_sums(node->pool, page), layout->layers);
         } else if (request->prefix) {
@@ -183,6 +203,17 @@ static void acquire_blocks(struct store_node *node, const struct store_acquire *
     }
 }
 
+/* Whether the value goes with the answer. Then nobody will come for it, and it needs no pin. */
+static bool acquire_inline(const struct store_acquire *request, const struct object *object,
+                           struct acquired *out)
+{
+    if (object->size > request->inline_max) return false;
+    if (object->size > STORE_INLINE_MAX - out->inline_len) return false;
+    out->inlines[out->count] = (uint32_t)object->size;
+    out->inline_len += object->size;
+    return true;
+}
+
 static void acquire_objects(struct store_node *node, const struct store_acquire *request,
                             uint32_t sums_room, struct acquired *out)
 {
@@ -191,7 +222,7 @@ static void acquire_objects(struct store_node *node, const struct store_acquire 
         const struct object *object = objects_find(node->objects, &id);
         if (object != NULL && object->sums_count <= sums_room - out->sums_count) {
             node_values_touch(node, object);
-            out->objects[out->found] = object;
+            if (!acquire_inline(request, object, out)) out->objects[out->pinned++] = object;
             acquired_item(out, object->address, object->generation, object->size, object->sums,
                           object->sums_count);
         } else {
@@ -221,13 +252,13 @@ static enum status acquire_pin(struct store_node *node, enum store_class class,
     enum status status;
 
     *pin = 0;
-    if (acquired->found == 0) return STATUS_OK;
+    if (acquired->pinned == 0) return STATUS_OK;
     if (class == STORE_CLASS_BLOCK) {
         struct pool_pin page_pin = { 0 };
-        status = pool_pin(node->pool, acquired->pages, acquired->found, expires, &page_pin);
+        status = pool_pin(node->pool, acquired->pages, acquired->pinned, expires, &page_pin);
         *pin = page_pin.id;
     } else {
-        status = objects_pin(node->objects, acquired->objects, acquired->found, expires, pin);
+        status = objects_pin(node->objects, acquired->objects, acquired->pinned, expires, pin);
     }
     if (status == STATUS_OK) node_expire_by(node, expires);
     return status;
@@ -259,6 +290,8 @@ static void acquire_reply(struct store_node *node, struct rpc_call *call, uint64
         .sizes = acquired_sizes(acquired),
         .sums = acquired->sums,
         .sums_count = acquired->sums_count,
+        .inlines = acquired->inlines,
+        .inline_len = acquired->inline_len,
     };
     const char *segment = store_node_segment(node);
     ASSERT(strlen(segment) < sizeof(reply.head.segment));
@@ -279,17 +312,12 @@ static bool acquire_is_block(const struct store_node *node, const struct store_a
 static void acquire_answer(struct store_node *node, struct rpc_call *call,
                            struct store_acquire *request)
 {
-    struct acquired acquired = { 0 };
+    struct acquired acquired;
     uint64_t pin;
 
     if (acquire_is_block(node, request)) request->class = STORE_CLASS_BLOCK;
     const uint32_t sums_room = acquire_sums_room(node, request);
-    acquired.numbers = malloc(3 * STORE_FETCH_BLOCKS_MAX * sizeof(uint64_t));
-    acquired.sums = malloc((sums_room + 1) * sizeof(uint64_t));
-    acquired.pages = malloc(request->count * sizeof(*acquired.pages));
-    acquired.objects = malloc(request->count * sizeof(struct object *));
-    if (acquired.numbers == NULL || acquired.sums == NULL || acquired.pages == NULL ||
-        acquired.objects == NULL) {
+    if (!acquired_init(&acquired, request->count, sums_room)) {
         acquired_free(&acquired);
         rpc_fail(call, STATUS_FULL, "store.acquire: no memory");
         return;
@@ -334,7 +362,7 @@ static void handle_acquire(void *ctx, struct rpc_call *call, const uint8_t *body
         return;
     }
     if (node_tier_promote(node, call, body, len, &request)) return;
-    if (node_values_promote(node, call, body, len, &request)) return;
+    if (request.count == 1 && node_values_promote(node, call, body, len, &request)) return;
     acquire_answer(node, call, &request);
 }
 

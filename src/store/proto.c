@@ -28,6 +28,11 @@ struct block_key store_key_id(struct store_key key)
     return id;
 }
 
+uint64_t store_pieces(uint64_t size, uint32_t piece_size)
+{
+    return (size + piece_size - 1) / piece_size;
+}
+
 uint32_t store_status_code(enum status status)
 {
     return (uint32_t) - (int)status;
@@ -339,7 +344,13 @@ enum status store_decode_watch(const uint8_t *body, size_t len, struct store_wat
 
 /* ---- acquire ---- */
 
-enum { ACQUIRE_CLASS = 1, ACQUIRE_PREFIX = 2, ACQUIRE_LAYOUT = 3, ACQUIRE_IDS = 4 };
+enum {
+    ACQUIRE_CLASS = 1,
+    ACQUIRE_PREFIX = 2,
+    ACQUIRE_LAYOUT = 3,
+    ACQUIRE_IDS = 4,
+    ACQUIRE_INLINE_MAX = 5,
+};
 
 enum status store_encode_acquire(struct buf *buf, const struct store_acquire *request)
 {
@@ -347,11 +358,14 @@ enum status store_encode_acquire(struct buf *buf, const struct store_acquire *re
     const bool block = request->class == STORE_CLASS_BLOCK;
     struct msg_writer writer;
     msg_writer_init(&writer, buf);
-    msg_put_map(&writer, block ? 4 : 3);
+    msg_put_map(&writer, 3 + (uint32_t)block + (request->inline_max > 0));
     msg_field_u64(&writer, ACQUIRE_CLASS, request->class);
     msg_field_bool(&writer, ACQUIRE_PREFIX, request->prefix);
     if (block) put_layout(&writer, ACQUIRE_LAYOUT, &request->layout);
     msg_field_bin(&writer, ACQUIRE_IDS, request->ids, (size_t)request->count * BLOCK_KEY_SIZE);
+    if (request->inline_max > 0) {
+        msg_field_u64(&writer, ACQUIRE_INLINE_MAX, request->inline_max);
+    }
     return writer.status;
 }
 
@@ -374,6 +388,7 @@ enum status store_decode_acquire(const uint8_t *body, size_t len, struct store_a
         case ACQUIRE_IDS:
             ids = msg_get_bin(&reader, (size_t)STORE_FETCH_BLOCKS_MAX * BLOCK_KEY_SIZE);
             break;
+        case ACQUIRE_INLINE_MAX: got.inline_max = msg_get_u32(&reader); break;
         default: msg_skip(&reader); break;
         }
     }
@@ -397,15 +412,27 @@ enum {
     ACQUIRED_SIZES = 8,
     ACQUIRED_SUMS = 9,
     ACQUIRED_PIECE_SIZE = 10,
+    ACQUIRED_INLINES = 11,
+    ACQUIRED_BYTES = 12,
 };
+
+static void put_inlines(struct msg_writer *writer, const struct store_acquired_out *reply)
+{
+    msg_field_u32s(writer, ACQUIRED_INLINES, reply->inlines, reply->count);
+    msg_put_u64(writer, ACQUIRED_BYTES);
+    msg_put_bin_head(writer, reply->inline_len);
+    for (uint32_t i = 0; i < reply->count; i++) {
+        msg_put_bin_part(writer, (const void *)(uintptr_t)reply->addresses[i], reply->inlines[i]);
+    }
+}
 
 enum status store_encode_acquired(struct buf *buf, const struct store_acquired_out *reply)
 {
     ASSERT(reply->count <= STORE_FETCH_BLOCKS_MAX);
-    ASSERT(reply->sums_count <= STORE_SUMS_MAX);
+    ASSERT(reply->sums_count <= STORE_SUMS_MAX && reply->inline_len <= STORE_INLINE_MAX);
     struct msg_writer writer;
     msg_writer_init(&writer, buf);
-    msg_put_map(&writer, 10);
+    msg_put_map(&writer, reply->inline_len > 0 ? 12 : 10);
     msg_field_u64(&writer, ACQUIRED_PIN, reply->head.pin);
     msg_field_u64(&writer, ACQUIRED_EPOCH, reply->head.epoch);
     msg_field_u64(&writer, ACQUIRED_TRANSFER_GENERATION, reply->head.transfer_generation);
@@ -416,7 +443,23 @@ enum status store_encode_acquired(struct buf *buf, const struct store_acquired_o
     msg_field_u64s(&writer, ACQUIRED_SIZES, reply->sizes, reply->count);
     msg_field_u64s(&writer, ACQUIRED_SUMS, reply->sums, reply->sums_count);
     msg_field_u64(&writer, ACQUIRED_PIECE_SIZE, reply->head.piece_size);
+    if (reply->inline_len > 0) put_inlines(&writer, reply);
     return writer.status;
+}
+
+/* Each is a whole value or nothing, and together they are the bytes. */
+static bool inlines_fit(const struct store_acquired *acquired)
+{
+    size_t left = acquired->bytes.len;
+
+    if (acquired->inlines.count == 0) return left == 0;
+    if (acquired->inlines.count != acquired->sizes.count) return false;
+    for (size_t i = 0; i < acquired->inlines.count; i++) {
+        const uint32_t len = msg_u32_at(acquired->inlines, i);
+        if (len > left || (len > 0 && len != msg_u64_at(acquired->sizes, i))) return false;
+        left -= len;
+    }
+    return left == 0;
 }
 
 enum status store_decode_acquired(const uint8_t *body, size_t len, struct store_acquired *out)
@@ -440,11 +483,13 @@ enum status store_decode_acquired(const uint8_t *body, size_t len, struct store_
         case ACQUIRED_SIZES: got.sizes = msg_get_u64s(&reader, items); break;
         case ACQUIRED_SUMS: got.sums = msg_get_u64s(&reader, STORE_SUMS_MAX); break;
         case ACQUIRED_PIECE_SIZE: got.piece_size = msg_get_u32(&reader); break;
+        case ACQUIRED_INLINES: got.inlines = msg_get_u32s(&reader, items); break;
+        case ACQUIRED_BYTES: got.bytes = msg_get_bin(&reader, STORE_INLINE_MAX); break;
         default: msg_skip(&reader); break;
         }
     }
     if (got.generations.count != got.addresses.count) msg_fail(&reader);
-    if (got.sizes.count != got.addresses.count) msg_fail(&reader);
+    if (got.sizes.count != got.addresses.count || !inlines_fit(&got)) msg_fail(&reader);
     if (msg_end(&reader) != STATUS_OK) return STATUS_INVALID;
     *out = got;
     return STATUS_OK;
@@ -707,11 +752,6 @@ enum {
     COMMIT_ATTRIBUTES = 8,
 };
 
-static uint64_t pieces_of(uint64_t size)
-{
-    return (size + STORE_PIECE_SIZE - 1) / STORE_PIECE_SIZE;
-}
-
 enum status store_encode_commit(struct buf *buf, const struct store_commit *commit)
 {
     ASSERT(commit->size > 0 && commit->size <= STORE_OBJECT_SIZE_MAX);
@@ -724,7 +764,8 @@ enum status store_encode_commit(struct buf *buf, const struct store_commit *comm
     msg_field_u64(&writer, COMMIT_EPOCH, commit->epoch);
     msg_field_u64(&writer, COMMIT_ADDRESS, commit->address);
     msg_field_u64(&writer, COMMIT_SIZE, commit->size);
-    msg_field_u64s(&writer, COMMIT_SUMS, commit->sums_data, pieces_of(commit->size));
+    msg_field_u64s(&writer, COMMIT_SUMS, commit->sums_data,
+                   store_pieces(commit->size, STORE_PIECE_SIZE));
     if (store_attributes_any(&commit->attributes)) {
         put_attributes(&writer, COMMIT_ATTRIBUTES, &commit->attributes);
     }
@@ -753,7 +794,7 @@ enum status store_decode_commit(const uint8_t *body, size_t len, struct store_co
         }
     }
     if (got.key.len == 0 || got.size == 0 || got.put_id == 0) msg_fail(&reader);
-    if (got.sums.count != pieces_of(got.size)) msg_fail(&reader);
+    if (got.sums.count != store_pieces(got.size, STORE_PIECE_SIZE)) msg_fail(&reader);
     if (msg_end(&reader) != STATUS_OK) return STATUS_INVALID;
     *out = got;
     return STATUS_OK;

@@ -60,6 +60,7 @@ enum {
     STORE_PIECES_MAX = STORE_OBJECT_SIZE_MAX / STORE_PIECE_SIZE,
     STORE_KEYS_MAX = 65536, /* of one batch */
     STORE_SUMS_MAX = STORE_FETCH_BLOCKS_MAX * STORE_LAYERS_MAX,
+    STORE_INLINE_MAX = 1 << 20, /* bytes of values inside one answer to acquire */
 };
 
 /* ---- columns of variable-length keys ---- */
@@ -67,6 +68,9 @@ enum {
 /* The identity of a key: a 16-byte key is its own, any other is the first 128 bits of its SHA-256.
  * Directories compare the whole key too, so a made-up collision is an absent key, not another's. */
 struct block_key store_key_id(struct store_key key);
+
+/* How many pieces of `piece_size` > 0 bytes there are in `size`; 0 also for absurd sizes. */
+uint64_t store_pieces(uint64_t size, uint32_t piece_size);
 
 /* ---- statuses in columns ---- */
 
@@ -119,15 +123,17 @@ struct store_acquire {
     struct store_layout layout; /* blocks: the caller's; must match */
     const uint8_t *ids;         /* 16 bytes each */
     uint32_t count;             /* 1..STORE_FETCH_BLOCKS_MAX */
+    uint32_t inline_max; /* values: those of no more bytes may come with the answer; 0: none */
 };
 MUST_USE enum status store_encode_acquire(struct buf *buf, const struct store_acquire *request);
 MUST_USE enum status store_decode_acquire(const uint8_t *body, size_t len,
                                           struct store_acquire *out);
 
 /* `count` items, those asked for or, with `prefix`, a prefix of them. An absent item has address 0.
- * Sums of all present items follow each other: per block one a layer, per object one a piece. */
+ * Sums of all present items follow each other: per block one a layer, per object one a piece. So
+ * do the bytes of values that come inline: whole ones, STORE_INLINE_MAX in all. */
 struct store_acquired {
-    uint64_t pin; /* 0: nothing was found, nothing is pinned */
+    uint64_t pin; /* of all that is present and not inline; 0: there is no such item */
     uint64_t epoch;
     uint64_t transfer_generation;
     uint32_t lease_ms;
@@ -137,6 +143,8 @@ struct store_acquired {
     struct msg_column generations;
     struct msg_column sizes;
     struct msg_column sums;
+    struct msg_column inlines; /* bytes of each item that are inline, its size or 0; or empty */
+    struct msg_bytes bytes;
 };
 MUST_USE enum status store_decode_acquired(const uint8_t *body, size_t len,
                                            struct store_acquired *out);
@@ -149,6 +157,8 @@ struct store_acquired_out {
     const uint64_t *sizes;
     const uint64_t *sums;
     uint32_t sums_count;
+    const uint32_t *inlines; /* of each item: all of it, which lies at its address here, or 0 */
+    size_t inline_len;       /* in all; 0: `inlines` is not looked at */
 };
 MUST_USE enum status store_encode_acquired(struct buf *buf, const struct store_acquired_out *reply);
 

@@ -58,6 +58,7 @@ static void fuzz_acquire(const uint8_t *data, size_t len, struct buf *buf)
     ASSERT(store_encode_acquire(buf, &request) == STATUS_OK);
     ASSERT(store_decode_acquire(buf_data(buf), buf->len, &again) == STATUS_OK);
     ASSERT(request.count == again.count && request.prefix == again.prefix);
+    ASSERT(request.inline_max == again.inline_max);
 }
 
 static void fuzz_acquired(const uint8_t *data, size_t len)
@@ -69,6 +70,8 @@ static void fuzz_acquired(const uint8_t *data, size_t len)
     touch_column(reply.generations);
     touch_column(reply.sizes);
     touch_column(reply.sums);
+    touch_column(reply.inlines);
+    touch_bytes(reply.bytes.data, reply.bytes.len);
 }
 
 static void fuzz_events(const uint8_t *data, size_t len, struct buf *buf)

@@ -160,6 +160,55 @@ static void acquire_arrives(void **state)
     assert_int_equal(pin, 123);
 }
 
+/* Values inside an answer: whole ones, together exactly the bytes; anything else is refused. */
+static void inline_values_arrive(void **state)
+{
+    static const uint8_t first[] = "one", third[] = "three";
+    const uint8_t ids[BLOCK_KEY_SIZE] = { 1 };
+    const struct store_acquire request = {
+        .class = STORE_CLASS_OBJECT, .ids = ids, .count = 1, .inline_max = 4096
+    };
+    struct store_acquire got = { 0 };
+    const uint64_t addresses[] = { (uintptr_t)first, 5, (uintptr_t)third };
+    uint64_t sizes[] = { 4, 77, 6 };
+    uint32_t inlines[] = { 4, 0, 6 };
+    const struct store_acquired_out reply = { .head = { .pin = 9 },
+                                              .count = 3,
+                                              .addresses = addresses,
+                                              .generations = addresses,
+                                              .sizes = sizes,
+                                              .sums = addresses,
+                                              .sums_count = 3,
+                                              .inlines = inlines,
+                                              .inline_len = 10 };
+    struct store_acquired acquired = { 0 };
+    (void)state;
+
+    assert_int_equal(store_encode_acquire(&buf, &request), STATUS_OK);
+    keep(2, "acquire_inline");
+    assert_int_equal(store_decode_acquire(buf_data(&buf), buf.len, &got), STATUS_OK);
+    assert_int_equal(got.inline_max, 4096);
+    buf_clear(&buf);
+    assert_int_equal(store_encode_acquired(&buf, &reply), STATUS_OK);
+    keep(3, "acquired_inline");
+    assert_int_equal(store_decode_acquired(buf_data(&buf), buf.len, &acquired), STATUS_OK);
+    assert_int_equal(acquired.inlines.count, 3);
+    assert_int_equal(msg_u32_at(acquired.inlines, 2), 6);
+    assert_int_equal(acquired.bytes.len, 10);
+    assert_memory_equal(acquired.bytes.data, "one\0three", 10);
+
+    sizes[2] = 7; /* not the whole value */
+    buf_clear(&buf);
+    assert_int_equal(store_encode_acquired(&buf, &reply), STATUS_OK);
+    assert_int_equal(store_decode_acquired(buf_data(&buf), buf.len, &acquired), STATUS_INVALID);
+    sizes[2] = 6;
+    struct store_acquired_out torn = reply;
+    torn.inline_len = 11; /* more is announced than there is */
+    buf_clear(&buf);
+    assert_int_equal(store_encode_acquired(&buf, &torn), STATUS_OK);
+    assert_int_equal(store_decode_acquired(buf_data(&buf), buf.len, &acquired), STATUS_INVALID);
+}
+
 static void events_arrive(void **state)
 {
     static struct store_event got[STORE_EVENTS_BATCH_MAX];
@@ -568,6 +617,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(members_arrive, setup, teardown),
         cmocka_unit_test_setup_teardown(a_member_without_a_layout_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(acquire_arrives, setup, teardown),
+        cmocka_unit_test_setup_teardown(inline_values_arrive, setup, teardown),
         cmocka_unit_test_setup_teardown(events_arrive, setup, teardown),
         cmocka_unit_test_setup_teardown(puts_arrive, setup, teardown),
         cmocka_unit_test_setup_teardown(ends_arrive_together, setup, teardown),

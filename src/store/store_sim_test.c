@@ -9,7 +9,8 @@
  *         gets, removes and asks; nodes commit blocks and fetch them from each other; meanwhile
  *         connections break, hosts are cut off, processes are stopped, killed and started again,
  *         the master among them. Bytes are a function of key and revision, so every read can be
- *         checked. Three kinds of world:
+ *         checked. Reads are of one key or of several with one call, whose values the owners send
+ *         inline, or let be read, or both. Three kinds of world:
  *           calm nodes    only the master and the client die: every acknowledged value survives
  *           mortal nodes  an acknowledged value may go with the last life that held it
  *           tiny          values do not fit: eviction may take them, puts must still succeed
@@ -25,6 +26,7 @@
 #include <cmocka.h>
 
 #include "base/log.h"
+#include "store/client_int.h"
 #include "store/node_int.h"
 #include "store/node_tier.h"
 #include "store/node_values.h"
@@ -49,7 +51,7 @@ enum kind { CALM_NODES, MORTAL_NODES, TINY };
 
 static uint64_t current_seed;
 static unsigned long long acked_total, reads_total, fetched_total, lost_explained, evictions_seen,
-    replaced_total, copied_total, kept_total, promoted_total;
+    replaced_total, copied_total, kept_total, promoted_total, together_total;
 
 #define CHECK(condition)                                                                           \
     do {                                                                                           \
@@ -70,6 +72,12 @@ struct slot {
     enum status status; /* of the last one that ended */
     bool ended;
     uint64_t evictions; /* until it began: a value may be evicted before its owner's word is here */
+};
+
+/* Slots that read with one call. */
+struct together {
+    struct slot *slots[SLOTS];
+    uint32_t left; /* not ended */
 };
 
 /* What we were told about a key, and who held it then. */
@@ -101,6 +109,7 @@ struct world {
     struct yolk_transfer *client_transfer;
     struct yolk_store *store;
     struct slot slots[SLOTS];
+    struct together together;
     struct known known[KEYS];
     struct fetching fetches[FETCHES];
     uint64_t evictions; /* of masters that are gone */
@@ -244,6 +253,9 @@ static void client_start(struct world *world)
                                                 .secret = SIM_SECRET,
                                                 .timeout_ms = 6000 };
     CHECK(yolk_store_create(&options, &world->store, NULL) == STATUS_OK);
+    /* Nothing comes inline, as from and for a peer of before; or small values; or all. */
+    const uint32_t inlines[] = { 0, world->store->inline_max, VALUE_SIZE_MAX };
+    world->store->inline_max = inlines[current_seed / 3 % 3];
     for (unsigned i = 0; i < SLOTS; i++) {
         world->slots[i].world = world;
         world->slots[i].memory = (uint8_t *)memory + (size_t)i * VALUE_SIZE_MAX;
@@ -256,6 +268,29 @@ static void client_kill(struct world *world)
     yolk_store_destroy(world->store);
     yolk_transfer_destroy(world->client_transfer);
     world->store = NULL;
+}
+
+static void on_together(void *ctx, uint32_t index, enum status status, uint64_t size)
+{
+    struct together *together = ctx;
+    CHECK(index < SLOTS && together->left > 0);
+    together->left--;
+    on_item(together->slots[index], 0, status, size);
+}
+
+static void get_prepare(struct world *world, struct slot *slot, unsigned key,
+                        struct yolk_store_buffer *out)
+{
+    slot->op = OP_GET;
+    slot->key = key;
+    slot->offset = world->known[key].tried % 4 == 3 ? value_size(key, 1) / 2 : 0;
+    slot->ended = false;
+    slot->evictions = evictions_now(world);
+    memset(slot->memory, 0, VALUE_SIZE_MAX);
+    *out = (struct yolk_store_buffer){ .data = slot->memory,
+                                       .size = VALUE_SIZE_MAX,
+                                       .range = slot->offset > 0,
+                                       .offset = slot->offset };
 }
 
 static void op_start(struct world *world, struct slot *slot, enum op op, unsigned key)
@@ -283,12 +318,9 @@ static void op_start(struct world *world, struct slot *slot, enum op op, unsigne
         value_bytes(key, slot->revision, slot->memory, value.size);
         status = yolk_store_put(world->store, &value, 1, &call);
     } else if (op == OP_GET) {
-        const struct yolk_store_buffer buffer = { .key = name,
-                                                  .data = slot->memory,
-                                                  .size = VALUE_SIZE_MAX,
-                                                  .range = slot->offset > 0,
-                                                  .offset = slot->offset };
-        memset(slot->memory, 0, VALUE_SIZE_MAX);
+        struct yolk_store_buffer buffer;
+        get_prepare(world, slot, key, &buffer);
+        buffer.key = name;
         status = yolk_store_get(world->store, &buffer, 1, &call);
     } else if (op == OP_EXIST) {
         status = yolk_store_exist(world->store, &name, 1, &call);
@@ -309,6 +341,29 @@ static bool key_in_use(const struct world *world, unsigned key)
     return false;
 }
 
+/* Every slot that is idle reads, each another key. */
+static void gets_start(struct world *world)
+{
+    struct together *together = &world->together;
+    const struct yolk_store_call call = { .on_item = on_together, .ctx = together };
+    struct yolk_store_buffer buffers[SLOTS];
+    char texts[SLOTS][16];
+    uint32_t count = 0;
+
+    if (together->left > 0) return;
+    for (unsigned i = 0; i < SLOTS; i++) {
+        const unsigned key = (unsigned)rng_below(&world->rng, KEYS);
+        if (world->slots[i].op != OP_NONE || key_in_use(world, key)) continue;
+        get_prepare(world, &world->slots[i], key, &buffers[count]);
+        buffers[count].key = value_key(key, texts[count]);
+        together->slots[count++] = &world->slots[i];
+    }
+    together->left = count;
+    if (count == 0) return;
+    together_total += count;
+    CHECK(yolk_store_get(world->store, buffers, count, &call) == STATUS_OK);
+}
+
 static void client_step(struct world *world)
 {
     struct slot *slot = &world->slots[rng_below(&world->rng, SLOTS)];
@@ -320,8 +375,10 @@ static void client_step(struct world *world)
         op_start(world, slot, OP_PUT, key);
     } else if (dice < 9) {
         op_start(world, slot, OP_REPLACE, key);
-    } else if (dice < 17) {
+    } else if (dice < 13) {
         op_start(world, slot, OP_GET, key);
+    } else if (dice < 17) {
+        gets_start(world);
     } else if (dice < 19) {
         op_start(world, slot, OP_EXIST, key);
     } else {
@@ -857,8 +914,8 @@ int main(void)
     if (log_configure("error", NULL) != STATUS_OK) return 1; /* the faults are made on purpose */
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     printf("acknowledged=%llu read=%llu fetched_blocks=%llu lost_explained=%llu evictions=%llu "
-           "replaced=%llu copied=%llu kept=%llu promoted=%llu\n",
+           "replaced=%llu copied=%llu kept=%llu promoted=%llu together=%llu\n",
            acked_total, reads_total, fetched_total, lost_explained, evictions_seen, replaced_total,
-           copied_total, kept_total, promoted_total);
+           copied_total, kept_total, promoted_total, together_total);
     return failed;
 }

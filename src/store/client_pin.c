@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * store/client_pin.c - see the header. One struct client_pin is an exchange from its question to
+ * the end of its pin:
+ *
+ *     pin_asks_send           answer             last client_pin_unref
+ *    --------------> ASKED -----------> HELD ----------------------------> released, freed
+ *                      | no answer, or nothing pinned: freed
+ */
+#include "store/client_pin.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/buf.h"
+#include "base/env.h"
+#include "base/log.h"
+#include "net/rpc.h"
+#include "store/proto.h"
+
+#define RELEASE_NS (2 * ENV_NS_PER_S)
+
+struct client_pin {
+    struct env *env;
+    struct rpc_client *owner;
+    struct pin_asks asks; /* while ASKED */
+    uint32_t count;       /* of them */
+    uint32_t refs;
+    uint64_t id; /* while HELD; 0: nothing is pinned */
+    uint64_t lease_ns;
+    struct env_timer renew;
+};
+
+void pin_asks_add(struct pin_asks *asks, struct pin_ask *ask)
+{
+    ASSERT(ask->owner != NULL && ask->on_answer != NULL);
+    ask->next = NULL;
+    if (asks->last == NULL) {
+        ASSERT(asks->first == NULL);
+        asks->first = ask;
+    } else {
+        asks->last->next = ask;
+    }
+    asks->last = ask;
+}
+
+/* ---- the pin ---- */
+
+static void on_told(void *ctx, const struct rpc_result *result)
+{
+    (void)ctx;
+    if (result->status != STATUS_OK) { /* the lease ends it */
+        LOG_DEBUG("store", "pin_not_told", "reason=%s", status_name(result->status));
+    }
+}
+
+static void pin_tell(const struct client_pin *pin, uint16_t method, uint64_t deadline_ns)
+{
+    struct rpc_call_id id;
+    struct buf buf;
+
+    buf_init(&buf, 64);
+    enum status status = store_encode_pin(&buf, pin->id);
+    const struct rpc_request request = { .method = method,
+                                         .body = buf_data(&buf),
+                                         .len = buf.len,
+                                         .deadline_ns = deadline_ns,
+                                         .on_end = on_told };
+    if (status == STATUS_OK) status = rpc_call(pin->owner, &request, &id);
+    if (status != STATUS_OK) LOG_DEBUG("store", "pin_not_told", "reason=%s", status_name(status));
+    buf_fini(&buf);
+}
+
+static void on_renew(void *ctx)
+{
+    struct client_pin *pin = ctx;
+    const uint64_t next = env_now_ns(pin->env) + pin->lease_ns / 3;
+
+    pin_tell(pin, STORE_METHOD_RENEW, next);
+    env_timer_set(pin->env, &pin->renew, next);
+}
+
+static void pin_free(struct client_pin *pin)
+{
+    ASSERT(pin->refs == 0 && pin->asks.first == NULL);
+    env_timer_cancel(pin->env, &pin->renew);
+    free(pin);
+}
+
+void client_pin_unref(struct client_pin *pin)
+{
+    ASSERT(pin->refs > 0);
+    if (--pin->refs > 0) return;
+    if (pin->id != 0) {
+        pin_tell(pin, STORE_METHOD_RELEASE, env_now_ns(pin->env) + RELEASE_NS);
+    }
+    pin_free(pin);
+}
+
+void client_pin_drop(struct client_pin *pin)
+{
+    ASSERT(pin->refs > 0);
+    if (--pin->refs == 0) pin_free(pin);
+}
+
+/* ---- the answer ---- */
+
+/* Walks the items of an answer. */
+struct cursor {
+    uint32_t item;
+    size_t sum;
+    size_t byte;
+};
+
+/* The next value of an answer that answer_check() has seen. */
+static void answer_next(const struct store_acquired *acquired, struct client_pin *pin,
+                        struct cursor *at, struct pin_answer *out)
+{
+    const uint32_t i = at->item++;
+    const uint32_t inlined = acquired->inlines.count > 0 ? msg_u32_at(acquired->inlines, i) : 0;
+
+    *out = (struct pin_answer){ .status = pin->count > 1 ? STATUS_AGAIN : STATUS_NOT_FOUND };
+    if (msg_u64_at(acquired->addresses, i) == 0) return;
+    out->status = STATUS_OK;
+    out->address = msg_u64_at(acquired->addresses, i);
+    out->size = msg_u64_at(acquired->sizes, i);
+    out->piece_size = acquired->piece_size;
+    out->sums.data = acquired->sums.data + 8 * at->sum;
+    out->sums.count = store_pieces(out->size, out->piece_size);
+    at->sum += out->sums.count;
+    if (inlined > 0) {
+        out->bytes = acquired->bytes.data + at->byte;
+        at->byte += inlined;
+    } else {
+        out->pin = pin;
+        pin->refs++;
+    }
+}
+
+/* As many items as were asked for, the sums of those that are there, and a pin for what is not
+ * inline. */
+static enum status answer_check(const struct store_acquired *acquired, uint32_t count)
+{
+    uint64_t sums = 0;
+    bool pinned = false;
+
+    if (acquired->addresses.count != count) return STATUS_INVALID;
+    for (uint32_t i = 0; i < count; i++) {
+        if (msg_u64_at(acquired->addresses, i) == 0) continue;
+        if (acquired->piece_size == 0) return STATUS_INVALID;
+        const uint64_t pieces = store_pieces(msg_u64_at(acquired->sizes, i), acquired->piece_size);
+        if (pieces == 0 || pieces > acquired->sums.count) return STATUS_INVALID;
+        sums += pieces;
+        pinned |= acquired->inlines.count == 0 || msg_u32_at(acquired->inlines, i) == 0;
+    }
+    if (sums != acquired->sums.count) return STATUS_INVALID;
+    return pinned && acquired->pin == 0 ? STATUS_INVALID : STATUS_OK;
+}
+
+static void on_acquired(void *ctx, const struct rpc_result *result)
+{
+    struct client_pin *pin = ctx;
+    struct store_acquired acquired;
+    struct pin_ask *ask = pin->asks.first;
+    struct cursor at = { 0 };
+    struct pin_answer answer;
+
+    enum status status = result->status;
+    if (status == STATUS_OK) status = store_decode_acquired(result->body, result->len, &acquired);
+    if (status == STATUS_OK) {
+        pin->id = acquired.pin;
+        pin->lease_ns = acquired.lease_ms * ENV_NS_PER_MS;
+        status = answer_check(&acquired, pin->count);
+    }
+    if (pin->id != 0 && pin->lease_ns > 0) {
+        env_timer_set(pin->env, &pin->renew, env_now_ns(pin->env) + pin->lease_ns / 3);
+    }
+    pin->asks = (struct pin_asks){ NULL, NULL };
+    for (struct pin_ask *next; ask != NULL; ask = next) {
+        next = ask->next; /* the ask may be on another list afterwards, or gone */
+        if (status == STATUS_OK) {
+            answer_next(&acquired, pin, &at, &answer);
+        } else {
+            answer = (struct pin_answer){ .status = status };
+        }
+        ask->on_answer(ask->ctx, &answer);
+    }
+    client_pin_unref(pin); /* our own */
+}
+
+/* ---- the question ---- */
+
+/* Whether the exchange has room for it (I1). */
+static bool fits(const struct pin_ask *ask, const struct client_pin *pin, uint64_t bytes,
+                 uint64_t inlined, uint32_t inline_max)
+{
+    if (pin->count == 0) return true;
+    if (ask->owner != pin->owner || ask->alone || pin->asks.first->alone) return false;
+    if (pin->count == PIN_VALUES_MAX || ask->size > PIN_BYTES_MAX - bytes) return false;
+    return ask->size > inline_max || ask->size <= STORE_INLINE_MAX - inlined;
+}
+
+/* Moves what one exchange can have from the list. */
+static void take(struct pin_asks *asks, struct client_pin *pin, uint32_t inline_max)
+{
+    struct pin_ask *ask = asks->first;
+    uint64_t bytes = 0;
+    uint64_t inlined = 0;
+
+    pin->owner = ask->owner;
+    *asks = (struct pin_asks){ NULL, NULL };
+    for (struct pin_ask *next; ask != NULL; ask = next) {
+        next = ask->next;
+        if (!fits(ask, pin, bytes, inlined, inline_max)) {
+            pin_asks_add(asks, ask);
+            continue;
+        }
+        pin_asks_add(&pin->asks, ask);
+        pin->count++;
+        bytes = ask->size < PIN_BYTES_MAX - bytes ? bytes + ask->size : PIN_BYTES_MAX;
+        if (ask->size <= inline_max) inlined += ask->size;
+    }
+}
+
+static enum status acquire(struct client_pin *pin, const struct pin_terms *terms)
+{
+    uint8_t *ids = malloc((size_t)pin->count * BLOCK_KEY_SIZE);
+    uint8_t *end = ids;
+    struct rpc_call_id id;
+    struct buf buf;
+
+    if (ids == NULL) return STATUS_FULL;
+    for (const struct pin_ask *ask = pin->asks.first; ask != NULL; ask = ask->next) {
+        memcpy(end, ask->id.bytes, BLOCK_KEY_SIZE);
+        end += BLOCK_KEY_SIZE;
+    }
+    const struct store_acquire message = { .class = STORE_CLASS_OBJECT,
+                                           .ids = ids,
+                                           .count = pin->count,
+                                           .inline_max = terms->inline_max };
+    buf_init(&buf, RPC_BODY_SIZE_MAX);
+    enum status status = store_encode_acquire(&buf, &message);
+    const struct rpc_request request = { .method = STORE_METHOD_ACQUIRE,
+                                         .body = buf_data(&buf),
+                                         .len = buf.len,
+                                         .deadline_ns = terms->deadline_ns,
+                                         .on_end = on_acquired,
+                                         .ctx = pin };
+    if (status == STATUS_OK) status = rpc_call(pin->owner, &request, &id);
+    buf_fini(&buf);
+    free(ids);
+    return status;
+}
+
+struct pin_ask *pin_asks_send(struct pin_asks *asks, struct env *env, const struct pin_terms *terms,
+                              uint32_t *count, enum status *why)
+{
+    struct pin_ask *first = asks->first;
+    struct client_pin *pin = calloc(1, sizeof(*pin));
+    ASSERT(first != NULL && terms->inline_max <= STORE_INLINE_MAX);
+
+    if (pin == NULL) {
+        *asks = (struct pin_asks){ NULL, NULL };
+        *count = 0;
+        for (const struct pin_ask *ask = first; ask != NULL; ask = ask->next)
+            ++*count;
+        *why = STATUS_FULL;
+        return first;
+    }
+    pin->env = env;
+    pin->refs = 1;
+    env_timer_init(&pin->renew, on_renew, pin);
+    take(asks, pin, terms->inline_max);
+    *count = pin->count;
+    *why = acquire(pin, terms);
+    if (*why == STATUS_OK) return NULL;
+    first = pin->asks.first;
+    pin->asks = (struct pin_asks){ NULL, NULL };
+    pin->refs = 0;
+    pin_free(pin);
+    return first;
+}
