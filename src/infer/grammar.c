@@ -520,7 +520,7 @@ static bool allocate(struct grammar_matcher *m)
 
     m->frames_room = 256;
     m->states_room = 64;
-    m->pool_room = 1024; /* above GRAMMAR_THREADS_MAX */
+    m->pool_room = 2048; /* above GRAMMAR_THREADS_MAX */
     m->frames = malloc(m->frames_room * sizeof(*m->frames));
     m->buckets = malloc(m->frames_room * sizeof(*m->buckets));
     m->states = malloc(m->states_room * sizeof(*m->states));

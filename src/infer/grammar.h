@@ -12,12 +12,18 @@
  *                           write them, behind the opening mark (model/chat.h)
  *
  * Of schemas these keywords are understood: type, enum, const, properties, required,
- * additionalProperties, items, minItems, maxItems, minLength, maxLength, anyOf, allOf of one, $ref
- * within the document, $defs, definitions. Annotations (title, description, default, examples,
- * format, ...) are passed over, as the specification has it. Any other keyword is refused by name
- * and place. What is produced is a subset of what the schema allows, chosen to be short: declared
- * properties only, in their order, unless none is declared; numbers of at most 16 digits before and
- * behind the point; at most one blank, or a newline and an indentation, between things.
+ * additionalProperties, items, prefixItems, minItems, maxItems, minLength, maxLength, pattern,
+ * minimum, maximum, exclusiveMinimum, exclusiveMaximum, anyOf, oneOf, allOf of one, $ref within the
+ * document, $defs, definitions, and of format: date, time, date-time, uuid, ipv4. Annotations
+ * (title, description, default, examples, other formats, ...) are passed over, as the specification
+ * has it. Any other keyword is refused by name and place.
+ *
+ * What is produced is a subset of what the schema allows, chosen to be short: declared properties
+ * only, in their order, unless none is declared; items behind prefixItems only where `items` or
+ * minItems asks for them; numbers of at most 16 digits before and 15 behind the point, between
+ * bounds without an exponent; in texts with a pattern or format only escapes that are needed; at
+ * most one blank, or a newline and an indentation, between things. Where the schemas of a oneOf
+ * cannot be shown to exclude each other it is refused (grammar_judge.c).
  *
  * A matcher follows one answer, token by token. Its state is a function of the tokens so far, so an
  * answer is continued on another node by following the tokens again.
@@ -54,7 +60,7 @@ enum {
     GRAMMAR_CHOICES_MAX = 1024,   /* values of an enum, schemas of an anyOf, tools */
     GRAMMAR_COUNT_MAX = 8192,     /* minItems and the like */
     GRAMMAR_DEPTH_MAX = 128,      /* of the stack: how deep an answer may nest, about twice this */
-    GRAMMAR_THREADS_MAX = 256,
+    GRAMMAR_THREADS_MAX = 1024,
 };
 
 /* STATUS_INVALID if it is malformed, not supported, too large, or allows nothing; err begins with

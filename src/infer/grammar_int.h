@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * infer/grammar_int.h - the rules of a grammar: what grammar_schema.c writes, grammar_rules.c
- * checks and grammar.c follows.
+ * infer/grammar_int.h - the rules of a grammar: what grammar_schema.c and its helpers write,
+ * grammar_rules.c checks and grammar.c follows.
  *
  * A rule is one of its alternatives; an alternative is a sequence of symbols in `code`, ended by
  * SYMBOL_END: a byte, a set of bytes, or a rule. Rules are never left-recursive. */
@@ -10,7 +10,7 @@
 
 #include "infer/grammar.h"
 
-enum { GRAMMAR_RULES_MAX = 1 << 17, GRAMMAR_SETS_MAX = 64 };
+enum { GRAMMAR_RULES_MAX = 1 << 17, GRAMMAR_SETS_MAX = 1024 };
 #define GRAMMAR_NONE UINT32_MAX
 
 typedef uint32_t symbol;
@@ -76,8 +76,94 @@ void grammar_add(struct grammar *grammar, uint32_t rule, const symbol *symbols, 
 void grammar_add_text(struct grammar *grammar, uint32_t rule, const char *text, size_t len,
                       uint32_t then);
 symbol grammar_set(struct grammar *grammar, const char *ranges); /* "09af": from 0 to 9, a to f */
+symbol grammar_set_of(struct grammar *grammar, const struct byte_set *set);
+
+#define GRAMMAR_ADD(grammar, rule, ...)                                                            \
+    do {                                                                                           \
+        const symbol symbols[] = { __VA_ARGS__ };                                                  \
+        grammar_add(grammar, rule, symbols, sizeof(symbols) / sizeof(symbols[0]));                 \
+    } while (0)
 
 /* Computes needs, and refuses rules that never end or begin with themselves. */
 enum status grammar_check(struct grammar *grammar, struct errmsg *err);
+
+/* ---- grammar_chars.c: sets of characters ---- */
+
+enum { CHARS_RANGES_MAX = 128 };
+
+/* Ranges of code points; chars_settle() sorts and joins them. */
+struct chars {
+    uint32_t count;
+    bool full; /* there were more than CHARS_RANGES_MAX: sticky */
+    struct chars_range {
+        uint32_t from, to; /* inclusive */
+    } ranges[CHARS_RANGES_MAX];
+};
+
+void chars_add(struct chars *chars, uint32_t from, uint32_t to);
+void chars_add_all(struct chars *chars, const struct chars *more);
+void chars_settle(struct chars *chars);
+void chars_invert(struct chars *chars); /* settled before and after */
+
+/* Adds to `rule` the ways to write one of these (settled) inside a JSON text, each followed by rule
+ * `then` unless that is GRAMMAR_NONE: itself, or escaped if it must be. U+0000 and surrogates are
+ * left out. False if nothing remains. */
+MUST_USE bool chars_add_rule(struct grammar *grammar, const struct chars *chars, uint32_t rule,
+                             uint32_t then);
+
+/* ---- grammar_pattern.c ---- */
+
+/* Adds to `rule` the JSON texts, in quotes, in which `pattern` is found. STATUS_INVALID with *err.
+ */
+MUST_USE enum status grammar_pattern(struct grammar *grammar, const char *pattern, uint32_t rule,
+                                     struct errmsg *err);
+/* The pattern of a "format"; NULL: none is known. */
+const char *grammar_format(const char *name);
+
+/* ---- grammar_range.c ---- */
+
+/* Bounds of a number; those not given are NAN. */
+struct number_bounds {
+    double min, max;
+    bool min_open, max_open; /* the bound itself is outside */
+    bool integer;
+};
+
+/* Adds to `rule` the numbers within. STATUS_INVALID with *err if there are none, or they cannot be
+ * told exactly. */
+MUST_USE enum status grammar_range(struct grammar *grammar, const struct number_bounds *bounds,
+                                   uint32_t rule, struct errmsg *err);
+
+/* ---- grammar_judge.c: schemas as they are, without rules ---- */
+
+struct json_value;
+
+enum type_bits {
+    TYPE_OBJECT = 1,
+    TYPE_ARRAY = 2,
+    TYPE_STRING = 4,
+    TYPE_NUMBER = 8,
+    TYPE_INTEGER = 16,
+    TYPE_BOOLEAN = 32,
+    TYPE_NULL = 64,
+    TYPE_ALL = 127,
+};
+
+/* What a value is: an integer is a number, too. */
+unsigned grammar_judge_type_of(const struct json_value *value);
+/* Those that "type" names; TYPE_ALL without one, 0 if it is not understood. */
+unsigned grammar_judge_types(const struct json_value *schema);
+/* Those that are written: without a "type" a schema that speaks of one kind of values means it. */
+unsigned grammar_judge_types_written(const struct json_value *schema);
+/* What a $ref means in the document; NULL: nothing. */
+const struct json_value *grammar_judge_pointed(const struct json_value *document, const char *text);
+/* The bounds of numbers. False with *wrong a keyword that is no number. */
+bool grammar_judge_bounds(const struct json_value *schema, struct number_bounds *out,
+                          const char **wrong);
+enum { JUDGE_WORK = 200000 }; /* pairs of schemas and values, in all */
+/* Is nothing that is written for schema `a` valid by `b`? False where it cannot be shown, and when
+ * *work, which is counted down, has come to 0. */
+bool grammar_judge_apart(const struct json_value *document, const struct json_value *a,
+                         const struct json_value *b, uint32_t *work);
 
 #endif

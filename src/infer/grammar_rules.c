@@ -103,6 +103,19 @@ void grammar_add_text(struct grammar *grammar, uint32_t rule, const char *text, 
     add_symbol(grammar, symbol_of(SYMBOL_END, 0));
 }
 
+symbol grammar_set_of(struct grammar *grammar, const struct byte_set *set)
+{
+    for (uint32_t i = 0; i < grammar->sets_count; i++) {
+        if (memcmp(&grammar->sets[i], set, sizeof(*set)) == 0) return symbol_of(SYMBOL_SET, i);
+    }
+    if (grammar->sets_count == GRAMMAR_SETS_MAX) {
+        grammar->failed = true;
+        return symbol_of(SYMBOL_SET, 0);
+    }
+    grammar->sets[grammar->sets_count] = *set;
+    return symbol_of(SYMBOL_SET, grammar->sets_count++);
+}
+
 symbol grammar_set(struct grammar *grammar, const char *ranges)
 {
     struct byte_set set = { { 0 } };
@@ -111,12 +124,7 @@ symbol grammar_set(struct grammar *grammar, const char *ranges)
         for (unsigned byte = (uint8_t)ranges[0]; byte <= (uint8_t)ranges[1]; byte++)
             set.bits[byte / 64] |= UINT64_C(1) << (byte % 64);
     }
-    for (uint32_t i = 0; i < grammar->sets_count; i++) {
-        if (memcmp(&grammar->sets[i], &set, sizeof(set)) == 0) return symbol_of(SYMBOL_SET, i);
-    }
-    ASSERT(grammar->sets_count < GRAMMAR_SETS_MAX); /* there are only so many in our own code */
-    grammar->sets[grammar->sets_count] = set;
-    return symbol_of(SYMBOL_SET, grammar->sets_count++);
+    return grammar_set_of(grammar, &set);
 }
 
 void grammar_destroy(struct grammar *grammar)

@@ -14,6 +14,7 @@
  *
  * Errors carry the path of the schema they are about: each level puts its own name in front as it
  * returns. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,6 +39,7 @@ struct compile {
     struct reference refs[REFS_MAX];
     uint32_t refs_count;
     unsigned depth;
+    uint32_t work; /* of grammar_judge_apart() */
     /* Rules that all share. */
     uint32_t blank, any, object, array, text, character, number, integer, boolean, null;
 };
@@ -78,11 +80,7 @@ static symbol rule_symbol(uint32_t rule)
     return symbol_of(SYMBOL_RULE, rule);
 }
 
-#define ADD(c, rule, ...)                                                                          \
-    do {                                                                                           \
-        const symbol symbols[] = { __VA_ARGS__ };                                                  \
-        grammar_add((c)->grammar, rule, symbols, sizeof(symbols) / sizeof(symbols[0]));            \
-    } while (0)
+#define ADD(c, rule, ...) GRAMMAR_ADD((c)->grammar, rule, __VA_ARGS__)
 
 static uint32_t new_rule(struct compile *c)
 {
@@ -196,21 +194,37 @@ static void members(struct compile *c, uint32_t rule, uint32_t value)
     ADD(c, rest, rule_symbol(c->blank), byte('}'));
 }
 
-/* "[" ws ... "]" with from `min` to `max` items; max GRAMMAR_NONE: any number. */
-static void items(struct compile *c, uint32_t rule, uint32_t value, uint32_t min, uint32_t max)
+/* What an array is made of: the first items have schemas of their own. */
+struct items {
+    const uint32_t *first; /* rules */
+    uint32_t first_count;
+    uint32_t value;    /* rule of the others */
+    uint32_t min, max; /* GRAMMAR_NONE: any number */
+};
+
+static uint32_t item_rule(const struct items *of, uint32_t index)
 {
-    const uint32_t chain = max != GRAMMAR_NONE ? max : min > 0 ? min : 1;
+    return index < of->first_count ? of->first[index] : of->value;
+}
+
+/* "[" ws ... "]" */
+static void items(struct compile *c, uint32_t rule, const struct items *of)
+{
+    uint32_t chain = of->max != GRAMMAR_NONE ? of->max : of->min > 0 ? of->min : 1;
     uint32_t rest = new_rule(c);
 
-    if (min == 0) ADD(c, rule, byte('['), rule_symbol(c->blank), byte(']'));
-    if (max == 0) return;
-    ADD(c, rule, byte('['), rule_symbol(c->blank), rule_symbol(value), rule_symbol(rest));
+    if (of->max == GRAMMAR_NONE && chain <= of->first_count) chain = of->first_count + 1;
+    if (of->min == 0) ADD(c, rule, byte('['), rule_symbol(c->blank), byte(']'));
+    if (of->max == 0) return;
+    ADD(c, rule, byte('['), rule_symbol(c->blank), rule_symbol(item_rule(of, 0)),
+        rule_symbol(rest));
     for (uint32_t count = 1; count <= chain && !c->grammar->failed; count++) {
         /* `rest` is what comes behind `count` items. */
-        if (count >= min) ADD(c, rest, rule_symbol(c->blank), byte(']'));
-        if (count == max) break;
+        if (count >= of->min) ADD(c, rest, rule_symbol(c->blank), byte(']'));
+        if (count == of->max) break;
         const uint32_t more = count == chain ? rest : new_rule(c);
-        ADD(c, rest, byte(','), rule_symbol(c->blank), rule_symbol(value), rule_symbol(more));
+        ADD(c, rest, byte(','), rule_symbol(c->blank), rule_symbol(item_rule(of, count)),
+            rule_symbol(more));
         rest = more;
     }
 }
@@ -247,7 +261,7 @@ static void shared_rules(struct compile *c)
     character_rules(c);
     characters(c, c->text, 0, GRAMMAR_NONE);
     members(c, c->object, c->any);
-    items(c, c->array, c->any, 0, GRAMMAR_NONE);
+    items(c, c->array, &(struct items){ .value = c->any, .max = GRAMMAR_NONE });
     ADD(c, c->boolean, rule_symbol(text_rule(c, "true")));
     ADD(c, c->boolean, rule_symbol(text_rule(c, "false")));
     ADD(c, c->any, rule_symbol(c->object));
@@ -309,60 +323,6 @@ static bool literal_of(const struct json_value *value, struct literal *out)
 }
 
 /* ---- keywords ---- */
-
-enum type_bits {
-    TYPE_OBJECT = 1,
-    TYPE_ARRAY = 2,
-    TYPE_STRING = 4,
-    TYPE_NUMBER = 8,
-    TYPE_INTEGER = 16,
-    TYPE_BOOLEAN = 32,
-    TYPE_NULL = 64,
-    TYPE_ALL = 127,
-};
-
-static unsigned type_named(const char *name)
-{
-    static const char *const NAMES[] = { "object",  "array",   "string", "number",
-                                         "integer", "boolean", "null" };
-
-    for (unsigned i = 0; i < sizeof(NAMES) / sizeof(NAMES[0]); i++) {
-        if (name != NULL && strcmp(NAMES[i], name) == 0) return 1u << i;
-    }
-    return 0;
-}
-
-/* What a value is, as bits: an integer is a number, too. */
-static unsigned type_of(const struct json_value *value)
-{
-    int64_t integer = 0;
-    double number = 0;
-    bool flag = false;
-
-    if (json_value_is_object(value)) return TYPE_OBJECT;
-    if (json_value_is_array(value)) return TYPE_ARRAY;
-    if (json_value_text(value) != NULL) return TYPE_STRING;
-    if (json_value_integer(value, &integer)) return TYPE_NUMBER | TYPE_INTEGER;
-    if (json_value_number(value, &number)) return TYPE_NUMBER;
-    return json_value_bool(value, &flag) ? TYPE_BOOLEAN : TYPE_NULL;
-}
-
-/* TYPE_ALL without a "type". */
-static enum status read_types(struct compile *c, const struct json_value *value, unsigned *out)
-{
-    const struct json_value *type = json_value_member(value, "type");
-
-    *out = TYPE_ALL;
-    if (type == NULL) return STATUS_OK;
-    *out = type_named(json_value_text(type));
-    for (size_t i = 0; json_value_is_array(type) && i < json_value_count(type); i++) {
-        const unsigned one = type_named(json_value_text(json_value_at(type, i)));
-        if (one == 0) *out = 0;
-        if (one == 0) break;
-        *out |= one;
-    }
-    return *out != 0 ? STATUS_OK : refuse(c, "unknown '", "type");
-}
 
 /* A count; *out is unchanged if it is not there. */
 static enum status read_count(struct compile *c, const struct json_value *value, const char *name,
@@ -452,7 +412,7 @@ static enum status one_of_values(struct compile *c, const struct json_value *val
     if (literals == NULL) return STATUS_NO_MEMORY;
     for (size_t i = 0; i < all && status == STATUS_OK; i++) {
         const struct json_value *one = is_const ? values : json_value_at(values, i);
-        if ((type_of(one) & types) == 0) continue;
+        if ((grammar_judge_type_of(one) & types) == 0) continue;
         if (!literal_of(one, &literals[count++])) status = STATUS_NO_MEMORY;
     }
     if (status == STATUS_OK && count == 0) status = refuse(c, "no value fits '", "type");
@@ -473,6 +433,23 @@ static enum status one_of_values(struct compile *c, const struct json_value *val
     return status;
 }
 
+/* An answer that fits one fits no other: see grammar_judge.c. */
+static enum status check_one_of(struct compile *c, const struct json_value *choices, size_t count)
+{
+    char why[96];
+
+    for (size_t i = 0; i < count; i++) {
+        for (size_t k = 0; k < count; k++) {
+            if (i == k || grammar_judge_apart(c->document, json_value_at(choices, i),
+                                              json_value_at(choices, k), &c->work))
+                continue;
+            snprintf(why, sizeof(why), "schemas %zu and %zu may both fit in '", i, k);
+            return refuse(c, why, "oneOf");
+        }
+    }
+    return STATUS_OK;
+}
+
 static enum status any_of(struct compile *c, const struct json_value *value, const char *name,
                           uint32_t rule)
 {
@@ -484,45 +461,13 @@ static enum status any_of(struct compile *c, const struct json_value *value, con
     if (status != STATUS_OK) return status;
     if (count == 0 || count > GRAMMAR_CHOICES_MAX) return refuse(c, "1 to 1024 in '", name);
     if (strcmp(name, "allOf") == 0 && count > 1) return refuse(c, "more than one in '", name);
+    if (strcmp(name, "oneOf") == 0) status = check_one_of(c, choices, count);
     for (size_t i = 0; i < count && status == STATUS_OK; i++) {
         const uint32_t choice = new_rule(c);
         ADD(c, rule, rule_symbol(choice));
         status = at_name(c, at_index(c, schema(c, json_value_at(choices, i), choice), i), name);
     }
     return status;
-}
-
-/* Undoes ~1, ~0 and nothing else of one step of a JSON pointer. */
-static bool pointer_step(const char **text, char *out, size_t size)
-{
-    size_t len = 0;
-
-    for (; **text != '\0' && **text != '/'; (*text)++) {
-        char c = **text;
-        if (c == '~' && ((*text)[1] == '0' || (*text)[1] == '1')) c = *++*text == '0' ? '~' : '/';
-        if (c == '%' || len + 1 == size) return false;
-        out[len++] = c;
-    }
-    out[len] = '\0';
-    return true;
-}
-
-static const struct json_value *pointed(const struct json_value *document, const char *text)
-{
-    char step[128];
-
-    if (text[0] != '#') return NULL;
-    text++;
-    while (document != NULL && *text == '/') {
-        text++;
-        if (!pointer_step(&text, step, sizeof(step))) return NULL;
-        if (json_value_is_array(document)) {
-            document = json_value_at(document, strtoul(step, NULL, 10));
-        } else {
-            document = json_value_member(document, step);
-        }
-    }
-    return *text == '\0' ? document : NULL;
 }
 
 static enum status reference(struct compile *c, const struct json_value *value, uint32_t rule)
@@ -532,7 +477,8 @@ static enum status reference(struct compile *c, const struct json_value *value, 
 
     enum status status = only(c, value, KNOWN);
     if (status != STATUS_OK) return status;
-    const struct json_value *target = text != NULL ? pointed(c->document, text) : NULL;
+    const struct json_value *target =
+        text != NULL ? grammar_judge_pointed(c->document, text) : NULL;
     if (target == NULL) return refuse(c, "names nothing in this document: '", "$ref");
     for (uint32_t i = 0; i < c->refs_count; i++) {
         if (c->refs[i].document != c->document || strcmp(c->refs[i].text, text) != 0) continue;
@@ -696,24 +642,93 @@ static enum status object_schema(struct compile *c, const struct json_value *val
     return status;
 }
 
+/* The first items, each by its own schema: *first is malloc'd. */
+static enum status read_first_items(struct compile *c, const struct json_value *value,
+                                    uint32_t **first, uint32_t *count)
+{
+    const struct json_value *list = json_value_member(value, "prefixItems");
+    enum status status = STATUS_OK;
+
+    if (list == NULL) return STATUS_OK;
+    if (json_value_count(list) == 0 || json_value_count(list) > GRAMMAR_CHOICES_MAX)
+        return refuse(c, "1 to 1024 in '", "prefixItems");
+    *first = calloc(json_value_count(list), sizeof(**first));
+    if (*first == NULL) return STATUS_NO_MEMORY;
+    for (uint32_t i = 0; i < json_value_count(list) && status == STATUS_OK; i++) {
+        (*first)[i] = new_rule(c);
+        status = at_index(c, schema(c, json_value_at(list, i), (*first)[i]), i);
+        *count = i + 1;
+    }
+    return at_name(c, status, "prefixItems");
+}
+
+/* Behind the first ones there is what "items" says, or nothing; without it, and without first ones,
+ * anything; without it, and with too few first ones, anything up to what there must be. */
+static enum status read_other_items(struct compile *c, const struct json_value *value,
+                                    struct items *of)
+{
+    const struct json_value *others = json_value_member(value, "items");
+    bool some = true;
+
+    of->value = c->any;
+    if (others == NULL ? of->first_count > 0 && of->min <= of->first_count
+                       : json_value_bool(others, &some) && !some) {
+        if (of->max > of->first_count) of->max = of->first_count;
+        return of->min <= of->max ? STATUS_OK : refuse(c, "nothing fits '", "minItems");
+    }
+    if (others == NULL) {
+        if (of->first_count > 0 && of->max > of->min) of->max = of->min;
+        return STATUS_OK;
+    }
+    if (of->max <= of->first_count) return STATUS_OK; /* there are none */
+    of->value = new_rule(c);
+    return at_name(c, schema(c, others, of->value), "items");
+}
+
 static enum status array_schema(struct compile *c, const struct json_value *value, uint32_t rule)
 {
-    const struct json_value *of = json_value_member(value, "items");
-    uint32_t min = 0, max = GRAMMAR_NONE, item = c->any;
+    struct items of = { .max = GRAMMAR_NONE };
+    uint32_t *first = NULL;
 
-    enum status status = read_range(c, value, "minItems", "maxItems", &min, &max);
-    if (status == STATUS_OK && of != NULL) {
-        item = new_rule(c);
-        status = at_name(c, schema(c, of, item), "items");
-    }
-    if (status == STATUS_OK) items(c, rule, item, min, max);
+    enum status status = read_range(c, value, "minItems", "maxItems", &of.min, &of.max);
+    if (status == STATUS_OK) status = read_first_items(c, value, &first, &of.first_count);
+    of.first = first;
+    if (status == STATUS_OK) status = read_other_items(c, value, &of);
+    if (status == STATUS_OK) items(c, rule, &of);
+    free(first);
     return status;
+}
+
+static bool has(const struct json_value *value, const char *name)
+{
+    return json_value_member(value, name) != NULL;
+}
+
+static enum status pattern_schema(struct compile *c, const char *pattern, const char *keyword,
+                                  uint32_t rule)
+{
+    struct errmsg why = { "" };
+    char text[160];
+
+    if (pattern == NULL) return refuse(c, "must be a text: '", keyword);
+    if (grammar_pattern(c->grammar, pattern, rule, &why) == STATUS_OK) return STATUS_OK;
+    snprintf(text, sizeof(text), "%.120s, in '", why.text);
+    return refuse(c, text, keyword);
 }
 
 static enum status string_schema(struct compile *c, const struct json_value *value, uint32_t rule)
 {
+    const char *format = json_value_text(json_value_member(value, "format"));
+    const bool counted = has(value, "minLength") || has(value, "maxLength");
     uint32_t min = 0, max = GRAMMAR_NONE;
 
+    if (has(value, "pattern")) {
+        if (counted) return refuse(c, "with a length: '", "pattern");
+        return pattern_schema(c, json_value_text(json_value_member(value, "pattern")), "pattern",
+                              rule);
+    }
+    if (!counted && format != NULL && grammar_format(format) != NULL)
+        return pattern_schema(c, grammar_format(format), "format", rule);
     const enum status status = read_range(c, value, "minLength", "maxLength", &min, &max);
     if (status != STATUS_OK) return status;
     if (min == 0 && max == GRAMMAR_NONE)
@@ -723,32 +738,37 @@ static enum status string_schema(struct compile *c, const struct json_value *val
     return STATUS_OK;
 }
 
-static bool has(const struct json_value *value, const char *name)
+static enum status number_schema(struct compile *c, const struct json_value *value, bool integer,
+                                 uint32_t rule)
 {
-    return json_value_member(value, name) != NULL;
-}
+    struct number_bounds bounds;
+    struct errmsg why = { "" };
+    const char *wrong = NULL;
 
-/* Without a "type", a schema that speaks of one kind of values is taken to mean it. */
-static unsigned implied_types(const struct json_value *value)
-{
-    if (has(value, "properties") || has(value, "required") || has(value, "additionalProperties"))
-        return TYPE_OBJECT;
-    if (has(value, "items") || has(value, "minItems") || has(value, "maxItems")) return TYPE_ARRAY;
-    if (has(value, "minLength") || has(value, "maxLength")) return TYPE_STRING;
-    return TYPE_ALL;
+    if (!grammar_judge_bounds(value, &bounds, &wrong))
+        return refuse(c, "must be a number: '", wrong);
+    bounds.integer = integer;
+    if (isnan(bounds.min) && isnan(bounds.max)) {
+        ADD(c, rule, rule_symbol(integer ? c->integer : c->number));
+        return STATUS_OK;
+    }
+    if (grammar_range(c->grammar, &bounds, rule, &why) == STATUS_OK) return STATUS_OK;
+    return refuse(c, why.text, "");
 }
 
 static enum status typed_schema(struct compile *c, const struct json_value *value, unsigned types,
                                 uint32_t rule)
 {
-    static const char *const KNOWN[] = { "type",      "properties", "required",
-                                         "items",     "minItems",   "maxItems",
-                                         "minLength", "maxLength",  "additionalProperties",
-                                         NULL };
+    static const char *const KNOWN[] = {
+        "type",      "properties",       "required",         "additionalProperties",
+        "items",     "minItems",         "prefixItems",      "maxItems",
+        "minLength", "maxLength",        "pattern",          "minimum",
+        "maximum",   "exclusiveMinimum", "exclusiveMaximum", NULL,
+    };
     enum status status = only(c, value, KNOWN);
 
     if (status != STATUS_OK) return status;
-    if (types == TYPE_ALL) types = implied_types(value);
+    if (types == TYPE_ALL) types = grammar_judge_types_written(value);
     if (types & TYPE_OBJECT) {
         const uint32_t object = new_rule(c);
         ADD(c, rule, rule_symbol(object));
@@ -764,10 +784,8 @@ static enum status typed_schema(struct compile *c, const struct json_value *valu
         ADD(c, rule, rule_symbol(string));
         status = string_schema(c, value, string);
     }
-    if (types & TYPE_NUMBER)
-        ADD(c, rule, rule_symbol(c->number));
-    else if (types & TYPE_INTEGER)
-        ADD(c, rule, rule_symbol(c->integer));
+    if (status == STATUS_OK && (types & (TYPE_NUMBER | TYPE_INTEGER)))
+        status = number_schema(c, value, (types & TYPE_NUMBER) == 0, rule);
     if (types & TYPE_BOOLEAN) ADD(c, rule, rule_symbol(c->boolean));
     if (types & TYPE_NULL) ADD(c, rule, rule_symbol(c->null));
     return status;
@@ -775,13 +793,13 @@ static enum status typed_schema(struct compile *c, const struct json_value *valu
 
 static enum status schema_object(struct compile *c, const struct json_value *value, uint32_t rule)
 {
-    unsigned types = TYPE_ALL;
+    const unsigned types = grammar_judge_types(value);
 
     if (has(value, "$ref")) return reference(c, value, rule);
     if (has(value, "anyOf")) return any_of(c, value, "anyOf", rule);
+    if (has(value, "oneOf")) return any_of(c, value, "oneOf", rule);
     if (has(value, "allOf")) return any_of(c, value, "allOf", rule);
-    const enum status status = read_types(c, value, &types);
-    if (status != STATUS_OK) return status;
+    if (types == 0) return refuse(c, "unknown '", "type");
     if (has(value, "const"))
         return one_of_values(c, value, json_value_member(value, "const"), types, rule);
     if (has(value, "enum"))
@@ -846,8 +864,8 @@ static enum status call_rule(struct compile *c, const struct style *style,
     } else {
         /* Arguments are an object even where the schema does not say so. */
         if (json_value_is_object(parameters) && !has(parameters, "type") &&
-            implied_types(parameters) == TYPE_ALL && !has(parameters, "$ref") &&
-            !has(parameters, "anyOf") && !has(parameters, "allOf")) {
+            grammar_judge_types_written(parameters) == TYPE_ALL && !has(parameters, "$ref") &&
+            !has(parameters, "anyOf") && !has(parameters, "oneOf") && !has(parameters, "allOf")) {
             ADD(c, arguments, rule_symbol(c->object));
         } else {
             status = at_name(c, schema(c, parameters, arguments), "parameters");
@@ -917,7 +935,7 @@ enum status grammar_compile(const char *text, size_t len, struct grammar **out, 
     struct grammar *grammar = calloc(1, sizeof(*grammar));
     status = c == NULL || grammar == NULL ? STATUS_NO_MEMORY : STATUS_OK;
     if (status == STATUS_OK) {
-        *c = (struct compile){ .grammar = grammar, .err = &why };
+        *c = (struct compile){ .grammar = grammar, .err = &why, .work = JUDGE_WORK };
         status = compile(c, document);
         if (status == STATUS_OK) status = grammar_check(grammar, &why);
     }

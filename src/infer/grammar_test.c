@@ -14,6 +14,7 @@
 #include <setjmp.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <regex.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,74 +22,12 @@
 #include "base/buf.h"
 #include "base/json.h"
 #include "base/rng.h"
-#include "model/gguf.h"
-#include "model/tokenizer.h"
+#include "grammar_words.h"
 #include "seed.h"
-#include "tiny_model.h"
 
 enum { TOKENS_MAX = 2000, WORDS = (TINY_VOCAB + 63) / 64 };
 
-static struct tokenizer *tokenizer;
-static struct grammar_words *words;
-
-static int open_words(void **state)
-{
-    struct gguf_maker maker;
-    struct gguf *gguf;
-    struct errmsg err;
-    size_t size;
-
-    (void)state;
-    gguf_maker_init(&maker);
-    tiny_tokenizer_keys(&maker, "smollm");
-    const void *data = gguf_maker_finish(&maker, &size);
-    if (gguf_parse(data, size, &gguf, &err) != STATUS_OK) fail_msg("%s", err.text);
-    if (tokenizer_create(gguf, &tokenizer, &err) != STATUS_OK) fail_msg("%s", err.text);
-    if (grammar_words_create(tokenizer, &words, &err) != STATUS_OK) fail_msg("%s", err.text);
-    gguf_destroy(gguf);
-    gguf_maker_fini(&maker);
-    return 0;
-}
-
-static int close_words(void **state)
-{
-    (void)state;
-    grammar_words_destroy(words);
-    tokenizer_destroy(tokenizer);
-    return 0;
-}
-
-static struct grammar *compiled(const char *text)
-{
-    struct grammar *grammar;
-    struct errmsg err = { "" };
-
-    if (grammar_compile(text, strlen(text), &grammar, &err) != STATUS_OK)
-        fail_msg("%s: %s", text, err.text);
-    return grammar;
-}
-
 /* ---- by hand ---- */
-
-/* Does the grammar take the text, byte by byte, and may it end there? */
-static bool takes(const struct grammar *grammar, const char *text)
-{
-    struct grammar_matcher *matcher;
-    uint32_t tokens[512];
-    size_t count = 0;
-    bool ok = true;
-
-    assert_int_equal(grammar_matcher_create(grammar, words, &matcher), STATUS_OK);
-    for (; ok && text[count] != '\0'; count++) {
-        tokens[count] = 2 + (uint8_t)text[count];
-        grammar_matcher_follow(matcher, tokens, count);
-        ok = grammar_matcher_allows(matcher, tokens[count]);
-    }
-    if (ok) grammar_matcher_follow(matcher, tokens, count);
-    ok = ok && grammar_matcher_allows(matcher, 1);
-    grammar_matcher_destroy(matcher);
-    return ok;
-}
 
 static const struct {
     const char *document;
@@ -175,13 +114,12 @@ static const struct {
 } refused[] = {
     { "{", "line 1" },
     { "{}", "neither object, schema nor calls" },
-    { "{\"schema\":{\"type\":\"string\",\"pattern\":\"a*\"}}",
-      "schema: not supported here: 'pattern'" },
-    { "{\"schema\":{\"properties\":{\"a\":{\"items\":{\"minimum\":1}}}}}",
-      "schema.properties.a.items: not supported here: 'minimum'" },
+    { "{\"schema\":{\"type\":\"string\",\"contentEncoding\":\"base64\"}}",
+      "schema: not supported here: 'contentEncoding'" },
+    { "{\"schema\":{\"properties\":{\"a\":{\"items\":{\"multipleOf\":2}}}}}",
+      "schema.properties.a.items: not supported here: 'multipleOf'" },
     { "{\"schema\":{\"anyOf\":[{},{\"not\":{}}]}}", "schema.anyOf[1]: not supported here: 'not'" },
     { "{\"schema\":{\"anyOf\":[{}],\"type\":\"string\"}}", "schema: not supported here: 'type'" },
-    { "{\"schema\":{\"oneOf\":[{}]}}", "'oneOf'" },
     { "{\"schema\":{\"allOf\":[{},{}]}}", "more than one in 'allOf'" },
     { "{\"schema\":{\"type\":\"text\"}}", "schema: unknown 'type'" },
     { "{\"schema\":{\"enum\":[]}}", "values in 'enum'" },
@@ -205,8 +143,8 @@ static const struct {
       NULL },
     { "{\"calls\":{\"style\":\"other\",\"tools\":[]}}", "unknown 'style'" },
     { "{\"calls\":{\"style\":\"hermes\",\"tools\":[{\"name\":\"f\",\"parameters\":"
-      "{\"properties\":{\"x\":{\"pattern\":\"\"}}}}]}}",
-      "tools[0].parameters.properties.x: not supported here: 'pattern'" },
+      "{\"properties\":{\"x\":{\"not\":{}}}}}]}}",
+      "tools[0].parameters.properties.x: not supported here: 'not'" },
 };
 
 static void the_rest_is_refused_by_name(void **state)
@@ -335,16 +273,25 @@ static void put_list(struct buf *out, struct rng *rng, const char *name, int dep
 
 static void put_schema(struct buf *out, struct rng *rng, int depth)
 {
-    static const char *const SIMPLE[] = { "{}",
-                                          "true",
-                                          "{\"type\":\"number\"}",
-                                          "{\"type\":\"integer\"}",
-                                          "{\"type\":[\"boolean\",\"null\"]}",
-                                          "{\"type\":[\"string\",\"array\",\"object\"]}" };
+    static const char *const SIMPLE[] = {
+        "{}",
+        "true",
+        "{\"type\":\"number\"}",
+        "{\"type\":\"integer\"}",
+        "{\"type\":[\"boolean\",\"null\"]}",
+        "{\"type\":[\"string\",\"array\",\"object\"]}",
+        "{\"type\":\"integer\",\"minimum\":-3,\"exclusiveMaximum\":1200}",
+        "{\"exclusiveMinimum\":-0.25,\"maximum\":99.5}",
+        "{\"type\":[\"number\",\"null\"],\"minimum\":17.125}",
+        "{\"pattern\":\"^(ab|c)+[x-z]?$\"}",
+        "{\"pattern\":\"a[^b]c{2}\"}",
+        "{\"type\":\"array\",\"prefixItems\":[{\"type\":\"null\"},{\"minimum\":2}],\"items\":true}",
+        "{\"oneOf\":[{\"type\":\"string\",\"minLength\":3},{\"type\":\"null\"}]}",
+    };
     const uint32_t kind = depth > 4 ? below(rng, 3) : below(rng, 8);
 
     if (kind == 0) {
-        put(out, SIMPLE[below(rng, 6)]);
+        put(out, SIMPLE[below(rng, sizeof(SIMPLE) / sizeof(SIMPLE[0]))]);
     } else if (kind == 1) {
         put(out, "{\"type\":\"string\"");
         put_range(out, rng, "minLength", "maxLength");
@@ -443,10 +390,13 @@ static bool valid_object(const struct json_value *value, const struct json_value
 static bool valid_array(const struct json_value *value, const struct json_value *schema)
 {
     const struct json_value *items = json_value_member(schema, "items");
+    const struct json_value *first = json_value_member(schema, "prefixItems");
 
     if (!json_value_is_array(value)) return true;
-    for (size_t i = 0; items != NULL && i < json_value_count(value); i++) {
-        if (!valid(json_value_at(value, i), items)) return false;
+    for (size_t i = 0; i < json_value_count(value); i++) {
+        const struct json_value *one =
+            i < json_value_count(first) ? json_value_at(first, i) : items;
+        if (one != NULL && !valid(json_value_at(value, i), one)) return false;
     }
     return in_range(schema, "minItems", "maxItems", json_value_count(value));
 }
@@ -460,6 +410,34 @@ static bool valid_string(const struct json_value *value, const struct json_value
     for (; *text != '\0'; text++)
         count += ((unsigned char)*text & 0xc0) != 0x80;
     return in_range(schema, "minLength", "maxLength", count);
+}
+
+static bool valid_pattern(const struct json_value *value, const struct json_value *schema)
+{
+    const char *pattern = json_value_text(json_value_member(schema, "pattern"));
+    const char *text = json_value_text(value);
+    regex_t regex;
+
+    if (pattern == NULL || text == NULL) return true;
+    assert_int_equal(regcomp(&regex, pattern, REG_EXTENDED | REG_NOSUB), 0);
+    const bool found = regexec(&regex, text, 0, NULL, 0) == 0;
+    regfree(&regex);
+    return found;
+}
+
+static bool valid_number(const struct json_value *value, const struct json_value *schema)
+{
+    double number, bound;
+
+    if (!json_value_number(value, &number)) return true;
+    if (json_value_number(json_value_member(schema, "minimum"), &bound) && number < bound)
+        return false;
+    if (json_value_number(json_value_member(schema, "exclusiveMinimum"), &bound) && number <= bound)
+        return false;
+    if (json_value_number(json_value_member(schema, "maximum"), &bound) && number > bound)
+        return false;
+    return !json_value_number(json_value_member(schema, "exclusiveMaximum"), &bound) ||
+           number < bound;
 }
 
 static bool valid_type(const struct json_value *value, const struct json_value *type)
@@ -487,8 +465,14 @@ static bool valid(const struct json_value *value, const struct json_value *schem
     for (size_t i = 0; i < json_value_count(list) && !any; i++)
         any = valid(value, json_value_at(list, i));
     if (list != NULL && !any) return false;
+    list = json_value_member(schema, "oneOf");
+    size_t fitting = 0;
+    for (size_t i = 0; i < json_value_count(list); i++)
+        fitting += valid(value, json_value_at(list, i));
+    if (list != NULL && fitting != 1) return false;
     return valid_type(value, json_value_member(schema, "type")) && valid_object(value, schema) &&
-           valid_array(value, schema) && valid_string(value, schema);
+           valid_array(value, schema) && valid_string(value, schema) &&
+           valid_pattern(value, schema) && valid_number(value, schema);
 }
 
 /* ---- drawing ---- */

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Answers of a given form (`response_format`), said with the `openai` client. docs/api.md lists what
 of JSON Schema is understood."""
+import datetime
 import json
+import re
 from typing import List, Literal, Optional
 
 import openai
@@ -49,7 +51,12 @@ def test_small_schemas_end(client):
     for schema, check in [({"type": "boolean"}, lambda v: isinstance(v, bool)),
                           ({"enum": ["red", "green", 3]}, lambda v: v in ("red", "green", 3)),
                           ({"type": "array", "items": {"type": "boolean"}, "minItems": 3, "maxItems": 3},
-                           lambda v: len(v) == 3)]:
+                           lambda v: len(v) == 3),
+                          ({"type": "integer", "minimum": 17, "maximum": 42}, lambda v: 17 <= v <= 42),
+                          ({"type": "string", "format": "date"}, datetime.date.fromisoformat),
+                          ({"pattern": "^[A-Z]{3}-\\d{4}$"}, lambda v: re.fullmatch(r"[A-Z]{3}-\d{4}", v)),
+                          ({"oneOf": [{"type": "array", "prefixItems": [{"const": "x"}], "minItems": 1}, {"type": "null"}]},
+                           lambda v: v in (["x"], None))]:
         choice = ask(client, schema_of(schema)).choices[0]
         assert choice.finish_reason == "stop"
         assert check(json.loads(choice.message.content))
@@ -85,7 +92,8 @@ def test_streams_and_choices_have_the_form(client):
 @pytest.mark.parametrize("response_format, param, says", [
     ({"type": "xml"}, "response_format.type", "xml"),
     ({"type": "json_schema"}, "response_format.json_schema", "schema"),
-    (schema_of({"type": "string", "pattern": "^a+$"}), "response_format.json_schema.schema", "'pattern'"),
+    (schema_of({"type": "string", "pattern": "a(?=b)"}), "response_format.json_schema.schema", "'pattern'"),
+    (schema_of({"oneOf": [{"type": "integer"}, {"type": "number"}]}), "response_format.json_schema.schema", "may both fit"),
     (schema_of({"properties": {"a": {"not": {}}}}), "response_format.json_schema.schema", "schema.properties.a"),
     (schema_of({"$ref": "#"}), "response_format.json_schema.schema", "$ref"),
     (schema_of({"type": "array", "items": {"maxLength": 10 ** 9}}), "response_format.json_schema.schema", "maxLength"),

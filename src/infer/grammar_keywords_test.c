@@ -1,0 +1,523 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * infer/grammar_keywords_test.c
+ *
+ * Goal:   bounds, patterns, formats, tuples and `oneOf` mean what they say: what is valid is taken,
+ *         what is not is not, and what cannot be told is refused by name.
+ * Method: every small number against random bounds; random patterns and texts against the regular
+ * expressions of the C library; random schemas made together with a valid instance of each; texts
+ * by hand. Random answers under all keywords are in grammar_test.c. */
+#include <math.h>
+#include <regex.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/buf.h"
+#include "base/rng.h"
+#include "grammar_words.h"
+#include "seed.h"
+
+static uint32_t below(struct rng *rng, uint32_t n)
+{
+    return (uint32_t)rng_below(rng, n);
+}
+
+/* ---- by hand ---- */
+
+static const struct {
+    const char *schema;
+    const char *yes[7], *no[7];
+} texts[] = {
+    { "{'minimum':3,'maximum':12,'type':'integer'}",
+      { "3", "9", "10", "12" },
+      { "2", "13", "03", "3.0", "-3", "1", "100" } },
+    { "{'exclusiveMinimum':-1.5,'type':'integer'}",
+      { "-1", "0", "9999999999999999" },
+      { "-2", "-0", "10000000000000000" } },
+    { "{'minimum':0.5,'exclusiveMaximum':2}",
+      { "0.5", "0.50", "1", "1.99", "0.75" },
+      { "0", "0.49", "2", "2.0", "-1", "5e-1" } },
+    { "{'maximum':-1.25}", { "-1.25", "-2", "-1.3", "-100.5" }, { "-1.2", "1", "0", "-1.249" } },
+    { "{'pattern':'^[a-c]{2,3}$'}", { "'ab'", "'ccc'" }, { "'a'", "'abcd'", "'ad'", "ab" } },
+    { "{'pattern':'ab|^c'}", { "'ab'", "'xaby'", "'c'", "'cx'" }, { "'xc'", "'a'", "''" } },
+    { "{'pattern':'^\\\\d+(?:\\\\.\\\\d*)?$'}", { "'1'", "'12.'", "'12.5'" }, { "'.5'", "''" } },
+    { "{'pattern':'^.$'}",
+      { "'a'", "'\xc3\xa4'", "'\xf0\x9f\x98\x80'", "'\\''", "'\\\\'", "'\\t'" },
+      { "''", "'\\n'", "'ab'", "'\xe2\x80\xa8'" } },
+    { "{'pattern':'^[\xce\xb1-\xcf\x89]+$'}",
+      { "'\xce\xb1'", "'\xcf\x89\xce\xb2'" },
+      { "'a'", "'\xce\xb0'", "'\xcf\x8a'" } },
+    { "{'pattern':'^[^\\\\w\\\\s]$'}", { "'-'", "'\\\\'", "'\xc3\xa4'" }, { "'a'", "' '" } },
+    { "{'pattern':'^\\\\u0041\\\\x42[\\\\-\\\\]^]$'}", { "'AB-'", "'AB]'", "'AB^'" }, { "'AB'" } },
+    { "{'pattern':'^(a|b(c|d)*?)+$'}", { "'a'", "'bcdda'" }, { "'c'", "''" } },
+    { "{'format':'date'}",
+      { "'2024-02-29'", "'1999-12-31'", "'2000-02-29'" },
+      { "'2023-02-29'", "'1900-02-29'", "'2024-13-01'", "'2024-04-31'", "'24-01-01'" } },
+    { "{'type':'string','format':'date-time'}",
+      { "'2024-01-02T23:59:59Z'", "'2024-01-02T00:00:00.123+02:00'" },
+      { "'2024-01-02'", "'2024-01-02T24:00:00Z'", "'2024-01-02T00:00:00'" } },
+    { "{'type':'string','format':'uuid'}",
+      { "'123e4567-e89b-12d3-A456-426614174000'" },
+      { "'123e4567e89b12d3a456426614174000'" } },
+    { "{'type':'string','format':'ipv4'}", { "'127.0.0.1'", "'255.9.99.199'" }, { "'256.1.1.1'" } },
+    { "{'type':'string','format':'colour'}", { "'anything'" }, { "1" } },
+    { "{'prefixItems':[{'type':'integer'},{'type':'boolean'}],'items':{'type':'null'}}",
+      { "[]", "[1]", "[1,true]", "[1,true,null,null]" },
+      { "[true]", "[1,true,1]", "[1,null]" } },
+    { "{'prefixItems':[{'type':'integer'},{'type':'boolean'}],'minItems':2}",
+      { "[1,true]" },
+      { "[1]", "[]", "[1,true,true]" } },
+    { "{'prefixItems':[{'type':'integer'}],'items':false,'minItems':1}", { "[7]" }, { "[7,7]" } },
+    { "{'prefixItems':[{'type':'integer'}],'minItems':2}", { "[7,'x']" }, { "[7]", "[7,1,1]" } },
+    { "{'items':false}", { "[]" }, { "[1]" } },
+    { "{'prefixItems':[{'type':'null'},{'type':'boolean'}],'maxItems':1}",
+      { "[null]", "[]" },
+      { "[null,true]" } },
+    { "{'oneOf':[{'type':'integer'},{'type':'string','maxLength':2},{'type':'string','minLength':3}"
+      "]}",
+      { "1", "'ab'", "'abc'" },
+      { "1.5", "null" } },
+    { "{'oneOf':[{'properties':{'kind':{'const':'a'},'x':{'type':'integer'}},'required':['kind','x'"
+      "]"
+      "},{'$ref':'#/$defs/b'}],'$defs':{'b':{'properties':{'kind':{'enum':['b','c']}},'required':["
+      "'kind']}}}",
+      { "{'kind':'a','x':1}", "{'kind':'c'}" },
+      { "{'kind':'a'}", "{'kind':'d'}", "{}" } },
+    { "{'oneOf':[{'properties':{'a':{}},'required':['a']},{'properties':{'b':{}},'required':['b']}]"
+      "}",
+      { "{'a':1}", "{'b':1}" },
+      { "{'a':1,'b':1}", "{}" } },
+    { "{'oneOf':[{'maximum':1},{'exclusiveMinimum':1}]}", { "1", "1.5", "0" }, { "'a'" } },
+    { "{'oneOf':[{'enum':[1,2]},{'enum':[3,'x']}]}", { "1", "3", "'x'" }, { "4" } },
+};
+
+/* Written with ' for ". */
+static const char *quoted(const char *text, char *out, size_t size)
+{
+    size_t len = 0;
+
+    for (; *text != '\0'; text++) {
+        assert_true(len + 3 < size);
+        out[len++] = *text == '\'' ? '"' : *text;
+    }
+    out[len] = '\0';
+    return out;
+}
+
+static struct grammar *compiled_schema(const char *schema)
+{
+    char text[8192], document[8192 + 16];
+
+    snprintf(document, sizeof(document), "{\"schema\":%s}", quoted(schema, text, sizeof(text)));
+    return compiled(document);
+}
+
+static bool takes_quoted(const struct grammar *grammar, const char *text)
+{
+    char out[4096];
+    return takes(grammar, quoted(text, out, sizeof(out)));
+}
+
+static void texts_are_taken_or_not(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+        struct grammar *grammar = compiled_schema(texts[i].schema);
+        for (size_t k = 0; k < 7 && texts[i].yes[k] != NULL; k++) {
+            if (!takes_quoted(grammar, texts[i].yes[k]))
+                fail_msg("%s does not take %s", texts[i].schema, texts[i].yes[k]);
+        }
+        for (size_t k = 0; k < 7 && texts[i].no[k] != NULL; k++) {
+            if (takes_quoted(grammar, texts[i].no[k]))
+                fail_msg("%s takes %s", texts[i].schema, texts[i].no[k]);
+        }
+        grammar_destroy(grammar);
+    }
+}
+
+static const struct {
+    const char *schema, *error;
+} refused[] = {
+    { "{'pattern':'a(?=b)'}",
+      "schema: a group of a kind that is not supported, at character 3, in 'pattern'" },
+    { "{'pattern':'(a)\\\\1'}", "an escape that is not supported" },
+    { "{'pattern':'a\\\\b'}", "an escape that is not supported" },
+    { "{'pattern':'(^a)'}", "an anchor inside" },
+    { "{'pattern':'(a*)*'}", "what may be empty is repeated without end" },
+    { "{'pattern':'(?:a|b{0,2})+'}", "what may be empty is repeated without end" },
+    { "{'pattern':'[b-a]'}", "a range of nothing" },
+    { "{'pattern':'[a'}", "a '[' that is not closed" },
+    { "{'pattern':'(a'}", "a '(' that is not closed" },
+    { "{'pattern':'a)'}", "closed and not opened" },
+    { "{'pattern':'*a'}", "nothing to repeat" },
+    { "{'pattern':'a{2,1}'}", "a count from more to less" },
+    { "{'pattern':'a{x}'}", "a count must be {n}, {n,} or {n,m}" },
+    { "{'pattern':'a{9000}'}", "a count is at most 8192" },
+    { "{'pattern':'((a{200}){200}){200}'}", "it has too many states" },
+    { "{'pattern':'((((((((((((((((((a))))))))))))))))))'}", "nested too deeply" },
+    { "{'pattern':'[^\\\\u0001-\\\\uffff\\\\D]'}", "a set of nothing" },
+    { "{'pattern':1}", "must be a text: 'pattern'" },
+    { "{'pattern':'a','minLength':3}", "with a length: 'pattern'" },
+    { "{'type':'integer','minimum':3,'maximum':2}", "nothing of 16 digits is within" },
+    { "{'type':'integer','exclusiveMinimum':3,'exclusiveMaximum':4}", "is within" },
+    { "{'minimum':3,'exclusiveMaximum':3}", "nothing that ends is allowed" },
+    { "{'minimum':1e-20}", "a bound has more digits than are exact" },
+    { "{'type':'integer','minimum':9007199254740993}", "more digits than are exact" },
+    { "{'minimum':3,'exclusiveMinimum':true}", "must be a number: 'exclusiveMinimum'" },
+    { "{'multipleOf':2}", "not supported here: 'multipleOf'" },
+    { "{'prefixItems':[]}", "1 to 1024 in 'prefixItems'" },
+    { "{'prefixItems':[{},{'not':{}}]}", "schema.prefixItems[1]: not supported here: 'not'" },
+    { "{'prefixItems':[{}],'items':false,'minItems':2}", "nothing fits 'minItems'" },
+    { "{'oneOf':[{'type':'integer'},{'type':'null'},{'type':'number'}]}",
+      "schemas 0 and 2 may both fit in 'oneOf'" },
+    { "{'oneOf':[{},{'type':'null'}]}", "schemas 0 and 1 may both fit in 'oneOf'" },
+    { "{'oneOf':[{'const':1.0},{'type':'integer'}]}", "schemas 0 and 1 may both fit" },
+    { "{'oneOf':[{'properties':{'a':{'const':1}}},{'properties':{'a':{'const':2}}}]}",
+      "schemas 0 and 1 may both fit" },
+    { "{'oneOf':[{'type':'object','required':[]},{'required':['a']}]}", "may both fit" },
+    { "{'oneOf':[{'$ref':'#'},{'type':'null'}]}", "may both fit" },
+};
+
+static void the_rest_is_refused_by_name(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++) {
+        char schema[1024], document[1100];
+        struct grammar *grammar;
+        struct errmsg err = { "" };
+        snprintf(document, sizeof(document), "{\"schema\":%s}",
+                 quoted(refused[i].schema, schema, sizeof(schema)));
+        if (grammar_compile(document, strlen(document), &grammar, &err) != STATUS_INVALID)
+            fail_msg("%s: is not refused", document);
+        if (strstr(err.text, refused[i].error) == NULL) fail_msg("%s: %s", document, err.text);
+    }
+}
+
+/* ---- numbers ---- */
+
+struct bounds {
+    double min, max; /* NAN: not given */
+    bool min_open, max_open;
+};
+
+static bool inside(const struct bounds *bounds, double value)
+{
+    if (value < bounds->min || value > bounds->max) return false;
+    return (!bounds->min_open || value != bounds->min) &&
+           (!bounds->max_open || value != bounds->max);
+}
+
+/* `places` digits behind the point, as printed. */
+static struct bounds random_bounds(struct rng *rng, int places, char *schema, size_t size)
+{
+    const double scale = pow(10, places);
+    struct bounds bounds = { NAN, NAN, below(rng, 2) == 0, below(rng, 2) == 0 };
+    size_t len = 0;
+    const double low = ((double)below(rng, 4000) - 2000) / (below(rng, 3) == 0 ? 10 : 100);
+
+    schema[0] = '\0';
+    if (below(rng, 4) != 0) {
+        bounds.min = round(low * scale) / scale;
+        len +=
+            (size_t)snprintf(schema + len, size - len, ",'%s':%.*f",
+                             bounds.min_open ? "exclusiveMinimum" : "minimum", places, bounds.min);
+    }
+    if (below(rng, 4) != 0) {
+        bounds.max = round((low + (double)below(rng, 500) / 100) * scale) / scale;
+        snprintf(schema + len, size - len, ",'%s':%.*f",
+                 bounds.max_open ? "exclusiveMaximum" : "maximum", places, bounds.max);
+    }
+    return bounds;
+}
+
+static struct grammar *try_bounds(const char *type, const char *keywords)
+{
+    char schema[256], text[256], document[300];
+    struct grammar *grammar;
+    struct errmsg err = { "" };
+
+    snprintf(schema, sizeof(schema), "{'type':'%s'%s}", type, keywords);
+    snprintf(document, sizeof(document), "{\"schema\":%s}", quoted(schema, text, sizeof(text)));
+    if (grammar_compile(document, strlen(document), &grammar, &err) == STATUS_OK) return grammar;
+    if (strstr(err.text, "within") == NULL && strstr(err.text, "nothing that ends") == NULL)
+        fail_msg("%s: %s", document, err.text);
+    return NULL; /* there is nothing inside */
+}
+
+static void check_number(const struct grammar *grammar, const struct bounds *bounds,
+                         const char *keywords, double value, const char *text)
+{
+    const bool taken = grammar != NULL && takes(grammar, text);
+    const bool wanted = inside(bounds, value) && strcmp(text, "-0") != 0;
+
+    if (taken != wanted) fail_msg("%s: %s is %s", keywords, text, taken ? "taken" : "not taken");
+}
+
+static void bounds_of_integers_are_kept(void **state)
+{
+    const uint64_t seed = test_seed();
+    struct rng rng;
+
+    (void)state;
+    rng_init(&rng, seed);
+    for (int round = 0; round < 30; round++) {
+        char keywords[160], text[32];
+        const struct bounds bounds = random_bounds(&rng, (int)below(&rng, 2), keywords, 160);
+        struct grammar *grammar = try_bounds("integer", keywords);
+        for (int value = -260; value <= 260;
+             value += round % 4 == 0 ? 1 : 1 + (int)below(&rng, 9)) {
+            snprintf(text, sizeof(text), "%d", value);
+            check_number(grammar, &bounds, keywords, value, text);
+        }
+        grammar_destroy(grammar);
+    }
+}
+
+static void bounds_of_numbers_are_kept(void **state)
+{
+    const uint64_t seed = test_seed();
+    struct rng rng;
+
+    (void)state;
+    rng_init(&rng, seed);
+    for (int round = 0; round < 30; round++) {
+        char keywords[160], text[32];
+        const int places = (int)below(&rng, 4);
+        const struct bounds bounds = random_bounds(&rng, places, keywords, 160);
+        struct grammar *grammar = try_bounds("number", keywords);
+        for (int i = 0; i < 150; i++) {
+            /* Around the bounds, and anywhere. */
+            const double at = below(&rng, 3) == 0                         ? 0
+                              : below(&rng, 2) == 0 && !isnan(bounds.min) ? bounds.min
+                              : isnan(bounds.max)                         ? 0
+                                                                          : bounds.max;
+            const double away = ((double)below(&rng, 400) - 200) / pow(10, below(&rng, 5));
+            snprintf(text, sizeof(text), "%.*f", (int)below(&rng, 6), at + away);
+            if (strtod(text, NULL) == 0) snprintf(text, sizeof(text), "0.0");
+            check_number(grammar, &bounds, keywords, strtod(text, NULL), text);
+        }
+        grammar_destroy(grammar);
+    }
+}
+
+/* ---- patterns ---- */
+
+static void put_pattern(struct rng *rng, char *out, size_t size, int depth)
+{
+    static const char *const ATOMS[] = { "a", "b", "c", ".", "[ab]", "[^a]", "[b-c]" };
+    static const char *const OFTEN[] = {
+        "", "", "", "*", "+", "?", "{2}", "{1,2}", "{0,3}", "{2,}"
+    };
+    const uint32_t terms = 1 + below(rng, 3);
+
+    for (uint32_t i = 0; i < terms && strlen(out) + 64 < size; i++) {
+        const size_t len = strlen(out);
+        if (depth < 2 && below(rng, 3) == 0) {
+            snprintf(out + len, size - len, "(");
+            put_pattern(rng, out, size, depth + 1);
+            snprintf(out + strlen(out), size - strlen(out), ")");
+        } else {
+            snprintf(out + len, size - len, "%s", ATOMS[below(rng, 7)]);
+        }
+        snprintf(out + strlen(out), size - strlen(out), "%s", OFTEN[below(rng, 10)]);
+    }
+    if (below(rng, 3) == 0 && strlen(out) + 64 < size) {
+        snprintf(out + strlen(out), size - strlen(out), "|");
+        put_pattern(rng, out, size, depth + 1);
+    }
+}
+
+static void patterns_are_those_of_the_library(void **state)
+{
+    const uint64_t seed = test_seed();
+    struct rng rng;
+    unsigned taken = 0, asked = 0, compared = 0;
+
+    (void)state;
+    rng_init(&rng, seed);
+    for (int round = 0; round < 100; round++) {
+        char middle[480] = "", pattern[512], document[700], text[32];
+        struct grammar *grammar;
+        struct errmsg err = { "" };
+        regex_t regex;
+        put_pattern(&rng, middle, sizeof(middle), 0);
+        snprintf(pattern, sizeof(pattern), "%s%s%s", below(&rng, 2) == 0 ? "^" : "", middle,
+                 below(&rng, 2) == 0 ? "$" : "");
+        snprintf(document, sizeof(document), "{\"schema\":{\"pattern\":\"%s\"}}", pattern);
+        if (grammar_compile(document, strlen(document), &grammar, &err) != STATUS_OK) {
+            assert_non_null(strstr(err.text, "without end"));
+            continue;
+        }
+        assert_int_equal(regcomp(&regex, pattern, REG_EXTENDED | REG_NOSUB), 0);
+        for (int i = 0; i < 30; i++, asked++) {
+            char bare[12] = "";
+            const uint32_t len = below(&rng, 9);
+            for (uint32_t k = 0; k < len; k++)
+                bare[k] = (char)('a' + below(&rng, 4));
+            snprintf(text, sizeof(text), "\"%s\"", bare);
+            const bool wanted = regexec(&regex, bare, 0, NULL, 0) == 0;
+            if (takes(grammar, text) != wanted) fail_msg("%s: %s: not %d", pattern, text, !wanted);
+            taken += wanted;
+        }
+        compared++;
+        regfree(&regex);
+        grammar_destroy(grammar);
+    }
+    printf("%u patterns, %u texts, %u taken\n", compared, asked, taken);
+    assert_true(compared > 60 && taken > asked / 10 && taken < asked * 9 / 10);
+}
+
+/* ---- schemas together with an instance ---- */
+
+static void put(struct buf *out, const char *text)
+{
+    assert_int_equal(buf_append_text(out, text), STATUS_OK);
+}
+
+static void put_case(struct buf *schema, struct buf *instance, struct rng *rng, int depth);
+
+static void put_case_integer(struct buf *schema, struct buf *instance, struct rng *rng)
+{
+    const int64_t value = (int64_t)rng_below(rng, 2000000) - 1000000;
+    const int64_t min = value - (int64_t)rng_below(rng, 1000), max = value + below(rng, 50);
+
+    assert_int_equal(buf_printf(schema, "{\"type\":\"integer\",\"minimum\":%lld,\"maximum\":%lld}",
+                                (long long)min, (long long)max),
+                     STATUS_OK);
+    assert_int_equal(buf_printf(instance, "%lld", (long long)value), STATUS_OK);
+}
+
+static void put_case_text(struct buf *schema, struct buf *instance, struct rng *rng)
+{
+    static const struct {
+        const char *schema, *instance;
+    } CASES[] = {
+        { "{\"type\":\"string\"}", "\"a\\\"\\u0001\xc3\xa4\"" },
+        { "{\"pattern\":\"^x[0-9]{2,}y?$\"}", "\"x007\"" },
+        { "{\"pattern\":\"b+\"}", "\"abbc\"" },
+        { "{\"type\":\"string\",\"format\":\"date\"}", "\"2024-02-29\"" },
+        { "{\"minLength\":2,\"maxLength\":3}", "\"ab\"" },
+        { "{\"enum\":[\"red\",7,null]}", "\"red\"" },
+        { "{\"const\":\"only\"}", "\"only\"" },
+        { "{\"minimum\":-0.5,\"maximum\":0.5}", "-0.25" },
+    };
+    const uint32_t i = below(rng, sizeof(CASES) / sizeof(CASES[0]));
+
+    put(schema, CASES[i].schema);
+    put(instance, CASES[i].instance);
+}
+
+static void put_case_array(struct buf *schema, struct buf *instance, struct rng *rng, int depth)
+{
+    const uint32_t count = 1 + below(rng, 3);
+
+    put(schema, "{\"type\":\"array\",\"prefixItems\":[");
+    put(instance, "[");
+    for (uint32_t i = 0; i < count; i++) {
+        if (i > 0) put(schema, ",");
+        if (i > 0) put(instance, i % 2 == 0 ? ", " : ",");
+        put_case(schema, instance, rng, depth + 1);
+    }
+    put(schema, below(rng, 2) == 0 ? "],\"items\":false}" : "],\"items\":{\"type\":\"null\"}}");
+    put(instance, "]");
+}
+
+static void put_case_object(struct buf *schema, struct buf *instance, struct rng *rng, int depth)
+{
+    const uint32_t count = 1 + below(rng, 4), required = below(rng, count);
+    bool first = true;
+
+    put(schema, "{\"type\":\"object\",\"additionalProperties\":false,\"properties\":{");
+    put(instance, "{");
+    for (uint32_t i = 0; i < count; i++) {
+        struct buf unused;
+        const bool written = i == required || below(rng, 2) == 0;
+        struct buf *to = written ? instance : &unused;
+        buf_init(&unused, 1 << 16);
+        assert_int_equal(buf_printf(schema, "%s\"p%u\":", i > 0 ? "," : "", i), STATUS_OK);
+        assert_int_equal(buf_printf(to, "%s\"p%u\": ", first ? "" : ", ", i), STATUS_OK);
+        put_case(schema, to, rng, depth + 1);
+        first &= !written;
+        buf_fini(&unused);
+    }
+    assert_int_equal(buf_printf(schema, "},\"required\":[\"p%u\"]}", required), STATUS_OK);
+    put(instance, "}");
+}
+
+/* Told apart by a property; the instance is of one of them. */
+static void put_case_one_of(struct buf *schema, struct buf *instance, struct rng *rng, int depth)
+{
+    const uint32_t count = 2 + below(rng, 2), chosen = below(rng, count);
+
+    put(schema, "{\"oneOf\":[");
+    for (uint32_t i = 0; i < count; i++) {
+        struct buf unused;
+        struct buf *to = i == chosen ? instance : &unused;
+        buf_init(&unused, 1 << 16);
+        assert_int_equal(buf_printf(schema, "%s{\"properties\":{\"kind\":{\"const\":%u},\"v\":",
+                                    i > 0 ? "," : "", i),
+                         STATUS_OK);
+        assert_int_equal(buf_printf(to, "{\"kind\":%u,\"v\":", i), STATUS_OK);
+        put_case(schema, to, rng, depth + 1);
+        put(to, "}");
+        put(schema, "},\"required\":[\"kind\"]}");
+        buf_fini(&unused);
+    }
+    put(schema, "]}");
+}
+
+static void put_case(struct buf *schema, struct buf *instance, struct rng *rng, int depth)
+{
+    switch (below(rng, depth < 3 ? 5 : 2)) {
+    case 0: put_case_integer(schema, instance, rng); break;
+    case 1: put_case_text(schema, instance, rng); break;
+    case 2: put_case_array(schema, instance, rng, depth); break;
+    case 3: put_case_object(schema, instance, rng, depth); break;
+    default: put_case_one_of(schema, instance, rng, depth); break;
+    }
+}
+
+static void valid_instances_are_taken(void **state)
+{
+    const uint64_t seed = test_seed();
+    struct rng rng;
+
+    (void)state;
+    rng_init(&rng, seed);
+    for (int round = 0; round < 150; round++) {
+        struct buf schema, instance;
+        buf_init(&schema, 1 << 16);
+        buf_init(&instance, 1 << 16);
+        put(&schema, "{\"schema\":");
+        put_case(&schema, &instance, &rng, 0);
+        assert_int_equal(buf_append(&schema, "}", 2), STATUS_OK);
+        assert_int_equal(buf_append(&instance, "", 1), STATUS_OK);
+        const char *document = (const char *)buf_data(&schema);
+        const char *text = (const char *)buf_data(&instance);
+        struct grammar *grammar = compiled(document);
+        if (strlen(text) < TAKES_MAX && !takes(grammar, text))
+            fail_msg("%s does not take %s", document, text);
+        grammar_destroy(grammar);
+        buf_fini(&schema);
+        buf_fini(&instance);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(texts_are_taken_or_not),
+        cmocka_unit_test(the_rest_is_refused_by_name),
+        cmocka_unit_test(bounds_of_integers_are_kept),
+        cmocka_unit_test(bounds_of_numbers_are_kept),
+        cmocka_unit_test(patterns_are_those_of_the_library),
+        cmocka_unit_test(valid_instances_are_taken),
+    };
+
+    return cmocka_run_group_tests(tests, open_words, close_words);
+}
