@@ -17,6 +17,7 @@
 enum {
     BODY_SIZE = 16 << 10,
     WORD_SIZE = 8,
+    ARGS_MAX = 32,
     PROC_SIZE = 4096,
     STAT_UTIME = 14,
     CHILD_SLEEP_MS = 20
@@ -162,6 +163,47 @@ double bench_cpu_s(struct cli *cli, pid_t pid)
     }
     free(text);
     return (double)ticks / (double)sysconf(_SC_CLK_TCK);
+}
+
+/* ---- a cluster of `yolk serve` ---- */
+
+enum status bench_served_start(struct bench_served *bench, const char *const *more, double *ready_s,
+                               struct errmsg *err)
+{
+    uint16_t port = 0;
+    uint32_t count = 0;
+    char port_text[WORD_SIZE];
+
+    if (bench_free_port(bench->cli, &port) != STATUS_OK)
+        return errmsg_set(err, STATUS_IO, "no free port");
+    snprintf(port_text, sizeof(port_text), "%u", port);
+    snprintf(bench->address, sizeof(bench->address), "127.0.0.1:%u", port);
+    const char *args[ARGS_MAX] = { "serve",
+                                   config_text(bench->cli->config, "model"),
+                                   "--port",
+                                   port_text,
+                                   "--served-model-name",
+                                   "bench",
+                                   "--quiet",
+                                   "--ssd-size", /* what an earlier run left would be found */
+                                   "0",
+                                   "--log",
+                                   "error",
+                                   NULL };
+    while (args[count] != NULL)
+        count++;
+    while (*more != NULL && count + 1 < ARGS_MAX)
+        args[count++] = *more++;
+    const uint64_t started = env_now_ns(bench->cli->env);
+    enum status status = bench_spawn(bench->cli, &bench->child, args, err);
+    if (status != STATUS_OK) return status;
+    status = bench_wait_ok(bench->cli, bench->address, "/ready", 120 * ENV_NS_PER_S);
+    *ready_s = (double)(env_now_ns(bench->cli->env) - started) / 1e9;
+    if (status != STATUS_OK) {
+        bench_end(&bench->child);
+        return errmsg_set(err, status, "the cluster did not become ready");
+    }
+    return STATUS_OK;
 }
 
 /* ---- streams ---- */

@@ -30,6 +30,18 @@ MUST_USE enum status bench_cluster_start(struct bench_cluster *cluster, struct c
                                          uint32_t decodes, double step_s, struct errmsg *err);
 void bench_cluster_end(struct bench_cluster *cluster);
 
+/* The cluster that a user starts, without a disk. */
+struct bench_served {
+    struct cli *cli;
+    struct bench_child child; /* of `yolk serve`: bench_end() ends all */
+    char address[BENCH_ADDRESS_SIZE];
+};
+
+/* Starts it, with some more options, ended by NULL; *ready_s is from before exec to the first 200
+ * of /ready. */
+MUST_USE enum status bench_served_start(struct bench_served *served, const char *const *more,
+                                        double *ready_s, struct errmsg *err);
+
 /* Seconds of a CPU that the process has used so far. */
 double bench_cpu_s(struct cli *cli, pid_t pid);
 

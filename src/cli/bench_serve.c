@@ -2,8 +2,8 @@
  *
  * cli/bench_serve.c - the whole cluster as a user meets it: how soon it is ready, how large it is,
  * how much sooner the second question about a document is answered than the first, how much sooner
- * two nodes compute a long prompt than one, how much of the moving of KV is hidden, and what a
- * client notices of a decode node that is killed. */
+ * two nodes compute a long prompt than one, how much of the moving of KV is hidden, what a client
+ * notices of a decode node that is killed, and (bench_split.c) what it has of separate nodes. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +13,7 @@
 #include "base/env_real.h"
 #include "cli/bench.h"
 #include "cli/bench_cluster.h"
+#include "cli/bench_split.h"
 #include "cli/report.h"
 
 enum {
@@ -24,7 +25,6 @@ enum {
     KILL_TOKENS = 150,
     KILL_STEP_MS = 20,
     KILL_AFTER = 40, /* pieces of the first stream */
-    ARGS_MAX = 32,
     LONG_TOKENS = 8000,
     LONG_RUNS = 3,
     LONG_TAIL = 300,  /* in which a second question differs */
@@ -33,57 +33,10 @@ enum {
 
 #define MB 1e6
 
-struct serve_bench {
-    struct cli *cli;
-    struct bench_child child;
-    char address[TEXT_SIZE];
-    char port[TEXT_SIZE];
-};
-
-/* Starts a cluster with some more options, ended by NULL; *ready_s is from before exec to the first
- * 200 of /ready. */
-static enum status start_with(struct serve_bench *bench, const char *const *more, double *ready_s,
-                              struct errmsg *err)
-{
-    uint16_t port = 0;
-    uint32_t count = 0;
-
-    if (bench_free_port(bench->cli, &port) != STATUS_OK)
-        return errmsg_set(err, STATUS_IO, "no free port");
-    snprintf(bench->port, sizeof(bench->port), "%u", port);
-    snprintf(bench->address, sizeof(bench->address), "127.0.0.1:%u", port);
-    const char *args[ARGS_MAX] = { "serve",
-                                   config_text(bench->cli->config, "model"),
-                                   "--port",
-                                   bench->port,
-                                   "--served-model-name",
-                                   "bench",
-                                   "--quiet",
-                                   "--ssd-size", /* what an earlier run left would be found */
-                                   "0",
-                                   "--log",
-                                   "error",
-                                   NULL };
-    while (args[count] != NULL)
-        count++;
-    while (*more != NULL && count + 1 < ARGS_MAX)
-        args[count++] = *more++;
-    const uint64_t started = env_now_ns(bench->cli->env);
-    enum status status = bench_spawn(bench->cli, &bench->child, args, err);
-    if (status != STATUS_OK) return status;
-    status = bench_wait_ok(bench->cli, bench->address, "/ready", 120 * ENV_NS_PER_S);
-    *ready_s = (double)(env_now_ns(bench->cli->env) - started) / 1e9;
-    if (status != STATUS_OK) {
-        bench_end(&bench->child);
-        return errmsg_set(err, status, "the cluster did not become ready");
-    }
-    return STATUS_OK;
-}
-
-static enum status start(struct serve_bench *bench, double *ready_s, struct errmsg *err)
+static enum status start(struct bench_served *bench, double *ready_s, struct errmsg *err)
 {
     const char *const nothing[] = { NULL };
-    return start_with(bench, nothing, ready_s, err);
+    return bench_served_start(bench, nothing, ready_s, err);
 }
 
 /* A request about a document of its own; `question` makes two requests differ at the end only. */
@@ -100,7 +53,7 @@ static void write_body(char *body, unsigned document, unsigned question)
              question);
 }
 
-static enum status send(struct serve_bench *bench, const char *path, const char *body,
+static enum status send(struct bench_served *bench, const char *path, const char *body,
                         double *ttft_ms, struct errmsg *err)
 {
     struct bench_answer *answer = malloc(sizeof(*answer));
@@ -115,7 +68,7 @@ static enum status send(struct serve_bench *bench, const char *path, const char 
     return status;
 }
 
-static enum status ask(struct serve_bench *bench, unsigned document, unsigned question,
+static enum status ask(struct bench_served *bench, unsigned document, unsigned question,
                        double *ttft_ms, struct errmsg *err)
 {
     char *body = malloc(BODY_SIZE);
@@ -130,7 +83,7 @@ static enum status ask(struct serve_bench *bench, unsigned document, unsigned qu
 /* ---- moving KV ---- */
 
 /* The value of a series of /metrics; 0 if it is not there. */
-static double metric(struct serve_bench *bench, const char *series)
+static double metric(struct bench_served *bench, const char *series)
 {
     struct bench_answer *answer = malloc(sizeof(*answer));
     double value = 0;
@@ -144,7 +97,7 @@ static double metric(struct serve_bench *bench, const char *series)
 }
 
 /* Which part of the time that KV moved in a direction, prefills computed meanwhile. */
-static void measure_hidden(struct serve_bench *bench, const char *direction, struct report *report)
+static void measure_hidden(struct bench_served *bench, const char *direction, struct report *report)
 {
     char series[128], name[64];
 
@@ -176,7 +129,7 @@ static void write_long(char *body, unsigned document, unsigned question)
     snprintf(body + n, (size_t)(BODY_SIZE - n), "]}");
 }
 
-static enum status ask_long(struct serve_bench *bench, unsigned document, unsigned question,
+static enum status ask_long(struct bench_served *bench, unsigned document, unsigned question,
                             double *ttft_ms, struct errmsg *err)
 {
     char *body = malloc(BODY_SIZE);
@@ -189,7 +142,7 @@ static enum status ask_long(struct serve_bench *bench, unsigned document, unsign
 }
 
 /* The same prompts to both in turn, so that what else the machine does hits both alike. */
-static enum status compare_group(struct serve_bench *one, struct serve_bench *two,
+static enum status compare_group(struct bench_served *one, struct bench_served *two,
                                  struct report *report, struct errmsg *err)
 {
     double alone[LONG_RUNS], together[LONG_RUNS], ignored;
@@ -218,12 +171,12 @@ static enum status measure_group(struct cli *cli, struct report *report, struct 
 {
     const char *const alone[] = { "--threads", "1", NULL };
     const char *const group[] = { "--threads", "1", "--prefill", "2", "--group-max", "2", NULL };
-    struct serve_bench one = { .cli = cli }, two = { .cli = cli };
+    struct bench_served one = { .cli = cli }, two = { .cli = cli };
     double ignored;
 
-    enum status status = start_with(&one, alone, &ignored, err);
+    enum status status = bench_served_start(&one, alone, &ignored, err);
     if (status != STATUS_OK) return status;
-    status = start_with(&two, group, &ignored, err);
+    status = bench_served_start(&two, group, &ignored, err);
     if (status == STATUS_OK) {
         status = compare_group(&one, &two, report, err);
         env_real_sleep_ns(STATUS_MS * ENV_NS_PER_MS);
@@ -237,7 +190,7 @@ static enum status measure_group(struct cli *cli, struct report *report, struct 
 
 /* ---- a shared prefix ---- */
 
-static enum status measure_prefix(struct serve_bench *bench, struct report *report,
+static enum status measure_prefix(struct bench_served *bench, struct report *report,
                                   struct errmsg *err)
 {
     double first[BENCH_RUNS], second[BENCH_RUNS], ignored;
@@ -256,7 +209,7 @@ static enum status measure_prefix(struct serve_bench *bench, struct report *repo
     return STATUS_OK;
 }
 
-static void measure_memory(struct serve_bench *bench, struct report *report)
+static void measure_memory(struct bench_served *bench, struct report *report)
 {
     pid_t pids[CHILDREN_MAX];
     uint64_t pool = 0, rss = 0;
@@ -385,7 +338,7 @@ static enum status measure_kill(struct cli *cli, struct report *report, struct e
 
 static enum status measure_cluster(struct cli *cli, struct report *report, struct errmsg *err)
 {
-    struct serve_bench bench = { .cli = cli };
+    struct bench_served bench = { .cli = cli };
     double ready[BENCH_RUNS], warm;
 
     enum status status = start(&bench, &warm, err); /* page cache and profile */
@@ -420,5 +373,6 @@ enum status bench_serve(struct cli *cli, struct report *report, struct errmsg *e
     enum status status = others ? measure_cluster(cli, report, err) : STATUS_OK;
 
     if (status == STATUS_OK && long_ones) status = measure_group(cli, report, err);
-    return status == STATUS_OK && kills ? measure_kill(cli, report, err) : status;
+    if (status == STATUS_OK && kills) status = measure_kill(cli, report, err);
+    return status == STATUS_OK ? bench_split(cli, report, err) : status;
 }
