@@ -3,7 +3,7 @@
 """The simulator against reality: docs/results/reality.md, and its rows of summary.json.
 
     tools/reality.py [--yolk build/bin/yolk] [--model smollm2] [--traces DIR] [--out docs/results]
-                     [--seconds 70] [--only times|order|overload] [--rehearse] [--dry]
+                     [--seconds 70] [--rounds 3] [--only times|order|overload] [--rehearse] [--dry]
 
 times   One prefill and one decode node serve a real model, each pinned to a core of its own. Batches of 1 to 8
         sequences, short and long, say what a decode step costs. A scaled trace is then replayed in two parts:
@@ -49,7 +49,7 @@ MACHINE = {"prefill_fixed_s": 0.01, "prefill_new_s": 4e-4, "prefill_square_s": 1
            "decode_context_s": 0, "kv_token_bytes": 240, "nic_bytes_s": 1e9, "load_bytes_s": 1e11,
            "schedule_s": 0, "transfer_setup_s": 0.002, "vram_tokens": 1e6}
 # Of `overload`: answers are so many times shorter than in the trace, and in time within these limits.
-OVERLOAD_ANSWER_SHRINK, OVERLOAD_FACTOR, OVERLOAD_ROUNDS = 2, 2, 3
+OVERLOAD_ANSWER_SHRINK, OVERLOAD_FACTOR = 2, 2
 TTFT_LIMIT_S, TBT_LIMIT_MS = 2, 30
 TIGHTER_MS = (22, 24, 26, 28)
 
@@ -536,7 +536,7 @@ def overload(options, rows, directory):
     say(f"overload: {count} requests at {rate:.1f}/s; prediction is best with {tighter} ms, says the simulator")
     found = {way: simulated_good(options, path, cluster_file, *way) for way in ways}
     measured, busy = {way: [] for way in ways}, 0.0
-    for number in range(OVERLOAD_ROUNDS):
+    for number in range(options.rounds):
         for policy, tbt_ms in ways:
             profile = os.path.join(directory, f"profile-overload-{number}-{policy}-{tbt_ms}.json")
             live, others = modelled_run(
@@ -629,11 +629,12 @@ def order_page(result):
 
 
 def overload_page(result):
+    rounds = len(result["measured"][result["ways"][0]])
     lines = ["## Overload: refusing early, `--engine timed`, 4P+4D", "",
              f"{result['count']} requests at {result['rate']:.1f} a second, twice what the costs allow within "
              f"{TTFT_LIMIT_S} s to the first token and {TBT_LIMIT_MS} ms between tokens (mean of an answer); answers "
              f"{OVERLOAD_ANSWER_SHRINK} times shorter than in the trace, so that decoding is what there is too little "
-             f"of. {OVERLOAD_ROUNDS} rounds, the policies in turns, each run with a cluster that knows nothing yet. "
+             f"of. Rounds: {rounds}, the policies in turns, each run with a cluster that knows nothing yet. "
              "The policies are given these limits; prediction once more with the tighter one between tokens that "
              f"is best for it in the simulator, of {', '.join(map(str, TIGHTER_MS))} ms. A request says how long its answer "
              "may be, and it gets that long: more than users say.", "",
@@ -682,6 +683,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=70, help="of each of the live runs, about")
     parser.add_argument("--prompt-max", type=int, default=2000, help="longer prompts are left out of `times`")
     parser.add_argument("--only", choices=["times", "order", "overload"])
+    parser.add_argument("--rounds", type=int, default=3, help="of `overload`, three clusters each")
     parser.add_argument("--rehearse", action="store_true",
                         help="`times` with a modelled engine: says what is left of the difference "
                              "when the machine's speed is constant; implies --dry")
