@@ -68,6 +68,8 @@ struct store_event {
     uint64_t address;     /* STORED only: where it is, for the transfer engine */
     uint64_t size;        /* STORED only: bytes */
     enum store_tier tier; /* STORED only; a master's subscription hears of MEMORY only */
+    bool doubt;           /* STORED object: it may have been replaced without its node's knowing
+                   (store/node_trust.h) */
     uint64_t digest; /* STORED in MEMORY: XXH3-64 over its checksums; equal bytes, equal digest */
     struct store_attributes attributes; /* STORED object only */
 };

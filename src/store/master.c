@@ -47,6 +47,12 @@
  *       commits it; new puts get versions above those in `dead` and `issued`.
  *   I7  What a tenant is charged is what tickets, placed replicas and limbo hold of its values: the
  *       charges of all are the used bytes of all spaces (I2).
+ *   I8  A put is acknowledged when no replica of an older version is left, but of members that have
+ *       been silent for STORE_DOUBT_MS; and, where some may be with a node that this master has
+ *       never heard of (elsewhere_until), when it is so old that such a node is in doubt, too. So
+ *       whoever announces an older version to the next master without being in doubt was not
+ *       replaced, and the next master may serve it at once; what is in doubt it serves when it is
+ *       settled.
  */
 #include "store/master.h"
 
@@ -151,6 +157,7 @@ uint64_t store_master_tick(struct store_master *master, uint64_t now_ns)
         space_free(ticket->member->space, ticket->address, ticket->size);
         master_ticket_finish(master, master->limbo.head);
     }
+    master->settled = master->settled || master_settled(master, now_ns);
     master_soft_pins_end(master, now_ns);
     master_drops_retry(master, now_ns);
     master_tenants_trim(master, now_ns);

@@ -10,7 +10,8 @@
  *
  * Absent and unknown differ. Until every registered node has announced all it holds, and for
  * settle_ms after the start, a key that is not in the directory answers STATUS_AGAIN ("not yet
- * known"), never STATUS_NOT_FOUND, and nothing is placed under it.
+ * known"), never STATUS_NOT_FOUND, and nothing is placed under it. Until then the same holds for a
+ * value that only nodes in doubt have (store/node_trust.h).
  *
  * A value put by key:
  *
@@ -78,6 +79,10 @@ struct store_master_options {
     uint32_t fence_ms;   /* after which no writer whose time is over can land a byte; 0: 10000 */
     bool tenants_listed; /* only tenants with a quota may put */
 };
+
+/* A node that has been silent for so long doubts what it has, and says so when it announces it
+ * (store/node_trust.h): what has replaced it need not wait for its word. */
+enum { STORE_DOUBT_MS = 10000 };
 
 /* STATUS_INVALID or STATUS_NO_MEMORY. */
 MUST_USE enum status store_master_create(const struct store_master_options *options,
@@ -198,10 +203,16 @@ MUST_USE enum status store_master_put_start_name(struct store_master *master, ui
 
 /* The owner has committed what `put_id` asked for. Idempotent. Also right when the put is unknown
  * (it was started under an earlier master): the owner's word counts. STATUS_NOT_FOUND: the node is
- * not registered. */
+ * not registered. STATUS_AGAIN: it is taken over, and what it has replaced is not gone yet; not to
+ * be acknowledged before store_master_replaced() says so, or another put_end. */
 MUST_USE enum status store_master_put_end(struct store_master *master, uint64_t now_ns,
                                           const char *node_name, uint64_t node_epoch,
                                           uint64_t put_id, const struct store_event *stored);
+
+/* STATUS_OK: no owner can bring back what was replaced under this identity, to this master or the
+ * next. STATUS_AGAIN: one has neither dropped it nor been silent for STORE_DOUBT_MS. */
+MUST_USE enum status store_master_replaced(const struct store_master *master, uint64_t now_ns,
+                                           const struct block_key *id);
 
 /* STATUS_NOT_FOUND: no such put in progress; STATUS_DENIED: another writer's. */
 MUST_USE enum status store_master_put_revoke(struct store_master *master, uint64_t now_ns,

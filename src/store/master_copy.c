@@ -17,7 +17,9 @@
  *
  * The list of work is looked at in turn, a bounded part of it at a time, with at most COPIES_MAX
  * copies under way. What cannot be done now (no room, no other node) stays on the list. A value is
- * never dropped from a node that drains before it has as many replicas elsewhere as are wished.
+ * never dropped from a node that drains before it has as many replicas elsewhere as are wished. A
+ * master that has just started does not make the replicas that are missing of what others announce
+ * until whoever has them had the time to be heard (elsewhere_until).
  *
  * Invariants
  *   I1  An entry is on the list exactly when extra->working.
@@ -82,12 +84,6 @@ void master_copies_forget(struct store_master *master, struct entry *entry)
 
 /* ---- what is there, what is wished ---- */
 
-static uint32_t wanted(const struct entry *entry)
-{
-    const uint32_t count = entry->extra == NULL ? 0 : entry->extra->attributes.replicas;
-    return count == 0 ? 1 : count < STORE_REPLICAS_MAX ? count : STORE_REPLICAS_MAX;
-}
-
 /* Those that stay. */
 static uint32_t settled_count(const struct store_master *master, const struct entry *entry)
 {
@@ -122,7 +118,7 @@ static bool readable(const struct store_master *master, const struct entry *entr
 static bool is_fine(const struct store_master *master, const struct entry *entry)
 {
     if (entry->removing || !readable(master, entry)) return true;
-    return settled_count(master, entry) == wanted(entry) && !drains(master, entry);
+    return settled_count(master, entry) == master_entry_wanted(entry) && !drains(master, entry);
 }
 
 void master_copies_look(struct store_master *master, struct entry *entry)
@@ -195,13 +191,13 @@ static bool has_candidate(const struct store_master *master, const struct entry 
     return false;
 }
 
-/* From a node that is heard, if there is one. */
+/* From a node that is heard, if there is one. NULL: what is there is in doubt. */
 static struct replica *source_of(const struct store_master *master, const struct entry *entry)
 {
     struct replica *source = NULL;
     for (struct replica *r = master_replica_first(master, entry); r != NULL;
          r = master_replica_next(master, r)) {
-        if (!master_replica_readable(master, r)) continue;
+        if (!master_replica_sure(master, r)) continue;
         if (source == NULL || master_member_with(master, r)->state == STORE_MEMBER_ALIVE)
             source = r;
     }
@@ -225,6 +221,7 @@ static void copy_start(struct store_master *master, uint64_t now_ns, struct entr
     const struct tenant *tenant = master_tenant_at(master, entry->tenant);
     uint64_t address = 0;
 
+    if (source == NULL) return;
     if (!copy_admitted(master, now_ns, entry)) return; /* the next look asks again */
     struct member *target = target_of(master, entry, &address);
     if (target == NULL) {
@@ -312,11 +309,12 @@ static struct replica *surplus_of(const struct store_master *master, const struc
 static void entry_work(struct store_master *master, uint64_t now_ns, struct entry *entry)
 {
     const uint32_t have = settled_count(master, entry);
-    const uint32_t want = wanted(entry);
+    const uint32_t want = master_entry_wanted(entry);
 
     if (entry->ticket != 0) return; /* a copy, or a value that replaces it, is on its way */
     if (have < want) {
-        const bool may = master->copies < COPIES_MAX && now_ns >= entry->extra->copy_after;
+        const bool may = master->copies < COPIES_MAX && now_ns >= entry->extra->copy_after &&
+                         (now_ns >= entry->extra->elsewhere_until || drains(master, entry));
         if (may) copy_start(master, now_ns, entry);
         return;
     }

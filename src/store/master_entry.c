@@ -210,6 +210,12 @@ uint32_t master_entry_version(const struct entry *entry)
     return entry->extra == NULL ? 0 : entry->extra->attributes.version;
 }
 
+uint32_t master_entry_wanted(const struct entry *entry)
+{
+    const uint32_t count = entry->extra == NULL ? 0 : entry->extra->attributes.replicas;
+    return count == 0 ? 1 : count < STORE_REPLICAS_MAX ? count : STORE_REPLICAS_MAX;
+}
+
 void master_entry_settle(struct store_master *master, struct entry *entry)
 {
     master_entry_reorder(master, entry);

@@ -93,6 +93,29 @@ static void entry_renew(struct store_master *master, uint64_t now_ns, const stru
     }
 }
 
+static uint32_t current_count(const struct store_master *master, const struct entry *entry)
+{
+    uint32_t count = 0;
+    for (const struct replica *r = master_replica_first(master, entry); r != NULL;
+         r = master_replica_next(master, r)) {
+        count += !r->stale;
+    }
+    return count;
+}
+
+/* The value of the entry is new to this young master. If a ticket of ours has made it, what it
+ * replaced is known, and `complete` says whether all of that was; else only its owner knows whether
+ * there are others, and older ones. */
+static void entry_elsewhere(struct store_master *master, struct entry *entry, bool ours,
+                            bool complete)
+{
+    const bool alone =
+        ours ? complete : master_entry_version(entry) == 0 && master_entry_wanted(entry) == 1;
+    if (alone && entry->extra != NULL) entry->extra->elsewhere_until = 0;
+    if (alone || ours || master_entry_extra(entry) == NULL) return;
+    entry->extra->elsewhere_until = master->started_ns + master_ms(STORE_DOUBT_MS);
+}
+
 /* The replica that the event is about, with what it says. NULL: one too many, or no memory. */
 static struct replica *replica_take(struct store_master *master, struct entry *entry,
                                     struct member *member, const struct store_event *event,
@@ -111,12 +134,14 @@ static struct replica *replica_take(struct store_master *master, struct entry *e
     replica->round = round;
     replica->stale = false;
     replica->disk = event->tier == STORE_TIER_DISK;
+    replica->doubt = event->doubt;
     return replica;
 }
 
-/* What the event says is taken over. STATUS_EXISTS: the key has other bytes; STATUS_STALE: older
- * than what is known, or its range is somebody else's; STATUS_INVALID: the identity is another
- * key's. */
+/* What the event says is taken over; what is old, or stands against other bytes that were known
+ * first, as a replica that is dropped until it is gone. STATUS_EXISTS: the key has other bytes;
+ * STATUS_STALE: below what is remembered of the key, or its range is somebody else's;
+ * STATUS_INVALID: the identity is another key's. */
 static enum status stored(struct store_master *master, uint64_t now_ns, struct member *member,
                           const struct store_event *event, uint16_t round)
 {
@@ -133,13 +158,16 @@ static enum status stored(struct store_master *master, uint64_t now_ns, struct m
     }
     const bool known = entry->replicas != 0;
     const bool dead = object && event->attributes.version < tombs_floor(&master->dead, &event->id);
-    const bool old = dead || (object && event->attributes.version < master_entry_version(entry));
     const bool same = event->attributes.version == master_entry_version(entry);
     const bool differs = entry->size != event->size || entry->digest != event->digest;
-    if (known && same && differs && entry_has_other(master, entry, member)) {
-        master->counts.conflicts_total++;
-        if (object) return STATUS_EXISTS;
-    }
+    const bool other = known && same && differs && entry_has_other(master, entry, member);
+    const bool old =
+        dead || (object && (other || event->attributes.version < master_entry_version(entry)));
+    const bool young = now_ns < master->started_ns + master_ms(STORE_DOUBT_MS);
+    const bool fresh = object && young && !old && (!known || !same);
+    const bool complete =
+        fresh && (!known || current_count(master, entry) >= master_entry_wanted(entry));
+    if (other) master->counts.conflicts_total++;
     struct replica *replica = master_replica_find(master, entry, member);
     if (replica != NULL && replica->generation > event->generation) return STATUS_STALE;
     if (replica != NULL && replica->generation == event->generation) {
@@ -151,6 +179,7 @@ static enum status stored(struct store_master *master, uint64_t now_ns, struct m
         master_entry_settle(master, entry);
         return STATUS_OK;
     }
+    const bool ours = fresh && ticket_of(master, replica, event->size) != NULL;
     if (object && !replica->disk && !replica_place(master, replica, event->size, &soft_pin_ms)) {
         master->counts.conflicts_total++;
         master_replica_remove(master, replica);
@@ -166,6 +195,7 @@ static enum status stored(struct store_master *master, uint64_t now_ns, struct m
     } else {
         entry_renew(master, now_ns, replica, event);
     }
+    if (fresh) entry_elsewhere(master, entry, ours, complete);
     master_entry_reorder(master, entry);
     if (soft_pin_ms == 0 && object && !old &&
         (entry->extra == NULL || entry->extra->soft_until == 0)) {
@@ -173,7 +203,8 @@ static enum status stored(struct store_master *master, uint64_t now_ns, struct m
     }
     if (soft_pin_ms > 0) master_soft_pin_from(master, now_ns, entry, soft_pin_ms);
     master_copies_look(master, entry);
-    return dead ? STATUS_STALE : STATUS_OK;
+    if (dead) return STATUS_STALE;
+    return other && object ? STATUS_EXISTS : STATUS_OK;
 }
 
 static void removed(struct store_master *master, struct member *member,
@@ -221,7 +252,7 @@ void store_master_event(struct store_master *master, uint64_t now_ns, struct sto
     switch (event->kind) {
     case STORE_EVENT_STORED:
         status = stored(master, now_ns, member, event, member->round);
-        if (status != STATUS_OK && event->class == STORE_CLASS_OBJECT) {
+        if (status != STATUS_OK && status != STATUS_EXISTS && event->class == STORE_CLASS_OBJECT) {
             master_action_push(master, STORE_ACTION_DROP, member, &event->id, event->generation);
         }
         break;
@@ -243,6 +274,29 @@ static bool put_end_overtaken(const struct store_master *master, const struct me
     return replica == NULL || replica->generation != event->generation;
 }
 
+/* As store_master_replaced(), but for what the member itself has. NULL: but for nothing. */
+static enum status replaced_by(const struct store_master *master, uint64_t now_ns,
+                               const struct block_key *id, const struct member *member)
+{
+    const struct entry *entry = master_entry_find(master, id);
+    if (entry == NULL) return STATUS_OK;
+    const uint64_t until = entry->extra == NULL ? 0 : entry->extra->elsewhere_until;
+    if (now_ns < until && master_entry_version(entry) > 0) return STATUS_AGAIN;
+    for (const struct replica *r = master_replica_first(master, entry); r != NULL;
+         r = master_replica_next(master, r)) {
+        const struct member *owner = master_member_with(master, r);
+        if (!r->stale || owner == member) continue;
+        if (now_ns < owner->heard_ns + master_ms(STORE_DOUBT_MS)) return STATUS_AGAIN; /* I8 */
+    }
+    return STATUS_OK;
+}
+
+enum status store_master_replaced(const struct store_master *master, uint64_t now_ns,
+                                  const struct block_key *id)
+{
+    return replaced_by(master, now_ns, id, NULL);
+}
+
 enum status store_master_put_end(struct store_master *master, uint64_t now_ns,
                                  const char *node_name, uint64_t node_epoch, uint64_t put_id,
                                  const struct store_event *event)
@@ -255,8 +309,11 @@ enum status store_master_put_end(struct store_master *master, uint64_t now_ns,
     }
     master_member_heard(master, member, now_ns);
     if (put_end_overtaken(master, member, event)) return STATUS_STALE;
-    return stored(master, now_ns, member, event,
-                  member->synced ? member->round : (uint16_t)(member->round - 1));
+    const enum status status =
+        stored(master, now_ns, member, event,
+               member->synced ? member->round : (uint16_t)(member->round - 1));
+    if (status != STATUS_OK) return status;
+    return replaced_by(master, now_ns, &event->id, member); /* its own may be replaced by now */
 }
 
 void store_master_synced(struct store_master *master, uint64_t now_ns, struct store_node_id node)

@@ -41,6 +41,7 @@ struct replica {
     uint16_t dropping : 1;
     uint16_t stale : 1; /* of a version that was replaced: never read, dropped until it is gone */
     uint16_t disk : 1;  /* below its node's memory: takes nothing of what was lent to us */
+    uint16_t doubt : 1; /* its node may not know that it was replaced */
 };
 
 _Static_assert(sizeof(struct replica) == 40, "a million of them");
@@ -88,8 +89,10 @@ struct extra {
     struct entry *work_prev; /* master_copy.c: too few or too many replicas */
     struct entry *work_next;
     bool working;
-    uint8_t copy_failures; /* in a row */
-    uint64_t copy_after;   /* not tried again before */
+    uint8_t copy_failures;    /* in a row */
+    uint64_t copy_after;      /* not tried again before */
+    uint64_t elsewhere_until; /* replicas of this or an older version may be with nodes that this
+                                 master has never heard, until then */
 };
 
 /* What a question reads comes first. */
@@ -176,6 +179,7 @@ struct store_master {
     uint32_t members_count;
     struct member *by_age[STORE_MEMBERS_MAX]; /* the same ones, in the order of registration */
     uint32_t lives;
+    bool settled; /* everybody there was has announced what they have, once */
     struct tenant *tenants[STORE_TENANTS_MAX]; /* by number; NULL: none */
     uint32_t tenants_top;                      /* numbers from here on are not used */
     struct map *tenant_names;                  /* of all but the default one, to numbers */
@@ -300,6 +304,9 @@ void master_entry_keep(struct store_master *master, struct entry *entry,
 
 uint32_t master_entry_version(const struct entry *entry);
 
+/* How many replicas there should be. */
+uint32_t master_entry_wanted(const struct entry *entry);
+
 /* Used just now: it goes later. */
 void master_entry_used(struct store_master *master, struct entry *entry);
 
@@ -402,6 +409,8 @@ void master_replica_dropping(struct store_master *master, struct replica *replic
 void master_replica_unplace(struct store_master *master, struct replica *replica);
 
 bool master_replica_readable(const struct store_master *master, const struct replica *replica);
+/* Readable, and nobody can know of a newer one whom we have not heard yet. */
+bool master_replica_sure(const struct store_master *master, const struct replica *replica);
 void master_replica_describe(const struct member *member, uint64_t address, uint64_t generation,
                              struct store_replica *out);
 

@@ -76,6 +76,7 @@ static enum status put_allowed(struct store_master *master, uint64_t now_ns,
         if (r->dropping && !(r->stale && replace)) going = true;
         if (r->dropping || r->stale || master_member_with(master, r)->state == STORE_MEMBER_DEAD)
             continue;
+        if (!master_replica_sure(master, r)) return STATUS_AGAIN;
         return replace ? STATUS_OK : STATUS_EXISTS;
     }
     return going ? STATUS_AGAIN : STATUS_OK; /* it will be gone; or all its owners are dead */

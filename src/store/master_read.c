@@ -12,12 +12,15 @@ enum status master_entry_state(const struct store_master *master, uint64_t now_n
                                const struct entry *entry)
 {
     bool dead = false;
+    bool doubt = false;
     if (entry == NULL) return master_settled(master, now_ns) ? STATUS_NOT_FOUND : STATUS_AGAIN;
     for (const struct replica *r = master_replica_first(master, entry); r != NULL;
          r = master_replica_next(master, r)) {
-        if (master_replica_readable(master, r)) return STATUS_OK;
+        if (master_replica_sure(master, r)) return STATUS_OK;
+        if (master_replica_readable(master, r)) doubt = true;
         if (!r->dropping && !r->stale) dead = true;
     }
+    if (doubt) return STATUS_AGAIN;
     if (entry->ticket != 0) return STATUS_BUSY;
     return dead ? STATUS_UNAVAILABLE : STATUS_NOT_FOUND;
 }

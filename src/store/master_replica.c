@@ -152,6 +152,11 @@ bool master_replica_readable(const struct store_master *master, const struct rep
            master_member_with(master, replica)->state != STORE_MEMBER_DEAD;
 }
 
+bool master_replica_sure(const struct store_master *master, const struct replica *replica)
+{
+    return master_replica_readable(master, replica) && (!replica->doubt || master->settled);
+}
+
 void master_replica_describe(const struct member *member, uint64_t address, uint64_t generation,
                              struct store_replica *out)
 {

@@ -19,6 +19,7 @@
 #include "base/env.h"
 #include "base/log.h"
 #include "net/rpc.h"
+#include "store/master_ends.h"
 #include "store/master_look.h"
 #include "store/peers.h"
 #include "store/proto.h"
@@ -85,6 +86,7 @@ struct store_master_shell {
     uint32_t watchers_count;
     struct env_timer tick;
     struct master_look look;
+    struct master_ends *ends;
     uint64_t memory_most; /* the directory had, since some was given back */
     struct places places;
     struct buf answer; /* of a batch, while it is put together; kept as `places` is */
@@ -119,6 +121,7 @@ static void on_events(void *ctx, const struct store_event *events, uint32_t coun
     if (listener->mute) return;
     for (uint32_t i = 0; i < count; i++) {
         store_master_event(shell->master, now(shell), listener->node, &events[i]);
+        if (events[i].kind == STORE_EVENT_REMOVED) master_ends_removed(shell->ends, &events[i].id);
     }
     shell_act(shell);
 }
@@ -570,7 +573,11 @@ static void handle_put_end(void *ctx, struct rpc_call *call, const uint8_t *body
         status = store_master_put_end(shell->master, now(shell), end.name, end.epoch, end.put_id,
                                       &end.stored);
     }
-    reply_term(shell, call, status);
+    if (status == STATUS_AGAIN && master_ends_wait(shell->ends, call, &end.stored.id)) {
+        shell_act(shell);
+    } else {
+        reply_term(shell, call, status);
+    }
 }
 
 static void handle_put_revoke(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
@@ -995,6 +1002,9 @@ enum status store_master_shell_create(const struct store_master_shell_options *o
     if (status == STATUS_OK) {
         status = store_master_create(&master, env_now_ns(shell->env), &shell->master);
     }
+    if (status == STATUS_OK) {
+        status = master_ends_create(shell->env, shell->master, master.seed, &shell->ends);
+    }
     if (status != STATUS_OK) {
         store_master_shell_destroy(shell);
         return errmsg_set(err, status, "the directory cannot be made: %s", status_name(status));
@@ -1019,6 +1029,7 @@ void store_master_shell_destroy(struct store_master_shell *shell)
     while (shell->watchers != NULL)
         watcher_end(shell->watchers, STATUS_UNAVAILABLE);
     store_peers_destroy(shell->peers);
+    master_ends_destroy(shell->ends);
     store_master_destroy(shell->master);
     places_fini(&shell->places);
     buf_fini(&shell->answer);

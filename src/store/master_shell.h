@@ -3,7 +3,9 @@
  * store/master_shell.h - the master as a process: the directory (store/master.h) behind RPC.
  *
  * Carries requests to the state machine and its actions to the nodes; decides nothing itself. A put
- * that has to wait for an eviction is answered STATUS_AGAIN, and its client asks again.
+ * that has to wait for an eviction is answered STATUS_AGAIN, and its client asks again; the end of
+ * one that waits for what it has replaced to go is answered when that has gone
+ * (store/master_ends.h).
  * Threads: the env's loop thread. Limits: 1,024 watchers; a watcher that reads slowly is ended and
  * starts over. */
 #ifndef STORE_MASTER_SHELL_H

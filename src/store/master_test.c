@@ -32,6 +32,7 @@ enum {
     KEY_TEXT = 24,
     OF_TENANT = 10, /* keys in a row that are of one tenant */
     TENANTS = KEYS / OF_TENANT,
+    SETTLE_MS = 10,
 };
 #define REGION UINT64_C(0x100000)
 #define MS ENV_NS_PER_MS
@@ -74,7 +75,8 @@ struct model {
     struct model_node nodes[NODES];
     struct promise promises[TICKETS];
     uint32_t acked[KEYS]; /* version of the newest acknowledged value, while anybody has the key */
-    unsigned puts, ends, refused, drops, restarts, replaced, copied, over_quota;
+    uint32_t ended[KEYS]; /* taken over, and to be acknowledged when nothing older is left; or 0 */
+    unsigned puts, ends, refused, drops, restarts, replaced, copied, over_quota, waited;
     bool pinned[KEYS]; /* once, and a value that replaces it inherits that */
     bool calm;         /* nothing fails that the nodes are asked to do */
 };
@@ -145,17 +147,24 @@ static void announce(struct model *model, unsigned index)
     store_master_synced(model->master, model->now, node->id);
 }
 
-static void node_start(struct model *model, unsigned index)
+static void node_register(struct model *model, unsigned index)
 {
     struct model_node *node = &model->nodes[index];
     struct store_member_info info;
 
-    memset(node->held, 0, sizeof(node->held));
-    node->epoch = rng_u64(&model->rng) | 1;
-    node->generation = 0;
     info_of(node, index, &info);
     assert_int_equal(store_master_register(model->master, model->now, &info, 0, &node->id),
                      STATUS_OK);
+}
+
+static void node_start(struct model *model, unsigned index)
+{
+    struct model_node *node = &model->nodes[index];
+
+    memset(node->held, 0, sizeof(node->held));
+    node->epoch = rng_u64(&model->rng) | 1;
+    node->generation = 0;
+    node_register(model, index);
     announce(model, index);
     for (unsigned i = 0; i < TICKETS; i++) {
         if (model->promises[i].node == index) model->promises[i].live = false;
@@ -170,7 +179,7 @@ static struct store_master *master_new_with(uint64_t now, enum order_policy poli
                                                   .lease_ms = 50,
                                                   .put_ms = 100,
                                                   .discard_ms = 300,
-                                                  .settle_ms = 10,
+                                                  .settle_ms = SETTLE_MS,
                                                   .fence_ms = 40,
                                                   .suspect_ms = 1000,
                                                   .dead_ms = 2000,
@@ -193,7 +202,7 @@ static void model_init_with(struct model *model, enum order_policy policy)
     model->master = master_new_with(model->now, policy);
     for (unsigned i = 0; i < NODES; i++)
         node_start(model, i);
-    model->now += 10 * MS; /* settled */
+    model->now += SETTLE_MS * MS;
 }
 
 static void model_init(struct model *model)
@@ -309,6 +318,35 @@ static void tell_removed(struct model *model, unsigned index, unsigned key)
     store_master_event(model->master, model->now, node->id, &event);
 }
 
+/* The value of this version is acknowledged: nobody can bring back an older one. */
+static void acknowledge(struct model *model, unsigned key, uint32_t version)
+{
+    struct store_member_counts counts;
+
+    for (unsigned i = 0; i < NODES; i++) {
+        const struct held *held = &model->nodes[i].held[key];
+        if (!held->present || held->attributes.version >= version) continue;
+        const bool member =
+            store_master_member_counts(model->master, model->now, model->nodes[i].id, &counts);
+        assert_true(!member || counts.silent_ns >= STORE_DOUBT_MS * MS);
+    }
+    if (version > model->acked[key]) model->acked[key] = version;
+}
+
+/* Puts that waited for an older value to go. */
+static void acknowledge_waiting(struct model *model)
+{
+    char text[KEY_TEXT];
+    for (unsigned key = 0; key < KEYS; key++) {
+        const struct block_key id = store_key_id(key_of(key, text));
+        if (model->ended[key] == 0) continue;
+        if (store_master_replaced(model->master, model->now, &id) != STATUS_OK) continue;
+        acknowledge(model, key, model->ended[key]);
+        model->ended[key] = 0;
+        model->waited++;
+    }
+}
+
 /* The owner commits: late ones too, as long as their bytes are still there. A value of a higher
  * version takes the place of one that nobody reads. */
 static void step_commit(struct model *model)
@@ -332,12 +370,11 @@ static void step_commit(struct model *model)
     snprintf(name, sizeof(name), "n%u", promise->node);
     const enum status status =
         store_master_put_end(model->master, model->now, name, node->epoch, promise->put_id, &event);
-    if (status == STATUS_OK) {
+    if (status == STATUS_OK || status == STATUS_AGAIN) {
         model->ends++;
         model->replaced += replaces;
-        if (held->attributes.version > model->acked[promise->key]) {
-            model->acked[promise->key] = held->attributes.version;
-        }
+        if (status == STATUS_OK) acknowledge(model, promise->key, held->attributes.version);
+        if (status == STATUS_AGAIN) model->ended[promise->key] = held->attributes.version;
         store_master_event(model->master, model->now, node->id, &event); /* by the stream, too */
         return;
     }
@@ -355,6 +392,7 @@ static void forget_absent(struct model *model)
         for (unsigned i = 0; i < NODES; i++)
             held = held || model->nodes[i].held[n].present;
         if (!held) model->acked[n] = 0;
+        if (!held) model->ended[n] = 0;
     }
 }
 
@@ -517,6 +555,7 @@ static void copy(struct model *model, const struct store_action *action)
         snprintf(name, sizeof(name), "n%u", to);
         status = store_master_put_end(model->master, model->now, name, node->epoch,
                                       action->ticket.put_id, &event);
+        if (status == STATUS_AGAIN) status = STATUS_OK; /* taken, as something older is about */
         if (status == STATUS_OK) model->copied++;
         if (status != STATUS_OK) node->held[n].present = false;
         if (dice == 1) status = STATUS_TIMEOUT;
@@ -670,13 +709,14 @@ static void walk_with(enum order_policy policy)
             break;
         }
         forget_absent(&model);
+        acknowledge_waiting(&model);
         if (step % 8 == 0) store_master_check(model.master);
         if (step % 2500 == 2499) everything_held_is_found(&model);
     }
     /* The walk went everywhere. */
     assert_true(model.puts > 500 && model.ends > 300 && model.drops > 200);
     assert_true(model.restarts > 10 && model.refused > 0 && model.replaced > 5);
-    assert_true(model.copied > 20 && model.over_quota > 20);
+    assert_true(model.copied > 20 && model.over_quota > 20 && model.waited > 20);
     store_master_check(model.master);
     store_master_destroy(model.master);
 }
@@ -1093,7 +1133,7 @@ static void a_value_is_replaced_whole(void **state)
     const struct store_event stored = event_of(node, 0, text, STORE_EVENT_STORED);
     assert_int_equal(
         store_master_put_end(model.master, model.now, "n1", node->epoch, second.put_id, &stored),
-        STATUS_OK);
+        STATUS_AGAIN); /* the old one is there */
     assert_int_equal(store_master_get(model.master, model.now, key, &object), STATUS_OK);
     assert_int_equal(object.size, 5000);
     assert_int_equal(object.replicas_count, 1);
@@ -1109,7 +1149,12 @@ static void a_value_is_replaced_whole(void **state)
     announce(&model, 0); /* it does not come back by being told again */
     assert_int_equal(store_master_get(model.master, model.now, key, &object), STATUS_OK);
     assert_int_equal(object.size, 5000);
+    assert_int_equal(store_master_replaced(model.master, model.now, &stored.id), STATUS_AGAIN);
     tell_removed(&model, 0, 0);
+    assert_int_equal(store_master_replaced(model.master, model.now, &stored.id), STATUS_OK);
+    assert_int_equal(
+        store_master_put_end(model.master, model.now, "n1", node->epoch, second.put_id, &stored),
+        STATUS_OK); /* its owner repeats itself */
     store_master_check(model.master);
     store_master_destroy(model.master);
 }
@@ -1129,6 +1174,59 @@ static enum status commit_at(struct model *model, const struct store_ticket *tic
     snprintf(name, sizeof(name), "n%u", index);
     return store_master_put_end(model->master, model->now, name, node->epoch, ticket->put_id,
                                 &stored);
+}
+
+/* The old owner is cut off: the put waits until that one is in doubt about what it has, which the
+ * next master is told and believes only when it has heard everybody. */
+static void an_owner_out_of_touch_is_waited_for_and_then_doubted(void **state)
+{
+    static struct model model;
+    const struct store_wish replace = { .replace = true, .preferred = "n1" };
+    struct store_ticket ticket, ignored;
+    struct store_object object;
+    struct store_event event;
+    char text[KEY_TEXT], name[KEY_TEXT];
+    (void)state;
+
+    model_init(&model);
+    put_whole(&model, 0, 4096);
+    const struct store_key key = key_of(0, text);
+    assert_int_equal(
+        store_master_put_start(model.master, model.now, 2, key, 9000, &replace, &ticket),
+        STATUS_OK);
+    const uint64_t heard = model.now;
+    model.now += 4000 * MS;
+    assert_int_equal(store_master_beat(model.master, model.now, "n1", model.nodes[1].epoch),
+                     STATUS_OK);
+    event = event_of(&model.nodes[0], 0, name, STORE_EVENT_STORED);
+    assert_int_equal(commit_at(&model, &ticket, 1, 9000), STATUS_AGAIN);
+    model.now = heard + STORE_DOUBT_MS * MS - 1;
+    assert_int_equal(store_master_replaced(model.master, model.now, &event.id), STATUS_AGAIN);
+    model.now++;
+    assert_int_equal(store_master_replaced(model.master, model.now, &event.id), STATUS_OK);
+    store_master_destroy(model.master);
+
+    model.master = master_new(model.now); /* which hears the old owner first */
+    model.nodes[0].held[0].present = false;
+    node_register(&model, 0);
+    announce(&model, 0);
+    event.doubt = true;
+    store_master_event(model.master, model.now, model.nodes[0].id, &event);
+    assert_int_equal(store_master_get(model.master, model.now, key, &object), STATUS_AGAIN);
+    assert_int_equal(
+        store_master_put_start(model.master, model.now, 3, key, 4096, &replace, &ignored),
+        STATUS_AGAIN); /* its version could be that of the one that is not known */
+    assert_int_equal(store_master_remove(model.master, model.now, key, true), STATUS_AGAIN);
+    model.now += SETTLE_MS * MS;
+    assert_true(store_master_tick(model.master, model.now) > 0);
+    assert_int_equal(store_master_get(model.master, model.now, key, &object), STATUS_OK);
+    assert_int_equal(object.size, 4096); /* nobody else has it, for all anybody knows */
+    node_register(&model, 1);
+    announce(&model, 1);
+    assert_int_equal(store_master_get(model.master, model.now, key, &object), STATUS_OK);
+    assert_int_equal(object.size, 9000);
+    store_master_check(model.master);
+    store_master_destroy(model.master);
 }
 
 static void expect_absent(struct model *model)
@@ -1632,6 +1730,7 @@ int main(void)
         cmocka_unit_test(pins_keep),
         cmocka_unit_test(a_group_stays_and_goes_together),
         cmocka_unit_test(a_value_is_replaced_whole),
+        cmocka_unit_test(an_owner_out_of_touch_is_waited_for_and_then_doubted),
         cmocka_unit_test(a_node_that_was_away_brings_nothing_old),
         cmocka_unit_test(a_late_commit_does_not_undo_a_removal),
         cmocka_unit_test(only_what_is_lent_to_this_term_is_promised),

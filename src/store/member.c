@@ -61,8 +61,9 @@ struct store_member {
     uint32_t beat_ms;
     struct env_timer timer;
     bool registered;
-    bool name_taken; /* has been told */
-    bool asking;     /* a call is under way */
+    bool name_taken;   /* has been told */
+    bool asking;       /* a call is under way */
+    uint64_t asked_ns; /* when the last one began */
     bool leaving;
     void (*on_joined)(void *ctx, uint64_t term);
     void *ctx;
@@ -79,6 +80,7 @@ static enum status term_take(struct store_member *member, const struct rpc_resul
 {
     enum status status = store_decode_term(result->body, result->len, term);
     if (status == STATUS_OK) status = store_node_see_term(member->node, *term);
+    if (status == STATUS_OK) node_trust_heard(&member->node->trust, member->asked_ns);
     if (status == STATUS_STALE) {
         LOG_WARN("store", "old_master", "master=%s term=%lu", rpc_client_address(member->master),
                  *term);
@@ -140,11 +142,12 @@ static enum status ask(struct store_member *member, uint16_t method, const struc
                        void (*on_end)(void *ctx, const struct rpc_result *result))
 {
     struct rpc_call_id id;
+    member->asked_ns = env_now_ns(member->env);
     const struct rpc_request request = {
         .method = method,
         .body = buf_data(buf),
         .len = buf->len,
-        .deadline_ns = env_now_ns(member->env) + ANSWER_MS * ENV_NS_PER_MS,
+        .deadline_ns = member->asked_ns + ANSWER_MS * ENV_NS_PER_MS,
         .wait_until_up = true,
         .on_end = on_end,
         .ctx = member,

@@ -12,6 +12,7 @@
 #include "base/env.h"
 #include "store/events.h"
 #include "store/node.h"
+#include "store/node_trust.h"
 #include "store/objects.h"
 #include "store/peers.h"
 #include "store/pool.h"
@@ -49,6 +50,7 @@ struct store_node {
     uint64_t epoch;
     uint64_t generation; /* of the last commit, of pages and objects alike */
     uint64_t term;       /* the highest heard; 0: none */
+    struct node_trust trust;
     uint32_t lease_ms;
     uint32_t pins_max;
     struct env_timer expire_timer;

@@ -11,10 +11,11 @@
  *     | <---------------------- reply | <------------------------ reply |
  *
  * The reply to the client is the acknowledgement, and it comes only when the owner has committed
- * and the master knows. While the master cannot be reached put_end is repeated until the client's
- * deadline; then the value stays and the client is told that nobody knows. When the master refuses
- * (the ticket was given up, somebody else's value came first), the value goes again: it was never
- * acknowledged.
+ * and the master knows, and what was replaced has been dropped by its owners (I8 of
+ * store/master.c). While the master cannot be reached, or says that an owner has not dropped it
+ * yet (STATUS_AGAIN), put_end is repeated until the client's deadline; then the value stays and the
+ * client is told that nobody knows. When the master refuses (the ticket was given up, somebody
+ * else's value came first), the value goes again: it was never acknowledged.
  *
  * Limits: PUT_ENDS_MAX commits waiting for the master; more are refused. */
 #include <stdio.h>
@@ -168,7 +169,9 @@ static void put_end_ask(struct put_end *end)
     } else if (object == NULL || object->generation != end->generation) {
         put_end_finish(end, STATUS_STALE, "store.commit: the value was dropped meanwhile");
     } else if (env_now_ns(node->env) >= end->deadline_ns) {
-        put_end_finish(end, STATUS_TIMEOUT, "store.commit: the master cannot be reached");
+        put_end_finish(
+            end, STATUS_TIMEOUT,
+            "store.commit: not known to the master in time, or what it replaces is not gone");
     } else if (node->master == NULL || put_end_send(end, object) != STATUS_OK) {
         retry_later(node);
     } else {

@@ -737,8 +737,10 @@ enum status node_values_open(struct store_node *node, const struct store_node_op
         values->value_max = vlog_value_max(values->vlog);
     }
     uint64_t cursor = 0;
-    for (struct vlog_entry *e; (e = vlog_next(values->vlog, &cursor)) != NULL;)
+    for (struct vlog_entry *e; (e = vlog_next(values->vlog, &cursor)) != NULL;) {
         e->generation = ++node->generation;
+        node_trust_found(&node->trust);
+    }
     node->values = values;
     return STATUS_OK;
 }

@@ -588,6 +588,7 @@ enum {
 };
 
 enum { EVENT_NUMBERS = 4 };
+enum { EVENT_DOUBT_BIT = 25 }; /* of the third number of the attributes, which do not use it */
 
 enum status store_encode_events(struct buf *buf, uint64_t epoch, unsigned flags,
                                 const struct store_event *events, uint32_t count)
@@ -620,7 +621,8 @@ enum status store_encode_events(struct buf *buf, uint64_t epoch, unsigned flags,
         tiers[i] = (uint8_t)event->tier;
         lower |= event->tier != STORE_TIER_MEMORY;
         store_attributes_pack(&event->attributes, &attributes[i * STORE_ATTRIBUTE_NUMBERS]);
-        any |= store_attributes_any(&event->attributes);
+        attributes[i * STORE_ATTRIBUTE_NUMBERS + 2] |= (uint64_t)event->doubt << EVENT_DOUBT_BIT;
+        any |= event->doubt || store_attributes_any(&event->attributes);
         status = buf_append(&keys, event->key, event->key_len);
     }
     msg_writer_init(&writer, buf);
@@ -677,6 +679,10 @@ static bool event_at(const struct events_columns *columns, uint32_t i, size_t *o
         .digest = msg_u64_at(columns->numbers, first + 3),
         .attributes = store_attributes_at(columns->attributes, (size_t)i * STORE_ATTRIBUTE_NUMBERS),
     };
+    if (columns->attributes.count > 0) {
+        const size_t third = (size_t)i * STORE_ATTRIBUTE_NUMBERS + 2;
+        out->doubt = (msg_u64_at(columns->attributes, third) >> EVENT_DOUBT_BIT & 1) != 0;
+    }
     memcpy(out->id.bytes, columns->ids.data + (size_t)i * BLOCK_KEY_SIZE, BLOCK_KEY_SIZE);
     *offset += key_len;
     const bool named = kind == STORE_EVENT_STORED && class == STORE_CLASS_OBJECT;

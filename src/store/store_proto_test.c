@@ -221,6 +221,7 @@ static void events_arrive(void **state)
           .key = key.bytes,
           .key_len = key.len,
           .address = 77,
+          .doubt = true,
           .digest = 88 },
         { .kind = STORE_EVENT_REMOVED, .class = STORE_CLASS_OBJECT, .id = store_key_id(key) },
         { .kind = STORE_EVENT_EXTENT, .class = STORE_CLASS_OBJECT, .address = 4096 },
@@ -241,6 +242,7 @@ static void events_arrive(void **state)
     assert_int_equal(got[1].key_len, key.len);
     assert_memory_equal(got[1].key, key.bytes, key.len);
     assert_int_equal(got[1].digest, 88);
+    assert_true(got[1].doubt && !got[0].doubt && !got[2].doubt && !got[3].doubt);
     assert_int_equal(got[2].kind, STORE_EVENT_REMOVED);
 
     /* An identity that is not that of the key it comes with is nobody's. */

@@ -72,6 +72,7 @@ struct slot {
     enum status status; /* of the last one that ended */
     bool ended;
     uint64_t evictions; /* until it began: a value may be evicted before its owner's word is here */
+    unsigned deaths;    /* of nodes, until it began */
 };
 
 /* Slots that read with one call. */
@@ -86,6 +87,7 @@ struct known {
     unsigned revision;         /* of the value acknowledged last */
     unsigned tried;            /* the highest that was put */
     bool unsure;               /* a put may still happen, though nobody waits for it any more */
+    unsigned deaths;           /* of nodes, when that was begun */
     unsigned lives[SIM_NODES]; /* of the nodes that held it when it was acknowledged; 0: did not */
     uint64_t evictions;
 };
@@ -113,6 +115,7 @@ struct world {
     struct known known[KEYS];
     struct fetching fetches[FETCHES];
     uint64_t evictions; /* of masters that are gone */
+    unsigned deaths;    /* of nodes */
     bool parted[SIM_NODES];
     bool paused[SIM_NODES];
 };
@@ -199,6 +202,7 @@ static bool explained(struct world *world, unsigned key)
         holder_lives = holder_lives || known->lives[i] == world->cluster.nodes[i].lives;
     }
     if (!holder_lives) return true;
+    if (known->unsure && world->deaths > known->deaths) return true; /* it had replaced that */
     return evictions_now(world) > known->evictions;
 }
 
@@ -227,7 +231,9 @@ static void on_item(void *ctx, uint32_t index, enum status status, uint64_t size
                               size, slot->offset));
     }
     if ((slot->op == OP_PUT || slot->op == OP_REPLACE) && uncertain(status)) {
-        world->known[slot->key].unsure = true;
+        struct known *known = &world->known[slot->key];
+        if (!known->unsure) known->deaths = slot->deaths;
+        known->unsure = true;
     }
     CHECK(status != STATUS_CORRUPT); /* nothing corrupts memory in this world */
     slot->op = OP_NONE;
@@ -306,6 +312,7 @@ static void op_start(struct world *world, struct slot *slot, enum op op, unsigne
     slot->offset = world->known[key].tried % 4 == 3 ? value_size(key, 1) / 2 : 0;
     slot->ended = false;
     slot->evictions = evictions_now(world);
+    slot->deaths = world->deaths;
     if (op == OP_PUT || op == OP_REPLACE) {
         slot->revision = ++world->known[key].tried;
         call.replace = op == OP_REPLACE;
@@ -486,6 +493,7 @@ static void node_toggle(struct world *world, unsigned i)
         sim_node_start(&world->cluster, i);
     } else {
         sim_node_kill(node);
+        world->deaths++;
         world->paused[i] = false;
     }
 }
@@ -883,6 +891,22 @@ static void run_seeds(enum kind kind)
         world_run(kind, first + i);
 }
 
+/* Worlds in which a new master once heard only of what had been replaced, or of one of two values
+ * that were put under a key on both sides of a cut, and served it. */
+static void what_was_replaced_does_not_come_back(void **state)
+{
+    const uint64_t calm[] = { 79, 213, 249, 549, 1067, 1181, 3225 };
+    const uint64_t mortal[] = { 747, 1083, 3010 };
+    (void)state;
+
+    for (size_t i = 0; i < sizeof(calm) / sizeof(calm[0]); i++)
+        world_run(CALM_NODES, calm[i]);
+    for (size_t i = 0; i < sizeof(mortal) / sizeof(mortal[0]); i++)
+        world_run(MORTAL_NODES, mortal[i]);
+    world_run(TINY, 1477);
+    lost_explained = 0;
+}
+
 static void masters_die_and_nothing_acknowledged_is_lost(void **state)
 {
     (void)state;
@@ -907,6 +931,7 @@ static void tiny_memory_evicts_and_goes_on(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_was_replaced_does_not_come_back),
         cmocka_unit_test(masters_die_and_nothing_acknowledged_is_lost),
         cmocka_unit_test(nodes_die_and_only_their_values_go),
         cmocka_unit_test(tiny_memory_evicts_and_goes_on),

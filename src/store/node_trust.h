@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * store/node_trust.h - whether what a node holds may have been replaced without its knowing.
+ *
+ * A put that replaces is acknowledged when every owner of the old value has dropped it, or has been
+ * silent for so long that it doubts what it has (STORE_DOUBT_MS of store/master.h). This is the
+ * owner's side of that promise: it reckons from when it sent what the master answered last, so it
+ * begins to doubt before the master counts on it. A master that has just started serves what is in
+ * doubt only when it has heard everybody else.
+ *
+ *                out of touch for NODE_DOUBT_MS, or found on disk
+ *   (trusted) ---------------------------------------------------> (in doubt)
+ *        ^                                                             |
+ *        +-------------------------------------------------------------+
+ *              in touch with a master for NODE_TRUST_MS, all along
+ *
+ * The second edge is safe because by then that master has heard who there is, and has had what was
+ * replaced dropped. A node that comes later than that with a newer value is the limit: until its
+ * announcement the old one is served.
+ *
+ * Threads: the env's loop thread. */
+#ifndef STORE_NODE_TRUST_H
+#define STORE_NODE_TRUST_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum {
+    NODE_DOUBT_MS = 8000, /* less than STORE_DOUBT_MS by what clocks may differ in that time */
+    NODE_TRUST_MS = 30000,
+};
+
+struct node_trust {
+    uint64_t heard_ns; /* when that was sent which a master has answered last; 0: none yet */
+    uint64_t since_ns; /* in doubt: since when it has been in touch */
+    bool doubt;
+};
+
+/* A master has answered what was sent at `sent_ns`. */
+void node_trust_heard(struct node_trust *trust, uint64_t sent_ns);
+
+/* Values were found on disk: who knows what happened meanwhile. */
+void node_trust_found(struct node_trust *trust);
+
+bool node_trust_doubts(const struct node_trust *trust, uint64_t now_ns);
+
+#endif
