@@ -185,19 +185,17 @@ static enum status post(struct env *env, void (*fn)(void *ctx), void *ctx)
 
     const enum status status = ring_push(real->posts, &item);
     if (status != STATUS_OK) return status;
-    if (atomic_exchange_explicit(&real->wakeup_sent, true, memory_order_acq_rel)) return STATUS_OK;
+    if (!atomic_exchange_explicit(&real->asleep, false, memory_order_acq_rel)) return STATUS_OK;
     const ssize_t written = write(real->wakeup.fd, &one, sizeof(one));
-    ASSERT(written ==
-           sizeof(one)); /* the counter cannot be full: it is written once per clearing */
+    ASSERT(written == sizeof(one)); /* 2^64 are more than there will be */
     return STATUS_OK;
 }
 
+/* Edge-triggered: each write is told once, and the count is never read. */
 static void on_wakeup(struct env_source *source, uint32_t events)
 {
-    uint64_t count;
+    (void)source;
     (void)events;
-    const ssize_t got = read(source->fd, &count, sizeof(count));
-    ASSERT(got == sizeof(count) || errno == EAGAIN);
 }
 
 static bool run_posts(struct env_real *real)
@@ -205,9 +203,6 @@ static bool run_posts(struct env_real *real)
     struct post item;
     bool ran = false;
 
-    if (!atomic_exchange_explicit(&real->wakeup_sent, false, memory_order_acq_rel) &&
-        ring_count(real->posts) == 0)
-        return false;
     for (uint32_t left = ring_count(real->posts); left > 0; left--) { /* I3 */
         if (ring_pop(real->posts, &item) != STATUS_OK) break;
         item.fn(item.ctx);
@@ -247,7 +242,7 @@ static bool run_timers(struct env_real *real)
 
 static uint64_t wait_limit(struct env_real *real, uint64_t timeout_ns)
 {
-    if (ring_count(real->posts) > 0 || real->stopping) return 0;
+    if (real->stopping) return 0;
     const struct env_timer *timer = env_timers_peek(&real->timers);
     if (timer == NULL) return timeout_ns;
     const uint64_t now = env_real_now_ns();
@@ -310,8 +305,12 @@ static bool ask_eager(struct env_real *real)
 static bool ask_kernel(struct env_real *real, uint64_t timeout_ns)
 {
     struct epoll_event events[EVENTS_PER_TURN];
+    uint64_t limit_ns = wait_limit(real, timeout_ns);
 
-    const int count = wait_events(real, events, wait_limit(real, timeout_ns));
+    if (limit_ns > 0) (void)atomic_exchange_explicit(&real->asleep, true, memory_order_acq_rel);
+    if (ring_count(real->posts) > 0) limit_ns = 0;
+    const int count = wait_events(real, events, limit_ns);
+    (void)atomic_exchange_explicit(&real->asleep, false, memory_order_acq_rel);
     ASSERT(count >= 0 || errno == EINTR);
     real->eager_turns = 0;
     real->turn_ns = env_real_now_ns();
@@ -440,7 +439,7 @@ enum status env_real_create(const struct env_real_options *options, struct env *
     real->wakeup.on_event = on_wakeup;
     real->wakeup.free = free_nothing;
     env_source_add(real, &real->wakeup);
-    if (env_source_arm(real, &real->wakeup, EPOLLIN) != STATUS_OK) goto close_wakeup;
+    if (env_source_arm(real, &real->wakeup, EPOLLIN | EPOLLET) != STATUS_OK) goto close_wakeup;
     signal(SIGPIPE, SIG_IGN); /* a closed peer is a status, not a signal */
     *out = &real->base;
     return STATUS_OK;

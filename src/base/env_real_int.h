@@ -54,9 +54,10 @@ struct env_real {
 
     struct env_source wakeup; /* eventfd */
     struct ring *posts;
-    /* Set by a poster that has written the eventfd, cleared by the loop before it takes the posts:
-     * both with an exchange, so that a post is either taken or wakes the loop again. */
-    _Atomic bool wakeup_sent;
+    /* Set by the loop before it looks at the posts for the last time and waits, cleared by a poster
+     * that will write the eventfd: both with an exchange, so that either the loop sees the post or
+     * the poster wakes it; and who posts to a loop that is awake makes no system call. */
+    _Atomic bool asleep;
 
     struct real_io *io; /* NULL until the first env_io_start() */
     bool no_io_uring;

@@ -18,16 +18,13 @@
  * is acquired by the consumer's, which then sees the item. So no wake-up is lost. */
 #include "base/ring.h"
 
-#include <linux/futex.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "base/assert.h"
+#include "base/futex.h"
 
 struct ring {
     uint32_t count; /* cells; a power of two */
@@ -87,16 +84,11 @@ void ring_destroy(struct ring *ring)
     free(ring);
 }
 
-static void futex_wake(_Atomic uint32_t *word)
-{
-    syscall(SYS_futex, (uint32_t *)word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
-}
-
 static void wake_sleeper(struct ring *ring)
 {
     const uint32_t slept =
         atomic_exchange_explicit(&ring->sleeping, 0, memory_order_acq_rel); /* I1 */
-    if (slept == 1) futex_wake(&ring->sleeping);
+    if (slept == 1) futex_wake(&ring->sleeping, 1);
 }
 
 enum status ring_push(struct ring *ring, const void *item)
@@ -148,16 +140,9 @@ static bool has_item(const struct ring *ring)
 
 void ring_wait(struct ring *ring, uint64_t timeout_ns)
 {
-    const uint64_t second = UINT64_C(1000000000);
-    const struct timespec timeout = { .tv_sec = (time_t)(timeout_ns / second),
-                                      .tv_nsec = (long)(timeout_ns % second) };
-
     (void)atomic_exchange_explicit(&ring->sleeping, 1, memory_order_acq_rel); /* I1 */
     const bool woken = atomic_exchange_explicit(&ring->woken, 0, memory_order_acquire) == 1;
-    if (!woken && !has_item(ring) && timeout_ns > 0) {
-        syscall(SYS_futex, (uint32_t *)&ring->sleeping, FUTEX_WAIT_PRIVATE, 1,
-                timeout_ns == UINT64_MAX ? NULL : &timeout, NULL, 0);
-    }
+    if (!woken && !has_item(ring) && timeout_ns > 0) futex_wait(&ring->sleeping, 1, timeout_ns);
     (void)atomic_exchange_explicit(&ring->sleeping, 0, memory_order_acq_rel); /* I1 */
 }
 

@@ -330,11 +330,11 @@ static enum status exist_threads(struct load *load, struct errmsg *err)
     return threads_start(load, exist_thread, threads, err);
 }
 
+enum { PUT_START, PUT_END, PUT_KINDS };
+
 /* A thread's start or end of one put. */
 struct put_op {
     struct gather_op op; /* first */
-    struct put_op *next; /* of those that go together */
-    bool start;
     enum status status;
     struct store_ended ended;
     uint8_t bytes[BENCH_STORE_KEY_SIZE];
@@ -343,6 +343,7 @@ struct put_op {
 /* Starts, or ends, of several threads in one exchange. */
 struct put_flight {
     struct load *load;
+    uint32_t kind;
     struct put_op *ops[BENCH_STORE_THREADS];
     uint32_t count;
 };
@@ -351,9 +352,10 @@ static struct gather *put_gather; /* of the process: written before any thread i
 
 static void put_answer(struct put_flight *flight, enum status status)
 {
+    gather_landed(put_gather, flight->kind);
     for (uint32_t i = 0; i < flight->count; i++) {
         flight->ops[i]->status = status;
-        gather_answer(&flight->ops[i]->op);
+        gather_answer(put_gather, &flight->ops[i]->op);
     }
     free(flight);
 }
@@ -386,7 +388,7 @@ static void on_ended(void *ctx, const struct rpc_result *result)
     put_answer(flight, status);
 }
 
-static enum status flight_send(struct put_flight *flight, bool start)
+static enum status flight_send(struct put_flight *flight)
 {
     struct store_key names[BENCH_STORE_THREADS];
     uint64_t sizes[BENCH_STORE_THREADS];
@@ -405,7 +407,7 @@ static enum status flight_send(struct put_flight *flight, bool start)
                                        .sizes_data = sizes,
                                        .writer = flight->load->space };
     buf_init(&buf, RPC_BODY_SIZE_MAX);
-    if (start) {
+    if (flight->kind == PUT_START) {
         status = store_encode_batch(&buf, &batch);
         return send(flight->load, MASTER_METHOD_PUT_START, &buf, status, on_started, flight);
     }
@@ -414,29 +416,17 @@ static enum status flight_send(struct put_flight *flight, bool start)
     return send(flight->load, MASTER_METHOD_PUT_ENDS, &buf, status, on_ended, flight);
 }
 
-static void flight_go(struct load *load, struct put_op *first, bool start)
+static struct gather_op *on_put_go(void *ctx, uint32_t kind, struct gather_op *ops)
 {
     struct put_flight *flight = calloc(1, sizeof(*flight));
     ASSERT(flight != NULL);
-    flight->load = load;
-    for (struct put_op *op = first; op != NULL; op = op->next) {
-        ASSERT(flight->count < BENCH_STORE_THREADS);
-        flight->ops[flight->count++] = op;
-    }
-    const enum status status = flight_send(flight, start);
+    flight->load = ctx;
+    flight->kind = kind;
+    for (; ops != NULL && flight->count < BENCH_STORE_THREADS; ops = ops->next)
+        flight->ops[flight->count++] = (struct put_op *)(void *)ops;
+    const enum status status = flight_send(flight);
     if (status != STATUS_OK) put_answer(flight, status);
-}
-
-static void on_put_pile(void *ctx, struct gather_op *pile)
-{
-    struct put_op *lists[2] = { NULL, NULL };
-    for (struct gather_op *op = pile; op != NULL; op = op->next) {
-        struct put_op *put = (struct put_op *)(void *)op;
-        put->next = lists[put->start];
-        lists[put->start] = put;
-    }
-    if (lists[0] != NULL) flight_go(ctx, lists[0], false);
-    if (lists[1] != NULL) flight_go(ctx, lists[1], true);
+    return ops;
 }
 
 static void *put_thread(void *ctx)
@@ -446,9 +436,9 @@ static void *put_thread(void *ctx)
 
     for (uint64_t n = 0; put.status == STATUS_OK; n++) {
         bench_store_key(put.bytes, asker->load->space, n * BENCH_STORE_THREADS + asker->number);
-        put.start = true;
+        put.op.kind = PUT_START;
         if (gather_ask(put_gather, &put.op) != STATUS_OK || put.status != STATUS_OK) break;
-        put.start = false;
+        put.op.kind = PUT_END;
         if (gather_ask(put_gather, &put.op) != STATUS_OK) break;
     }
     return NULL;
@@ -456,10 +446,13 @@ static void *put_thread(void *ctx)
 
 static enum status put_threads(struct load *load, struct errmsg *err)
 {
+    const struct gather_options options = {
+        .env = load->env, .kinds = PUT_KINDS, .flights = { 1, 1 }, .on_go = on_put_go, .ctx = load
+    };
     enum status status = rpc_open(load, err);
     env_random(load->env, &load->space, sizeof(load->space));
     load->space |= 1;
-    if (status == STATUS_OK) status = gather_create(load->env, on_put_pile, load, &put_gather);
+    if (status == STATUS_OK) status = gather_create(&options, &put_gather);
     if (status != STATUS_OK) return status;
     return threads_start(load, put_thread, NULL, err);
 }

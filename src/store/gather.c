@@ -1,33 +1,70 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * store/gather.c - a stack that threads push to and the loop takes as a whole.
+ * store/gather.c - a stack that threads push to and the loop takes as a whole, a queue a kind, and
+ * gates that the threads sleep at.
  *
- * Memory order: a push releases what the asker wrote, the taking of the pile acquires it; the
- * semaphore orders the answer. */
+ * A gate is a word that is counted up, and then its sleepers are woken, all with one system call.
+ * Askers of one pile mostly have one gate, others mostly have others; who wakes for nothing looks
+ * at its question and sleeps again. So the choice of the gate matters to speed only.
+ *
+ * Memory order: a push releases what the asker wrote, the taking of the pile acquires it.
+ * `answered` releases the answer. It is set before its gate is counted up (release): an asker that
+ * read the gate after that (acquire) sees it, one that read it before does not fall asleep. */
 #include "store/gather.h"
 
-#include <stdatomic.h>
-#include <stdbool.h>
 #include <stdlib.h>
 
 #include "base/assert.h"
 #include "base/env.h"
+#include "base/futex.h"
 
-struct gather {
-    struct env *env;
-    void (*on_pile)(void *ctx, struct gather_op *pile);
-    void *ctx;
-    _Atomic(struct gather_op *) pile; /* pushed to by askers, emptied by the loop */
+enum { GATES = 16 };
+
+struct gate {
+    _Alignas(64) _Atomic uint32_t opened; /* times; counted by the loop */
 };
 
-enum status gather_create(struct env *env, void (*on_pile)(void *ctx, struct gather_op *),
-                          void *ctx, struct gather **out)
+/* Of one kind. */
+struct lane {
+    struct gather *gather;
+    uint32_t kind;
+    struct gather_op *head; /* waits for a flight, in the order of its coming */
+    struct gather_op *tail;
+    uint32_t waiting;
+    uint32_t flights;
+    struct env_timer late;
+};
+
+struct gather {
+    struct gather_options options;
+    struct lane lanes[GATHER_KINDS_MAX];
+    struct env_timer timer; /* serves when posts are full */
+    bool serving;           /* serve() comes soon */
+    uint32_t gates_due;     /* to be opened: one bit each */
+
+    _Alignas(64) _Atomic(struct gather_op *) pile; /* pushed to by askers, emptied by the loop */
+    _Atomic uint32_t gate; /* of those who ask now: the loop chooses, a guess is enough */
+    struct gate gates[GATES];
+};
+
+static void serve(void *ctx);
+static void on_late(void *ctx);
+
+enum status gather_create(const struct gather_options *options, struct gather **out)
 {
-    struct gather *gather = calloc(1, sizeof(*gather));
+    struct gather *gather = aligned_alloc(_Alignof(struct gather), sizeof(*gather));
+    ASSERT(options->kinds > 0 && options->kinds <= GATHER_KINDS_MAX);
+
     if (gather == NULL) return STATUS_NO_MEMORY;
-    gather->env = env;
-    gather->on_pile = on_pile;
-    gather->ctx = ctx;
+    *gather = (struct gather){ .options = *options };
+    env_timer_init(&gather->timer, serve, gather);
+    for (uint32_t kind = 0; kind < options->kinds; kind++) {
+        struct lane *lane = &gather->lanes[kind];
+        ASSERT(options->flights[kind] > 0);
+        lane->gather = gather;
+        lane->kind = kind;
+        env_timer_init(&lane->late, on_late, lane);
+    }
     *out = gather;
     return STATUS_OK;
 }
@@ -36,15 +73,130 @@ void gather_destroy(struct gather *gather)
 {
     if (gather == NULL) return;
     ASSERT(atomic_load(&gather->pile) == NULL);
+    env_timer_cancel(gather->options.env, &gather->timer);
+    for (uint32_t kind = 0; kind < gather->options.kinds; kind++) {
+        ASSERT(gather->lanes[kind].waiting == 0);
+        env_timer_cancel(gather->options.env, &gather->lanes[kind].late);
+    }
     free(gather);
 }
 
-static void take(void *ctx)
+/* ---- flights ---- */
+
+static void lane_queue(struct lane *lane, struct gather_op *op)
+{
+    op->next = NULL;
+    if (lane->head == NULL) {
+        lane->head = op;
+    } else {
+        lane->tail->next = op;
+    }
+    lane->tail = op;
+    lane->waiting++;
+}
+
+static void lane_go(struct lane *lane)
+{
+    const struct gather_options *options = &lane->gather->options;
+
+    lane->flights++;
+    lane->head = options->on_go(options->ctx, lane->kind, lane->head);
+    lane->waiting = 0; /* the rest is seldom, and short */
+    for (const struct gather_op *op = lane->head; op != NULL; op = op->next)
+        lane->waiting++;
+}
+
+static bool lane_may_go(const struct lane *lane)
+{
+    const uint32_t usual = lane->gather->options.flights[lane->kind];
+    return lane->flights < (lane->waiting >= GATHER_CROWD ? usual + 1 : usual);
+}
+
+static void late_in(struct lane *lane)
+{
+    struct env *env = lane->gather->options.env;
+    env_timer_set(env, &lane->late, env_now_ns(env) + GATHER_LATE_MS * ENV_NS_PER_MS);
+}
+
+/* Sends what waits, as far as it may go. */
+static void lane_serve(struct lane *lane)
+{
+    while (lane->head != NULL && lane_may_go(lane))
+        lane_go(lane);
+    if (lane->head != NULL && !env_timer_armed(&lane->late)) late_in(lane);
+}
+
+/* Whoever waits has waited for as long, or for less if others have left meanwhile. */
+static void on_late(void *ctx)
+{
+    struct lane *lane = ctx;
+
+    if (lane->head != NULL && lane->flights < GATHER_FLIGHTS_MAX) lane_go(lane);
+    if (lane->head != NULL) late_in(lane);
+}
+
+/* ---- the loop ---- */
+
+static void open_gates(struct gather *gather)
+{
+    while (gather->gates_due != 0) {
+        const uint32_t gate = (uint32_t)__builtin_ctz(gather->gates_due);
+        gather->gates_due &= gather->gates_due - 1;
+        atomic_fetch_add_explicit(&gather->gates[gate].opened, 1, memory_order_release);
+        futex_wake(&gather->gates[gate].opened, UINT32_MAX);
+    }
+}
+
+/* Into the queues. */
+static void take_pile(struct gather *gather)
+{
+    const uint32_t gate = atomic_load_explicit(&gather->gate, memory_order_relaxed);
+    struct gather_op *op = atomic_exchange_explicit(&gather->pile, NULL, memory_order_acquire);
+    struct gather_op *next;
+
+    if (op == NULL) return;
+    atomic_store_explicit(&gather->gate, (gate + 1) % GATES, memory_order_relaxed);
+    for (; op != NULL; op = next) {
+        next = op->next;
+        ASSERT(op->kind < gather->options.kinds);
+        lane_queue(&gather->lanes[op->kind], op);
+    }
+}
+
+static void serve(void *ctx)
 {
     struct gather *gather = ctx;
-    struct gather_op *pile = atomic_exchange_explicit(&gather->pile, NULL, memory_order_acquire);
-    if (pile != NULL) gather->on_pile(gather->ctx, pile);
+
+    gather->serving = false;
+    take_pile(gather);
+    for (uint32_t kind = 0; kind < gather->options.kinds; kind++)
+        lane_serve(&gather->lanes[kind]);
+    open_gates(gather);
 }
+
+static void serve_soon(struct gather *gather)
+{
+    if (gather->serving) return;
+    gather->serving = true;
+    if (env_post(gather->options.env, serve, gather) != STATUS_OK)
+        env_timer_set(gather->options.env, &gather->timer, 0);
+}
+
+void gather_landed(struct gather *gather, uint32_t kind)
+{
+    ASSERT(gather->lanes[kind].flights > 0);
+    gather->lanes[kind].flights--;
+    serve_soon(gather);
+}
+
+void gather_answer(struct gather *gather, struct gather_op *op)
+{
+    gather->gates_due |= UINT32_C(1) << op->gate;
+    atomic_store_explicit(&op->answered, true, memory_order_release);
+    serve_soon(gather);
+}
+
+/* ---- the threads ---- */
 
 /* Takes its own question back, if nobody else has come meanwhile. */
 static bool give_up(struct gather *gather, struct gather_op *op)
@@ -53,11 +205,19 @@ static bool give_up(struct gather *gather, struct gather_op *op)
     return atomic_compare_exchange_strong(&gather->pile, &expected, NULL);
 }
 
+static void wait_at(struct gate *gate, const struct gather_op *op)
+{
+    for (;;) {
+        const uint32_t opened = atomic_load_explicit(&gate->opened, memory_order_acquire);
+        if (atomic_load_explicit(&op->answered, memory_order_acquire)) return;
+        futex_wait(&gate->opened, opened, UINT64_MAX);
+    }
+}
+
 enum status gather_ask(struct gather *gather, struct gather_op *op)
 {
-    const int rc = sem_init(&op->answered, 0, 0);
-    ASSERT(rc == 0);
-
+    op->gate = atomic_load_explicit(&gather->gate, memory_order_relaxed);
+    atomic_init(&op->answered, false);
     struct gather_op *next = atomic_load_explicit(&gather->pile, memory_order_relaxed);
     do {
         op->next = next;
@@ -65,20 +225,9 @@ enum status gather_ask(struct gather *gather, struct gather_op *op)
                                                     memory_order_relaxed));
     /* From here on it is the loop's. Whoever found the pile empty wakes the loop. While posts are
      * full it must insist, unless it is alone: others count on it. */
-    while (next == NULL && env_post(gather->env, take, gather) != STATUS_OK) {
-        if (give_up(gather, op)) {
-            sem_destroy(&op->answered);
-            return STATUS_FULL;
-        }
+    while (next == NULL && env_post(gather->options.env, serve, gather) != STATUS_OK) {
+        if (give_up(gather, op)) return STATUS_FULL;
     }
-    while (sem_wait(&op->answered) != 0) { /* EINTR: a signal of the program */
-    }
-    sem_destroy(&op->answered);
+    wait_at(&gather->gates[op->gate], op);
     return STATUS_OK;
-}
-
-void gather_answer(struct gather_op *op)
-{
-    const int rc = sem_post(&op->answered);
-    ASSERT(rc == 0);
 }
