@@ -83,6 +83,18 @@ MUTANTS = [
     ("bytes from the disk are not compared", "vlog.c",
      "return vlog_bytes_right(head, read->data) ? STATUS_OK : STATUS_CORRUPT;", "return STATUS_OK;",
      ["vlog_sim_test"]),
+    ("another value in a range that was verified is believed", "verified.c",
+     "a->generation == b->generation && a->address == b->address &&\n           a->sum == b->sum && a->len == b->len;",
+     "a->address == b->address && a->len == b->len;", ["verified_test", "reading_test"]),
+    ("what was verified is believed for ever", "verified.c",
+     "if (now_ns - place->hashed_ns >= VERIFIED_TRUST_NS) return false;", "", ["verified_test", "reading_test"]),
+    ("what was verified is believed after the pin", "reading.c",
+     "env_now_ns(readings->env) >= reading->pinned_ns)", "reading->pinned_ns == 1)", ["reading_test"]),
+    ("the first read of shared memory is believed", "reading.c",
+     "if (sum != piece.sum) return STATUS_CORRUPT;", "(void)sum;", ["reading_test", "store_real_test"]),
+    ("memory of another start of an owner is read", "reading.c",
+     "if (status == STATUS_OK && reading->loan.generation != reading->owner) {",
+     "if (status == STATUS_OK && reading->owner == 0) {", ["reading_test"]),
 ]
 
 

@@ -398,6 +398,7 @@ struct yolk_transfer_loan {
     uint64_t id;
     const void *data; /* read-only; `length` bytes of it */
     uint64_t length;
+    uint64_t generation; /* of the engine whose memory it is */
 };
 
 /* Memory that a peer on this host allocated with yolk_transfer_alloc(), or of our own segment, is

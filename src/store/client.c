@@ -7,7 +7,7 @@
  *
  *            put_start            WRITE                commit
  *   put  ASKING -----> MOVING -----------> COMMITTING -------> done
- *            get, acquire         READ, verify
+ *            get, acquire         read, verify
  *   get  ASKING -> PINNING -> MOVING -----------------> done
  *          ^  |       |          |        |
  *          |  +-------+----------+--------+   try again: another replica, or the master again
@@ -20,7 +20,8 @@
  * Invariants
  *   I1  An item ends once, from the loop; a call is freed when its last item has ended and nothing
  *       that could call back is under way.
- *   I2  A value is reported only after each of its pieces had the owner's checksum.
+ *   I2  A value is reported only after each of its pieces had the owner's checksum: now, or, of
+ *       memory of this host, when this process last hashed it (store/reading.h).
  *   I3  A ticket's range is written only until put_ms after it was asked for. */
 #include "yolk/store.h"
 
@@ -39,6 +40,7 @@
 #include "store/client_pin.h"
 #include "store/peers.h"
 #include "store/proto.h"
+#include "store/reading.h"
 #include "yolk/transfer.h"
 
 enum {
@@ -62,7 +64,7 @@ enum item_state {
     ITEM_WAITING,    /* for the next exchange with the master */
     ITEM_ASKING,     /* in the exchange under way */
     ITEM_PINNING,    /* get: store.acquire is under way */
-    ITEM_MOVING,     /* a transfer is under way */
+    ITEM_MOVING,     /* a transfer, or a reading, is under way */
     ITEM_COMMITTING, /* put: store.commit is under way, or about to be tried again */
     ITEM_DONE,
 };
@@ -101,10 +103,11 @@ struct item {
     uint64_t offset;     /* in the value */
     uint64_t span_at;    /* get: what is read, in whole pieces */
     uint64_t span_len;
-    uint8_t *bounce;        /* get: where to, if not into the buffer itself */
-    struct pin_ask ask;     /* get */
-    struct client_pin *pin; /* get: of what is moving; shared with others of the owner */
-    struct env_timer retry; /* put: the next try of a commit */
+    uint8_t *bounce;         /* get: where to, if not into the buffer itself */
+    struct pin_ask ask;      /* get */
+    struct client_pin *pin;  /* get: of what is moving; shared with others of the owner */
+    struct reading *reading; /* get: of memory of this host, under way */
+    struct env_timer retry;  /* put: the next try of a commit */
 };
 
 struct call {
@@ -205,8 +208,10 @@ static void item_reset(struct item *item)
     }
     item->segment_open = false;
     bounce_free(item);
+    free(item->reading); /* only at the end of the client: nobody looks at it any more */
     free(item->places);
     free(item->sums);
+    item->reading = NULL;
     item->places = NULL;
     item->sums = NULL;
     item->places_count = 0;
@@ -574,10 +579,64 @@ static enum status get_take(struct item *item, const struct pin_answer *answer)
     return get_span(item);
 }
 
+static void get_moved(struct item *item)
+{
+    get_deliver(item);
+    item_done(item, STATUS_OK, item->length);
+}
+
 static void get_wrong(struct item *item)
 {
     LOG_WARN("store", "value_wrong", "owner=%s", rpc_client_address(item->owner));
     get_failed(item, STATUS_CORRUPT);
+}
+
+static void on_read(void *ctx, enum status status)
+{
+    struct item *item = ctx;
+    struct call *call = item->call;
+    ASSERT(item->state == ITEM_MOVING);
+
+    free(item->reading);
+    item->reading = NULL;
+    if (status == STATUS_OK) {
+        get_moved(item);
+    } else if (status == STATUS_CORRUPT) {
+        get_wrong(item);
+    } else {
+        get_failed(item, status);
+    }
+    call_settle(call);
+}
+
+/* Reads where the bytes are. STATUS_OK: on_read() will tell; else they cannot be seen from here. */
+static enum status get_read(struct item *item, const struct pin_answer *answer)
+{
+    const struct place *place = &item->places[item->places_next];
+    struct reading *reading = malloc(sizeof(*reading));
+    if (reading == NULL) return STATUS_FULL;
+
+    *reading = (struct reading){
+        .owner = place->node.epoch,
+        .generation = answer->generation,
+        .address = place->address + item->span_at,
+        .len = item->span_len,
+        .piece_size = item->piece_size,
+        .sums = item->sums + item->span_at / item->piece_size,
+        .to = item->bounce != NULL ? item->bounce : item->data,
+        .pinned_ns = answer->pinned_ns,
+        .on_end = on_read,
+        .ctx = item,
+    };
+    const enum status status =
+        reading_start(item->call->store->readings, place->node.segment, reading);
+    if (status != STATUS_OK) {
+        free(reading);
+        return status;
+    }
+    item->reading = reading;
+    item->state = ITEM_MOVING;
+    return STATUS_OK;
 }
 
 static void get_answered(struct item *item, const struct pin_answer *answer)
@@ -602,6 +661,7 @@ static void get_answered(struct item *item, const struct pin_answer *answer)
         return;
     }
     if (status == STATUS_OK) status = get_take(item, answer);
+    if (status == STATUS_OK && get_read(item, answer) == STATUS_OK) return;
     if (status == STATUS_OK) {
         status = item_move(item, YOLK_TRANSFER_READ, item->span_len, item->call->deadline_ns);
     }
@@ -733,8 +793,7 @@ static void on_moved(void *ctx, const struct yolk_transfer_result *result)
     } else if (!get_verified(item)) {
         get_wrong(item);
     } else {
-        get_deliver(item);
-        item_done(item, STATUS_OK, item->length);
+        get_moved(item);
     }
     call_settle(call);
 }
@@ -1183,6 +1242,9 @@ enum status yolk_store_create(const struct yolk_store_options *options, struct y
     if (status == STATUS_OK) {
         status = store_peers_create(store->env, options->secret, "client", &store->peers);
     }
+    if (status == STATUS_OK) {
+        status = readings_create(store->env, store->transfer, &store->readings);
+    }
     if (status != STATUS_OK) errmsg_set(err, status, "out of memory");
     if (status == STATUS_OK) status = rpc_client_create(store->env, &client, &store->master, err);
     if (status != STATUS_OK) {
@@ -1199,6 +1261,7 @@ void yolk_store_destroy(struct yolk_store *store)
     store->closing = true;
     rpc_client_destroy(store->master); /* what is under way ends here, and is only counted */
     store_peers_destroy(store->peers);
+    readings_destroy(store->readings);
     while (store->calls != NULL) {
         struct call *call = store->calls;
         for (uint32_t i = 0; i < call->count; i++) {

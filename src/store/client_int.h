@@ -11,6 +11,7 @@
 
 struct call;
 struct env;
+struct readings;
 struct rpc_client;
 struct store_peers;
 struct yolk_transfer;
@@ -20,6 +21,7 @@ struct yolk_store {
     struct yolk_transfer *transfer;
     struct rpc_client *master;
     struct store_peers *peers;
+    struct readings *readings;
     struct call *calls;
     uint32_t items; /* under way */
     uint32_t items_max;

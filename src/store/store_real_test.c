@@ -275,7 +275,25 @@ static void ranges_move(struct world *world, struct yolk_store_key key, uint8_t 
     }
 }
 
-static void values_move(struct world *world)
+/* Again and again, so that the owner uses ranges of memory again that have been read. */
+static void replaced_is_seen(struct world *world, struct yolk_store_key key, uint8_t *copy)
+{
+    const struct yolk_store_value value = { .key = key, .data = world->memory, .size = VALUE_SIZE };
+    const struct yolk_store_buffer buffer = { .key = key, .data = copy, .size = VALUE_SIZE };
+    const struct yolk_store_call call = { .on_item = on_item, .ctx = world, .replace = true };
+    for (unsigned i = 0; i < 5; i++) {
+        world->memory[i * YOLK_STORE_PIECE_SIZE] ^= 1;
+        assert_int_equal(ended(world, yolk_store_put(world->store, &value, 1, &call)), STATUS_OK);
+        for (unsigned n = 0; n < 2; n++) {
+            memset(copy, 0, VALUE_SIZE);
+            assert_int_equal(ended(world, yolk_store_get(world->store, &buffer, 1, &call)),
+                             STATUS_OK);
+            assert_memory_equal(copy, world->memory, VALUE_SIZE);
+        }
+    }
+}
+
+static void values_move(struct world *world, bool tcp)
 {
     const struct yolk_store_key key = { "a value", 7 };
     const struct yolk_store_key other = { "another", 7 };
@@ -293,11 +311,8 @@ static void values_move(struct world *world)
     assert_int_equal(ended(world, yolk_store_put(world->store, &value, 1, &call)), STATUS_OK);
     assert_int_equal(ended(world, yolk_store_put(world->store, &value, 1, &call)), STATUS_EXISTS);
     assert_int_equal(ended(world, yolk_store_exist(world->store, &key, 1, &call)), STATUS_OK);
-    assert_int_equal(ended(world, yolk_store_get(world->store, &buffer, 1, &call)), STATUS_OK);
-    assert_int_equal(world->size, VALUE_SIZE);
-    assert_memory_equal(copy, world->memory, VALUE_SIZE);
-    ranges_move(world, key, copy);
-    owner_flips_a_bit(world, key);
+    owner_flips_a_bit(world, key); /* before it is read for the first time */
+    assert_int_equal(ended(world, yolk_store_get(world->store, &buffer, 1, &call)), STATUS_CORRUPT);
     assert_int_equal(ended(world, yolk_store_get(world->store, &buffer, 1, &call)), STATUS_CORRUPT);
     const struct yolk_store_buffer head = { .key = key, .data = copy, .size = 100, .range = true };
     const struct yolk_store_buffer tail = {
@@ -306,6 +321,17 @@ static void values_move(struct world *world)
     assert_int_equal(ended(world, yolk_store_get(world->store, &head, 1, &call)), STATUS_OK);
     assert_int_equal(ended(world, yolk_store_get(world->store, &tail, 1, &call)), STATUS_CORRUPT);
     owner_flips_a_bit(world, key);
+    assert_int_equal(ended(world, yolk_store_get(world->store, &buffer, 1, &call)), STATUS_OK);
+    assert_int_equal(world->size, VALUE_SIZE);
+    assert_memory_equal(copy, world->memory, VALUE_SIZE);
+    ranges_move(world, key, copy);
+    if (tcp) { /* what crosses a network is verified each time */
+        owner_flips_a_bit(world, key);
+        assert_int_equal(ended(world, yolk_store_get(world->store, &buffer, 1, &call)),
+                         STATUS_CORRUPT);
+        owner_flips_a_bit(world, key);
+    }
+    replaced_is_seen(world, key, copy);
     assert_int_equal(ended(world, yolk_store_get(world->store, &small, 1, &call)), STATUS_FULL);
     assert_int_equal(world->size, VALUE_SIZE);
     assert_int_equal(ended(world, yolk_store_get(world->store, &none, 1, &call)), STATUS_NOT_FOUND);
@@ -373,7 +399,7 @@ static void everything_moves(bool forbid_shm, enum yolk_transfer_path path)
 
     world_start(&world, forbid_shm);
     blocks_move(&world);
-    values_move(&world);
+    values_move(&world, forbid_shm);
     blocks_are_values_too(&world);
     bad_calls_are_refused_at_once(&world);
     yolk_transfer_stats(world.nodes[1].transfer, &stats);

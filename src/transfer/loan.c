@@ -72,6 +72,7 @@ static enum status borrow_own(struct yolk_transfer *transfer, uint64_t remote, u
     buffer->users++;
     out->data = (const void *)(uintptr_t)remote;
     out->length = length;
+    out->generation = transfer->generation;
     return STATUS_OK;
 }
 
@@ -95,6 +96,7 @@ static enum status borrow_share(struct yolk_transfer *transfer, struct session *
     share->users++;
     out->data = share_at(share, remote);
     out->length = length;
+    out->generation = session->generation;
     return STATUS_OK;
 }
 
