@@ -3,11 +3,13 @@
  * tests/fake_cuda.c - see fake_cuda.h. One thread. */
 #include "fake_cuda.h"
 
+#include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define EXPORT __attribute__((visibility("default")))
@@ -32,6 +34,9 @@ struct range {
     uint8_t *address, *alias; /* NULL: free */
     size_t size;
     int device;
+    int fd;         /* of the pages */
+    ino_t pages;    /* its number: no two of a host are alike */
+    unsigned opens; /* of another's memory: how often; 0: our own */
 };
 
 struct stream {
@@ -196,6 +201,29 @@ int cuPointerGetAttribute(void *out, int attribute, unsigned long long address)
 
 /* ---- memory ---- */
 
+static void range_map(struct range *range, int fd, int access)
+{
+    struct stat is;
+
+    if (fstat(fd, &is) != 0) misuse("no memory");
+    const size_t size = (size_t)is.st_size;
+    range->alias = mmap(NULL, size, access, MAP_SHARED, fd, 0);
+    range->address = mmap(NULL, size, PROT_NONE, MAP_SHARED, fd, 0);
+    if (range->alias == MAP_FAILED || range->address == MAP_FAILED) misuse("no memory");
+    range->size = size;
+    range->device = current[depth - 1]->device;
+    range->fd = fd;
+    range->pages = is.st_ino;
+}
+
+static void range_unmap(struct range *range)
+{
+    munmap(range->address, range->size);
+    munmap(range->alias, range->size);
+    close(range->fd);
+    *range = (struct range){ .address = NULL };
+}
+
 EXPORT int cuMemAlloc_v2(unsigned long long *out, size_t size);
 int cuMemAlloc_v2(unsigned long long *out, size_t size)
 {
@@ -205,14 +233,9 @@ int cuMemAlloc_v2(unsigned long long *out, size_t size)
     while (range < ranges + RANGES_MAX && range->address != NULL)
         range++;
     if (range == ranges + RANGES_MAX) return INVALID_VALUE;
-    const int fd = memfd_create("fake_cuda", 0);
+    const int fd = memfd_create("fake_cuda", MFD_CLOEXEC);
     if (fd < 0 || ftruncate(fd, (off_t)size) != 0) misuse("no memory");
-    range->alias = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    range->address = mmap(NULL, size, PROT_NONE, MAP_SHARED, fd, 0);
-    if (range->alias == MAP_FAILED || range->address == MAP_FAILED) misuse("no memory");
-    close(fd);
-    range->size = size;
-    range->device = current[depth - 1]->device;
+    range_map(range, fd, PROT_READ | PROT_WRITE);
     *out = (uintptr_t)range->address;
     return OK;
 }
@@ -229,13 +252,110 @@ int cuMemFree_v2(unsigned long long address)
 {
     struct range *range = range_of((const void *)(uintptr_t)address);
 
-    if (range == NULL || range->address != (void *)(uintptr_t)address) misuse("not its memory");
+    if (range == NULL || range->address != (void *)(uintptr_t)address || range->opens > 0) {
+        misuse("not its memory");
+    }
     for (unsigned i = 0; i < item_count; i++) {
         if (touches(&items[i], range->address, range->size)) misuse("freed under a copy");
     }
-    munmap(range->address, range->size);
-    munmap(range->alias, range->size);
-    *range = (struct range){ .address = NULL };
+    range_unmap(range);
+    return OK;
+}
+
+/* ---- memory of other processes ---- */
+
+struct handle {
+    uint32_t magic;
+    int32_t pid, fd;
+    uint64_t pages;
+    uint8_t zero[40];
+};
+
+_Static_assert(sizeof(struct handle) == 64, "as the driver's");
+#define MAGIC 0x46414b45u
+
+EXPORT int cuMemGetAddressRange_v2(unsigned long long *base, size_t *size,
+                                   unsigned long long address);
+int cuMemGetAddressRange_v2(unsigned long long *base, size_t *size, unsigned long long address)
+{
+    const struct range *range = range_of((const void *)(uintptr_t)address);
+
+    if (range == NULL) return INVALID_VALUE;
+    *base = (uintptr_t)range->address;
+    *size = range->size;
+    return OK;
+}
+
+EXPORT int cuIpcGetMemHandle(struct handle *out, unsigned long long address);
+int cuIpcGetMemHandle(struct handle *out, unsigned long long address)
+{
+    const struct range *range = range_of((const void *)(uintptr_t)address);
+
+    if (!inside(-1)) return INVALID_CONTEXT;
+    if (turned.refuse_export || range == NULL || range->opens > 0) return INVALID_VALUE;
+    if (turned.lie_export == 1) memset(out, 0xa5, sizeof(*out));
+    if (turned.lie_export == 1) return OK;
+    for (int i = 0; turned.lie_export == 2 && i < RANGES_MAX; i++) {
+        const struct range *other = &ranges[i];
+        if (other->address != NULL && other->opens == 0 && other->size < range->size) range = other;
+    }
+    *out = (struct handle){
+        .magic = MAGIC, .pid = getpid(), .fd = range->fd, .pages = (uint64_t)range->pages
+    };
+    return OK;
+}
+
+EXPORT int cuIpcOpenMemHandle_v2(unsigned long long *out, struct handle handle, unsigned flags);
+int cuIpcOpenMemHandle_v2(unsigned long long *out, struct handle handle, unsigned flags)
+{
+    struct range *range = ranges;
+    struct stat is;
+    char path[64];
+
+    if (!inside(-1) || flags != 1) return INVALID_CONTEXT;
+    if (turned.refuse_open || handle.magic != MAGIC) return INVALID_VALUE;
+    if (handle.pid == getpid() && !turned.own_handles) return INVALID_CONTEXT;
+    for (int i = 0; i < RANGES_MAX; i++) { /* once more */
+        if (ranges[i].opens == 0 || (uint64_t)ranges[i].pages != handle.pages) continue;
+        if (!inside(ranges[i].device)) continue;
+        ranges[i].opens++;
+        turned.opened++;
+        *out = (uintptr_t)ranges[i].address;
+        return OK;
+    }
+    while (range < ranges + RANGES_MAX && range->address != NULL)
+        range++;
+    if (range == ranges + RANGES_MAX) return INVALID_VALUE;
+    snprintf(path, sizeof(path), "/proc/%d/fd/%d", handle.pid, handle.fd);
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return INVALID_VALUE;
+    if (fstat(fd, &is) != 0 || (uint64_t)is.st_ino != handle.pages || is.st_size == 0) {
+        close(fd);
+        return INVALID_VALUE;
+    }
+    range_map(range, fd, PROT_READ);
+    range->opens = 1;
+    turned.opened++;
+    turned.open++;
+    *out = (uintptr_t)range->address;
+    return OK;
+}
+
+EXPORT int cuIpcCloseMemHandle(unsigned long long base);
+int cuIpcCloseMemHandle(unsigned long long base)
+{
+    struct range *range = range_of((const void *)(uintptr_t)base);
+
+    if (!inside(-1)) return INVALID_CONTEXT;
+    if (range == NULL || range->opens == 0 || range->address != (void *)(uintptr_t)base) {
+        misuse("memory closed that was not opened");
+    }
+    if (--range->opens > 0) return OK;
+    for (unsigned i = 0; i < item_count; i++) {
+        if (touches(&items[i], range->address, range->size)) misuse("closed under a copy");
+    }
+    range_unmap(range);
+    turned.open--;
     return OK;
 }
 
@@ -313,7 +433,9 @@ static int copy_start(void *to, const void *from, size_t len, struct stream *str
 {
     struct item item = { stream, to, (uint8_t *)(uintptr_t)from, len, NULL, false };
 
+    const struct range *target = range_of(to);
     if (!inside(stream->device)) return INVALID_CONTEXT;
+    if (target != NULL && target->opens > 0) misuse("written to another process's memory");
     if (turned.fail_start > 0 && --turned.fail_start == 0) return INVALID_VALUE;
     if (turned.fail_end > 0 && --turned.fail_end == 0) item.fails = true;
     item_add(&item);

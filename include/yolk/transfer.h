@@ -428,7 +428,8 @@ enum yolk_transfer_path {
     YOLK_TRANSFER_PATH_VM = 4,
     YOLK_TRANSFER_PATH_FILE = 5,
     YOLK_TRANSFER_PATH_FABRIC = 6,
-    YOLK_TRANSFER_PATHS = 7,
+    YOLK_TRANSFER_PATH_CUDA = 7, /* from device to device, between processes of this host */
+    YOLK_TRANSFER_PATHS = 8,
 };
 
 struct yolk_transfer_explain {
@@ -476,7 +477,7 @@ size_t yolk_transfer_explain_text(const struct yolk_transfer *transfer,
  */
 size_t yolk_transfer_metrics_text(const struct yolk_transfer *transfer, char *out, size_t size);
 
-/* "none", "local", "shm", "tcp", "vm", "file", "fabric"; "unknown" for another number. */
+/* "none", "local", "shm", "tcp", "vm", "file", "fabric", "cuda"; "unknown" for another number. */
 const char *yolk_transfer_path_name(enum yolk_transfer_path path);
 const char *yolk_transfer_state_name(enum yolk_transfer_state state);
 

@@ -50,8 +50,7 @@ static enum status slice_judge(const struct slice *slice)
     return share_judge(slice->session, slice->share, epoch, term);
 }
 
-/* The same with a look. */
-static enum status slice_check(const struct slice *slice)
+enum status copy_check(const struct slice *slice)
 {
     uint64_t epoch, term;
 
@@ -120,14 +119,14 @@ static enum status copy_step(struct slice *head, struct portion *portion)
 
     portion->size = 0;
     if (status != STATUS_OK) return status;
-    status = slice_check(head);
+    status = copy_check(head);
     if (status == STATUS_OK) {
         portion_take(portion, head, head->share != NULL ? SHARE_PARTS_MAX : 1);
         status = portion_copy(portion, head);
     }
     if (status != STATUS_OK) { /* whose fault is it? */
         portion_take(portion, head, 1);
-        status = slice_check(head);
+        status = copy_check(head);
         if (status == STATUS_OK) status = portion_copy(portion, head);
     }
     return status == STATUS_DENIED ? STATUS_NOT_FOUND : status; /* it was not a moment ago */
@@ -246,4 +245,5 @@ void copy_drop_lane(struct yolk_transfer *transfer, const struct lane *lane)
     for (int class = 0; class < WIRE_CLASSES; class ++) {
         slice_filter(&transfer->copies[class], of_lane, lane, drop, transfer);
     }
+    cuda_pulls_filter(transfer, of_lane, lane, drop);
 }

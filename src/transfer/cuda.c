@@ -13,6 +13,10 @@
  *   target READ       cuda_serve: waits for a bounce --SERVE--> READ_DATA on the lane
  *   target WRITE      cuda_landing: a bounce; lane or pull; cuda_store --STORE--> ACK
  *   local             a slice of copy.c's kind, in portions, --LOCAL--> done; no bounce
+ *   IPC               cuda_fetch: a slice of a READ, or a pull, from a peer's device, as local ones
+ *
+ * With a peer on this host whose driver opens our memory, and ours its, peer.c takes the last way
+ * (cuda_ipc.c); cuda_stage() is for what turns out not to be opened.
  *
  * Capitals are operations of a device (struct op). They run in streams of ours, one into and one
  * out of each device, and end in the order in which they began; their ends are looked for from a
@@ -106,6 +110,7 @@ struct device {
 struct cuda {
     struct yolk_transfer *transfer;
     struct env_timer timer;
+    struct env_timer look; /* for imports that were withdrawn */
     uint64_t poll_ns;
     struct device devices[CUDA_DEVICES_MAX];
     struct cuda_device *any; /* the first that was opened: pinned memory is its */
@@ -113,9 +118,10 @@ struct cuda {
     struct op ops[OPS_MAX];
     struct op_list ops_free;
     uint32_t locals, serves;
-    struct task_list tasks[WIRE_CLASSES];    /* with slices to cut */
-    struct slice_list waiting[WIRE_CLASSES]; /* local ones */
-    struct op_list serving[WIRE_CLASSES];    /* SERVE, waiting for a bounce */
+    struct task_list tasks[WIRE_CLASSES];     /* with slices to cut */
+    struct slice_list waiting[WIRE_CLASSES];  /* for LOCAL */
+    struct slice_list unstaged[WIRE_CLASSES]; /* cut, waiting for a bounce */
+    struct op_list serving[WIRE_CLASSES];     /* SERVE, waiting for a bounce */
     bool stopped;
 };
 
@@ -169,6 +175,12 @@ enum status cuda_find_named(const char *location, uint64_t address, uint64_t len
     return STATUS_OK;
 }
 
+static void on_look(void *ctx)
+{
+    struct cuda *cuda = ctx;
+    cuda_imports_look(cuda->transfer);
+}
+
 static void on_timer(void *ctx)
 {
     struct cuda *cuda = ctx;
@@ -204,6 +216,7 @@ static enum status cuda_create(struct yolk_transfer *transfer)
     cuda->transfer = transfer;
     cuda->poll_ns = POLL_MIN_NS;
     env_timer_init(&cuda->timer, on_timer, cuda);
+    env_timer_init(&cuda->look, on_look, cuda);
     for (int i = 0; i < OPS_MAX; i++)
         op_push(&cuda->ops_free, &cuda->ops[i]);
     for (int i = 0; i < POOLS; i++) {
@@ -264,6 +277,20 @@ enum status cuda_add(struct yolk_transfer *transfer, uint32_t number, struct err
 uint32_t cuda_location(const struct yolk_transfer *transfer, uint32_t number)
 {
     return transfer->cuda->devices[number - 1].location;
+}
+
+struct cuda_device *cuda_device(struct yolk_transfer *transfer, uint32_t number)
+{
+    ASSERT(number > 0 && transfer->cuda->devices[number - 1].is != NULL);
+    return transfer->cuda->devices[number - 1].is;
+}
+
+void cuda_look_later(struct yolk_transfer *transfer, uint64_t ns)
+{
+    struct cuda *cuda = transfer->cuda;
+
+    if (cuda->stopped || env_timer_armed(&cuda->look)) return;
+    env_timer_set(transfer->env, &cuda->look, env_now_ns(transfer->env) + ns);
 }
 
 /* ---- bounces ---- */
@@ -398,10 +425,25 @@ static void slice_fail(struct yolk_transfer *transfer, struct slice *slice, enum
 bool cuda_submit(struct yolk_transfer *transfer, struct task *task)
 {
     if (task->buffer->device == 0 || task->peer->local) return false;
+    if (task->file == NULL && task->buffer->identity != NULL) return false; /* peer.c will see */
+    cuda_stage_rest(transfer, task);
+    return true;
+}
+
+void cuda_stage_rest(struct yolk_transfer *transfer, struct task *task)
+{
+    ASSERT(task->buffer->device != 0 && !task->queued);
     task_queue(&transfer->cuda->tasks[task->req.class], task);
     task->staged = true;
     transfer_kick(transfer);
-    return true;
+}
+
+void cuda_stage(struct yolk_transfer *transfer, struct slice *slice)
+{
+    ASSERT(slice->bounce == NULL && slice->share == NULL);
+    slice->task->slices_waiting++;
+    slice_push(&transfer->cuda->unstaged[slice->class], slice);
+    transfer_kick(transfer);
 }
 
 /* To the lanes: peer.c takes it from its retry list. */
@@ -445,6 +487,35 @@ static uint32_t class_share(int class)
     return shares[class];
 }
 
+/* The slice has its bounce, and counts nowhere: fills that, or can go. */
+static void slice_bounce(struct cuda *cuda, struct slice *slice, struct bounce *bounce)
+{
+    slice->bounce = bounce;
+    slice->bounce_peer = slice->task->peer;
+    slice->bounce_peer->bounce_units += bounce->units;
+    if (slice->task->req.opcode == YOLK_TRANSFER_WRITE) {
+        stage(cuda, slice);
+    } else {
+        slice_ready(slice);
+    }
+}
+
+/* False if one has to wait. */
+static bool stage_unstaged(struct cuda *cuda)
+{
+    for (int class = 0; class < WIRE_CLASSES; class ++) {
+        struct slice *slice;
+        while ((slice = cuda->unstaged[class].head) != NULL) {
+            struct bounce *bounce = bounce_take(&cuda->pools[POOL_INITIATOR], slice->length);
+            if (bounce == NULL) return false;
+            slice_pop(&cuda->unstaged[class]);
+            slice->task->slices_waiting--;
+            slice_bounce(cuda, slice, bounce);
+        }
+    }
+    return true;
+}
+
 /* Cuts one slice of the task; false if there is no room for it. */
 static bool cut(struct cuda *cuda, struct task *task)
 {
@@ -468,16 +539,9 @@ static bool cut(struct cuda *cuda, struct task *task)
     slice->class = (uint8_t)task->req.class;
     slice->offset = task->offset;
     slice->length = size;
-    slice->bounce = bounce;
-    slice->bounce_peer = task->peer;
-    task->peer->bounce_units += bounce->units;
     task->offset += size;
     if (task->offset == task->req.length) task_unqueue(&cuda->tasks[task->req.class], task);
-    if (task->req.opcode == YOLK_TRANSFER_WRITE) {
-        stage(cuda, slice);
-    } else {
-        slice_ready(slice);
-    }
+    slice_bounce(cuda, slice, bounce);
     return true;
 }
 
@@ -536,7 +600,7 @@ static void landed(struct yolk_transfer *transfer, struct slice *slice, enum sta
     }
 }
 
-/* ---- local ---- */
+/* ---- local, and from peers' devices ---- */
 
 bool cuda_copy(struct yolk_transfer *transfer, struct slice *slice)
 {
@@ -546,6 +610,37 @@ bool cuda_copy(struct yolk_transfer *transfer, struct slice *slice)
     slice_push(&transfer->cuda->waiting[slice->class], slice);
     transfer_kick(transfer);
     return true;
+}
+
+bool cuda_fetch(struct yolk_transfer *transfer, struct slice *slice, uint64_t from)
+{
+    const struct buffer *buffer = buffers_find(&transfer->buffers, (uintptr_t)slice->to, 1);
+    struct share *share = slice->share;
+    uint64_t base = 0;
+
+    ASSERT(buffer != NULL && buffer->device != 0 && slice->bounce == NULL);
+    if (cuda_import(transfer, share, buffer->device, &base) != STATUS_OK) {
+        slice->share = NULL;
+        slice->session = NULL;
+        return false;
+    }
+    slice->from = (const uint8_t *)(uintptr_t)(base + (from - share->is.address));
+    slice->done = 0;
+    share->users++;
+    slice->session->refs++;
+    slice_push(&transfer->cuda->waiting[slice->class], slice);
+    transfer_kick(transfer);
+    return true;
+}
+
+void cuda_pulls_filter(struct yolk_transfer *transfer,
+                       bool (*match)(const struct slice *, const void *), const void *what,
+                       void (*fn)(struct yolk_transfer *, struct slice *))
+{
+    if (transfer->cuda == NULL) return;
+    for (int class = 0; class < WIRE_CLASSES; class ++) {
+        slice_filter(&transfer->cuda->waiting[class], match, what, fn, transfer);
+    }
 }
 
 static enum status local_portion(struct cuda *cuda, struct op *op)
@@ -558,6 +653,7 @@ static enum status local_portion(struct cuda *cuda, struct op *op)
     struct device *source = device_at(cuda->transfer, from);
     struct device *target = device_at(cuda->transfer, to);
 
+    if (slice->share != NULL) source = target; /* mapped for that one */
     if (source == NULL) return op_copy_in(cuda, op, to, (const void *)(uintptr_t)from, length);
     if (target == NULL) return op_copy_out(cuda, op, (void *)(uintptr_t)to, from, length);
     op->length = length;
@@ -566,24 +662,63 @@ static enum status local_portion(struct cuda *cuda, struct op *op)
     return op_begun(cuda, &source->out, op, status);
 }
 
+/* A slice of cuda_fetch() has ended, with all of its bytes or not. A pull without a lane is
+ * nobody's any more. */
+static void fetched(struct yolk_transfer *transfer, struct slice *slice, enum status status)
+{
+    if (status == STATUS_NOT_FOUND) slice->share->dead = true;
+    copy_release(slice);
+    if (slice->task != NULL) peer_kick(slice->task->peer); /* there is room for another */
+    if (slice->task == NULL && slice->lane == NULL) {
+        slice_free(transfer, slice);
+    } else if (slice->task == NULL) {
+        target_pull_done(transfer, slice, status);
+    } else if (status == STATUS_NOT_FOUND) {
+        task_slice_lost(transfer, slice, STATUS_STALE, true);
+    } else {
+        landed(transfer, slice, status);
+    }
+}
+
+/* May its next portion be copied? */
+static enum status local_check(const struct slice *slice)
+{
+    const bool pull = slice->task == NULL;
+
+    if (!pull && slice->task->ending != STATUS_OK) return slice->task->ending;
+    if (pull && slice->lane == NULL) return STATUS_CANCELLED;
+    return slice->share != NULL ? copy_check(slice) : STATUS_OK;
+}
+
 /* The operation goes on, or is over: then it is freed, and the slice has its end. */
 static void local_next(struct cuda *cuda, struct op *op, enum status status)
 {
     struct slice *slice = op->slice;
-    const struct task *task = slice->task;
 
     if (status == STATUS_OK && slice->done < slice->length) {
-        status = task->ending == STATUS_OK ? local_portion(cuda, op) : task->ending;
+        status = local_check(slice);
+        if (status == STATUS_OK) status = local_portion(cuda, op);
         if (status == STATUS_OK) return;
+    } else if (status == STATUS_OK && slice->share != NULL) {
+        status = copy_check(slice); /* were these bytes whose they should be? */
     }
     op_free(cuda, op);
-    landed(cuda->transfer, slice, status);
+    if (slice->share != NULL) {
+        fetched(cuda->transfer, slice, status);
+    } else {
+        landed(cuda->transfer, slice, status);
+    }
 }
 
 static void start_locals(struct cuda *cuda)
 {
     for (int class = 0; class < WIRE_CLASSES; class ++) {
         while (cuda->waiting[class].head != NULL && cuda->locals < LOCALS_MAX) {
+            struct slice *slice = cuda->waiting[class].head;
+            if (slice->lane != NULL && lane_expired(slice->lane)) {
+                lane_die(slice->lane, STATUS_TIMEOUT); /* takes the slice with it */
+                continue;
+            }
             struct op *op = op_new(cuda, OP_LOCAL);
             op->slice = slice_pop(&cuda->waiting[class]);
             local_next(cuda, op, STATUS_OK);
@@ -598,7 +733,14 @@ static bool of_task(const struct slice *slice, const void *task)
 
 static void local_drop(struct yolk_transfer *transfer, struct slice *slice)
 {
+    copy_release(slice);
     slice->task->slices_out--;
+    slice_free(transfer, slice);
+}
+
+static void unstaged_drop(struct yolk_transfer *transfer, struct slice *slice)
+{
+    slice->task->slices_waiting--;
     slice_free(transfer, slice);
 }
 
@@ -609,6 +751,7 @@ void cuda_withdraw(struct yolk_transfer *transfer, struct task *task)
     if (cuda == NULL) return;
     if (task->queued && task->staged) task_unqueue(&cuda->tasks[task->req.class], task);
     slice_filter(&cuda->waiting[task->req.class], of_task, task, local_drop, transfer);
+    slice_filter(&cuda->unstaged[task->req.class], of_task, task, unstaged_drop, transfer);
 }
 
 /* ---- target ---- */
@@ -796,10 +939,19 @@ static bool of_lane(const struct op *op, const void *lane)
     return op->lane == lane;
 }
 
+static bool is_pull(const struct op *op)
+{
+    return op->kind == OP_LOCAL && op->slice->task == NULL;
+}
+
 /* What has been received must be in the device, or never get there, before anyone is told that the
  * lane is dead: see I2. */
 static void lane_detach(struct op *op, const void *lane)
 {
+    if (is_pull(op) && op->slice->lane == lane) {
+        cuda_event_wait(op->event);
+        op->slice->lane = NULL;
+    }
     if (op->lane != lane) return;
     if (op->kind == OP_STORE) cuda_event_wait(op->event);
     op->lane = NULL;
@@ -827,15 +979,17 @@ static bool is_revoked(const struct op *op, const void *ctx)
 {
     const struct revocation *what = ctx;
     const struct buffer *buffer = what->buffer;
+    const struct wire_header *request = is_pull(op) ? &op->slice->pull : &op->request;
 
-    if (buffer == NULL) return target_check_owner(what->transfer, &op->request) != STATUS_OK;
-    return buffer_ranges_overlap(op->request.address, op->request.length, buffer->address,
+    if (buffer == NULL) return target_check_owner(what->transfer, request) != STATUS_OK;
+    return buffer_ranges_overlap(request->address, request->length, buffer->address,
                                  buffer->length);
 }
 
 static void wait_if_revoked(struct op *op, const void *ctx)
 {
-    if (op->kind != OP_SERVE && op->kind != OP_STORE) return; /* a task of ours keeps its buffer */
+    /* A task of ours keeps its buffer. */
+    if (op->kind != OP_SERVE && op->kind != OP_STORE && !is_pull(op)) return;
     if (is_revoked(op, ctx)) cuda_event_wait(op->event);
 }
 
@@ -928,14 +1082,16 @@ void cuda_turn(struct yolk_transfer *transfer)
         if (cuda->poll_ns < POLL_MAX_NS) cuda->poll_ns *= 2;
     }
     start_serves(cuda);
-    cut_all(cuda);
+    if (stage_unstaged(cuda)) cut_all(cuda);
     start_locals(cuda);
 }
 
+/* And lets go of what peers share. */
 static void just_wait(struct op *op, const void *ctx)
 {
     (void)ctx;
     cuda_event_wait(op->event);
+    if (op->kind == OP_LOCAL) copy_release(op->slice);
 }
 
 void cuda_stop(struct yolk_transfer *transfer)
@@ -945,7 +1101,13 @@ void cuda_stop(struct yolk_transfer *transfer)
     if (cuda == NULL) return;
     cuda->stopped = true;
     env_timer_cancel(transfer->env, &cuda->timer);
+    env_timer_cancel(transfer->env, &cuda->look);
     each_running(cuda, just_wait, NULL);
+    for (int class = 0; class < WIRE_CLASSES; class ++) {
+        struct slice *slice;
+        while ((slice = slice_pop(&cuda->waiting[class])) != NULL)
+            copy_release(slice);
+    }
 }
 
 void cuda_destroy(struct yolk_transfer *transfer)

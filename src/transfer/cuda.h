@@ -18,7 +18,9 @@
 struct bounce; /* pinned memory that somebody holds */
 struct buffer;
 struct cuda;
+struct cuda_device;
 struct lane;
+struct share;
 struct slice;
 struct task;
 struct wire_header;
@@ -55,9 +57,15 @@ uint8_t *cuda_bounce_memory(struct bounce *bounce);
 
 /* ---- initiator ---- */
 
-/* The task moves memory of a device, and was taken: peer.c sees its slices when they can go, each
- * with a bounce, which for a WRITE is full. False: not of a device. */
+/* The task moves memory of a device, which a peer's device cannot reach, and was taken as by
+ * cuda_stage_rest(). False: not so. */
 bool cuda_submit(struct yolk_transfer *transfer, struct task *task);
+
+/* From its offset on: peer.c sees its slices when they can go, each with a bounce, which for a
+ * WRITE is full. The task is in no queue. */
+void cuda_stage_rest(struct yolk_transfer *transfer, struct task *task);
+/* The same with a slice that has been cut, and counts nowhere. */
+void cuda_stage(struct yolk_transfer *transfer, struct slice *slice);
 
 /* The slice of a READ has arrived in its bounce: goes on to the device, and is done when there. */
 void cuda_land(struct yolk_transfer *transfer, struct slice *slice);
@@ -70,6 +78,34 @@ void cuda_slice_free(struct slice *slice);
 
 /* Takes back what waits; what the device is doing it ends, and counts in slices_out until then. */
 void cuda_withdraw(struct yolk_transfer *transfer, struct task *task);
+
+/* ---- other processes of this host (cuda_ipc.c) ---- */
+
+/* Offers the registered range to peers' devices: gives it a handle and an identity, which the
+ * caller starts, unless that is forbidden, or the driver cannot. */
+void cuda_export(struct yolk_transfer *transfer, struct buffer *buffer);
+
+/* Where the share's range lies for our device `number` (as buffer->device): opens it if need be.
+ * What cuda_ipc_open() says. */
+MUST_USE enum status cuda_import(struct yolk_transfer *transfer, struct share *share,
+                                 uint32_t number, uint64_t *address);
+void cuda_import_close(struct yolk_transfer *transfer, struct share *share);
+/* Closes what its owner has withdrawn. */
+void cuda_imports_look(struct yolk_transfer *transfer);
+/* Calls that after `ns`, unless it is about to be called anyway. */
+void cuda_look_later(struct yolk_transfer *transfer, uint64_t ns);
+/* That was added. */
+struct cuda_device *cuda_device(struct yolk_transfer *transfer, uint32_t number);
+
+/* A slice of a READ, or a pull, takes what lies at `from` in its share's owner to slice->to, which
+ * is memory of a device; from now on it counts as a user of share and session. False, and it is
+ * nobody's: the driver does not open it. */
+bool cuda_fetch(struct yolk_transfer *transfer, struct slice *slice, uint64_t from);
+
+/* As slice_filter(), of such slices that no device has begun. */
+void cuda_pulls_filter(struct yolk_transfer *transfer,
+                       bool (*match)(const struct slice *, const void *), const void *what,
+                       void (*fn)(struct yolk_transfer *, struct slice *));
 
 /* ---- target ---- */
 

@@ -20,6 +20,10 @@ typedef struct cu_stream_s *cu_stream;
 typedef struct cu_event_s *cu_event;
 typedef unsigned long long cu_address;
 
+struct cu_ipc_handle { /* passed by value */
+    uint8_t bytes[CUDA_IPC_SIZE];
+};
+
 enum {
     CU_SUCCESS = 0,
     CU_ERROR_NOT_READY = 600,
@@ -30,6 +34,7 @@ enum {
     CU_POINTER_IS_MANAGED = 8,
     CU_POINTER_DEVICE_ORDINAL = 9,
     CU_MEMORYTYPE_DEVICE = 2,
+    CU_IPC_LAZY_PEER_ACCESS = 1, /* memory of another device: reached directly if that can be */
 };
 
 static struct {
@@ -61,6 +66,16 @@ static struct {
     cu_result (*event_query)(cu_event event);
     cu_result (*event_wait)(cu_event event);
 } cu;
+
+/* Drivers before CUDA 11 lack one of them. */
+static struct {
+    cu_result (*memory_range)(cu_address *base, size_t *size, cu_address address);
+    cu_result (*get)(struct cu_ipc_handle *out, cu_address address);
+    cu_result (*open)(cu_address *out, struct cu_ipc_handle handle, unsigned flags);
+    cu_result (*close)(cu_address base);
+} ipc;
+
+static bool ipc_there; /* as `loaded` below */
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static enum status loaded; /* as cu, written once, before any reader passes pthread_once */
@@ -132,6 +147,14 @@ static void load(void)
         errmsg_set(&load_err, STATUS_UNSUPPORTED, "the CUDA driver says %s", reason(error));
         return;
     }
+    const struct library_symbol more[] = {
+        { "cuMemGetAddressRange_v2", &ipc.memory_range },
+        { "cuIpcGetMemHandle", &ipc.get },
+        { "cuIpcOpenMemHandle_v2", &ipc.open },
+        { "cuIpcCloseMemHandle", &ipc.close },
+    };
+    ipc_there =
+        library_load(library_name(), more, sizeof(more) / sizeof(more[0]), NULL) == STATUS_OK;
     loaded = STATUS_OK;
 }
 
@@ -290,6 +313,61 @@ enum status cuda_memory_alloc(struct cuda_device *device, size_t size, uint64_t 
 void cuda_memory_free(struct cuda_device *device, uint64_t address)
 {
     if (enter(device) == CU_SUCCESS) leave(cu.memory_free(address));
+}
+
+/* ---- memory of another process ---- */
+
+/* Inside a context: is [address, address+length) in one allocation? *base is its first byte. */
+static bool in_one_allocation(cu_address address, uint64_t length, cu_address *base)
+{
+    size_t size = 0;
+
+    if (ipc.memory_range(base, &size, address) != CU_SUCCESS || address < *base) return false;
+    const uint64_t offset = address - *base;
+    return offset <= size && length <= size - offset;
+}
+
+enum status cuda_ipc_export(struct cuda_device *device, uint64_t address, uint64_t length,
+                            uint8_t handle[CUDA_IPC_SIZE], uint64_t *offset)
+{
+    struct cu_ipc_handle made;
+    cu_address base = 0;
+
+    if (!ipc_there || enter(device) != CU_SUCCESS) return STATUS_UNSUPPORTED;
+    const bool whole = in_one_allocation(address, length, &base);
+    const bool got = leave(whole ? ipc.get(&made, base) : CU_ERROR_NOT_READY) == CU_SUCCESS;
+    if (!whole || !got) return STATUS_UNSUPPORTED;
+    memcpy(handle, made.bytes, CUDA_IPC_SIZE);
+    *offset = address - base;
+    return STATUS_OK;
+}
+
+enum status cuda_ipc_open(struct cuda_device *device, const uint8_t handle[CUDA_IPC_SIZE],
+                          uint64_t offset, uint64_t length, uint64_t *out)
+{
+    struct cu_ipc_handle theirs;
+    cu_address base = 0, first = 0;
+
+    if (!ipc_there || enter(device) != CU_SUCCESS) return STATUS_UNSUPPORTED;
+    memcpy(theirs.bytes, handle, CUDA_IPC_SIZE);
+    if (leave(ipc.open(&base, theirs, CU_IPC_LAZY_PEER_ACCESS)) != CU_SUCCESS) {
+        return STATUS_UNSUPPORTED;
+    }
+    const bool known = enter(device) == CU_SUCCESS;
+    const bool inside = known && base + offset >= base &&
+                        in_one_allocation(base + offset, length, &first) && first == base;
+    if (known) leave(CU_SUCCESS);
+    if (inside) {
+        *out = base;
+        return STATUS_OK;
+    }
+    cuda_ipc_close(device, base);
+    return STATUS_INVALID;
+}
+
+void cuda_ipc_close(struct cuda_device *device, uint64_t base)
+{
+    if (enter(device) == CU_SUCCESS) leave(ipc.close(base));
 }
 
 /* ---- copies ---- */

@@ -54,6 +54,24 @@ void cuda_pinned_free(struct cuda_device *device, void *memory); /* NULL is allo
 MUST_USE enum status cuda_memory_alloc(struct cuda_device *device, size_t size, uint64_t *out);
 void cuda_memory_free(struct cuda_device *device, uint64_t address);
 
+/* ---- memory of another process ---- */
+
+enum { CUDA_IPC_SIZE = 64 };
+
+/* What another process of this host opens the range with: a handle of the allocation that it lies
+ * in, and where in it. STATUS_UNSUPPORTED where the driver cannot: an old one, memory from a pool
+ * or mapped by hand, a range over several allocations. */
+MUST_USE enum status cuda_ipc_export(struct cuda_device *device, uint64_t address, uint64_t length,
+                                     uint8_t handle[CUDA_IPC_SIZE], uint64_t *offset);
+
+/* Maps the allocation for `device`, or counts one more user of it if it is mapped; *base is its
+ * first byte. The handle may be anything: STATUS_UNSUPPORTED if the driver refuses it (our own
+ * process's, a process that is gone, devices that do not reach each other), STATUS_INVALID if
+ * [offset, offset+length) is not in what it opens. Blocks for as long as the driver maps. */
+MUST_USE enum status cuda_ipc_open(struct cuda_device *device, const uint8_t handle[CUDA_IPC_SIZE],
+                                   uint64_t offset, uint64_t length, uint64_t *base);
+void cuda_ipc_close(struct cuda_device *device, uint64_t base); /* no copy of it is under way */
+
 /* ---- copies, behind whatever went into the same stream before ---- */
 
 struct cuda_event; /* a copy's end */

@@ -610,7 +610,7 @@ void lane_accept(void *ctx, struct env_stream *stream)
 
 static uint32_t capabilities(const struct yolk_transfer *transfer)
 {
-    const uint32_t shm = transfer->forbid_shm ? 0 : WIRE_CAP_SHM | WIRE_CAP_VM;
+    const uint32_t shm = transfer->forbid_shm ? 0 : WIRE_CAP_SHM | WIRE_CAP_VM | WIRE_CAP_IPC;
     const uint32_t fabric = transfer->fabric != NULL ? WIRE_CAP_FABRIC : 0;
     return shm | fabric | WIRE_CAP_NOTIFY | WIRE_CAP_ACKS |
            (transfer->topology.rail_count > 0 ? WIRE_CAP_RAILS : 0) |

@@ -81,7 +81,7 @@ static enum status borrow_share(struct yolk_transfer *transfer, struct session *
                                 uint64_t epoch, struct yolk_transfer_loan *out)
 {
     if ((share->is.flags & YOLK_TRANSFER_REMOTE_READ) == 0) return STATUS_DENIED;
-    if (share->identity == NULL || share->vm) return STATUS_UNSUPPORTED;
+    if (share->identity == NULL || share->vm || share->device) return STATUS_UNSUPPORTED;
     const enum status status = share_check(session, share, epoch, 0);
     if (status != STATUS_OK) {
         share->dead = share->dead || status == STATUS_NOT_FOUND;

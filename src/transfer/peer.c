@@ -10,7 +10,9 @@
  *
  * Paths. A READ of memory that the target shares on this host is a copy from its mapping (the
  * target is asked once per range, ASK/SHARE). A WRITE of memory that we share is a PULL: the target
- * copies, so it needs no write access of ours and can fence. Everything else is sent.
+ * copies, so it needs no write access of ours and can fence. From device to device it is the same
+ * (cuda_ipc.c), but who writes asks, too, whether there is a device at the other end. Everything
+ * else is sent.
  *
  * A final state means that no later byte can land. READs: only lane.c and copy.c of this engine
  * write local memory, and peer_withdraw() takes their destination away. WRITEs: a slice is over
@@ -35,7 +37,15 @@
 #include "base/log.h"
 #include "transfer/transfer_int.h"
 
-enum route { ROUTE_SEND, ROUTE_FABRIC, ROUTE_PULL, ROUTE_COPY, ROUTE_ASK };
+enum route {
+    ROUTE_SEND,
+    ROUTE_FABRIC,
+    ROUTE_PULL,
+    ROUTE_COPY,
+    ROUTE_DEVICE, /* copied by our device from the peer's */
+    ROUTE_STAGE,  /* through pinned memory first: cuda.c gives it back with a bounce */
+    ROUTE_ASK
+};
 
 static uint8_t *task_local(const struct task *task, uint64_t offset)
 {
@@ -153,21 +163,40 @@ static enum route route_between_hosts(const struct lane *lane)
     return lane->transfer->fabric != NULL ? ROUTE_FABRIC : ROUTE_SEND;
 }
 
-static enum route route_of(const struct lane *lane, const struct task *task, uint64_t offset,
-                           uint64_t length)
+/* Memory of a device here, no byte of which is in a bounce. */
+static enum route route_of_device(struct session *session, const struct task *task, uint64_t offset,
+                                  uint64_t length)
+{
+    if (!session->ipc || session->ipc_refused) return ROUTE_STAGE;
+    const struct share *share = session_find(session, task->req.remote + offset, length);
+    if (share == NULL) return task->no_share ? ROUTE_STAGE : ROUTE_ASK;
+    if (!share->is.device) return ROUTE_STAGE;
+    if (!is_read(task)) return task->buffer->identity != NULL ? ROUTE_PULL : ROUTE_STAGE;
+    const bool readable = (share->is.flags & YOLK_TRANSFER_REMOTE_READ) != 0;
+    return share->identity != NULL && readable ? ROUTE_DEVICE : ROUTE_STAGE;
+}
+
+static enum route route_of(const struct lane *lane, const struct task *task,
+                           const struct slice *slice, uint64_t offset, uint64_t length)
 {
     struct session *session = lane->session;
+    const bool bounces = task->buffer->device != 0;
 
+    if (bounces && (slice == NULL || slice->bounce == NULL)) {
+        return route_of_device(session, task, offset, length);
+    }
     if (!session->shm) return route_between_hosts(lane);
     if (!is_read(task)) {
         const bool refused =
             task->buffer->vm ? !session->vm || session->vm_pull_refused : session->pull_refused;
-        const bool pull = task->buffer->identity != NULL && !refused && length >= PULL_SIZE_MIN;
+        const bool pull =
+            task->buffer->identity != NULL && !bounces && !refused && length >= PULL_SIZE_MIN;
         return pull ? ROUTE_PULL : route_between_hosts(lane);
     }
     const struct share *share = session_find(session, task->req.remote + offset, length);
     if (share == NULL) return task->no_share ? route_between_hosts(lane) : ROUTE_ASK;
-    if (share->identity == NULL || (share->is.flags & YOLK_TRANSFER_REMOTE_READ) == 0) {
+    if (share->identity == NULL || share->device ||
+        (share->is.flags & YOLK_TRANSFER_REMOTE_READ) == 0) {
         return route_between_hosts(lane);
     }
     return ROUTE_COPY;
@@ -178,17 +207,16 @@ static enum route route_of(const struct lane *lane, const struct task *task, uin
 static bool announce(struct lane *lane, const struct buffer *buffer)
 {
     const uint64_t bit = UINT64_C(1) << (buffer->slot % 64);
-    const struct wire_header header = { .opcode = WIRE_SHARE, .length = WIRE_SHARE_SIZE };
+    struct wire_header header = { .opcode = WIRE_SHARE };
     struct wire_share share = { .address = buffer->address,
                                 .length = buffer->length,
                                 .flags = YOLK_TRANSFER_REMOTE_READ };
-    uint8_t bytes[WIRE_SHARE_SIZE];
+    uint8_t bytes[WIRE_SHARE_DEVICE_SIZE];
 
     if ((lane->announced[buffer->slot / 64] & bit) != 0) return true;
-    memcpy(share.token, buffer->identity->token, sizeof(share.token));
-    memcpy(share.name, buffer->share_name, sizeof(share.name));
-    wire_share_encode(&share, bytes);
-    if (!lane_send_control(lane, &header, bytes, sizeof(bytes))) return false;
+    session_describe(buffer, &share);
+    header.length = wire_share_encode(&share, bytes);
+    if (!lane_send_control(lane, &header, bytes, (size_t)header.length)) return false;
     lane->announced[buffer->slot / 64] |= bit;
     return true;
 }
@@ -230,9 +258,10 @@ static void issue(struct lane *lane, struct slice *slice, enum route route)
         return;
     }
     task_started(lane->transfer, task,
-                 route != ROUTE_PULL ? YOLK_TRANSFER_PATH_TCP
-                 : task->buffer->vm  ? YOLK_TRANSFER_PATH_VM
-                                     : YOLK_TRANSFER_PATH_SHM);
+                 route != ROUTE_PULL         ? YOLK_TRANSFER_PATH_TCP
+                 : task->buffer->device != 0 ? YOLK_TRANSFER_PATH_CUDA
+                 : task->buffer->vm          ? YOLK_TRANSFER_PATH_VM
+                                             : YOLK_TRANSFER_PATH_SHM);
     request_fill(task, slice, route, &header);
     queued = route != ROUTE_PULL || announce(lane, task->buffer);
     queued = queued && lane_send(lane, slice->class, &header,
@@ -254,6 +283,22 @@ static void issue_copy(struct lane *lane, struct slice *slice)
     task->slices_out++;
     task_started(lane->transfer, task, share_path(slice->share));
     copy_queue(lane->transfer, slice);
+}
+
+/* False if the driver does not open it: then it has to be staged. */
+static bool issue_device(struct lane *lane, struct slice *slice)
+{
+    struct task *task = slice->task;
+    const uint64_t remote = task->req.remote + slice->offset;
+
+    slice->session = lane->session;
+    slice->share = session_find(lane->session, remote, slice->length);
+    ASSERT(slice->share != NULL && slice->share->device);
+    slice->to = task_local(task, slice->offset);
+    if (!cuda_fetch(lane->transfer, slice, remote)) return false;
+    task->slices_out++;
+    task_started(lane->transfer, task, YOLK_TRANSFER_PATH_CUDA);
+    return true;
 }
 
 enum status peer_find_share(struct peer *peer, uint64_t address, uint64_t length,
@@ -303,9 +348,15 @@ static void ask(struct peer *peer, struct lane *lane, struct task *task, uint64_
 /* False if the slice has to wait for an answer. */
 static bool place(struct peer *peer, struct lane *lane, struct slice *slice)
 {
-    const enum route route = route_of(lane, slice->task, slice->offset, slice->length);
+    const enum route route = route_of(lane, slice->task, slice, slice->offset, slice->length);
 
     switch (route) {
+    case ROUTE_DEVICE:
+        if (issue_device(lane, slice)) return true;
+        lane->session->ipc_refused = true;
+        cuda_stage(lane->transfer, slice);
+        return true;
+    case ROUTE_STAGE: cuda_stage(lane->transfer, slice); return true;
     case ROUTE_ASK: ask(peer, lane, slice->task, slice->offset); return false;
     case ROUTE_COPY: issue_copy(lane, slice); return true;
     case ROUTE_SEND:
@@ -322,8 +373,10 @@ static uint64_t slice_length(const struct lane *lane, const struct task *task, e
     if (left <= RAIL_SLICE_SIZE_MIN && left <= lane->transfer->slice_size) return left;
     uint64_t size = rail_slice_size(lane->rail, lane->transfer->slice_size);
 
-    if (route == ROUTE_COPY) size = WIRE_SLICE_MAX;
-    if (route == ROUTE_PULL) size = PULL_SLICE_SIZE;
+    if (route == ROUTE_COPY || route == ROUTE_DEVICE) size = WIRE_SLICE_MAX;
+    if (route == ROUTE_PULL) {
+        size = task->buffer->device != 0 ? WIRE_SLICE_MAX : PULL_SLICE_SIZE;
+    }
     /* A short tail rides with the slice before it. */
     if (left <= size || (left <= size + size / 4 && left <= WIRE_SLICE_MAX)) return left;
     return size;
@@ -334,11 +387,16 @@ static bool cut_and_place(struct peer *peer, struct lane *lane, struct task *tas
 {
     struct yolk_transfer *transfer = peer->transfer;
     const uint64_t size = task->req.length - task->offset;
-    const enum route route = route_of(lane, task, task->offset, size);
+    const enum route route = route_of(lane, task, NULL, task->offset, size);
 
     if (route == ROUTE_ASK) {
         ask(peer, lane, task, task->offset);
         return false;
+    }
+    if (route == ROUTE_STAGE) {
+        task_unqueue(&peer->ready[task->req.class], task);
+        cuda_stage_rest(transfer, task);
+        return true;
     }
     struct slice *slice = slice_new(transfer);
     if (slice == NULL) return false;
@@ -368,7 +426,7 @@ static enum status may_go(struct lane *lane, struct task *task, const struct sli
     const uint64_t length = slice != NULL ? slice->length : task->req.length - offset;
 
     if (lane->transfer->fabric == NULL) return STATUS_OK;
-    if (route_of(lane, task, offset, length) != ROUTE_FABRIC) return STATUS_OK;
+    if (route_of(lane, task, slice, offset, length) != ROUTE_FABRIC) return STATUS_OK;
     return fabric_lane_gate(lane, task, offset, length);
 }
 
@@ -731,7 +789,9 @@ static void refused(struct lane *lane, struct slice *slice, enum status status)
         return;
     }
     if (status == STATUS_UNSUPPORTED && !is_read(task)) {
-        *(task->buffer->vm ? &lane->session->vm_pull_refused : &lane->session->pull_refused) = true;
+        *(task->buffer->device != 0 ? &lane->session->ipc_refused
+          : task->buffer->vm        ? &lane->session->vm_pull_refused
+                                    : &lane->session->pull_refused) = true;
         task_slice_lost(transfer, slice, status, false);
         return;
     }

@@ -4,7 +4,8 @@
  *
  * A session lives as long as a lane, a copy or a loan refers to it. It holds the other's shares:
  * ranges of its memory that it offered by name, mapped read-only if they are on this host; or, for
- * memory that a user brought, read out of the other process where the system allows it. A name
+ * memory that a user brought, read out of the other process where the system allows it; or, memory
+ * of a device, opened by the driver (cuda_ipc.c), of which only the identity is mapped here. A name
  * could be a stranger's, so the page behind the range must carry the token that came through the
  * authenticated connection; and it is read again after every copy, because an owner who withdraws
  * the memory, or starts a new epoch, says so there first (struct identity). */
@@ -30,6 +31,7 @@ struct session *session_ref(struct yolk_transfer *transfer, const struct wire_he
         session->shm = !transfer->forbid_shm && (hello->capabilities & WIRE_CAP_SHM) != 0 &&
                        hello->host == transfer->host;
         session->vm = session->shm && (hello->capabilities & WIRE_CAP_VM) != 0;
+        session->ipc = session->shm && (hello->capabilities & WIRE_CAP_IPC) != 0;
         session->notify = (hello->capabilities & WIRE_CAP_NOTIFY) != 0;
         session->acks = (hello->capabilities & WIRE_CAP_ACKS) != 0;
         session->fabric = transfer->fabric != NULL && (hello->capabilities & WIRE_CAP_FABRIC) != 0;
@@ -41,9 +43,10 @@ struct session *session_ref(struct yolk_transfer *transfer, const struct wire_he
     return session;
 }
 
-static void share_close(struct share *share)
+static void share_close(struct yolk_transfer *transfer, struct share *share)
 {
     ASSERT(share->users == 0);
+    if (share->imports != NULL) cuda_import_close(transfer, share);
     env_map_close(&share->map);
     memset(share, 0, sizeof(*share));
 }
@@ -58,7 +61,7 @@ void session_unref(struct session *session)
         link = &(*link)->next;
     *link = session->next;
     for (uint32_t i = 0; i < session->share_count; i++)
-        share_close(&session->shares[i]);
+        share_close(session->transfer, &session->shares[i]);
     free(session);
 }
 
@@ -94,21 +97,24 @@ static bool share_reach(struct session *session, struct share *share)
 static bool share_mmap(struct session *session, struct share *share)
 {
     struct yolk_transfer *transfer = session->transfer;
-    const uint64_t size = share->is.length + YOLK_TRANSFER_IDENTITY_SIZE;
+    const uint64_t length = share->is.device ? 0 : share->is.length;
+    const uint64_t size = length + YOLK_TRANSFER_IDENTITY_SIZE;
 
-    if (size < share->is.length) return false;
+    if (size < length) return false;
     if (env_map_open(transfer->env, share->is.name, (size_t)size, &share->map) != STATUS_OK) {
         return false;
     }
-    share->identity = (void *)((uint8_t *)share->map.data + share->is.length);
+    share->identity = (void *)((uint8_t *)share->map.data + length);
+    share->device = share->is.device;
     return true;
 }
 
 static void share_map(struct session *session, struct share *share)
 {
-    const bool vm = strncmp(share->is.name, "vm:", 3) == 0;
+    const bool vm = !share->is.device && strncmp(share->is.name, "vm:", 3) == 0;
 
     if (!session->shm || share->is.name[0] == '\0') return;
+    if (share->is.device && (!session->ipc || !share->is.has_handle)) return;
     if (!(vm ? share_reach(session, share) : share_mmap(session, share))) return;
     const enum status status = share_check(session, share, 0, 0);
     if (status == STATUS_OK) return;
@@ -122,19 +128,40 @@ static void share_map(struct session *session, struct share *share)
     share->identity = NULL;
 }
 
+void session_describe(const struct buffer *buffer, struct wire_share *out)
+{
+    ASSERT(buffer->identity != NULL);
+    memcpy(out->token, buffer->identity->token, sizeof(out->token));
+    memcpy(out->name, buffer->share_name, sizeof(out->name));
+    if (buffer->device == 0) return;
+    out->device = out->has_handle = true;
+    memcpy(out->handle, buffer->handle, sizeof(out->handle));
+    out->handle_offset = buffer->handle_offset;
+}
+
+/* Each connection announces what it wants pulled: the same again is no news. */
+static bool share_known(const struct share *share, const struct wire_share *is)
+{
+    return !share->dead && share->identity != NULL && share->is.address == is->address &&
+           share->is.length == is->length && share->is.flags == is->flags &&
+           memcmp(share->is.token, is->token, WIRE_TOKEN_SIZE) == 0 &&
+           strcmp(share->is.name, is->name) == 0;
+}
+
 enum status session_add(struct session *session, const struct wire_share *is)
 {
     struct share *share = NULL;
 
     for (uint32_t i = 0; i < session->share_count; i++) {
         struct share *old = &session->shares[i];
+        if (share_known(old, is)) return STATUS_OK;
         if (buffer_ranges_overlap(is->address, is->length, old->is.address, old->is.length)) {
             old->dead = true;
         }
         if (old->dead && old->users == 0) share = old;
     }
     if (share != NULL) {
-        share_close(share);
+        share_close(session->transfer, share);
     } else {
         if (session->share_count == SHARES_MAX) return STATUS_FULL;
         share = &session->shares[session->share_count++];
@@ -202,11 +229,13 @@ enum status share_copy(const struct session *session, struct share *share,
 
 const uint8_t *share_at(const struct share *share, uint64_t address)
 {
+    ASSERT(!share->device);
     if (share->vm) return (const uint8_t *)(uintptr_t)address;
     return (const uint8_t *)share->map.data + (address - share->is.address);
 }
 
 enum yolk_transfer_path share_path(const struct share *share)
 {
+    if (share->device) return YOLK_TRANSFER_PATH_CUDA;
     return share->vm ? YOLK_TRANSFER_PATH_VM : YOLK_TRANSFER_PATH_SHM;
 }

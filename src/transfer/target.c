@@ -121,7 +121,8 @@ static enum status begin_pull(struct lane *lane, const struct wire_header *reque
 
     if (status != STATUS_OK) return answer(lane, request, status);
     struct share *share = session_find(lane->session, request->source, request->length);
-    if (share == NULL || share->identity == NULL) {
+    if (share == NULL || share->identity == NULL ||
+        (share->device && !cuda_has(transfer, request->address))) {
         return answer(lane, request, STATUS_UNSUPPORTED);
     }
     struct slice *slice = slice_new(transfer);
@@ -132,8 +133,13 @@ static enum status begin_pull(struct lane *lane, const struct wire_header *reque
     slice->pull = *request;
     slice->session = lane->session;
     slice->share = share;
-    slice->from = share_at(share, request->source);
     slice->to = (uint8_t *)(uintptr_t)request->address;
+    if (share->device) {
+        if (cuda_fetch(transfer, slice, request->source)) return STATUS_OK;
+        slice_free(transfer, slice);
+        return answer(lane, request, STATUS_UNSUPPORTED);
+    }
+    slice->from = share_at(share, request->source);
     copy_queue(transfer, slice);
     return STATUS_OK;
 }
@@ -159,6 +165,17 @@ void target_pull_done(struct yolk_transfer *transfer, struct slice *slice, enum 
 
 /* ---- control ---- */
 
+/* Those that have not begun, or, of the host's memory, not ended. */
+static void pulls_filter(struct yolk_transfer *transfer,
+                         bool (*match)(const struct slice *, const void *), const void *what,
+                         void (*fn)(struct yolk_transfer *, struct slice *))
+{
+    for (int class = 0; class < WIRE_CLASSES; class ++) {
+        slice_filter(&transfer->copies[class], match, what, fn, transfer);
+    }
+    cuda_pulls_filter(transfer, match, what, fn);
+}
+
 static bool pull_of_attempt(const struct slice *slice, const void *ctx)
 {
     const struct lane *lane = ctx;
@@ -177,9 +194,7 @@ static void cancel(struct lane *lane)
 
     lane_cancel_answers(lane, lane->head.attempt);
     cuda_cancel(lane, lane->head.attempt);
-    for (int class = 0; class < WIRE_CLASSES; class ++) {
-        slice_filter(&transfer->copies[class], pull_of_attempt, lane, pull_cancelled, transfer);
-    }
+    pulls_filter(transfer, pull_of_attempt, lane, pull_cancelled);
 }
 
 static enum status fence(struct lane *lane, const struct wire_header *request)
@@ -197,25 +212,28 @@ static enum status fence(struct lane *lane, const struct wire_header *request)
 
 static enum status asked(struct lane *lane, const struct wire_header *request)
 {
-    const struct wire_header header = { .opcode = WIRE_SHARE, .length = WIRE_SHARE_SIZE };
+    struct wire_header header = { .opcode = WIRE_SHARE };
     const struct wire_header no = { .opcode = WIRE_ACK, .status = STATUS_NOT_FOUND };
     const struct buffer *buffer = buffers_find(&lane->transfer->buffers, request->address, 1);
-    uint8_t bytes[WIRE_SHARE_SIZE];
+    uint8_t bytes[WIRE_SHARE_DEVICE_SIZE];
+    const bool device = buffer != NULL && buffer->device != 0;
 
-    if (buffer == NULL || (buffer->flags & YOLK_TRANSFER_REMOTE_READ) == 0) {
+    /* Who writes to memory of a device asks, too, because it matters what it is. */
+    if (buffer == NULL || ((buffer->flags & YOLK_TRANSFER_REMOTE_READ) == 0 && !device)) {
         return lane_send(lane, FRAME_CONTROL, &no, NULL, false) ? STATUS_OK : STATUS_PROTOCOL;
     }
     struct wire_share share = { .address = buffer->address,
                                 .length = buffer->length,
                                 .flags = buffer->flags };
-    if (buffer->identity != NULL && (!buffer->vm || lane->session->vm)) {
-        for (int i = 0; i < WIRE_TOKEN_SIZE; i++)
-            share.token[i] = buffer->identity->token[i];
-        for (int i = 0; i < WIRE_SHARE_NAME_SIZE; i++)
-            share.name[i] = buffer->share_name[i];
-    }
-    wire_share_encode(&share, bytes);
-    return lane_send_control(lane, &header, bytes, sizeof(bytes)) ? STATUS_OK : STATUS_PROTOCOL;
+    const bool offered =
+        device       ? lane->session->ipc && (buffer->flags & YOLK_TRANSFER_REMOTE_READ) != 0
+        : buffer->vm ? lane->session->vm
+                     : true;
+    share.device = device && lane->session->ipc;
+    if (buffer->identity != NULL && offered) session_describe(buffer, &share);
+    header.length = wire_share_encode(&share, bytes);
+    return lane_send_control(lane, &header, bytes, (size_t)header.length) ? STATUS_OK
+                                                                          : STATUS_PROTOCOL;
 }
 
 enum status target_frame(struct lane *lane, const struct wire_header *header)
@@ -349,9 +367,7 @@ void target_revoke(struct yolk_transfer *transfer, const struct buffer *buffer)
     const struct revocation what = { transfer, buffer };
     struct lane *next;
 
-    for (int class = 0; class < WIRE_CLASSES; class ++) {
-        slice_filter(&transfer->copies[class], pull_revoked, &what, pull_refuse, transfer);
-    }
+    pulls_filter(transfer, pull_revoked, &what, pull_refuse);
     for (struct lane *lane = transfer->lanes; lane != NULL; lane = next) {
         next = lane->next;
         if (lane->peer == NULL && lane->state == LANE_READY) lane_revoke(lane, buffer);

@@ -674,8 +674,8 @@ void yolk_transfer_destroy(struct yolk_transfer *transfer)
         }
     }
     lanes_destroy(transfer);
-    cuda_destroy(transfer);
     loan_destroy_all(transfer);
+    cuda_destroy(transfer);
     errand_destroy_all(transfer);
     for (uint32_t i = 0; i < transfer->peer_count; i++) {
         env_timer_cancel(transfer->env, &transfer->peers[i]->timer);
@@ -825,7 +825,7 @@ static enum status register_host(struct yolk_transfer *transfer, void *address, 
     return STATUS_OK;
 }
 
-/* Memory of a device: peers of this host can neither map nor read it. */
+/* Memory of a device: peers of this host cannot map it, but their drivers may open it. */
 static enum status register_device(struct yolk_transfer *transfer, void *address, size_t length,
                                    uint32_t device, unsigned flags, struct errmsg *err)
 {
@@ -838,6 +838,8 @@ static enum status register_device(struct yolk_transfer *transfer, void *address
     if (status != STATUS_OK) return errmsg_set(err, status, "transfer: cannot register memory");
     buffer->device = device;
     buffer->location = cuda_location(transfer, device);
+    cuda_export(transfer, buffer);
+    if (buffer->identity != NULL) identity_start(transfer, buffer, buffer->identity);
     return STATUS_OK;
 }
 
@@ -907,7 +909,10 @@ enum status yolk_transfer_unregister(struct yolk_transfer *transfer, void *addre
     for (struct lane *lane = transfer->lanes; lane != NULL; lane = lane->next) {
         lane->announced[buffer->slot / 64] &= ~(UINT64_C(1) << (buffer->slot % 64));
     }
+    struct env_map identity = { .data = NULL };
+    if (buffer->device != 0) identity = buffer->map;
     buffers_remove(&transfer->buffers, buffer);
+    env_map_close(&identity);
     return STATUS_OK;
 }
 
@@ -938,7 +943,9 @@ enum status yolk_transfer_free(struct yolk_transfer *transfer, void *address)
 {
     if (transfer == NULL) return STATUS_INVALID;
     const struct buffer *buffer = buffers_at(&transfer->buffers, (uintptr_t)address);
-    if (buffer == NULL || buffer->map.data == NULL) return STATUS_NOT_FOUND;
+    if (buffer == NULL || buffer->device != 0 || buffer->map.data == NULL) {
+        return STATUS_NOT_FOUND;
+    }
     struct env_map map = buffer->map;
     const enum status status = yolk_transfer_unregister(transfer, address);
     if (status == STATUS_OK) env_map_close(&map);
@@ -1346,7 +1353,8 @@ enum status yolk_transfer_explain(struct yolk_transfer *transfer, struct yolk_tr
 
 const char *yolk_transfer_path_name(enum yolk_transfer_path path)
 {
-    static const char *const names[] = { "none", "local", "shm", "tcp", "vm", "file", "fabric" };
+    static const char *const names[] = { "none", "local", "shm",    "tcp",
+                                         "vm",   "file",  "fabric", "cuda" };
     return (unsigned)path < YOLK_TRANSFER_PATHS ? names[path] : "unknown";
 }
 

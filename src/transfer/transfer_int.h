@@ -16,6 +16,7 @@
  *   copy.c       memcpy in portions, for local, shm and pulls
  *   file.c       segments that are files of this host
  *   cuda.c       memory of devices
+ *   cuda_ipc.c   memory of devices of other processes on this host
  *   fabric_engine.c, fabric_lane.c, fabric_ofi.c  data through libfabric
  *   errand.c     notices and probes
  *   naming.c     our name on a metadata server, and the addresses of peers opened by theirs
@@ -63,6 +64,7 @@ enum {
     REFUSALS_GONE = 8, /* refused connects in a row that prove that no process is there */
 };
 
+struct cuda_import;
 struct file_segment;
 struct files;
 struct lane;
@@ -91,7 +93,9 @@ struct buffer {
     struct identity *identity; /* NULL: not shared */
     bool vm;                   /* not by mapping, but by reading our memory; identity is malloc'd */
     char share_name[WIRE_SHARE_NAME_SIZE];
-    struct env_map map; /* of yolk_transfer_alloc() */
+    struct env_map map;            /* of yolk_transfer_alloc(); of a device: of its identity */
+    uint8_t handle[WIRE_IPC_SIZE]; /* of a device, with an identity: what opens it */
+    uint64_t handle_offset;
 };
 
 struct buffers {
@@ -123,6 +127,8 @@ struct share {
     struct identity seen;
     uint32_t users; /* copies under way */
     bool dead;      /* withdrawn by its owner */
+    bool device;    /* memory of one: map is of its identity only */
+    struct cuda_import *imports;
 };
 
 struct session {
@@ -136,6 +142,8 @@ struct session {
     bool rails; /* it has several addresses, too */
     bool vm;    /* the same for memory that cannot be mapped */
     bool pull_refused, vm_pull_refused;
+    bool ipc;         /* the same for memory of devices */
+    bool ipc_refused; /* by the driver, here or there */
     bool fabric;      /* both want libfabric */
     bool notify;      /* it takes notices */
     bool acks;        /* it understands ACKS */
@@ -147,6 +155,8 @@ struct session {
 struct session *session_ref(struct yolk_transfer *transfer, const struct wire_hello *hello);
 void session_unref(struct session *session);
 struct share *session_find(struct session *session, uint64_t address, uint64_t length);
+/* What a peer needs to reach our buffer, which has an identity: all but range and flags. */
+void session_describe(const struct buffer *buffer, struct wire_share *out);
 /* Remembers, and maps if it can. STATUS_FULL. */
 enum status session_add(struct session *session, const struct wire_share *is);
 enum status share_check(const struct session *session, struct share *share, uint64_t epoch,
@@ -561,6 +571,7 @@ MUST_USE enum status target_check_owner(const struct yolk_transfer *transfer,
 /* Answers a READ with the bytes at `data`, of `bounce` if that is not NULL. */
 MUST_USE bool target_send_data(struct lane *lane, const struct wire_header *request,
                                const uint8_t *data, struct bounce *bounce);
+/* The pull has ended, well or not: answers it, and frees the slice. */
 void target_pull_done(struct yolk_transfer *transfer, struct slice *slice, enum status status);
 /* Stops what peers are doing to the buffer, or, NULL, under older epochs and terms. */
 void target_revoke(struct yolk_transfer *transfer, const struct buffer *buffer);
@@ -573,6 +584,8 @@ bool copy_run(struct yolk_transfer *transfer);
 void copy_drop_task(struct yolk_transfer *transfer, const struct task *task);
 void copy_drop_lane(struct yolk_transfer *transfer, const struct lane *lane);
 void copy_release(struct slice *slice);
+/* Whether what the slice reads is still, by a look at its identity, whose it should be. */
+MUST_USE enum status copy_check(const struct slice *slice);
 
 /* ---- files ---- */
 

@@ -43,6 +43,7 @@ enum {
     RAIL_PAUSES,
     EVICTIONS,
     RAIL_BYTES, /* over others than the named one */
+    IPC_BYTES,  /* from device to device */
     TOTALS,
 };
 
@@ -367,6 +368,7 @@ static void step_device(struct world *world)
         gpu.fake->fail_start = (unsigned)rng_between(&world->rng, 1, 9);
     if (rng_below(&world->rng, 40) == 0)
         gpu.fake->fail_end = (unsigned)rng_between(&world->rng, 1, 9);
+    if (rng_below(&world->rng, 30) == 0) gpu.fake->refuse_open = !gpu.fake->refuse_open;
     if (rng_below(&world->rng, 20) == 0) gpu.fake->polls = (unsigned)rng_below(&world->rng, 60);
 }
 
@@ -439,6 +441,7 @@ static void finish(struct world *world)
     env_sim_calm(world->sim);
     world->paused = false;
     gpu.fake->fail_start = gpu.fake->fail_end = 0;
+    gpu.fake->refuse_open = false;
     if (!world->target_alive) target_start(world);
     CHECK(env_sim_run_until(world->sim, all_idle, world, 60 * ENV_NS_PER_S) || all_idle(world));
     env_sim_run_for(world->sim, 20 * ENV_NS_PER_S);
@@ -471,6 +474,8 @@ static void count(const struct world *world, uint64_t totals[TOTALS])
         totals[FENCES] += stats.fences;
         totals[RAIL_PAUSES] += stats.rail_pauses;
         totals[EVICTIONS] += stats.evictions;
+        totals[IPC_BYTES] +=
+            stats.bytes_sent[YOLK_TRANSFER_PATH_CUDA] + stats.bytes_read[YOLK_TRANSFER_PATH_CUDA];
         totals[RAIL_BYTES] +=
             rail_bytes(&world->initiators[i], "10.1.") + rail_bytes(&world->initiators[i], "10.2.");
     }
@@ -495,7 +500,8 @@ static void run_seed(uint64_t seed, uint64_t totals[TOTALS])
     world.encrypt = seed % 5 < 2;
     world.here_device = seed % 4 == 1 || seed % 8 == 6;
     world.there_device = seed % 4 == 1 || seed % 8 == 2;
-    *gpu.fake = (struct fake_cuda){ .polls = (unsigned)rng_below(&world.rng, 6) };
+    *gpu.fake = (struct fake_cuda){ .polls = (unsigned)rng_below(&world.rng, 6),
+                                    .own_handles = seed / 8 % 2 == 0 };
     world.lanes_max = world.rails ? 4 : 0;
     world.named = seed % 4 > 1;
     world.sim = env_sim_create(&options);
@@ -518,6 +524,7 @@ static void run_seed(uint64_t seed, uint64_t totals[TOTALS])
     for (int i = 0; i < INITIATORS; i++)
         yolk_transfer_destroy(world.initiators[i].transfer);
     yolk_transfer_destroy(world.target);
+    assert_int_equal(gpu.fake->open, 0);
     metadata_server_destroy(world.names);
     for (int i = 0; i < INITIATORS; i++) {
         free(world.initiators[i].owned);
@@ -556,6 +563,7 @@ static void no_byte_lands_after_the_end(void **state)
     assert_true(totals[FENCES] > 5);
     assert_true(totals[RAIL_PAUSES] > SEEDS / 10);
     assert_true(totals[RAIL_BYTES] > 1 << 20);
+    assert_true(totals[IPC_BYTES] > 1 << 20);
 }
 
 /* ---- calm worlds ---- */

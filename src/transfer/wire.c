@@ -218,8 +218,11 @@ enum status wire_hello_decode(const uint8_t *in, size_t len, struct wire_hello *
 }
 
 /* Share    0 address u64 | 8 length u64 | 16 flags u32 | 20 zero u32 | 24 token [16] | 40 name [96]
- */
-void wire_share_encode(const struct wire_share *share, uint8_t out[WIRE_SHARE_SIZE])
+ *          and, of memory of a device, 136 kind u32 | 140 size of the handle u32 | 144 offset u64 |
+ *          152 handle [64] */
+enum { SHARE_OF_CUDA = 1 };
+
+size_t wire_share_encode(const struct wire_share *share, uint8_t out[WIRE_SHARE_DEVICE_SIZE])
 {
     put_uint(out, 8, share->address);
     put_uint(out + 8, 8, share->length);
@@ -227,19 +230,50 @@ void wire_share_encode(const struct wire_share *share, uint8_t out[WIRE_SHARE_SI
     put_uint(out + 20, 4, 0);
     memcpy(out + 24, share->token, WIRE_TOKEN_SIZE);
     name_encode(out + 40, WIRE_SHARE_NAME_SIZE, share->name);
+    if (!share->device) return WIRE_SHARE_SIZE;
+    put_uint(out + 136, 4, SHARE_OF_CUDA);
+    put_uint(out + 140, 4, share->has_handle ? WIRE_IPC_SIZE : 0);
+    put_uint(out + 144, 8, share->handle_offset);
+    memset(out + 152, 0, WIRE_IPC_SIZE);
+    if (share->has_handle) memcpy(out + 152, share->handle, WIRE_IPC_SIZE);
+    return WIRE_SHARE_DEVICE_SIZE;
+}
+
+/* The tail of a share: what kind of memory it is, and what opens it. */
+static enum status share_device_decode(const uint8_t *in, struct wire_share *out)
+{
+    const uint64_t size = get_uint(in + 140, 4), offset = get_uint(in + 144, 8);
+
+    if (get_uint(in + 136, 4) != SHARE_OF_CUDA) {
+        memset(out->name, 0, sizeof(out->name));
+        return STATUS_OK;
+    }
+    if (size != 0 && size != WIRE_IPC_SIZE) return STATUS_PROTOCOL;
+    if (offset + out->length < offset) return STATUS_PROTOCOL;
+    out->device = true;
+    out->has_handle = size != 0;
+    out->handle_offset = offset;
+    memcpy(out->handle, in + 152, WIRE_IPC_SIZE);
+    return STATUS_OK;
 }
 
 enum status wire_share_decode(const uint8_t *in, size_t len, struct wire_share *out)
 {
+    struct wire_share share = { .device = false };
+
     if (len < WIRE_SHARE_SIZE) return STATUS_PROTOCOL;
-    const uint64_t address = get_uint(in, 8), length = get_uint(in + 8, 8);
-    if (length == 0 || address + length < address) return STATUS_PROTOCOL;
+    share.address = get_uint(in, 8);
+    share.length = get_uint(in + 8, 8);
+    if (share.length == 0 || share.address + share.length < share.address) return STATUS_PROTOCOL;
     if (!name_valid(in + 40, WIRE_SHARE_NAME_SIZE)) return STATUS_PROTOCOL;
-    out->address = address;
-    out->length = length;
-    out->flags = (uint32_t)get_uint(in + 16, 4);
-    memcpy(out->token, in + 24, WIRE_TOKEN_SIZE);
-    memcpy(out->name, in + 40, WIRE_SHARE_NAME_SIZE);
+    share.flags = (uint32_t)get_uint(in + 16, 4);
+    memcpy(share.token, in + 24, WIRE_TOKEN_SIZE);
+    memcpy(share.name, in + 40, WIRE_SHARE_NAME_SIZE);
+    if (len >= WIRE_SHARE_DEVICE_SIZE) {
+        const enum status status = share_device_decode(in, &share);
+        if (status != STATUS_OK) return status;
+    }
+    *out = share;
     return STATUS_OK;
 }
 

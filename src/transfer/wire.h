@@ -12,6 +12,7 @@
 #ifndef TRANSFER_WIRE_H
 #define TRANSFER_WIRE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -22,6 +23,8 @@ enum {
     WIRE_HEADER_SIZE = 88,
     WIRE_HELLO_SIZE = 240,
     WIRE_SHARE_SIZE = 136,
+    WIRE_SHARE_DEVICE_SIZE = 216, /* of memory of a device; only to one that has WIRE_CAP_IPC */
+    WIRE_IPC_SIZE = 64,
     WIRE_PROOF_SIZE = 32,
     WIRE_NONCE_SIZE = 32,
     WIRE_TOKEN_SIZE = 16,
@@ -82,6 +85,7 @@ enum {
     WIRE_CAP_SEAL_AES = 64,    /* has instructions for AES, and would rather use it */
     WIRE_CAP_ACKS = 128,       /* understands ACKS */
     WIRE_CAP_FABRIC = 256,     /* moves data through libfabric when asked to */
+    WIRE_CAP_IPC = 512,        /* understands shares of memory of devices */
 };
 
 struct wire_header {
@@ -135,9 +139,15 @@ struct wire_share {
     uint32_t flags; /* YOLK_TRANSFER_REMOTE_... */
     uint8_t token[WIRE_TOKEN_SIZE];
     char name[WIRE_SHARE_NAME_SIZE]; /* "": this memory is not shared */
+    bool device;                     /* it is memory of one: `name` is that of its identity, and */
+    bool has_handle;                 /* the driver opens it with this: */
+    uint8_t handle[WIRE_IPC_SIZE];
+    uint64_t handle_offset; /* of `address` in what the handle opens */
 };
 
-void wire_share_encode(const struct wire_share *share, uint8_t out[WIRE_SHARE_SIZE]);
+/* The size: WIRE_SHARE_DEVICE_SIZE for memory of a device, else WIRE_SHARE_SIZE. */
+size_t wire_share_encode(const struct wire_share *share, uint8_t out[WIRE_SHARE_DEVICE_SIZE]);
+/* Memory of a kind that we do not know is not shared: it has no name. */
 MUST_USE enum status wire_share_decode(const uint8_t *in, size_t len, struct wire_share *out);
 
 struct wire_rail {

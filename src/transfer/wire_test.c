@@ -173,16 +173,53 @@ static void share_round_trips_and_refuses(void **state)
 {
     (void)state;
     const struct wire_share share = { .address = 4096, .length = 8192, .flags = 3, .name = "/a-b" };
-    uint8_t bytes[WIRE_SHARE_SIZE];
+    uint8_t bytes[WIRE_SHARE_DEVICE_SIZE];
     struct wire_share out;
 
-    wire_share_encode(&share, bytes);
-    assert_int_equal(wire_share_decode(bytes, sizeof(bytes), &out), STATUS_OK);
+    assert_int_equal(wire_share_encode(&share, bytes), WIRE_SHARE_SIZE);
+    assert_int_equal(wire_share_decode(bytes, WIRE_SHARE_SIZE, &out), STATUS_OK);
+    assert_true(!out.device && !out.has_handle);
     assert_true(out.address == 4096 && out.length == 8192 && out.flags == 3);
     assert_string_equal(out.name, "/a-b");
     memset(bytes, 0xff, 8); /* wraps */
+    assert_int_equal(wire_share_decode(bytes, WIRE_SHARE_SIZE, &out), STATUS_PROTOCOL);
+    assert_int_equal(wire_share_decode(bytes, WIRE_SHARE_SIZE - 1, &out), STATUS_PROTOCOL);
+}
+
+static void share_of_a_device_round_trips_and_refuses(void **state)
+{
+    (void)state;
+    struct wire_share share = { .address = 4096,
+                                .length = 8192,
+                                .flags = 3,
+                                .name = "/a-b",
+                                .device = true,
+                                .has_handle = true,
+                                .handle_offset = 512 };
+    uint8_t bytes[WIRE_SHARE_DEVICE_SIZE];
+    struct wire_share out;
+
+    memset(share.handle, 0x5a, sizeof(share.handle));
+    assert_int_equal(wire_share_encode(&share, bytes), WIRE_SHARE_DEVICE_SIZE);
+    assert_int_equal(wire_share_decode(bytes, sizeof(bytes), &out), STATUS_OK);
+    assert_true(out.device && out.has_handle && out.handle_offset == 512);
+    assert_memory_equal(out.handle, share.handle, sizeof(share.handle));
+    assert_string_equal(out.name, "/a-b");
+    /* Who does not know the tail sees memory under a name, as it always did. */
+    assert_int_equal(wire_share_decode(bytes, sizeof(bytes) - 1, &out), STATUS_OK);
+    assert_false(out.device);
+    bytes[140] = 63; /* size of the handle */
     assert_int_equal(wire_share_decode(bytes, sizeof(bytes), &out), STATUS_PROTOCOL);
-    assert_int_equal(wire_share_decode(bytes, sizeof(bytes) - 1, &out), STATUS_PROTOCOL);
+    bytes[140] = 64;
+    memset(bytes + 144, 0xff, 8); /* the offset wraps */
+    assert_int_equal(wire_share_decode(bytes, sizeof(bytes), &out), STATUS_PROTOCOL);
+    share.has_handle = false;
+    assert_int_equal(wire_share_encode(&share, bytes), WIRE_SHARE_DEVICE_SIZE);
+    assert_int_equal(wire_share_decode(bytes, sizeof(bytes), &out), STATUS_OK);
+    assert_true(out.device && !out.has_handle);
+    bytes[136] = 9; /* a kind of a later version: not shared with us */
+    assert_int_equal(wire_share_decode(bytes, sizeof(bytes), &out), STATUS_OK);
+    assert_true(!out.device && out.name[0] == '\0');
 }
 
 static void rails_round_trip_and_refuse(void **state)
@@ -286,6 +323,7 @@ int main(void)
         cmocka_unit_test(fields_out_of_range_are_refused),
         cmocka_unit_test(hello_round_trips_and_refuses),
         cmocka_unit_test(share_round_trips_and_refuses),
+        cmocka_unit_test(share_of_a_device_round_trips_and_refuses),
         cmocka_unit_test(rails_round_trip_and_refuse),
         cmocka_unit_test(fabrics_and_grants_round_trip_and_refuse),
         cmocka_unit_test(proofs_differ_by_everything),
