@@ -158,6 +158,21 @@ void bench_target_close(struct bench_target *target)
 
 /* ---- moving ---- */
 
+enum status bench_mover_join(struct bench_mover *mover, const struct yolk_transfer_options *options,
+                             const char *name, uint8_t *here, size_t size, struct errmsg *err)
+{
+    enum status status = yolk_transfer_create(mover->env, options, &mover->transfer, err);
+
+    if (status != STATUS_OK) return status;
+    mover->here = here;
+    mover->memory_size = size;
+    status = yolk_transfer_register(mover->transfer, here, size, NULL, 0);
+    if (name == NULL) name = yolk_transfer_name(mover->transfer);
+    if (status == STATUS_OK) status = yolk_transfer_open(mover->transfer, name, &mover->segment);
+    return status == STATUS_OK ? STATUS_OK
+                               : errmsg_set(err, status, "bench: %s cannot be opened", name);
+}
+
 static void submit_next(struct bench_mover *mover);
 
 static void on_moved(void *ctx, const struct yolk_transfer_result *result)
@@ -237,6 +252,7 @@ enum status transfer_bench(struct transfer_bench *bench, struct errmsg *err)
     if (status == STATUS_OK) status = bench_paths(bench, err);
     if (status == STATUS_OK) status = bench_fabric(bench, err);
     if (status == STATUS_OK) status = bench_file(bench, err);
+    if (status == STATUS_OK) status = bench_cuda(bench, err);
     if (status == STATUS_OK) status = bench_register(bench, err);
     return status == STATUS_OK ? bench_rails(bench, err) : status;
 }

@@ -4,7 +4,8 @@
  * through a bare path, the other measures both, in turns.
  *
  * The server's address is that of the bare path; its word says where the engine is and what memory
- * it has: "NAME ADDRESS SIZE". The network between is what is measured, so nothing else should be
+ * it has: "NAME ADDRESS SIZE DEVICE", where DEVICE is the address of as much memory of cuda:0, or 0
+ * (bench_cuda.c uses it). The network between is what is measured, so nothing else should be
  * on it; both go over as many connections as the row says. */
 #include <inttypes.h>
 #include <stdio.h>
@@ -14,6 +15,7 @@
 #include "base/env_bare.h"
 #include "base/env_real.h"
 #include "transfer/bench_int.h"
+#include "transfer/cuda_driver.h"
 
 enum { OPS_MAX = 16384, OPS_ALONE_MAX = 1024 };
 
@@ -49,6 +51,8 @@ struct transfer_bench_server {
     struct yolk_transfer *transfer;
     struct env_bare_server *bare;
     uint8_t *bare_memory;
+    struct cuda_device *device; /* NULL: there is none */
+    uint64_t device_memory;
 };
 
 void transfer_bench_server_close(struct transfer_bench_server *server)
@@ -56,8 +60,27 @@ void transfer_bench_server_close(struct transfer_bench_server *server)
     if (server == NULL) return;
     env_bare_server_close(server->bare);
     yolk_transfer_destroy(server->transfer);
+    if (server->device_memory != 0) cuda_memory_free(server->device, server->device_memory);
+    cuda_device_close(server->device);
     free(server->bare_memory);
     free(server);
+}
+
+/* Where there is a GPU, its memory, too. */
+static void lend_device(struct transfer_bench_server *server)
+{
+    if (cuda_driver_load(NULL) != STATUS_OK) return;
+    if (cuda_device_open(0, &server->device, NULL) != STATUS_OK) return;
+    if (cuda_memory_alloc(server->device, BENCH_MEMORY_SIZE, &server->device_memory) != STATUS_OK) {
+        server->device_memory = 0;
+        return;
+    }
+    if (yolk_transfer_register(server->transfer, (void *)(uintptr_t)server->device_memory,
+                               BENCH_MEMORY_SIZE, NULL, YOLK_TRANSFER_REMOTE_ALL) == STATUS_OK) {
+        return;
+    }
+    cuda_memory_free(server->device, server->device_memory);
+    server->device_memory = 0;
 }
 
 static enum status server_start(struct transfer_bench_server *server, struct env *env,
@@ -81,8 +104,10 @@ static enum status server_start(struct transfer_bench_server *server, struct env
     if (server->bare_memory == NULL) return errmsg_set(err, STATUS_NO_MEMORY, "bench: no memory");
     memset(memory, 1, BENCH_MEMORY_SIZE);
     memset(server->bare_memory, 1, BENCH_MEMORY_SIZE);
-    snprintf(word, sizeof(word), "%s %" PRIxPTR " %d", yolk_transfer_name(server->transfer),
-             (uintptr_t)memory, BENCH_MEMORY_SIZE);
+    lend_device(server);
+    snprintf(word, sizeof(word), "%s %" PRIxPTR " %d %" PRIx64,
+             yolk_transfer_name(server->transfer), (uintptr_t)memory, BENCH_MEMORY_SIZE,
+             server->device_memory);
     return env_bare_serve(address, server->bare_memory, BENCH_MEMORY_SIZE, word, &server->bare,
                           err);
 }
@@ -107,8 +132,7 @@ enum status transfer_bench_serve(struct env *env, const char *address, const cha
 struct hosts {
     struct transfer_bench *bench;
     const char *address, *secret;
-    char name[YOLK_TRANSFER_NAME_SIZE]; /* of the engine there */
-    uint64_t there;
+    struct bench_lent lent;
     size_t size;
     struct env *env;
     uint8_t *here;
@@ -156,20 +180,11 @@ static enum status engine_open(struct hosts *hosts, const struct kind *kind, str
     struct bench_mover *mover = &hosts->mover;
 
     *mover = (struct bench_mover){ .env = hosts->env,
-                                   .here = hosts->here,
-                                   .there = (uint8_t *)(uintptr_t)hosts->there,
-                                   .memory_size = hosts->size,
+                                   .there = (uint8_t *)(uintptr_t)hosts->lent.host,
                                    .opcode = kind->opcode,
                                    .size = kind->size,
                                    .depth = kind->depth };
-    enum status status = yolk_transfer_create(hosts->env, &options, &mover->transfer, err);
-    if (status != STATUS_OK) return status;
-    status = yolk_transfer_register(mover->transfer, hosts->here, hosts->size, NULL, 0);
-    if (status == STATUS_OK) {
-        status = yolk_transfer_open(mover->transfer, hosts->name, &mover->segment);
-    }
-    return status == STATUS_OK ? STATUS_OK
-                               : errmsg_set(err, status, "bench: %s cannot be opened", hosts->name);
+    return bench_mover_join(mover, &options, hosts->lent.name, hosts->here, hosts->size, err);
 }
 
 static enum status host_row(struct hosts *hosts, const struct kind *kind, struct errmsg *err)
@@ -197,18 +212,20 @@ static enum status host_row(struct hosts *hosts, const struct kind *kind, struct
     return status;
 }
 
-static enum status learn(struct hosts *hosts, struct errmsg *err)
+enum status bench_lent_ask(const char *address, struct bench_lent *out, struct errmsg *err)
 {
     char word[ENV_BARE_WORD_SIZE];
-    uint64_t size;
+    struct bench_lent lent = { .device = 0 };
 
-    const enum status status = env_bare_ask(hosts->address, word, err);
+    const enum status status = env_bare_ask(address, word, err);
     if (status != STATUS_OK) return status;
-    if (sscanf(word, "%127s %" SCNx64 " %" SCNu64, hosts->name, &hosts->there, &size) != 3 ||
-        size < 64 << 20 || size > BENCH_MEMORY_SIZE || size % (8 << 20) != 0) {
-        return errmsg_set(err, STATUS_PROTOCOL, "%s: no bench of this version", hosts->address);
+    const int fields = sscanf(word, "%127s %" SCNx64 " %" SCNu64 " %" SCNx64, lent.name, &lent.host,
+                              &lent.size, &lent.device);
+    if (fields < 3 || lent.size < 64 << 20 || lent.size > BENCH_MEMORY_SIZE ||
+        lent.size % (8 << 20) != 0) {
+        return errmsg_set(err, STATUS_PROTOCOL, "%s: no bench of this version", address);
     }
-    hosts->size = (size_t)size;
+    *out = lent;
     return STATUS_OK;
 }
 
@@ -218,8 +235,9 @@ enum status transfer_bench_peer(struct transfer_bench *bench, const char *addres
     struct hosts hosts = { .bench = bench, .address = address, .secret = secret };
     enum status status = bench_begin(bench);
 
-    if (status == STATUS_OK) status = learn(&hosts, err);
+    if (status == STATUS_OK) status = bench_lent_ask(address, &hosts.lent, err);
     if (status != STATUS_OK) return status;
+    hosts.size = (size_t)hosts.lent.size;
     hosts.here = malloc(hosts.size);
     if (hosts.here == NULL) return errmsg_set(err, STATUS_NO_MEMORY, "bench: no memory");
     memset(hosts.here, 2, hosts.size);

@@ -6,6 +6,7 @@
  *   bench_paths.c     one host: tcp, shm, threads
  *   bench_fabric.c    one host: tcp beside libfabric's
  *   bench_file.c      one host: files, beside fio and beside bare io_uring
+ *   bench_cuda.c      one host: memory of devices
  *   bench_register.c  registering memory
  *   bench_rails.c     two network namespaces: rails, classes
  *   bench_hosts.c     two hosts */
@@ -88,14 +89,32 @@ MUST_USE enum status bench_mover_open(struct bench_mover *mover, const struct be
                                       bool shm, uint32_t lanes, uint8_t *here, size_t size,
                                       struct errmsg *err);
 
+/* The same to an engine by its name, NULL for itself: `env` is set, and `there`, if it is not. */
+MUST_USE enum status bench_mover_join(struct bench_mover *mover,
+                                      const struct yolk_transfer_options *options, const char *name,
+                                      uint8_t *here, size_t size, struct errmsg *err);
+
 /* Moves `count` messages, `depth` at a time. STATUS_IO if one did not complete. */
 MUST_USE enum status bench_move(struct bench_mover *mover, uint64_t count, uint64_t *ns);
+
+/* ---- another process or host that lends memory (bench_hosts.c) ---- */
+
+struct bench_lent {
+    char name[YOLK_TRANSFER_NAME_SIZE]; /* of the engine there */
+    uint64_t host, device;              /* memory there; device: 0 if it has none */
+    uint64_t size;                      /* of each */
+};
+
+/* STATUS_UNAVAILABLE if nobody is there, STATUS_PROTOCOL if that is something else. Blocks. */
+MUST_USE enum status bench_lent_ask(const char *address, struct bench_lent *out,
+                                    struct errmsg *err);
 
 /* ---- the rows of each file ---- */
 
 MUST_USE enum status bench_paths(struct transfer_bench *bench, struct errmsg *err);
 MUST_USE enum status bench_fabric(struct transfer_bench *bench, struct errmsg *err);
 MUST_USE enum status bench_file(struct transfer_bench *bench, struct errmsg *err);
+MUST_USE enum status bench_cuda(struct transfer_bench *bench, struct errmsg *err);
 MUST_USE enum status bench_register(struct transfer_bench *bench, struct errmsg *err);
 MUST_USE enum status bench_rails(struct transfer_bench *bench, struct errmsg *err);
 

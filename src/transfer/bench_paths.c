@@ -143,16 +143,9 @@ enum status bench_mover_open(struct bench_mover *mover, const struct bench_targe
                                                    .encrypt = mover->encrypt,
                                                    .forbid_shm = !shm,
                                                    .lanes_per_peer = lanes };
-    enum status status = yolk_transfer_create(mover->env, &options, &mover->transfer, err);
 
-    if (status != STATUS_OK) return status;
-    mover->here = here;
     mover->there = target->memory;
-    mover->memory_size = size;
-    status = yolk_transfer_register(mover->transfer, here, size, NULL, 0);
-    if (status != STATUS_OK) return status;
-    return yolk_transfer_open(mover->transfer, yolk_transfer_name(target->transfer),
-                              &mover->segment);
+    return bench_mover_join(mover, &options, yolk_transfer_name(target->transfer), here, size, err);
 }
 
 static bool is_vm(const struct kind *kind)
