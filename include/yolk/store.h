@@ -17,9 +17,15 @@
  *   STATUS_EXISTS       put: the key has a value already, which stays (unless `replace`)
  *   STATUS_BUSY         remove: leased by a reader; put, get: being written
  *   STATUS_FULL         put: no room, even by evicting; get: the buffer is smaller than `size`
+ *   STATUS_QUOTA        put: the tenant would pass its quota, even by evicting what is its own
+ *   STATUS_DENIED       put: the master takes values of listed tenants only, and ours is not
  *   STATUS_CORRUPT      get: every replica's bytes were wrong
  *   STATUS_TIMEOUT, STATUS_CANCELLED, STATUS_UNAVAILABLE (no master or no owner), STATUS_INVALID
  * A put that ends with TIMEOUT, CANCELLED, CONN_CLOSED or UNAVAILABLE may or may not have happened.
+ *
+ * Keys are a tenant's: two tenants' values under one key are two, and none of these calls sees, or
+ * touches, another tenant's. That keeps tenants out of each other's way; it is no wall between
+ * them, since whoever has the cluster's secret may say to be any (docs/store.md).
  *
  * Memory:  keys are copied; values and buffers stay the caller's, must not change or be freed
  *          before their item has ended, and must lie in memory registered with the transfer engine.
@@ -47,6 +53,8 @@ enum {
     YOLK_STORE_NAME_SIZE = 64, /* of a node, with its NUL */
     YOLK_STORE_ADDRESS_SIZE = 128,
     YOLK_STORE_NODES_MAX = 1024,
+    YOLK_STORE_TENANTS_MAX = 1024,
+    YOLK_STORE_TENANT_SIZE = 64, /* of a name, with its NUL */
 };
 
 struct yolk_store_options {
@@ -56,8 +64,11 @@ struct yolk_store_options {
     const char *secret;             /* of the cluster; NULL or "" for none; copied */
     uint32_t calls_max;             /* items under way at a time; 0: 4096 */
     uint32_t timeout_ms;            /* of a call without its own; 0: 10000 */
+    const char *tenant;             /* letters, digits, '-', '_', '.', not '_' first; NULL, "" and
+                                       "default": the default one; copied */
 };
 
+/* STATUS_INVALID: what is wrong with the tenant or the address. */
 MUST_USE enum status yolk_store_create(const struct yolk_store_options *options,
                                        struct yolk_store **out, struct errmsg *err);
 
@@ -67,7 +78,7 @@ void yolk_store_destroy(struct yolk_store *store);
 
 struct yolk_store_key {
     const void *bytes;
-    size_t len; /* 1..YOLK_STORE_KEY_SIZE_MAX */
+    size_t len; /* 1..YOLK_STORE_KEY_SIZE_MAX; 5 and the length of its name less for a tenant */
 };
 
 /* `index` counts the items of the call from 0; `size` is that of the value, where it is known. */
@@ -201,6 +212,7 @@ struct yolk_store_stats {
     uint64_t hits_total;    /* of those, found */
     uint64_t removes_total; /* values removed by key or expression */
     uint64_t values;        /* keys of values */
+    uint64_t refused_quota_total;
 };
 
 struct yolk_store_node {
@@ -221,6 +233,29 @@ typedef void (*yolk_store_stats_fn)(void *ctx, enum status status,
 
 MUST_USE enum status yolk_store_stat(struct yolk_store *store, uint32_t timeout_ms,
                                      yolk_store_stats_fn on_stats, void *ctx);
+
+/* What the tenants have of memory, each replica counted, and what they may have (0: no limit). */
+struct yolk_store_tenant {
+    char name[YOLK_STORE_TENANT_SIZE];
+    uint64_t quota_bytes;
+    uint64_t quota_replicas;
+    uint64_t used_bytes;
+    uint64_t used_replicas;
+    uint64_t evicted_bytes; /* ever */
+    uint64_t evicted_replicas;
+    uint64_t values;        /* keys, on disk too */
+    uint64_t refused_total; /* puts, for the quota */
+};
+
+typedef void (*yolk_store_tenants_fn)(void *ctx, enum status status,
+                                      const struct yolk_store_tenant *tenants, uint32_t count);
+
+/* Those that have something or a quota; the default one is the first. `set` not NULL: what the
+ * tenant of that name may have, from now on, as long as this master lives (0, 0: no limit); only
+ * name and quota_* are looked at. STATUS_INVALID: not a name. */
+MUST_USE enum status yolk_store_tenants(struct yolk_store *store,
+                                        const struct yolk_store_tenant *set, uint32_t timeout_ms,
+                                        yolk_store_tenants_fn on_tenants, void *ctx);
 
 /* The node gets no more values, and those it has go elsewhere; `undo`: it is like any other again.
  * Asked again it says how far it is: `left` values are still there. STATUS_NOT_FOUND: no such node.

@@ -93,6 +93,11 @@ static bool parse_number(const char *text, const struct unit *units, uint64_t *o
     return false;
 }
 
+bool config_parse_size(const char *text, uint64_t *out)
+{
+    return parse_number(text, size_units, out);
+}
+
 static bool parse_bool(const char *text, uint64_t *out)
 {
     static const char *const words[] = { "false", "true", "no", "yes", "off", "on", "0", "1" };

@@ -100,6 +100,9 @@ uint64_t config_u64(const struct config *config, const char *name); /* also size
 const char *config_text(const struct config *config, const char *name); /* also choices and paths */
 unsigned config_choice(const struct config *config, const char *name);  /* index into choices */
 
+/* A size as options of that type have it, all of the text. */
+bool config_parse_size(const char *text, uint64_t *out);
+
 /* Whether a flag, a variable or the file set it. */
 bool config_is_set(const struct config *config, const char *name);
 

@@ -2,8 +2,16 @@
 #include "base/env.h"
 #include "base/log.h"
 #include "cli/cli.h"
+#include "cli/quotas.h"
 #include "net/rpc.h"
 #include "store/master_shell.h"
+
+static enum status quota_set(void *ctx, const struct yolk_store_tenant *tenant)
+{
+    struct store_master_shell *shell = ctx;
+    const struct store_quota quota = { tenant->quota_bytes, tenant->quota_replicas };
+    return store_master_quota(store_master_shell_directory(shell), tenant->name, &quota);
+}
 
 int cmd_master(struct cli *cli)
 {
@@ -30,9 +38,13 @@ int cmd_master(struct cli *cli)
         .secret = secret,
         /* the choices are in the order of the policies */
         .master = { .eviction = (enum order_policy)config_choice(cli->config, "eviction"),
-                    .keep_soft_pins = config_bool(cli->config, "keep-soft-pins") },
+                    .keep_soft_pins = config_bool(cli->config, "keep-soft-pins"),
+                    .tenants_listed = config_bool(cli->config, "tenants-listed") },
     };
     enum status status = store_master_shell_create(&options, &shell, &err);
+    if (status == STATUS_OK) {
+        status = quotas_parse(config_text(cli->config, "tenant-quota"), quota_set, shell, &err);
+    }
     if (status == STATUS_OK) {
         LOG_INFO("cli", "master_ready", "address=%s port=%u", server_options.address,
                  (unsigned)rpc_server_port(server));

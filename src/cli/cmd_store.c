@@ -13,6 +13,7 @@
 #include "base/buf.h"
 #include "base/env.h"
 #include "cli/cli.h"
+#include "cli/quotas.h"
 #include "cli/store_view.h"
 #include "yolk/store.h"
 #include "yolk/transfer.h"
@@ -50,6 +51,7 @@ static enum status session_open(struct session *session, struct cli *cli, bool m
         .master = config_text(config, "master"),
         .secret = config_text(config, "secret"),
         .timeout_ms = TIMEOUT_MS,
+        .tenant = config_text(config, "tenant"),
     };
     enum status status = STATUS_OK;
 
@@ -99,6 +101,13 @@ static int refuse(const struct session *session, const char *what, enum status s
     case STATUS_BUSY:
         return cli_refuse("%s: being written, or leased by a reader (rm: --force)", what);
     case STATUS_FULL: return cli_refuse("%s: no room, even by evicting", what);
+    case STATUS_QUOTA:
+        return cli_refuse("%s: over the quota of tenant %s, even by evicting what is its own", what,
+                          config_text(session->cli->config, "tenant"));
+    case STATUS_DENIED:
+        return cli_refuse("%s: tenant %s has no quota, and the master takes values of such as have "
+                          "one",
+                          what, config_text(session->cli->config, "tenant"));
     case STATUS_CORRUPT: return cli_refuse("%s: every replica's bytes are wrong", what);
     case STATUS_AGAIN:
         return cli_refuse("%s: the master has just started and does not know yet", what);
@@ -526,7 +535,33 @@ static int stat_key(struct cli *cli, const char *name)
 struct viewing {
     struct session session;
     struct store_view view;
+    struct yolk_store_tenant *tenants; /* of the last answer, copied */
+    uint32_t tenants_count;
 };
+
+static void on_tenants(void *ctx, enum status status, const struct yolk_store_tenant *tenants,
+                       uint32_t count)
+{
+    struct viewing *viewing = ctx;
+    viewing->session.left--;
+    viewing->session.status = status;
+    if (status != STATUS_OK) return;
+    struct yolk_store_tenant *copy = calloc(count + 1, sizeof(*copy));
+    if (copy == NULL) return;
+    memcpy(copy, tenants, count * sizeof(*copy));
+    free(viewing->tenants);
+    viewing->tenants = copy;
+    viewing->tenants_count = count;
+}
+
+/* A master that knows no tenants has none to show. */
+static void tenants_ask(struct viewing *viewing, const struct yolk_store_tenant *set)
+{
+    struct session *session = &viewing->session;
+    session->left = 1;
+    session->status = session_wait(
+        session, yolk_store_tenants(session->store, set, TIMEOUT_MS, on_tenants, viewing));
+}
 
 static void on_stats(void *ctx, enum status status, const struct yolk_store_stats *stats,
                      const struct yolk_store_node *nodes, uint32_t nodes_count)
@@ -534,7 +569,9 @@ static void on_stats(void *ctx, enum status status, const struct yolk_store_stat
     struct viewing *viewing = ctx;
     viewing->session.left--;
     viewing->session.status = status;
-    if (stats != NULL) store_view_stats(&viewing->view, stats, nodes, nodes_count);
+    if (stats == NULL) return;
+    store_view_stats(&viewing->view, stats, nodes, nodes_count, viewing->tenants,
+                     viewing->tenants_count);
 }
 
 static void on_pause_over(void *ctx)
@@ -567,6 +604,7 @@ static int stat_pool(struct cli *cli, bool live)
         code = cli_refuse("%s", err.text);
     }
     while (code == CLI_EXIT_OK) {
+        tenants_ask(&viewing, NULL);
         viewing.session.left = 1;
         status = session_wait(&viewing.session, yolk_store_stat(viewing.session.store, TIMEOUT_MS,
                                                                 on_stats, &viewing));
@@ -575,7 +613,50 @@ static int stat_pool(struct cli *cli, bool live)
         pause_for(&viewing.session, ENV_NS_PER_S);
     }
     session_close(&viewing.session);
+    free(viewing.tenants);
     return code;
+}
+
+/* ---- quota ---- */
+
+static int quota_ask(struct cli *cli, const struct yolk_store_tenant *set, const char *name)
+{
+    struct viewing viewing = { 0 };
+    struct errmsg err = { "" };
+    int code = CLI_EXIT_OK;
+
+    if (session_open(&viewing.session, cli, false, &err) != STATUS_OK) {
+        code = cli_refuse("%s", err.text);
+    } else {
+        tenants_ask(&viewing, set);
+        if (viewing.session.status == STATUS_INVALID)
+            code = cli_refuse("quota: %.80s is not the name of a tenant", name);
+        else if (viewing.session.status != STATUS_OK)
+            code = refuse(&viewing.session, "quota", viewing.session.status);
+        else if (set == NULL)
+            store_view_tenants(viewing.tenants, viewing.tenants_count, name,
+                               config_bool(cli->config, "json"));
+    }
+    session_close(&viewing.session);
+    free(viewing.tenants);
+    return code;
+}
+
+static int store_quota(struct cli *cli)
+{
+    const uint32_t positions = config_positions(cli->config);
+    struct yolk_store_tenant set = { .quota_bytes = 0 };
+    struct errmsg err = { "" };
+
+    if (positions > 3) return cli_refuse("store quota: [TENANT [SIZE[/COUNT] | none]]");
+    const char *name = positions > 1 ? config_position(cli->config, 1) : NULL;
+    if (positions < 3) return quota_ask(cli, NULL, name);
+    if (name[0] == '\0' || strlen(name) >= sizeof(set.name))
+        return cli_refuse("quota: %.80s is not the name of a tenant", name);
+    memcpy(set.name, name, strlen(name));
+    if (quotas_parse_one(config_position(cli->config, 2), &set, &err) != STATUS_OK)
+        return cli_refuse("%s", err.text);
+    return quota_ask(cli, &set, name);
 }
 
 /* ---- replicas, drain ---- */
@@ -673,6 +754,7 @@ int cmd_store(struct cli *cli)
     if (strcmp(what, "top") == 0 && positions == 1) return stat_pool(cli, true);
     if (strcmp(what, "replicas") == 0) return store_replicas(cli);
     if (strcmp(what, "drain") == 0) return store_drain(cli);
+    if (strcmp(what, "quota") == 0) return store_quota(cli);
     return cli_refuse("store what? put KEY [FILE], get KEY, ls [PREFIX], stat [KEY], rm KEY..., "
-                      "top, replicas KEY N, drain NODE");
+                      "top, replicas KEY N, drain NODE, quota [TENANT [SIZE]]");
 }

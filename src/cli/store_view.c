@@ -168,8 +168,76 @@ static void print_node_json(const struct yolk_store_node *node)
     printf("\"silent_ms\": %llu}", (unsigned long long)node->silent_ms);
 }
 
+static void print_tenant_json(const struct yolk_store_tenant *tenant)
+{
+    fputs("{\"name\": ", stdout);
+    print_quoted(tenant->name);
+    fputs(", ", stdout);
+    print_number("quota_bytes", tenant->quota_bytes);
+    print_number("quota_replicas", tenant->quota_replicas);
+    print_number("used_bytes", tenant->used_bytes);
+    print_number("used_replicas", tenant->used_replicas);
+    print_number("evicted_bytes", tenant->evicted_bytes);
+    print_number("evicted_replicas", tenant->evicted_replicas);
+    print_number("values", tenant->values);
+    printf("\"refused_total\": %llu}", (unsigned long long)tenant->refused_total);
+}
+
+static bool is_wanted(const struct yolk_store_tenant *tenant, const char *only)
+{
+    return only == NULL || strcmp(tenant->name, only) == 0;
+}
+
+static void print_tenants_json(const struct yolk_store_tenant *tenants, uint32_t count,
+                               const char *only)
+{
+    bool any = false;
+    putchar('[');
+    for (uint32_t i = 0; i < count; i++) {
+        if (!is_wanted(&tenants[i], only)) continue;
+        fputs(any ? ",\n  " : "\n  ", stdout);
+        print_tenant_json(&tenants[i]);
+        any = true;
+    }
+    putchar(']');
+}
+
+static void print_tenants(const struct yolk_store_tenant *tenants, uint32_t count, const char *only)
+{
+    char used[SIZE_TEXT], quota[SIZE_TEXT];
+
+    printf("%-24s %12s %12s %10s %10s %10s %10s %8s\n", "TENANT", "USED", "QUOTA", "REPLICAS",
+           "AT MOST", "KEYS", "EVICTED", "REFUSED");
+    for (uint32_t i = 0; i < count; i++) {
+        const struct yolk_store_tenant *t = &tenants[i];
+        if (!is_wanted(t, only)) continue;
+        printf("%-24s %12s %12s %10llu ", t->name, size_text(t->used_bytes, used),
+               t->quota_bytes == 0 ? "-" : size_text(t->quota_bytes, quota),
+               (unsigned long long)t->used_replicas);
+        if (t->quota_replicas == 0) {
+            printf("%10s ", "-");
+        } else {
+            printf("%10llu ", (unsigned long long)t->quota_replicas);
+        }
+        printf("%10llu %10llu %8llu\n", (unsigned long long)t->values,
+               (unsigned long long)t->evicted_replicas, (unsigned long long)t->refused_total);
+    }
+}
+
+void store_view_tenants(const struct yolk_store_tenant *tenants, uint32_t count, const char *only,
+                        bool json)
+{
+    if (json) {
+        print_tenants_json(tenants, count, only);
+        putchar('\n');
+    } else {
+        print_tenants(tenants, count, only);
+    }
+}
+
 static void print_json(const struct yolk_store_stats *s, const struct yolk_store_node *nodes,
-                       uint32_t count)
+                       uint32_t count, const struct yolk_store_tenant *tenants,
+                       uint32_t tenants_count)
 {
     putchar('{');
     print_number("term", s->term);
@@ -189,12 +257,15 @@ static void print_json(const struct yolk_store_stats *s, const struct yolk_store
     print_number("reads_total", s->reads_total);
     print_number("hits_total", s->hits_total);
     print_number("removes_total", s->removes_total);
+    print_number("refused_quota_total", s->refused_quota_total);
     fputs("\"nodes\": [", stdout);
     for (uint32_t i = 0; i < count; i++) {
         fputs(i > 0 ? ",\n  " : "\n  ", stdout);
         print_node_json(&nodes[i]);
     }
-    puts("]}");
+    fputs("],\n\"tenants\": ", stdout);
+    print_tenants_json(tenants, tenants_count, NULL);
+    puts("}");
 }
 
 /* What was done since the last look, a second. */
@@ -220,9 +291,10 @@ static void print_pool(const struct yolk_store_stats *s, const struct yolk_store
     printf("blocks    %llu\n", (unsigned long long)(s->objects - s->values));
     printf("reads     %llu keys, %.1f%% there\n", (unsigned long long)s->reads_total,
            share(s->hits_total, s->reads_total));
-    printf("puts      %llu, %llu refused for room, %llu given up by their writers\n",
+    printf("puts      %llu, %llu refused for room, %llu for a quota, %llu given up by their "
+           "writers\n",
            (unsigned long long)s->puts_total, (unsigned long long)s->refused_full_total,
-           (unsigned long long)s->discarded_total);
+           (unsigned long long)s->refused_quota_total, (unsigned long long)s->discarded_total);
     printf("gone      %llu evicted, %llu removed\n", (unsigned long long)s->evictions_total,
            (unsigned long long)s->removes_total);
     printf("master    term %llu, up %.0f s, directory %s\n", (unsigned long long)s->term,
@@ -245,15 +317,20 @@ static void print_nodes(const struct yolk_store_node *nodes, uint32_t count)
 }
 
 void store_view_stats(struct store_view *view, const struct yolk_store_stats *stats,
-                      const struct yolk_store_node *nodes, uint32_t count)
+                      const struct yolk_store_node *nodes, uint32_t count,
+                      const struct yolk_store_tenant *tenants, uint32_t tenants_count)
 {
     if (view->json) {
-        print_json(stats, nodes, count);
+        print_json(stats, nodes, count, tenants, tenants_count);
         return;
     }
     if (view->live) fputs("\033[H\033[J", stdout);
     print_pool(stats, &view->before);
     print_nodes(nodes, count);
+    if (tenants_count > 1 || (tenants_count == 1 && tenants[0].quota_bytes > 0)) {
+        putchar('\n');
+        print_tenants(tenants, tenants_count, NULL);
+    }
     fflush(stdout);
     view->before = *stats;
 }

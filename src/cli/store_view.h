@@ -36,6 +36,11 @@ struct store_view {
     struct yolk_store_stats before; /* private */
 };
 void store_view_stats(struct store_view *view, const struct yolk_store_stats *stats,
-                      const struct yolk_store_node *nodes, uint32_t count);
+                      const struct yolk_store_node *nodes, uint32_t count,
+                      const struct yolk_store_tenant *tenants, uint32_t tenants_count);
+
+/* `only`: the one of that name; NULL: all. */
+void store_view_tenants(const struct yolk_store_tenant *tenants, uint32_t count, const char *only,
+                        bool json);
 
 #endif

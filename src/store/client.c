@@ -1035,14 +1035,35 @@ static void on_ask(void *ctx)
 
 /* ---- starting a call ---- */
 
-static bool keys_valid(const struct yolk_store_key *keys, size_t stride, uint32_t count,
-                       size_t *sum)
+size_t client_key_len(const struct yolk_store *store, const struct yolk_store_key *key)
+{
+    uint8_t scope[SCOPE_SIZE_MAX];
+    if (key->len == 0 || key->len > STORE_KEY_SIZE_MAX || key->bytes == NULL) return 0;
+    const struct store_key own = { key->bytes, (uint32_t)key->len };
+    const size_t len = scope_prefix(store->tenant, own, scope) + key->len;
+    return len > STORE_KEY_SIZE_MAX ? 0 : len;
+}
+
+struct store_key client_key(const struct yolk_store *store, const struct yolk_store_key *key,
+                            uint8_t *out)
+{
+    uint8_t scope[SCOPE_SIZE_MAX];
+    const struct store_key own = { key->bytes, (uint32_t)key->len };
+    const size_t len = scope_prefix(store->tenant, own, scope);
+    memcpy(out, scope, len);
+    if (key->len > 0) memcpy(out + len, key->bytes, key->len);
+    return (struct store_key){ out, (uint32_t)(len + key->len) };
+}
+
+static bool keys_valid(const struct yolk_store *store, const struct yolk_store_key *keys,
+                       size_t stride, uint32_t count, size_t *sum)
 {
     *sum = 0;
     for (uint32_t i = 0; i < count; i++) {
         const struct yolk_store_key *key = (const void *)((const uint8_t *)keys + i * stride);
-        if (key->len == 0 || key->len > STORE_KEY_SIZE_MAX || key->bytes == NULL) return false;
-        *sum += key->len;
+        const size_t len = client_key_len(store, key);
+        if (len == 0) return false;
+        *sum += len;
     }
     return true;
 }
@@ -1081,12 +1102,11 @@ static struct call *call_new(struct yolk_store *store, enum call_kind kind,
     for (uint32_t i = 0; i < count; i++) {
         const struct yolk_store_key *key = (const void *)((const uint8_t *)keys + i * stride);
         struct item *item = &call->items[i];
-        memcpy(end, key->bytes, key->len);
         item->call = call;
         item->index = i;
-        item->key = (struct store_key){ end, (uint32_t)key->len };
+        item->key = client_key(store, key, end);
         env_timer_init(&item->retry, on_commit_retry, item);
-        end += key->len;
+        end += item->key.len;
     }
     call->next = store->calls;
     if (store->calls != NULL) store->calls->prev = call;
@@ -1104,7 +1124,7 @@ static enum status call_start(struct yolk_store *store, enum call_kind kind,
     ASSERT(options->on_item != NULL);
 
     if (count == 0 || count > YOLK_STORE_BATCH_MAX) return STATUS_INVALID;
-    if (!keys_valid(keys, stride, count, &keys_len)) return STATUS_INVALID;
+    if (!keys_valid(store, keys, stride, count, &keys_len)) return STATUS_INVALID;
     if (options->preferred != NULL && strlen(options->preferred) >= STORE_NAME_SIZE) {
         return STATUS_INVALID;
     }
@@ -1151,7 +1171,7 @@ enum status yolk_store_put(struct yolk_store *store, const struct yolk_store_val
     size_t len;
 
     if (count == 0 || count > YOLK_STORE_BATCH_MAX) return STATUS_INVALID;
-    if (!keys_valid(&values[0].key, sizeof(values[0]), count, &len)) return STATUS_INVALID;
+    if (!keys_valid(store, &values[0].key, sizeof(values[0]), count, &len)) return STATUS_INVALID;
     for (uint32_t i = 0; i < count; i++) {
         if (values[i].size == 0 || values[i].size > STORE_OBJECT_SIZE_MAX) return STATUS_INVALID;
     }
@@ -1228,9 +1248,17 @@ enum status yolk_store_create(const struct yolk_store_options *options, struct y
     const struct rpc_client_options client = { .address = options->master,
                                                .secret = options->secret,
                                                .name = "client" };
+    const char *tenant = options->tenant == NULL ? "" : options->tenant;
+    if (!scope_name_valid(tenant)) {
+        return errmsg_set(err, STATUS_INVALID,
+                          "%.80s is not a tenant: up to %d letters, digits, -, _ and ., and no _ "
+                          "first",
+                          tenant, SCOPE_NAME_LEN_MAX);
+    }
     struct yolk_store *store = calloc(1, sizeof(*store));
     if (store == NULL) return errmsg_set(err, STATUS_NO_MEMORY, "out of memory");
 
+    if (!scope_name_default(tenant)) memcpy(store->tenant, tenant, strlen(tenant));
     store->env = options->env;
     store->transfer = options->transfer;
     store->items_max = options->calls_max == 0 ? CALLS_MAX_DEFAULT : options->calls_max;

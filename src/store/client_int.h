@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "store/proto.h"
+#include "store/scope.h"
 
 struct call;
 struct env;
@@ -31,6 +32,13 @@ struct yolk_store {
     uint32_t inline_max;   /* bytes of values that may come with the answer of their owner */
     struct store_reply_node *nodes; /* scratch for the master's replies */
     bool closing;
+    char tenant[STORE_TENANT_SIZE]; /* "": the default one */
 };
+
+/* Bytes of the key as the master, nodes and disks have it (store/scope.h), or 0: too many. */
+size_t client_key_len(const struct yolk_store *store, const struct yolk_store_key *key);
+/* Writes them; `out` has room for so many. */
+struct store_key client_key(const struct yolk_store *store, const struct yolk_store_key *key,
+                            uint8_t *out);
 
 #endif

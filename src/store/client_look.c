@@ -15,10 +15,11 @@
 
 struct look {
     struct yolk_store *store;
-    yolk_store_page_fn on_page; /* one of the four */
+    yolk_store_page_fn on_page; /* one of them */
     yolk_store_stats_fn on_stats;
     yolk_store_where_fn on_where;
     yolk_store_drain_fn on_left;
+    yolk_store_tenants_fn on_tenants;
     void *ctx;
 };
 
@@ -54,6 +55,27 @@ static struct look *look_new(struct yolk_store *store, void *ctx)
 
 /* ---- pages ---- */
 
+/* Keys as the tenant knows them. A master that knows no tenants also shows others': they are left
+ * out. */
+static void page_own(const struct yolk_store *store, struct yolk_store_entry *entries,
+                     struct yolk_store_page *page)
+{
+    uint32_t own = 0;
+    for (uint32_t i = 0; i < page->count; i++) {
+        struct yolk_store_entry entry = entries[i];
+        const struct store_key whole = { entry.key.bytes, (uint32_t)entry.key.len };
+        const struct scope scope = scope_split(whole);
+        if (!entry.block) {
+            if (scope.name_len != strlen(store->tenant)) continue;
+            if (scope.name_len > 0 && memcmp(scope.name, store->tenant, scope.name_len) != 0)
+                continue;
+            entry.key = (struct yolk_store_key){ scope.key.bytes, scope.key.len };
+        }
+        entries[own++] = entry;
+    }
+    page->count = own;
+}
+
 static void on_page_end(void *ctx, const struct rpc_result *result)
 {
     struct look *look = ctx;
@@ -66,6 +88,7 @@ static void on_page_end(void *ctx, const struct rpc_result *result)
         status = entries == NULL ? STATUS_FULL
                                  : store_decode_page(result->body, result->len, entries, &page);
     }
+    if (status == STATUS_OK) page_own(look->store, entries, &page);
     look->on_page(look->ctx, status, status == STATUS_OK ? &page : NULL,
                   result->status == STATUS_OK ? "" : result->message);
     free(entries);
@@ -76,11 +99,11 @@ static enum status look_start(struct yolk_store *store, enum store_look_op op,
                               const struct yolk_store_query *query, uint32_t timeout_ms,
                               yolk_store_page_fn on_page, void *ctx)
 {
-    const struct store_look message = {
+    uint8_t prefix[SCOPE_SIZE_MAX + YOLK_STORE_KEY_SIZE_MAX];
+    struct store_look message = {
         .op = op,
         .cursor = query->cursor,
-        .prefix = query->prefix,
-        .prefix_len = query->prefix_len,
+        .prefix = prefix,
         .regex = query->regex,
         .regex_len = query->regex == NULL ? 0 : strlen(query->regex),
         .limit = query->limit == 0 ? YOLK_STORE_PAGE_MAX : query->limit,
@@ -93,6 +116,9 @@ static enum status look_start(struct yolk_store *store, enum store_look_op op,
     if (query->prefix_len > YOLK_STORE_KEY_SIZE_MAX || message.limit > YOLK_STORE_PAGE_MAX) {
         return STATUS_INVALID;
     }
+    const struct yolk_store_key own = { query->prefix, query->prefix_len };
+    message.prefix_len = client_key(store, &own, prefix).len;
+    if (message.prefix_len > YOLK_STORE_KEY_SIZE_MAX) return STATUS_INVALID;
     struct look *look = look_new(store, ctx);
     if (look == NULL) return STATUS_FULL;
     look->on_page = on_page;
@@ -152,6 +178,41 @@ enum status yolk_store_stat(struct yolk_store *store, uint32_t timeout_ms,
     look->on_stats = on_stats;
     buf_init(&buf, 64); /* an empty question */
     return ask(look, STATUS_OK, MASTER_METHOD_STAT, &buf, timeout_ms, on_stats_end);
+}
+
+/* ---- tenants ---- */
+
+static void on_tenants_end(void *ctx, const struct rpc_result *result)
+{
+    struct look *look = ctx;
+    struct yolk_store_tenant *tenants = NULL;
+    uint32_t count = 0;
+    enum status status = result->status;
+
+    if (status == STATUS_OK) {
+        tenants = malloc(YOLK_STORE_TENANTS_MAX * sizeof(*tenants));
+        status = tenants == NULL ? STATUS_FULL
+                                 : store_decode_tenants(result->body, result->len, tenants, &count);
+    }
+    look->on_tenants(look->ctx, status, status == STATUS_OK ? tenants : NULL, count);
+    free(tenants);
+    free(look);
+}
+
+enum status yolk_store_tenants(struct yolk_store *store, const struct yolk_store_tenant *set,
+                               uint32_t timeout_ms, yolk_store_tenants_fn on_tenants, void *ctx)
+{
+    struct buf buf;
+    ASSERT(on_tenants != NULL);
+
+    if (set != NULL && (set->name[0] == '\0' || !scope_name_valid(set->name)))
+        return STATUS_INVALID;
+    struct look *look = look_new(store, ctx);
+    if (look == NULL) return STATUS_FULL;
+    look->on_tenants = on_tenants;
+    buf_init(&buf, RPC_BODY_SIZE_MAX);
+    const enum status status = store_encode_quota(&buf, set);
+    return ask(look, status, MASTER_METHOD_TENANTS, &buf, timeout_ms, on_tenants_end);
 }
 
 /* ---- drains ---- */
@@ -221,12 +282,13 @@ static void on_where_end(void *ctx, const struct rpc_result *result)
 enum status yolk_store_locate(struct yolk_store *store, const struct yolk_store_key *key,
                               uint32_t timeout_ms, yolk_store_where_fn on_where, void *ctx)
 {
-    const struct store_key name = { key->bytes, (uint32_t)key->len };
-    const struct store_batch batch = { .count = 1, .keys_data = &name, .peek = true };
+    uint8_t bytes[YOLK_STORE_KEY_SIZE_MAX];
     struct buf buf;
     ASSERT(on_where != NULL);
 
-    if (key->len == 0 || key->len > YOLK_STORE_KEY_SIZE_MAX) return STATUS_INVALID;
+    if (client_key_len(store, key) == 0) return STATUS_INVALID;
+    const struct store_key name = client_key(store, key, bytes);
+    const struct store_batch batch = { .count = 1, .keys_data = &name, .peek = true };
     struct look *look = look_new(store, ctx);
     if (look == NULL) return STATUS_FULL;
     look->on_where = on_where;

@@ -7,9 +7,11 @@
 #include "base/assert.h"
 #include "base/buf.h"
 #include "base/env.h"
+#include "base/log.h"
 #include "net/rpc.h"
 #include "store/pattern.h"
 #include "store/proto.h"
+#include "store/scope.h"
 
 /* ---- look ---- */
 
@@ -17,7 +19,8 @@
 struct walk {
     struct master_look *look;
     const struct store_look *asked;
-    const struct pattern *pattern;
+    struct scope scope;               /* of the prefix: whose keys are meant, and how they begin */
+    const struct pattern *pattern;    /* of the tenant's own keys */
     struct yolk_store_entry *entries; /* list only */
     struct yolk_store_page page;
     enum status status;
@@ -49,15 +52,25 @@ static void walk_remove(struct walk *walk, const struct store_listed *listed)
     }
 }
 
+/* Whether the key is the tenant's; blocks are the default one's. */
+static bool is_meant(const struct walk *walk, const struct scope *scope)
+{
+    const uint32_t len = walk->scope.name_len;
+    return scope->name_len == len && (len == 0 || memcmp(scope->name, walk->scope.name, len) == 0);
+}
+
 static bool on_listed(void *ctx, const struct store_listed *listed)
 {
     struct walk *walk = ctx;
     const bool block = listed->class == STORE_CLASS_BLOCK;
+    const struct scope whole = { .key = listed->key };
+    const struct scope scope = block ? whole : scope_split(listed->key);
 
     if (walk->page.matched == walk->asked->limit) return false;
     if (block && (!walk->asked->blocks || walk->asked->op == STORE_LOOK_REMOVE)) return true;
     if (listed->status == STATUS_NOT_FOUND) return true; /* on its way out */
-    const enum status status = pattern_match(walk->pattern, listed->key);
+    if (!is_meant(walk, &scope)) return true;
+    const enum status status = pattern_match(walk->pattern, scope.key);
     if (status == STATUS_NOT_FOUND) return true;
     walk->status = status;
     if (status != STATUS_OK) return false;
@@ -78,7 +91,8 @@ static enum status look_page(struct master_look *look, const struct store_look *
     struct walk walk = { .look = look, .asked = asked, .status = STATUS_OK };
     struct pattern *pattern = NULL;
 
-    enum status status = pattern_create(asked->prefix, asked->prefix_len, asked->regex,
+    walk.scope = scope_split((struct store_key){ asked->prefix, (uint32_t)asked->prefix_len });
+    enum status status = pattern_create(walk.scope.key.bytes, walk.scope.key.len, asked->regex,
                                         asked->regex_len, &pattern, err);
     if (status != STATUS_OK) return status;
     walk.pattern = pattern;
@@ -147,6 +161,7 @@ static void stats_fill(const struct master_look *look, struct yolk_store_stats *
         .hits_total = counts.hits_total,
         .removes_total = counts.removes_total,
         .values = counts.values,
+        .refused_quota_total = counts.refused_quota_total,
     };
 }
 
@@ -203,9 +218,66 @@ static void handle_stat(void *ctx, struct rpc_call *call, const uint8_t *body, s
     free(nodes);
 }
 
+/* ---- tenants ---- */
+
+static enum status quota_set(const struct master_look *look, const struct yolk_store_tenant *set)
+{
+    const struct store_quota quota = { set->quota_bytes, set->quota_replicas };
+    if (set->name[0] == '\0') return STATUS_OK; /* only asked */
+    const enum status status = store_master_quota(look->master, set->name, &quota);
+    if (status != STATUS_OK) return status;
+    LOG_INFO("store", "quota_set", "tenant=%s bytes=%llu replicas=%llu", set->name,
+             (unsigned long long)quota.bytes, (unsigned long long)quota.replicas);
+    return STATUS_OK;
+}
+
+static uint32_t tenants_fill(const struct master_look *look,
+                             struct yolk_store_tenant out[YOLK_STORE_TENANTS_MAX])
+{
+    struct store_tenant_counts counts;
+    uint32_t cursor = 0;
+    uint32_t n = 0;
+
+    for (; store_master_tenant(look->master, &cursor, &counts); n++) {
+        ASSERT(n < YOLK_STORE_TENANTS_MAX);
+        out[n] = (struct yolk_store_tenant){ .quota_bytes = counts.quota.bytes,
+                                             .quota_replicas = counts.quota.replicas,
+                                             .used_bytes = counts.used.bytes,
+                                             .used_replicas = counts.used.replicas,
+                                             .evicted_bytes = counts.evicted.bytes,
+                                             .evicted_replicas = counts.evicted.replicas,
+                                             .values = counts.values,
+                                             .refused_total = counts.refused_total };
+        memcpy(out[n].name, counts.name, sizeof(counts.name));
+    }
+    return n;
+}
+
+static void handle_tenants(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
+{
+    struct master_look *look = ctx;
+    struct yolk_store_tenant *tenants = malloc(YOLK_STORE_TENANTS_MAX * sizeof(*tenants));
+    struct yolk_store_tenant set;
+    struct buf buf;
+
+    buf_init(&buf, RPC_BODY_SIZE_MAX);
+    enum status status = tenants == NULL ? STATUS_FULL : store_decode_quota(body, len, &set);
+    if (status == STATUS_OK) status = quota_set(look, &set);
+    if (status == STATUS_OK)
+        status = store_encode_tenants(&buf, tenants, tenants_fill(look, tenants));
+    if (status == STATUS_OK) {
+        rpc_reply(call, buf_data(&buf), buf.len);
+    } else {
+        rpc_fail(call, status, NULL);
+    }
+    buf_fini(&buf);
+    free(tenants);
+}
+
 void master_look_serve(struct master_look *look, struct rpc_server *server)
 {
     ASSERT(look->act != NULL);
     rpc_server_add(server, MASTER_METHOD_LOOK, "master.look", handle_look, look);
     rpc_server_add(server, MASTER_METHOD_STAT, "master.stat", handle_stat, look);
+    rpc_server_add(server, MASTER_METHOD_TENANTS, "master.tenants", handle_tenants, look);
 }

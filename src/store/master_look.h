@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * store/master_look.h - the calls of those who look around at the master: master.look, master.stat.
+ * store/master_look.h - the calls of those who look around at the master: master.look, master.stat,
+ * master.tenants.
  *
  * A look shows, counts or removes one page of what a pattern means, and looks at a bounded number
  * of keys for it, so that nobody waits long behind it; who wants all of it asks again with the

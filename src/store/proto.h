@@ -52,6 +52,7 @@ enum store_method {
     MASTER_METHOD_REPLICAS = 0x020d, /* master.replicas: batch; how many there should be */
     MASTER_METHOD_DRAIN = 0x020e,    /* master.drain: a node's values go elsewhere */
     MASTER_METHOD_PUT_ENDS = 0x020f, /* master.put_ends: batch of put_end, from the owner */
+    MASTER_METHOD_TENANTS = 0x0210,  /* master.tenants: what they have; sets a quota */
 };
 
 enum {
@@ -408,5 +409,15 @@ MUST_USE enum status store_encode_stats(struct buf *buf, const struct yolk_store
 MUST_USE enum status store_decode_stats(const uint8_t *body, size_t len,
                                         struct yolk_store_stats *stats,
                                         struct yolk_store_node *nodes, uint32_t *count);
+
+/* master.tenants: `set` NULL only asks. Decoded: its name is "" then. */
+MUST_USE enum status store_encode_quota(struct buf *buf, const struct yolk_store_tenant *set);
+MUST_USE enum status store_decode_quota(const uint8_t *body, size_t len,
+                                        struct yolk_store_tenant *out);
+/* Its reply; room for YOLK_STORE_TENANTS_MAX when it is decoded. */
+MUST_USE enum status store_encode_tenants(struct buf *buf, const struct yolk_store_tenant *tenants,
+                                          uint32_t count);
+MUST_USE enum status store_decode_tenants(const uint8_t *body, size_t len,
+                                          struct yolk_store_tenant *tenants, uint32_t *count);
 
 #endif

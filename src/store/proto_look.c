@@ -316,3 +316,103 @@ enum status store_decode_stats(const uint8_t *body, size_t len, struct yolk_stor
     *count = nodes_count;
     return STATUS_OK;
 }
+
+/* ---- tenants ---- */
+
+enum { TENANT_NAME = 1, TENANT_NUMBERS = 2 };
+enum { TENANT_NUMBERS_COUNT = 8 }; /* in the order of struct yolk_store_tenant */
+enum { TENANTS_LIST = 1 };
+
+_Static_assert((int)YOLK_STORE_TENANT_SIZE == (int)STORE_TENANT_SIZE, "one limit");
+_Static_assert((int)YOLK_STORE_TENANTS_MAX == (int)STORE_TENANTS_MAX, "one limit");
+_Static_assert(sizeof(struct yolk_store_tenant) ==
+                   STORE_TENANT_SIZE + TENANT_NUMBERS_COUNT * sizeof(uint64_t),
+               "a name and the numbers");
+
+static void put_tenant(struct msg_writer *writer, const struct yolk_store_tenant *tenant)
+{
+    uint64_t numbers[TENANT_NUMBERS_COUNT];
+    memcpy(numbers, &tenant->quota_bytes, sizeof(numbers));
+    msg_put_map(writer, 2);
+    msg_field_text(writer, TENANT_NAME, tenant->name);
+    msg_field_u64s(writer, TENANT_NUMBERS, numbers, TENANT_NUMBERS_COUNT);
+}
+
+static void get_tenant(struct msg_reader *reader, struct yolk_store_tenant *out)
+{
+    uint64_t values[TENANT_NUMBERS_COUNT];
+    struct msg_column numbers = { 0 };
+    uint64_t key;
+    uint32_t left = msg_get_map(reader);
+
+    memset(out, 0, sizeof(*out));
+    while (msg_next_key(reader, &left, &key)) {
+        switch (key) {
+        case TENANT_NAME: msg_get_text_copy(reader, out->name, sizeof(out->name)); break;
+        case TENANT_NUMBERS: numbers = msg_get_u64s(reader, STATS_COUNT_MAX); break;
+        default: msg_skip(reader); break;
+        }
+    }
+    for (size_t i = 0; i < TENANT_NUMBERS_COUNT; i++)
+        values[i] = number_at(numbers, i);
+    memcpy(&out->quota_bytes, values, sizeof(values));
+}
+
+enum status store_encode_quota(struct buf *buf, const struct yolk_store_tenant *set)
+{
+    static const struct yolk_store_tenant none = { "", 0, 0, 0, 0, 0, 0, 0, 0 };
+    struct msg_writer writer;
+    msg_writer_init(&writer, buf);
+    put_tenant(&writer, set == NULL ? &none : set);
+    return writer.status;
+}
+
+enum status store_decode_quota(const uint8_t *body, size_t len, struct yolk_store_tenant *out)
+{
+    struct yolk_store_tenant got;
+    struct msg_reader reader;
+
+    msg_reader_init(&reader, body, len);
+    get_tenant(&reader, &got);
+    if (msg_end(&reader) != STATUS_OK) return STATUS_INVALID;
+    *out = got;
+    return STATUS_OK;
+}
+
+enum status store_encode_tenants(struct buf *buf, const struct yolk_store_tenant *tenants,
+                                 uint32_t count)
+{
+    struct msg_writer writer;
+    ASSERT(count <= YOLK_STORE_TENANTS_MAX);
+
+    msg_writer_init(&writer, buf);
+    msg_put_map(&writer, 1);
+    msg_field_array(&writer, TENANTS_LIST, count);
+    for (uint32_t i = 0; i < count; i++)
+        put_tenant(&writer, &tenants[i]);
+    return writer.status;
+}
+
+enum status store_decode_tenants(const uint8_t *body, size_t len, struct yolk_store_tenant *tenants,
+                                 uint32_t *count)
+{
+    struct msg_reader reader;
+    uint64_t key;
+    uint32_t got = 0;
+
+    msg_reader_init(&reader, body, len);
+    uint32_t left = msg_get_map(&reader);
+    while (msg_next_key(&reader, &left, &key)) {
+        if (key != TENANTS_LIST) {
+            msg_skip(&reader);
+            continue;
+        }
+        got = msg_get_array(&reader);
+        if (got > YOLK_STORE_TENANTS_MAX) msg_fail(&reader);
+        for (uint32_t i = 0; i < got && reader.status == STATUS_OK; i++)
+            get_tenant(&reader, &tenants[i]);
+    }
+    if (msg_end(&reader) != STATUS_OK) return STATUS_INVALID;
+    *count = got;
+    return STATUS_OK;
+}

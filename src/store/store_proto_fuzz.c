@@ -13,6 +13,20 @@
 #include "base/assert.h"
 #include "base/buf.h"
 
+static void fuzz_tenants(const uint8_t *data, size_t len, struct buf *buf)
+{
+    static struct yolk_store_tenant tenants[YOLK_STORE_TENANTS_MAX], again[YOLK_STORE_TENANTS_MAX];
+    struct yolk_store_tenant quota;
+    uint32_t count, count_again;
+    if (store_decode_quota(data, len, &quota) == STATUS_OK)
+        ASSERT(store_encode_quota(buf, &quota) == STATUS_OK);
+    buf_clear(buf);
+    if (store_decode_tenants(data, len, tenants, &count) != STATUS_OK) return;
+    ASSERT(store_encode_tenants(buf, tenants, count) == STATUS_OK);
+    ASSERT(store_decode_tenants(buf_data(buf), buf->len, again, &count_again) == STATUS_OK);
+    ASSERT(count == count_again && memcmp(tenants, again, count * sizeof(again[0])) == 0);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 
 static uint64_t touched; /* so that reads are not optimised away */
@@ -226,7 +240,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     struct buf buf;
     if (len == 0) return 0;
     buf_init(&buf, 64 << 20);
-    switch (data[0] % 14) {
+    switch (data[0] % 15) {
     case 0: fuzz_register(data + 1, len - 1, &buf); break;
     case 1: fuzz_watch(data + 1, len - 1, &buf); break;
     case 2: fuzz_acquire(data + 1, len - 1, &buf); break;
@@ -241,6 +255,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     case 11: fuzz_page(data + 1, len - 1, &buf); break;
     case 12: fuzz_stats(data + 1, len - 1, &buf); break;
     case 13: fuzz_put_ends(data + 1, len - 1, &buf); break;
+    case 14: fuzz_tenants(data + 1, len - 1, &buf); break;
     }
     buf_fini(&buf);
     return 0;

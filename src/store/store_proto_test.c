@@ -601,6 +601,29 @@ static void numbers_arrive(void **state)
     assert_memory_equal(&nodes_got[0], &node, sizeof(node));
 }
 
+static void tenants_arrive(void **state)
+{
+    static struct yolk_store_tenant got[YOLK_STORE_TENANTS_MAX];
+    const struct yolk_store_tenant tenants[2] = { { "default", 0, 0, 1, 2, 3, 4, 5, 6 },
+                                                  { "red", 1u << 30, 9, 8, 7, 6, 5, 4, 3 } };
+    uint32_t count = 0;
+    (void)state;
+
+    assert_int_equal(store_encode_tenants(&buf, tenants, 2), STATUS_OK);
+    keep(14, "tenants");
+    assert_int_equal(store_decode_tenants(buf_data(&buf), buf.len, got, &count), STATUS_OK);
+    assert_int_equal(count, 2);
+    assert_memory_equal(got, tenants, sizeof(tenants));
+    buf_clear(&buf);
+    assert_int_equal(store_encode_quota(&buf, &tenants[1]), STATUS_OK);
+    assert_int_equal(store_decode_quota(buf_data(&buf), buf.len, &got[0]), STATUS_OK);
+    assert_memory_equal(&got[0], &tenants[1], sizeof(got[0]));
+    buf_clear(&buf);
+    assert_int_equal(store_encode_quota(&buf, NULL), STATUS_OK);
+    assert_int_equal(store_decode_quota(buf_data(&buf), buf.len, &got[0]), STATUS_OK);
+    assert_int_equal(got[0].name[0], 0);
+}
+
 static void statuses_have_codes(void **state)
 {
     (void)state;
@@ -631,6 +654,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(copies_and_drains_arrive, setup, teardown),
         cmocka_unit_test_setup_teardown(wishes_arrive, setup, teardown),
         cmocka_unit_test_setup_teardown(numbers_arrive, setup, teardown),
+        cmocka_unit_test_setup_teardown(tenants_arrive, setup, teardown),
         cmocka_unit_test(statuses_have_codes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

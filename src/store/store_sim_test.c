@@ -15,7 +15,9 @@
  *           mortal nodes  an acknowledged value may go with the last life that held it
  *           tiny          values do not fit: eviction may take them, puts must still succeed
  *         In every second world nodes have a disk below their pages, and load from it too, and in
- *         every other the client is on the host of one; in every third one values have a disk.
+ *         every other the client is on the host of one; in every third one values have a disk. The
+ *         last keys are another tenant's, under the same names as the first ones; in tiny worlds it
+ *         has a quota.
  *         YOLK_SIM_SEEDS=n runs n seeds of each kind; SEED=n starts there. */
 #include "store/cluster_sim.h"
 
@@ -32,11 +34,15 @@
 #include "store/node_values.h"
 #include "store/proto.h"
 #include "store/reading.h"
+#include "store/scope.h"
 #include "seed.h"
 #include "yolk/store.h"
 
 enum {
     KEYS = 12,
+    RED = 8, /* keys from here on are of a tenant, and named as those from 0 */
+    TENANTS = 2,
+    RED_QUOTA = 12 * 4096,
     VALUE_SIZE_MAX = 150000,
     SLOTS = 6,
     BLOCKS = 40,
@@ -52,7 +58,8 @@ enum kind { CALM_NODES, MORTAL_NODES, TINY };
 
 static uint64_t current_seed;
 static unsigned long long acked_total, reads_total, fetched_total, lost_explained, evictions_seen,
-    replaced_total, copied_total, kept_total, promoted_total, together_total, believed_total;
+    replaced_total, copied_total, kept_total, promoted_total, together_total, believed_total,
+    over_quota_total;
 
 #define CHECK(condition)                                                                           \
     do {                                                                                           \
@@ -110,7 +117,7 @@ struct world {
     enum kind kind;
     struct env *client_env;
     struct yolk_transfer *client_transfer;
-    struct yolk_store *store;
+    struct yolk_store *stores[TENANTS];
     struct slot slots[SLOTS];
     struct together together;
     struct known known[KEYS];
@@ -129,10 +136,29 @@ static uint64_t value_size(unsigned key, unsigned revision)
     return revision % 2 == 0 ? size : size / 2 + 1;
 }
 
+static const char *const tenants[TENANTS] = { "default", "red" };
+
+static struct yolk_store *store_of(const struct world *world, unsigned key)
+{
+    return world->stores[key / RED];
+}
+
 static struct yolk_store_key value_key(unsigned key, char text[16])
 {
+    key %= RED;
     snprintf(text, 16, "value/%02u%s", key, key % 2 ? "-long" : "");
     return (struct yolk_store_key){ text, strlen(text) };
+}
+
+static struct block_key value_id(unsigned key)
+{
+    uint8_t whole[SCOPE_SIZE_MAX + 16];
+    char text[16];
+    const struct yolk_store_key name = value_key(key, text);
+    const struct store_key own = { name.bytes, (uint32_t)name.len };
+    const size_t len = scope_prefix(tenants[key / RED], own, whole);
+    memcpy(whole + len, text, own.len);
+    return store_key_id((struct store_key){ whole, (uint32_t)len + own.len });
 }
 
 static void value_bytes(unsigned key, unsigned revision, uint8_t *out, uint64_t size)
@@ -170,9 +196,7 @@ static uint64_t evictions_now(struct world *world)
 static void remember_holders(struct world *world, unsigned key, uint64_t evictions)
 {
     struct known *known = &world->known[key];
-    char text[16];
-    const struct yolk_store_key name = value_key(key, text);
-    const struct block_key id = store_key_id((struct store_key){ name.bytes, (uint32_t)name.len });
+    const struct block_key id = value_id(key);
     const struct object *objects[SIM_NODES] = { NULL };
     uint32_t newest = 0;
     bool any = false;
@@ -209,7 +233,8 @@ static bool explained(struct world *world, unsigned key)
 
 static bool uncertain(enum status status)
 {
-    return status != STATUS_OK && status != STATUS_EXISTS && status != STATUS_FULL;
+    return status != STATUS_OK && status != STATUS_EXISTS && status != STATUS_FULL &&
+           status != STATUS_QUOTA;
 }
 
 static void on_item(void *ctx, uint32_t index, enum status status, uint64_t size)
@@ -257,15 +282,18 @@ static void client_start(struct world *world)
           STATUS_OK);
     CHECK(yolk_transfer_alloc(world->client_transfer, (size_t)SLOTS * VALUE_SIZE_MAX,
                               YOLK_TRANSFER_REMOTE_ALL, &memory, NULL) == STATUS_OK);
-    const struct yolk_store_options options = { .env = world->client_env,
-                                                .transfer = world->client_transfer,
-                                                .master = SIM_MASTER,
-                                                .secret = SIM_SECRET,
-                                                .timeout_ms = 6000 };
-    CHECK(yolk_store_create(&options, &world->store, NULL) == STATUS_OK);
-    /* Nothing comes inline, as from and for a peer of before; or small values; or all. */
-    const uint32_t inlines[] = { 0, world->store->inline_max, VALUE_SIZE_MAX };
-    world->store->inline_max = inlines[current_seed / 3 % 3];
+    for (unsigned i = 0; i < TENANTS; i++) {
+        const struct yolk_store_options options = { .env = world->client_env,
+                                                    .transfer = world->client_transfer,
+                                                    .master = SIM_MASTER,
+                                                    .secret = SIM_SECRET,
+                                                    .tenant = tenants[i],
+                                                    .timeout_ms = 6000 };
+        CHECK(yolk_store_create(&options, &world->stores[i], NULL) == STATUS_OK);
+        /* Nothing comes inline, as from and for a peer of before; or small values; or all. */
+        const uint32_t inlines[] = { 0, world->stores[i]->inline_max, VALUE_SIZE_MAX };
+        world->stores[i]->inline_max = inlines[current_seed / 3 % 3];
+    }
     for (unsigned i = 0; i < SLOTS; i++) {
         world->slots[i].world = world;
         world->slots[i].memory = (uint8_t *)memory + (size_t)i * VALUE_SIZE_MAX;
@@ -276,12 +304,14 @@ static void client_kill(struct world *world)
 {
     struct reading_counts counts;
 
-    readings_counts(world->store->readings, &counts);
-    believed_total += counts.believed;
     env_sim_kill(world->client_env);
-    yolk_store_destroy(world->store);
+    for (unsigned i = 0; i < TENANTS; i++) {
+        readings_counts(world->stores[i]->readings, &counts);
+        believed_total += counts.believed;
+        yolk_store_destroy(world->stores[i]);
+        world->stores[i] = NULL;
+    }
     yolk_transfer_destroy(world->client_transfer);
-    world->store = NULL;
 }
 
 static void on_together(void *ctx, uint32_t index, enum status status, uint64_t size)
@@ -331,17 +361,17 @@ static void op_start(struct world *world, struct slot *slot, enum op op, unsigne
                                                 .size = value_size(key, slot->revision),
                                                 .group = slot->revision % 3 == 0 ? key % 4 : 0 };
         value_bytes(key, slot->revision, slot->memory, value.size);
-        status = yolk_store_put(world->store, &value, 1, &call);
+        status = yolk_store_put(store_of(world, key), &value, 1, &call);
     } else if (op == OP_GET) {
         struct yolk_store_buffer buffer;
         get_prepare(world, slot, key, &buffer);
         buffer.key = name;
-        status = yolk_store_get(world->store, &buffer, 1, &call);
+        status = yolk_store_get(store_of(world, key), &buffer, 1, &call);
     } else if (op == OP_EXIST) {
-        status = yolk_store_exist(world->store, &name, 1, &call);
+        status = yolk_store_exist(store_of(world, key), &name, 1, &call);
     } else {
         world->known[key].acked = false;
-        status = yolk_store_remove(world->store, &name, 1, &call);
+        status = yolk_store_remove(store_of(world, key), &name, 1, &call);
     }
     CHECK(status == STATUS_OK);
 }
@@ -356,7 +386,7 @@ static bool key_in_use(const struct world *world, unsigned key)
     return false;
 }
 
-/* Every slot that is idle reads, each another key. */
+/* Every slot that is idle reads, each another key of one tenant. */
 static void gets_start(struct world *world)
 {
     struct together *together = &world->together;
@@ -366,9 +396,11 @@ static void gets_start(struct world *world)
     uint32_t count = 0;
 
     if (together->left > 0) return;
+    const unsigned tenant = rng_below(&world->rng, 4) == 0;
     for (unsigned i = 0; i < SLOTS; i++) {
         const unsigned key = (unsigned)rng_below(&world->rng, KEYS);
         if (world->slots[i].op != OP_NONE || key_in_use(world, key)) continue;
+        if (key / RED != tenant) continue;
         get_prepare(world, &world->slots[i], key, &buffers[count]);
         buffers[count].key = value_key(key, texts[count]);
         together->slots[count++] = &world->slots[i];
@@ -376,7 +408,7 @@ static void gets_start(struct world *world)
     together->left = count;
     if (count == 0) return;
     together_total += count;
-    CHECK(yolk_store_get(world->store, buffers, count, &call) == STATUS_OK);
+    CHECK(yolk_store_get(world->stores[tenant], buffers, count, &call) == STATUS_OK);
 }
 
 static void client_step(struct world *world)
@@ -385,7 +417,7 @@ static void client_step(struct world *world)
     const unsigned key = (unsigned)rng_below(&world->rng, KEYS);
     const uint64_t dice = rng_below(&world->rng, 20);
 
-    if (world->store == NULL || slot->op != OP_NONE || key_in_use(world, key)) return;
+    if (world->stores[0] == NULL || slot->op != OP_NONE || key_in_use(world, key)) return;
     if (dice < 6) {
         op_start(world, slot, OP_PUT, key);
     } else if (dice < 9) {
@@ -643,7 +675,7 @@ static void check_liveness(struct world *world)
 {
     for (unsigned key = 0; key < KEYS; key++) {
         enum status put = do_now(world, OP_PUT, key);
-        if (put == STATUS_FULL) { /* everything there is leased: not for long */
+        if (put == STATUS_FULL || put == STATUS_QUOTA) { /* all of it is leased: not for long */
             sim_run_ms(&world->cluster, 1000);
             put = do_now(world, OP_PUT, key);
         }
@@ -668,6 +700,7 @@ struct looking {
     bool ended;
     uint64_t next;
     uint64_t removed, kept;
+    unsigned tenant;
     unsigned seen[KEYS];
 };
 
@@ -689,7 +722,9 @@ static void on_page(void *ctx, enum status status, const struct yolk_store_page 
         CHECK(key->len < sizeof(text));
         memcpy(text, key->bytes, key->len);
         text[key->len] = 0;
-        CHECK(sscanf(text, "value/%u", &n) == 1 && n < KEYS);
+        CHECK(sscanf(text, "value/%u", &n) == 1 && n < RED);
+        n += looking->tenant * RED;
+        CHECK(n < KEYS);
         CHECK(page->entries[i].status == STATUS_OK);
         CHECK(page->entries[i].size == value_size(n, 0) ||
               page->entries[i].size == value_size(n, 1));
@@ -704,34 +739,44 @@ static bool look_over(void *ctx)
 
 static void look(struct world *world, struct looking *looking, bool removing)
 {
+    struct yolk_store *store = world->stores[looking->tenant];
     struct yolk_store_query query = { .regex = "^value/", .limit = 5, .force = true };
-    memset(looking, 0, sizeof(*looking));
     do {
         looking->ended = false;
         query.cursor = looking->next;
-        CHECK((removing ? yolk_store_remove_matching(world->store, &query, 0, on_page, looking)
-                        : yolk_store_list(world->store, &query, 0, on_page, looking)) == STATUS_OK);
+        CHECK((removing ? yolk_store_remove_matching(store, &query, 0, on_page, looking)
+                        : yolk_store_list(store, &query, 0, on_page, looking)) == STATUS_OK);
         CHECK(env_sim_run_until(world->cluster.sim, look_over, looking, 30 * ENV_NS_PER_S));
     } while (looking->next != 0);
 }
 
-/* What exists is listed, once; what is removed by an expression is gone, everywhere. */
-static void check_looking(struct world *world)
+/* What exists is listed, once; what is removed by an expression is gone, everywhere; of the one
+ * tenant that lists or removes. */
+static void check_looking_of(struct world *world, unsigned tenant)
 {
-    struct looking looking;
+    const unsigned first = tenant * RED;
+    const unsigned end = tenant == 0 ? RED : KEYS;
+    struct looking looking = { .tenant = tenant };
     uint32_t present = 0;
 
-    sim_run_ms(&world->cluster, 1000); /* drops under way */
     look(world, &looking, false);
-    for (unsigned key = 0; key < KEYS; key++) {
+    for (unsigned key = first; key < end; key++) {
         const enum status status = do_now(world, OP_EXIST, key);
         CHECK(looking.seen[key] == (status == STATUS_OK ? 1u : 0u));
         present += looking.seen[key];
     }
+    looking = (struct looking){ .tenant = tenant };
     look(world, &looking, true);
     CHECK(looking.removed == present && looking.kept == 0);
-    for (unsigned key = 0; key < KEYS; key++)
+    for (unsigned key = first; key < end; key++)
         CHECK(do_now(world, OP_EXIST, key) == STATUS_NOT_FOUND);
+}
+
+static void check_looking(struct world *world)
+{
+    sim_run_ms(&world->cluster, 1000); /* drops under way */
+    for (unsigned tenant = 0; tenant < TENANTS; tenant++)
+        check_looking_of(world, tenant);
     sim_run_ms(&world->cluster, 3000);
     for (unsigned i = 0; i < SIM_NODES; i++)
         CHECK(objects_count(world->cluster.nodes[i].node->objects) == 0);
@@ -770,7 +815,7 @@ static void check_drain(struct world *world)
         before[key] = do_now(world, OP_GET, key);
     for (int i = 0; i < 100 && draining.left > 0; i++) {
         draining.ended = false;
-        CHECK(yolk_store_drain(world->store, name, false, 0, on_left, &draining) == STATUS_OK);
+        CHECK(yolk_store_drain(world->stores[0], name, false, 0, on_left, &draining) == STATUS_OK);
         CHECK(env_sim_run_until(world->cluster.sim, drain_over, &draining, 30 * ENV_NS_PER_S));
         sim_run_ms(&world->cluster, 300);
     }
@@ -778,7 +823,7 @@ static void check_drain(struct world *world)
     for (unsigned key = 0; key < KEYS; key++)
         CHECK(do_now(world, OP_GET, key) == before[key]);
     draining.ended = false;
-    CHECK(yolk_store_drain(world->store, name, true, 0, on_left, &draining) == STATUS_OK);
+    CHECK(yolk_store_drain(world->stores[0], name, true, 0, on_left, &draining) == STATUS_OK);
     CHECK(env_sim_run_until(world->cluster.sim, drain_over, &draining, 30 * ENV_NS_PER_S));
 }
 
@@ -810,10 +855,10 @@ static void check_memory_of_nodes(struct world *world)
     uint32_t wished = 0;
 
     CHECK(do_now(world, OP_GET, key) == STATUS_OK);
-    CHECK(yolk_store_replicas(world->store, &name_of, 1, &call) == STATUS_OK);
+    CHECK(yolk_store_replicas(store_of(world, key), &name_of, 1, &call) == STATUS_OK);
     CHECK(env_sim_run_until(world->cluster.sim, is_true, &over, 30 * ENV_NS_PER_S));
     snprintf(name, sizeof(name), "node-%s", node->host);
-    CHECK(yolk_store_drain(world->store, name, false, 0, on_left, &draining) == STATUS_OK);
+    CHECK(yolk_store_drain(world->stores[0], name, false, 0, on_left, &draining) == STATUS_OK);
     CHECK(env_sim_run_until(world->cluster.sim, drain_over, &draining, 30 * ENV_NS_PER_S));
     sim_run_ms(&world->cluster, 1000);
     master_kill(world);
@@ -821,8 +866,7 @@ static void check_memory_of_nodes(struct world *world)
     sim_master_start(&world->cluster);
     sim_run_ms(&world->cluster, 10000);
     CHECK(store_master_drains(store_master_shell_directory(world->cluster.master), name));
-    const struct block_key id =
-        store_key_id((struct store_key){ name_of.bytes, (uint32_t)name_of.len });
+    const struct block_key id = value_id(key);
     for (unsigned i = 0; i < SIM_NODES; i++) {
         const struct object *object = objects_find(world->cluster.nodes[i].node->objects, &id);
         if (object != NULL && object->attributes.replicas == 2) wished++;
@@ -830,8 +874,17 @@ static void check_memory_of_nodes(struct world *world)
     CHECK(wished == 2);
     CHECK(do_now(world, OP_GET, key) == STATUS_OK);
     draining.ended = false;
-    CHECK(yolk_store_drain(world->store, name, true, 0, on_left, &draining) == STATUS_OK);
+    CHECK(yolk_store_drain(world->stores[0], name, true, 0, on_left, &draining) == STATUS_OK);
     CHECK(env_sim_run_until(world->cluster.sim, drain_over, &draining, 30 * ENV_NS_PER_S));
+}
+
+/* Every master is told, as by its options. */
+static void quota_keep(const struct world *world)
+{
+    const struct store_quota quota = { .bytes = RED_QUOTA };
+    if (world->kind != TINY || world->cluster.master == NULL) return;
+    CHECK(store_master_quota(store_master_shell_directory(world->cluster.master), tenants[1],
+                             &quota) == STATUS_OK);
 }
 
 static void world_run(enum kind kind, uint64_t world_seed)
@@ -863,6 +916,7 @@ static void world_run(enum kind kind, uint64_t world_seed)
     }
     client_start(&world);
     for (int step = 0; step < STEPS; step++) {
+        quota_keep(&world);
         client_step(&world);
         blocks_step(&world);
         break_something(&world);
@@ -870,6 +924,7 @@ static void world_run(enum kind kind, uint64_t world_seed)
         check_books(&world);
     }
     heal(&world);
+    quota_keep(&world);
     CHECK(env_sim_run_until(world.cluster.sim, all_idle, &world, 60 * ENV_NS_PER_S));
     sim_run_ms(&world.cluster, 20000); /* registrations, settling, quarantines */
     check_acknowledged(&world);
@@ -881,6 +936,7 @@ static void world_run(enum kind kind, uint64_t world_seed)
     struct store_master_counts counts;
     store_master_counts(store_master_shell_directory(world.cluster.master), &counts);
     copied_total += counts.copies_total;
+    over_quota_total += counts.refused_quota_total;
     evictions_seen += evictions_now(&world);
     for (unsigned i = 0; i < SIM_NODES; i++) {
         struct store_node_counts node;
@@ -934,7 +990,7 @@ static void tiny_memory_evicts_and_goes_on(void **state)
 {
     (void)state;
     run_seeds(TINY);
-    assert_true(evictions_seen > 0);
+    assert_true(evictions_seen > 0 && over_quota_total > 0);
 }
 
 int main(void)
@@ -948,8 +1004,10 @@ int main(void)
     if (log_configure("error", NULL) != STATUS_OK) return 1; /* the faults are made on purpose */
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     printf("acknowledged=%llu read=%llu fetched_blocks=%llu lost_explained=%llu evictions=%llu "
-           "replaced=%llu copied=%llu kept=%llu promoted=%llu together=%llu believed=%llu\n",
+           "replaced=%llu copied=%llu kept=%llu promoted=%llu together=%llu believed=%llu "
+           "over_quota=%llu\n",
            acked_total, reads_total, fetched_total, lost_explained, evictions_seen, replaced_total,
-           copied_total, kept_total, promoted_total, together_total, believed_total);
+           copied_total, kept_total, promoted_total, together_total, believed_total,
+           over_quota_total);
     return failed;
 }

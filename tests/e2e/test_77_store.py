@@ -114,6 +114,41 @@ def test_replicas_are_made_and_a_node_drains(store):
     assert store("rm", "--all", "--force").returncode == 0
 
 
+def test_tenants_are_apart(store):
+    red = ("--tenant", "red")
+    assert store("put", "same", stdin=b"ours").returncode == 0
+    assert store("put", "same", *red, stdin=b"theirs").returncode == 0
+    assert store("get", "same").stdout == b"ours"
+    assert store("get", "same", *red).stdout == b"theirs"
+    one_line(store("get", "same", "--tenant", "blue"), "same", "no such key")
+    listed = json.loads(store("ls", "--json", *red).stdout)
+    assert [(e["key"], e["size"]) for e in listed] == [("same", 6)]
+    assert b"theirs" not in store("get", "same", "--tenant", "default").stdout
+
+    # Over its quota a tenant loses its own; what can never fit is refused; nobody else notices.
+    assert store("quota", "red", "1M").returncode == 0
+    half = os.urandom(600_000)
+    for name in ("big/1", "big/2", "big/3"):
+        assert store("put", name, *red, stdin=half).returncode == 0
+    eventually(lambda: len(store("ls", "big/", *red).stdout.splitlines()) == 1)
+    one_line(store("put", "big/4", *red, stdin=2 * half), "big/4", "quota", "red")
+    stats = json.loads(store("stat", "--json").stdout)
+    tenants = {t["name"]: t for t in stats["tenants"]}
+    assert tenants["red"]["used_bytes"] <= tenants["red"]["quota_bytes"] == 1 << 20
+    assert tenants["red"]["refused_total"] == stats["refused_quota_total"] == 1
+    assert tenants["red"]["evicted_replicas"] >= 2 and tenants["default"]["evicted_replicas"] == 0
+    assert b"red" in store("quota").stdout and b"default" not in store("quota", "red").stdout
+    one_line(store("quota", "red", "lots"), "lots", "512M")
+    one_line(store("quota", "_red", "1M"), "_red")
+    one_line(store("ls", "--tenant", "a/b"), "a/b")
+
+    assert store("rm", "--all", "--force", *red).returncode == 0
+    assert store("get", "same").stdout == b"ours"
+    assert store("ls", *red).stdout == b""
+    assert store("quota", "red", "none").returncode == 0
+    assert store("rm", "same", "--force").returncode == 0
+
+
 def test_wrong_use_is_one_precise_line(store):
     one_line(store("get", "nothing"), "nothing", "no such key")
     one_line(store("get"), "KEY")
