@@ -9,6 +9,10 @@
  * (see ENV_EAGER) with a read that may find nothing, instead of epoll and then the stream; every
  * EAGER_TURNS_MAX turns, and after each that found something, the kernel is asked about all.
  *
+ * A loop that may poll (env_real_set_poll) does so only while it pays: once POLL_AFTER waits in a
+ * row were shorter than the time it may poll, a wait begins with polling, and it sleeps again as
+ * soon as that was in vain once. In between, whoever else wants the core gets it.
+ *
  *   I1  A callback sees no other callback below it on the stack: they all run from turn().
  *   I2  A source is freed only after the batch of events that may name it has been run.
  *   I3  A post made, or a timer set in the past, during a turn runs in the next one, so that no
@@ -18,6 +22,7 @@
 #include "base/env_real.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,6 +42,7 @@ enum {
     FDS_PER_STREAM_MAX = 1 << 24,
     EAGER_TURNS_MAX = 8,    /* without a look at the other descriptors */
     EAGER_MISSES_MAX = 256, /* then it is like any other */
+    POLL_AFTER = 3,
 };
 
 struct post {
@@ -334,11 +340,43 @@ static bool turn(struct env_real *real, uint64_t timeout_ns)
     return ran;
 }
 
+bool env_real_polls(const struct env *env)
+{
+    const struct env_real *real = (const void *)env; /* `base` is the first member */
+    return real->poll_ns > 0 && real->brief_waits == POLL_AFTER;
+}
+
+/* Turns until something ran; false: nothing has, for as long as it may poll. */
+static bool poll_turns(struct env_real *real)
+{
+    const uint64_t end_ns = real->turn_ns + real->poll_ns;
+    while (!real->stopping) {
+        if (turn(real, 0)) return true;
+        if (real->turn_ns >= end_ns) return false;
+        sched_yield();
+    }
+    return true;
+}
+
+/* A turn, after sleeping or after polling. */
+static void wait_turn(struct env_real *real)
+{
+    if (real->poll_ns == 0) {
+        (void)turn(real, ENV_NEVER);
+    } else if (!env_real_polls(&real->base)) {
+        const uint64_t from_ns = env_real_now_ns();
+        (void)turn(real, ENV_NEVER);
+        real->brief_waits = real->turn_ns - from_ns < real->poll_ns ? real->brief_waits + 1 : 0;
+    } else if (!poll_turns(real)) {
+        real->brief_waits = 0;
+    }
+}
+
 static void run(struct env *env)
 {
     struct env_real *real = env_real_of(env);
     while (!real->stopping) {
-        (void)turn(real, ENV_NEVER);
+        wait_turn(real);
     }
     real->stopping = false; /* so that the env may run again */
 }
@@ -350,7 +388,10 @@ static void stop(struct env *env)
 
 static bool poll(struct env *env, uint64_t timeout_ns)
 {
-    return turn(env_real_of(env), timeout_ns);
+    struct env_real *real = env_real_of(env);
+    const bool ran = turn(real, timeout_ns);
+    if (!ran && timeout_ns == 0 && real->poll_ns > 0) sched_yield();
+    return ran;
 }
 
 /* ---- birth and death ---- */
@@ -453,6 +494,11 @@ free_posts:
 free_real:
     free(real);
     return errmsg_set(err, STATUS_IO, "cannot make an event loop: %s", strerror(errno));
+}
+
+void env_real_set_poll(struct env *env, uint64_t ns)
+{
+    env_real_of(env)->poll_ns = ns;
 }
 
 void env_real_destroy(struct env *env)

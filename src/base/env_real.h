@@ -27,6 +27,14 @@ enum { ENV_REAL_STREAMS_MAX = 65536, ENV_REAL_TIMERS_MAX = 1 << 20, ENV_REAL_CHI
 MUST_USE enum status env_real_create(const struct env_real_options *options, struct env **out,
                                      struct errmsg *err);
 
+/* env_run() may poll for up to `ns` before it sleeps, where what it waited for has lately come that
+ * soon: it answers without being woken, and takes a core for it that nobody else wants. env_poll()
+ * without waiting, which polls anyway, also leaves the core to others then. 0, as at first: neither
+ * is so. */
+void env_real_set_poll(struct env *env, uint64_t ns);
+/* Whether the next wait begins with polling. */
+bool env_real_polls(const struct env *env);
+
 /* Closes what is still open; kills (SIGKILL) and reaps children still running; posts that have not
  * run never will. NULL is allowed. */
 void env_real_destroy(struct env *env);

@@ -41,6 +41,8 @@ struct env_real {
     bool stopping;
     bool no_pwait2; /* the kernel is too old for nanosecond timeouts */
     uint64_t turn_ns;
+    uint64_t poll_ns;     /* see env_real_set_poll() */
+    uint32_t brief_waits; /* in a row, up to POLL_AFTER */
     uint32_t streams_max;
     uint32_t stream_count; /* streams and listeners */
     uint32_t child_count;

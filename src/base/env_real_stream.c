@@ -452,6 +452,16 @@ static enum status stream_error(struct stream *stream, int error)
     return stream_break(stream, STATUS_CONN_CLOSED);
 }
 
+/* Who has said or heard something waits for this stream next. */
+static void eager_for(struct stream *stream)
+{
+    struct env_real *real = env_real_of(stream->base.env);
+
+    if ((stream->wanted & ENV_EAGER) == 0) return;
+    real->eager = stream;
+    real->eager_misses = 0;
+}
+
 enum status env_real_stream_readv(struct env_stream *base, const struct iovec *iov, int iov_count,
                                   size_t *n)
 {
@@ -464,12 +474,8 @@ enum status env_real_stream_readv(struct env_stream *base, const struct iovec *i
                                        : readv(stream->source.fd, iov, iov_count);
     if (got < 0) return stream_error(stream, errno);
     if (got == 0) return STATUS_CONN_CLOSED; /* the peer's end only: we may still write */
-    if ((stream->wanted & ENV_EAGER) != 0) {
-        struct env_real *real = env_real_of(base->env);
-        real->eager = stream;
-        real->eager_misses = 0;
-        real->eager_heard = true;
-    }
+    eager_for(stream);
+    if ((stream->wanted & ENV_EAGER) != 0) env_real_of(base->env)->eager_heard = true;
     *n = (size_t)got;
     return STATUS_OK;
 }
@@ -486,6 +492,7 @@ enum status env_real_stream_writev(struct env_stream *base, const struct iovec *
                             ? send(stream->source.fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL)
                             : writev(stream->source.fd, iov, iov_count);
     if (put < 0) return stream_error(stream, errno);
+    eager_for(stream);
     *n = (size_t)put;
     return STATUS_OK;
 }

@@ -593,6 +593,13 @@ static void an_eager_stream_is_asked_first(void **state)
     assert_int_equal(ends[0].calls, calls); /* long ago */
     say(far[0]);
     polled(env, &ends[0], 3);
+    for (int i = 0; i < 1000; i++)
+        env_poll(env, 0);
+    const uint32_t empty = ends[0].empty;
+    say(ends[0].stream); /* who says something waits for the answer */
+    for (int i = 0; i < 20; i++)
+        env_poll(env, 0);
+    assert_true(ends[0].empty > empty);
     env_stream_close(ends[0].stream);
     say(far[1]);
     polled(env, &ends[1], 2);
@@ -600,6 +607,69 @@ static void an_eager_stream_is_asked_first(void **state)
     env_stream_close(ends[1].stream);
     env_stream_close(far[0]);
     env_stream_close(far[1]);
+    env_real_destroy(env);
+}
+
+/* A timer that is set again `left` times, at once, and then ends the loop; each time it notes
+ * whether the loop polls. */
+struct ticking {
+    struct env *env;
+    struct env_timer timer;
+    uint32_t left;
+    uint32_t polling;
+};
+
+static void on_tick(void *ctx)
+{
+    struct ticking *ticking = ctx;
+
+    ticking->polling += env_real_polls(ticking->env);
+    if (ticking->left-- == 0) {
+        env_stop(ticking->env);
+    } else {
+        env_timer_set(ticking->env, &ticking->timer, env_now_ns(ticking->env));
+    }
+}
+
+static uint32_t tick(struct env *env, uint32_t times)
+{
+    struct ticking ticking = { .env = env, .left = times };
+    env_timer_init(&ticking.timer, on_tick, &ticking);
+    env_timer_set(env, &ticking.timer, env_now_ns(env));
+    env_run(env);
+    return ticking.polling;
+}
+
+static void *post_stop(void *arg)
+{
+    env_real_sleep_ns(ENV_NS_PER_MS); /* the loop polls meanwhile */
+    while (env_post(arg, stop_it, arg) == STATUS_FULL) {
+    }
+    return NULL;
+}
+
+/* Against a limit that every wait is shorter than, and one that every wait is longer than. A thread
+ * still reaches a loop that polls. */
+static void a_loop_polls_while_it_pays(void **state)
+{
+    (void)state;
+    struct env *env = env_new(0);
+    pthread_t thread;
+
+    assert_int_equal(tick(env, 20), 0); /* nobody said that it may */
+    env_real_set_poll(env, LIMIT_NS);
+    assert_true(tick(env, 20) >= 15);
+    assert_int_equal(pthread_create(&thread, NULL, post_stop, env), 0);
+    env_run(env);
+    pthread_join(thread, NULL);
+    assert_true(env_real_polls(env));
+    env_real_set_poll(env, 1);
+    struct ticking late = { .env = env };
+    env_timer_init(&late.timer, on_tick, &late);
+    env_timer_set(env, &late.timer, env_now_ns(env) + ENV_NS_PER_MS);
+    env_run(env);
+    assert_int_equal(late.polling, 0);
+    assert_int_equal(tick(env, 20), 0);
     env_real_destroy(env);
 }
 
@@ -685,6 +755,7 @@ int main(void)
         cmocka_unit_test(unreachable_is_not_refused),
         cmocka_unit_test(connections_leave_from_where_they_should),
         cmocka_unit_test(an_eager_stream_is_asked_first),
+        cmocka_unit_test(a_loop_polls_while_it_pays),
         cmocka_unit_test(the_loopback_is_an_interface),
     };
 

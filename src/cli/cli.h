@@ -86,6 +86,9 @@ int cli_refuse(const char *fmt, ...) PRINTF_LIKE(1, 2);
  * which would otherwise take them and end the process. */
 void cli_hold_signals(struct cli *cli);
 
+/* Lets the loop poll as --poll-us says. */
+void cli_set_poll(struct cli *cli);
+
 /* Runs the loop until SIGTERM or SIGINT; then `stop` is called (NULL: the loop just ends), and what
  * it started may end the loop with env_stop(). */
 void cli_run_until_signal(struct cli *cli, void (*stop)(void *ctx), void *ctx);

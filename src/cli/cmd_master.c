@@ -48,6 +48,7 @@ int cmd_master(struct cli *cli)
     if (status == STATUS_OK) {
         LOG_INFO("cli", "master_ready", "address=%s port=%u", server_options.address,
                  (unsigned)rpc_server_port(server));
+        cli_set_poll(cli);
         cli_run_until_signal(cli, NULL, NULL);
     }
     store_master_shell_destroy(shell);

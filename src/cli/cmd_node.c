@@ -218,9 +218,10 @@ int cmd_node(struct cli *cli)
     if (status == STATUS_OK) status = model_open(cli->env, path, &model, &err);
     if (status == STATUS_OK) status = tokenizer_create(model_gguf(model), &tokenizer, &err);
     if (status == STATUS_OK) status = open_worker(&node, model, tokenizer, &err);
-    if (status == STATUS_OK)
+    if (status == STATUS_OK) {
+        cli_set_poll(cli);
         cli_run_until_signal(cli, on_stop, &node);
-    else
+    } else
         node.exit_code = cli_refuse("%s", err.text);
     env_timer_cancel(cli->env, &node.patience);
     worker_destroy(node.worker);

@@ -157,6 +157,11 @@ void cli_hold_signals(struct cli *cli)
     catch_signals(cli, on_early_signal, cli->env);
 }
 
+void cli_set_poll(struct cli *cli)
+{
+    env_real_set_poll(cli->env, config_u64(cli->config, "poll-us") * ENV_NS_PER_US);
+}
+
 void cli_run_until_signal(struct cli *cli, void (*stop)(void *ctx), void *ctx)
 {
     struct waiter waiter = { cli->env, stop, ctx };

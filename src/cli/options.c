@@ -381,6 +381,13 @@ const struct config_option cli_options[] = {
       .max = UINT64_C(86400000000000),
       .scope = CLI_STORE,
       .help = "put: for so long, evicted only when nothing else is left" },
+    { .name = "poll-us",
+      .type = CONFIG_U64,
+      .max = 1000,
+      .scope = CLI_MASTER | CLI_NODE | CLI_BENCH,
+      .help =
+          "poll for up to so many microseconds before sleeping, where questions have lately come "
+          "that soon: answers them without being woken, and takes a core meanwhile" },
     { .name = "eviction",
       .type = CONFIG_CHOICE,
       .def = "lru",

@@ -103,7 +103,7 @@ static void set_state(struct rpc_conn *conn, enum conn_state state)
 static void watch(struct rpc_conn *conn)
 {
     const bool wants_write = conn->state == CONN_DIALING || conn->out.len > 0;
-    const unsigned events = ENV_READ | (wants_write ? ENV_WRITE : 0);
+    const unsigned events = ENV_READ | ENV_EAGER | (wants_write ? ENV_WRITE : 0);
 
     if (events == conn->watched) return;
     conn->watched = events;
