@@ -7,7 +7,7 @@ CTEST := ctest --output-on-failure -j $(shell expr $$(nproc) + 1)
 # A file's tests share a cluster, so they stay together.
 PYTEST := $(VENV)/bin/pytest -q -n $(shell expr $$(nproc) + 2) --dist loadfile tests
 
-.PHONY: help run test build unit e2e asan asan-build tsan tsan-build fuzz soak mutants bench peers results reality tidy install clean setup setup-test configure model
+.PHONY: help run test build unit e2e asan asan-build tsan tsan-build fuzz soak mutants bench peers numbers results reality tidy install clean setup setup-test configure model
 
 help:
 	@echo 'make run      install what is missing, build, fetch a small real model, serve it'
@@ -18,7 +18,8 @@ help:
 	@echo 'make soak     clusters under faults, real and simulated, for SOAK_SECONDS (default 1200)'
 	@echo 'make mutants  plants bugs in the store and says which tests notice (two minutes)'
 	@echo 'make bench    every bench, as JSON, into $(BUILD)/bench/'
-	@echo 'make peers    the transfer engine beside PyPI'"'"'s Mooncake, in one run'
+	@echo 'make peers    transfer engine and store beside PyPI'"'"'s Mooncake, in one run'
+	@echo 'make numbers  what bench and peers measured, into docs/numbers.md and README.md'
 	@echo 'make results  what the papers measured, simulated, into docs/results/ (needs public traces)'
 	@echo 'make reality  the simulator against the live cluster, into docs/results/ (a quiet machine, 11 minutes)'
 	@echo 'make tidy     layers, names, banned calls, formatting'
@@ -97,6 +98,9 @@ peers: build
 	@mkdir -p $(BUILD)/bench
 	@python3 bench/peers/mooncake.py --yolk $(BUILD)/bin/yolk --json $(BUILD)/bench/peers.json
 	@python3 bench/peers/mooncake_store.py --yolk $(BUILD)/bin/yolk --json $(BUILD)/bench/peers_store.json
+
+numbers:
+	@python3 tools/bench_page.py --from $(BUILD)/bench
 
 results: build
 	@python3 tools/results.py --yolk $(BUILD)/bin/yolk

@@ -221,6 +221,16 @@ def table(wanted, found):
     return rows
 
 
+def markdown(result):
+    lines = [f"The store of `{result['package']}` {result['version']} beside ours, {result['rounds']} "
+             "rounds, master and clients of each in turn (`make peers`).", "",
+             "| row | Yolk | Mooncake | times better |", "|---|---|---|---|"]
+    for row in result["rows"]:
+        ours, peer = (f"{row[who]:,.4g} {row['unit']}" for who in ("ours", "peer"))
+        lines.append(f"| {row['name']} | {ours} | {peer} | {row['ratio']:.2f} |")
+    return "\n".join(lines)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--yolk", default="build/bin/yolk")
@@ -238,14 +248,11 @@ def main():
         except (Unavailable, subprocess.TimeoutExpired) as why:
             print(f"skipped: {why}", file=sys.stderr)
             sys.exit(77)
-    print(f"{PACKAGE} {version}, {options.rounds} rounds\n")
-    print("| row | Yolk | Mooncake | times better |\n|---|---|---|---|")
-    for row in rows:
-        print(f"| {row['name']} | {row['ours']:,.4g} {row['unit']} | {row['peer']:,.4g} {row['unit']} | "
-              f"{row['ratio']:.2f} |")
+    result = {"package": PACKAGE, "version": version, "rounds": options.rounds, "rows": rows}
+    print(markdown(result))
     if options.json:
         with open(options.json, "w") as out:
-            json.dump({"package": PACKAGE, "version": version, "rows": rows}, out, indent=1)
+            json.dump(result, out, indent=1)
 
 
 if __name__ == "__main__":
