@@ -15,7 +15,7 @@ help:
 	@echo 'make build    the binary: $(BUILD)/bin/yolk'
 	@echo 'make asan | tsan   the unit tests under sanitizers'
 	@echo 'make fuzz     run each fuzz target for FUZZ_SECONDS (default 30) with libFuzzer'
-	@echo 'make soak     clusters under faults, real and simulated, for SOAK_SECONDS (default 1200)'
+	@echo 'make soak     clusters under faults, real and simulated, for SOAK_SECONDS (default 1200); SOAK=transfer: that layer only'
 	@echo 'make mutants  plants bugs in the store and says which tests notice (two minutes)'
 	@echo 'make bench    every bench, as JSON, into $(BUILD)/bench/'
 	@echo 'make peers    transfer engine and store beside PyPI'"'"'s Mooncake, in one run'
@@ -83,7 +83,7 @@ fuzz:
 SOAK_SECONDS ?= 1200
 soak: setup-test configure model
 	@cmake --build $(BUILD)
-	@tools/soak.sh $(BUILD) $(SOAK_SECONDS)
+	@tools/soak.sh $(BUILD) $(SOAK_SECONDS) $(SOAK)
 
 mutants: setup-test
 	@tools/mutants.py

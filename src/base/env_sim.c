@@ -46,7 +46,10 @@ void *env_sim_realloc(void *old, size_t size)
 
 bool env_sim_chance(struct env_sim *sim, uint32_t ppm)
 {
-    return ppm != 0 && rng_below(&sim->rng, 1000000) < ppm;
+    const bool hit = ppm != 0 && rng_below(&sim->rng, 1000000) < ppm;
+
+    if (hit) sim->fault_count++;
+    return hit;
 }
 
 uint64_t env_sim_random(struct env_sim *sim, uint64_t below)
@@ -114,6 +117,7 @@ static void set_cut(struct env_sim *sim, const char *host_a, const char *host_b,
 
 void env_sim_partition(struct env_sim *sim, const char *host_a, const char *host_b)
 {
+    sim->fault_count++;
     set_cut(sim, host_a, host_b, 1);
 }
 
@@ -326,6 +330,11 @@ uint64_t env_sim_event_count(const struct env_sim *sim)
     return sim->event_count;
 }
 
+uint64_t env_sim_fault_count(const struct env_sim *sim)
+{
+    return sim->fault_count;
+}
+
 /* ---- crashes and pauses ---- */
 
 static void process_die(struct sim_process *process, bool loud)
@@ -347,6 +356,7 @@ static void process_die(struct sim_process *process, bool loud)
 
 void env_sim_kill(struct env *env)
 {
+    sim_process_of(env)->sim->fault_count++;
     process_die(sim_process_of(env), true);
 }
 
@@ -355,6 +365,7 @@ void env_sim_power_off(struct env_sim *sim, const char *name)
     struct sim_host *host = env_sim_host(sim, name);
 
     ASSERT(host != NULL);
+    sim->fault_count++;
     host->on = false;
     for (struct sim_process *process = sim->processes; process != NULL; process = process->next) {
         if (process->host == host) process_die(process, false);
@@ -376,6 +387,7 @@ void env_sim_pause(struct env *env)
 {
     struct sim_process *process = sim_process_of(env);
 
+    process->sim->fault_count++;
     process->paused = true;
     if (env_timer_armed(&process->turn)) env_timers_cancel(&process->sim->events, &process->turn);
 }

@@ -85,6 +85,8 @@ bool env_sim_run_until(struct env_sim *sim, bool (*done)(void *ctx), void *ctx,
 /* Changes with every event, its time and its outcome: equal runs have equal hashes. */
 uint64_t env_sim_trace_hash(const struct env_sim *sim);
 uint64_t env_sim_event_count(const struct env_sim *sim);
+/* Of those below, and of the options' chances, those that came about. */
+uint64_t env_sim_fault_count(const struct env_sim *sim);
 
 /* The world's own dice, for tests that choose what to break next: 0..below-1. */
 uint64_t env_sim_random(struct env_sim *sim, uint64_t below);

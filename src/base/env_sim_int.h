@@ -62,6 +62,7 @@ struct env_sim {
     uint64_t now_ns;
     uint64_t trace_hash;
     uint64_t event_count;
+    uint64_t fault_count;
     bool stepping; /* inside an event */
     uint32_t host_count, process_count;
     struct env_timers events;

@@ -347,8 +347,14 @@ static void lost_connections_end_at_both_ends(void **state)
     assert_non_null(server);
     server_start(server, env_sim_add(other, "10.0.0.1"));
     client_start(&client, env_sim_add(other, "10.0.0.2"), "10.0.0.1:7000", 10);
+    assert_int_equal(env_sim_fault_count(other), 0);
     assert_true(env_sim_run_until(other, client_ended, &client, ENV_NS_PER_S));
     assert_int_equal(client.end, STATUS_CONN_CLOSED);
+    const uint64_t faults = env_sim_fault_count(other);
+    assert_true(faults > 0);
+    env_sim_partition(other, "10.0.0.1", "10.0.0.2");
+    env_sim_heal(other, "10.0.0.1", "10.0.0.2");
+    assert_int_equal(env_sim_fault_count(other), faults + 1);
     env_sim_run_for(other, ENV_NS_PER_S);
     assert_int_equal(server->accepted, 1);
     assert_null(server->sessions[0].stream);

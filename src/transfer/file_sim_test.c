@@ -22,6 +22,7 @@
 #include "base/env_sim.h"
 #include "base/log.h"
 #include "base/rng.h"
+#include "seed.h"
 #include "yolk/transfer.h"
 
 #define CHECK(condition)                                                                           \
@@ -43,7 +44,7 @@ static uint64_t current_seed;
 static const char *const paths[PARTS] = { "/tmp/a", "/tmp/b" };
 
 /* What a walk counts: final states, then these. */
-enum { DIRECT_BYTES = YOLK_TRANSFER_FAILED + 1, SYNCS, KEPT, POWER_CUTS, TOTALS };
+enum { DIRECT_BYTES = YOLK_TRANSFER_FAILED + 1, SYNCS, KEPT, POWER_CUTS, FAULTS, TOTALS };
 
 struct world;
 
@@ -412,6 +413,7 @@ static void run_seed(uint64_t seed, uint64_t totals[TOTALS])
         expect_quiet(&world->slots[i]);
     for (int i = 0; i < TOTALS; i++)
         totals[i] += world->totals[i];
+    totals[FAULTS] += env_sim_fault_count(world->sim);
     world_close(world);
 }
 
@@ -434,6 +436,7 @@ static void no_byte_lands_after_the_end(void **state)
            (unsigned long long)totals[YOLK_TRANSFER_FAILED],
            (unsigned long long)totals[DIRECT_BYTES], (unsigned long long)totals[SYNCS],
            (unsigned long long)totals[KEPT], (unsigned long long)totals[POWER_CUTS]);
+    test_soaked(seeds, totals[FAULTS]);
     if (text != NULL || more != NULL) return;
     /* A walk that never met a fault, or never got anything across, proves nothing. */
     assert_true(totals[YOLK_TRANSFER_COMPLETED] > 10 * SEEDS);

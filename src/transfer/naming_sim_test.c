@@ -856,7 +856,8 @@ static void walk_check(struct walk *walk, unsigned name, struct engine *visitor)
     assert_int_equal(write_to(walk->world, visitor, segment, visitor).reason, STATUS_NOT_FOUND);
 }
 
-static void walk_run(uint64_t seed)
+/* Returns how many faults it met. */
+static uint64_t walk_run(uint64_t seed)
 {
     struct world *world = world_create(seed);
     struct walk walk = { .world = world };
@@ -880,7 +881,9 @@ static void walk_run(uint64_t seed)
     struct engine *visitor = engine_start(world, WALKERS, 7000, "visitor");
     for (unsigned name = 0; name < 2; name++)
         walk_check(&walk, name, visitor);
+    const uint64_t faults = env_sim_fault_count(world->sim);
     world_destroy(world);
+    return faults;
 }
 
 static void test_after_any_walk_each_name_leads_to_one_that_lives(void **state)
@@ -891,11 +894,14 @@ static void test_after_any_walk_each_name_leads_to_one_that_lives(void **state)
                            : getenv("SEED") != NULL ? 1
                                                     : WALK_SEEDS;
 
+    uint64_t faults = 0;
+
     (void)state;
     for (uint64_t seed = first; seed < first + seeds; seed++) {
         printf("seed %llu\n", (unsigned long long)seed);
-        walk_run(seed);
+        faults += walk_run(seed);
     }
+    test_soaked(seeds, faults);
 }
 
 int main(void)

@@ -28,6 +28,7 @@
 #include "base/log.h"
 #include "base/rng.h"
 #include "fake_cuda_use.h"
+#include "seed.h"
 #include "transfer/metadata_server.h"
 
 #define CHECK(condition)                                                                           \
@@ -44,6 +45,7 @@ enum {
     EVICTIONS,
     RAIL_BYTES, /* over others than the named one */
     IPC_BYTES,  /* from device to device */
+    FAULTS,
     TOTALS,
 };
 
@@ -531,6 +533,7 @@ static void run_seed(uint64_t seed, uint64_t totals[TOTALS])
         if (world.here_device) gpu_free(&gpu, 1, world.initiators[i].address);
     }
     if (world.there_device) gpu_free(&gpu, 0, world.address);
+    totals[FAULTS] += env_sim_fault_count(world.sim);
     env_sim_destroy(world.sim);
 }
 
@@ -554,6 +557,7 @@ static void no_byte_lands_after_the_end(void **state)
     printf("fences=%llu rail_pauses=%llu evictions=%llu rail_bytes=%llu\n",
            (unsigned long long)totals[FENCES], (unsigned long long)totals[RAIL_PAUSES],
            (unsigned long long)totals[EVICTIONS], (unsigned long long)totals[RAIL_BYTES]);
+    test_soaked(seeds, totals[FAULTS]);
     if (text != NULL || more != NULL) return;
     /* A walk that never met a fault, or never got anything across, proves nothing. */
     assert_true(totals[YOLK_TRANSFER_COMPLETED] > 1000u);
@@ -564,6 +568,7 @@ static void no_byte_lands_after_the_end(void **state)
     assert_true(totals[RAIL_PAUSES] > SEEDS / 10);
     assert_true(totals[RAIL_BYTES] > 1 << 20);
     assert_true(totals[IPC_BYTES] > 1 << 20);
+    assert_true(totals[FAULTS] > 100 * SEEDS);
 }
 
 /* ---- calm worlds ---- */
