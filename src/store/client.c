@@ -20,8 +20,7 @@
  * Invariants
  *   I1  An item ends once, from the loop; a call is freed when its last item has ended and nothing
  *       that could call back is under way.
- *   I2  A value is reported only after each of its pieces had the owner's checksum: now, or, of
- *       memory of this host, when this process last hashed it (store/reading.h).
+ *   I2  A value is reported only after each of its pieces had the owner's checksum.
  *   I3  A ticket's range is written only until put_ms after it was asked for. */
 #include "yolk/store.h"
 
@@ -610,7 +609,7 @@ static void on_read(void *ctx, enum status status)
 }
 
 /* Reads where the bytes are. STATUS_OK: on_read() will tell; else they cannot be seen from here. */
-static enum status get_read(struct item *item, const struct pin_answer *answer)
+static enum status get_read(struct item *item)
 {
     const struct place *place = &item->places[item->places_next];
     struct reading *reading = malloc(sizeof(*reading));
@@ -618,13 +617,11 @@ static enum status get_read(struct item *item, const struct pin_answer *answer)
 
     *reading = (struct reading){
         .owner = place->node.epoch,
-        .generation = answer->generation,
         .address = place->address + item->span_at,
         .len = item->span_len,
         .piece_size = item->piece_size,
         .sums = item->sums + item->span_at / item->piece_size,
         .to = item->bounce != NULL ? item->bounce : item->data,
-        .pinned_ns = answer->pinned_ns,
         .on_end = on_read,
         .ctx = item,
     };
@@ -661,7 +658,7 @@ static void get_answered(struct item *item, const struct pin_answer *answer)
         return;
     }
     if (status == STATUS_OK) status = get_take(item, answer);
-    if (status == STATUS_OK && get_read(item, answer) == STATUS_OK) return;
+    if (status == STATUS_OK && get_read(item) == STATUS_OK) return;
     if (status == STATUS_OK) {
         status = item_move(item, YOLK_TRANSFER_READ, item->span_len, item->call->deadline_ns);
     }

@@ -29,7 +29,6 @@ struct client_pin {
     uint32_t refs;
     uint64_t id; /* while HELD; 0: nothing is pinned */
     uint64_t lease_ns;
-    uint64_t asked_ns; /* the owner's lease began later */
     struct env_timer renew;
 };
 
@@ -126,10 +125,6 @@ static void answer_next(const struct store_acquired *acquired, struct client_pin
     out->status = STATUS_OK;
     out->address = msg_u64_at(acquired->addresses, i);
     out->size = msg_u64_at(acquired->sizes, i);
-    if (acquired->generations.count == pin->count) {
-        out->generation = msg_u64_at(acquired->generations, i);
-    }
-    out->pinned_ns = pin->asked_ns + pin->lease_ns;
     out->piece_size = acquired->piece_size;
     out->sums.data = acquired->sums.data + 8 * at->sum;
     out->sums.count = store_pieces(out->size, out->piece_size);
@@ -252,7 +247,6 @@ static enum status acquire(struct client_pin *pin, const struct pin_terms *terms
                                          .deadline_ns = terms->deadline_ns,
                                          .on_end = on_acquired,
                                          .ctx = pin };
-    pin->asked_ns = env_now_ns(pin->env);
     if (status == STATUS_OK) status = rpc_call(pin->owner, &request, &id);
     buf_fini(&buf);
     free(ids);

@@ -37,8 +37,6 @@ struct pin_answer {
                                for it alone (I2); else why there is no answer */
     uint64_t address;    /* at the owner */
     uint64_t size;       /* bytes */
-    uint64_t generation; /* there; 0: to be verified whenever it is read */
-    uint64_t pinned_ns;  /* the owner keeps it until then, even if no renewal reaches it */
     uint32_t piece_size; /* bytes under one checksum, > 0 */
     struct msg_column sums; /* one a piece; borrowed during the callback */
     const uint8_t *bytes;   /* all of them, borrowed during the callback; NULL: not inline */

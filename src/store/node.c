@@ -223,10 +223,8 @@ static void acquire_objects(struct store_node *node, const struct store_acquire 
         if (object != NULL && object->sums_count <= sums_room - out->sums_count) {
             node_values_touch(node, object);
             if (!acquire_inline(request, object, out)) out->objects[out->pinned++] = object;
-            /* A value brought up again has the generation it had: readers verify it each time. */
-            const bool staged = node_values_staged(node, object);
-            acquired_item(out, object->address, staged ? 0 : object->generation, object->size,
-                          object->sums, object->sums_count);
+            acquired_item(out, object->address, object->generation, object->size, object->sums,
+                          object->sums_count);
         } else {
             acquired_item(out, 0, 0, 0, NULL, 0);
         }

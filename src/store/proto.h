@@ -141,7 +141,7 @@ struct store_acquired {
     uint32_t piece_size; /* bytes under one checksum; the last piece may be shorter */
     char segment[STORE_ADDRESS_SIZE];
     struct msg_column addresses;
-    struct msg_column generations; /* never given to other bytes; 0: verify whenever it is read */
+    struct msg_column generations;
     struct msg_column sizes;
     struct msg_column sums;
     struct msg_column inlines; /* bytes of each item that are inline, its size or 0; or empty */

@@ -5,22 +5,18 @@
  *
  * A value in the own segment, or in that of another process of this host, needs no transfer: the
  * engine lends a look at it (yolk_transfer_borrow()). Each piece is copied and, in the same go,
- * hashed; what is hashed is what was written. A piece that this process has verified before
- * (store/verified.h) is only copied.
+ * hashed: what is hashed is what was written, whatever the owner's memory becomes meanwhile. A span
+ * that is more than a second-level cache holds is written past the caches.
  *
- *   I1  A piece is not hashed only if it was, under the same identity, and the pin under which it
- *       was asked for held until after it had been copied and its owner looked at again: then
- *       nobody has written to it since. A reading that ends later hashes what it has copied.
- *   I2  What crossed a network or a disk since it was verified is not seen here: for such the owner
- *       gives no generation, or a new one.
+ *   I1  A reading ends well only if every piece, as it was written, had its checksum, and its owner
+ *       still offered the memory after the last one.
  *
- * Memory:  a reading lives in its asker's; the record of what was verified is verified.h's.
+ * Memory:  a reading lives in its asker's.
  * Threads: the env's loop thread.
  * Limits:  YOLK_TRANSFER_LOANS_MAX readings under way; READING_TURN_SIZE bytes a turn. */
 #ifndef STORE_READING_H
 #define STORE_READING_H
 
-#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/status.h"
@@ -34,13 +30,11 @@ enum { READING_TURN_SIZE = 4 << 20 };
 /* A span of whole pieces of a value; the last one of the value may be shorter. */
 struct reading {
     uint64_t owner;       /* generation of the owner's engine */
-    uint64_t generation;  /* of the value there; 0: verified whenever it is read */
     uint64_t address;     /* of the span, there */
     uint64_t len;         /* of the span, bytes, > 0 */
     uint32_t piece_size;  /* > 0 */
     const uint64_t *sums; /* of its pieces; the asker's until the end */
     uint8_t *to;          /* the asker's, len bytes */
-    uint64_t pinned_ns;   /* the owner keeps the value until then, at least */
     /* The end, once, from the loop. STATUS_OK: `to` has the bytes; STATUS_CORRUPT: what was there
      * is not what the sums say; STATUS_UNAVAILABLE: the owner has withdrawn the memory. */
     void (*on_end)(void *ctx, enum status status);
@@ -50,7 +44,6 @@ struct reading {
     struct yolk_transfer_segment segment;
     struct yolk_transfer_loan loan;
     uint64_t done;
-    bool believed; /* some piece was not hashed */
 };
 
 /* STATUS_NO_MEMORY. `env` and `transfer` outlive it, but see readings_destroy(). */
@@ -65,10 +58,7 @@ void readings_destroy(struct readings *readings);
 MUST_USE enum status reading_start(struct readings *readings, const char *segment,
                                    struct reading *reading);
 
-struct reading_counts {
-    uint64_t hashed;   /* pieces */
-    uint64_t believed; /* pieces that were only copied */
-};
-void readings_counts(const struct readings *readings, struct reading_counts *out);
+/* How many bytes were read since it was created. */
+uint64_t readings_bytes(const struct readings *readings);
 
 #endif
