@@ -20,8 +20,13 @@
  * not allowed all tokens that share it are passed over. The last few masks are kept by their state,
  * because inside a text the state is the same from token to token.
  *
- * Invariants (I1, I2 are in grammar.h)
- *   I3  A frame's parent has a lower number: frames can be moved down in one pass when those that
+ * Free text (struct lazy_mark) is not among the rules: special tokens, and bytes that the
+ * vocabulary cannot write alone, belong to it. Its state is how much of the mark has been written,
+ * kept by Knuth, Morris and Pratt's table; the byte that completes the mark leads to the first
+ * state of the rules, and the end of what they say back, if they can be entered again.
+ *
+ * Invariants (I1 to I3 are in grammar.h)
+ *   I6  A frame's parent has a lower number: frames can be moved down in one pass when those that
  *       are not reachable any more are dropped.
  *   I4  depth(parent) + need(alternative) <= GRAMMAR_DEPTH_MAX wherever one is entered.
  *   I5  A walk begins with half of all states and frames free: what does not fit any more is not
@@ -179,6 +184,10 @@ struct state {
 
 enum { STATE_NONE = 0, STATE_DEAD = 1, STATES_FIRST = 2 };
 
+/* In free text the state says how much of the mark its end could be; FREE_EVER: no mark will be. */
+#define FREE 0x80000000u
+#define FREE_EVER (FREE | 0xffu)
+
 struct mask {
     uint32_t state; /* STATE_NONE: free */
     uint64_t *bits;
@@ -203,9 +212,10 @@ struct grammar_matcher {
     uint32_t *pool; /* threads of all states */
     uint32_t pool_count, pool_room;
 
-    uint32_t state;    /* the present one */
-    uint64_t followed; /* tokens */
-    bool lost;         /* something else than what was allowed has come, or the end */
+    uint32_t mark_token; /* the special token that is the grammar's mark; TOKENIZER_NONE */
+    uint32_t state;      /* the present one */
+    uint64_t followed;   /* tokens */
+    bool lost;           /* something else than what was allowed has come, or the end */
     struct mask masks[MASKS];
     unsigned mask_next;
     struct threads scratch;
@@ -277,7 +287,7 @@ static void drop_frames(struct grammar_matcher *m, struct threads *threads)
     for (uint32_t f = 1; f < m->frames_count; f++) {
         const struct frame frame = m->frames[f];
         if (frame.stamp != m->stamp) continue;
-        /* Its parent has moved already, and left its new number in `next` (I3). */
+        /* Its parent has moved already, and left its new number in `next` (I6). */
         const uint32_t parent = frame.parent == 0 ? 0 : m->frames[frame.parent].next;
         m->frames[f].next = kept;
         m->frames[kept].place = frame.place;
@@ -477,12 +487,77 @@ static uint32_t step(struct grammar_matcher *m, uint32_t from, uint8_t byte)
     return to;
 }
 
+/* The start of the rules. */
+static uint32_t enter(struct grammar_matcher *m)
+{
+    const struct rule *root = &m->grammar->rules[m->grammar->root];
+
+    m->scratch.count = 0;
+    m->stamp++;
+    for (uint32_t a = root->first; a != GRAMMAR_NONE; a = m->grammar->alternatives[a].next) {
+        if (m->grammar->alternatives[a].need > GRAMMAR_DEPTH_MAX) continue;
+        go_on(m, m->grammar->alternatives[a].start, 0, &m->scratch);
+    }
+    const uint32_t state = state_of(m, &m->scratch);
+    return state == STATE_NONE ? STATE_DEAD : state;
+}
+
+static bool is_blank(uint8_t byte)
+{
+    return byte == ' ' || byte == '\n' || byte == '\t' || byte == '\r';
+}
+
+/* The mark is complete. */
+static uint32_t enter_behind(struct grammar_matcher *m)
+{
+    const struct lazy_mark *mark = &m->grammar->mark;
+    uint32_t state = enter(m);
+
+    for (uint8_t i = 0; mark->within && i < mark->len && state != STATE_DEAD; i++)
+        state = step(m, state, (uint8_t)mark->text[i]);
+    return state;
+}
+
+static uint32_t step_free(struct grammar_matcher *m, uint32_t from, uint8_t byte)
+{
+    const struct lazy_mark *mark = &m->grammar->mark;
+    uint32_t seen = from & ~FREE;
+
+    if (from == FREE_EVER || (mark->first && seen == 0 && is_blank(byte))) return from;
+    if (mark->first && (uint8_t)mark->text[seen] != byte) return FREE_EVER;
+    while (seen > 0 && (uint8_t)mark->text[seen] != byte)
+        seen = mark->border[seen];
+    if ((uint8_t)mark->text[seen] == byte) seen++;
+    return seen == mark->len ? enter_behind(m) : FREE | seen;
+}
+
+/* Where a byte leads, in free text and in what the rules say. */
+static uint32_t lead(struct grammar_matcher *m, uint32_t from, uint8_t byte)
+{
+    if ((from & FREE) != 0) return step_free(m, from, byte);
+    const uint32_t to = step(m, from, byte);
+    const bool over = to >= STATES_FIRST && m->states[to].count == 1 && m->states[to].ends;
+    return over && m->grammar->mark.again ? FREE : to;
+}
+
+/* May the text end? */
+static bool may_end(const struct grammar_matcher *m)
+{
+    return m->lost || (m->state & FREE) != 0 || m->states[m->state].ends;
+}
+
 /* I5 */
 static void make_room(struct grammar_matcher *m)
 {
     if (m->states_count <= STATES_MAX / 2 && m->frames_count <= FRAMES_MAX / 2 &&
         m->pool_count <= THREADS_MAX / 2)
         return;
+    if ((m->state & FREE) != 0) {
+        m->scratch.count = 0;
+        drop_frames(m, &m->scratch);
+        forget_states(m);
+        return;
+    }
     m->scratch.count = m->states[m->state].count;
     memcpy(m->scratch.list, m->pool + m->states[m->state].first,
            m->scratch.count * sizeof(*m->scratch.list));
@@ -496,21 +571,14 @@ static void make_room(struct grammar_matcher *m)
 
 static void restart(struct grammar_matcher *m)
 {
-    const struct rule *root = &m->grammar->rules[m->grammar->root];
-
     m->frames[0] = (struct frame){ .place = 0 };
     m->frames_count = 1;
     m->stamp = 1;
     m->followed = 0;
     m->lost = false;
-    m->scratch.count = 0;
     link_all(m);
     forget_states(m);
-    for (uint32_t a = root->first; a != GRAMMAR_NONE; a = m->grammar->alternatives[a].next) {
-        if (m->grammar->alternatives[a].need > GRAMMAR_DEPTH_MAX) continue;
-        go_on(m, m->grammar->alternatives[a].start, 0, &m->scratch);
-    }
-    m->state = state_of(m, &m->scratch);
+    m->state = m->grammar->mark.len > 0 ? FREE : enter(m);
     ASSERT(m->state >= STATES_FIRST); /* the grammar has been checked */
 }
 
@@ -559,6 +627,7 @@ enum status grammar_matcher_create(const struct grammar *grammar, const struct g
     m->grammar = grammar;
     m->words = words;
     find_classes(m);
+    m->mark_token = tokenizer_find_special(words->tokenizer, grammar->mark.text);
     if (!allocate(m)) {
         grammar_matcher_destroy(m);
         return STATUS_NO_MEMORY;
@@ -587,8 +656,25 @@ static uint32_t steps(struct grammar_matcher *m, const char *bytes, size_t len)
     uint32_t state = m->state;
 
     for (size_t i = 0; i < len && state != STATE_DEAD; i++)
-        state = step(m, state, (uint8_t)bytes[i]);
+        state = lead(m, state, (uint8_t)bytes[i]);
     return state;
+}
+
+/* Where a token leads that does not end the text. Special ones have no text: in what is free they
+ * are the mark, or stand apart. */
+static uint32_t state_behind(struct grammar_matcher *m, uint32_t token)
+{
+    size_t len = 0;
+    const char *bytes = tokenizer_bytes(m->words->tokenizer, token, &len);
+    const bool free = (m->state & FREE) != 0;
+
+    if (tokenizer_is_special(m->words->tokenizer, token)) {
+        if (!free) return STATE_DEAD;
+        if (token == m->mark_token) return enter_behind(m);
+        return m->state == FREE_EVER ? FREE_EVER : FREE;
+    }
+    if (!free && (len == 0 || len > WORD_SIZE_MAX)) return STATE_DEAD;
+    return steps(m, bytes, len);
 }
 
 void grammar_matcher_follow(struct grammar_matcher *m, const uint32_t *tokens, uint64_t count)
@@ -600,23 +686,17 @@ void grammar_matcher_follow(struct grammar_matcher *m, const uint32_t *tokens, u
             m->lost = true;
             break;
         }
-        size_t len = 0;
-        const char *bytes = tokenizer_bytes(m->words->tokenizer, tokens[m->followed], &len);
-        m->state = steps(m, bytes, len);
+        m->state = state_behind(m, tokens[m->followed]);
     }
     m->followed = count;
 }
 
 bool grammar_matcher_allows(struct grammar_matcher *m, uint32_t token)
 {
-    size_t len = 0;
-    const char *bytes = tokenizer_bytes(m->words->tokenizer, token, &len);
-
-    if (tokenizer_is_end(m->words->tokenizer, token)) return m->lost || m->states[m->state].ends;
-    if (m->lost || tokenizer_is_special(m->words->tokenizer, token)) return false;
-    if (len == 0 || len > WORD_SIZE_MAX) return false;
+    if (tokenizer_is_end(m->words->tokenizer, token)) return may_end(m);
+    if (m->lost) return false;
     make_room(m);
-    return steps(m, bytes, len) != STATE_DEAD;
+    return state_behind(m, token) != STATE_DEAD;
 }
 
 /* ---- masks ---- */
@@ -624,6 +704,11 @@ bool grammar_matcher_allows(struct grammar_matcher *m, uint32_t token)
 static void set_bit(uint64_t *bits, uint32_t token)
 {
     bits[token / 64] |= UINT64_C(1) << (token % 64);
+}
+
+static void clear_bit(uint64_t *bits, uint32_t token)
+{
+    bits[token / 64] &= ~(UINT64_C(1) << (token % 64));
 }
 
 static void allow_ends(const struct grammar_matcher *m, uint64_t *bits)
@@ -636,23 +721,36 @@ static void allow_ends(const struct grammar_matcher *m, uint64_t *bits)
 static uint32_t walk_word(struct grammar_matcher *m, const struct word *word, uint32_t from)
 {
     for (uint32_t at = from; at < word->len; at++) {
-        m->walk[at + 1] = step(m, m->walk[at], (uint8_t)word->bytes[at]);
+        m->walk[at + 1] = lead(m, m->walk[at], (uint8_t)word->bytes[at]);
         if (m->walk[at + 1] == STATE_DEAD) return at;
     }
     return word->len;
 }
 
+static void set_all(const struct grammar_matcher *m, uint64_t *bits)
+{
+    for (uint32_t t = 0; t < m->words->vocab; t++)
+        set_bit(bits, t);
+}
+
+/* Words leave the mask of free text, or come into another one. */
 static void walk_words(struct grammar_matcher *m, uint64_t *bits)
 {
     const struct grammar_words *words = m->words;
+    const bool free = (m->state & FREE) != 0;
     uint32_t taken = 0; /* bytes of the last word looked at: states up to there are known */
 
     m->walk[0] = m->state;
+    if (free) set_all(m, bits);
     for (uint32_t i = 0; i < words->count; i++) {
         const struct word *word = &words->words[i];
-        if (word->shared > taken) continue; /* it has the byte that was not allowed */
-        taken = walk_word(m, word, word->shared);
-        if (taken == word->len) set_bit(bits, word->token);
+        if (word->shared <= taken) taken = walk_word(m, word, word->shared);
+        /* Else it has the byte that was not allowed. */
+        const bool allowed = word->shared <= taken && taken == word->len;
+        if (allowed)
+            set_bit(bits, word->token);
+        else if (free)
+            clear_bit(bits, word->token);
     }
 }
 
@@ -665,7 +763,7 @@ const uint64_t *grammar_matcher_mask(struct grammar_matcher *m)
     struct mask *mask = &m->masks[m->mask_next++ % MASKS];
     memset(mask->bits, 0, (m->words->vocab + 63) / 64 * sizeof(*mask->bits));
     mask->state = m->lost ? STATE_NONE : m->state;
-    if (m->lost || m->states[m->state].ends) allow_ends(m, mask->bits);
+    if (may_end(m)) allow_ends(m, mask->bits);
     if (!m->lost) walk_words(m, mask->bits);
     return mask->bits;
 }

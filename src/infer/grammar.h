@@ -6,10 +6,11 @@
  *
  *   {"object": true}        any JSON object
  *   {"schema": SCHEMA}      JSON that is valid by this JSON Schema
- *   {"calls": {"style": "hermes" | "llama3" | "mistral", "many": BOOL,
+ *   {"calls": {"style": "hermes" | "llama3" | "mistral", "many": BOOL, "lazy": BOOL,
  *              "tools": [{"name": TEXT, "parameters": SCHEMA}, ...]}}
  *                           one call of one of the tools, or several, as models of that family
- *                           write them, behind the opening mark (model/chat.h)
+ *                           write them, behind the opening mark (model/chat.h); if lazy, any text
+ *                           until the model writes the mark itself, and then a call
  *
  * Of schemas these keywords are understood: type, enum, const, properties, required,
  * additionalProperties, items, prefixItems, minItems, maxItems, minLength, maxLength, pattern,
@@ -31,7 +32,8 @@
  * Invariants
  *   I1  Whatever has been followed from masks, some token is allowed: every state can be completed,
  *       and with bytes that are tokens of the vocabulary by themselves.
- *   I2  The end is allowed exactly when the text is complete.
+ *   I2  The end is allowed exactly when the text is complete; in free text, always.
+ *   I3  In free text every token is allowed but one that begins a call and goes on as none.
  *
  * Memory:  a compiled grammar has at most GRAMMAR_SIZE_MAX symbols (2 MB); a matcher a few bits per
  *          token of the vocabulary and at most some MB for its stacks.
@@ -68,6 +70,8 @@ enum {
 MUST_USE enum status grammar_compile(const char *text, size_t len, struct grammar **out,
                                      struct errmsg *err);
 void grammar_destroy(struct grammar *grammar); /* NULL is allowed */
+/* Is free text allowed, so that an answer without the grammar is an answer, too? */
+bool grammar_is_lazy(const struct grammar *grammar);
 
 /* STATUS_UNSUPPORTED if some byte of ASCII text is no token, or no token ends an answer. The
  * tokenizer must outlive the words. */

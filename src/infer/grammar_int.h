@@ -54,7 +54,20 @@ struct rule {
     bool nullable;
 };
 
+enum { GRAMMAR_MARK_MAX = 24 };
+
+/* Free text goes on until a mark begins what the rules say. */
+struct lazy_mark {
+    uint8_t len; /* 0: the rules hold from the start */
+    bool first;  /* only where the text begins with it, but for blanks; else anywhere */
+    bool within; /* the mark is the beginning of what the rules say, not before it */
+    bool again;  /* behind what they say the text is free again; else it ends there */
+    char text[GRAMMAR_MARK_MAX];
+    uint8_t border[GRAMMAR_MARK_MAX]; /* [n]: how much of the first n bytes is their end, too */
+};
+
 struct grammar {
+    struct lazy_mark mark;
     symbol *code;
     uint32_t code_count, code_room;
     struct alternative *alternatives;

@@ -136,6 +136,11 @@ void grammar_destroy(struct grammar *grammar)
     free(grammar);
 }
 
+bool grammar_is_lazy(const struct grammar *grammar)
+{
+    return grammar->mark.len > 0;
+}
+
 /* ---- needs ---- */
 
 /* GRAMMAR_NONE while some rule in it has none. */

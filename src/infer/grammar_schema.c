@@ -832,13 +832,32 @@ struct style {
     const char *before, *between, *after; /* of all calls; the opening mark is in the prompt */
     const char *arguments;
     bool many;
+    /* Where the model makes the mark itself. */
+    const char *mark, *behind;
+    bool mark_first, mark_within;
 };
 
 static const struct style STYLES[] = {
-    { "hermes", "", "\n</tool_call>\n<tool_call>\n", "\n</tool_call>", "arguments", true },
-    { "llama3", "", "", "", "parameters", false },
-    { "mistral", "[", ", ", "]", "arguments", true },
+    { "hermes", "", "\n</tool_call>\n<tool_call>\n", "\n</tool_call>", "arguments", true,
+      "<tool_call>", "\n", false, false },
+    { "llama3", "", "", "", "parameters", false, "{\"name\": \"", "", true, true },
+    { "mistral", "[", ", ", "]", "arguments", true, "[TOOL_CALLS]", " ", false, false },
 };
+
+static void set_mark(struct lazy_mark *mark, const struct style *style)
+{
+    mark->len = (uint8_t)strlen(style->mark);
+    mark->first = style->mark_first;
+    mark->within = style->mark_within;
+    ASSERT(mark->len < GRAMMAR_MARK_MAX);
+    memcpy(mark->text, style->mark, mark->len);
+    for (uint8_t n = 2; n <= mark->len; n++) {
+        uint8_t k = mark->border[n - 1];
+        while (k > 0 && mark->text[k] != mark->text[n - 1])
+            k = mark->border[k];
+        mark->border[n] = mark->text[k] == mark->text[n - 1] ? (uint8_t)(k + 1) : 0;
+    }
+}
 
 static enum status call_rule(struct compile *c, const struct style *style,
                              const struct json_value *tool, uint32_t rule)
@@ -880,7 +899,7 @@ static enum status calls(struct compile *c, const struct json_value *value, uint
     const char *name = json_value_text(json_value_member(value, "style"));
     const struct style *style = NULL;
     const uint32_t call = new_rule(c), rest = new_rule(c);
-    bool many = false;
+    bool many = false, lazy = false;
     enum status status = STATUS_OK;
 
     for (size_t i = 0; i < sizeof(STYLES) / sizeof(STYLES[0]); i++) {
@@ -896,9 +915,19 @@ static enum status calls(struct compile *c, const struct json_value *value, uint
         status =
             at_name(c, at_index(c, call_rule(c, style, json_value_at(tools, i), one), i), "tools");
     }
-    ADD(c, root, rule_symbol(text_rule(c, style->before)), rule_symbol(call), rule_symbol(rest));
+    (void)json_value_bool(json_value_member(value, "lazy"), &lazy);
+    const uint32_t before = text_rule(c, style->before);
+    ADD(c, root, rule_symbol(before), rule_symbol(call), rule_symbol(rest));
     ADD(c, rest, rule_symbol(text_rule(c, style->after)));
-    if (many && style->many)
+    if (lazy) {
+        set_mark(&c->grammar->mark, style);
+        if (style->behind[0] != '\0')
+            ADD(c, root, rule_symbol(text_rule(c, style->behind)), rule_symbol(before),
+                rule_symbol(call), rule_symbol(rest));
+        /* What ends with a mark of its own is made anew, behind any text. */
+        c->grammar->mark.again = many && style->many && style->before[0] == '\0';
+    }
+    if (many && style->many && !c->grammar->mark.again)
         ADD(c, rest, rule_symbol(text_rule(c, style->between)), rule_symbol(call),
             rule_symbol(rest));
     return status;

@@ -92,6 +92,49 @@ static const struct {
       { "[{\"name\": \"f\", \"arguments\": {}}, {\"name\": \"f\", \"arguments\": {}}]" } },
 };
 
+#define LAZY(style, many)                                                                          \
+    "{\"calls\":{\"style\":\"" style "\",\"many\":" many ",\"lazy\":true,\"tools\":[{\"name\":"    \
+    "\"f\"}]}}"
+#define CALL "{\"name\": \"f\", \"arguments\": {\"x\": [1]}}"
+#define TAGGED "<tool_call>\n" CALL "\n</tool_call>"
+
+/* Calls that the model makes of its own accord. */
+static const struct {
+    const char *document;
+    const char *yes[6], *no[8];
+} lazy_texts[] = {
+    { LAZY("hermes", "true"),
+      { "", "Just {\"name\": 1} <tool <<tool_call", "So:\n" TAGGED, TAGGED TAGGED ".",
+        "<tool_<tool_call>\n" CALL "\n</tool_call> \xff" },
+      { "<tool_call>", "<tool_call>x", "a<tool_call>\n{}", "<tool_call>\n" CALL,
+        TAGGED "<tool_call>", "<tool_call>\n{\"name\": \"g\", \"arguments\": {}}\n</tool_call>" } },
+    { LAZY("hermes", "false"), { "no", "So: " TAGGED }, { TAGGED " ", TAGGED TAGGED } },
+    { LAZY("llama3", "true"),
+      { "Hi {\"name\": \"g\"", "{\"name\":\"g\"}", " \n{\"name\": \"f\", \"parameters\": {}}" },
+      { "{\"name\": \"g\"", "{\"name\": \"f\", \"parameters\": {}} ", "{\"name\": \"f\"}" } },
+    { LAZY("mistral", "true"),
+      { "[1]", "[TOOL_CALLS][" CALL "]", "x[TOOL_CALLS] [" CALL ", " CALL "]" },
+      { "[TOOL_CALLS]", "[TOOL_CALLS][]", "[TOOL_CALLS][" CALL "] " } },
+};
+
+static void calls_of_ones_own_accord_are_calls(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof(lazy_texts) / sizeof(lazy_texts[0]); i++) {
+        struct grammar *grammar = compiled(lazy_texts[i].document);
+        assert_true(grammar_is_lazy(grammar));
+        for (size_t k = 0; k < 6 && lazy_texts[i].yes[k] != NULL; k++) {
+            if (!takes(grammar, lazy_texts[i].yes[k]))
+                fail_msg("%s does not take %s", lazy_texts[i].document, lazy_texts[i].yes[k]);
+        }
+        for (size_t k = 0; k < 8 && lazy_texts[i].no[k] != NULL; k++) {
+            if (takes(grammar, lazy_texts[i].no[k]))
+                fail_msg("%s takes %s", lazy_texts[i].document, lazy_texts[i].no[k]);
+        }
+        grammar_destroy(grammar);
+    }
+}
+
 static void texts_are_taken_or_not(void **state)
 {
     (void)state;
@@ -596,6 +639,55 @@ static void random_answers_are_valid(void **state)
     assert_true(grammars > 40 && ended > answers * 9 / 10);
 }
 
+/* Any text, now and then with the mark in it: the mask is what asking says, everything can go on,
+ * and what is free forbids nothing but a call that is none. */
+static void free_text_is_free(void **state)
+{
+    static const char *const STYLES[] = { "hermes", "llama3", "mistral" };
+    static const char *const MARKS[] = { "<tool_call>", "{\"name\": \"", "[TOOL_CALLS]" };
+    static uint32_t tokens[TOKENS_MAX];
+    struct rng rng;
+    unsigned constrained = 0, free_steps = 0;
+
+    (void)state;
+    rng_init(&rng, test_seed());
+    for (unsigned round = 0; round < 18; round++) {
+        char document[256];
+        struct grammar_matcher *matcher;
+        const char *mark = MARKS[round % 3];
+        snprintf(document, sizeof(document),
+                 "{\"calls\":{\"style\":\"%s\",\"many\":true,\"lazy\":true,"
+                 "\"tools\":[{\"name\":\"f\"}]}}",
+                 STYLES[round % 3]);
+        struct grammar *grammar = compiled(document);
+        assert_int_equal(grammar_matcher_create(grammar, words, &matcher), STATUS_OK);
+        for (uint32_t count = 0, marked = below(&rng, 3) * 8; count < 120; count++) {
+            uint32_t allowed = 0;
+            grammar_matcher_follow(matcher, tokens, count);
+            const uint64_t *mask = grammar_matcher_mask(matcher);
+            for (uint32_t t = 0; t < TINY_VOCAB; t++)
+                allowed += has_bit(mask, t);
+            if (allowed >= TINY_VOCAB - 4)
+                free_steps++;
+            else
+                constrained++;
+            if (count >= marked && count < marked + strlen(mark)) {
+                tokens[count] = 2 + (uint8_t)mark[count - marked];
+                assert_true(grammar_matcher_allows(matcher, tokens[count]));
+            } else {
+                do
+                    tokens[count] = draw(&rng, mask, 0);
+                while (tokens[count] == 1 && allowed > 1);
+                if (tokens[count] == 1) break;
+            }
+            if (below(&rng, 10) == 0) check_mask(matcher, grammar, tokens, count);
+        }
+        grammar_matcher_destroy(matcher);
+        grammar_destroy(grammar);
+    }
+    assert_true(constrained > 100 && free_steps > 100);
+}
+
 /* What was never allowed leaves only the end. */
 static void strangers_end_it(void **state)
 {
@@ -620,9 +712,13 @@ static void strangers_end_it(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(texts_are_taken_or_not), cmocka_unit_test(the_rest_is_refused_by_name),
-        cmocka_unit_test(explosions_are_bounded), cmocka_unit_test(random_answers_are_valid),
+        cmocka_unit_test(texts_are_taken_or_not),
+        cmocka_unit_test(the_rest_is_refused_by_name),
+        cmocka_unit_test(explosions_are_bounded),
+        cmocka_unit_test(random_answers_are_valid),
         cmocka_unit_test(strangers_end_it),
+        cmocka_unit_test(free_text_is_free),
+        cmocka_unit_test(calls_of_ones_own_accord_are_calls),
     };
 
     return cmocka_run_group_tests(tests, open_words, close_words);

@@ -99,6 +99,7 @@ struct api_request {
     const struct json_value *variables; /* of the template, an object; or NULL */
     struct json_value **calls; /* private: tool_calls of messages, one per message or NULL */
     char *grammar;             /* NULL, or the form that answers must have (infer/grammar.h) */
+    bool calls_grammar;        /* it is about calls of tools */
     struct json_doc *doc;      /* private */
     char **joined; /* private: contents put together from parts, one per message or NULL */
 };

@@ -7,6 +7,7 @@
 
 #include "base/buf.h"
 #include "base/json.h"
+#include "infer/grammar.h"
 #include "serve/api_format.h"
 
 enum { CALLS_SIZE_MAX = 16 << 20 };
@@ -234,8 +235,24 @@ enum status api_tools_check(struct api_request *request, struct api_error *error
     return STATUS_OK;
 }
 
+/* Can its arguments be constrained by its parameters? */
+static bool is_understood(const char *parameters)
+{
+    struct grammar *grammar = NULL;
+    char *document = NULL;
+
+    if (asprintf(&document, "{\"schema\":%s}", parameters) < 0) return false;
+    const enum status status = grammar_compile(document, strlen(document), &grammar, NULL);
+    free(document);
+    if (status != STATUS_OK) return false;
+    grammar_destroy(grammar);
+    return true;
+}
+
+/* Who may call need not: parameters that are not understood mean any object then. */
 static enum status put_tools(struct buf *out, const struct api_request *request)
 {
+    const bool lazy = request->tool_choice != API_TOOL_REQUIRED;
     enum status status = STATUS_OK;
     bool first = true;
 
@@ -245,9 +262,9 @@ static enum status put_tools(struct buf *out, const struct api_request *request)
         const char *name = json_value_text(json_value_member(function, "name"));
         if (request->tool_name != NULL && strcmp(request->tool_name, name) != 0) continue;
         char *parameters = json_value_dump(json_value_member(function, "parameters"));
+        const bool given = parameters != NULL && (!lazy || is_understood(parameters));
         status = buf_printf(out, "%s{\"name\":\"%s\"%s%s}", first ? "" : ",", name,
-                            parameters != NULL ? ",\"parameters\":" : "",
-                            parameters != NULL ? parameters : "");
+                            given ? ",\"parameters\":" : "", given ? parameters : "");
         free(parameters);
         first = false;
     }
@@ -255,8 +272,7 @@ static enum status put_tools(struct buf *out, const struct api_request *request)
 }
 
 /* {"calls":...} for infer/grammar.h */
-static enum status call_grammar(struct api_request *request, const char *style,
-                                struct api_error *error)
+static enum status call_document(const struct api_request *request, const char *style, char **out)
 {
     struct buf text;
     uint8_t *document = NULL;
@@ -264,15 +280,48 @@ static enum status call_grammar(struct api_request *request, const char *style,
 
     buf_init(&text, CALLS_SIZE_MAX);
     enum status status =
-        buf_printf(&text, "{\"calls\":{\"style\":\"%s\",\"many\":%s,\"tools\":[", style,
-                   request->one_call || request->tool_name != NULL ? "false" : "true");
+        buf_printf(&text, "{\"calls\":{\"style\":\"%s\",\"many\":%s,\"lazy\":%s,\"tools\":[", style,
+                   request->one_call || request->tool_name != NULL ? "false" : "true",
+                   request->tool_choice == API_TOOL_REQUIRED ? "false" : "true");
     if (status == STATUS_OK) status = put_tools(&text, request);
     if (status == STATUS_OK) status = buf_append_text(&text, "]}}");
     if (status == STATUS_OK) status = buf_take(&text, &document, &len);
     buf_fini(&text);
-    if (status != STATUS_OK) return no_memory(error);
-    status = api_format_keep(request, (char *)document, "tools", error);
+    *out = (char *)document;
+    return status;
+}
+
+/* A call that must be made. */
+static enum status force_call(struct api_request *request, const char *style,
+                              struct api_error *error)
+{
+    char *document = NULL;
+
+    if (call_document(request, style, &document) != STATUS_OK) return no_memory(error);
+    request->calls_grammar = true;
+    const enum status status = api_format_keep(request, document, "tools", error);
     return status == STATUS_OK ? api_format_check(request, error) : status;
+}
+
+/* Calls that may be made: constrained from their mark on, where that is possible. */
+static enum status guide_calls(struct api_request *request, const char *style,
+                               struct api_error *error)
+{
+    struct grammar *grammar = NULL;
+    char *document = NULL;
+
+    if (request->grammar != NULL || request->ignore_eos || request->min_tokens > 0)
+        return STATUS_OK;
+    if (call_document(request, style, &document) != STATUS_OK) return no_memory(error);
+    const enum status status = grammar_compile(document, strlen(document), &grammar, NULL);
+    if (status != STATUS_OK) { /* too large, all together */
+        free(document);
+        return status == STATUS_NO_MEMORY ? no_memory(error) : STATUS_OK;
+    }
+    grammar_destroy(grammar);
+    request->grammar = document;
+    request->calls_grammar = true;
+    return STATUS_OK;
 }
 
 /* Messages that a template without tools would pass over. */
@@ -303,6 +352,7 @@ enum status api_tools_prepare(struct api_request *request, enum chat_tools style
         return api_refuse(error, 400, "unsupported_parameter", "tools",
                           "'tools' is not supported: the chat template of this model has none");
     }
-    if (request->tool_choice != API_TOOL_REQUIRED) return STATUS_OK;
-    return call_grammar(request, STYLES[style], error);
+    if (request->tool_choice != API_TOOL_REQUIRED)
+        return guide_calls(request, STYLES[style], error);
+    return force_call(request, STYLES[style], error);
 }

@@ -4,7 +4,8 @@
  *
  * What tools are is told to the model by its template (model/chat.h). A call that must be made
  * becomes the form of the answer (infer/grammar.h): its opening mark is put into the prompt, and
- * what follows can only be a call.
+ * what follows can only be a call. One that may be made is free text until the model writes the
+ * mark; where the tools make no grammar it is free text altogether.
  *
  * Limits: API_TOOLS_MAX tools; all that must be called together, GRAMMAR_TEXT_MAX bytes. */
 #ifndef SERVE_API_TOOLS_H
@@ -34,8 +35,8 @@ MUST_USE enum status api_tools_take_calls(struct api_request *request, size_t in
 /* What no single field can say. */
 MUST_USE enum status api_tools_check(struct api_request *request, struct api_error *error);
 
-/* For the model at hand: refused if its template has no tools; request->grammar, if one of them
- * must be called. */
+/* For the model at hand: refused if its template has no tools; request->grammar, for the calls that
+ * must or may be made. */
 MUST_USE enum status api_tools_prepare(struct api_request *request, enum chat_tools style,
                                        struct api_error *error);
 

@@ -8,9 +8,16 @@
  *
  * What is not a call is content, and goes on at once but for an end that could be the beginning of
  * a mark. What looks like a call and does not parse as one is content, too: nothing is lost.
- * Calls are written as elements of `tool_calls`, each when it is complete.
+ * Calls are written as elements of `tool_calls`: each when it is complete, or in pieces, as clients
+ * of streams put them together by their `index`: its name once that is known, then its arguments
+ * as they come. Pieces are for answers whose calls are constrained (infer/grammar.h), because what
+ * has been sent cannot become content any more.
  *
- * Memory:  holds the text of a call that is not complete.
+ *   OUTSIDE --mark--> HEAD --"arguments": --> ARGUMENTS --last brace--> TAIL --end mark--> OUTSIDE
+ *                       ^------------------ "," of the "mistral" style ----'
+ *   HEAD --something else--> the rest is taken whole, as without pieces
+ *
+ * Memory:  holds the text of a call, or of its part, that is not complete.
  * Threads: a value; belongs to its owner. */
 #ifndef SERVE_GATEWAY_CALLS_H
 #define SERVE_GATEWAY_CALLS_H
@@ -22,9 +29,15 @@
 #include "base/buf.h"
 #include "model/chat.h"
 
+enum gateway_calls_part { CALLS_HEAD, CALLS_ARGUMENTS, CALLS_TAIL };
+
 struct gateway_calls {
     enum chat_tools style; /* NONE: everything is content */
     bool inside;           /* a call has begun */
+    bool pieces;
+    enum gateway_calls_part part; /* with pieces, inside */
+    uint32_t depth;               /* of braces and brackets in the arguments */
+    bool quoted, escaped;         /* in a text in them, behind a backslash in it */
     uint32_t count;
     uint64_t id; /* of the answer: calls are named after it */
     struct buf held;
@@ -32,7 +45,7 @@ struct gateway_calls {
 
 /* `forced`: the opening mark is in the prompt, so the answer begins inside a call. */
 void gateway_calls_init(struct gateway_calls *calls, enum chat_tools style, bool forced,
-                        uint64_t id);
+                        bool pieces, uint64_t id);
 void gateway_calls_fini(struct gateway_calls *calls); /* all zero is allowed */
 
 /* The mark of the "mistral" style has come. */

@@ -896,7 +896,8 @@ enum status request_create(struct ask *ask, uint32_t choice, struct request *lea
     gateway_calls_init(&request->calls,
                        ask->api.tools != NULL ? chat_tools(request->gateway->chat)
                                               : CHAT_TOOLS_NONE,
-                       ask->api.tool_choice == API_TOOL_REQUIRED, request->id);
+                       ask->api.tool_choice == API_TOOL_REQUIRED,
+                       ask->api.stream && ask->api.calls_grammar, request->id);
     buf_init(&request->rows, GATEWAY_ANSWER_SIZE_MAX);
     env_timer_init(&request->timer, on_timer, request);
     const enum status status = prepare(request, error);

@@ -24,20 +24,30 @@ static const char *words_of(struct worker *worker)
     return "the vocabulary cannot write every text";
 }
 
+/* Free text until a call: without the grammar it is an answer, too. */
+static const char *do_without(struct job *job, const char *why)
+{
+    if (!grammar_is_lazy(job->grammar)) return why;
+    grammar_destroy(job->grammar);
+    job->grammar = NULL;
+    return NULL;
+}
+
 const char *job_take_grammar(struct job *job, const struct proto_sampling *from)
 {
     struct errmsg err;
 
     if (from->grammar.len == 0) return NULL;
-    const char *wrong = words_of(job->worker);
-    if (wrong != NULL) return wrong;
     const char *text = (const char *)from->grammar.data;
     if (grammar_compile(text, from->grammar.len, &job->grammar, &err) != STATUS_OK)
         return "the grammar does not compile";
-    if (grammar_matcher_create(job->grammar, job->worker->words, &job->sampling.matcher) !=
-        STATUS_OK)
-        return "no memory for the grammar";
-    return NULL;
+    const char *wrong = words_of(job->worker);
+    if (wrong != NULL) return do_without(job, wrong);
+    const enum status status =
+        grammar_matcher_create(job->grammar, job->worker->words, &job->sampling.matcher);
+    if (status == STATUS_UNSUPPORTED)
+        return do_without(job, "the vocabulary cannot write a name or a value in the grammar");
+    return status == STATUS_OK ? NULL : "no memory for the grammar";
 }
 
 void job_drop_grammar(struct job *job)

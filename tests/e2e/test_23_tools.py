@@ -80,16 +80,30 @@ def test_some_tool_must_be_called(client):
     assert choice.message.tool_calls[0].function.name in ("get_weather", "clock")
 
 
-def test_calls_are_streamed(client):
-    calls, reasons, content = {}, [], ""
-    for chunk in chat(client, tool_choice={"type": "function", "function": {"name": "get_weather"}}, stream=True):
+def streamed(chunks):
+    """What a client makes of a stream: content, calls, why it ended, and how many pieces arguments came in."""
+    calls, reasons, content, pieces = {}, [], "", 0
+    for chunk in chunks:
         choice = chunk.choices[0]
         content += choice.delta.content or ""
         reasons += [choice.finish_reason] if choice.finish_reason else []
         for call in choice.delta.tool_calls or []:
-            calls[call.index] = call
-    assert reasons == ["tool_calls"] and content == "" and list(calls) == [0]
+            if call.id:
+                assert call.index == len(calls) and call.function.name and call.function.arguments == ""
+                calls[call.index] = call
+            else:
+                pieces += 1
+                calls[call.index].function.arguments += call.function.arguments
+    return content, list(calls.values()), reasons, pieces
+
+
+def test_calls_are_streamed(client):
+    more = {"tool_choice": {"type": "function", "function": {"name": "get_weather"}}}
+    content, calls, reasons, pieces = streamed(chat(client, stream=True, **more))
+    assert reasons == ["tool_calls"] and content == "" and len(calls) == 1 and pieces > 3
     check_weather(calls[0])
+    whole = chat(client, **more).choices[0].message.tool_calls[0]
+    assert json.loads(whole.function.arguments) == json.loads(calls[0].function.arguments)
 
 
 def test_a_call_and_its_answer_are_history(client):
@@ -107,6 +121,33 @@ def test_who_may_call_need_not(client):
         assert choice.message.content and choice.finish_reason in ("stop", "length")
 
 
+def called_before():
+    """A conversation in which every question was answered by a call."""
+    messages = []
+    for number, city in enumerate(["Rome", "Oslo", "Cairo", "Lima"]):
+        call = {"id": f"c{number}", "type": "function",
+                "function": {"name": "get_weather", "arguments": json.dumps({"city": city, "unit": "C"})}}
+        messages += [{"role": "user", "content": f"What is the weather in {city}?"},
+                     {"role": "assistant", "content": None, "tool_calls": [call]}]
+    return messages + ASK
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_calls_of_its_own_accord_are_constrained(client, stream):
+    """The model goes on as it has begun; once it has written the mark only a call of a tool can follow."""
+    city = {"type": "object", "properties": {"place": {"enum": ["Paris", "Nice"]}}, "required": ["place"],
+            "additionalProperties": False}
+    other = {"type": "function", "function": {"name": "weather_at", "parameters": city}}
+    answer = chat(client, called_before(), tools=[other], tool_choice="auto", stream=stream,
+                  parallel_tool_calls=False)
+    if stream:
+        _, calls, reasons, _ = streamed(answer)
+    else:
+        calls, reasons = answer.choices[0].message.tool_calls, [answer.choices[0].finish_reason]
+    assert reasons == ["tool_calls"] and len(calls) == 1 and calls[0].function.name == "weather_at"
+    assert json.loads(calls[0].function.arguments)["place"] in ("Paris", "Nice")
+
+
 def test_variables_reach_the_template(cluster):
     def prompt(**more):
         tokens = cluster.post("/tokenize", {"messages": ASK, **more})[1]["tokens"]
@@ -122,7 +163,7 @@ def test_variables_reach_the_template(cluster):
     ({"tool_choice": "sometimes"}, "tool_choice"),
     ({"tools": [{"type": "function", "function": {"name": "no spaces"}}]}, "tools[0].function"),
     ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {
-        "x": {"pattern": "a"}}}}}], "tool_choice": "required"}, "tools"),
+        "x": {"not": {}}}}}}], "tool_choice": "required"}, "tools"),
     ({"tools": [{"type": "function", "function": {"name": f"f{i}", "description": "x" * 4000}} for i in range(500)]},
      "messages"),
     ({"tools": [CLOCK] * 600}, "tools"),
