@@ -181,7 +181,7 @@ static enum status start_node(struct serve *serve, const char *role, unsigned nu
     const struct config *config = serve->cli->config;
     char name[WORD_SIZE], pool[WORD_SIZE], threads[WORD_SIZE], block[WORD_SIZE], context[WORD_SIZE],
         answer[WORD_SIZE], ssd[WORD_SIZE], values[WORD_SIZE], values_ssd[WORD_SIZE],
-        patience[WORD_SIZE], cpus[CPUS_SIZE], data[CLI_PATH_SIZE + WORD_SIZE];
+        patience[WORD_SIZE], handover[WORD_SIZE], cpus[CPUS_SIZE], data[CLI_PATH_SIZE + WORD_SIZE];
     struct words words = { { serve->program, "node", serve->model, "--role", role, "--master",
                              serve->master, "--name", name },
                            9 };
@@ -217,6 +217,7 @@ static enum status start_node(struct serve *serve, const char *role, unsigned nu
         pass_u64(&words, config, "--values-ssd-size", values_ssd);
     }
     pass_duration(&words, config, "--drain-timeout", patience);
+    pass_duration(&words, config, "--handover-timeout", handover);
     pass_common(&words, serve);
     return supervisor_start(serve->supervisor, name, words.argv, err);
 }

@@ -254,6 +254,13 @@ const struct config_option cli_options[] = {
       .scope = CLI_SERVE | CLI_GATEWAY | CLI_NODE,
       .help = "on SIGTERM, requests under way have so long to end or move; a second SIGTERM ends "
               "at once" },
+    { .name = "handover-timeout",
+      .type = CONFIG_DURATION,
+      .def = "10s",
+      .max = UINT64_C(86400000000000),
+      .scope = CLI_SERVE | CLI_NODE,
+      .help = "on SIGTERM, a node copies values by key that only it has, and not on its disk, to "
+              "other nodes with room, for so long at most; 0s: not at all" },
     { .name = "drain-grace",
       .type = CONFIG_DURATION,
       .def = "1s",

@@ -70,6 +70,8 @@ struct worker_options {
     uint64_t disk_size;        /* bytes it may use */
     uint64_t object_size;      /* lent for values put by key, beside the pool [0] */
     uint64_t values_disk_size; /* bytes of disk below them, in data_dir [0] */
+    uint64_t handover_ms; /* how long worker_drain() copies them to other nodes, if no disk keeps
+                                  them [0: not at all] */
     /* Which tokens end an answer (model/tokenizer.h knows). NULL: none does. */
     bool (*is_end)(const void *ctx, uint32_t token);
     const void *is_end_ctx;

@@ -19,6 +19,10 @@
  * replication (node.copy), part by part. With a disk they are found again when the node is back,
  * and nothing is handed over; nor when no gateway is there who would ask for them.
  *
+ * Values by key that only this node has, and not on its disk, are copied to others meanwhile
+ * (store_unmount()), for handover_ms at most. At the end the master is told that we leave, so that
+ * readers go to the copies at once.
+ *
  * Limits: WORKER_WATCHERS_MAX gateways hear of it; others see the node go. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -174,6 +178,25 @@ static void hand_over(struct worker *worker)
     hand_part(worker);
 }
 
+/* ---- values ---- */
+
+static void on_unmounted(void *ctx, enum status status)
+{
+    struct worker *worker = ctx;
+    worker->drain.values_until_ns = 0;
+    LOG_INFO("worker", "values_handed_over", "name=%s status=%s", worker->name,
+             status_name(status));
+}
+
+static void hand_over_values(struct worker *worker)
+{
+    const uint64_t now_ns = env_now_ns(worker->env);
+    if (worker->options.handover_ms == 0 || worker->options.object_size == 0) return;
+    if (worker->member == NULL) return;
+    worker->drain.values_until_ns = now_ns + worker->options.handover_ms * ENV_NS_PER_MS;
+    store_unmount(worker->member, on_unmounted, worker);
+}
+
 /* ---- until nothing is left ---- */
 
 static void look(void *ctx)
@@ -190,12 +213,13 @@ static void look(void *ctx)
         drain->quiet_ns = now_ns;
     }
     if (drain->quiet_ns != 0 && now_ns - drain->quiet_ns >= linger_ns) {
-        if (drain->handed || drain->heir[0] == '\0') {
+        const bool handed = drain->handed || drain->heir[0] == '\0';
+        if (handed && now_ns >= drain->values_until_ns) {
             LOG_INFO("worker", "drained", "name=%s", worker->name);
             drain->on_drained(drain->ctx);
             return;
         }
-        hand_over(worker);
+        if (!handed) hand_over(worker);
     }
     env_timer_set(worker->env, &drain->timer, now_ns + LOOK_MS * ENV_NS_PER_MS);
 }
@@ -253,6 +277,7 @@ void worker_drain(struct worker *worker, void (*on_drained)(void *ctx), void *ct
         drain->placed = true;
     }
     if (drain->placed) look_for_heir(worker);
+    hand_over_values(worker);
     LOG_INFO("worker", "draining", "name=%s told=%d", worker->name, drain->placed);
     env_timer_set(worker->env, &drain->timer, 0);
 }

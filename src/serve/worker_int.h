@@ -121,6 +121,7 @@ struct drain {
     struct peer *peer;
     struct block_key *blocks; /* what is handed over: blocks_count, of them blocks_told were told */
     uint32_t blocks_count, blocks_told, blocks_taken;
+    uint64_t values_until_ns; /* values by key may be on their way until then; 0: none are */
     void (*on_drained)(void *ctx);
     void *ctx;
 };

@@ -15,6 +15,7 @@
  *   master_put.c      what writers ask: where to, revoked, removed
  *   master_evict.c    room is made
  *   master_copy.c     how many replicas there are, and on whom
+ *   master_leave.c    what only a node has that leaves goes elsewhere, in good order
  *   master_action.c   what is asked of others, and drops until they are done
  *   tombs.c           what is remembered of keys that are gone
  *   master_check.c    the invariants, for tests
@@ -87,6 +88,7 @@ void store_master_destroy(struct store_master *master)
     for (uint32_t i = 0; i < STORE_MEMBERS_MAX; i++) {
         if (master->members[i] == NULL) continue;
         space_destroy(master->members[i]->space);
+        master_leave_end(master->members[i]);
         free(master->members[i]);
     }
     idmap_destroy(master->ids);

@@ -329,6 +329,20 @@ MUST_USE enum status store_master_replicas(struct store_master *master, uint64_t
 MUST_USE enum status store_master_drain(struct store_master *master, uint64_t now_ns,
                                         const char *name, bool undo, uint64_t *left);
 
+struct store_unmounting {
+    uint64_t left;     /* about so many values are still to be copied; 0: it may go */
+    uint64_t stranded; /* of those looked at: nobody has room for them */
+};
+
+/* The node will go soon, in seconds: it gets no more values, and of those it has what nobody else
+ * has is copied elsewhere, where there is room, hard-pinned ones first, then those read last. It
+ * keeps values of up to `keeps_max` bytes on its disk: those are left alone. Asked again it says
+ * how far it is. A new life of the node is a node like any other. STATUS_NOT_FOUND: no such member;
+ * STATUS_FULL: no memory. */
+MUST_USE enum status store_master_unmount(struct store_master *master, uint64_t now_ns,
+                                          const char *name, uint64_t keeps_max,
+                                          struct store_unmounting *out);
+
 /* False, too, if there is no such member. */
 bool store_master_drains(const struct store_master *master, const char *name);
 

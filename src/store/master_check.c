@@ -112,8 +112,14 @@ void store_master_check(const struct store_master *master)
         values += !master_entry_block(entry);
         working += entry->extra != NULL && entry->extra->working;
     }
-    for (const struct ticket *t = master->tickets.head; t != NULL; t = t->next)
+    uint32_t copies_of_members = 0;
+    for (const struct ticket *t = master->tickets.head; t != NULL; t = t->next) {
         copies += t->copy;
+        copies_of_members += t->copy && master_member_at(master, t->from) != NULL;
+    }
+    for (uint32_t i = 0; i < master->members_count; i++)
+        copies_of_members -= master->by_age[i]->copies_from;
+    ASSERT(copies_of_members == 0);
     ASSERT(copies == master->copies);
     tenants_check(master);
     for (uint32_t i = 0; i < STORE_MEMBERS_MAX; i++) {

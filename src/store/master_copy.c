@@ -23,7 +23,8 @@
  *
  * Invariants
  *   I1  An entry is on the list exactly when extra->working.
- *   I2  master->copies counts the tickets with `copy`, of entries (not those in limbo). */
+ *   I2  master->copies counts the tickets with `copy`, of entries (not those in limbo);
+ *   I3  of these a node's copies_from those whose value it is to send. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -84,13 +85,20 @@ void master_copies_forget(struct store_master *master, struct entry *entry)
 
 /* ---- what is there, what is wished ---- */
 
-/* Those that stay. */
+/* Whether all that it has is to go elsewhere, for as long as that takes. */
+static bool moves_out(const struct member *member)
+{
+    return member->draining && member->leave == NULL;
+}
+
+/* Those that stay; and those of nodes that leave, which store/master_leave.c looks after. */
 static uint32_t settled_count(const struct store_master *master, const struct entry *entry)
 {
     uint32_t count = 0;
     for (const struct replica *r = master_replica_first(master, entry); r != NULL;
          r = master_replica_next(master, r)) {
-        if (master_replica_readable(master, r) && !master_member_with(master, r)->draining) count++;
+        if (master_replica_readable(master, r) && !moves_out(master_member_with(master, r)))
+            count++;
     }
     return count;
 }
@@ -99,7 +107,7 @@ static bool drains(const struct store_master *master, const struct entry *entry)
 {
     for (const struct replica *r = master_replica_first(master, entry); r != NULL;
          r = master_replica_next(master, r)) {
-        if (master_member_with(master, r)->draining && master_replica_readable(master, r))
+        if (moves_out(master_member_with(master, r)) && master_replica_readable(master, r))
             return true;
     }
     return false;
@@ -215,35 +223,43 @@ static bool copy_admitted(struct store_master *master, uint64_t now_ns, const st
     return false;
 }
 
-static void copy_start(struct store_master *master, uint64_t now_ns, struct entry *entry)
+bool master_copies_may_start(const struct store_master *master)
+{
+    return master->copies < COPIES_MAX;
+}
+
+bool master_copy_start(struct store_master *master, uint64_t now_ns, struct entry *entry,
+                       bool make_room)
 {
     const struct replica *source = source_of(master, entry);
     const struct tenant *tenant = master_tenant_at(master, entry->tenant);
     uint64_t address = 0;
 
-    if (source == NULL) return;
-    if (!copy_admitted(master, now_ns, entry)) return; /* the next look asks again */
+    if (source == NULL) return false;
+    if (!copy_admitted(master, now_ns, entry)) return false; /* the next look asks again */
     struct member *target = target_of(master, entry, &address);
     if (target == NULL) {
-        if (drains(master, entry) && has_candidate(master, entry)) {
+        if (make_room && has_candidate(master, entry)) {
             const enum status status = master_make_room(master, now_ns, tenant, entry, entry->size);
             (void)status; /* the next look sees whether it helped */
         }
-        return;
+        return false;
     }
     struct ticket *ticket = master_ticket_new(master, now_ns, entry, target, address, entry->size);
     if (ticket == NULL) {
         space_free(target->space, address, entry->size);
-        return;
+        return false;
     }
+    struct member *from = master_member_with(master, source);
     ticket->copy = true;
+    ticket->from = from->id;
+    from->copies_from++;
     ticket->version = master_entry_version(entry);
     master->copies++;
-    struct store_action *action =
-        master_action(master, STORE_ACTION_COPY, master_member_with(master, source));
+    struct store_action *action = master_action(master, STORE_ACTION_COPY, from);
     if (action == NULL) {
         master_ticket_discard(master, now_ns, ticket);
-        return;
+        return false;
     }
     action->id = entry->id;
     action->generation = source->generation;
@@ -254,12 +270,17 @@ static void copy_start(struct store_master *master, uint64_t now_ns, struct entr
         .expires_ns = now_ns + master_ms(master->options.put_ms),
     };
     master_replica_describe(target, address, 0, &action->ticket.where);
+    return true;
 }
 
 void master_copies_ended(struct store_master *master, const struct ticket *ticket)
 {
+    struct member *from = master_member_at(master, ticket->from);
     ASSERT(ticket->copy && master->copies > 0); /* I2 */
     master->copies--;
+    if (from == NULL) return;
+    ASSERT(from->copies_from > 0); /* I3 */
+    from->copies_from--;
 }
 
 static void retry_later(struct entry *entry, uint64_t now_ns)
@@ -315,11 +336,12 @@ static void entry_work(struct store_master *master, uint64_t now_ns, struct entr
     if (have < want) {
         const bool may = master->copies < COPIES_MAX && now_ns >= entry->extra->copy_after &&
                          (now_ns >= entry->extra->elsewhere_until || drains(master, entry));
-        if (may) copy_start(master, now_ns, entry);
+        if (may) master_copy_start(master, now_ns, entry, drains(master, entry));
         return;
     }
     struct replica *surplus = surplus_of(master, entry);
-    if (surplus == NULL || (have <= want && !master_member_with(master, surplus)->draining)) return;
+    if (surplus == NULL || (have <= want && !moves_out(master_member_with(master, surplus))))
+        return;
     if (!master_replica_drop(master, surplus, false)) return; /* next time */
 }
 
@@ -329,7 +351,7 @@ static void drains_walk(struct store_master *master)
     for (uint32_t i = 0; i < master->members_count; i++) {
         struct member *member = master->by_age[i];
         uint32_t index = member->drain_next;
-        if (!member->draining) continue;
+        if (!moves_out(member)) continue;
         for (int looks = 0; looks < DRAIN_LOOKS_MAX; looks++, index++) {
             index = slab_next(master->entries, index);
             if (index == SLAB_NONE) break;
@@ -342,6 +364,7 @@ static void drains_walk(struct store_master *master)
 void master_copies_run(struct store_master *master, uint64_t now_ns)
 {
     drains_walk(master);
+    master_leaves_run(master, now_ns);
     const uint32_t looks =
         master->work_count < WORK_LOOKS_MAX ? master->work_count : WORK_LOOKS_MAX;
     for (uint32_t i = 0; i < looks && master->work_head != NULL; i++) {
@@ -396,6 +419,7 @@ enum status store_master_drain(struct store_master *master, uint64_t now_ns, con
     struct member *member = master_member_find(master, name);
     if (member == NULL) return STATUS_NOT_FOUND;
     member->draining = !undo;
+    if (undo) master_leave_end(member);
     if (!undo) master_copies_run(master, now_ns);
     *left = member->values;
     return STATUS_OK;

@@ -22,6 +22,7 @@
 #include "store/tombs.h"
 
 struct entry;
+struct leave;
 
 enum { MASTER_SLOT_BITS = 11 }; /* of a node id: its member's place + 1; the rest counts lives */
 
@@ -59,9 +60,10 @@ struct ticket {
     uint64_t writer;
     uint64_t address;
     uint64_t size;
-    uint64_t due_ns; /* to be discarded, or in limbo to be freed */
-    bool copy;       /* of a value that is there: store/master_copy.c */
-    uint16_t tenant; /* who is charged for the range */
+    uint64_t due_ns;           /* to be discarded, or in limbo to be freed */
+    bool copy;                 /* of a value that is there: store/master_copy.c */
+    struct store_node_id from; /* copy: of the node that has it */
+    uint16_t tenant;           /* who is charged for the range */
     uint32_t soft_pin_ms;
 };
 
@@ -139,11 +141,13 @@ struct member {
     struct store_node_id id;
     enum store_member_state state;
     uint64_t heard_ns;
-    uint16_t round;           /* wraps */
-    bool draining;            /* gets nothing new, and what it has goes elsewhere */
-    uint32_t drain_next;      /* where the walk for values that have to go on goes on */
-    bool announced;           /* a snapshot of this life was complete once */
-    bool synced;              /* the present snapshot is complete: what is not known is not there */
+    uint16_t round;       /* wraps */
+    bool draining;        /* gets nothing new, and what it has goes elsewhere */
+    struct leave *leave;  /* master_leave.c: it goes soon; NULL: not that we know. Draining, too */
+    uint32_t copies_from; /* under way, of values it has */
+    uint32_t drain_next;  /* where the walk for values that have to go on goes on */
+    bool announced;       /* a snapshot of this life was complete once */
+    bool synced;          /* the present snapshot is complete: what is not known is not there */
     uint64_t generation_seen; /* the highest that its events have named */
     struct space *space;
     uint64_t dropping; /* bytes of its placed replicas that are being dropped */
@@ -519,5 +523,18 @@ void master_copies_forget(struct store_master *master, struct entry *entry);
 void master_copies_ended(struct store_master *master, const struct ticket *ticket);
 /* Starts what can be started. */
 void master_copies_run(struct store_master *master, uint64_t now_ns);
+
+bool master_copies_may_start(const struct store_master *master);
+/* One more replica of a value that is not being written, from whoever has it to where there is
+ * room; `make_room`: what may be evicted for it is, for the next time. False: not now. The entry
+ * has `extra`, and may be gone afterwards. */
+bool master_copy_start(struct store_master *master, uint64_t now_ns, struct entry *entry,
+                       bool make_room);
+
+/* ---- master_leave.c ---- */
+
+void master_leaves_run(struct store_master *master, uint64_t now_ns);
+/* It does not leave any more, or has left. */
+void master_leave_end(struct member *member);
 
 #endif

@@ -83,6 +83,7 @@ static void member_forget(struct store_master *master, struct member *member)
     master_action_push(master, STORE_ACTION_GONE, member, NULL, 0);
     master->members[slot] = NULL;
     by_age_remove(master, member);
+    master_leave_end(member);
     space_destroy(member->space);
     free(member);
 }

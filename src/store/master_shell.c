@@ -715,6 +715,20 @@ static void handle_replicas(void *ctx, struct rpc_call *call, const uint8_t *bod
     handle_codes(ctx, call, body, len, answer_replicas);
 }
 
+static enum status unmount(struct store_master_shell *shell, const struct store_drain *drain,
+                           uint64_t *left)
+{
+    struct store_unmounting unmounting;
+    const enum status status =
+        store_master_unmount(shell->master, now(shell), drain->name, drain->keeps_max, &unmounting);
+    if (status != STATUS_OK) return status;
+    *left = unmounting.left;
+    if (unmounting.left == 0) {
+        LOG_INFO("master", "unmounted", "name=%s stranded=%lu", drain->name, unmounting.stranded);
+    }
+    return STATUS_OK;
+}
+
 static void handle_drain(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
 {
     struct store_master_shell *shell = ctx;
@@ -724,7 +738,9 @@ static void handle_drain(void *ctx, struct rpc_call *call, const uint8_t *body, 
 
     buf_init(&buf, RPC_BODY_SIZE_MAX);
     enum status status = store_decode_drain(body, len, &drain);
-    if (status == STATUS_OK) {
+    if (status == STATUS_OK && drain.unmount) {
+        status = unmount(shell, &drain, &left);
+    } else if (status == STATUS_OK) {
         status = store_master_drain(shell->master, now(shell), drain.name, drain.undo, &left);
     }
     if (status == STATUS_OK) status = store_encode_left(&buf, left);

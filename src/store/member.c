@@ -7,6 +7,9 @@
  * to registering, silence only repeats. Terms in the answers go to the node, which refuses lower
  * ones.
  *
+ * Who is about to leave asks, ten times a second, for what only it has to be copied elsewhere,
+ * until the master says that this is done.
+ *
  * Watching is one streaming call that is made again whenever it ends. After each start the master
  * sends every member it knows and then "synced"; members known from before that it did not name are
  * kept for STORE_WATCH_GRACE_MS, because a master that restarted learns them one by one. */
@@ -22,12 +25,16 @@
 #include "base/log.h"
 #include "net/rpc.h"
 #include "store/node_int.h"
+#include "store/node_values.h"
 #include "store/proto.h"
 
 enum {
     BEAT_MS_DEFAULT = 500,
     ANSWER_MS = 2000,
     RETRY_MS = 100,
+    UNMOUNT_ASK_MS = 100,
+    UNMOUNT_ANSWER_MS = 1000,
+    UNMOUNT_FAILURES_MAX = 2, /* in a row: the master is gone, too */
 };
 
 const char *store_role_name(enum store_role role)
@@ -67,6 +74,10 @@ struct store_member {
     bool leaving;
     void (*on_joined)(void *ctx, uint64_t term);
     void *ctx;
+    struct env_timer unmount_timer;
+    uint32_t unmount_failures;
+    void (*on_unmounted)(void *ctx, enum status status); /* NULL: nobody waits */
+    void *unmount_ctx;
 };
 
 static void beat_in(struct store_member *member, uint32_t ms)
@@ -183,6 +194,70 @@ static void on_timer(void *ctx)
     if (status != STATUS_OK) beat_in(member, member->beat_ms);
 }
 
+/* ---- leaving ---- */
+
+static void unmount_end(struct store_member *member, enum status status)
+{
+    void (*on_end)(void *ctx, enum status status) = member->on_unmounted;
+    member->on_unmounted = NULL;
+    on_end(member->unmount_ctx, status);
+}
+
+static void on_unmounting(void *ctx, const struct rpc_result *result)
+{
+    struct store_member *member = ctx;
+    uint64_t left = 1;
+
+    if (member->leaving) return;
+    enum status status = result->status;
+    if (status == STATUS_OK) status = store_decode_left(result->body, result->len, &left);
+    if (status == STATUS_OK && left == 0) {
+        unmount_end(member, STATUS_OK);
+        return;
+    }
+    member->unmount_failures = status == STATUS_OK ? 0 : member->unmount_failures + 1;
+    if (member->unmount_failures >= UNMOUNT_FAILURES_MAX) {
+        unmount_end(member, status);
+        return;
+    }
+    env_timer_set(member->env, &member->unmount_timer,
+                  env_now_ns(member->env) + UNMOUNT_ASK_MS * ENV_NS_PER_MS);
+}
+
+static void on_unmount_timer(void *ctx)
+{
+    struct store_member *member = ctx;
+    struct store_drain message = { .unmount = true,
+                                   .keeps_max = node_values_keeps_max(member->node) };
+    struct rpc_call_id id;
+    struct buf buf;
+
+    memcpy(message.name, member->info.name, sizeof(message.name));
+    buf_init(&buf, RPC_BODY_SIZE_MAX);
+    enum status status = store_encode_drain(&buf, &message);
+    const struct rpc_request request = { .method = MASTER_METHOD_DRAIN,
+                                         .body = buf_data(&buf),
+                                         .len = buf.len,
+                                         .deadline_ns = env_now_ns(member->env) +
+                                                        UNMOUNT_ANSWER_MS * ENV_NS_PER_MS,
+                                         .on_end = on_unmounting,
+                                         .ctx = member };
+    if (status == STATUS_OK) status = rpc_call(member->master, &request, &id);
+    buf_fini(&buf);
+    if (status != STATUS_OK) unmount_end(member, status);
+}
+
+void store_unmount(struct store_member *member, void (*on_end)(void *ctx, enum status status),
+                   void *ctx)
+{
+    ASSERT(member->on_unmounted == NULL && on_end != NULL);
+    member->on_unmounted = on_end;
+    member->unmount_ctx = ctx;
+    env_timer_set(member->env, &member->unmount_timer, env_now_ns(member->env));
+}
+
+/* ---- life ---- */
+
 static enum status info_check(const struct store_member_info *info, struct errmsg *err)
 {
     if (info->name[0] == 0 || strnlen(info->name, sizeof(info->name)) == sizeof(info->name)) {
@@ -220,6 +295,7 @@ enum status store_join(const struct store_join_options *options, struct store_me
     member->on_joined = options->on_joined;
     member->ctx = options->ctx;
     env_timer_init(&member->timer, on_timer, member);
+    env_timer_init(&member->unmount_timer, on_unmount_timer, member);
     beat_in(member, 0);
     store_node_set_master(member->node, member->master, member->info.name);
     *out = member;
@@ -240,6 +316,7 @@ void store_leave(struct store_member *member)
 
     member->leaving = true;
     env_timer_cancel(member->env, &member->timer);
+    env_timer_cancel(member->env, &member->unmount_timer);
     store_node_set_master(member->node, NULL, "");
     buf_init(&buf, RPC_BODY_SIZE_MAX);
     if (member->registered && store_encode_beat(&buf, &beat) == STATUS_OK &&

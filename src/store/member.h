@@ -82,6 +82,12 @@ struct store_join_options {
 MUST_USE enum status store_join(const struct store_join_options *options, struct store_member **out,
                                 struct errmsg *err);
 
+/* The node is about to leave: values that only it has, and not on its disk, are copied to others.
+ * on_end runs once, from the loop: when none is left that has a place to go, or the master cannot
+ * say. The caller limits the time: store_leave() ends it, and on_end does not run then. Once. */
+void store_unmount(struct store_member *member, void (*on_end)(void *ctx, enum status status),
+                   void *ctx);
+
 /* Tells the master (best effort) and stops. NULL is allowed. */
 void store_leave(struct store_member *member);
 

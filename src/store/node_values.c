@@ -788,6 +788,12 @@ void node_values_close(struct store_node *node, bool drain)
     }
 }
 
+uint64_t node_values_keeps_max(const struct store_node *node)
+{
+    const struct node_values *values = node->values;
+    return values == NULL || values->resting ? 0 : values->value_max;
+}
+
 /* ---- numbers ---- */
 
 void node_values_counts(const struct store_node *node, struct store_node_counts *out)

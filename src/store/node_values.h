@@ -46,6 +46,9 @@ enum { NODE_STAGING_SHARE = 8, NODE_VALUES_QUEUE_MAX = 65536, NODE_VALUE_PROMOTE
 /* After the manifests. vlog_open()'s statuses. */
 MUST_USE enum status node_values_open(struct store_node *node,
                                       const struct store_node_options *options, struct errmsg *err);
+/* Values of up to so many bytes are on the disk when the node is back; 0: none are. */
+uint64_t node_values_keeps_max(const struct store_node *node);
+
 /* No disk is allowed. `drain`: what waits is written first, for a second at most. */
 void node_values_close(struct store_node *node, bool drain);
 

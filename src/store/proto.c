@@ -1392,15 +1392,19 @@ enum status store_decode_copy(const uint8_t *body, size_t len, struct store_copy
     return STATUS_OK;
 }
 
-enum { DRAIN_NAME = 1, DRAIN_UNDO = 2 };
+enum { DRAIN_NAME = 1, DRAIN_UNDO = 2, DRAIN_UNMOUNT = 3, DRAIN_KEEPS_MAX = 4 };
 
 enum status store_encode_drain(struct buf *buf, const struct store_drain *drain)
 {
     struct msg_writer writer;
     msg_writer_init(&writer, buf);
-    msg_put_map(&writer, 2);
+    msg_put_map(&writer, drain->unmount ? 4 : 2);
     msg_field_text(&writer, DRAIN_NAME, drain->name);
     msg_field_bool(&writer, DRAIN_UNDO, drain->undo);
+    if (drain->unmount) {
+        msg_field_bool(&writer, DRAIN_UNMOUNT, true);
+        msg_field_u64(&writer, DRAIN_KEEPS_MAX, drain->keeps_max);
+    }
     return writer.status;
 }
 
@@ -1416,6 +1420,8 @@ enum status store_decode_drain(const uint8_t *body, size_t len, struct store_dra
         switch (key) {
         case DRAIN_NAME: msg_get_text_copy(&reader, got.name, sizeof(got.name)); break;
         case DRAIN_UNDO: got.undo = msg_get_bool(&reader); break;
+        case DRAIN_UNMOUNT: got.unmount = msg_get_bool(&reader); break;
+        case DRAIN_KEEPS_MAX: got.keeps_max = msg_get_u64(&reader); break;
         default: msg_skip(&reader); break;
         }
     }

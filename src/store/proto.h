@@ -281,10 +281,12 @@ MUST_USE enum status store_decode_copy(const uint8_t *body, size_t len, struct s
 struct store_drain {
     char name[STORE_NAME_SIZE];
     bool undo;
+    bool unmount;       /* the node itself says so, and has seconds; see store_master_unmount() */
+    uint64_t keeps_max; /* unmount only */
 };
 MUST_USE enum status store_encode_drain(struct buf *buf, const struct store_drain *drain);
 MUST_USE enum status store_decode_drain(const uint8_t *body, size_t len, struct store_drain *out);
-/* Its reply: values that are still there. */
+/* Its reply: values that are still there, or still to go. */
 MUST_USE enum status store_encode_left(struct buf *buf, uint64_t left);
 MUST_USE enum status store_decode_left(const uint8_t *body, size_t len, uint64_t *left);
 

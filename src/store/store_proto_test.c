@@ -540,7 +540,12 @@ static void copies_and_drains_arrive(void **state)
     keep(7, "drain");
     assert_int_equal(store_decode_drain(buf_data(&buf), buf.len, &drain_got), STATUS_OK);
     assert_string_equal(drain_got.name, "n1");
-    assert_true(drain_got.undo);
+    assert_true(drain_got.undo && !drain_got.unmount);
+    const struct store_drain unmount = { .name = "n2", .unmount = true, .keeps_max = 1 << 20 };
+    buf_clear(&buf);
+    assert_int_equal(store_encode_drain(&buf, &unmount), STATUS_OK);
+    assert_int_equal(store_decode_drain(buf_data(&buf), buf.len, &drain_got), STATUS_OK);
+    assert_true(drain_got.unmount && !drain_got.undo && drain_got.keeps_max == 1 << 20);
     buf_clear(&buf);
     assert_int_equal(store_encode_left(&buf, 0), STATUS_OK);
     assert_int_equal(store_decode_left(buf_data(&buf), buf.len, &left), STATUS_OK);

@@ -884,6 +884,40 @@ static void quota_keep(const struct world *world)
                              &quota) == STATUS_OK);
 }
 
+static void on_unmounted(void *ctx, enum status status)
+{
+    CHECK(status == STATUS_OK);
+    *(bool *)ctx = true;
+}
+
+/* A node leaves in good order: what only it had is with others at once, or, if its disk keeps it,
+ * there again with the node. */
+static void check_unmount(struct world *world)
+{
+    const unsigned which = (unsigned)rng_below(&world->rng, SIM_NODES);
+    struct sim_node *node = &world->cluster.nodes[which];
+    enum status before[KEYS];
+    bool over = false;
+
+    for (unsigned key = 0; key < KEYS; key++)
+        before[key] = do_now(world, OP_GET, key);
+    sim_run_ms(&world->cluster, 1000); /* values are written behind */
+    store_unmount(node->member, on_unmounted, &over);
+    CHECK(env_sim_run_until(world->cluster.sim, is_true, &over, 30 * ENV_NS_PER_S));
+    store_leave(node->member);
+    node->member = NULL;
+    sim_run_ms(&world->cluster, 100); /* the good-bye arrives */
+    node_toggle(world, which);
+    for (unsigned key = 0; key < KEYS; key++) {
+        const enum status status = do_now(world, OP_GET, key);
+        CHECK(status == before[key] || world->cluster.values_disk_size > 0);
+    }
+    node_toggle(world, which);
+    sim_run_ms(&world->cluster, 5000);
+    for (unsigned key = 0; key < KEYS; key++)
+        CHECK(do_now(world, OP_GET, key) == before[key]);
+}
+
 static void world_run(enum kind kind, uint64_t world_seed)
 {
     static struct world world;
@@ -928,6 +962,7 @@ static void world_run(enum kind kind, uint64_t world_seed)
     check_liveness(&world);
     if (kind != TINY) check_drain(&world); /* there is room elsewhere */
     if (kind == CALM_NODES && world_seed % 4 == 0) check_memory_of_nodes(&world);
+    if (kind != TINY && world_seed % 4 == 1) check_unmount(&world);
     check_looking(&world);
     check_books(&world);
     struct store_master_counts counts;

@@ -5,6 +5,7 @@ import hmac
 import json
 import os
 import pathlib
+import signal
 import socket
 import struct
 import subprocess
@@ -32,6 +33,7 @@ def store(tmp_path_factory):
                               timeout=60, env=dict(environment, YOLK_SECRET=secret))
 
     run.master = master
+    run.cluster = cluster
     try:
         cluster.wait_ready()
         yield run
@@ -147,6 +149,26 @@ def test_tenants_are_apart(store):
     assert store("ls", *red).stdout == b""
     assert store("quota", "red", "none").returncode == 0
     assert store("rm", "same", "--force").returncode == 0
+
+
+def test_a_node_that_is_stopped_hands_its_values_over(store):
+    """They are readable before, while and after it is gone; there is no disk here that keeps them."""
+    def held():
+        return {n["name"]: n["values"] for n in json.loads(store("top", "--json").stdout)["nodes"]}
+
+    value = os.urandom(3_000_001)
+    assert store("put", "moves", "--pin", stdin=value).returncode == 0
+    stopped = next(name for name, values in held().items() if values == 1)
+    other = next(name for name in held() if name != stopped)
+    pid = store.cluster.children(stopped)[0]
+    os.kill(pid, signal.SIGTERM)
+    while held().get(stopped) == 1:  # until the master has heard of the copy, or of the good-bye
+        assert store("get", "moves").stdout == value
+    assert held()[other] == 1
+    assert store("get", "moves").stdout == value
+    eventually(lambda: store.cluster.children(stopped) not in ([], [pid]) and stopped in held())
+    assert store("get", "moves").stdout == value
+    assert store("rm", "--all", "--force").returncode == 0
 
 
 def test_wrong_use_is_one_precise_line(store):
