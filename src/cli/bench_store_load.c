@@ -330,103 +330,136 @@ static enum status exist_threads(struct load *load, struct errmsg *err)
     return threads_start(load, exist_thread, threads, err);
 }
 
-enum { PUT_START, PUT_END, PUT_KINDS };
-
 /* A thread's start or end of one put. */
 struct put_op {
     struct gather_op op; /* first */
+    bool start;
     enum status status;
     struct store_ended ended;
     uint8_t bytes[BENCH_STORE_KEY_SIZE];
 };
 
-/* Starts, or ends, of several threads in one exchange. */
-struct put_flight {
-    struct load *load;
-    uint32_t kind;
+/* Starts and ends of several threads that leave together: an exchange each. */
+struct put_flight;
+struct put_half {
+    struct put_flight *flight;
     struct put_op *ops[BENCH_STORE_THREADS];
     uint32_t count;
+};
+struct put_flight {
+    struct load *load;
+    struct put_half starts;
+    struct put_half ends;
+    uint32_t open; /* halves that are under way */
 };
 
 static struct gather *put_gather; /* of the process: written before any thread is there */
 
-static void put_answer(struct put_flight *flight, enum status status)
+static void half_answer(struct put_half *half, enum status status)
 {
-    gather_landed(put_gather, flight->kind);
-    for (uint32_t i = 0; i < flight->count; i++) {
-        flight->ops[i]->status = status;
-        gather_answer(put_gather, &flight->ops[i]->op);
+    struct put_flight *flight = half->flight;
+    for (uint32_t i = 0; i < half->count; i++) {
+        half->ops[i]->status = status;
+        gather_answer(put_gather, &half->ops[i]->op);
     }
+    if (--flight->open > 0) return;
+    gather_landed(put_gather, 0);
     free(flight);
 }
 
 static void on_started(void *ctx, const struct rpc_result *result)
 {
-    struct put_flight *flight = ctx;
+    struct put_half *half = ctx;
     struct store_places places;
     enum status status = result->status;
 
     if (status == STATUS_OK) {
-        status = store_decode_places(result->body, result->len, &places, flight->load->nodes);
+        status = store_decode_places(result->body, result->len, &places, half->flight->load->nodes);
     }
-    if (status == STATUS_OK && !all_ok(places.codes, flight->count)) status = STATUS_FULL;
-    for (uint32_t i = 0; status == STATUS_OK && i < flight->count; i++) {
-        flight->ops[i]->ended.put_id = msg_u64_at(places.put_ids, i);
-        flight->ops[i]->ended.stored.address = msg_u64_at(places.addresses, i);
+    if (status == STATUS_OK && !all_ok(places.codes, half->count)) status = STATUS_FULL;
+    for (uint32_t i = 0; status == STATUS_OK && i < half->count; i++) {
+        half->ops[i]->ended.put_id = msg_u64_at(places.put_ids, i);
+        half->ops[i]->ended.stored.address = msg_u64_at(places.addresses, i);
     }
-    put_answer(flight, status);
+    half_answer(half, status);
 }
 
 static void on_ended(void *ctx, const struct rpc_result *result)
 {
-    struct put_flight *flight = ctx;
+    struct put_half *half = ctx;
     struct msg_column codes;
     enum status status = result->status;
 
     if (status == STATUS_OK) status = store_decode_statuses(result->body, result->len, &codes);
-    if (status == STATUS_OK && !all_ok(codes, flight->count)) status = STATUS_STALE;
-    put_answer(flight, status);
+    if (status == STATUS_OK && !all_ok(codes, half->count)) status = STATUS_STALE;
+    half_answer(half, status);
 }
 
-static enum status flight_send(struct put_flight *flight)
+static enum status starts_send(struct put_half *half)
 {
+    struct load *load = half->flight->load;
     struct store_key names[BENCH_STORE_THREADS];
     uint64_t sizes[BENCH_STORE_THREADS];
+    struct buf buf;
+
+    for (uint32_t i = 0; i < half->count; i++) {
+        names[i] = (struct store_key){ half->ops[i]->bytes, BENCH_STORE_KEY_SIZE };
+        sizes[i] = BENCH_STORE_VALUE_SIZE;
+    }
+    const struct store_batch batch = {
+        .count = half->count, .keys_data = names, .sizes_data = sizes, .writer = load->space
+    };
+    buf_init(&buf, RPC_BODY_SIZE_MAX);
+    const enum status status = store_encode_batch(&buf, &batch);
+    return send(load, MASTER_METHOD_PUT_START, &buf, status, on_started, half);
+}
+
+static enum status ends_send(struct put_half *half)
+{
+    struct load *load = half->flight->load;
     struct store_ended ends[BENCH_STORE_THREADS];
     struct buf buf;
-    enum status status;
 
-    for (uint32_t i = 0; i < flight->count; i++) {
-        names[i] = (struct store_key){ flight->ops[i]->bytes, BENCH_STORE_KEY_SIZE };
-        sizes[i] = BENCH_STORE_VALUE_SIZE;
-        ends[i] = flight->ops[i]->ended;
-        ended_fill(flight->load, &ends[i], names[i]);
+    for (uint32_t i = 0; i < half->count; i++) {
+        const struct store_key name = { half->ops[i]->bytes, BENCH_STORE_KEY_SIZE };
+        ends[i] = half->ops[i]->ended;
+        ended_fill(load, &ends[i], name);
     }
-    const struct store_batch batch = { .count = flight->count,
-                                       .keys_data = names,
-                                       .sizes_data = sizes,
-                                       .writer = flight->load->space };
     buf_init(&buf, RPC_BODY_SIZE_MAX);
-    if (flight->kind == PUT_START) {
-        status = store_encode_batch(&buf, &batch);
-        return send(flight->load, MASTER_METHOD_PUT_START, &buf, status, on_started, flight);
-    }
-    status = store_encode_put_ends(&buf, BENCH_STORE_NODE_NAME, BENCH_STORE_NODE_EPOCH, ends,
-                                   flight->count);
-    return send(flight->load, MASTER_METHOD_PUT_ENDS, &buf, status, on_ended, flight);
+    const enum status status = store_encode_put_ends(&buf, BENCH_STORE_NODE_NAME,
+                                                     BENCH_STORE_NODE_EPOCH, ends, half->count);
+    return send(load, MASTER_METHOD_PUT_ENDS, &buf, status, on_ended, half);
+}
+
+static void half_go(struct put_half *half, enum status (*send_half)(struct put_half *))
+{
+    if (half->count == 0) return;
+    half->flight->open++;
+    const enum status status = send_half(half);
+    if (status != STATUS_OK) half_answer(half, status);
 }
 
 static struct gather_op *on_put_go(void *ctx, uint32_t kind, struct gather_op *ops)
 {
     struct put_flight *flight = calloc(1, sizeof(*flight));
-    ASSERT(flight != NULL);
+    ASSERT(flight != NULL && kind == 0);
     flight->load = ctx;
-    flight->kind = kind;
-    for (; ops != NULL && flight->count < BENCH_STORE_THREADS; ops = ops->next)
-        flight->ops[flight->count++] = (struct put_op *)(void *)ops;
-    const enum status status = flight_send(flight);
-    if (status != STATUS_OK) put_answer(flight, status);
-    return ops;
+    flight->starts.flight = flight;
+    flight->ends.flight = flight;
+    for (; ops != NULL; ops = ops->next) { /* no more than there are threads */
+        struct put_op *put = (struct put_op *)(void *)ops;
+        struct put_half *half = put->start ? &flight->starts : &flight->ends;
+        ASSERT(half->count < BENCH_STORE_THREADS);
+        half->ops[half->count++] = put;
+    }
+    flight->open = 1; /* while it leaves */
+    half_go(&flight->ends, ends_send);
+    half_go(&flight->starts, starts_send);
+    flight->open--;
+    if (flight->open > 0) return NULL;
+    gather_landed(put_gather, 0);
+    free(flight);
+    return NULL;
 }
 
 static void *put_thread(void *ctx)
@@ -436,9 +469,9 @@ static void *put_thread(void *ctx)
 
     for (uint64_t n = 0; put.status == STATUS_OK; n++) {
         bench_store_key(put.bytes, asker->load->space, n * BENCH_STORE_THREADS + asker->number);
-        put.op.kind = PUT_START;
+        put.start = true;
         if (gather_ask(put_gather, &put.op) != STATUS_OK || put.status != STATUS_OK) break;
-        put.op.kind = PUT_END;
+        put.start = false;
         if (gather_ask(put_gather, &put.op) != STATUS_OK) break;
     }
     return NULL;
@@ -447,7 +480,7 @@ static void *put_thread(void *ctx)
 static enum status put_threads(struct load *load, struct errmsg *err)
 {
     const struct gather_options options = {
-        .env = load->env, .kinds = PUT_KINDS, .flights = { 1, 1 }, .on_go = on_put_go, .ctx = load
+        .env = load->env, .kinds = 1, .flights = { 1 }, .on_go = on_put_go, .ctx = load
     };
     enum status status = rpc_open(load, err);
     env_random(load->env, &load->space, sizeof(load->space));

@@ -168,10 +168,10 @@ static void serve(void *ctx)
     struct gather *gather = ctx;
 
     gather->serving = false;
+    open_gates(gather);
     take_pile(gather);
     for (uint32_t kind = 0; kind < gather->options.kinds; kind++)
         lane_serve(&gather->lanes[kind]);
-    open_gates(gather);
 }
 
 static void serve_soon(struct gather *gather)
