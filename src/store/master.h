@@ -157,11 +157,20 @@ MUST_USE enum status store_master_get(struct store_master *master, uint64_t now_
 MUST_USE enum status store_master_peek(const struct store_master *master, uint64_t now_ns,
                                        struct store_key key, struct store_object *out);
 
-/* The same under names. Whoever asks under many, in a batch, says so before: at most
- * STORE_EXPECT_MAX at a time, whose memory is then on its way while others are dealt with. */
+/* The same under names. Whoever asks under many, in a batch, says so before, so that their memory
+ * is on its way while others are dealt with: each name when it is known; then, of at most
+ * STORE_EXPECT_MAX at a time, what stands under them; and at last what that leads to. Between the
+ * last two nothing of the directory is changed. Time may pass with other work after each. */
 enum { STORE_EXPECT_MAX = 32 };
-void store_master_expect(const struct store_master *master, uint64_t now_ns,
-                         const struct store_name *names, uint32_t count);
+struct store_expected {
+    const struct entry *entries[STORE_EXPECT_MAX]; /* private */
+    uint32_t count;
+};
+void store_master_expect_name(const struct store_master *master, const struct store_name *name);
+void store_master_expect_entries(const struct store_master *master, const struct store_name *names,
+                                 uint32_t count, struct store_expected *out);
+void store_master_expect_rest(const struct store_master *master, uint64_t now_ns,
+                              const struct store_expected *expected);
 MUST_USE enum status store_master_exist_name(struct store_master *master, uint64_t now_ns,
                                              const struct store_name *name);
 MUST_USE enum status store_master_get_name(struct store_master *master, uint64_t now_ns,

@@ -78,35 +78,49 @@ static enum status entry_read(struct store_master *master, uint64_t now_ns,
     return STATUS_OK;
 }
 
-/* Three rounds: where the map will look; the entries it will find; what they lead to. The order of
- * eviction is a list, in which whatever is read moves. */
-void store_master_expect(const struct store_master *master, uint64_t now_ns,
-                         const struct store_name *names, uint32_t count)
-{
-    struct entry *entries[STORE_EXPECT_MAX];
-    ASSERT(count <= STORE_EXPECT_MAX);
+/* ---- what is about to be read ---- */
 
-    for (uint32_t i = 0; i < count; i++)
-        idmap_prefetch(master->ids, &names[i].id);
+/* A record may lie across two lines of the cache. */
+static void prefetch(const void *record, size_t size)
+{
+    __builtin_prefetch(record);
+    __builtin_prefetch((const uint8_t *)record + size - 1);
+}
+
+void store_master_expect_name(const struct store_master *master, const struct store_name *name)
+{
+    idmap_prefetch(master->ids, &name->id);
+}
+
+void store_master_expect_entries(const struct store_master *master, const struct store_name *names,
+                                 uint32_t count, struct store_expected *out)
+{
+    ASSERT(count <= STORE_EXPECT_MAX);
+    out->count = 0;
     for (uint32_t i = 0; i < count; i++) {
         const uint32_t number = idmap_guess(master->ids, &names[i].id);
-        entries[i] = number == SLAB_NONE ? NULL : master_entry_at(master, number);
-        if (entries[i] == NULL) continue;
-        __builtin_prefetch(entries[i]);
-        __builtin_prefetch(&entries[i]->digest); /* its last word, in the next line of the cache */
-    }
-    for (uint32_t i = 0; i < count; i++) {
-        const struct entry *entry = entries[i];
-        if (entry == NULL) continue;
-        if (read_counts(master, now_ns, entry))
-            order_prefetch(master->tenants[0]->order, &entry->order);
-        if (entry->replicas != 0) __builtin_prefetch(master_replica_first(master, entry));
-        if (master_entry_block(entry)) continue;
-        const uint8_t *key = master_entry_key(master, entry);
-        __builtin_prefetch(key);
-        __builtin_prefetch(key + entry->key_len - 1);
+        if (number == SLAB_NONE) continue;
+        const struct entry *entry = master_entry_at(master, number);
+        prefetch(entry, sizeof(*entry));
+        out->entries[out->count++] = entry;
     }
 }
+
+/* The order of eviction is a list, in which whatever is read moves. */
+void store_master_expect_rest(const struct store_master *master, uint64_t now_ns,
+                              const struct store_expected *expected)
+{
+    for (uint32_t i = 0; i < expected->count; i++) {
+        const struct entry *entry = expected->entries[i];
+        if (read_counts(master, now_ns, entry))
+            order_prefetch(master->tenants[0]->order, &entry->order);
+        if (entry->replicas != 0)
+            prefetch(master_replica_first(master, entry), sizeof(struct replica));
+        if (!master_entry_block(entry)) prefetch(master_entry_key(master, entry), entry->key_len);
+    }
+}
+
+/* ---- questions ---- */
 
 enum status store_master_exist_name(struct store_master *master, uint64_t now_ns,
                                     const struct store_name *name)

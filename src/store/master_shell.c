@@ -631,24 +631,58 @@ static void reply_codes(struct store_master_shell *shell, struct rpc_call *call,
     reply_kept(shell, call, status);
 }
 
-/* Some keys of a batch, with their identities; the directory expects them. */
+/* Some keys of a batch, with their identities. */
 struct handful {
     struct store_name names[STORE_EXPECT_MAX];
     uint32_t count;
 };
 
-/* False: there are no more. */
-static bool handful_take(const struct store_master_shell *shell, uint64_t now_ns,
-                         const struct store_batch *batch, struct store_batch_iter *iter,
-                         struct handful *out)
+/* The keys of a batch by the handful. While memory for one is on its way, the next is hashed, in
+ * two halves: the first waits for what stands under the names, the second for what that leads to.
+ */
+struct handfuls {
+    const struct store_master *master;
+    const struct store_batch *batch;
+    struct store_batch_iter iter;
+    struct handful two[2];
+    uint32_t at; /* of the two: which comes next */
+};
+
+static void handful_fill(struct handfuls *all, struct handful *some, uint32_t count)
 {
-    out->count = 0;
-    while (out->count < STORE_EXPECT_MAX && store_batch_next(batch, iter)) {
-        out->names[out->count++] =
-            (struct store_name){ .key = iter->key, .id = store_key_id(iter->key) };
+    while (some->count < count && store_batch_next(all->batch, &all->iter)) {
+        struct store_name *name = &some->names[some->count++];
+        *name = (struct store_name){ .key = all->iter.key, .id = store_key_id(all->iter.key) };
+        store_master_expect_name(all->master, name);
     }
-    if (out->count > 1) store_master_expect(shell->master, now_ns, out->names, out->count);
-    return out->count > 0;
+}
+
+static void handfuls_init(struct handfuls *all, const struct store_master *master,
+                          const struct store_batch *batch)
+{
+    all->master = master;
+    all->batch = batch;
+    all->iter = (struct store_batch_iter){ 0 };
+    all->at = 0;
+    all->two[0].count = 0;
+    handful_fill(all, &all->two[0], STORE_EXPECT_MAX);
+}
+
+/* NULL: there are no more. Valid until the next call. */
+static const struct handful *handfuls_next(struct handfuls *all, uint64_t now_ns)
+{
+    struct handful *some = &all->two[all->at];
+    struct handful *next = &all->two[1 - all->at];
+    struct store_expected expected;
+
+    next->count = 0;
+    all->at = 1 - all->at;
+    if (some->count <= 1) return some->count == 1 ? some : NULL; /* nothing to wait beside */
+    store_master_expect_entries(all->master, some->names, some->count, &expected);
+    handful_fill(all, next, STORE_EXPECT_MAX / 2);
+    store_master_expect_rest(all->master, now_ns, &expected);
+    handful_fill(all, next, STORE_EXPECT_MAX);
+    return some;
 }
 
 typedef enum status (*name_fn)(struct store_master_shell *shell, const struct store_batch *batch,
@@ -660,8 +694,8 @@ static void handle_codes(struct store_master_shell *shell, struct rpc_call *call
 {
     const uint64_t now_ns = now(shell);
     struct store_batch batch;
-    struct store_batch_iter iter = { 0 };
-    struct handful some;
+    struct handfuls all;
+    const struct handful *some;
     uint32_t done = 0;
 
     if (store_decode_batch(body, len, &batch) != STATUS_OK) {
@@ -673,9 +707,10 @@ static void handle_codes(struct store_master_shell *shell, struct rpc_call *call
         rpc_fail(call, STATUS_FULL, "no memory");
         return;
     }
-    while (handful_take(shell, now_ns, &batch, &iter, &some)) {
-        for (uint32_t i = 0; i < some.count; i++)
-            codes[done++] = store_status_code(answer(shell, &batch, now_ns, &some.names[i]));
+    handfuls_init(&all, shell->master, &batch);
+    while ((some = handfuls_next(&all, now_ns)) != NULL) {
+        for (uint32_t i = 0; i < some->count; i++)
+            codes[done++] = store_status_code(answer(shell, &batch, now_ns, &some->names[i]));
     }
     reply_codes(shell, call, codes, batch.count);
 }
@@ -853,10 +888,10 @@ static void handle_get(void *ctx, struct rpc_call *call, const uint8_t *body, si
     struct store_master_shell *shell = ctx;
     const uint64_t now_ns = now(shell);
     struct store_batch batch;
-    struct store_batch_iter iter = { 0 };
     struct store_object object;
     struct places *places = &shell->places;
-    struct handful some;
+    struct handfuls all;
+    const struct handful *some;
     uint32_t done = 0;
 
     if (store_decode_batch(body, len, &batch) != STATUS_OK) {
@@ -867,9 +902,10 @@ static void handle_get(void *ctx, struct rpc_call *call, const uint8_t *body, si
         rpc_fail(call, STATUS_FULL, "master.get: no memory");
         return;
     }
-    while (handful_take(shell, now_ns, &batch, &iter, &some)) {
-        for (uint32_t i = 0; i < some.count; i++) {
-            const struct store_name *name = &some.names[i];
+    handfuls_init(&all, shell->master, &batch);
+    while ((some = handfuls_next(&all, now_ns)) != NULL) {
+        for (uint32_t i = 0; i < some->count; i++) {
+            const struct store_name *name = &some->names[i];
             const enum status status =
                 batch.peek ? store_master_peek(shell->master, now_ns, name->key, &object)
                            : store_master_get_name(shell->master, now_ns, name, &object);
@@ -899,11 +935,11 @@ static void handle_put_start(void *ctx, struct rpc_call *call, const uint8_t *bo
     struct store_master_shell *shell = ctx;
     const uint64_t now_ns = now(shell);
     struct store_batch batch;
-    struct store_batch_iter iter = { 0 };
     struct store_ticket ticket;
     struct store_wish wish;
     struct places *places = &shell->places;
-    struct handful some;
+    struct handfuls all;
+    const struct handful *some;
     uint32_t put_ms = 0;
     uint32_t done = 0;
 
@@ -915,11 +951,12 @@ static void handle_put_start(void *ctx, struct rpc_call *call, const uint8_t *bo
         rpc_fail(call, STATUS_FULL, "master.put_start: no memory");
         return;
     }
-    while (handful_take(shell, now_ns, &batch, &iter, &some)) {
-        for (uint32_t i = 0; i < some.count; i++, done++) {
+    handfuls_init(&all, shell->master, &batch);
+    while ((some = handfuls_next(&all, now_ns)) != NULL) {
+        for (uint32_t i = 0; i < some->count; i++, done++) {
             store_batch_wish(&batch, done, &wish);
             const enum status status =
-                store_master_put_start_name(shell->master, now_ns, batch.writer, &some.names[i],
+                store_master_put_start_name(shell->master, now_ns, batch.writer, &some->names[i],
                                             msg_u64_at(batch.sizes, done), &wish, &ticket);
             places_ticket(places, done, status, &ticket);
             if (status == STATUS_OK) {
@@ -937,6 +974,7 @@ static void handle_put_ends(void *ctx, struct rpc_call *call, const uint8_t *bod
     struct store_put_ends ends;
     struct store_ended some[STORE_EXPECT_MAX];
     struct store_name names[STORE_EXPECT_MAX];
+    struct store_expected expected;
     size_t offset = 0;
 
     if (store_decode_put_ends(body, len, &ends) != STATUS_OK) {
@@ -954,8 +992,10 @@ static void handle_put_ends(void *ctx, struct rpc_call *call, const uint8_t *bod
         for (uint32_t i = 0; i < count; i++) {
             store_put_ends_at(&ends, first + i, &offset, &some[i]);
             names[i].id = some[i].stored.id;
+            store_master_expect_name(shell->master, &names[i]);
         }
-        store_master_expect(shell->master, now_ns, names, count);
+        store_master_expect_entries(shell->master, names, count, &expected);
+        store_master_expect_rest(shell->master, now_ns, &expected);
         for (uint32_t i = 0; i < count; i++) {
             const enum status status = store_master_put_end(
                 shell->master, now_ns, ends.name, ends.epoch, some[i].put_id, &some[i].stored);

@@ -39,6 +39,7 @@ enum {
     PAGE_SIZE = 98304,
     BLOCKS = 8,
     VALUE_SIZE = 3000000,
+    BATCH_MAX = 130,
 };
 
 struct node {
@@ -368,6 +369,53 @@ static void blocks_are_values_too(struct world *world)
     store_node_unref(node, page);
 }
 
+struct answers {
+    bool *ended; /* the world's */
+    uint32_t left;
+    enum status status[BATCH_MAX];
+};
+
+static void on_answer(void *ctx, uint32_t index, enum status status, uint64_t size)
+{
+    struct answers *answers = ctx;
+    (void)size;
+    answers->status[index] = status;
+    if (--answers->left == 0) *answers->ended = true;
+}
+
+/* The master takes batches by the handful: around the edges of handfuls, each key has its own
+ * answer, at its own place. Every second one is there. */
+static void batches_of_every_size(struct world *world)
+{
+    static const uint32_t counts[] = { 1, 2, 16, 17, 31, 32, 33, 63, 64, 65, 97, BATCH_MAX };
+    static struct answers answers;
+    const struct yolk_store_call call = { .on_item = on_answer, .ctx = &answers };
+    struct yolk_store_value values[BATCH_MAX / 2];
+    struct yolk_store_key keys[BATCH_MAX];
+    char names[BATCH_MAX][16];
+
+    answers.ended = &world->ended;
+    for (uint32_t i = 0; i < BATCH_MAX; i++) {
+        snprintf(names[i], sizeof(names[i]), "of many %u", i);
+        keys[i] = (struct yolk_store_key){ names[i], strlen(names[i]) };
+        if (i % 2 == 0)
+            values[i / 2] = (struct yolk_store_value){ keys[i], world->memory, .size = 100 };
+    }
+    answers.left = BATCH_MAX / 2;
+    (void)ended(world, yolk_store_put(world->store, values, BATCH_MAX / 2, &call));
+    for (uint32_t i = 0; i < BATCH_MAX / 2; i++)
+        assert_int_equal(answers.status[i], STATUS_OK);
+    for (size_t n = 0; n < sizeof(counts) / sizeof(counts[0]); n++) {
+        const uint32_t first = BATCH_MAX - counts[n];
+        answers.left = counts[n];
+        (void)ended(world, yolk_store_exist(world->store, keys + first, counts[n], &call));
+        for (uint32_t i = 0; i < counts[n]; i++) {
+            const bool there = (first + i) % 2 == 0;
+            assert_int_equal(answers.status[i], there ? STATUS_OK : STATUS_NOT_FOUND);
+        }
+    }
+}
+
 static void bad_calls_are_refused_at_once(struct world *world)
 {
     const struct yolk_store_key empty = { "", 0 }, huge = { world->memory, 1025 };
@@ -398,6 +446,7 @@ static void everything_moves(bool forbid_shm, enum yolk_transfer_path path)
     blocks_move(&world);
     values_move(&world);
     blocks_are_values_too(&world);
+    batches_of_every_size(&world);
     bad_calls_are_refused_at_once(&world);
     yolk_transfer_stats(world.nodes[1].transfer, &stats);
     assert_int_equal(stats.bytes_read[path], (uint64_t)BLOCKS * LAYERS * LAYER_SIZE);
