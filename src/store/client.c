@@ -50,6 +50,8 @@ enum {
     BACKOFF_MIN_MS = 2,
     BACKOFF_MAX_MS = 100,
     INLINE_MAX = 16 << 10,
+    MOVE_SIZE =
+        1 << 20, /* bytes that are submitted to the transfer engine without waiting for more */
 };
 
 _Static_assert((int)YOLK_STORE_KEY_SIZE_MAX == (int)STORE_KEY_SIZE_MAX, "one limit");
@@ -88,7 +90,7 @@ struct item {
     uint32_t places_next;
     struct rpc_client *owner;
     struct yolk_transfer_segment segment;
-    struct yolk_transfer_batch batch;
+    struct item *moving_next; /* in the call's list */
     bool segment_open;
 
     uint64_t put_id; /* put */
@@ -109,6 +111,14 @@ struct item {
     struct env_timer retry;  /* put: the next try of a commit */
 };
 
+/* Transfers of items that were submitted together. */
+struct moves {
+    struct moves *prev;
+    struct moves *next;
+    struct call *call;
+    struct yolk_transfer_batch batch;
+};
+
 struct call {
     struct call *prev;
     struct call *next;
@@ -123,9 +133,13 @@ struct call {
     uint64_t deadline_ns;
     uint64_t writer;
     uint32_t backoff_ms;
-    bool wishes;            /* put: some value has a group, cost or depth */
-    struct pin_asks asks;   /* get: for the next exchanges with owners, in this turn or the next */
-    struct env_timer pins;  /* sends them */
+    bool wishes;           /* put: some value has a group, cost or depth */
+    struct pin_asks asks;  /* get: for the next exchanges with owners, in this turn or the next */
+    struct env_timer pins; /* sends them */
+    struct item *moving;   /* to be submitted before this turn ends, the last one first */
+    uint32_t moving_count;
+    uint64_t moving_size; /* bytes */
+    struct moves *moves;
     struct env_timer again; /* the next exchange, or the deadline */
     struct yolk_store_call options;
     char preferred[STORE_NAME_SIZE];
@@ -145,6 +159,18 @@ static uint64_t item_sum(const struct item *item, uint64_t size, uint32_t i)
                      left < item->piece_size ? left : item->piece_size);
 }
 
+static void moves_free(struct moves *moves)
+{
+    struct call *call = moves->call;
+    if (moves->prev == NULL) {
+        call->moves = moves->next;
+    } else {
+        moves->prev->next = moves->next;
+    }
+    if (moves->next != NULL) moves->next->prev = moves->prev;
+    free(moves);
+}
+
 static void call_free(struct call *call)
 {
     struct yolk_store *store = call->store;
@@ -161,6 +187,8 @@ static void call_free(struct call *call)
     env_timer_cancel(store->env, &call->pins);
     ASSERT(store->items >= call->count);
     store->items -= call->count;
+    while (call->moves != NULL)
+        moves_free(call->moves); /* the engine ends with its batches */
     free(call->items);
     free(call->keys);
     free(call);
@@ -290,40 +318,116 @@ static void call_out(struct call *call)
 /* ---- the transfer ---- */
 
 static void on_moved(void *ctx, const struct yolk_transfer_result *result);
+static void move_failed(struct item *item, enum status why);
 
-static enum status item_move(struct item *item, enum yolk_transfer_opcode opcode, uint64_t length,
-                             uint64_t deadline_ns)
+/* Of a put all of the value, of a get its span. */
+static struct yolk_transfer_request move_request(struct item *item)
 {
-    struct yolk_store *store = item->call->store;
+    const struct call *call = item->call;
     const struct place *place = &item->places[item->places_next];
-    const bool write = opcode == YOLK_TRANSFER_WRITE;
+    const bool write = call->kind == CALL_PUT;
 
-    enum status status = yolk_transfer_open(store->transfer, place->node.segment, &item->segment);
-    if (status != STATUS_OK) return status;
-    item->segment_open = true;
-    const struct yolk_transfer_request request = {
-        .opcode = opcode,
+    return (struct yolk_transfer_request){
+        .opcode = write ? YOLK_TRANSFER_WRITE : YOLK_TRANSFER_READ,
         .class = YOLK_TRANSFER_LOAD,
         .local = item->bounce != NULL ? item->bounce : item->data,
         .segment = item->segment,
         .remote = place->address + item->span_at,
-        .length = length,
-        .deadline_ns = deadline_ns,
+        .length = write ? item->size : item->span_len,
+        .deadline_ns = write ? item->write_until_ns : call->deadline_ns,
         .attempt = item->put_id,
         .generation = place->node.epoch,
         .term = write ? item->term : 0,
-        .on_done = NULL,
+        .on_done = on_moved,
+        .ctx = item,
     };
-    status = yolk_transfer_batch_create(store->transfer, 1, on_moved, item, &item->batch);
-    if (status != STATUS_OK) return status;
-    status = yolk_transfer_submit(store->transfer, item->batch, &request, 1);
-    if (status != STATUS_OK) {
-        const enum status freed = yolk_transfer_batch_free(store->transfer, item->batch);
-        ASSERT(freed == STATUS_OK);
-        return status;
+}
+
+/* After on_moved() of every one of them. */
+static void on_moves_done(void *ctx, const struct yolk_transfer_result *result)
+{
+    struct moves *moves = ctx;
+    struct call *call = moves->call;
+    const enum status freed = yolk_transfer_batch_free(call->store->transfer, moves->batch);
+    (void)result;
+    ASSERT(freed == STATUS_OK);
+    moves_free(moves);
+    call_out(call);
+    call_settle(call);
+}
+
+/* Callbacks of `count` items and of the batch will come. */
+static enum status moves_start(struct call *call, const struct yolk_transfer_request *requests,
+                               uint32_t count)
+{
+    struct yolk_transfer *transfer = call->store->transfer;
+    struct moves *moves = malloc(sizeof(*moves));
+    if (moves == NULL) return STATUS_FULL;
+
+    *moves = (struct moves){ .next = call->moves, .call = call };
+    if (call->moves != NULL) call->moves->prev = moves;
+    call->moves = moves;
+    enum status status =
+        yolk_transfer_batch_create(transfer, count, on_moves_done, moves, &moves->batch);
+    if (status == STATUS_OK) {
+        status = yolk_transfer_submit(transfer, moves->batch, requests, count);
+        if (status != STATUS_OK) {
+            const enum status freed = yolk_transfer_batch_free(transfer, moves->batch);
+            ASSERT(freed == STATUS_OK);
+        }
     }
+    if (status == STATUS_OK) {
+        call->inner += count + 1;
+    } else {
+        moves_free(moves);
+    }
+    return status;
+}
+
+/* Submits what item_move() has put on the list: with one call, so that many small values leave
+ * with few packets. */
+static void call_move(struct call *call)
+{
+    const uint32_t count = call->moving_count;
+    struct item *item = call->moving;
+    struct yolk_transfer_request *requests = NULL;
+    enum status status = STATUS_FULL;
+
+    if (count == 0) return;
+    requests = malloc(count * sizeof(*requests));
+    if (requests != NULL) {
+        uint32_t left = count;
+        for (struct item *i = item; i != NULL; i = i->moving_next)
+            requests[--left] = move_request(i);
+        ASSERT(left == 0);
+        status = moves_start(call, requests, count);
+        free(requests);
+    }
+    call->moving = NULL;
+    call->moving_count = 0;
+    call->moving_size = 0;
+    for (struct item *next; status != STATUS_OK && item != NULL; item = next) {
+        next = item->moving_next;
+        move_failed(item, status);
+    }
+}
+
+/* The item's bytes move once its caller has come to call_move(). */
+static enum status item_move(struct item *item)
+{
+    struct call *call = item->call;
+    const struct place *place = &item->places[item->places_next];
+
+    const enum status status =
+        yolk_transfer_open(call->store->transfer, place->node.segment, &item->segment);
+    if (status != STATUS_OK) return status;
+    item->segment_open = true;
     item->state = ITEM_MOVING;
-    item->call->inner++;
+    item->moving_next = call->moving;
+    call->moving = item;
+    call->moving_count++;
+    call->moving_size += call->kind == CALL_PUT ? item->size : item->span_len;
+    if (call->moving_size >= MOVE_SIZE) call_move(call);
     return STATUS_OK;
 }
 
@@ -482,7 +586,7 @@ static void put_ticket(struct item *item, const struct store_places *reply, uint
     enum status status =
         store_peers_get(store->peers, item->places[0].node.rpc_address, &item->owner);
     if (status == STATUS_OK) {
-        status = item_move(item, YOLK_TRANSFER_WRITE, item->size, item->write_until_ns);
+        status = item_move(item);
     }
     if (status != STATUS_OK) put_failed(item, status);
 }
@@ -660,7 +764,7 @@ static void get_answered(struct item *item, const struct pin_answer *answer)
     if (status == STATUS_OK) status = get_take(item, answer);
     if (status == STATUS_OK && get_read(item) == STATUS_OK) return;
     if (status == STATUS_OK) {
-        status = item_move(item, YOLK_TRANSFER_READ, item->span_len, item->call->deadline_ns);
+        status = item_move(item);
     }
     if (status != STATUS_OK) get_failed(item, status);
 }
@@ -673,6 +777,7 @@ static void on_pinned(void *ctx, const struct pin_answer *answer)
     call_out(call);
     if (call->store->closing) return;
     get_answered(item, answer);
+    if (!answer->more) call_move(call);
     call_settle(call);
 }
 
@@ -770,23 +875,26 @@ static void get_places(struct item *item, const struct store_places *reply, uint
     get_next(item);
 }
 
+static void move_failed(struct item *item, enum status why)
+{
+    if (item->call->kind == CALL_PUT) {
+        put_failed(item, why);
+    } else {
+        get_failed(item, STATUS_UNAVAILABLE);
+    }
+}
+
 static void on_moved(void *ctx, const struct yolk_transfer_result *result)
 {
     struct item *item = ctx;
     struct call *call = item->call;
-    struct yolk_store *store = call->store;
-    const bool moved = result->state == YOLK_TRANSFER_COMPLETED;
     ASSERT(item->state == ITEM_MOVING);
 
-    const enum status freed = yolk_transfer_batch_free(store->transfer, item->batch);
-    ASSERT(freed == STATUS_OK);
     call_out(call);
-    if (call->kind == CALL_PUT && moved) {
-        put_commit(item);
+    if (result->state != YOLK_TRANSFER_COMPLETED) {
+        move_failed(item, result->reason == STATUS_OK ? STATUS_UNAVAILABLE : result->reason);
     } else if (call->kind == CALL_PUT) {
-        put_failed(item, result->reason == STATUS_OK ? STATUS_UNAVAILABLE : result->reason);
-    } else if (!moved) {
-        get_failed(item, STATUS_UNAVAILABLE);
+        put_commit(item);
     } else if (!get_verified(item)) {
         get_wrong(item);
     } else {
@@ -875,6 +983,7 @@ static void on_answer(void *ctx, const struct rpc_result *result)
     if (status == STATUS_OK) {
         status = places ? answer_places(call, result) : answer_codes(call, result);
     }
+    call_move(call);
     call_pin(call);
     bool again = false;
     for (uint32_t i = 0; i < call->count; i++) {

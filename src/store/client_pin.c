@@ -184,6 +184,7 @@ static void on_acquired(void *ctx, const struct rpc_result *result)
         } else {
             answer = (struct pin_answer){ .status = status };
         }
+        answer.more = next != NULL;
         ask->on_answer(ask->ctx, &answer);
     }
     client_pin_unref(pin); /* our own */

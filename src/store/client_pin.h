@@ -40,6 +40,7 @@ struct pin_answer {
     uint32_t piece_size; /* bytes under one checksum, > 0 */
     struct msg_column sums; /* one a piece; borrowed during the callback */
     const uint8_t *bytes;   /* all of them, borrowed during the callback; NULL: not inline */
+    bool more;              /* answers of the same exchange follow at once */
     struct client_pin *pin; /* the asker's, until client_pin_unref(); NULL if inline */
 };
 
