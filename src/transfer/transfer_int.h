@@ -2,7 +2,10 @@
  *
  * transfer/transfer_int.h - what the files of the engine know of each other.
  *
- *   transfer.c   the public calls: handles, batches, tasks and their ends
+ *   transfer.c   engines, their turns, segments
+ *   register.c   our memory, and what peers may do with it
+ *   batch.c      batches of requests, as users see them
+ *   task.c       tasks, slices, and how tasks end
  *   peer.c       as initiator: which slice goes when, on which lane; lanes lost and fenced
  *   peer_rails.c as initiator: over which rail; connecting, pausing, evicting
  *   rail.c       how good one rail is
@@ -252,6 +255,17 @@ struct task_list {
 
 void task_queue(struct task_list *list, struct task *task);
 void task_unqueue(struct task_list *list, struct task *task);
+/* Of a new request; nothing has been checked. */
+void task_init(struct yolk_transfer *transfer, struct task *task, struct batch *batch,
+               const struct yolk_transfer_request *request);
+
+static inline bool task_is_final(const struct task *task)
+{
+    return task->state >= YOLK_TRANSFER_INVALID;
+}
+
+/* It has its final state, of which its batch tells the user. */
+void task_finish(struct yolk_transfer *transfer, struct task *task);
 void task_started(struct yolk_transfer *transfer, struct task *task, enum yolk_transfer_path path);
 
 /* The slice has arrived whole; frees it, and ends the task if it was the last. */
@@ -691,6 +705,11 @@ struct yolk_transfer {
     struct yolk_transfer_stats stats;
 };
 
+/* Calls back what has ended since; what ends meanwhile waits for the next time. */
+void batch_call_back_all(struct yolk_transfer *transfer);
+void batch_destroy_all(struct yolk_transfer *transfer);
+/* Withdraws all that is registered; nobody reads or writes it any more. */
+void register_destroy_all(struct yolk_transfer *transfer);
 /* The notices that wait for the batch; NULL for a dead handle. */
 struct errand_list *transfer_batch_errands(struct yolk_transfer *transfer,
                                            struct yolk_transfer_batch handle);
