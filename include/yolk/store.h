@@ -123,8 +123,8 @@ MUST_USE enum status yolk_store_put(struct yolk_store *store, const struct yolk_
                                     uint32_t count, const struct yolk_store_call *call);
 /* A range is verified as a whole value is: the pieces that it touches are read whole, through
  * memory of the store's own where the range does not begin and end with them, which costs a copy
- * and at most two pieces more (YOLK_STORE_PIECE_SIZE each; of a block of KVCache: two layers). At
- * most about 1,000 of those at a time. */
+ * and at most two pieces more (YOLK_STORE_PIECE_SIZE each; of a block of KVCache: two layers). From
+ * another host, at most about 1,000 of those at a time. */
 MUST_USE enum status yolk_store_get(struct yolk_store *store,
                                     const struct yolk_store_buffer *buffers, uint32_t count,
                                     const struct yolk_store_call *call);

@@ -630,22 +630,29 @@ static uint64_t get_end(const struct item *item)
     return item->offset + (item->size < left ? item->size : left);
 }
 
-/* Which pieces are read, and where to: a range that does not begin and end with pieces comes
- * through memory of our own, or its ends could not be verified. */
-static enum status get_span(struct item *item)
+/* Which pieces are read. */
+static void get_span(struct item *item)
 {
     const uint64_t end = get_end(item);
     const uint64_t whole = store_pieces(end, item->piece_size) * item->piece_size;
-    void *memory = NULL;
 
     item->span_at = item->offset / item->piece_size * item->piece_size;
     item->span_len = (whole < item->length ? whole : item->length) - item->span_at;
+}
+
+/* A range that does not begin and end with pieces is transferred through memory of our own, or its
+ * ends could not be verified. */
+static enum status get_transfer(struct item *item)
+{
+    void *memory = NULL;
+
     bounce_free(item);
-    if (item->span_at == item->offset && item->span_len == end - item->offset) return STATUS_OK;
+    if (item->span_len == get_end(item) - item->offset) return item_move(item);
     const enum status status = yolk_transfer_alloc(item->call->store->transfer, item->span_len,
                                                    YOLK_TRANSFER_REMOTE_WRITE, &memory, NULL);
-    if (status == STATUS_OK) item->bounce = memory;
-    return status;
+    if (status != STATUS_OK) return status;
+    item->bounce = memory;
+    return item_move(item);
 }
 
 static void get_deliver(const struct item *item)
@@ -679,13 +686,8 @@ static enum status get_take(struct item *item, const struct pin_answer *answer)
     for (uint32_t i = 0; i < item->sums_count; i++)
         item->sums[i] = msg_u64_at(answer->sums, i);
     item->places[item->places_next].address = answer->address;
-    return get_span(item);
-}
-
-static void get_moved(struct item *item)
-{
-    get_deliver(item);
-    item_done(item, STATUS_OK, item->length);
+    get_span(item);
+    return STATUS_OK;
 }
 
 static void get_wrong(struct item *item)
@@ -703,7 +705,7 @@ static void on_read(void *ctx, enum status status)
     free(item->reading);
     item->reading = NULL;
     if (status == STATUS_OK) {
-        get_moved(item);
+        item_done(item, STATUS_OK, item->length);
     } else if (status == STATUS_CORRUPT) {
         get_wrong(item);
     } else {
@@ -725,7 +727,9 @@ static enum status get_read(struct item *item)
         .len = item->span_len,
         .piece_size = item->piece_size,
         .sums = item->sums + item->span_at / item->piece_size,
-        .to = item->bounce != NULL ? item->bounce : item->data,
+        .skip = item->offset - item->span_at,
+        .want = get_end(item) - item->offset,
+        .to = item->data,
         .on_end = on_read,
         .ctx = item,
     };
@@ -763,9 +767,7 @@ static void get_answered(struct item *item, const struct pin_answer *answer)
     }
     if (status == STATUS_OK) status = get_take(item, answer);
     if (status == STATUS_OK && get_read(item) == STATUS_OK) return;
-    if (status == STATUS_OK) {
-        status = item_move(item);
-    }
+    if (status == STATUS_OK) status = get_transfer(item);
     if (status != STATUS_OK) get_failed(item, status);
 }
 
@@ -898,7 +900,8 @@ static void on_moved(void *ctx, const struct yolk_transfer_result *result)
     } else if (!get_verified(item)) {
         get_wrong(item);
     } else {
-        get_moved(item);
+        get_deliver(item);
+        item_done(item, STATUS_OK, item->length);
     }
     call_settle(call);
 }

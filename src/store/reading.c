@@ -4,6 +4,7 @@
 #include "store/reading.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/assert.h"
 #include "base/env.h"
@@ -19,7 +20,26 @@ struct readings {
     struct reading *last;
     struct env_timer turn;
     uint64_t bytes;
+    uint8_t *part; /* where to pieces go of which only a part is wanted */
+    uint64_t part_size;
 };
+
+/* Whether some piece is wanted only in part: the first or the last. */
+static bool has_parts(const struct reading *reading)
+{
+    return reading->want < reading->len;
+}
+
+static enum status part_reserve(struct readings *readings, const struct reading *reading)
+{
+    const uint64_t size = reading->len < reading->piece_size ? reading->len : reading->piece_size;
+    if (!has_parts(reading) || size <= readings->part_size) return STATUS_OK;
+    uint8_t *part = realloc(readings->part, size);
+    if (part == NULL) return STATUS_FULL;
+    readings->part = part;
+    readings->part_size = size;
+    return STATUS_OK;
+}
 
 /* The next piece. */
 static enum status piece_read(struct readings *readings, struct reading *reading)
@@ -27,14 +47,21 @@ static enum status piece_read(struct readings *readings, struct reading *reading
     const uint64_t at = reading->done;
     const uint64_t left = reading->len - at;
     const uint64_t len = left < reading->piece_size ? left : reading->piece_size;
+    const uint64_t end = reading->skip + reading->want;
+    const uint64_t first = at > reading->skip ? at : reading->skip; /* wanted of it: from here */
+    const uint64_t last = at + len < end ? at + len : end;
+    const bool whole = last - first == len;
     const uint8_t *from = (const uint8_t *)reading->loan.data + at;
-    uint8_t *to = reading->to + at;
+    uint8_t *to = whole ? reading->to + (at - reading->skip) : readings->part;
 
     reading->done += len;
     readings->bytes += len;
-    const uint64_t sum = reading->len >= STREAM_MIN ? hash_xxh3_stream(to, from, len)
-                                                    : hash_xxh3_copy(to, from, len);
-    return sum == reading->sums[at / reading->piece_size] ? STATUS_OK : STATUS_CORRUPT;
+    const bool past_cache = whole && reading->len >= STREAM_MIN;
+    const uint64_t sum =
+        past_cache ? hash_xxh3_stream(to, from, len) : hash_xxh3_copy(to, from, len);
+    if (sum != reading->sums[at / reading->piece_size]) return STATUS_CORRUPT;
+    if (!whole) memcpy(reading->to + (first - reading->skip), to + (first - at), last - first);
+    return STATUS_OK;
 }
 
 /* ---- the queue ---- */
@@ -83,8 +110,13 @@ enum status reading_start(struct readings *readings, const char *segment, struct
 {
     struct yolk_transfer *transfer = readings->transfer;
     ASSERT(reading->len > 0 && reading->piece_size > 0 && reading->on_end != NULL);
+    ASSERT(reading->want > 0 && reading->skip < reading->piece_size);
+    ASSERT(reading->skip + reading->want <= reading->len);
 
-    enum status status = yolk_transfer_open(transfer, segment, &reading->segment);
+    enum status status = part_reserve(readings, reading);
+    if (status == STATUS_OK) {
+        status = yolk_transfer_open(transfer, segment, &reading->segment);
+    }
     if (status != STATUS_OK) return status;
     status = yolk_transfer_borrow(transfer, reading->segment, reading->address, reading->len, 0,
                                   &reading->loan);
@@ -126,6 +158,7 @@ void readings_destroy(struct readings *readings)
 {
     if (readings == NULL) return;
     env_timer_cancel(readings->env, &readings->turn);
+    free(readings->part);
     free(readings);
 }
 

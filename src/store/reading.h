@@ -6,12 +6,14 @@
  * A value in the own segment, or in that of another process of this host, needs no transfer: the
  * engine lends a look at it (yolk_transfer_borrow()). Each piece is copied and, in the same go,
  * hashed: what is hashed is what was written, whatever the owner's memory becomes meanwhile. A span
- * that is more than a second-level cache holds is written past the caches.
+ * that is more than a second-level cache holds is written past the caches. A piece of which only a
+ * part is wanted goes through memory of ours.
  *
  *   I1  A reading ends well only if every piece, as it was written, had its checksum, and its owner
  *       still offered the memory after the last one.
  *
- * Memory:  a reading lives in its asker's.
+ * Memory:  a reading lives in its asker's; ours is as much as the largest piece that was read in
+ *          part.
  * Threads: the env's loop thread.
  * Limits:  YOLK_TRANSFER_LOANS_MAX readings under way; READING_TURN_SIZE bytes a turn. */
 #ifndef STORE_READING_H
@@ -34,7 +36,9 @@ struct reading {
     uint64_t len;         /* of the span, bytes, > 0 */
     uint32_t piece_size;  /* > 0 */
     const uint64_t *sums; /* of its pieces; the asker's until the end */
-    uint8_t *to;          /* the asker's, len bytes */
+    uint64_t skip;        /* bytes of the span before those wanted; less than a piece */
+    uint64_t want;        /* bytes, > 0; what is left of the span is less than a piece */
+    uint8_t *to;          /* the asker's, `want` bytes */
     /* The end, once, from the loop. STATUS_OK: `to` has the bytes; STATUS_CORRUPT: what was there
      * is not what the sums say; STATUS_UNAVAILABLE: the owner has withdrawn the memory. */
     void (*on_end)(void *ctx, enum status status);

@@ -55,6 +55,7 @@ struct read {
     struct reading reading;
     struct value *value;
     unsigned first, last; /* pieces */
+    uint64_t want;
     uint8_t *to;
     bool ended;
     enum status status;
@@ -122,17 +123,15 @@ static void on_end(void *ctx, enum status status)
 {
     struct read *read = ctx;
     const struct world *world = read->world;
-    uint64_t len = 0;
+    const uint64_t len = read->want;
 
     if (status != (is_wrong(read) ? STATUS_CORRUPT : STATUS_OK)) {
         fail_msg("SEED=%llu: pieces %u to %u end %s", (unsigned long long)seed, read->first,
                  read->last, status_name(status));
     }
-    for (unsigned i = read->first; i <= read->last; i++)
-        len += piece_len(i);
     if (status == STATUS_OK) {
-        assert_memory_equal(read->to, value_data(world, read->value) + read->first * PIECE_SIZE,
-                            len);
+        const uint8_t *data = value_data(world, read->value) + read->first * PIECE_SIZE;
+        assert_memory_equal(read->to, data + read->reading.skip, len);
     }
     assert_int_equal(read->to[len], 0xee);
     corrupt += status == STATUS_CORRUPT;
@@ -144,6 +143,18 @@ static void on_end(void *ctx, enum status status)
 static bool has_ended(void *ctx)
 {
     return ((struct read *)ctx)->ended;
+}
+
+/* Not all of the first and of the last piece. */
+static void read_in_part(struct world *world, struct read *read)
+{
+    const uint64_t first = piece_len(read->first), last = piece_len(read->last);
+    struct reading *reading = &read->reading;
+
+    reading->skip = rng_below(&world->rng, first);
+    reading->want = reading->len - reading->skip;
+    const uint64_t most = read->first == read->last ? reading->want : last;
+    reading->want -= rng_below(&world->rng, most);
 }
 
 static void read_start(struct world *world, struct read *read)
@@ -167,6 +178,9 @@ static void read_start(struct world *world, struct read *read)
     };
     for (unsigned i = read->first; i <= read->last; i++)
         read->reading.len += piece_len(i);
+    read->reading.want = read->reading.len;
+    if (rng_below(&world->rng, 2) == 0) read_in_part(world, read);
+    read->want = read->reading.want;
     memset(read->to, 0xee, VALUE_SIZE + 1);
     assert_int_equal(reading_start(world->readings, ADDRESS, &read->reading), STATUS_OK);
     assert_false(read->ended);
@@ -226,6 +240,7 @@ static void strangers_are_not_looked_at(void **state)
     struct reading reading = { .owner = yolk_transfer_generation(world.transfer) + 1,
                                .address = (uintptr_t)world.owner,
                                .len = PIECE_SIZE,
+                               .want = PIECE_SIZE,
                                .piece_size = PIECE_SIZE,
                                .sums = &sum,
                                .to = to,
@@ -283,6 +298,7 @@ static void others_have_their_turn(void **state)
     struct reading reading = { .owner = yolk_transfer_generation(world.transfer),
                                .address = (uintptr_t)world.owner,
                                .len = LARGE,
+                               .want = LARGE,
                                .piece_size = PIECE_SIZE,
                                .sums = sums,
                                .to = to,
