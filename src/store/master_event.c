@@ -71,9 +71,29 @@ static bool entry_has_other(const struct store_master *master, const struct entr
     return false;
 }
 
-/* The replica has the newest version: what the entry says from now on. */
+/* Of two values with other bytes where just one is in doubt, versions say nothing: that one was put
+ * under an earlier master, and the other since, by one that may not have known of it. */
+enum belief { BY_VERSION, BELIEVE_ENTRY, BELIEVE_EVENT };
+
+static enum belief whom_to_believe(const struct store_master *master, const struct entry *entry,
+                                   const struct store_event *event)
+{
+    bool trusted = false;
+    bool doubted = false;
+    if (entry->size == event->size && entry->digest == event->digest) return BY_VERSION;
+    for (const struct replica *r = master_replica_first(master, entry); r != NULL;
+         r = master_replica_next(master, r)) {
+        trusted = trusted || (!r->stale && !r->doubt);
+        doubted = doubted || (!r->stale && r->doubt);
+    }
+    if (event->doubt && trusted) return BELIEVE_ENTRY;
+    return !event->doubt && doubted && !trusted ? BELIEVE_EVENT : BY_VERSION;
+}
+
+/* The replica has the newest version, or is believed whatever that is: what the entry says from now
+ * on. */
 static void entry_renew(struct store_master *master, uint64_t now_ns, const struct replica *replica,
-                        const struct store_event *event)
+                        const struct store_event *event, bool believed)
 {
     struct entry *entry = master_entry_with(master, replica);
     const uint32_t before = master_entry_version(entry);
@@ -83,10 +103,11 @@ static void entry_renew(struct store_master *master, uint64_t now_ns, const stru
     entry->size = event->size & MASTER_SIZE_MAX;
     entry->digest = event->digest;
     const bool first = entry->replicas_count == 1; /* a copy changes no wish */
-    if (event->class == STORE_CLASS_OBJECT && (first || event->attributes.version > before)) {
+    const bool newer = believed || event->attributes.version > before;
+    if (event->class == STORE_CLASS_OBJECT && (first || newer)) {
         master_entry_keep(master, entry, &attributes);
     }
-    if (event->attributes.version == before) return;
+    if (event->attributes.version == before && !believed) return;
     for (struct replica *r = master_replica_first(master, entry); r != NULL;
          r = master_replica_next(master, r)) {
         if (r != replica) master_replica_outdate(master, now_ns, r);
@@ -160,9 +181,12 @@ static enum status stored(struct store_master *master, uint64_t now_ns, struct m
     const bool dead = object && event->attributes.version < tombs_floor(&master->dead, &event->id);
     const bool same = event->attributes.version == master_entry_version(entry);
     const bool differs = entry->size != event->size || entry->digest != event->digest;
-    const bool other = known && same && differs && entry_has_other(master, entry, member);
-    const bool old =
-        dead || (object && (other || event->attributes.version < master_entry_version(entry)));
+    const enum belief belief = object ? whom_to_believe(master, entry, event) : BY_VERSION;
+    const bool other = known && differs && entry_has_other(master, entry, member) &&
+                       (belief == BELIEVE_ENTRY || (belief == BY_VERSION && same));
+    const bool older =
+        belief == BY_VERSION && event->attributes.version < master_entry_version(entry);
+    const bool old = dead || (object && (other || older));
     const bool young = now_ns < master->started_ns + master_ms(STORE_DOUBT_MS);
     const bool fresh = object && young && !old && (!known || !same);
     const bool complete =
@@ -193,7 +217,7 @@ static enum status stored(struct store_master *master, uint64_t now_ns, struct m
     if (old) {
         master_replica_outdate(master, now_ns, replica);
     } else {
-        entry_renew(master, now_ns, replica, event);
+        entry_renew(master, now_ns, replica, event, belief == BELIEVE_EVENT);
     }
     if (fresh) entry_elsewhere(master, entry, ours, complete);
     master_entry_reorder(master, entry);

@@ -1236,6 +1236,36 @@ static void an_owner_out_of_touch_is_waited_for_and_then_doubted(void **state)
     store_master_destroy(model.master);
 }
 
+/* Of two values the one of whoever is not in doubt stays, whatever the versions, whoever is heard
+ * first. */
+static void doubt_gives_way(void **state)
+{
+    static struct model model;
+    struct store_object object;
+    char text[KEY_TEXT], name[KEY_TEXT];
+    (void)state;
+
+    for (int first = 0; first < 2; first++) {
+        model_init(&model);
+        struct model_node *node = &model.nodes[1];
+        node->held[0] = (struct held){ true, REGION, 9000, ++node->generation, { .version = 3 } };
+        struct store_event event = event_of(node, 0, name, STORE_EVENT_STORED);
+        event.doubt = true;
+        if (first) store_master_event(model.master, model.now, node->id, &event);
+        model.nodes[0].held[0] =
+            (struct held){ true, REGION, 4096, ++model.nodes[0].generation, { .version = 1 } };
+        announce(&model, 0);
+        if (!first) store_master_event(model.master, model.now, node->id, &event);
+        assert_int_equal(store_master_get(model.master, model.now, key_of(0, text), &object),
+                         STATUS_OK);
+        assert_int_equal(object.size, 4096);
+        assert_int_equal(object.replicas_count, 1);
+        assert_int_equal(store_master_replaced(model.master, model.now, &event.id), STATUS_AGAIN);
+        store_master_check(model.master);
+        store_master_destroy(model.master);
+    }
+}
+
 static void expect_absent(struct model *model)
 {
     char text[KEY_TEXT];
@@ -1835,6 +1865,7 @@ int main(void)
         cmocka_unit_test(a_group_stays_and_goes_together),
         cmocka_unit_test(a_value_is_replaced_whole),
         cmocka_unit_test(an_owner_out_of_touch_is_waited_for_and_then_doubted),
+        cmocka_unit_test(doubt_gives_way),
         cmocka_unit_test(a_node_that_was_away_brings_nothing_old),
         cmocka_unit_test(a_late_commit_does_not_undo_a_removal),
         cmocka_unit_test(only_what_is_lent_to_this_term_is_promised),

@@ -94,6 +94,7 @@ struct known {
     bool acked;                /* a put ended OK, and no remove was begun since */
     unsigned revision;         /* of the value acknowledged last */
     unsigned tried;            /* the highest that was put */
+    bool removable;            /* a remove may still happen, likewise */
     bool unsure;               /* a put may still happen, though nobody waits for it any more */
     unsigned deaths;           /* of nodes, when that was begun */
     unsigned lives[SIM_NODES]; /* of the nodes that held it when it was acknowledged; 0: did not */
@@ -226,7 +227,7 @@ static bool explained(struct world *world, unsigned key)
         if (known->lives[i] == 0) continue;
         holder_lives = holder_lives || known->lives[i] == world->cluster.nodes[i].lives;
     }
-    if (!holder_lives) return true;
+    if (!holder_lives || known->removable) return true;
     if (known->unsure && world->deaths > known->deaths) return true; /* it had replaced that */
     return evictions_now(world) > known->evictions;
 }
@@ -260,6 +261,10 @@ static void on_item(void *ctx, uint32_t index, enum status status, uint64_t size
         struct known *known = &world->known[slot->key];
         if (!known->unsure) known->deaths = slot->deaths;
         known->unsure = true;
+    }
+    const bool told = status == STATUS_NOT_FOUND || status == STATUS_BUSY;
+    if (slot->op == OP_REMOVE && uncertain(status) && !told) {
+        world->known[slot->key].removable = true;
     }
     CHECK(status != STATUS_CORRUPT); /* nothing corrupts memory in this world */
     slot->op = OP_NONE;
