@@ -19,6 +19,7 @@
 #include "base/env_sim.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "conductor/keys.h"
 #include "net/http_client.h"
 #include "net/rpc.h"
 #include "seed.h"
@@ -90,9 +91,16 @@ struct fake {
     struct rpc_call *events;                         /* who listens to what it holds */
     struct rpc_call *watcher;                        /* who wants to hear that it leaves */
     bool leaving, suspect;
-    enum { FITS, ODD_ISA, ODD_MODEL, ODD_VOCAB, ODD_BLOCKS } odd; /* what it says that it is */
-    char refused[PROTO_TEXT_SIZE];                                /* why it gets no work */
-    struct block_key keys[STREAM_TOKENS_MAX / BLOCK];             /* of the latest prompt */
+    enum {
+        FITS,
+        ODD_ISA,
+        ODD_MODEL,
+        ODD_VOCAB,
+        ODD_BLOCKS,
+        ODD_KV
+    } odd;                                            /* what it says that it is */
+    char refused[PROTO_TEXT_SIZE];                    /* why it gets no work */
+    struct block_key keys[STREAM_TOKENS_MAX / BLOCK]; /* of the latest prompt */
     uint32_t keys_count;
 };
 
@@ -334,6 +342,7 @@ static inline void on_info(void *ctx, struct rpc_call *call, const uint8_t *body
         .model = "hash",
         .isa = "none",
         .block_tokens = BLOCK,
+        .element = CONDUCTOR_ELEMENT_F16,
         .layers = 1,
         .layer_size = PAGE,
         .page_size = PAGE,
@@ -357,6 +366,7 @@ static inline void on_info(void *ctx, struct rpc_call *call, const uint8_t *body
         break;
     case ODD_VOCAB: info.vocab_count++; break;
     case ODD_BLOCKS: info.block_tokens *= 2; break;
+    case ODD_KV: info.element = CONDUCTOR_ELEMENT_Q8_0; break;
     }
     buf_init(&buf, 4096);
     assert_int_equal(proto_node_info_encode(&info, &buf), STATUS_OK);

@@ -276,12 +276,12 @@ struct request {
 
 static inline struct block_key test_root(void)
 {
+    const struct backend_options options = { .engine = { .block_tokens = BLOCK },
+                                             .timed = world.timed };
     struct engine_layout layout;
     struct conductor_key_identity identity = { .block_tokens = BLOCK,
                                                .element = CONDUCTOR_ELEMENT_F16 };
-    assert_int_equal(
-        backend_layout_query(world.model, world.timed, BLOCK, ENGINE_ISA_AUTO, &layout, NULL),
-        STATUS_OK);
+    assert_int_equal(backend_layout_query(world.model, &options, &layout, NULL), STATUS_OK);
     worker_fingerprint(world.model, &layout, identity.fingerprint);
     return conductor_key_root(&identity);
 }

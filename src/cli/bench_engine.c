@@ -80,6 +80,28 @@ static double peer_rate(const char *lines, const char *name)
 /* What of llama.cpp's rate is asked of each row, in the order of the rows. */
 static const double targets[ENGINE_BENCH_ROWS] = { 0.8, 0.8, 0.95, 1.0 };
 
+/* The same with KV of type Q8_0, beside what it is with halves; where the heads divide. */
+static enum status measure_quantized_kv(struct cli *cli, const struct model *model,
+                                        const struct engine_bench_options *options,
+                                        const struct engine_bench_row *halves,
+                                        struct report *report, struct errmsg *err)
+{
+    struct engine_bench_options own = *options;
+    struct engine_bench_row rows[ENGINE_BENCH_ROWS];
+    char name[64];
+
+    own.kv = ENGINE_KV_Q8_0;
+    const enum status status = engine_bench(cli->env, model, &own, rows, err);
+    if (status == STATUS_UNSUPPORTED) return STATUS_OK;
+    if (status != STATUS_OK) return status;
+    for (int i = 0; i < ENGINE_BENCH_ROWS; i++) {
+        snprintf(name, sizeof(name), "kv_q8_0_%s", rows[i].name);
+        struct report_row *row = report_add(report, name, rows[i].tokens_per_second, rows[i].unit);
+        row->baseline = halves[i].tokens_per_second;
+    }
+    return STATUS_OK;
+}
+
 static enum status measure_model(struct cli *cli, const char *name, const char *prefix,
                                  struct report *report, struct errmsg *err)
 {
@@ -97,8 +119,7 @@ static enum status measure_model(struct cli *cli, const char *name, const char *
     enum status status = cli_model_path(cli->env, name, path, err);
     if (status == STATUS_OK) status = model_open(cli->env, path, &model, err);
     if (status == STATUS_OK) status = engine_bench(cli->env, model, &options, rows, err);
-    model_destroy(model);
-    if (status != STATUS_OK) return status;
+    if (status != STATUS_OK) goto out;
     char *peer = measure_peer(cli, path, options.threads);
     for (int i = 0; i < ENGINE_BENCH_ROWS; i++) {
         snprintf(row_name, sizeof(row_name), "%s%s", prefix, rows[i].name);
@@ -111,7 +132,10 @@ static enum status measure_model(struct cli *cli, const char *name, const char *
         row->target = targets[i];
     }
     free(peer);
-    return STATUS_OK;
+    if (prefix[0] == '\0') status = measure_quantized_kv(cli, model, &options, rows, report, err);
+out:
+    model_destroy(model);
+    return status;
 }
 
 /* Whoever names no model gets the two that `yolk model fetch` knows; the larger one only where it

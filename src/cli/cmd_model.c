@@ -14,6 +14,7 @@
 #include "base/hash.h"
 #include "cli/cli.h"
 #include "cli/known.h"
+#include "infer/engine.h"
 #include "model/model.h"
 
 /* ---- running a tool and waiting for it ---- */
@@ -207,6 +208,19 @@ static int model_list(struct cli *cli)
     return CLI_EXIT_OK;
 }
 
+/* As the KV of each type that the model's heads divide into. */
+static void print_kv(const struct model *model)
+{
+    for (int kv = ENGINE_KV_F16; kv <= ENGINE_KV_Q8_0; kv++) {
+        const struct engine_options options = { .kv = (enum engine_kv)kv };
+        struct engine_layout layout;
+        if (engine_layout_query(model, &options, &layout, NULL) != STATUS_OK) continue;
+        const uint64_t token_size = layout.n_layers * layout.layer_size / layout.block_tokens;
+        printf("%-11s %llu bytes a token (%s)\n", kv == ENGINE_KV_F16 ? "KVCache" : "",
+               (unsigned long long)token_size, engine_kv_name(options.kv));
+    }
+}
+
 static int model_info(struct cli *cli, const char *name)
 {
     char path[CLI_PATH_SIZE];
@@ -226,8 +240,7 @@ static int model_info(struct cli *cli, const char *name)
            params->n_layers, params->d_model, params->d_ff, params->n_heads, params->n_kv_heads,
            params->head_dim);
     printf("vocabulary  %u\ncontext     %u tokens\n", params->vocab, params->context);
-    printf("KVCache     %u bytes a token\n",
-           2 * params->n_layers * params->n_kv_heads * params->head_dim * 2);
+    print_kv(model);
     model_destroy(model);
     return CLI_EXIT_OK;
 }

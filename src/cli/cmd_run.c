@@ -147,6 +147,7 @@ static enum status open_all(struct run *run, struct errmsg *err)
         .block_tokens = (uint32_t)config_u64(config, "block-tokens"),
         .context_max = (uint32_t)config_u64(config, "max-model-len"),
         .isa = (enum engine_isa)config_choice(config, "isa"),
+        .kv = (enum engine_kv)config_choice(config, "kv-type"),
     };
     char path[CLI_PATH_SIZE];
 

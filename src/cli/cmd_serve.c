@@ -200,6 +200,7 @@ static enum status start_node(struct serve *serve, const char *role, unsigned nu
     serve->nodes++;
     pass_u64(&words, config, "--block-tokens", block);
     pass_u64(&words, config, "--max-model-len", context);
+    pass_text(&words, config, "--kv-type");
     pass_text(&words, config, "--isa");
     if (config_bool(config, "transfer-encrypt")) add(&words, "--transfer-encrypt");
     if (config_bool(config, "pool-populate")) add(&words, "--pool-populate");

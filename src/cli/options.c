@@ -111,6 +111,13 @@ const struct config_option cli_options[] = {
       .max = 512,
       .scope = LAYOUT,
       .help = "tokens of a KVCache block, a power of two; the same in the whole cluster" },
+    { .name = "kv-type",
+      .type = CONFIG_CHOICE,
+      .def = "f16",
+      .choices = "f16|q8_0",
+      .scope = LAYOUT,
+      .help = "elements of KVCache; q8_0 takes 17/32 of the memory, and rounds; the same in the "
+              "whole cluster" },
     { .name = "threads",
       .type = CONFIG_U64,
       .def = "0",

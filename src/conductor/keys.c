@@ -28,6 +28,12 @@ static struct block_key cut(const uint8_t digest[HASH_SHA256_SIZE])
     return key;
 }
 
+const char *conductor_element_name(uint32_t element)
+{
+    if (element == CONDUCTOR_ELEMENT_F16) return "f16";
+    return element == CONDUCTOR_ELEMENT_Q8_0 ? "q8_0" : "unknown";
+}
+
 struct block_key conductor_key_root(const struct conductor_key_identity *identity)
 {
     uint8_t text[sizeof(KEY_DOMAIN) - 1 + CONDUCTOR_FINGERPRINT_SIZE + 3 * 4];

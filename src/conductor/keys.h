@@ -29,10 +29,11 @@ enum { CONDUCTOR_FINGERPRINT_SIZE = 32, CONDUCTOR_BLOCK_TOKENS_MAX = 4096 };
 struct conductor_key_identity {
     uint8_t fingerprint[CONDUCTOR_FINGERPRINT_SIZE]; /* weights, RoPE parameters, ISA class */
     uint32_t block_tokens;                           /* 1..CONDUCTOR_BLOCK_TOKENS_MAX */
-    uint32_t element;                                /* element type of the KV: 1 = F16 */
+    uint32_t element;                                /* CONDUCTOR_ELEMENT_*, of the KV */
     uint32_t shard;                                  /* tensor-parallel rank; 0 when there is one */
 };
-enum { CONDUCTOR_ELEMENT_F16 = 1 };
+enum { CONDUCTOR_ELEMENT_F16 = 1, CONDUCTOR_ELEMENT_Q8_0 = 2 };
+const char *conductor_element_name(uint32_t element); /* "f16", "q8_0", "unknown" */
 
 struct block_key conductor_key_root(const struct conductor_key_identity *identity);
 

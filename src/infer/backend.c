@@ -133,14 +133,16 @@ static const struct backend_ops timed_ops = {
 
 /* ---- either ---- */
 
-enum status backend_layout_query(const struct model *model, const struct timed_options *timed,
-                                 uint32_t block_tokens, enum engine_isa isa,
+enum status backend_layout_query(const struct model *model, const struct backend_options *options,
                                  struct engine_layout *out, struct errmsg *err)
 {
     /* The model and the CPU are looked at in any case: what is refused does not depend on it. */
-    const enum status status = engine_layout_query(model, block_tokens, isa, out, err);
-    if (status == STATUS_OK && timed != NULL) timed_layout_of(block_tokens, out);
-    return status;
+    const enum status status = engine_layout_query(model, &options->engine, out, err);
+    if (status != STATUS_OK || options->timed == NULL) return status;
+    if (options->engine.kv != ENGINE_KV_F16)
+        return errmsg_set(err, STATUS_INVALID, "a timed engine has no KV, and so no type of it");
+    timed_layout_of(out->block_tokens, out);
+    return STATUS_OK;
 }
 
 enum status backend_create(const struct model *model, const struct backend_options *options,

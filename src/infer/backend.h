@@ -34,11 +34,10 @@ struct backend_options {
     const struct timed_options *timed; /* the modelled machine; NULL: compute. Borrowed */
 };
 
-/* As engine_layout_query(). `timed` as in the options. */
+/* As engine_layout_query(); STATUS_INVALID also for a type of KV on the modelled machine. */
 MUST_USE enum status backend_layout_query(const struct model *model,
-                                          const struct timed_options *timed, uint32_t block_tokens,
-                                          enum engine_isa isa, struct engine_layout *out,
-                                          struct errmsg *err);
+                                          const struct backend_options *options,
+                                          struct engine_layout *out, struct errmsg *err);
 
 /* As engine_create(). */
 MUST_USE enum status backend_create(const struct model *model,

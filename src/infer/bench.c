@@ -174,18 +174,18 @@ static enum status init(struct bench *bench, const struct model *model,
     uint32_t pages_count = 0;
     struct rng rng;
 
-    enum status status =
-        engine_layout_query(model, ENGINE_BLOCK_TOKENS_DEFAULT, options->isa, &bench->layout, err);
+    struct engine_options engine_options = { .threads = options->threads,
+                                             .isa = options->isa,
+                                             .kv = options->kv };
+    enum status status = engine_layout_query(model, &engine_options, &bench->layout, err);
     if (status != STATUS_OK) return status;
     status = allocate(bench, vocab, &pages_count);
     if (status != STATUS_OK) return errmsg_set(err, status, "out of memory");
     rng_init(&rng, SEED);
     for (uint32_t i = 0; i < PROMPT_MAX; i++)
         bench->tokens[i] = (uint32_t)rng_below(&rng, vocab);
-    const struct engine_options engine_options = { .threads = options->threads,
-                                                   .isa = options->isa,
-                                                   .pages = bench->slab,
-                                                   .pages_count = pages_count };
+    engine_options.pages = bench->slab;
+    engine_options.pages_count = pages_count;
     return engine_create(model, &engine_options, &bench->engine, err);
 }
 

@@ -27,6 +27,7 @@ struct engine_bench_options {
     uint32_t threads; /* as in engine_options */
     uint32_t runs;    /* 0: 5 */
     enum engine_isa isa;
+    enum engine_kv kv;
 };
 
 /* Fills ENGINE_BENCH_ROWS rows. Takes tens of seconds. Statuses as of engine_create(); the model

@@ -51,11 +51,18 @@ bool engine_isa_supported(enum engine_isa isa)
 
 /* ---- layout ---- */
 
-enum status engine_layout_query(const struct model *model, uint32_t block_tokens,
-                                enum engine_isa isa, struct engine_layout *out, struct errmsg *err)
+const char *engine_kv_name(enum engine_kv kv)
+{
+    return kv == ENGINE_KV_Q8_0 ? "q8_0" : "f16";
+}
+
+enum status engine_layout_query(const struct model *model, const struct engine_options *options,
+                                struct engine_layout *out, struct errmsg *err)
 {
     const struct model_params *params = model_params(model);
-    const struct kernels *kernels = kernels_select(isa);
+    const struct kernels *kernels = kernels_select(options->isa);
+    const uint32_t block_tokens =
+        options->block_tokens != 0 ? options->block_tokens : ENGINE_BLOCK_TOKENS_DEFAULT;
 
     if (block_tokens < ENGINE_BLOCK_TOKENS_MIN || block_tokens > ENGINE_BLOCK_TOKENS_MAX ||
         (block_tokens & (block_tokens - 1)) != 0) {
@@ -65,21 +72,28 @@ enum status engine_layout_query(const struct model *model, uint32_t block_tokens
     }
     if (kernels == NULL) {
         return errmsg_set(err, STATUS_UNSUPPORTED, "this CPU does not have %s",
-                          engine_isa_name(isa));
+                          engine_isa_name(options->isa));
+    }
+    if (options->kv == ENGINE_KV_Q8_0 && params->head_dim % QUANT_BLOCK != 0) {
+        return errmsg_set(err, STATUS_UNSUPPORTED,
+                          "KV of type q8_0: head dimension %u is not a multiple of %d",
+                          params->head_dim, QUANT_BLOCK);
     }
     struct engine_layout layout = {
         .block_tokens = block_tokens,
         .n_layers = params->n_layers,
         .kv_heads = params->n_kv_heads,
         .head_dim = params->head_dim,
+        .kv = options->kv,
+        .token_size = (uint32_t)attend_token_size(options->kv, params->head_dim),
         .isa = kernels->isa,
         .isa_name = engine_isa_name(kernels->isa),
     };
-    layout.layer_size = (uint64_t)2 * layout.kv_heads * block_tokens * layout.head_dim * 2;
+    layout.layer_size = (uint64_t)2 * layout.kv_heads * block_tokens * layout.token_size;
     layout.page_size = (layout.n_layers * layout.layer_size + ENGINE_PAGE_ALIGN - 1) /
                        ENGINE_PAGE_ALIGN * ENGINE_PAGE_ALIGN;
-    (void)snprintf(layout.id, sizeof(layout.id), "lm-f16-l%u-h%u-d%u-t%u", layout.n_layers,
-                   layout.kv_heads, layout.head_dim, block_tokens);
+    (void)snprintf(layout.id, sizeof(layout.id), "lm-%s-l%u-h%u-d%u-t%u", engine_kv_name(layout.kv),
+                   layout.n_layers, layout.kv_heads, layout.head_dim, block_tokens);
     *out = layout;
     return STATUS_OK;
 }
@@ -423,12 +437,10 @@ enum status engine_create(const struct model *model, const struct engine_options
                           struct engine **out, struct errmsg *err)
 {
     const struct model_params *params = model_params(model);
-    const uint32_t block_tokens =
-        options->block_tokens != 0 ? options->block_tokens : ENGINE_BLOCK_TOKENS_DEFAULT;
     struct engine_layout layout;
 
     ASSERT(options->pages != NULL && (uintptr_t)options->pages % KERNEL_ALIGN == 0);
-    enum status status = engine_layout_query(model, block_tokens, options->isa, &layout, err);
+    enum status status = engine_layout_query(model, options, &layout, err);
     if (status == STATUS_OK) status = check_options(params, options, err);
     if (status != STATUS_OK) return status;
     struct engine *engine = calloc(1, sizeof(*engine));

@@ -11,10 +11,12 @@
  * the batch, the chunking, the number of threads, prefill or decode, computed here or loaded from a
  * page that another engine of the same layout id wrote. Caches and retries rest on this.
  *
- * Page of block_tokens tokens, elements IEEE half, native (little-endian) order:
+ * Page of block_tokens tokens, native (little-endian) order:
  *
  *     layer 0 | layer 1 | ... | zero padding to a multiple of ENGINE_PAGE_ALIGN
- *     layer  = K, then V;  each [kv head][token][head dim]
+ *     layer  = K, then V;  each [kv head][token][token_size bytes]
+ *     token  = F16: head_dim IEEE halves
+ *              Q8_0: for each 32 of head_dim, a half d and 32 signed bytes q: the values are d * q
  *
  * so one layer of one page is one contiguous range: layer_size bytes at layer * layer_size. Token t
  * of a sequence is slot t % block_tokens of page table entry t / block_tokens. K is stored after
@@ -65,37 +67,48 @@ const char *engine_isa_name(enum engine_isa isa);
 MUST_USE enum status engine_isa_parse(const char *text, enum engine_isa *out);
 bool engine_isa_supported(enum engine_isa isa);
 
+/* What elements of K and V are in pages. Q8_0 takes 17/32 of the memory, and its KV is another one:
+ * pages of different types never meet (the layout's id differs). */
+enum engine_kv {
+    ENGINE_KV_F16 = 0,
+    ENGINE_KV_Q8_0,
+};
+const char *engine_kv_name(enum engine_kv kv); /* "f16", "q8_0": the values of --kv-type */
+
 /* What two nodes must have in common to exchange pages, and what a pool needs to size itself. */
 struct engine_layout {
     uint32_t block_tokens;
     uint32_t n_layers;
     uint32_t kv_heads;
     uint32_t head_dim;
-    uint64_t
-        layer_size; /* bytes of one layer of one page: 2 * kv_heads * block_tokens * head_dim * 2 */
+    enum engine_kv kv;
+    uint32_t token_size;  /* bytes of K, or V, of one head of one token */
+    uint64_t layer_size;  /* of one layer of one page: 2 * kv_heads * block_tokens * token_size */
     uint64_t page_size;   /* n_layers * layer_size, rounded up to ENGINE_PAGE_ALIGN */
     enum engine_isa isa;  /* resolved: never AUTO */
     const char *isa_name; /* static: the ISA class that goes into the model fingerprint */
     char id[64]; /* such as "lm-f16-l30-h3-d64-t32": layout and element type, for the keys */
 };
 
-/* The layout an engine with these options would have, without creating one. STATUS_INVALID for a
- * block_tokens that is not a power of two in range, STATUS_UNSUPPORTED for an ISA that this CPU
- * lacks. */
-MUST_USE enum status engine_layout_query(const struct model *model, uint32_t block_tokens,
-                                         enum engine_isa isa, struct engine_layout *out,
-                                         struct errmsg *err);
-
 struct engine_options {
     uint32_t threads;      /* compute threads including the caller; 0: one per CPU we may run on */
     uint32_t block_tokens; /* 0: ENGINE_BLOCK_TOKENS_DEFAULT */
     enum engine_isa isa;   /* ENGINE_ISA_AUTO unless the user insists */
-    uint32_t context_max;  /* longest sequence in tokens; 0: what the model was trained for */
-    bool exact;            /* weights expanded to F32, activations not quantized: several times the
+    enum engine_kv kv;
+    uint32_t context_max; /* longest sequence in tokens; 0: what the model was trained for */
+    bool exact;           /* weights expanded to F32, activations not quantized: several times the
                             * memory and time. A yardstick: its pages are for itself alone */
-    uint8_t *pages;        /* base of the slab, aligned to 64 bytes; borrowed until destroy */
-    uint32_t pages_count;  /* pages of layout.page_size bytes in it */
+    uint8_t *pages;       /* base of the slab, aligned to 64 bytes; borrowed until destroy */
+    uint32_t pages_count; /* pages of layout.page_size bytes in it */
 };
+
+/* The layout an engine with these options would have, without creating one; threads and pages are
+ * not looked at. STATUS_INVALID for a block_tokens that is not a power of two in range,
+ * STATUS_UNSUPPORTED for an ISA that this CPU lacks, and for heads that do not divide into the
+ * blocks of the KV's type. */
+MUST_USE enum status engine_layout_query(const struct model *model,
+                                         const struct engine_options *options,
+                                         struct engine_layout *out, struct errmsg *err);
 
 /* `model` and the slab are borrowed and must outlive the engine. STATUS_INVALID for options out of
  * range or a model whose shapes do not fit together, STATUS_UNSUPPORTED for an element type or an

@@ -64,14 +64,13 @@ static void bench_open(struct bench *bench, const struct tiny_model_options *sha
     tiny_model_make(&bench->maker, shape);
     const uint8_t *file = gguf_maker_finish(&bench->maker, &size);
     if (model_parse(file, size, &bench->model, &err) != STATUS_OK) fail_msg("%s", err.text);
-    assert_int_equal(engine_layout_query(bench->model, BLOCK, ENGINE_ISA_AUTO, &layout, &err),
-                     STATUS_OK);
+    struct engine_options options = { .threads = threads, .block_tokens = BLOCK };
+    assert_int_equal(engine_layout_query(bench->model, &options, &layout, &err), STATUS_OK);
     bench->slab = aligned_alloc(ENGINE_PAGE_ALIGN, PAGES * layout.page_size);
     assert_non_null(bench->slab);
     memset(bench->slab, 0xff, PAGES * layout.page_size); /* NaN: what is not written is not read */
-    const struct engine_options options = {
-        .threads = threads, .pages = bench->slab, .pages_count = PAGES, .block_tokens = BLOCK
-    };
+    options.pages = bench->slab;
+    options.pages_count = PAGES;
     if (engine_create(bench->model, &options, &bench->engine, &err) != STATUS_OK)
         fail_msg("%s", err.text);
     for (uint32_t i = 0; i < PAGES; i++)

@@ -4,17 +4,18 @@
  *
  * Goal:   the engine computes what an independent implementation computes (tests/golden).
  * Method: every prompt is prefilled, then all run as one batch that is fed the golden continuation,
- *         so that each of the 64 steps can be compared even after a near-tie. Twice:
+ *         so that each of the 64 steps can be compared even after a near-tie. Thrice:
  *           exact  weights as F32, against the golden run in F32: only rounding may differ;
- *           quant  as served, against the same run: the 8-bit rounding of activations differs too.
+ *           quant  as served, against the same run: the 8-bit rounding of activations differs too;
+ *                  and once more with KV of type Q8_0.
  *         Our choice must be the golden one unless the golden gap between its two best logits is
  *         below the bound (each such near-tie is printed); log-probabilities must be within the
  *         tolerance. For scale: between its own two runs the other implementation differs by 0.42
  *         on average over prompts of the worst log-probability, 1.08 at most; with gemma3 by 0.60
  *         and 2.01.
- *         By default one prompt in seven is run exactly, of the long ones one as served, and three
- *         in four are left after 16 steps; with YOLK_GOLDEN=all, which `make soak` sets, all of
- *         every one, and of gemma3's where that model has been fetched. */
+ *         By default one prompt in seven is run exactly and with KV of Q8_0, of the long ones one
+ *         as served, and three in four are left after 16 steps; with YOLK_GOLDEN=all, which `make
+ *         soak` sets, all of every one, and of gemma3's where that model has been fetched. */
 #include "infer/engine.h"
 
 #include <setjmp.h>
@@ -49,6 +50,7 @@ struct bounds {
     double logprob; /* largest difference of any log-probability */
     double mean;    /* over all compared log-probabilities */
     uint32_t prompt_tokens_max;
+    enum engine_kv kv;
 };
 
 struct suite {
@@ -77,22 +79,22 @@ static bool all_wanted(void)
 }
 
 /* Whether a prompt is run; `last` is the longest one that may be. */
-static bool chosen(size_t i, bool exact, uint32_t tokens, bool last)
+static bool chosen(size_t i, bool few, uint32_t tokens, bool last)
 {
     if (all_wanted()) return true;
-    if (exact) return i % EXACT_EVERY == 0;
+    if (few) return i % EXACT_EVERY == 0;
     return tokens < LONG_TOKENS || last;
 }
 
 /* Takes prompts of at most so many tokens and gives them pages; returns how many pages. */
-static uint32_t suite_choose(struct suite *suite, bool exact, uint32_t prompt_tokens_max)
+static uint32_t suite_choose(struct suite *suite, bool few, uint32_t prompt_tokens_max)
 {
     uint32_t pages = 0;
 
     for (size_t i = 0; i < suite->golden->count; i++) {
         const struct golden_prompt *prompt = &suite->golden->prompts[i];
         if (prompt->tokens_count > prompt_tokens_max) break; /* shortest first, by bytes */
-        if (!chosen(i, exact, prompt->tokens_count, i + 1 == suite->golden->count)) continue;
+        if (!chosen(i, few, prompt->tokens_count, i + 1 == suite->golden->count)) continue;
         const uint32_t count =
             (prompt->tokens_count + GOLDEN_GREEDY + BLOCK_TOKENS - 1) / BLOCK_TOKENS;
         uint32_t *table = calloc(count, sizeof(*table));
@@ -109,20 +111,22 @@ static uint32_t suite_choose(struct suite *suite, bool exact, uint32_t prompt_to
     return pages;
 }
 
-static void suite_open(struct suite *suite, bool exact, uint32_t prompt_tokens_max)
+static void suite_open(struct suite *suite, bool exact, const struct bounds *bounds)
 {
+    struct engine_options options = { .exact = exact,
+                                      .block_tokens = BLOCK_TOKENS,
+                                      .kv = bounds->kv };
     struct engine_layout layout;
     struct errmsg err = { { 0 } };
 
     *suite = (struct suite){ .golden = golden_load(golden_name) };
-    assert_int_equal(engine_layout_query(model, BLOCK_TOKENS, ENGINE_ISA_AUTO, &layout, &err),
-                     STATUS_OK);
-    const uint32_t pages = suite_choose(suite, exact, prompt_tokens_max);
+    assert_int_equal(engine_layout_query(model, &options, &layout, &err), STATUS_OK);
+    const uint32_t pages =
+        suite_choose(suite, exact || bounds->kv != ENGINE_KV_F16, bounds->prompt_tokens_max);
     suite->slab = aligned_alloc(ENGINE_PAGE_ALIGN, pages * layout.page_size);
     assert_non_null(suite->slab);
-    const struct engine_options options = {
-        .exact = exact, .pages = suite->slab, .pages_count = pages, .block_tokens = BLOCK_TOKENS
-    };
+    options.pages = suite->slab;
+    options.pages_count = pages;
     if (engine_create(model, &options, &suite->engine, &err) != STATUS_OK) fail_msg("%s", err.text);
     suite->vocab = engine_vocab_size(suite->engine);
     suite->logits = calloc((size_t)suite->count * suite->vocab, sizeof(float));
@@ -214,7 +218,7 @@ static void run_suite(bool exact, const struct bounds *bounds)
     struct engine_item items[GOLDEN_PROMPTS_MAX];
     uint32_t steps = 0;
 
-    suite_open(&suite, exact, bounds->prompt_tokens_max);
+    suite_open(&suite, exact, bounds);
     for (uint32_t i = 0; i < suite.count; i++)
         prefill(&suite, i);
     for (uint32_t step = 0; step < GOLDEN_GREEDY; step++) {
@@ -233,8 +237,10 @@ static void run_suite(bool exact, const struct bounds *bounds)
     }
     printf("%s: %u prompts, %u near-ties of %u steps, log-probabilities differ by %.4f at most, "
            "%.4f on average\n",
-           exact ? "exact" : "quant", suite.count, suite.ties, steps, suite.worst,
-           suite.sum / suite.compared);
+           bounds->kv != ENGINE_KV_F16 ? "KV of q8_0"
+           : exact                     ? "exact"
+                                       : "quant",
+           suite.count, suite.ties, steps, suite.worst, suite.sum / suite.compared);
     assert_true(suite.worst <= bounds->logprob);
     assert_true(suite.sum / suite.compared <= bounds->mean);
     suite_close(&suite);
@@ -242,7 +248,7 @@ static void run_suite(bool exact, const struct bounds *bounds)
 
 static void exact_weights_agree_up_to_rounding(void **state)
 {
-    const struct bounds bounds = { 0.01f, 0.05, 0.005, EXACT_TOKENS_MAX };
+    const struct bounds bounds = { 0.01f, 0.05, 0.005, EXACT_TOKENS_MAX, ENGINE_KV_F16 };
 
     (void)state;
     run_suite(true, &bounds);
@@ -251,7 +257,17 @@ static void exact_weights_agree_up_to_rounding(void **state)
 static void quantized_weights_agree_up_to_quantization(void **state)
 {
     const double most = strcmp(golden_name, "gemma3") == 0 ? 2.0 : 1.0;
-    const struct bounds bounds = { 1.0f, most, 0.2, QUANT_TOKENS_MAX };
+    const struct bounds bounds = { 1.0f, most, 0.2, QUANT_TOKENS_MAX, ENGINE_KV_F16 };
+
+    (void)state;
+    run_suite(false, &bounds);
+}
+
+/* Against the same golden run, so what Q8_0 adds to the differences of the run above. */
+static void quantized_kv_agrees_up_to_quantization(void **state)
+{
+    const double most = strcmp(golden_name, "gemma3") == 0 ? 2.5 : 1.0;
+    const struct bounds bounds = { 1.0f, most, 0.2, EXACT_TOKENS_MAX, ENGINE_KV_Q8_0 };
 
     (void)state;
     run_suite(false, &bounds);
@@ -292,6 +308,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(prompts_have_their_tokens),
         cmocka_unit_test(exact_weights_agree_up_to_rounding),
         cmocka_unit_test(quantized_weights_agree_up_to_quantization),
+        cmocka_unit_test(quantized_kv_agrees_up_to_quantization),
     };
     const char *path = argc == 3 ? argv[2] : model_path_or_skip();
     struct env *env = NULL;

@@ -15,6 +15,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -53,6 +54,7 @@ struct rig_options {
     uint32_t threads;
     uint32_t block_tokens;
     enum engine_isa isa;
+    enum engine_kv kv;
 };
 
 static struct rig rig_new(const struct model *model, const struct rig_options *o)
@@ -60,17 +62,17 @@ static struct rig rig_new(const struct model *model, const struct rig_options *o
     struct rig rig;
     struct errmsg err = { { 0 } };
 
-    if (engine_layout_query(model, o->block_tokens, o->isa, &rig.layout, &err) != STATUS_OK) {
+    struct engine_options options = {
+        .threads = o->threads, .block_tokens = o->block_tokens, .isa = o->isa, .kv = o->kv
+    };
+    if (engine_layout_query(model, &options, &rig.layout, &err) != STATUS_OK) {
         fail_msg("%s", err.text);
     }
     rig.slab = aligned_alloc(ENGINE_PAGE_ALIGN, PAGES * rig.layout.page_size);
     assert_non_null(rig.slab);
     memset(rig.slab, 0xFF, PAGES * rig.layout.page_size);
-    const struct engine_options options = { .threads = o->threads,
-                                            .block_tokens = o->block_tokens,
-                                            .isa = o->isa,
-                                            .pages = rig.slab,
-                                            .pages_count = PAGES };
+    options.pages = rig.slab;
+    options.pages_count = PAGES;
     if (engine_create(model, &options, &rig.engine, &err) != STATUS_OK) fail_msg("%s", err.text);
     assert_int_equal(engine_threads(rig.engine), o->threads);
     return rig;
@@ -141,7 +143,7 @@ static const uint8_t *kv_of(const struct rig *rig, const struct sequence *s, uin
     const struct engine_layout *l = &rig->layout;
     const size_t slot = (size_t)head * l->block_tokens + token % l->block_tokens;
     return rig->slab + s->pages[token / l->block_tokens] * l->page_size + layer * l->layer_size +
-           slot * l->head_dim * 2;
+           slot * l->token_size;
 }
 
 /* Every byte of KV (heads: those of K, then those of V) and every logit of tokens [from, to). */
@@ -153,7 +155,7 @@ static void assert_same(const struct rig *a, const struct sequence *sa, const st
             const uint32_t layer = i / (a->layout.kv_heads * 2),
                            head = i % (a->layout.kv_heads * 2);
             assert_memory_equal(kv_of(a, sa, layer, head, t), kv_of(b, sb, layer, head, t),
-                                a->layout.head_dim * 2);
+                                a->layout.token_size);
         }
         assert_memory_equal(sa->logits + (size_t)t * sa->vocab, sb->logits + (size_t)t * sa->vocab,
                             sa->vocab * sizeof(float));
@@ -166,6 +168,7 @@ struct subject {
     const struct model *model;
     uint32_t tokens;
     enum engine_isa isa;
+    enum engine_kv kv;
 };
 
 static void check_chunks_and_threads(const struct subject *subject, struct rig *reference,
@@ -176,8 +179,8 @@ static void check_chunks_and_threads(const struct subject *subject, struct rig *
     } cases[] = { { 512, 1, 32 }, { 32, 2, 32 }, { 512, 3, 16 }, { 77, 2, 64 } };
 
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        const struct rig_options options = { cases[i].threads, cases[i].block_tokens,
-                                             subject->isa };
+        const struct rig_options options = { cases[i].threads, cases[i].block_tokens, subject->isa,
+                                             subject->kv };
         struct rig rig = rig_new(subject->model, &options);
         struct sequence s = sequence_new(seed, expected->count, expected->vocab, 3);
         run_chunks(&rig, &s, 0, s.count, cases[i].chunk);
@@ -191,7 +194,7 @@ static void check_chunks_and_threads(const struct subject *subject, struct rig *
 static void check_batch(const struct subject *subject, struct rig *reference,
                         struct sequence *expected)
 {
-    const struct rig_options options = { 2, 32, subject->isa };
+    const struct rig_options options = { 2, 32, subject->isa, subject->kv };
     struct rig rig = rig_new(subject->model, &options);
     struct sequence s[8];
     const uint32_t half = expected->count / 2, end = half + 8;
@@ -220,7 +223,7 @@ static void check_batch(const struct subject *subject, struct rig *reference,
 static void check_reused_prefix(const struct subject *subject, struct rig *reference,
                                 struct sequence *expected)
 {
-    const struct rig_options options = { 2, 32, subject->isa };
+    const struct rig_options options = { 2, 32, subject->isa, subject->kv };
     struct rig rig = rig_new(subject->model, &options);
     struct sequence s = sequence_new(seed, expected->count, expected->vocab, 50);
     const uint32_t reused = (expected->count - 1) / 32;
@@ -237,7 +240,7 @@ static void check_reused_prefix(const struct subject *subject, struct rig *refer
 
 static void check_subject(const struct subject *subject)
 {
-    const struct rig_options options = { 1, 32, subject->isa };
+    const struct rig_options options = { 1, 32, subject->isa, subject->kv };
     struct rig reference = rig_new(subject->model, &options);
     struct sequence expected =
         sequence_new(seed, subject->tokens, engine_vocab_size(reference.engine), 0);
@@ -305,7 +308,8 @@ static void tiny_models_are_row_invariant(void **state)
             options.separate_output = i % 2 == 0;
             options.seed = seed + i;
             tiny_new(&tiny, &options);
-            const struct subject subject = { tiny.model, TINY_TOKENS, (enum engine_isa)isa };
+            const struct subject subject = { tiny.model, TINY_TOKENS, (enum engine_isa)isa,
+                                             ENGINE_KV_F16 };
             check_subject(&subject);
             tiny_free(&tiny);
         }
@@ -319,7 +323,7 @@ static struct sequence run_scaled(enum scaling scaling)
 {
     const float factor = scaling == SCALING_FACTORS ? 4 : 1;
     const float factors[8] = { factor, factor, factor, factor, factor, factor, factor, factor };
-    const struct rig_options options = { 1, 32, ENGINE_ISA_PORTABLE };
+    const struct rig_options options = { 1, 32, ENGINE_ISA_PORTABLE, ENGINE_KV_F16 };
     struct tiny tiny;
     struct errmsg err = { { 0 } };
     size_t size;
@@ -361,14 +365,22 @@ static void rope_scaling_is_computed(void **state)
     sequence_free(&one);
 }
 
+static const struct tiny_model_options wide_heads = {
+    .n_layers = 2,
+    .n_heads = 4,
+    .n_kv_heads = 2,
+    .head_dim = 32,
+    .d_ff = 64,
+    .matrix_type = MODEL_Q4_1,
+};
+
 /* Stronger than promised: the ISA classes agree with each other. */
-static void isa_classes_agree(void **state)
+static void check_isa_classes(enum engine_kv kv)
 {
     struct tiny tiny;
-    const struct rig_options portable = { 1, 32, ENGINE_ISA_PORTABLE };
+    const struct rig_options portable = { 1, 32, ENGINE_ISA_PORTABLE, kv };
 
-    (void)state;
-    tiny_new(&tiny, &tiny_model_defaults);
+    tiny_new(&tiny, &wide_heads);
     struct rig reference = rig_new(tiny.model, &portable);
     struct sequence expected = sequence_new(seed, 150, TINY_VOCAB, 0);
     run_chunks(&reference, &expected, 0, 150, 64);
@@ -377,7 +389,7 @@ static void isa_classes_agree(void **state)
             printf("SKIPPED: this CPU has no %s\n", engine_isa_name((enum engine_isa)isa));
             continue;
         }
-        const struct rig_options options = { 2, 32, (enum engine_isa)isa };
+        const struct rig_options options = { 2, 32, (enum engine_isa)isa, kv };
         struct rig rig = rig_new(tiny.model, &options);
         struct sequence s = sequence_new(seed, 150, TINY_VOCAB, 11);
         run_chunks(&rig, &s, 0, 150, 50);
@@ -387,6 +399,44 @@ static void isa_classes_agree(void **state)
     }
     sequence_free(&expected);
     rig_free(&reference);
+    tiny_free(&tiny);
+}
+
+static void isa_classes_agree(void **state)
+{
+    (void)state;
+    check_isa_classes(ENGINE_KV_F16);
+    check_isa_classes(ENGINE_KV_Q8_0);
+}
+
+/* Pages of Q8_0 are as row-invariant as those of halves, in 17/32 of the bytes; what is computed
+ * from them is near, and not the same. */
+static void quantized_kv_is_row_invariant(void **state)
+{
+    struct tiny tiny;
+    double most = 0, difference = 0;
+
+    (void)state;
+    tiny_new(&tiny, &wide_heads);
+    const struct subject subject = { tiny.model, TINY_TOKENS, ENGINE_ISA_AUTO, ENGINE_KV_Q8_0 };
+    check_subject(&subject);
+    const struct rig_options halves = { 1, 32, ENGINE_ISA_AUTO, ENGINE_KV_F16 };
+    const struct rig_options bytes = { 1, 32, ENGINE_ISA_AUTO, ENGINE_KV_Q8_0 };
+    struct rig a = rig_new(tiny.model, &halves), b = rig_new(tiny.model, &bytes);
+    struct sequence x = sequence_new(seed, TINY_TOKENS, TINY_VOCAB, 0);
+    struct sequence y = sequence_new(seed, TINY_TOKENS, TINY_VOCAB, 0);
+    assert_int_equal(b.layout.layer_size * 32, a.layout.layer_size * 17);
+    run_chunks(&a, &x, 0, TINY_TOKENS, 64);
+    run_chunks(&b, &y, 0, TINY_TOKENS, 64);
+    for (size_t i = 0; i < (size_t)TINY_TOKENS * TINY_VOCAB; i++) {
+        most = fmax(most, fabs((double)x.logits[i]));
+        difference = fmax(difference, fabs((double)x.logits[i] - (double)y.logits[i]));
+    }
+    assert_true(difference > 0 && difference < 0.05 * most);
+    sequence_free(&x);
+    sequence_free(&y);
+    rig_free(&a);
+    rig_free(&b);
     tiny_free(&tiny);
 }
 
@@ -406,7 +456,7 @@ static void real_model_is_row_invariant(void **state)
     }
     assert_int_equal(env_real_create(NULL, &env, &err), STATUS_OK);
     if (model_open(env, model_path(), &model, &err) != STATUS_OK) fail_msg("%s", err.text);
-    const struct subject subject = { model, REAL_TOKENS, ENGINE_ISA_AUTO };
+    const struct subject subject = { model, REAL_TOKENS, ENGINE_ISA_AUTO, ENGINE_KV_F16 };
     check_subject(&subject);
     model_destroy(model);
     env_real_destroy(env);
@@ -416,7 +466,7 @@ static void real_model_is_row_invariant(void **state)
 
 static void bad_steps_are_refused(void **state)
 {
-    const struct rig_options options = { 1, 32, ENGINE_ISA_AUTO };
+    const struct rig_options options = { 1, 32, ENGINE_ISA_AUTO, ENGINE_KV_F16 };
     struct tiny tiny;
 
     (void)state;
@@ -473,8 +523,13 @@ static void bad_options_are_refused(void **state)
     assert_int_equal(engine_create(tiny.model, &context, &engine, &err), STATUS_INVALID);
     assert_string_equal(err.text, "context of 4097 tokens: the model was trained for 4096");
     assert_null(engine);
-    assert_int_equal(engine_layout_query(tiny.model, 8, isa, &layout, &err), STATUS_INVALID);
-    assert_int_equal(engine_layout_query(tiny.model, 1024, isa, &layout, &err), STATUS_INVALID);
+    for (uint32_t bad = 8; bad <= 1024; bad *= 128) {
+        const struct engine_options options = { .block_tokens = bad, .isa = isa };
+        assert_int_equal(engine_layout_query(tiny.model, &options, &layout, &err), STATUS_INVALID);
+    }
+    const struct engine_options narrow = { .kv = ENGINE_KV_Q8_0 }; /* heads of 16 */
+    assert_int_equal(engine_layout_query(tiny.model, &narrow, &layout, &err), STATUS_UNSUPPORTED);
+    assert_non_null(strstr(err.text, "q8_0"));
     assert_int_equal(layout.block_tokens, 77);
     assert_int_equal(engine_isa_parse("sse9", &isa), STATUS_INVALID);
     assert_int_equal(isa, ENGINE_ISA_AVX2);
@@ -497,12 +552,19 @@ static void layout_is_as_documented(void **state)
     options.n_heads = 4;
     options.n_kv_heads = 2;
     tiny_new(&tiny, &options);
-    assert_int_equal(engine_layout_query(tiny.model, 64, ENGINE_ISA_PORTABLE, &layout, NULL),
-                     STATUS_OK);
+    struct engine_options query = { .block_tokens = 64, .isa = ENGINE_ISA_PORTABLE };
+    assert_int_equal(engine_layout_query(tiny.model, &query, &layout, NULL), STATUS_OK);
     assert_int_equal(layout.layer_size, 2 * 2 * 64 * 16 * 2);
     assert_int_equal(layout.page_size, 24576); /* 3 * 8192, a multiple of 4096 already */
     assert_string_equal(layout.id, "lm-f16-l3-h2-d16-t64");
     assert_string_equal(layout.isa_name, "portable");
+    tiny_free(&tiny);
+    tiny_new(&tiny, &wide_heads);
+    query.kv = ENGINE_KV_Q8_0;
+    assert_int_equal(engine_layout_query(tiny.model, &query, &layout, NULL), STATUS_OK);
+    assert_int_equal(layout.token_size, 34);
+    assert_int_equal(layout.layer_size, 2 * 2 * 64 * 34);
+    assert_string_equal(layout.id, "lm-q8_0-l2-h2-d32-t64");
     tiny_free(&tiny);
 }
 
@@ -542,7 +604,7 @@ static void hooks_see_finished_layers(void **state)
     (void)state;
     tiny_new(&tiny, &tiny_model_defaults);
     for (uint32_t count = 3; count <= 200; count += 197) { /* by columns, and by rows */
-        const struct rig_options options = { 2, 32, ENGINE_ISA_AUTO };
+        const struct rig_options options = { 2, 32, ENGINE_ISA_AUTO, ENGINE_KV_F16 };
         struct rig rig = rig_new(tiny.model, &options);
         struct sequence s = sequence_new(seed, count, TINY_VOCAB, 0);
         struct watcher w = { .rig = &rig, .s = &s, .refuse_at = UINT32_MAX };
@@ -575,6 +637,7 @@ int main(void)
         cmocka_unit_test(hooks_see_finished_layers),
         cmocka_unit_test(tiny_models_are_row_invariant),
         cmocka_unit_test(isa_classes_agree),
+        cmocka_unit_test(quantized_kv_is_row_invariant),
         cmocka_unit_test(rope_scaling_is_computed),
         cmocka_unit_test(real_model_is_row_invariant),
     };

@@ -169,7 +169,7 @@ static uint8_t *kv_slot(const struct engine *engine, const struct row *row, uint
 
     ASSERT(page < engine->pages_count);
     return engine->slab + page * layout->page_size + layer * layout->layer_size +
-           (head_index * layout->block_tokens + token) * layout->head_dim * 2;
+           (head_index * layout->block_tokens + token) * layout->token_size;
 }
 
 /* Bias, norm of each head, rotation: from a product to what attention compares. */
@@ -205,10 +205,10 @@ static void store_row(const struct part *part, uint32_t i, uint32_t layer)
     finish_heads(engine, k, params->n_kv_heads, w->k_bias, w->k_norm, cs);
     if (w->v_bias != NULL) kernels->add(v, w->v_bias, params->n_kv_heads * dim);
     for (uint32_t head = 0; head < params->n_kv_heads; head++) {
-        kernels->to_half(k + (size_t)head * dim,
-                         (uint16_t *)(void *)kv_slot(engine, row, layer, head, false), dim);
-        kernels->to_half(v + (size_t)head * dim,
-                         (uint16_t *)(void *)kv_slot(engine, row, layer, head, true), dim);
+        attend_pack_kv(kernels, engine->layout.kv, k + (size_t)head * dim, dim,
+                       kv_slot(engine, row, layer, head, false));
+        attend_pack_kv(kernels, engine->layout.kv, v + (size_t)head * dim, dim,
+                       kv_slot(engine, row, layer, head, true));
     }
 }
 
@@ -223,7 +223,7 @@ static void attend_queries(const struct part *part, const struct segment *segmen
     const uint32_t group = engine->params->n_heads / engine->params->n_kv_heads;
     const size_t dim = layout->head_dim;
     const struct engine_item *item = engine->rows[segment->row0].item;
-    const size_t head_size = (size_t)layout->block_tokens * dim * 2;
+    const size_t head_size = (size_t)layout->block_tokens * layout->token_size;
     const size_t offset = layer * layout->layer_size + kv_head * head_size;
     const uint32_t window = engine->layers[layer].local ? engine->params->window : UINT32_MAX;
     const struct attend job = {
@@ -232,6 +232,8 @@ static void attend_queries(const struct part *part, const struct segment *segmen
         .ends = buffers->ends,
         .queries = count,
         .head_dim = layout->head_dim,
+        .kv = layout->kv,
+        .token_size = layout->token_size,
         .slab = engine->slab,
         .page_size = layout->page_size,
         .k_offset = offset,

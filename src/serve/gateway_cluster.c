@@ -66,7 +66,7 @@ struct cluster {
     /* The model that the view is about; valid while conductor is not NULL. */
     uint8_t fingerprint[PROTO_FINGERPRINT_SIZE];
     char isa[PROTO_NAME_SIZE], model[PROTO_NAME_SIZE];
-    uint32_t block_tokens;
+    uint32_t block_tokens, element;
     uint64_t page_size;
     struct block_key key_root;
     struct node nodes[STORE_MEMBERS_MAX];
@@ -270,7 +270,7 @@ static enum status adopt(struct cluster *cluster, const struct proto_node_info *
     struct errmsg err = { "" };
     struct conductor_key_identity identity = {
         .block_tokens = info->block_tokens,
-        .element = CONDUCTOR_ELEMENT_F16,
+        .element = info->element,
     };
 
     ASSERT(nodes_in_conductor(cluster) == 0);
@@ -293,11 +293,12 @@ static enum status adopt(struct cluster *cluster, const struct proto_node_info *
     memcpy(identity.fingerprint, info->fingerprint, sizeof(identity.fingerprint));
     cluster->block_tokens = info->block_tokens;
     cluster->page_size = info->page_size;
+    cluster->element = info->element;
     memcpy(cluster->isa, info->isa, sizeof(cluster->isa));
     memcpy(cluster->model, info->model, sizeof(cluster->model));
     cluster->key_root = conductor_key_root(&identity);
-    LOG_INFO("gateway", "model_adopted", "model=%s isa=%s block_tokens=%u", info->model, info->isa,
-             info->block_tokens);
+    LOG_INFO("gateway", "model_adopted", "model=%s isa=%s block_tokens=%u kv=%s", info->model,
+             info->isa, info->block_tokens, conductor_element_name(info->element));
     return STATUS_OK;
 }
 
@@ -316,6 +317,10 @@ static bool has_our_pages(const struct cluster *cluster, const struct proto_node
         snprintf(why->reason, sizeof(why->reason),
                  "its instruction set is %.60s, that of the nodes here %.60s", info->isa,
                  cluster->isa);
+    } else if (info->element != cluster->element) {
+        snprintf(why->reason, sizeof(why->reason),
+                 "its KV is of type %s, that of the nodes here %s",
+                 conductor_element_name(info->element), conductor_element_name(cluster->element));
     } else if (!same_model || info->page_size != cluster->page_size) {
         snprintf(why->reason, sizeof(why->reason),
                  "its model is another (%.60s) than the nodes here have (%.60s)", info->model,

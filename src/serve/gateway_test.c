@@ -160,12 +160,13 @@ static void test_odd_nodes_are_refused(void **state)
         [ODD_MODEL] = "its model is another (oracle) than the nodes here have (hash)",
         [ODD_VOCAB] = "its vocabulary has ",
         [ODD_BLOCKS] = "its blocks have 32 tokens, those here 16",
+        [ODD_KV] = "its KV is of type q8_0, that of the nodes here f16",
     };
     struct client client;
     char want[128];
 
     answer_to(PROMPT, 20, want);
-    for (int odd = ODD_ISA; odd <= ODD_BLOCKS; odd++) {
+    for (int odd = ODD_ISA; odd <= ODD_KV; odd++) {
         start_pair();
         start_fake(2, PROTO_ROLE_DECODE);
         world.fakes[2].odd = odd;

@@ -14,6 +14,7 @@
 
 #include "base/assert.h"
 #include "base/buf.h"
+#include "conductor/keys.h"
 #include "net/msg.h"
 #include "serve/proto_int.h"
 
@@ -780,13 +781,14 @@ enum info_field {
     INFO_VOCAB,
     INFO_SEGMENT,
     INFO_EPOCH,
+    INFO_ELEMENT, /* not said by older nodes, whose KV is F16 */
 };
 
 enum status proto_node_info_encode(const struct proto_node_info *msg, struct buf *out)
 {
     struct msg_writer writer;
     msg_writer_init(&writer, out);
-    msg_put_map(&writer, INFO_EPOCH);
+    msg_put_map(&writer, INFO_ELEMENT);
     msg_field_text(&writer, INFO_NAME, msg->name);
     msg_field_u64(&writer, INFO_ROLE, msg->role);
     msg_field_text(&writer, INFO_MODEL, msg->model);
@@ -800,6 +802,7 @@ enum status proto_node_info_encode(const struct proto_node_info *msg, struct buf
     msg_field_u64(&writer, INFO_VOCAB, msg->vocab_count);
     msg_field_text(&writer, INFO_SEGMENT, msg->segment);
     msg_field_u64(&writer, INFO_EPOCH, msg->epoch);
+    msg_field_u64(&writer, INFO_ELEMENT, msg->element);
     return writer.status;
 }
 
@@ -823,6 +826,7 @@ static void get_info_field(struct msg_reader *reader, uint64_t key, struct proto
     case INFO_VOCAB: out->vocab_count = msg_get_u32(reader); break;
     case INFO_SEGMENT: msg_get_text_copy(reader, out->segment, sizeof(out->segment)); break;
     case INFO_EPOCH: out->epoch = msg_get_u64(reader); break;
+    case INFO_ELEMENT: out->element = msg_get_u32(reader); break;
     default: msg_skip(reader); break;
     }
 }
@@ -833,6 +837,7 @@ enum status proto_node_info_decode(const void *data, size_t len, struct proto_no
     uint64_t key, seen = 0;
 
     memset(out, 0, sizeof(*out));
+    out->element = CONDUCTOR_ELEMENT_F16;
     msg_reader_init(&reader, data, len);
     uint32_t left = msg_get_map(&reader);
     while (next_field(&reader, &left, &key, &seen))

@@ -330,6 +330,7 @@ struct proto_node_info {
     uint8_t fingerprint[PROTO_FINGERPRINT_SIZE]; /* of weights, RoPE and ISA class */
     char isa[PROTO_NAME_SIZE];
     uint32_t block_tokens;
+    uint32_t element; /* of its KV: CONDUCTOR_ELEMENT_* */
     uint32_t layers;
     uint64_t layer_size; /* bytes of one piece */
     uint64_t page_size;

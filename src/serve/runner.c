@@ -268,6 +268,7 @@ static enum status start_engine(struct runner *runner)
         .engine = { .threads = options->threads,
                     .block_tokens = options->block_tokens,
                     .isa = options->isa,
+                    .kv = options->kv,
                     .context_max = options->context_max,
                     .pages = options->pages,
                     .pages_count = options->pages_count },

@@ -88,6 +88,7 @@ struct runner_options {
     uint32_t block_tokens;
     uint32_t context_max;
     enum engine_isa isa;
+    enum engine_kv kv;
     const struct timed_options *timed; /* as in struct backend_options; outlives the runner */
     uint8_t *pages;                    /* outlives the runner */
     uint32_t pages_count;

@@ -18,6 +18,7 @@
 #include <cmocka.h>
 
 #include "base/buf.h"
+#include "conductor/keys.h"
 #include "net/msg.h"
 
 static const uint32_t tokens[] = { 1, 2, 0xffffffff, 7, 5 };
@@ -307,6 +308,7 @@ static void node_messages_round_trip(void **state)
         .fingerprint = { 1, 2 },
         .isa = "avx2",
         .block_tokens = 32,
+        .element = CONDUCTOR_ELEMENT_Q8_0,
         .layers = 30,
         .layer_size = 24576,
         .page_size = 737280,

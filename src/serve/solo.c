@@ -37,26 +37,24 @@ static enum status allocate(struct solo *solo, const struct engine_layout *layou
 enum status solo_create(const struct model *model, const struct solo_options *options,
                         struct solo **out, struct errmsg *err)
 {
+    struct backend_options backend_options = {
+        .engine = { .threads = options->threads,
+                    .block_tokens = options->block_tokens,
+                    .isa = options->isa,
+                    .kv = options->kv,
+                    .context_max = options->context_max },
+        .timed = options->timed,
+    };
     struct engine_layout layout;
-    enum status status = backend_layout_query(
-        model, options->timed,
-        options->block_tokens != 0 ? options->block_tokens : ENGINE_BLOCK_TOKENS_DEFAULT,
-        options->isa, &layout, err);
+    enum status status = backend_layout_query(model, &backend_options, &layout, err);
     if (status != STATUS_OK) return status;
     struct solo *solo = calloc(1, sizeof(*solo));
     if (solo == NULL) return STATUS_NO_MEMORY;
     const uint32_t context = model_params(model)->context;
     status = allocate(solo, &layout, options->context_max != 0 ? options->context_max : context);
     if (status != STATUS_OK) goto fail;
-    const struct backend_options backend_options = {
-        .engine = { .threads = options->threads,
-                    .block_tokens = options->block_tokens,
-                    .isa = options->isa,
-                    .context_max = options->context_max,
-                    .pages = solo->pages,
-                    .pages_count = solo->table_count },
-        .timed = options->timed,
-    };
+    backend_options.engine.pages = solo->pages;
+    backend_options.engine.pages_count = solo->table_count;
     status = backend_create(model, &backend_options, &solo->backend, err);
     if (status != STATUS_OK) goto fail;
     *out = solo;

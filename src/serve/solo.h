@@ -28,6 +28,7 @@ struct solo_options {
     uint32_t block_tokens; /* 0: ENGINE_BLOCK_TOKENS_DEFAULT */
     uint32_t context_max;  /* 0: the model's */
     enum engine_isa isa;
+    enum engine_kv kv;
     const struct timed_options *timed; /* as in struct backend_options; outlives it */
 };
 

@@ -304,6 +304,11 @@ const char *worker_address(const struct worker *worker)
     return worker->address;
 }
 
+static uint32_t element_of(enum engine_kv kv)
+{
+    return kv == ENGINE_KV_Q8_0 ? CONDUCTOR_ELEMENT_Q8_0 : CONDUCTOR_ELEMENT_F16;
+}
+
 void worker_info(const struct worker *worker, struct proto_node_info *out)
 {
     const struct engine_layout *layout = &worker->layout;
@@ -315,6 +320,7 @@ void worker_info(const struct worker *worker, struct proto_node_info *out)
     memcpy(out->fingerprint, worker->fingerprint, sizeof(out->fingerprint));
     out->role = worker->options.role;
     out->block_tokens = layout->block_tokens;
+    out->element = element_of(layout->kv);
     out->layers = layout->n_layers;
     out->layer_size = layout->layer_size;
     out->page_size = layout->page_size;
@@ -719,6 +725,7 @@ static enum status create_runner(struct worker *worker, struct errmsg *err)
         .block_tokens = options->block_tokens,
         .context_max = worker->context_max,
         .isa = options->isa,
+        .kv = options->kv,
         .timed = options->timed,
         .pages = store_node_base(worker->node),
         .pages_count = worker->totals.pages_total,
@@ -774,7 +781,7 @@ static void identify(struct worker *worker)
 {
     struct conductor_key_identity identity = {
         .block_tokens = worker->layout.block_tokens,
-        .element = CONDUCTOR_ELEMENT_F16,
+        .element = element_of(worker->layout.kv),
     };
     worker_fingerprint(worker->options.model, &worker->layout, worker->fingerprint);
     memcpy(identity.fingerprint, worker->fingerprint, sizeof(identity.fingerprint));
@@ -786,8 +793,13 @@ static enum status create_parts(struct worker *worker, const struct worker_optio
 {
     enum status status = take_options(worker, options, err);
     if (status != STATUS_OK) return status;
-    status = backend_layout_query(options->model, options->timed, worker->options.block_tokens,
-                                  options->isa, &worker->layout, err);
+    const struct backend_options backend = {
+        .engine = { .block_tokens = worker->options.block_tokens,
+                    .isa = options->isa,
+                    .kv = options->kv },
+        .timed = options->timed,
+    };
+    status = backend_layout_query(options->model, &backend, &worker->layout, err);
     if (status != STATUS_OK) return status;
     identify(worker);
     status = create_sched(worker, err);

@@ -56,6 +56,7 @@ struct worker_options {
     uint32_t block_tokens;     /* [ENGINE_BLOCK_TOKENS_DEFAULT] */
     uint32_t context_max;      /* [the model's] */
     enum engine_isa isa;       /* [auto] */
+    enum engine_kv kv;         /* the same in the whole cluster [F16] */
     const struct timed_options *timed; /* infer/timed.h; outlives the worker [NULL: compute] */
     uint32_t sequences_max;            /* [WORKER_SEQUENCES_DEFAULT] */
     uint32_t decode_max;               /* [WORKER_DECODES_DEFAULT] */

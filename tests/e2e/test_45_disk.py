@@ -68,6 +68,24 @@ def test_the_cache_survives_a_restart(tmp_path, how):
         again.stop()
 
 
+def test_kv_of_another_type_is_not_found(tmp_path):
+    """And what is computed with KV of Q8_0 is the same in one process and in two."""
+    data = tmp_path / "data"
+    cluster, (text, prompt, _) = prepared(tmp_path / "first", data, "--kv-type", "q8_0")
+    assert ask_prompt(cluster)[2] >= prompt - 2 * BLOCK
+    cluster.stop()
+    for kv_type, options in [("f16", []), ("q8_0", ["--no-pool", "--coupled", "1"])]:
+        (tmp_path / kv_type).mkdir()
+        other = Cluster(tmp_path / kv_type, "--data-dir", data, "--kv-type", kv_type, *options).wait_ready()
+        try:
+            again = ask_prompt(other)
+            assert again[2] == 0, other.tail()
+            if kv_type == "q8_0":
+                assert again[:2] == (text, prompt)
+        finally:
+            other.stop()
+
+
 def test_values_go_to_disk_and_survive(tmp_path):
     master, secret = f"127.0.0.1:{free_port()}", "values on disk"
     options = ("--data-dir", tmp_path / "data", "--values-size", "8M", "--values-ssd-size", "64M",

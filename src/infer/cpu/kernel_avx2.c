@@ -100,6 +100,12 @@ V_FN v16 v_load_half(const void *from)
     return (v16){ _mm256_cvtph_ps(_mm_loadu_si128(half)),
                   _mm256_cvtph_ps(_mm_loadu_si128(half + 1)) };
 }
+V_FN v16 v_load_bytes(const void *from)
+{
+    const __m128i bytes = _mm_loadu_si128((const __m128i *)from);
+    return (v16){ _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
+                  _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8))) };
+}
 V_FN __m256 bf16_half(const __m128i *from)
 {
     const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from));

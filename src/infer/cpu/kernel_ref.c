@@ -241,7 +241,15 @@ static const uint8_t *kv_at(const struct attend *job, size_t offset, uint32_t to
     const size_t page = job->pages[token / job->block_tokens];
     const size_t slot = token % job->block_tokens;
 
-    return job->slab + page * job->page_size + offset + slot * job->head_dim * 2;
+    return job->slab + page * job->page_size + offset + slot * job->token_size;
+}
+
+static float kv_value(const struct attend *job, const uint8_t *token, uint32_t i)
+{
+    const uint8_t *block = token + (size_t)(i / QUANT_BLOCK) * KV_BLOCK_SIZE;
+
+    if (job->kv == ENGINE_KV_F16) return half_at(token, i);
+    return half_at(block, 0) * (float)(int8_t)block[2 + i % QUANT_BLOCK];
 }
 
 /* Tokens [first, last) of one span, for one query: the partial sums of l and o; returns the
@@ -258,7 +266,7 @@ static float attend_span(const struct attend *job, const float *q, uint32_t firs
         const uint8_t *k = kv_at(job, job->k_offset, t);
         float s = 0.0f;
         for (uint32_t i = 0; i < job->head_dim; i++)
-            s = fmaf(q[i], half_at(k, i), s);
+            s = fmaf(q[i], kv_value(job, k, i), s);
         score[t - first] = s;
         most = max_of(s, most);
     }
@@ -268,7 +276,7 @@ static float attend_span(const struct attend *job, const float *q, uint32_t firs
         const float p = scalar_exp(score[t - first] - most);
         lane[t % 16] = lane[t % 16] + p;
         for (uint32_t i = 0; i < job->head_dim; i++)
-            o[i] = fmaf(p, half_at(v, i), o[i]);
+            o[i] = fmaf(p, kv_value(job, v, i), o[i]);
     }
     *l = sum16(lane);
     return most;

@@ -195,12 +195,24 @@ static const uint8_t *kv_at(const struct attend *job, size_t offset, uint32_t to
     const size_t page = job->pages[token / job->block_tokens];
     const size_t slot = token % job->block_tokens;
 
-    return job->slab + page * job->page_size + offset + slot * job->head_dim * 2;
+    return job->slab + page * job->page_size + offset + slot * job->token_size;
+}
+
+/* Sixteen values from the i-th on of K, or V, of a token. */
+ALWAYS_INLINE v16 load_kv(const uint8_t *token, uint32_t i, const enum engine_kv kv)
+{
+    const uint8_t *block = token + (size_t)(i / QUANT_BLOCK) * KV_BLOCK_SIZE;
+    uint16_t half;
+
+    if (kv == ENGINE_KV_F16) return v_load_half(token + (size_t)i * 2);
+    memcpy(&half, block, sizeof(half));
+    return v_mul(v_set1(_cvtsh_ss(half)), v_load_bytes(block + sizeof(half) + i % QUANT_BLOCK));
 }
 
 /* K by dims, so that a lane is a token. Sixteen tokens never straddle a page. Lanes beyond the last
  * token hold whatever the page holds; their scores are overwritten. */
-static void load_keys(const struct attend *job, const struct span *span)
+ALWAYS_INLINE void load_keys(const struct attend *job, const struct span *span,
+                             const enum engine_kv kv)
 {
     const uint32_t dim = job->head_dim;
 
@@ -210,7 +222,7 @@ static void load_keys(const struct attend *job, const struct span *span)
             v16 row[16];
             UNROLL
             for (uint32_t j = 0; j < 16; j++) {
-                row[j] = v_load_half(k + ((size_t)j * dim + i) * 2);
+                row[j] = load_kv(k + (size_t)j * job->token_size, i, kv);
             }
             v_transpose(row);
             UNROLL
@@ -221,15 +233,27 @@ static void load_keys(const struct attend *job, const struct span *span)
     }
 }
 
-static void load_values(const struct attend *job, const struct span *span)
+ALWAYS_INLINE void load_values(const struct attend *job, const struct span *span,
+                               const enum engine_kv kv)
 {
     const uint32_t dim = job->head_dim;
 
     for (uint32_t t = 0; t < span->tokens; t++) {
         const uint8_t *v = kv_at(job, job->v_offset, span->first + t);
         for (uint32_t i = 0; i < dim; i += 16) {
-            v_store(span->v + (size_t)t * dim + i, v_load_half(v + (size_t)i * 2));
+            v_store(span->v + (size_t)t * dim + i, load_kv(v, i, kv));
         }
+    }
+}
+
+static void load_span(const struct attend *job, const struct span *span)
+{
+    if (job->kv == ENGINE_KV_F16) {
+        load_keys(job, span, ENGINE_KV_F16);
+        load_values(job, span, ENGINE_KV_F16);
+    } else {
+        load_keys(job, span, ENGINE_KV_Q8_0);
+        load_values(job, span, ENGINE_KV_Q8_0);
     }
 }
 
@@ -425,8 +449,7 @@ static void attend_one_span(const struct attend *job, const struct span *span)
     while (last > i && job->starts[last - 1] >= span->first + ATTEND_SPAN)
         last--; /* queries that start after it */
     if (i == last) return;
-    load_keys(job, span);
-    load_values(job, span);
+    load_span(job, span);
     scores(job, span, i, last);
     for (; i + VALUE_QUERIES <= last; i += VALUE_QUERIES) {
         finish_queries(job, span, i, VALUE_QUERIES);

@@ -246,3 +246,31 @@ size_t attend_scratch_floats(uint32_t head_dim)
     return 2 * (size_t)ATTEND_SPAN * head_dim + (size_t)ATTEND_QUERIES_MAX * ATTEND_SPAN +
            (size_t)VALUE_QUERIES_MAX * head_dim + 2 * (size_t)ATTEND_QUERIES_MAX;
 }
+
+/* ---- KV ---- */
+
+size_t attend_token_size(enum engine_kv kv, uint32_t head_dim)
+{
+    if (kv == ENGINE_KV_F16) return (size_t)head_dim * 2;
+    ASSERT(head_dim % QUANT_BLOCK == 0);
+    return (size_t)head_dim / QUANT_BLOCK * KV_BLOCK_SIZE;
+}
+
+void attend_pack_kv(const struct kernels *kernels, enum engine_kv kv, const float *x,
+                    uint32_t head_dim, uint8_t *out)
+{
+    int8_t q[QUANT_BLOCK];
+    float d, ds;
+    int32_t sum;
+
+    if (kv == ENGINE_KV_F16) {
+        kernels->to_half(x, (uint16_t *)(void *)out, head_dim);
+        return;
+    }
+    for (uint32_t i = 0; i < head_dim; i += QUANT_BLOCK, out += KV_BLOCK_SIZE) {
+        kernels->quantize(x + i, QUANT_BLOCK, q, &d, &ds, &sum);
+        const uint16_t half = half_from_float(d);
+        memcpy(out, &half, sizeof(half));
+        memcpy(out + sizeof(half), q, sizeof(q));
+    }
+}

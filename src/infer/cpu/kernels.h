@@ -39,6 +39,9 @@
  * F16, BF16, F32 have no sections: [k][16 rows]
  * Rows beyond the matrix are zero.
  *
+ * KV of type Q8_0. A block of 32 is quantized as activations are; its scale is rounded to a half,
+ * and what attention reads is that half times q: a product of 11 and 7 bits, exact.
+ *
  * Attention. For one query: tokens in spans of ATTEND_SPAN, the first of which begins at a multiple
  * of ATTEND_SPAN; for each span, over the tokens of it that the query sees, the scores (fma over
  * the head dim in order), their maximum m', p = exp(s - m'), l' = the sum of p in 16 lanes (lane =
@@ -64,6 +67,7 @@ enum {
     ATTEND_QUERIES_MAX = 128,
     VALUE_QUERIES_MAX = 16, /* most that an ISA takes at a time when it sums values */
     KERNEL_ALIGN = 64,
+    KV_BLOCK_SIZE = 2 + QUANT_BLOCK, /* bytes, of KV of type Q8_0 */
 };
 
 struct matrix {
@@ -99,6 +103,8 @@ struct attend {
     const uint32_t *ends;
     uint32_t queries; /* 1..ATTEND_QUERIES_MAX */
     uint32_t head_dim;
+    enum engine_kv kv;
+    uint32_t token_size; /* attend_token_size() */
     const uint8_t *slab;
     size_t page_size;
     size_t k_offset; /* of this layer's and head's K within a page */
@@ -156,6 +162,12 @@ extern const struct kernels kernels_avx512;
 const struct kernels *kernels_select(enum engine_isa isa);
 
 size_t attend_scratch_floats(uint32_t head_dim);
+
+/* Bytes of K, or V, of one head of one token; for Q8_0 head_dim is a multiple of QUANT_BLOCK. */
+size_t attend_token_size(enum engine_kv kv, uint32_t head_dim);
+/* K, or V, of one head as pages have it. The same bytes whatever the ISA. */
+void attend_pack_kv(const struct kernels *kernels, enum engine_kv kv, const float *x,
+                    uint32_t head_dim, uint8_t *out);
 
 /* Where the sections of a packed tile begin, for a quantized type. */
 struct tile_sections {

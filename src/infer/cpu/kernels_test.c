@@ -392,28 +392,33 @@ static void exp_and_half_are_right(void **state)
 /* ---- attention ---- */
 
 struct kv {
+    enum engine_kv type;
+    uint32_t token_size;
     uint8_t *slab;
     size_t page_size;
     uint32_t block_tokens;
     uint32_t pages[64];
 };
 
-static struct kv random_kv(struct rng *rng, uint32_t head_dim, uint32_t tokens)
+static struct kv random_kv(struct rng *rng, enum engine_kv type, uint32_t head_dim, uint32_t tokens)
 {
-    struct kv kv = { .block_tokens = 16u << rng_below(rng, 3) };
+    struct kv kv = { .type = type,
+                     .token_size = (uint32_t)attend_token_size(type, head_dim),
+                     .block_tokens = 16u << rng_below(rng, 3) };
     const uint32_t pages = (tokens + kv.block_tokens - 1) / kv.block_tokens;
+    float values[256];
 
-    kv.page_size = (size_t)2 * kv.block_tokens * head_dim * 2;
+    kv.page_size = (size_t)2 * kv.block_tokens * kv.token_size;
     kv.slab = aligned(kv.page_size * pages); /* stale slots are NaN */
     for (uint32_t i = 0; i < pages; i++)
         kv.pages[i] = pages - 1 - i;
-    for (uint32_t t = 0; t < tokens; t++) {
-        for (uint32_t i = 0; i < 2 * head_dim; i++) {
-            const size_t part = i / head_dim * kv.block_tokens + t % kv.block_tokens;
-            const size_t at = part * head_dim + i % head_dim;
-            const uint16_t half = half_from_float(random_float(rng, 2.0f));
-            memcpy(kv.slab + kv.pages[t / kv.block_tokens] * kv.page_size + at * 2, &half, 2);
-        }
+    for (uint32_t t = 0; t < 2 * tokens; t++) {
+        const size_t slot = t % 2 * kv.block_tokens + t / 2 % kv.block_tokens;
+        for (uint32_t i = 0; i < head_dim; i++)
+            values[i] = random_float(rng, 2.0f);
+        attend_pack_kv(&kernels_portable, type, values, head_dim,
+                       kv.slab + kv.pages[t / 2 / kv.block_tokens] * kv.page_size +
+                           slot * kv.token_size);
     }
     return kv;
 }
@@ -429,10 +434,12 @@ static float *attend(const struct kernels *k, const struct kv *kv, uint32_t head
         .ends = ends,
         .queries = queries,
         .head_dim = head_dim,
+        .kv = kv->type,
+        .token_size = kv->token_size,
         .slab = kv->slab,
         .page_size = kv->page_size,
         .k_offset = 0,
-        .v_offset = (size_t)kv->block_tokens * head_dim * 2,
+        .v_offset = (size_t)kv->block_tokens * kv->token_size,
         .pages = kv->pages,
         .block_tokens = kv->block_tokens,
         .scratch = scratch,
@@ -443,15 +450,19 @@ static float *attend(const struct kernels *k, const struct kv *kv, uint32_t head
     return out;
 }
 
-static double kv_value(const struct kv *kv, uint32_t head_dim, uint32_t part, uint32_t t,
-                       uint32_t i)
+static double kv_value(const struct kv *kv, uint32_t part, uint32_t t, uint32_t i)
 {
-    uint16_t half;
     const size_t row = (size_t)part * kv->block_tokens + t % kv->block_tokens;
-    memcpy(&half,
-           kv->slab + kv->pages[t / kv->block_tokens] * kv->page_size + (row * head_dim + i) * 2,
-           2);
-    return (double)half_to_float(half);
+    const uint8_t *token =
+        kv->slab + kv->pages[t / kv->block_tokens] * kv->page_size + row * kv->token_size;
+    uint16_t half;
+
+    if (kv->type == ENGINE_KV_F16) {
+        memcpy(&half, token + (size_t)i * 2, 2);
+        return (double)half_to_float(half);
+    }
+    memcpy(&half, token + (size_t)(i / 32) * 34, 2);
+    return (double)half_to_float(half) * (int8_t)token[(size_t)(i / 32) * 34 + 2 + i % 32];
 }
 
 static void check_exact_attention(const struct kv *kv, uint32_t head_dim, const float *q,
@@ -462,7 +473,7 @@ static void check_exact_attention(const struct kv *kv, uint32_t head_dim, const 
     for (uint32_t t = start; t < end; t++) {
         weight[t] = 0;
         for (uint32_t i = 0; i < head_dim; i++) {
-            weight[t] += (double)q[i] * kv_value(kv, head_dim, 0, t, i);
+            weight[t] += (double)q[i] * kv_value(kv, 0, t, i);
         }
         most = fmax(most, weight[t]);
     }
@@ -471,17 +482,17 @@ static void check_exact_attention(const struct kv *kv, uint32_t head_dim, const 
     for (uint32_t i = 0; i < head_dim; i++) {
         double sum = 0;
         for (uint32_t t = start; t < end; t++) {
-            sum += weight[t] / total * kv_value(kv, head_dim, 1, t, i);
+            sum += weight[t] / total * kv_value(kv, 1, t, i);
         }
         assert_true(fabs(sum - (double)got[i]) <= 2e-5);
     }
 }
 
-static void check_attention(struct rng *rng, uint32_t head_dim)
+static void check_attention(struct rng *rng, enum engine_kv type, uint32_t head_dim)
 {
     const uint32_t tokens = (uint32_t)rng_between(rng, 1, 300);
     const uint32_t queries = (uint32_t)rng_between(rng, 1, 20);
-    struct kv kv = random_kv(rng, head_dim, tokens);
+    struct kv kv = random_kv(rng, type, head_dim, tokens);
     float *q = aligned((size_t)queries * head_dim * sizeof(float));
     const uint32_t window = rng_below(rng, 2) ? tokens : (uint32_t)rng_between(rng, 1, tokens);
     uint32_t starts[20], ends[20];
@@ -509,6 +520,36 @@ static void check_attention(struct rng *rng, uint32_t head_dim)
     free(kv.slab);
 }
 
+/* The bytes are the same whatever the ISA, and no value is further off than half a step and what
+ * rounding the step adds; zeros, and values too small for a half, too. */
+static void kv_is_packed_within_half_a_step(void **state)
+{
+    struct rng rng;
+
+    (void)state;
+    rng_init(&rng, seed);
+    for (int round = 0; round < 200; round++) {
+        const float size = round == 0 ? 0 : ldexpf(1, (int)rng_between(&rng, 0, 20) - 16);
+        float x[64];
+        uint8_t expected[68], got[68];
+        for (int i = 0; i < 64; i++)
+            x[i] = random_float(&rng, size);
+        attend_pack_kv(&kernels_portable, ENGINE_KV_Q8_0, x, 64, expected);
+        for (const struct kernels *const *k = vector_kernels(); *k != NULL; k++) {
+            attend_pack_kv(*k, ENGINE_KV_Q8_0, x, 64, got);
+            assert_memory_equal(got, expected, sizeof(got));
+        }
+        for (int i = 0; i < 64; i++) {
+            const uint8_t *block = expected + i / 32 * 34;
+            uint16_t half;
+            memcpy(&half, block, sizeof(half));
+            const float d = half_to_float(half), value = d * (float)(int8_t)block[2 + i % 32];
+            const float step = size / 127;
+            assert_true(fabsf(value - x[i]) <= 0.5f * step + 127 * (step / 2048 + 0x1p-25f));
+        }
+    }
+}
+
 static void attention_equals_reference(void **state)
 {
     struct rng rng;
@@ -516,7 +557,8 @@ static void attention_equals_reference(void **state)
     (void)state;
     rng_init(&rng, seed);
     for (int i = 0; i < 40; i++) {
-        check_attention(&rng, 16 * (uint32_t)rng_between(&rng, 1, 8));
+        check_attention(&rng, ENGINE_KV_F16, 16 * (uint32_t)rng_between(&rng, 1, 8));
+        check_attention(&rng, ENGINE_KV_Q8_0, 32 * (uint32_t)rng_between(&rng, 1, 4));
     }
 }
 
@@ -556,9 +598,13 @@ static void pool_runs_each_task_once(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(exp_and_half_are_right),     cmocka_unit_test(rows_equal_reference),
-        cmocka_unit_test(products_equal_reference),   cmocka_unit_test(products_do_not_saturate),
-        cmocka_unit_test(attention_equals_reference), cmocka_unit_test(pool_runs_each_task_once),
+        cmocka_unit_test(exp_and_half_are_right),
+        cmocka_unit_test(rows_equal_reference),
+        cmocka_unit_test(products_equal_reference),
+        cmocka_unit_test(products_do_not_saturate),
+        cmocka_unit_test(attention_equals_reference),
+        cmocka_unit_test(kv_is_packed_within_half_a_step),
+        cmocka_unit_test(pool_runs_each_task_once),
     };
 
     seed = test_seed();
