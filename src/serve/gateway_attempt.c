@@ -216,13 +216,11 @@ uint32_t attempt_hand_over(void *ctx, struct cluster_ref node)
     return moved;
 }
 
-/* Places again what decodes there and has said nothing since `heard_ns`, if it can decode
- * elsewhere. */
+/* Places again what decodes there and has said nothing since `heard_ns`. */
 static void move_streams(struct gateway *gateway, struct cluster_ref node, uint64_t heard_ns)
 {
     uint32_t moved = 0;
 
-    if (cluster_count_up(gateway->cluster, PROTO_ROLE_DECODE) == 0) return;
     for (struct request *request = gateway->requests; request != NULL; request = request->next) {
         const struct attempt *attempt = request->attempt;
         if (attempt == NULL || !is_same(attempt->decode, node)) continue;
@@ -235,15 +233,24 @@ static void move_streams(struct gateway *gateway, struct cluster_ref node, uint6
  * moving if there is a node that decodes, else it goes on there for as long as it may. */
 void attempt_node_leaves(void *ctx, struct cluster_ref node)
 {
-    move_streams(ctx, node, ENV_NEVER);
+    struct gateway *gateway = ctx;
+
+    if (cluster_count_up(gateway->cluster, PROTO_ROLE_DECODE) == 0) return;
+    move_streams(gateway, node, ENV_NEVER);
 }
 
 /* Connections find out by themselves that nobody is at their other end, but many seconds later.
- * The master may be wrong, or the only one cut off: so what we hear ourselves stays. */
+ * The master may be wrong, or the only one cut off: so what we hear ourselves stays. Without
+ * another node that decodes, one that prefills takes it; with nobody left it waits for who comes
+ * back. */
 void attempt_node_suspected(void *ctx, struct cluster_ref node)
 {
     struct gateway *gateway = ctx;
+    const struct cluster *cluster = gateway->cluster;
 
+    if (cluster_count_up(cluster, PROTO_ROLE_DECODE) == 0 &&
+        cluster_count_up(cluster, PROTO_ROLE_PREFILL) == 0)
+        return;
     move_streams(gateway, node, env_now_ns(gateway->env) - SILENT_MS * ENV_NS_PER_MS);
 }
 
@@ -798,6 +805,9 @@ static struct attempt *attempt_create(struct request *request, const struct yolk
     attempt->request = request;
     attempt->number = ++request->attempts;
     attempt->decision = *decision;
+    /* Where one node is left it has got both: what it decodes it need not send to itself. */
+    attempt->decision.inlined |= is_coupled(attempt) && decision->group_count == 1;
+    decision = &attempt->decision;
     attempt->prefill =
         cluster_ref_of(gateway->cluster, decision->inlined ? decision->decode : decision->prefill);
     attempt->decode = cluster_ref_of(gateway->cluster, decision->decode);

@@ -222,6 +222,41 @@ static void test_node_suspected(void **state)
     }
 }
 
+/* The only decode node stands still: the prefill node goes on with its streams, alone, long before
+ * their connection is given up; when it is back, it decodes again. */
+static void test_only_decode_node_suspected(void **state)
+{
+    (void)state;
+    struct client client;
+    char want[128];
+
+    answer_to(PROMPT, 60, want);
+    start_pair();
+    run_ms(3000);
+    complete(&client, BODY(",\"max_tokens\":60,\"stream\":true"));
+    run_ms(150);
+    env_sim_pause(world.fakes[1].env);
+    run_ms(2000);
+    assert_false(client.done);
+    world.fakes[1].suspect = true;
+    tell_member(&world.fakes[1], false);
+    run_ms(1000);
+    assert_true(client.done);
+    expect_stream(&client, want);
+    assert_int_equal(world.fakes[0].opened, 1);
+    assert_int_equal(world.fakes[0].computed, 1); /* and sends nothing to itself */
+    assert_int_equal(world.fakes[0].runs, 1);
+    env_sim_resume(world.fakes[1].env);
+    world.fakes[1].suspect = false;
+    tell_member(&world.fakes[1], false);
+    run_ms(3000);
+    assert_true(gateway_is_ready(world.gateway) && gateway_idle(world.gateway));
+    complete(&client, BODY(",\"max_tokens\":60,\"stream\":true"));
+    expect_stream(&client, want);
+    assert_int_equal(world.fakes[1].opened, 2);
+    stop_world();
+}
+
 /* The only decode node: what it has ends there, what is new goes to who is left. */
 static void test_only_decode_node_leaves(void **state)
 {
@@ -931,6 +966,7 @@ int main(void)
         cmocka_unit_test(test_node_leaves),
         cmocka_unit_test(test_node_suspected),
         cmocka_unit_test(test_odd_nodes_are_refused),
+        cmocka_unit_test(test_only_decode_node_suspected),
         cmocka_unit_test(test_only_decode_node_leaves),
         cmocka_unit_test(test_all_lost_and_back),
         cmocka_unit_test(test_nobody_there),
