@@ -21,7 +21,10 @@
  *       from outside schedules a turn.
  *   I3  The next request is not begun before the last answer has left: the output queue holds one
  *       answer at most.
- *   I4  While output waits, the stream is watched for writing and send_timer runs.
+ *   I4  While output waits for the client, the stream is watched for writing and send_timer runs.
+ *   I5  Pieces of a streamed answer are written by the turn that follows, so that all that the loop
+ *       has put in meanwhile is one write: a system call costs more than what a gateway does for a
+ *       token.
  *
  * Threads: the env's.
  * Limits:  see http.h. */
@@ -214,7 +217,8 @@ static void put_head_end(struct conn *conn, bool is_1_1)
 /* After a change from outside conn_turn(): what follows from it runs on the next turn (I1, I2). */
 static void turn_soon(struct conn *conn)
 {
-    if (!conn->in_turn) env_timer_set(conn->env, &conn->turn_timer, 0);
+    if (conn->in_turn || env_timer_armed(&conn->turn_timer)) return;
+    env_timer_set(conn->env, &conn->turn_timer, 0);
 }
 
 static void count_body(struct conn *conn, size_t size)
@@ -403,7 +407,6 @@ void http_begin(struct http_request *req, int status, const char *type)
     put_head(conn, status, type, &req->headers);
     if (req->is_chunked) put_text(conn, "Transfer-Encoding: chunked\r\n");
     put_head_end(conn, req->is_chunked);
-    flush(conn);
     turn_soon(conn);
 }
 
@@ -419,6 +422,11 @@ static void put_piece(struct conn *conn, bool is_chunked, const void *data, size
     if (is_chunked) put_text(conn, "\r\n");
 }
 
+static bool overfills(const struct conn *conn, size_t len)
+{
+    return conn->out.len > 0 && conn->out.len + len > conn->server->options.send_queue_max;
+}
+
 enum status http_send(struct http_request *req, const void *data, size_t len)
 {
     struct conn *conn = req->conn;
@@ -427,12 +435,12 @@ enum status http_send(struct http_request *req, const void *data, size_t len)
     ASSERT(len <= HTTP_REPLY_SIZE_MAX);
     if (conn == NULL || conn->has_failed) return STATUS_CONN_CLOSED;
     if (len == 0 || http_parse_is_head(req->parse)) return STATUS_OK;
-    if (conn->out.len > 0 && conn->out.len + len > conn->server->options.send_queue_max) {
+    if (overfills(conn, len)) flush(conn);
+    if (overfills(conn, len)) {
         req->is_blocked = true;
         return STATUS_FULL;
     }
     put_piece(conn, req->is_chunked, data, len);
-    flush(conn);
     turn_soon(conn);
     return conn->has_failed ? STATUS_CONN_CLOSED : STATUS_OK;
 }
@@ -639,9 +647,11 @@ static void conn_turn(struct conn *conn)
 {
     ASSERT(!conn->in_turn);
     conn->in_turn = true;
+    if (conn->state == CONN_ACTIVE) flush(conn); /* I5 */
     tell_writable(conn);
     while (!conn->has_failed && step(conn))
         continue;
+    if (conn->state == CONN_ACTIVE) flush(conn); /* what its handler began in this turn */
     conn->in_turn = false;
     if (conn->has_failed) {
         conn_close(conn);

@@ -110,9 +110,9 @@ void http_respond(struct http_request *req, int status, const char *type, const 
 /* Starts a streamed answer. Once. */
 void http_begin(struct http_request *req, int status, const char *type);
 
-/* Queues one piece, flushed at once. STATUS_FULL: the client reads slowly; nothing was taken, and
- * on_writable will fire. STATUS_CONN_CLOSED: the client has left; end the request. A piece is
- * accepted whenever the queue is empty, whatever its size. len 0 does nothing. */
+/* Queues one piece, written when the loop turns. STATUS_FULL: the client reads slowly; nothing was
+ * taken, and on_writable will fire. STATUS_CONN_CLOSED: the client has left; end the request. A
+ * piece is accepted whenever the queue is empty, whatever its size. len 0 does nothing. */
 MUST_USE enum status http_send(struct http_request *req, const void *data, size_t len);
 
 /* Called once, from the loop, when an http_send() that answered STATUS_FULL is worth another try.
