@@ -192,36 +192,42 @@ static void on_acquired(void *ctx, const struct rpc_result *result)
 
 /* ---- the question ---- */
 
-/* Whether the exchange has room for it (I1). */
-static bool fits(const struct pin_ask *ask, const struct client_pin *pin, uint64_t bytes,
-                 uint64_t inlined, uint32_t inline_max)
+/* Whether the exchange, of `bytes` so far, has room for it (I1). */
+static bool fits(const struct pin_ask *ask, const struct client_pin *pin, uint64_t bytes)
 {
     if (pin->count == 0) return true;
     if (ask->owner != pin->owner || ask->alone || pin->asks.first->alone) return false;
-    if (pin->count == PIN_VALUES_MAX || ask->size > PIN_BYTES_MAX - bytes) return false;
-    return ask->size > inline_max || ask->size <= STORE_INLINE_MAX - inlined;
+    return pin->count < PIN_VALUES_MAX && ask->size <= PIN_BYTES_MAX - bytes;
 }
 
 /* Moves what one exchange can have from the list. */
-static void take(struct pin_asks *asks, struct client_pin *pin, uint32_t inline_max)
+static void take(struct pin_asks *asks, struct client_pin *pin)
 {
     struct pin_ask *ask = asks->first;
     uint64_t bytes = 0;
-    uint64_t inlined = 0;
 
     pin->owner = ask->owner;
     *asks = (struct pin_asks){ NULL, NULL };
     for (struct pin_ask *next; ask != NULL; ask = next) {
         next = ask->next;
-        if (!fits(ask, pin, bytes, inlined, inline_max)) {
+        if (!fits(ask, pin, bytes)) {
             pin_asks_add(asks, ask);
             continue;
         }
         pin_asks_add(&pin->asks, ask);
         pin->count++;
         bytes = ask->size < PIN_BYTES_MAX - bytes ? bytes + ask->size : PIN_BYTES_MAX;
+    }
+}
+
+/* `inline_max`, or 0 if too much would be inline (I1). */
+static uint32_t inline_max_for(const struct client_pin *pin, uint32_t inline_max)
+{
+    uint64_t inlined = 0;
+    for (const struct pin_ask *ask = pin->asks.first; ask != NULL; ask = ask->next) {
         if (ask->size <= inline_max) inlined += ask->size;
     }
+    return inlined <= PIN_INLINE_MAX ? inline_max : 0;
 }
 
 static enum status acquire(struct client_pin *pin, const struct pin_terms *terms)
@@ -239,7 +245,7 @@ static enum status acquire(struct client_pin *pin, const struct pin_terms *terms
     const struct store_acquire message = { .class = STORE_CLASS_OBJECT,
                                            .ids = ids,
                                            .count = pin->count,
-                                           .inline_max = terms->inline_max };
+                                           .inline_max = inline_max_for(pin, terms->inline_max) };
     buf_init(&buf, RPC_BODY_SIZE_MAX);
     enum status status = store_encode_acquire(&buf, &message);
     const struct rpc_request request = { .method = STORE_METHOD_ACQUIRE,
@@ -259,7 +265,7 @@ struct pin_ask *pin_asks_send(struct pin_asks *asks, struct env *env, const stru
 {
     struct pin_ask *first = asks->first;
     struct client_pin *pin = calloc(1, sizeof(*pin));
-    ASSERT(first != NULL && terms->inline_max <= STORE_INLINE_MAX);
+    ASSERT(first != NULL);
 
     if (pin == NULL) {
         *asks = (struct pin_asks){ NULL, NULL };
@@ -272,7 +278,7 @@ struct pin_ask *pin_asks_send(struct pin_asks *asks, struct env *env, const stru
     pin->env = env;
     pin->refs = 1;
     env_timer_init(&pin->renew, on_renew, pin);
-    take(asks, pin, terms->inline_max);
+    take(asks, pin);
     *count = pin->count;
     *why = acquire(pin, terms);
     if (*why == STATUS_OK) return NULL;

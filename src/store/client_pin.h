@@ -8,9 +8,9 @@
  * the answer is pinned until all who hold the exchange's pin have let go of it: then the owner is
  * told, once. Until then the pin is renewed every third of the owner's lease.
  *
- *   I1  An owner is asked for at most PIN_VALUES_MAX values, PIN_BYTES_MAX bytes or one value, and
- *       STORE_INLINE_MAX bytes of those that may come inline, at a time: what it pins and what it
- *       copies for us is bounded, and no value stays out of an answer for want of room.
+ *   I1  An owner is asked for at most PIN_VALUES_MAX values, and PIN_BYTES_MAX bytes or one value,
+ *       at a time: what it pins for us is bounded. Small values may come inline only if all those
+ *       of an exchange are PIN_INLINE_MAX bytes at most: RPC is slower than READs with more.
  *   I2  A value is absent only if its owner says so about it alone. One that is missing among
  *       others may be on the owner's disk, or be a block of KVCache.
  *
@@ -29,7 +29,7 @@ struct client_pin; /* opaque */
 struct env;
 struct rpc_client;
 
-enum { PIN_VALUES_MAX = 1024, PIN_BYTES_MAX = 64 << 20 };
+enum { PIN_VALUES_MAX = 1024, PIN_BYTES_MAX = 64 << 20, PIN_INLINE_MAX = 64 << 10 };
 
 /* What the owner says of one value. */
 struct pin_answer {
