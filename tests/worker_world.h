@@ -471,6 +471,7 @@ static inline void on_d_item(void *ctx, const uint8_t *body, size_t len)
         request->prefill_done = true;
         request->done = item.prefill_done;
         return;
+    case PROTO_ITEM_SCORES: fail(); /* nobody asks for them here */
     case PROTO_ITEM_FIRST_TOKEN: fail();
     }
 }

@@ -4,6 +4,7 @@
 #include "infer/backend.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/assert.h"
 #include "infer/timed.h"
@@ -26,7 +27,7 @@ struct backend {
 struct builtin {
     struct engine *engine;
     struct sampler *sampler;
-    float *logits; /* a row for every item of a step; touched as used */
+    float *logits; /* a row for every token of a step; touched as used */
     struct engine_item items[ENGINE_ITEMS_MAX];
 };
 
@@ -48,7 +49,7 @@ static enum status builtin_create(const struct model *model, const struct engine
     enum status status = engine_create(model, options, &builtin->engine, err);
     if (status != STATUS_OK) goto fail;
     const uint32_t vocab = engine_vocab_size(builtin->engine);
-    builtin->logits = calloc((size_t)ENGINE_ITEMS_MAX * vocab, sizeof(*builtin->logits));
+    builtin->logits = calloc((size_t)ENGINE_ROWS_MAX * vocab, sizeof(*builtin->logits));
     status = builtin->logits == NULL ? STATUS_NO_MEMORY : sampler_create(vocab, &builtin->sampler);
     if (status != STATUS_OK) {
         errmsg_set(err, status, "no memory for the logits");
@@ -67,11 +68,40 @@ static const struct engine_layout *builtin_layout(const void *self)
     return engine_layout(((const struct builtin *)self)->engine);
 }
 
+/* The item's rows of logits begin at `row`; returns how many there are. */
+static uint32_t take_rows(struct builtin *builtin, const struct backend_item *item,
+                          struct engine_item *out, uint32_t row)
+{
+    const bool all = item->score.count > 0;
+
+    ASSERT(item->score.count <= item->tokens_count);
+    if (!all && !item->sample) return 0;
+    ASSERT(row < ENGINE_ROWS_MAX);
+    out->logits = builtin->logits + (size_t)row * engine_vocab_size(builtin->engine);
+    out->logits_all = all;
+    return all ? item->tokens_count : 1;
+}
+
+static void score(const struct builtin *builtin, struct backend_score *score, const float *logits)
+{
+    const uint32_t vocab = engine_vocab_size(builtin->engine);
+    uint32_t row[LOGPROBS_WORDS_MAX];
+
+    score->words = 0;
+    for (uint32_t i = 0; i < score->count; i++) {
+        const uint32_t count =
+            logprobs_row(logits + (size_t)i * vocab, vocab, score->targets[i], score->top, row);
+        memcpy(score->rows + score->words, row, count * sizeof(*row));
+        score->words += count;
+    }
+}
+
 static enum status builtin_step(void *self, struct backend_item *items, uint32_t items_count,
                                 const struct engine_part *part, const struct engine_hooks *hooks)
 {
     struct builtin *builtin = self;
     const uint32_t vocab = engine_vocab_size(builtin->engine);
+    uint32_t rows = 0; /* of logits */
 
     ASSERT(items_count <= ENGINE_ITEMS_MAX);
     for (uint32_t i = 0; i < items_count; i++) {
@@ -82,20 +112,22 @@ static enum status builtin_step(void *self, struct backend_item *items, uint32_t
             .position = item->position,
             .tokens = item->tokens,
             .tokens_count = item->tokens_count,
-            .logits = item->sample ? builtin->logits + (size_t)i * vocab : NULL,
         };
+        rows += take_rows(builtin, item, &builtin->items[i], rows);
     }
     const enum status status =
         engine_step_part(builtin->engine, builtin->items, items_count, part, hooks);
     if (status != STATUS_OK) return status;
     for (uint32_t i = 0; i < items_count; i++) {
         struct backend_item *item = &items[i];
+        const float *logits = builtin->items[i].logits;
+        score(builtin, &item->score, logits);
         if (!item->sample) continue;
-        item->sampled = sampler_next(builtin->sampler, &item->sampling, item->past,
-                                     builtin->items[i].logits, item->sample_index);
+        if (item->score.count > 0) logits += (size_t)(item->tokens_count - 1) * vocab;
+        item->sampled =
+            sampler_next(builtin->sampler, &item->sampling, item->past, logits, item->sample_index);
         if (item->row != NULL)
-            item->row_count = logprobs_row(builtin->items[i].logits, vocab, item->sampled,
-                                           item->row_top, item->row);
+            item->row_count = logprobs_row(logits, vocab, item->sampled, item->row_top, item->row);
     }
     return STATUS_OK;
 }

@@ -47,6 +47,16 @@ void backend_destroy(struct backend *backend); /* NULL is allowed */
 
 const struct engine_layout *backend_layout(const struct backend *backend);
 
+/* How likely tokens of a prompt were: rows of infer/logprobs.h, one behind the other, all of one
+ * length. Row k is that of targets[k], which comes behind token k of the item. */
+struct backend_score {
+    const uint32_t *targets;
+    uint32_t count; /* at most the item's tokens; 0: none are wanted */
+    uint32_t top;   /* pairs of each */
+    uint32_t *rows; /* out: room for count * (1 + 2 * top) words, */
+    uint32_t words; /* out: of which so many are used */
+};
+
 /* New tokens of one sequence, as in struct engine_item, and whether another one is wanted. */
 struct backend_item {
     const uint32_t *pages;
@@ -65,6 +75,7 @@ struct backend_item {
     uint32_t *row;            /* out, or NULL: its row of infer/logprobs.h, with */
     uint32_t row_top;         /* so many pairs; */
     uint32_t row_count;       /* out, its length */
+    struct backend_score score;
 };
 
 /* As engine_step(); what is sampled is written with STATUS_OK only. */

@@ -307,6 +307,14 @@ static void hand_out(const struct timed *timed, const struct backend_item *items
     }
 }
 
+static void score_certain(struct backend_score *score)
+{
+    score->words = 0;
+    for (uint32_t i = 0; i < score->count; i++)
+        score->words +=
+            logprobs_row_certain(score->targets[i], score->top, score->rows + score->words);
+}
+
 static uint32_t next_token(const struct timed *timed, const struct backend_item *item, uint64_t mix)
 {
     const struct timed_options *options = &timed->options;
@@ -380,6 +388,7 @@ enum status timed_step_part(struct timed *timed, struct backend_item *items, uin
         const uint32_t last = item->tokens_count - 1;
         const uint64_t row = rows + last;
         rows += item->tokens_count;
+        score_certain(&item->score);
         if (!item->sample) continue;
         item->sampled = next_token(timed, item, mix_layers(timed, item, last, part, row));
         if (item->row != NULL)

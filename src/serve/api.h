@@ -88,7 +88,8 @@ struct api_request {
     struct api_prompt *prompts; /* API_COMPLETION: at least one; API_TOKENIZE: one, or messages; */
     size_t prompts_count;       /* API_DETOKENIZE: one, of tokens, maybe none */
     uint32_t n;                 /* answers to each prompt; prompts times n <= API_CHOICES_MAX */
-    bool echo;                  /* API_COMPLETION: each answer begins with its prompt */
+    bool echo;                  /* API_COMPLETION: each answer begins with its prompt, */
+    bool prompt_only;           /* and is nothing else: `max_tokens` 0 */
     bool bare;                  /* API_TOKENIZE: a text without BOS */
     bool unasking;              /* API_TOKENIZE: messages without the opening of an answer */
     const struct json_value *tools;     /* NULL: none that may be called */

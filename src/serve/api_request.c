@@ -177,9 +177,12 @@ static enum status field_max_tokens(struct parse *parse, const char *name,
                                     const struct json_value *value)
 {
     int64_t count = 0;
-    const enum status status = want_int(parse, name, value, 1, API_MAX_TOKENS_MAX, &count);
+    const bool chat = parse->request->kind == API_CHAT;
+    const enum status status =
+        want_int(parse, name, value, chat ? 1 : 0, API_MAX_TOKENS_MAX, &count);
 
     if (status != STATUS_OK) return status;
+    parse->request->prompt_only = count == 0;
     if (strcmp(name, "max_completion_tokens") == 0) {
         parse->max_completion_tokens = (uint32_t)count;
     } else {
@@ -970,9 +973,9 @@ static enum status check_logprobs(const struct parse *parse)
     }
     if (chat && !parse->logprobs) return STATUS_OK;
     request->logprobs = chat && parse->top_logprobs == 0 ? 1 : parse->top_logprobs;
-    if (request->echo && request->logprobs > 0) {
-        return api_refuse(parse->error, 400, "unsupported_parameter", "logprobs",
-                          "'logprobs' together with 'echo' is not supported");
+    if (request->echo && request->logprobs > 0 && request->stream) {
+        return api_refuse(parse->error, 400, "unsupported_parameter", "stream",
+                          "'stream' is not supported for 'logprobs' together with 'echo'");
     }
     return STATUS_OK;
 }
@@ -1003,6 +1006,11 @@ static enum status check_whole(struct parse *parse)
     if (check_logprobs(parse) != STATUS_OK) return STATUS_INVALID;
     request->max_tokens =
         parse->max_completion_tokens ? parse->max_completion_tokens : parse->max_tokens;
+    if (request->prompt_only && !request->echo) {
+        return api_refuse(parse->error, 400, "invalid_value", "max_tokens",
+                          "'max_tokens' 0 without 'echo' asks for nothing");
+    }
+    if (request->prompt_only) request->max_tokens = 1; /* it is not shown */
     if (request->kind == API_COMPLETION && request->max_tokens == 0) request->max_tokens = 16;
     if (request->max_tokens > 0 && request->min_tokens > request->max_tokens) {
         return api_refuse(parse->error, 400, "invalid_value", "min_tokens",

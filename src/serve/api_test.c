@@ -255,7 +255,9 @@ static void test_refusals(void **state)
         { API_COMPLETION, "\"n\":2,\"best_of\":1", "best_of", "unsupported_parameter" },
         { API_COMPLETION, "\"logprobs\":true", "logprobs", "invalid_type" },
         { API_COMPLETION, "\"logprobs\":21", "logprobs", "invalid_value" },
-        { API_COMPLETION, "\"logprobs\":0,\"echo\":true", "logprobs", "unsupported_parameter" },
+        { API_COMPLETION, "\"logprobs\":0,\"echo\":true,\"stream\":true", "stream",
+          "unsupported_parameter" },
+        { API_COMPLETION, "\"max_tokens\":0", "max_tokens", "invalid_value" },
         { API_COMPLETION, "\"messages\":[]", "messages", "unknown_parameter" },
     };
 

@@ -447,6 +447,15 @@ static void on_prefill_done(struct attempt *attempt, const struct proto_prefill_
         done->cached_tokens < request->prompt_tokens ? done->cached_tokens : request->prompt_tokens;
 }
 
+static void on_scores(struct attempt *attempt, const struct proto_scores *scores, bool by_decode)
+{
+    const enum status status = request_take_scores(attempt->request, scores);
+
+    if (status == STATUS_OK) return;
+    attempt_failed(attempt, by_decode, status == STATUS_FULL ? STATUS_FULL : STATUS_PROTOCOL,
+                   PROTO_CAUSE_INTERNAL);
+}
+
 static void on_run_item(void *ctx, const uint8_t *body, size_t len)
 {
     struct attempt *attempt = ctx;
@@ -460,6 +469,7 @@ static void on_run_item(void *ctx, const uint8_t *body, size_t len)
     switch (item.kind) {
     case PROTO_ITEM_FIRST_TOKEN: on_token(attempt, &item.token, false); break;
     case PROTO_ITEM_PREFILL_DONE: on_prefill_done(attempt, &item.prefill_done); break;
+    case PROTO_ITEM_SCORES: on_scores(attempt, &item.scores, false); break;
     case PROTO_ITEM_FAILED:
         attempt->run_cause = item.failed.cause;
         LOG_DEBUG("gateway", "prefill_failed", "req=%s text=%s", attempt->request->request_id,
@@ -512,6 +522,7 @@ static struct proto_sampling sampling_of(const struct request *request)
         .held = proto_u32s_of(request->held, request->held_count),
         .held_until = api->min_tokens,
         .logprobs = api->logprobs,
+        .scores = request_wants_scores(request),
         .grammar = { (const uint8_t *)api->grammar,
                      api->grammar != NULL ? strlen(api->grammar) : 0 },
     };
@@ -675,6 +686,7 @@ static void on_open_item(void *ctx, const uint8_t *body, size_t len)
             on_prefill_done(attempt, &item.prefill_done);
         }
         break;
+    case PROTO_ITEM_SCORES: on_scores(attempt, &item.scores, true); break;
     case PROTO_ITEM_FIRST_TOKEN:
         attempt_failed(attempt, true, STATUS_PROTOCOL, PROTO_CAUSE_INTERNAL);
         break;

@@ -40,6 +40,12 @@ enum status gateway_logprobs_note(struct buf *rows, const struct proto_token *to
     return buf_append(rows, words, (HEAD_WORDS + token->row.count) * sizeof(*words));
 }
 
+enum status gateway_logprobs_note_first(struct buf *rows, uint32_t token)
+{
+    const uint32_t words[HEAD_WORDS] = { token, 0 };
+    return buf_append(rows, words, sizeof(words));
+}
+
 /* The one at *at, which is moved behind it; false at the end. */
 static bool next_noted(const struct buf *rows, size_t *at, struct noted *out)
 {
@@ -47,7 +53,7 @@ static bool next_noted(const struct buf *rows, size_t *at, struct noted *out)
     const uint8_t *from = buf_data(rows) + *at;
     memcpy(&out->token, from, sizeof(out->token));
     memcpy(&out->count, from + sizeof(out->token), sizeof(out->count));
-    ASSERT(out->count > 0 && out->count <= LOGPROBS_WORDS_MAX);
+    ASSERT(out->count <= LOGPROBS_WORDS_MAX);
     memcpy(out->row, from + HEAD_WORDS * sizeof(uint32_t), out->count * sizeof(*out->row));
     *at += (HEAD_WORDS + out->count) * sizeof(uint32_t);
     return true;
@@ -103,6 +109,7 @@ static uint32_t characters(const struct tokenizer *tokenizer, uint32_t token)
     const char *bytes = tokenizer_bytes(tokenizer, token, &len);
     uint32_t count = 0;
 
+    if (tokenizer_is_special(tokenizer, token)) return 0; /* nothing of it is shown */
     for (size_t i = 0; i < len; i++)
         count += ((unsigned char)bytes[i] & 0xc0) != 0x80;
     return count;
@@ -212,6 +219,8 @@ enum { COLUMNS = OFFSETS + 1 };
 static enum status write_cell(struct buf *out, const struct tokenizer *tokenizer,
                               const struct noted *noted, enum column column, uint32_t offset)
 {
+    if (noted->count == 0 && (column == VALUES || column == LIKELIEST))
+        return buf_append_text(out, "null");
     switch (column) {
     case TOKENS: return write_token(out, tokenizer, false, noted->token);
     case VALUES: return write_value(out, noted->row[0]);

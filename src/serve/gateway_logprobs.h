@@ -28,6 +28,9 @@ struct tokenizer;
 /* Appends the token and its row, which is not empty. STATUS_FULL as buf_append(). */
 MUST_USE enum status gateway_logprobs_note(struct buf *rows, const struct proto_token *token);
 
+/* A token before which there was nothing: it has no probability, and null in its places. */
+MUST_USE enum status gateway_logprobs_note_first(struct buf *rows, uint32_t token);
+
 /* Puts JSON in the place of the rows that have been noted. *offset is that of the first of their
  * tokens in the text, in characters, and is moved on. STATUS_FULL, and *rows is of no use. */
 MUST_USE enum status gateway_logprobs_render(const struct tokenizer *tokenizer, enum api_kind kind,

@@ -54,7 +54,7 @@
 #include "serve/gateway_record.h"
 #include "serve/tenants.h"
 
-enum { ENDING_MS = 1000 };
+enum { ENDING_MS = 1000, SCORE_WORDS_MAX = 1 << 21 };
 
 static double seconds(uint64_t from_ns, uint64_t to_ns)
 {
@@ -374,6 +374,34 @@ static void note_row(struct request *request, const struct proto_token *token)
         ask_abandon(request->ask, "too_long");
 }
 
+/* ---- the prompt's probabilities ---- */
+
+bool request_wants_scores(const struct request *request)
+{
+    const struct api_request *api = &request->ask->api;
+
+    return api->echo && api->logprobs > 0 && request->leader == NULL &&
+           request->scored + 1 < request->prompt_tokens;
+}
+
+enum status request_take_scores(struct request *request, const struct proto_scores *scores)
+{
+    const uint32_t next = request->scored + 1, length = scores->rows.count / scores->count;
+
+    if (!request_wants_scores(request)) return STATUS_OK; /* it has come from another node */
+    if (scores->first > next) return STATUS_INVALID;
+    for (uint32_t i = next - scores->first; i < scores->count && request_wants_scores(request);
+         i++) {
+        const struct proto_token token = {
+            .token = request->tokens[request->scored + 1],
+            .row = { scores->rows.bytes + (size_t)i * length * sizeof(uint32_t), length },
+        };
+        if (gateway_logprobs_note(&request->scores, &token) != STATUS_OK) return STATUS_FULL;
+        request->scored++;
+    }
+    return STATUS_OK;
+}
+
 enum status request_take_token(struct request *request, const struct proto_token *taken)
 {
     const uint32_t next = generated(request), index = taken->index, token = taken->token;
@@ -386,6 +414,10 @@ enum status request_take_token(struct request *request, const struct proto_token
         LOG_ERROR("gateway", "token_mismatch", "req=%s index=%u first=%u then=%u",
                   request->request_id, index, before, token);
         return STATUS_OK; /* what the client has seen stands */
+    }
+    if (request->ask->api.prompt_only) {
+        request_finish(request, "length");
+        return STATUS_OK;
     }
     /* The end is no part of the answer; d says so itself. */
     if (!request->ask->api.ignore_eos && tokenizer_is_end(request->gateway->tokenizer, token)) {
@@ -439,6 +471,13 @@ void request_complete(struct request *request)
     struct gateway *gateway = request->gateway;
 
     if (request->attempt != NULL) attempt_leave(request->attempt, STATUS_OK);
+    if (request_wants_scores(request)) {
+        struct api_error error;
+        api_refuse(&error, 503, "attempts_exhausted", NULL,
+                   "The probabilities of the prompt were lost with a node");
+        request_fail(request, &error);
+        return;
+    }
     if (!request->ask->api.stream) {
         gateway_explain_shown(request, buf_data(&request->shown), request->shown.len);
     }
@@ -567,6 +606,7 @@ static void free_request(struct request *request)
     buf_fini(&request->called);
     gateway_calls_fini(&request->calls);
     buf_fini(&request->rows);
+    buf_fini(&request->scores);
     free(request->tokens);
     free(request->held);
     free(request->keys);
@@ -840,6 +880,21 @@ static enum status echo_prompt(struct request *request)
                               &request->shown);
 }
 
+/* Rows of a whole prompt are kept, and become JSON at once. */
+static enum status check_scores(const struct request *request, struct api_error *error)
+{
+    const uint32_t row = 2 * request->ask->api.logprobs + 1; /* words, as they are noted */
+
+    const uint32_t most = SCORE_WORDS_MAX / row / request->ask->choices_count;
+
+    if (request->prompt_tokens <= most) return STATUS_OK;
+    return api_refuse(error, 400, "invalid_value", "logprobs",
+                      "'logprobs' %u of prompts that are echoed: at most %u tokens each in %u "
+                      "answers, not %u",
+                      request->ask->api.logprobs - 1, most, request->ask->choices_count,
+                      request->prompt_tokens);
+}
+
 /* Tokens, room for keys, and limits. */
 static enum status prepare(struct request *request, struct api_error *error)
 {
@@ -853,6 +908,8 @@ static enum status prepare(struct request *request, struct api_error *error)
     if (status != STATUS_OK) return status;
     give_tokens_back(request);
     if (request->ask->api.echo && echo_prompt(request) != STATUS_OK) return overloaded(error);
+    request->alone = request_wants_scores(request); /* a group finds none */
+    if (request->alone && check_scores(request, error) != STATUS_OK) return STATUS_INVALID;
     /* Room for the keys of every block there can ever be; blocks have at least 16 tokens. */
     request->keys = malloc((request->tokens_max / 16 + 1) * sizeof(*request->keys));
     if (request->keys == NULL ||
@@ -899,6 +956,7 @@ enum status request_create(struct ask *ask, uint32_t choice, struct request *lea
                        ask->api.tool_choice == API_TOOL_REQUIRED,
                        ask->api.stream && ask->api.calls_grammar, request->id);
     buf_init(&request->rows, GATEWAY_ANSWER_SIZE_MAX);
+    buf_init(&request->scores, GATEWAY_ANSWER_SIZE_MAX);
     env_timer_init(&request->timer, on_timer, request);
     const enum status status = prepare(request, error);
     if (status == STATUS_OK) {

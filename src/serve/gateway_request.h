@@ -122,7 +122,10 @@ struct request {
     struct gateway_calls calls;
     struct buf called; /* calls of tools, likewise */
     bool opened;       /* streaming: its first chunk has been written */
+    struct buf scores; /* rows of its prompt from the second token on, as they are noted; those of
+                        * the leader are everybody's */
     struct buf rows;   /* of logprobs, likewise (serve/gateway_logprobs.h) */
+    uint32_t scored;   /* tokens in `scores` */
     uint32_t offset;   /* of the first token in `rows`, in characters of the choice's text */
     const char *finish_reason;
     bool cached_known;
@@ -133,6 +136,12 @@ struct request {
     double first_ttft_ms; /* predicted, at the first placement */
     struct env_timer timer;
 };
+
+/* Are the probabilities of its prompt wanted, and not all there yet? */
+bool request_wants_scores(const struct request *request);
+/* What a node has found. STATUS_INVALID if it does not follow what is there. */
+MUST_USE enum status request_take_scores(struct request *request,
+                                         const struct proto_scores *scores);
 
 /* ---- gateway_ask.c ---- */
 

@@ -173,6 +173,7 @@ enum sequence_field {
     SEQUENCE_LOGPROBS,
     SEQUENCE_SALT, /* empty: none */
     SEQUENCE_GRAMMAR,
+    SEQUENCE_SCORES,
 };
 
 static void put_sequence(struct msg_writer *writer, uint32_t key, const struct proto_sequence *seq)
@@ -181,7 +182,7 @@ static void put_sequence(struct msg_writer *writer, uint32_t key, const struct p
     ASSERT(seq->generated_before < seq->tokens.count);
     ASSERT(seq->priority >= -PROTO_PRIORITY_MAX && seq->priority <= PROTO_PRIORITY_MAX);
     ASSERT(seq->later_us <= PROTO_LATER_US_MAX);
-    msg_field_map(writer, key, SEQUENCE_GRAMMAR);
+    msg_field_map(writer, key, SEQUENCE_SCORES);
     msg_field_u64(writer, SEQUENCE_REQUEST, seq->request_id);
     msg_field_u64(writer, SEQUENCE_ATTEMPT, seq->attempt);
     put_u32s(writer, SEQUENCE_TOKENS, seq->tokens);
@@ -207,6 +208,7 @@ static void put_sequence(struct msg_writer *writer, uint32_t key, const struct p
     msg_field_u64(writer, SEQUENCE_LOGPROBS, seq->sampling.logprobs);
     msg_field_bin(writer, SEQUENCE_SALT, seq->salt, seq->salt != NULL ? BLOCK_KEY_SIZE : 0);
     msg_field_bin(writer, SEQUENCE_GRAMMAR, seq->sampling.grammar.data, seq->sampling.grammar.len);
+    msg_field_u64(writer, SEQUENCE_SCORES, seq->sampling.scores);
 }
 
 static uint32_t get_keys(struct msg_reader *reader, const struct block_key **out)
@@ -269,6 +271,7 @@ static void get_sampling_field(struct msg_reader *reader, uint64_t key, struct p
     case SEQUENCE_HELD_UNTIL: out->held_until = msg_get_u32(reader); break;
     case SEQUENCE_GRAMMAR: out->grammar = msg_get_bin(reader, PROTO_GRAMMAR_MAX); break;
     case SEQUENCE_LOGPROBS: out->logprobs = get_in(reader, 0, 1 + PROTO_TOP_MAX); break;
+    case SEQUENCE_SCORES: out->scores = get_in(reader, 0, 1) != 0; break;
     default: msg_skip(reader); break;
     }
 }
@@ -538,6 +541,7 @@ enum status proto_kv_done_decode(const void *data, size_t len, struct proto_kv_d
 
 enum item_field { ITEM_KIND = 1, ITEM_BODY };
 enum opened_field { OPENED_EPOCH = 1, OPENED_SEGMENT, OPENED_ADDRESSES, OPENED_FROM, OPENED_LOCAL };
+enum scores_field { SCORES_FIRST = 1, SCORES_COUNT, SCORES_ROWS };
 enum token_field { TOKEN_INDEX = 1, TOKEN_TOKEN, TOKEN_ROW /* optional */ };
 enum finish_field { FINISH_REASON = 1, FINISH_GENERATED, FINISH_STEPS, FINISH_TIMES };
 enum prefill_field {
@@ -591,6 +595,14 @@ static void put_token(struct msg_writer *writer, const struct proto_token *token
     if (token->row.count > 0) put_u32s(writer, TOKEN_ROW, token->row);
 }
 
+static void put_scores(struct msg_writer *writer, const struct proto_scores *scores)
+{
+    msg_field_map(writer, ITEM_BODY, SCORES_ROWS);
+    msg_field_u64(writer, SCORES_FIRST, scores->first);
+    msg_field_u64(writer, SCORES_COUNT, scores->count);
+    put_u32s(writer, SCORES_ROWS, scores->rows);
+}
+
 static void put_item_body(struct msg_writer *writer, const struct proto_item *msg)
 {
     switch (msg->kind) {
@@ -612,6 +624,7 @@ static void put_item_body(struct msg_writer *writer, const struct proto_item *ms
         put_times(writer, FINISH_TIMES, &msg->finish.times);
         return;
     case PROTO_ITEM_PREFILL_DONE: put_prefill_done(writer, &msg->prefill_done); return;
+    case PROTO_ITEM_SCORES: put_scores(writer, &msg->scores); return;
     case PROTO_ITEM_FAILED:
         msg_field_map(writer, ITEM_BODY, FAILED_LOAD);
         msg_field_u64(writer, FAILED_CAUSE, msg->failed.cause);
@@ -732,6 +745,37 @@ static void get_failed(struct msg_reader *reader, struct proto_failed *out)
     if ((seen & required) != required) msg_fail(reader);
 }
 
+static bool scores_ok(const struct proto_scores *scores)
+{
+    const uint32_t length = scores->count > 0 ? scores->rows.count / scores->count : 0;
+
+    if (length == 0 || length * scores->count != scores->rows.count) return false;
+    if (length % 2 != 1 || length > PROTO_ROW_MAX) return false;
+    for (uint32_t i = 0; i < scores->rows.count; i++) {
+        if (i % length % 2 == 0 && !between((double)float_at(scores->rows, i), -1e4, 0))
+            return false;
+    }
+    return true;
+}
+
+static void get_scores(struct msg_reader *reader, struct proto_scores *out)
+{
+    uint64_t key, seen = 0;
+    uint32_t left = msg_get_map(reader);
+
+    memset(out, 0, sizeof(*out));
+    while (next_field(reader, &left, &key, &seen)) {
+        switch (key) {
+        case SCORES_FIRST: out->first = get_in(reader, 1, PROTO_TOKENS_MAX); break;
+        case SCORES_COUNT: out->count = get_in(reader, 1, PROTO_SCORES_MAX); break;
+        case SCORES_ROWS: out->rows = get_u32s(reader, PROTO_SCORES_MAX * PROTO_ROW_MAX); break;
+        default: msg_skip(reader); break;
+        }
+    }
+    const uint64_t required = fields_through(SCORES_ROWS);
+    if ((seen & required) != required || !scores_ok(out)) msg_fail(reader);
+}
+
 static void get_item_body(struct msg_reader *reader, struct proto_item *out)
 {
     switch (out->kind) {
@@ -741,6 +785,7 @@ static void get_item_body(struct msg_reader *reader, struct proto_item *out)
     case PROTO_ITEM_FINISH: get_finish(reader, &out->finish); return;
     case PROTO_ITEM_PREFILL_DONE: get_prefill_done(reader, &out->prefill_done); return;
     case PROTO_ITEM_FAILED: get_failed(reader, &out->failed); return;
+    case PROTO_ITEM_SCORES: get_scores(reader, &out->scores); return;
     }
     msg_fail(reader); /* the body came before the kind */
 }
@@ -756,7 +801,7 @@ enum status proto_item_decode(const void *data, size_t len, struct proto_item *o
     while (next_field(&reader, &left, &key, &seen)) {
         switch (key) {
         case ITEM_KIND:
-            out->kind = (enum proto_item_kind)get_in(&reader, PROTO_ITEM_OPENED, PROTO_ITEM_FAILED);
+            out->kind = (enum proto_item_kind)get_in(&reader, PROTO_ITEM_OPENED, PROTO_ITEM_SCORES);
             break;
         case ITEM_BODY: get_item_body(&reader, out); break;
         default: msg_skip(&reader); break;

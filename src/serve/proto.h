@@ -91,6 +91,7 @@ enum {
     PROTO_GRAMMAR_MAX = 1 << 16,
     PROTO_TOP_MAX = 20, /* likeliest tokens named beside one */
     PROTO_ROW_MAX = 1 + 2 * PROTO_TOP_MAX,
+    PROTO_SCORES_MAX = 512, /* tokens of a step */
     PROTO_WRITERS_MAX = 32, /* nodes that push into the pages of one attempt */
 };
 #define PROTO_LATER_US_MAX UINT64_C(86400000000) /* a day */
@@ -133,6 +134,8 @@ struct proto_sampling {
     uint32_t held_until;
     struct msg_bytes grammar; /* infer/grammar.h, at most PROTO_GRAMMAR_MAX; len 0: none */
     uint32_t logprobs; /* 0: not wanted; else 1 + the pairs of each row, at most PROTO_TOP_MAX */
+    bool scores;       /* with logprobs: who computes the prompt says how likely its tokens were,
+                        * and so computes all of it */
 };
 
 float proto_bias_at(const struct proto_sampling *sampling, uint32_t index);
@@ -228,6 +231,7 @@ enum proto_item_kind {
     PROTO_ITEM_FIRST_TOKEN = 4,
     PROTO_ITEM_PREFILL_DONE = 5,
     PROTO_ITEM_FAILED = 6,
+    PROTO_ITEM_SCORES = 7,
 };
 
 struct proto_opened {
@@ -242,6 +246,13 @@ struct proto_token {
     uint32_t index;
     uint32_t token;
     struct proto_u32s row; /* of infer/logprobs.h, at most PROTO_ROW_MAX; empty if not wanted */
+};
+
+/* Of the prompt, before its first token is said; in the order of the prompt. */
+struct proto_scores {
+    uint32_t first; /* in `tokens` of the sequence: the token that the first row is of, > 0 */
+    uint32_t count; /* of rows, 1..PROTO_SCORES_MAX */
+    struct proto_u32s rows; /* of infer/logprobs.h, `count` of them, all of one length */
 };
 
 enum proto_finish_reason {
@@ -311,6 +322,7 @@ struct proto_item {
         struct proto_finish finish;
         struct proto_prefill_done prefill_done;
         struct proto_failed failed;
+        struct proto_scores scores;
     };
 };
 

@@ -225,6 +225,7 @@ static void prepare_items(struct runner *runner)
             .sample_index = item->sample_index,
             .row = item->row,
             .row_top = item->row_top,
+            .score = item->score,
         };
     }
 }
@@ -234,6 +235,7 @@ static void take_sampled(struct runner *runner)
     for (uint32_t i = 0; i < runner->step->items_count; i++) {
         runner->step->items[i].sampled = runner->items[i].sampled;
         runner->step->items[i].row_count = runner->items[i].row_count;
+        runner->step->items[i].score.words = runner->items[i].score.words;
     }
 }
 

@@ -67,6 +67,7 @@ struct runner_item {
     uint32_t sampled; /* out */
     uint32_t *row;    /* as in struct backend_item */
     uint32_t row_top, row_count;
+    struct backend_score score;
 };
 
 struct runner_step {

@@ -40,6 +40,10 @@ static void read_sequence(const struct proto_sequence *sequence)
 static void read_item(const struct proto_item *item)
 {
     if (item->kind == PROTO_ITEM_OPENED) read_u64s(item->opened.addresses);
+    if (item->kind == PROTO_ITEM_SCORES) {
+        for (uint32_t i = 0; i < item->scores.rows.count; i++)
+            sink += proto_u32_at(item->scores.rows, i);
+    }
     if (item->kind == PROTO_ITEM_FAILED) sink += strlen(item->failed.text);
 }
 

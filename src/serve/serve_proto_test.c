@@ -227,7 +227,7 @@ static void items_round_trip(void **state)
     (void)state;
     static const char *const names[] = { "",       "opened",      "token",
                                          "finish", "first_token", "prefill_done",
-                                         "failed" };
+                                         "failed", "scores" };
     const struct proto_times times = { 1, 2, 3, 4, UINT64_MAX };
     const struct proto_item items[] = {
         { .kind = PROTO_ITEM_OPENED,
@@ -248,6 +248,8 @@ static void items_round_trip(void **state)
                             .times = times } },
         { .kind = PROTO_ITEM_FAILED,
           .failed = { .cause = PROTO_CAUSE_LIMIT, .load_permille = 1500, .text = "why" } },
+        { .kind = PROTO_ITEM_SCORES,
+          .scores = { .first = 16, .count = 1, .rows = proto_u32s_of(row, 3) } },
         { .kind = PROTO_ITEM_PREFILL_DONE,
           .prefill_done = { .computed_tokens = 9, .miss = PROTO_MISS_TIMEOUT, .times = times } },
     };
@@ -288,6 +290,29 @@ static void bad_rows_are_refused(void **state)
     for (size_t i = 0; i < sizeof(BAD) / sizeof(BAD[0]); i++) {
         const struct proto_item item = { .kind = PROTO_ITEM_TOKEN,
                                          .token = { 1, 2, proto_u32s_of(BAD[i], COUNTS[i]) } };
+        struct proto_item got;
+        struct buf buf;
+        buf_new(&buf);
+        assert_int_equal(proto_item_encode(&item, &buf), STATUS_OK);
+        assert_int_equal(proto_item_decode(buf_data(&buf), buf.len, &got), STATUS_INVALID);
+        buf_fini(&buf);
+    }
+}
+
+/* Rows that do not part evenly, half pairs, none, and no probabilities. */
+static void bad_scores_are_refused(void **state)
+{
+    (void)state;
+    static const uint32_t WORDS[] = { 0xbfc00000, 7, 0xbfc00000, 0x3f800000 };
+    static const struct proto_scores BAD[] = {
+        { 1, 2, { (const uint8_t *)WORDS, 3 } }, { 1, 1, { (const uint8_t *)WORDS, 2 } },
+        { 1, 1, { (const uint8_t *)WORDS, 0 } }, { 0, 1, { (const uint8_t *)WORDS, 3 } },
+        { 1, 0, { (const uint8_t *)WORDS, 3 } }, { 1, 1, { (const uint8_t *)(WORDS + 3), 1 } },
+        { 1, 4, { (const uint8_t *)WORDS, 4 } },
+    };
+
+    for (size_t i = 0; i < sizeof(BAD) / sizeof(BAD[0]); i++) {
+        const struct proto_item item = { .kind = PROTO_ITEM_SCORES, .scores = BAD[i] };
         struct proto_item got;
         struct buf buf;
         buf_new(&buf);
@@ -594,6 +619,7 @@ int main(void)
         cmocka_unit_test(small_messages_round_trip),
         cmocka_unit_test(items_round_trip),
         cmocka_unit_test(bad_rows_are_refused),
+        cmocka_unit_test(bad_scores_are_refused),
         cmocka_unit_test(node_messages_round_trip),
         cmocka_unit_test(questions_about_transfers_round_trip),
         cmocka_unit_test(copies_round_trip),

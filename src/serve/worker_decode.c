@@ -108,7 +108,7 @@ static uint32_t reusable_blocks(const struct job *job)
 {
     const uint32_t before_last = (job->prompt_count - 1) / job->worker->layout.block_tokens;
 
-    if (job->worker->options.no_reuse) return 0;
+    if (job->worker->options.no_reuse || (job->decode.computes && job->scores)) return 0;
     return job->decode.computes && before_last < job->keys_count ? before_last : job->keys_count;
 }
 
@@ -681,6 +681,7 @@ void decode_fill_prompt(struct job *job, const struct sched_item *from, struct r
         .sample = from->last,
     };
     job_fill_sample(job, from->position + from->rows, job->generated_before, item);
+    job_fill_score(job, item);
 }
 
 /* What p would say. */
@@ -716,6 +717,7 @@ void decode_prompt_done(struct job *job, const struct runner_item *item)
 
     ASSERT(!job->over && decode->computes && !decode->kv_here);
     worker->totals.tokens_computed += item->tokens_count;
+    if (!job_send_score(job, item)) return;
     if (sched_state(worker->sched, job->id) != SCHED_WAITING_KV) return; /* more to compute */
     ASSERT(item->sample);
     decode->first_token = item->sampled;

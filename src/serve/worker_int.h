@@ -243,6 +243,8 @@ struct job {
     uint32_t prompt_blocks; /* ceil(prompt_count / block_tokens) */
     struct sampling sampling;
     struct grammar *grammar;          /* of sampling.matcher; NULL: any text */
+    bool scores;                      /* as in proto_sampling; */
+    uint32_t *score_rows;             /* then room for those of a step */
     uint32_t logprobs;                /* as in proto_sampling */
     uint32_t row[LOGPROBS_WORDS_MAX]; /* of the token sampled last, if wanted */
     uint32_t row_count;
@@ -364,6 +366,11 @@ void job_drop_grammar(struct job *job);
 
 /* Why a fetch brought less than was asked for, as gateways are told. */
 enum proto_miss job_miss_of(enum store_miss reason);
+
+/* The scores that a part of the prompt is to find, once the rest of the item is there; and what has
+ * been found to the gateway: false if the job has failed. */
+void job_fill_score(struct job *job, struct runner_item *item);
+bool job_send_score(struct job *job, const struct runner_item *from);
 
 /* What the next token is sampled with, in an item that is filled otherwise. */
 void job_fill_sample(struct job *job, uint32_t past, uint64_t index, struct runner_item *item);

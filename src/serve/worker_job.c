@@ -70,6 +70,13 @@ static const char *check_sequence(const struct worker *worker,
     return NULL;
 }
 
+/* Words of the rows of a step. */
+static size_t score_words(const struct proto_sampling *sampling)
+{
+    const bool wanted = sampling->scores && sampling->logprobs > 0;
+    return wanted ? (size_t)ENGINE_ROWS_MAX * (2 * sampling->logprobs - 1) : 0;
+}
+
 /* All that the job keeps is in one arena. */
 static struct job *job_allocate(const struct worker *worker, enum sched_kind kind,
                                 const struct job_room *room, const struct proto_sampling *sampling)
@@ -81,7 +88,7 @@ static struct job *job_allocate(const struct worker *worker, enum sched_kind kin
                         ((size_t)room->sums + room->addresses) * sizeof(uint64_t) +
                         (size_t)room->rows * sizeof(uint32_t) +
                         (size_t)sampling->biases.count * (sizeof(uint32_t) + sizeof(float)) +
-                        sampling->held.count * sizeof(uint32_t) + 4096;
+                        (sampling->held.count + score_words(sampling)) * sizeof(uint32_t) + 4096;
 
     if (size > WORKER_JOB_SIZE_MAX / 2) return NULL;
     if (arena_create(size, WORKER_JOB_SIZE_MAX, &arena) != STATUS_OK) return NULL;
@@ -137,6 +144,9 @@ static void take_sampling(struct job *job, const struct proto_sampling *from)
                                        .held_count = from->held.count,
                                        .held_until = from->held_until };
     job->logprobs = from->logprobs;
+    job->scores = score_words(from) > 0;
+    job->score_rows = arena_calloc(job->arena, score_words(from), sizeof(*job->score_rows));
+    ASSERT(job->score_rows != NULL); /* likewise */
 }
 
 static void take_sequence(struct job *job, const struct proto_sequence *sequence)
@@ -298,6 +308,34 @@ enum status job_alloc(struct job *job, uint32_t have)
     }
     job->pages_count = job->prompt_blocks;
     return STATUS_OK;
+}
+
+void job_fill_score(struct job *job, struct runner_item *item)
+{
+    const uint32_t behind = item->position + item->tokens_count; /* the item */
+    const uint32_t end = behind < job->prompt_count ? behind + 1 : job->prompt_count;
+
+    if (!job->scores || (job->kind == SCHED_KIND_PREFILL && job->prefill.stage != NULL)) return;
+    item->score = (struct backend_score){ .targets = job->tokens + item->position + 1,
+                                          .count = end - item->position - 1,
+                                          .top = job->logprobs - 1,
+                                          .rows = job->score_rows };
+}
+
+bool job_send_score(struct job *job, const struct runner_item *from)
+{
+    const struct proto_item item = {
+        .kind = PROTO_ITEM_SCORES,
+        .scores = { .first = from->position + 1,
+                    .count = from->score.count,
+                    .rows = proto_u32s_of(from->score.rows, from->score.words) },
+    };
+
+    if (from->score.count == 0) return true;
+    const enum status status = job_send(job, &item);
+    if (status == STATUS_OK || status == STATUS_CANCELLED) return true; /* on_cancel follows */
+    job_fail(job, PROTO_CAUSE_INTERNAL, status, "the gateway does not read");
+    return false;
 }
 
 void job_fill_sample(struct job *job, uint32_t past, uint64_t index, struct runner_item *item)

@@ -28,6 +28,7 @@
 static uint32_t blocks_reusable(const struct job *job)
 {
     if (stage_follows(job)) return stage_reuse_blocks(job);
+    if (job->scores) return 0; /* the logits of all tokens are */
     /* The last token of the prompt is always computed: its logits are the point. */
     return (job->prompt_count - 1) / job->worker->layout.block_tokens;
 }
@@ -370,6 +371,7 @@ void prefill_fill_item(struct job *job, const struct sched_item *from, struct ru
         .sample = from->last && (prefill->stage == NULL || stage_is_last(job)),
     };
     job_fill_sample(job, from->position + from->rows, job->generated_before, item);
+    job_fill_score(job, item);
 }
 
 static void kv_done(struct job *job);
@@ -596,6 +598,7 @@ void prefill_step_done(struct job *job, const struct runner_item *item, bool com
     if (job->prefill.stage == NULL) commit(job, item); /* a stage has no whole block */
     if (job->prefill.stage == NULL || stage_is_last(job))
         worker->totals.tokens_computed += item->tokens_count;
+    if (!job_send_score(job, item)) return;
     if (sched_state(worker->sched, job->id) != SCHED_PUSHING) return;
     job->prefill.computed_ns = env_now_ns(worker->env);
     note_loaded(job);

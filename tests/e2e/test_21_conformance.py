@@ -191,11 +191,41 @@ def test_tokens_that_are_no_text(client):
     ("chat/completions", {"messages": STORY, "top_logprobs": 2}, "top_logprobs"),
     ("chat/completions", {"messages": STORY, "logprobs": True, "top_logprobs": 21}, "top_logprobs"),
     ("completions", {"prompt": "x", "logprobs": 21}, "logprobs"),
-    ("completions", {"prompt": "x", "logprobs": 1, "echo": True}, "logprobs"),
+    ("completions", {"prompt": "x", "logprobs": 1, "echo": True, "stream": True}, "stream"),
+    ("completions", {"prompt": "x", "logprobs": 1, "max_tokens": 0}, "max_tokens"),
 ])
 def test_bad_logprobs_are_named(cluster, path, fields, param):
     status, body, _ = cluster.post("/v1/" + path, fields)
     assert (status, body["error"]["param"]) == (400, param)
+
+
+@pytest.mark.parametrize("long, max_tokens", [(52, 1), (4, 0), (4, 6)])
+def test_prompts_are_scored(client, cluster, long, max_tokens):
+    """Tokens of a prompt are as likely as they were when they were answered, to the last digit, through one
+    chunk or several, and whether they are cached or not: `logprobs` with `echo`, as evaluation harnesses ask."""
+    def tokens_of(text):
+        return cluster.post("/tokenize", {"prompt": text, "add_special_tokens": False})[1]["tokens"]
+
+    body = dict(model="smollm2", temperature=0, logprobs=3)
+    story = tokens_of("Once upon a time there was a small fox. " * long + "It was hungry and")
+    answer = client.completions.create(**body, prompt=story, max_tokens=12).choices[0]
+    tokens = [token for text in answer.logprobs.tokens for token in tokens_of(text)]
+    assert len(tokens) == len(answer.logprobs.tokens) > 4 and (len(story) > 512 or long < 52)
+    scored = client.completions.create(**body, prompt=[story + tokens, story[:30]], echo=True, max_tokens=max_tokens)
+    for choice, prompt in zip(scored.choices, (story + tokens, story[:30])):
+        rows = choice.logprobs
+        assert rows.token_logprobs[0] is None and rows.top_logprobs[0] is None and rows.text_offset[0] == 0
+        assert all(value <= 0 for value in rows.token_logprobs[1:])
+        for column in (rows.tokens, rows.token_logprobs, rows.top_logprobs, rows.text_offset):
+            assert len(prompt) <= len(column) <= len(prompt) + max_tokens
+        assert "".join(rows.tokens) == choice.text
+        assert [choice.text[at:at + 1] for at in rows.text_offset] == [token[:1] for token in rows.tokens]
+        assert choice.finish_reason == "length" or max_tokens > 0
+    rows, told = scored.choices[0].logprobs, answer.logprobs
+    here = slice(len(story), len(story) + len(tokens))
+    assert rows.token_logprobs[here] == told.token_logprobs and rows.top_logprobs[here] == told.top_logprobs
+    assert scored.usage.prompt_tokens == len(story) + len(tokens) + 30
+    assert scored.usage.completion_tokens <= 2 * max_tokens
 
 
 # ---- load generators ----
