@@ -87,9 +87,14 @@ void buf_commit(struct buf *buf, size_t len)
 
 enum status buf_append(struct buf *buf, const void *data, size_t len)
 {
-    uint8_t *to;
-    const enum status status = buf_reserve(buf, len, &to);
-    if (status != STATUS_OK) return status;
+    const size_t end = buf->start + buf->len;
+    uint8_t *to = buf->base != NULL ? buf->base + end : NULL;
+
+    /* Mostly there is room: what is encoded comes a few bytes at a time. */
+    if (to == NULL || len > buf->cap - end || len > buf->size_max - buf->len) {
+        const enum status status = buf_reserve(buf, len, &to);
+        if (status != STATUS_OK) return status;
+    }
     if (len > 0) memcpy(to, data, len);
     buf_commit(buf, len);
     return STATUS_OK;

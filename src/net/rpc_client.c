@@ -283,18 +283,20 @@ static enum status send_or_wait(struct rpc_client *client, struct call *call,
 
 static struct call *call_create(struct rpc_client *client, const struct rpc_request *request)
 {
-    struct call *call = calloc(1, sizeof(*call));
+    struct call *call = malloc(sizeof(*call));
 
     if (call == NULL) return NULL;
+    *call = (struct call){
+        .client = client,
+        .id = ++client->last_id,
+        .method = request->method,
+        .wait_until_up = request->wait_until_up,
+        .deadline_ns = request->deadline_ns,
+        .on_item = request->on_item,
+        .on_end = request->on_end,
+        .ctx = request->ctx,
+    };
     rpc_list_init(&call->link);
-    call->client = client;
-    call->id = ++client->last_id;
-    call->method = request->method;
-    call->wait_until_up = request->wait_until_up;
-    call->deadline_ns = request->deadline_ns;
-    call->on_item = request->on_item;
-    call->on_end = request->on_end;
-    call->ctx = request->ctx;
     env_timer_init(&call->timer, call_on_deadline, call);
     return call;
 }

@@ -302,17 +302,19 @@ static struct rpc_call *call_open(struct peer *peer, const struct rpc_frame *req
 {
     const struct block_key key = key_of(request->call);
     struct env *env = peer->server->env;
-    struct rpc_call *call = calloc(1, sizeof(*call));
+    struct rpc_call *call = malloc(sizeof(*call));
 
     if (call == NULL) return NULL;
     if (map_insert(peer->calls, &key, (uint64_t)(uintptr_t)call) != STATUS_OK) {
         free(call);
         return NULL;
     }
-    call->peer = peer;
-    call->env = env;
-    call->id = request->call;
-    call->deadline_ns = deadline_of(env, request->timeout_ms);
+    *call = (struct rpc_call){
+        .peer = peer,
+        .env = env,
+        .id = request->call,
+        .deadline_ns = deadline_of(env, request->timeout_ms),
+    };
     name_call(call, peer);
     env_timer_init(&call->timer, call_on_timer, call);
     if (call->deadline_ns != ENV_NEVER) env_timer_set(env, &call->timer, call->deadline_ns);

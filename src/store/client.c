@@ -124,7 +124,7 @@ struct call {
     struct call *next;
     struct yolk_store *store;
     enum call_kind kind;
-    struct item *items;
+    struct item *items; /* and behind them their keys: one block */
     uint32_t count;
     uint32_t left;  /* items not done */
     uint32_t inner; /* callbacks that may still come: RPCs and transfers of items */
@@ -143,7 +143,6 @@ struct call {
     struct env_timer again; /* the next exchange, or the deadline */
     struct yolk_store_call options;
     char preferred[STORE_NAME_SIZE];
-    uint8_t *keys;
 };
 
 /* ---- ends ---- */
@@ -190,7 +189,6 @@ static void call_free(struct call *call)
     while (call->moves != NULL)
         moves_free(call->moves); /* the engine ends with its batches */
     free(call->items);
-    free(call->keys);
     free(call);
 }
 
@@ -1012,7 +1010,7 @@ static uint16_t method_of(enum call_kind kind)
     return 0;
 }
 
-/* The columns of a question to the master. */
+/* The columns of a question to the master: one block, which begins with the keys. */
 struct question {
     struct store_key *keys;
     uint64_t *sizes;
@@ -1020,34 +1018,35 @@ struct question {
     uint32_t *costs;
     uint32_t *depths;
     uint32_t count;
+    bool values; /* the columns beside the keys are filled: of puts */
 };
 
-static bool question_init(struct question *question, uint32_t count)
+static bool question_init(struct question *question, uint32_t count, bool values)
 {
-    *question = (struct question){
-        .keys = malloc(count * sizeof(*question->keys)),
-        .sizes = malloc(count * sizeof(*question->sizes)),
-        .groups = malloc(count * sizeof(*question->groups)),
-        .costs = malloc(count * sizeof(*question->costs)),
-        .depths = malloc(count * sizeof(*question->depths)),
-    };
-    return question->keys != NULL && question->sizes != NULL && question->groups != NULL &&
-           question->costs != NULL && question->depths != NULL;
+    const size_t key = sizeof(struct store_key);
+    const size_t beside = 2 * sizeof(uint64_t) + 2 * sizeof(uint32_t);
+
+    *question = (struct question){ .keys = malloc(count * (values ? key + beside : key)),
+                                   .values = values };
+    if (question->keys == NULL) return false;
+    if (!values) return true;
+    question->sizes = (uint64_t *)(void *)(question->keys + count);
+    question->groups = question->sizes + count;
+    question->costs = (uint32_t *)(void *)(question->groups + count);
+    question->depths = question->costs + count;
+    return true;
 }
 
 static void question_fini(struct question *question)
 {
     free(question->keys);
-    free(question->sizes);
-    free(question->groups);
-    free(question->costs);
-    free(question->depths);
 }
 
 static void question_add(struct question *question, const struct item *item)
 {
     const uint32_t n = question->count++;
     question->keys[n] = item->key;
+    if (!question->values) return;
     question->sizes[n] = item->size;
     question->groups[n] = item->attributes.group;
     question->costs[n] = item->attributes.cost;
@@ -1109,7 +1108,7 @@ static void call_ask(struct call *call)
     struct question question;
     ASSERT(!call->asking);
 
-    const bool room = question_init(&question, call->count);
+    const bool room = question_init(&question, call->count, call->kind == CALL_PUT);
     for (uint32_t i = 0; i < call->count && room; i++) {
         struct item *item = &call->items[i];
         if (item->state != ITEM_WAITING) continue;
@@ -1182,40 +1181,37 @@ static struct call *call_new(struct yolk_store *store, enum call_kind kind,
                              const struct yolk_store_key *keys, size_t stride, uint32_t count,
                              size_t keys_len, const struct yolk_store_call *options)
 {
-    struct call *call = calloc(1, sizeof(*call));
-    if (call == NULL) return NULL;
-    call->items = calloc(count, sizeof(*call->items));
-    call->keys = malloc(keys_len);
-    if (call->items == NULL || call->keys == NULL) {
-        free(call->items);
-        free(call->keys);
+    struct call *call = malloc(sizeof(*call));
+    struct item *items = malloc(count * sizeof(*items) + keys_len); /* and their keys */
+    if (call == NULL || items == NULL) {
+        free(items);
         free(call);
         return NULL;
     }
     const uint32_t timeout_ms = options->timeout_ms == 0 ? store->timeout_ms : options->timeout_ms;
-    uint8_t *end = call->keys;
-    call->store = store;
-    call->kind = kind;
-    call->count = count;
-    call->left = count;
-    call->options = *options;
+    uint8_t *end = (uint8_t *)(items + count);
+    *call = (struct call){
+        .store = store,
+        .kind = kind,
+        .items = items,
+        .count = count,
+        .left = count,
+        .options = *options,
+        .backoff_ms = BACKOFF_MIN_MS,
+        .deadline_ns = env_now_ns(store->env) + timeout_ms * ENV_NS_PER_MS,
+        .writer = rng_counter(store->writers_seed, ++store->writers),
+    };
     call->options.preferred = NULL;
-    call->backoff_ms = BACKOFF_MIN_MS;
-    call->deadline_ns = env_now_ns(store->env) + timeout_ms * ENV_NS_PER_MS;
     if (options->preferred != NULL) {
         memcpy(call->preferred, options->preferred, strlen(options->preferred) + 1);
     }
-    call->writer = rng_counter(store->writers_seed, ++store->writers);
     env_timer_init(&call->again, on_ask, call);
     env_timer_init(&call->pins, on_pins, call);
     for (uint32_t i = 0; i < count; i++) {
         const struct yolk_store_key *key = (const void *)((const uint8_t *)keys + i * stride);
-        struct item *item = &call->items[i];
-        item->call = call;
-        item->index = i;
-        item->key = client_key(store, key, end);
-        env_timer_init(&item->retry, on_commit_retry, item);
-        end += item->key.len;
+        items[i] = (struct item){ .call = call, .index = i, .key = client_key(store, key, end) };
+        env_timer_init(&items[i].retry, on_commit_retry, &items[i]);
+        end += items[i].key.len;
     }
     call->next = store->calls;
     if (store->calls != NULL) store->calls->prev = call;

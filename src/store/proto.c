@@ -40,6 +40,7 @@ uint32_t store_status_code(enum status status)
 
 enum status store_status_of(uint32_t code)
 {
+    if (code == 0) return STATUS_OK; /* as most are */
     if (code > 1000) return STATUS_PROTOCOL;
     const enum status status = (enum status) - (int)code;
     return strcmp(status_name(status), "unknown") == 0 ? STATUS_PROTOCOL : status;
