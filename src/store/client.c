@@ -13,6 +13,9 @@
  *          |  +-------+----------+--------+   try again: another replica, or the master again
  *          +-- WAITING <------------------+   (backoff), until the deadline
  *
+ * What several items want of one owner is asked with one exchange (client_pin.h), and what then
+ * moves is submitted to the transfer engine together (call_move).
+ *
  * exist and remove end with the master's answer. What is tried again is what did certainly not
  * happen, or may be done twice: put_start answers the same ticket to the same writer, and a commit
  * of the same put finds what the first one made.
