@@ -417,5 +417,6 @@ enum status bench_store(struct cli *cli, struct report *report, struct errmsg *e
     if (disk) status = bench_disk(cli, report, err);
     if (status == STATUS_OK) status = bench_store_meta(cli, &choice, report, err);
     if (status == STATUS_OK) status = bench_store_data(cli, &choice, report, err);
+    if (status == STATUS_OK) status = bench_store_restart(cli, &choice, report, err);
     return status;
 }

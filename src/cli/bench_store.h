@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * cli/bench_store.h - the parts of `yolk bench store`: the disk tier (bench_store.c), the directory
- * (bench_store_meta.c), values (bench_store_data.c); the loads they are measured under, which are
- * processes of their own (bench_store_load.c); and a node that lends memory that is not there
- * (bench_store_node.c), so that the directory can be measured by itself.
+ * (bench_store_meta.c), values (bench_store_data.c), a master that is killed
+ * (bench_store_restart.c); the loads they are measured under, which are processes of their own
+ * (bench_store_load.c); and a node that lends memory that is not there (bench_store_node.c), so
+ * that the directory can be measured by itself.
  *
  * Threads: one, but for the loads, which say. */
 #ifndef CLI_BENCH_STORE_H
@@ -44,6 +45,9 @@ MUST_USE enum status bench_store_meta(struct cli *cli, const struct bench_store_
                                       struct report *report, struct errmsg *err);
 MUST_USE enum status bench_store_data(struct cli *cli, const struct bench_store_choice *choice,
                                       struct report *report, struct errmsg *err);
+
+MUST_USE enum status bench_store_restart(struct cli *cli, const struct bench_store_choice *choice,
+                                         struct report *report, struct errmsg *err);
 
 /* ---- loads ---- */
 

@@ -71,16 +71,16 @@ static enum status own_join(struct own *own, const char *master, const struct st
         .env = own->env,
         .master = master,
         .secret = "",
-        .info = { .name = "own",
-                  .role = STORE_ROLE_STORE,
+        .info = { .role = STORE_ROLE_STORE,
                   .layout = *layout,
                   .epoch = store_node_epoch(own->node) },
         .node = own->node,
         .on_joined = on_joined,
         .ctx = own,
     };
-    snprintf(join.info.rpc_address, sizeof(join.info.rpc_address), "127.0.0.1:%u",
-             (unsigned)rpc_server_port(own->server));
+    const unsigned port = rpc_server_port(own->server);
+    snprintf(join.info.name, sizeof(join.info.name), "own-%u", port);
+    snprintf(join.info.rpc_address, sizeof(join.info.rpc_address), "127.0.0.1:%u", port);
     snprintf(join.info.segment, sizeof(join.info.segment), "%s", store_node_segment(own->node));
     return store_join(&join, &own->member, err);
 }

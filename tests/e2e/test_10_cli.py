@@ -167,3 +167,11 @@ def test_bench_of_values_runs_in_short_form():
     rows = {row["name"]: row for row in json.loads(result.stdout)["rows"]}
     assert set(rows) == {"get_tcp_1MiB", "get_shm_1MiB_first", "get_shm_1MiB_again", "get_own_1MiB_again"}
     assert all(row["value"] > 0 and row["baseline"] > 0 for row in rows.values())
+
+
+def test_a_killed_master_knows_20000_values_of_4_nodes_again():
+    import json
+
+    result = run_yolk("bench", "store", "master_killed", "--short", "--json", timeout=120)
+    assert result.returncode == 0, result.stderr  # every value answers, 1,000 were read and compared
+    assert [row["name"] for row in json.loads(result.stdout)["rows"]] == ["master_killed_all_readable"]
