@@ -40,6 +40,17 @@ static bool lane_fits(const struct lane *lane, int class)
     return lane->inflight_count < WIRE_REQUESTS_MAX && lane->inflight_size < window;
 }
 
+/* A fence does not wait behind what a fabric has in flight, it closes the endpoint; and with little
+ * in flight both ends are woken for every message. */
+static uint64_t window_of(const struct lane *lane, int class)
+{
+    const uint64_t window = rail_window(lane->rail, class);
+    const bool widen = lane->session->fabric && class != YOLK_TRANSFER_BACKGROUND &&
+                       !lane->rail->draining && window < FABRIC_WINDOW_MIN;
+
+    return widen ? FABRIC_WINDOW_MIN : window;
+}
+
 static struct lane *lane_on(const struct peer *peer, const struct rail *rail, int class)
 {
     struct lane *best = NULL;
@@ -51,7 +62,7 @@ static struct lane *lane_on(const struct peer *peer, const struct rail *rail, in
     }
     /* What is only copied on this host is bounded by the lane alone. */
     if (best == NULL || best->session->shm) return best;
-    return rail->inflight < rail_window(rail, class) ? best : NULL;
+    return rail->inflight < window_of(best, class) ? best : NULL;
 }
 
 static enum rail_rank rank_for(const struct peer *peer, const struct rail *rail,

@@ -34,7 +34,7 @@
 #define CHECK(condition) assert_true(condition)
 
 enum { PROVIDERS = 2, FENCE_MS = 1500, PART = 512 << 10, PARTS = 4, MEMORY = PART * PARTS };
-enum { LIMIT_S = 20, SLICE = 64 << 10 };
+enum { LIMIT_S = 20, SLICE = 64 << 10, FABRIC_SLICE = 4 * SLICE };
 #ifdef YOLK_EXPENSIVE_ASSERTS
 enum { STEPS = 40 }; /* sanitizers take their time */
 #else
@@ -263,6 +263,9 @@ static struct yolk_transfer_result run(struct pair *pair, struct yolk_transfer_r
     const struct yolk_transfer_result result = result_of(pair->transfer, batch, 0);
     CHECK(yolk_transfer_explain(pair->transfer, batch, 0, &explain) == STATUS_OK);
     if (path != NULL) *path = explain.path;
+    if (explain.path == YOLK_TRANSFER_PATH_FABRIC) { /* not cut more often than it should be */
+        CHECK(explain.slices <= req.length / FABRIC_SLICE + 1 + explain.retries);
+    }
     CHECK(yolk_transfer_batch_free(pair->transfer, batch) == STATUS_OK);
     return result;
 }
@@ -513,7 +516,7 @@ static bool lost_some(struct pair *pair, struct yolk_transfer_batch batch)
 
     for (uint32_t task = 0; task < PARTS; task++) {
         CHECK(yolk_transfer_explain(pair->transfer, batch, task, &explain) == STATUS_OK);
-        lost = lost || (uint64_t)explain.slices * SLICE > explain.bytes;
+        lost = lost || (uint64_t)explain.slices * FABRIC_SLICE > explain.bytes;
     }
     return lost;
 }

@@ -58,6 +58,7 @@ enum {
     COPY_STEP_SIZE = 1 << 20,
     WINDOW_SIZE = 4 << 20,            /* bytes in flight on a lane */
     WINDOW_BACKGROUND_SIZE = 1 << 20, /* of them, when background adds to them */
+    FABRIC_WINDOW_MIN = 1 << 20,      /* likewise on a rail, of what is no background */
     PULL_SLICE_SIZE = 1 << 20,
     PULL_SIZE_MIN = 16 << 10, /* smaller writes go inline even on one host */
     SHARES_MAX = 64,          /* mapped memory of one other engine */
