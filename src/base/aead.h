@@ -44,8 +44,8 @@ void aead_destroy(struct aead *aead); /* NULL is allowed */
 void aead_set_key(struct aead *aead, const uint8_t key[AEAD_KEY_SIZE]);
 
 /* Encrypts parts[0..count), one after the other, to out[], which has room for all of them and
- * overlaps none, and writes the tag over that and `aad`, which is authenticated and not encrypted.
- */
+ * overlaps none, or is the one part, and writes the tag over that and `aad`, which is authenticated
+ * and not encrypted. */
 void aead_seal(struct aead *aead, const uint8_t nonce[AEAD_NONCE_SIZE], const void *aad,
                size_t aad_len, const struct iovec *parts, int count, uint8_t *out,
                uint8_t tag[AEAD_TAG_SIZE]);

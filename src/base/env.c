@@ -432,6 +432,12 @@ enum status env_dir_list(struct env *env, const char *path, void (*fn)(void *ctx
     return env->ops->dir_list(env, path, fn, ctx, err);
 }
 
+enum status env_file_private(struct env *env, const char *path, bool *out)
+{
+    assert_owned(env);
+    return env->ops->file_private(env, path, out);
+}
+
 enum status env_disk_free(struct env *env, const char *path, uint64_t *out)
 {
     assert_owned(env);

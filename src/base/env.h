@@ -245,6 +245,9 @@ MUST_USE enum status env_file_remove(struct env *env, const char *path);
 MUST_USE enum status env_file_rename(struct env *env, const char *from, const char *to);
 MUST_USE enum status env_make_dirs(struct env *env, const char *path, struct errmsg *err);
 
+/* Whether nobody but its owner and root may read or change the file: so a secret should be. */
+MUST_USE enum status env_file_private(struct env *env, const char *path, bool *out);
+
 /* Calls fn with the name of everything in the directory, in no order. fn must not change it. */
 MUST_USE enum status env_dir_list(struct env *env, const char *path,
                                   void (*fn)(void *ctx, const char *name), void *ctx,

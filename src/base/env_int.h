@@ -62,6 +62,7 @@ struct env_ops {
     enum status (*make_dirs)(struct env *env, const char *path, struct errmsg *err);
     enum status (*dir_list)(struct env *env, const char *path,
                             void (*fn)(void *ctx, const char *name), void *ctx, struct errmsg *err);
+    enum status (*file_private)(struct env *env, const char *path, bool *out);
     enum status (*disk_free)(struct env *env, const char *path, uint64_t *out);
     enum status (*io_start)(struct env_io *io);
 

@@ -442,6 +442,7 @@ static const struct env_ops real_ops = {
     .file_rename = env_real_file_rename,
     .make_dirs = env_real_make_dirs,
     .dir_list = env_real_dir_list,
+    .file_private = env_real_file_private,
     .disk_free = env_real_disk_free,
     .io_start = env_real_io_start,
     .map_file = env_real_map_file,

@@ -234,6 +234,15 @@ enum status env_real_dir_list(struct env *env, const char *path,
     return errmsg_set(err, env_real_status(error), "%s: %s", path, strerror(error));
 }
 
+enum status env_real_file_private(struct env *env, const char *path, bool *out)
+{
+    struct stat info;
+    (void)env;
+    if (stat(path, &info) != 0) return env_real_status(errno);
+    *out = (info.st_mode & (S_IRWXG | S_IRWXO)) == 0;
+    return STATUS_OK;
+}
+
 enum status env_real_disk_free(struct env *env, const char *path, uint64_t *out)
 {
     struct statvfs info;

@@ -151,6 +151,7 @@ enum status env_real_make_dirs(struct env *env, const char *path, struct errmsg 
 enum status env_real_dir_list(struct env *env, const char *path,
                               void (*fn)(void *ctx, const char *name), void *ctx,
                               struct errmsg *err);
+enum status env_real_file_private(struct env *env, const char *path, bool *out);
 enum status env_real_disk_free(struct env *env, const char *path, uint64_t *out);
 
 enum status env_real_io_start(struct env_io *io);

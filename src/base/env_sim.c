@@ -476,6 +476,7 @@ static const struct env_ops sim_ops = {
     .file_rename = env_sim_file_rename,
     .make_dirs = env_sim_make_dirs,
     .dir_list = env_sim_dir_list,
+    .file_private = env_sim_file_private,
     .disk_free = env_sim_disk_free,
     .io_start = env_sim_io_start,
     .map_file = env_sim_map_file,

@@ -605,6 +605,15 @@ enum status env_sim_dir_list(struct env *env, const char *path,
     return STATUS_OK;
 }
 
+/* Simulated files have no owners. */
+enum status env_sim_file_private(struct env *env, const char *path, bool *out)
+{
+    (void)env;
+    (void)path;
+    *out = true;
+    return STATUS_OK;
+}
+
 enum status env_sim_disk_free(struct env *env, const char *path, uint64_t *out)
 {
     const struct sim_process *process = sim_process_of(env);

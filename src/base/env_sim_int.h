@@ -142,6 +142,7 @@ enum status env_sim_make_dirs(struct env *env, const char *path, struct errmsg *
 enum status env_sim_dir_list(struct env *env, const char *path,
                              void (*fn)(void *ctx, const char *name), void *ctx,
                              struct errmsg *err);
+enum status env_sim_file_private(struct env *env, const char *path, bool *out);
 enum status env_sim_disk_free(struct env *env, const char *path, uint64_t *out);
 enum status env_sim_io_start(struct env_io *io);
 void env_sim_ios_turn(struct sim_process *process);

@@ -42,6 +42,7 @@ struct bench {
     uint8_t *data;  /* DEPTH blocks, to read into */
     uint8_t *block; /* what is written */
     uint64_t sums[LAYERS];
+    struct ssd_keys keys; /* count 0: clear */
     uint32_t started, done;
     bool failed;
 };
@@ -224,6 +225,7 @@ static enum status tier_open(struct bench *bench, const struct store_layout *lay
                                          .size_max = size_max,
                                          .layout = *layout,
                                          .seed = 1,
+                                         .keys = bench->keys.count > 0 ? &bench->keys : NULL,
                                          .on_stored = on_stored,
                                          .on_removed = on_removed,
                                          .on_room = on_room,
@@ -272,7 +274,9 @@ static enum status segment_make(struct bench *bench, const struct store_layout *
                                 struct errmsg *err)
 {
     const unsigned flags = ENV_FILE_READ | ENV_FILE_WRITE | ENV_FILE_CREATE | ENV_FILE_TRUNCATE;
-    const struct ssd_header header = { id, id, RECOVER_SLOTS, *layout };
+    const struct ssd_header header = {
+        .id = id, .nonce = id, .slots = RECOVER_SLOTS, .layout = *layout
+    };
     const struct ssd_footer footer = { .nonce = id,
                                        .offset = ssd_record_offset(layout, RECOVER_SLOTS),
                                        .entries = RECOVER_SLOTS,
@@ -333,6 +337,17 @@ static enum status recovery(struct bench *bench, double *seconds, double *memory
     return status;
 }
 
+/* The same, sealed. */
+static enum status sealed(struct bench *bench, double *write, double *read, struct errmsg *err)
+{
+    char key[2 * AEAD_KEY_SIZE];
+    memset(key, 'a', sizeof(key));
+    enum status status = ssd_keys_parse(key, sizeof(key), &bench->keys, err);
+    if (status == STATUS_OK) status = tier(bench, write, read, err);
+    bench->keys.count = 0;
+    return status;
+}
+
 /* ---- rows ---- */
 
 static void add(struct report *report, const char *name, double value, const char *unit,
@@ -347,12 +362,14 @@ static void add(struct report *report, const char *name, double value, const cha
 static enum status measure(struct bench *bench, struct report *report, struct errmsg *err)
 {
     double write[BENCH_RUNS], read[BENCH_RUNS], bare_write[BENCH_RUNS], bare_read[BENCH_RUNS];
+    double sealed_write[BENCH_RUNS], sealed_read[BENCH_RUNS];
     double recover[BENCH_RUNS], memory = 0;
     enum status status = STATUS_OK;
 
     for (int i = 0; i < BENCH_RUNS && status == STATUS_OK; i++) {
         status = bare(bench, &bare_write[i], &bare_read[i], err);
         if (status == STATUS_OK) status = tier(bench, &write[i], &read[i], err);
+        if (status == STATUS_OK) status = sealed(bench, &sealed_write[i], &sealed_read[i], err);
         if (status == STATUS_OK) status = recovery(bench, &recover[i], &memory, err);
     }
     if (status != STATUS_OK) return status;
@@ -360,6 +377,10 @@ static enum status measure(struct bench *bench, struct report *report, struct er
         report_median(bare_write, BENCH_RUNS), REPORT_AT_LEAST, 0.85);
     add(report, "ssd_cold_read_1MiB", report_median(read, BENCH_RUNS), "MiB/s",
         report_median(bare_read, BENCH_RUNS), REPORT_AT_LEAST, 0.85);
+    add(report, "ssd_sealed_write_1MiB", report_median(sealed_write, BENCH_RUNS), "MiB/s",
+        report_median(write, BENCH_RUNS), REPORT_NO_TARGET, 0);
+    add(report, "ssd_sealed_cold_read_1MiB", report_median(sealed_read, BENCH_RUNS), "MiB/s",
+        report_median(read, BENCH_RUNS), REPORT_NO_TARGET, 0);
     add(report, "ssd_recover_1500000_blocks", report_median(recover, BENCH_RUNS), "s", NAN,
         REPORT_AT_MOST, 2);
     add(report, "ssd_index_memory", memory, "B/block", NAN, REPORT_NO_TARGET, 0);

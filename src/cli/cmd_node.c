@@ -4,11 +4,13 @@
 #include "base/env.h"
 #include "base/log.h"
 #include "cli/cli.h"
+#include "cli/disk_keys.h"
 #include "infer/timed.h"
 #include "model/model.h"
 #include "model/tokenizer.h"
 #include "serve/worker.h"
 #include "store/layout.h"
+#include "store/ssd_seal.h"
 
 enum { NAME_SIZE = PROTO_NAME_SIZE };
 
@@ -16,6 +18,7 @@ struct node {
     struct cli *cli;
     struct worker *worker;
     struct timed_options timed;
+    struct ssd_keys disk_keys;
     struct env_timer patience; /* while it drains */
     bool drains;
     int exit_code;
@@ -195,7 +198,9 @@ static enum status open_worker(struct node *node, const struct model *model,
     if (wants_disk(node->cli)) {
         options.data_dir = config_text(config, "data-dir");
         status = disk_sizes(node->cli, &options, err);
+        if (status == STATUS_OK) status = disk_keys_load(node->cli, &node->disk_keys, err);
         if (status != STATUS_OK) return status;
+        if (node->disk_keys.count > 0) options.disk_keys = &node->disk_keys;
     }
     return worker_create(node->cli->env, &options, &node->worker, err);
 }

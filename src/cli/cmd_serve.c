@@ -15,12 +15,14 @@
 #include "base/env_real.h"
 #include "base/log.h"
 #include "cli/cli.h"
+#include "cli/disk_keys.h"
 #include "infer/timed.h"
 #include "model/model.h"
 #include "net/http_client.h"
 #include "net/tls.h"
 #include "conductor/slo.h"
 #include "serve/supervisor.h"
+#include "store/ssd_seal.h"
 
 enum { CPUS_SIZE = 256 }; /* of one node */
 enum { WORDS_MAX = 96, WORD_SIZE = 64, SECRET_BYTES = 24, READY_POLL_MS = 10, DATA_DIRS_MAX = 8 };
@@ -216,6 +218,7 @@ static enum status start_node(struct serve *serve, const char *role, unsigned nu
         add(&words, data);
         pass_u64(&words, config, "--ssd-size", ssd);
         pass_u64(&words, config, "--values-ssd-size", values_ssd);
+        pass_text(&words, config, "--ssd-key-file");
     }
     pass_duration(&words, config, "--drain-timeout", patience);
     pass_duration(&words, config, "--handover-timeout", handover);
@@ -353,6 +356,10 @@ static enum status take_data(struct serve *serve, struct errmsg *err)
 
     if (wanted == 0 || !config_bool(config, "pool")) return STATUS_OK;
     if (cli_engine_is_timed(serve->cli)) return STATUS_OK;
+    struct ssd_keys keys; /* the nodes read them again; here is who can say what is wrong */
+    const enum status readable = disk_keys_load(serve->cli, &keys, err);
+    explicit_bzero(&keys, sizeof(keys));
+    if (readable != STATUS_OK) return readable;
     if (given[0] == '\0') {
         take_default_data(serve);
         return STATUS_OK;

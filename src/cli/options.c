@@ -90,6 +90,11 @@ const struct config_option cli_options[] = {
       .max = UINT64_C(1) << 48,
       .scope = CLI_SERVE | CLI_NODE,
       .help = "disk a node may use for KVCache, at most half of what is free there; 0: none" },
+    { .name = "ssd-key-file",
+      .type = CONFIG_PATH,
+      .scope = CLI_SERVE | CLI_NODE,
+      .help = "seal what goes to disk with the key in this file, 64 hexadecimal digits, which only "
+              "its owner may read; further lines are older keys, to read with" },
     { .name = "values-size",
       .type = CONFIG_SIZE,
       .def = "256M",

@@ -703,6 +703,7 @@ static enum status create_node(struct worker *worker, struct errmsg *err)
         .disk_size = worker->options.disk_size,
         .object_size = worker->options.object_size,
         .values_disk_size = worker->options.values_disk_size,
+        .disk_keys = worker->options.disk_keys,
         .populate = worker->options.pool_populate,
     };
     layout_id(worker, options.layout.id);

@@ -68,7 +68,8 @@ struct store_node_options {
                              the pages, in the same slab, a multiple of STORE_PAGE_ALIGN */
     uint64_t values_disk_size; /* bytes of disk below them, under disk_directory; 0: none. Part of
                                   object_size is not lent then; see store/node_values.h */
-    bool populate;             /* the slab's memory is there when it is made, which blocks */
+    const struct ssd_keys *disk_keys; /* outlive it; NULL: what is written to disk is clear */
+    bool populate;                    /* the slab's memory is there when it is made, which blocks */
 };
 
 /* STATUS_INVALID for options out of range, STATUS_NO_MEMORY or the env's status if the slab cannot

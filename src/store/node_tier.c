@@ -304,6 +304,7 @@ enum status node_tier_open(struct store_node *node, const struct store_node_opti
                                .size_max = options->disk_size,
                                .layout = node->layout,
                                .part_size = options->disk_part_size,
+                               .keys = options->disk_keys,
                                .on_stored = on_disk_stored,
                                .on_removed = on_disk_removed,
                                .on_room = on_room,

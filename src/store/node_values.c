@@ -714,6 +714,7 @@ enum status node_values_open(struct store_node *node, const struct store_node_op
     struct vlog_options vlog = { .env = node->env,
                                  .directory = directory,
                                  .size_max = options->values_disk_size,
+                                 .keys = options->disk_keys,
                                  .on_written = on_written,
                                  .on_removed = on_given_up,
                                  .on_room = on_room,

@@ -98,6 +98,7 @@ void ssd_segment_free(struct ssd_segment *segment)
     ssd->segments_count--;
     if (ssd->open == segment) ssd->open = NULL;
     free(segment->io_bytes);
+    ssd_seal_destroy(segment->seal);
     free(segment->keys);
     free(segment->states);
     free(segment);
@@ -259,9 +260,13 @@ void ssd_read_close(struct ssd_read *read)
 }
 
 /* I2: the header is one, and of this place and key. */
-static bool header_right(const struct ssd_read *read)
+static bool header_right(struct ssd_read *read)
 {
+    struct ssd_seal *seal = read->segment->seal;
     struct ssd_record record;
+    if (seal != NULL && ssd_record_open(seal, read->slot, read->ssd->layout.layers, read->header,
+                                        read->tags) != STATUS_OK)
+        return false;
     if (ssd_record_decode(read->header, &record, read->sums) != STATUS_OK) return false;
     return record.nonce == read->segment->nonce && record.slot == read->slot &&
            record.layers == read->ssd->layout.layers && block_key_equal(&record.key, &read->key);
@@ -270,8 +275,13 @@ static bool header_right(const struct ssd_read *read)
 static bool layers_right(struct ssd_read *read, uint32_t upto)
 {
     const uint64_t size = read->ssd->layout.layer_size;
+    struct ssd_seal *seal = read->segment->seal;
     for (uint32_t i = read->layers_ready; i < upto; i++) {
-        if (hash_xxh3(read->page + i * size, size) != read->sums[i]) return false;
+        uint8_t *layer = read->page + i * size;
+        if (seal != NULL &&
+            ssd_layer_open(seal, read->slot, i, layer, size, read->tags) != STATUS_OK)
+            return false;
+        if (hash_xxh3(layer, size) != read->sums[i]) return false;
     }
     return true;
 }
@@ -412,6 +422,12 @@ enum status ssd_open(const struct ssd_options *options, struct ssd **out, struct
                           (unsigned long long)options->size_max,
                           (unsigned long long)ssd_record_size(&options->layout));
     }
+    if (options->keys != NULL && options->layout.layers > SSD_SEALED_LAYERS_MAX) {
+        return errmsg_set(err, STATUS_UNSUPPORTED, "blocks of more than %d layers cannot be sealed",
+                          SSD_SEALED_LAYERS_MAX);
+    }
+    if (options->keys != NULL && !aead_available())
+        return errmsg_set(err, STATUS_UNSUPPORTED, "libcrypto.so.3 is not installed");
     struct ssd *ssd = calloc(1, sizeof(*ssd));
     if (ssd == NULL) return errmsg_set(err, STATUS_NO_MEMORY, "out of memory");
     ssd->env = options->env;

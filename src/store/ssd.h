@@ -33,6 +33,7 @@
 #include "base/key.h"
 #include "base/status.h"
 #include "store/layout.h"
+#include "store/ssd_format.h"
 
 struct ssd;         /* opaque */
 struct ssd_segment; /* opaque */
@@ -50,7 +51,9 @@ struct ssd_options {
     uint64_t size_max;     /* bytes of disk */
     struct store_layout layout;
     uint64_t seed;
-    uint32_t part_size; /* about the bytes of one read; 0: SSD_PART_SIZE */
+    uint32_t part_size;          /* about the bytes of one read; 0: SSD_PART_SIZE */
+    const struct ssd_keys *keys; /* outlives it; NULL: what is written is clear. What was written
+                                    with a key that is not among them is another model's */
     /* The key can be read, or read from another place. / It cannot any more. Never from inside a
      * call of this header except ssd_drop(). */
     void (*on_stored)(void *ctx, const struct block_key *key);
@@ -107,6 +110,7 @@ struct ssd_read {
     void (*fn)(void *ctx, enum status status);
     void *ctx;
 
+    uint8_t tags[SSD_SEALED_LAYERS_MAX * SSD_SEAL_TAG_SIZE]; /* private */
     uint32_t parts_done;
     uint32_t layers_ready;
 

@@ -29,6 +29,9 @@ enum {
     RECORD_SYNCED = 40,
     RECORD_SUMS = 48,
 
+    SEALED_FROM = 24, /* of a record header: what is before is clear */
+    SEALED_TAG = SUM_OFFSET - SSD_SEAL_TAG_SIZE,
+
     TRAILER_NONCE = 8,
     TRAILER_OFFSET = 16,
     TRAILER_ENTRIES = 24,
@@ -37,6 +40,9 @@ enum {
 };
 
 static_assert(RECORD_SUMS + 8 * STORE_LAYERS_MAX <= SUM_OFFSET, "the sums of a block fit a header");
+
+static_assert(RECORD_SUMS + (8 + SSD_SEAL_TAG_SIZE) * SSD_SEALED_LAYERS_MAX <= SEALED_TAG,
+              "so do the tags of a sealed one");
 
 static const uint8_t SEGMENT_MAGIC[8] = "YOLKSEG1";
 static const uint8_t RECORD_MAGIC[8] = "YOLKREC1";
@@ -66,7 +72,7 @@ uint64_t ssd_record_offset(const struct store_layout *layout, uint32_t slot)
 
 uint64_t ssd_footer_size(uint32_t entries)
 {
-    return align_up((uint64_t)entries * SSD_ENTRY_SIZE + SSD_TRAILER_SIZE);
+    return align_up((uint64_t)entries * SSD_ENTRY_SIZE + SSD_SEAL_FOOTER_SIZE + SSD_TRAILER_SIZE);
 }
 
 uint64_t ssd_segment_size(const struct store_layout *layout, uint32_t slots)
@@ -84,7 +90,7 @@ void ssd_header_encode(const struct ssd_header *header, uint8_t out[SSD_ALIGN])
 
     memset(out, 0, SSD_ALIGN);
     memcpy(out, SEGMENT_MAGIC, sizeof(SEGMENT_MAGIC));
-    le_put32(out + HEADER_VERSION, SSD_FORMAT_VERSION);
+    le_put32(out + HEADER_VERSION, header->sealed ? SSD_FORMAT_SEALED : SSD_FORMAT_VERSION);
     le_put32(out + HEADER_SLOTS, header->slots);
     le_put64(out + HEADER_ID, header->id);
     le_put64(out + HEADER_NONCE, header->nonce);
@@ -100,11 +106,14 @@ enum status ssd_header_decode(const uint8_t in[SSD_ALIGN], struct ssd_header *ou
 {
     if (memcmp(in, SEGMENT_MAGIC, sizeof(SEGMENT_MAGIC)) != 0) return STATUS_CORRUPT;
     if (le_get64(in + SUM_OFFSET) != hash_xxh3(in, SUM_OFFSET)) return STATUS_CORRUPT;
-    if (le_get32(in + HEADER_VERSION) != SSD_FORMAT_VERSION) return STATUS_CORRUPT;
+    const uint32_t version = le_get32(in + HEADER_VERSION);
+    if (version != SSD_FORMAT_VERSION && version != SSD_FORMAT_SEALED) return STATUS_CORRUPT;
     struct ssd_header got = {
         .id = le_get64(in + HEADER_ID),
         .nonce = le_get64(in + HEADER_NONCE),
         .slots = le_get32(in + HEADER_SLOTS),
+        .sealed = version == SSD_FORMAT_SEALED,
+        .seal = ssd_seal_header_info(in),
         .layout = { .pages = 1,
                     .page_size = le_get32(in + HEADER_PAGE_SIZE),
                     .layers = le_get32(in + HEADER_LAYERS),
@@ -153,6 +162,51 @@ enum status ssd_record_decode(const uint8_t in[SSD_ALIGN], struct ssd_record *ou
         sums[i] = le_get64(in + RECORD_SUMS + (size_t)8 * i);
     *out = got;
     return STATUS_OK;
+}
+
+static struct ssd_seal_place layer_place(uint32_t slot, uint32_t i)
+{
+    return (struct ssd_seal_place){ SSD_SEAL_DATA, slot, i };
+}
+
+static struct ssd_seal_place head_place(uint32_t slot)
+{
+    return (struct ssd_seal_place){ SSD_SEAL_HEAD, slot, 0 };
+}
+
+void ssd_record_seal(struct ssd_seal *seal, uint32_t slot, const struct store_layout *layout,
+                     uint8_t *record)
+{
+    uint8_t *tags = record + RECORD_SUMS + (size_t)8 * layout->layers;
+    ASSERT(layout->layers <= SSD_SEALED_LAYERS_MAX);
+
+    for (uint32_t i = 0; i < layout->layers; i++) {
+        uint8_t *layer = record + SSD_ALIGN + (size_t)i * layout->layer_size;
+        ssd_seal_part(seal, layer_place(slot, i), layer, 0, layout->layer_size,
+                      tags + (size_t)SSD_SEAL_TAG_SIZE * i);
+    }
+    ssd_seal_part(seal, head_place(slot), record, SEALED_FROM, SEALED_TAG, record + SEALED_TAG);
+    le_put64(record + SUM_OFFSET, hash_xxh3(record, SUM_OFFSET));
+}
+
+enum status ssd_record_open(struct ssd_seal *seal, uint32_t slot, uint32_t layers,
+                            uint8_t header[SSD_ALIGN], uint8_t *tags)
+{
+    ASSERT(layers <= SSD_SEALED_LAYERS_MAX);
+    if (le_get64(header + SUM_OFFSET) != hash_xxh3(header, SUM_OFFSET)) return STATUS_CORRUPT;
+    const enum status status =
+        ssd_seal_open(seal, head_place(slot), header, SEALED_FROM, SEALED_TAG, header + SEALED_TAG);
+    if (status != STATUS_OK) return status;
+    memcpy(tags, header + RECORD_SUMS + (size_t)8 * layers, (size_t)SSD_SEAL_TAG_SIZE * layers);
+    le_put64(header + SUM_OFFSET, hash_xxh3(header, SUM_OFFSET));
+    return STATUS_OK;
+}
+
+enum status ssd_layer_open(struct ssd_seal *seal, uint32_t slot, uint32_t i, uint8_t *layer,
+                           size_t size, const uint8_t *tags)
+{
+    return ssd_seal_open(seal, layer_place(slot, i), layer, 0, size,
+                         tags + (size_t)SSD_SEAL_TAG_SIZE * i);
 }
 
 /* ---- footer ---- */

@@ -18,6 +18,11 @@
  *                   in its last 40 bytes: "YOLKFTR1", nonce u64, offset of the footer u64,
  *                   entries u32, used u32, XXH3 of the footer before
  *
+ * A sealed segment (store/ssd_seal.h) has version 2. Its header says at 64 with which key and salt;
+ * of a record header bytes 24 to 4071 are sealed, in them behind the sums a tag of 16 bytes for
+ * each layer, each sealed by itself, and behind them the tag of the header; the entries of a footer
+ * are sealed, with 24 bytes before its last 40 for that (free in a clear one).
+ *
  * The nonce is random and the same in all parts of a segment: what an earlier file left in the same
  * blocks of the disk is never taken for a part of this one. `synced` says how many slots, from the
  * first, were known to be on the disk when the record was written.
@@ -35,10 +40,13 @@
 #include "base/key.h"
 #include "base/status.h"
 #include "store/layout.h"
+#include "store/ssd_seal.h"
 
 enum {
     SSD_ALIGN = 4096,
     SSD_FORMAT_VERSION = 1,
+    SSD_FORMAT_SEALED = 2, /* likewise, and sealed */
+    SSD_SEALED_LAYERS_MAX = 167,
     SSD_SLOTS_MAX = 1 << 22,
     SSD_ENTRY_SIZE = 24,
     SSD_TRAILER_SIZE = 40,
@@ -49,6 +57,8 @@ struct ssd_header {
     uint64_t nonce;
     uint32_t slots;             /* records it has room for: 1..SSD_SLOTS_MAX */
     struct store_layout layout; /* `pages` is 1 */
+    bool sealed;                /* encoded: ssd_seal_header() follows */
+    struct ssd_seal_info seal;  /* decoded, and for the caller to check */
 };
 
 struct ssd_record {
@@ -91,6 +101,17 @@ void ssd_record_encode(const struct ssd_record *record, const uint64_t *sums,
 /* `sums` has room for STORE_LAYERS_MAX. */
 MUST_USE enum status ssd_record_decode(const uint8_t in[SSD_ALIGN], struct ssd_record *out,
                                        uint64_t *sums);
+
+/* Seals a whole record, its header and the layers behind it, of at most SSD_SEALED_LAYERS_MAX. */
+void ssd_record_seal(struct ssd_seal *seal, uint32_t slot, const struct store_layout *layout,
+                     uint8_t *record);
+/* Makes of a sealed header what ssd_record_decode() takes; `tags` has room for
+ * SSD_SEALED_LAYERS_MAX of SSD_SEAL_TAG_SIZE. STATUS_CORRUPT: not what was sealed there. */
+MUST_USE enum status ssd_record_open(struct ssd_seal *seal, uint32_t slot, uint32_t layers,
+                                     uint8_t header[SSD_ALIGN], uint8_t *tags);
+/* Layer i, in place. */
+MUST_USE enum status ssd_layer_open(struct ssd_seal *seal, uint32_t slot, uint32_t i,
+                                    uint8_t *layer, size_t size, const uint8_t *tags);
 
 /* `out`: ssd_footer_size(footer->entries) bytes. */
 void ssd_footer_encode(const struct ssd_footer *footer, const struct ssd_entry *entries,

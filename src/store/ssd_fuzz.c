@@ -4,7 +4,8 @@
  *
  * The first byte picks the part, the rest is its bytes (padded with zeros to the size of a part).
  * A checksum stands before everything else, so an input is tried as it is, and again with its
- * checksum made right. What a decoder accepts is encoded again and must decode to the same. */
+ * checksum made right. What a decoder accepts is encoded again and must decode to the same. What
+ * opens what is sealed must refuse it all, of both formats. */
 #include "store/ssd_format.h"
 
 #include <stdlib.h>
@@ -12,6 +13,7 @@
 
 #include "base/assert.h"
 #include "base/hash.h"
+#include "store/vlog_format.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 
@@ -77,15 +79,51 @@ static void fuzz_name(const uint8_t *data, size_t len)
     ASSERT(strcmp(name, again) == 0);
 }
 
+static void fuzz_keys(const uint8_t *data, size_t len)
+{
+    struct ssd_keys keys;
+    if (ssd_keys_parse((const char *)data, len, &keys, NULL) != STATUS_OK) return;
+    ASSERT(keys.count > 0 && keys.count <= SSD_KEYS_MAX);
+}
+
+static void fuzz_sealed(uint8_t *part, size_t size)
+{
+    static const struct ssd_keys keys = { .count = 1 };
+    const struct ssd_seal_info info = { { 0 }, { 0 } };
+    const struct vlog_meta meta = { .at = 1, .head = 1, .pages = 2 };
+    uint8_t tags[SSD_SEALED_LAYERS_MAX * SSD_SEAL_TAG_SIZE];
+    uint8_t *copy = calloc(2, size);
+    struct ssd_seal *opener;
+
+    ASSERT(copy != NULL);
+    if (ssd_seal_create(&keys, &info, &opener) == STATUS_OK) {
+        memcpy(copy, part, size);
+        ASSERT(ssd_record_open(opener, 0, SSD_SEALED_LAYERS_MAX, copy, tags) != STATUS_OK);
+        memcpy(copy, part, size);
+        ASSERT(ssd_seal_footer_open(opener, copy, size, SSD_TRAILER_SIZE) != STATUS_OK);
+        memcpy(copy, part, size);
+        ASSERT(vlog_head_open(opener, 1, 1, copy) != STATUS_OK);
+        ASSERT(vlog_bytes_open(opener, &meta, part, copy + VLOG_UNIT) != STATUS_OK);
+        ASSERT(vlog_gone_open(opener, 1, 1, copy) != STATUS_OK);
+        ASSERT(ssd_seal_header_check(opener, part) != STATUS_OK);
+        ssd_seal_destroy(opener);
+    }
+    free(copy);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
     if (len == 0) return 0;
-    const unsigned which = data[0] % 4;
+    const unsigned which = data[0] % 6;
     size_t size = SSD_ALIGN;
     while (which == 2 && size < len - 1 && size < FOOTER_SIZE_MAX)
         size += SSD_ALIGN;
     if (which == 3) {
         fuzz_name(data + 1, len - 1);
+        return 0;
+    }
+    if (which == 4) {
+        fuzz_keys(data + 1, len - 1);
         return 0;
     }
     uint8_t *part = calloc(1, size);
@@ -96,6 +134,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
         if (which == 0) fuzz_header(part);
         if (which == 1) fuzz_record(part);
         if (which == 2) fuzz_footer(part, size);
+        if (which == 5) fuzz_sealed(part, size);
     }
     free(part);
     return 0;

@@ -46,6 +46,8 @@ struct ssd_segment {
     bool foreign;
     uint64_t id;
     uint64_t nonce;
+    struct ssd_seal *seal; /* NULL: clear */
+    struct ssd_seal_info seal_info;
     uint64_t size; /* bytes of disk it counts for */
     struct env_file *file;
     uint32_t slots;

@@ -2,7 +2,7 @@
  *
  * store/ssd_recover.c - what is in a directory when it is opened.
  *
- *   a file of another model, or another version     counted as space, first to go
+ *   a file of another model, version or key         counted as space, first to go
  *   a header that is none                           removed: it never held a record
  *   a footer at the end, with its checksum          believed: one read for all its keys
  *   anything else                                   the records are looked at one by one
@@ -88,8 +88,11 @@ static bool footer_take(struct ssd_segment *segment, uint64_t file_size, uint8_t
     if (!footer_find(segment, file_size, page, &footer)) return false;
     const uint64_t size = ssd_footer_size(footer.entries);
     uint8_t *bytes = ssd_alloc_aligned(size);
-    const bool right = bytes != NULL && read_exactly(segment->file, bytes, size, footer.offset) &&
-                       ssd_footer_decode(bytes, size, &footer) == STATUS_OK;
+    const bool right =
+        bytes != NULL && read_exactly(segment->file, bytes, size, footer.offset) &&
+        (segment->seal == NULL ||
+         ssd_seal_footer_open(segment->seal, bytes, size, SSD_TRAILER_SIZE) == STATUS_OK) &&
+        ssd_footer_decode(bytes, size, &footer) == STATUS_OK;
 
     if (right) {
         all_dead(segment, footer.used);
@@ -111,15 +114,18 @@ struct scan {
     uint32_t synced; /* the highest that a record said */
     uint32_t used;
     uint32_t torn;
+    uint8_t tags[SSD_SEALED_LAYERS_MAX * SSD_SEAL_TAG_SIZE]; /* of the header read last */
 };
 
-static bool header_scan(const struct scan *scan, uint32_t slot, struct ssd_record *record,
-                        uint64_t *sums)
+static bool header_scan(struct scan *scan, uint32_t slot, struct ssd_record *record, uint64_t *sums)
 {
     const struct ssd_segment *segment = scan->segment;
     const struct store_layout *layout = &segment->ssd->layout;
 
     if (!read_exactly(segment->file, scan->record, SSD_ALIGN, ssd_record_offset(layout, slot)))
+        return false;
+    if (segment->seal != NULL &&
+        ssd_record_open(segment->seal, slot, layout->layers, scan->record, scan->tags) != STATUS_OK)
         return false;
     if (ssd_record_decode(scan->record, record, sums) != STATUS_OK) return false;
     return record->nonce == segment->nonce && record->slot == slot &&
@@ -129,6 +135,7 @@ static bool header_scan(const struct scan *scan, uint32_t slot, struct ssd_recor
 static bool payload_right(const struct scan *scan, uint32_t slot, const uint64_t *sums)
 {
     const struct store_layout *layout = &scan->segment->ssd->layout;
+    struct ssd_seal *seal = scan->segment->seal;
     uint8_t *payload = scan->record + SSD_ALIGN;
 
     if (!read_exactly(scan->segment->file, payload, ssd_payload_size(layout),
@@ -136,7 +143,10 @@ static bool payload_right(const struct scan *scan, uint32_t slot, const uint64_t
         return false;
     }
     for (uint32_t i = 0; i < layout->layers; i++) {
-        const uint8_t *layer = payload + (size_t)i * layout->layer_size;
+        uint8_t *layer = payload + (size_t)i * layout->layer_size;
+        if (seal != NULL &&
+            ssd_layer_open(seal, slot, i, layer, layout->layer_size, scan->tags) != STATUS_OK)
+            return false;
         if (hash_xxh3(layer, layout->layer_size) != sums[i]) return false;
     }
     return true;
@@ -195,9 +205,20 @@ static enum status header_read(struct ssd *ssd, struct env_file *file, uint64_t 
     return header->id == id ? STATUS_OK : STATUS_CORRUPT;
 }
 
-static bool header_ours(const struct ssd *ssd, const struct ssd_header *header)
+/* Our model's, and clear or written with a key of ours, which is *seal then. A header that was
+ * changed is nobody's. */
+static bool header_ours(const struct ssd *ssd, const struct ssd_header *header, const uint8_t *page,
+                        struct ssd_seal **seal)
 {
-    return store_layout_matches(&header->layout, &ssd->layout);
+    *seal = NULL;
+    if (!store_layout_matches(&header->layout, &ssd->layout)) return false;
+    if (!header->sealed) return true;
+    if (header->layout.layers > SSD_SEALED_LAYERS_MAX) return false;
+    if (ssd_seal_create(ssd->options.keys, &header->seal, seal) != STATUS_OK) return false;
+    if (ssd_seal_header_check(*seal, page) == STATUS_OK) return true;
+    ssd_seal_destroy(*seal);
+    *seal = NULL;
+    return false;
 }
 
 static void file_take(struct ssd *ssd, uint64_t id, struct env_file *file, uint64_t file_size,
@@ -205,12 +226,14 @@ static void file_take(struct ssd *ssd, uint64_t id, struct env_file *file, uint6
 {
     struct ssd_header header;
     const enum status status = header_read(ssd, file, id, page, &header);
-    const bool ours = status == STATUS_OK && header_ours(ssd, &header);
+    struct ssd_seal *seal = NULL;
+    const bool ours = status == STATUS_OK && header_ours(ssd, &header, page, &seal);
     struct ssd_segment *segment = status == STATUS_OK || status == STATUS_IO
                                       ? ssd_segment_new(ssd, id, ours ? header.slots : 0)
                                       : NULL;
     if (segment == NULL) {
         char path[SSD_PATH_SIZE];
+        ssd_seal_destroy(seal);
         ssd_path(ssd, id, path, sizeof(path));
         env_file_close(file);
         LOG_WARN("ssd", "segment_removed", "path=%s reason=%s", path, status_name(status));
@@ -224,6 +247,7 @@ static void file_take(struct ssd *ssd, uint64_t id, struct env_file *file, uint6
         env_file_close(file);
         return;
     }
+    segment->seal = seal;
     segment->file = file;
     segment->nonce = header.nonce;
     if (!footer_take(segment, file_size, page)) records_take(segment, file_size);

@@ -143,6 +143,21 @@ static void on_room(void *ctx)
     (void)ctx;
 }
 
+/* Two of three worlds are clear; in the third each life writes with the other of two keys. */
+static const struct ssd_keys *keys_of(const struct world *world)
+{
+    static struct ssd_keys keys;
+    char text[2 * 65];
+
+    if (current_seed % 3 != 0) return NULL;
+    for (unsigned i = 0; i < 2; i++) {
+        memset(text + 65 * i, (world->lives + i) % 2 == 0 ? 'a' : '7', 64);
+        text[65 * i + 64] = '\n';
+    }
+    CHECK(ssd_keys_parse(text, sizeof(text), &keys, NULL) == STATUS_OK);
+    return &keys;
+}
+
 static enum status tier_open(struct world *world)
 {
     const struct ssd_options options = { .env = world->env,
@@ -150,6 +165,7 @@ static enum status tier_open(struct world *world)
                                          .size_max = world->size_max,
                                          .layout = layout_of_test(),
                                          .seed = 3,
+                                         .keys = keys_of(world),
                                          .part_size = PART_SIZE,
                                          .on_stored = on_stored,
                                          .on_removed = on_removed,
@@ -633,6 +649,61 @@ static void another_model_is_never_served(void **state)
     world_end(&world);
 }
 
+static bool file_has(const struct world *world, const void *needle, size_t len)
+{
+    struct env_file *file;
+    uint64_t size = 0;
+    size_t n = 0;
+    CHECK(env_file_open(world->env, DIRECTORY "/seg-0000000000000001.kv", ENV_FILE_READ, &file,
+                        NULL) == STATUS_OK);
+    CHECK(env_file_size(file, &size) == STATUS_OK);
+    uint8_t *bytes = malloc(size);
+    CHECK(env_file_pread(file, bytes, size, 0, &n) == STATUS_OK && n == size);
+    const bool found = memmem(bytes, size, needle, len) != NULL;
+    free(bytes);
+    env_file_close(file);
+    return found;
+}
+
+/* Neither bytes nor keys are in the file; another key is as another model. */
+static void sealed_blocks_need_their_key(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 6; seed < 8; seed++) { /* sealed, and clear */
+        struct world world;
+        struct ssd_counts counts;
+        const struct block_key key = key_of(0);
+
+        world_begin(&world, seed);
+        for (int i = 0; i < 2; i++) {
+            block_write(&world, 0);
+            env_sim_run_for(world.sim, 2 * ENV_NS_PER_S);
+        }
+        ssd_close(world.ssd);
+        const bool sealed = keys_of(&world) != NULL;
+        CHECK(sealed == (seed == 6));
+        CHECK(file_has(&world, bytes_of(0) + 100, 32) == !sealed);
+        CHECK(file_has(&world, key.bytes, sizeof(key)) == !sealed);
+        const struct ssd_options options = { .env = world.env,
+                                             .directory = DIRECTORY,
+                                             .size_max = world.size_max,
+                                             .layout = layout_of_test(),
+                                             .on_stored = on_stored,
+                                             .on_removed = on_removed,
+                                             .on_room = on_room,
+                                             .ctx = &world };
+        assert_int_equal(ssd_open(&options, &world.ssd, NULL), STATUS_OK);
+        ssd_counts(world.ssd, &counts);
+        assert_int_equal(counts.blocks, sealed ? 0 : 1);
+        assert_int_equal(counts.foreign_segments, sealed ? 1 : 0);
+        ssd_close(world.ssd);
+        assert_int_equal(tier_open(&world), STATUS_OK);
+        CHECK(world.stored[0]);
+        read_all(&world);
+        world_end(&world);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -643,6 +714,7 @@ int main(void)
         cmocka_unit_test(the_power_goes_at_every_event),
         cmocka_unit_test(a_record_in_the_wrong_place_is_refused),
         cmocka_unit_test(another_model_is_never_served),
+        cmocka_unit_test(sealed_blocks_need_their_key),
     };
     if (log_configure(getenv("YOLK_LOG") != NULL ? getenv("YOLK_LOG") : "error", NULL) != STATUS_OK)
         return 1; /* the faults are made on purpose */

@@ -116,6 +116,12 @@ static uint8_t *footer_make(const struct ssd_segment *segment, struct ssd_footer
     }
     if (entries != NULL) bytes = ssd_alloc_aligned(ssd_footer_size(footer->entries));
     if (bytes != NULL) ssd_footer_encode(footer, entries, bytes);
+    if (bytes != NULL && segment->seal != NULL) {
+        uint64_t random;
+        env_random(segment->ssd->env, &random, sizeof(random));
+        ssd_seal_footer(segment->seal, random, bytes, ssd_footer_size(footer->entries),
+                        SSD_TRAILER_SIZE);
+    }
     free(entries);
     return bytes;
 }
@@ -257,8 +263,11 @@ static void on_reserved(void *ctx, enum status status, size_t n)
         const struct ssd_header header = { .id = segment->id,
                                            .nonce = segment->nonce,
                                            .slots = segment->slots,
-                                           .layout = ssd->layout };
+                                           .layout = ssd->layout,
+                                           .sealed = segment->seal != NULL };
         ssd_header_encode(&header, segment->io_bytes);
+        if (segment->seal != NULL)
+            ssd_seal_header(segment->seal, &segment->seal_info, segment->io_bytes, SSD_ALIGN);
         segment->io = (struct env_io){ .op = ENV_IO_WRITE,
                                        .file = segment->file,
                                        .parts = { { segment->io_bytes, SSD_ALIGN } },
@@ -283,7 +292,14 @@ static enum status segment_create(struct ssd *ssd, uint64_t size)
     ssd->open = segment;
     size_set(segment, size);
     ssd_path(ssd, segment->id, path, sizeof(path));
-    enum status status = env_file_open(ssd->env, path, flags, &segment->file, NULL);
+    enum status status = STATUS_OK;
+    if (ssd->options.keys != NULL) {
+        uint8_t salt[SSD_SALT_SIZE];
+        env_random(ssd->env, salt, sizeof(salt));
+        segment->seal_info = ssd_seal_info_new(ssd->options.keys, salt);
+        status = ssd_seal_create(ssd->options.keys, &segment->seal_info, &segment->seal);
+    }
+    if (status == STATUS_OK) status = env_file_open(ssd->env, path, flags, &segment->file, NULL);
     if (status == STATUS_OK) {
         segment->io = (struct env_io){ .op = ENV_IO_RESERVE,
                                        .file = segment->file,
@@ -392,6 +408,7 @@ static void record_fill(const struct ssd_segment *segment, const struct block_ke
     ssd_record_encode(&record, sums, out);
     memcpy(out + SSD_ALIGN, data, size);
     memset(out + SSD_ALIGN + size, 0, segment->ssd->record_size - SSD_ALIGN - size);
+    if (segment->seal != NULL) ssd_record_seal(segment->seal, segment->used, layout, out);
 }
 
 static enum status append(struct ssd *ssd, const struct block_key *key, const uint8_t *data,

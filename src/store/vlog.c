@@ -84,6 +84,7 @@ void vlog_segment_free(struct vlog_segment *segment)
     if (vlog->open == segment) vlog->open = NULL;
     free(segment->gone);
     free(segment->io_bytes);
+    ssd_seal_destroy(segment->seal);
     free(segment);
 }
 
@@ -192,12 +193,17 @@ uint8_t *vlog_alloc_units(uint32_t units)
 static enum status read_check(const struct vlog_read *read, enum status status, size_t n,
                               struct vlog_head *head)
 {
+    struct ssd_seal *seal = read->segment->seal;
     if (status != STATUS_OK) return STATUS_IO;
     if (n != read->io.parts[0].iov_len + read->io.parts[1].iov_len) return STATUS_CORRUPT;
+    if (seal != NULL) status = vlog_head_open(seal, read->at, read->units, read->head);
+    if (status != STATUS_OK) return status;
     status = vlog_head_decode(read->head, read->units, read->segment->nonce, read->at, head);
     if (status != STATUS_OK) return status;
     if (!block_key_equal(&head->meta.id, &read->id)) return STATUS_CORRUPT;
     if ((uint64_t)head->meta.pages * VLOG_UNIT != n) return STATUS_CORRUPT; /* its index lied */
+    if (seal != NULL && vlog_bytes_open(seal, &head->meta, read->head, read->data) != STATUS_OK)
+        return STATUS_CORRUPT;
     return vlog_bytes_right(head, read->data) ? STATUS_OK : STATUS_CORRUPT;
 }
 
@@ -317,6 +323,8 @@ enum status vlog_open(const struct vlog_options *options, struct vlog **out, str
         return errmsg_set(err, STATUS_INVALID, "%llu bytes of disk are too few for values",
                           (unsigned long long)options->size_max);
     }
+    if (options->keys != NULL && !aead_available())
+        return errmsg_set(err, STATUS_UNSUPPORTED, "libcrypto.so.3 is not installed");
     struct vlog *vlog = calloc(1, sizeof(*vlog));
     if (vlog == NULL) return errmsg_set(err, STATUS_NO_MEMORY, "out of memory");
     vlog->env = options->env;

@@ -69,6 +69,7 @@ struct vlog_options {
     const char *directory; /* ours alone (a lock says so); made if missing; copied */
     uint64_t size_max;     /* bytes of disk */
     uint64_t seed;
+    const struct ssd_keys *keys; /* outlives it; NULL: what is written is clear */
     /* A write is over: the value is there, or it is not. */
     void (*on_written)(void *ctx, const struct block_key *id, enum status status);
     /* It is about to be not there any more, for another reason than vlog_drop(). May run inside
@@ -80,7 +81,8 @@ struct vlog_options {
 };
 
 /* Takes the directory over and finds what is in it. STATUS_INVALID: size_max is too small for
- * segments; else as ssd_open(). Damage inside costs values, not the call. */
+ * segments; STATUS_DENIED: what is there was written with a key that is not among ours, and stays;
+ * else as ssd_open(). Damage inside costs values, not the call. */
 MUST_USE enum status vlog_open(const struct vlog_options *options, struct vlog **out,
                                struct errmsg *err);
 

@@ -26,6 +26,9 @@ enum {
     HEAD_ATTRIBUTES = 56,
     HEAD_KEY = 80,
 
+    SEALED_FROM = 24,                         /* of a record: what is before is clear */
+    SEALED_HEAD_SIZE = 2 * SSD_SEAL_TAG_SIZE, /* of the head, and of the bytes */
+
     GONE_PAGES = 20,
     GONE_COUNT = 24,
     GONE_IDS = 32,
@@ -91,7 +94,7 @@ void vlog_header_encode(const struct vlog_header *header, uint8_t out[VLOG_UNIT]
 {
     memset(out, 0, VLOG_UNIT);
     memcpy(out, SEGMENT_MAGIC, sizeof(SEGMENT_MAGIC));
-    le_put32(out + HEADER_VERSION, VLOG_FORMAT_VERSION);
+    le_put32(out + HEADER_VERSION, header->sealed ? VLOG_FORMAT_SEALED : VLOG_FORMAT_VERSION);
     le_put64(out + HEADER_ID, header->id);
     le_put64(out + HEADER_NONCE, header->nonce);
     le_put64(out + HEADER_SUM, hash_xxh3(out, HEADER_SUM));
@@ -101,9 +104,12 @@ enum status vlog_header_decode(const uint8_t in[VLOG_UNIT], struct vlog_header *
 {
     if (memcmp(in, SEGMENT_MAGIC, sizeof(SEGMENT_MAGIC)) != 0) return STATUS_CORRUPT;
     if (le_get64(in + HEADER_SUM) != hash_xxh3(in, HEADER_SUM)) return STATUS_CORRUPT;
-    if (le_get32(in + HEADER_VERSION) != VLOG_FORMAT_VERSION) return STATUS_CORRUPT;
+    const uint32_t version = le_get32(in + HEADER_VERSION);
+    if (version != VLOG_FORMAT_VERSION && version != VLOG_FORMAT_SEALED) return STATUS_CORRUPT;
     *out = (struct vlog_header){ .id = le_get64(in + HEADER_ID),
-                                 .nonce = le_get64(in + HEADER_NONCE) };
+                                 .nonce = le_get64(in + HEADER_NONCE),
+                                 .sealed = version == VLOG_FORMAT_SEALED,
+                                 .seal = ssd_seal_header_info(in) };
     return STATUS_OK;
 }
 
@@ -117,7 +123,7 @@ static uint64_t head_size(uint32_t key_len, uint32_t sums_count)
 
 uint32_t vlog_head_units(uint32_t key_len, uint32_t sums_count)
 {
-    return vlog_units(head_size(key_len, sums_count) + 8);
+    return vlog_units(head_size(key_len, sums_count) + 8 + SEALED_HEAD_SIZE);
 }
 
 void vlog_head_encode(const struct vlog_meta *meta, uint64_t nonce, struct store_key key,
@@ -168,8 +174,10 @@ enum status vlog_head_decode(const uint8_t *in, uint32_t units, uint64_t nonce, 
     if (key_len == 0 || key_len > STORE_KEY_SIZE_MAX) return STATUS_CORRUPT;
     if (size == 0 || size > STORE_OBJECT_SIZE_MAX) return STATUS_CORRUPT;
     if (sums != (size + STORE_PIECE_SIZE - 1) / STORE_PIECE_SIZE) return STATUS_CORRUPT;
-    if (units != vlog_head_units(key_len, sums)) return STATUS_CORRUPT;
     const uint64_t covered = head_size(key_len, sums);
+    /* Earlier releases kept no room for the tags. */
+    if (units != vlog_head_units(key_len, sums) && units != vlog_units(covered + 8))
+        return STATUS_CORRUPT;
     if (le_get64(in + covered) != hash_xxh3(in, covered)) return STATUS_CORRUPT;
     *out = (struct vlog_head){
         .meta = { .at = at,
@@ -199,6 +207,38 @@ bool vlog_bytes_right(const struct vlog_head *head, const uint8_t *data)
     return true;
 }
 
+static struct ssd_seal_place sealed_place(enum ssd_seal_kind kind, uint32_t at)
+{
+    return (struct ssd_seal_place){ kind, at, 0 };
+}
+
+void vlog_value_seal(struct ssd_seal *seal, const struct vlog_meta *meta, uint8_t *record)
+{
+    const size_t head = (size_t)meta->head * VLOG_UNIT;
+    const size_t size = (size_t)(meta->pages - meta->head) * VLOG_UNIT;
+    uint8_t *tags = record + head - SEALED_HEAD_SIZE;
+
+    ssd_seal_part(seal, sealed_place(SSD_SEAL_DATA, meta->at), record + head, 0, size, tags);
+    ssd_seal_part(seal, sealed_place(SSD_SEAL_HEAD, meta->at), record, SEALED_FROM,
+                  head - SSD_SEAL_TAG_SIZE, tags + SSD_SEAL_TAG_SIZE);
+}
+
+enum status vlog_head_open(struct ssd_seal *seal, uint32_t at, uint32_t units, uint8_t *head)
+{
+    const size_t size = (size_t)units * VLOG_UNIT - SSD_SEAL_TAG_SIZE;
+    ASSERT(units > 0);
+    return ssd_seal_open(seal, sealed_place(SSD_SEAL_HEAD, at), head, SEALED_FROM, size,
+                         head + size);
+}
+
+enum status vlog_bytes_open(struct ssd_seal *seal, const struct vlog_meta *meta,
+                            const uint8_t *head, uint8_t *data)
+{
+    return ssd_seal_open(seal, sealed_place(SSD_SEAL_DATA, meta->at), data, 0,
+                         (size_t)(meta->pages - meta->head) * VLOG_UNIT,
+                         head + (size_t)meta->head * VLOG_UNIT - SEALED_HEAD_SIZE);
+}
+
 /* ---- gone ---- */
 
 static uint64_t gone_size(uint32_t count)
@@ -208,7 +248,7 @@ static uint64_t gone_size(uint32_t count)
 
 uint32_t vlog_gone_units(uint32_t count)
 {
-    return vlog_units(gone_size(count) + 8);
+    return vlog_units(gone_size(count) + 8 + SSD_SEAL_TAG_SIZE);
 }
 
 void vlog_gone_encode(uint64_t nonce, uint32_t at, const struct block_key *ids, uint32_t count,
@@ -237,12 +277,27 @@ enum status vlog_gone_decode(const uint8_t *in, uint32_t units, const uint8_t **
                              uint32_t *count)
 {
     const uint32_t got = le_get32(in + GONE_COUNT);
-    if (got > 1u << 24 || vlog_gone_units(got) != units) return STATUS_CORRUPT;
+    if (got > 1u << 24) return STATUS_CORRUPT;
     const uint64_t size = gone_size(got);
+    if (vlog_gone_units(got) != units && vlog_units(size + 8) != units) return STATUS_CORRUPT;
     if (le_get64(in + size) != hash_xxh3(in, size)) return STATUS_CORRUPT;
     *ids = in + GONE_IDS;
     *count = got;
     return STATUS_OK;
+}
+
+void vlog_gone_seal(struct ssd_seal *seal, uint32_t at, uint32_t units, uint8_t *record)
+{
+    const size_t size = (size_t)units * VLOG_UNIT - SSD_SEAL_TAG_SIZE;
+    ssd_seal_part(seal, sealed_place(SSD_SEAL_GONE, at), record, SEALED_FROM, size, record + size);
+}
+
+enum status vlog_gone_open(struct ssd_seal *seal, uint32_t at, uint32_t units, uint8_t *record)
+{
+    const size_t size = (size_t)units * VLOG_UNIT - SSD_SEAL_TAG_SIZE;
+    ASSERT(units > 0);
+    return ssd_seal_open(seal, sealed_place(SSD_SEAL_GONE, at), record, SEALED_FROM, size,
+                         record + size);
 }
 
 /* ---- footer ---- */
@@ -259,7 +314,8 @@ static uint64_t footer_content(uint64_t gone, uint64_t entries_size)
 
 uint32_t vlog_footer_units(uint64_t gone, uint64_t entries_size)
 {
-    return vlog_units(footer_content(gone, entries_size) + VLOG_TRAILER_SIZE);
+    return vlog_units(footer_content(gone, entries_size) + SSD_SEAL_FOOTER_SIZE +
+                      VLOG_TRAILER_SIZE);
 }
 
 uint64_t vlog_entry_encode(const struct vlog_meta *meta, struct store_key key, uint8_t *out)
@@ -307,8 +363,11 @@ enum status vlog_trailer_decode(const uint8_t *in, struct vlog_footer *out)
                                  .entries = le_get32(in + TRAILER_ENTRIES),
                                  .entries_size = le_get64(in + TRAILER_ENTRIES_SIZE) };
     if (out->entries_size > UINT32_MAX) return STATUS_CORRUPT;
-    return out->pages == vlog_footer_units(out->gone, out->entries_size) ? STATUS_OK
-                                                                         : STATUS_CORRUPT;
+    /* Earlier releases kept no room for a tag. */
+    const uint32_t before =
+        vlog_units(footer_content(out->gone, out->entries_size) + VLOG_TRAILER_SIZE);
+    const uint32_t units = vlog_footer_units(out->gone, out->entries_size);
+    return out->pages == units || out->pages == before ? STATUS_OK : STATUS_CORRUPT;
 }
 
 enum status vlog_footer_decode(const uint8_t *in, const struct vlog_footer *footer)

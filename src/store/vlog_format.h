@@ -22,6 +22,12 @@
  *                      in its last 48 bytes: "YOLKVFT1", nonce u64, at u32, pages u32, gone u32,
  *                      entries u32, bytes of the entries u64, XXH3 of the footer before
  *
+ * A sealed segment (store/ssd_seal.h) has version 2. Its header says at 64 with which key and salt.
+ * The head of a value and what is gone are sealed from 24 on, with the tag in their last 16 bytes;
+ * a value's bytes, padding included, by themselves, with the tag in the 16 bytes before; of a
+ * footer all but its last 48 bytes, with 24 bytes before them for that. In clear ones these are
+ * free.
+ *
  * `at` is the record's own place, in units of 4096 bytes from the start of the file, and the nonce
  * is random and the same in all parts of a segment: what an earlier file left in the same blocks of
  * the disk is never taken for a part of this one. Files are named as in store/ssd_format.h.
@@ -38,10 +44,12 @@
 #include "base/status.h"
 #include "store/events.h"
 #include "store/master.h"
+#include "store/ssd_seal.h"
 
 enum {
     VLOG_UNIT = 4096,
     VLOG_FORMAT_VERSION = 1,
+    VLOG_FORMAT_SEALED = 2, /* likewise, and sealed */
     VLOG_TRAILER_SIZE = 48,
 };
 
@@ -60,6 +68,8 @@ struct vlog_meta {
 struct vlog_header {
     uint64_t id;
     uint64_t nonce;
+    bool sealed;               /* encoded: ssd_seal_header() follows */
+    struct ssd_seal_info seal; /* decoded, and for the caller to check */
 };
 
 void vlog_header_encode(const struct vlog_header *header, uint8_t out[VLOG_UNIT]);
@@ -89,6 +99,20 @@ MUST_USE enum status vlog_head_decode(const uint8_t *in, uint32_t units, uint64_
                                       uint32_t at, struct vlog_head *out);
 /* Whether these are the bytes that the head's checksums are of. */
 bool vlog_bytes_right(const struct vlog_head *head, const uint8_t *data);
+
+/* Seals a value's record, whose head and bytes follow each other, at this place. */
+void vlog_value_seal(struct ssd_seal *seal, const struct vlog_meta *meta, uint8_t *record);
+/* A head of so many units, and then the bytes of the value, in place. STATUS_CORRUPT: they are not
+ * what was sealed there. */
+MUST_USE enum status vlog_head_open(struct ssd_seal *seal, uint32_t at, uint32_t units,
+                                    uint8_t *head);
+MUST_USE enum status vlog_bytes_open(struct ssd_seal *seal, const struct vlog_meta *meta,
+                                     const uint8_t *head, uint8_t *data);
+
+/* What is gone, of so many units. */
+void vlog_gone_seal(struct ssd_seal *seal, uint32_t at, uint32_t units, uint8_t *record);
+MUST_USE enum status vlog_gone_open(struct ssd_seal *seal, uint32_t at, uint32_t units,
+                                    uint8_t *record);
 
 uint32_t vlog_gone_units(uint32_t count);
 void vlog_gone_encode(uint64_t nonce, uint32_t at, const struct block_key *ids, uint32_t count,

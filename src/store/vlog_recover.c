@@ -6,7 +6,8 @@
  *   a footer at the end, with its checksum     believed: what it says is gone, then what is there
  *   anything else                              the records are looked at one by one, with their
  *                                              bytes; then the segment gets a footer
- *   a header that is none                      the file is removed
+ *   a header that is none, or was changed      the file is removed
+ *   a header of a key that we have not         nothing is opened, and nothing is touched
  *
  * Where nothing is found that is a record, the next unit is looked at, and so on: writes end in any
  * order, and the last ones before a crash are missing or torn, in the open segment and in the one
@@ -106,7 +107,11 @@ static bool footer_take(struct vlog_segment *segment, uint32_t units)
 
     if (!footer_find(segment, units, &footer)) return false;
     uint8_t *bytes = read_units(segment, footer.at, footer.pages);
-    const bool right = bytes != NULL && vlog_footer_decode(bytes, &footer) == STATUS_OK;
+    const size_t size = (size_t)footer.pages * VLOG_UNIT;
+    const bool opened = bytes != NULL && (segment->seal == NULL ||
+                                          ssd_seal_footer_open(segment->seal, bytes, size,
+                                                               VLOG_TRAILER_SIZE) == STATUS_OK);
+    const bool right = opened && vlog_footer_decode(bytes, &footer) == STATUS_OK;
     if (right) {
         segment->used = footer.at;
         all_gone(segment->vlog, bytes, footer.gone);
@@ -146,13 +151,17 @@ static uint32_t value_scan(struct scan *scan, uint32_t at, uint32_t head_units)
     uint8_t *bytes = read_units(segment, at, head_units);
     uint8_t *data = NULL;
 
+    struct ssd_seal *seal = segment->seal;
     if (bytes == NULL ||
+        (seal != NULL && vlog_head_open(seal, at, head_units, bytes) != STATUS_OK) ||
         vlog_head_decode(bytes, head_units, segment->nonce, at, &head) != STATUS_OK) {
         free(bytes);
         return 0;
     }
     data = read_units(segment, at + head_units, vlog_units(head.meta.size));
-    if (data != NULL && vlog_bytes_right(&head, data)) {
+    const bool opened = data != NULL && (seal == NULL || vlog_bytes_open(seal, &head.meta, bytes,
+                                                                         data) == STATUS_OK);
+    if (opened && vlog_bytes_right(&head, data)) {
         value_found(segment, &head.meta, head.key);
     } else {
         gone_found(segment, &head.meta.id); /* I6 */
@@ -170,7 +179,10 @@ static uint32_t gone_scan(struct scan *scan, uint32_t at, uint32_t units)
     const uint8_t *ids;
     uint32_t count;
     uint8_t *bytes = read_units(segment, at, units);
-    const bool right = bytes != NULL && vlog_gone_decode(bytes, units, &ids, &count) == STATUS_OK;
+    struct ssd_seal *seal = segment->seal;
+    const bool opened =
+        bytes != NULL && (seal == NULL || vlog_gone_open(seal, at, units, bytes) == STATUS_OK);
+    const bool right = opened && vlog_gone_decode(bytes, units, &ids, &count) == STATUS_OK;
 
     if (right) {
         for (uint32_t i = 0; i < count; i++) {
@@ -243,8 +255,13 @@ static bool header_take(struct vlog_segment *segment)
 {
     struct vlog_header header;
     uint8_t *page = read_units(segment, 0, 1);
-    const bool right =
+    bool right =
         page != NULL && vlog_header_decode(page, &header) == STATUS_OK && header.id == segment->id;
+    if (right && header.sealed) {
+        right = ssd_seal_create(segment->vlog->options.keys, &header.seal, &segment->seal) ==
+                    STATUS_OK &&
+                ssd_seal_header_check(segment->seal, page) == STATUS_OK;
+    }
     if (right) segment->nonce = header.nonce;
     free(page);
     return right;
@@ -283,12 +300,51 @@ static void file_take(struct vlog *vlog, uint64_t id, uint32_t age)
     segment->gone_count = segment->gone_capacity = 0;
 }
 
+/* Is the file of a key that we have not? */
+static bool key_missing(struct vlog *vlog, uint64_t id, uint8_t *page)
+{
+    char path[VLOG_PATH_SIZE];
+    struct env_file *file;
+    struct vlog_header header;
+    struct ssd_seal *seal = NULL;
+    size_t n = 0;
+
+    vlog_path(vlog, id, path, sizeof(path));
+    if (env_file_open(vlog->env, path, ENV_FILE_READ | ENV_FILE_DIRECT, &file, NULL) != STATUS_OK)
+        return false;
+    const bool read = env_file_pread(file, page, VLOG_UNIT, 0, &n) == STATUS_OK && n == VLOG_UNIT;
+    env_file_close(file);
+    if (!read || vlog_header_decode(page, &header) != STATUS_OK || !header.sealed) return false;
+    const enum status status = ssd_seal_create(vlog->options.keys, &header.seal, &seal);
+    ssd_seal_destroy(seal);
+    return status == STATUS_NOT_FOUND;
+}
+
+/* A log makes no sense without its middle: all of it is left alone. */
+static enum status keys_check(struct vlog *vlog, const struct names *names, struct errmsg *err)
+{
+    uint8_t *page = vlog_alloc_units(1);
+    enum status status = STATUS_OK;
+
+    if (page == NULL) return errmsg_set(err, STATUS_NO_MEMORY, "out of memory");
+    for (uint32_t i = 0; i < names->count && status == STATUS_OK; i++) {
+        if (!key_missing(vlog, names->ids[i], page)) continue;
+        status = errmsg_set(err, STATUS_DENIED,
+                            "%.150s holds values written with another key: name that one, too "
+                            "(--ssd-key-file), or remove the directory",
+                            vlog->directory);
+    }
+    free(page);
+    return status;
+}
+
 enum status vlog_recover(struct vlog *vlog, struct errmsg *err)
 {
     struct names *names = calloc(1, sizeof(*names));
     enum status status = STATUS_NO_MEMORY;
 
     if (names != NULL) status = env_dir_list(vlog->env, vlog->directory, on_name, names, err);
+    if (status == STATUS_OK) status = keys_check(vlog, names, err);
     if (status == STATUS_OK) {
         qsort(names->ids, names->count, sizeof(names->ids[0]), compare_ids);
         for (uint32_t i = 0; i < names->count; i++) {

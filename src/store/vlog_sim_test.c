@@ -69,6 +69,7 @@ struct world {
     struct vlog *vlog;
     struct rng rng;
     enum kind kind;
+    unsigned lives;
     bool there[KEYS];       /* as the callbacks said */
     uint32_t version[KEYS]; /* then, of the value; else, of the last one written or dropped */
     uint32_t next[KEYS];    /* to be written */
@@ -143,12 +144,28 @@ static void on_room(void *ctx)
     (void)ctx;
 }
 
+/* Two of three worlds are clear; in the third each life writes with the other of two keys. */
+static const struct ssd_keys *keys_of(const struct world *world)
+{
+    static struct ssd_keys keys;
+    char text[2 * 65 + 1];
+
+    if (current_seed % 3 != 0) return NULL;
+    for (unsigned i = 0; i < 2; i++) {
+        memset(text + 65 * i, (world->lives + i) % 2 == 0 ? 'a' : '7', 64);
+        text[65 * i + 64] = '\n';
+    }
+    CHECK(ssd_keys_parse(text, 2 * 65, &keys, NULL) == STATUS_OK);
+    return &keys;
+}
+
 static bool log_open(struct world *world)
 {
     const struct vlog_options options = { .env = world->env,
                                           .directory = DIRECTORY,
                                           .size_max = LOG_SIZE,
                                           .seed = 3,
+                                          .keys = keys_of(world),
                                           .on_written = on_written,
                                           .on_removed = on_removed,
                                           .on_room = on_room,
@@ -163,6 +180,7 @@ static bool log_open(struct world *world)
 static void log_start(struct world *world)
 {
     world->env = env_sim_add(world->sim, HOST);
+    world->lives++;
     for (int tries = 0; !log_open(world); tries++)
         CHECK(tries < 1000);
 }
@@ -466,6 +484,153 @@ static void full_disks_are_lived_with(void **state)
     run_seeds(FULL);
 }
 
+/* ---- sealed ---- */
+
+enum { TEXTS = 12 };
+static const char SECRET_TEXT[] = "what nobody is to find on the disk";
+
+static enum status sealed_open(struct world *world, const char *text)
+{
+    static struct ssd_keys keys;
+    struct vlog_options options = { .env = world->env,
+                                    .directory = DIRECTORY,
+                                    .size_max = LOG_SIZE,
+                                    .seed = 3,
+                                    .keys = text == NULL ? NULL : &keys,
+                                    .on_written = on_written,
+                                    .on_removed = on_removed,
+                                    .on_room = on_room,
+                                    .ctx = world };
+    if (text != NULL) CHECK(ssd_keys_parse(text, strlen(text), &keys, NULL) == STATUS_OK);
+    return vlog_open(&options, &world->vlog, NULL);
+}
+
+static void text_write(struct world *world, unsigned n)
+{
+    char key[32];
+    uint8_t data[sizeof(SECRET_TEXT) * 20];
+    for (unsigned i = 0; i < 20; i++)
+        memcpy(data + i * sizeof(SECRET_TEXT), SECRET_TEXT, sizeof(SECRET_TEXT));
+    uint64_t sum = hash_xxh3(data, sizeof(data));
+    const struct object object = { .id = id_of(n),
+                                   .key = key_of(n, key),
+                                   .size = sizeof(data),
+                                   .digest = hash_xxh3(&sum, sizeof(sum)),
+                                   .sums = &sum,
+                                   .sums_count = 1 };
+    CHECK(vlog_write(world->vlog, &object, data) != STATUS_INVALID);
+}
+
+struct searched {
+    struct world *world;
+    const char *needle;
+    bool found;
+    uint64_t bytes;
+};
+
+static void search_file(void *ctx, const char *name)
+{
+    struct searched *searched = ctx;
+    struct env_file *file;
+    char path[128];
+    uint64_t size = 0;
+    size_t n = 0;
+
+    if (strcmp(name, "lock") == 0) return;
+    snprintf(path, sizeof(path), "%s/%s", DIRECTORY, name);
+    CHECK(env_file_open(searched->world->env, path, ENV_FILE_READ, &file, NULL) == STATUS_OK);
+    CHECK(env_file_size(file, &size) == STATUS_OK && size > 0);
+    uint8_t *bytes = malloc(size);
+    assert_non_null(bytes);
+    CHECK(env_file_pread(file, bytes, size, 0, &n) == STATUS_OK && n == size);
+    searched->bytes += size;
+    searched->found |= memmem(bytes, size, searched->needle, strlen(searched->needle)) != NULL;
+    free(bytes);
+    env_file_close(file);
+}
+
+static bool on_disk(struct world *world, const char *needle)
+{
+    struct searched searched = { .world = world, .needle = needle };
+    CHECK(env_dir_list(world->env, DIRECTORY, search_file, &searched, NULL) == STATUS_OK);
+    CHECK(searched.bytes > 0);
+    return searched.found;
+}
+
+static unsigned values_there(const struct world *world)
+{
+    struct vlog_counts counts;
+    vlog_counts(world->vlog, &counts);
+    return (unsigned)counts.values;
+}
+
+static void texts_write(struct world *world)
+{
+    for (int round = 0; round < 2; round++) { /* the first time there was no segment yet */
+        for (unsigned n = 0; n < TEXTS; n++)
+            text_write(world, n);
+        env_sim_run_for(world->sim, 2 * ENV_NS_PER_S);
+    }
+}
+
+/* Neither bytes nor keys are in the files, by footer or by records; with another key, or none,
+ * nothing is served and nothing is touched; with the old key behind a new one all of it is read. */
+static void sealed_values_need_their_key(void **state)
+{
+    static const char a[] = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\n";
+    static const char b[] = "f00102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\n";
+    char both[2 * sizeof(a)];
+    const struct env_sim_options options = { .seed = 4 };
+    static struct world world;
+    (void)state;
+
+    for (int crashed = 0; crashed < 2; crashed++) {
+        current_seed = 4;
+        memset(&world, 0, sizeof(world));
+        world.kind = CRASH;
+        world.sim = env_sim_create(&options);
+        world.env = env_sim_add(world.sim, HOST);
+        CHECK(sealed_open(&world, a) == STATUS_OK);
+        texts_write(&world);
+        CHECK(values_there(&world) == TEXTS);
+        if (crashed) {
+            env_sim_power_off(world.sim, HOST);
+            vlog_close(world.vlog);
+            world.env = env_sim_add(world.sim, HOST);
+        } else {
+            vlog_close(world.vlog);
+        }
+        CHECK(!on_disk(&world, SECRET_TEXT) && !on_disk(&world, "key-1"));
+        CHECK(on_disk(&world, "YOLKVSG1"));
+        CHECK(sealed_open(&world, b) == STATUS_DENIED);
+        CHECK(sealed_open(&world, NULL) == STATUS_DENIED);
+        snprintf(both, sizeof(both), "%s%s", b, a);
+        CHECK(sealed_open(&world, both) == STATUS_OK);
+        CHECK(values_there(&world) == TEXTS);
+        vlog_close(world.vlog);
+        env_sim_destroy(world.sim);
+    }
+}
+
+/* The same without a key: that the search would find something. */
+static void clear_values_are_found_by_the_same_search(void **state)
+{
+    const struct env_sim_options options = { .seed = 4 };
+    static struct world world;
+    (void)state;
+
+    current_seed = 4;
+    memset(&world, 0, sizeof(world));
+    world.kind = CRASH;
+    world.sim = env_sim_create(&options);
+    world.env = env_sim_add(world.sim, HOST);
+    CHECK(sealed_open(&world, NULL) == STATUS_OK);
+    texts_write(&world);
+    vlog_close(world.vlog);
+    CHECK(on_disk(&world, SECRET_TEXT) && on_disk(&world, "key-1"));
+    env_sim_destroy(world.sim);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -473,6 +638,8 @@ int main(void)
         cmocka_unit_test(failures_cost_values_only),
         cmocka_unit_test(lies_are_never_believed),
         cmocka_unit_test(full_disks_are_lived_with),
+        cmocka_unit_test(sealed_values_need_their_key),
+        cmocka_unit_test(clear_values_are_found_by_the_same_search),
     };
     if (log_configure("error", NULL) != STATUS_OK) return 1; /* the faults are made on purpose */
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);

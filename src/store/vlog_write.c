@@ -109,6 +109,12 @@ static uint8_t *footer_make(const struct vlog_segment *segment, struct vlog_foot
         at += vlog_entry_encode(&entry->meta, (struct store_key){ entry->key, entry->key_len }, at);
     }
     vlog_footer_encode(footer, bytes);
+    if (segment->seal != NULL) {
+        uint64_t random;
+        env_random(segment->vlog->env, &random, sizeof(random));
+        ssd_seal_footer(segment->seal, random, bytes, (size_t)footer->pages * VLOG_UNIT,
+                        VLOG_TRAILER_SIZE);
+    }
     return bytes;
 }
 
@@ -268,10 +274,14 @@ static void on_reserved(void *ctx, enum status status, size_t n)
     struct vlog_segment *segment = ctx;
     (void)n;
     if (status == STATUS_OK) {
-        const struct vlog_header header = { .id = segment->id, .nonce = segment->nonce };
+        const struct vlog_header header = { .id = segment->id,
+                                            .nonce = segment->nonce,
+                                            .sealed = segment->seal != NULL };
         segment->io_bytes = vlog_alloc_units(1);
         status = segment->io_bytes == NULL ? STATUS_NO_MEMORY : STATUS_OK;
         if (status == STATUS_OK) vlog_header_encode(&header, segment->io_bytes);
+        if (status == STATUS_OK && segment->seal != NULL)
+            ssd_seal_header(segment->seal, &segment->seal_info, segment->io_bytes, VLOG_UNIT);
     }
     if (status == STATUS_OK) {
         segment->io = (struct env_io){ .op = ENV_IO_WRITE,
@@ -294,6 +304,18 @@ static bool too_many_unfinished(const struct vlog *vlog)
     return sealing > 1;
 }
 
+/* What is written there is sealed, if that is asked for. */
+static enum status segment_key(struct vlog_segment *segment)
+{
+    const struct ssd_keys *keys = segment->vlog->options.keys;
+    uint8_t salt[SSD_SALT_SIZE];
+
+    if (keys == NULL) return STATUS_OK;
+    env_random(segment->vlog->env, salt, sizeof(salt));
+    segment->seal_info = ssd_seal_info_new(keys, salt);
+    return ssd_seal_create(keys, &segment->seal_info, &segment->seal);
+}
+
 static void segment_begin(struct vlog *vlog)
 {
     const unsigned flags =
@@ -313,7 +335,8 @@ static void segment_begin(struct vlog *vlog)
     env_random(vlog->env, &segment->nonce, sizeof(segment->nonce));
     vlog_segment_size(segment, vlog->segment_size);
     vlog_path(vlog, segment->id, path, sizeof(path));
-    enum status status = env_file_open(vlog->env, path, flags, &segment->file, NULL);
+    enum status status = segment_key(segment);
+    if (status == STATUS_OK) status = env_file_open(vlog->env, path, flags, &segment->file, NULL);
     if (status == STATUS_OK) {
         segment->io = (struct env_io){ .op = ENV_IO_RESERVE,
                                        .file = segment->file,
@@ -424,11 +447,15 @@ static void write_over(struct vlog_write *write, enum status status)
 /* What the record was to say has not been said. */
 static void gone_again(const struct vlog_write *write)
 {
+    const uint32_t units = (uint32_t)(write->size / VLOG_UNIT);
+    const uint32_t at = (uint32_t)(write->io.offset / VLOG_UNIT);
+    struct ssd_seal *seal = write->segment->seal;
     const uint8_t *ids;
     uint32_t count;
-    const enum status status =
-        vlog_gone_decode(write->buffer, (uint32_t)(write->size / VLOG_UNIT), &ids, &count);
-    ASSERT(status == STATUS_OK);
+    enum status status = STATUS_OK;
+    if (seal != NULL) status = vlog_gone_open(seal, at, units, write->buffer);
+    if (status == STATUS_OK) status = vlog_gone_decode(write->buffer, units, &ids, &count);
+    ASSERT(status == STATUS_OK); /* it is our own */
     for (uint32_t i = 0; i < count; i++) {
         struct block_key id;
         memcpy(id.bytes, ids + (size_t)i * BLOCK_KEY_SIZE, BLOCK_KEY_SIZE);
@@ -503,6 +530,7 @@ static uint8_t *record_make(const struct vlog_segment *segment, const struct obj
     uint8_t *at = buffer + (size_t)meta->head * VLOG_UNIT;
     memcpy(at, data, object->size);
     memset(at + object->size, 0, (size_t)vlog_units(meta->size) * VLOG_UNIT - object->size);
+    if (segment->seal != NULL) vlog_value_seal(segment->seal, meta, buffer);
     return buffer;
 }
 
@@ -599,6 +627,7 @@ static void gone_write(struct vlog *vlog)
         return;
     }
     vlog_gone_encode(segment->nonce, segment->used, vlog->gone, count, buffer);
+    if (segment->seal != NULL) vlog_gone_seal(segment->seal, segment->used, units, buffer);
     if (!append(write, segment, buffer, units, NULL)) {
         segment->gone_count -= count;
         free(buffer);
@@ -691,6 +720,7 @@ static void gone_write_now(struct vlog *vlog)
         return;
     }
     vlog_gone_encode(segment->nonce, segment->used, vlog->gone, vlog->gone_count, buffer);
+    if (segment->seal != NULL) vlog_gone_seal(segment->seal, segment->used, units, buffer);
     const enum status status = env_file_pwrite(segment->file, buffer, (size_t)units * VLOG_UNIT,
                                                (uint64_t)segment->used * VLOG_UNIT);
     if (status == STATUS_OK) vlog->gone_count = 0;

@@ -47,12 +47,27 @@ def prepared(directory, data, *options):
     return cluster, answer
 
 
-@pytest.mark.parametrize("how", ["stop", "kill", "coupled"])
+def key_file(directory):
+    path = directory / "disk.key"
+    path.write_text("# ours\n" + "5a" * 32 + "\n")
+    path.chmod(0o600)
+    return path
+
+
+def on_disk(data, needle):
+    files = [path for path in data.rglob("*.kv")]
+    assert files
+    return any(needle in path.read_bytes() for path in files)
+
+
+@pytest.mark.parametrize("how", ["stop", "kill sealed", "coupled"])
 def test_the_cache_survives_a_restart(tmp_path, how):
     data = tmp_path / "data"
     options = ["--coupled", "1"] if how == "coupled" else []
+    if "sealed" in how:
+        options += ["--ssd-key-file", key_file(tmp_path)]
     cluster, (text, prompt, _) = prepared(tmp_path / "first", data, *options)
-    if how == "kill":
+    if "kill" in how:
         os.kill(cluster.process.pid, signal.SIGKILL)
         cluster.process.wait()
     cluster.stop()
@@ -89,7 +104,7 @@ def test_kv_of_another_type_is_not_found(tmp_path):
 def test_values_go_to_disk_and_survive(tmp_path):
     master, secret = f"127.0.0.1:{free_port()}", "values on disk"
     options = ("--data-dir", tmp_path / "data", "--values-size", "8M", "--values-ssd-size", "64M",
-               "--pool-size", "64M", "--master", master, "--secret", secret)
+               "--ssd-key-file", key_file(tmp_path), "--pool-size", "64M", "--master", master, "--secret", secret)
     environment = dict(os.environ, YOLK_MASTER=master, YOLK_SECRET=secret)
     values = {f"value/{i}": random.Random(i).randbytes(900_000 + i) for i in range(24)}  # 22 MB into 14
 
@@ -115,6 +130,8 @@ def test_values_go_to_disk_and_survive(tmp_path):
         cluster.process.wait()
     finally:
         cluster.stop()
+    assert on_disk(tmp_path / "data", b"YOLKVSG1")
+    assert not on_disk(tmp_path / "data", values["value/5"][:64]) and not on_disk(tmp_path / "data", b"value/")
     (tmp_path / "second").mkdir()
     again = Cluster(tmp_path / "second", *options).wait_ready()
     try:
@@ -186,6 +203,18 @@ def test_a_directory_has_one_user(tmp_path):
 def test_a_directory_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / "file").write_text("")
     refused(tmp_path / "file" / "data", "file")
+
+
+def test_a_key_that_is_no_secret_or_no_key_is_refused(tmp_path):
+    path = key_file(tmp_path)
+    for mode, text, why in ((0o640, "5a" * 32, "chmod 600"), (0o600, "abcd", "line 1"), (0o600, "", "no key")):
+        path.write_text(text)
+        path.chmod(mode)
+        result = run_yolk("serve", model_path(), "--port", free_port(), "--data-dir", tmp_path / "data",
+                          "--ssd-key-file", path)
+        assert result.returncode == 2 and len(result.stderr.strip().splitlines()) == 1, result.stderr
+        assert "--ssd-key-file" in result.stderr and why in result.stderr
+        assert text == "" or text not in result.stderr
 
 
 class Held:
