@@ -229,6 +229,19 @@ static void move_streams(struct gateway *gateway, struct cluster_ref node, uint6
     if (moved > 0) gateway_metrics_handed_over(gateway->metrics, moved);
 }
 
+/* Places again what is prefilled there, and decoded elsewhere. */
+static void move_prompts(struct gateway *gateway, struct cluster_ref node)
+{
+    uint32_t moved = 0;
+
+    for (struct request *request = gateway->requests; request != NULL; request = request->next) {
+        const struct attempt *attempt = request->attempt;
+        if (attempt == NULL || is_same(attempt->decode, node)) continue;
+        if (prefills_at(attempt, node)) moved += move_on(request);
+    }
+    if (moved > 0) gateway_metrics_handed_over(gateway->metrics, moved);
+}
+
 /* A prompt is soon computed, and the node waits for that; an answer may take minutes. It is worth
  * moving if there is a node that decodes, else it goes on there for as long as it may. */
 void attempt_node_leaves(void *ctx, struct cluster_ref node)
@@ -252,6 +265,8 @@ void attempt_node_suspected(void *ctx, struct cluster_ref node)
         cluster_count_up(cluster, PROTO_ROLE_PREFILL) == 0)
         return;
     move_streams(gateway, node, env_now_ns(gateway->env) - SILENT_MS * ENV_NS_PER_MS);
+    /* Who computes a prompt has nothing to say meanwhile: there, what it is asked counts. */
+    if (cluster_is_silent(gateway->cluster, node)) move_prompts(gateway, node);
 }
 
 /* ---- learning ---- */

@@ -25,6 +25,7 @@
 enum {
     ASK_TIMEOUT_MS = 5000,
     STATUS_INTERVAL_MS = 2000,
+    ANSWER_MS = 500, /* that a node may take to say how it is */
     EVENT_KEYS_MAX = 256,
     SECRET_SIZE_MAX = 4096,
 };
@@ -53,6 +54,7 @@ struct node {
     bool in_conductor;
     struct yolk_instance_id id;
     uint64_t events_epoch;
+    uint64_t heard_ns; /* its last answer to what it is asked */
 };
 
 struct cluster {
@@ -487,6 +489,7 @@ static void accept_info(struct node *node, const struct proto_node_info *info)
         refuse(node, "the Conductor has no place for it");
         return;
     }
+    node->heard_ns = env_now_ns(cluster->env);
     set_phase(node, NODE_UP);
     subscribe(node);
     watch_leaving(node);
@@ -537,6 +540,7 @@ static void on_status(void *ctx, const struct rpc_result *result)
 
     node->ask = (struct rpc_call_id){ 0 };
     if (result->status != STATUS_OK) return;
+    node->heard_ns = env_now_ns(node->cluster->env);
     if (proto_node_status_decode(result->body, result->len, &status) != STATUS_OK) return;
     node->status = status;
     follow_role(node, status.role);
@@ -559,6 +563,15 @@ static void ask(struct node *node, enum proto_method method)
     }
 }
 
+static void tell_suspected(struct node *node)
+{
+    struct cluster *cluster = node->cluster;
+
+    if (node->state != STORE_MEMBER_SUSPECT || !node->in_conductor) return;
+    if (cluster->options.on_suspected == NULL) return;
+    cluster->options.on_suspected(cluster->options.ctx, ref_of(node));
+}
+
 /* Nodes are asked how they are; a refused one, what it is now. */
 static void on_status_timer(void *ctx)
 {
@@ -566,6 +579,7 @@ static void on_status_timer(void *ctx)
 
     for (uint32_t i = 0; i < STORE_MEMBERS_MAX; i++) {
         struct node *node = &cluster->nodes[i];
+        tell_suspected(node);
         if (node->ask.value != 0) continue;
         if (node->phase == NODE_UP) ask(node, PROTO_NODE_STATUS);
         if (node->phase == NODE_REFUSED && rpc_client_is_up(node->client) &&
@@ -676,8 +690,7 @@ static void on_member(void *ctx, const struct store_member_info *info,
     node->state = state;
     if (node->in_conductor) {
         yolk_conductor_suspect(cluster->conductor, node->id, !is_there(node));
-        if (state == STORE_MEMBER_SUSPECT && cluster->options.on_suspected != NULL)
-            cluster->options.on_suspected(cluster->options.ctx, ref_of(node));
+        tell_suspected(node);
     }
     changed(cluster);
 }
@@ -871,6 +884,14 @@ uint32_t cluster_count_up(const struct cluster *cluster, enum proto_role role)
         count += may_work(node) && has_it;
     }
     return count;
+}
+
+bool cluster_is_silent(const struct cluster *cluster, struct cluster_ref ref)
+{
+    const struct node *node = deref(cluster, ref);
+    const uint64_t most_ns = (STATUS_INTERVAL_MS + ANSWER_MS) * ENV_NS_PER_MS;
+
+    return node == NULL || env_now_ns(cluster->env) - node->heard_ns > most_ns;
 }
 
 uint32_t cluster_count_known(const struct cluster *cluster)

@@ -66,7 +66,7 @@ struct cluster_options {
      * places nobody there any more. NULL is allowed. */
     void (*on_leaving)(void *ctx, struct cluster_ref node);
     /* The same for a node that the master has not heard for a while: it may be back soon, or never.
-     */
+     * Then, and again every two seconds while that is so. */
     void (*on_suspected)(void *ctx, struct cluster_ref node);
     void *ctx;
 };
@@ -115,6 +115,9 @@ bool cluster_node_at(const struct cluster *cluster, uint32_t slot, struct cluste
 
 /* Nodes that may get work now, by role; 0 for STORE. */
 uint32_t cluster_count_up(const struct cluster *cluster, enum proto_role role);
+
+/* It has not answered us what it is asked every two seconds. */
+bool cluster_is_silent(const struct cluster *cluster, struct cluster_ref ref);
 uint32_t cluster_count_known(const struct cluster *cluster);
 
 /* Pages of all nodes that are up, as they said last (they are asked every few seconds). */

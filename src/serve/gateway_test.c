@@ -257,6 +257,33 @@ static void test_only_decode_node_suspected(void **state)
     stop_world();
 }
 
+/* A prefill node stands still with a prompt: the decode node computes it, seconds later. */
+static void test_prefill_node_suspected(void **state)
+{
+    (void)state;
+    struct client client;
+    char want[128];
+
+    answer_to(PROMPT, 60, want);
+    start_pair();
+    run_ms(3000);
+    env_sim_pause(world.fakes[0].env);
+    complete(&client, BODY(",\"max_tokens\":60,\"stream\":true"));
+    run_ms(2000);
+    world.fakes[0].suspect = true;
+    tell_member(&world.fakes[0], false);
+    run_ms(3500);
+    assert_true(client.done);
+    expect_stream(&client, want);
+    assert_int_equal(world.fakes[1].computed, 1);
+    env_sim_resume(world.fakes[0].env);
+    world.fakes[0].suspect = false;
+    tell_member(&world.fakes[0], false);
+    run_ms(3000);
+    assert_true(gateway_is_ready(world.gateway) && gateway_idle(world.gateway));
+    stop_world();
+}
+
 /* The only decode node: what it has ends there, what is new goes to who is left. */
 static void test_only_decode_node_leaves(void **state)
 {
@@ -967,6 +994,7 @@ int main(void)
         cmocka_unit_test(test_node_suspected),
         cmocka_unit_test(test_odd_nodes_are_refused),
         cmocka_unit_test(test_only_decode_node_suspected),
+        cmocka_unit_test(test_prefill_node_suspected),
         cmocka_unit_test(test_only_decode_node_leaves),
         cmocka_unit_test(test_all_lost_and_back),
         cmocka_unit_test(test_nobody_there),
