@@ -42,6 +42,7 @@ struct notice {
     char name[YOLK_TRANSFER_NAME_SIZE];
     _Atomic uint64_t address;
     _Atomic uint64_t opened;
+    uint64_t read_only, write_only; /* SMALL each */
     uint8_t shown[SIZE];
 };
 
@@ -83,6 +84,15 @@ static void other_fill(struct other *other, struct notice *notice)
     atomic_store(&notice->address, (uintptr_t)other->device);
 }
 
+static uint64_t other_small(struct other *other, unsigned flags)
+{
+    void *memory = gpu_alloc(&gpu, 1, SMALL);
+
+    if (memory == NULL) _exit(7);
+    if (yolk_transfer_register(other->transfer, memory, SMALL, NULL, flags) != STATUS_OK) _exit(8);
+    return (uintptr_t)memory;
+}
+
 static void other_obey(struct other *other, struct notice *notice)
 {
     switch (atomic_load(&notice->command)) {
@@ -111,7 +121,8 @@ static _Noreturn void other_main(struct notice *notice)
     *gpu.fake = notice->turned;
     if (env_real_create(NULL, &env, NULL) != STATUS_OK) _exit(1);
     if (yolk_transfer_create(env, &options, &other.transfer, NULL) != STATUS_OK) _exit(2);
-    (void)gpu_alloc(&gpu, 1, SMALL);
+    notice->read_only = other_small(&other, YOLK_TRANSFER_REMOTE_READ);
+    notice->write_only = other_small(&other, YOLK_TRANSFER_REMOTE_WRITE);
     other_fill(&other, notice);
     memcpy(notice->name, yolk_transfer_name(other.transfer), sizeof(notice->name));
     atomic_store(&notice->ready, true);
@@ -280,6 +291,85 @@ static void what_is_not_opened_is_staged(void **state)
     }
 }
 
+static void what_is_not_lent_is_refused(void **state)
+{
+    (void)state;
+    struct scene scene;
+
+    scene_open(&scene, plain, plain);
+    const uint64_t at = atomic_load(&scene.notice->address);
+    const struct {
+        uint64_t remote, length;
+        enum status read, write;
+    } cases[] = {
+        { at + SIZE - 10, 20, STATUS_NOT_FOUND, STATUS_NOT_FOUND },
+        { at + SIZE - 10, SIZE, STATUS_NOT_FOUND, STATUS_NOT_FOUND },
+        { 4096, SIZE, STATUS_NOT_FOUND, STATUS_NOT_FOUND },
+        { UINT64_MAX - 5, 4096, STATUS_INVALID, STATUS_INVALID },
+        { at, UINT64_MAX, STATUS_INVALID, STATUS_INVALID },
+        { at, SIZE + 1, STATUS_NOT_FOUND, STATUS_NOT_FOUND }, /* beyond ours, too */
+        { scene.notice->read_only, SMALL, STATUS_OK, STATUS_DENIED },
+        { scene.notice->write_only, SMALL, STATUS_DENIED, STATUS_OK },
+    };
+    tell(&scene, SHOW);
+    uint8_t *before = malloc(SIZE);
+    assert_non_null(before);
+    memcpy(before, scene.notice->shown, SIZE);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        for (int opcode = 0; opcode < 2; opcode++) {
+            struct yolk_transfer_explain explain;
+            const enum status expected =
+                opcode == YOLK_TRANSFER_READ ? cases[i].read : cases[i].write;
+            const struct yolk_transfer_result result =
+                end(&scene,
+                    begin_at(&scene, (enum yolk_transfer_opcode)opcode, cases[i].remote,
+                             cases[i].length, 0),
+                    &explain);
+            assert_int_equal(result.reason, expected);
+            if (expected == STATUS_OK) assert_int_equal(explain.path, YOLK_TRANSFER_PATH_CUDA);
+        }
+    }
+    tell(&scene, SHOW);
+    assert_memory_equal(scene.notice->shown, before, SIZE);
+    free(before);
+    scene_close(&scene);
+}
+
+/* Its final state comes when its lease has passed, and what it does after that lands nothing. */
+static void a_stopped_peer_lands_nothing_when_it_wakes(void **state)
+{
+    (void)state;
+    struct scene scene;
+
+    scene_open(&scene, plain, plain);
+    assert_int_equal(end(&scene, begin(&scene, YOLK_TRANSFER_WRITE, 4096), NULL).state,
+                     YOLK_TRANSFER_COMPLETED);
+    tell(&scene, SHOW);
+    memset(gpu_see(&gpu, scene.device), 0x77, SIZE);
+    kill(scene.child, SIGSTOP);
+    const struct yolk_transfer_request request = { .opcode = YOLK_TRANSFER_WRITE,
+                                                   .local = scene.device,
+                                                   .segment = scene.segment,
+                                                   .remote = atomic_load(&scene.notice->address),
+                                                   .length = SIZE,
+                                                   .deadline_ns =
+                                                       env_now_ns(scene.env) + 50 * ENV_NS_PER_MS };
+    struct yolk_transfer_batch batch;
+    assert_int_equal(yolk_transfer_batch_create(scene.transfer, 1, NULL, NULL, &batch), STATUS_OK);
+    assert_int_equal(yolk_transfer_submit(scene.transfer, batch, &request, 1), STATUS_OK);
+    assert_int_equal(end(&scene, batch, NULL).state, YOLK_TRANSFER_TIMEOUT);
+    uint8_t *before = malloc(SIZE);
+    assert_non_null(before);
+    memcpy(before, scene.notice->shown, SIZE);
+    kill(scene.child, SIGCONT);
+    for (int i = 0; i < 100; i++)
+        env_poll(scene.env, ENV_NS_PER_MS);
+    tell(&scene, SHOW);
+    assert_memory_equal(scene.notice->shown, before, SIZE);
+    free(before);
+    scene_close(&scene);
+}
+
 /* Until our device has begun. */
 static void wait_begun(struct scene *scene)
 {
@@ -440,6 +530,8 @@ int main(void)
         cmocka_unit_test(handles_are_judged),
         cmocka_unit_test(devices_of_two_processes_exchange),
         cmocka_unit_test(what_is_not_opened_is_staged),
+        cmocka_unit_test(what_is_not_lent_is_refused),
+        cmocka_unit_test(a_stopped_peer_lands_nothing_when_it_wakes),
         cmocka_unit_test(what_is_withdrawn_is_not_read),
         cmocka_unit_test(an_epoch_that_passes_is_noticed),
         cmocka_unit_test(a_killed_peer_ends_its_tasks),

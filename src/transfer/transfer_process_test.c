@@ -197,6 +197,27 @@ static void stop_in_the_middle(bool shm)
     scene_close(&scene);
 }
 
+/* What a stopped target has been asked for does not come when it wakes. */
+static void a_read_that_is_late_lands_nothing(void **state)
+{
+    (void)state;
+    struct scene scene;
+
+    scene_open(&scene);
+    struct yolk_transfer_request req = request(&scene, false, YOLK_TRANSFER_READ, 4096);
+    CHECK(end(scene.tcp, begin(scene.tcp, &req), NULL).state == YOLK_TRANSFER_COMPLETED);
+    kill(scene.child, SIGSTOP);
+    req.length = MEMORY;
+    req.deadline_ns = env_now_ns(scene.env) + 50 * ENV_NS_PER_MS;
+    assert_int_equal(end(scene.tcp, begin(scene.tcp, &req), NULL).state, YOLK_TRANSFER_TIMEOUT);
+    memset(scene.tcp_memory, 0x55, MEMORY);
+    kill(scene.child, SIGCONT);
+    for (int i = 0; i < 200; i++)
+        env_poll(scene.env, ENV_NS_PER_MS);
+    CHECK(memchr(scene.tcp_memory, 0x33, MEMORY) == NULL);
+    scene_close(&scene);
+}
+
 static void a_stopped_target_is_fenced_by_its_lease(void **state)
 {
     (void)state;
@@ -228,6 +249,7 @@ int main(void)
     if (log_configure("error", NULL) != STATUS_OK) return 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(processes_share_memory),
+        cmocka_unit_test(a_read_that_is_late_lands_nothing),
         cmocka_unit_test(a_stopped_target_is_fenced_by_its_lease),
         cmocka_unit_test(a_killed_target_ends_its_tasks),
     };
