@@ -113,6 +113,7 @@ struct chat {
     enum chat_tools tools;
     struct template *template;
     const struct tokenizer *tokenizer;
+    struct env *env;          /* NULL: no clock */
     struct special *specials; /* by their bytes */
     size_t specials_count;
 };
@@ -317,6 +318,7 @@ enum status chat_create(struct env *env, const struct gguf *gguf, const struct t
     ASSERT(tokenizer != NULL);
     if (chat == NULL) return errmsg_set(err, STATUS_NO_MEMORY, "no memory for the chat template");
     chat->tokenizer = tokenizer;
+    chat->env = env;
     const enum status status = choose(chat, env, gguf, name, err);
     if (status != STATUS_OK) {
         chat_destroy(chat);
@@ -386,7 +388,7 @@ static enum status check_messages(const struct chat_message *messages, size_t co
     return STATUS_OK;
 }
 
-enum { INPUTS_OWN = 5, INPUTS_MORE = 32 };
+enum { INPUTS_OWN = 6, INPUTS_MORE = 32 };
 
 struct inputs {
     struct template_input list[INPUTS_OWN + INPUTS_MORE];
@@ -428,6 +430,8 @@ static void collect_inputs(const struct chat *chat, const struct chat_talk *talk
         { .name = "add_generation_prompt", .kind = TEMPLATE_INPUT_BOOL, .flag = talk->generate },
         { .name = "tools", .kind = TEMPLATE_INPUT_JSON, .marked = true, .json = talk->tools },
         { .name = "documents", .kind = TEMPLATE_INPUT_JSON },
+        { .kind = TEMPLATE_INPUT_NOW,
+          .now_s = chat->env != NULL ? (int64_t)(env_wall_ns(chat->env) / ENV_NS_PER_S) : 0 },
     };
 
     *out = (struct inputs){ .count = INPUTS_OWN };

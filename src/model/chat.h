@@ -62,7 +62,7 @@ enum chat_tools {
  * else is a file with a template, read through `env` (which may be NULL otherwise).
  * STATUS_UNSUPPORTED if the template is not understood or there is none, STATUS_INVALID if there is
  * no such name and no such file, or for a vocabulary without the tokens that the family needs. The
- * tokenizer must outlive the chat. */
+ * tokenizer must outlive the chat, and so must `env`, whose clock templates ask. */
 MUST_USE enum status chat_create(struct env *env, const struct gguf *gguf,
                                  const struct tokenizer *tokenizer, const char *name,
                                  struct chat **out, struct errmsg *err);

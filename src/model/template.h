@@ -45,7 +45,12 @@ MUST_USE enum status template_parse(const char *text, size_t len, struct templat
 void template_destroy(struct template *template); /* NULL is allowed */
 
 /* One variable of a rendering. */
-enum template_input_kind { TEMPLATE_INPUT_TEXT, TEMPLATE_INPUT_BOOL, TEMPLATE_INPUT_JSON };
+enum template_input_kind {
+    TEMPLATE_INPUT_TEXT,
+    TEMPLATE_INPUT_BOOL,
+    TEMPLATE_INPUT_JSON,
+    TEMPLATE_INPUT_NOW, /* no variable: what strftime_now() says, which is 1970 otherwise */
+};
 
 struct template_input {
     const char *name;
@@ -55,6 +60,7 @@ struct template_input {
     const char *text; /* TEXT */
     size_t text_len;
     const struct json_value *json; /* JSON; NULL: none */
+    int64_t now_s;                 /* NOW: since 1970, UTC */
 };
 
 /* Messages are a variable of their own, because they are many and not JSON yet. Absent members

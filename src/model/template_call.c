@@ -3,8 +3,10 @@
  * model/template_call.c - filters, tests, methods and functions of the template language. What is
  * not in the tables at the end is not known, and refused when a template is parsed. */
 #include <ctype.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/assert.h"
 #include "model/template_int.h"
@@ -715,6 +717,65 @@ static struct value fn_range(struct run *run, struct value subject,
     return value_of_list(list);
 }
 
+/* One conversion of strftime(3), in the C locale; NULL for one that is not known. */
+static const char *time_part(char conversion, const struct tm *when, char *out, size_t size)
+{
+    static const char *const DAYS[] = { "Sunday",   "Monday", "Tuesday", "Wednesday",
+                                        "Thursday", "Friday", "Saturday" };
+    static const char *const MONTHS[] = { "January",   "February", "March",    "April",
+                                          "May",       "June",     "July",     "August",
+                                          "September", "October",  "November", "December" };
+    const int hour = when->tm_hour % 12 == 0 ? 12 : when->tm_hour % 12;
+
+    switch (conversion) {
+    case 'A': return DAYS[when->tm_wday];
+    case 'a': snprintf(out, size, "%.3s", DAYS[when->tm_wday]); return out;
+    case 'B': return MONTHS[when->tm_mon];
+    case 'b': snprintf(out, size, "%.3s", MONTHS[when->tm_mon]); return out;
+    case 'Y': snprintf(out, size, "%d", when->tm_year + 1900); return out;
+    case 'y': snprintf(out, size, "%02d", when->tm_year % 100); return out;
+    case 'm': snprintf(out, size, "%02d", when->tm_mon + 1); return out;
+    case 'd': snprintf(out, size, "%02d", when->tm_mday); return out;
+    case 'e': snprintf(out, size, "%2d", when->tm_mday); return out;
+    case 'j': snprintf(out, size, "%03d", when->tm_yday + 1); return out;
+    case 'H': snprintf(out, size, "%02d", when->tm_hour); return out;
+    case 'I': snprintf(out, size, "%02d", hour); return out;
+    case 'M': snprintf(out, size, "%02d", when->tm_min); return out;
+    case 'S': snprintf(out, size, "%02d", when->tm_sec); return out;
+    case 'p': return when->tm_hour < 12 ? "AM" : "PM";
+    case 'Z': return "UTC";
+    case '%': return "%";
+    default: return NULL;
+    }
+}
+
+static struct value fn_strftime_now(struct run *run, struct value subject,
+                                    const struct arguments *arguments)
+{
+    const time_t now = (time_t)run->now_s;
+    struct sink sink = { 0 };
+    struct string format;
+    struct tm when;
+
+    (void)subject;
+    if (!text_argument(run, arguments, 0, "format", &format)) return value_undefined();
+    if (gmtime_r(&now, &when) == NULL) return run_fail(run, "the clock says what is no time");
+    for (size_t i = 0; i < format.len && run->status == STATUS_OK; i++) {
+        char text[32];
+        if (format.bytes[i] != '%' || i + 1 == format.len) {
+            sink_string(run, &sink, string_part(format, i, i + 1));
+            continue;
+        }
+        const char *part = time_part(format.bytes[++i], &when, text, sizeof(text));
+        if (part == NULL) {
+            (void)run_fail(run, "strftime_now knows no %%%c", format.bytes[i]);
+            break;
+        }
+        sink_write(run, &sink, part, strlen(part), 0);
+    }
+    return value_of_string(sink_take(run, &sink));
+}
+
 /* ---- tests ---- */
 
 static struct value fn_is_kind(struct run *run, struct value subject, unsigned kinds)
@@ -876,10 +937,8 @@ static const struct template_function METHODS[] = {
 };
 
 static const struct template_function GLOBALS[] = {
-    { "dict", fn_dict },
-    { "namespace", fn_namespace },
-    { "raise_exception", fn_raise },
-    { "range", fn_range },
+    { "dict", fn_dict },   { "namespace", fn_namespace },       { "raise_exception", fn_raise },
+    { "range", fn_range }, { "strftime_now", fn_strftime_now },
 };
 
 static const struct template_function *find_function(const struct template_function *table,

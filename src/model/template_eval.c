@@ -707,6 +707,10 @@ static void set_globals(struct run *run, const struct template_message *messages
     for (size_t i = 0; i < inputs_count; i++) {
         const struct template_input *in = &inputs[i];
         struct value value = value_of_bool(in->flag);
+        if (in->kind == TEMPLATE_INPUT_NOW) {
+            run->now_s = in->now_s;
+            continue;
+        }
         if (in->kind == TEMPLATE_INPUT_TEXT) {
             value = value_of_string(
                 (struct string){ .bytes = in->text, .len = in->text_len, .mark = in->marked });

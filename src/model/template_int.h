@@ -182,6 +182,7 @@ struct run {
     enum status status; /* sticky */
     struct errmsg error;
     enum { GOING, BREAKING, CONTINUING } flow;
+    int64_t now_s;
 };
 
 /* Arguments of a call, evaluated. */

@@ -157,6 +157,44 @@ static const struct {
       "ttttuuuuttttt" },
 };
 
+static const struct {
+    int64_t now_s;
+    const char *text, *wanted;
+} times[] = {
+    { 1721563509, "{{ strftime_now('%d %b %Y') }}", "21 Jul 2024" },
+    { 951825599, "{{ strftime_now('%A, %B %e; %j %H:%M:%S %I%p%%') }}",
+      "Tuesday, February 29; 060 11:59:59 11AM%" },
+    { 0, "{% if strftime_now is defined %}{{ strftime_now('%Y-%m-%d %y%a%Z %') }}{% endif %}",
+      "1970-01-01 70ThuUTC %" },
+};
+
+/* Whole seconds in UTC; what is not known is refused by name. */
+static void the_clock_is_told(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof(times) / sizeof(times[0]); i++) {
+        const struct template_input now = { .kind = TEMPLATE_INPUT_NOW, .now_s = times[i].now_s };
+        struct template *template;
+        struct template_output output;
+        struct errmsg err = { "" };
+        assert_int_equal(template_parse(times[i].text, strlen(times[i].text), &template, &err),
+                         STATUS_OK);
+        assert_int_equal(template_render(template, messages, 1, &now, 1, &output, &err), STATUS_OK);
+        assert_int_equal(output.len, strlen(times[i].wanted));
+        assert_memory_equal(output.text, times[i].wanted, output.len);
+        template_output_fini(&output);
+        template_destroy(template);
+    }
+    struct template *template;
+    struct template_output output;
+    struct errmsg err = { "" };
+    assert_int_equal(template_parse("{{ strftime_now('a%Q') }}", 25, &template, &err), STATUS_OK);
+    assert_int_equal(template_render(template, messages, 1, NULL, 0, &output, &err),
+                     STATUS_INVALID);
+    assert_non_null(strstr(err.text, "knows no %Q"));
+    template_destroy(template);
+}
+
 static void marks_stay_with_bytes(void **state)
 {
     (void)state;
@@ -206,6 +244,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(as_jinja_does),
         cmocka_unit_test(marks_stay_with_bytes),
+        cmocka_unit_test(the_clock_is_told),
         cmocka_unit_test(limits_hold),
     };
 
