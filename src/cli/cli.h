@@ -107,10 +107,12 @@ void cli_cluster_tls_end(struct cli *cli);
 MUST_USE enum status cli_http_tls(struct cli *cli, struct tls_identity **out, struct errmsg *err);
 
 /* On SIGHUP the cluster's certificates are loaded again, and then what `more` (NULL: nothing)
- * loads. Before threads are started; *reload outlives the loop. */
+ * loads; and API keys, whatever became of the certificates, by `keys` (NULL: there are none).
+ * Before threads are started; *reload outlives the loop. */
 struct cli_reload {
     struct cli *cli;
     enum status (*more)(void *ctx, struct errmsg *err);
+    enum status (*keys)(void *ctx, struct errmsg *err);
     void *ctx;
 };
 void cli_reload_on_hang_up(struct cli_reload *reload);

@@ -32,6 +32,12 @@ static enum status on_reload(void *ctx, struct errmsg *err)
     return STATUS_OK;
 }
 
+static enum status on_reload_keys(void *ctx, struct errmsg *err)
+{
+    struct front *front = ctx;
+    return gateway_reload_keys(front->gateway, err);
+}
+
 static void on_drain_tick(void *ctx)
 {
     struct front *front = ctx;
@@ -171,7 +177,7 @@ int cmd_gateway(struct cli *cli)
         return cli_refuse("%s", err.text);
     LOG_INFO("cli", "gateway_listening", "address=%s", address);
     env_timer_init(&front.timer, on_drain_tick, &front);
-    struct cli_reload reload = { cli, on_reload, &front };
+    struct cli_reload reload = { cli, on_reload, on_reload_keys, &front };
     cli_reload_on_hang_up(&reload);
     cli_run_until_signal(cli, on_stop, &front);
     env_timer_cancel(cli->env, &front.timer);

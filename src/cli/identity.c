@@ -65,13 +65,22 @@ enum status cli_http_tls(struct cli *cli, struct tls_identity **out, struct errm
 
 /* ---- on SIGHUP ---- */
 
-static void on_hang_up(void *ctx, int signo)
+static bool has_certificates(const struct cli_reload *reload)
 {
-    const struct cli_reload *reload = ctx;
+    return is_set(reload->cli, "cluster-tls-cert") ||
+           (reload->more != NULL && is_set(reload->cli, "tls-cert"));
+}
+
+static bool has_keys(const struct cli_reload *reload)
+{
+    return reload->keys != NULL && is_set(reload->cli, "api-keys");
+}
+
+static void reload_certificates(const struct cli_reload *reload)
+{
     struct errmsg err = { "" };
     enum status status = cli_cluster_tls(reload->cli, &err);
 
-    (void)signo;
     if (status == STATUS_OK && reload->more != NULL) status = reload->more(reload->ctx, &err);
     if (status == STATUS_OK) {
         LOG_INFO("cli", "certificates_read", "text=\"for connections from now on\"");
@@ -80,12 +89,30 @@ static void on_hang_up(void *ctx, int signo)
     }
 }
 
-/* Without certificates SIGHUP means what it always does. */
+static void reload_keys(const struct cli_reload *reload)
+{
+    struct errmsg err = { "" };
+
+    if (reload->keys(reload->ctx, &err) == STATUS_OK) {
+        LOG_INFO("cli", "keys_read", "text=\"for requests from now on\"");
+    } else {
+        LOG_ERROR("cli", "keys_kept", "reason=\"%s\"", err.text);
+    }
+}
+
+static void on_hang_up(void *ctx, int signo)
+{
+    const struct cli_reload *reload = ctx;
+
+    (void)signo;
+    if (has_certificates(reload)) reload_certificates(reload);
+    if (has_keys(reload)) reload_keys(reload);
+}
+
+/* Without certificates and keys SIGHUP means what it always does. */
 void cli_reload_on_hang_up(struct cli_reload *reload)
 {
-    const bool http = reload->more != NULL && is_set(reload->cli, "tls-cert");
-
-    if (!http && !is_set(reload->cli, "cluster-tls-cert")) return;
+    if (!has_certificates(reload) && !has_keys(reload)) return;
     if (env_on_signal(reload->cli->env, SIGHUP, on_hang_up, reload) != STATUS_OK)
         LOG_WARN("cli", "signals_not_handled", "");
 }

@@ -736,7 +736,7 @@ const struct config_option cli_options[] = {
       .type = CONFIG_TEXT,
       .scope = FRONT,
       .help = "file of API keys, one a line: KEY TENANT [requests=N] [tokens=N] [salted], limits a "
-              "minute; without it everybody may ask" },
+              "minute; without it everybody may ask; read again on SIGHUP" },
     { .name = "slo-class",
       .type = CONFIG_TEXT,
       .scope = FRONT,

@@ -759,6 +759,7 @@ void gateway_destroy(struct gateway *gateway)
     env_timer_cancel(gateway->env, &gateway->profile_timer);
     gateway_metrics_destroy(gateway->metrics);
     tenants_destroy(gateway->tenants);
+    free(gateway->keys_path);
     chat_destroy(gateway->chat);
     tokenizer_destroy(gateway->tokenizer);
     model_destroy(gateway->model);

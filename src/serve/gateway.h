@@ -95,6 +95,10 @@ void gateway_destroy(struct gateway *gateway);
  */
 void gateway_set_identity(struct gateway *gateway, const struct tls_identity *identity);
 
+/* Reads options.api_keys again, if it was given: from now on its keys and limits hold, and tenants
+ * that are still there have spent what they have spent. On failure what was there stays. */
+MUST_USE enum status gateway_reload_keys(struct gateway *gateway, struct errmsg *err);
+
 uint16_t gateway_port(const struct gateway *gateway);
 bool gateway_is_ready(const struct gateway *gateway);
 

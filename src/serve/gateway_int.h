@@ -54,6 +54,7 @@ struct gateway {
     size_t token_bytes_max;
 
     struct tenants *tenants; /* NULL: no API keys are asked for */
+    char *keys_path;         /* NULL with `tenants` */
     uint8_t salt_key[32];    /* that salts of block keys are made with */
 
     struct http_server *http;

@@ -23,7 +23,8 @@
 
 static const char PURPOSE[] = "yolk-salt-1";
 
-static enum status read_keys(struct gateway *gateway, const char *path, struct errmsg *err)
+static enum status read_keys(struct gateway *gateway, const char *path, struct tenants **out,
+                             struct errmsg *err)
 {
     struct errmsg why = { "" };
     char *text = NULL;
@@ -32,7 +33,7 @@ static enum status read_keys(struct gateway *gateway, const char *path, struct e
     enum status status =
         env_file_read_all(gateway->env, path, TENANTS_FILE_SIZE_MAX, &text, &len, &why);
     if (status == STATUS_OK) {
-        status = tenants_parse(text, len, env_now_ns(gateway->env), &gateway->tenants, &why);
+        status = tenants_parse(text, len, env_now_ns(gateway->env), out, &why);
     }
     if (text != NULL) explicit_bzero(text, len); /* it is full of secrets */
     free(text);
@@ -48,7 +49,22 @@ enum status gateway_keys_open(struct gateway *gateway, const struct gateway_opti
 
     static_assert(sizeof(gateway->salt_key) == HASH_SHA256_SIZE, "it is one");
     hash_hmac_sha256(secret, strlen(secret), PURPOSE, sizeof(PURPOSE), gateway->salt_key);
-    return path != NULL && path[0] != '\0' ? read_keys(gateway, path, err) : STATUS_OK;
+    if (path == NULL || path[0] == '\0') return STATUS_OK;
+    gateway->keys_path = strdup(path);
+    if (gateway->keys_path == NULL) return errmsg_set(err, STATUS_NO_MEMORY, "no memory");
+    return read_keys(gateway, path, &gateway->tenants, err);
+}
+
+enum status gateway_reload_keys(struct gateway *gateway, struct errmsg *err)
+{
+    struct tenants *next = NULL;
+
+    if (gateway->keys_path == NULL) return STATUS_OK;
+    const enum status status = read_keys(gateway, gateway->keys_path, &next, err);
+    if (status != STATUS_OK) return status;
+    tenants_update(gateway->tenants, next, env_now_ns(gateway->env));
+    tenants_destroy(next);
+    return STATUS_OK;
 }
 
 /* The key of "Bearer KEY", or NULL. */

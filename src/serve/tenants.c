@@ -203,12 +203,14 @@ static bool parse_option(const char *word, struct tenant *tenant)
     return true;
 }
 
-static struct tenant *find_name(struct tenants *tenants, const char *name)
+/* tenants_count if there is none. */
+static uint32_t index_of(const struct tenants *tenants, const char *name)
 {
-    for (uint32_t i = 0; i < tenants->tenants_count; i++) {
-        if (strcmp(tenants->tenants[i].name, name) == 0) return &tenants->tenants[i];
-    }
-    return NULL;
+    uint32_t i = 0;
+
+    while (i < tenants->tenants_count && strcmp(tenants->tenants[i].name, name) != 0)
+        i++;
+    return i;
 }
 
 static enum status add_tenant(struct tenants *tenants, const struct line *line, uint64_t now_ns,
@@ -243,7 +245,7 @@ static enum status add_key(struct tenants *tenants, const struct line *line, uin
     if (tenants->keys_count == TENANTS_KEYS_MAX)
         return errmsg_set(err, STATUS_INVALID, "line %u: more than %d keys", line->number,
                           TENANTS_KEYS_MAX);
-    if (find_name(tenants, line->words[1]) == NULL) {
+    if (index_of(tenants, line->words[1]) == tenants->tenants_count) {
         const enum status status = add_tenant(tenants, line, now_ns, err);
         if (status != STATUS_OK) return status;
     } else if (line->count > 2) {
@@ -252,7 +254,7 @@ static enum status add_key(struct tenants *tenants, const struct line *line, uin
     }
     struct key *key = &tenants->keys[tenants->keys_count++];
     hash_sha256(line->words[0], strlen(line->words[0]), key->digest);
-    key->tenant = (uint32_t)(find_name(tenants, line->words[1]) - tenants->tenants);
+    key->tenant = index_of(tenants, line->words[1]);
     return STATUS_OK;
 }
 
@@ -292,6 +294,55 @@ enum status tenants_parse(const char *text, size_t len, uint64_t now_ns, struct 
     }
     *out = tenants;
     return STATUS_OK;
+}
+
+/* ---- new keys ---- */
+
+/* Where the tenant is, or can be: behind the others, or in the place of one that is gone. */
+static uint32_t place_of(const struct tenants *tenants, const struct tenants *next,
+                         const char *name)
+{
+    const uint32_t at = index_of(tenants, name);
+
+    if (at < TENANTS_MAX) return at;
+    for (uint32_t i = 0; i < TENANTS_MAX; i++) {
+        if (index_of(next, tenants->tenants[i].name) == next->tenants_count) return i;
+    }
+    ASSERT(false); /* next has no more of them than there are places */
+    return 0;
+}
+
+/* As much as was left, with another limit. */
+static void update_bucket(struct bucket *bucket, const struct bucket *next, uint64_t now_ns)
+{
+    const bool limited = bucket->per_minute > 0;
+
+    if (limited) refill(bucket, now_ns);
+    const double level = bucket->level;
+    *bucket = *next;
+    if (limited && next->per_minute > 0) bucket->level = fmin(level, next->per_minute);
+}
+
+void tenants_update(struct tenants *tenants, const struct tenants *next, uint64_t now_ns)
+{
+    uint32_t places[TENANTS_MAX];
+
+    for (uint32_t i = 0; i < next->tenants_count; i++) {
+        const struct tenant *from = &next->tenants[i];
+        const uint32_t at = places[i] = place_of(tenants, next, from->name);
+        struct tenant *to = &tenants->tenants[at];
+        const bool known = at < tenants->tenants_count && strcmp(to->name, from->name) == 0;
+        if (at == tenants->tenants_count) tenants->tenants_count++;
+        if (!known) *to = *from;
+        to->salted = from->salted;
+        update_bucket(&to->requests, &from->requests, now_ns);
+        update_bucket(&to->tokens, &from->tokens, now_ns);
+    }
+    tenants->keys_count = next->keys_count;
+    for (uint32_t i = 0; i < next->keys_count; i++) {
+        tenants->keys[i] = next->keys[i];
+        tenants->keys[i].tenant = places[next->keys[i].tenant];
+    }
 }
 
 void tenants_destroy(struct tenants *tenants)

@@ -52,6 +52,11 @@ MUST_USE enum status tenants_parse(const char *text, size_t len, uint64_t now_ns
                                    struct tenants **out, struct errmsg *err);
 void tenants_destroy(struct tenants *tenants); /* NULL is allowed */
 
+/* From now on what `next` says, which is of no use afterwards but to be destroyed. Who is in both
+ * has what is left in its buckets, as far as its limits allow. A tenant that is in `next` no more
+ * has no key, and stays for those who hold it, until its place is needed. */
+void tenants_update(struct tenants *tenants, const struct tenants *next, uint64_t now_ns);
+
 /* Whose key it is; NULL: nobody's, as for `key` NULL. */
 struct tenant *tenants_find(const struct tenants *tenants, const char *key);
 

@@ -190,10 +190,66 @@ static void answers_make_debts(void **state)
     tenants_destroy(tenants);
 }
 
+/* What was spent stays spent, limits are the new ones, keys that are gone are nobody's, and who
+ * holds a tenant that is gone still holds one. */
+static void new_keys_take_the_place_of_old_ones(void **state)
+{
+    (void)state;
+    struct tenants *tenants = parse(KEYS, 0);
+    struct tenants *next = parse("sk-0123456789abcd research requests=60 tokens=100\n"
+                                 "sk-of-somebody-new other requests=5\n"
+                                 "sk-fedcba98765432 other\n",
+                                 0);
+    struct tenant *research = tenants_find(tenants, "sk-0123456789abcd");
+    struct tenant *sales = tenants_find(tenants, "sk-fedcba98765432");
+    uint64_t wait_ns;
+
+    for (int i = 0; i < 60; i++)
+        assert_int_equal(tenant_take_request(research, 0, &wait_ns), STATUS_OK);
+    tenants_update(tenants, next, 0);
+    tenants_destroy(next);
+    assert_ptr_equal(tenants_find(tenants, "sk-0123456789abcd"), research);
+    assert_int_equal(tenant_take_request(research, 0, &wait_ns), STATUS_FULL);
+    assert_int_equal(tenant_tokens(research, 0).limit, 100);
+    assert_int_equal(tenant_tokens(research, 0).remaining, 100);
+    assert_null(tenants_find(tenants, "sk-second-of-research"));
+    assert_string_equal(tenant_name(tenants_find(tenants, "sk-fedcba98765432")), "other");
+    assert_int_equal(tenant_requests(tenants_find(tenants, "sk-of-somebody-new"), 0).remaining, 5);
+    assert_string_equal(tenant_name(sales), "sales");
+    tenants_destroy(tenants);
+}
+
+/* Again and again other tenants, as many as there can be: the places of those that are gone do. */
+static void places_are_used_again(void **state)
+{
+    (void)state;
+    static char text[TENANTS_MAX * 64];
+    struct tenants *tenants = parse(KEYS, 0);
+
+    for (unsigned round = 0; round < 4; round++) {
+        char key[32], name[32];
+        size_t len = 0;
+        for (unsigned i = 0; i < TENANTS_MAX; i++)
+            len += (size_t)snprintf(text + len, sizeof(text) - len, "sk-%08u t%u\n",
+                                    round * 1000 + i, round * 200 + i);
+        struct tenants *next = parse(text, 0);
+        tenants_update(tenants, next, 0);
+        tenants_destroy(next);
+        for (unsigned i = 0; i < TENANTS_MAX; i++) {
+            snprintf(key, sizeof(key), "sk-%08u", round * 1000 + i);
+            snprintf(name, sizeof(name), "t%u", round * 200 + i);
+            assert_string_equal(tenant_name(tenants_find(tenants, key)), name);
+        }
+    }
+    tenants_destroy(tenants);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(keys_are_their_tenants),
+        cmocka_unit_test(new_keys_take_the_place_of_old_ones),
+        cmocka_unit_test(places_are_used_again),
         cmocka_unit_test(bad_files_are_refused_by_line),
         cmocka_unit_test(there_are_limits_on_files),
         cmocka_unit_test(buckets_match_the_definition),

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """API keys, what their tenants may ask for, and whose cache is whose."""
+import os
+import signal
+
 import openai
 import pytest
 
-from cluster import Cluster, free_port, model_path, run_yolk
+from cluster import Cluster, free_port, model_path, run_yolk, wait_until
 
 KEYS = """# KEY              TENANT   OPTIONS
 sk-alpha-0123456789  alpha    salted
@@ -117,6 +120,27 @@ def test_keys_stay_secret_and_traces_do_not(cluster):
     assert f"trace={trace} tenant=gamma" in log
     assert "0123456789" not in log
     assert "0123456789" not in cluster.get("/metrics")[1] + cluster.get("/debug/decisions")[1]
+
+
+def test_keys_are_read_again(cluster):
+    """On SIGHUP: new keys are known, those that are gone are not; a file that does not parse changes nothing and is
+    named in the log."""
+    def rewrite(text, event):
+        seen = cluster.tail(10 ** 6).count(event)
+        keys.write_text(text)
+        os.kill(cluster.children("gateway")[0], signal.SIGHUP)
+        wait_until(lambda: cluster.tail(10 ** 6).count(event) > seen, 10, event)
+
+    def knows(tenant):
+        key = {"Authorization": f"Bearer sk-{tenant}-0123456789"}
+        return cluster.post("/tokenize", {"prompt": "x"}, headers=key)[0] == 200
+
+    keys = cluster.directory / "keys"
+    rewrite(KEYS.replace("sk-delta", "sk-omega") + "garbage\n", "ev=keys_kept")
+    assert "API keys in" in cluster.tail(10 ** 6) and "line 8" in cluster.tail(10 ** 6)
+    assert knows("delta") and not knows("omega")
+    rewrite(KEYS.replace("sk-delta", "sk-omega"), "ev=keys_read")
+    assert knows("omega") and knows("gamma") and not knows("delta")
 
 
 def test_a_bad_key_file_is_refused(tmp_path):
