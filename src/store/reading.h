@@ -48,6 +48,7 @@ struct reading {
     struct yolk_transfer_segment segment;
     struct yolk_transfer_loan loan;
     uint64_t done;
+    uint64_t touched; /* bytes */
 };
 
 /* STATUS_NO_MEMORY. `env` and `transfer` outlive it, but see readings_destroy(). */
