@@ -167,8 +167,9 @@ MUST_USE enum status yolk_transfer_register(struct yolk_transfer *transfer, void
                                             size_t length, const char *share_name, unsigned flags);
 
 /* The same without a share_name, for memory at `location`: "cpu:0", "cuda:1"; NULL or "*":
- * anywhere. Memory of a CUDA device is moved by the device, through pinned memory of the engine
- * where it has to go over a lane; what wrote it must have ended before it is part of a request, and
+ * anywhere. Memory of a CUDA device is moved by the device: from and to memory of a device of
+ * another process on this host directly, where the driver opens that, else over a lane, through
+ * pinned memory of the engine. What wrote it must have ended before it is part of a request, and
  * may begin again after the final state. yolk_transfer_register() recognises it, too, in a process
  * that has the driver loaded; here a location that begins with "cuda:" says so. There are
  * no loans of such memory (STATUS_UNSUPPORTED). STATUS_UNSUPPORTED without a driver,
@@ -184,7 +185,9 @@ MUST_USE enum status yolk_transfer_set_location(struct yolk_transfer *transfer, 
                                                 const char *location);
 
 /* By start address. What peers are writing into it stops landing before this returns. STATUS_BUSY
- * while a task of ours uses it, STATUS_NOT_FOUND if it is not registered. */
+ * while a task of ours uses it, STATUS_NOT_FOUND if it is not registered. Memory of a device that
+ * a peer on this host has opened is closed there within a second; the driver wants it not to be
+ * freed earlier. */
 MUST_USE enum status yolk_transfer_unregister(struct yolk_transfer *transfer, void *address);
 
 /* ---- segments ---- */

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * transfer/cuda.c - memory of devices, moved by their copy engines through pinned memory.
+ * transfer/cuda.c - memory of devices, moved by their copy engines, mostly through pinned memory.
  *
  * The CPU cannot touch such memory, and sockets cannot reach it. So what a lane sends is copied to
  * a bounce first, and what it receives is copied on from one; a bounce is a run of units of a pool
  * of pinned memory. While one slice is on the wire, others are being copied. Both ends do that on
- * their own: nothing of it is in the wire format, and a peer does not know.
+ * their own: nothing of that is in the wire format, and a peer does not know.
  *
  *   initiator WRITE   cuda_submit: waits for a bounce --STAGE--> retry list of peer.c, lane, ACK
  *   initiator READ    cuda_submit: waits for a bounce, retry list, lane, cuda_land --LAND--> done
