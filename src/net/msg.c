@@ -8,7 +8,8 @@
  * reader.
  *
  * Reading is in one place: next_head() takes the first byte of a value and the big-endian number
- * behind it, after checking that all of it, and the payload it announces, is there. */
+ * behind it, after checking that all of it, and the payload it announces, is there. A number that
+ * is its own first byte, as keys are, does without (take_uint()). */
 #include "net/msg.h"
 
 #include <endian.h>
@@ -17,6 +18,8 @@
 
 #include "base/assert.h"
 #include "base/buf.h"
+
+enum { FIXINT_MAX = 0x7f }; /* the largest number that is its own first byte */
 
 /* ---- writing ---- */
 
@@ -57,6 +60,11 @@ void msg_put_array(struct msg_writer *writer, uint32_t count)
 
 void msg_put_u64(struct msg_writer *writer, uint64_t value)
 {
+    if (value <= FIXINT_MAX) {
+        const char byte = (char)value;
+        (void)append(writer, &byte, 1);
+        return;
+    }
     msgpack_packer packer = packer_of(writer);
     msgpack_pack_uint64(&packer, value);
 }
@@ -325,6 +333,21 @@ static bool take_head(struct msg_reader *reader, enum msg_type type, struct head
     return true;
 }
 
+/* The next number; most are keys and small, one byte that is its own value. */
+static bool take_uint(struct msg_reader *reader, uint64_t *out)
+{
+    struct head head;
+
+    if (reader->status == STATUS_OK && reader->off < reader->len &&
+        reader->data[reader->off] <= FIXINT_MAX) {
+        *out = reader->data[reader->off++];
+        return true;
+    }
+    if (!take_head(reader, MSG_UINT, &head)) return false;
+    *out = head.number;
+    return true;
+}
+
 enum msg_type msg_peek(const struct msg_reader *reader)
 {
     struct head head;
@@ -345,24 +368,21 @@ uint32_t msg_get_array(struct msg_reader *reader)
 
 bool msg_next_key(struct msg_reader *reader, uint32_t *left, uint64_t *key)
 {
-    struct head head;
-
-    if (*left == 0 || !take_head(reader, MSG_UINT, &head)) return false;
+    if (*left == 0 || !take_uint(reader, key)) return false;
     (*left)--;
-    *key = head.number;
     return true;
 }
 
 uint64_t msg_get_u64_max(struct msg_reader *reader, uint64_t max)
 {
-    struct head head;
+    uint64_t number;
 
-    if (!take_head(reader, MSG_UINT, &head)) return 0;
-    if (head.number > max) {
+    if (!take_uint(reader, &number)) return 0;
+    if (number > max) {
         msg_fail(reader);
         return 0;
     }
-    return head.number;
+    return number;
 }
 
 uint64_t msg_get_u64(struct msg_reader *reader)
