@@ -30,6 +30,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -495,6 +496,14 @@ free_posts:
 free_real:
     free(real);
     return errmsg_set(err, STATUS_IO, "cannot make an event loop: %s", strerror(errno));
+}
+
+void env_real_raise_files(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+    limit.rlim_cur = limit.rlim_max;
+    (void)!setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 void env_real_set_poll(struct env *env, uint64_t ns)

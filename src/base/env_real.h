@@ -27,6 +27,10 @@ enum { ENV_REAL_STREAMS_MAX = 65536, ENV_REAL_TIMERS_MAX = 1 << 20, ENV_REAL_CHI
 MUST_USE enum status env_real_create(const struct env_real_options *options, struct env **out,
                                      struct errmsg *err);
 
+/* This process may have as many files open as its hard limit says: one for each of thousands of
+ * connections. Nothing happens where that is refused. */
+void env_real_raise_files(void);
+
 /* env_run() may poll for up to `ns` before it sleeps, where what it waited for has lately come that
  * soon: it answers without being woken, and takes a core for it that nobody else wants. env_poll()
  * without waiting, which polls anyway, also leaves the core to others then. 0, as at first: neither

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/env.h"
+#include "base/env_real.h"
 #include "base/log.h"
 #include "cli/cli.h"
 #include "cli/quotas.h"
@@ -13,6 +14,8 @@ static enum status quota_set(void *ctx, const struct yolk_store_tenant *tenant)
     return store_master_quota(store_master_shell_directory(shell), tenant->name, &quota);
 }
 
+enum { CONNECTIONS_MAX = 16384 }; /* every node and every client has one */
+
 int cmd_master(struct cli *cli)
 {
     const char *listen = config_text(cli->config, "listen");
@@ -21,6 +24,7 @@ int cmd_master(struct cli *cli)
         .address = listen[0] != '\0' ? listen : "127.0.0.1:50051",
         .secret = secret,
         .name = "master",
+        .connections_max = CONNECTIONS_MAX,
     };
     struct rpc_server *server = NULL;
     struct store_master_shell *shell = NULL;
@@ -28,6 +32,7 @@ int cmd_master(struct cli *cli)
 
     struct cli_reload reload = { .cli = cli };
 
+    env_real_raise_files();
     if (cli_cluster_tls(cli, &err) != STATUS_OK) return cli_refuse("%s", err.text);
     cli_reload_on_hang_up(&reload);
     if (rpc_server_create(cli->env, &server_options, &server, &err) != STATUS_OK)

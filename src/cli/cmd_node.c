@@ -2,6 +2,7 @@
 #include <stdio.h>
 
 #include "base/env.h"
+#include "base/env_real.h"
 #include "base/log.h"
 #include "cli/cli.h"
 #include "cli/disk_keys.h"
@@ -217,6 +218,7 @@ int cmd_node(struct cli *cli)
     struct cli_reload reload = { .cli = cli };
 
     cli_hold_signals(cli);
+    env_real_raise_files();
     cli_reload_on_hang_up(&reload);
     enum status status = cli_bind_cpus(config_text(cli->config, "cpus"), &err);
     if (status == STATUS_OK) status = cli_cluster_tls(cli, &err);

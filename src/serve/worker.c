@@ -27,7 +27,7 @@
 #include "model/model.h"
 #include "serve/worker_int.h"
 
-enum { SCRATCH_SIZE_MAX = 64 << 20 };
+enum { SCRATCH_SIZE_MAX = 64 << 20, CONNECTIONS_MAX = 4096 };
 #define WITHDRAW_NS ENV_NS_PER_S
 static const uint64_t POOL_SIZE_DEFAULT = UINT64_C(1) << 30;
 
@@ -665,7 +665,8 @@ static enum status create_transport(struct worker *worker, struct errmsg *err)
     if (status != STATUS_OK) return status;
     const struct rpc_server_options server = { .address = options->listen,
                                                .secret = worker->secret,
-                                               .name = worker->name };
+                                               .name = worker->name,
+                                               .connections_max = CONNECTIONS_MAX };
     status = rpc_server_create(worker->env, &server, &worker->server, err);
     if (status != STATUS_OK) return status;
     const int len = snprintf(worker->address, sizeof(worker->address), "%s:%u", advertise,

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """`yolk store`: what a person puts into the pool is there, is shown, and goes when told to."""
+import contextlib
 import hashlib
 import hmac
 import json
 import os
 import pathlib
+import resource
 import signal
 import socket
 import struct
 import subprocess
+import threading
 import time
 
 import pytest
@@ -171,6 +174,62 @@ def test_a_node_that_is_stopped_hands_its_values_over(store):
     assert store("rm", "--all", "--force").returncode == 0
 
 
+@contextlib.contextmanager
+def stopped(pid, seconds=0.3):
+    """Stops a process; it goes on by itself, whatever becomes of the test."""
+    os.kill(pid, signal.SIGSTOP)
+    waker = threading.Timer(seconds, os.kill, (pid, signal.SIGCONT))
+    waker.start()
+    try:
+        yield
+    finally:
+        waker.join()
+
+
+@pytest.mark.parametrize("who", ["prefill-0", "decode-0", "master"])
+def test_a_stopped_process_delays_and_loses_nothing(store, who):
+    """Values of both nodes are read, replaced and put while one process stands still for less than
+    the patience of a call."""
+    values = {f"still/{i}": os.urandom(300_000) for i in range(6)}
+    for key, value in values.items():
+        assert store("put", key, stdin=value).returncode == 0
+    pid = store.cluster.children(who)[0]
+    with stopped(pid):
+        for key in list(values)[:2]:
+            assert store("get", key).stdout == values[key]
+    with stopped(pid):
+        for key in list(values)[2:4]:
+            values[key] = os.urandom(400_000)
+            assert store("put", key, "--replace", stdin=values[key]).returncode == 0
+            assert store("get", key).stdout == values[key]
+    with stopped(pid):
+        values["still/new"] = os.urandom(500_000)
+        assert store("put", "still/new", stdin=values["still/new"]).returncode == 0
+    for key, value in values.items():
+        assert store("get", key).stdout == value
+    assert store("rm", "--all", "--force").returncode == 0
+
+
+def test_a_stopped_writer_leaves_one_whole_value(store):
+    """It stands still somewhere between its start and its end while another one replaces the value
+    under its hands; what it is told, and what is there, agree."""
+    for delay in (0.005, 0.02, 0.05):
+        mine, theirs = os.urandom(2_000_000), os.urandom(1_500_000)
+        writer = subprocess.Popen([str(YOLK), "store", "put", "hand", "--replace"],
+                                  stdin=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                                  env=dict(os.environ, YOLK_MASTER=store.master, YOLK_SECRET=SECRET))
+        writer.stdin.write(mine)
+        writer.stdin.close()
+        time.sleep(delay)
+        with stopped(writer.pid):
+            other = store("put", "hand", "--replace", stdin=theirs)
+        told = writer.wait(timeout=60)
+        got = store("get", "hand").stdout
+        assert got in [value for value, code in ((mine, told), (theirs, other.returncode)) if code == 0]
+        assert other.returncode == 0 or told == 0
+    assert store("rm", "--all", "--force").returncode == 0
+
+
 def test_wrong_use_is_one_precise_line(store):
     one_line(store("get", "nothing"), "nothing", "no such key")
     one_line(store("get"), "KEY")
@@ -286,3 +345,22 @@ def test_an_older_client_is_served(store):
     assert column(client.call("remove_force")[1]) == [0]
     assert client.call("beat") == -not_found and client.call("put_end") == -not_found
     assert client.ask("ping")[1] == 12
+
+
+def test_two_thousand_clients_at_once(store):
+    """All are connected before the first one asks; all ask before the first answer is read."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard < 4096:
+        pytest.skip(f"a process may open {hard} files here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4096, hard))
+    assert store("put", "older/there", stdin=b"seven b").returncode == 0
+    clients = [OlderClient(store.master) for _ in range(2000)]
+    for client in clients:
+        client.socket.sendall(client.frames["exist"])
+    assert store("get", "older/there").stdout == b"seven b"
+    for client in clients:
+        frame = msgpack(client.read(struct.unpack("<I", client.read(4))[0]))[0]
+        assert frame[1] == 9 and column(msgpack(frame[12])[0][1])[1] == 0
+        client.socket.close()
+    assert store("get", "older/there").stdout == b"seven b"
+    assert store("rm", "older/there", "--force").returncode == 0
