@@ -75,7 +75,7 @@ struct vlog_options {
     /* It is about to be not there any more, for another reason than vlog_drop(). May run inside
      * vlog_write(), and calls nothing of this header but vlog_find(). */
     void (*on_removed)(void *ctx, const struct vlog_entry *entry);
-    /* vlog_write() said STATUS_FULL, and may not any more. */
+    /* vlog_write() said STATUS_FULL or STATUS_UNAVAILABLE, and may say something else now. */
     void (*on_room)(void *ctx);
     void *ctx;
 };

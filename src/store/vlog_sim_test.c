@@ -74,6 +74,7 @@ struct world {
     uint32_t version[KEYS]; /* then, of the value; else, of the last one written or dropped */
     uint32_t next[KEYS];    /* to be written */
     uint32_t floor[KEYS];   /* all before this were dropped */
+    uint64_t waiting_ns;    /* since then a writer waits for on_room; 0: none does */
     struct reading readings[READS];
 };
 
@@ -141,7 +142,8 @@ static void on_removed(void *ctx, const struct vlog_entry *entry)
 
 static void on_room(void *ctx)
 {
-    (void)ctx;
+    struct world *world = ctx;
+    world->waiting_ns = 0;
 }
 
 /* Two of three worlds are clear; in the third each life writes with the other of two keys. */
@@ -171,6 +173,7 @@ static bool log_open(struct world *world)
                                           .on_room = on_room,
                                           .ctx = world };
     struct errmsg err = { "" };
+    world->waiting_ns = 0;
     const enum status status = vlog_open(&options, &world->vlog, &err);
     CHECK(status == STATUS_OK || world->kind == LYING || world->kind == FAILING);
     if (status != STATUS_OK) world->vlog = NULL;
@@ -246,6 +249,7 @@ static void write_step(struct world *world)
     object.digest = hash_xxh3(sums, object.sums_count * sizeof(*sums));
     const enum status status = vlog_write(world->vlog, &object, bytes);
     CHECK(status == STATUS_OK || status == STATUS_FULL || status == STATUS_UNAVAILABLE);
+    if (status == STATUS_FULL && world->waiting_ns == 0) world->waiting_ns = env_now_ns(world->env);
     if (status == STATUS_OK) world->next[n]++;
 }
 
@@ -275,6 +279,8 @@ static void step(struct world *world)
 
 static void check_now(const struct world *world)
 {
+    const uint64_t waited = world->waiting_ns == 0 ? 0 : env_now_ns(world->env) - world->waiting_ns;
+    CHECK(waited < 3 * ENV_NS_PER_S); /* a disk that says no says it soon */
     vlog_check(world->vlog);
     for (unsigned n = 0; n < KEYS; n++) {
         const struct block_key id = id_of(n);

@@ -36,13 +36,22 @@ static void rest(struct vlog *vlog, enum status why)
     if (resting(vlog)) return;
     LOG_WARN("vlog", "writing_rests", "directory=%s reason=%s seconds=%u", vlog->directory,
              status_name(why), (unsigned)(REST_NS / ENV_NS_PER_S));
-    vlog->rest_until_ns = env_now_ns(vlog->env) + REST_NS;
-    env_timer_set(vlog->env, &vlog->rest_timer, vlog->rest_until_ns);
+    const uint64_t now_ns = env_now_ns(vlog->env);
+    vlog->rest_until_ns = now_ns + REST_NS;
+    env_timer_set(vlog->env, &vlog->rest_timer, vlog->room_wanted ? now_ns : vlog->rest_until_ns);
 }
 
+/* The rest begins, and whoever waits for room since it was only a matter of time has to know: he
+ * asks again, and is told STATUS_UNAVAILABLE. Or it is over. */
 static void on_rested(void *ctx)
 {
     struct vlog *vlog = ctx;
+    if (resting(vlog)) {
+        env_timer_set(vlog->env, &vlog->rest_timer, vlog->rest_until_ns);
+        vlog->room_wanted = false;
+        vlog->options.on_room(vlog->options.ctx);
+        return;
+    }
     vlog->errors_in_row = 0;
     vlog_write_go_on(vlog);
 }

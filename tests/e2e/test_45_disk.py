@@ -237,3 +237,65 @@ def refused(data, why):
     assert result.returncode == 2
     assert len(result.stderr.strip().splitlines()) == 1
     assert "--data-dir" in result.stderr and why in result.stderr
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own, in a file."""
+    image, at = tmp_path / "disk.img", tmp_path / "disk"
+    at.mkdir()
+    with open(image, "wb") as file:
+        file.truncate(96 << 20)
+    steps = (["mkfs.ext4", "-q", "-m", "0", str(image)], ["mount", "-o", "loop", str(image), str(at)])
+    try:
+        for step in steps:
+            subprocess.run(step, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no file system in a file here ({error}): needs root, mkfs.ext4 and loop devices")
+    yield at
+    subprocess.run(["umount", str(at)], check=True)
+
+
+def test_a_disk_that_fills_up_costs_room_never_a_value(tmp_path, small_disk):
+    """Somebody else fills the disk below the cache; then he leaves."""
+    master, secret = f"127.0.0.1:{free_port()}", "a full disk"
+    environment = dict(os.environ, YOLK_MASTER=master, YOLK_SECRET=secret)
+    chance = random.Random(11)
+
+    def store(*args, stdin=b""):
+        return subprocess.run([str(YOLK), "store", *args], input=stdin, capture_output=True, timeout=60,
+                              env=environment)
+
+    def put_and_compare(count, first):
+        """Nothing wrong is read; what is not there says so."""
+        there = 0
+        values = {f"value/{first + i}": chance.randbytes(900_000) for i in range(count)}
+        for key, value in values.items():
+            assert store("put", key, stdin=value).returncode == 0
+        for key, value in values.items():
+            got = store("get", key)
+            assert got.stdout == value if got.returncode == 0 else b"no such key" in got.stderr
+            there += got.returncode == 0
+        store("rm", "--all", "--force")  # what was read just now is leased, and makes room for nobody
+        return there
+
+    (tmp_path / "first").mkdir()
+    cluster = Cluster(tmp_path / "first", "--data-dir", small_disk / "data", "--values-size", "8M",
+                      "--values-ssd-size", "64M", "--ssd-size", "64M", "--pool-size", "64M",
+                      "--master", master, "--secret", secret).wait_ready()
+    try:
+        text, prompt, _ = ask_prompt(cluster)
+        assert put_and_compare(6, 0) == 6
+        with open(small_disk / "filler", "wb", buffering=0) as filler:
+            with pytest.raises(OSError):
+                while True:
+                    filler.write(bytes(1 << 16))
+        assert put_and_compare(14, 100) > 0, "memory goes on without"
+        assert ask_prompt(cluster)[:2] == (text, prompt)
+        (small_disk / "filler").unlink()
+        before = cluster.metric("yolk_ssd_values_write_bytes_total")
+        wait_until(lambda: put_and_compare(2, 1000 + chance.randrange(10 ** 6)) == 2 and
+                   cluster.metric("yolk_ssd_values_write_bytes_total") > before, 30, "writing again")
+        assert cluster.metric("yolk_ssd_values_corrupt_total") == 0
+    finally:
+        cluster.stop()
