@@ -241,6 +241,7 @@ struct request {
     uint32_t max_tokens;
     struct sampling sampling;
     uint32_t logprobs; /* as in proto_sampling */
+    bool scores;       /* likewise */
     bool ignore_eos;
     uint32_t reuse_blocks;
     const char *holder;
@@ -255,6 +256,8 @@ struct request {
     uint32_t answer[TOKENS_MAX];
     uint32_t rows[TOKENS_MAX][WORLD_ROW_MAX]; /* of probabilities, where they are wanted */
     uint32_t answer_count;
+    uint32_t scores_of[TOKENS_MAX][WORLD_ROW_MAX]; /* rows of the prompt from its second token on */
+    uint32_t scored;
     bool p_said; /* the first token of the present attempt, or of one before */
     uint32_t p_index, p_token, p_row[WORLD_ROW_MAX];
     uint32_t generated_before; /* of the present attempt */
@@ -316,7 +319,8 @@ static inline struct proto_sequence sequence_of(const struct request *request, u
                                         request->sampling.biases_count),
                       .held = proto_u32s_of(request->sampling.held, request->sampling.held_count),
                       .held_until = (uint32_t)request->sampling.held_until,
-                      .logprobs = request->logprobs },
+                      .logprobs = request->logprobs,
+                      .scores = request->scores },
         .generated_before = request->generated_before,
         .plan.reuse_blocks = request->reuse_blocks,
     };
@@ -363,6 +367,22 @@ static inline void take_token(struct request *request, const struct proto_token 
     request->answer[request->answer_count++] = token->token;
 }
 
+/* One behind the other, before a token is said. */
+static inline void take_scores(struct request *request, const struct proto_scores *scores)
+{
+    const uint32_t length = scores->rows.count / scores->count;
+
+    assert_true(request->scores && request->answer_count == 0);
+    assert_int_equal(scores->first, request->scored + 1);
+    assert_true(length == 2 * request->logprobs - 1 || length == 3); /* as check_row() */
+    assert_true(request->scored + scores->count < request->prompt_count);
+    for (uint32_t i = 0; i < scores->count; i++) {
+        for (uint32_t k = 0; k < length; k++)
+            request->scores_of[request->scored][k] = proto_u32_at(scores->rows, i * length + k);
+        request->scored++;
+    }
+}
+
 /* d will say the same. */
 static inline void note_first(struct request *request, const struct proto_token *token)
 {
@@ -380,6 +400,7 @@ static inline void on_p_item(void *ctx, const uint8_t *body, size_t len)
     struct proto_item item;
     assert_int_equal(proto_item_decode(body, len, &item), STATUS_OK);
     if (item.kind == PROTO_ITEM_FAILED) request->cause = item.failed.cause;
+    if (item.kind == PROTO_ITEM_SCORES) take_scores(request, &item.scores);
     if (item.kind == PROTO_ITEM_FIRST_TOKEN) note_first(request, &item.token);
     if (item.kind != PROTO_ITEM_PREFILL_DONE) return;
     request->prefill_done = true;
@@ -471,7 +492,10 @@ static inline void on_d_item(void *ctx, const uint8_t *body, size_t len)
         request->prefill_done = true;
         request->done = item.prefill_done;
         return;
-    case PROTO_ITEM_SCORES: fail(); /* nobody asks for them here */
+    case PROTO_ITEM_SCORES:
+        assert_true(request->computes);
+        take_scores(request, &item.scores);
+        return;
     case PROTO_ITEM_FIRST_TOKEN: fail();
     }
 }

@@ -710,6 +710,49 @@ static void prompts_are_computed_where_they_decode(void **state)
     node_stop(&d);
 }
 
+/* Tokens of a prompt are as likely as when they were answered, whoever computes it, however many
+ * chunks it takes, and although its blocks are cached: nothing is taken from there. */
+static void prompts_are_scored(void **state)
+{
+    static struct request answered, scored[2];
+    struct node p, d;
+
+    (void)state;
+    node_start(&p, "p", &(struct node_choice){ 0 });
+    node_start(&d, "d", &(struct node_choice){ 0 });
+    request_init(&answered, 5 * BLOCK + 3, 40);
+    answered.ignore_eos = true;
+    answered.logprobs = 3;
+    answered.p = &p;
+    answered.d = &d;
+    attempt_start(&answered);
+    turn_until(request_over, &answered, 30000);
+    assert_int_equal(answered.answer_count, 40);
+    for (uint32_t i = 0; i < 2; i++) {
+        struct request *request = &scored[i];
+        request_init(request, answered.prompt_count + 40, 2);
+        memcpy(request->prompt, answered.prompt, answered.prompt_count * sizeof(uint32_t));
+        memcpy(request->prompt + answered.prompt_count, answered.answer, 40 * sizeof(uint32_t));
+        request->ignore_eos = true;
+        request->logprobs = 3;
+        request->scores = true;
+        request->reuse_blocks = 5;
+        request->computes = i == 1;
+        request->p = &p;
+        request->d = &d;
+        attempt_start(request);
+        turn_until(request_over, request, 30000);
+        expect_same_as_alone(request);
+        assert_int_equal(request->scored, request->prompt_count - 1);
+        assert_int_equal(request->done.cached_tokens, 0);
+        assert_memory_equal(request->scores_of[answered.prompt_count - 1], answered.rows,
+                            40 * sizeof(answered.rows[0]));
+    }
+    assert_memory_equal(scored[0].scores_of, scored[1].scores_of, sizeof(scored[0].scores_of));
+    node_stop(&p);
+    node_stop(&d);
+}
+
 /* ---- a p that lies ---- */
 
 /* As on_d_item(), but nobody is asked to prefill. */
@@ -968,6 +1011,7 @@ int main(void)
         cmocka_unit_test(cancelled_at_any_time),
         cmocka_unit_test(who_waits_at_the_door_comes_in),
         cmocka_unit_test(prompts_are_computed_where_they_decode),
+        cmocka_unit_test(prompts_are_scored),
         cmocka_unit_test(prefixes_are_copied_and_dropped),
         cmocka_unit_test(wrong_checksums_never_join),
         cmocka_unit_test(nonsense_is_refused),
