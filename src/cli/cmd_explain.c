@@ -8,29 +8,14 @@
 
 #include "base/buf.h"
 #include "base/env.h"
-#include "cli/bench.h"
 #include "cli/cli.h"
+#include "cli/remote.h"
 #include "net/rpc.h"
 #include "serve/proto.h"
 
 #define TIMEOUT_NS (10 * ENV_NS_PER_S)
 
-enum { QUESTION_SIZE_MAX = 256, ADDRESS_SIZE = 256, PATH_SIZE = 512 };
-
-/* "http://host:port/" -> "host:port". */
-static enum status address_of(const char *url, char out[ADDRESS_SIZE], struct errmsg *err)
-{
-    static const char scheme[] = "http://";
-    const char *start = strncmp(url, scheme, strlen(scheme)) == 0 ? url + strlen(scheme) : url;
-    const size_t len = strcspn(start, "/");
-
-    if (len == 0 || len >= ADDRESS_SIZE || strstr(start, "://") != NULL) {
-        return errmsg_set(err, STATUS_INVALID, "--url %.100s is not http://host:port", url);
-    }
-    memcpy(out, start, len);
-    out[len] = '\0';
-    return STATUS_OK;
-}
+enum { QUESTION_SIZE_MAX = 256, ANSWER_SIZE_MAX = 1 << 20, PATH_SIZE = 512 };
 
 /* It goes into a path as it is. */
 static bool good_id(const char *id)
@@ -112,27 +97,31 @@ static int explain_transfer(struct cli *cli, const char *id)
                       question.reason[0] != '\0' ? question.reason : status_name(question.status));
 }
 
+static int explain_request(struct cli *cli, const char *id)
+{
+    struct remote remote;
+    struct errmsg err = { "" };
+    struct buf answer;
+    char path[PATH_SIZE];
+
+    if (!good_id(id)) return cli_refuse("%.100s is not the id of a request", id);
+    if (remote_open(cli, &remote, &err) != STATUS_OK) return cli_refuse("%s", err.text);
+    snprintf(path, sizeof(path), "/debug/decisions/%s", id);
+    buf_init(&answer, ANSWER_SIZE_MAX);
+    const enum status status = remote_get(&remote, path, &answer, &err);
+    if (status == STATUS_OK) fwrite(buf_data(&answer), 1, answer.len, stdout);
+    buf_fini(&answer);
+    remote_close(&remote);
+    if (status == STATUS_NOT_FOUND)
+        return cli_refuse("%s remembers no decision about %s", remote.url.text, id);
+    return status == STATUS_OK ? CLI_EXIT_OK : cli_refuse("%s", err.text);
+}
+
 int cmd_explain(struct cli *cli)
 {
-    static struct bench_answer answer;
     const char *what = config_position(cli->config, 0), *id = config_position(cli->config, 1);
-    const char *url = config_text(cli->config, "url");
-    char address[ADDRESS_SIZE], path[PATH_SIZE];
-    struct errmsg err = { "" };
 
     if (strcmp(what, "transfer") == 0) return explain_transfer(cli, id);
-    if (strcmp(what, "request") != 0) {
-        return cli_refuse("explain what? `request ID` or `transfer ID`");
-    }
-    if (!good_id(id)) return cli_refuse("%.100s is not the id of a request", id);
-    if (address_of(url, address, &err) != STATUS_OK) return cli_refuse("%s", err.text);
-    snprintf(path, sizeof(path), "/debug/decisions/%s", id);
-    bench_request(cli, address, path, NULL, &answer);
-    if (answer.status != STATUS_OK) {
-        return cli_refuse("no gateway answers at %s (%s)", url, status_name(answer.status));
-    }
-    if (answer.code == 404) return cli_refuse("%s remembers no decision about %s", url, id);
-    if (answer.code != 200) return cli_refuse("%s answered %d", url, answer.code);
-    fwrite(answer.body, 1, strlen(answer.body), stdout);
-    return CLI_EXIT_OK;
+    if (strcmp(what, "request") == 0) return explain_request(cli, id);
+    return cli_refuse("explain what? `request ID` or `transfer ID`");
 }

@@ -6,10 +6,11 @@
 
 #include "base/env.h"
 #include "cli/cli.h"
+#include "cli/remote.h"
 #include "cli/replay.h"
 #include "sim/trace.h"
 
-enum { ADDRESS_SIZE = 256, PROGRESS_MS = 500 };
+enum { PROGRESS_MS = 500 };
 
 struct command {
     struct cli *cli;
@@ -134,7 +135,17 @@ static void on_stop(void *ctx)
         env_stop(command->cli->env);
 }
 
-static int run(struct cli *cli, const struct replay_options *options)
+static void print_failure(const struct remote *remote, const struct replay *replay)
+{
+    const struct http_reply *failure = replay_first_failure(replay);
+    struct errmsg err = { "" };
+
+    if (failure == NULL) return;
+    remote_trouble(remote, failure, &err);
+    fprintf(stderr, "yolk: the first request that failed: %s\n", err.text);
+}
+
+static int run(struct cli *cli, const struct remote *remote, const struct replay_options *options)
 {
     struct command command = { .cli = cli };
     struct replay_options own = *options;
@@ -153,6 +164,7 @@ static int run(struct cli *cli, const struct replay_options *options)
     env_timer_cancel(cli->env, &command.progress);
     if (shown) fprintf(stderr, "\r%79s\r", "");
     replay_result(command.replay, &result);
+    print_failure(remote, command.replay);
     replay_destroy(command.replay);
     if (json)
         print_json(options, &result);
@@ -165,22 +177,23 @@ static int run(struct cli *cli, const struct replay_options *options)
 int cmd_replay(struct cli *cli)
 {
     const char *path = config_text(cli->config, "trace");
-    char address[ADDRESS_SIZE];
-    struct replay_options options = { .address = address };
+    struct remote remote = { .identity = NULL };
+    struct replay_options options = { .address = remote.url.address };
     struct trace *trace = NULL;
     struct errmsg err = { "" };
     int code = CLI_EXIT_USER;
 
     if (path[0] == '\0') return cli_refuse("replay: --trace FILE says what");
-    enum status status =
-        replay_address(config_text(cli->config, "url"), address, sizeof(address), &err);
+    enum status status = remote_open(cli, &remote, &err);
+    options.identity = remote.identity;
     if (status == STATUS_OK) status = read_options(cli, &options, &err);
     if (status == STATUS_OK) status = cli_trace_read(cli, path, &trace, &err);
     options.trace = trace;
     if (status == STATUS_OK)
-        code = run(cli, &options);
+        code = run(cli, &remote, &options);
     else
         cli_refuse("%s", err.text);
     trace_destroy(trace);
+    remote_close(&remote);
     return code;
 }

@@ -16,11 +16,8 @@
 #include "base/buf.h"
 #include "base/env.h"
 #include "cli/cli.h"
-#include "cli/replay.h"
-#include "net/http_client.h"
+#include "cli/remote.h"
 #include "serve/top.h"
-
-#define TIMEOUT_NS (5 * ENV_NS_PER_S)
 
 enum {
     LOOKS = 61, /* a minute */
@@ -28,91 +25,34 @@ enum {
     WIDTH_DEFAULT = 80,
     WIDTH_MAX = 200,
     PAGE_SIZE_MAX = 16 << 20,
-    ADDRESS_SIZE = 256,
 };
 
 struct top {
     struct cli *cli;
-    char address[ADDRESS_SIZE];
+    struct remote remote;
     struct top_look *looks; /* LOOKS of them, look number i at i % LOOKS */
     uint32_t count;         /* of looks taken */
     bool live;
-    bool over; /* what is waited for */
+    bool over; /* the pause */
 };
-
-/* ---- pages ---- */
-
-struct page {
-    struct top *top;
-    struct buf body;
-    struct http_reply reply;
-};
-
-static void on_data(void *ctx, const char *data, size_t len)
-{
-    struct page *page = ctx;
-    (void)!buf_append(&page->body, data, len); /* a page that is too long does not parse */
-}
-
-static void on_done(void *ctx, const struct http_reply *reply)
-{
-    struct page *page = ctx;
-    page->reply = *reply;
-    page->top->over = true;
-}
-
-static void wait_over(struct top *top)
-{
-    while (!top->over)
-        env_poll(top->cli->env, ENV_NS_PER_S);
-}
-
-/* The caller ends page->body. */
-static enum status fetch(struct top *top, const char *path, struct page *page, struct errmsg *err)
-{
-    const struct http_client_options options = {
-        .address = top->address,
-        .method = "GET",
-        .path = path,
-        .deadline_ns = env_now_ns(top->cli->env) + TIMEOUT_NS,
-        .on_data = on_data,
-        .on_done = on_done,
-        .ctx = page,
-    };
-    struct http_client *client = NULL;
-
-    *page = (struct page){ .top = top };
-    buf_init(&page->body, PAGE_SIZE_MAX);
-    top->over = false;
-    enum status status = http_client_start(top->cli->env, &options, &client, err);
-    if (status != STATUS_OK) return status;
-    wait_over(top);
-    status = page->reply.status;
-    if (status != STATUS_OK)
-        return errmsg_set(err, status, "no gateway answers at %s (%s)", top->address,
-                          status_name(status));
-    if (page->reply.code == 200) return STATUS_OK;
-    return errmsg_set(err, STATUS_PROTOCOL, "%s%s answered %d", top->address, path,
-                      page->reply.code);
-}
 
 static enum status look(struct top *top, struct errmsg *err)
 {
     struct top_look *out = &top->looks[top->count % LOOKS];
-    struct page metrics, nodes;
+    struct buf page;
 
     *out = (struct top_look){ .at_ns = env_now_ns(top->cli->env) };
-    enum status status = fetch(top, "/metrics", &metrics, err);
+    buf_init(&page, PAGE_SIZE_MAX);
+    enum status status = remote_get(&top->remote, "/metrics", &page, err);
     if (status == STATUS_OK)
-        status = top_read_metrics((const char *)buf_data(&metrics.body), metrics.body.len, out);
+        status = top_read_metrics((const char *)buf_data(&page), page.len, out);
     if (status == STATUS_INVALID)
-        status = errmsg_set(err, status, "%s is no gateway of Yolk", top->address);
-    buf_fini(&metrics.body);
-    if (status != STATUS_OK) return status;
-    status = fetch(top, "/debug/nodes", &nodes, err);
+        status = errmsg_set(err, status, "%s is no gateway of Yolk", top->remote.url.text);
+    buf_clear(&page);
+    if (status == STATUS_OK) status = remote_get(&top->remote, "/debug/nodes", &page, err);
     if (status == STATUS_OK)
-        status = top_read_nodes((const char *)buf_data(&nodes.body), nodes.body.len, out, err);
-    buf_fini(&nodes.body);
+        status = top_read_nodes((const char *)buf_data(&page), page.len, out, err);
+    buf_fini(&page);
     if (status == STATUS_OK) top->count++;
     return status;
 }
@@ -191,7 +131,8 @@ static void print_look(const struct top *top, bool json)
     const struct top_look *rates = look_ago(top, top->live ? WINDOW_RATE : 1);
     const struct top_look then = mixed(rates, top->live ? look_ago(top, LOOKS) : &NOTHING);
     const struct top_look *now = look_ago(top, 0);
-    struct top_screen screen = { .url = top->address,
+    struct top_screen screen = { .url = top->remote.url.secure ? top->remote.url.text
+                                                               : top->remote.url.address,
                                  .width = width_of(top),
                                  .colour = top->live && getenv("NO_COLOR") == NULL,
                                  .then = &then,
@@ -225,7 +166,8 @@ static void pause_a_second(struct top *top)
     env_timer_init(&timer, on_second_over, top);
     top->over = false;
     env_timer_set(env, &timer, env_now_ns(env) + ENV_NS_PER_S);
-    wait_over(top);
+    while (!top->over)
+        env_poll(env, ENV_NS_PER_S);
 }
 
 static int run_live(struct top *top)
@@ -267,12 +209,14 @@ int cmd_top(struct cli *cli)
     struct errmsg err = { "" };
 
     top.live = !json && isatty(STDOUT_FILENO) && term != NULL && strcmp(term, "dumb") != 0;
-    if (replay_address(config_text(cli->config, "url"), top.address, ADDRESS_SIZE, &err) !=
-        STATUS_OK)
-        return cli_refuse("%s", err.text);
+    if (remote_open(cli, &top.remote, &err) != STATUS_OK) return cli_refuse("%s", err.text);
     top.looks = calloc(LOOKS, sizeof(*top.looks));
-    if (top.looks == NULL) return cli_refuse("not enough memory");
-    const int code = top.live ? run_live(&top) : run_once(&top, json);
+    int code = CLI_EXIT_FAILED;
+    if (top.looks == NULL)
+        cli_refuse("not enough memory");
+    else
+        code = top.live ? run_live(&top) : run_once(&top, json);
     free(top.looks);
+    remote_close(&top.remote);
     return code;
 }

@@ -69,7 +69,7 @@ static const struct command commands[] = {
       "       replicas KEY N | drain NODE [options]",
       "Puts, gets, removes and shows what is in the KVCache pool.", cmd_store, CLI_STORE, 1, 64,
       "error" },
-    { "top", "yolk top [--url http://HOST:PORT] [--json]",
+    { "top", "yolk top [--url http://HOST:PORT|https://HOST:PORT] [--json]",
       "Shows a live cluster: nodes, queues, cache, latencies, once a second.", cmd_top, CLI_TOP, 0,
       0, "error" },
     { "doctor", "yolk doctor [--json]",

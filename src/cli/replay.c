@@ -45,6 +45,7 @@ struct replay {
     struct flight *flights;
     struct replay_counts counts;
     struct samples ttft, gaps, paces;
+    struct http_reply failure; /* the first */
     bool over;
 };
 
@@ -92,20 +93,6 @@ static void summarize(struct samples *samples, struct replay_quantiles *out)
 }
 
 /* ---- requests ---- */
-
-enum status replay_address(const char *url, char *out, uint32_t size, struct errmsg *err)
-{
-    static const char scheme[] = "http://";
-    const char *at = url;
-
-    if (strncmp(at, scheme, sizeof(scheme) - 1) == 0) at += sizeof(scheme) - 1;
-    const size_t len = strcspn(at, "/");
-    if (len == 0 || len >= size || strstr(at, "://") != NULL || memchr(at, ':', len) == NULL)
-        return errmsg_set(err, STATUS_INVALID, "`%.200s` is not of the form http://HOST:PORT", url);
-    memcpy(out, at, len);
-    out[len] = '\0';
-    return STATUS_OK;
-}
 
 static uint32_t scaled(double tokens, double scale, uint32_t max)
 {
@@ -245,6 +232,11 @@ static bool is_good(const struct flight *flight)
            (options->tbt_limit_ms <= 0 || tbt_ms <= options->tbt_limit_ms);
 }
 
+static void count_failure(struct replay *replay, const struct http_reply *reply)
+{
+    if (replay->counts.failed++ == 0) replay->failure = *reply;
+}
+
 static void on_done(void *ctx, const struct http_reply *reply)
 {
     struct flight *flight = ctx;
@@ -255,7 +247,7 @@ static void on_done(void *ctx, const struct http_reply *reply)
         counts->rejected++;
     } else if (reply->status != STATUS_OK || reply->code != 200 || flight->first_ns == 0 ||
                flight->prompt_tokens == 0) {
-        counts->failed++;
+        count_failure(replay, reply);
     } else {
         counts->finished++;
         counts->prompt_tokens += flight->prompt_tokens;
@@ -287,6 +279,7 @@ static enum status start_client(struct flight *flight, uint32_t index)
         .body = buf_data(&body),
         .len = body.len,
         .deadline_ns = env_now_ns(replay->env) + REPLAY_REQUEST_S * ENV_NS_PER_S,
+        .identity = replay->options.identity,
         .on_line = on_line,
         .on_done = on_done,
         .ctx = flight,
@@ -302,15 +295,16 @@ static void send_one(struct replay *replay, uint32_t index, uint64_t due_ns)
     struct flight *flight = calloc(1, sizeof(*flight));
 
     if (flight == NULL) {
-        replay->counts.failed++;
+        count_failure(replay, &(struct http_reply){ .status = STATUS_NO_MEMORY });
         return;
     }
     *flight = (struct flight){ .replay = replay, .next = replay->flights, .due_ns = due_ns };
     if (replay->flights != NULL) replay->flights->prev = flight;
     replay->flights = flight;
     replay->counts.running++;
-    if (start_client(flight, index) == STATUS_OK) return;
-    replay->counts.failed++;
+    const enum status status = start_client(flight, index);
+    if (status == STATUS_OK) return;
+    count_failure(replay, &(struct http_reply){ .status = status });
     flight_end(flight);
 }
 
@@ -395,6 +389,11 @@ void replay_stop_sending(struct replay *replay)
 const struct replay_counts *replay_counts(const struct replay *replay)
 {
     return &replay->counts;
+}
+
+const struct http_reply *replay_first_failure(const struct replay *replay)
+{
+    return replay->counts.failed > 0 ? &replay->failure : NULL;
 }
 
 void replay_result(struct replay *replay, struct replay_result *out)

@@ -27,7 +27,9 @@
 
 struct buf;
 struct env;
-struct replay; /* opaque */
+struct http_reply;   /* net/http_client.h */
+struct replay;       /* opaque */
+struct tls_identity; /* net/tls.h */
 struct trace;
 
 enum {
@@ -39,15 +41,16 @@ enum {
 };
 
 struct replay_options {
-    const char *address;                /* "host:port" */
-    const char *model;                  /* as the server calls it */
-    const struct trace *trace;          /* outlives the replay */
-    double speed;                       /* the trace's time runs so much faster */
-    double scale;                       /* of prompt lengths */
-    double output_scale;                /* of answer lengths */
-    uint32_t requests_max;              /* 0: all */
-    uint32_t input_max;                 /* longer prompts are cut there; 0: REPLAY_PROMPT_MAX */
-    double ttft_limit_ms, tbt_limit_ms; /* 0: none */
+    const char *address;                 /* "host:port" */
+    const struct tls_identity *identity; /* HTTPS; NULL: HTTP. Outlives the replay */
+    const char *model;                   /* as the server calls it */
+    const struct trace *trace;           /* outlives the replay */
+    double speed;                        /* the trace's time runs so much faster */
+    double scale;                        /* of prompt lengths */
+    double output_scale;                 /* of answer lengths */
+    uint32_t requests_max;               /* 0: all */
+    uint32_t input_max;                  /* longer prompts are cut there; 0: REPLAY_PROMPT_MAX */
+    double ttft_limit_ms, tbt_limit_ms;  /* 0: none */
     uint64_t salt; /* mixed into the ids, so that another run finds no old blocks */
     void (*on_end)(void *ctx);
     void *ctx;
@@ -89,6 +92,9 @@ void replay_stop_sending(struct replay *replay);
 
 const struct replay_counts *replay_counts(const struct replay *replay);
 
+/* What came to the first request that failed; NULL: none has. */
+const struct http_reply *replay_first_failure(const struct replay *replay);
+
 /* Sorts what was measured. */
 void replay_result(struct replay *replay, struct replay_result *out);
 
@@ -96,9 +102,6 @@ void replay_result(struct replay *replay, struct replay_result *out);
 void replay_destroy(struct replay *replay);
 
 /* ---- for tests and callers that make requests of their own ---- */
-
-/* "http://host:port" or "host:port" with or without a path; writes "host:port". */
-MUST_USE enum status replay_address(const char *url, char *out, uint32_t size, struct errmsg *err);
 
 /* The body of request `index`. STATUS_NO_MEMORY. */
 MUST_USE enum status replay_body(const struct replay_options *options, uint32_t index,

@@ -15,13 +15,14 @@
 #include "base/buf.h"
 #include "base/env.h"
 #include "cli/cli.h"
-#include "cli/replay.h"
+#include "cli/remote.h"
 #include "net/http_client.h"
 
-enum { ADDRESS_SIZE = 256, RECORD_LINE_MAX = 4 << 20 };
+enum { RECORD_LINE_MAX = 4 << 20 };
 
 struct recording {
     struct cli *cli;
+    struct remote remote;
     const char *path; /* "" for standard output */
     struct env_file *file;
     uint64_t offset, lines, lines_max; /* lines_max 0: any */
@@ -81,14 +82,11 @@ static void on_done(void *ctx, const struct http_reply *reply)
     r->client = NULL;
     if (r->err.text[0] != '\0') {
         /* it was said already */
-    } else if (reply->code == 0) {
-        errmsg_set(&r->err, reply->status, "no gateway answers there: %s",
-                   status_name(reply->status));
-    } else if (reply->code != 200) {
-        errmsg_set(&r->err, STATUS_UNAVAILABLE, "the gateway answers %d%s", reply->code,
-                   reply->code == 409 ? ": somebody is recording already" : "");
-    } else if (reply->status != STATUS_OK) {
-        errmsg_set(&r->err, reply->status, "the gateway has gone: %s", status_name(reply->status));
+    } else if (reply->code == 409) {
+        errmsg_set(&r->err, STATUS_BUSY, "%s answered 409: somebody is recording already",
+                   r->remote.url.text);
+    } else if (reply->status != STATUS_OK || reply->code != 200) {
+        remote_trouble(&r->remote, reply, &r->err);
     }
     env_stop(r->cli->env);
 }
@@ -103,17 +101,18 @@ static void on_stop(void *ctx)
     stop(ctx);
 }
 
-static enum status start(struct recording *r, const char *address, struct errmsg *err)
+static enum status start(struct recording *r, struct errmsg *err)
 {
     struct env *env = r->cli->env;
     const struct config *config = r->cli->config;
     const uint64_t duration_ns = config_u64(config, "for");
     char path[64] = "/debug/record";
     const struct http_client_options options = {
-        .address = address,
+        .address = r->remote.url.address,
         .method = "GET",
         .path = path,
         .deadline_ns = ENV_NEVER,
+        .identity = r->remote.identity,
         .on_line = on_line,
         .on_done = on_done,
         .ctx = r,
@@ -144,20 +143,22 @@ int trace_record(struct cli *cli)
     struct recording recording = { .cli = cli,
                                    .path = config_text(cli->config, "out"),
                                    .lines_max = config_u64(cli->config, "max-requests") };
-    char address[ADDRESS_SIZE];
     struct errmsg err = { "" };
 
     if (config_positions(cli->config) != 1)
         return cli_refuse("trace record takes no FILE; --out FILE says where to write");
-    enum status status =
-        replay_address(config_text(cli->config, "url"), address, sizeof(address), &err);
     buf_init(&recording.line, RECORD_LINE_MAX);
-    if (status == STATUS_OK) status = start(&recording, address, &err);
-    if (status != STATUS_OK) return cli_refuse("trace record: %s", err.text);
+    enum status status = remote_open(cli, &recording.remote, &err);
+    if (status == STATUS_OK) status = start(&recording, &err);
+    if (status != STATUS_OK) {
+        remote_close(&recording.remote);
+        return cli_refuse("trace record: %s", err.text);
+    }
     cli_run_until_signal(cli, on_stop, &recording);
     env_timer_cancel(cli->env, &recording.end);
     const int code = finish(&recording);
     env_file_close(recording.file);
     buf_fini(&recording.line);
+    remote_close(&recording.remote);
     return code;
 }

@@ -10,6 +10,7 @@
  * Limits:  see http_client.h. */
 #include "net/http_client.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -45,10 +46,11 @@ static void client_free(struct http_client *client)
 
 static void finish(struct http_client *client, enum status status)
 {
-    const struct http_reply reply = { status, http_answer_code(client->answer) };
+    struct http_reply reply = { .status = status, .code = http_answer_code(client->answer) };
     void (*on_done)(void *, const struct http_reply *) = client->options.on_done;
     void *ctx = client->options.ctx;
 
+    if (status != STATUS_OK) snprintf(reply.why, sizeof(reply.why), "%s", wire_why(&client->wire));
     client_free(client);
     on_done(ctx, &reply);
 }
@@ -182,6 +184,7 @@ enum status http_client_start(struct env *env, const struct http_client_options 
         return status;
     }
     env_timer_set(env, &client->timer, options->deadline_ns);
+    wire_be_quiet(&client->wire);
     wire_watch(&client->wire, ENV_READ | ENV_WRITE, on_ready, client);
     *out = client;
     return STATUS_OK;

@@ -21,11 +21,16 @@ struct env;
 struct tls_identity; /* net/tls.h */
 struct http_client;  /* one request under way */
 
-enum { HTTP_CLIENT_BODY_MAX = 64 << 20, HTTP_CLIENT_LINE_MAX = 1 << 20 };
+enum {
+    HTTP_CLIENT_BODY_MAX = 64 << 20,
+    HTTP_CLIENT_LINE_MAX = 1 << 20,
+    HTTP_CLIENT_WHY_SIZE = 200,
+};
 
 struct http_reply {
-    enum status status; /* STATUS_OK: the answer came whole; otherwise why not */
-    int code;           /* 200; 0 if no head came */
+    enum status status;             /* STATUS_OK: the answer came whole; otherwise why not */
+    int code;                       /* 200; 0 if no head came */
+    char why[HTTP_CLIENT_WHY_SIZE]; /* what is wrong with TLS, for people; "": nothing */
 };
 
 struct http_client_options {

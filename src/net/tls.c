@@ -27,6 +27,7 @@ enum { TLS_RECORD_HANDSHAKE = 0x16 };
 struct tls_identity {
     SSL_CTX *context;
     bool judges; /* a peer's certificate, or is content with anybody */
+    char *name;  /* whose certificate a server has to have; NULL: whose it is does not matter */
 };
 
 struct tls {
@@ -58,6 +59,7 @@ struct tls {
     X(SSL_CTX_set_num_tickets)                                                                     \
     X(SSL_new)                                                                                     \
     X(SSL_free)                                                                                    \
+    X(SSL_ctrl)                                                                                    \
     X(SSL_set_bio)                                                                                 \
     X(SSL_set_accept_state)                                                                        \
     X(SSL_set_connect_state)                                                                       \
@@ -89,6 +91,8 @@ struct tls {
     X(X509_cmp_time)                                                                               \
     X(EVP_PKEY_free)                                                                               \
     X(X509_STORE_add_cert)                                                                         \
+    X(X509_VERIFY_PARAM_set1_host)                                                                 \
+    X(X509_VERIFY_PARAM_set1_ip_asc)                                                               \
     X(X509_VERIFY_PARAM_set_time)                                                                  \
     X(X509_verify_cert_error_string)                                                               \
     X(ERR_peek_error)                                                                              \
@@ -265,10 +269,12 @@ enum status tls_identity_load(struct env *env, const struct tls_files *files,
                           load_error.text);
     struct tls_identity *identity = calloc(1, sizeof(*identity));
     if (identity == NULL) return STATUS_NO_MEMORY;
+    ASSERT(!is_given(files->name) || is_given(files->ca));
     identity->judges = is_given(files->ca) || files->anybody;
+    if (is_given(files->name)) identity->name = strdup(files->name);
     identity->context = lib.SSL_CTX_new(lib.TLS_method());
-    if (identity->context == NULL) {
-        free(identity);
+    if (identity->context == NULL || (is_given(files->name) && identity->name == NULL)) {
+        tls_identity_destroy(identity);
         return errmsg_set(err, STATUS_NO_MEMORY, "TLS: %s", library_reason());
     }
     SSL_CTX *context = identity->context;
@@ -296,6 +302,7 @@ void tls_identity_destroy(struct tls_identity *identity)
 {
     if (identity == NULL) return;
     lib.SSL_CTX_free(identity->context);
+    free(identity->name);
     free(identity);
 }
 
@@ -306,8 +313,8 @@ static int bio_end(struct tls *tls, BIO *bio, enum status status, int retry)
     if (status == STATUS_AGAIN) {
         lib.BIO_set_flags(bio, retry | BIO_FLAGS_SHOULD_RETRY);
         tls->wants_write = retry == BIO_FLAGS_WRITE;
-    } else {
-        tls->io = status;
+    } else if (tls->io == STATUS_OK) {
+        tls->io = status; /* what comes after it says less */
     }
     return 0;
 }
@@ -346,6 +353,18 @@ static long bio_control(BIO *bio, int command, long number, void *pointer)
 
 /* ---- connections ---- */
 
+/* The certificate has to be for this host; a name, which an address is not, is also told to the
+ * server, which may have several. */
+static bool expect_name(SSL *ssl, const char *name)
+{
+    X509_VERIFY_PARAM *param = lib.SSL_get0_param(ssl);
+    char *told = (char *)(uintptr_t)name; /* the library only reads it */
+
+    if (lib.X509_VERIFY_PARAM_set1_ip_asc(param, name) == 1) return true;
+    return lib.X509_VERIFY_PARAM_set1_host(param, name, 0) == 1 &&
+           lib.SSL_ctrl(ssl, SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name, told) == 1;
+}
+
 enum status tls_create(struct env *env, struct env_stream *stream,
                        const struct tls_identity *identity, bool is_server, struct tls **out)
 {
@@ -358,7 +377,8 @@ enum status tls_create(struct env *env, struct env_stream *stream,
     tls->is_server = is_server;
     tls->wants_write = !is_server; /* until it is connected */
     tls->ssl = lib.SSL_new(identity->context);
-    if (tls->ssl != NULL) bio = lib.BIO_new(stream_bio);
+    if (tls->ssl != NULL && (identity->name == NULL || expect_name(tls->ssl, identity->name)))
+        bio = lib.BIO_new(stream_bio);
     if (bio == NULL) {
         lib.SSL_free(tls->ssl);
         lib.ERR_clear_error();
@@ -410,10 +430,13 @@ static enum status fail(struct tls *tls)
     const unsigned long error = lib.ERR_peek_error();
     const long verified = lib.SSL_get_verify_result(tls->ssl);
 
-    if (tls->io != STATUS_OK) {
+    if (tls->io == STATUS_CONN_CLOSED) {
         tls->failure = tls->io;
         snprintf(tls->why, sizeof(tls->why), "the peer closed %s",
                  tls->done ? "the connection" : "during the handshake: does it speak TLS?");
+    } else if (tls->io != STATUS_OK) {
+        tls->failure = tls->io;
+        snprintf(tls->why, sizeof(tls->why), "the connection failed: %s", status_name(tls->io));
     } else if (tls->is_plain) {
         tls->failure = STATUS_PROTOCOL;
         snprintf(tls->why, sizeof(tls->why), "the peer does not speak TLS");

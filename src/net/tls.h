@@ -7,8 +7,8 @@
  * stream itself, and never waits: net/wire.h makes readiness of it.
  *
  * Whom an end believes:
- *   with CAs     the peer has to show a certificate that one of them has signed; its name is not
- *                looked at, so a CA of a cluster must sign for nobody else
+ *   with CAs     the peer has to show a certificate that one of them has signed; its name is looked
+ *                at only where `name` is given, so a CA of a cluster must sign for nobody else
  *   without      a server asks nobody for a certificate; a client needs `anybody` (asserted)
  * Times of certificates are compared with env_wall_ns().
  *
@@ -36,6 +36,8 @@ struct tls_files {
     const char *key;  /* without a passphrase */
     const char *ca;   /* whom to believe */
     bool anybody;     /* a client believes everybody: for what it reaches on its own machine */
+    const char *name; /* of the server that a client calls, a host name or an address: its
+                         certificate must be for it; needs `ca` (asserted) */
 };
 
 /* STATUS_UNSUPPORTED where there is no libssl; STATUS_NOT_FOUND and the like for files,

@@ -73,7 +73,7 @@ static void world_close(void)
 /* A certificate of the days given, signed by `ca`, believing in the world's authority. */
 static struct tls_identity *identity_of(int who, const struct cert *ca, int from_days, int to_days)
 {
-    const struct tls_files files = { "cert.pem", "key.pem", "ca.pem", false };
+    const struct tls_files files = { .cert = "cert.pem", .key = "key.pem", .ca = "ca.pem" };
     struct env *env = world.env[who];
     struct tls_identity *identity = NULL;
     struct errmsg err = { "" };
@@ -266,7 +266,7 @@ static void strangers_are_refused(void **state)
 {
     (void)state;
     const struct env_sim_options calm = { .seed = 1 };
-    const struct tls_files only_ca = { NULL, NULL, "ca.pem", false };
+    const struct tls_files only_ca = { .ca = "ca.pem" };
     struct tls_identity *nobody = NULL;
 
     world_open(&calm);
@@ -287,6 +287,46 @@ static void strangers_are_refused(void **state)
     assert_int_equal(tls_identity_load(world.env[CLIENT], &only_ca, &nobody, NULL), STATUS_OK);
     expect_refusal(nobody, server, SERVER, "did not return a certificate");
     cert_free(&other);
+    world_close();
+}
+
+static struct tls_identity *calling(const char *name)
+{
+    const struct tls_files files = { .ca = "ca.pem", .name = name };
+    struct tls_identity *identity = NULL;
+
+    cert_write(world.env[CLIENT], &world.ca, files.ca, NULL);
+    assert_int_equal(tls_identity_load(world.env[CLIENT], &files, &identity, NULL), STATUS_OK);
+    return identity;
+}
+
+static struct tls_identity *called(void)
+{
+    const struct tls_files files = { .cert = "cert.pem", .key = "key.pem" };
+    struct tls_identity *identity = NULL;
+
+    tls_identity_destroy(good(SERVER)); /* leaves its files */
+    assert_int_equal(tls_identity_load(world.env[SERVER], &files, &identity, NULL), STATUS_OK);
+    return identity;
+}
+
+/* The certificate is for "somebody". */
+static void names_are_looked_at(void **state)
+{
+    (void)state;
+    const struct env_sim_options calm = { .seed = 1 };
+    char why[2][TLS_WHY_SIZE];
+    enum status status[2];
+
+    world_open(&calm);
+    listen_here();
+    struct tls_identity *const identities[2] = { calling("somebody"), called() };
+    meet(identities, status, why);
+    assert_true(status[CLIENT] == STATUS_OK && status[SERVER] == STATUS_OK);
+    tls_identity_destroy(identities[CLIENT]);
+    tls_identity_destroy(identities[SERVER]);
+    expect_refusal(calling("somebody.else"), called(), CLIENT, "hostname mismatch");
+    expect_refusal(calling("10.0.0.2"), called(), CLIENT, "IP address mismatch");
     world_close();
 }
 
@@ -315,7 +355,7 @@ static void clocks_may_differ(void **state)
 
 static void expect_bad_files(const char *cert, const char *key, const char *ca, const char *words)
 {
-    const struct tls_files files = { cert, key, ca, false };
+    const struct tls_files files = { .cert = cert, .key = key, .ca = ca };
     struct tls_identity *identity = NULL;
     struct errmsg err = { "" };
 
@@ -406,16 +446,6 @@ static int post(const struct tls_identity *identity, const void *body, size_t le
     return answer->reply.status == STATUS_OK ? answer->reply.code : 0;
 }
 
-static struct tls_identity *https_identity(void)
-{
-    const struct tls_files files = { "cert.pem", "key.pem", NULL, false };
-    struct tls_identity *identity = NULL;
-
-    tls_identity_destroy(good(SERVER)); /* leaves its files */
-    assert_int_equal(tls_identity_load(world.env[SERVER], &files, &identity, NULL), STATUS_OK);
-    return identity;
-}
-
 /* Bodies of megabytes, a client that believes nobody, one that speaks HTTP, and a certificate that
  * is replaced while the server runs. */
 static void http_is_served(void **state)
@@ -423,14 +453,13 @@ static void http_is_served(void **state)
     enum { SIZE = 3 << 20 };
     (void)state;
     const struct env_sim_options calm = { .seed = 1, .buggify_ppm = 10000 };
-    const struct tls_files believing = { NULL, NULL, "ca.pem", false },
-                           anybody = { .anybody = true };
+    const struct tls_files believing = { .ca = "ca.pem" }, anybody = { .anybody = true };
     struct http_server *server = NULL;
     struct tls_identity *client = NULL, *loose = NULL;
     struct answer answer;
 
     world_open(&calm);
-    struct tls_identity *first = https_identity(), *second;
+    struct tls_identity *first = called(), *second;
     const struct http_server_options options = { .address = ADDRESS,
                                                  .on_request = on_request,
                                                  .identity = first };
@@ -452,11 +481,12 @@ static void http_is_served(void **state)
 
     cert_free(&world.ca); /* of another authority, which the client does not believe */
     world.ca = cert_make(world.env[0], "another authority", NULL, -1, YEAR);
-    second = https_identity();
+    second = called();
     http_server_set_identity(server, second);
     tls_identity_destroy(first);
     assert_int_equal(post(client, "x", 1, &answer), 0);
     assert_int_equal(answer.reply.status, STATUS_DENIED);
+    assert_non_null(strstr(answer.reply.why, "certificate is refused"));
     buf_fini(&answer.body);
     assert_int_equal(post(loose, "x", 1, &answer), 200);
     buf_fini(&answer.body);
@@ -595,13 +625,10 @@ static void half_a_cluster_does_not_talk(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(bytes_arrive_as_they_were),
-        cmocka_unit_test(strangers_are_refused),
-        cmocka_unit_test(clocks_may_differ),
-        cmocka_unit_test(bad_files_are_named),
-        cmocka_unit_test(http_is_served),
-        cmocka_unit_test(calls_are_answered),
-        cmocka_unit_test(half_a_cluster_does_not_talk),
+        cmocka_unit_test(bytes_arrive_as_they_were), cmocka_unit_test(strangers_are_refused),
+        cmocka_unit_test(names_are_looked_at),       cmocka_unit_test(clocks_may_differ),
+        cmocka_unit_test(bad_files_are_named),       cmocka_unit_test(http_is_served),
+        cmocka_unit_test(calls_are_answered),        cmocka_unit_test(half_a_cluster_does_not_talk),
     };
     if (log_configure("error", NULL) != STATUS_OK) return 1;
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -23,6 +23,7 @@ struct wire_tls {
     struct env_stream *stream;
     struct tls *tls;
     bool open;
+    bool quiet;
     enum status failure;
     unsigned wanted;
     env_ready_fn on_ready;
@@ -50,7 +51,7 @@ static enum status note(struct wire_tls *w, enum status status)
 {
     if (status == STATUS_OK || status == STATUS_AGAIN || w->failure != STATUS_OK) return status;
     w->failure = status;
-    if (status == STATUS_CONN_CLOSED && w->open) return status;
+    if (w->quiet || (status == STATUS_CONN_CLOSED && w->open)) return status;
     LOG_WARN("tls", "failed", "peer=%s status=%s reason=\"%s\"", env_stream_peer(w->stream),
              status_name(status), tls_why(w->tls));
     return status;
@@ -155,6 +156,16 @@ enum status wire_write(struct wire *wire, const void *data, size_t len, size_t *
     if (w->failure != STATUS_OK) return w->failure;
     if (!w->open) return STATUS_AGAIN;
     return note(w, tls_write(w->tls, data, len, n));
+}
+
+void wire_be_quiet(struct wire *wire)
+{
+    if (wire->tls != NULL) wire->tls->quiet = true;
+}
+
+const char *wire_why(const struct wire *wire)
+{
+    return wire->tls != NULL ? tls_why(wire->tls->tls) : "";
 }
 
 /* A record of TLS ends a read, too, with more behind it. */

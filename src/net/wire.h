@@ -4,7 +4,7 @@
  *
  * Without an identity a wire is its stream, and costs a branch. With one it is TLS on the stream:
  * the handshake happens by itself, reads and writes answer STATUS_AGAIN until it is over, and a
- * failure of it is what they answer from then on. Why is logged here, once.
+ * failure of it is what they answer from then on. Why is logged here, once, unless the owner tells.
  *
  * Memory:  a wire lives in its owner; TLS is on the heap.
  * Threads: the env's. */
@@ -36,6 +36,11 @@ void wire_close(struct wire *wire);
 void wire_watch(struct wire *wire, unsigned events, env_ready_fn on_ready, void *ctx);
 MUST_USE enum status wire_read(struct wire *wire, void *buf, size_t len, size_t *n);
 MUST_USE enum status wire_write(struct wire *wire, const void *data, size_t len, size_t *n);
+
+/* The owner says what went wrong, by wire_why(): nothing is logged. */
+void wire_be_quiet(struct wire *wire);
+/* Why TLS failed, for people, until the wire is closed; "" if it has not. */
+const char *wire_why(const struct wire *wire);
 
 /* After a wire_read() of `n` bytes where `asked` would have had room: certainly nothing is left, so
  * that another read is not worth its system call. What comes later makes the stream ready again. */

@@ -12,7 +12,7 @@ import urllib.request
 
 import pytest
 
-from cluster import Cluster, wait_until
+from cluster import YOLK, Cluster, run_yolk, wait_until
 from fleet import Fleet, free_port, get, is_ready, stream, wait_ready
 
 SHAPE = ("--engine", "timed", "--engine-speed", 4, "--pool-size", "64M")
@@ -231,6 +231,87 @@ def test_https_and_its_certificate_replaced(fleet, expected, tmp_path):
     assert "no certificate in it" in fleet.log("secure")
     assert is_ready_securely(port, second)
     assert fleet.stop("secure") == 0
+
+
+class Authority:
+    """Signs a certificate for a name, or one that has expired."""
+
+    def __init__(self, directory, name):
+        self.directory, self.file = directory / name, directory / name / "cert.pem"
+        self.directory.mkdir()
+        make_certificate(self.directory, name)
+
+    def sign(self, to, name, days=2):
+        run = {"check": True, "capture_output": True}
+        (self.directory / "name").write_text(f"subjectAltName={name}")
+        subprocess.run(["openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+                        "-nodes", "-subj", "/CN=gateway", "-keyout", to / "key.pem", "-out",
+                        to / "csr.pem"], **run)
+        subprocess.run(["openssl", "x509", "-req", "-in", to / "csr.pem", "-CA", self.file,
+                        "-CAkey", self.directory / "key.pem", "-CAcreateserial", "-days",
+                        str(days), "-extfile", self.directory / "name", "-out", to / "cert.pem"],
+                       **run)
+
+
+def test_tools_speak_https(fleet, tmp_path):
+    """explain, top, replay and trace record reach a gateway by HTTPS; each reason not to is one
+    line."""
+    authority, other = Authority(tmp_path, "authority"), Authority(tmp_path, "other")
+    authority.sign(tmp_path, "IP:127.0.0.1")
+    port = free_port()
+    fleet.start("tools", "gateway", "--port", port, "--master", fleet.commands["master"][-1],
+                "--served-model-name", "smollm2", "--tls-cert", tmp_path / "cert.pem", "--tls-key",
+                tmp_path / "key.pem")
+    believed = authority.file.read_text()
+    wait_until(lambda: is_ready_securely(port, believed), 30, "HTTPS")
+    url = f"https://127.0.0.1:{port}"
+    trace, recorded = tmp_path / "trace.jsonl", tmp_path / "recorded.jsonl"
+    trace.write_text(json.dumps({"timestamp": 0, "input_length": 64, "output_length": 4,
+                                 "hash_ids": [1, 2], "block_size": 32}) + "\n")
+    replay = ("replay", "--trace", trace, "--model", "smollm2", "--json")
+    record = ("trace", "record", "--max-requests", "1", "--out", recorded)
+
+    def expect(text, *command, url=url, ca=authority.file):
+        ran = run_yolk(*command, "--url", url, "--tls-ca", ca)
+        said = [line for line in ran.stderr.splitlines() if "requests recorded" not in line]
+        assert ran.returncode != 0 and len(said) == 1 and text in said[0], ran.stderr
+
+    with subprocess.Popen([str(part) for part in (YOLK, *record, "--url", url, "--tls-ca",
+                                                  authority.file)],
+                          stderr=subprocess.PIPE, text=True) as recording:
+        def replayed_until_recorded():
+            ran = run_yolk(*replay, "--url", url, "--tls-ca", authority.file)
+            assert ran.returncode == 0 and json.loads(ran.stdout)["finished"] == 1, ran.stderr
+            return recording.poll() is not None
+        wait_until(replayed_until_recorded, 30, "a request is recorded")
+        assert recording.returncode == 0, recording.communicate()[1]
+    assert json.loads(recorded.read_text())["input_length"] == 64
+    recorded.unlink()
+    decisions = json.loads(ask_securely(port, believed, "/debug/decisions?limit=1")[1])["decisions"]
+    asked = decisions[0]["request_id"]
+    said = run_yolk("explain", "request", asked, "--url", url, "--tls-ca", authority.file)
+    assert said.returncode == 0 and asked in said.stdout, said.stderr
+    said = run_yolk("top", "--json", "--url", url, "--tls-ca", authority.file)
+    assert said.returncode == 0 and len(json.loads(said.stdout)["nodes"]) == 4, said.stderr
+
+    nobody = free_port()
+    for command in (("explain", "request", "x"), ("top", "--json"), replay, record):
+        expect("no gateway answers", *command, url=f"https://127.0.0.1:{nobody}")
+        expect("certificate is refused", *command, ca=other.file)
+        expect("say https://", *command, url=f"http://127.0.0.1:{port}")
+        expect("speak TLS", *command, url=f"https://127.0.0.1:{fleet.ports[0]}")
+    assert not recorded.exists()
+    top = ("top", "--json")
+    expect("No such file", *top, ca=tmp_path / "nowhere.pem")
+    expect("hostname mismatch", *top, url=f"https://localhost:{port}")
+    for name, days, text in (("DNS:elsewhere", 2, "IP address mismatch"),
+                             ("IP:127.0.0.1", -1, "certificate has expired")):
+        authority.sign(tmp_path, name, days)
+        read = fleet.log("tools").count("certificates_read")
+        fleet.signal("tools", signal.SIGHUP)
+        wait_until(lambda: fleet.log("tools").count("certificates_read") > read, 10, "it is read")
+        expect(text, *top)
+    assert fleet.stop("tools") == 0
 
 
 def test_one_box_with_https(tmp_path):

@@ -143,7 +143,7 @@ def test_cache_of_a_live_cluster_follows_the_trace(tmp_path):
 @pytest.mark.parametrize("args, code, text", [
     ((), 2, "--trace"),
     (("--trace", "nowhere.jsonl"), 2, "nowhere.jsonl"),
-    (("--url", "https://x:1"), 2, "http://HOST:PORT"),
+    (("--url", "ftp://x:1"), 2, "http://HOST:PORT"),
     (("--url", "http://"), 2, "http://HOST:PORT"),
     (("--speed", "0"), 2, "the speed"),
     (("--scale", "nan"), 2, "--scale"),
@@ -160,3 +160,4 @@ def test_nobody_there(tmp_path):
     ran = replay(write_trace(tmp_path / "t.jsonl"), f"127.0.0.1:{free_port()}", "--json")
     assert ran.returncode == 1
     assert json.loads(ran.stdout)["failed"] == 5
+    assert "no gateway answers" in ran.stderr and len(ran.stderr.splitlines()) == 1

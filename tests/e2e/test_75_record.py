@@ -135,7 +135,7 @@ def test_a_gateway_that_dies_leaves_a_trace(tmp_path):
 
 @pytest.mark.parametrize("args, code, text", [
     (("--url", f"http://127.0.0.1:{free_port()}"), 1, "no gateway"),
-    (("--url", "https://x:1"), 2, "http://HOST:PORT"),
+    (("--url", "ftp://x:1"), 2, "http://HOST:PORT"),
     (("x.jsonl",), 2, "takes no FILE"),
 ])
 def test_bad_input(tmp_path, args, code, text):
