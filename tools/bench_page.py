@@ -26,7 +26,7 @@ BENCHES = {
     "transfer": "Beside it raw sockets (waiting the same way), libfabric, memcpy, process_vm_readv, fio, "
                 "MADV_POPULATE_WRITE, or one rail. A row is met when the 95% interval of its ratio "
                 "reaches the target.",
-    "store": "Beside it the bare disk, raw sockets, memcpy, or a bare echo on epoll. A row with an interval "
+    "store": "Beside it the bare disk, raw sockets, memcpy, or a bare echo on epoll. A ratio with an interval "
              "is met when that reaches the target.",
     "conductor": "500 prefill and 500 decode instances, 10 million indexed blocks.",
     "sim": "Replays, on one core.",

@@ -33,8 +33,9 @@ static double row_ratio(const struct report_row *row)
 
 static bool row_met(const struct report_row *row)
 {
-    double judged = isnan(row->baseline) ? row->value : row_ratio(row);
-    if (!isnan(row->low)) judged = row->kind == REPORT_AT_MOST ? row->low : row->high;
+    const bool compared = !isnan(row->baseline);
+    double judged = compared ? row_ratio(row) : row->value;
+    if (compared && !isnan(row->low)) judged = row->kind == REPORT_AT_MOST ? row->low : row->high;
     return row->kind == REPORT_AT_MOST ? judged <= row->target : judged >= row->target;
 }
 

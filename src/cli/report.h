@@ -6,8 +6,8 @@
  * "low", "high", "target", "met", "skipped"}]}. As text: one aligned line per row. `baseline` is
  * what was measured for comparison in the same run; `ratio` is value / baseline; `target` bounds
  * the ratio if there is a baseline and the value otherwise. `low` and `high` are the 95% confidence
- * interval of what is judged, if one was taken: then a row is met when the interval reaches the
- * target. What does not apply is null.
+ * interval of what is judged, if one was taken: a ratio, of two noisy figures, is met when its
+ * interval reaches the target, a value only when it does itself. What does not apply is null.
  *
  * Limits:  REPORT_ROWS_MAX rows.
  * Threads: one. */
