@@ -7,8 +7,9 @@
 Reads NAME.json of each bench (the rows of every `yolk bench NAME --json`), and, where they are there,
 peers.json and peers_store.json. docs/numbers.md is replaced; in README.md what is between the lines
 `<!-- numbers -->` and `<!-- end of numbers -->`. Every row of the benches is on the page, and README
-counts those that miss their targets and names them; which rows are headlines is chosen below. Files
-of different commits or machines are refused. Python 3 and nothing else.
+counts those that miss their targets and names them; which rows are headlines is chosen below. Benches
+of different commits or machines are refused; the peers' tables say which they are of. Python 3 and
+nothing else.
 """
 
 import argparse
@@ -69,12 +70,16 @@ def with_unit(row):
 
 
 def ratio(row):
-    interval = "" if row.get("low") is None else f" [{number(row['low'])}, {number(row['high'])}]"
+    interval = "" if row["low"] is None else f" [{number(row['low'])}, {number(row['high'])}]"
     return number(row["ratio"]) + interval
 
 
+def target(row):
+    return "" if row["met"] is None else number(row["target"])
+
+
 def met(row):
-    if row.get("skipped"):
+    if row["skipped"]:
         return "skipped"
     return {True: "yes", False: "**no**", None: ""}[row["met"]]
 
@@ -83,10 +88,11 @@ def bench_section(name, report):
     lines = [f"## `yolk bench {name}`", "", BENCHES[name], "",
              "| row | value | beside it | ratio | target | met |", "|---|---|---|---|---|---|"]
     for row in report["rows"]:
+        if row["skipped"]:
+            lines.append(f"| {row['name']} | skipped: {row['skipped']} | | | | |")
+            continue
         lines.append(f"| {row['name']} | {with_unit(row)} | {number(row['baseline'])} | {ratio(row)} | "
-                     f"{number(row['target'])} | {met(row)} |")
-        if row.get("skipped"):
-            lines[-1] = f"| {row['name']} | skipped: {row['skipped']} | | | | |"
+                     f"{target(row)} | {met(row)} |")
     return lines + [""]
 
 
@@ -125,7 +131,7 @@ def headlines(reports):
         if row is None:
             raise SystemExit(f"{bench}: there is no row {name}")
         lines.append(f"| {words} | {with_unit(row)} | {number(row['baseline'])} | {number(row['ratio'])} | "
-                     f"{number(row['target'])} | {met(row)} |")
+                     f"{target(row)} | {met(row)} |")
     return lines
 
 

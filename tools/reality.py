@@ -27,6 +27,7 @@ import os
 import re
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -551,14 +552,10 @@ def overload(options, rows, directory):
     return {"count": count, "rate": rate, "ways": ways, "busy": busy, "measured": measured, "found": found}
 
 
-def mean(values):
-    return sum(values) / len(values)
-
-
 def overload_rows(result):
     rows = []
     for policy, tbt_ms in result["ways"]:
-        live = mean([run["good_share"] for run in result["measured"][policy, tbt_ms]])
+        live = statistics.mean([run["good_share"] for run in result["measured"][policy, tbt_ms]])
         said = result["found"][policy, tbt_ms]
         rows.append({"name": f"reality: good share, 4P+4D timed, {policy} with {tbt_ms} ms",
                      "value": round(said, 4), "unit": "ratio", "baseline": round(live, 4),
@@ -643,10 +640,10 @@ def overload_page(result):
     for policy, tbt_ms in result["ways"]:
         runs = result["measured"][policy, tbt_ms]
         good = sorted(run["good_share"] for run in runs)
-        lines.append(f"| {policy} | {tbt_ms} | {100 * mean(good):.1f}% ({100 * good[0]:.1f} to {100 * good[-1]:.1f}) | "
+        lines.append(f"| {policy} | {tbt_ms} | {100 * statistics.mean(good):.1f}% ({100 * good[0]:.1f} to {100 * good[-1]:.1f}) | "
                      f"{100 * result['found'][policy, tbt_ms]:.1f}% | "
-                     f"{mean([run['ttft_ms']['p90'] for run in runs]):.0f} ms | "
-                     f"{100 * mean([run['rejected'] / run['requests'] for run in runs]):.1f}% |")
+                     f"{statistics.mean([run['ttft_ms']['p90'] for run in runs]):.0f} ms | "
+                     f"{100 * statistics.mean([run['rejected'] / run['requests'] for run in runs]):.1f}% |")
     same, best = (row["met"] for row in overload_rows(result)[-2:])
     lines += ["", f"Every run of `adaptive` is ahead of every run of prediction with the same limits: {'yes' if same else '**no**'}; "
                   f"with the limit that is best for prediction: {'yes' if best else '**no**'}.",

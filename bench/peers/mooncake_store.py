@@ -184,14 +184,18 @@ def peer_rate(python, master, what, clients, seconds):
 
 
 def ours(yolk, row):
+    """What our bench says of the row, and its report."""
     got = subprocess.run([yolk, "bench", "store", row, "--json"], capture_output=True, text=True)
     if got.returncode != 0:
         sys.exit(f"yolk bench store {row}: {last_line(got.stderr)}")
-    return next(r["value"] for r in json.loads(got.stdout)["rows"] if r["name"] == row)
+    report = json.loads(got.stdout)
+    return next(r["value"] for r in report["rows"] if r["name"] == row), report
 
 
 def measure(options, python, binary):
     wanted = [row for row in ROWS if options.only is None or options.only in row[0]]
+    if not wanted:
+        raise Unavailable(f"no row is named like {options.only}")
     found = {row[0]: {"ours": [], "peer": {}} for row in wanted}
     with master_running(binary) as (_, address, _), \
          started(client(python, address, "own", 0)) as owner:
@@ -205,11 +209,13 @@ def measure(options, python, binary):
                 for n in clients:
                     rate = peer_rate(python, address, what, n, options.seconds)
                     found[name]["peer"].setdefault(n, []).append(rate)
-                found[name]["ours"].append(ours(options.yolk, name))
-    return wanted, found
+                value, report = ours(options.yolk, name)
+                found[name]["ours"].append(value)
+    return wanted, found, report
 
 
 def table(wanted, found):
+    """Rows of medians."""
     rows = []
     for name, what, _, unit in wanted:
         least = what is None
@@ -222,8 +228,9 @@ def table(wanted, found):
 
 
 def markdown(result):
-    lines = [f"The store of `{result['package']}` {result['version']} beside ours, {result['rounds']} "
-             "rounds, master and clients of each in turn (`make peers`).", "",
+    lines = [f"The store of `{result['package']}` {result['version']} beside ours (`make peers`): "
+             f"medians, rounds: {result['rounds']}, master and clients of each in turn, "
+             f"{result['machine']}, commit {result['commit']}.", "",
              "| row | Yolk | Mooncake | times better |", "|---|---|---|---|"]
     for row in result["rows"]:
         ours, peer = (f"{row[who]:,.4g} {row['unit']}" for who in ("ours", "peer"))
@@ -244,11 +251,12 @@ def main():
         directory = options.venv or stack.enter_context(tempfile.TemporaryDirectory())
         try:
             python, binary, version = install(directory, "mooncake_master")
-            rows = table(*measure(options, python, binary))
+            wanted, found, report = measure(options, python, binary)
         except (Unavailable, subprocess.TimeoutExpired) as why:
             print(f"skipped: {why}", file=sys.stderr)
             sys.exit(77)
-    result = {"package": PACKAGE, "version": version, "rounds": options.rounds, "rows": rows}
+    result = {"package": PACKAGE, "version": version, "rounds": options.rounds,
+              "machine": report["machine"], "commit": report["commit"], "rows": table(wanted, found)}
     print(markdown(result))
     if options.json:
         with open(options.json, "w") as out:

@@ -339,8 +339,8 @@ struct put_op {
     uint8_t bytes[BENCH_STORE_KEY_SIZE];
 };
 
-/* Starts and ends of several threads that leave together: an exchange each. Nobody waits for others:
- * with one flight at a time eight threads made 32,000 puts a second instead of 41,000. */
+/* Starts and ends of several threads that leave together: an exchange each. Nobody waits for
+ * others: with one flight at a time eight threads made 32,000 puts a second instead of 41,000. */
 struct put_flight;
 struct put_half {
     struct put_flight *flight;
