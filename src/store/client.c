@@ -14,7 +14,7 @@
  *          +-- WAITING <------------------+   (backoff), until the deadline
  *
  * What several items want of one owner is asked with one exchange (client_pin.h), and what then
- * moves is submitted to the transfer engine together (call_move).
+ * moves is submitted to the transfer engine together (client_call_move).
  *
  * exist and remove end with the master's answer. What is tried again is what did certainly not
  * happen, or may be done twice: put_start answers the same ticket to the same writer, and a commit
@@ -38,8 +38,8 @@
 #include "base/map.h"
 #include "base/rng.h"
 #include "net/rpc.h"
+#include "store/client_call.h"
 #include "store/client_int.h"
-#include "store/client_pin.h"
 #include "store/peers.h"
 #include "store/proto.h"
 #include "store/reading.h"
@@ -49,863 +49,14 @@ enum {
     CALLS_MAX_DEFAULT = 4096,
     TIMEOUT_MS_DEFAULT = 10000,
     MASTER_TRY_MS = 2000,
-    OWNER_TRY_MS = 2000,
     BACKOFF_MIN_MS = 2,
-    BACKOFF_MAX_MS = 100,
     INLINE_MAX = 16 << 10,
-    MOVE_SIZE =
-        1 << 20, /* bytes that are submitted to the transfer engine without waiting for more */
 };
 
 _Static_assert((int)YOLK_STORE_KEY_SIZE_MAX == (int)STORE_KEY_SIZE_MAX, "one limit");
 _Static_assert((int)YOLK_STORE_REPLICAS_MAX == (int)STORE_REPLICAS_MAX, "one limit");
 _Static_assert((int)YOLK_STORE_PIECE_SIZE == (int)STORE_PIECE_SIZE, "one size");
 _Static_assert((int)YOLK_STORE_BATCH_MAX == (int)STORE_KEYS_MAX, "one limit");
-
-enum call_kind { CALL_PUT, CALL_GET, CALL_EXIST, CALL_REMOVE, CALL_REPLICAS };
-
-enum item_state {
-    ITEM_WAITING,    /* for the next exchange with the master */
-    ITEM_ASKING,     /* in the exchange under way */
-    ITEM_PINNING,    /* get: store.acquire is under way */
-    ITEM_MOVING,     /* a transfer, or a reading, is under way */
-    ITEM_COMMITTING, /* put: store.commit is under way, or about to be tried again */
-    ITEM_DONE,
-};
-
-struct place {
-    struct store_reply_node node;
-    uint64_t address;
-};
-
-struct item {
-    struct call *call;
-    uint32_t index;
-    enum item_state state;
-    struct store_key key; /* in the call's copy */
-    void *data;
-    uint64_t size;    /* put: of the value; get: of the buffer, later of the value */
-    uint64_t length;  /* get: of the value */
-    enum status last; /* why the last try failed */
-
-    struct place *places; /* get: replicas; put: the ticket's one */
-    uint32_t places_count;
-    uint32_t places_next;
-    struct rpc_client *owner;
-    struct yolk_transfer_segment segment;
-    struct item *moving_next; /* in the call's list */
-    bool segment_open;
-
-    uint64_t put_id; /* put */
-    struct store_attributes attributes;
-    uint64_t term;
-    uint64_t write_until_ns;
-    uint64_t *sums; /* put: ours; get: the owner's */
-    uint32_t sums_count;
-    uint32_t piece_size; /* bytes under each */
-    bool range;          /* get: not the whole value, but size bytes from offset */
-    uint64_t offset;     /* in the value */
-    uint64_t span_at;    /* get: what is read, in whole pieces */
-    uint64_t span_len;
-    uint8_t *bounce;         /* get: where to, if not into the buffer itself */
-    struct pin_ask ask;      /* get */
-    struct client_pin *pin;  /* get: of what is moving; shared with others of the owner */
-    struct reading *reading; /* get: of memory of this host, under way */
-    struct env_timer retry;  /* put: the next try of a commit */
-};
-
-/* Transfers of items that were submitted together. */
-struct moves {
-    struct moves *prev;
-    struct moves *next;
-    struct call *call;
-    struct yolk_transfer_batch batch;
-};
-
-struct call {
-    struct call *prev;
-    struct call *next;
-    struct yolk_store *store;
-    enum call_kind kind;
-    struct item *items; /* and behind them their keys: one block */
-    uint32_t count;
-    uint32_t left;  /* items not done */
-    uint32_t inner; /* callbacks that may still come: RPCs and transfers of items */
-    bool asking;    /* the exchange with the master is under way */
-    uint64_t asked_ns;
-    uint64_t deadline_ns;
-    uint64_t writer;
-    uint32_t backoff_ms;
-    bool wishes;           /* put: some value has a group, cost or depth */
-    struct pin_asks asks;  /* get: for the next exchanges with owners, in this turn or the next */
-    struct env_timer pins; /* sends them */
-    struct item *moving;   /* to be submitted before this turn ends, the last one first */
-    uint32_t moving_count;
-    uint64_t moving_size; /* bytes */
-    struct moves *moves;
-    struct env_timer again; /* the next exchange, or the deadline */
-    struct yolk_store_call options;
-    char preferred[STORE_NAME_SIZE];
-};
-
-/* ---- ends ---- */
-
-/* XXH3-64 of piece i of the `size` bytes of the value, of which the item's memory has the span. */
-static uint64_t item_sum(const struct item *item, uint64_t size, uint32_t i)
-{
-    const uint8_t *span = item->bounce != NULL ? item->bounce : item->data;
-    const uint64_t offset = (uint64_t)i * item->piece_size;
-    const uint64_t left = size - offset;
-    ASSERT(offset < size && offset >= item->span_at);
-    return hash_xxh3(span + (offset - item->span_at),
-                     left < item->piece_size ? left : item->piece_size);
-}
-
-static void moves_free(struct moves *moves)
-{
-    struct call *call = moves->call;
-    if (moves->prev == NULL) {
-        call->moves = moves->next;
-    } else {
-        moves->prev->next = moves->next;
-    }
-    if (moves->next != NULL) moves->next->prev = moves->prev;
-    free(moves);
-}
-
-static void call_free(struct call *call)
-{
-    struct yolk_store *store = call->store;
-    ASSERT(call->left == 0 && call->inner == 0 && !call->asking);
-
-    if (call->prev == NULL) {
-        ASSERT(store->calls == call);
-        store->calls = call->next;
-    } else {
-        call->prev->next = call->next;
-    }
-    if (call->next != NULL) call->next->prev = call->prev;
-    env_timer_cancel(store->env, &call->again);
-    env_timer_cancel(store->env, &call->pins);
-    ASSERT(store->items >= call->count);
-    store->items -= call->count;
-    while (call->moves != NULL)
-        moves_free(call->moves); /* the engine ends with its batches */
-    free(call->items);
-    free(call);
-}
-
-/* I1: the last one out frees the call. */
-static void call_settle(struct call *call)
-{
-    if (call->left == 0 && call->inner == 0 && !call->asking && !call->store->closing) {
-        call_free(call);
-    }
-}
-
-static void bounce_free(struct item *item)
-{
-    struct yolk_store *store = item->call->store;
-    if (item->bounce == NULL) return;
-    if (!store->closing) { /* else the engine frees it at its own end */
-        const enum status freed = yolk_transfer_free(store->transfer, item->bounce);
-        ASSERT(freed == STATUS_OK);
-    }
-    item->bounce = NULL;
-}
-
-static void pin_end(struct item *item)
-{
-    if (item->pin == NULL) return;
-    if (item->call->store->closing) {
-        client_pin_drop(item->pin);
-    } else {
-        client_pin_unref(item->pin);
-    }
-    item->pin = NULL;
-}
-
-static void item_reset(struct item *item)
-{
-    struct yolk_store *store = item->call->store;
-
-    env_timer_cancel(store->env, &item->retry);
-    pin_end(item);
-    if (item->segment_open && !store->closing) {
-        yolk_transfer_close(store->transfer, item->segment);
-    }
-    item->segment_open = false;
-    bounce_free(item);
-    free(item->reading); /* only at the end of the client: nobody looks at it any more */
-    free(item->places);
-    free(item->sums);
-    item->reading = NULL;
-    item->places = NULL;
-    item->sums = NULL;
-    item->places_count = 0;
-    item->places_next = 0;
-}
-
-/* The call may be gone after call_settle(), which the outermost caller does. */
-static void item_done(struct item *item, enum status status, uint64_t size)
-{
-    struct call *call = item->call;
-    ASSERT(item->state != ITEM_DONE && call->left > 0);
-
-    item_reset(item);
-    item->state = ITEM_DONE;
-    call->left--;
-    call->options.on_item(call->options.ctx, item->index, status, size);
-}
-
-static bool call_late(const struct call *call)
-{
-    return env_now_ns(call->store->env) >= call->deadline_ns;
-}
-
-static void call_ask_in(struct call *call, uint32_t ms)
-{
-    struct env *env = call->store->env;
-    uint64_t at = env_now_ns(env) + ms * ENV_NS_PER_MS;
-    if (at > call->deadline_ns) at = call->deadline_ns;
-    if (env_timer_armed(&call->again) && call->again.deadline_ns <= at) return;
-    env_timer_set(env, &call->again, at);
-}
-
-/* The master is asked again for this item, after a pause, or never: `why` is its end then. */
-static void item_again(struct item *item, enum status why)
-{
-    struct call *call = item->call;
-
-    item->last = why;
-    if (call_late(call)) {
-        item_done(item, why, 0);
-        return;
-    }
-    item_reset(item);
-    item->state = ITEM_WAITING;
-    if (!call->asking) call_ask_in(call, call->backoff_ms);
-}
-
-static uint64_t try_until(const struct call *call, uint32_t ms)
-{
-    const uint64_t until = env_now_ns(call->store->env) + ms * ENV_NS_PER_MS;
-    return until < call->deadline_ns ? until : call->deadline_ns;
-}
-
-/* An RPC of an item: on_end will run, and `inner` is counted. */
-static enum status item_rpc(struct item *item, struct rpc_client *client, uint16_t method,
-                            const struct buf *buf, uint64_t deadline_ns,
-                            void (*on_end)(void *ctx, const struct rpc_result *result))
-{
-    struct rpc_call_id id;
-    const struct rpc_request request = { .method = method,
-                                         .body = buf_data(buf),
-                                         .len = buf->len,
-                                         .deadline_ns = deadline_ns,
-                                         .on_end = on_end,
-                                         .ctx = item };
-    const enum status status = rpc_call(client, &request, &id);
-    if (status == STATUS_OK) item->call->inner++;
-    return status;
-}
-
-static void call_out(struct call *call)
-{
-    ASSERT(call->inner > 0);
-    call->inner--;
-}
-
-/* ---- the transfer ---- */
-
-static void on_moved(void *ctx, const struct yolk_transfer_result *result);
-static void move_failed(struct item *item, enum status why);
-
-/* Of a put all of the value, of a get its span. */
-static struct yolk_transfer_request move_request(struct item *item)
-{
-    const struct call *call = item->call;
-    const struct place *place = &item->places[item->places_next];
-    const bool write = call->kind == CALL_PUT;
-
-    return (struct yolk_transfer_request){
-        .opcode = write ? YOLK_TRANSFER_WRITE : YOLK_TRANSFER_READ,
-        .class = YOLK_TRANSFER_LOAD,
-        .local = item->bounce != NULL ? item->bounce : item->data,
-        .segment = item->segment,
-        .remote = place->address + item->span_at,
-        .length = write ? item->size : item->span_len,
-        .deadline_ns = write ? item->write_until_ns : call->deadline_ns,
-        .attempt = item->put_id,
-        .generation = place->node.epoch,
-        .term = write ? item->term : 0,
-        .on_done = on_moved,
-        .ctx = item,
-    };
-}
-
-/* After on_moved() of every one of them. */
-static void on_moves_done(void *ctx, const struct yolk_transfer_result *result)
-{
-    struct moves *moves = ctx;
-    struct call *call = moves->call;
-    const enum status freed = yolk_transfer_batch_free(call->store->transfer, moves->batch);
-    (void)result;
-    ASSERT(freed == STATUS_OK);
-    moves_free(moves);
-    call_out(call);
-    call_settle(call);
-}
-
-/* Callbacks of `count` items and of the batch will come. */
-static enum status moves_start(struct call *call, const struct yolk_transfer_request *requests,
-                               uint32_t count)
-{
-    struct yolk_transfer *transfer = call->store->transfer;
-    struct moves *moves = malloc(sizeof(*moves));
-    if (moves == NULL) return STATUS_FULL;
-
-    *moves = (struct moves){ .next = call->moves, .call = call };
-    if (call->moves != NULL) call->moves->prev = moves;
-    call->moves = moves;
-    enum status status =
-        yolk_transfer_batch_create(transfer, count, on_moves_done, moves, &moves->batch);
-    if (status == STATUS_OK) {
-        status = yolk_transfer_submit(transfer, moves->batch, requests, count);
-        if (status != STATUS_OK) {
-            const enum status freed = yolk_transfer_batch_free(transfer, moves->batch);
-            ASSERT(freed == STATUS_OK);
-        }
-    }
-    if (status == STATUS_OK) {
-        call->inner += count + 1;
-    } else {
-        moves_free(moves);
-    }
-    return status;
-}
-
-/* Submits what item_move() has put on the list: with one call, so that many small values leave
- * with few packets. */
-static void call_move(struct call *call)
-{
-    const uint32_t count = call->moving_count;
-    struct item *item = call->moving;
-    struct yolk_transfer_request *requests = NULL;
-    enum status status = STATUS_FULL;
-
-    if (count == 0) return;
-    requests = malloc(count * sizeof(*requests));
-    if (requests != NULL) {
-        uint32_t left = count;
-        for (struct item *i = item; i != NULL; i = i->moving_next)
-            requests[--left] = move_request(i);
-        ASSERT(left == 0);
-        status = moves_start(call, requests, count);
-        free(requests);
-    }
-    call->moving = NULL;
-    call->moving_count = 0;
-    call->moving_size = 0;
-    for (struct item *next; status != STATUS_OK && item != NULL; item = next) {
-        next = item->moving_next;
-        move_failed(item, status);
-    }
-}
-
-/* The item's bytes move once its caller has come to call_move(). */
-static enum status item_move(struct item *item)
-{
-    struct call *call = item->call;
-    const struct place *place = &item->places[item->places_next];
-
-    const enum status status =
-        yolk_transfer_open(call->store->transfer, place->node.segment, &item->segment);
-    if (status != STATUS_OK) return status;
-    item->segment_open = true;
-    item->state = ITEM_MOVING;
-    item->moving_next = call->moving;
-    call->moving = item;
-    call->moving_count++;
-    call->moving_size += call->kind == CALL_PUT ? item->size : item->span_len;
-    if (call->moving_size >= MOVE_SIZE) call_move(call);
-    return STATUS_OK;
-}
-
-/* ---- put: from the ticket to the acknowledgement ---- */
-
-static void on_told(void *ctx, const struct rpc_result *result)
-{
-    (void)result;
-    struct item *item = ctx;
-    call_out(item->call);
-    call_settle(item->call);
-}
-
-/* Gives the ticket back; if that is lost, the master discards it by itself. */
-static void put_revoke(struct item *item)
-{
-    struct yolk_store *store = item->call->store;
-    const struct store_put_revoke message = { .key = item->key,
-                                              .put_id = item->put_id,
-                                              .writer = item->call->writer };
-    const uint64_t until = env_now_ns(store->env) + OWNER_TRY_MS * ENV_NS_PER_MS;
-    struct buf buf;
-
-    if (item->put_id == 0) return;
-    buf_init(&buf, RPC_BODY_SIZE_MAX);
-    enum status status = store_encode_put_revoke(&buf, &message);
-    if (status == STATUS_OK) {
-        status = item_rpc(item, store->master, MASTER_METHOD_PUT_REVOKE, &buf, until, on_told);
-    }
-    if (status != STATUS_OK) LOG_DEBUG("store", "revoke_not_told", "");
-    buf_fini(&buf);
-    item->put_id = 0;
-}
-
-/* The try is certainly over without a value: from the start, if there is time. */
-static void put_failed(struct item *item, enum status why)
-{
-    put_revoke(item);
-    item_again(item, why);
-}
-
-static void put_commit(struct item *item);
-
-static void on_committed(void *ctx, const struct rpc_result *result)
-{
-    struct item *item = ctx;
-    struct call *call = item->call;
-    const enum status status = result->status;
-
-    call_out(call);
-    if (call->store->closing) return;
-    switch ((int)status) {
-    case STATUS_OK: item_done(item, STATUS_OK, item->size); break;
-    case STATUS_EXISTS:
-        if (call->options.replace) { /* by a later writer's: then ours comes after it */
-            put_failed(item, STATUS_BUSY);
-            break;
-        }
-        put_revoke(item);
-        item_done(item, STATUS_EXISTS, 0);
-        break;
-    case STATUS_STALE:
-    case STATUS_CORRUPT:
-    case STATUS_INVALID:
-    case STATUS_FULL: put_failed(item, status); break;
-    case STATUS_BUSY:
-        if (!call->options.replace) {
-            put_failed(item, status);
-            break;
-        }
-        /* fall through */ /* somebody reads the old value: until they have done */
-    default:               /* it may have happened: the same commit again tells */
-        item->last = status;
-        if (call_late(call)) {
-            item_done(item, status, 0);
-        } else {
-            env_timer_set(call->store->env, &item->retry,
-                          env_now_ns(call->store->env) + BACKOFF_MAX_MS * ENV_NS_PER_MS);
-        }
-        break;
-    }
-    call_settle(call);
-}
-
-static void on_commit_retry(void *ctx)
-{
-    struct item *item = ctx;
-    struct call *call = item->call;
-    ASSERT(item->state == ITEM_COMMITTING);
-
-    if (call_late(call)) {
-        item_done(item, item->last, 0);
-    } else {
-        put_commit(item);
-    }
-    call_settle(call);
-}
-
-static void put_commit(struct item *item)
-{
-    struct call *call = item->call;
-    const struct place *place = &item->places[0];
-    const struct store_commit message = { .key = item->key,
-                                          .put_id = item->put_id,
-                                          .term = item->term,
-                                          .epoch = place->node.epoch,
-                                          .address = place->address,
-                                          .size = item->size,
-                                          .sums_data = item->sums,
-                                          .attributes = item->attributes };
-    struct buf buf;
-
-    item->state = ITEM_COMMITTING;
-    buf_init(&buf, RPC_BODY_SIZE_MAX);
-    enum status status = store_encode_commit(&buf, &message);
-    if (status == STATUS_OK) {
-        status = item_rpc(item, item->owner, STORE_METHOD_COMMIT, &buf,
-                          try_until(call, OWNER_TRY_MS), on_committed);
-    }
-    buf_fini(&buf);
-    if (status != STATUS_OK) {
-        item->last = status;
-        env_timer_set(call->store->env, &item->retry,
-                      env_now_ns(call->store->env) + BACKOFF_MAX_MS * ENV_NS_PER_MS);
-    }
-}
-
-static void put_sums(struct item *item)
-{
-    for (uint32_t i = 0; i < item->sums_count; i++)
-        item->sums[i] = item_sum(item, item->size, i);
-}
-
-static void put_ticket(struct item *item, const struct store_places *reply, uint32_t i)
-{
-    struct call *call = item->call;
-    struct yolk_store *store = call->store;
-    const uint64_t until = call->asked_ns + reply->put_ms * ENV_NS_PER_MS; /* I3 */
-
-    item->put_id = msg_u64_at(reply->put_ids, i);
-    item->attributes.version = reply->versions.count > 0 ? msg_u32_at(reply->versions, i) : 0;
-    item->term = reply->term;
-    item->write_until_ns = until < call->deadline_ns ? until : call->deadline_ns;
-    item->places = malloc(sizeof(*item->places));
-    item->piece_size = STORE_PIECE_SIZE;
-    item->sums_count = (uint32_t)store_pieces(item->size, item->piece_size);
-    item->sums = malloc(item->sums_count * sizeof(*item->sums));
-    if (item->places == NULL || item->sums == NULL) {
-        put_failed(item, STATUS_FULL);
-        return;
-    }
-    item->places_count = 1;
-    item->places[0].node = store->nodes[msg_u32_at(reply->nodes, i)];
-    item->places[0].address = msg_u64_at(reply->addresses, i);
-    put_sums(item);
-    enum status status =
-        store_peers_get(store->peers, item->places[0].node.rpc_address, &item->owner);
-    if (status == STATUS_OK) {
-        status = item_move(item);
-    }
-    if (status != STATUS_OK) put_failed(item, status);
-}
-
-/* ---- get: from the replicas to the value ---- */
-
-static void get_next(struct item *item);
-static void get_ask(struct item *item);
-
-/* This replica did not serve. The worst reason of all is kept: wrong bytes, then absence. */
-static void get_failed(struct item *item, enum status why)
-{
-    struct yolk_store *store = item->call->store;
-
-    pin_end(item);
-    if (item->segment_open) yolk_transfer_close(store->transfer, item->segment);
-    item->segment_open = false;
-    free(item->sums);
-    item->sums = NULL;
-    if (item->last != STATUS_CORRUPT) item->last = why;
-    item->places_next++;
-    get_next(item);
-}
-
-static bool get_verified(const struct item *item)
-{
-    const uint64_t first = item->span_at / item->piece_size;
-    const uint64_t last = store_pieces(item->span_at + item->span_len, item->piece_size);
-    ASSERT(last <= item->sums_count);
-    for (uint64_t i = first; i < last; i++) {
-        if (item_sum(item, item->length, (uint32_t)i) != item->sums[i]) return false;
-    }
-    return true;
-}
-
-/* What is asked for, of a value that is longer than item->offset. */
-static uint64_t get_end(const struct item *item)
-{
-    if (!item->range) return item->length;
-    const uint64_t left = item->length - item->offset;
-    return item->offset + (item->size < left ? item->size : left);
-}
-
-/* Which pieces are read. */
-static void get_span(struct item *item)
-{
-    const uint64_t end = get_end(item);
-    const uint64_t whole = store_pieces(end, item->piece_size) * item->piece_size;
-
-    item->span_at = item->offset / item->piece_size * item->piece_size;
-    item->span_len = (whole < item->length ? whole : item->length) - item->span_at;
-}
-
-/* A range that does not begin and end with pieces is transferred through memory of our own, or its
- * ends could not be verified. */
-static enum status get_transfer(struct item *item)
-{
-    void *memory = NULL;
-
-    bounce_free(item);
-    if (item->span_len == get_end(item) - item->offset) return item_move(item);
-    const enum status status = yolk_transfer_alloc(item->call->store->transfer, item->span_len,
-                                                   YOLK_TRANSFER_REMOTE_WRITE, &memory, NULL);
-    if (status != STATUS_OK) return status;
-    item->bounce = memory;
-    return item_move(item);
-}
-
-static void get_deliver(const struct item *item)
-{
-    if (item->bounce == NULL) return;
-    memcpy(item->data, item->bounce + (item->offset - item->span_at), get_end(item) - item->offset);
-}
-
-/* A value that came with the answer. */
-static enum status get_inline(struct item *item, const struct pin_answer *answer)
-{
-    for (uint32_t i = 0; i < answer->sums.count; i++) {
-        const uint64_t at = (uint64_t)i * answer->piece_size;
-        const uint64_t left = answer->size - at;
-        const uint64_t len = left < answer->piece_size ? left : answer->piece_size;
-        if (hash_xxh3(answer->bytes + at, len) != msg_u64_at(answer->sums, i)) {
-            return STATUS_CORRUPT;
-        }
-    }
-    memcpy(item->data, answer->bytes + item->offset, get_end(item) - item->offset);
-    return STATUS_OK;
-}
-
-/* Takes over what is to be moved. */
-static enum status get_take(struct item *item, const struct pin_answer *answer)
-{
-    item->piece_size = answer->piece_size;
-    item->sums_count = (uint32_t)answer->sums.count;
-    item->sums = malloc(item->sums_count * sizeof(*item->sums));
-    if (item->sums == NULL) return STATUS_FULL;
-    for (uint32_t i = 0; i < item->sums_count; i++)
-        item->sums[i] = msg_u64_at(answer->sums, i);
-    item->places[item->places_next].address = answer->address;
-    get_span(item);
-    return STATUS_OK;
-}
-
-static void get_wrong(struct item *item)
-{
-    LOG_WARN("store", "value_wrong", "owner=%s", rpc_client_address(item->owner));
-    get_failed(item, STATUS_CORRUPT);
-}
-
-static void on_read(void *ctx, enum status status)
-{
-    struct item *item = ctx;
-    struct call *call = item->call;
-    ASSERT(item->state == ITEM_MOVING);
-
-    free(item->reading);
-    item->reading = NULL;
-    if (status == STATUS_OK) {
-        item_done(item, STATUS_OK, item->length);
-    } else if (status == STATUS_CORRUPT) {
-        get_wrong(item);
-    } else {
-        get_failed(item, status);
-    }
-    call_settle(call);
-}
-
-/* Reads where the bytes are. STATUS_OK: on_read() will tell; else they cannot be seen from here. */
-static enum status get_read(struct item *item)
-{
-    const struct place *place = &item->places[item->places_next];
-    struct reading *reading = malloc(sizeof(*reading));
-    if (reading == NULL) return STATUS_FULL;
-
-    *reading = (struct reading){
-        .owner = place->node.epoch,
-        .address = place->address + item->span_at,
-        .len = item->span_len,
-        .piece_size = item->piece_size,
-        .sums = item->sums + item->span_at / item->piece_size,
-        .skip = item->offset - item->span_at,
-        .want = get_end(item) - item->offset,
-        .to = item->data,
-        .on_end = on_read,
-        .ctx = item,
-    };
-    const enum status status =
-        reading_start(item->call->store->readings, place->node.segment, reading);
-    if (status != STATUS_OK) {
-        free(reading);
-        return status;
-    }
-    item->reading = reading;
-    item->state = ITEM_MOVING;
-    return STATUS_OK;
-}
-
-static void get_answered(struct item *item, const struct pin_answer *answer)
-{
-    enum status status = answer->status;
-
-    item->pin = answer->pin;
-    if (status == STATUS_AGAIN && !item->ask.alone) {
-        item->ask.alone = true;
-        get_ask(item);
-        return;
-    }
-    /* Replaced: the master knows by now. */
-    if (status == STATUS_OK && answer->size != item->length) status = STATUS_STALE;
-    if (status == STATUS_OK && answer->bytes != NULL) {
-        status = get_inline(item, answer);
-        if (status == STATUS_OK) {
-            item_done(item, STATUS_OK, item->length);
-        } else {
-            get_wrong(item);
-        }
-        return;
-    }
-    if (status == STATUS_OK) status = get_take(item, answer);
-    if (status == STATUS_OK && get_read(item) == STATUS_OK) return;
-    if (status == STATUS_OK) status = get_transfer(item);
-    if (status != STATUS_OK) get_failed(item, status);
-}
-
-static void on_pinned(void *ctx, const struct pin_answer *answer)
-{
-    struct item *item = ctx;
-    struct call *call = item->call;
-
-    call_out(call);
-    if (call->store->closing) return;
-    get_answered(item, answer);
-    if (!answer->more) call_move(call);
-    call_settle(call);
-}
-
-/* Its owner is asked with the next exchange. */
-static void get_ask(struct item *item)
-{
-    struct call *call = item->call;
-    struct env *env = call->store->env;
-
-    item->ask.owner = item->owner;
-    item->ask.id = store_key_id(item->key);
-    item->ask.size = item->length;
-    item->ask.on_answer = on_pinned;
-    item->ask.ctx = item;
-    pin_asks_add(&call->asks, &item->ask);
-    if (!env_timer_armed(&call->pins)) env_timer_set(env, &call->pins, env_now_ns(env));
-}
-
-/* Asks the owners for all that is wanted of them. */
-static void call_pin(struct call *call)
-{
-    const struct pin_terms terms = { .deadline_ns = try_until(call, OWNER_TRY_MS),
-                                     .inline_max = call->store->inline_max };
-    uint32_t count;
-    enum status why;
-
-    env_timer_cancel(call->store->env, &call->pins);
-    while (call->asks.first != NULL) {
-        struct pin_ask *ask = pin_asks_send(&call->asks, call->store->env, &terms, &count, &why);
-        if (ask == NULL) call->inner += count;
-        for (struct pin_ask *next; ask != NULL; ask = next) {
-            next = ask->next;
-            get_failed(ask->ctx, why);
-        }
-    }
-}
-
-static void on_pins(void *ctx)
-{
-    struct call *call = ctx;
-    call_pin(call);
-    call_settle(call);
-}
-
-static void get_next(struct item *item)
-{
-    while (item->places_next < item->places_count) {
-        const struct place *place = &item->places[item->places_next];
-        const enum status status =
-            store_peers_get(item->call->store->peers, place->node.rpc_address, &item->owner);
-        if (status == STATUS_OK) {
-            item->state = ITEM_PINNING;
-            item->ask.alone = false;
-            get_ask(item);
-            return;
-        }
-        if (item->last != STATUS_CORRUPT) item->last = status;
-        item->places_next++;
-    }
-    if (item->last == STATUS_CORRUPT) {
-        item_done(item, STATUS_CORRUPT, item->length);
-    } else {
-        /* The directory may be behind the owners: ask it again, until it is too late. */
-        const bool absent = item->last == STATUS_NOT_FOUND;
-        item_again(item, absent ? STATUS_NOT_FOUND : STATUS_UNAVAILABLE);
-    }
-}
-
-static void get_places(struct item *item, const struct store_places *reply, uint32_t i,
-                       uint32_t first)
-{
-    const uint32_t count = msg_u32_at(reply->counts, i);
-
-    item->length = msg_u64_at(reply->sizes, i);
-    if (!item->range && item->length > item->size) {
-        item_done(item, STATUS_FULL, item->length);
-        return;
-    }
-    if (item->offset >= item->length) {
-        item_done(item, STATUS_INVALID, item->length);
-        return;
-    }
-    item->places = count == 0 ? NULL : malloc(count * sizeof(*item->places));
-    if (item->places == NULL) {
-        item_again(item, STATUS_UNAVAILABLE);
-        return;
-    }
-    for (uint32_t r = 0; r < count; r++) {
-        item->places[r].node = item->call->store->nodes[msg_u32_at(reply->nodes, first + r)];
-        item->places[r].address = msg_u64_at(reply->addresses, first + r);
-    }
-    item->places_count = count;
-    item->places_next = 0;
-    item->last = STATUS_UNAVAILABLE;
-    get_next(item);
-}
-
-static void move_failed(struct item *item, enum status why)
-{
-    if (item->call->kind == CALL_PUT) {
-        put_failed(item, why);
-    } else {
-        get_failed(item, STATUS_UNAVAILABLE);
-    }
-}
-
-static void on_moved(void *ctx, const struct yolk_transfer_result *result)
-{
-    struct item *item = ctx;
-    struct call *call = item->call;
-    ASSERT(item->state == ITEM_MOVING);
-
-    call_out(call);
-    if (result->state != YOLK_TRANSFER_COMPLETED) {
-        move_failed(item, result->reason == STATUS_OK ? STATUS_UNAVAILABLE : result->reason);
-    } else if (call->kind == CALL_PUT) {
-        put_commit(item);
-    } else if (!get_verified(item)) {
-        get_wrong(item);
-    } else {
-        get_deliver(item);
-        item_done(item, STATUS_OK, item->length);
-    }
-    call_settle(call);
-}
 
 /* ---- the exchange with the master ---- */
 
@@ -918,9 +69,9 @@ static bool worth_asking_again(enum status status)
 static void item_refused(struct item *item, enum status status)
 {
     if (worth_asking_again(status)) {
-        item_again(item, status);
+        client_item_again(item, status);
     } else {
-        item_done(item, status, 0);
+        client_item_done(item, status, 0);
     }
 }
 
@@ -938,7 +89,7 @@ static enum status answer_codes(struct call *call, const struct rpc_result *resu
         status = n < codes.count ? store_status_of(msg_u32_at(codes, n)) : STATUS_PROTOCOL;
         n++;
         if (status == STATUS_OK) {
-            item_done(item, STATUS_OK, 0);
+            client_item_done(item, STATUS_OK, 0);
         } else {
             item_refused(item, status);
         }
@@ -963,9 +114,9 @@ static enum status answer_places(struct call *call, const struct rpc_result *res
         if (status != STATUS_OK) {
             item_refused(item, status);
         } else if (put) {
-            put_ticket(item, &reply, n);
+            client_put_ticket(item, &reply, n);
         } else {
-            get_places(item, &reply, n, first);
+            client_get_places(item, &reply, n, first);
         }
         if (!put && n < reply.count) first += msg_u32_at(reply.counts, n);
         n++;
@@ -987,8 +138,8 @@ static void on_answer(void *ctx, const struct rpc_result *result)
     if (status == STATUS_OK) {
         status = places ? answer_places(call, result) : answer_codes(call, result);
     }
-    call_move(call);
-    call_pin(call);
+    client_call_move(call);
+    client_call_pin(call);
     bool again = false;
     for (uint32_t i = 0; i < call->count; i++) {
         struct item *item = &call->items[i];
@@ -996,9 +147,9 @@ static void on_answer(void *ctx, const struct rpc_result *result)
         again = again || item->state == ITEM_WAITING;
     }
     call->asking = false;
-    if (call->backoff_ms < BACKOFF_MAX_MS) call->backoff_ms *= 2;
-    if (again) call_ask_in(call, call->backoff_ms);
-    call_settle(call);
+    if (call->backoff_ms < CLIENT_BACKOFF_MAX_MS) call->backoff_ms *= 2;
+    if (again) client_call_ask_in(call, call->backoff_ms);
+    client_call_settle(call);
 }
 
 static uint16_t method_of(enum call_kind kind)
@@ -1086,7 +237,7 @@ static enum status call_send(struct call *call, const struct question *question)
     const struct rpc_request request = { .method = method_of(call->kind),
                                          .body = buf_data(&buf),
                                          .len = buf.len,
-                                         .deadline_ns = try_until(call, MASTER_TRY_MS),
+                                         .deadline_ns = client_try_until(call, MASTER_TRY_MS),
                                          .wait_until_up = true,
                                          .on_end = on_answer,
                                          .ctx = call };
@@ -1100,7 +251,7 @@ static void call_expire(struct call *call)
     for (uint32_t i = 0; i < call->count; i++) {
         struct item *item = &call->items[i];
         if (item->state == ITEM_WAITING) {
-            item_done(item, item->last == STATUS_OK ? STATUS_TIMEOUT : item->last, 0);
+            client_item_done(item, item->last == STATUS_OK ? STATUS_TIMEOUT : item->last, 0);
         }
     }
 }
@@ -1129,16 +280,16 @@ static void call_ask(struct call *call)
         if (item->state == ITEM_ASKING) item->state = ITEM_WAITING;
         again = again || item->state == ITEM_WAITING;
     }
-    if (again) call_ask_in(call, BACKOFF_MAX_MS);
+    if (again) client_call_ask_in(call, CLIENT_BACKOFF_MAX_MS);
 }
 
 static void on_ask(void *ctx)
 {
     struct call *call = ctx;
 
-    if (call_late(call)) {
+    if (client_call_late(call)) {
         call_expire(call);
-        call_settle(call);
+        client_call_settle(call);
     } else {
         call_ask(call);
     }
@@ -1209,11 +360,11 @@ static struct call *call_new(struct yolk_store *store, enum call_kind kind,
         memcpy(call->preferred, options->preferred, strlen(options->preferred) + 1);
     }
     env_timer_init(&call->again, on_ask, call);
-    env_timer_init(&call->pins, on_pins, call);
+    env_timer_init(&call->pins, client_get_on_pins, call);
     for (uint32_t i = 0; i < count; i++) {
         const struct yolk_store_key *key = (const void *)((const uint8_t *)keys + i * stride);
         items[i] = (struct item){ .call = call, .index = i, .key = client_key(store, key, end) };
-        env_timer_init(&items[i].retry, on_commit_retry, &items[i]);
+        env_timer_init(&items[i].retry, client_put_on_retry, &items[i]);
         end += items[i].key.len;
     }
     call->next = store->calls;
@@ -1401,11 +552,12 @@ void yolk_store_destroy(struct yolk_store *store)
     while (store->calls != NULL) {
         struct call *call = store->calls;
         for (uint32_t i = 0; i < call->count; i++) {
-            if (call->items[i].state != ITEM_DONE) item_done(&call->items[i], STATUS_CANCELLED, 0);
+            if (call->items[i].state != ITEM_DONE)
+                client_item_done(&call->items[i], STATUS_CANCELLED, 0);
         }
         call->inner = 0; /* transfers: the engine ends in this turn of the loop */
         call->asking = false;
-        call_free(call);
+        client_call_free(call);
     }
     free(store->nodes);
     free(store);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * store/client_int.h - the inside of a client, shared by client.c (values) and client_look.c. */
+ * store/client_int.h - the inside of a client, shared by its files: those of client_call.h, and
+ * client_look.c. */
 #ifndef STORE_CLIENT_INT_H
 #define STORE_CLIENT_INT_H
 

@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * store/client_call.c - how items and calls end, and the transfers of items.
+ *
+ * Transfers of a call are submitted together: an item that wants to move is put on a list of its
+ * call, which is submitted when it has MOVE_SIZE bytes, and at the end of the turn in any case. */
+#include "store/client_call.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/buf.h"
+#include "base/hash.h"
+#include "net/rpc.h"
+#include "store/client_int.h"
+#include "store/reading.h"
+
+enum { MOVE_SIZE = 1 << 20 }; /* bytes */
+
+/* ---- ends ---- */
+
+uint64_t client_item_sum(const struct item *item, uint64_t size, uint32_t i)
+{
+    const uint8_t *span = item->bounce != NULL ? item->bounce : item->data;
+    const uint64_t offset = (uint64_t)i * item->piece_size;
+    const uint64_t left = size - offset;
+    ASSERT(offset < size && offset >= item->span_at);
+    return hash_xxh3(span + (offset - item->span_at),
+                     left < item->piece_size ? left : item->piece_size);
+}
+
+static void moves_free(struct moves *moves)
+{
+    struct call *call = moves->call;
+    if (moves->prev == NULL) {
+        call->moves = moves->next;
+    } else {
+        moves->prev->next = moves->next;
+    }
+    if (moves->next != NULL) moves->next->prev = moves->prev;
+    free(moves);
+}
+
+void client_call_free(struct call *call)
+{
+    struct yolk_store *store = call->store;
+    ASSERT(call->left == 0 && call->inner == 0 && !call->asking);
+
+    if (call->prev == NULL) {
+        ASSERT(store->calls == call);
+        store->calls = call->next;
+    } else {
+        call->prev->next = call->next;
+    }
+    if (call->next != NULL) call->next->prev = call->prev;
+    env_timer_cancel(store->env, &call->again);
+    env_timer_cancel(store->env, &call->pins);
+    ASSERT(store->items >= call->count);
+    store->items -= call->count;
+    while (call->moves != NULL)
+        moves_free(call->moves); /* the engine ends with its batches */
+    free(call->items);
+    free(call);
+}
+
+void client_call_settle(struct call *call)
+{
+    if (call->left == 0 && call->inner == 0 && !call->asking && !call->store->closing) {
+        client_call_free(call);
+    }
+}
+
+void client_bounce_free(struct item *item)
+{
+    struct yolk_store *store = item->call->store;
+    if (item->bounce == NULL) return;
+    if (!store->closing) { /* else the engine frees it at its own end */
+        const enum status freed = yolk_transfer_free(store->transfer, item->bounce);
+        ASSERT(freed == STATUS_OK);
+    }
+    item->bounce = NULL;
+}
+
+void client_pin_end(struct item *item)
+{
+    if (item->pin == NULL) return;
+    if (item->call->store->closing) {
+        client_pin_drop(item->pin);
+    } else {
+        client_pin_unref(item->pin);
+    }
+    item->pin = NULL;
+}
+
+static void item_reset(struct item *item)
+{
+    struct yolk_store *store = item->call->store;
+
+    env_timer_cancel(store->env, &item->retry);
+    client_pin_end(item);
+    if (item->segment_open && !store->closing) {
+        yolk_transfer_close(store->transfer, item->segment);
+    }
+    item->segment_open = false;
+    client_bounce_free(item);
+    free(item->reading); /* only at the end of the client: nobody looks at it any more */
+    free(item->places);
+    free(item->sums);
+    item->reading = NULL;
+    item->places = NULL;
+    item->sums = NULL;
+    item->places_count = 0;
+    item->places_next = 0;
+}
+
+void client_item_done(struct item *item, enum status status, uint64_t size)
+{
+    struct call *call = item->call;
+    ASSERT(item->state != ITEM_DONE && call->left > 0);
+
+    item_reset(item);
+    item->state = ITEM_DONE;
+    call->left--;
+    call->options.on_item(call->options.ctx, item->index, status, size);
+}
+
+bool client_call_late(const struct call *call)
+{
+    return env_now_ns(call->store->env) >= call->deadline_ns;
+}
+
+void client_call_ask_in(struct call *call, uint32_t ms)
+{
+    struct env *env = call->store->env;
+    uint64_t at = env_now_ns(env) + ms * ENV_NS_PER_MS;
+    if (at > call->deadline_ns) at = call->deadline_ns;
+    if (env_timer_armed(&call->again) && call->again.deadline_ns <= at) return;
+    env_timer_set(env, &call->again, at);
+}
+
+void client_item_again(struct item *item, enum status why)
+{
+    struct call *call = item->call;
+
+    item->last = why;
+    if (client_call_late(call)) {
+        client_item_done(item, why, 0);
+        return;
+    }
+    item_reset(item);
+    item->state = ITEM_WAITING;
+    if (!call->asking) client_call_ask_in(call, call->backoff_ms);
+}
+
+uint64_t client_try_until(const struct call *call, uint32_t ms)
+{
+    const uint64_t until = env_now_ns(call->store->env) + ms * ENV_NS_PER_MS;
+    return until < call->deadline_ns ? until : call->deadline_ns;
+}
+
+enum status client_item_rpc(struct item *item, struct rpc_client *client, uint16_t method,
+                            const struct buf *buf, uint64_t deadline_ns,
+                            void (*on_end)(void *ctx, const struct rpc_result *result))
+{
+    struct rpc_call_id id;
+    const struct rpc_request request = { .method = method,
+                                         .body = buf_data(buf),
+                                         .len = buf->len,
+                                         .deadline_ns = deadline_ns,
+                                         .on_end = on_end,
+                                         .ctx = item };
+    const enum status status = rpc_call(client, &request, &id);
+    if (status == STATUS_OK) item->call->inner++;
+    return status;
+}
+
+void client_call_out(struct call *call)
+{
+    ASSERT(call->inner > 0);
+    call->inner--;
+}
+
+/* ---- the transfer ---- */
+
+static void move_failed(struct item *item, enum status why)
+{
+    if (item->call->kind == CALL_PUT) {
+        client_put_failed(item, why);
+    } else {
+        client_get_failed(item, STATUS_UNAVAILABLE);
+    }
+}
+
+static void on_moved(void *ctx, const struct yolk_transfer_result *result)
+{
+    struct item *item = ctx;
+    struct call *call = item->call;
+    ASSERT(item->state == ITEM_MOVING);
+
+    client_call_out(call);
+    if (result->state != YOLK_TRANSFER_COMPLETED) {
+        move_failed(item, result->reason == STATUS_OK ? STATUS_UNAVAILABLE : result->reason);
+    } else if (call->kind == CALL_PUT) {
+        client_put_moved(item);
+    } else {
+        client_get_moved(item);
+    }
+    client_call_settle(call);
+}
+
+/* Of a put all of the value, of a get its span. */
+static struct yolk_transfer_request move_request(struct item *item)
+{
+    const struct call *call = item->call;
+    const struct place *place = &item->places[item->places_next];
+    const bool write = call->kind == CALL_PUT;
+
+    return (struct yolk_transfer_request){
+        .opcode = write ? YOLK_TRANSFER_WRITE : YOLK_TRANSFER_READ,
+        .class = YOLK_TRANSFER_LOAD,
+        .local = item->bounce != NULL ? item->bounce : item->data,
+        .segment = item->segment,
+        .remote = place->address + item->span_at,
+        .length = write ? item->size : item->span_len,
+        .deadline_ns = write ? item->write_until_ns : call->deadline_ns,
+        .attempt = item->put_id,
+        .generation = place->node.epoch,
+        .term = write ? item->term : 0,
+        .on_done = on_moved,
+        .ctx = item,
+    };
+}
+
+/* After on_moved() of every one of them. */
+static void on_moves_done(void *ctx, const struct yolk_transfer_result *result)
+{
+    struct moves *moves = ctx;
+    struct call *call = moves->call;
+    const enum status freed = yolk_transfer_batch_free(call->store->transfer, moves->batch);
+    (void)result;
+    ASSERT(freed == STATUS_OK);
+    moves_free(moves);
+    client_call_out(call);
+    client_call_settle(call);
+}
+
+/* Callbacks of `count` items and of the batch will come. */
+static enum status moves_start(struct call *call, const struct yolk_transfer_request *requests,
+                               uint32_t count)
+{
+    struct yolk_transfer *transfer = call->store->transfer;
+    struct moves *moves = malloc(sizeof(*moves));
+    if (moves == NULL) return STATUS_FULL;
+
+    *moves = (struct moves){ .next = call->moves, .call = call };
+    if (call->moves != NULL) call->moves->prev = moves;
+    call->moves = moves;
+    enum status status =
+        yolk_transfer_batch_create(transfer, count, on_moves_done, moves, &moves->batch);
+    if (status == STATUS_OK) {
+        status = yolk_transfer_submit(transfer, moves->batch, requests, count);
+        if (status != STATUS_OK) {
+            const enum status freed = yolk_transfer_batch_free(transfer, moves->batch);
+            ASSERT(freed == STATUS_OK);
+        }
+    }
+    if (status == STATUS_OK) {
+        call->inner += count + 1;
+    } else {
+        moves_free(moves);
+    }
+    return status;
+}
+
+void client_call_move(struct call *call)
+{
+    const uint32_t count = call->moving_count;
+    struct item *item = call->moving;
+    struct yolk_transfer_request *requests = NULL;
+    enum status status = STATUS_FULL;
+
+    if (count == 0) return;
+    requests = malloc(count * sizeof(*requests));
+    if (requests != NULL) {
+        uint32_t left = count;
+        for (struct item *i = item; i != NULL; i = i->moving_next)
+            requests[--left] = move_request(i);
+        ASSERT(left == 0);
+        status = moves_start(call, requests, count);
+        free(requests);
+    }
+    call->moving = NULL;
+    call->moving_count = 0;
+    call->moving_size = 0;
+    for (struct item *next; status != STATUS_OK && item != NULL; item = next) {
+        next = item->moving_next;
+        move_failed(item, status);
+    }
+}
+
+enum status client_item_move(struct item *item)
+{
+    struct call *call = item->call;
+    const struct place *place = &item->places[item->places_next];
+
+    const enum status status =
+        yolk_transfer_open(call->store->transfer, place->node.segment, &item->segment);
+    if (status != STATUS_OK) return status;
+    item->segment_open = true;
+    item->state = ITEM_MOVING;
+    item->moving_next = call->moving;
+    call->moving = item;
+    call->moving_count++;
+    call->moving_size += call->kind == CALL_PUT ? item->size : item->span_len;
+    if (call->moving_size >= MOVE_SIZE) client_call_move(call);
+    return STATUS_OK;
+}

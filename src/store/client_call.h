@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * store/client_call.h - a call of a client and its items, between the files that take it along:
+ *
+ *   client.c       starting, the exchange with the master, life
+ *   client_call.c  how items and calls end; transfers, submitted together
+ *   client_put.c   from the ticket to the acknowledgement
+ *   client_get.c   from the replicas to the value
+ *
+ * States and invariants: client.c. Threads: the env's loop thread. */
+#ifndef STORE_CLIENT_CALL_H
+#define STORE_CLIENT_CALL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/env.h"
+#include "base/status.h"
+#include "store/client_pin.h"
+#include "store/proto.h"
+#include "yolk/store.h"
+#include "yolk/transfer.h"
+
+struct buf;
+struct reading;
+struct rpc_client;
+struct rpc_result;
+
+enum { CLIENT_OWNER_TRY_MS = 2000, CLIENT_BACKOFF_MAX_MS = 100 };
+
+enum call_kind { CALL_PUT, CALL_GET, CALL_EXIST, CALL_REMOVE, CALL_REPLICAS };
+
+enum item_state {
+    ITEM_WAITING,    /* for the next exchange with the master */
+    ITEM_ASKING,     /* in the exchange under way */
+    ITEM_PINNING,    /* get: store.acquire is under way */
+    ITEM_MOVING,     /* a transfer, or a reading, is under way */
+    ITEM_COMMITTING, /* put: store.commit is under way, or about to be tried again */
+    ITEM_DONE,
+};
+
+struct place {
+    struct store_reply_node node;
+    uint64_t address;
+};
+
+struct item {
+    struct call *call;
+    uint32_t index;
+    enum item_state state;
+    struct store_key key; /* in the call's copy */
+    void *data;
+    uint64_t size;    /* put: of the value; get: of the buffer, later of the value */
+    uint64_t length;  /* get: of the value */
+    enum status last; /* why the last try failed */
+
+    struct place *places; /* get: replicas; put: the ticket's one */
+    uint32_t places_count;
+    uint32_t places_next;
+    struct rpc_client *owner;
+    struct yolk_transfer_segment segment;
+    struct item *moving_next; /* in the call's list */
+    bool segment_open;
+
+    uint64_t put_id; /* put */
+    struct store_attributes attributes;
+    uint64_t term;
+    uint64_t write_until_ns;
+    uint64_t *sums; /* put: ours; get: the owner's */
+    uint32_t sums_count;
+    uint32_t piece_size; /* bytes under each */
+    bool range;          /* get: not the whole value, but size bytes from offset */
+    uint64_t offset;     /* in the value */
+    uint64_t span_at;    /* get: what is read, in whole pieces */
+    uint64_t span_len;
+    uint8_t *bounce;         /* get: where to, if not into the buffer itself */
+    struct pin_ask ask;      /* get */
+    struct client_pin *pin;  /* get: of what is moving; shared with others of the owner */
+    struct reading *reading; /* get: of memory of this host, under way */
+    struct env_timer retry;  /* put: the next try of a commit */
+};
+
+/* Transfers of items that were submitted together. */
+struct moves {
+    struct moves *prev;
+    struct moves *next;
+    struct call *call;
+    struct yolk_transfer_batch batch;
+};
+
+struct call {
+    struct call *prev;
+    struct call *next;
+    struct yolk_store *store;
+    enum call_kind kind;
+    struct item *items; /* and behind them their keys: one block */
+    uint32_t count;
+    uint32_t left;  /* items not done */
+    uint32_t inner; /* callbacks that may still come: RPCs and transfers of items */
+    bool asking;    /* the exchange with the master is under way */
+    uint64_t asked_ns;
+    uint64_t deadline_ns;
+    uint64_t writer;
+    uint32_t backoff_ms;
+    bool wishes;           /* put: some value has a group, cost or depth */
+    struct pin_asks asks;  /* get: for the next exchanges with owners, in this turn or the next */
+    struct env_timer pins; /* sends them */
+    struct item *moving;   /* to be submitted before this turn ends, the last one first */
+    uint32_t moving_count;
+    uint64_t moving_size; /* bytes */
+    struct moves *moves;
+    struct env_timer again; /* the next exchange, or the deadline */
+    struct yolk_store_call options;
+    char preferred[STORE_NAME_SIZE];
+};
+
+/* ---- client_call.c ---- */
+
+/* XXH3-64 of piece i of the `size` bytes of the value, of which the item's memory has the span. */
+uint64_t client_item_sum(const struct item *item, uint64_t size, uint32_t i);
+
+/* Tells the user. The call may be gone after client_call_settle(), which the outermost caller
+ * does. */
+void client_item_done(struct item *item, enum status status, uint64_t size);
+/* The master is asked again for this item, after a pause, or never: `why` is its end then. */
+void client_item_again(struct item *item, enum status why);
+
+/* An RPC of an item: on_end will run, and `inner` is counted until client_call_out(). */
+MUST_USE enum status client_item_rpc(struct item *item, struct rpc_client *client, uint16_t method,
+                                     const struct buf *buf, uint64_t deadline_ns,
+                                     void (*on_end)(void *ctx, const struct rpc_result *result));
+void client_call_out(struct call *call);
+
+/* The last one out frees the call (I1). */
+void client_call_settle(struct call *call);
+/* All of its items have ended, and nothing is under way. */
+void client_call_free(struct call *call);
+
+bool client_call_late(const struct call *call);
+/* In so many milliseconds, or at the deadline, or when it was going to before. */
+void client_call_ask_in(struct call *call, uint32_t ms);
+/* `ms` from now, or the deadline. */
+uint64_t client_try_until(const struct call *call, uint32_t ms);
+
+/* Lets go of what the item has: memory for a span; a pin. */
+void client_bounce_free(struct item *item);
+void client_pin_end(struct item *item);
+
+/* The item, which is MOVING now, moves once its caller has come to client_call_move(). */
+MUST_USE enum status client_item_move(struct item *item);
+/* Submits what client_item_move() has put on the list: with one call, so that many small values
+ * leave with few packets. */
+void client_call_move(struct call *call);
+
+/* ---- client_put.c ---- */
+
+/* Item i of the reply. */
+void client_put_ticket(struct item *item, const struct store_places *reply, uint32_t i);
+/* The try is certainly over without a value: from the start, if there is time. */
+void client_put_failed(struct item *item, enum status why);
+/* The bytes are there. */
+void client_put_moved(struct item *item);
+/* A timer's: `ctx` is the item. */
+void client_put_on_retry(void *ctx);
+
+/* ---- client_get.c ---- */
+
+/* Item i of the reply, whose replicas begin with `first`. */
+void client_get_places(struct item *item, const struct store_places *reply, uint32_t i,
+                       uint32_t first);
+/* This replica did not serve. */
+void client_get_failed(struct item *item, enum status why);
+/* The bytes are here, not verified yet. */
+void client_get_moved(struct item *item);
+/* Asks the owners for all that is wanted of them. */
+void client_call_pin(struct call *call);
+/* A timer's, for the same: `ctx` is the call. */
+void client_get_on_pins(void *ctx);
+
+#endif

@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * store/client_get.c - get: from the replicas to the value (client.c has the states). */
+#include "store/client_call.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "net/rpc.h"
+#include "store/client_int.h"
+#include "store/peers.h"
+#include "store/reading.h"
+
+static void get_next(struct item *item);
+static void get_ask(struct item *item);
+
+void client_get_failed(struct item *item, enum status why)
+{
+    struct yolk_store *store = item->call->store;
+
+    client_pin_end(item);
+    if (item->segment_open) yolk_transfer_close(store->transfer, item->segment);
+    item->segment_open = false;
+    free(item->sums);
+    item->sums = NULL;
+    if (item->last != STATUS_CORRUPT) item->last = why;
+    item->places_next++;
+    get_next(item);
+}
+
+static bool get_verified(const struct item *item)
+{
+    const uint64_t first = item->span_at / item->piece_size;
+    const uint64_t last = store_pieces(item->span_at + item->span_len, item->piece_size);
+    ASSERT(last <= item->sums_count);
+    for (uint64_t i = first; i < last; i++) {
+        if (client_item_sum(item, item->length, (uint32_t)i) != item->sums[i]) return false;
+    }
+    return true;
+}
+
+/* What is asked for, of a value that is longer than item->offset. */
+static uint64_t get_end(const struct item *item)
+{
+    if (!item->range) return item->length;
+    const uint64_t left = item->length - item->offset;
+    return item->offset + (item->size < left ? item->size : left);
+}
+
+/* Which pieces are read. */
+static void get_span(struct item *item)
+{
+    const uint64_t end = get_end(item);
+    const uint64_t whole = store_pieces(end, item->piece_size) * item->piece_size;
+
+    item->span_at = item->offset / item->piece_size * item->piece_size;
+    item->span_len = (whole < item->length ? whole : item->length) - item->span_at;
+}
+
+/* A range that does not begin and end with pieces is transferred through memory of our own, or its
+ * ends could not be verified. */
+static enum status get_transfer(struct item *item)
+{
+    void *memory = NULL;
+
+    client_bounce_free(item);
+    if (item->span_len == get_end(item) - item->offset) return client_item_move(item);
+    const enum status status = yolk_transfer_alloc(item->call->store->transfer, item->span_len,
+                                                   YOLK_TRANSFER_REMOTE_WRITE, &memory, NULL);
+    if (status != STATUS_OK) return status;
+    item->bounce = memory;
+    return client_item_move(item);
+}
+
+static void get_deliver(const struct item *item)
+{
+    if (item->bounce == NULL) return;
+    memcpy(item->data, item->bounce + (item->offset - item->span_at), get_end(item) - item->offset);
+}
+
+/* A value that came with the answer. */
+static enum status get_inline(struct item *item, const struct pin_answer *answer)
+{
+    for (uint32_t i = 0; i < answer->sums.count; i++) {
+        const uint64_t at = (uint64_t)i * answer->piece_size;
+        const uint64_t left = answer->size - at;
+        const uint64_t len = left < answer->piece_size ? left : answer->piece_size;
+        if (hash_xxh3(answer->bytes + at, len) != msg_u64_at(answer->sums, i)) {
+            return STATUS_CORRUPT;
+        }
+    }
+    memcpy(item->data, answer->bytes + item->offset, get_end(item) - item->offset);
+    return STATUS_OK;
+}
+
+/* Takes over what is to be moved. */
+static enum status get_take(struct item *item, const struct pin_answer *answer)
+{
+    item->piece_size = answer->piece_size;
+    item->sums_count = (uint32_t)answer->sums.count;
+    item->sums = malloc(item->sums_count * sizeof(*item->sums));
+    if (item->sums == NULL) return STATUS_FULL;
+    for (uint32_t i = 0; i < item->sums_count; i++)
+        item->sums[i] = msg_u64_at(answer->sums, i);
+    item->places[item->places_next].address = answer->address;
+    get_span(item);
+    return STATUS_OK;
+}
+
+static void get_wrong(struct item *item)
+{
+    LOG_WARN("store", "value_wrong", "owner=%s", rpc_client_address(item->owner));
+    client_get_failed(item, STATUS_CORRUPT);
+}
+
+static void on_read(void *ctx, enum status status)
+{
+    struct item *item = ctx;
+    struct call *call = item->call;
+    ASSERT(item->state == ITEM_MOVING);
+
+    free(item->reading);
+    item->reading = NULL;
+    if (status == STATUS_OK) {
+        client_item_done(item, STATUS_OK, item->length);
+    } else if (status == STATUS_CORRUPT) {
+        get_wrong(item);
+    } else {
+        client_get_failed(item, status);
+    }
+    client_call_settle(call);
+}
+
+/* Reads where the bytes are. STATUS_OK: on_read() will tell; else they cannot be seen from here. */
+static enum status get_read(struct item *item)
+{
+    const struct place *place = &item->places[item->places_next];
+    struct reading *reading = malloc(sizeof(*reading));
+    if (reading == NULL) return STATUS_FULL;
+
+    *reading = (struct reading){
+        .owner = place->node.epoch,
+        .address = place->address + item->span_at,
+        .len = item->span_len,
+        .piece_size = item->piece_size,
+        .sums = item->sums + item->span_at / item->piece_size,
+        .skip = item->offset - item->span_at,
+        .want = get_end(item) - item->offset,
+        .to = item->data,
+        .on_end = on_read,
+        .ctx = item,
+    };
+    const enum status status =
+        reading_start(item->call->store->readings, place->node.segment, reading);
+    if (status != STATUS_OK) {
+        free(reading);
+        return status;
+    }
+    item->reading = reading;
+    item->state = ITEM_MOVING;
+    return STATUS_OK;
+}
+
+static void get_answered(struct item *item, const struct pin_answer *answer)
+{
+    enum status status = answer->status;
+
+    item->pin = answer->pin;
+    if (status == STATUS_AGAIN && !item->ask.alone) {
+        item->ask.alone = true;
+        get_ask(item);
+        return;
+    }
+    /* Replaced: the master knows by now. */
+    if (status == STATUS_OK && answer->size != item->length) status = STATUS_STALE;
+    if (status == STATUS_OK && answer->bytes != NULL) {
+        status = get_inline(item, answer);
+        if (status == STATUS_OK) {
+            client_item_done(item, STATUS_OK, item->length);
+        } else {
+            get_wrong(item);
+        }
+        return;
+    }
+    if (status == STATUS_OK) status = get_take(item, answer);
+    if (status == STATUS_OK && get_read(item) == STATUS_OK) return;
+    if (status == STATUS_OK) status = get_transfer(item);
+    if (status != STATUS_OK) client_get_failed(item, status);
+}
+
+static void on_pinned(void *ctx, const struct pin_answer *answer)
+{
+    struct item *item = ctx;
+    struct call *call = item->call;
+
+    client_call_out(call);
+    if (call->store->closing) return;
+    get_answered(item, answer);
+    if (!answer->more) client_call_move(call);
+    client_call_settle(call);
+}
+
+/* Its owner is asked with the next exchange. */
+static void get_ask(struct item *item)
+{
+    struct call *call = item->call;
+    struct env *env = call->store->env;
+
+    item->ask.owner = item->owner;
+    item->ask.id = store_key_id(item->key);
+    item->ask.size = item->length;
+    item->ask.on_answer = on_pinned;
+    item->ask.ctx = item;
+    pin_asks_add(&call->asks, &item->ask);
+    if (!env_timer_armed(&call->pins)) env_timer_set(env, &call->pins, env_now_ns(env));
+}
+
+void client_call_pin(struct call *call)
+{
+    const struct pin_terms terms = { .deadline_ns = client_try_until(call, CLIENT_OWNER_TRY_MS),
+                                     .inline_max = call->store->inline_max };
+    uint32_t count;
+    enum status why;
+
+    env_timer_cancel(call->store->env, &call->pins);
+    while (call->asks.first != NULL) {
+        struct pin_ask *ask = pin_asks_send(&call->asks, call->store->env, &terms, &count, &why);
+        if (ask == NULL) call->inner += count;
+        for (struct pin_ask *next; ask != NULL; ask = next) {
+            next = ask->next;
+            client_get_failed(ask->ctx, why);
+        }
+    }
+}
+
+void client_get_on_pins(void *ctx)
+{
+    struct call *call = ctx;
+    client_call_pin(call);
+    client_call_settle(call);
+}
+
+static void get_next(struct item *item)
+{
+    while (item->places_next < item->places_count) {
+        const struct place *place = &item->places[item->places_next];
+        const enum status status =
+            store_peers_get(item->call->store->peers, place->node.rpc_address, &item->owner);
+        if (status == STATUS_OK) {
+            item->state = ITEM_PINNING;
+            item->ask.alone = false;
+            get_ask(item);
+            return;
+        }
+        if (item->last != STATUS_CORRUPT) item->last = status;
+        item->places_next++;
+    }
+    if (item->last == STATUS_CORRUPT) {
+        client_item_done(item, STATUS_CORRUPT, item->length);
+    } else {
+        /* The directory may be behind the owners: ask it again, until it is too late. */
+        const bool absent = item->last == STATUS_NOT_FOUND;
+        client_item_again(item, absent ? STATUS_NOT_FOUND : STATUS_UNAVAILABLE);
+    }
+}
+
+void client_get_places(struct item *item, const struct store_places *reply, uint32_t i,
+                       uint32_t first)
+{
+    const uint32_t count = msg_u32_at(reply->counts, i);
+
+    item->length = msg_u64_at(reply->sizes, i);
+    if (!item->range && item->length > item->size) {
+        client_item_done(item, STATUS_FULL, item->length);
+        return;
+    }
+    if (item->offset >= item->length) {
+        client_item_done(item, STATUS_INVALID, item->length);
+        return;
+    }
+    item->places = count == 0 ? NULL : malloc(count * sizeof(*item->places));
+    if (item->places == NULL) {
+        client_item_again(item, STATUS_UNAVAILABLE);
+        return;
+    }
+    for (uint32_t r = 0; r < count; r++) {
+        item->places[r].node = item->call->store->nodes[msg_u32_at(reply->nodes, first + r)];
+        item->places[r].address = msg_u64_at(reply->addresses, first + r);
+    }
+    item->places_count = count;
+    item->places_next = 0;
+    item->last = STATUS_UNAVAILABLE;
+    get_next(item);
+}
+
+void client_get_moved(struct item *item)
+{
+    if (!get_verified(item)) {
+        get_wrong(item);
+        return;
+    }
+    get_deliver(item);
+    client_item_done(item, STATUS_OK, item->length);
+}
