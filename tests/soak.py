@@ -7,7 +7,8 @@
 Two prefill and two decode nodes serve; what each question's greedy answer is was asked of a cluster
 without a pool before. Meanwhile prefill and decode nodes and the master get SIGKILL, SIGSTOP for a
 while, or SIGTERM, at random. Afterwards nobody may still wait, every answer that was not hung up on
-must have been the right one, and the gateway must not have grown. Exits 1, and says why, if not.
+must have been the right one, no KV page may be held, and the gateway, which is never killed, must have grown
+neither in memory nor in open files. Exits 1, and says why, if not.
 
 A refusal (429 or 503 before the first byte) is allowed, counted, and asked again. `make soak` runs
 this for half of its time; the seed decides what is asked and done, not when exactly.
@@ -31,6 +32,7 @@ from cluster import Cluster, events, wait_until  # noqa: E402
 QUESTIONS, DOCUMENTS = 24, 4
 STUCK_S = 180            # no answer takes longer, faults and a slow machine included
 GROWTH_MAX = 48 << 20    # bytes that the gateway may grow after the first fifth of the time
+FILES_MAX = 8            # files, sockets among them, that it may have more when nobody asks than it had then
 
 
 class HungUp(Exception):
@@ -121,11 +123,16 @@ class Soak:
             return
         self.count(f"{kind} {role}")
 
-    def memory(self):
-        """Resident bytes of the gateway, which is never killed."""
+    def size(self):
+        """Resident bytes and open files of the gateway."""
         pid, = self.cluster.children("gateway")
         pages = pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1]
-        return int(pages) * os.sysconf("SC_PAGESIZE")
+        return int(pages) * os.sysconf("SC_PAGESIZE"), len(os.listdir(f"/proc/{pid}/fd"))
+
+    def nobody_holds_pages(self):
+        nodes = json.loads(self.cluster.get("/debug/nodes")[1])["nodes"]
+        return len(nodes) == 4 and all(
+            n["works"] and n["pages_free"] + n["pages_cached"] == n["pages_total"] for n in nodes)
 
     def run(self, seconds, clients):
         rng = random.Random(f"{self.seed} faults")
@@ -137,7 +144,7 @@ class Soak:
             time.sleep(rng.uniform(.5, 6))
             self.fault(rng)
             if before is None and time.monotonic() > start + seconds / 5:
-                before = self.memory()
+                before = self.size()
         self.over.set()
         for thread in threads:
             thread.join(STUCK_S)
@@ -151,13 +158,15 @@ class Soak:
             wait_until(lambda: self.cluster.get("/ready")[0] == 200, 60, "ready again")
             for name in ("vllm:num_requests_running", "vllm:num_requests_waiting"):
                 wait_until(lambda: self.cluster.metric(name) == 0, 60, f"{name} back to 0")
+            wait_until(self.nobody_holds_pages, 60, "four nodes without a page in use")
             if ask(self.cluster.port, self.asked[0]) != self.answers[0]:
                 self.wrong.append("a wrong answer after all faults")
         except (AssertionError, Refused) as error:
             self.wrong.append(f"afterwards: {error!r}")
-        after = self.memory()
-        if before is not None and after > before + GROWTH_MAX:
-            self.wrong.append(f"the gateway grew from {before} to {after} bytes")
+        after = self.size()
+        print(f"gateway: (bytes, files) {before} at a fifth of the time, {after} at its end", flush=True)
+        if before is not None and (after[0] > before[0] + GROWTH_MAX or after[1] > before[1] + FILES_MAX):
+            self.wrong.append(f"the gateway grew from {before} to {after} (bytes, files)")
 
 
 def main():
