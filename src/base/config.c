@@ -241,6 +241,7 @@ static void check_option(const struct config_option *option)
     ASSERT(strlen(option->name) + sizeof("-file") <= NAME_LEN_MAX);
     ASSERT((option->type == CONFIG_CHOICE) == (option->choices != NULL));
     ASSERT(!option->secret || option->type == CONFIG_TEXT);
+    ASSERT(!option->unseen || option->secret);
     ASSERT(option->min <= option->max);
 }
 
@@ -393,6 +394,30 @@ static struct value *find_negated(const struct config *config, const char *name,
     return value != NULL && value->option.type == CONFIG_BOOL ? value : NULL;
 }
 
+static const char prefix[] = "YOLK_";
+
+static void variable_name(const char *option, char out[NAME_LEN_MAX + sizeof(prefix)])
+{
+    size_t at = sizeof(prefix) - 1;
+
+    memcpy(out, prefix, at);
+    for (const char *c = option; *c != '\0'; c++)
+        out[at++] = *c == '-' ? '_' : (char)toupper((unsigned char)*c);
+    out[at] = '\0';
+}
+
+/* Without what was given as it. */
+static enum status refuse_seen(const struct value *value, struct errmsg *err)
+{
+    char variable[NAME_LEN_MAX + sizeof(prefix)];
+
+    variable_name(value->option.name, variable);
+    return errmsg_set(err, STATUS_INVALID,
+                      "--%s: other users can see command lines; it is taken from %s in the "
+                      "environment, or from --%s-file FILE",
+                      value->option.name, variable, value->option.name);
+}
+
 /* Takes the flag at args[*index], and the argument behind it when that is its value. */
 static enum status load_flag(struct config *config, int args_count, char *const *args, int *index,
                              struct errmsg *err)
@@ -409,6 +434,7 @@ static enum status load_flag(struct config *config, int args_count, char *const 
     }
     if (value == NULL) return unknown(config, "", "--", name, len, err);
 
+    if (value->option.unseen) return refuse_seen(value, err);
     snprintf(where, sizeof(where), "--%s", value->option.name);
     if (equals != NULL) return set_value(value, FROM_FLAG, where, equals + 1, err);
     if (value->option.type == CONFIG_BOOL) return set_value(value, FROM_FLAG, where, "true", err);
@@ -452,18 +478,6 @@ enum status config_load_args(struct config *config, int args_count, char *const 
 }
 
 /* ---- variables ---- */
-
-static const char prefix[] = "YOLK_";
-
-static void variable_name(const char *option, char out[NAME_LEN_MAX + sizeof(prefix)])
-{
-    size_t at = sizeof(prefix) - 1;
-
-    memcpy(out, prefix, at);
-    for (const char *c = option; *c != '\0'; c++)
-        out[at++] = *c == '-' ? '_' : (char)toupper((unsigned char)*c);
-    out[at] = '\0';
-}
 
 static struct value *find_variable(const struct config *config, const char *name, size_t len)
 {
@@ -732,10 +746,15 @@ static const char *placeholder(const struct config_option *option)
 
 static enum status help_row(const struct config_option *option, struct buf *out)
 {
-    char flag[2 * NAME_LEN_MAX], low[32], high[32];
+    char flag[2 * NAME_LEN_MAX], variable[NAME_LEN_MAX + sizeof(prefix)], low[32], high[32];
     const char *def = default_of(option);
 
-    snprintf(flag, sizeof(flag), "  --%s%s", option->name, placeholder(option));
+    if (option->unseen) {
+        variable_name(option->name, variable);
+        snprintf(flag, sizeof(flag), "  %s=%s", variable, placeholder(option) + 1);
+    } else {
+        snprintf(flag, sizeof(flag), "  --%s%s", option->name, placeholder(option));
+    }
     enum status status = buf_printf(out, "%-*s %s", HELP_COLUMN, flag, option->help);
     if (status == STATUS_OK && option->type == CONFIG_CHOICE)
         status = buf_printf(out, ": %s", option->choices);

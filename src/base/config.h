@@ -16,6 +16,7 @@
  * warning.
  *
  * A secret option `x` may also be read from a file, with the option x-file; it is never printed.
+ * Other users see command lines: one that is `unseen` is no flag, x-file is.
  *
  * Values:  u64 decimal | size: bytes, or with K M G T (binary) | duration: a number with ns us ms s
  *          m h | bool: true false yes no on off 1 0 | one of the row's choices | any text | a path.
@@ -61,6 +62,7 @@ struct config_option {
     unsigned scope;      /* a bit for each subcommand that takes it; the caller numbers them */
     bool secret;         /* CONFIG_TEXT only */
     const char *help;    /* one line, no full stop */
+    bool unseen;         /* of a secret */
 };
 
 struct config_spec {

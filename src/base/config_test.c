@@ -22,16 +22,18 @@
 enum { SERVE = 1, NODE = 2 };
 
 static const struct config_option table[] = {
-    { "port", CONFIG_U64, "8000", NULL, 0, 65535, SERVE, false, "Port of the API" },
+    { "port", CONFIG_U64, "8000", NULL, 0, 65535, SERVE, false, "Port of the API", false },
     { "pool-size", CONFIG_SIZE, "512M", NULL, 1 << 20, UINT64_C(1) << 40, SERVE | NODE, false,
-      "Memory lent to the pool" },
+      "Memory lent to the pool", false },
     { "lease", CONFIG_DURATION, "5s", NULL, 1000000, 3600000000000, NODE | SERVE, false,
-      "Life of a lease" },
-    { "log-level", CONFIG_CHOICE, "info", "error|warn|info|debug", 0, 0, SERVE, false, "Detail" },
-    { "share", CONFIG_BOOL, "true", NULL, 0, 0, SERVE, false, "Use shared memory" },
-    { "verbose", CONFIG_BOOL, NULL, NULL, 0, 0, SERVE, false, "Say more" },
-    { "secret", CONFIG_TEXT, NULL, NULL, 0, 0, SERVE, true, "Secret of the cluster" },
-    { "role", CONFIG_TEXT, "prefill", NULL, 0, 0, NODE, false, "Role of the node" },
+      "Life of a lease", false },
+    { "log-level", CONFIG_CHOICE, "info", "error|warn|info|debug", 0, 0, SERVE, false, "Detail",
+      false },
+    { "share", CONFIG_BOOL, "true", NULL, 0, 0, SERVE, false, "Use shared memory", false },
+    { "verbose", CONFIG_BOOL, NULL, NULL, 0, 0, SERVE, false, "Say more", false },
+    { "secret", CONFIG_TEXT, NULL, NULL, 0, 0, SERVE, true, "Secret of the cluster", false },
+    { "api-key", CONFIG_TEXT, NULL, NULL, 0, 0, SERVE, true, "Key to show", true },
+    { "role", CONFIG_TEXT, "prefill", NULL, 0, 0, NODE, false, "Role of the node", false },
 };
 
 static struct config *config_new(void)
@@ -231,6 +233,9 @@ static void help_lists_the_scope_and_hides_secrets(void **state)
     assert_non_null(strstr(text, "# port = 8000\n"));
     assert_non_null(strstr(text, "secret = (secret) # flag\n"));
     assert_non_null(strstr(text, "--secret-file FILE"));
+    assert_non_null(strstr(text, "  YOLK_API_KEY=TEXT"));
+    assert_non_null(strstr(text, "--api-key-file FILE"));
+    assert_null(strstr(text, "--api-key "));
     assert_null(strstr(text, "--role"));
     assert_null(strstr(text, "hunter2"));
     buf_fini(&out);
@@ -242,6 +247,23 @@ static void help_lists_the_scope_and_hides_secrets(void **state)
 static void file_write(struct env *env, const char *path, const char *text)
 {
     assert_int_equal(env_file_replace(env, path, text, strlen(text), NULL), STATUS_OK);
+}
+
+static void unseen_secrets_are_no_flags(void **state)
+{
+    static const char REFUSAL[] =
+        "--api-key: other users can see command lines; it is taken from YOLK_API_KEY in the "
+        "environment, or from --api-key-file FILE";
+    char *const variables[] = { "YOLK_API_KEY=sesame", NULL };
+    struct config *config = config_new();
+    struct errmsg err = { "" };
+
+    (void)state;
+    expect_args_error(ARGS("--api-key=sesame"), REFUSAL);
+    expect_args_error(ARGS("--api-key", "sesame"), REFUSAL);
+    assert_int_equal(config_load_variables(config, variables, &err), STATUS_OK);
+    assert_string_equal(config_text(config, "api-key"), "sesame");
+    config_destroy(config);
 }
 
 static void load_reads_the_file_and_the_secret(void **state)
@@ -308,6 +330,7 @@ int main(void)
         cmocka_unit_test(mistakes_in_files_have_a_line),
         cmocka_unit_test(files_have_comments_and_quotes),
         cmocka_unit_test(binary_and_endless_values_are_refused),
+        cmocka_unit_test(unseen_secrets_are_no_flags),
         cmocka_unit_test(load_reads_the_file_and_the_secret),
         cmocka_unit_test(load_says_which_file_is_wrong),
         cmocka_unit_test(help_lists_the_scope_and_hides_secrets),

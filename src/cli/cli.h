@@ -95,6 +95,7 @@ void cli_run_until_signal(struct cli *cli, void (*stop)(void *ctx), void *ctx);
 
 /* ---- certificates: identity.c ---- */
 
+struct tls_files;
 struct tls_identity;
 
 /* Loads what --cluster-tls-* name, again if called again, for all RPC of the process that begins
@@ -103,8 +104,13 @@ MUST_USE enum status cli_cluster_tls(struct cli *cli, struct errmsg *err);
 /* When no connection is left. */
 void cli_cluster_tls_end(struct cli *cli);
 
-/* What --tls-cert and --tls-key name; NULL where they name nothing. The caller destroys it. */
-MUST_USE enum status cli_http_tls(struct cli *cli, struct tls_identity **out, struct errmsg *err);
+/* What --tls-cert and --tls-key name; STATUS_INVALID where only one does. */
+MUST_USE enum status cli_http_tls_files(const struct cli *cli, struct tls_files *out,
+                                        struct errmsg *err);
+/* The same as a server's identity, which asks clients for a certificate of the authorities in
+ * `client_ca` ("": for none); NULL where they name nothing. The caller destroys it. */
+MUST_USE enum status cli_http_tls(struct cli *cli, const char *client_ca, struct tls_identity **out,
+                                  struct errmsg *err);
 
 /* On SIGHUP the cluster's certificates are loaded again, and then what `more` (NULL: nothing)
  * loads; and API keys, whatever became of the certificates, by `keys` (NULL: there are none).

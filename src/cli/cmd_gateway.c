@@ -19,12 +19,17 @@ struct front {
     uint64_t drain_end_ns;
 };
 
+static enum status load_identity(struct cli *cli, struct tls_identity **out, struct errmsg *err)
+{
+    return cli_http_tls(cli, config_text(cli->config, "tls-client-ca"), out, err);
+}
+
 static enum status on_reload(void *ctx, struct errmsg *err)
 {
     struct front *front = ctx;
     struct tls_identity *identity = NULL;
 
-    const enum status status = cli_http_tls(front->cli, &identity, err);
+    const enum status status = load_identity(front->cli, &identity, err);
     if (status != STATUS_OK || identity == NULL) return status;
     gateway_set_identity(front->gateway, identity);
     tls_identity_destroy(front->identity);
@@ -170,7 +175,7 @@ int cmd_gateway(struct cli *cli)
     snprintf(address, sizeof(address), "%s:%u", config_text(config, "host"),
              (unsigned)config_u64(config, "port"));
     if (cli_cluster_tls(cli, &err) != STATUS_OK ||
-        cli_http_tls(cli, &front.identity, &err) != STATUS_OK)
+        load_identity(cli, &front.identity, &err) != STATUS_OK)
         return cli_refuse("%s", err.text);
     options.identity = front.identity;
     if (gateway_create(cli->env, &options, &front.gateway, &err) != STATUS_OK)

@@ -304,7 +304,7 @@ static enum status check_tls(struct serve *serve, struct errmsg *err)
     const struct tls_files anybody = { .anybody = true };
     struct tls_identity *identity = NULL;
 
-    const enum status status = cli_http_tls(serve->cli, &identity, err);
+    const enum status status = cli_http_tls(serve->cli, "", &identity, err);
     if (status != STATUS_OK || identity == NULL) return status;
     tls_identity_destroy(identity);
     return tls_identity_load(serve->cli->env, &anybody, &serve->anybody, err);

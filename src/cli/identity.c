@@ -51,15 +51,26 @@ void cli_cluster_tls_end(struct cli *cli)
 
 /* ---- HTTPS ---- */
 
-enum status cli_http_tls(struct cli *cli, struct tls_identity **out, struct errmsg *err)
+enum status cli_http_tls_files(const struct cli *cli, struct tls_files *out, struct errmsg *err)
 {
-    const struct tls_files files = { .cert = config_text(cli->config, "tls-cert"),
-                                     .key = config_text(cli->config, "tls-key") };
+    *out = (struct tls_files){ .cert = config_text(cli->config, "tls-cert"),
+                               .key = config_text(cli->config, "tls-key") };
+    if (is_set(cli, "tls-cert") == is_set(cli, "tls-key")) return STATUS_OK;
+    return errmsg_set(err, STATUS_INVALID, "--tls-cert and --tls-key go together");
+}
+
+enum status cli_http_tls(struct cli *cli, const char *client_ca, struct tls_identity **out,
+                         struct errmsg *err)
+{
+    struct tls_files files;
 
     *out = NULL;
-    if (!is_set(cli, "tls-cert") && !is_set(cli, "tls-key")) return STATUS_OK;
-    if (!is_set(cli, "tls-cert") || !is_set(cli, "tls-key"))
-        return errmsg_set(err, STATUS_INVALID, "--tls-cert and --tls-key go together");
+    const enum status status = cli_http_tls_files(cli, &files, err);
+    if (status != STATUS_OK) return status;
+    if (!is_set(cli, "tls-cert") && client_ca[0] != '\0')
+        return errmsg_set(err, STATUS_INVALID, "--tls-client-ca needs --tls-cert and --tls-key");
+    if (!is_set(cli, "tls-cert")) return STATUS_OK;
+    files.ca = client_ca;
     return tls_identity_load(cli->env, &files, out, err);
 }
 

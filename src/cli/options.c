@@ -9,6 +9,7 @@
 #define FRONT (CLI_SERVE | CLI_GATEWAY)
 #define ENGINE (CLI_SERVE | CLI_NODE | CLI_RUN | CLI_BENCH)
 #define LAYOUT (CLI_SERVE | CLI_NODE | CLI_RUN)
+#define REMOTE (CLI_REPLAY | CLI_EXPLAIN | CLI_TRACE | CLI_TOP)
 
 const struct config_option cli_options[] = {
     { .name = "host",
@@ -238,14 +239,18 @@ const struct config_option cli_options[] = {
       .help = "JSON file: which of them suit which memory; default: NUMA nodes decide" },
     { .name = "tls-cert",
       .type = CONFIG_PATH,
-      .scope = FRONT,
-      .help =
-          "PEM file: answer HTTPS with this certificate, and those up to its CA behind it; read "
-          "again on SIGHUP" },
+      .scope = FRONT | REMOTE,
+      .help = "PEM file: the certificate to show in HTTPS, and those up to its CA behind it; a "
+              "gateway answers HTTPS with one, and reads it again on SIGHUP" },
     { .name = "tls-key",
       .type = CONFIG_PATH,
-      .scope = FRONT,
+      .scope = FRONT | REMOTE,
       .help = "PEM file: its private key, without a passphrase" },
+    { .name = "tls-client-ca",
+      .type = CONFIG_PATH,
+      .scope = CLI_GATEWAY,
+      .help = "PEM file: answer HTTPS only to who shows a certificate of these authorities; read "
+              "again on SIGHUP" },
     { .name = "cluster-tls-ca",
       .type = CONFIG_PATH,
       .scope = PEER,
@@ -555,13 +560,19 @@ const struct config_option cli_options[] = {
     { .name = "url",
       .type = CONFIG_TEXT,
       .def = "http://127.0.0.1:8000",
-      .scope = CLI_REPLAY | CLI_EXPLAIN | CLI_TRACE | CLI_TOP,
+      .scope = REMOTE,
       .help = "where the gateway answers: http://HOST:PORT or https://HOST:PORT" },
     { .name = "tls-ca",
       .type = CONFIG_PATH,
       .def = "/etc/ssl/certs/ca-certificates.crt",
-      .scope = CLI_REPLAY | CLI_EXPLAIN | CLI_TRACE | CLI_TOP,
+      .scope = REMOTE,
       .help = "PEM file: with https://, authorities whose certificate for HOST is believed" },
+    { .name = "api-key",
+      .type = CONFIG_TEXT,
+      .scope = REMOTE,
+      .secret = true,
+      .unseen = true,
+      .help = "for a gateway that wants one" },
     { .name = "node",
       .type = CONFIG_TEXT,
       .scope = CLI_EXPLAIN,

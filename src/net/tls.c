@@ -419,10 +419,17 @@ static bool is_about_trust(const struct tls *tls, unsigned long error)
     case SSL_R_TLSV1_ALERT_UNKNOWN_CA:
     case SSL_R_SSLV3_ALERT_BAD_CERTIFICATE:
     case SSL_R_SSLV3_ALERT_CERTIFICATE_EXPIRED:
+    case SSL_R_SSLV3_ALERT_CERTIFICATE_REVOKED:
     case SSL_R_SSLV3_ALERT_CERTIFICATE_UNKNOWN:
     case SSL_R_SSLV3_ALERT_UNSUPPORTED_CERTIFICATE: return true;
     default: return false;
     }
+}
+
+/* The peer has said it. */
+static bool is_alert(unsigned long error)
+{
+    return ERR_GET_REASON(error) > SSL_AD_REASON_OFFSET;
 }
 
 static enum status fail(struct tls *tls)
@@ -446,7 +453,10 @@ static enum status fail(struct tls *tls)
                  lib.X509_verify_cert_error_string(verified));
     } else {
         tls->failure = is_about_trust(tls, error) ? STATUS_DENIED : STATUS_PROTOCOL;
-        snprintf(tls->why, sizeof(tls->why), "%s",
+        snprintf(tls->why, sizeof(tls->why), "%s%s",
+                 tls->failure == STATUS_DENIED && is_alert(error)
+                     ? "the peer refuses this end's certificate: "
+                     : "",
                  error != 0 ? lib.ERR_reason_error_string(error) : "the connection was ended");
     }
     lib.ERR_clear_error();

@@ -348,9 +348,9 @@ static const struct {
     { "GET", "/health", route_health, false },
     { "GET", "/ready", route_ready, false },
     { "GET", "/metrics", route_metrics, false },
-    { "GET", "/debug/decisions", route_decisions, false },
-    { "GET", "/debug/nodes", route_nodes, false },
-    { "GET", "/debug/record", route_record, false },
+    { "GET", "/debug/decisions", route_decisions, true },
+    { "GET", "/debug/nodes", route_nodes, true },
+    { "GET", "/debug/record", route_record, true },
 };
 enum { ROUTES_COUNT = sizeof(ROUTES) / sizeof(ROUTES[0]) };
 
@@ -361,7 +361,7 @@ static const struct {
     bool guarded;
 } BELOW[] = {
     { "/v1/models/", route_model, true },
-    { "/debug/decisions/", route_decision, false },
+    { "/debug/decisions/", route_decision, true },
 };
 enum { BELOW_COUNT = sizeof(BELOW) / sizeof(BELOW[0]) };
 

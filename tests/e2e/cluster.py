@@ -39,11 +39,11 @@ def run_yolk(*args, timeout=120, env=None, stdin=None):
                           timeout=timeout, env=env, input=stdin)
 
 
-def get(port, path, host="127.0.0.1"):
+def get(port, path, host="127.0.0.1", headers=None):
     """(status, text)"""
     connection = http.client.HTTPConnection(host, port, timeout=10)
     try:
-        connection.request("GET", path)
+        connection.request("GET", path, headers=headers or {})
         response = connection.getresponse()
         return response.status, response.read().decode()
     finally:

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """API keys, what their tenants may ask for, and whose cache is whose."""
+import http.server
+import json
 import os
 import signal
+import threading
 
 import openai
 import pytest
 
-from cluster import Cluster, free_port, model_path, run_yolk, wait_until
+from cluster import Cluster, free_port, get, model_path, run_yolk, wait_until
 
 KEYS = """# KEY              TENANT   OPTIONS
 sk-alpha-0123456789  alpha    salted
@@ -47,8 +50,9 @@ def test_without_a_key_nothing_is_answered(cluster):
         status, body, headers = cluster.post(path, {"prompt": "x"})
         assert (status, body["error"]["type"]) == (401, "authentication_error")
         assert headers["WWW-Authenticate"] == "Bearer"
-    assert cluster.get("/v1/models")[0] == 401
-    assert cluster.metric("yolk_gateway_unauthorized_total") == 10
+    for path in ("/v1/models", "/debug/nodes", "/debug/decisions", "/debug/decisions/x", "/debug/record"):
+        assert cluster.get(path)[0] == 401
+    assert cluster.metric("yolk_gateway_unauthorized_total") == 14
     for path in ("/health", "/ready", "/ping", "/version", "/metrics"):
         assert cluster.get(path)[0] == 200
     assert client_of(cluster, "alpha").models.list().data[0].id == "smollm2"
@@ -119,7 +123,67 @@ def test_keys_stay_secret_and_traces_do_not(cluster):
     log = cluster.log_path.read_text(errors="replace")
     assert f"trace={trace} tenant=gamma" in log
     assert "0123456789" not in log
-    assert "0123456789" not in cluster.get("/metrics")[1] + cluster.get("/debug/decisions")[1]
+    gamma = {"Authorization": "Bearer sk-gamma-0123456789"}
+    status, decisions = get(cluster.port, "/debug/decisions", headers=gamma)
+    assert status == 200 and "0123456789" not in cluster.get("/metrics")[1] + decisions
+
+
+def tools(directory, url):
+    """What asks a gateway, and how it ends when it may."""
+    trace = directory / "trace.jsonl"
+    trace.write_text(json.dumps({"timestamp": 0, "input_length": 8, "output_length": 2, "hash_ids": [1],
+                                 "block_size": 32}) + "\n")
+    return (("top", "--json", "--url", url),
+            ("trace", "record", "--for", "100ms", "--url", url),
+            ("replay", "--trace", trace, "--model", "smollm2", "--json", "--url", url),
+            ("explain", "request", "ID", "--url", url))
+
+
+def refused(text, command, **more):
+    ran = run_yolk(*command, **more)
+    said = [line for line in ran.stderr.splitlines() if "requests recorded" not in line]
+    assert ran.returncode != 0 and len(said) == 1 and text in said[0], ran.stderr
+    assert "0123456789" not in ran.stdout + ran.stderr
+
+
+def test_tools_have_keys(cluster, tmp_path):
+    """From the environment and from a file; each reason to be refused is one line, without the key."""
+    (tmp_path / "good").write_text("sk-gamma-0123456789\n")
+    (tmp_path / "bad").write_text("sk-gamma-0123456789x\n")
+    (tmp_path / "split").write_text("sk-gamma-0123456789\nX-Other: 1\n")
+    decision = json.loads(get(cluster.port, "/debug/decisions?limit=1",
+                              headers={"Authorization": "Bearer sk-gamma-0123456789"})[1])["decisions"][0]
+    for command in tools(tmp_path, cluster.url):
+        refused("wants an API key (401): YOLK_API_KEY or --api-key-file FILE", command)
+        refused("does not know the API key", (*command, "--api-key-file", tmp_path / "bad"))
+        refused("other users can see", (*command, "--api-key", "sk-gamma-0123456789"))
+        command = [decision["request_id"] if word == "ID" else word for word in command]
+        ran = run_yolk(*command, "--api-key-file", tmp_path / "good", "--log", "trace")
+        assert ran.returncode == 0 and "0123456789" not in ran.stdout + ran.stderr, ran.stderr
+    named = dict(os.environ, YOLK_API_KEY="sk-gamma-0123456789")
+    assert run_yolk(*command, env=named).returncode == 0
+    refused("has a blank", (*command, "--api-key-file", tmp_path / "split"))
+    refused("No such file", (*command, "--api-key-file", tmp_path / "nowhere"))
+
+
+def test_tools_tell_403_from_401(tmp_path):
+    """Whoever stands in front of gateways may answer it."""
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def refuse(self):
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_error(403)
+        do_GET = do_POST = refuse
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as front:
+        threading.Thread(target=front.serve_forever, daemon=True).start()
+        for command in tools(tmp_path, f"http://127.0.0.1:{front.server_port}"):
+            refused("allows this to somebody else only (403); an API key comes from", command)
+            refused("allows this to somebody else only (403)", command,
+                    env=dict(os.environ, YOLK_API_KEY="sk-gamma-0123456789"))
+        front.shutdown()
 
 
 def test_keys_are_read_again(cluster):

@@ -12,7 +12,7 @@ import urllib.request
 
 import pytest
 
-from cluster import YOLK, Cluster, run_yolk, wait_until
+from cluster import YOLK, Cluster, model_path, run_yolk, wait_until
 from fleet import Fleet, free_port, get, is_ready, stream, wait_ready
 
 SHAPE = ("--engine", "timed", "--engine-speed", 4, "--pool-size", "64M")
@@ -312,6 +312,44 @@ def test_tools_speak_https(fleet, tmp_path):
         wait_until(lambda: fleet.log("tools").count("certificates_read") > read, 10, "it is read")
         expect(text, *top)
     assert fleet.stop("tools") == 0
+
+
+def test_clients_show_certificates(fleet, tmp_path):
+    """A gateway with --tls-client-ca answers who has a certificate of that authority; each reason not to is one
+    line at the client, and another in the gateway's log."""
+    authority, other = Authority(tmp_path, "clients"), Authority(tmp_path, "strangers")
+    make_certificate(tmp_path, "mutual")
+    port = free_port()
+    fleet.start("mutual", "gateway", "--port", port, "--master", fleet.commands["master"][-1], "--served-model-name",
+                "smollm2", "--tls-cert", tmp_path / "cert.pem", "--tls-key", tmp_path / "key.pem",
+                "--tls-client-ca", authority.file)
+    wait_until(lambda: "gateway_listening" in fleet.log("mutual"), 30, "it listens")
+
+    def own(name, authority, days=2):
+        (tmp_path / name).mkdir()
+        authority.sign(tmp_path / name, "DNS:me", days)
+        return "--tls-cert", tmp_path / name / "cert.pem", "--tls-key", tmp_path / name / "key.pem"
+
+    top = ("top", "--json", "--url", f"https://127.0.0.1:{port}", "--tls-ca", tmp_path / "cert.pem")
+    good = own("good", authority)
+    def answered():
+        ran = run_yolk(*top, *good)
+        return ran.returncode == 0 and len(json.loads(ran.stdout)["nodes"]) == 4
+    wait_until(answered, 30, "who has a certificate is answered")
+    for files, text, logged in (
+            ((), "certificate required; --tls-cert FILE and --tls-key FILE", "did not return a certificate"),
+            (own("stranger", other), "unknown ca", "unable to get local issuer certificate"),
+            (own("old", authority, -1), "certificate expired", "certificate has expired")):
+        ran = run_yolk(*top, *files)
+        assert ran.returncode == 2 and ran.stderr.count("\n") == 1, ran.stderr
+        assert "refuses this end's certificate: " in ran.stderr and text in ran.stderr
+        wait_until(lambda: logged in fleet.log("mutual"), 10, logged)
+    for wrong, text in ((good[:2], "go together"), ((*good[:3], tmp_path / "key.pem"), "not that of the certificate"),
+                        (("--url", f"http://127.0.0.1:{port}", *good), "shown only to https://")):
+        ran = run_yolk(*top, *wrong)
+        assert ran.returncode == 2 and text in ran.stderr, ran.stderr
+    assert fleet.stop("mutual") == 0
+    assert "needs --tls-cert" in run_yolk("gateway", model_path(), "--tls-client-ca", authority.file).stderr
 
 
 def test_one_box_with_https(tmp_path):
