@@ -66,8 +66,8 @@ struct work {
     uint32_t attempt;
     uint32_t tokens[STREAM_TOKENS_MAX];
     uint32_t count, prompt, max_tokens, eos_after;
-    uint32_t logprobs; /* as asked for */
-    uint32_t row[3];
+    uint32_t logprobs, scores; /* as asked for */
+    uint32_t row[4];
 };
 
 struct fake {
@@ -84,6 +84,8 @@ struct fake {
     enum proto_cause fail_next; /* 0: none */
     uint32_t eos_after;         /* tokens after which an answer ends by itself; 0: never */
     bool keeps_role;            /* refuses node.role */
+    uint32_t loses_scores;      /* of so many prompts */
+    uint32_t scored;            /* prompts */
     bool shut;                  /* nobody comes in by its door */
     uint64_t later_us;          /* of the latest prompt */
     uint32_t copied, dropped;   /* blocks that it was told to copy, and to give up */
@@ -163,14 +165,15 @@ static inline void finish(struct work *work, enum proto_finish_reason reason)
 }
 
 /* Token number `index` had the log probability -index / 8, and 'z' was likeliest, surely. */
-static inline struct proto_u32s row_of(struct work *work, uint32_t index)
+static inline struct proto_u32s row_of(struct work *work, uint32_t index, uint32_t wanted)
 {
     const float value = index == 0 ? 0 : (float)index / -8;
 
     memcpy(&work->row[0], &value, sizeof(value));
-    work->row[1] = LETTER_A + 25;
-    work->row[2] = 0;
-    return proto_u32s_of(work->row, work->logprobs > 1 ? 3 : work->logprobs);
+    work->row[1] = index + 1;
+    work->row[2] = LETTER_A + 25;
+    work->row[3] = 0;
+    return proto_u32s_of(work->row, wanted > 1 ? 4 : 2 * wanted);
 }
 
 static inline void on_step(void *ctx)
@@ -187,8 +190,9 @@ static inline void on_step(void *ctx)
         return;
     }
     const uint32_t token = next_token(work->tokens, work->count);
-    const struct proto_item item = { .kind = PROTO_ITEM_TOKEN,
-                                     .token = { index, token, row_of(work, index) } };
+    const struct proto_item item = {
+        .kind = PROTO_ITEM_TOKEN, .token = { index, token, row_of(work, index, work->logprobs) }
+    };
     work->tokens[work->count++] = token;
     send_item(work, &item);
     env_timer_set(work->node->env, &work->timer,
@@ -214,6 +218,22 @@ static inline struct work *find_open(uint64_t request_id, uint32_t attempt)
     return NULL;
 }
 
+/* Prompts have rows as answers do, token 1 that of number 1. */
+static inline void send_scores(struct work *work)
+{
+    if (work->scores == 0) return;
+    if (work->node->loses_scores > 0) {
+        work->node->loses_scores--;
+        return;
+    }
+    work->node->scored++;
+    for (uint32_t i = 1; i < work->count; i++) {
+        const struct proto_item item = { .kind = PROTO_ITEM_SCORES,
+                                         .scores = { i, 1, row_of(work, i, work->scores) } };
+        send_item(work, &item);
+    }
+}
+
 static inline void on_prefilled(void *ctx)
 {
     struct work *work = ctx;
@@ -221,8 +241,10 @@ static inline void on_prefilled(void *ctx)
     const uint32_t index = work->count - work->prompt;
     const bool ends = work->eos_after > 0 && index >= work->eos_after;
     const uint32_t token = ends ? EOS : next_token(work->tokens, work->count);
+    if (open != NULL) send_scores(work);
     const struct proto_item first = { .kind = PROTO_ITEM_FIRST_TOKEN,
-                                      .token = { index, token, row_of(work, index) } };
+                                      .token = { index, token,
+                                                 row_of(work, index, work->logprobs) } };
     const uint32_t all = (work->count - 1) / BLOCK * BLOCK;
     const uint32_t found[] = { work->count > BLOCK ? BLOCK : 0, 0, all };
     const struct proto_item done = {
@@ -266,6 +288,7 @@ static inline struct work *take(struct fake *node, struct rpc_call *call,
     work->prompt = s->tokens.count - s->generated_before;
     work->eos_after = node->eos_after;
     work->logprobs = s->sampling.logprobs;
+    work->scores = s->sampling.scores;
     proto_u32s_copy(s->tokens, work->tokens);
     assert_int_equal(s->keys_count, s->tokens.count / BLOCK);
     memcpy(node->keys, s->keys, s->keys_count * sizeof(*s->keys));
@@ -286,6 +309,7 @@ static inline void on_computed(void *ctx)
                           .times = { .compute_us = PREFILL_MS * 1000 } },
     };
     work->node->computed++;
+    send_scores(work);
     send_item(work, &done);
     env_timer_init(&work->timer, on_step, work);
     env_timer_set(work->node->env, &work->timer, env_now_ns(work->node->env));

@@ -31,7 +31,7 @@
 
 enum {
     TOKENS_MAX = 1024,
-    WORLD_ROW_MAX = 5, /* two pairs */
+    WORLD_ROW_MAX = 6, /* two pairs */
     BLOCK = 16,
     CONTEXT = 1024,
     STOP_TOKEN = 77,
@@ -241,7 +241,7 @@ struct request {
     uint32_t max_tokens;
     struct sampling sampling;
     uint32_t logprobs; /* as in proto_sampling */
-    bool scores;       /* likewise */
+    uint32_t scores;   /* likewise */
     bool ignore_eos;
     uint32_t reuse_blocks;
     const char *holder;
@@ -336,14 +336,14 @@ static inline struct proto_sequence sequence_of(const struct request *request, u
 /* As many pairs as were asked for, of certain tokens at most one. */
 static inline void check_row(const struct request *request, const struct proto_token *token)
 {
-    const uint32_t most = request->logprobs > 0 ? 2 * request->logprobs - 1 : 0;
+    const uint32_t most = 2 * request->logprobs;
 
     assert_true(most <= WORLD_ROW_MAX);
     if (request->logprobs < 2) {
         assert_int_equal(token->row.count, most);
         return;
     }
-    assert_true(token->row.count == most || token->row.count == 3);
+    assert_true(token->row.count == most || token->row.count == 4);
 }
 
 /* What arrives twice must be equal, to the last bit; nothing may be left out. */
@@ -372,9 +372,9 @@ static inline void take_scores(struct request *request, const struct proto_score
 {
     const uint32_t length = scores->rows.count / scores->count;
 
-    assert_true(request->scores && request->answer_count == 0);
+    assert_true(request->scores > 0 && request->answer_count == 0);
     assert_int_equal(scores->first, request->scored + 1);
-    assert_true(length == 2 * request->logprobs - 1 || length == 3); /* as check_row() */
+    assert_true(length == 2 * request->scores || length == 4); /* as check_row() */
     assert_true(request->scored + scores->count < request->prompt_count);
     for (uint32_t i = 0; i < scores->count; i++) {
         for (uint32_t k = 0; k < length; k++)

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * infer/logprobs.c - see logprobs.h. Two passes over the logits: the greatest one and the few
- * greatest ones, kept in order as they are met; then the sum of exponentials below the greatest. */
+ * infer/logprobs.c - see logprobs.h. Passes over the logits: the greatest one and the few
+ * greatest ones, kept in order as they are met; those before the token; then the sum of
+ * exponentials below the greatest. */
 #include "infer/logprobs.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "base/assert.h"
@@ -54,6 +56,18 @@ static void consider(struct top *top, uint32_t token, float logit)
     top->logits[at] = logit;
 }
 
+static float or_impossible(float logit)
+{
+    return isnan(logit) ? -INFINITY : logit;
+}
+
+/* Is it likelier than `token`? */
+static bool goes_before(const float *logits, uint32_t other, uint32_t token)
+{
+    const float a = or_impossible(logits[other]), b = or_impossible(logits[token]);
+    return a > b || (a == b && other < token);
+}
+
 /* The log of the sum of exponentials. */
 static float log_sum(const float *logits, uint32_t vocab_size, float most)
 {
@@ -74,24 +88,28 @@ uint32_t logprobs_row(const float *logits, uint32_t vocab_size, uint32_t token, 
 
     ASSERT(token < vocab_size && top_max <= LOGPROBS_TOP_MAX);
     for (uint32_t i = 0; i < vocab_size; i++) {
-        const float logit = isnan(logits[i]) ? -INFINITY : logits[i];
+        const float logit = or_impossible(logits[i]);
         if (logit > most) most = logit;
         consider(&top, i, logit);
     }
+    row[1] = 1;
+    for (uint32_t i = 0; i < vocab_size; i++)
+        row[1] += goes_before(logits, i, token);
     const float all = log_sum(logits, vocab_size, most); /* NaN where no logit is finite */
     row[0] = word_of(or_least(logits[token] - all));
     for (uint32_t i = 0; i < top.count; i++) {
-        row[1 + 2 * i] = top.tokens[i];
-        row[2 + 2 * i] = word_of(or_least(top.logits[i] - all));
+        row[LOGPROBS_HEAD_WORDS + 2 * i] = top.tokens[i];
+        row[LOGPROBS_HEAD_WORDS + 2 * i + 1] = word_of(or_least(top.logits[i] - all));
     }
-    return 1 + 2 * top.count;
+    return LOGPROBS_HEAD_WORDS + 2 * top.count;
 }
 
 uint32_t logprobs_row_certain(uint32_t token, uint32_t top, uint32_t row[LOGPROBS_WORDS_MAX])
 {
     row[0] = word_of(0);
-    if (top == 0) return 1;
-    row[1] = token;
-    row[2] = word_of(0);
-    return 3;
+    row[1] = 1;
+    if (top == 0) return LOGPROBS_HEAD_WORDS;
+    row[LOGPROBS_HEAD_WORDS] = token;
+    row[LOGPROBS_HEAD_WORDS + 1] = word_of(0);
+    return LOGPROBS_HEAD_WORDS + 2;
 }

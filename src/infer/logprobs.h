@@ -8,9 +8,10 @@
  *
  * A row is made of words, to be sent as it is:
  *
- *     log probability of the token | token | log probability | token | log probability | ...
+ *     log probability of the token | its rank | token | log probability | token | ...
  *
- * pairs likeliest first, of equals the lowest token first; probabilities are floats by their bits.
+ * pairs likeliest first, of equals the lowest token first; the rank of a token is its place in that
+ * order, from 1. Probabilities are floats by their bits.
  *
  * Limits: LOGPROBS_TOP_MAX pairs. What is impossible, or NaN, has LOGPROBS_LEAST. */
 #ifndef INFER_LOGPROBS_H
@@ -18,7 +19,11 @@
 
 #include <stdint.h>
 
-enum { LOGPROBS_TOP_MAX = 20, LOGPROBS_WORDS_MAX = 1 + 2 * LOGPROBS_TOP_MAX };
+enum {
+    LOGPROBS_TOP_MAX = 20,
+    LOGPROBS_HEAD_WORDS = 2, /* in front of the pairs */
+    LOGPROBS_WORDS_MAX = LOGPROBS_HEAD_WORDS + 2 * LOGPROBS_TOP_MAX,
+};
 #define LOGPROBS_LEAST (-9999.0f) /* JSON has no infinity */
 
 /* Writes the row of `token`, below vocab_size, with `top` pairs, or as many as there are tokens;

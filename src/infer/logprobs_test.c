@@ -40,6 +40,17 @@ static uint32_t best_left(const float *logits, const bool *taken)
     return best;
 }
 
+/* How many are taken before it, and it. */
+static uint32_t naive_rank(const float *logits, uint32_t token)
+{
+    bool taken[VOCAB] = { false };
+    uint32_t rank = 1;
+
+    for (uint32_t best; (best = best_left(logits, taken)) != token; rank++)
+        taken[best] = true;
+    return rank;
+}
+
 static void rows_match_the_definition(void **state)
 {
     uint32_t row[LOGPROBS_WORDS_MAX];
@@ -54,13 +65,14 @@ static void rows_match_the_definition(void **state)
         bool taken[VOCAB] = { false };
         for (int i = 0; i < VOCAB; i++)
             logits[i] = (float)rng_below(&rng, 30) - 15.0f;
-        assert_int_equal(logprobs_row(logits, VOCAB, token, top, row), 1 + 2 * top);
+        assert_int_equal(logprobs_row(logits, VOCAB, token, top, row), 2 + 2 * top);
+        assert_int_equal(row[1], naive_rank(logits, token));
         assert_true(fabsl((long double)logprobs_value(row[0]) - naive(logits, token)) < 1e-4L);
         for (uint32_t i = 0; i < top; i++) {
             const uint32_t want = best_left(logits, taken);
-            const float value = logprobs_value(row[2 + 2 * i]);
+            const float value = logprobs_value(row[3 + 2 * i]);
             taken[want] = true;
-            assert_int_equal(row[1 + 2 * i], want);
+            assert_int_equal(row[2 + 2 * i], want);
             assert_true(value <= 0.0f && fabsl((long double)value - naive(logits, want)) < 1e-4L);
         }
     }
@@ -80,17 +92,19 @@ static void broken_logits_make_rows(void **state)
             logits[i] = VALUES[round % 2 ? rng_below(&rng, 6) : (uint64_t)round / 2 % 6];
         const uint32_t count = logprobs_row(logits, VOCAB, 3, LOGPROBS_TOP_MAX, row);
         assert_int_equal(count, LOGPROBS_WORDS_MAX);
-        for (uint32_t i = 0; i < count; i += 2) {
+        assert_in_range(row[1], 1, VOCAB);
+        for (uint32_t i = 0; i < count; i += i == 0 ? 3 : 2) { /* the head, then pairs */
             assert_true(logprobs_value(row[i]) <= 0.0f);
             assert_true(logprobs_value(row[i]) >= LOGPROBS_LEAST);
         }
     }
     /* One token of three, and two that cannot be. */
     const float few[] = { -INFINITY, 7.0f, NAN };
-    assert_int_equal(logprobs_row(few, 3, 2, 20, row), 7);
+    assert_int_equal(logprobs_row(few, 3, 2, 20, row), 8);
+    assert_int_equal(row[1], 3);
     assert_true(logprobs_value(row[0]) == LOGPROBS_LEAST);
-    assert_true(row[1] == 1 && logprobs_value(row[2]) == 0.0f);
-    assert_true(row[3] == 0 && logprobs_value(row[4]) == LOGPROBS_LEAST);
+    assert_true(row[2] == 1 && logprobs_value(row[3]) == 0.0f);
+    assert_true(row[4] == 0 && logprobs_value(row[5]) == LOGPROBS_LEAST);
 }
 
 static void certain_tokens(void **state)
@@ -98,9 +112,10 @@ static void certain_tokens(void **state)
     uint32_t row[LOGPROBS_WORDS_MAX];
 
     (void)state;
-    assert_int_equal(logprobs_row_certain(9, 0, row), 1);
-    assert_int_equal(logprobs_row_certain(9, 5, row), 3);
-    assert_true(row[1] == 9 && logprobs_value(row[0]) == 0.0f && logprobs_value(row[2]) == 0.0f);
+    assert_int_equal(logprobs_row_certain(9, 0, row), 2);
+    assert_int_equal(logprobs_row_certain(9, 5, row), 4);
+    assert_true(row[1] == 1 && logprobs_value(row[0]) == 0.0f);
+    assert_true(row[2] == 9 && logprobs_value(row[3]) == 0.0f);
 }
 
 int main(void)

@@ -76,7 +76,8 @@ struct api_request {
     uint32_t min_tokens; /* before it the answer does not end by itself */
     uint32_t stop_tokens[API_STOP_TOKENS_MAX];
     uint32_t stop_tokens_count;
-    uint32_t logprobs; /* 0: not wanted; else 1 + the likeliest tokens beside each one */
+    uint32_t logprobs;        /* 0: not wanted; else 1 + the likeliest tokens beside each one */
+    uint32_t prompt_logprobs; /* likewise, of the prompt's tokens */
     bool has_seed;
     uint64_t seed;
     bool ignore_eos;
@@ -151,9 +152,10 @@ struct api_choice {
     uint32_t index;
     const char *text;
     size_t len;
-    const char *finish_reason; /* of the whole choice; not looked at in a chunk of text */
-    struct api_text logprobs;  /* JSON; absent: null */
-    struct api_text calls;     /* elements of `tool_calls`, JSON; absent: none */
+    const char *finish_reason;       /* of the whole choice; not looked at in a chunk of text */
+    struct api_text logprobs;        /* JSON; absent: null */
+    struct api_text calls;           /* elements of `tool_calls`, JSON; absent: none */
+    struct api_text prompt_logprobs; /* JSON, of a whole answer; absent: left out */
 };
 
 /* The whole answer. */

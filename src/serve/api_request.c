@@ -120,6 +120,16 @@ static enum status field_logprobs(struct parse *parse, const char *name,
     return status;
 }
 
+static enum status field_prompt_logprobs(struct parse *parse, const char *name,
+                                         const struct json_value *value)
+{
+    int64_t count = 0;
+    const enum status status = api_want_int(parse, name, value, 0, API_LOGPROBS_MAX, &count);
+
+    parse->request->prompt_logprobs = 1 + (uint32_t)count;
+    return status;
+}
+
 static enum status field_logprobs_wanted(struct parse *parse, const char *name,
                                          const struct json_value *value)
 {
@@ -185,6 +195,7 @@ static const struct {
     { "logprobs", FOR_CHAT, field_logprobs_wanted },
     { "logprobs", FOR_COMPLETION, field_logprobs },
     { "top_logprobs", FOR_CHAT, field_logprobs },
+    { "prompt_logprobs", FOR_BOTH, field_prompt_logprobs },
     { "n", FOR_BOTH, field_n },
     { "best_of", FOR_COMPLETION, field_n },
     { "echo", FOR_COMPLETION, field_echo },
@@ -216,7 +227,6 @@ static const struct {
     { "return_token_ids", FOR_BOTH, api_only_false },
     { "echo", FOR_CHAT, api_only_false },
     { "suffix", FOR_COMPLETION, api_only_empty },
-    { "prompt_logprobs", FOR_BOTH, api_only_absent },
     { "functions", FOR_CHAT, api_only_empty },
     { "function_call", FOR_CHAT, api_only_none },
     { "bad_words", FOR_BOTH, api_only_empty },
@@ -266,12 +276,12 @@ static enum status check_logprobs(const struct parse *parse)
         return api_refuse(parse->error, 400, "invalid_value", "top_logprobs",
                           "'top_logprobs' is only allowed when 'logprobs' is true");
     }
+    if (request->prompt_logprobs > 0 && request->stream) {
+        return api_refuse(parse->error, 400, "unsupported_parameter", "prompt_logprobs",
+                          "'prompt_logprobs' is not supported together with 'stream'");
+    }
     if (chat && !parse->logprobs) return STATUS_OK;
     request->logprobs = chat && parse->top_logprobs == 0 ? 1 : parse->top_logprobs;
-    if (request->echo && request->logprobs > 0 && request->stream) {
-        return api_refuse(parse->error, 400, "unsupported_parameter", "stream",
-                          "'stream' is not supported for 'logprobs' together with 'echo'");
-    }
     return STATUS_OK;
 }
 
@@ -301,9 +311,9 @@ static enum status check_whole(struct parse *parse)
     if (check_logprobs(parse) != STATUS_OK) return STATUS_INVALID;
     request->max_tokens =
         parse->max_completion_tokens ? parse->max_completion_tokens : parse->max_tokens;
-    if (request->prompt_only && !request->echo) {
+    if (request->prompt_only && !request->echo && request->prompt_logprobs == 0) {
         return api_refuse(parse->error, 400, "invalid_value", "max_tokens",
-                          "'max_tokens' 0 without 'echo' asks for nothing");
+                          "'max_tokens' 0 without 'echo' or 'prompt_logprobs' asks for nothing");
     }
     if (request->prompt_only) request->max_tokens = 1; /* it is not shown */
     if (request->kind == API_COMPLETION && request->max_tokens == 0) request->max_tokens = 16;

@@ -71,6 +71,17 @@ static enum status write_logprobs(struct buf *out, const struct api_choice *choi
     return status;
 }
 
+static enum status write_prompt_logprobs(struct buf *out, const struct api_choice *choice)
+{
+    const struct api_text *logprobs = &choice->prompt_logprobs;
+    enum status status = STATUS_OK;
+
+    if (logprobs->data == NULL) return STATUS_OK;
+    THEN(status, buf_append_text(out, ",\"prompt_logprobs\":"));
+    THEN(status, buf_append(out, logprobs->data, logprobs->len));
+    return status;
+}
+
 /* "tool_calls":[...], if there are any */
 static enum status write_calls(struct buf *out, const struct api_choice *choice, const char *before)
 {
@@ -99,7 +110,9 @@ static enum status write_choice(struct buf *out, bool chat, const struct api_cho
     THEN(status, write_calls(out, choice, ","));
     THEN(status, buf_append_text(out, chat ? "}" : ""));
     THEN(status, write_logprobs(out, choice));
-    THEN(status, buf_printf(out, "\"%s\"}", choice->finish_reason));
+    THEN(status, buf_printf(out, "\"%s\"", choice->finish_reason));
+    if (!chat) THEN(status, write_prompt_logprobs(out, choice));
+    THEN(status, buf_append_text(out, "}"));
     return status;
 }
 
@@ -115,7 +128,9 @@ enum status api_write_answer(struct buf *out, const struct api_answer *answer,
         if (i > 0) THEN(status, buf_append_text(out, ","));
         THEN(status, write_choice(out, chat, &choices[i]));
     }
-    THEN(status, buf_append_text(out, "],"));
+    THEN(status, buf_append_text(out, "]"));
+    if (chat) THEN(status, write_prompt_logprobs(out, &choices[0])); /* the prompt is everybody's */
+    THEN(status, buf_append_text(out, ","));
     THEN(status, write_usage(out, usage));
     THEN(status, buf_append_text(out, "}"));
     return status;

@@ -255,8 +255,9 @@ static void test_refusals(void **state)
         { API_COMPLETION, "\"n\":2,\"best_of\":1", "best_of", "unsupported_parameter" },
         { API_COMPLETION, "\"logprobs\":true", "logprobs", "invalid_type" },
         { API_COMPLETION, "\"logprobs\":21", "logprobs", "invalid_value" },
-        { API_COMPLETION, "\"logprobs\":0,\"echo\":true,\"stream\":true", "stream",
+        { API_COMPLETION, "\"prompt_logprobs\":0,\"stream\":true", "prompt_logprobs",
           "unsupported_parameter" },
+        { API_CHAT, "\"prompt_logprobs\":-1", "prompt_logprobs", "invalid_value" },
         { API_COMPLETION, "\"max_tokens\":0", "max_tokens", "invalid_value" },
         { API_COMPLETION, "\"messages\":[]", "messages", "unknown_parameter" },
     };
@@ -343,10 +344,12 @@ static void test_answers(void **state)
     struct api_answer chat = { API_CHAT, "chatcmpl-1", "m\"x", 12, false, NULL };
     const struct api_answer text = { API_COMPLETION, "cmpl-1", "m", 12, false, NULL };
     const struct api_usage usage = { 10, 3, 8 };
-    const struct api_choice one = { 0, "a\n\"\x01", 4, "stop", { NULL, 0 }, { NULL, 0 } };
-    const struct api_choice two[] = { { 0, "ab", 2, "length", { NULL, 0 }, { NULL, 0 } },
-                                      { 1, NULL, 0, "stop", { NULL, 0 }, { NULL, 0 } } };
-    const struct api_choice piece = { 3, "z", 1, NULL, { "{\"tokens\":[]}", 13 }, { NULL, 0 } };
+    const struct api_choice one = { .text = "a\n\"\x01", .len = 4, .finish_reason = "stop" };
+    const struct api_choice two[] = { { .text = "ab", .len = 2, .finish_reason = "length" },
+                                      { .index = 1, .finish_reason = "stop" } };
+    const struct api_choice piece = {
+        .index = 3, .text = "z", .len = 1, .logprobs = { "{\"tokens\":[]}", 13 }
+    };
     struct buf out;
 
     buf_init(&out, 4096);
@@ -405,7 +408,7 @@ static void test_answers_are_json(void **state)
     for (int kind = API_CHAT; kind <= API_COMPLETION; kind++) {
         const struct api_answer answer = { (enum api_kind)kind, "i", "m", 1, true, NULL };
         const struct api_usage usage = { 1, 1, 1 };
-        const struct api_choice choice = { 0, text, 128, "stop", { NULL, 0 }, { NULL, 0 } };
+        const struct api_choice choice = { .text = text, .len = 128, .finish_reason = "stop" };
         struct json_doc *doc = NULL;
         buf_clear(&out);
         assert_int_equal(api_write_answer(&out, &answer, &choice, 1, &usage), STATUS_OK);
@@ -436,7 +439,7 @@ static void test_full_buffer(void **state)
     (void)state;
     const struct api_answer answer = { API_CHAT, "id", "m", 1, false, NULL };
     const struct api_usage usage = { 1, 1, 0 };
-    const struct api_choice choice = { 0, "text", 4, "stop", { NULL, 0 }, { NULL, 0 } };
+    const struct api_choice choice = { .text = "text", .len = 4, .finish_reason = "stop" };
 
     for (size_t max = 1; max < 300; max++) {
         struct buf out;

@@ -161,33 +161,15 @@ static void begin_stream(struct ask *ask)
     gateway_metrics_http(ask->gateway->metrics, 200);
 }
 
-/* The rows of the prompt before those of the answer. The first token has none. */
-static enum status begin_with_prompt(struct request *choice)
-{
-    const struct request *leader = choice->leader != NULL ? choice->leader : choice;
-    struct buf all;
-
-    buf_init(&all, GATEWAY_ANSWER_SIZE_MAX);
-    enum status status = gateway_logprobs_note_first(&all, choice->tokens[0]);
-    if (status == STATUS_OK)
-        status = buf_append(&all, buf_data(&leader->scores), leader->scores.len);
-    if (status == STATUS_OK) status = buf_append(&all, buf_data(&choice->rows), choice->rows.len);
-    buf_fini(&choice->rows);
-    choice->rows = all;
-    return status;
-}
-
 /* As choice_of(), with what its rows say. */
 static enum status choice_with_rows(struct request *choice, struct api_choice *out)
 {
     *out = choice_of(choice);
-    if (choice->ask->api.echo && choice->ask->api.logprobs > 0) {
-        const enum status begun = begin_with_prompt(choice);
-        if (begun != STATUS_OK) return begun;
-    }
-    if (choice->rows.len == 0) return STATUS_OK;
-    const enum status status = gateway_logprobs_render(
-        choice->gateway->tokenizer, choice->ask->api.kind, &choice->rows, &choice->offset);
+    enum status status = request_echo_scores(choice);
+    if (status == STATUS_OK) status = request_list_scores(choice, &out->prompt_logprobs);
+    if (status != STATUS_OK || choice->rows.len == 0) return status;
+    status = gateway_logprobs_render(choice->gateway->tokenizer, choice->ask->api.kind,
+                                     &choice->rows, &choice->offset);
     out->logprobs = (struct api_text){ (const char *)buf_data(&choice->rows), choice->rows.len };
     return status;
 }
@@ -215,6 +197,7 @@ void ask_show(struct request *choice)
     struct ask *ask = choice->ask;
 
     ASSERT(ask->http != NULL && ask->api.stream);
+    if (request_wants_scores(choice)) return; /* nothing is shown before them */
     if (!ask->began) begin_stream(ask);
     gateway_explain_shown(choice, buf_data(&choice->shown), choice->shown.len);
     if (write_shown(ask, choice) != STATUS_OK) {

@@ -448,7 +448,7 @@ static void on_prefill_done(struct attempt *attempt, const struct proto_prefill_
     gateway_metrics_predicted(gateway->metrics, attempt->decision.ttft_ms / 1000, actual_ms / 1000);
     learn_prefill(attempt, done);
     count_cached(attempt, done);
-    request_prefilled(request);
+    if (!request_wants_scores(request)) request_prefilled(request); /* else they have been lost */
     LOG_DEBUG("gateway", "prefill_done",
               "req=%s node=%s cached=%u fetched=%u computed=%u predicted_ms=%.1f actual_ms=%.1f "
               "queue_us=%llu load_us=%llu compute_us=%llu push_us=%llu",
@@ -537,7 +537,7 @@ static struct proto_sampling sampling_of(const struct request *request)
         .held = proto_u32s_of(request->held, request->held_count),
         .held_until = api->min_tokens,
         .logprobs = api->logprobs,
-        .scores = request_wants_scores(request),
+        .scores = request_wants_scores(request) ? request_scores_wanted(request) : 0,
         .grammar = { (const uint8_t *)api->grammar,
                      api->grammar != NULL ? strlen(api->grammar) : 0 },
     };

@@ -22,7 +22,7 @@
         if ((status) == STATUS_OK) (status) = (step);                                              \
     } while (0)
 
-enum { HEAD_WORDS = 2, PIECE_SIZE = 256 };
+enum { HEAD_WORDS = 2, PAIRS = LOGPROBS_HEAD_WORDS, PIECE_SIZE = 256 };
 
 struct noted {
     uint32_t token, count;
@@ -57,6 +57,19 @@ static bool next_noted(const struct buf *rows, size_t *at, struct noted *out)
     memcpy(out->row, from + HEAD_WORDS * sizeof(uint32_t), out->count * sizeof(*out->row));
     *at += (HEAD_WORDS + out->count) * sizeof(uint32_t);
     return true;
+}
+
+enum status gateway_logprobs_copy(struct buf *rows, const struct buf *from, uint32_t top)
+{
+    const uint32_t most = LOGPROBS_HEAD_WORDS + 2 * top;
+    enum status status = STATUS_OK;
+    struct noted noted;
+
+    for (size_t at = 0; status == STATUS_OK && next_noted(from, &at, &noted);) {
+        if (noted.count > most) noted.count = most;
+        status = buf_append(rows, &noted, (HEAD_WORDS + noted.count) * sizeof(uint32_t));
+    }
+    return status;
 }
 
 /* ---- tokens as text ---- */
@@ -141,8 +154,8 @@ static enum status write_entry(struct buf *out, const struct tokenizer *tokenize
     enum status status = open_entry(out, tokenizer, noted->token, noted->row[0]);
 
     THEN(status, buf_append_text(out, ",\"top_logprobs\":["));
-    for (uint32_t i = 1; i < noted->count; i += 2) {
-        THEN(status, write_comma(out, i == 1));
+    for (uint32_t i = PAIRS; i < noted->count; i += 2) {
+        THEN(status, write_comma(out, i == PAIRS));
         THEN(status, open_entry(out, tokenizer, noted->row[i], noted->row[i + 1]));
         THEN(status, buf_append_text(out, "}"));
     }
@@ -165,6 +178,55 @@ static enum status render_chat(const struct tokenizer *tokenizer, const struct b
     return status;
 }
 
+/* ---- prompts ---- */
+
+static enum status write_ranked(struct buf *out, const struct tokenizer *tokenizer, uint32_t token,
+                                uint32_t word, uint32_t rank)
+{
+    enum status status = buf_printf(out, "\"%u\":{\"logprob\":", token);
+
+    THEN(status, write_value(out, word));
+    THEN(status, buf_printf(out, ",\"rank\":%u,\"decoded_token\":", rank));
+    THEN(status, write_token(out, tokenizer, true, token));
+    THEN(status, buf_append_text(out, "}"));
+    return status;
+}
+
+static enum status write_scored(struct buf *out, const struct tokenizer *tokenizer,
+                                const struct noted *noted, uint32_t top)
+{
+    enum status status = buf_append_text(out, "{");
+
+    THEN(status, write_ranked(out, tokenizer, noted->token, noted->row[0], noted->row[1]));
+    for (uint32_t i = 0; i < top && PAIRS + 2 * i < noted->count; i++) {
+        const uint32_t *pair = noted->row + PAIRS + (size_t)2 * i;
+        if (pair[0] == noted->token) continue;
+        THEN(status, buf_append_text(out, ","));
+        THEN(status, write_ranked(out, tokenizer, pair[0], pair[1], i + 1));
+    }
+    THEN(status, buf_append_text(out, "}"));
+    return status;
+}
+
+enum status gateway_logprobs_render_prompt(const struct tokenizer *tokenizer,
+                                           const struct buf *rows, uint32_t top, struct buf *out)
+{
+    enum status status = buf_append_text(out, "[");
+    bool first = true;
+    struct noted noted;
+
+    for (size_t at = 0; next_noted(rows, &at, &noted); first = false) {
+        THEN(status, write_comma(out, first));
+        if (noted.count == 0) {
+            THEN(status, buf_append_text(out, "null"));
+        } else {
+            THEN(status, write_scored(out, tokenizer, &noted, top));
+        }
+    }
+    THEN(status, buf_append_text(out, "]"));
+    return status;
+}
+
 /* ---- completions ---- */
 
 static bool same_text(const struct tokenizer *tokenizer, uint32_t a, uint32_t b)
@@ -180,7 +242,7 @@ static bool same_text(const struct tokenizer *tokenizer, uint32_t a, uint32_t b)
 static bool is_named(const struct tokenizer *tokenizer, const struct noted *noted, uint32_t token,
                      uint32_t end)
 {
-    for (uint32_t i = 1; i < end; i += 2) {
+    for (uint32_t i = PAIRS; i < end; i += 2) {
         if (same_text(tokenizer, noted->row[i], token)) return true;
     }
     return false;
@@ -203,12 +265,13 @@ static enum status write_likeliest(struct buf *out, const struct tokenizer *toke
 {
     enum status status = buf_append_text(out, "{");
 
-    for (uint32_t i = 1; i < noted->count; i += 2) {
+    for (uint32_t i = PAIRS; i < noted->count; i += 2) {
         if (is_named(tokenizer, noted, noted->row[i], i)) continue;
-        THEN(status, write_pair(out, tokenizer, i == 1, noted->row[i], noted->row[i + 1]));
+        THEN(status, write_pair(out, tokenizer, i == PAIRS, noted->row[i], noted->row[i + 1]));
     }
     if (!is_named(tokenizer, noted, noted->token, noted->count))
-        THEN(status, write_pair(out, tokenizer, noted->count == 1, noted->token, noted->row[0]));
+        THEN(status,
+             write_pair(out, tokenizer, noted->count == PAIRS, noted->token, noted->row[0]));
     THEN(status, buf_append_text(out, "}"));
     return status;
 }

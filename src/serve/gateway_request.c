@@ -24,6 +24,9 @@
  * request: cancelled calls still end, once, later. So attempts and requests are never freed inside
  * callbacks but by the pump, a timer that also places those who wait, oldest first.
  *
+ * From ENDING it goes back to WAITING only if rows of its prompt were lost (gateway_scores.c): all
+ * of the answer is forgotten, and made again.
+ *
  * ENDING: all tokens are there; p's last item, which says how much was cached, is on its way (d may
  * finish a short answer before p has heard that its push was acknowledged). It is waited for, but
  * not long.
@@ -54,7 +57,7 @@
 #include "serve/gateway_record.h"
 #include "serve/tenants.h"
 
-enum { ENDING_MS = 1000, SCORE_WORDS_MAX = 1 << 21 };
+enum { ENDING_MS = 1000 };
 
 static double seconds(uint64_t from_ns, uint64_t to_ns)
 {
@@ -79,7 +82,7 @@ static bool edge_allowed(enum request_state from, enum request_state to)
     case REQUEST_PREFILLING:
         return to == REQUEST_DECODING || to == REQUEST_WAITING || to == REQUEST_ENDING;
     case REQUEST_DECODING: return to == REQUEST_WAITING || to == REQUEST_ENDING;
-    case REQUEST_ENDING:
+    case REQUEST_ENDING: return to == REQUEST_WAITING;
     case REQUEST_OVER: return false;
     }
     return false;
@@ -374,34 +377,6 @@ static void note_row(struct request *request, const struct proto_token *token)
         ask_abandon(request->ask, "too_long");
 }
 
-/* ---- the prompt's probabilities ---- */
-
-bool request_wants_scores(const struct request *request)
-{
-    const struct api_request *api = &request->ask->api;
-
-    return api->echo && api->logprobs > 0 && request->leader == NULL &&
-           request->scored + 1 < request->prompt_tokens;
-}
-
-enum status request_take_scores(struct request *request, const struct proto_scores *scores)
-{
-    const uint32_t next = request->scored + 1, length = scores->rows.count / scores->count;
-
-    if (!request_wants_scores(request)) return STATUS_OK; /* it has come from another node */
-    if (scores->first > next) return STATUS_INVALID;
-    for (uint32_t i = next - scores->first; i < scores->count && request_wants_scores(request);
-         i++) {
-        const struct proto_token token = {
-            .token = request->tokens[request->scored + 1],
-            .row = { scores->rows.bytes + (size_t)i * length * sizeof(uint32_t), length },
-        };
-        if (gateway_logprobs_note(&request->scores, &token) != STATUS_OK) return STATUS_FULL;
-        request->scored++;
-    }
-    return STATUS_OK;
-}
-
 enum status request_take_token(struct request *request, const struct proto_token *taken)
 {
     const uint32_t next = generated(request), index = taken->index, token = taken->token;
@@ -443,6 +418,63 @@ enum status request_take_token(struct request *request, const struct proto_token
     return STATUS_OK;
 }
 
+/* ---- an answer from its start ---- */
+
+static void begin_text(struct request *request)
+{
+    const struct api_request *api = &request->ask->api;
+
+    gateway_text_init(&request->text, api->stops, api->stops_count);
+    gateway_calls_init(
+        &request->calls, api->tools != NULL ? chat_tools(request->gateway->chat) : CHAT_TOOLS_NONE,
+        api->tool_choice == API_TOOL_REQUIRED, api->stream && api->calls_grammar, request->id);
+}
+
+/* The answer begins with the prompt, if that is wanted. */
+static enum status echo_prompt(struct request *request)
+{
+    const struct api_request *api = &request->ask->api;
+
+    if (!api->echo) return STATUS_OK;
+    const struct api_prompt *prompt = &api->prompts[request->choice / api->n];
+    if (prompt->text.data != NULL)
+        return buf_append(&request->shown, prompt->text.data, prompt->text.len);
+    return gateway_detokenize(request->gateway, prompt->tokens, prompt->tokens_count,
+                              &request->shown);
+}
+
+/* As if nothing had been answered: of an answer that has not been shown. */
+static enum status forget_answer(struct request *request)
+{
+    buf_clear(&request->shown);
+    buf_clear(&request->called);
+    buf_clear(&request->rows);
+    gateway_calls_fini(&request->calls);
+    begin_text(request);
+    request->tokens_count = request->prompt_tokens;
+    request->keys_count = 0;
+    request->finish_reason = NULL;
+    return echo_prompt(request);
+}
+
+/* The answer is there, but not how likely its prompt was. */
+static void scores_lost(struct request *request)
+{
+    struct api_error error;
+
+    LOG_WARN("gateway", "scores_lost", "req=%s trace=%s attempt=%u", request->request_id,
+             request->ask->trace, request->attempts);
+    request->lost++;
+    if (request->lost < request->gateway->options.attempts_max &&
+        forget_answer(request) == STATUS_OK) {
+        request_wait(request, env_now_ns(request->gateway->env));
+        return;
+    }
+    api_refuse(&error, 503, "attempts_exhausted", NULL,
+               "The probabilities of the prompt were lost with a node");
+    request_fail(request, &error);
+}
+
 /* ---- the end of an answer ---- */
 
 /* After a stop string d would go on; it is cancelled when the attempt leaves, at once or as soon as
@@ -472,12 +504,11 @@ void request_complete(struct request *request)
 
     if (request->attempt != NULL) attempt_leave(request->attempt, STATUS_OK);
     if (request_wants_scores(request)) {
-        struct api_error error;
-        api_refuse(&error, 503, "attempts_exhausted", NULL,
-                   "The probabilities of the prompt were lost with a node");
-        request_fail(request, &error);
+        scores_lost(request);
         return;
     }
+    if (request->ask->api.stream && request->shown.len > 0) ask_show(request); /* it had to wait */
+    if (request->state == REQUEST_OVER) return;
     if (!request->ask->api.stream) {
         gateway_explain_shown(request, buf_data(&request->shown), request->shown.len);
     }
@@ -607,6 +638,7 @@ static void free_request(struct request *request)
     gateway_calls_fini(&request->calls);
     buf_fini(&request->rows);
     buf_fini(&request->scores);
+    buf_fini(&request->listed);
     free(request->tokens);
     free(request->held);
     free(request->keys);
@@ -868,33 +900,6 @@ static void give_tokens_back(struct request *request)
     if (smaller != NULL) request->tokens = smaller;
 }
 
-/* The answer begins with the prompt. */
-static enum status echo_prompt(struct request *request)
-{
-    const struct api_request *api = &request->ask->api;
-    const struct api_prompt *prompt = &api->prompts[request->choice / api->n];
-
-    if (prompt->text.data != NULL)
-        return buf_append(&request->shown, prompt->text.data, prompt->text.len);
-    return gateway_detokenize(request->gateway, prompt->tokens, prompt->tokens_count,
-                              &request->shown);
-}
-
-/* Rows of a whole prompt are kept, and become JSON at once. */
-static enum status check_scores(const struct request *request, struct api_error *error)
-{
-    const uint32_t row = 2 * request->ask->api.logprobs + 1; /* words, as they are noted */
-
-    const uint32_t most = SCORE_WORDS_MAX / row / request->ask->choices_count;
-
-    if (request->prompt_tokens <= most) return STATUS_OK;
-    return api_refuse(error, 400, "invalid_value", "logprobs",
-                      "'logprobs' %u of prompts that are echoed: at most %u tokens each in %u "
-                      "answers, not %u",
-                      request->ask->api.logprobs - 1, most, request->ask->choices_count,
-                      request->prompt_tokens);
-}
-
 /* Tokens, room for keys, and limits. */
 static enum status prepare(struct request *request, struct api_error *error)
 {
@@ -907,9 +912,9 @@ static enum status prepare(struct request *request, struct api_error *error)
     const enum status status = take_prompt(request, max, error);
     if (status != STATUS_OK) return status;
     give_tokens_back(request);
-    if (request->ask->api.echo && echo_prompt(request) != STATUS_OK) return overloaded(error);
+    if (echo_prompt(request) != STATUS_OK) return overloaded(error);
     request->alone = request_wants_scores(request); /* a group finds none */
-    if (request->alone && check_scores(request, error) != STATUS_OK) return STATUS_INVALID;
+    if (request_check_scores(request, error) != STATUS_OK) return STATUS_INVALID;
     /* Room for the keys of every block there can ever be; blocks have at least 16 tokens. */
     request->keys = malloc((request->tokens_max / 16 + 1) * sizeof(*request->keys));
     if (request->keys == NULL ||
@@ -947,16 +952,12 @@ enum status request_create(struct ask *ask, uint32_t choice, struct request *lea
     /* The answers to one prompt differ, and the first is the one that would be alone. */
     request->seed = ask->seed + choice % ask->api.n;
     name_request(request);
-    gateway_text_init(&request->text, ask->api.stops, ask->api.stops_count);
     buf_init(&request->shown, GATEWAY_ANSWER_SIZE_MAX);
     buf_init(&request->called, GATEWAY_ANSWER_SIZE_MAX);
-    gateway_calls_init(&request->calls,
-                       ask->api.tools != NULL ? chat_tools(request->gateway->chat)
-                                              : CHAT_TOOLS_NONE,
-                       ask->api.tool_choice == API_TOOL_REQUIRED,
-                       ask->api.stream && ask->api.calls_grammar, request->id);
     buf_init(&request->rows, GATEWAY_ANSWER_SIZE_MAX);
+    begin_text(request);
     buf_init(&request->scores, GATEWAY_ANSWER_SIZE_MAX);
+    buf_init(&request->listed, GATEWAY_ANSWER_SIZE_MAX);
     env_timer_init(&request->timer, on_timer, request);
     const enum status status = prepare(request, error);
     if (status == STATUS_OK) {

@@ -126,6 +126,9 @@ struct request {
                         * the leader are everybody's */
     struct buf rows;   /* of logprobs, likewise (serve/gateway_logprobs.h) */
     uint32_t scored;   /* tokens in `scores` */
+    uint32_t lost;     /* how often some of them were, and the answer was made again */
+    bool scores_echoed;
+    struct buf listed; /* prompt_logprobs */
     uint32_t offset;   /* of the first token in `rows`, in characters of the choice's text */
     const char *finish_reason;
     bool cached_known;
@@ -137,11 +140,22 @@ struct request {
     struct env_timer timer;
 };
 
-/* Are the probabilities of its prompt wanted, and not all there yet? */
+/* ---- gateway_scores.c ---- */
+
+/* As proto_sampling's `scores`. */
+uint32_t request_scores_wanted(const struct request *request);
+/* Are they wanted, and not all there yet? */
 bool request_wants_scores(const struct request *request);
 /* What a node has found. STATUS_INVALID if it does not follow what is there. */
 MUST_USE enum status request_take_scores(struct request *request,
                                          const struct proto_scores *scores);
+/* Refuses what is too much. */
+MUST_USE enum status request_check_scores(const struct request *request, struct api_error *error);
+/* Both: if they are wanted, and all there. Puts the rows of the prompt before those of the answer,
+ * once. */
+MUST_USE enum status request_echo_scores(struct request *request);
+/* *out: `prompt_logprobs` as JSON, absent if not wanted; valid while the request is. */
+MUST_USE enum status request_list_scores(struct request *request, struct api_text *out);
 
 /* ---- gateway_ask.c ---- */
 

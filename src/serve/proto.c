@@ -133,15 +133,24 @@ static float float_at(struct proto_u32s view, uint32_t index)
     return value;
 }
 
-/* Of infer/logprobs.h: a probability, then pairs of a token and a probability. */
+/* Of infer/logprobs.h, at word `at`, so long: a probability and a rank, then pairs of a token and a
+ * probability. */
+static bool row_ok(struct proto_u32s words, uint32_t at, uint32_t length)
+{
+    if (length < 2 || length % 2 != 0 || length > PROTO_ROW_MAX) return false;
+    if (!between((double)float_at(words, at), -1e4, 0) || proto_u32_at(words, at + 1) == 0)
+        return false;
+    for (uint32_t i = 3; i < length; i += 2) {
+        if (!between((double)float_at(words, at + i), -1e4, 0)) return false;
+    }
+    return true;
+}
+
 static struct proto_u32s get_row(struct msg_reader *reader)
 {
     const struct proto_u32s row = get_u32s(reader, PROTO_ROW_MAX);
 
-    if (row.count % 2 != 1) msg_fail(reader);
-    for (uint32_t i = 0; i < row.count; i += 2) {
-        if (!between((double)float_at(row, i), -1e4, 0)) msg_fail(reader);
-    }
+    if (!row_ok(row, 0, row.count)) msg_fail(reader);
     return row;
 }
 
@@ -271,7 +280,7 @@ static void get_sampling_field(struct msg_reader *reader, uint64_t key, struct p
     case SEQUENCE_HELD_UNTIL: out->held_until = msg_get_u32(reader); break;
     case SEQUENCE_GRAMMAR: out->grammar = msg_get_bin(reader, PROTO_GRAMMAR_MAX); break;
     case SEQUENCE_LOGPROBS: out->logprobs = get_in(reader, 0, 1 + PROTO_TOP_MAX); break;
-    case SEQUENCE_SCORES: out->scores = get_in(reader, 0, 1) != 0; break;
+    case SEQUENCE_SCORES: out->scores = get_in(reader, 0, 1 + PROTO_TOP_MAX); break;
     default: msg_skip(reader); break;
     }
 }
@@ -749,11 +758,9 @@ static bool scores_ok(const struct proto_scores *scores)
 {
     const uint32_t length = scores->count > 0 ? scores->rows.count / scores->count : 0;
 
-    if (length == 0 || length * scores->count != scores->rows.count) return false;
-    if (length % 2 != 1 || length > PROTO_ROW_MAX) return false;
-    for (uint32_t i = 0; i < scores->rows.count; i++) {
-        if (i % length % 2 == 0 && !between((double)float_at(scores->rows, i), -1e4, 0))
-            return false;
+    if (length * scores->count != scores->rows.count) return false;
+    for (uint32_t i = 0; i < scores->count; i++) {
+        if (!row_ok(scores->rows, i * length, length)) return false;
     }
     return true;
 }

@@ -90,7 +90,7 @@ enum {
     PROTO_HELD_MAX = 128,
     PROTO_GRAMMAR_MAX = 1 << 16,
     PROTO_TOP_MAX = 20, /* likeliest tokens named beside one */
-    PROTO_ROW_MAX = 1 + 2 * PROTO_TOP_MAX,
+    PROTO_ROW_MAX = 2 + 2 * PROTO_TOP_MAX,
     PROTO_SCORES_MAX = 512, /* tokens of a step */
     PROTO_WRITERS_MAX = 32, /* nodes that push into the pages of one attempt */
 };
@@ -134,7 +134,7 @@ struct proto_sampling {
     uint32_t held_until;
     struct msg_bytes grammar; /* infer/grammar.h, at most PROTO_GRAMMAR_MAX; len 0: none */
     uint32_t logprobs; /* 0: not wanted; else 1 + the pairs of each row, at most PROTO_TOP_MAX */
-    bool scores;       /* with logprobs: who computes the prompt says how likely its tokens were,
+    uint32_t scores;   /* likewise, of the prompt: who computes it says how likely its tokens were,
                         * and so computes all of it */
 };
 

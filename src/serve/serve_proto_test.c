@@ -41,8 +41,8 @@ static void save(const char *name, uint8_t which, const struct buf *message)
 static const uint32_t bias_tokens[] = { 7, 49151 };
 static const float biases[] = { -100, 0.5f };
 
-/* -1.5, and token 49151 with -0.25: see infer/logprobs.h. */
-static const uint32_t row[] = { 0xbfc00000, 49151, 0xbe800000 };
+/* -1.5, in the third place, and token 49151 with -0.25: see infer/logprobs.h. */
+static const uint32_t row[] = { 0xbfc00000, 3, 49151, 0xbe800000 };
 
 static struct proto_sequence some_sequence(void)
 {
@@ -66,7 +66,8 @@ static struct proto_sequence some_sequence(void)
                       .held = proto_u32s_of(bias_tokens, 1),
                       .held_until = 5,
                       .grammar = { (const uint8_t *)"{\"object\":true}", 15 },
-                      .logprobs = 1 + PROTO_TOP_MAX },
+                      .logprobs = 1 + PROTO_TOP_MAX,
+                      .scores = 3 },
         .generated_before = 4,
         .plan = { .reuse_blocks = 2, .holder = "10.0.0.1:7000" },
         .priority = -8,
@@ -101,6 +102,7 @@ static void expect_sequence(const struct proto_sequence *got)
     assert_int_equal(got->sampling.grammar.len, 15);
     assert_memory_equal(got->sampling.grammar.data, "{\"object\":true}", 15);
     assert_int_equal(got->sampling.logprobs, 1 + PROTO_TOP_MAX);
+    assert_int_equal(got->sampling.scores, 3);
     assert_int_equal(got->generated_before, 4);
     assert_int_equal(got->plan.reuse_blocks, 2);
     assert_string_equal(got->plan.holder, "10.0.0.1:7000");
@@ -213,12 +215,12 @@ static void small_messages_round_trip(void **state)
     assert_int_equal(proto_u64_at(done_got.checksums, 2), 12);
     assert_int_equal(done_got.first_row.count, 0);
     struct proto_kv_done with_row = done;
-    with_row.first_row = proto_u32s_of(row, 3);
+    with_row.first_row = proto_u32s_of(row, 4);
     buf_clear(&buf);
     assert_int_equal(proto_kv_done_encode(&with_row, &buf), STATUS_OK);
     assert_int_equal(proto_kv_done_decode(buf_data(&buf), buf.len, &done_got), STATUS_OK);
-    assert_int_equal(done_got.first_row.count, 3);
-    assert_int_equal(proto_u32_at(done_got.first_row, 1), 49151);
+    assert_int_equal(done_got.first_row.count, 4);
+    assert_int_equal(proto_u32_at(done_got.first_row, 2), 49151);
     buf_fini(&buf);
 }
 
@@ -238,7 +240,7 @@ static void items_round_trip(void **state)
                       .blocks_local = 1 } },
         { .kind = PROTO_ITEM_TOKEN, .token = { .index = 17, .token = 49151 } },
         { .kind = PROTO_ITEM_FIRST_TOKEN, .token = { .token = 2 } },
-        { .kind = PROTO_ITEM_FIRST_TOKEN, .token = { 5, 2, proto_u32s_of(row, 3) } },
+        { .kind = PROTO_ITEM_FIRST_TOKEN, .token = { 5, 2, proto_u32s_of(row, 4) } },
         { .kind = PROTO_ITEM_FINISH,
           .finish = { .reason = PROTO_FINISH_LENGTH, .generated = 9, .steps = 8, .times = times } },
         { .kind = PROTO_ITEM_PREFILL_DONE,
@@ -249,7 +251,7 @@ static void items_round_trip(void **state)
         { .kind = PROTO_ITEM_FAILED,
           .failed = { .cause = PROTO_CAUSE_LIMIT, .load_permille = 1500, .text = "why" } },
         { .kind = PROTO_ITEM_SCORES,
-          .scores = { .first = 16, .count = 1, .rows = proto_u32s_of(row, 3) } },
+          .scores = { .first = 16, .count = 1, .rows = proto_u32s_of(row, 4) } },
         { .kind = PROTO_ITEM_PREFILL_DONE,
           .prefill_done = { .computed_tokens = 9, .miss = PROTO_MISS_TIMEOUT, .times = times } },
     };
@@ -276,16 +278,18 @@ static void items_round_trip(void **state)
     }
 }
 
-/* Probabilities above one or that are no numbers, and rows of half a pair. */
+/* Probabilities above one or that are no numbers, no rank, and rows of half a pair. */
 static void bad_rows_are_refused(void **state)
 {
     (void)state;
-    static const uint32_t BAD[][3] = { { 0x3f800000 },
-                                       { 0x7fc00000 },
-                                       { 0xff800000 },
-                                       { 0xbfc00000, 7 },
-                                       { 0xbfc00000, 7, 0x3f800000 } };
-    static const uint32_t COUNTS[] = { 1, 1, 1, 2, 3 };
+    static const uint32_t BAD[][4] = { { 0x3f800000, 1 },
+                                       { 0x7fc00000, 1 },
+                                       { 0xff800000, 1 },
+                                       { 0xbfc00000, 0 },
+                                       { 0xbfc00000 },
+                                       { 0xbfc00000, 1, 7 },
+                                       { 0xbfc00000, 1, 7, 0x3f800000 } };
+    static const uint32_t COUNTS[] = { 2, 2, 2, 2, 1, 3, 4 };
 
     for (size_t i = 0; i < sizeof(BAD) / sizeof(BAD[0]); i++) {
         const struct proto_item item = { .kind = PROTO_ITEM_TOKEN,
@@ -299,15 +303,19 @@ static void bad_rows_are_refused(void **state)
     }
 }
 
-/* Rows that do not part evenly, half pairs, none, and no probabilities. */
+/* Rows that do not part evenly, half pairs, none, no probabilities, and no rank. */
 static void bad_scores_are_refused(void **state)
 {
     (void)state;
-    static const uint32_t WORDS[] = { 0xbfc00000, 7, 0xbfc00000, 0x3f800000 };
+    static const uint32_t WORDS[] = { 0xbfc00000, 1, 7, 0xbfc00000, 0x3f800000, 1, 0xbfc00000, 0 };
     static const struct proto_scores BAD[] = {
-        { 1, 2, { (const uint8_t *)WORDS, 3 } }, { 1, 1, { (const uint8_t *)WORDS, 2 } },
-        { 1, 1, { (const uint8_t *)WORDS, 0 } }, { 0, 1, { (const uint8_t *)WORDS, 3 } },
-        { 1, 0, { (const uint8_t *)WORDS, 3 } }, { 1, 1, { (const uint8_t *)(WORDS + 3), 1 } },
+        { 1, 3, { (const uint8_t *)WORDS, 4 } },
+        { 1, 1, { (const uint8_t *)WORDS, 3 } },
+        { 1, 1, { (const uint8_t *)WORDS, 0 } },
+        { 0, 1, { (const uint8_t *)WORDS, 4 } },
+        { 1, 0, { (const uint8_t *)WORDS, 4 } },
+        { 1, 1, { (const uint8_t *)(WORDS + 4), 2 } },
+        { 1, 1, { (const uint8_t *)(WORDS + 6), 2 } },
         { 1, 4, { (const uint8_t *)WORDS, 4 } },
     };
 

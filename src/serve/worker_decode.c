@@ -33,7 +33,7 @@
 /* Words of a row that is kept until it is sent. */
 static uint32_t row_stride(uint32_t logprobs)
 {
-    return logprobs > 0 ? 1 + 1 + 2 * (logprobs - 1) : 0;
+    return logprobs > 0 ? 1 + job_row_words(logprobs) : 0;
 }
 
 /* ---- arrival ---- */
@@ -108,7 +108,7 @@ static uint32_t reusable_blocks(const struct job *job)
 {
     const uint32_t before_last = (job->prompt_count - 1) / job->worker->layout.block_tokens;
 
-    if (job->worker->options.no_reuse || (job->decode.computes && job->scores)) return 0;
+    if (job->worker->options.no_reuse || (job->decode.computes && job->scores > 0)) return 0;
     return job->decode.computes && before_last < job->keys_count ? before_last : job->keys_count;
 }
 
@@ -269,7 +269,7 @@ static const char *check_kv_done(const struct job *job, const struct proto_kv_do
     if (done->checksums.count != pieces) return "not one checksum for each piece";
     if (done->first_token >= model_params(worker->options.model)->vocab) return "no such token";
     if ((done->first_row.count > 0) != (job->logprobs > 0)) return "a row more or less";
-    if (job->logprobs > 0 && done->first_row.count > 2 * job->logprobs - 1) return "a long row";
+    if (done->first_row.count > job_row_words(job->logprobs)) return "a long row";
     return NULL;
 }
 

@@ -243,7 +243,7 @@ struct job {
     uint32_t prompt_blocks; /* ceil(prompt_count / block_tokens) */
     struct sampling sampling;
     struct grammar *grammar;          /* of sampling.matcher; NULL: any text */
-    bool scores;                      /* as in proto_sampling; */
+    uint32_t scores;                  /* as in proto_sampling; */
     uint32_t *score_rows;             /* then room for those of a step */
     uint32_t logprobs;                /* as in proto_sampling */
     uint32_t row[LOGPROBS_WORDS_MAX]; /* of the token sampled last, if wanted */
@@ -366,6 +366,9 @@ void job_drop_grammar(struct job *job);
 
 /* Why a fetch brought less than was asked for, as gateways are told. */
 enum proto_miss job_miss_of(enum store_miss reason);
+
+/* The most words that a row has where `wanted` is the proto_sampling's logprobs or scores. */
+uint32_t job_row_words(uint32_t wanted);
 
 /* The scores that a part of the prompt is to find, once the rest of the item is there; and what has
  * been found to the gateway: false if the job has failed. */

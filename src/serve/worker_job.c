@@ -70,11 +70,15 @@ static const char *check_sequence(const struct worker *worker,
     return NULL;
 }
 
+uint32_t job_row_words(uint32_t wanted)
+{
+    return wanted > 0 ? LOGPROBS_HEAD_WORDS + 2 * (wanted - 1) : 0;
+}
+
 /* Words of the rows of a step. */
 static size_t score_words(const struct proto_sampling *sampling)
 {
-    const bool wanted = sampling->scores && sampling->logprobs > 0;
-    return wanted ? (size_t)ENGINE_ROWS_MAX * (2 * sampling->logprobs - 1) : 0;
+    return (size_t)ENGINE_ROWS_MAX * job_row_words(sampling->scores);
 }
 
 /* All that the job keeps is in one arena. */
@@ -144,7 +148,7 @@ static void take_sampling(struct job *job, const struct proto_sampling *from)
                                        .held_count = from->held.count,
                                        .held_until = from->held_until };
     job->logprobs = from->logprobs;
-    job->scores = score_words(from) > 0;
+    job->scores = from->scores;
     job->score_rows = arena_calloc(job->arena, score_words(from), sizeof(*job->score_rows));
     ASSERT(job->score_rows != NULL); /* likewise */
 }
@@ -315,10 +319,10 @@ void job_fill_score(struct job *job, struct runner_item *item)
     const uint32_t behind = item->position + item->tokens_count; /* the item */
     const uint32_t end = behind < job->prompt_count ? behind + 1 : job->prompt_count;
 
-    if (!job->scores || (job->kind == SCHED_KIND_PREFILL && job->prefill.stage != NULL)) return;
+    if (job->scores == 0 || (job->kind == SCHED_KIND_PREFILL && job->prefill.stage != NULL)) return;
     item->score = (struct backend_score){ .targets = job->tokens + item->position + 1,
                                           .count = end - item->position - 1,
-                                          .top = job->logprobs - 1,
+                                          .top = job->scores - 1,
                                           .rows = job->score_rows };
 }
 

@@ -28,7 +28,7 @@
 static uint32_t blocks_reusable(const struct job *job)
 {
     if (stage_follows(job)) return stage_reuse_blocks(job);
-    if (job->scores) return 0; /* the logits of all tokens are */
+    if (job->scores > 0) return 0; /* the logits of all tokens are */
     /* The last token of the prompt is always computed: its logits are the point. */
     return (job->prompt_count - 1) / job->worker->layout.block_tokens;
 }

@@ -735,7 +735,7 @@ static void prompts_are_scored(void **state)
         memcpy(request->prompt + answered.prompt_count, answered.answer, 40 * sizeof(uint32_t));
         request->ignore_eos = true;
         request->logprobs = 3;
-        request->scores = true;
+        request->scores = 3;
         request->reuse_blocks = 5;
         request->computes = i == 1;
         request->p = &p;

@@ -162,7 +162,7 @@ def test_request_id_is_echoed(cluster):
     ("tool_choice", "required"),
     ("response_format", "json"),
     ("top_logprobs", 3),
-    ("prompt_logprobs", 3),
+    ("prompt_logprobs", 21),
     ("n", 10**9),
     ("n", 0),
     ("no_such_field", 1),

@@ -191,7 +191,8 @@ def test_tokens_that_are_no_text(client):
     ("chat/completions", {"messages": STORY, "top_logprobs": 2}, "top_logprobs"),
     ("chat/completions", {"messages": STORY, "logprobs": True, "top_logprobs": 21}, "top_logprobs"),
     ("completions", {"prompt": "x", "logprobs": 21}, "logprobs"),
-    ("completions", {"prompt": "x", "logprobs": 1, "echo": True, "stream": True}, "stream"),
+    ("completions", {"prompt": "x", "prompt_logprobs": 1, "stream": True}, "prompt_logprobs"),
+    ("chat/completions", {"messages": STORY, "prompt_logprobs": -1}, "prompt_logprobs"),
     ("completions", {"prompt": "x", "logprobs": 1, "max_tokens": 0}, "max_tokens"),
 ])
 def test_bad_logprobs_are_named(cluster, path, fields, param):
@@ -226,6 +227,42 @@ def test_prompts_are_scored(client, cluster, long, max_tokens):
     assert rows.token_logprobs[here] == told.token_logprobs and rows.top_logprobs[here] == told.top_logprobs
     assert scored.usage.prompt_tokens == len(story) + len(tokens) + 30
     assert scored.usage.completion_tokens <= 2 * max_tokens
+
+
+@pytest.mark.parametrize("max_tokens", [0, 6])
+def test_scored_prompts_are_streamed(client, max_tokens):
+    """The first chunk of a choice has the prompt and its rows, the others go on; together they are the whole."""
+    body = dict(model="smollm2", prompt=[SKY, "Two and two"], n=2, temperature=0, logprobs=2, echo=True,
+                max_tokens=max_tokens)
+    whole = client.completions.create(**body)
+    chunks = [c.choices[0] for c in client.completions.create(**body, stream=True)]
+    for choice in whole.choices:
+        mine = [c for c in chunks if c.index == choice.index]
+        assert "".join(c.text for c in mine) == choice.text
+        assert mine[0].text.startswith(SKY if choice.index < 2 else "Two and two")
+        for column in ("tokens", "token_logprobs", "top_logprobs", "text_offset"):
+            assert sum((getattr(c.logprobs, column) for c in mine if c.logprobs), []) == \
+                getattr(choice.logprobs, column)
+
+
+def test_prompt_logprobs(client):
+    """vLLM's list: null for the first token, then for each its own entry and the likeliest, by token id."""
+    answer = client.completions.create(model="smollm2", prompt=SKY, temperature=0, max_tokens=1, n=2, echo=True,
+                                       logprobs=1, extra_body={"prompt_logprobs": 3})
+    for choice in answer.choices:
+        listed, rows = choice.model_extra["prompt_logprobs"], choice.logprobs
+        assert len(listed) == answer.usage.prompt_tokens and listed[0] is None
+        for entry, token, value, top in zip(listed[1:], rows.tokens[1:], rows.token_logprobs[1:], rows.top_logprobs[1:]):
+            own, *others = entry.values()
+            assert own["decoded_token"] == token and own["logprob"] == value
+            assert {o["rank"] for o in entry.values()} == {1, 2, 3} | {own["rank"]}
+            best = min(entry.values(), key=lambda o: o["rank"])
+            assert top[best["decoded_token"]] == best["logprob"] == max(o["logprob"] for o in entry.values())
+            assert [o["rank"] for o in others] == sorted(o["rank"] for o in others)
+    chat = client.chat.completions.create(model="smollm2", messages=STORY, max_tokens=1, temperature=0,
+                                          extra_body={"prompt_logprobs": 0})
+    listed = chat.model_extra["prompt_logprobs"]
+    assert len(listed) == chat.usage.prompt_tokens and all(len(entry) == 1 for entry in listed[1:])
 
 
 # ---- load generators ----

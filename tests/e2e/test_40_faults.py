@@ -71,24 +71,34 @@ def test_probabilities_survive_a_killed_decode_node(cluster, expected):
     wait_until(lambda: cluster.children("decode") and cluster.get("/ready")[0] == 200)
 
 
-def test_prefill_killed_mid_request(cluster, expected):
-    """The prompt is new to the pool, so the prefill is still running when its process dies."""
-    fresh = body("Fresh. " + LONG, max_tokens=32)
-    reference = {}
-
-    def run():
-        reference["text"] = stream(cluster, fresh)
-
-    before = cluster.metric("vllm:prompt_tokens_total")
-    thread = threading.Thread(target=run)
+def while_prefill_is_killed(cluster, ask):
+    """What ask() returns while the prefill node dies that computes its prompt."""
+    answer = []
+    thread = threading.Thread(target=lambda: answer.append(ask()))
     thread.start()
     wait_until(lambda: cluster.metric("vllm:num_requests_running") > 0, 10, "request running")
     cluster.kill("prefill")
     thread.join(90)
     assert not thread.is_alive()
     wait_until(lambda: cluster.get("/ready")[0] == 200)
-    assert stream(cluster, fresh) == reference["text"]
+    return answer[0]
+
+
+def test_prefill_killed_mid_request(cluster, expected):
+    """The prompt is new to the pool, so the prefill is still running when its process dies."""
+    fresh = body("Fresh. " + LONG, max_tokens=32)
+    before = cluster.metric("vllm:prompt_tokens_total")
+    text = while_prefill_is_killed(cluster, lambda: stream(cluster, fresh))
+    assert stream(cluster, fresh) == text
     assert cluster.metric("vllm:prompt_tokens_total") > before
+
+
+def test_probabilities_of_a_prompt_survive_a_killed_prefill_node(cluster):
+    """It dies while it scores them, or just after; they are those of an undisturbed cluster."""
+    scored = {"model": "smollm2", "prompt": "Scored. " + LONG, "temperature": 0, "max_tokens": 4, "echo": True,
+              "logprobs": 2, "prompt_logprobs": 1}
+    answer = while_prefill_is_killed(cluster, lambda: cluster.post("/v1/completions", scored)[1])
+    assert answer["choices"] == cluster.post("/v1/completions", scored)[1]["choices"]
 
 
 def test_master_killed_and_back(cluster, expected):

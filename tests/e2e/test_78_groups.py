@@ -41,6 +41,14 @@ def test_a_group_answers_as_one_node(cluster, group):
     assert "with 1 more, each a part of the layers" in said
 
 
+def test_scored_prompts_are_computed_by_one_node(cluster, group):
+    """Its stages find no probabilities of a prompt, so no group is formed, and they are the same."""
+    scored = {"model": "smollm2", "prompt": LONG, "temperature": 0, "max_tokens": 2, "prompt_logprobs": 2}
+    before = group.metric("yolk_conductor_groups_total")
+    assert group.post("/v1/completions", scored)[1]["choices"] == cluster.post("/v1/completions", scored)[1]["choices"]
+    assert group.metric("yolk_conductor_groups_total") == before
+
+
 def test_a_stage_is_killed_meanwhile(cluster, group):
     wait_until(lambda: json.loads(group.get("/ready")[1])["prefill"] == 2)
     before = group.metric("yolk_conductor_groups_total")
