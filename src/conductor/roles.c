@@ -26,7 +26,7 @@ struct counts {
 void roles_init(struct roles *roles, const struct roles_options *options)
 {
     ASSERT(options->window_ms > 0 && options->dwell_ms >= 0);
-    *roles = (struct roles){ .options = *options, .looked_ms = -INFINITY };
+    *roles = (struct roles){ .options = *options, .looked_ms = -INFINITY, .began_ms = INFINITY };
 }
 
 static void age_rate(struct roles *roles, double now_ms)
@@ -129,13 +129,15 @@ static struct roles_proposal proposal_of(const struct roles *roles,
     };
 }
 
-/* Nobody is in this pool, nor on the way: one of two or more goes there at once. */
+/* Nobody is in this pool, nor on the way: one of two or more goes there. Where nobody has ever been
+ * somebody may be starting still. */
 static bool fill(const struct roles *roles, const struct roles_view *view,
                  const struct counts *counts, struct roles_proposal *out)
 {
     const enum roles_pool to = counts->in[ROLES_PREFILL] == 0 ? ROLES_PREFILL : ROLES_DECODE;
 
     if (counts->ready[other(to)] < 2) return false; /* G1 */
+    if (!roles->known[to] && view->now_ms - roles->began_ms < roles->options.dwell_ms) return false;
     const struct roles_member *giver = giver_of(view, other(to), 0);
     *out = proposal_of(roles, giver, to, giver->drain_ms);
     return true;
@@ -173,9 +175,12 @@ bool roles_look(struct roles *roles, const struct roles_view *view, struct roles
 
     ASSERT(view->prefill_backlog >= 0 && view->decode_need >= 0);
     age_rate(roles, view->now_ms);
+    if (view->members_count > 0) roles->began_ms = fmin(roles->began_ms, view->now_ms);
     const double need[ROLES_POOLS] = { roles->rate + view->prefill_backlog, view->decode_need };
-    for (int pool = 0; pool < ROLES_POOLS; pool++)
+    for (int pool = 0; pool < ROLES_POOLS; pool++) {
+        roles->known[pool] |= counts.in[pool] > 0;
         roles->load[pool] = counts.in[pool] > 0 ? need[pool] / counts.in[pool] : 0;
+    }
     if (counts.in[ROLES_PREFILL] == 0 || counts.in[ROLES_DECODE] == 0)
         return fill(roles, view, &counts, out);
     weigh(roles, &counts, need, elapsed);

@@ -25,7 +25,8 @@
  * Guarantees
  *   G1  a proposal leaves at least one instance, not draining, in the pool it takes from.
  *   G2  an instance is proposed only when it has had its role for dwell_ms; but a pool that is
- *       empty, because its instances have gone, gets one at once.
+ *       empty because its instances have gone gets one at once, and one that never had any, whose
+ *       instances may be starting still, after dwell_ms.
  *   G3  at most flips_max members drain at once.
  *
  * Memory:  a value; nothing is allocated. A look costs O(members).
@@ -52,6 +53,8 @@ struct roles {
     double looked_ms;
     double evidence[ROLES_POOLS]; /* ms, for an instance more in this pool */
     double load[ROLES_POOLS];     /* of the latest look */
+    bool known[ROLES_POOLS];      /* somebody has been seen there */
+    double began_ms;              /* the first look with anybody in it */
 };
 
 /* One instance that is up and has one role. */

@@ -231,16 +231,31 @@ static void an_empty_pool_is_filled_at_once(void **state)
         plant_init(&plant, prefill, 4 - prefill, 1);
         for (uint32_t i = 0; i < plant.count; i++)
             plant.members[i].since_ms = 0;
+        const enum roles_pool empty = prefill ? ROLES_DECODE : ROLES_PREFILL;
+        plant.members[plant.count++] = (struct roles_member){ .instance = 99, .pool = empty };
+        second(&plant, 0, 0);
+        plant.count--;
         second(&plant, 1, 1);
         assert_int_equal(draining(&plant), 1);
         seconds(&plant, 60, 1, 1);
-        assert_int_equal(ready_in(&plant, prefill ? ROLES_DECODE : ROLES_PREFILL), 1);
+        assert_int_equal(ready_in(&plant, empty), 1);
         assert_int_equal(plant.flips[ROLES_PREFILL] + plant.flips[ROLES_DECODE], 1);
     }
     struct plant alone;
     plant_init(&alone, 1, 0, 1);
     seconds(&alone, 60, 1, 1);
     assert_int_equal(draining(&alone), 0);
+}
+
+static void a_pool_that_nobody_has_joined_yet_is_waited_for(void **state)
+{
+    (void)state;
+    struct plant plant;
+    plant_init(&plant, 3, 0, 1);
+    seconds(&plant, DWELL_MS / LOOK_MS, 1, 1);
+    assert_int_equal(draining(&plant), 0);
+    second(&plant, 1, 1);
+    assert_int_equal(draining(&plant), 1);
 }
 
 static void nobody_looking_is_no_evidence(void **state)
@@ -291,6 +306,7 @@ int main(void)
         cmocka_unit_test(a_swing_does_not_thrash),
         cmocka_unit_test(a_slow_swing_is_followed),
         cmocka_unit_test(an_empty_pool_is_filled_at_once),
+        cmocka_unit_test(a_pool_that_nobody_has_joined_yet_is_waited_for),
         cmocka_unit_test(nobody_looking_is_no_evidence),
         cmocka_unit_test(guarantees_hold_on_random_walks),
     };

@@ -3,6 +3,7 @@
 its pages alone, so equal answers mean that every block that moved arrived whole."""
 import concurrent.futures
 import json
+import math
 import time
 
 import pytest
@@ -80,7 +81,8 @@ def test_answers_go_on_after_a_kill(cluster, alone):
 
 
 def test_time_is_the_modelled_one(tmp_path):
-    """One token costs 20 ms of prefill, each other one a step of 40 ms, whatever the machine."""
+    """One token costs 20 ms of prefill, each other one a step of 40 ms, whatever the machine: never
+    sooner, and no later than a busy machine makes it, which is not so each time."""
     profile = tmp_path / "machine.json"
     profile.write_text(json.dumps({"cost": {
         "prefill_fixed_s": 0.02, "prefill_new_s": 0, "prefill_square_s": 0, "prefill_reused_s": 0,
@@ -88,10 +90,13 @@ def test_time_is_the_modelled_one(tmp_path):
     made = Cluster(tmp_path, "--engine", "timed", "--engine-profile", profile).wait_ready()
     try:
         ask(made, 0, 2)
-        started = time.monotonic()
-        ask(made, 1, 51)
-        seconds = time.monotonic() - started
-        assert 2.02 < seconds < 2.02 * 1.25
+        least, tries = math.inf, 0
+        while least >= 0.82 * 1.25 and tries < 10:
+            tries += 1
+            started = time.monotonic()
+            ask(made, tries, 21)
+            least = min(least, time.monotonic() - started)
+        assert 0.82 < least < 0.82 * 1.25
     finally:
         made.stop()
 

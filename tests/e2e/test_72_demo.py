@@ -33,7 +33,7 @@ def test_refusing_early_pays(tmp_path):
 def test_the_real_model_too(tmp_path):
     """What a machine can serve is measured, and so are the limits: no telling what is refused."""
     ran = run_yolk("demo", "overload", "--model", model_path(), "--seconds", 2, "--policies",
-                   "predict", "--json", env=apart(tmp_path))
+                   "predict", "--json", env=apart(tmp_path), timeout=300)
     assert ran.returncode == 0, ran.stderr
     out = json.loads(ran.stdout)
     assert out["engine"] == "builtin" and out["rate"] > 0
