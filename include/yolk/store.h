@@ -213,6 +213,11 @@ struct yolk_store_stats {
     uint64_t removes_total; /* values removed by key or expression */
     uint64_t values;        /* keys of values */
     uint64_t refused_quota_total;
+    uint64_t hot_values;      /* that have further replicas, as they are read much */
+    uint64_t hot_replicas;    /* those, as far as they are there */
+    uint64_t hot_taken_total; /* that had to make room */
+    uint64_t copies;          /* of values to other nodes, under way */
+    uint64_t copies_total;    /* done */
 };
 
 struct yolk_store_node {

@@ -44,7 +44,9 @@ int cmd_master(struct cli *cli)
         /* the choices are in the order of the policies */
         .master = { .eviction = (enum order_policy)config_choice(cli->config, "eviction"),
                     .keep_soft_pins = config_bool(cli->config, "keep-soft-pins"),
-                    .tenants_listed = config_bool(cli->config, "tenants-listed") },
+                    .tenants_listed = config_bool(cli->config, "tenants-listed"),
+                    .hot_replicas = (uint32_t)config_u64(cli->config, "hot-replicas"),
+                    .hot_reads = (uint32_t)config_u64(cli->config, "hot-reads") },
     };
     enum status status = store_master_shell_create(&options, &shell, &err);
     if (status == STATUS_OK) {

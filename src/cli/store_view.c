@@ -258,6 +258,11 @@ static void print_json(const struct yolk_store_stats *s, const struct yolk_store
     print_number("hits_total", s->hits_total);
     print_number("removes_total", s->removes_total);
     print_number("refused_quota_total", s->refused_quota_total);
+    print_number("hot_values", s->hot_values);
+    print_number("hot_replicas", s->hot_replicas);
+    print_number("hot_taken_total", s->hot_taken_total);
+    print_number("copies", s->copies);
+    print_number("copies_total", s->copies_total);
     fputs("\"nodes\": [", stdout);
     for (uint32_t i = 0; i < count; i++) {
         fputs(i > 0 ? ",\n  " : "\n  ", stdout);
@@ -297,6 +302,11 @@ static void print_pool(const struct yolk_store_stats *s, const struct yolk_store
            (unsigned long long)s->refused_quota_total, (unsigned long long)s->discarded_total);
     printf("gone      %llu evicted, %llu removed\n", (unsigned long long)s->evictions_total,
            (unsigned long long)s->removes_total);
+    printf("replicas  %llu, %llu of them for %llu values that are hot; %llu copied, %llu being "
+           "copied\n",
+           (unsigned long long)s->replicas, (unsigned long long)s->hot_replicas,
+           (unsigned long long)s->hot_values, (unsigned long long)s->copies_total,
+           (unsigned long long)s->copies);
     printf("master    term %llu, up %.0f s, directory %s\n", (unsigned long long)s->term,
            (double)s->uptime_ms / 1e3, size_text(s->memory, memory));
     print_rates(s, before);

@@ -22,7 +22,7 @@
 #include <string.h>
 
 #include "base/assert.h"
-#include "conductor/heat.h"
+#include "base/heat.h"
 
 enum { HEAT_ENTRIES = 8192 };
 

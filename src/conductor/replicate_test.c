@@ -2,11 +2,9 @@
  *
  * conductor/replicate_test.c
  *
- * Goal:   heat is a count that halves, and what is hot is never forgotten for what is cold; a hot
- *         prefix whose holders are congested is offered for copying, once, to somebody who has time
- *         for it; a copy is offered for removal when it is cold, once.
- * Method: a seeded walk of touches against plain counts, a flood of keys that are asked for once,
- *         and a small cluster by hand. */
+ * Goal:   a hot prefix whose holders are congested is offered for copying, once, to somebody who
+ *         has time for it; a copy is offered for removal when it is cold, once.
+ * Method: a small cluster by hand. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -20,12 +18,11 @@
 
 #include "base/rng.h"
 #include "conductor/conductor_fixture.h"
-#include "conductor/heat.h"
 #include "conductor/keys.h"
 #include "seed.h"
 #include "yolk/conductor.h"
 
-enum { HALF_MS = 1000, KNOWN = 64, BLOCK = 32, BLOCKS = 20, PROMPT = BLOCKS * BLOCK + 1 };
+enum { BLOCK = 32, BLOCKS = 20, PROMPT = BLOCKS * BLOCK + 1 };
 
 static struct block_key key_number(uint64_t number)
 {
@@ -34,57 +31,6 @@ static struct block_key key_number(uint64_t number)
     memcpy(key.bytes, halves, sizeof(halves));
     return key;
 }
-
-/* ---- heat ---- */
-
-static void heat_is_a_count_that_halves(void **state)
-{
-    (void)state;
-    struct heat *heat = NULL;
-    struct rng rng;
-    double counts[KNOWN] = { 0 }, now_ms = 0;
-
-    assert_int_equal(heat_create(1 << 14, HALF_MS, &heat), STATUS_OK); /* room for all */
-    rng_init(&rng, test_seed());
-    for (int step = 0; step < 20000; step++) {
-        const double later_ms = 50 * rng_unit(&rng);
-        const uint64_t number = rng_below(&rng, 1 + rng_below(&rng, KNOWN));
-        const struct block_key key = key_number(number);
-        now_ms += later_ms;
-        for (int i = 0; i < KNOWN; i++)
-            counts[i] *= exp2(-later_ms / HALF_MS);
-        counts[number] += 1;
-        assert_true(fabs(heat_touch(heat, &key, now_ms) - counts[number]) < 1e-9 * counts[number]);
-    }
-    for (int i = 0; i < KNOWN; i++) {
-        const struct block_key key = key_number((uint64_t)i);
-        assert_true(fabs(heat_of(heat, &key, now_ms) - counts[i]) < 1e-9 * (1 + counts[i]));
-    }
-    heat_destroy(heat);
-}
-
-static void hot_survives_a_flood_of_cold(void **state)
-{
-    (void)state;
-    struct heat *heat = NULL;
-
-    assert_int_equal(heat_create(256, HALF_MS, &heat), STATUS_OK);
-    for (uint64_t i = 0; i < 100000; i++) {
-        const struct block_key hot = key_number(i % 4), cold = key_number(1000 + i);
-        (void)heat_touch(heat, &hot, (double)i);
-        (void)heat_touch(heat, &cold, (double)i);
-    }
-    for (uint64_t i = 0; i < 4; i++) {
-        const struct block_key hot = key_number(i);
-        assert_true(heat_of(heat, &hot, 100000) > 100);
-    }
-    const struct block_key once = key_number(1001);
-    assert_true(heat_of(heat, &once, 100000) < 1e-9);
-    assert_true(heat_bytes(heat) < 256 * 40);
-    heat_destroy(heat);
-}
-
-/* ---- copies ---- */
 
 struct bench {
     struct yolk_conductor *conductor;
@@ -261,8 +207,6 @@ static void copies_go_with_their_instance(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(heat_is_a_count_that_halves),
-        cmocka_unit_test(hot_survives_a_flood_of_cold),
         cmocka_unit_test(congestion_makes_copies_and_cold_removes_them),
         cmocka_unit_test(what_is_not_hot_or_not_congested_stays),
         cmocka_unit_test(held_elsewhere_is_what_others_have),

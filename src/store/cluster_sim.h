@@ -50,6 +50,7 @@ struct sim_cluster {
     struct rpc_server *master_server;
     struct store_master_shell *master;
     uint64_t terms;            /* masters started */
+    uint32_t hot_replicas;     /* of a master started from now on */
     uint64_t object_size;      /* of a node started from now on */
     uint64_t disk_size;        /* likewise; 0: no disk */
     uint64_t values_disk_size; /* likewise, below values */
@@ -80,7 +81,9 @@ static inline void sim_master_start(struct sim_cluster *cluster)
                     .fence_ms = 2000,
                     .suspect_ms = 1500,
                     .dead_ms = 5000,
-                    .forget_ms = 20000 },
+                    .forget_ms = 20000,
+                    .hot_replicas = cluster->hot_replicas,
+                    .hot_reads = 1 },
     };
     status = store_master_shell_create(&options, &cluster->master, &err);
     ASSERT(status == STATUS_OK);

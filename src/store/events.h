@@ -55,7 +55,8 @@ struct store_attributes {
     uint32_t soft_pin_ms; /* evicted last, for so long from now; 0: like any other */
     uint16_t depth;       /* blocks of the prompt that come before it */
     uint8_t replicas;     /* how many there should be; 0: one */
-    bool hard_pin;        /* never evicted */
+    bool hard_pin : 1;    /* never evicted */
+    bool hot : 1;         /* it was copied for its heat: there may be more of them; nobody's wish */
 };
 
 struct store_event {

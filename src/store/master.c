@@ -15,6 +15,7 @@
  *   master_put.c      what writers ask: where to, revoked, removed
  *   master_evict.c    room is made
  *   master_copy.c     how many replicas there are, and on whom
+ *   master_hot.c      more replicas of what is read much
  *   master_leave.c    what only a node has that leaves goes elsewhere, in good order
  *   master_action.c   what is asked of others, and drops until they are done
  *   tombs.c           what is remembered of keys that are gone
@@ -85,6 +86,7 @@ void store_master_destroy(struct store_master *master)
         free((struct group *)(uintptr_t)iter.value);
     map_destroy(master->groups);
     master_tenants_fini(master);
+    master_hot_fini(master);
     for (uint32_t i = 0; i < STORE_MEMBERS_MAX; i++) {
         if (master->members[i] == NULL) continue;
         space_destroy(master->members[i]->space);
@@ -129,13 +131,15 @@ enum status store_master_create(const struct store_master_options *options, uint
     master->tickets_slab = slab_create(sizeof(struct ticket), REPLICAS_MAX);
     if (master->entries != NULL) master->ids = idmap_create(master->entries, options->seed);
     if (master->ids == NULL || master->replicas == NULL || master->tickets_slab == NULL ||
-        !master_tenants_init(master) || map_create(&map, &master->groups) != STATUS_OK) {
+        !master_tenants_init(master) || !master_hot_init(master) ||
+        map_create(&map, &master->groups) != STATUS_OK) {
         store_master_destroy(master);
         return STATUS_NO_MEMORY;
     }
     master->term = options->term;
     master->started_ns = now_ns;
     rng_init(&master->rng, options->seed ^ options->term);
+    rng_init(&master->hot_rng, master->rng.state[0]);
     *out = master;
     return STATUS_OK;
 }
@@ -163,6 +167,7 @@ uint64_t store_master_tick(struct store_master *master, uint64_t now_ns)
     master_soft_pins_end(master, now_ns);
     master_drops_retry(master, now_ns);
     master_tenants_trim(master, now_ns);
+    master_hot_run(master, now_ns);
     master_copies_run(master, now_ns);
     return now_ns + master_ms(100);
 }
@@ -183,6 +188,7 @@ void store_master_counts(const struct store_master *master, struct store_master_
     out->processing = master->tickets.count - master->copies;
     out->copies = master->copies;
     out->memory = directory_memory(master);
+    master_hot_counts(master, out);
     for (uint32_t i = 0; i < STORE_MEMBERS_MAX; i++) {
         const struct member *member = master->members[i];
         if (member == NULL) continue;

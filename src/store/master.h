@@ -75,9 +75,11 @@ struct store_master_options {
     uint32_t forget_ms;         /* after death, until what a node held is erased; 0: 60000 */
     uint32_t settle_ms;         /* 0: 2000 */
     enum order_policy eviction; /* not ORDER_DEADLINE */
-    bool keep_soft_pins; /* soft pins are never evicted; else: only when nothing else is left */
-    uint32_t fence_ms;   /* after which no writer whose time is over can land a byte; 0: 10000 */
-    bool tenants_listed; /* only tenants with a quota may put */
+    bool keep_soft_pins;   /* soft pins are never evicted; else: only when nothing else is left */
+    uint32_t fence_ms;     /* after which no writer whose time is over can land a byte; 0: 10000 */
+    bool tenants_listed;   /* only tenants with a quota may put */
+    uint32_t hot_replicas; /* beyond what is wished, for a value that is read much; 0: none */
+    uint32_t hot_reads;    /* a second, that one replica should carry; 0: 500 */
 };
 
 /* A node that has been silent for so long doubts what it has, and says so when it announces it
@@ -304,6 +306,7 @@ struct store_action {
     struct block_key id;           /* DROP: store_key_id() of the key */
     uint64_t generation;           /* DROP, MARK; COPY: of the replica at the node, to be copied */
     uint32_t replicas;             /* MARK: how many there should be */
+    bool hot;                      /* COPY: for heat, and to be announced so */
     bool evict;                    /* DROP: only its memory is wanted */
     struct store_ticket ticket;    /* COPY: where to */
 };
@@ -378,6 +381,9 @@ struct store_master_counts {
     uint64_t copies;          /* under way */
     uint64_t copies_total;    /* done */
     uint64_t refused_quota_total;
+    uint64_t hot_values;      /* with replicas for their heat */
+    uint64_t hot_replicas;    /* those, as far as they are there */
+    uint64_t hot_taken_total; /* that had to make room */
 };
 
 void store_master_counts(const struct store_master *master, struct store_master_counts *out);

@@ -122,6 +122,7 @@ void store_master_check(const struct store_master *master)
     ASSERT(copies_of_members == 0);
     ASSERT(copies == master->copies);
     tenants_check(master);
+    master_hot_check(master);
     for (uint32_t i = 0; i < STORE_MEMBERS_MAX; i++) {
         if (master->members[i] != NULL) by_member += member_check(master, master->members[i]);
     }

@@ -40,6 +40,7 @@ enum {
     RETRY_MS = 500,         /* behind a copy that failed; doubles up to RETRY_DOUBLINGS times, since
                                its range waits in limbo meanwhile */
     RETRY_DOUBLINGS = 7,
+    IDLE_PART = 16, /* of what a member lends: its last part is not idle */
 };
 
 /* ---- the list of work ---- */
@@ -168,22 +169,32 @@ static unsigned distance(const struct store_master *master, const struct entry *
     return least;
 }
 
+static bool has_idle(const struct member *member, uint64_t size)
+{
+    const uint64_t room = master_member_room(member);
+    return room > size && room - size >= space_total(member->space) / IDLE_PART;
+}
+
 /* The farthest from those that have it; of those the roomiest. NULL: nobody has room. */
 static struct member *target_of(const struct store_master *master, const struct entry *entry,
-                                uint64_t *address)
+                                enum copy_room room, uint64_t *address)
 {
     for (unsigned far = 2; far > 0; far--) {
         struct member *best = NULL;
+        bool any = false;
         for (uint32_t i = 0; i < master->members_count; i++) {
             struct member *member = master->by_age[i];
             if (!master_member_lends(member, entry->size)) continue;
             if (distance(master, entry, member) != far) continue;
+            any = true;
+            if (room == COPY_IDLE && !has_idle(member, entry->size)) continue;
             if (best == NULL || master_member_room(member) > master_member_room(best))
                 best = member;
         }
         if (best != NULL && space_alloc(best->space, entry->size, address) == STATUS_OK) {
             return best;
         }
+        if (room == COPY_IDLE && any) break; /* nothing is won by the same host */
     }
     return NULL;
 }
@@ -229,7 +240,7 @@ bool master_copies_may_start(const struct store_master *master)
 }
 
 bool master_copy_start(struct store_master *master, uint64_t now_ns, struct entry *entry,
-                       bool make_room)
+                       enum copy_room room)
 {
     const struct replica *source = source_of(master, entry);
     const struct tenant *tenant = master_tenant_at(master, entry->tenant);
@@ -237,9 +248,9 @@ bool master_copy_start(struct store_master *master, uint64_t now_ns, struct entr
 
     if (source == NULL) return false;
     if (!copy_admitted(master, now_ns, entry)) return false; /* the next look asks again */
-    struct member *target = target_of(master, entry, &address);
+    struct member *target = target_of(master, entry, room, &address);
     if (target == NULL) {
-        if (make_room && has_candidate(master, entry)) {
+        if (room == COPY_MAKE_ROOM && has_candidate(master, entry)) {
             const enum status status = master_make_room(master, now_ns, tenant, entry, entry->size);
             (void)status; /* the next look sees whether it helped */
         }
@@ -263,6 +274,7 @@ bool master_copy_start(struct store_master *master, uint64_t now_ns, struct entr
     }
     action->id = entry->id;
     action->generation = source->generation;
+    action->hot = room == COPY_IDLE;
     action->ticket = (struct store_ticket){
         .put_id = ticket->put_id,
         .term = master->term,
@@ -308,8 +320,36 @@ void store_master_copied(struct store_master *master, uint64_t now_ns, const str
 
 /* ---- too many ---- */
 
-/* One that is too much: on a node that drains, else on one that is not heard, else on the fullest.
- */
+/* Whether its host would have the value without it. */
+static bool crowded(const struct store_master *master, const struct entry *entry,
+                    const struct replica *replica)
+{
+    for (const struct replica *r = master_replica_first(master, entry); r != NULL;
+         r = master_replica_next(master, r)) {
+        if (r != replica && master_replica_readable(master, r) &&
+            same_host(master_member_with(master, r), master_member_with(master, replica)))
+            return true;
+    }
+    return false;
+}
+
+static bool heard(const struct store_master *master, const struct replica *replica)
+{
+    return master_member_with(master, replica)->state == STORE_MEMBER_ALIVE;
+}
+
+static bool goes_before(const struct store_master *master, const struct entry *entry,
+                        const struct replica *a, const struct replica *b)
+{
+    if (heard(master, a) != heard(master, b)) return heard(master, b);
+    const bool crowds = crowded(master, entry, a);
+    if (crowds != crowded(master, entry, b)) return crowds;
+    return master_member_room(master_member_with(master, a)) <
+           master_member_room(master_member_with(master, b));
+}
+
+/* One that is too much: on a node that drains, else on one that is not heard, else on a host that
+ * has another, else on the fullest node. */
 static struct replica *surplus_of(const struct store_master *master, const struct entry *entry)
 {
     struct replica *worst = NULL;
@@ -317,11 +357,26 @@ static struct replica *surplus_of(const struct store_master *master, const struc
          r = master_replica_next(master, r)) {
         if (!master_replica_readable(master, r)) continue;
         if (master_member_with(master, r)->draining) return r;
-        if (worst == NULL || master_member_room(master_member_with(master, r)) <
-                                 master_member_room(master_member_with(master, worst)))
-            worst = r;
+        if (worst == NULL || goes_before(master, entry, r, worst)) worst = r;
     }
     return worst;
+}
+
+uint32_t master_copies_surplus(const struct store_master *master, const struct entry *entry)
+{
+    const uint32_t wished = master_entry_wished(entry);
+    uint32_t have = 0;
+    for (const struct replica *r = master_replica_first(master, entry); r != NULL;
+         r = master_replica_next(master, r)) {
+        have += master_replica_readable(master, r) && heard(master, r) &&
+                !moves_out(master_member_with(master, r));
+    }
+    return have > wished ? have - wished : 0;
+}
+
+struct replica *master_copies_least(const struct store_master *master, const struct entry *entry)
+{
+    return master_copies_surplus(master, entry) > 0 ? surplus_of(master, entry) : NULL;
 }
 
 /* ---- turns ---- */
@@ -336,7 +391,11 @@ static void entry_work(struct store_master *master, uint64_t now_ns, struct entr
     if (have < want) {
         const bool may = master->copies < COPIES_MAX && now_ns >= entry->extra->copy_after &&
                          (now_ns >= entry->extra->elsewhere_until || drains(master, entry));
-        if (may) master_copy_start(master, now_ns, entry, drains(master, entry));
+        const enum copy_room room = have >= master_entry_wished(entry) ? COPY_IDLE
+                                    : drains(master, entry)            ? COPY_MAKE_ROOM
+                                                                       : COPY_ROOM;
+        if (may && (room != COPY_IDLE || !master_hot_rests(master, now_ns)))
+            master_copy_start(master, now_ns, entry, room);
         return;
     }
     struct replica *surplus = surplus_of(master, entry);

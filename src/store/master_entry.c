@@ -189,7 +189,7 @@ struct extra *master_entry_extra(struct entry *entry)
 static bool attributes_any(const struct store_attributes *a)
 {
     return a->group != 0 || a->version != 0 || a->cost != 0 || a->depth != 0 || a->replicas != 0 ||
-           a->hard_pin;
+           a->hard_pin || a->hot;
 }
 
 void master_entry_keep(struct store_master *master, struct entry *entry,
@@ -210,10 +210,17 @@ uint32_t master_entry_version(const struct entry *entry)
     return entry->extra == NULL ? 0 : entry->extra->attributes.version;
 }
 
-uint32_t master_entry_wanted(const struct entry *entry)
+uint32_t master_entry_wished(const struct entry *entry)
 {
     const uint32_t count = entry->extra == NULL ? 0 : entry->extra->attributes.replicas;
     return count == 0 ? 1 : count < STORE_REPLICAS_MAX ? count : STORE_REPLICAS_MAX;
+}
+
+uint32_t master_entry_wanted(const struct entry *entry)
+{
+    const uint32_t count =
+        master_entry_wished(entry) + (entry->extra == NULL ? 0u : entry->extra->hot);
+    return count < STORE_REPLICAS_MAX ? count : STORE_REPLICAS_MAX;
 }
 
 void master_entry_settle(struct store_master *master, struct entry *entry)
@@ -222,6 +229,7 @@ void master_entry_settle(struct store_master *master, struct entry *entry)
     if (entry->replicas != 0 || entry->ticket != 0) return;
     master_group_leave(master, entry);
     master_copies_forget(master, entry);
+    master_hot_forget(master, entry);
     ASSERT(master->counts.objects > 0);
     tombs_raise(&master->dead, &entry->id, master_entry_version(entry));
     idmap_remove(master->ids, entry->index);

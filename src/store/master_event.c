@@ -106,6 +106,8 @@ static void entry_renew(struct store_master *master, uint64_t now_ns, const stru
     const bool newer = believed || event->attributes.version > before;
     if (event->class == STORE_CLASS_OBJECT && (first || newer)) {
         master_entry_keep(master, entry, &attributes);
+    } else if (attributes.hot && entry->extra != NULL) {
+        entry->extra->attributes.hot = true;
     }
     if (event->attributes.version == before && !believed) return;
     for (struct replica *r = master_replica_first(master, entry); r != NULL;
@@ -124,14 +126,20 @@ static uint32_t current_count(const struct store_master *master, const struct en
     return count;
 }
 
+static bool was_hot(const struct entry *entry)
+{
+    return entry->extra != NULL && entry->extra->attributes.hot;
+}
+
 /* The value of the entry is new to this young master. If a ticket of ours has made it, what it
  * replaced is known, and `complete` says whether all of that was; else only its owner knows whether
  * there are others, and older ones. */
 static void entry_elsewhere(struct store_master *master, struct entry *entry, bool ours,
                             bool complete)
 {
-    const bool alone =
-        ours ? complete : master_entry_version(entry) == 0 && master_entry_wanted(entry) == 1;
+    const bool alone = ours ? complete
+                            : master_entry_version(entry) == 0 && master_entry_wished(entry) == 1 &&
+                                  !was_hot(entry);
     if (alone && entry->extra != NULL) entry->extra->elsewhere_until = 0;
     if (alone || ours || master_entry_extra(entry) == NULL) return;
     entry->extra->elsewhere_until = master->started_ns + master_ms(STORE_DOUBT_MS);
@@ -190,7 +198,8 @@ static enum status stored(struct store_master *master, uint64_t now_ns, struct m
     const bool young = now_ns < master->started_ns + master_ms(STORE_DOUBT_MS);
     const bool fresh = object && young && !old && (!known || !same);
     const bool complete =
-        fresh && (!known || current_count(master, entry) >= master_entry_wanted(entry));
+        fresh &&
+        (!known || (!was_hot(entry) && current_count(master, entry) >= master_entry_wished(entry)));
     if (other) master->counts.conflicts_total++;
     struct replica *replica = master_replica_find(master, entry, member);
     if (replica != NULL && replica->generation > event->generation) return STATUS_STALE;
@@ -226,6 +235,7 @@ static enum status stored(struct store_master *master, uint64_t now_ns, struct m
         soft_pin_ms = event->attributes.soft_pin_ms; /* wished for under an earlier master */
     }
     if (soft_pin_ms > 0) master_soft_pin_from(master, now_ns, entry, soft_pin_ms);
+    if (object && young && was_hot(entry)) master_hot_adopt(master, now_ns, entry);
     master_copies_look(master, entry);
     if (dead) return STATUS_STALE;
     return other && object ? STATUS_EXISTS : STATUS_OK;

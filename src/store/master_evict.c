@@ -6,8 +6,9 @@
  * waits for it, a little room is kept ahead of the puts at every member that lends enough for a
  * little to be of use.
  *
- * Who gives: tenants above their share, the one that is above it by most first; then the tenant
- * that asks; then anyone. Within a tenant its order of eviction decides, soft pins last of all.
+ * Who gives: replicas that are there for heat (store/master_hot.c), with which nobody's value goes;
+ * then tenants above their share, the one that is above it by most first; then the tenant that
+ * asks; then anyone. Within a tenant its order of eviction decides, soft pins last of all.
  */
 #include "store/master_int.h"
 
@@ -37,11 +38,26 @@ struct need {
     const struct entry *except; /* stays; NULL: none */
     uint64_t size;              /* room for so many bytes at one member */
     const struct tenant *quota; /* not NULL: instead, that so many bytes more fit its quota */
+    const struct member *ahead; /* not NULL: instead, that there is room ahead of the puts */
 };
+
+static uint64_t ahead_of(const struct member *member)
+{
+    const uint64_t lent = space_total(member->space);
+    if (lent < AHEAD_LENT_MIN) return 0;
+    return lent / AHEAD_PART < AHEAD_MAX ? lent / AHEAD_PART : AHEAD_MAX;
+}
+
+/* Free, or about to be. */
+static bool room_is_ahead(const struct member *member)
+{
+    return master_member_room(member) + member->dropping >= ahead_of(member);
+}
 
 static bool need_met(const struct store_master *master, const struct need *need)
 {
     if (need->quota != NULL) return master_tenant_will_fit(need->quota, need->size);
+    if (need->ahead != NULL) return room_is_ahead(need->ahead);
     return dropping_max(master, need->size) >= need->size;
 }
 
@@ -51,6 +67,7 @@ static bool replica_evictable(const struct store_master *master, const struct re
 {
     const struct member *member = master_member_with(master, replica);
     if (!replica->placed || replica->dropping) return false;
+    if (need->ahead != NULL) return member == need->ahead;
     return need->quota != NULL ? member->state != STORE_MEMBER_DEAD
                                : master_member_lends(member, need->size);
 }
@@ -92,6 +109,29 @@ static void evict_one(struct store_master *master, struct order *order, struct o
     if (!entry_evict(master, entry, need)) return;
     order_take(order, node);
     group_evict(master, entry, need);
+}
+
+/* What heat has added to the values of one tenant, or (NULL) of all, goes as long as it helps.
+ * True: the need is met. */
+static bool evict_hot(struct store_master *master, const struct tenant *tenant,
+                      const struct need *need)
+{
+    uint32_t cursor = UINT32_MAX;
+    struct entry *entry = master_hot_next(master, &cursor);
+    bool met = need_met(master, need);
+
+    for (; entry != NULL && !met; entry = master_hot_next(master, &cursor)) {
+        if (tenant != NULL && entry->tenant != tenant->number) continue;
+        struct replica *r = master_copies_least(master, entry);
+        for (; r != NULL && !met; r = master_copies_least(master, entry)) {
+            if (entry == need->except || !replica_evictable(master, r, need)) break;
+            if (!master_replica_drop(master, r, false)) break;
+            master->counts.hot_taken_total++;
+            master_hot_taken(master, need->now_ns, entry);
+            met = need_met(master, need);
+        }
+    }
+    return met;
 }
 
 /* Evicts from the front of the order, at most *looks entries, as long as the tenant is above its
@@ -145,6 +185,7 @@ enum status master_make_room(struct store_master *master, uint64_t now_ns,
                              const struct tenant *tenant, const struct entry *except, uint64_t size)
 {
     const struct need need = { .now_ns = now_ns, .except = except, .size = size };
+    if (evict_hot(master, NULL, &need)) return STATUS_AGAIN;
     if (evict_in_turn(master, tenant, false, &need)) return STATUS_AGAIN;
     if (!master->options.keep_soft_pins && evict_in_turn(master, tenant, true, &need)) {
         return STATUS_AGAIN;
@@ -157,23 +198,11 @@ bool master_tenant_evict(struct store_master *master, uint64_t now_ns, const str
 {
     const struct need need = { .now_ns = now_ns, .except = except, .size = bytes, .quota = tenant };
     int looks = EVICT_LOOKS_MAX;
+    if (evict_hot(master, tenant, &need)) return true;
     if (evict_from(master, tenant, false, &need, NULL, &looks)) return true;
     if (master->options.keep_soft_pins) return false;
     looks = EVICT_LOOKS_MAX;
     return evict_from(master, tenant, true, &need, NULL, &looks);
-}
-
-static uint64_t ahead_of(const struct member *member)
-{
-    const uint64_t lent = space_total(member->space);
-    if (lent < AHEAD_LENT_MIN) return 0;
-    return lent / AHEAD_PART < AHEAD_MAX ? lent / AHEAD_PART : AHEAD_MAX;
-}
-
-/* Free, or about to be. */
-static bool room_is_ahead(const struct member *member)
-{
-    return master_member_room(member) + member->dropping >= ahead_of(member);
 }
 
 /* Whose values go ahead of need, where `asks` has just put: who is above its share by most. */
@@ -190,7 +219,8 @@ void master_room_ahead(struct store_master *master, uint64_t now_ns, const struc
                        const struct entry *except)
 {
     const struct need need = { .now_ns = now_ns, .except = except, .size = 1 };
-    if (room_is_ahead(member)) return;
+    const struct need ahead = { .now_ns = now_ns, .except = except, .ahead = member };
+    if (room_is_ahead(member) || evict_hot(master, NULL, &ahead)) return;
     struct order *order = ahead_from(master, master_tenant_at(master, except->tenant))->order;
     struct order_node *node = order_first(order);
     for (int i = 0; i < AHEAD_LOOKS_MAX && node != NULL && !room_is_ahead(member); i++) {

@@ -3,7 +3,7 @@
  * store/master_fixture.h - what tests of the directory begin with: nodes that are arrays of what
  * they hold, which commit, drop, copy, die, restart and announce again, and carry out the master's
  * actions or not; and puts as their owners would tell of them. Include cmocka first, and set
- * `seed`. */
+ * `seed`; `hot_replicas`, where heat is to add some; `hosts`, where nodes share them. */
 #ifndef STORE_MASTER_FIXTURE_H
 #define STORE_MASTER_FIXTURE_H
 
@@ -31,6 +31,8 @@ enum {
 #define MS ENV_NS_PER_MS
 
 static uint64_t seed;
+static uint32_t hot_replicas;
+static unsigned hosts = NODES;
 
 struct held {
     bool present;
@@ -112,8 +114,8 @@ static inline void info_of(const struct model_node *node, unsigned index,
 {
     memset(out, 0, sizeof(*out));
     snprintf(out->name, sizeof(out->name), "n%u", index);
-    snprintf(out->rpc_address, sizeof(out->rpc_address), "10.0.0.%u:1", index);
-    snprintf(out->segment, sizeof(out->segment), "10.0.0.%u:2", index);
+    snprintf(out->rpc_address, sizeof(out->rpc_address), "10.0.0.%u:%u", index % hosts, 1 + index);
+    snprintf(out->segment, sizeof(out->segment), "10.0.0.%u:%u", index % hosts, 11 + index);
     out->role = STORE_ROLE_STORE;
     out->epoch = node->epoch;
     out->layout = (struct store_layout){
@@ -178,7 +180,9 @@ static inline struct store_master *master_new_with(uint64_t now, enum order_poli
                                                   .suspect_ms = 1000,
                                                   .dead_ms = 2000,
                                                   .forget_ms = 3000,
-                                                  .eviction = policy };
+                                                  .eviction = policy,
+                                                  .hot_replicas = hot_replicas,
+                                                  .hot_reads = 1 };
     assert_int_equal(store_master_create(&options, now, &master), STATUS_OK);
     return master;
 }
@@ -318,7 +322,7 @@ static inline void copy(struct model *model, const struct store_action *action)
     for (unsigned n = 0; n < KEYS; n++) {
         const struct block_key id = store_key_id(key_of(n, text));
         if (!block_key_equal(&id, &action->id)) continue;
-        const struct held *source = NULL;
+        struct held *source = NULL;
         for (unsigned i = 0; i < NODES; i++) {
             if (model->nodes[i].id.index != action->node.index) continue;
             if (model->nodes[i].held[n].generation == action->generation) {
@@ -330,6 +334,7 @@ static inline void copy(struct model *model, const struct store_action *action)
             to++;
         if (to == NODES || source == NULL || !source->present || dice == 0) break;
         struct model_node *node = &model->nodes[to];
+        if (action->hot) source->attributes.hot = true;
         assert_true(node->id.index != action->node.index);
         if (node->held[n].present) break; /* a late commit came first: the owner refuses */
         promise_check(model, to, action->ticket.where.address, source->size);

@@ -22,6 +22,7 @@
 #include "store/tombs.h"
 
 struct entry;
+struct hot;
 struct leave;
 
 enum { MASTER_SLOT_BITS = 11 }; /* of a node id: its member's place + 1; the rest counts lives */
@@ -91,6 +92,7 @@ struct extra {
     struct entry *work_prev; /* master_copy.c: too few or too many replicas */
     struct entry *work_next;
     bool working;
+    uint8_t hot;              /* replicas that heat adds to what is wished: store/master_hot.c */
     uint8_t copy_failures;    /* in a row */
     uint64_t copy_after;      /* not tried again before */
     uint64_t elsewhere_until; /* replicas of this or an older version may be with nodes that this
@@ -201,6 +203,9 @@ struct store_master {
     struct tombs dead;   /* versions that were removed or replaced, of keys that are gone */
     struct tombs issued; /* behind those of puts that were given up, and may still be committed */
     struct rng rng;
+    struct hot *hot;    /* NULL: heat adds no replicas */
+    uint32_t hot_skip;  /* reads until one is counted; 0: none is */
+    struct rng hot_rng; /* of what is counted, and of who is read */
     uint64_t puts_made;
     struct store_master_counts counts;
 };
@@ -308,7 +313,9 @@ void master_entry_keep(struct store_master *master, struct entry *entry,
 
 uint32_t master_entry_version(const struct entry *entry);
 
-/* How many replicas there should be. */
+/* How many replicas somebody wished for; and with what heat adds to them, how many there should be.
+ */
+uint32_t master_entry_wished(const struct entry *entry);
 uint32_t master_entry_wanted(const struct entry *entry);
 
 /* Used just now: it goes later. */
@@ -524,12 +531,55 @@ void master_copies_ended(struct store_master *master, const struct ticket *ticke
 /* Starts what can be started. */
 void master_copies_run(struct store_master *master, uint64_t now_ns);
 
+/* Readable replicas of nodes that are heard, beyond what is wished; and which goes first, of all
+ * that are readable. NULL: there are none beyond it. */
+uint32_t master_copies_surplus(const struct store_master *master, const struct entry *entry);
+struct replica *master_copies_least(const struct store_master *master, const struct entry *entry);
+
+enum copy_room {
+    COPY_IDLE, /* into memory that would stay idle, on another host if any lacks it: for heat */
+    COPY_ROOM, /* where there is room */
+    COPY_MAKE_ROOM, /* what may be evicted for it is, for the next time */
+};
+
 bool master_copies_may_start(const struct store_master *master);
-/* One more replica of a value that is not being written, from whoever has it to where there is
- * room; `make_room`: what may be evicted for it is, for the next time. False: not now. The entry
- * has `extra`, and may be gone afterwards. */
+/* One more replica of a value that is not being written, from whoever has it. False: not now. The
+ * entry has `extra`, and may be gone afterwards. */
 bool master_copy_start(struct store_master *master, uint64_t now_ns, struct entry *entry,
-                       bool make_room);
+                       enum copy_room room);
+
+/* ---- master_hot.c ---- */
+
+/* False: no memory. */
+bool master_hot_init(struct store_master *master);
+void master_hot_fini(struct store_master *master);
+
+/* It was read: so many replicas as it deserves are made. */
+void master_hot_sampled(struct store_master *master, uint64_t now_ns, struct entry *entry);
+static inline void master_hot_read(struct store_master *master, uint64_t now_ns,
+                                   struct entry *entry)
+{
+    if (master->hot_skip == 0 || --master->hot_skip > 0) return;
+    master_hot_sampled(master, now_ns, entry);
+}
+
+/* More replicas than wished have been announced to a young master: they are heat's. */
+void master_hot_adopt(struct store_master *master, uint64_t now_ns, struct entry *entry);
+/* The entry goes. */
+void master_hot_forget(struct store_master *master, struct entry *entry);
+/* What has cooled has fewer from now on. */
+void master_hot_run(struct store_master *master, uint64_t now_ns);
+
+/* The hot ones, in no order; *cursor is UINT32_MAX at first. NULL: no more. What is shown may
+ * cease to be hot meanwhile. */
+struct entry *master_hot_next(const struct store_master *master, uint32_t *cursor);
+/* One that heat had added to it makes room for something else: it is being dropped. */
+void master_hot_taken(struct store_master *master, uint64_t now_ns, struct entry *entry);
+/* For a while after that nothing is copied for heat. */
+bool master_hot_rests(const struct store_master *master, uint64_t now_ns);
+
+void master_hot_counts(const struct store_master *master, struct store_master_counts *out);
+void master_hot_check(const struct store_master *master);
 
 /* ---- master_leave.c ---- */
 

@@ -146,7 +146,8 @@ static void leave_try(struct store_master *master, uint64_t now_ns, const struct
         leave->waiting++;
     } else if (now_ns < entry->extra->copy_after) {
         leave->waiting++;
-    } else if (master_copy_start(master, now_ns, entry, candidate->hard)) {
+    } else if (master_copy_start(master, now_ns, entry,
+                                 candidate->hard ? COPY_MAKE_ROOM : COPY_ROOM)) {
         leave->started++;
     } else if (candidate->hard && leave->rounds < PINNED_ROUNDS) {
         leave->waiting++; /* room is being made */

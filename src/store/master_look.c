@@ -162,6 +162,11 @@ static void stats_fill(const struct master_look *look, struct yolk_store_stats *
         .removes_total = counts.removes_total,
         .values = counts.values,
         .refused_quota_total = counts.refused_quota_total,
+        .hot_values = counts.hot_values,
+        .hot_replicas = counts.hot_replicas,
+        .hot_taken_total = counts.hot_taken_total,
+        .copies = counts.copies,
+        .copies_total = counts.copies_total,
     };
 }
 

@@ -135,9 +135,11 @@ enum status store_master_exist(struct store_master *master, uint64_t now_ns, str
     return store_master_exist_name(master, now_ns, &name);
 }
 
-static void entry_describe(const struct store_master *master, const struct entry *entry,
-                           struct store_object *out)
+/* How many are as good as the first. */
+static uint32_t entry_describe(const struct store_master *master, const struct entry *entry,
+                               struct store_object *out)
 {
+    uint32_t alike = 0;
     out->size = entry->size;
     out->digest = entry->digest;
     out->replicas_count = 0;
@@ -150,7 +152,19 @@ static void entry_describe(const struct store_master *master, const struct entry
             master_replica_describe(master_member_with(master, r), r->address, r->generation,
                                     &out->replicas[out->replicas_count++]);
         }
+        if (alike == 0) alike = out->replicas_count;
     }
+    return alike;
+}
+
+/* Readers take the first that serves: any of those that are as good is it. */
+static void readers_spread(struct store_master *master, struct store_object *out, uint32_t alike)
+{
+    if (alike < 2) return;
+    const uint64_t which = rng_below(&master->hot_rng, alike);
+    const struct store_replica first = out->replicas[0];
+    out->replicas[0] = out->replicas[which];
+    out->replicas[which] = first;
 }
 
 enum status store_master_get_name(struct store_master *master, uint64_t now_ns,
@@ -158,8 +172,10 @@ enum status store_master_get_name(struct store_master *master, uint64_t now_ns,
 {
     struct entry *entry;
     const enum status status = entry_read(master, now_ns, name, &entry);
-    if (status == STATUS_OK) entry_describe(master, entry, out);
-    return status;
+    if (status != STATUS_OK) return status;
+    readers_spread(master, out, entry_describe(master, entry, out));
+    master_hot_read(master, now_ns, entry);
+    return STATUS_OK;
 }
 
 enum status store_master_get(struct store_master *master, uint64_t now_ns, struct store_key key,
@@ -175,7 +191,7 @@ enum status store_master_peek(const struct store_master *master, uint64_t now_ns
     ASSERT(key.len > 0 && key.len <= STORE_KEY_SIZE_MAX);
     const struct entry *entry = master_entry_lookup(master, key);
     const enum status status = master_entry_state(master, now_ns, entry);
-    if (status == STATUS_OK) entry_describe(master, entry, out);
+    if (status == STATUS_OK) (void)entry_describe(master, entry, out);
     return status;
 }
 

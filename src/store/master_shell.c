@@ -278,6 +278,7 @@ static enum status copy_send(struct store_master_shell *shell, const struct stor
         .epoch = ticket->where.epoch,
         .put_ms =
             ticket->expires_ns > time ? (uint32_t)((ticket->expires_ns - time) / ENV_NS_PER_MS) : 0,
+        .hot = action->hot,
     };
     struct rpc_client *client;
     struct rpc_call_id id;

@@ -180,6 +180,7 @@ void node_handle_copy(void *ctx, struct rpc_call *call, const uint8_t *body, siz
         if (object == NULL) node_values_prefetch(node, &asked.id); /* the master asks again */
     }
     if (status == STATUS_OK && node->copies_count >= COPIES_MAX) status = STATUS_FULL;
+    if (status == STATUS_OK && asked.hot) objects_mark_hot(node->objects, object);
     struct node_copy *copy = status == STATUS_OK ? calloc(1, sizeof(*copy)) : NULL;
     if (copy == NULL) {
         rpc_fail(call, status == STATUS_OK ? STATUS_FULL : status, "store.copy: refused");

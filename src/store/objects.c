@@ -202,6 +202,11 @@ enum status objects_mark(struct objects *objects, const struct block_key *id, ui
     return STATUS_OK;
 }
 
+void objects_mark_hot(struct objects *objects, const struct object *object)
+{
+    objects->slots[object->slot]->attributes.hot = true;
+}
+
 enum status objects_put(struct objects *objects, const struct object *wanted, const uint64_t *sums,
                         uint32_t sums_count, const struct object **out)
 {

@@ -73,6 +73,9 @@ const struct object *objects_find(const struct objects *objects, const struct bl
 MUST_USE enum status objects_mark(struct objects *objects, const struct block_key *id,
                                   uint64_t generation, uint32_t replicas);
 
+/* It is being copied for its heat, and announced so from now on. It is a value that is there. */
+void objects_mark_hot(struct objects *objects, const struct object *object);
+
 /* STATUS_BUSY: pinned. STATUS_NOT_FOUND: no value, or of another generation. */
 MUST_USE enum status objects_drop(struct objects *objects, const struct block_key *id,
                                   uint64_t generation);

@@ -501,14 +501,14 @@ enum status store_decode_acquired(const uint8_t *body, size_t len, struct store_
 bool store_attributes_any(const struct store_attributes *a)
 {
     return a->group != 0 || a->version != 0 || a->cost != 0 || a->depth != 0 || a->replicas != 0 ||
-           a->hard_pin || a->soft_pin_ms != 0;
+           a->hard_pin || a->hot || a->soft_pin_ms != 0;
 }
 
 void store_attributes_pack(const struct store_attributes *a, uint64_t out[STORE_ATTRIBUTE_NUMBERS])
 {
     out[0] = a->group;
     out[1] = (uint64_t)a->cost << 32 | a->version;
-    out[2] = (uint64_t)a->soft_pin_ms << 32 | (uint64_t)a->hard_pin << 24 |
+    out[2] = (uint64_t)a->soft_pin_ms << 32 | (uint64_t)a->hot << 25 | (uint64_t)a->hard_pin << 24 |
              (uint64_t)a->replicas << 16 | a->depth;
 }
 
@@ -523,6 +523,7 @@ struct store_attributes store_attributes_at(struct msg_column column, size_t fir
                                       .depth = (uint16_t)third,
                                       .replicas = (uint8_t)(third >> 16),
                                       .hard_pin = (third >> 24 & 1) != 0,
+                                      .hot = (third >> 25 & 1) != 0,
                                       .soft_pin_ms = (uint32_t)(third >> 32) };
 }
 
@@ -1300,6 +1301,7 @@ enum {
     COPY_ADDRESS = 7,
     COPY_EPOCH = 8,
     COPY_PUT_MS = 9,
+    COPY_HOT = 10,
 };
 
 enum { MARK_TERM = 1, MARK_ID = 2, MARK_GENERATION = 3, MARK_REPLICAS = 4 };
@@ -1348,7 +1350,7 @@ enum status store_encode_copy(struct buf *buf, const struct store_copy *copy)
 {
     struct msg_writer writer;
     msg_writer_init(&writer, buf);
-    msg_put_map(&writer, 9);
+    msg_put_map(&writer, copy->hot ? 10 : 9);
     msg_field_u64(&writer, COPY_TERM, copy->term);
     msg_field_bin(&writer, COPY_ID, copy->id.bytes, sizeof(copy->id.bytes));
     msg_field_u64(&writer, COPY_GENERATION, copy->generation);
@@ -1358,6 +1360,7 @@ enum status store_encode_copy(struct buf *buf, const struct store_copy *copy)
     msg_field_u64(&writer, COPY_ADDRESS, copy->address);
     msg_field_u64(&writer, COPY_EPOCH, copy->epoch);
     msg_field_u64(&writer, COPY_PUT_MS, copy->put_ms);
+    if (copy->hot) msg_field_bool(&writer, COPY_HOT, true);
     return writer.status;
 }
 
@@ -1384,6 +1387,7 @@ enum status store_decode_copy(const uint8_t *body, size_t len, struct store_copy
         case COPY_ADDRESS: got.address = msg_get_u64(&reader); break;
         case COPY_EPOCH: got.epoch = msg_get_u64(&reader); break;
         case COPY_PUT_MS: got.put_ms = msg_get_u32(&reader); break;
+        case COPY_HOT: got.hot = msg_get_bool(&reader); break;
         default: msg_skip(&reader); break;
         }
     }

@@ -274,6 +274,7 @@ struct store_copy {
     uint64_t address;
     uint64_t epoch;  /* of the target */
     uint32_t put_ms; /* how long it may be written, from now */
+    bool hot;        /* for heat: both are announced as such from now on */
 };
 MUST_USE enum status store_encode_copy(struct buf *buf, const struct store_copy *copy);
 MUST_USE enum status store_decode_copy(const uint8_t *body, size_t len, struct store_copy *out);

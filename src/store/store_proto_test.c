@@ -18,6 +18,7 @@
 #include <cmocka.h>
 
 #include "base/buf.h"
+#include "store/proto_int.h"
 
 static struct buf buf;
 
@@ -535,6 +536,12 @@ static void copies_and_drains_arrive(void **state)
     keep(7, "copy");
     assert_int_equal(store_decode_copy(buf_data(&buf), buf.len, &copy_got), STATUS_OK);
     assert_memory_equal(&copy_got, &copy, sizeof(copy));
+    struct store_copy hot = copy;
+    hot.hot = true;
+    buf_clear(&buf);
+    assert_int_equal(store_encode_copy(&buf, &hot), STATUS_OK);
+    assert_int_equal(store_decode_copy(buf_data(&buf), buf.len, &copy_got), STATUS_OK);
+    assert_memory_equal(&copy_got, &hot, sizeof(hot));
     buf_clear(&buf);
     assert_int_equal(store_encode_drain(&buf, &drain), STATUS_OK);
     keep(7, "drain");
@@ -550,6 +557,27 @@ static void copies_and_drains_arrive(void **state)
     assert_int_equal(store_encode_left(&buf, 0), STATUS_OK);
     assert_int_equal(store_decode_left(buf_data(&buf), buf.len, &left), STATUS_OK);
     assert_int_equal(left, 0);
+}
+
+/* Each attribute has bits of its own. */
+static void attributes_are_apart(void **state)
+{
+    const struct store_attributes each[] = {
+        { .group = UINT64_MAX }, { .version = UINT32_MAX },     { .cost = UINT32_MAX },
+        { .depth = UINT16_MAX }, { .replicas = UINT8_MAX },     { .hard_pin = true },
+        { .hot = true },         { .soft_pin_ms = UINT32_MAX },
+    };
+    uint64_t numbers[STORE_ATTRIBUTE_NUMBERS], all[STORE_ATTRIBUTE_NUMBERS] = { 0 };
+    (void)state;
+
+    for (size_t i = 0; i < sizeof(each) / sizeof(each[0]); i++) {
+        assert_true(store_attributes_any(&each[i]));
+        store_attributes_pack(&each[i], numbers);
+        for (size_t n = 0; n < STORE_ATTRIBUTE_NUMBERS; n++) {
+            assert_int_equal(all[n] & numbers[n], 0);
+            all[n] |= numbers[n];
+        }
+    }
 }
 
 /* What was wished for at the put, and an old reader or writer that knows nothing of it. */
@@ -657,6 +685,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(pages_arrive, setup, teardown),
         cmocka_unit_test_setup_teardown(questions_arrive, setup, teardown),
         cmocka_unit_test_setup_teardown(copies_and_drains_arrive, setup, teardown),
+        cmocka_unit_test(attributes_are_apart),
         cmocka_unit_test_setup_teardown(wishes_arrive, setup, teardown),
         cmocka_unit_test_setup_teardown(numbers_arrive, setup, teardown),
         cmocka_unit_test_setup_teardown(tenants_arrive, setup, teardown),

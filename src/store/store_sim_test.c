@@ -15,9 +15,10 @@
  *           mortal nodes  an acknowledged value may go with the last life that held it
  *           tiny          values do not fit: eviction may take them, puts must still succeed
  *         In every second world nodes have a disk below their pages, and load from it too, and in
- *         every other the client is on the host of one; in every third one values have a disk. The
- *         last keys are another tenant's, under the same names as the first ones; in tiny worlds it
- *         has a quota.
+ *         every other the client is on the host of one; in every third one values have a disk; in
+ *         every fifth one the first key is read by many others for a while, and what is hot gets
+ *         replicas. The last keys are another tenant's, under the same names as the first ones; in
+ *         tiny worlds it has a quota.
  *         YOLK_SIM_SEEDS=n runs n seeds of each kind; SEED=n starts there. */
 #include "store/cluster_sim.h"
 
@@ -59,7 +60,7 @@ enum kind { CALM_NODES, MORTAL_NODES, TINY };
 static uint64_t current_seed;
 static unsigned long long acked_total, reads_total, fetched_total, lost_explained, evictions_seen,
     replaced_total, copied_total, kept_total, promoted_total, together_total, seen_total,
-    over_quota_total;
+    over_quota_total, hot_total;
 
 #define CHECK(condition)                                                                           \
     do {                                                                                           \
@@ -435,6 +436,23 @@ static void client_step(struct world *world)
     }
 }
 
+/* Others read the first key. */
+static void heat(struct world *world, unsigned times)
+{
+    struct store_object object;
+    char text[16];
+    const struct yolk_store_key name = value_key(0, text);
+    const struct store_key key = { name.bytes, (uint32_t)name.len };
+
+    if (world->cluster.master == NULL) return;
+    struct store_master *master = store_master_shell_directory(world->cluster.master);
+    for (unsigned i = 0; i < times; i++) {
+        const enum status status =
+            store_master_get(master, env_now_ns(world->cluster.master_env), key, &object);
+        CHECK(status != STATUS_OK || object.replicas_count > 0);
+    }
+}
+
 /* ---- blocks ---- */
 
 static void on_fetched(void *ctx, const struct store_fetch_result *result)
@@ -776,9 +794,10 @@ static void check_looking_of(struct world *world, unsigned tenant)
 
 static void check_looking(struct world *world)
 {
-    sim_run_ms(&world->cluster, 1000); /* drops under way */
-    for (unsigned tenant = 0; tenant < TENANTS; tenant++)
+    for (unsigned tenant = 0; tenant < TENANTS; tenant++) {
+        sim_run_ms(&world->cluster, 1000); /* drops, and copies into the room they leave */
         check_looking_of(world, tenant);
+    }
     sim_run_ms(&world->cluster, 3000);
     for (unsigned i = 0; i < SIM_NODES; i++)
         CHECK(objects_count(world->cluster.nodes[i].node->objects) == 0);
@@ -843,6 +862,31 @@ static bool is_true(void *ctx)
     return *(bool *)ctx;
 }
 
+static struct store_master_counts counts_of(const struct world *world)
+{
+    struct store_master_counts counts;
+    store_master_counts(store_master_shell_directory(world->cluster.master), &counts);
+    return counts;
+}
+
+/* What is hot has more replicas than were wished, and the same bytes; when it has cooled it has
+ * not. */
+static void check_heat(struct world *world)
+{
+    CHECK(do_now(world, OP_GET, 0) == STATUS_OK);
+    sim_run_ms(&world->cluster, 30000); /* what had to make room is forgotten */
+    heat(world, 500);
+    sim_run_ms(&world->cluster, 5000);
+    const uint64_t hot = counts_of(world).hot_replicas;
+    CHECK(hot > 0 && hot <= world->cluster.hot_replicas);
+    for (int i = 0; i < 4; i++)
+        CHECK(do_now(world, OP_GET, 0) == STATUS_OK);
+    sim_run_ms(&world->cluster, 120000);
+    CHECK(counts_of(world).hot_values == 0);
+    CHECK(do_now(world, OP_GET, 0) == STATUS_OK);
+    hot_total += hot;
+}
+
 /* A drain, and a number of replicas that was changed, outlive the master that was told. */
 static void check_memory_of_nodes(struct world *world)
 {
@@ -873,7 +917,7 @@ static void check_memory_of_nodes(struct world *world)
         const struct object *object = objects_find(world->cluster.nodes[i].node->objects, &id);
         if (object != NULL && object->attributes.replicas == 2) wished++;
     }
-    CHECK(wished == 2);
+    CHECK(wished == 2 || (wished > 2 && world->cluster.hot_replicas > 0));
     CHECK(do_now(world, OP_GET, key) == STATUS_OK);
     draining.ended = false;
     CHECK(yolk_store_drain(world->stores[0], name, true, 0, on_left, &draining) == STATUS_OK);
@@ -950,10 +994,16 @@ static void world_run(enum kind kind, uint64_t world_seed)
     if (kind == TINY || world.cluster.disk_size + world.cluster.values_disk_size > 0) {
         sim_nodes_restart(&world.cluster);
     }
+    if (world_seed % 5 == 0) {
+        world.cluster.hot_replicas = 1 + world_seed / 5 % 2;
+        sim_master_kill(&world.cluster);
+        sim_master_start(&world.cluster);
+    }
     client_start(&world);
     for (int step = 0; step < STEPS; step++) {
         quota_keep(&world);
         client_step(&world);
+        if (world.cluster.hot_replicas > 0 && step / 30 % 3 == 1) heat(&world, 5);
         blocks_step(&world);
         break_something(&world);
         sim_run_ms(&world.cluster, rng_below(&world.rng, 2 * STEP_MS));
@@ -965,13 +1015,13 @@ static void world_run(enum kind kind, uint64_t world_seed)
     sim_run_ms(&world.cluster, 20000); /* registrations, settling, quarantines */
     check_acknowledged(&world);
     check_liveness(&world);
+    if (kind == CALM_NODES && world.cluster.hot_replicas > 0) check_heat(&world);
     if (kind != TINY) check_drain(&world); /* there is room elsewhere */
     if (kind == CALM_NODES && world_seed % 4 == 0) check_memory_of_nodes(&world);
     if (kind != TINY && world_seed % 4 == 1) check_unmount(&world);
     check_looking(&world);
     check_books(&world);
-    struct store_master_counts counts;
-    store_master_counts(store_master_shell_directory(world.cluster.master), &counts);
+    const struct store_master_counts counts = counts_of(&world);
     copied_total += counts.copies_total;
     over_quota_total += counts.refused_quota_total;
     evictions_seen += evictions_now(&world);
@@ -1015,6 +1065,7 @@ static void masters_die_and_nothing_acknowledged_is_lost(void **state)
     assert_true(acked_total > 0 && reads_total > 0 && fetched_total > 0);
     assert_true(seen_total > 0 || test_seeds(SEEDS_DEFAULT) < 2);
     assert_int_equal(lost_explained, 0);
+    assert_true(hot_total > 0 || test_seeds(SEEDS_DEFAULT) < 10);
 }
 
 static void nodes_die_and_only_their_values_go(void **state)
@@ -1042,8 +1093,9 @@ int main(void)
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     printf("acknowledged=%llu read=%llu fetched_blocks=%llu lost_explained=%llu evictions=%llu "
            "replaced=%llu copied=%llu kept=%llu promoted=%llu together=%llu seen=%llu "
-           "over_quota=%llu\n",
+           "over_quota=%llu hot=%llu\n",
            acked_total, reads_total, fetched_total, lost_explained, evictions_seen, replaced_total,
-           copied_total, kept_total, promoted_total, together_total, seen_total, over_quota_total);
+           copied_total, kept_total, promoted_total, together_total, seen_total, over_quota_total,
+           hot_total);
     return failed;
 }

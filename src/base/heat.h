@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * conductor/heat.h - how often each prefix was asked for lately, in a fixed amount of memory.
+ * base/heat.h - how often each key was asked for lately, in a fixed amount of memory.
  *
  * Heat is a count that halves every half-life. A table of sets of HEAT_WAYS entries: a newcomer
  * takes the place of the coldest of its set, so what is hot stays, and what is forgotten was cold.
+ * The Conductor (of prefixes) and the store's master (of values) each have one of their own.
  *
  * Memory:  entries * 32 bytes, allocated by heat_create().
  * Threads: belongs to one thread at a time. */
-#ifndef CONDUCTOR_HEAT_H
-#define CONDUCTOR_HEAT_H
+#ifndef BASE_HEAT_H
+#define BASE_HEAT_H
 
 #include <stdint.h>
 
@@ -27,6 +28,9 @@ uint64_t heat_bytes(const struct heat *heat);
 
 /* Once more; its heat with this one, so at least 1. Time does not go backwards. */
 double heat_touch(struct heat *heat, const struct block_key *key, double now_ms);
+
+/* The same for something that counts more, or less, than once; amount > 0. */
+double heat_add(struct heat *heat, const struct block_key *key, double amount, double now_ms);
 
 /* 0 for what is not known (any more). */
 double heat_of(const struct heat *heat, const struct block_key *key, double now_ms);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "conductor/heat.h"
+#include "base/heat.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -61,21 +61,32 @@ static double heat_now(const struct heat *heat, const struct entry *entry, doubl
     return entry->heat * exp2((entry->at_ms - now_ms) / heat->half_life_ms);
 }
 
-double heat_touch(struct heat *heat, const struct block_key *key, double now_ms)
+double heat_add(struct heat *heat, const struct block_key *key, double amount, double now_ms)
 {
+    ASSERT(amount > 0);
     struct entry *set = set_of(heat, key), *coldest = set;
+    double least = 0;
 
     for (int i = 0; i < HEAT_WAYS; i++) {
         struct entry *entry = &set[i];
+        const double now = heat_now(heat, entry, now_ms);
         if (entry->heat > 0 && block_key_equal(&entry->key, key)) {
-            entry->heat = heat_now(heat, entry, now_ms) + 1;
+            entry->heat = now + amount;
             entry->at_ms = now_ms;
             return entry->heat;
         }
-        if (heat_now(heat, entry, now_ms) < heat_now(heat, coldest, now_ms)) coldest = entry;
+        if (i == 0 || now < least) {
+            coldest = entry;
+            least = now;
+        }
     }
-    *coldest = (struct entry){ *key, 1, now_ms };
-    return 1;
+    *coldest = (struct entry){ *key, amount, now_ms };
+    return amount;
+}
+
+double heat_touch(struct heat *heat, const struct block_key *key, double now_ms)
+{
+    return heat_add(heat, key, 1, now_ms);
 }
 
 double heat_of(const struct heat *heat, const struct block_key *key, double now_ms)
