@@ -43,6 +43,7 @@
 #include "store/peers.h"
 #include "store/proto.h"
 #include "store/reading.h"
+#include "store/session.h"
 #include "yolk/transfer.h"
 
 enum {
@@ -57,6 +58,11 @@ _Static_assert((int)YOLK_STORE_KEY_SIZE_MAX == (int)STORE_KEY_SIZE_MAX, "one lim
 _Static_assert((int)YOLK_STORE_REPLICAS_MAX == (int)STORE_REPLICAS_MAX, "one limit");
 _Static_assert((int)YOLK_STORE_PIECE_SIZE == (int)STORE_PIECE_SIZE, "one size");
 _Static_assert((int)YOLK_STORE_BATCH_MAX == (int)STORE_KEYS_MAX, "one limit");
+
+static bool call_puts(const struct call *call)
+{
+    return call->kind == CALL_PUT || call->kind == CALL_TICKET;
+}
 
 /* ---- the exchange with the master ---- */
 
@@ -99,7 +105,7 @@ static enum status answer_codes(struct call *call, const struct rpc_result *resu
 
 static enum status answer_places(struct call *call, const struct rpc_result *result)
 {
-    const bool put = call->kind == CALL_PUT;
+    const bool put = call_puts(call);
     struct store_places reply;
     enum status status = store_decode_places(result->body, result->len, &reply, call->store->nodes);
     uint32_t n = 0;
@@ -127,7 +133,7 @@ static enum status answer_places(struct call *call, const struct rpc_result *res
 static void on_answer(void *ctx, const struct rpc_result *result)
 {
     struct call *call = ctx;
-    const bool places = call->kind == CALL_PUT || call->kind == CALL_GET;
+    const bool places = call_puts(call) || call->kind == CALL_GET || call->kind == CALL_PLACES;
     enum status status = result->status;
 
     if (call->store->closing) {
@@ -155,7 +161,9 @@ static void on_answer(void *ctx, const struct rpc_result *result)
 static uint16_t method_of(enum call_kind kind)
 {
     switch (kind) {
+    case CALL_TICKET:
     case CALL_PUT: return MASTER_METHOD_PUT_START;
+    case CALL_PLACES:
     case CALL_GET: return MASTER_METHOD_GET;
     case CALL_EXIST: return MASTER_METHOD_EXIST;
     case CALL_REMOVE: return MASTER_METHOD_REMOVE;
@@ -217,10 +225,10 @@ static enum status call_send(struct call *call, const struct question *question)
     struct rpc_call_id id;
     struct buf buf;
 
-    if (call->kind == CALL_PUT || call->kind == CALL_REPLICAS) {
+    if (call_puts(call) || call->kind == CALL_REPLICAS) {
         batch.replicas = call->options.replicas;
     }
-    if (call->kind == CALL_PUT) {
+    if (call_puts(call)) {
         batch.sizes_data = question->sizes;
         batch.replace = call->options.replace;
         batch.hard_pin = call->options.hard_pin;
@@ -262,7 +270,7 @@ static void call_ask(struct call *call)
     struct question question;
     ASSERT(!call->asking);
 
-    const bool room = question_init(&question, call->count, call->kind == CALL_PUT);
+    const bool room = question_init(&question, call->count, call_puts(call));
     for (uint32_t i = 0; i < call->count && room; i++) {
         struct item *item = &call->items[i];
         if (item->state != ITEM_WAITING) continue;
@@ -423,8 +431,10 @@ static bool keys_differ(const struct yolk_store_value *values, uint32_t count)
     return differ;
 }
 
-enum status yolk_store_put(struct yolk_store *store, const struct yolk_store_value *values,
-                           uint32_t count, const struct yolk_store_call *options)
+/* Of a put, or only of its ticket: all but the first question. */
+static enum status puts_start(struct yolk_store *store, enum call_kind kind,
+                              const struct yolk_store_value *values, uint32_t count,
+                              const struct yolk_store_call *options, struct call **out)
 {
     struct call *call;
     size_t len;
@@ -436,7 +446,7 @@ enum status yolk_store_put(struct yolk_store *store, const struct yolk_store_val
     }
     if (!keys_differ(values, count)) return STATUS_INVALID;
     const enum status status =
-        call_start(store, CALL_PUT, &values[0].key, sizeof(values[0]), count, options, &call);
+        call_start(store, kind, &values[0].key, sizeof(values[0]), count, options, &call);
     if (status != STATUS_OK) return status;
     for (uint32_t i = 0; i < count; i++) {
         const struct yolk_store_value *value = &values[i];
@@ -453,6 +463,34 @@ enum status yolk_store_put(struct yolk_store *store, const struct yolk_store_val
         };
         call->wishes |= value->group != 0 || value->cost_ms != 0 || value->depth != 0;
     }
+    *out = call;
+    return STATUS_OK;
+}
+
+enum status yolk_store_put(struct yolk_store *store, const struct yolk_store_value *values,
+                           uint32_t count, const struct yolk_store_call *options)
+{
+    struct call *call;
+    const enum status status = puts_start(store, CALL_PUT, values, count, options, &call);
+    if (status == STATUS_OK) call_ask(call);
+    return status;
+}
+
+enum status client_find(struct yolk_store *store, const struct yolk_store_value *values,
+                        uint32_t count, bool write, const struct yolk_store_call *options,
+                        client_found_fn on_found)
+{
+    struct call *call;
+    enum status status = STATUS_INVALID;
+
+    if (write) {
+        status = puts_start(store, CALL_TICKET, values, count, options, &call);
+    } else if (count > 0) {
+        status = call_start(store, CALL_PLACES, &values[0].key, sizeof(values[0]), count, options,
+                            &call);
+    }
+    if (status != STATUS_OK) return status;
+    call->on_found = on_found;
     call_ask(call);
     return STATUS_OK;
 }
@@ -532,6 +570,7 @@ enum status yolk_store_create(const struct yolk_store_options *options, struct y
     if (status == STATUS_OK) {
         status = readings_create(store->env, store->transfer, &store->readings);
     }
+    if (status == STATUS_OK) status = sessions_create(store, &store->sessions);
     if (status != STATUS_OK) errmsg_set(err, status, "out of memory");
     if (status == STATUS_OK) status = rpc_client_create(store->env, &client, &store->master, err);
     if (status != STATUS_OK) {
@@ -559,6 +598,7 @@ void yolk_store_destroy(struct yolk_store *store)
         call->asking = false;
         client_call_free(call);
     }
+    sessions_destroy(store->sessions);
     free(store->nodes);
     free(store);
 }

@@ -139,6 +139,22 @@ void client_call_ask_in(struct call *call, uint32_t ms)
     env_timer_set(env, &call->again, at);
 }
 
+void client_item_found(struct item *item, uint64_t size)
+{
+    struct call *call = item->call;
+    const struct client_found found = { .places = item->places,
+                                        .places_count = item->places_count,
+                                        .size = size,
+                                        .put_id = item->put_id,
+                                        .writer = call->writer,
+                                        .term = item->term,
+                                        .write_until_ns = item->write_until_ns,
+                                        .attributes = item->attributes };
+    item->places = NULL;
+    call->on_found(call->options.ctx, item->index, &found);
+    client_item_done(item, STATUS_OK, size);
+}
+
 void client_item_again(struct item *item, enum status why)
 {
     struct call *call = item->call;
@@ -213,7 +229,7 @@ static void on_moved(void *ctx, const struct yolk_transfer_result *result)
 static struct yolk_transfer_request move_request(struct item *item)
 {
     const struct call *call = item->call;
-    const struct place *place = &item->places[item->places_next];
+    const struct client_place *place = &item->places[item->places_next];
     const bool write = call->kind == CALL_PUT;
 
     return (struct yolk_transfer_request){
@@ -302,7 +318,7 @@ void client_call_move(struct call *call)
 enum status client_item_move(struct item *item)
 {
     struct call *call = item->call;
-    const struct place *place = &item->places[item->places_next];
+    const struct client_place *place = &item->places[item->places_next];
 
     const enum status status =
         yolk_transfer_open(call->store->transfer, place->node.segment, &item->segment);

@@ -16,6 +16,7 @@
 
 #include "base/env.h"
 #include "base/status.h"
+#include "store/client_int.h"
 #include "store/client_pin.h"
 #include "store/proto.h"
 #include "yolk/store.h"
@@ -28,7 +29,15 @@ struct rpc_result;
 
 enum { CLIENT_OWNER_TRY_MS = 2000, CLIENT_BACKOFF_MAX_MS = 100 };
 
-enum call_kind { CALL_PUT, CALL_GET, CALL_EXIST, CALL_REMOVE, CALL_REPLICAS };
+enum call_kind {
+    CALL_PUT,
+    CALL_GET,
+    CALL_EXIST,
+    CALL_REMOVE,
+    CALL_REPLICAS,
+    CALL_TICKET, /* of a put only its ticket, of a get only its places: client_find() */
+    CALL_PLACES,
+};
 
 enum item_state {
     ITEM_WAITING,    /* for the next exchange with the master */
@@ -37,11 +46,6 @@ enum item_state {
     ITEM_MOVING,     /* a transfer, or a reading, is under way */
     ITEM_COMMITTING, /* put: store.commit is under way, or about to be tried again */
     ITEM_DONE,
-};
-
-struct place {
-    struct store_reply_node node;
-    uint64_t address;
 };
 
 struct item {
@@ -54,7 +58,7 @@ struct item {
     uint64_t length;  /* get: of the value */
     enum status last; /* why the last try failed */
 
-    struct place *places; /* get: replicas; put: the ticket's one */
+    struct client_place *places; /* get: replicas; put: the ticket's one */
     uint32_t places_count;
     uint32_t places_next;
     struct rpc_client *owner;
@@ -109,7 +113,8 @@ struct call {
     uint32_t moving_count;
     uint64_t moving_size; /* bytes */
     struct moves *moves;
-    struct env_timer again; /* the next exchange, or the deadline */
+    struct env_timer again;   /* the next exchange, or the deadline */
+    client_found_fn on_found; /* ticket, places */
     struct yolk_store_call options;
     char preferred[STORE_NAME_SIZE];
 };
@@ -122,6 +127,8 @@ uint64_t client_item_sum(const struct item *item, uint64_t size, uint32_t i);
 /* Tells the user. The call may be gone after client_call_settle(), which the outermost caller
  * does. */
 void client_item_done(struct item *item, enum status status, uint64_t size);
+/* Ticket, places: tells what the master said, and then the user. The places are the callee's. */
+void client_item_found(struct item *item, uint64_t size);
 /* The master is asked again for this item, after a pause, or never: `why` is its end then. */
 void client_item_again(struct item *item, enum status why);
 

@@ -137,7 +137,7 @@ static void on_read(void *ctx, enum status status)
 /* Reads where the bytes are. STATUS_OK: on_read() will tell; else they cannot be seen from here. */
 static enum status get_read(struct item *item)
 {
-    const struct place *place = &item->places[item->places_next];
+    const struct client_place *place = &item->places[item->places_next];
     struct reading *reading = malloc(sizeof(*reading));
     if (reading == NULL) return STATUS_FULL;
 
@@ -246,7 +246,7 @@ void client_get_on_pins(void *ctx)
 static void get_next(struct item *item)
 {
     while (item->places_next < item->places_count) {
-        const struct place *place = &item->places[item->places_next];
+        const struct client_place *place = &item->places[item->places_next];
         const enum status status =
             store_peers_get(item->call->store->peers, place->node.rpc_address, &item->owner);
         if (status == STATUS_OK) {
@@ -273,7 +273,8 @@ void client_get_places(struct item *item, const struct store_places *reply, uint
     const uint32_t count = msg_u32_at(reply->counts, i);
 
     item->length = msg_u64_at(reply->sizes, i);
-    if (!item->range && item->length > item->size) {
+    const bool whole = item->call->kind == CALL_GET && !item->range;
+    if (whole && item->length > item->size) {
         client_item_done(item, STATUS_FULL, item->length);
         return;
     }
@@ -293,6 +294,10 @@ void client_get_places(struct item *item, const struct store_places *reply, uint
     item->places_count = count;
     item->places_next = 0;
     item->last = STATUS_UNAVAILABLE;
+    if (item->call->kind == CALL_PLACES) {
+        client_item_found(item, item->length);
+        return;
+    }
     get_next(item);
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * store/client_int.h - the inside of a client, shared by its files: those of client_call.h, and
- * client_look.c. */
+ * store/client_int.h - the inside of a client, shared by its files: those of client_call.h,
+ * client_look.c, and sessions (store/session.h). */
 #ifndef STORE_CLIENT_INT_H
 #define STORE_CLIENT_INT_H
 
@@ -10,11 +10,13 @@
 
 #include "store/proto.h"
 #include "store/scope.h"
+#include "yolk/store.h"
 
 struct call;
 struct env;
 struct readings;
 struct rpc_client;
+struct sessions;
 struct store_peers;
 struct yolk_transfer;
 
@@ -25,6 +27,7 @@ struct yolk_store {
     struct store_peers *peers;
     struct readings *readings;
     struct call *calls;
+    struct sessions *sessions;
     uint32_t items; /* under way */
     uint32_t items_max;
     uint32_t timeout_ms;
@@ -41,5 +44,31 @@ size_t client_key_len(const struct yolk_store *store, const struct yolk_store_ke
 /* Writes them; `out` has room for so many. */
 struct store_key client_key(const struct yolk_store *store, const struct yolk_store_key *key,
                             uint8_t *out);
+
+/* Where a replica is, or is to be. */
+struct client_place {
+    struct store_reply_node node;
+    uint64_t address;
+};
+
+/* What the master said of a key. */
+struct client_found {
+    struct client_place *places; /* the callee's to free; to be written: the ticket's one */
+    uint32_t places_count;       /* > 0 */
+    uint64_t size;               /* of the value; to be written: as asked for */
+    uint64_t put_id;             /* this and the rest: to be written */
+    uint64_t writer;
+    uint64_t term;
+    uint64_t write_until_ns;
+    struct store_attributes attributes; /* of the value, with its version */
+};
+typedef void (*client_found_fn)(void *ctx, uint32_t index, const struct client_found *found);
+
+/* Asks the master where the values are, which leases them, or, to write, for a ticket for each of
+ * them; as often as it takes, until the deadline. Nothing is moved. Of an item that ends with
+ * STATUS_OK on_found() tells right before, with options->ctx. Fails as yolk_store_put() does. */
+MUST_USE enum status client_find(struct yolk_store *store, const struct yolk_store_value *values,
+                                 uint32_t count, bool write, const struct yolk_store_call *options,
+                                 client_found_fn on_found);
 
 #endif

@@ -29,6 +29,9 @@ struct client_pin {
     uint32_t refs;
     uint64_t id; /* while HELD; 0: nothing is pinned */
     uint64_t lease_ns;
+    uint64_t asked_ns; /* when the exchange, or the renewal, under way was begun */
+    uint64_t until_ns; /* the owner has promised */
+    bool renewing;     /* which has a reference */
     struct env_timer renew;
 };
 
@@ -49,13 +52,14 @@ void pin_asks_add(struct pin_asks *asks, struct pin_ask *ask)
 
 static void on_told(void *ctx, const struct rpc_result *result)
 {
-    (void)ctx;
+    (void)ctx;                         /* a pin that is gone */
     if (result->status != STATUS_OK) { /* the lease ends it */
         LOG_DEBUG("store", "pin_not_told", "reason=%s", status_name(result->status));
     }
 }
 
-static void pin_tell(const struct client_pin *pin, uint16_t method, uint64_t deadline_ns)
+static enum status pin_tell(struct client_pin *pin, uint16_t method, uint64_t deadline_ns,
+                            void (*on_end)(void *ctx, const struct rpc_result *result))
 {
     struct rpc_call_id id;
     struct buf buf;
@@ -66,19 +70,44 @@ static void pin_tell(const struct client_pin *pin, uint16_t method, uint64_t dea
                                          .body = buf_data(&buf),
                                          .len = buf.len,
                                          .deadline_ns = deadline_ns,
-                                         .on_end = on_told };
+                                         .on_end = on_end,
+                                         .ctx = pin };
     if (status == STATUS_OK) status = rpc_call(pin->owner, &request, &id);
     if (status != STATUS_OK) LOG_DEBUG("store", "pin_not_told", "reason=%s", status_name(status));
     buf_fini(&buf);
+    return status;
+}
+
+static void on_renewed(void *ctx, const struct rpc_result *result)
+{
+    struct client_pin *pin = ctx;
+
+    pin->renewing = false;
+    if (result->status == STATUS_OK) pin->until_ns = pin->asked_ns + pin->lease_ns;
+    if (result->status == STATUS_NOT_FOUND) pin->until_ns = 0; /* it has lapsed there */
+    if (result->status == STATUS_CANCELLED) { /* the connection is being destroyed */
+        client_pin_drop(pin);
+    } else {
+        client_pin_unref(pin);
+    }
 }
 
 static void on_renew(void *ctx)
 {
     struct client_pin *pin = ctx;
-    const uint64_t next = env_now_ns(pin->env) + pin->lease_ns / 3;
+    const uint64_t now = env_now_ns(pin->env);
+    const uint64_t next = now + pin->lease_ns / 3;
 
-    pin_tell(pin, STORE_METHOD_RENEW, next);
     env_timer_set(pin->env, &pin->renew, next);
+    if (pin->renewing) return;
+    pin->asked_ns = now;
+    pin->renewing = pin_tell(pin, STORE_METHOD_RENEW, next, on_renewed) == STATUS_OK;
+    pin->refs += pin->renewing;
+}
+
+bool client_pin_lapsed(const struct client_pin *pin)
+{
+    return env_now_ns(pin->env) >= pin->until_ns;
 }
 
 static void pin_free(struct client_pin *pin)
@@ -93,7 +122,9 @@ void client_pin_unref(struct client_pin *pin)
     ASSERT(pin->refs > 0);
     if (--pin->refs > 0) return;
     if (pin->id != 0) {
-        pin_tell(pin, STORE_METHOD_RELEASE, env_now_ns(pin->env) + RELEASE_NS);
+        const enum status told =
+            pin_tell(pin, STORE_METHOD_RELEASE, env_now_ns(pin->env) + RELEASE_NS, on_told);
+        (void)told; /* the lease ends it */
     }
     pin_free(pin);
 }
@@ -171,6 +202,7 @@ static void on_acquired(void *ctx, const struct rpc_result *result)
     if (status == STATUS_OK) {
         pin->id = acquired.pin;
         pin->lease_ns = acquired.lease_ms * ENV_NS_PER_MS;
+        pin->until_ns = pin->asked_ns + pin->lease_ns;
         status = answer_check(&acquired, pin->count);
     }
     if (pin->id != 0 && pin->lease_ns > 0) {
@@ -277,6 +309,7 @@ struct pin_ask *pin_asks_send(struct pin_asks *asks, struct env *env, const stru
     }
     pin->env = env;
     pin->refs = 1;
+    pin->asked_ns = env_now_ns(env);
     env_timer_init(&pin->renew, on_renew, pin);
     take(asks, pin);
     *count = pin->count;

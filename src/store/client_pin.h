@@ -80,4 +80,8 @@ void client_pin_unref(struct client_pin *pin);
 /* The same without a word: the connection to the owner has been destroyed. */
 void client_pin_drop(struct client_pin *pin);
 
+/* The owner has not answered for so long that what was pinned may be another value's memory by
+ * now; it may still answer, and prolong the pin. */
+bool client_pin_lapsed(const struct client_pin *pin);
+
 #endif

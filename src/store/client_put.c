@@ -109,7 +109,7 @@ void client_put_on_retry(void *ctx)
 static void put_commit(struct item *item)
 {
     struct call *call = item->call;
-    const struct place *place = &item->places[0];
+    const struct client_place *place = &item->places[0];
     const struct store_commit message = { .key = item->key,
                                           .put_id = item->put_id,
                                           .term = item->term,
@@ -145,12 +145,13 @@ void client_put_ticket(struct item *item, const struct store_places *reply, uint
 {
     struct call *call = item->call;
     struct yolk_store *store = call->store;
-    const uint64_t until = call->asked_ns + reply->put_ms * ENV_NS_PER_MS; /* I3 */
+    uint64_t until = call->asked_ns + reply->put_ms * ENV_NS_PER_MS; /* I3 */
+    if (call->kind == CALL_PUT && until > call->deadline_ns) until = call->deadline_ns;
 
     item->put_id = msg_u64_at(reply->put_ids, i);
     item->attributes.version = reply->versions.count > 0 ? msg_u32_at(reply->versions, i) : 0;
     item->term = reply->term;
-    item->write_until_ns = until < call->deadline_ns ? until : call->deadline_ns;
+    item->write_until_ns = until;
     item->places = malloc(sizeof(*item->places));
     item->piece_size = STORE_PIECE_SIZE;
     item->sums_count = (uint32_t)store_pieces(item->size, item->piece_size);
@@ -162,6 +163,10 @@ void client_put_ticket(struct item *item, const struct store_places *reply, uint
     item->places_count = 1;
     item->places[0].node = store->nodes[msg_u32_at(reply->nodes, i)];
     item->places[0].address = msg_u64_at(reply->addresses, i);
+    if (call->kind == CALL_TICKET) {
+        client_item_found(item, item->size);
+        return;
+    }
     put_sums(item);
     enum status status =
         store_peers_get(store->peers, item->places[0].node.rpc_address, &item->owner);

@@ -209,20 +209,74 @@ static void on_client_gone(void *ctx, enum status why)
     end->call = NULL; /* the master is told all the same: the value is here */
 }
 
-static enum status commit_check(struct store_node *node, const struct store_commit *commit)
+static enum status commit_place(const struct store_node *node, const struct store_commit *commit)
 {
     const uint64_t region = node_region_address(node);
 
     if (commit->epoch != node->epoch || commit->term != node->term) return STATUS_STALE;
     if (commit->address < region || commit->size > node->object_size) return STATUS_INVALID;
     if (commit->address - region > node->object_size - commit->size) return STATUS_INVALID;
+    return STATUS_OK;
+}
+
+static uint64_t piece_len(const struct store_commit *commit, uint64_t offset)
+{
+    const uint64_t left = commit->size - offset;
+    return left < STORE_PIECE_SIZE ? left : STORE_PIECE_SIZE;
+}
+
+/* Of each piece what it should be, as the writer says. */
+static enum status pieces_check(const struct store_commit *commit, uint64_t *sums)
+{
     const uint8_t *data = (const uint8_t *)(uintptr_t)commit->address;
+
     for (size_t i = 0; i < commit->sums.count; i++) {
         const uint64_t offset = (uint64_t)i * STORE_PIECE_SIZE;
-        const uint64_t left = commit->size - offset;
-        const size_t piece = left < STORE_PIECE_SIZE ? left : STORE_PIECE_SIZE;
-        if (hash_xxh3(data + offset, piece) != msg_u64_at(commit->sums, i)) return STATUS_CORRUPT;
+        sums[i] = msg_u64_at(commit->sums, i);
+        if (hash_xxh3(data + offset, piece_len(commit, offset)) != sums[i]) return STATUS_CORRUPT;
     }
+    return STATUS_OK;
+}
+
+/* Of a value that was written in parts: the writer vouches for each of them; what is the sum of a
+ * piece that is not one part we say ourselves, once all of its parts are right. */
+static enum status parts_check(const struct store_commit *commit, uint64_t *sums)
+{
+    const uint8_t *data = (const uint8_t *)(uintptr_t)commit->address;
+    uint64_t at = 0;   /* bytes before part i */
+    uint64_t done = 0; /* bytes before the first piece without a sum */
+
+    for (size_t i = 0; i < commit->parts.count; i++) {
+        const uint32_t len = msg_u32_at(commit->parts, i);
+        const uint64_t sum = hash_xxh3(data + at, len);
+        if (sum != msg_u64_at(commit->sums, i)) return STATUS_CORRUPT;
+        const bool piece = at == done && len == piece_len(commit, done);
+        at += len;
+        ASSERT(at <= commit->size);
+        for (; done < commit->size && done + piece_len(commit, done) <= at;
+             done += piece_len(commit, done)) {
+            *sums++ = piece ? sum : hash_xxh3(data + done, piece_len(commit, done));
+        }
+    }
+    return STATUS_OK;
+}
+
+/* The sums of its pieces, if all is what the writer says; the caller frees them. */
+static enum status commit_check(const struct store_node *node, const struct store_commit *commit,
+                                uint64_t **out)
+{
+    const uint64_t count = store_pieces(commit->size, STORE_PIECE_SIZE);
+
+    enum status status = commit_place(node, commit);
+    if (status != STATUS_OK) return status;
+    uint64_t *sums = malloc(count * sizeof(*sums));
+    if (sums == NULL) return STATUS_FULL;
+    status = commit->parts.count > 0 ? parts_check(commit, sums) : pieces_check(commit, sums);
+    if (status != STATUS_OK) {
+        free(sums);
+        return status;
+    }
+    *out = sums;
     return STATUS_OK;
 }
 
@@ -235,17 +289,12 @@ static uint64_t soft_until(const struct store_node *node, const struct store_com
 
 /* Into the manifest. The same put again (the client repeats itself) finds what it made. */
 static enum status commit_store(struct store_node *node, const struct store_commit *commit,
-                                const struct object **out)
+                                const uint64_t *sums, const struct object **out)
 {
-    const uint32_t count = (uint32_t)commit->sums.count;
+    const uint32_t count = (uint32_t)store_pieces(commit->size, STORE_PIECE_SIZE);
     const struct block_key id = store_key_id(commit->key);
     const bool below = objects_find(node->objects, &id) == NULL;
     if (below && node_values_newer(node, &id, commit->attributes.version)) return STATUS_EXISTS;
-    uint64_t *sums = malloc(count * sizeof(*sums));
-    if (sums == NULL) return STATUS_FULL;
-    for (uint32_t i = 0; i < count; i++)
-        sums[i] = msg_u64_at(commit->sums, i);
-
     const struct object wanted = { .key = commit->key,
                                    .address = commit->address,
                                    .size = commit->size,
@@ -254,7 +303,6 @@ static enum status commit_store(struct store_node *node, const struct store_comm
                                    .attributes = commit->attributes,
                                    .soft_until_ns = soft_until(node, commit) };
     enum status status = objects_put(node->objects, &wanted, sums, count, out);
-    free(sums);
     if (status == STATUS_OK) node->generation++;
     if (status == STATUS_OK) node_values_drop(node, &id); /* what it has replaced */
     if (status == STATUS_EXISTS && (*out)->put_id == commit->put_id &&
@@ -293,11 +341,13 @@ void node_handle_commit(void *ctx, struct rpc_call *call, const uint8_t *body, s
     struct store_node *node = ctx;
     struct store_commit commit;
     const struct object *object = NULL;
+    uint64_t *sums = NULL;
 
     enum status status = store_decode_commit(body, len, &commit);
-    if (status == STATUS_OK) status = commit_check(node, &commit);
-    if (status == STATUS_OK) status = commit_store(node, &commit, &object);
+    if (status == STATUS_OK) status = commit_check(node, &commit, &sums);
+    if (status == STATUS_OK) status = commit_store(node, &commit, sums, &object);
     if (status == STATUS_OK) status = put_end_start(node, call, &commit, object);
+    free(sums);
     if (status != STATUS_OK) rpc_fail(call, status, "store.commit: refused");
 }
 

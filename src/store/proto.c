@@ -758,14 +758,18 @@ enum {
     COMMIT_SIZE = 6,
     COMMIT_SUMS = 7,
     COMMIT_ATTRIBUTES = 8,
+    COMMIT_PARTS = 9,
 };
 
 enum status store_encode_commit(struct buf *buf, const struct store_commit *commit)
 {
     ASSERT(commit->size > 0 && commit->size <= STORE_OBJECT_SIZE_MAX);
+    const bool parts = commit->parts_data != NULL;
+    const bool attributes = store_attributes_any(&commit->attributes);
     struct msg_writer writer;
+    ASSERT(!parts || (commit->parts_count > 0 && commit->parts_count <= STORE_PARTS_MAX));
     msg_writer_init(&writer, buf);
-    msg_put_map(&writer, store_attributes_any(&commit->attributes) ? 8 : 7);
+    msg_put_map(&writer, 7 + attributes + parts);
     msg_field_bin(&writer, COMMIT_KEY, commit->key.bytes, commit->key.len);
     msg_field_u64(&writer, COMMIT_PUT_ID, commit->put_id);
     msg_field_u64(&writer, COMMIT_TERM, commit->term);
@@ -773,11 +777,27 @@ enum status store_encode_commit(struct buf *buf, const struct store_commit *comm
     msg_field_u64(&writer, COMMIT_ADDRESS, commit->address);
     msg_field_u64(&writer, COMMIT_SIZE, commit->size);
     msg_field_u64s(&writer, COMMIT_SUMS, commit->sums_data,
-                   store_pieces(commit->size, STORE_PIECE_SIZE));
-    if (store_attributes_any(&commit->attributes)) {
-        put_attributes(&writer, COMMIT_ATTRIBUTES, &commit->attributes);
-    }
+                   parts ? commit->parts_count : store_pieces(commit->size, STORE_PIECE_SIZE));
+    if (attributes) put_attributes(&writer, COMMIT_ATTRIBUTES, &commit->attributes);
+    if (parts) msg_field_u32s(&writer, COMMIT_PARTS, commit->parts_data, commit->parts_count);
     return writer.status;
+}
+
+/* As many sums as pieces, or as parts, which are the whole value. */
+static bool commit_sums_valid(const struct store_commit *commit)
+{
+    uint64_t size = 0;
+
+    if (commit->parts.count == 0) {
+        return commit->sums.count == store_pieces(commit->size, STORE_PIECE_SIZE);
+    }
+    if (commit->sums.count != commit->parts.count) return false;
+    for (size_t i = 0; i < commit->parts.count; i++) {
+        const uint32_t len = msg_u32_at(commit->parts, i);
+        if (len == 0) return false;
+        size += len;
+    }
+    return size == commit->size;
 }
 
 enum status store_decode_commit(const uint8_t *body, size_t len, struct store_commit *out)
@@ -796,13 +816,14 @@ enum status store_decode_commit(const uint8_t *body, size_t len, struct store_co
         case COMMIT_EPOCH: got.epoch = msg_get_u64(&reader); break;
         case COMMIT_ADDRESS: got.address = msg_get_u64(&reader); break;
         case COMMIT_SIZE: got.size = msg_get_u64_max(&reader, STORE_OBJECT_SIZE_MAX); break;
-        case COMMIT_SUMS: got.sums = msg_get_u64s(&reader, STORE_PIECES_MAX); break;
+        case COMMIT_SUMS: got.sums = msg_get_u64s(&reader, STORE_PARTS_MAX); break;
         case COMMIT_ATTRIBUTES: got.attributes = get_attributes(&reader); break;
+        case COMMIT_PARTS: got.parts = msg_get_u32s(&reader, STORE_PARTS_MAX); break;
         default: msg_skip(&reader); break;
         }
     }
     if (got.key.len == 0 || got.size == 0 || got.put_id == 0) msg_fail(&reader);
-    if (got.sums.count != store_pieces(got.size, STORE_PIECE_SIZE)) msg_fail(&reader);
+    if (!commit_sums_valid(&got)) msg_fail(&reader);
     if (msg_end(&reader) != STATUS_OK) return STATUS_INVALID;
     *out = got;
     return STATUS_OK;

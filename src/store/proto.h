@@ -59,7 +59,8 @@ enum {
     STORE_PIECE_SIZE = 64 << 10,     /* bytes of an object under one checksum */
     STORE_OBJECT_SIZE_MAX = 1 << 30, /* bytes */
     STORE_PIECES_MAX = STORE_OBJECT_SIZE_MAX / STORE_PIECE_SIZE,
-    STORE_KEYS_MAX = 65536, /* of one batch */
+    STORE_PARTS_MAX = 2 * STORE_PIECES_MAX, /* of a value that was written in parts */
+    STORE_KEYS_MAX = 65536,                 /* of one batch */
     STORE_SUMS_MAX = STORE_FETCH_BLOCKS_MAX * STORE_LAYERS_MAX,
     STORE_INLINE_MAX = 1 << 20, /* bytes of values inside one answer to acquire */
 };
@@ -196,8 +197,12 @@ struct store_commit {
     uint64_t epoch;
     uint64_t address;
     uint64_t size;
-    struct msg_column sums;    /* decoded */
-    const uint64_t *sums_data; /* to encode; one a piece */
+    struct msg_column sums;     /* decoded */
+    const uint64_t *sums_data;  /* to encode; one a piece, or a part */
+    struct msg_column parts;    /* decoded: bytes under each sum, in order, all of the value; empty:
+                                   those of pieces */
+    const uint32_t *parts_data; /* to encode; NULL: pieces */
+    uint32_t parts_count;       /* to encode; 1..STORE_PARTS_MAX */
     struct store_attributes attributes;
 };
 MUST_USE enum status store_encode_commit(struct buf *buf, const struct store_commit *commit);

@@ -592,6 +592,29 @@ static void commits_are_checked(void **state)
     assert_int_equal(commit(&cluster, env, address, &right), STATUS_OK); /* the same again */
     assert_int_equal(objects_count(a->objects), 1);
 
+    /* In parts: each is compared with its sum; those of the pieces are as they would have been. */
+    const uint32_t parts[] = { 7, STORE_PIECE_SIZE, 3 };
+    uint64_t part_sums[3];
+    const uint64_t piece_sums[] = { sums[0], sums[1] };
+    for (uint32_t i = 0, at = 0; i < 3; at += parts[i++])
+        part_sums[i] = hash_xxh3(data + 8192 * 16 + at, parts[i]);
+    struct store_commit split = right;
+    split.key = (struct store_key){ (const uint8_t *)"parts", 5 };
+    split.put_id = 2;
+    split.address += (uint64_t)8192 * 16;
+    split.sums_data = part_sums;
+    split.parts_data = parts;
+    split.parts_count = 3;
+    memcpy(data + 8192 * 16, data, size);
+    assert_int_equal(commit(&cluster, env, address, &split), STATUS_CORRUPT);
+    for (uint32_t i = 0, at = 0; i < 3; at += parts[i++])
+        part_sums[i] = hash_xxh3(data + 8192 * 16 + at, parts[i]);
+    assert_int_equal(commit(&cluster, env, address, &split), STATUS_OK);
+    const struct block_key split_id = store_key_id(split.key);
+    const struct object *object = objects_find(a->objects, &split_id);
+    assert_int_equal(object->sums_count, 2);
+    assert_memory_equal(object->sums, piece_sums, sizeof(piece_sums));
+
     /* The key has other bytes already, the master says: the second owner lets go of its value. */
     sim_bytes(2, other, 10);
     sums[0] = hash_xxh3(other, 10);

@@ -109,7 +109,13 @@ static void fuzz_commit(const uint8_t *data, size_t len)
     if (store_decode_commit(data, len, &commit) != STATUS_OK) return;
     touch_bytes(commit.key.bytes, commit.key.len);
     touch_column(commit.sums);
-    ASSERT(commit.sums.count == (commit.size + STORE_PIECE_SIZE - 1) / STORE_PIECE_SIZE);
+    for (size_t i = 0; i < commit.parts.count; i++)
+        ASSERT(msg_u32_at(commit.parts, i) > 0);
+    if (commit.parts.count > 0) {
+        ASSERT(commit.sums.count == commit.parts.count && commit.parts.count <= commit.size);
+    } else {
+        ASSERT(commit.sums.count == (commit.size + STORE_PIECE_SIZE - 1) / STORE_PIECE_SIZE);
+    }
 }
 
 static void fuzz_put_end(const uint8_t *data, size_t len, struct buf *buf)

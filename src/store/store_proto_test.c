@@ -255,6 +255,37 @@ static void events_arrive(void **state)
                      STATUS_INVALID);
 }
 
+/* Of a value that was written in parts; which must be the whole of it, none of them empty. */
+static void commit_in_parts_arrives(const struct store_commit *whole)
+{
+    const uint64_t sums[] = { 7, 8, 9 };
+    const uint32_t right[] = { 1, STORE_PIECE_SIZE - 1, 1 };
+    const uint32_t wrong[][3] = { { 1, STORE_PIECE_SIZE, 1 },
+                                  { 1, STORE_PIECE_SIZE, 0 },
+                                  { 1, 1, 1 } };
+    struct store_commit commit = *whole, got;
+
+    commit.sums_data = sums;
+    commit.parts_data = right;
+    commit.parts_count = 3;
+    commit.attributes.group = 5;
+    buf_clear(&buf);
+    assert_int_equal(store_encode_commit(&buf, &commit), STATUS_OK);
+    keep(5, "commit_in_parts");
+    assert_int_equal(store_decode_commit(buf_data(&buf), buf.len, &got), STATUS_OK);
+    assert_int_equal(got.sums.count, 3);
+    assert_int_equal(msg_u64_at(got.sums, 2), 9);
+    assert_int_equal(got.parts.count, 3);
+    assert_int_equal(msg_u32_at(got.parts, 1), STORE_PIECE_SIZE - 1);
+    assert_int_equal(got.attributes.group, 5);
+    for (size_t i = 0; i < 3; i++) {
+        commit.parts_data = wrong[i];
+        buf_clear(&buf);
+        assert_int_equal(store_encode_commit(&buf, &commit), STATUS_OK);
+        assert_int_equal(store_decode_commit(buf_data(&buf), buf.len, &got), STATUS_INVALID);
+    }
+}
+
 static void puts_arrive(void **state)
 {
     const uint64_t sums[] = { 5, 6 };
@@ -282,6 +313,8 @@ static void puts_arrive(void **state)
     assert_int_equal(commit_got.sums.count, 2);
     assert_int_equal(msg_u64_at(commit_got.sums, 1), 6);
     assert_memory_equal(commit_got.key.bytes, key.bytes, 3);
+    assert_int_equal(commit_got.parts.count, 0);
+    commit_in_parts_arrives(&commit);
 
     buf_clear(&buf);
     assert_int_equal(store_encode_put_end(&buf, &end), STATUS_OK);
