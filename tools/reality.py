@@ -520,7 +520,8 @@ def overload_capacity(part):
 def simulated_good(options, path, cluster_file, policy, tbt_ms):
     """The share of good answers."""
     settings = f"overload={policy},ttft_limit_s={TTFT_LIMIT_S},tbt_limit_ms={TBT_LIMIT_MS}," \
-               f"admit_ttft_s={TTFT_LIMIT_S},admit_tbt_ms={tbt_ms}"
+               f"admit_ttft_s={TTFT_LIMIT_S},admit_tbt_ms={tbt_ms}," \
+               "lengths_known=true"  # as replay asks for what the trace says, and no more
     if policy == "adaptive":
         settings += ",door=true,stretch=5"  # as the gateway has them
     return simulate(options, path, cluster_file, "--set", settings)["good_mean"]
@@ -634,7 +635,7 @@ def overload_page(result):
              f"of. Rounds: {rounds}, the policies in turns, each run with a cluster that knows nothing yet. "
              "The policies are given these limits; prediction once more with the tighter one between tokens that "
              f"is best for it in the simulator, of {', '.join(map(str, TIGHTER_MS))} ms. A request says how long its answer "
-             "may be, and it gets that long: more than users say.", "",
+             "may be, and it gets that long: more than users say. The simulator's policies are told as much.", "",
              "| policy | limit, ms | good, live (least to most) | simulated | P90 TTFT, live | refused, live |",
              "|---|---|---|---|---|---|"]
     for policy, tbt_ms in result["ways"]:

@@ -80,6 +80,8 @@ static const struct setting settings_table[] = {
     { "admit_tbt_ms", SETTING_NUMBER, AT(admit_tbt_ms), 0, 3.6e6, NULL, "overload's; 0: none" },
     { "stretch", SETTING_NUMBER, AT(stretch), 0, 1000, NULL,
       "short prompts go first; 0: in order" },
+    { "lengths_known", SETTING_BOOL, AT(lengths_known), 0, 0, NULL,
+      "requests say how long their answer will be" },
     { "door", SETTING_BOOL, AT(door), 0, 0, NULL, "adaptive: wait at a full decode node" },
     { "decode_time_s", SETTING_NUMBER, AT(decode_time_s), 0, 3600, NULL, "predict's; 0: learned" },
     { "speed", SETTING_NUMBER, AT(speed), 1e-6, 1e6, NULL, "of the replay" },
@@ -109,6 +111,8 @@ static const struct setting settings_table[] = {
       "between the nodes of a group" },
     { "cost.chunk_tokens", SETTING_WHOLE, COST(chunk_tokens), 1, 1 << 24, NULL, "an iteration" },
     { "cost.chunk_factor", SETTING_NUMBER, COST(chunk_factor), 0.1, 100, NULL, "" },
+    { "cost.keys_square_s", SETTING_NUMBER, COST(keys_square_s), 0, 1, NULL,
+      "vllm-prefix: keys and eviction" },
 };
 
 enum { SETTINGS = sizeof(settings_table) / sizeof(settings_table[0]) };

@@ -203,6 +203,14 @@ static double prefill_one(struct sim *sim, struct node *node, uint32_t who)
     return whole_prefill_s(sim, who, reused) - sim->cluster.cost.prefill_fixed_s;
 }
 
+/* The scheduler hashes every block of the prompt from its first token on, and looks for the blocks
+ * to evict, while the device waits: it is no computing, but it keeps everybody. */
+static double keys_s(const struct sim *sim, const struct node *node, uint32_t who)
+{
+    const double tokens = sim->trace->requests[who].input_tokens;
+    return node->cache == NULL ? 0 : sim->cluster.cost.keys_square_s * tokens * tokens;
+}
+
 /* All who wait and fit go together, up to a budget of tokens; the first one goes in any case. */
 static void start_prefill(struct sim *sim, uint32_t index)
 {
@@ -215,6 +223,7 @@ static void start_prefill(struct sim *sim, uint32_t index)
         tokens += sim->trace->requests[who].input_tokens;
         if (node->started.count > 0 && tokens > sim->cluster.prompt_tokens_max) break;
         const double own = prefill_one(sim, node, sim_queue_pop(sim, &node->queue));
+        seconds += keys_s(sim, node, who);
         sim->result->records[who].prefill_s = own;
         sim_queue_push(sim, &node->started, who);
         seconds += own;
@@ -386,10 +395,7 @@ static void coupled_sample(struct sim *sim, struct sim_sample *out)
         out->decoding += running;
         out->decode_load += sim_profile_decode_s(&sim->cluster.cost, running, 0) * 1e3 /
                             sim->cluster.tbt_limit_ms / coupled->count;
-        for (int r = 0; r < SIM_RANKS && node->cache != NULL; r++) {
-            if (sim->hottest[r] != SIM_NONE && kvcache_has(node->cache, sim->hottest[r]))
-                out->replicas[r]++;
-        }
+        if (node->cache != NULL) sim_count_replicas(sim, node->cache, out);
     }
 }
 

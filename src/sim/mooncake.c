@@ -18,7 +18,9 @@
  *   M2  promised tokens of a decode node <= its device memory.
  *   M3  a busy prefill node has one event pending, or waits for its stage in a group; a stepping
  *       decode node has one too.
- *   M4  blocks of a plan are pinned, at the prefill node and at the holder, until they are used. */
+ *   M4  blocks of a plan are pinned, at the prefill node and at the holder, until they are used.
+ *       Routers without the conductor plan none: what they counted on may be gone when the prefill
+ *       begins. */
 #include <assert.h>
 #include <math.h>
 #include <stdio.h>
@@ -463,8 +465,9 @@ static enum status place_by_conductor(struct sim *sim, uint32_t who, struct plac
         .request_id = "",
         .tokens = sim_input(sim, who),
         /* Who judges loads must not know how long an answer will be; a service has one limit. */
-        .output_tokens =
-            limited ? sim->output_longest - sim->requests[who].generated : sim_output(sim, who),
+        .output_tokens = limited && !sim->cluster.lengths_known
+                             ? sim->output_longest - sim->requests[who].generated
+                             : sim_output(sim, who),
         .keys = m->keys,
         .keys_count = count,
         .priority = class != NULL ? class->priority : 0,
@@ -882,7 +885,7 @@ static void accept(struct sim *sim, uint32_t who, const struct placement *placed
     request->estimate_ns = sim_ns(
         sim_profile_prefill_s(&sim->cluster.cost, sim_input(sim, who), reused) / placed->stages);
     const bool fetches = placed->holder != SIM_NONE && !placed->inlined;
-    pin_up_to(sim, who, fetches ? placed->own : placed->reuse);
+    if (m->conductor != NULL) pin_up_to(sim, who, fetches ? placed->own : placed->reuse);
     sim_set_state(sim, who, SIM_QUEUED);
     if (placed->inlined) {
         ASSERT(request->pinned == placed->reuse); /* M1 */
@@ -900,7 +903,7 @@ static void accept(struct sim *sim, uint32_t who, const struct placement *placed
         sim->result->fetched_bytes += token_bytes(sim, tokens);
         mooncake_send(sim, placed->holder, placed->prefill, tokens, who, FLOW_FETCH, 0);
     } else {
-        ASSERT(request->pinned == placed->reuse); /* M1 */
+        ASSERT(m->conductor == NULL || request->pinned == placed->reuse); /* M1 */
     }
     for (uint32_t j = 0; j < placed->stages; j++)
         mooncake_start_prefill(sim, placed->group[j]);
@@ -1207,10 +1210,7 @@ static void mooncake_sample(struct sim *sim, struct sim_sample *out)
         const struct prefill_node *node = &m->prefill[i];
         out->queued += node->queue.count;
         out->prefill_load += queue_s(sim, node) / cluster->ttft_limit_s / prefills;
-        for (int r = 0; r < SIM_RANKS; r++) {
-            if (sim->hottest[r] != SIM_NONE && kvcache_has(node->cache, sim->hottest[r]))
-                out->replicas[r]++;
-        }
+        sim_count_replicas(sim, node->cache, out);
     }
     for (uint32_t i = 0; i < m->decode_count; i++) {
         const struct batch *batch = m->decode[i].batch;

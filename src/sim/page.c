@@ -305,7 +305,8 @@ static void put_times(const struct page *page, struct writer *w)
                                         { { "waiting or queued", queued },
                                           { "decoding", decoding } } };
     const struct over_time replicas = { "Replicas of hot blocks",
-                                        "Nodes that hold the n-th most referenced block.",
+                                        "Nodes that hold the n-th most referenced block: mean "
+                                        "over blocks that are referenced as often.",
                                         "replicas",
                                         SIM_RANKS,
                                         { { "10th", replicas_10 },

@@ -30,8 +30,9 @@ struct sim_profile {
     double schedule_s;             /* from the arrival until a prefill queue has the request */
     double vram_tokens;            /* KV that fits into the device memory of a node */
     double activation_token_bytes; /* from one node of a group to the next */
-    double chunk_tokens; /* of a chunked prefill: an iteration's budget, a group's chunk */
-    double chunk_factor; /* compute in chunks costs so much more */
+    double chunk_tokens;  /* of a chunked prefill: an iteration's budget, a group's chunk */
+    double chunk_factor;  /* compute in chunks costs so much more */
+    double keys_square_s; /* the device waits for a prefix cache's keys: of tokens squared */
 };
 
 /* By name; NULL if there is none. */

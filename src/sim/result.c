@@ -213,7 +213,7 @@ static void put_sample(struct writer *w, const struct sim_sample *s)
     writer_put(w,
                "{\"time_s\": %.9g, \"prefill_load\": %.6g, \"decode_load\": %.6g, \"queued\": %u, "
                "\"decoding\": %u, \"waiting\": %u, \"prefill_nodes\": %u, \"decode_nodes\": %u, "
-               "\"draining_nodes\": %u, \"replicas\": [%u, %u, %u, %u]}",
+               "\"draining_nodes\": %u, \"replicas\": [%.6g, %.6g, %.6g, %.6g]}",
                s->time_s, s->prefill_load, s->decode_load, s->queued, s->decoding, s->waiting,
                s->prefill_nodes, s->decode_nodes, s->draining_nodes, s->replicas[0], s->replicas[1],
                s->replicas[2], s->replicas[3]);

@@ -7,6 +7,7 @@
 
 #include "base/assert.h"
 #include "sim/batch.h"
+#include "sim/kvcache.h"
 #include "sim/sim_int.h"
 
 enum { PROGRESS_EVERY = 512, SETTLE_EVERY = 4096 };
@@ -280,6 +281,21 @@ static int compare_heat(const void *a, const void *b)
     return (x->id > y->id) - (x->id < y->id);
 }
 
+/* From all that are as hot as the one at `at`, evenly. */
+static void take_peers(const struct heat *heat, uint32_t count, uint32_t at, struct sim_rank *out)
+{
+    uint32_t first = at, end = at + 1;
+
+    while (first > 0 && heat[first - 1].references == heat[at].references)
+        first--;
+    while (end < count && heat[end].references == heat[at].references)
+        end++;
+    const uint32_t peers = end - first;
+    out->count = peers < SIM_PEERS_MAX ? peers : SIM_PEERS_MAX;
+    for (uint32_t i = 0; i < out->count; i++)
+        out->ids[i] = heat[first + (uint64_t)i * peers / out->count].id;
+}
+
 static enum status find_hottest(struct sim *sim)
 {
     const uint32_t unique = sim->trace->unique;
@@ -291,10 +307,22 @@ static enum status find_hottest(struct sim *sim)
     for (uint32_t i = 0; i < sim->trace->ids_count; i++)
         heat[sim->trace->ids[i]].references++;
     qsort(heat, unique, sizeof(*heat), compare_heat);
-    for (int r = 0; r < SIM_RANKS; r++)
-        sim->hottest[r] = sim_ranks[r] <= unique ? heat[sim_ranks[r] - 1].id : SIM_NONE;
+    for (int r = 0; r < SIM_RANKS; r++) {
+        if (sim_ranks[r] <= unique) take_peers(heat, unique, sim_ranks[r] - 1, &sim->hottest[r]);
+    }
     free(heat);
     return STATUS_OK;
+}
+
+void sim_count_replicas(const struct sim *sim, const struct kvcache *cache, struct sim_sample *out)
+{
+    for (int r = 0; r < SIM_RANKS; r++) {
+        const struct sim_rank *rank = &sim->hottest[r];
+        uint32_t held = 0;
+        for (uint32_t i = 0; i < rank->count; i++)
+            held += kvcache_has(cache, rank->ids[i]);
+        if (rank->count > 0) out->replicas[r] += (double)held / rank->count;
+    }
 }
 
 static enum status allocate(struct sim *sim)

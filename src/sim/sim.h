@@ -57,7 +57,9 @@ struct sim_sample {
     double prefill_load, decode_load; /* means over the nodes; 1 is the limit */
     uint32_t queued, decoding, waiting;
     uint32_t prefill_nodes, decode_nodes, draining_nodes; /* of mooncake */
-    uint32_t replicas[SIM_RANKS]; /* of the 10th, 100th, 1,000th and 10,000th hottest block */
+    /* Of the 10th, 100th, 1,000th and 10,000th hottest block: means over up to 32 blocks that are
+     * used as often. */
+    double replicas[SIM_RANKS];
 };
 
 struct sim_failures {

@@ -81,6 +81,14 @@ struct sim_request {
     uint64_t estimate_ns; /* of its prefill, in its node's books */
 };
 
+/* Blocks that are used as often as the k-th hottest: which of them has that rank is chance. All of
+ * them, or so many from first to last; none where the trace has no such rank. */
+enum { SIM_PEERS_MAX = 32 };
+struct sim_rank {
+    uint32_t ids[SIM_PEERS_MAX];
+    uint32_t count;
+};
+
 struct sim {
     struct sim_cluster cluster;
     const struct trace *trace;
@@ -95,7 +103,7 @@ struct sim {
     uint32_t *order; /* requests by arrival */
     uint32_t count, ended;
     uint32_t output_longest;
-    uint32_t hottest[SIM_RANKS]; /* blocks; SIM_NONE where the trace has not so many */
+    struct sim_rank hottest[SIM_RANKS];
     void *system;
 };
 
@@ -124,6 +132,10 @@ void sim_fail(struct sim *sim, enum status status); /* the first one stays */
 void sim_end(struct sim *sim, uint32_t who, enum sim_outcome outcome);
 /* It has its first token of this placement. */
 void sim_first_token(struct sim *sim, uint32_t who);
+
+struct kvcache;
+/* Adds what one more pool holds of the hottest blocks. */
+void sim_count_replicas(const struct sim *sim, const struct kvcache *cache, struct sim_sample *out);
 
 struct batch;
 struct batch_member;

@@ -87,6 +87,33 @@ static void a_coupled_node_stalls_what_it_decodes(void **state)
     trace_destroy(trace);
 }
 
+/* Hashing is no computing, but nothing else goes on: 1e-9 s times 10,000 squared, and what is
+ * decoded stands still. Without a prefix cache there are no keys. */
+static void the_keys_of_a_prefix_cache_keep_everybody(void **state)
+{
+    (void)state;
+    struct trace *trace =
+        parse("{\"timestamp\": 0, \"input_length\": 512, \"output_length\": 41}\n"
+              "{\"timestamp\": 500, \"input_length\": 10000, \"output_length\": 1}\n");
+    static const char *const settings[] = {
+        "system=vllm-prefix,policy=round-robin,nodes=1,cost.keys_square_s=0",
+        "system=vllm-prefix,policy=round-robin,nodes=1,cost.keys_square_s=1e-9",
+        "system=vllm,policy=round-robin,nodes=1,cost.keys_square_s=1e-9",
+    };
+    struct sim_result *free_keys = run(trace, settings[0]);
+    struct sim_result *keys = run(trace, settings[1]);
+    struct sim_result *none = run(trace, settings[2]);
+
+    near(keys->records[1].prefill_s, free_keys->records[1].prefill_s, 1e-9);
+    near(keys->records[1].ttft_ms - free_keys->records[1].ttft_ms, 100, 0.5);
+    near(keys->records[0].tbt_ms - free_keys->records[0].tbt_ms, 100.0 / 4, 1e-3);
+    near(none->records[0].tbt_ms, free_keys->records[0].tbt_ms, 1e-6);
+    sim_result_destroy(free_keys);
+    sim_result_destroy(keys);
+    sim_result_destroy(none);
+    trace_destroy(trace);
+}
+
 /* The first node has a prompt to compute when the second request comes, and the second is decoding
  * when the third comes: by prompts that is the better place, by requests they are equals, and the
  * turn decides. */
@@ -122,6 +149,20 @@ static void what_is_cached_is_reused(void **state)
     sim_result_destroy(result);
     result = run(trace, "system=vllm-prefix,policy=round-robin,nodes=1");
     assert_int_equal(result->records[2].reused_tokens, 10240);
+    sim_result_destroy(result);
+    trace_destroy(trace);
+}
+
+/* All 21 blocks are used three times, so any of them may be the tenth hottest; the last one is not
+ * full and in no pool. */
+static void replicas_are_of_all_that_are_as_hot(void **state)
+{
+    (void)state;
+    struct trace *trace = repeated(3);
+    struct sim_result *result = run(trace, "prefill=2,decode=1,sample_s=10");
+    const struct sim_sample *last = &result->samples[result->samples_count - 1];
+    near(last->replicas[0], 20.0 / 21, 1e-9);
+    assert_true(last->replicas[1] == 0); /* there are no hundred blocks */
     sim_result_destroy(result);
     trace_destroy(trace);
 }
@@ -173,9 +214,9 @@ enum { RUNS = sizeof(runs) / sizeof(runs[0]) };
  * change of the compiler does not. */
 static const char *const digests[RUNS] = {
     "7817a550a121e", "79cdc86ff2dff", "218356ddeaf89", "50a757bac6734", "34b5899d7a83e",
-    "373d7c10b384e", "d8d942ae937a0", "b302a36148c36", "24d45a543cf4d", "4dc1f0c2dea39",
+    "373d7c10b384e", "d8d942ae937a0", "b302a36148c36", "24d45a543cf4d", "f40e21bda020c",
     "5d85517d92bf1", "7e5d44929f4be", "0cf5ba4894b8f", "6bff0dbbee5af", "e78155dd5b51b",
-    "484ad02b2af2f", "d5eb1e2d7f1d6", "66ce78ddeb2ac", "e582598685e4c", "a20a8d5e29b7c",
+    "484ad02b2af2f", "fdcd3ea5d47b7", "66ce78ddeb2ac", "e582598685e4c", "a20a8d5e29b7c",
     "3b67360943a38", "08b2a9b8b2f8e",
 };
 
@@ -224,6 +265,32 @@ static void behind_a_door_tokens_are_in_time(void **state)
     assert_true(summary.refused_early > 0 && summary.done > 300);
     assert_true(summary.tbt_ms.max <= 80 + 1e-9);
     sim_result_destroy(result);
+    trace_destroy(trace);
+}
+
+/* Who is told how long each answer will be serves more within the same limits; early rejection
+ * looks at what there is now, and does not care. */
+static void knowing_the_lengths_serves_more(void **state)
+{
+    (void)state;
+    static const char *const policies[] = { "adaptive,door=true", "early" };
+    struct trace *trace = generate(1500);
+
+    for (int p = 0; p < 2; p++) {
+        struct sim_summary found[2];
+        for (int known = 0; known < 2; known++) {
+            char settings[160];
+            snprintf(settings, sizeof(settings),
+                     "overload=%s,prefill=4,decode=2,speed=2,lengths_known=%s", policies[p],
+                     known ? "true" : "false");
+            struct sim_result *result = run(trace, settings);
+            found[known] = summarize(result);
+            sim_result_destroy(result);
+        }
+        if (p == 0 && !(found[1].good > 1.02 * found[0].good))
+            fail_msg("%g told, %g not", found[1].good, found[0].good);
+        if (p == 1) assert_true(found[0].digest == found[1].digest);
+    }
     trace_destroy(trace);
 }
 
@@ -393,11 +460,14 @@ int main(void)
         cmocka_unit_test(one_request_takes_what_the_formulas_say),
         cmocka_unit_test(layerwise_sending_hides_the_transfer),
         cmocka_unit_test(a_coupled_node_stalls_what_it_decodes),
+        cmocka_unit_test(the_keys_of_a_prefix_cache_keep_everybody),
         cmocka_unit_test(a_coupled_node_is_chosen_by_its_prompts),
         cmocka_unit_test(what_is_cached_is_reused),
+        cmocka_unit_test(replicas_are_of_all_that_are_as_hot),
         cmocka_unit_test(ssd_holds_what_dram_cannot),
         cmocka_unit_test(laws_hold_and_runs_repeat),
         cmocka_unit_test(behind_a_door_tokens_are_in_time),
+        cmocka_unit_test(knowing_the_lengths_serves_more),
         cmocka_unit_test(decisions_are_judged_in_hindsight),
         cmocka_unit_test(the_seed_moves_only_chance),
         cmocka_unit_test(better_placement_is_better),
