@@ -70,6 +70,13 @@ static void print_quoted(const char *text)
     putchar('"');
 }
 
+static void print_word(const char *name, const char *value)
+{
+    printf("\"%s\": ", name);
+    print_quoted(value);
+    fputs(", ", stdout);
+}
+
 static const char *state_of(const struct yolk_store_entry *entry)
 {
     switch ((int)entry->status) {
@@ -98,9 +105,9 @@ void store_view_entry(struct store_list *list, const struct yolk_store_entry *en
                entry->lease_ms / 1e3, state_of(entry), key);
         return;
     }
-    printf("%s\n  {\"key\": ", list->any ? "," : "");
-    print_quoted(key);
-    printf(", \"size\": %llu, \"replicas\": %u, \"lease_ms\": %u, \"state\": \"%s\"}",
+    printf("%s\n  {", list->any ? "," : "");
+    print_word("key", key);
+    printf("\"size\": %llu, \"replicas\": %u, \"lease_ms\": %u, \"state\": \"%s\"}",
            (unsigned long long)entry->size, entry->replicas, entry->lease_ms, state_of(entry));
     list->any = true;
 }
@@ -152,15 +159,11 @@ static void print_number(const char *name, uint64_t value)
 
 static void print_node_json(const struct yolk_store_node *node)
 {
-    fputs("{\"name\": ", stdout);
-    print_quoted(node->name);
-    fputs(", \"address\": ", stdout);
-    print_quoted(node->rpc_address);
-    fputs(", \"role\": ", stdout);
-    print_quoted(node->role);
-    fputs(", \"state\": ", stdout);
-    print_quoted(node->state);
-    fputs(", ", stdout);
+    putchar('{');
+    print_word("name", node->name);
+    print_word("address", node->rpc_address);
+    print_word("role", node->role);
+    print_word("state", node->state);
     print_number("space_total", node->space_total);
     print_number("space_used", node->space_used);
     print_number("values", node->values);
@@ -170,9 +173,8 @@ static void print_node_json(const struct yolk_store_node *node)
 
 static void print_tenant_json(const struct yolk_store_tenant *tenant)
 {
-    fputs("{\"name\": ", stdout);
-    print_quoted(tenant->name);
-    fputs(", ", stdout);
+    putchar('{');
+    print_word("name", tenant->name);
     print_number("quota_bytes", tenant->quota_bytes);
     print_number("quota_replicas", tenant->quota_replicas);
     print_number("used_bytes", tenant->used_bytes);
