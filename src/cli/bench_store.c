@@ -4,13 +4,15 @@
  * same run, both past the page cache.
  *
  * Blocks of 1 MiB are written and read back by store/ssd.h, with their headers, checksums and
- * verification; the yardstick writes and reads 1 MiB pieces of one file with as many on their way.
+ * verification, and values of 1 MiB by store/vlog.h; the yardstick writes and reads 1 MiB pieces of
+ * one file with as many on their way, through memory as fio has it (ordinary pages).
  * Then segments of RECOVER_BLOCKS tiny blocks are made, headers and footers only (recovery reads no
  * more of a segment that was finished), and opened.
  *
  * Files go to --data-dir, by default the cache directory, and are removed. */
 #include "cli/bench_store.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,12 +29,16 @@
 enum {
     LAYERS = 16,
     LAYER_SIZE = 64 << 10,
-    BLOCK_SIZE = LAYERS * LAYER_SIZE,
+    BLOCK_SIZE = BENCH_STORE_DISK_SIZE,
     BLOCKS = 192, /* of one run */
-    DEPTH = SSD_WRITES_MAX,
+    DEPTH = BENCH_STORE_DISK_DEPTH,
     RECOVER_BLOCKS = 1500000,
     RECOVER_SLOTS = 25000,
 };
+
+static_assert(LAYERS * LAYER_SIZE == (int)BLOCK_SIZE, "a block is its layers");
+
+#define DISK_SIZE_MAX (UINT64_C(16) * BLOCKS * BLOCK_SIZE) /* bytes: more than it takes */
 
 struct bench {
     struct env *env;
@@ -249,8 +255,7 @@ static void files_remove(struct bench *bench)
 /* Until all is on the disk: the close seals and syncs. */
 static enum status tier(struct bench *bench, double *write, double *read, struct errmsg *err)
 {
-    const uint64_t size_max = UINT64_C(16) * BLOCKS * BLOCK_SIZE;
-    enum status status = tier_open(bench, &bench->layout, size_max, err);
+    enum status status = tier_open(bench, &bench->layout, DISK_SIZE_MAX, err);
     if (status != STATUS_OK) return status;
     const uint64_t started_ns = env_now_ns(bench->env);
     bench->started = bench->done = 0;
@@ -258,7 +263,7 @@ static enum status tier(struct bench *bench, double *write, double *read, struct
     (void)turn(bench, BLOCKS);
     ssd_close(bench->ssd);
     *write = mib_per_s(env_now_ns(bench->env) - started_ns);
-    status = tier_open(bench, &bench->layout, size_max, err);
+    status = tier_open(bench, &bench->layout, DISK_SIZE_MAX, err);
     if (status != STATUS_OK) return status;
     *read = mib_per_s(tier_read(bench));
     bench->done = bench->started;
@@ -348,6 +353,20 @@ static enum status sealed(struct bench *bench, double *write, double *read, stru
     return status;
 }
 
+/* Values by key, beside the same bare disk. */
+static enum status values(struct bench *bench, double *write, double *read, struct errmsg *err)
+{
+    const struct bench_store_disk disk = { .env = bench->env,
+                                           .directory = bench->directory,
+                                           .count = BLOCKS,
+                                           .size_max = DISK_SIZE_MAX,
+                                           .block = bench->block,
+                                           .data = bench->data };
+    const enum status status = bench_store_values(&disk, write, read, err);
+    files_remove(bench);
+    return status;
+}
+
 /* ---- rows ---- */
 
 static void add(struct report *report, const char *name, double value, const char *unit,
@@ -363,6 +382,7 @@ static enum status measure(struct bench *bench, struct report *report, struct er
 {
     double write[BENCH_RUNS], read[BENCH_RUNS], bare_write[BENCH_RUNS], bare_read[BENCH_RUNS];
     double sealed_write[BENCH_RUNS], sealed_read[BENCH_RUNS];
+    double values_write[BENCH_RUNS], values_read[BENCH_RUNS];
     double recover[BENCH_RUNS], memory = 0;
     enum status status = STATUS_OK;
 
@@ -370,6 +390,7 @@ static enum status measure(struct bench *bench, struct report *report, struct er
         status = bare(bench, &bare_write[i], &bare_read[i], err);
         if (status == STATUS_OK) status = tier(bench, &write[i], &read[i], err);
         if (status == STATUS_OK) status = sealed(bench, &sealed_write[i], &sealed_read[i], err);
+        if (status == STATUS_OK) status = values(bench, &values_write[i], &values_read[i], err);
         if (status == STATUS_OK) status = recovery(bench, &recover[i], &memory, err);
     }
     if (status != STATUS_OK) return status;
@@ -381,6 +402,10 @@ static enum status measure(struct bench *bench, struct report *report, struct er
         report_median(write, BENCH_RUNS), REPORT_NO_TARGET, 0);
     add(report, "ssd_sealed_cold_read_1MiB", report_median(sealed_read, BENCH_RUNS), "MiB/s",
         report_median(read, BENCH_RUNS), REPORT_NO_TARGET, 0);
+    add(report, "ssd_values_write_1MiB", report_median(values_write, BENCH_RUNS), "MiB/s",
+        report_median(bare_write, BENCH_RUNS), REPORT_AT_LEAST, 0.85);
+    add(report, "ssd_values_cold_read_1MiB", report_median(values_read, BENCH_RUNS), "MiB/s",
+        report_median(bare_read, BENCH_RUNS), REPORT_AT_LEAST, 0.85);
     add(report, "ssd_recover_1500000_blocks", report_median(recover, BENCH_RUNS), "s", NAN,
         REPORT_AT_MOST, 2);
     add(report, "ssd_index_memory", memory, "B/block", NAN, REPORT_NO_TARGET, 0);

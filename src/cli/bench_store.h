@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * cli/bench_store.h - the parts of `yolk bench store`: the disk tier (bench_store.c), the directory
- * (bench_store_meta.c), values (bench_store_data.c), a master that is killed
- * (bench_store_restart.c); the loads they are measured under, which are processes of their own
- * (bench_store_load.c); and a node that lends memory that is not there (bench_store_node.c), so
- * that the directory can be measured by itself.
+ * cli/bench_store.h - the parts of `yolk bench store`: the disk tiers (bench_store.c, of values
+ * bench_store_values.c), the directory (bench_store_meta.c), values (bench_store_data.c), a master
+ * that is killed (bench_store_restart.c); the loads they are measured under, which are processes of
+ * their own (bench_store_load.c); and a node that lends memory that is not there
+ * (bench_store_node.c), so that the directory can be measured by itself.
  *
  * Threads: one, but for the loads, which say. */
 #ifndef CLI_BENCH_STORE_H
@@ -48,6 +48,27 @@ MUST_USE enum status bench_store_data(struct cli *cli, const struct bench_store_
 
 MUST_USE enum status bench_store_restart(struct cli *cli, const struct bench_store_choice *choice,
                                          struct report *report, struct errmsg *err);
+
+/* ---- values on a disk ---- */
+
+enum {
+    BENCH_STORE_DISK_SIZE = 1 << 20, /* bytes of a block, and of a value */
+    BENCH_STORE_DISK_DEPTH = 8,      /* reads on their way */
+};
+
+/* What blocks, values and the bare disk have in common. */
+struct bench_store_disk {
+    struct env *env;
+    const char *directory;
+    uint32_t count;       /* how many are written, and read */
+    uint64_t size_max;    /* bytes of disk: more than they take */
+    const uint8_t *block; /* what is written, always the same */
+    uint8_t *data;        /* BENCH_STORE_DISK_DEPTH blocks, to read into */
+};
+
+/* MiB/s; what it writes stays in the directory. STATUS_IO: the disk failed. */
+MUST_USE enum status bench_store_values(const struct bench_store_disk *disk, double *write,
+                                        double *read, struct errmsg *err);
 
 /* ---- loads ---- */
 

@@ -33,9 +33,9 @@
 
 #include <assert.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 
 #include "base/assert.h"
+#include "base/huge.h"
 #include "conductor/ghost.h"
 #include "yolk/conductor.h"
 
@@ -46,7 +46,6 @@ enum {
     MARK_SHIFT = 14,
     MARK_LIST = 3,
     PREFETCH_AHEAD = 24,
-    HUGE_PAGE = 2 << 20,
 };
 static const uint32_t NO_CHUNK = UINT32_MAX;
 static const uint16_t FREE_ENTRY = 0;
@@ -84,13 +83,9 @@ struct conductor_index {
  * TLB miss too. */
 static void *make_array(uint64_t size)
 {
-    const uint64_t rounded = (size + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
-
     if (size < HUGE_PAGE) return calloc(1, size);
-    void *array = aligned_alloc(HUGE_PAGE, rounded);
-    if (array == NULL) return NULL;
-    (void)madvise(array, rounded, MADV_HUGEPAGE); /* without, it is only slower */
-    memset(array, 0, rounded);
+    void *array = huge_alloc(HUGE_PAGE, size);
+    if (array != NULL) memset(array, 0, size);
     return array;
 }
 

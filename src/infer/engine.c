@@ -16,13 +16,12 @@
 #include <sys/mman.h>
 
 #include "base/assert.h"
+#include "base/huge.h"
 #include "infer/engine_int.h"
 #include "infer/rope.h"
 
 static_assert(ENGINE_THREADS_MAX <= (int)POOL_THREADS_MAX, "the pool must take our threads");
 static_assert(ENGINE_BLOCK_TOKENS_MIN % 16 == 0, "sixteen tokens must not straddle a page");
-
-enum { WEIGHTS_ALIGN = 2 << 20 }; /* a huge page */
 
 /* ---- ISA ---- */
 
@@ -190,11 +189,9 @@ static void pack_matrix(struct engine *engine, const struct weight *weight, uint
 static enum status pack_matrices(struct engine *engine)
 {
     const struct weight output = { &engine->output, model_output(engine->model), "output" };
-    const size_t size = (engine->weights_size + WEIGHTS_ALIGN - 1) / WEIGHTS_ALIGN * WEIGHTS_ALIGN;
 
-    engine->weights = aligned_alloc(WEIGHTS_ALIGN, size);
+    engine->weights = huge_alloc(HUGE_PAGE, engine->weights_size);
     if (engine->weights == NULL) return STATUS_NO_MEMORY;
-    (void)madvise(engine->weights, size, MADV_HUGEPAGE); /* a wish: slower without, still right */
     uint8_t *at = engine->weights;
     for (uint32_t layer = 0; layer < engine->params->n_layers; layer++) {
         struct weight weights[LAYER_MATRICES];

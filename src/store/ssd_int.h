@@ -75,7 +75,7 @@ struct ssd_write {
     struct ssd_segment *segment;
     uint32_t slot;
     struct block_key key;
-    uint8_t *buffer; /* a record */
+    uint8_t *buffer; /* a record, in ssd->buffers */
     struct env_io io;
 };
 
@@ -111,6 +111,7 @@ struct ssd {
     uint64_t size; /* of all segments */
     struct ssd_write writes[SSD_WRITES_MAX];
     uint32_t writes_max;
+    uint8_t *buffers; /* of all writes; NULL: nothing was written yet */
     struct ssd_reclaim reclaim;
     bool room_wanted;
     bool full;              /* the disk had no room for the last segment begun */

@@ -20,6 +20,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/huge.h"
 #include "base/log.h"
 #include "store/ssd_int.h"
 
@@ -376,13 +377,22 @@ static bool on_its_way(const struct ssd *ssd, const struct block_key *key)
     return false;
 }
 
+/* On huge pages: of those a disk takes a record in a piece or two, else in hundreds. */
+static bool buffers_make(struct ssd *ssd)
+{
+    if (ssd->buffers == NULL)
+        ssd->buffers = huge_alloc(SSD_ALIGN, ssd->writes_max * ssd->record_size);
+    return ssd->buffers != NULL;
+}
+
 static struct ssd_write *write_free(struct ssd *ssd)
 {
     for (uint32_t i = 0; i < ssd->writes_max; i++) {
         struct ssd_write *write = &ssd->writes[i];
         if (write->busy) continue;
-        if (write->buffer == NULL) write->buffer = ssd_alloc_aligned(ssd->record_size);
-        return write->buffer == NULL ? NULL : write;
+        if (!buffers_make(ssd)) return NULL;
+        write->buffer = ssd->buffers + i * ssd->record_size;
+        return write;
     }
     return NULL;
 }
@@ -650,8 +660,7 @@ void ssd_write_fini(struct ssd *ssd)
 {
     env_timer_cancel(ssd->env, &ssd->rest_timer);
     env_timer_cancel(ssd->env, &ssd->sync_timer);
-    for (uint32_t i = 0; i < SSD_WRITES_MAX; i++)
-        free(ssd->writes[i].buffer);
+    free(ssd->buffers);
     free(ssd->reclaim.page);
     free(ssd->reclaim.header);
 }

@@ -334,8 +334,8 @@ enum status vlog_open(const struct vlog_options *options, struct vlog **out, str
     vlog->directory = strdup(options->directory);
     vlog->options.directory = vlog->directory;
     vlog->slots = slab_create(sizeof(struct vlog_entry *), VLOG_VALUES_MAX);
-    vlog_write_init(vlog);
-    enum status status = vlog->directory == NULL || vlog->slots == NULL
+    const bool can_write = vlog_write_init(vlog);
+    enum status status = !can_write || vlog->directory == NULL || vlog->slots == NULL
                              ? STATUS_NO_MEMORY
                              : map_create(&map, &vlog->index);
     if (status == STATUS_OK) {

@@ -12,6 +12,7 @@
 struct map;
 struct sketch;
 struct slab;
+struct staging;
 
 /* Life of a segment.
  *
@@ -81,8 +82,9 @@ struct vlog {
     uint64_t size;
     uint64_t memory; /* of entries */
     struct vlog_write writes[VLOG_WRITES_MAX];
-    uint64_t writes_size;   /* bytes of buffers on their way */
-    struct block_key *gone; /* to be written */
+    uint64_t writes_size;    /* bytes of buffers on their way */
+    struct staging *staging; /* the buffers */
+    struct block_key *gone;  /* to be written */
     uint32_t gone_count;
     uint32_t gone_capacity;
     bool room_wanted;
@@ -120,7 +122,8 @@ uint8_t *vlog_alloc_units(uint32_t units);
 
 /* ---- vlog_write.c ---- */
 
-void vlog_write_init(struct vlog *vlog);
+/* False: no memory; vlog_write_fini() is due in any case. */
+bool vlog_write_init(struct vlog *vlog);
 void vlog_write_fini(struct vlog *vlog);
 /* To the list of the segment's footer. False: no memory. */
 bool vlog_segment_gone(struct vlog_segment *segment, const struct block_key *ids, uint32_t count);

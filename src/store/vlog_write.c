@@ -13,16 +13,20 @@
  *
  * The open segment is synced SYNC_DELAY_NS after a write at the latest: that much is lost with the
  * power. A process that is killed loses nothing that was written. */
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/assert.h"
 #include "base/log.h"
+#include "store/staging.h"
 #include "store/vlog_int.h"
 
 #define SYNC_DELAY_NS ENV_NS_PER_S
 #define REST_NS (5 * ENV_NS_PER_S)
 #define GONE_DELAY_NS ENV_NS_PER_MS
+
+static_assert((int)VLOG_WRITES_MAX <= (int)STAGING_PIECES_MAX, "each write has a piece");
 
 enum { ERRORS_MAX = 3, GONE_BATCH_MAX = 4096 };
 
@@ -481,7 +485,7 @@ static void on_record_written(void *ctx, enum status status, size_t n)
 
     segment->writing--;
     if (status != STATUS_OK && !write->value) gone_again(write);
-    free(write->buffer);
+    staging_give(vlog->staging, write->buffer);
     vlog->writes_size -= write->size;
     vlog->counts.bytes_written_total += n;
     written_to(segment);
@@ -521,9 +525,9 @@ static bool append(struct vlog_write *write, struct vlog_segment *segment, uint8
     return true;
 }
 
-/* The value as a record at the segment's next unit. NULL: no memory. */
-static uint8_t *record_make(const struct vlog_segment *segment, const struct object *object,
-                            const uint8_t *data, struct vlog_meta *meta)
+/* The value as a record at the segment's next unit: record_units() of it. */
+static void record_fill(const struct vlog_segment *segment, const struct object *object,
+                        const uint8_t *data, struct vlog_meta *meta, uint8_t *buffer)
 {
     *meta = (struct vlog_meta){ .id = object->id,
                                 .at = segment->used,
@@ -533,14 +537,11 @@ static uint8_t *record_make(const struct vlog_segment *segment, const struct obj
                                 .digest = object->digest,
                                 .attributes = object->attributes };
     meta->pages = meta->head + vlog_units(meta->size);
-    uint8_t *buffer = vlog_alloc_units(meta->pages);
-    if (buffer == NULL) return NULL;
     vlog_head_encode(meta, segment->nonce, object->key, object->sums, object->sums_count, buffer);
     uint8_t *at = buffer + (size_t)meta->head * VLOG_UNIT;
     memcpy(at, data, object->size);
     memset(at + object->size, 0, (size_t)vlog_units(meta->size) * VLOG_UNIT - object->size);
     if (segment->seal != NULL) vlog_value_seal(segment->seal, meta, buffer);
-    return buffer;
 }
 
 static uint32_t record_units(const struct object *object)
@@ -582,15 +583,17 @@ static enum status value_append(struct vlog *vlog, const struct object *object, 
         segment_full(vlog);
         return STATUS_FULL;
     }
-    uint8_t *buffer = record_make(segment, object, data, &meta);
-    struct vlog_entry *entry = buffer == NULL ? NULL : vlog_entry_new(&meta, object->key);
+    uint8_t *buffer = staging_take(vlog->staging, (uint64_t)units * VLOG_UNIT);
+    if (buffer == NULL) return STATUS_FULL;
+    record_fill(segment, object, data, &meta, buffer);
+    struct vlog_entry *entry = vlog_entry_new(&meta, object->key);
     if (entry != NULL && append(write, segment, buffer, units, entry)) {
         segment->entries_size += entry_size;
         gone_forget(vlog, &object->id);
         return STATUS_OK;
     }
     free(entry);
-    free(buffer);
+    staging_give(vlog->staging, buffer);
     return STATUS_FULL;
 }
 
@@ -630,16 +633,17 @@ static void gone_write(struct vlog *vlog)
         segment_full(vlog);
         return;
     }
-    uint8_t *buffer = vlog_alloc_units(units);
-    if (buffer == NULL || !vlog_segment_gone(segment, vlog->gone, count)) {
-        free(buffer);
+    uint8_t *buffer = staging_take(vlog->staging, (uint64_t)units * VLOG_UNIT);
+    if (buffer == NULL) return;
+    if (!vlog_segment_gone(segment, vlog->gone, count)) {
+        staging_give(vlog->staging, buffer);
         return;
     }
     vlog_gone_encode(segment->nonce, segment->used, vlog->gone, count, buffer);
     if (segment->seal != NULL) vlog_gone_seal(segment->seal, segment->used, units, buffer);
     if (!append(write, segment, buffer, units, NULL)) {
         segment->gone_count -= count;
-        free(buffer);
+        staging_give(vlog->staging, buffer);
         return;
     }
     vlog->gone_count -= count;
@@ -696,8 +700,10 @@ enum status vlog_write_now(struct vlog *vlog, const struct object *object, const
     if (!may_append(vlog) || !record_fits(segment, record_units(object), entry_size, 0)) {
         return STATUS_FULL;
     }
-    uint8_t *buffer = record_make(segment, object, data, &meta);
-    struct vlog_entry *entry = buffer == NULL ? NULL : vlog_entry_new(&meta, object->key);
+    uint8_t *buffer = vlog_alloc_units(record_units(object));
+    if (buffer == NULL) return STATUS_FULL;
+    record_fill(segment, object, data, &meta, buffer);
+    struct vlog_entry *entry = vlog_entry_new(&meta, object->key);
     enum status status = STATUS_FULL;
     if (entry != NULL) {
         status = env_file_pwrite(segment->file, buffer, (size_t)meta.pages * VLOG_UNIT,
@@ -754,11 +760,15 @@ void vlog_finish_now(struct vlog *vlog)
     }
 }
 
-void vlog_write_init(struct vlog *vlog)
+bool vlog_write_init(struct vlog *vlog)
 {
+    const uint64_t buffers =
+        vlog->segment_size < VLOG_BUFFERS_SIZE ? vlog->segment_size : VLOG_BUFFERS_SIZE;
     env_timer_init(&vlog->rest_timer, on_rested, vlog);
     env_timer_init(&vlog->sync_timer, on_sync_due, vlog);
     env_timer_init(&vlog->gone_timer, on_gone_due, vlog);
+    vlog->staging = staging_create(buffers, VLOG_UNIT);
+    return vlog->staging != NULL;
 }
 
 void vlog_write_fini(struct vlog *vlog)
@@ -767,9 +777,8 @@ void vlog_write_fini(struct vlog *vlog)
     env_timer_cancel(vlog->env, &vlog->sync_timer);
     env_timer_cancel(vlog->env, &vlog->gone_timer);
     for (uint32_t i = 0; i < VLOG_WRITES_MAX; i++) {
-        if (!vlog->writes[i].busy) continue;
-        free(vlog->writes[i].buffer);
-        free(vlog->writes[i].entry);
+        if (vlog->writes[i].busy) free(vlog->writes[i].entry);
     }
+    staging_destroy(vlog->staging);
     free(vlog->gone);
 }
