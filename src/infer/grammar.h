@@ -14,17 +14,18 @@
  *
  * Of schemas these keywords are understood: type, enum, const, properties, required,
  * additionalProperties, items, prefixItems, minItems, maxItems, minLength, maxLength, pattern,
- * minimum, maximum, exclusiveMinimum, exclusiveMaximum, anyOf, oneOf, allOf of one, $ref within the
- * document, $defs, definitions, and of format: date, time, date-time, uuid, ipv4. Annotations
+ * minimum, maximum, exclusiveMinimum, exclusiveMaximum, multipleOf (grammar_multiple.c), not of
+ * type, enum, const and anyOf of these (grammar_except.c), anyOf, oneOf, allOf of one, $ref within
+ * the document, $defs, definitions, and of format: date, time, date-time, uuid, ipv4. Annotations
  * (title, description, default, examples, other formats, ...) are passed over, as the specification
  * has it. Any other keyword is refused by name and place.
  *
  * What is produced is a subset of what the schema allows, chosen to be short: declared properties
  * only, in their order, unless none is declared; items behind prefixItems only where `items` or
  * minItems asks for them; numbers of at most 16 digits before and 15 behind the point, between
- * bounds without an exponent; in texts with a pattern or format only escapes that are needed; at
- * most one blank, or a newline and an indentation, between things. Where the schemas of a oneOf
- * cannot be shown to exclude each other it is refused (grammar_judge.c).
+ * bounds and of multiples without an exponent; in texts with a pattern or format only escapes that
+ * are needed; at most one blank, or a newline and an indentation, between things. Where the schemas
+ * of a oneOf cannot be shown to exclude each other it is refused (grammar_judge.c).
  *
  * A matcher follows one answer, token by token. Its state is a function of the tokens so far, so an
  * answer is continued on another node by following the tokens again.

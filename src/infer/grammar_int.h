@@ -147,9 +147,45 @@ struct number_bounds {
 MUST_USE enum status grammar_range(struct grammar *grammar, const struct number_bounds *bounds,
                                    uint32_t rule, struct errmsg *err);
 
-/* ---- grammar_judge.c: schemas as they are, without rules ---- */
+/* The shortest decimal that reads as |value|, which is finite: digits * 10^exponent, without zeros
+ * at its end. */
+void grammar_decimal(double value, uint64_t *digits, int *exponent);
+
+/* ---- grammar_multiple.c ---- */
+
+/* Adds to `rule` the multiples of `factor` within the bounds, maybe none. STATUS_INVALID with *err
+ * if they cannot be told exactly, or by few enough states. */
+MUST_USE enum status grammar_multiple(struct grammar *grammar, const struct number_bounds *bounds,
+                                      double factor, uint32_t rule, struct errmsg *err);
+
+/* ---- grammar_except.c: what a `not` takes away ---- */
 
 struct json_value;
+
+enum { GRAMMAR_EXCEPT_MAX = 256, GRAMMAR_EXCEPT_SIZE_MAX = 512 /* bytes of a text */ };
+
+struct grammar_except {
+    unsigned types; /* bits of enum type_bits: all values of them */
+    const struct json_value *values[GRAMMAR_EXCEPT_MAX];
+    uint32_t count;
+};
+
+/* Adds what this `not` is about. On failure returns why, for *name. */
+const char *grammar_except_read(const struct json_value *schema, struct grammar_except *out,
+                                const char **name);
+/* Is the value taken away? Of objects and arrays that are not known to differ, yes. */
+bool grammar_except_has(const struct grammar_except *except, const struct json_value *value);
+/* Kinds of the values, and of all that is taken away whole. */
+unsigned grammar_except_kinds(const struct grammar_except *except);
+/* Adds to `rule` the JSON texts, in quotes, that are none of the values. False if one is too long.
+ * `character` is the rule of any character. */
+MUST_USE bool grammar_except_texts(struct grammar *grammar, const struct grammar_except *except,
+                                   uint32_t rule, uint32_t character);
+/* The numbers among the values, sorted, each once; returns how many. */
+uint32_t grammar_except_numbers(const struct grammar_except *except,
+                                double out[GRAMMAR_EXCEPT_MAX]);
+
+/* ---- grammar_judge.c: schemas as they are, without rules ---- */
 
 enum type_bits {
     TYPE_OBJECT = 1,
@@ -168,6 +204,8 @@ unsigned grammar_judge_type_of(const struct json_value *value);
 unsigned grammar_judge_types(const struct json_value *schema);
 /* Those that are written: without a "type" a schema that speaks of one kind of values means it. */
 unsigned grammar_judge_types_written(const struct json_value *schema);
+/* Are they one value? Of objects and arrays that are not written alike, false may be wrong. */
+bool grammar_judge_same(const struct json_value *a, const struct json_value *b);
 /* What a $ref means in the document; NULL: nothing. */
 const struct json_value *grammar_judge_pointed(const struct json_value *document, const char *text);
 /* The bounds of numbers. False with *wrong a keyword that is no number. */

@@ -84,6 +84,7 @@ unsigned grammar_judge_types_written(const struct json_value *schema)
         { "maximum", TYPE_NUMBER },
         { "exclusiveMinimum", TYPE_NUMBER },
         { "exclusiveMaximum", TYPE_NUMBER },
+        { "multipleOf", TYPE_NUMBER },
     };
     const unsigned types = grammar_judge_types(schema);
 
@@ -216,7 +217,7 @@ static const struct json_value *listed(const struct json_value *schema, size_t i
     return one != NULL ? one : json_value_at(list, index);
 }
 
-static bool same_value(const struct json_value *a, const struct json_value *b)
+bool grammar_judge_same(const struct json_value *a, const struct json_value *b)
 {
     double x = 0, y = 0;
 
@@ -240,7 +241,7 @@ static bool value_apart(struct apart *look, const struct json_value *value,
     (void)listed(schema, 0, &count);
     for (size_t i = 0; i < count; i++) {
         if (is_tired(look)) return false;
-        if (same_value(value, listed(schema, i, &count))) return false;
+        if (grammar_judge_same(value, listed(schema, i, &count))) return false;
     }
     return count > 0;
 }

@@ -94,6 +94,31 @@ static const struct {
       { "{'a':1,'b':1}", "{}" } },
     { "{'oneOf':[{'maximum':1},{'exclusiveMinimum':1}]}", { "1", "1.5", "0" }, { "'a'" } },
     { "{'oneOf':[{'enum':[1,2]},{'enum':[3,'x']}]}", { "1", "3", "'x'" }, { "4" } },
+    { "{'type':'integer','multipleOf':60}",
+      { "0", "60", "-120", "3600", "999999999999960" },
+      { "6", "90", "-0", "060", "0.0", "1", "9999999999999960" } },
+    { "{'multipleOf':0.01}",
+      { "0", "19.99", "-0.5", "7.00", "0.05", "1234567890123.45" },
+      { "0.001", "1.", ".5", "-0.00", "00.5", "1e2", "0.050" } },
+    { "{'multipleOf':2.5,'minimum':-5,'exclusiveMaximum':10}",
+      { "-5", "-2.5", "0", "0.0", "7.5", "-5.0" },
+      { "-7.5", "10", "10.0", "1", "2.50", "5.5", "-0.0" } },
+    { "{'type':'integer','multipleOf':2.5}", { "5", "-10", "0" }, { "2", "2.5", "5.0" } },
+    { "{'multipleOf':1000,'maximum':5000}", { "0", "-1000", "5000" }, { "500", "6000", "0000" } },
+    { "{'not':{'type':'null'}}", { "1", "'a'", "{}", "[1]", "true" }, { "null" } },
+    { "{'type':['string','null'],'not':{'enum':['no','none','nÃ¶',null]}}",
+      { "''", "'n'", "'non'", "'nothing'", "'nÃ¤'", "'N'", "'N\\u00f7'" },
+      { "'no'", "'none'", "'nÃ¶'", "null", "'n\\u00f6'", "'\\u006eo'" } },
+    { "{'type':'integer','minimum':0,'maximum':6,'not':{'enum':[0,3,4.0,9]}}",
+      { "1", "2", "5", "6" },
+      { "0", "3", "4", "7", "9" } },
+    { "{'type':'number','not':{'const':2.5}}",
+      { "2.49", "2.51", "-3", "2.501" },
+      { "2.5", "2.50", "2.5000" } },
+    { "{'type':['boolean','integer'],'not':{'anyOf':[{'const':false},{'const':7}]}}",
+      { "true", "8", "77" },
+      { "false", "7", "null" } },
+    { "{'enum':['a','b',3],'not':{'type':'integer'}}", { "'a'", "'b'" }, { "3" } },
 };
 
 /* Written with ' for ". */
@@ -163,15 +188,38 @@ static const struct {
     { "{'pattern':'[^\\\\u0001-\\\\uffff\\\\D]'}", "a set of nothing" },
     { "{'pattern':1}", "must be a text: 'pattern'" },
     { "{'pattern':'a','minLength':3}", "with a length: 'pattern'" },
-    { "{'type':'integer','minimum':3,'maximum':2}", "nothing of 16 digits is within" },
+    { "{'type':'integer','minimum':3,'maximum':2}", "nothing is within" },
     { "{'type':'integer','exclusiveMinimum':3,'exclusiveMaximum':4}", "is within" },
-    { "{'minimum':3,'exclusiveMaximum':3}", "nothing that ends is allowed" },
+    { "{'minimum':3,'exclusiveMaximum':3}", "nothing is within" },
     { "{'minimum':1e-20}", "a bound has more digits than are exact" },
     { "{'type':'integer','minimum':9007199254740993}", "more digits than are exact" },
     { "{'minimum':3,'exclusiveMinimum':true}", "must be a number: 'exclusiveMinimum'" },
-    { "{'multipleOf':2}", "not supported here: 'multipleOf'" },
+    { "{'multipleOf':0}", "schema: it must be greater than 0: 'multipleOf'" },
+    { "{'multipleOf':-2}", "it must be greater than 0: 'multipleOf'" },
+    { "{'multipleOf':257}", "it has too many remainders: 'multipleOf'" },
+    { "{'multipleOf':1.001}", "it has too many remainders: 'multipleOf'" },
+    { "{'multipleOf':1e-7}", "it has more digits than are exact: 'multipleOf'" },
+    { "{'multipleOf':1e15}", "it has more digits than are exact: 'multipleOf'" },
+    { "{'multipleOf':'x'}", "must be a number: 'multipleOf'" },
+    { "{'multipleOf':100,'minimum':101,'maximum':199}", "nothing is within" },
+    { "{'enum':[1],'multipleOf':2}", "not supported here: 'multipleOf'" },
+    { "{'not':true}", "must be an object: 'not'" },
+    { "{'not':{'required':['a']}}", "schema: not supported within a 'not': 'required'" },
+    { "{'not':{'not':{'type':'null'}}}", "not supported within a 'not': 'not'" },
+    { "{'not':{'anyOf':[{'type':'null'},{'anyOf':[{'const':1}]}]}}", "in itself, within a 'not'" },
+    { "{'not':{'anyOf':[{'type':'null'}],'const':1}}", "beside others in a 'not': 'anyOf'" },
+    { "{'not':{'anyOf':[{'type':'null'},{'pattern':'a'}]}}", "within a 'not': 'pattern'" },
+    { "{'type':'null','not':{'const':null}}", "nothing fits 'not'" },
+    { "{'type':'boolean','not':{'enum':[true,false]}}", "nothing fits 'not'" },
+    { "{'type':'number','not':{'type':'integer'}}", "integers cannot be taken from numbers" },
+    { "{'not':{'const':{'a':1}}}", "single objects and arrays cannot be taken away: 'not'" },
+    { "{'pattern':'a','not':{'const':'b'}}", "with a length, pattern or format: 'not'" },
+    { "{'type':'string','maxLength':4,'not':{'const':'b'}}", "with a length, pattern or format" },
+    { "{'enum':[1,2],'not':{'enum':[2,1.0]}}", "no value fits 'not'" },
+    { "{'type':'integer','minimum':3,'maximum':4,'not':{'enum':[3,4]}}", "is within" },
+    { "{'$ref':'#/$defs/a','not':{'const':1},'$defs':{'a':{}}}", "not supported here: 'not'" },
     { "{'prefixItems':[]}", "1 to 1024 in 'prefixItems'" },
-    { "{'prefixItems':[{},{'not':{}}]}", "schema.prefixItems[1]: not supported here: 'not'" },
+    { "{'prefixItems':[{},{'not':{}}]}", "schema.prefixItems[1]: nothing fits 'not'" },
     { "{'prefixItems':[{}],'items':false,'minItems':2}", "nothing fits 'minItems'" },
     { "{'oneOf':[{'type':'integer'},{'type':'null'},{'type':'number'}]}",
       "schemas 0 and 2 may both fit in 'oneOf'" },
@@ -300,6 +348,44 @@ static void bounds_of_numbers_are_kept(void **state)
             snprintf(text, sizeof(text), "%.*f", (int)below(&rng, 6), at + away);
             if (strtod(text, NULL) == 0) snprintf(text, sizeof(text), "0.0");
             check_number(grammar, &bounds, keywords, strtod(text, NULL), text);
+        }
+        grammar_destroy(grammar);
+    }
+}
+
+/* Numbers of `places` digits behind the point, as integers without it, against division. */
+static void multiples_are_what_division_says(void **state)
+{
+    static const char *const FACTORS[] = {
+        "3", "7", "20", "64", "250", "0.5", "0.25", "0.3", "1.2"
+    };
+    static const int64_t HUNDREDTHS[] = { 300, 700, 2000, 6400, 25000, 50, 25, 30, 120 };
+    const uint64_t seed = test_seed();
+    struct rng rng;
+
+    (void)state;
+    rng_init(&rng, seed);
+    for (int round = 0; round < 18; round++) {
+        char keywords[160], with[200], text[32];
+        const int which = round % 9;
+        const struct bounds bounds = random_bounds(&rng, (int)below(&rng, 3), keywords, 160);
+        snprintf(with, sizeof(with), "%s,'multipleOf':%s", keywords, FACTORS[which]);
+        struct grammar *grammar = try_bounds("number", with);
+        for (int i = 0; i < 150; i++) {
+            const int places = (int)below(&rng, 3);
+            int64_t number = (int64_t)below(&rng, 6000) - 3000; /* hundredths */
+            if (below(&rng, 2) == 0) number -= number % HUNDREDTHS[which];
+            number -= number % (places == 0 ? 100 : places == 1 ? 10 : 1);
+            snprintf(text, sizeof(text), "%.*f", places, (double)number / 100);
+            const bool taken = grammar != NULL && takes(grammar, text);
+            /* No zeros behind the last digit that the factor has. */
+            const char *point = strchr(FACTORS[which], '.');
+            const size_t most = point != NULL ? strlen(point + 1) : 0;
+            const bool wanted = number % HUNDREDTHS[which] == 0 &&
+                                inside(&bounds, (double)number / 100) && (size_t)places <= most &&
+                                (number != 0 || text[0] != '-');
+            if (taken != wanted)
+                fail_msg("%s: %s is %s", with, text, taken ? "taken" : "not taken");
         }
         grammar_destroy(grammar);
     }
@@ -515,6 +601,7 @@ int main(void)
         cmocka_unit_test(the_rest_is_refused_by_name),
         cmocka_unit_test(bounds_of_integers_are_kept),
         cmocka_unit_test(bounds_of_numbers_are_kept),
+        cmocka_unit_test(multiples_are_what_division_says),
         cmocka_unit_test(patterns_are_those_of_the_library),
         cmocka_unit_test(valid_instances_are_taken),
     };

@@ -199,22 +199,37 @@ static void add_between(struct range *r, uint32_t rule, const struct bound *low,
 
 /* ---- bounds ---- */
 
-/* The shortest decimal that reads as |value|: whole digits and a fraction. False if it has more
- * than can be kept. */
-static bool read_bound(double value, bool open, struct bound *out)
+void grammar_decimal(double value, uint64_t *digits, int *exponent)
 {
-    char text[40], plain[64];
+    char text[40];
     int precision = 0;
-    uint64_t whole = 0;
 
     value = fabs(value);
-    if (value >= 1e15) return false;
     do {
         snprintf(text, sizeof(text), "%.*e", precision, value);
     } while (strtod(text, NULL) != value && precision++ < 17);
-    /* digits d.ddd...e[+-]xx: `precision` of them behind the point, moved by the exponent. */
-    const int exponent = (int)strtol(strchr(text, 'e') + 1, NULL, 10);
-    const int behind = precision - exponent > 0 ? precision - exponent : 0;
+    /* d.ddd...e[+-]xx: `precision` digits behind the point, moved by the exponent. */
+    *exponent = (int)strtol(strchr(text, 'e') + 1, NULL, 10) - precision;
+    *digits = 0;
+    for (const char *c = text; *c != 'e'; c++) {
+        if (*c != '.') *digits = *digits * 10 + (uint64_t)(*c - '0');
+    }
+    for (; *digits > 0 && *digits % 10 == 0; *digits /= 10)
+        ++*exponent;
+}
+
+/* |value| as its shortest decimal: whole digits and a fraction. False if it has more than can be
+ * kept. */
+static bool read_bound(double value, bool open, struct bound *out)
+{
+    char plain[64];
+    uint64_t digits = 0, whole = 0;
+    int exponent = 0;
+
+    value = fabs(value);
+    if (value >= 1e15) return false;
+    grammar_decimal(value, &digits, &exponent);
+    const int behind = exponent < 0 ? -exponent : 0;
     if (behind > EXACT_DIGITS) return false;
     snprintf(plain, sizeof(plain), "%.*f", behind, value);
     const char *point = strchr(plain, '.');

@@ -395,17 +395,31 @@ static enum status only(struct compile *c, const struct json_value *value,
     return refuse(c, "not supported here: '", keywords.stranger);
 }
 
+/* What a "not" takes away; nothing if there is none. */
+static enum status read_except(struct compile *c, const struct json_value *value,
+                               struct grammar_except *out)
+{
+    const struct json_value *except = json_value_member(value, "not");
+    const char *name = NULL;
+
+    if (except == NULL) return STATUS_OK;
+    const char *why = grammar_except_read(except, out, &name);
+    return why == NULL ? STATUS_OK : refuse(c, why, name);
+}
+
 /* ---- schemas of each kind ---- */
 
 static enum status one_of_values(struct compile *c, const struct json_value *value,
                                  const struct json_value *values, unsigned types, uint32_t rule)
 {
-    static const char *const KNOWN[] = { "type", "enum", "const", NULL };
+    static const char *const KNOWN[] = { "type", "enum", "const", "not", NULL };
     const bool is_const = values == json_value_member(value, "const");
     const size_t all = is_const ? 1 : json_value_count(values);
+    struct grammar_except except = { 0 };
     enum status status = only(c, value, KNOWN);
     size_t count = 0;
 
+    if (status == STATUS_OK) status = read_except(c, value, &except);
     if (status != STATUS_OK) return status;
     if (all == 0 || all > GRAMMAR_CHOICES_MAX) return refuse(c, "1 to 1024 values in '", "enum");
     struct literal *literals = calloc(all, sizeof(*literals));
@@ -413,9 +427,12 @@ static enum status one_of_values(struct compile *c, const struct json_value *val
     for (size_t i = 0; i < all && status == STATUS_OK; i++) {
         const struct json_value *one = is_const ? values : json_value_at(values, i);
         if ((grammar_judge_type_of(one) & types) == 0) continue;
+        if (grammar_except_has(&except, one)) continue;
         if (!literal_of(one, &literals[count++])) status = STATUS_NO_MEMORY;
     }
-    if (status == STATUS_OK && count == 0) status = refuse(c, "no value fits '", "type");
+    if (status == STATUS_OK && count == 0)
+        status =
+            refuse(c, "no value fits '", except.types != 0 || except.count > 0 ? "not" : "type");
     if (status == STATUS_OK) {
         size_t different = 0;
         qsort(literals, count, sizeof(*literals), compare_literals);
@@ -716,12 +733,19 @@ static enum status pattern_schema(struct compile *c, const char *pattern, const 
     return refuse(c, text, keyword);
 }
 
-static enum status string_schema(struct compile *c, const struct json_value *value, uint32_t rule)
+static enum status string_schema(struct compile *c, const struct json_value *value,
+                                 const struct grammar_except *except, uint32_t rule)
 {
     const char *format = json_value_text(json_value_member(value, "format"));
     const bool counted = has(value, "minLength") || has(value, "maxLength");
     uint32_t min = 0, max = GRAMMAR_NONE;
 
+    if ((grammar_except_kinds(except) & TYPE_STRING) != 0) {
+        if (counted || has(value, "pattern") || has(value, "format"))
+            return refuse(c, "with a length, pattern or format: '", "not");
+        if (grammar_except_texts(c->grammar, except, rule, c->character)) return STATUS_OK;
+        return refuse(c, "a text of more than 512 bytes in '", "not");
+    }
     if (has(value, "pattern")) {
         if (counted) return refuse(c, "with a length: '", "pattern");
         return pattern_schema(c, json_value_text(json_value_member(value, "pattern")), "pattern",
@@ -738,37 +762,162 @@ static enum status string_schema(struct compile *c, const struct json_value *val
     return STATUS_OK;
 }
 
-static enum status number_schema(struct compile *c, const struct json_value *value, bool integer,
-                                 uint32_t rule)
+/* Numbers within bounds, and multiples of one if that is asked for. */
+static enum status numbers_within(struct compile *c, const struct json_value *value,
+                                  const struct number_bounds *bounds, uint32_t rule)
 {
-    struct number_bounds bounds;
+    const struct json_value *multiple = json_value_member(value, "multipleOf");
     struct errmsg why = { "" };
+    char text[160];
+    double factor = 0;
+
+    if (multiple == NULL) {
+        if (grammar_range(c->grammar, bounds, rule, &why) == STATUS_OK) return STATUS_OK;
+        return refuse(c, why.text, "");
+    }
+    if (!json_value_number(multiple, &factor))
+        return refuse(c, "must be a number: '", "multipleOf");
+    if (grammar_multiple(c->grammar, bounds, factor, rule, &why) == STATUS_OK) return STATUS_OK;
+    snprintf(text, sizeof(text), "%.120s: '", why.text);
+    return refuse(c, text, "multipleOf");
+}
+
+static bool is_empty_range(const struct number_bounds *bounds)
+{
+    double min = bounds->min, max = bounds->max;
+
+    if (isnan(min) || isnan(max)) return false;
+    if (bounds->integer) {
+        min = bounds->min_open ? floor(min) + 1 : ceil(min);
+        max = bounds->max_open ? ceil(max) - 1 : floor(max);
+        return min > max;
+    }
+    return min > max || (min == max && (bounds->min_open || bounds->max_open));
+}
+
+/* Between those that are taken away, which are sorted. */
+static enum status number_gaps(struct compile *c, const struct json_value *value,
+                               struct number_bounds bounds, const double *numbers, uint32_t count,
+                               uint32_t rule)
+{
+    enum status status = STATUS_OK;
+
+    for (uint32_t i = 0; i <= count && status == STATUS_OK; i++) {
+        struct number_bounds gap = bounds;
+        if (i < count) {
+            if (numbers[i] < bounds.min) continue;
+            if (numbers[i] > bounds.max) continue;
+            gap.max = numbers[i];
+            gap.max_open = true;
+            bounds.min = numbers[i]; /* of the next gap */
+            bounds.min_open = true;
+        }
+        if (!is_empty_range(&gap)) status = numbers_within(c, value, &gap, rule);
+    }
+    return status;
+}
+
+static enum status number_schema(struct compile *c, const struct json_value *value, bool integer,
+                                 const struct grammar_except *except, uint32_t rule)
+{
+    double numbers[GRAMMAR_EXCEPT_MAX];
+    const uint32_t count = grammar_except_numbers(except, numbers), all = new_rule(c);
+    struct number_bounds bounds;
     const char *wrong = NULL;
+    enum status status;
 
     if (!grammar_judge_bounds(value, &bounds, &wrong))
         return refuse(c, "must be a number: '", wrong);
     bounds.integer = integer;
-    if (isnan(bounds.min) && isnan(bounds.max)) {
+    if (isnan(bounds.min) && isnan(bounds.max) && !has(value, "multipleOf") && count == 0) {
         ADD(c, rule, rule_symbol(integer ? c->integer : c->number));
         return STATUS_OK;
     }
-    if (grammar_range(c->grammar, &bounds, rule, &why) == STATUS_OK) return STATUS_OK;
-    return refuse(c, why.text, "");
+    if (is_empty_range(&bounds)) return refuse(c, "nothing is within", "");
+    ADD(c, rule, rule_symbol(all));
+    if (count == 0) {
+        status = numbers_within(c, value, &bounds, all);
+    } else {
+        status = number_gaps(c, value, bounds, numbers, count, all);
+    }
+    if (status == STATUS_OK && !c->grammar->failed && c->grammar->rules[all].first == GRAMMAR_NONE)
+        return refuse(c, "nothing is within", "");
+    return status;
+}
+
+/* Bit 0: false may still be written, bit 1: true. */
+static unsigned booleans_left(const struct grammar_except *except)
+{
+    unsigned left = 3;
+
+    for (uint32_t i = 0; i < except->count; i++) {
+        bool flag = false;
+        if (json_value_bool(except->values[i], &flag)) left &= flag ? 1u : 2u;
+    }
+    return left;
+}
+
+static void add_booleans(struct compile *c, const struct grammar_except *except, uint32_t rule)
+{
+    const unsigned left = booleans_left(except);
+
+    if (left == 3) ADD(c, rule, rule_symbol(c->boolean));
+    if (left == 1) ADD(c, rule, rule_symbol(text_rule(c, "false")));
+    if (left == 2) ADD(c, rule, rule_symbol(text_rule(c, "true")));
+}
+
+/* Leaves the types of which something remains. */
+static enum status take_types(struct compile *c, const struct grammar_except *except,
+                              unsigned *types)
+{
+    const unsigned numeric = TYPE_NUMBER | TYPE_INTEGER;
+    unsigned gone = except->types;
+
+    if ((gone & TYPE_NUMBER) != 0) gone |= TYPE_INTEGER;
+    if ((gone & numeric) == TYPE_INTEGER && (*types & TYPE_NUMBER) != 0)
+        return refuse(c, "integers cannot be taken from numbers: '", "not");
+    *types &= ~gone;
+    const unsigned kinds = grammar_except_kinds(except) & ~gone;
+    if ((*types & kinds & (TYPE_OBJECT | TYPE_ARRAY)) != 0)
+        return refuse(c, "single objects and arrays cannot be taken away: '", "not");
+    if ((kinds & TYPE_NULL) != 0) *types &= ~(unsigned)TYPE_NULL;
+    if (*types == TYPE_BOOLEAN && booleans_left(except) == 0) *types = 0;
+    return *types != 0 ? STATUS_OK : refuse(c, "nothing fits '", "not");
 }
 
 static enum status typed_schema(struct compile *c, const struct json_value *value, unsigned types,
                                 uint32_t rule)
 {
     static const char *const KNOWN[] = {
-        "type",      "properties",       "required",         "additionalProperties",
-        "items",     "minItems",         "prefixItems",      "maxItems",
-        "minLength", "maxLength",        "pattern",          "minimum",
-        "maximum",   "exclusiveMinimum", "exclusiveMaximum", NULL,
+        "type",
+        "properties",
+        "required",
+        "additionalProperties",
+        "items",
+        "minItems",
+        "prefixItems",
+        "maxItems",
+        "minLength",
+        "maxLength",
+        "pattern",
+        "minimum",
+        "maximum",
+        "exclusiveMinimum",
+        "exclusiveMaximum",
+        "multipleOf",
+        "not",
+        NULL,
     };
+    struct grammar_except except = { 0 };
     enum status status = only(c, value, KNOWN);
 
+    if (status == STATUS_OK) status = read_except(c, value, &except);
     if (status != STATUS_OK) return status;
     if (types == TYPE_ALL) types = grammar_judge_types_written(value);
+    if (has(value, "not")) {
+        status = take_types(c, &except, &types);
+        if (status != STATUS_OK) return status;
+    }
     if (types & TYPE_OBJECT) {
         const uint32_t object = new_rule(c);
         ADD(c, rule, rule_symbol(object));
@@ -782,11 +931,11 @@ static enum status typed_schema(struct compile *c, const struct json_value *valu
     if (status == STATUS_OK && (types & TYPE_STRING)) {
         const uint32_t string = new_rule(c);
         ADD(c, rule, rule_symbol(string));
-        status = string_schema(c, value, string);
+        status = string_schema(c, value, &except, string);
     }
     if (status == STATUS_OK && (types & (TYPE_NUMBER | TYPE_INTEGER)))
-        status = number_schema(c, value, (types & TYPE_NUMBER) == 0, rule);
-    if (types & TYPE_BOOLEAN) ADD(c, rule, rule_symbol(c->boolean));
+        status = number_schema(c, value, (types & TYPE_NUMBER) == 0, &except, rule);
+    if (types & TYPE_BOOLEAN) add_booleans(c, &except, rule);
     if (types & TYPE_NULL) ADD(c, rule, rule_symbol(c->null));
     return status;
 }

@@ -14,6 +14,7 @@
 #include <setjmp.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <math.h>
 #include <regex.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -159,9 +160,9 @@ static const struct {
     { "{}", "neither object, schema nor calls" },
     { "{\"schema\":{\"type\":\"string\",\"contentEncoding\":\"base64\"}}",
       "schema: not supported here: 'contentEncoding'" },
-    { "{\"schema\":{\"properties\":{\"a\":{\"items\":{\"multipleOf\":2}}}}}",
-      "schema.properties.a.items: not supported here: 'multipleOf'" },
-    { "{\"schema\":{\"anyOf\":[{},{\"not\":{}}]}}", "schema.anyOf[1]: not supported here: 'not'" },
+    { "{\"schema\":{\"properties\":{\"a\":{\"items\":{\"uniqueItems\":true}}}}}",
+      "schema.properties.a.items: not supported here: 'uniqueItems'" },
+    { "{\"schema\":{\"anyOf\":[{},{\"not\":{}}]}}", "schema.anyOf[1]: nothing fits 'not'" },
     { "{\"schema\":{\"anyOf\":[{}],\"type\":\"string\"}}", "schema: not supported here: 'type'" },
     { "{\"schema\":{\"allOf\":[{},{}]}}", "more than one in 'allOf'" },
     { "{\"schema\":{\"type\":\"text\"}}", "schema: unknown 'type'" },
@@ -187,7 +188,7 @@ static const struct {
     { "{\"calls\":{\"style\":\"other\",\"tools\":[]}}", "unknown 'style'" },
     { "{\"calls\":{\"style\":\"hermes\",\"tools\":[{\"name\":\"f\",\"parameters\":"
       "{\"properties\":{\"x\":{\"not\":{}}}}}]}}",
-      "tools[0].parameters.properties.x: not supported here: 'not'" },
+      "tools[0].parameters.properties.x: nothing fits 'not'" },
 };
 
 static void the_rest_is_refused_by_name(void **state)
@@ -330,6 +331,13 @@ static void put_schema(struct buf *out, struct rng *rng, int depth)
         "{\"pattern\":\"a[^b]c{2}\"}",
         "{\"type\":\"array\",\"prefixItems\":[{\"type\":\"null\"},{\"minimum\":2}],\"items\":true}",
         "{\"oneOf\":[{\"type\":\"string\",\"minLength\":3},{\"type\":\"null\"}]}",
+        "{\"type\":\"integer\",\"multipleOf\":7,\"minimum\":-50}",
+        "{\"multipleOf\":0.25,\"exclusiveMaximum\":12}",
+        "{\"not\":{\"type\":[\"object\",\"number\"]}}",
+        "{\"type\":\"string\",\"not\":{\"enum\":[\"\",\"a\",\"ab\",\"\xc3\xa4\",3]}}",
+        "{\"type\":[\"number\",\"boolean\"],\"not\":{\"enum\":[0,1,2.5,true]}}",
+        "{\"not\":{\"anyOf\":[{\"const\":true},{\"type\":[\"object\",\"null\"]}]}}",
+        "{\"enum\":[1,2,\"a\",null],\"not\":{\"enum\":[2,null]}}",
     };
     const uint32_t kind = depth > 4 ? below(rng, 3) : below(rng, 8);
 
@@ -362,6 +370,8 @@ static const struct json_value *root_schema;
 
 static bool same(const struct json_value *a, const struct json_value *b)
 {
+    double p, q;
+    if (json_value_number(a, &p) && json_value_number(b, &q)) return p == q;
     char *x = json_value_dump(a), *y = json_value_dump(b);
     const bool equal = strcmp(x, y) == 0;
 
@@ -479,6 +489,9 @@ static bool valid_number(const struct json_value *value, const struct json_value
         return false;
     if (json_value_number(json_value_member(schema, "maximum"), &bound) && number > bound)
         return false;
+    if (json_value_number(json_value_member(schema, "multipleOf"), &bound) &&
+        fabs(number / bound - round(number / bound)) > 1e-9)
+        return false;
     return !json_value_number(json_value_member(schema, "exclusiveMaximum"), &bound) ||
            number < bound;
 }
@@ -493,12 +506,20 @@ static bool valid_type(const struct json_value *value, const struct json_value *
     return false;
 }
 
+static bool equals_const(const struct json_value *value, const struct json_value *schema)
+{
+    const struct json_value *one = json_value_member(schema, "const");
+    return one == NULL || same(value, one);
+}
+
 static bool valid(const struct json_value *value, const struct json_value *schema)
 {
     const struct json_value *list;
     bool any = false, flag;
 
     if (json_value_bool(schema, &flag)) return flag;
+    list = json_value_member(schema, "not");
+    if (list != NULL && valid(value, list)) return false;
     if (json_value_member(schema, "$ref") != NULL) return valid(value, root_schema);
     list = json_value_member(schema, "enum");
     for (size_t i = 0; i < json_value_count(list); i++)
@@ -513,9 +534,10 @@ static bool valid(const struct json_value *value, const struct json_value *schem
     for (size_t i = 0; i < json_value_count(list); i++)
         fitting += valid(value, json_value_at(list, i));
     if (list != NULL && fitting != 1) return false;
-    return valid_type(value, json_value_member(schema, "type")) && valid_object(value, schema) &&
-           valid_array(value, schema) && valid_string(value, schema) &&
-           valid_pattern(value, schema) && valid_number(value, schema);
+    return equals_const(value, schema) && valid_type(value, json_value_member(schema, "type")) &&
+           valid_object(value, schema) && valid_array(value, schema) &&
+           valid_string(value, schema) && valid_pattern(value, schema) &&
+           valid_number(value, schema);
 }
 
 /* ---- drawing ---- */

@@ -53,6 +53,8 @@ def test_small_schemas_end(client):
                           ({"type": "array", "items": {"type": "boolean"}, "minItems": 3, "maxItems": 3},
                            lambda v: len(v) == 3),
                           ({"type": "integer", "minimum": 17, "maximum": 42}, lambda v: 17 <= v <= 42),
+                          ({"multipleOf": 0.25, "minimum": 1, "exclusiveMaximum": 2}, lambda v: v in (1, 1.25, 1.5, 1.75)),
+                          ({"type": ["boolean", "null"], "not": {"enum": [True, None]}}, lambda v: v is False),
                           ({"type": "string", "format": "date"}, datetime.date.fromisoformat),
                           ({"pattern": "^[A-Z]{3}-\\d{4}$"}, lambda v: re.fullmatch(r"[A-Z]{3}-\d{4}", v)),
                           ({"oneOf": [{"type": "array", "prefixItems": [{"const": "x"}], "minItems": 1}, {"type": "null"}]},
