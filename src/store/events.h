@@ -50,7 +50,8 @@ enum store_class {
  * All zero: nothing was. */
 struct store_attributes {
     uint64_t group;       /* those of a group are kept, and go, together; 0: none */
-    uint32_t version;     /* a value of a higher version has replaced those of lower ones */
+    uint64_t term;        /* of the master that granted the put; 0: not known. store/rank.h */
+    uint32_t version;     /* a value of a higher one has replaced those of lower ones of its term */
     uint32_t cost;        /* of computing it again, ms */
     uint32_t soft_pin_ms; /* evicted last, for so long from now; 0: like any other */
     uint16_t depth;       /* blocks of the prompt that come before it */

@@ -41,20 +41,22 @@
  *   I3  An entry is in an order of eviction of its tenant exactly when it is a value with a placed
  *       replica and no hard pin: in that of the soft-pinned, by deadline, or in that of all others,
  *       by policy.
- *   I4  All replicas that are not stale have the version and the bytes that the entry says; stale
- *       ones are never read, and dropped until they are gone.
+ *   I4  All replicas that are not stale have the rank (store/rank.h) and the bytes that the entry
+ *       says; stale ones are never read, and dropped until they are gone.
  *   I5  A replica is dropping exactly when a DROP for it is queued, under way or waiting for its
  *       next try; its bytes are counted in its node's `dropping`.
- *   I6  What has a version below the one in `dead` (store/tombs.h) is stale, whoever announces or
- *       commits it; new puts get versions above those in `dead` and `issued`.
+ *   I6  What has a rank below the one in `dead` or `evicted` (store/tombs.h) is stale, whoever
+ *       announces or commits it; new puts get versions above those in `dead` and `issued`.
  *   I7  What a tenant is charged is what tickets, placed replicas and limbo hold of its values: the
  *       charges of all are the used bytes of all spaces (I2).
- *   I8  A put is acknowledged when no replica of an older version is left, but of members that have
+ *   I8  A put is acknowledged when no replica of a lower rank is left, but of members that have
  *       been silent for STORE_DOUBT_MS; and, where some may be with a node that this master has
- *       never heard of (elsewhere_until), when it is so old that such a node is in doubt, too. So
- *       whoever announces an older version to the next master without being in doubt was not
- *       replaced, and the next master may serve it at once; what is in doubt it serves when it is
- *       settled.
+ *       never heard of (elsewhere_until), when it is so old that such a node is in doubt, too. Of
+ *       a key that it knew nothing of it acknowledges at once: a node that it hears after that is
+ *       in doubt for the next master about all of earlier terms, until this one has had what was
+ *       replaced dropped (store/node_trust.h). So what is announced to the next master without
+ *       doubt was not replaced, and that may serve it at once; what is in doubt it serves when it
+ *       is settled.
  */
 #include "store/master.h"
 
@@ -100,6 +102,7 @@ void store_master_destroy(struct store_master *master)
     for (uint32_t i = 0; i < MASTER_KEY_CLASSES; i++)
         slab_destroy(master->keys[i]);
     tombs_fini(&master->dead);
+    tombs_fini(&master->evicted);
     tombs_fini(&master->issued);
     free(master->actions.list);
     free(master->retries);

@@ -210,6 +210,11 @@ uint32_t master_entry_version(const struct entry *entry)
     return entry->extra == NULL ? 0 : entry->extra->attributes.version;
 }
 
+struct rank master_entry_rank(const struct store_master *master, const struct entry *entry)
+{
+    return master_rank(master, (struct rank){ entry->term, master_entry_version(entry) });
+}
+
 uint32_t master_entry_wished(const struct entry *entry)
 {
     const uint32_t count = entry->extra == NULL ? 0 : entry->extra->attributes.replicas;
@@ -223,6 +228,17 @@ uint32_t master_entry_wanted(const struct entry *entry)
     return count < STORE_REPLICAS_MAX ? count : STORE_REPLICAS_MAX;
 }
 
+/* I6. A value that replaced none that we knew takes no place of one that did, or was removed. */
+static void entry_bury(struct store_master *master, const struct entry *entry)
+{
+    const struct rank rank = master_entry_rank(master, entry);
+    if (rank.version > 0) {
+        tombs_raise(&master->dead, &entry->id, rank);
+    } else if (rank.term == master->term && !entry->removing) { /* else `dead` has it */
+        tombs_raise(&master->evicted, &entry->id, rank);
+    }
+}
+
 void master_entry_settle(struct store_master *master, struct entry *entry)
 {
     master_entry_reorder(master, entry);
@@ -231,7 +247,7 @@ void master_entry_settle(struct store_master *master, struct entry *entry)
     master_copies_forget(master, entry);
     master_hot_forget(master, entry);
     ASSERT(master->counts.objects > 0);
-    tombs_raise(&master->dead, &entry->id, master_entry_version(entry));
+    entry_bury(master, entry);
     idmap_remove(master->ids, entry->index);
     master->counts.objects--;
     entry_free(master, entry);

@@ -61,59 +61,36 @@ static bool replica_place(struct store_master *master, struct replica *replica, 
     }
 }
 
+/* Whether anybody else has it, and it is not to go. */
 static bool entry_has_other(const struct store_master *master, const struct entry *entry,
                             const struct member *member)
 {
     for (const struct replica *r = master_replica_first(master, entry); r != NULL;
          r = master_replica_next(master, r)) {
-        if (master_member_with(master, r) != member) return true;
+        if (!r->stale && master_member_with(master, r) != member) return true;
     }
     return false;
 }
 
-/* Of two values with other bytes where just one is in doubt, versions say nothing: that one was put
- * under an earlier master, and the other since, by one that may not have known of it. */
-enum belief { BY_VERSION, BELIEVE_ENTRY, BELIEVE_EVENT };
+/* Of two values with other bytes where just one is in doubt, and not of both the term is known,
+ * versions say nothing: that one was put under an earlier master, and the other since, by one that
+ * may not have known of it. */
+enum belief { BY_RANK, BELIEVE_ENTRY, BELIEVE_EVENT };
 
 static enum belief whom_to_believe(const struct store_master *master, const struct entry *entry,
                                    const struct store_event *event)
 {
     bool trusted = false;
     bool doubted = false;
-    if (entry->size == event->size && entry->digest == event->digest) return BY_VERSION;
+    if (entry->term != 0 && event->attributes.term != 0) return BY_RANK;
+    if (entry->size == event->size && entry->digest == event->digest) return BY_RANK;
     for (const struct replica *r = master_replica_first(master, entry); r != NULL;
          r = master_replica_next(master, r)) {
         trusted = trusted || (!r->stale && !r->doubt);
         doubted = doubted || (!r->stale && r->doubt);
     }
     if (event->doubt && trusted) return BELIEVE_ENTRY;
-    return !event->doubt && doubted && !trusted ? BELIEVE_EVENT : BY_VERSION;
-}
-
-/* The replica has the newest version, or is believed whatever that is: what the entry says from now
- * on. */
-static void entry_renew(struct store_master *master, uint64_t now_ns, const struct replica *replica,
-                        const struct store_event *event, bool believed)
-{
-    struct entry *entry = master_entry_with(master, replica);
-    const uint32_t before = master_entry_version(entry);
-    struct store_attributes attributes = event->attributes;
-
-    attributes.hard_pin |= event->attributes.version > before && master_entry_hard(entry);
-    entry->size = event->size & MASTER_SIZE_MAX;
-    entry->digest = event->digest;
-    const bool first = entry->replicas_count == 1; /* a copy changes no wish */
-    const bool newer = believed || event->attributes.version > before;
-    if (event->class == STORE_CLASS_OBJECT && (first || newer)) {
-        master_entry_keep(master, entry, &attributes);
-    } else if (attributes.hot && entry->extra != NULL) {
-        entry->extra->attributes.hot = true;
-    }
-    if (event->attributes.version == before && !believed) return;
-    for (struct replica *r = master_replica_first(master, entry); r != NULL;
-         r = master_replica_next(master, r)) {
-        if (r != replica) master_replica_outdate(master, now_ns, r);
-    }
+    return !event->doubt && doubted && !trusted ? BELIEVE_EVENT : BY_RANK;
 }
 
 static uint32_t current_count(const struct store_master *master, const struct entry *entry)
@@ -129,6 +106,31 @@ static uint32_t current_count(const struct store_master *master, const struct en
 static bool was_hot(const struct entry *entry)
 {
     return entry->extra != NULL && entry->extra->attributes.hot;
+}
+
+/* The replica has the highest rank, as all others have or (`newer`) none has: what the entry says
+ * from now on. */
+static void entry_renew(struct store_master *master, uint64_t now_ns, const struct replica *replica,
+                        const struct store_event *event, bool newer)
+{
+    struct entry *entry = master_entry_with(master, replica);
+    struct store_attributes attributes = event->attributes;
+
+    attributes.hard_pin |= newer && master_entry_hard(entry);
+    entry->size = event->size & MASTER_SIZE_MAX;
+    entry->digest = event->digest;
+    const bool first = current_count(master, entry) == 1; /* a copy changes no wish */
+    if (event->class == STORE_CLASS_OBJECT && (first || newer)) {
+        master_entry_keep(master, entry, &attributes);
+    } else if (attributes.hot && entry->extra != NULL) {
+        entry->extra->attributes.hot = true;
+    }
+    if (newer || attributes.term != 0) entry->term = attributes.term;
+    if (!newer) return;
+    for (struct replica *r = master_replica_first(master, entry); r != NULL;
+         r = master_replica_next(master, r)) {
+        if (r != replica) master_replica_outdate(master, now_ns, r);
+    }
 }
 
 /* The value of the entry is new to this young master. If a ticket of ours has made it, what it
@@ -167,6 +169,23 @@ static struct replica *replica_take(struct store_master *master, struct entry *e
     return replica;
 }
 
+/* Below 0: the value of the event is older than one of this rank; 0: it is that; above 0: newer. */
+static int compare(const struct store_master *master, const struct store_event *event,
+                   struct rank rank)
+{
+    return rank_compare(master_rank(master, rank_of(&event->attributes)), rank);
+}
+
+/* I6 */
+static bool is_dead(const struct store_master *master, const struct store_event *event)
+{
+    const struct rank floor = master_rank(master, tombs_floor(&master->dead, &event->id));
+    if (compare(master, event, floor) < 0) return true;
+    if (event->attributes.term == 0 || event->attributes.term == master->term) return false;
+    return compare(master, event, master_rank(master, tombs_floor(&master->evicted, &event->id))) <
+           0;
+}
+
 /* What the event says is taken over; what is old, or stands against other bytes that were known
  * first, as a replica that is dropped until it is gone. STATUS_EXISTS: the key has other bytes;
  * STATUS_STALE: below what is remembered of the key, or its range is somebody else's;
@@ -186,14 +205,14 @@ static enum status stored(struct store_master *master, uint64_t now_ns, struct m
         return STATUS_INVALID;
     }
     const bool known = entry->replicas != 0;
-    const bool dead = object && event->attributes.version < tombs_floor(&master->dead, &event->id);
-    const bool same = event->attributes.version == master_entry_version(entry);
+    const bool dead = object && is_dead(master, event);
+    const int rank = compare(master, event, master_entry_rank(master, entry));
+    const bool same = rank == 0;
     const bool differs = entry->size != event->size || entry->digest != event->digest;
-    const enum belief belief = object ? whom_to_believe(master, entry, event) : BY_VERSION;
+    const enum belief belief = object ? whom_to_believe(master, entry, event) : BY_RANK;
     const bool other = known && differs && entry_has_other(master, entry, member) &&
-                       (belief == BELIEVE_ENTRY || (belief == BY_VERSION && same));
-    const bool older =
-        belief == BY_VERSION && event->attributes.version < master_entry_version(entry);
+                       (belief == BELIEVE_ENTRY || (belief == BY_RANK && same));
+    const bool older = belief == BY_RANK && rank < 0;
     const bool old = dead || (object && (other || older));
     const bool young = now_ns < master->started_ns + master_ms(STORE_DOUBT_MS);
     const bool fresh = object && young && !old && (!known || !same);
@@ -226,7 +245,7 @@ static enum status stored(struct store_master *master, uint64_t now_ns, struct m
     if (old) {
         master_replica_outdate(master, now_ns, replica);
     } else {
-        entry_renew(master, now_ns, replica, event, belief == BELIEVE_EVENT);
+        entry_renew(master, now_ns, replica, event, belief == BELIEVE_EVENT || rank > 0);
     }
     if (fresh) entry_elsewhere(master, entry, ours, complete);
     master_entry_reorder(master, entry);

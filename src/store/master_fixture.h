@@ -78,6 +78,12 @@ struct model {
 
 static const char *const tenant_names[TENANTS] = { "default", "a", "b" };
 
+/* The last node is of an earlier release, which keeps no terms. */
+static inline uint64_t term_kept(unsigned node, uint64_t term)
+{
+    return node == NODES - 1 ? 0 : term;
+}
+
 static inline struct store_key key_of(unsigned n, char text[KEY_TEXT])
 {
     char own[8];
@@ -397,8 +403,9 @@ static inline void put_wish(struct model *model, unsigned key, uint64_t size,
     assert_int_equal(store_master_put_start(model->master, model->now, 1, key_of(key, text), size,
                                             &wish, &ticket),
                      STATUS_OK);
-    wish.attributes.version = ticket.version;
     const unsigned i = node_of(model, ticket.where.node);
+    wish.attributes.version = ticket.version;
+    wish.attributes.term = term_kept(i, ticket.term);
     struct model_node *node = &model->nodes[i];
     snprintf(name, sizeof(name), "n%u", i);
     node->held[key] =

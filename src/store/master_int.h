@@ -17,6 +17,7 @@
 #include "store/idmap.h"
 #include "store/master.h"
 #include "store/order.h"
+#include "store/rank.h"
 #include "store/slab.h"
 #include "store/space.h"
 #include "store/tombs.h"
@@ -25,6 +26,7 @@ struct entry;
 struct hot;
 struct leave;
 
+enum { MASTER_FORMER_TERMS = 4 };
 enum { MASTER_SLOT_BITS = 11 }; /* of a node id: its member's place + 1; the rest counts lives */
 
 /* Links between records are the number of a record in its slab + 1; 0 is none. */
@@ -115,9 +117,10 @@ struct entry {
     struct extra *extra;   /* NULL: nothing special */
     struct order_node order;
     uint64_t digest;
+    uint64_t term; /* of the value; 0: not known, or there is none */
 };
 
-_Static_assert(sizeof(struct entry) == 88, "a million of them");
+_Static_assert(sizeof(struct entry) == 96, "a million of them");
 _Static_assert(STORE_KEY_SIZE_MAX < 1 << 11 && STORE_REPLICAS_MAX < 1 << 4, "they fit");
 _Static_assert(STORE_TENANTS_MAX == 1 << 10, "a number fits");
 
@@ -200,8 +203,11 @@ struct store_master {
     struct retry *retries;
     uint32_t retries_count;
     uint32_t retries_capacity;
-    struct tombs dead;   /* versions that were removed or replaced, of keys that are gone */
-    struct tombs issued; /* behind those of puts that were given up, and may still be committed */
+    uint64_t former[MASTER_FORMER_TERMS]; /* ours, before a node knew a later one; the last ones */
+    uint32_t former_count;                /* ever */
+    struct tombs dead;    /* ranks that were removed or replaced, of keys that are gone */
+    struct tombs evicted; /* of keys that had no other value under us, and are gone */
+    struct tombs issued;  /* behind those of puts that were given up, and may still be committed */
     struct rng rng;
     struct hot *hot;    /* NULL: heat adds no replicas */
     uint32_t hot_skip;  /* reads until one is counted; 0: none is */
@@ -218,6 +224,18 @@ static inline uint64_t master_ms(uint32_t value)
 static inline uint32_t master_granules(uint64_t size)
 {
     return (uint32_t)((size + SPACE_GRANULE - 1) / SPACE_GRANULE);
+}
+
+/* What was granted under a term that was ours counts as granted under the present one: R2 of
+ * store/rank.h. */
+static inline struct rank master_rank(const struct store_master *master, struct rank rank)
+{
+    const uint32_t count =
+        master->former_count < MASTER_FORMER_TERMS ? master->former_count : MASTER_FORMER_TERMS;
+    for (uint32_t i = 0; i < count; i++) {
+        if (rank.term == master->former[i]) rank.term = master->term;
+    }
+    return rank;
 }
 
 /* ---- records ---- */
@@ -312,6 +330,7 @@ void master_entry_keep(struct store_master *master, struct entry *entry,
                        const struct store_attributes *attributes);
 
 uint32_t master_entry_version(const struct entry *entry);
+struct rank master_entry_rank(const struct store_master *master, const struct entry *entry);
 
 /* How many replicas somebody wished for; and with what heat adds to them, how many there should be.
  */

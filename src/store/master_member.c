@@ -135,6 +135,7 @@ static enum status member_add(struct store_master *master, uint64_t now_ns,
  */
 static void term_raise(struct store_master *master, uint64_t now_ns, uint64_t term)
 {
+    master->former[master->former_count++ % MASTER_FORMER_TERMS] = master->term;
     master->term = term;
     for (uint32_t i = 0; i < STORE_MEMBERS_MAX; i++) {
         struct member *member = master->members[i];

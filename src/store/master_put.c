@@ -86,8 +86,8 @@ static enum status put_allowed(struct store_master *master, uint64_t now_ns,
 static uint32_t version_next(const struct store_master *master, const struct block_key *id,
                              const struct entry *entry)
 {
-    const uint32_t dead = tombs_floor(&master->dead, id);
-    const uint32_t issued = tombs_floor(&master->issued, id);
+    const uint32_t dead = tombs_floor(&master->dead, id).version;
+    const uint32_t issued = tombs_floor(&master->issued, id).version;
     const uint32_t least = dead > issued ? dead : issued;
 
     if (entry == NULL) return least;
@@ -213,9 +213,10 @@ enum status store_master_remove(struct store_master *master, uint64_t now_ns, st
          r = master_replica_next(master, r)) {
         if (!r->dropping && !master_replica_drop(master, r, false)) return STATUS_FULL;
     }
-    const uint32_t issued = tombs_floor(&master->issued, &entry->id);
+    const uint32_t issued = tombs_floor(&master->issued, &entry->id).version;
     const uint32_t version = master_entry_version(entry) + 1;
-    tombs_raise(&master->dead, &entry->id, version > issued ? version : issued);
+    tombs_raise(&master->dead, &entry->id,
+                (struct rank){ master->term, version > issued ? version : issued });
     entry->removing = true;
     master->counts.removes_total++;
     return STATUS_OK;

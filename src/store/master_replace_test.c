@@ -17,6 +17,7 @@
 
 #include "seed.h"
 #include "store/master_fixture.h"
+#include "store/rank.h"
 
 /* Readers have the old value until the new one is there, and then the new one everywhere. */
 static void a_value_is_replaced_whole(void **state)
@@ -48,9 +49,11 @@ static void a_value_is_replaced_whole(void **state)
         continue;
 
     struct model_node *node = &model.nodes[1];
-    node->held[0] = (struct held){
-        true, second.where.address, 5000, ++node->generation, { .version = second.version }
-    };
+    node->held[0] = (struct held){ true,
+                                   second.where.address,
+                                   5000,
+                                   ++node->generation,
+                                   { .term = second.term, .version = second.version } };
     const struct store_event stored = event_of(node, 0, text, STORE_EVENT_STORED);
     assert_int_equal(
         store_master_put_end(model.master, model.now, "n1", node->epoch, second.put_id, &stored),
@@ -88,9 +91,11 @@ static enum status commit_at(struct model *model, const struct store_ticket *tic
     char name[8];
     char text[KEY_TEXT];
 
-    node->held[0] = (struct held){
-        true, ticket->where.address, size, ++node->generation, { .version = ticket->version }
-    };
+    node->held[0] = (struct held){ true,
+                                   ticket->where.address,
+                                   size,
+                                   ++node->generation,
+                                   { .term = ticket->term, .version = ticket->version } };
     const struct store_event stored = event_of(node, 0, text, STORE_EVENT_STORED);
     snprintf(name, sizeof(name), "n%u", index);
     return store_master_put_end(model->master, model->now, name, node->epoch, ticket->put_id,
@@ -256,6 +261,152 @@ static void a_late_commit_does_not_undo_a_removal(void **state)
     store_master_destroy(model.master);
 }
 
+/* What the node has, as an earlier master made it, at the start of its memory; told. */
+static void hold_of(struct model *model, unsigned index, uint64_t size, struct rank rank,
+                    bool doubt)
+{
+    struct model_node *node = &model->nodes[index];
+    char text[KEY_TEXT];
+
+    node->held[0] = (struct held){
+        true, REGION, size, ++node->generation, { .term = rank.term, .version = rank.version }
+    };
+    struct store_event event = event_of(node, 0, text, STORE_EVENT_STORED);
+    event.doubt = doubt;
+    store_master_event(model->master, model->now, node->id, &event);
+}
+
+/* The later term wins, however often the other was replaced, whoever is in doubt, whoever is heard
+ * first; and the other is dropped. Where a term is not known versions decide, as they did. */
+static void the_later_term_is_the_newer_value(void **state)
+{
+    const struct {
+        struct rank newer, older;
+    } cases[] = { { { 4, 0 }, { 3, 9 } },
+                  { { 4, 2 }, { 4, 1 } },
+                  { { 0, 2 }, { 4, 1 } },
+                  { { 4, 2 }, { 0, 1 } } };
+    static struct model model;
+    struct store_object object;
+    struct store_action action;
+    char text[KEY_TEXT];
+    (void)state;
+
+    for (unsigned i = 0; i < 4 * sizeof(cases) / sizeof(cases[0]); i++) {
+        const struct rank newer = cases[i / 4].newer, older = cases[i / 4].older;
+        const bool newer_first = i % 2 == 0;
+        const bool doubt = i / 2 % 2 == 0 && newer.term != 0 && older.term != 0;
+        model_init(&model);
+        while (store_master_next_action(model.master, &action))
+            continue;
+        if (newer_first) hold_of(&model, 1, 9000, newer, doubt);
+        hold_of(&model, 0, 4096, older, false);
+        if (!newer_first) hold_of(&model, 1, 9000, newer, doubt);
+        assert_int_equal(store_master_get(model.master, model.now, key_of(0, text), &object),
+                         doubt ? STATUS_AGAIN : STATUS_OK);
+        model.now += SETTLE_MS * MS;
+        assert_true(store_master_tick(model.master, model.now) > 0);
+        assert_int_equal(store_master_get(model.master, model.now, key_of(0, text), &object),
+                         STATUS_OK);
+        assert_int_equal(object.size, 9000);
+        assert_int_equal(object.replicas_count, 1);
+        assert_true(store_master_next_action(model.master, &action));
+        assert_int_equal(action.kind, STORE_ACTION_DROP);
+        assert_int_equal(node_of(&model, action.node), 0);
+        store_master_check(model.master);
+        store_master_destroy(model.master);
+    }
+}
+
+/* Removed, or evicted, under this master, which never heard of what the node has: of an earlier
+ * term, and of a version as high as can be. What is put since then stands beside it. */
+static void nothing_of_an_earlier_term_outlives_what_came_after(void **state)
+{
+    static struct model model;
+    struct store_ticket ticket;
+    struct store_object object;
+    char text[KEY_TEXT];
+    (void)state;
+
+    for (int removed = 0; removed < 2; removed++) {
+        model_init(&model);
+        const struct store_key key = key_of(0, text);
+        put_whole(&model, 0, 4096); /* at node 0 */
+        if (removed) {
+            assert_int_equal(store_master_remove(model.master, model.now, key, true), STATUS_OK);
+        }
+        tell_removed(&model, 0, 0);
+        model.nodes[0].held[0].present = false;
+        hold_of(&model, 1, 9000, (struct rank){ 4, 9 }, false);
+        expect_absent(&model);
+        const struct store_wish here = { .preferred = "n0" };
+        assert_int_equal(
+            store_master_put_start(model.master, model.now, 3, key, 4096, &here, &ticket),
+            STATUS_AGAIN); /* until the other is dropped */
+        tell_removed(&model, 1, 0);
+        assert_int_equal(
+            store_master_put_start(model.master, model.now, 3, key, 4096, &here, &ticket),
+            STATUS_OK);
+        assert_int_equal(commit_at(&model, &ticket, 0, 4096), STATUS_OK);
+        hold_of(&model, 1, 9000, (struct rank){ 4, 9 }, false);
+        assert_int_equal(store_master_get(model.master, model.now, key, &object), STATUS_OK);
+        assert_int_equal(object.size, 4096);
+        store_master_check(model.master);
+        store_master_destroy(model.master);
+    }
+}
+
+/* A value that was evicted hides older ones, and not one of a term between, which this master hears
+ * only now. */
+static void what_is_newer_than_what_was_evicted_is_welcome(void **state)
+{
+    static struct model model;
+    struct store_object object;
+    char text[KEY_TEXT];
+    (void)state;
+
+    model_init(&model);
+    hold_of(&model, 0, 4096, (struct rank){ 2, 5 }, false);
+    tell_removed(&model, 0, 0);
+    hold_of(&model, 1, 9000, (struct rank){ 2, 4 }, false);
+    expect_absent(&model);
+    hold_of(&model, 0, 5000, (struct rank){ 3, 0 }, false);
+    assert_int_equal(store_master_get(model.master, model.now, key_of(0, text), &object),
+                     STATUS_OK);
+    assert_int_equal(object.size, 5000);
+    assert_int_equal(object.replicas_count, 1);
+    store_master_check(model.master);
+    store_master_destroy(model.master);
+}
+
+/* The clock was set back: a master puts under term 5 what replaces a value of term 7, of which the
+ * node that has it tells only now. */
+static void a_term_that_was_raised_counts_as_the_later_one(void **state)
+{
+    static struct model model;
+    struct store_member_info info;
+    struct store_object object;
+    char text[KEY_TEXT];
+    (void)state;
+
+    model_init(&model);
+    put_whole(&model, 0, 4096); /* at node 0 */
+    info_of(&model.nodes[1], 1, &info);
+    assert_int_equal(store_master_register(model.master, model.now, &info, 7, &model.nodes[1].id),
+                     STATUS_OK);
+    assert_int_equal(store_master_term(model.master), 8);
+    hold_of(&model, 1, 9000, (struct rank){ 7, 3 }, false);
+    assert_int_equal(store_master_get(model.master, model.now, key_of(0, text), &object),
+                     STATUS_OK);
+    assert_int_equal(object.size, 4096);
+    announce(&model, 0);
+    assert_int_equal(store_master_get(model.master, model.now, key_of(0, text), &object),
+                     STATUS_OK);
+    assert_int_equal(object.size, 4096);
+    store_master_check(model.master);
+    store_master_destroy(model.master);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -264,6 +415,10 @@ int main(void)
         cmocka_unit_test(doubt_gives_way),
         cmocka_unit_test(a_node_that_was_away_brings_nothing_old),
         cmocka_unit_test(a_late_commit_does_not_undo_a_removal),
+        cmocka_unit_test(the_later_term_is_the_newer_value),
+        cmocka_unit_test(nothing_of_an_earlier_term_outlives_what_came_after),
+        cmocka_unit_test(what_is_newer_than_what_was_evicted_is_welcome),
+        cmocka_unit_test(a_term_that_was_raised_counts_as_the_later_one),
     };
     seed = test_seed();
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -54,7 +54,8 @@ void master_ticket_discard(struct store_master *master, uint64_t now_ns, struct 
     if (ticket->copy) {
         master_copies_ended(master, ticket);
     } else {
-        tombs_raise(&master->issued, &entry->id, ticket->version + 1);
+        tombs_raise(&master->issued, &entry->id,
+                    (struct rank){ master->term, ticket->version + 1 });
     }
     ticket_unlink(&master->tickets, ticket);
     entry->ticket = 0;

@@ -58,6 +58,7 @@ static void step_put(struct model *model)
     for (unsigned i = 0; i < NODES && !wish.replace; i++)
         assert_false(model->nodes[i].held[key].present);
     wish.attributes.version = ticket.version;
+    wish.attributes.term = term_kept(node, ticket.term);
     model->pinned[key] |= wish.attributes.hard_pin;
     *promise = (struct promise){ .live = true,
                                  .node = node,

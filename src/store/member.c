@@ -91,7 +91,7 @@ static enum status term_take(struct store_member *member, const struct rpc_resul
 {
     enum status status = store_decode_term(result->body, result->len, term);
     if (status == STATUS_OK) status = store_node_see_term(member->node, *term);
-    if (status == STATUS_OK) node_trust_heard(&member->node->trust, member->asked_ns);
+    if (status == STATUS_OK) node_trust_heard(&member->node->trust, *term, member->asked_ns);
     if (status == STATUS_STALE) {
         LOG_WARN("store", "old_master", "master=%s term=%lu", rpc_client_address(member->master),
                  *term);
@@ -173,6 +173,12 @@ static struct store_beat beat_of(const struct store_member *member)
     return beat;
 }
 
+/* A master is to take a later term than any that it has heard of, or a value of its is of. */
+static uint64_t term_known(const struct store_node *node)
+{
+    return node->term > node->term_found ? node->term : node->term_found;
+}
+
 static void on_timer(void *ctx)
 {
     struct store_member *member = ctx;
@@ -186,7 +192,7 @@ static void on_timer(void *ctx)
         status = store_encode_beat(&buf, &beat);
         if (status == STATUS_OK) status = ask(member, MASTER_METHOD_BEAT, &buf, on_beat);
     } else {
-        status = store_encode_register(&buf, &member->info, member->node->term);
+        status = store_encode_register(&buf, &member->info, term_known(member->node));
         if (status == STATUS_OK) status = ask(member, MASTER_METHOD_REGISTER, &buf, on_registered);
     }
     buf_fini(&buf);

@@ -345,14 +345,15 @@ static bool stream_send(struct event_stream *stream)
     uint32_t count = 0;
     uint32_t looks = 0;
     unsigned flags = 0;
-    const bool doubt = node_trust_doubts(&node->trust, env_now_ns(node->env));
+    const uint64_t now = env_now_ns(node->env);
 
     if (!cursor.reset_sent) flags |= STORE_EVENTS_RESET;
     cursor.reset_sent = true;
     while (count < STORE_EVENTS_BATCH_MAX && looks++ < LOOKS_MAX && !cursor_at_end(node, &cursor)) {
         if (!cursor_step(stream, &cursor, &events[count])) continue;
-        events[count].doubt = doubt && events[count].class == STORE_CLASS_OBJECT &&
-                              events[count].kind == STORE_EVENT_STORED;
+        events[count].doubt = events[count].class == STORE_CLASS_OBJECT &&
+                              events[count].kind == STORE_EVENT_STORED &&
+                              node_trust_doubts(&node->trust, events[count].attributes.term, now);
         count++;
     }
     if (!cursor.synced_sent && cursor_at_end(node, &cursor)) {

@@ -50,6 +50,7 @@ struct store_node {
     uint64_t epoch;
     uint64_t generation; /* of the last commit, of pages and objects alike */
     uint64_t term;       /* the highest heard; 0: none */
+    uint64_t term_found; /* the highest of the values that were on its disk; 0: none */
     struct node_trust trust;
     uint32_t lease_ms;
     uint32_t pins_max;

@@ -287,6 +287,14 @@ static uint64_t soft_until(const struct store_node *node, const struct store_com
     return ms == 0 ? 0 : env_now_ns(node->env) + ms * ENV_NS_PER_MS;
 }
 
+/* A put is of the term of its ticket; a copy says what its value is of (store/rank.h). */
+static struct store_attributes dated(const struct store_commit *commit)
+{
+    struct store_attributes attributes = commit->attributes;
+    if (attributes.term == 0 || attributes.term > commit->term) attributes.term = commit->term;
+    return attributes;
+}
+
 /* Into the manifest. The same put again (the client repeats itself) finds what it made. */
 static enum status commit_store(struct store_node *node, const struct store_commit *commit,
                                 const uint64_t *sums, const struct object **out)
@@ -294,13 +302,14 @@ static enum status commit_store(struct store_node *node, const struct store_comm
     const uint32_t count = (uint32_t)store_pieces(commit->size, STORE_PIECE_SIZE);
     const struct block_key id = store_key_id(commit->key);
     const bool below = objects_find(node->objects, &id) == NULL;
-    if (below && node_values_newer(node, &id, commit->attributes.version)) return STATUS_EXISTS;
+    const struct store_attributes attributes = dated(commit);
+    if (below && node_values_newer(node, &id, &attributes)) return STATUS_EXISTS;
     const struct object wanted = { .key = commit->key,
                                    .address = commit->address,
                                    .size = commit->size,
                                    .generation = node->generation + 1,
                                    .put_id = commit->put_id,
-                                   .attributes = commit->attributes,
+                                   .attributes = attributes,
                                    .soft_until_ns = soft_until(node, commit) };
     enum status status = objects_put(node->objects, &wanted, sums, count, out);
     if (status == STATUS_OK) node->generation++;

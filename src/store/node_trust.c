@@ -10,21 +10,33 @@
 _Static_assert((int)NODE_DOUBT_MS < (int)STORE_DOUBT_MS,
                "the owner doubts before the master counts on it");
 
-bool node_trust_doubts(const struct node_trust *trust, uint64_t now_ns)
+static bool out_of_touch(const struct node_trust *trust, uint64_t now_ns)
 {
-    if (trust->doubt) return true;
     return trust->heard_ns != 0 && now_ns >= trust->heard_ns + NODE_DOUBT_MS * ENV_NS_PER_MS;
 }
 
-void node_trust_heard(struct node_trust *trust, uint64_t sent_ns)
+bool node_trust_doubts(const struct node_trust *trust, uint64_t term, uint64_t now_ns)
 {
-    const bool gap =
-        trust->heard_ns == 0 || sent_ns >= trust->heard_ns + NODE_DOUBT_MS * ENV_NS_PER_MS;
+    return trust->doubt || term < trust->below || out_of_touch(trust, now_ns);
+}
 
-    trust->doubt = node_trust_doubts(trust, sent_ns);
-    if (gap) trust->since_ns = sent_ns;
+static bool for_long(const struct node_trust *trust)
+{
+    return trust->heard_ns >= trust->since_ns + NODE_TRUST_MS * ENV_NS_PER_MS;
+}
+
+void node_trust_heard(struct node_trust *trust, uint64_t term, uint64_t sent_ns)
+{
+    const bool gap = trust->heard_ns == 0 || out_of_touch(trust, sent_ns);
+
+    trust->doubt = trust->doubt || out_of_touch(trust, sent_ns);
+    if (term != trust->term && !for_long(trust)) trust->below = trust->term;
+    if (gap || term != trust->term) trust->since_ns = sent_ns;
+    trust->term = term;
     if (sent_ns > trust->heard_ns) trust->heard_ns = sent_ns;
-    if (trust->heard_ns >= trust->since_ns + NODE_TRUST_MS * ENV_NS_PER_MS) trust->doubt = false;
+    if (!for_long(trust)) return;
+    trust->doubt = false;
+    trust->below = 0;
 }
 
 void node_trust_found(struct node_trust *trust)

@@ -12,11 +12,16 @@
  *   (trusted) ---------------------------------------------------> (in doubt)
  *        ^                                                             |
  *        +-------------------------------------------------------------+
- *              in touch with a master for NODE_TRUST_MS, all along
+ *             in touch with one master for NODE_TRUST_MS, all along
  *
  * The second edge is safe because by then that master has heard who there is, and has had what was
  * replaced dropped. A node that comes later than that with a newer value is the limit: until its
  * announcement the old one is served.
+ *
+ * A master does not wait for nodes that it has never heard before it acknowledges a put. What such
+ * a node has of earlier terms may have been replaced, which this master knows, and no other. So if
+ * the node is in touch with it for less than NODE_TRUST_MS, which is time to have what was replaced
+ * dropped, it tells the next master that values of terms before are in doubt (`below`).
  *
  * Threads: the env's loop thread. */
 #ifndef STORE_NODE_TRUST_H
@@ -32,16 +37,19 @@ enum {
 
 struct node_trust {
     uint64_t heard_ns; /* when that was sent which a master has answered last; 0: none yet */
-    uint64_t since_ns; /* in doubt: since when it has been in touch */
-    bool doubt;
+    uint64_t since_ns; /* since when it has been in touch with that master */
+    uint64_t term;     /* of it */
+    uint64_t below;    /* values of terms below are in doubt: their master had us for too short */
+    bool doubt;        /* all are */
 };
 
-/* A master has answered what was sent at `sent_ns`. */
-void node_trust_heard(struct node_trust *trust, uint64_t sent_ns);
+/* The master of this term has answered what was sent at `sent_ns`. */
+void node_trust_heard(struct node_trust *trust, uint64_t term, uint64_t sent_ns);
 
 /* Values were found on disk: who knows what happened meanwhile. */
 void node_trust_found(struct node_trust *trust);
 
-bool node_trust_doubts(const struct node_trust *trust, uint64_t now_ns);
+/* Whether a value of this term is in doubt; 0: its term is not known. */
+bool node_trust_doubts(const struct node_trust *trust, uint64_t term, uint64_t now_ns);
 
 #endif

@@ -3,7 +3,8 @@
  * store/node_trust_test.c
  *
  * Goal:   a node doubts what it has exactly when it was out of touch for too long, or has found it
- *         on disk, until it has been in touch for long enough.
+ *         on disk, or was not long enough with the master of a later term, until it has been in
+ *         touch for long enough.
  * Method: times by hand, on both sides of each bound. */
 #include "store/node_trust.h"
 
@@ -20,7 +21,7 @@
 static void beats(struct node_trust *trust, uint64_t from_ms, uint64_t to_ms)
 {
     for (uint64_t ms = from_ms; ms <= to_ms; ms += 1000)
-        node_trust_heard(trust, ms * MS);
+        node_trust_heard(trust, 5, ms * MS);
 }
 
 static void silence_is_doubt(void **state)
@@ -28,14 +29,14 @@ static void silence_is_doubt(void **state)
     struct node_trust trust = { 0 };
     (void)state;
 
-    assert_false(node_trust_doubts(&trust, 1000000 * MS)); /* nothing is held yet */
+    assert_false(node_trust_doubts(&trust, 5, 1000000 * MS)); /* nothing is held yet */
     beats(&trust, 1000, 60000);
-    assert_false(node_trust_doubts(&trust, (60000 + NODE_DOUBT_MS) * MS - 1));
-    assert_true(node_trust_doubts(&trust, (60000 + NODE_DOUBT_MS) * MS));
-    node_trust_heard(&trust, 67000 * MS); /* the answer was only late */
-    assert_false(node_trust_doubts(&trust, 67000 * MS));
-    node_trust_heard(&trust, (67000 + NODE_DOUBT_MS) * MS);
-    assert_true(node_trust_doubts(&trust, (67000 + NODE_DOUBT_MS) * MS));
+    assert_false(node_trust_doubts(&trust, 5, (60000 + NODE_DOUBT_MS) * MS - 1));
+    assert_true(node_trust_doubts(&trust, 5, (60000 + NODE_DOUBT_MS) * MS));
+    node_trust_heard(&trust, 5, 67000 * MS); /* the answer was only late */
+    assert_false(node_trust_doubts(&trust, 5, 67000 * MS));
+    node_trust_heard(&trust, 5, (67000 + NODE_DOUBT_MS) * MS);
+    assert_true(node_trust_doubts(&trust, 5, (67000 + NODE_DOUBT_MS) * MS));
 }
 
 static void being_in_touch_ends_it(void **state)
@@ -44,13 +45,34 @@ static void being_in_touch_ends_it(void **state)
     (void)state;
 
     node_trust_found(&trust);
-    assert_true(node_trust_doubts(&trust, 1));
+    assert_true(node_trust_doubts(&trust, 5, 1));
     beats(&trust, 1000, 20000);
     beats(&trust, 29000, 29000 + NODE_TRUST_MS - 1000); /* a gap: from the start */
-    assert_true(node_trust_doubts(&trust, 29000 * MS));
-    assert_true(node_trust_doubts(&trust, (29000 + NODE_TRUST_MS - 1000) * MS));
-    node_trust_heard(&trust, (29000 + NODE_TRUST_MS) * MS);
-    assert_false(node_trust_doubts(&trust, (29000 + NODE_TRUST_MS) * MS));
+    assert_true(node_trust_doubts(&trust, 5, 29000 * MS));
+    assert_true(node_trust_doubts(&trust, 5, (29000 + NODE_TRUST_MS - 1000) * MS));
+    node_trust_heard(&trust, 5, (29000 + NODE_TRUST_MS) * MS);
+    assert_false(node_trust_doubts(&trust, 5, (29000 + NODE_TRUST_MS) * MS));
+}
+
+/* A master of term 6 has us too short: the next one is told that it may have replaced what is of
+ * term 5, and not what it granted itself. */
+static void a_short_master_leaves_doubt(void **state)
+{
+    struct node_trust trust = { 0 };
+    (void)state;
+
+    beats(&trust, 1000, 1000 + NODE_TRUST_MS);
+    node_trust_heard(&trust, 6, (2000 + NODE_TRUST_MS) * MS);
+    assert_false(node_trust_doubts(&trust, 5, (2000 + NODE_TRUST_MS) * MS)); /* that one knows */
+    node_trust_heard(&trust, 7, (3000 + NODE_TRUST_MS) * MS);
+    assert_true(node_trust_doubts(&trust, 0, (3000 + NODE_TRUST_MS) * MS));
+    assert_true(node_trust_doubts(&trust, 5, (3000 + NODE_TRUST_MS) * MS));
+    assert_false(node_trust_doubts(&trust, 6, (3000 + NODE_TRUST_MS) * MS));
+    for (uint64_t ms = 4000; ms < 3000 + NODE_TRUST_MS; ms += 1000)
+        node_trust_heard(&trust, 7, (ms + NODE_TRUST_MS) * MS);
+    assert_true(node_trust_doubts(&trust, 5, (2000 + 2 * NODE_TRUST_MS) * MS));
+    node_trust_heard(&trust, 7, (3000 + 2 * NODE_TRUST_MS) * MS);
+    assert_false(node_trust_doubts(&trust, 5, (3000 + 2 * NODE_TRUST_MS) * MS));
 }
 
 int main(void)
@@ -58,6 +80,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(silence_is_doubt),
         cmocka_unit_test(being_in_touch_ends_it),
+        cmocka_unit_test(a_short_master_leaves_doubt),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

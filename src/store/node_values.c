@@ -15,6 +15,7 @@
 #include "base/map.h"
 #include "net/rpc.h"
 #include "store/node_int.h"
+#include "store/rank.h"
 #include "store/space.h"
 #include "store/vlog.h"
 
@@ -148,11 +149,13 @@ const struct vlog_entry *node_values_next(const struct store_node *node, uint64_
     return node->values == NULL ? NULL : vlog_next(node->values->vlog, cursor);
 }
 
-bool node_values_newer(const struct store_node *node, const struct block_key *id, uint32_t version)
+bool node_values_newer(const struct store_node *node, const struct block_key *id,
+                       const struct store_attributes *attributes)
 {
     const struct vlog_entry *entry =
         node->values == NULL ? NULL : vlog_find(node->values->vlog, id);
-    return entry != NULL && entry->meta.attributes.version >= version;
+    return entry != NULL &&
+           rank_compare(rank_of(&entry->meta.attributes), rank_of(attributes)) >= 0;
 }
 
 void node_values_drop(struct store_node *node, const struct block_key *id)
@@ -320,7 +323,7 @@ bool node_values_evict(struct store_node *node, struct rpc_call *call,
 
     if (values == NULL || object == NULL || object->generation != drop->generation) return false;
     if (object->pins > 0 || object->size > values->value_max) return false;
-    if (node_values_newer(node, &drop->id, object->attributes.version)) {
+    if (node_values_newer(node, &drop->id, &object->attributes)) {
         const enum status status = evict_now(values, &drop->id, drop->generation);
         ASSERT(status == STATUS_OK);
         rpc_reply(call, NULL, 0);
@@ -741,6 +744,8 @@ enum status node_values_open(struct store_node *node, const struct store_node_op
     for (struct vlog_entry *e; (e = vlog_next(values->vlog, &cursor)) != NULL;) {
         e->generation = ++node->generation;
         node_trust_found(&node->trust);
+        const uint64_t term = e->meta.attributes.term;
+        if (term > node->term_found) node->term_found = term;
     }
     node->values = values;
     return STATUS_OK;

@@ -68,8 +68,9 @@ bool node_values_removed(struct store_node *node, const struct object *object);
 
 void node_values_touch(struct store_node *node, const struct object *object);
 
-/* The version of the value on disk is one of these or higher. */
-bool node_values_newer(const struct store_node *node, const struct block_key *id, uint32_t version);
+/* The value on disk is this one or a newer one. */
+bool node_values_newer(const struct store_node *node, const struct block_key *id,
+                       const struct store_attributes *attributes);
 /* It is no more: removed, replaced or refused. */
 void node_values_drop(struct store_node *node, const struct block_key *id);
 

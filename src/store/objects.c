@@ -16,6 +16,7 @@
 #include "base/hash.h"
 #include "base/map.h"
 #include "store/proto.h"
+#include "store/rank.h"
 
 #define OBJECT_PIN_BIT                                                                             \
     (UINT64_C(1)                                                                                   \
@@ -216,7 +217,8 @@ enum status objects_put(struct objects *objects, const struct object *wanted, co
     uint32_t slot;
 
     if (!range_inside(objects, wanted->address, wanted->size)) return STATUS_INVALID;
-    if (present != NULL && wanted->attributes.version <= present->attributes.version) {
+    if (present != NULL &&
+        rank_compare(rank_of(&wanted->attributes), rank_of(&present->attributes)) <= 0) {
         *out = present;
         return STATUS_EXISTS;
     }

@@ -60,8 +60,8 @@ void objects_destroy(struct objects *objects); /* NULL is allowed */
 /* `wanted`: key, address, size, generation, put_id, attributes, soft_until_ns; the key is
  * copied. `sums` are copied.
  * STATUS_INVALID: outside the region or misaligned; STATUS_EXISTS: the key has a value of no
- * lower version (*out is it); one of a lower version is dropped first. STATUS_BUSY: that one is
- * pinned, or the range overlaps another value; STATUS_FULL. */
+ * lower rank (*out is it; store/rank.h); one of a lower rank is dropped first. STATUS_BUSY: that
+ * one is pinned, or the range overlaps another value; STATUS_FULL. */
 MUST_USE enum status objects_put(struct objects *objects, const struct object *wanted,
                                  const uint64_t *sums, uint32_t sums_count,
                                  const struct object **out);

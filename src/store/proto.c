@@ -587,6 +587,7 @@ enum {
     ITEM_KEYS = 7,
     ITEM_TIERS = 8,      /* absent: all in memory */
     ITEM_ATTRIBUTES = 9, /* three each; absent: all zero */
+    ITEM_TERMS = 10,     /* of the values, one each; absent: not known */
 };
 
 enum { EVENT_NUMBERS = 4 };
@@ -601,8 +602,10 @@ enum status store_encode_events(struct buf *buf, uint64_t epoch, unsigned flags,
     uint32_t lens[STORE_EVENTS_BATCH_MAX];
     uint8_t tiers[STORE_EVENTS_BATCH_MAX];
     uint64_t attributes[STORE_EVENTS_BATCH_MAX * STORE_ATTRIBUTE_NUMBERS];
+    uint64_t terms[STORE_EVENTS_BATCH_MAX];
     bool lower = false;
     bool any = false;
+    bool dated = false;
     struct msg_writer writer;
     struct buf keys;
     enum status status = STATUS_OK;
@@ -625,10 +628,12 @@ enum status store_encode_events(struct buf *buf, uint64_t epoch, unsigned flags,
         store_attributes_pack(&event->attributes, &attributes[i * STORE_ATTRIBUTE_NUMBERS]);
         attributes[i * STORE_ATTRIBUTE_NUMBERS + 2] |= (uint64_t)event->doubt << EVENT_DOUBT_BIT;
         any |= event->doubt || store_attributes_any(&event->attributes);
+        terms[i] = event->attributes.term;
+        dated |= terms[i] != 0;
         status = buf_append(&keys, event->key, event->key_len);
     }
     msg_writer_init(&writer, buf);
-    msg_put_map(&writer, 7 + (lower ? 1 : 0) + (any ? 1 : 0));
+    msg_put_map(&writer, 7 + (lower ? 1 : 0) + (any ? 1 : 0) + (dated ? 1 : 0));
     msg_field_u64(&writer, ITEM_EPOCH, epoch);
     msg_field_u64(&writer, ITEM_FLAGS, flags);
     msg_field_bin(&writer, ITEM_KINDS, kinds, count);
@@ -641,6 +646,7 @@ enum status store_encode_events(struct buf *buf, uint64_t epoch, unsigned flags,
         msg_field_u64s(&writer, ITEM_ATTRIBUTES, attributes,
                        (size_t)count * STORE_ATTRIBUTE_NUMBERS);
     }
+    if (dated) msg_field_u64s(&writer, ITEM_TERMS, terms, count);
     if (status == STATUS_OK) status = writer.status;
     buf_fini(&keys);
     return status;
@@ -654,6 +660,7 @@ struct events_columns {
     struct msg_bytes keys;
     struct msg_bytes tiers; /* empty: all in memory */
     struct msg_column attributes;
+    struct msg_column terms;
 };
 
 /* Event i of the columns; false if it is none. *offset walks through the keys. */
@@ -681,6 +688,7 @@ static bool event_at(const struct events_columns *columns, uint32_t i, size_t *o
         .digest = msg_u64_at(columns->numbers, first + 3),
         .attributes = store_attributes_at(columns->attributes, (size_t)i * STORE_ATTRIBUTE_NUMBERS),
     };
+    if (columns->terms.count > 0) out->attributes.term = msg_u64_at(columns->terms, i);
     if (columns->attributes.count > 0) {
         const size_t third = (size_t)i * STORE_ATTRIBUTE_NUMBERS + 2;
         out->doubt = (msg_u64_at(columns->attributes, third) >> EVENT_DOUBT_BIT & 1) != 0;
@@ -720,6 +728,7 @@ enum status store_decode_events(const uint8_t *body, size_t len, uint64_t *epoch
         case ITEM_ATTRIBUTES:
             columns.attributes = msg_get_u64s(&reader, max * STORE_ATTRIBUTE_NUMBERS);
             break;
+        case ITEM_TERMS: columns.terms = msg_get_u64s(&reader, max); break;
         default: msg_skip(&reader); break;
         }
     }
@@ -730,6 +739,7 @@ enum status store_decode_events(const uint8_t *body, size_t len, uint64_t *epoch
     if (columns.tiers.len != n && columns.tiers.len != 0) msg_fail(&reader);
     const size_t attributes = columns.attributes.count;
     if (attributes != (size_t)n * STORE_ATTRIBUTE_NUMBERS && attributes != 0) msg_fail(&reader);
+    if (columns.terms.count != n && columns.terms.count != 0) msg_fail(&reader);
     if (msg_end(&reader) != STATUS_OK) return STATUS_INVALID;
     for (uint32_t i = 0; i < n; i++) {
         if (!event_at(&columns, i, &offset, &out[i])) return STATUS_INVALID;
@@ -759,6 +769,7 @@ enum {
     COMMIT_SUMS = 7,
     COMMIT_ATTRIBUTES = 8,
     COMMIT_PARTS = 9,
+    COMMIT_VALUE_TERM = 10, /* of a copy: that of the value; absent: COMMIT_TERM */
 };
 
 enum status store_encode_commit(struct buf *buf, const struct store_commit *commit)
@@ -766,10 +777,11 @@ enum status store_encode_commit(struct buf *buf, const struct store_commit *comm
     ASSERT(commit->size > 0 && commit->size <= STORE_OBJECT_SIZE_MAX);
     const bool parts = commit->parts_data != NULL;
     const bool attributes = store_attributes_any(&commit->attributes);
+    const bool dated = commit->attributes.term != 0;
     struct msg_writer writer;
     ASSERT(!parts || (commit->parts_count > 0 && commit->parts_count <= STORE_PARTS_MAX));
     msg_writer_init(&writer, buf);
-    msg_put_map(&writer, 7 + attributes + parts);
+    msg_put_map(&writer, 7 + attributes + parts + dated);
     msg_field_bin(&writer, COMMIT_KEY, commit->key.bytes, commit->key.len);
     msg_field_u64(&writer, COMMIT_PUT_ID, commit->put_id);
     msg_field_u64(&writer, COMMIT_TERM, commit->term);
@@ -780,6 +792,7 @@ enum status store_encode_commit(struct buf *buf, const struct store_commit *comm
                    parts ? commit->parts_count : store_pieces(commit->size, STORE_PIECE_SIZE));
     if (attributes) put_attributes(&writer, COMMIT_ATTRIBUTES, &commit->attributes);
     if (parts) msg_field_u32s(&writer, COMMIT_PARTS, commit->parts_data, commit->parts_count);
+    if (dated) msg_field_u64(&writer, COMMIT_VALUE_TERM, commit->attributes.term);
     return writer.status;
 }
 
@@ -805,6 +818,7 @@ enum status store_decode_commit(const uint8_t *body, size_t len, struct store_co
     struct msg_reader reader;
     uint64_t key;
     struct store_commit got = { 0 };
+    uint64_t value_term = 0;
 
     msg_reader_init(&reader, body, len);
     uint32_t left = msg_get_map(&reader);
@@ -819,12 +833,14 @@ enum status store_decode_commit(const uint8_t *body, size_t len, struct store_co
         case COMMIT_SUMS: got.sums = msg_get_u64s(&reader, STORE_PARTS_MAX); break;
         case COMMIT_ATTRIBUTES: got.attributes = get_attributes(&reader); break;
         case COMMIT_PARTS: got.parts = msg_get_u32s(&reader, STORE_PARTS_MAX); break;
+        case COMMIT_VALUE_TERM: value_term = msg_get_u64(&reader); break;
         default: msg_skip(&reader); break;
         }
     }
     if (got.key.len == 0 || got.size == 0 || got.put_id == 0) msg_fail(&reader);
     if (!commit_sums_valid(&got)) msg_fail(&reader);
     if (msg_end(&reader) != STATUS_OK) return STATUS_INVALID;
+    got.attributes.term = value_term;
     *out = got;
     return STATUS_OK;
 }
@@ -840,6 +856,7 @@ enum {
     END_SIZE = 8,
     END_DIGEST = 9,
     END_ATTRIBUTES = 10,
+    END_VALUE_TERM = 11, /* absent: not known. A copy's is not END_TERM */
 };
 
 enum status store_encode_put_end(struct buf *buf, const struct store_put_end *end)
@@ -848,7 +865,9 @@ enum status store_encode_put_end(struct buf *buf, const struct store_put_end *en
     ASSERT(stored->key_len > 0 && stored->key_len <= STORE_KEY_SIZE_MAX);
     struct msg_writer writer;
     msg_writer_init(&writer, buf);
-    msg_put_map(&writer, store_attributes_any(&stored->attributes) ? 10 : 9);
+    const bool any = store_attributes_any(&stored->attributes);
+    const bool dated = stored->attributes.term != 0;
+    msg_put_map(&writer, 9 + (any ? 1 : 0) + (dated ? 1 : 0));
     msg_field_text(&writer, END_NAME, end->name);
     msg_field_u64(&writer, END_EPOCH, end->epoch);
     msg_field_u64(&writer, END_PUT_ID, end->put_id);
@@ -858,9 +877,8 @@ enum status store_encode_put_end(struct buf *buf, const struct store_put_end *en
     msg_field_u64(&writer, END_ADDRESS, stored->address);
     msg_field_u64(&writer, END_SIZE, stored->size);
     msg_field_u64(&writer, END_DIGEST, stored->digest);
-    if (store_attributes_any(&stored->attributes)) {
-        put_attributes(&writer, END_ATTRIBUTES, &stored->attributes);
-    }
+    if (any) put_attributes(&writer, END_ATTRIBUTES, &stored->attributes);
+    if (dated) msg_field_u64(&writer, END_VALUE_TERM, stored->attributes.term);
     return writer.status;
 }
 
@@ -869,6 +887,7 @@ enum status store_decode_put_end(const uint8_t *body, size_t len, struct store_p
     struct msg_reader reader;
     uint64_t key;
     struct store_key name = { 0 };
+    uint64_t value_term = 0;
     struct store_put_end got = { .stored.kind = STORE_EVENT_STORED,
                                  .stored.class = STORE_CLASS_OBJECT };
 
@@ -886,11 +905,13 @@ enum status store_decode_put_end(const uint8_t *body, size_t len, struct store_p
         case END_SIZE: got.stored.size = msg_get_u64_max(&reader, STORE_OBJECT_SIZE_MAX); break;
         case END_DIGEST: got.stored.digest = msg_get_u64(&reader); break;
         case END_ATTRIBUTES: got.stored.attributes = get_attributes(&reader); break;
+        case END_VALUE_TERM: value_term = msg_get_u64(&reader); break;
         default: msg_skip(&reader); break;
         }
     }
     if (name.len == 0 || got.stored.size == 0) msg_fail(&reader);
     if (msg_end(&reader) != STATUS_OK) return STATUS_INVALID;
+    got.stored.attributes.term = value_term;
     got.stored.key = name.bytes;
     got.stored.key_len = name.len;
     got.stored.id = store_key_id(name);

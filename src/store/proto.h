@@ -203,7 +203,7 @@ struct store_commit {
                                    those of pieces */
     const uint32_t *parts_data; /* to encode; NULL: pieces */
     uint32_t parts_count;       /* to encode; 1..STORE_PARTS_MAX */
-    struct store_attributes attributes;
+    struct store_attributes attributes; /* its term: of a copy, that of the value; 0: `term` */
 };
 MUST_USE enum status store_encode_commit(struct buf *buf, const struct store_commit *commit);
 MUST_USE enum status store_decode_commit(const uint8_t *body, size_t len, struct store_commit *out);
@@ -230,7 +230,7 @@ struct store_put_ends {
     char name[STORE_NAME_SIZE];
     uint64_t epoch;
     uint32_t count; /* 1..STORE_KEYS_MAX */
-    struct msg_column lens, numbers, attributes;
+    struct msg_column lens, numbers, attributes, terms;
     const uint8_t *keys;
 };
 MUST_USE enum status store_decode_put_ends(const uint8_t *body, size_t len,

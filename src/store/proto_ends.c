@@ -16,6 +16,7 @@ enum {
     ENDS_KEYS = 4,
     ENDS_NUMBERS = 5,    /* five each: put id, generation, address, size, digest */
     ENDS_ATTRIBUTES = 6, /* three each; absent: all zero */
+    ENDS_TERMS = 7,      /* of the values, one each; absent: not known */
 };
 
 enum { NUMBERS = 5 };
@@ -25,7 +26,9 @@ struct columns {
     struct store_key *keys;
     uint64_t *numbers;
     uint64_t *attributes;
-    bool any; /* of the attributes is not zero */
+    uint64_t *terms;
+    bool any;   /* of the attributes is not zero */
+    bool dated; /* any of the terms is known */
 };
 
 static bool columns_fill(struct columns *columns, const struct store_ended *ends, uint32_t count)
@@ -33,7 +36,9 @@ static bool columns_fill(struct columns *columns, const struct store_ended *ends
     columns->keys = malloc(count * sizeof(*columns->keys));
     columns->numbers = malloc((size_t)count * NUMBERS * sizeof(uint64_t));
     columns->attributes = malloc((size_t)count * STORE_ATTRIBUTE_NUMBERS * sizeof(uint64_t));
-    if (columns->keys == NULL || columns->numbers == NULL || columns->attributes == NULL) {
+    columns->terms = malloc(count * sizeof(uint64_t));
+    if (columns->keys == NULL || columns->numbers == NULL || columns->attributes == NULL ||
+        columns->terms == NULL) {
         return false;
     }
     for (uint32_t i = 0; i < count; i++) {
@@ -48,6 +53,8 @@ static bool columns_fill(struct columns *columns, const struct store_ended *ends
         store_attributes_pack(&stored->attributes,
                               &columns->attributes[(size_t)i * STORE_ATTRIBUTE_NUMBERS]);
         columns->any |= store_attributes_any(&stored->attributes);
+        columns->terms[i] = stored->attributes.term;
+        columns->dated |= stored->attributes.term != 0;
     }
     return true;
 }
@@ -61,7 +68,7 @@ enum status store_encode_put_ends(struct buf *buf, const char *name, uint64_t ep
 
     msg_writer_init(&writer, buf);
     if (columns_fill(&columns, ends, count)) {
-        msg_put_map(&writer, columns.any ? 6 : 5);
+        msg_put_map(&writer, 5 + (columns.any ? 1 : 0) + (columns.dated ? 1 : 0));
         msg_field_text(&writer, ENDS_NAME, name);
         msg_field_u64(&writer, ENDS_EPOCH, epoch);
         store_put_keys(&writer, ENDS_LENS, ENDS_KEYS, columns.keys, count);
@@ -70,12 +77,14 @@ enum status store_encode_put_ends(struct buf *buf, const char *name, uint64_t ep
             msg_field_u64s(&writer, ENDS_ATTRIBUTES, columns.attributes,
                            (size_t)count * STORE_ATTRIBUTE_NUMBERS);
         }
+        if (columns.dated) msg_field_u64s(&writer, ENDS_TERMS, columns.terms, count);
     } else {
         writer.status = STATUS_FULL;
     }
     free(columns.keys);
     free(columns.numbers);
     free(columns.attributes);
+    free(columns.terms);
     return writer.status;
 }
 
@@ -88,6 +97,7 @@ static bool ends_valid(const struct store_put_ends *ends, size_t keys_len)
         ends->attributes.count != (size_t)ends->count * STORE_ATTRIBUTE_NUMBERS) {
         return false;
     }
+    if (ends->terms.count != 0 && ends->terms.count != ends->count) return false;
     for (uint32_t i = 0; i < ends->count; i++) {
         const uint32_t len = msg_u32_at(ends->lens, i);
         const uint64_t size = msg_u64_at(ends->numbers, (size_t)i * NUMBERS + 3);
@@ -118,6 +128,7 @@ enum status store_decode_put_ends(const uint8_t *body, size_t len, struct store_
         case ENDS_ATTRIBUTES:
             got.attributes = msg_get_u64s(&reader, max * STORE_ATTRIBUTE_NUMBERS);
             break;
+        case ENDS_TERMS: got.terms = msg_get_u64s(&reader, max); break;
         default: msg_skip(&reader); break;
         }
     }
@@ -149,5 +160,6 @@ void store_put_ends_at(const struct store_put_ends *ends, uint32_t i, size_t *of
                     .attributes = store_attributes_at(ends->attributes,
                                                       (size_t)i * STORE_ATTRIBUTE_NUMBERS) },
     };
+    if (ends->terms.count > 0) out->stored.attributes.term = msg_u64_at(ends->terms, i);
     *offset += key.len;
 }

@@ -23,7 +23,8 @@ void store_get_info(struct msg_reader *reader, struct store_member_info *out);
 void store_put_keys(struct msg_writer *writer, uint32_t lens_field, uint32_t keys_field,
                     const struct store_key *keys, uint32_t count);
 
-/* Attributes as three numbers: the group; version and cost; depth, replicas, pin. */
+/* Attributes as three numbers: the group; version and cost; depth, replicas, pin. The term is not
+ * among them, and not counted: it has a field of its own, which earlier releases pass over. */
 enum { STORE_ATTRIBUTE_NUMBERS = 3 };
 bool store_attributes_any(const struct store_attributes *attributes); /* not all zero */
 void store_attributes_pack(const struct store_attributes *attributes,

@@ -546,6 +546,25 @@ static enum status commit(struct sim_cluster *cluster, struct env *env, const ch
     return committed.status;
 }
 
+/* A put is of its ticket's term; a copy says of which its value is, and never of one to come. */
+static void expect_term(struct sim_cluster *cluster, struct env *env,
+                        const struct store_commit *right, uint64_t said, uint64_t kept)
+{
+    const struct sim_node *node = &cluster->nodes[0];
+    struct store_commit message = *right;
+    const struct object *object;
+
+    message.attributes.term = said;
+    message.put_id = said + 100; /* another one */
+    assert_int_equal(commit(cluster, env, node->rpc_address, &message), STATUS_OK);
+    const struct block_key id = store_key_id(message.key);
+    object = objects_find(node->node->objects, &id);
+    assert_non_null(object);
+    assert_int_equal(object->attributes.term, kept);
+    assert_int_equal(objects_drop(node->node->objects, &id, object->generation), STATUS_OK);
+    sim_run_ms(cluster, 100);
+}
+
 static void commits_are_checked(void **state)
 {
     struct sim_cluster cluster;
@@ -587,6 +606,9 @@ static void commits_are_checked(void **state)
     data[STORE_PIECE_SIZE + 3] ^= 1; /* one bit on the way */
     assert_int_equal(commit(&cluster, env, address, &right), STATUS_CORRUPT);
     data[STORE_PIECE_SIZE + 3] ^= 1;
+    expect_term(&cluster, env, &right, SIM_TERM - 1, SIM_TERM - 1);
+    expect_term(&cluster, env, &right, 0, SIM_TERM);
+    expect_term(&cluster, env, &right, SIM_TERM + 1, SIM_TERM);
     assert_int_equal(objects_count(a->objects), 0);
     assert_int_equal(commit(&cluster, env, address, &right), STATUS_OK);
     assert_int_equal(commit(&cluster, env, address, &right), STATUS_OK); /* the same again */

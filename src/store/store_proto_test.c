@@ -223,7 +223,8 @@ static void events_arrive(void **state)
           .key_len = key.len,
           .address = 77,
           .doubt = true,
-          .digest = 88 },
+          .digest = 88,
+          .attributes = { .term = 99 } },
         { .kind = STORE_EVENT_REMOVED, .class = STORE_CLASS_OBJECT, .id = store_key_id(key) },
         { .kind = STORE_EVENT_EXTENT, .class = STORE_CLASS_OBJECT, .address = 4096 },
     };
@@ -243,6 +244,8 @@ static void events_arrive(void **state)
     assert_int_equal(got[1].key_len, key.len);
     assert_memory_equal(got[1].key, key.bytes, key.len);
     assert_int_equal(got[1].digest, 88);
+    assert_int_equal(got[1].attributes.term, 99);
+    assert_int_equal(got[0].attributes.term, 0);
     assert_true(got[1].doubt && !got[0].doubt && !got[2].doubt && !got[3].doubt);
     assert_int_equal(got[2].kind, STORE_EVENT_REMOVED);
 
@@ -313,6 +316,7 @@ static void puts_arrive(void **state)
     assert_int_equal(commit_got.sums.count, 2);
     assert_int_equal(msg_u64_at(commit_got.sums, 1), 6);
     assert_memory_equal(commit_got.key.bytes, key.bytes, 3);
+    assert_int_equal(commit_got.attributes.term, 0);
     assert_int_equal(commit_got.parts.count, 0);
     commit_in_parts_arrives(&commit);
 
@@ -322,6 +326,25 @@ static void puts_arrive(void **state)
     assert_int_equal(store_decode_put_end(buf_data(&buf), buf.len, &end_got), STATUS_OK);
     const struct block_key id = store_key_id(key);
     assert_true(block_key_equal(&end_got.stored.id, &id));
+    assert_int_equal(end_got.stored.attributes.term, 0);
+
+    /* Of a copy, which is of another term than its ticket; with or without other attributes. */
+    for (uint32_t version = 0; version < 2; version++) {
+        commit.attributes = end.stored.attributes =
+            (struct store_attributes){ .term = 1, .version = version };
+        buf_clear(&buf);
+        assert_int_equal(store_encode_commit(&buf, &commit), STATUS_OK);
+        keep(5, "commit_dated");
+        assert_int_equal(store_decode_commit(buf_data(&buf), buf.len, &commit_got), STATUS_OK);
+        assert_int_equal(commit_got.attributes.term, 1);
+        assert_int_equal(commit_got.attributes.version, version);
+        buf_clear(&buf);
+        assert_int_equal(store_encode_put_end(&buf, &end), STATUS_OK);
+        keep(6, "put_end_dated");
+        assert_int_equal(store_decode_put_end(buf_data(&buf), buf.len, &end_got), STATUS_OK);
+        assert_int_equal(end_got.stored.attributes.term, 1);
+        assert_int_equal(end_got.stored.attributes.version, version);
+    }
 
     buf_clear(&buf);
     assert_int_equal(store_encode_put_revoke(&buf, &revoke), STATUS_OK);
@@ -366,12 +389,13 @@ static void ends_arrive_together(void **state)
     assert_true(block_key_equal(&ended.stored.id, &id));
 
     buf_clear(&buf);
-    with.stored.attributes.cost = 6;
+    with.stored.attributes = (struct store_attributes){ .cost = 6, .term = 12 };
     assert_int_equal(store_encode_put_ends(&buf, "n1", 3, &with, 1), STATUS_OK);
     assert_int_equal(store_decode_put_ends(buf_data(&buf), buf.len, &got), STATUS_OK);
     offset = 0;
     store_put_ends_at(&got, 0, &offset, &ended);
     assert_int_equal(ended.stored.attributes.cost, 6);
+    assert_int_equal(ended.stored.attributes.term, 12);
 
     buf_clear(&buf);
     with.stored.size = 0; /* no value */

@@ -1,15 +1,43 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "store/tombs.h"
 
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
 
+enum { MARK_BITS = 24 };
+
 struct tomb {
-    uint32_t mark;    /* of the key */
-    uint32_t version; /* 0: free */
+    uint32_t mark : MARK_BITS; /* of the key */
+    uint32_t term : 8;         /* its place in the list of terms + 1; 0: not known */
+    uint32_t version;          /* free: this and the term are 0 */
 };
+
+_Static_assert(sizeof(struct tomb) == 8 && TOMBS_TERMS_MAX < 1 << 8, "half a million of them");
+
+static bool is_free(const struct tomb *tomb)
+{
+    return tomb->version == 0 && tomb->term == 0;
+}
+
+static struct rank rank_kept(const struct tombs *tombs, const struct tomb *tomb)
+{
+    return (struct rank){ tomb->term == 0 ? 0 : tombs->terms[tomb->term - 1], tomb->version };
+}
+
+/* Its place in the list + 1, made if need be; 0: one too many. */
+static uint32_t term_place(struct tombs *tombs, uint64_t term)
+{
+    uint32_t i = 0;
+    if (term == 0) return 0;
+    while (i < tombs->terms_count && tombs->terms[i] != term)
+        i++;
+    if (i == TOMBS_TERMS_MAX) return 0;
+    if (i == tombs->terms_count) tombs->terms[tombs->terms_count++] = term;
+    return i + 1;
+}
 
 void tombs_fini(struct tombs *tombs)
 {
@@ -22,40 +50,42 @@ static struct tomb *set_of(const struct tombs *tombs, const struct block_key *id
 {
     uint64_t words[2];
     memcpy(words, id->bytes, sizeof(words));
-    *mark = (uint32_t)(words[1] ^ words[1] >> 32);
+    *mark = (uint32_t)(words[1] ^ words[1] >> 32) & ((1u << MARK_BITS) - 1);
     const uint64_t mixed = (words[0] ^ words[1]) * UINT64_C(0x9e3779b97f4a7c15);
     return tombs->list + mixed % (TOMBS_KEYS_MAX / TOMBS_WAYS) * TOMBS_WAYS;
 }
 
-void tombs_raise(struct tombs *tombs, const struct block_key *id, uint32_t version)
+void tombs_raise(struct tombs *tombs, const struct block_key *id, struct rank rank)
 {
     uint32_t mark;
     uint32_t way = 0;
 
-    if (version == 0) return;
+    const uint32_t term = term_place(tombs, rank.term);
+    if (rank.version == 0 && term == 0) return;
     if (tombs->list == NULL) tombs->list = calloc(TOMBS_KEYS_MAX, sizeof(*tombs->list));
     if (tombs->list == NULL) {
         LOG_WARN("store", "removal_not_remembered", "reason=\"out of memory\"");
         return;
     }
     struct tomb *set = set_of(tombs, id, &mark);
-    while (way < TOMBS_WAYS - 1 && set[way].version != 0 && set[way].mark != mark)
+    while (way < TOMBS_WAYS - 1 && !is_free(&set[way]) && set[way].mark != mark)
         way++;
-    if (set[way].version != 0 && set[way].mark == mark && set[way].version > version) {
-        version = set[way].version;
-    }
+    const struct rank before = rank_kept(tombs, &set[way]);
+    const struct tomb raised = { mark & ((1u << MARK_BITS) - 1), term & UINT8_MAX, rank.version };
+    const bool lower = set[way].mark == mark && rank_compare(before, rank) > 0;
+    const struct tomb kept = lower ? set[way] : raised;
     memmove(set + 1, set, way * sizeof(*set));
-    set[0] = (struct tomb){ mark, version };
+    set[0] = kept;
 }
 
-uint32_t tombs_floor(const struct tombs *tombs, const struct block_key *id)
+struct rank tombs_floor(const struct tombs *tombs, const struct block_key *id)
 {
     uint32_t mark;
 
-    if (tombs->list == NULL) return 0;
+    if (tombs->list == NULL) return (struct rank){ 0 };
     const struct tomb *set = set_of(tombs, id, &mark);
-    for (uint32_t way = 0; way < TOMBS_WAYS && set[way].version != 0; way++) {
-        if (set[way].mark == mark) return set[way].version;
+    for (uint32_t way = 0; way < TOMBS_WAYS && !is_free(&set[way]); way++) {
+        if (set[way].mark == mark) return rank_kept(tombs, &set[way]);
     }
-    return 0;
+    return (struct rank){ 0 };
 }

@@ -28,9 +28,17 @@ static struct block_key key_of(uint64_t n)
     return key;
 }
 
+static void expect_floor(const struct tombs *tombs, unsigned n, struct rank want)
+{
+    const struct block_key key = key_of(n);
+    const struct rank floor = tombs_floor(tombs, &key);
+    assert_int_equal(floor.term, want.term);
+    assert_int_equal(floor.version, want.version);
+}
+
 static void floors_only_rise(void **state)
 {
-    static uint32_t want[KEYS];
+    static struct rank want[KEYS];
     struct tombs tombs = { 0 };
     struct rng rng;
     (void)state;
@@ -38,16 +46,30 @@ static void floors_only_rise(void **state)
     rng_init(&rng, test_seed());
     for (unsigned i = 0; i < RAISES; i++) {
         const unsigned n = (unsigned)rng_below(&rng, KEYS);
-        const uint32_t version = (uint32_t)rng_below(&rng, 10);
+        const struct rank rank = { rng_below(&rng, 3) * 70, (uint32_t)rng_below(&rng, 10) };
         const struct block_key key = key_of(n);
-        tombs_raise(&tombs, &key, version);
-        if (version > want[n]) want[n] = version;
-        assert_int_equal(tombs_floor(&tombs, &key), want[n]);
+        tombs_raise(&tombs, &key, rank);
+        const bool any = rank.term != 0 || rank.version != 0;
+        if (any && rank_compare(rank, want[n]) >= 0) want[n] = rank;
+        expect_floor(&tombs, n, want[n]);
     }
-    for (unsigned n = 0; n < KEYS; n++) {
+    for (unsigned n = 0; n < KEYS; n++)
+        expect_floor(&tombs, n, want[n]);
+    tombs_fini(&tombs);
+}
+
+/* The term of one too many is not known, and its version is. */
+static void so_many_terms_are_known(void **state)
+{
+    struct tombs tombs = { 0 };
+    (void)state;
+
+    for (unsigned n = 0; n <= TOMBS_TERMS_MAX; n++) {
         const struct block_key key = key_of(n);
-        assert_int_equal(tombs_floor(&tombs, &key), want[n]);
+        tombs_raise(&tombs, &key, (struct rank){ 1000 + n, n + 1 });
     }
+    for (unsigned n = 0; n <= TOMBS_TERMS_MAX; n++)
+        expect_floor(&tombs, n, (struct rank){ n < TOMBS_TERMS_MAX ? 1000 + n : 0, n + 1 });
     tombs_fini(&tombs);
 }
 
@@ -59,15 +81,15 @@ static void the_newest_are_remembered(void **state)
 
     for (unsigned n = 0; n < STRANGERS; n++) {
         const struct block_key key = key_of(n);
-        tombs_raise(&tombs, &key, 7);
+        tombs_raise(&tombs, &key, (struct rank){ 3, 7 });
     }
     for (unsigned n = STRANGERS - TOMBS_KEYS_MAX / 4; n < STRANGERS; n++) {
         const struct block_key key = key_of(n);
-        known += tombs_floor(&tombs, &key) == 7;
+        known += tombs_floor(&tombs, &key).version == 7;
     }
     assert_true(known > TOMBS_KEYS_MAX / 4 / 1000 * 995);
     const struct block_key never = key_of(UINT64_MAX);
-    assert_int_equal(tombs_floor(&tombs, &never), 0);
+    assert_int_equal(tombs_floor(&tombs, &never).version, 0);
     tombs_fini(&tombs);
 }
 
@@ -75,6 +97,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(floors_only_rise),
+        cmocka_unit_test(so_many_terms_are_known),
         cmocka_unit_test(the_newest_are_remembered),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -96,7 +96,7 @@ struct vlog_entry *vlog_find(const struct vlog *vlog, const struct block_key *id
 uint64_t vlog_value_max(const struct vlog *vlog);
 
 /* Copies the value and writes it behind. STATUS_OK: taken, on_written follows; STATUS_EXISTS: one
- * of no lower version is there or on its way; STATUS_FULL: not now, on_room follows;
+ * of no lower rank is there or on its way; STATUS_FULL: not now, on_room follows;
  * STATUS_UNAVAILABLE: the disk failed lately, on_room follows; STATUS_INVALID: too large. */
 MUST_USE enum status vlog_write(struct vlog *vlog, const struct object *object,
                                 const uint8_t *data);

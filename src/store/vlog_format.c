@@ -21,9 +21,11 @@ enum {
     HEAD_PAGES = 24,
     HEAD_KEY_LEN = 28,
     HEAD_SUMS = 32,
+    HEAD_TERM_LOW = 36,
     HEAD_SIZE = 40,
     HEAD_PUT_ID = 48,
     HEAD_ATTRIBUTES = 56,
+    HEAD_TERM_HIGH = 76,
     HEAD_KEY = 80,
 
     SEALED_FROM = 24,                         /* of a record: what is before is clear */
@@ -41,6 +43,7 @@ enum {
     ENTRY_PUT_ID = 40,
     ENTRY_DIGEST = 48,
     ENTRY_ATTRIBUTES = 56,
+    ENTRY_DATED = 76, /* its term follows the entries */
     ENTRY_KEY = 80,
 
     TRAILER_NONCE = 8,
@@ -144,6 +147,8 @@ void vlog_head_encode(const struct vlog_meta *meta, uint64_t nonce, struct store
     le_put64(out + HEAD_SIZE, meta->size);
     le_put64(out + HEAD_PUT_ID, meta->put_id);
     attributes_encode(&meta->attributes, out + HEAD_ATTRIBUTES);
+    le_put32(out + HEAD_TERM_LOW, (uint32_t)meta->attributes.term);
+    le_put32(out + HEAD_TERM_HIGH, (uint32_t)(meta->attributes.term >> 32));
     memcpy(out + HEAD_KEY, key.bytes, key.len);
     for (uint32_t i = 0; i < sums_count; i++, at += 8)
         le_put64(at, sums[i]);
@@ -191,6 +196,8 @@ enum status vlog_head_decode(const uint8_t *in, uint32_t units, uint64_t nonce, 
         .sums_count = sums,
     };
     if (out->meta.pages != units + vlog_units(size)) return STATUS_CORRUPT;
+    out->meta.attributes.term =
+        (uint64_t)le_get32(in + HEAD_TERM_HIGH) << 32 | le_get32(in + HEAD_TERM_LOW);
     out->meta.id = store_key_id(out->key);
     out->meta.digest = hash_xxh3(out->sums, (size_t)8 * sums);
     return STATUS_OK;
@@ -302,9 +309,14 @@ enum status vlog_gone_open(struct ssd_seal *seal, uint32_t at, uint32_t units, u
 
 /* ---- footer ---- */
 
-uint64_t vlog_entry_size(uint32_t key_len)
+static uint64_t bare_entry_size(uint32_t key_len)
 {
     return ENTRY_KEY + align8(key_len);
+}
+
+uint64_t vlog_entry_size(uint32_t key_len)
+{
+    return bare_entry_size(key_len) + VLOG_TERM_SIZE;
 }
 
 static uint64_t footer_content(uint64_t gone, uint64_t entries_size)
@@ -320,7 +332,7 @@ uint32_t vlog_footer_units(uint64_t gone, uint64_t entries_size)
 
 uint64_t vlog_entry_encode(const struct vlog_meta *meta, struct store_key key, uint8_t *out)
 {
-    const uint64_t size = vlog_entry_size(key.len);
+    const uint64_t size = bare_entry_size(key.len);
     memset(out, 0, size);
     memcpy(out, meta->id.bytes, BLOCK_KEY_SIZE);
     le_put32(out + ENTRY_AT, meta->at);
@@ -331,6 +343,7 @@ uint64_t vlog_entry_encode(const struct vlog_meta *meta, struct store_key key, u
     le_put64(out + ENTRY_PUT_ID, meta->put_id);
     le_put64(out + ENTRY_DIGEST, meta->digest);
     attributes_encode(&meta->attributes, out + ENTRY_ATTRIBUTES);
+    le_put32(out + ENTRY_DATED, 1);
     memcpy(out + ENTRY_KEY, key.bytes, key.len);
     return size;
 }
@@ -376,8 +389,17 @@ enum status vlog_footer_decode(const uint8_t *in, const struct vlog_footer *foot
     return le_get64(in + size - 8) == hash_xxh3(in, size - 8) ? STATUS_OK : STATUS_CORRUPT;
 }
 
-enum status vlog_entry_decode(const uint8_t *in, const struct vlog_footer *footer, uint64_t *offset,
-                              struct vlog_meta *meta, struct store_key *key)
+/* Of entry `i`, which is dated; 0: there is no room for the terms of all. */
+static uint64_t term_decode(const uint8_t *in, const struct vlog_footer *footer, uint32_t i)
+{
+    const uint64_t terms = (uint64_t)footer->entries * VLOG_TERM_SIZE;
+    if (i >= footer->entries || footer->entries_size < terms) return 0;
+    const uint64_t first = footer_content(footer->gone, footer->entries_size) - terms;
+    return le_get64(in + first + (uint64_t)i * VLOG_TERM_SIZE);
+}
+
+enum status vlog_entry_decode(const uint8_t *in, const struct vlog_footer *footer, uint32_t i,
+                              uint64_t *offset, struct vlog_meta *meta, struct store_key *key)
 {
     const uint64_t end = footer_content(footer->gone, footer->entries_size);
     const uint8_t *at = in + *offset;
@@ -385,7 +407,7 @@ enum status vlog_entry_decode(const uint8_t *in, const struct vlog_footer *foote
     if (*offset > end || end - *offset < ENTRY_KEY) return STATUS_CORRUPT;
     const uint32_t key_len = le_get32(at + ENTRY_KEY_LEN);
     if (key_len == 0 || key_len > STORE_KEY_SIZE_MAX) return STATUS_CORRUPT;
-    if (end - *offset < vlog_entry_size(key_len)) return STATUS_CORRUPT;
+    if (end - *offset < bare_entry_size(key_len)) return STATUS_CORRUPT;
     *meta = (struct vlog_meta){ .at = le_get32(at + ENTRY_AT),
                                 .head = le_get32(at + ENTRY_HEAD),
                                 .pages = le_get32(at + ENTRY_PAGES),
@@ -393,6 +415,7 @@ enum status vlog_entry_decode(const uint8_t *in, const struct vlog_footer *foote
                                 .put_id = le_get64(at + ENTRY_PUT_ID),
                                 .digest = le_get64(at + ENTRY_DIGEST),
                                 .attributes = attributes_decode(at + ENTRY_ATTRIBUTES) };
+    if (le_get32(at + ENTRY_DATED) != 0) meta->attributes.term = term_decode(in, footer, i);
     memcpy(meta->id.bytes, at, BLOCK_KEY_SIZE);
     *key = (struct store_key){ at + ENTRY_KEY, key_len };
     if (meta->size == 0 || meta->size > STORE_OBJECT_SIZE_MAX) return STATUS_CORRUPT;
@@ -402,6 +425,6 @@ enum status vlog_entry_decode(const uint8_t *in, const struct vlog_footer *foote
     if (meta->at == 0 || meta->at > footer->at || footer->at - meta->at < meta->pages) {
         return STATUS_CORRUPT;
     }
-    *offset += vlog_entry_size(key_len);
+    *offset += bare_entry_size(key_len);
     return STATUS_OK;
 }

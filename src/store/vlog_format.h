@@ -11,22 +11,28 @@
  *
  *   header      offset  0 "YOLKVSG1"  8 version u32  16 id u64  24 nonce u64  4088 XXH3
  *   value head  offset  0 "YOLKVAL1"  8 nonce u64  16 at u32  20 head u32  24 pages u32
- *                      28 key_len u32  32 sums u32  40 size u64  48 put_id u64  56 group u64
- *                      64 version u32  68 cost u32  72 depth u16  74 replicas u8  75 hard_pin u8
+ *                      28 key_len u32  32 sums u32  36 low half of the term u32  40 size u64
+ *                      48 put_id u64  56 group u64  64 version u32  68 cost u32  72 depth u16
+ *                      74 replicas u8  75 hard_pin u8  76 high half of the term u32
  *                      80 key, padded to 8; sums u64[]; XXH3
  *   gone        offset  0 "YOLKVGN1"  8 nonce u64  16 at u32  20 pages u32  24 count u32
  *                      32 identities [16] each; XXH3
  *   footer      offset  0 gone: identities [16] each; entries: identity [16], at u32, head u32,
  *                      pages u32, key_len u32, size, put_id, digest, group u64, version, cost u32,
- *                      depth u16, replicas u8, hard_pin u8, 0 u32, key padded to 8; padding;
- *                      in its last 48 bytes: "YOLKVFT1", nonce u64, at u32, pages u32, gone u32,
- *                      entries u32, bytes of the entries u64, XXH3 of the footer before
+ *                      depth u16, replicas u8, hard_pin u8, dated u32, key padded to 8;
+ *                      if entries are dated, the terms of all, u64 each, in that order;
+ *                      padding;
+ *                      in its last 48 bytes: "YOLKVFT1", nonce u64, at u32, pages u32,
+ *                      gone u32, entries u32, bytes of the entries and terms u64, XXH3 of the
+ *                      footer before
  *
  * A sealed segment (store/ssd_seal.h) has version 2. Its header says at 64 with which key and salt.
  * The head of a value and what is gone are sealed from 24 on, with the tag in their last 16 bytes;
  * a value's bytes, padding included, by themselves, with the tag in the 16 bytes before; of a
  * footer all but its last 48 bytes, with 24 bytes before them for that. In clear ones these are
  * free.
+ *
+ * A release that knows no terms reads such files, and leaves them out; term 0 is of that release.
  *
  * `at` is the record's own place, in units of 4096 bytes from the start of the file, and the nonce
  * is random and the same in all parts of a segment: what an earlier file left in the same blocks of
@@ -51,6 +57,7 @@ enum {
     VLOG_FORMAT_VERSION = 1,
     VLOG_FORMAT_SEALED = 2, /* likewise, and sealed */
     VLOG_TRAILER_SIZE = 48,
+    VLOG_TERM_SIZE = 8,
 };
 
 /* What is said of a value without its bytes. */
@@ -123,11 +130,12 @@ MUST_USE enum status vlog_gone_decode(const uint8_t *in, uint32_t units, const u
 
 /* ---- footer ---- */
 
+/* Bytes of the footer that an entry takes, with its term. */
 uint64_t vlog_entry_size(uint32_t key_len);
 /* Of so many gone, and entries of so many bytes together. */
 uint32_t vlog_footer_units(uint64_t gone, uint64_t entries_size);
 
-/* Writes one entry; returns its size. */
+/* Writes one entry without its term; returns its size. The terms follow the last one. */
 uint64_t vlog_entry_encode(const struct vlog_meta *meta, struct store_key key, uint8_t *out);
 
 struct vlog_footer {
@@ -138,16 +146,16 @@ struct vlog_footer {
     uint32_t entries;
     uint64_t entries_size;
 };
-/* The gone and the entries are in `out` already, one after the other; the rest of its pages is
- * filled. */
+/* The gone, the entries and the terms are in `out` already, one after the other; the rest of its
+ * pages is filled. */
 void vlog_footer_encode(const struct vlog_footer *footer, uint8_t *out);
 /* The last VLOG_TRAILER_SIZE bytes of a file, without its checksum: where to read. */
 MUST_USE enum status vlog_trailer_decode(const uint8_t *in, struct vlog_footer *out);
 /* A whole footer of footer->pages units, with its checksum. */
 MUST_USE enum status vlog_footer_decode(const uint8_t *in, const struct vlog_footer *footer);
-/* The entry at *offset of a footer, which moves on. STATUS_CORRUPT: none is there. */
+/* Entry `i` of a footer, which is at *offset; that moves on. STATUS_CORRUPT: none is there. */
 MUST_USE enum status vlog_entry_decode(const uint8_t *in, const struct vlog_footer *footer,
-                                       uint64_t *offset, struct vlog_meta *meta,
+                                       uint32_t i, uint64_t *offset, struct vlog_meta *meta,
                                        struct store_key *key);
 
 #endif

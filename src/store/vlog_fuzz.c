@@ -72,7 +72,7 @@ static void fuzz_footer(uint8_t *part, uint32_t units)
     if (footer.pages != units || vlog_footer_decode(part, &footer) != STATUS_OK) return;
     uint64_t offset = (uint64_t)BLOCK_KEY_SIZE * footer.gone;
     for (uint32_t i = 0; i < footer.entries; i++) {
-        if (vlog_entry_decode(part, &footer, &offset, &meta, &key) != STATUS_OK) break;
+        if (vlog_entry_decode(part, &footer, i, &offset, &meta, &key) != STATUS_OK) break;
         ASSERT(key.bytes + key.len <= part + size && meta.at + meta.pages <= footer.at);
     }
 }

@@ -117,7 +117,7 @@ static bool footer_take(struct vlog_segment *segment, uint32_t units)
         all_gone(segment->vlog, bytes, footer.gone);
         uint64_t offset = (uint64_t)BLOCK_KEY_SIZE * footer.gone;
         for (uint32_t i = 0; i < footer.entries; i++) {
-            if (vlog_entry_decode(bytes, &footer, &offset, &meta, &key) != STATUS_OK) break;
+            if (vlog_entry_decode(bytes, &footer, i, &offset, &meta, &key) != STATUS_OK) break;
             value_found(segment, &meta, key);
         }
     }

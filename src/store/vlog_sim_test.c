@@ -111,6 +111,12 @@ static uint64_t size_of(unsigned n, uint32_t version)
     return 1 + rng_counter(n, version) % (n % 8 == 0 ? SIZE_MOST : 9000);
 }
 
+/* Every fourth key is of a release that says none. */
+static uint64_t term_of(unsigned n, uint32_t version)
+{
+    return n % 4 == 0 ? 0 : (UINT64_C(7) << 32 | 9) + version / 3;
+}
+
 static const uint8_t *bytes_of(unsigned n, uint32_t version)
 {
     static uint8_t bytes[SIZE_MOST + 1];
@@ -132,6 +138,7 @@ static void on_written(void *ctx, const struct block_key *id, enum status status
     CHECK(entry != NULL);
     world->there[n] = true;
     world->version[n] = entry->meta.attributes.version;
+    CHECK(entry->meta.attributes.term == term_of(n, world->version[n]));
 }
 
 static void on_removed(void *ctx, const struct vlog_entry *entry)
@@ -199,6 +206,7 @@ static void on_read(void *ctx, enum status status, const struct vlog_head *head)
     reading->busy = false;
     if (status == STATUS_OK) {
         CHECK(head->meta.attributes.version == reading->version);
+        CHECK(head->meta.attributes.term == term_of(reading->key, reading->version));
         CHECK(head->meta.size == size_of(reading->key, reading->version));
         CHECK(memcmp(reading->data, bytes_of(reading->key, reading->version), head->meta.size) ==
               0);
@@ -237,7 +245,7 @@ static void write_step(struct world *world)
     struct object object = { .key = key_of(n, text),
                              .size = size_of(n, version),
                              .put_id = version,
-                             .attributes = { .version = version },
+                             .attributes = { .term = term_of(n, version), .version = version },
                              .sums = sums };
 
     object.id = store_key_id(object.key);
@@ -363,7 +371,10 @@ static void crash(struct world *world)
         const struct block_key id = id_of(n);
         const struct vlog_entry *entry = vlog_find(world->vlog, &id);
         world->there[n] = entry != NULL;
-        if (entry != NULL) world->version[n] = entry->meta.attributes.version;
+        if (entry != NULL) {
+            world->version[n] = entry->meta.attributes.version;
+            CHECK(entry->meta.attributes.term == term_of(n, world->version[n]));
+        }
         if (entry != NULL && entry->meta.attributes.version < world->floor[n]) {
             world->floor[n] = 0; /* its drop had not arrived */
         }
@@ -523,7 +534,8 @@ static void text_write(struct world *world, unsigned n)
                                    .size = sizeof(data),
                                    .digest = hash_xxh3(&sum, sizeof(sum)),
                                    .sums = &sum,
-                                   .sums_count = 1 };
+                                   .sums_count = 1,
+                                   .attributes = { .term = term_of(n, 0) } };
     CHECK(vlog_write(world->vlog, &object, data) != STATUS_INVALID);
 }
 

@@ -18,7 +18,9 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/le.h"
 #include "base/log.h"
+#include "store/rank.h"
 #include "store/staging.h"
 #include "store/vlog_int.h"
 
@@ -120,6 +122,10 @@ static uint8_t *footer_make(const struct vlog_segment *segment, struct vlog_foot
     if (footer->gone > 0) memcpy(bytes, segment->gone, (size_t)(at - bytes));
     for (const struct vlog_entry *entry = segment->entries; entry != NULL; entry = entry->next) {
         at += vlog_entry_encode(&entry->meta, (struct store_key){ entry->key, entry->key_len }, at);
+    }
+    for (const struct vlog_entry *entry = segment->entries; entry != NULL; entry = entry->next) {
+        le_put64(at, entry->meta.attributes.term);
+        at += VLOG_TERM_SIZE;
     }
     vlog_footer_encode(footer, bytes);
     if (segment->seal != NULL) {
@@ -440,7 +446,7 @@ static void write_over(struct vlog_write *write, enum status status)
     bool dropped = entry == NULL;
 
     if (!dropped && present != NULL &&
-        present->meta.attributes.version > entry->meta.attributes.version) {
+        rank_compare(rank_of(&present->meta.attributes), rank_of(&entry->meta.attributes)) > 0) {
         free(entry); /* a later write was quicker */
         entry = NULL;
         dropped = true;
@@ -549,15 +555,17 @@ static uint32_t record_units(const struct object *object)
     return vlog_head_units(object->key.len, object->sums_count) + vlog_units(object->size);
 }
 
-/* Is one of no lower version there, or on its way? */
+/* Is it, or a newer one, there or on its way? */
 static bool there(struct vlog *vlog, const struct object *object)
 {
     const struct vlog_entry *entry = vlog_find(vlog, &object->id);
     const struct vlog_write *write = write_of(vlog, &object->id);
-    const uint32_t version = object->attributes.version;
+    const struct rank rank = rank_of(&object->attributes);
 
-    if (write != NULL && write->entry->meta.attributes.version >= version) return true;
-    return entry != NULL && entry->meta.attributes.version >= version;
+    if (write != NULL && rank_compare(rank_of(&write->entry->meta.attributes), rank) >= 0) {
+        return true;
+    }
+    return entry != NULL && rank_compare(rank_of(&entry->meta.attributes), rank) >= 0;
 }
 
 /* A record of the key is about to follow, which says the same and more. */
