@@ -148,7 +148,6 @@ struct node_choice {
     bool forbid_shm;
     enum proto_role role; /* 0: prefill */
     const char *master;   /* NULL: none */
-    uint32_t lease_ms;    /* 0: a second, which no slow machine overruns */
 };
 
 static inline void node_start(struct node *node, const char *name, const struct node_choice *choice)
@@ -167,7 +166,7 @@ static inline void node_start(struct node *node, const char *name, const struct 
         .sequences_max = 64,
         .decode_max = 16,
         .rows_max = 64,
-        .lease_ms = choice->lease_ms == 0 ? 1000 : choice->lease_ms,
+        .lease_ms = 1000, /* no slow machine overruns it */
         .no_reuse = choice->no_reuse,
         .forbid_shm = choice->forbid_shm,
         .is_end = is_stop,

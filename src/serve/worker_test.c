@@ -432,15 +432,15 @@ static void who_leaves_hands_over(void **state)
  * when p's lease and fence are over, so the rounds wait for that together, at the end. */
 static void another_prefill_node_starts_over(void **state)
 {
-    enum { ROUNDS = 4, LEASE_MS = 300 };
+    enum { ROUNDS = 4 };
     static struct request request;
     struct node p[ROUNDS], q[ROUNDS], d[ROUNDS];
 
     (void)state;
     for (uint32_t i = 0; i < ROUNDS; i++) {
-        node_start(&p[i], "p", &(struct node_choice){ .lease_ms = LEASE_MS });
-        node_start(&q[i], "q", &(struct node_choice){ .lease_ms = LEASE_MS });
-        node_start(&d[i], "d", &(struct node_choice){ .lease_ms = LEASE_MS });
+        node_start(&p[i], "p", &(struct node_choice){ 0 });
+        node_start(&q[i], "q", &(struct node_choice){ 0 });
+        node_start(&d[i], "d", &(struct node_choice){ 0 });
         request_init(&request, 900, 10);
         request.p = &p[i];
         request.d = &d[i];
