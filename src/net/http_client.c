@@ -30,7 +30,8 @@ struct http_client {
     struct buf out;
     struct buf line;
     struct http_answer *answer;
-    bool in_parser; /* a callback may cancel from inside */
+    bool head_told;
+    bool in_callback; /* which may cancel from inside */
     bool cancelled;
 };
 
@@ -42,6 +43,15 @@ static void client_free(struct http_client *client)
     buf_fini(&client->out);
     buf_fini(&client->line);
     free(client);
+}
+
+/* Once, when there is one. False: it was cancelled meanwhile. */
+static bool tell_head(struct http_client *client)
+{
+    if (client->head_told || client->options.on_head == NULL) return true;
+    client->head_told = true;
+    client->options.on_head(client->options.ctx, client);
+    return !client->cancelled;
 }
 
 static void finish(struct http_client *client, enum status status)
@@ -81,7 +91,7 @@ static int on_line_bytes(struct http_client *client, const char *data, size_t le
 static int on_body(void *ctx, const char *data, size_t len)
 {
     struct http_client *client = ctx;
-    if (client->cancelled) return 1;
+    if (client->cancelled || !tell_head(client)) return 1;
     if (client->options.on_line != NULL) return on_line_bytes(client, data, len);
     if (client->options.on_data != NULL) client->options.on_data(client->options.ctx, data, len);
     return 0;
@@ -90,9 +100,10 @@ static int on_body(void *ctx, const char *data, size_t len)
 /* Feeds bytes (len 0: the end of the stream). Returns false when the client is finished. */
 static bool feed(struct http_client *client, const char *data, size_t len)
 {
-    client->in_parser = true;
+    client->in_callback = true;
     const enum http_parse_state state = http_answer_feed(client->answer, data, len);
-    client->in_parser = false;
+    if (state == HTTP_PARSE_BODY || state == HTTP_PARSE_DONE) tell_head(client);
+    client->in_callback = false;
     if (client->cancelled) {
         client_free(client);
     } else if (state == HTTP_PARSE_DONE) {
@@ -150,7 +161,7 @@ static enum status write_request(struct http_client *client,
     enum status status = buf_printf(
         &client->out,
         "%s %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n%sContent-Length: %zu\r\n\r\n",
-        options->method, options->path, options->address,
+        options->method, options->path, options->host != NULL ? options->host : options->address,
         options->headers != NULL ? options->headers : "", options->len);
     if (status == STATUS_OK && options->len > 0)
         status = buf_append(&client->out, options->body, options->len);
@@ -190,8 +201,18 @@ enum status http_client_start(struct env *env, const struct http_client_options 
     return STATUS_OK;
 }
 
+int http_client_code(const struct http_client *client)
+{
+    return http_answer_code(client->answer);
+}
+
+const char *http_client_header(const struct http_client *client, const char *name)
+{
+    return http_answer_header(client->answer, name);
+}
+
 void http_client_cancel(struct http_client *client)
 {
     client->cancelled = true;
-    if (!client->in_parser) client_free(client);
+    if (!client->in_callback) client_free(client);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * net/http_client.h - one HTTP/1.1 request on env: for readiness probes, benches and tests.
+ * net/http_client.h - one HTTP/1.1 request on env: for probes, tools, benches and fetches.
  *
  * Each request has a connection of its own. The body of the answer comes in pieces, as it arrives;
  * with on_line set it comes as lines instead, which is what server-sent events are made of.
@@ -35,6 +35,7 @@ struct http_reply {
 
 struct http_client_options {
     const char *address; /* "host:port" */
+    const char *host;    /* as the header Host has it; NULL: the address */
     const char *method;
     const char *path;
     const char *headers; /* whole lines, each ended by \r\n; NULL: none */
@@ -42,7 +43,9 @@ struct http_client_options {
     size_t len;
     uint64_t deadline_ns;
     const struct tls_identity *identity; /* HTTPS, believing whom this one says; NULL: HTTP */
-    void (*on_data)(void *ctx, const char *data, size_t len); /* NULL: the body is dropped */
+    /* Told of the head before the body comes; http_client_code() and _header() know it. */
+    void (*on_head)(void *ctx, const struct http_client *client); /* NULL is allowed */
+    void (*on_data)(void *ctx, const char *data, size_t len);     /* NULL: the body is dropped */
     void (*on_line)(void *ctx, const char *line, size_t len); /* instead of on_data; without \n */
     void (*on_done)(void *ctx, const struct http_reply *reply);
     void *ctx;
@@ -53,7 +56,11 @@ struct http_client_options {
 MUST_USE enum status http_client_start(struct env *env, const struct http_client_options *options,
                                        struct http_client **out, struct errmsg *err);
 
-/* Hangs up at once. on_done does not run. Allowed inside on_data and on_line. */
+/* Inside on_head. NULL: there is no such header. */
+int http_client_code(const struct http_client *client);
+const char *http_client_header(const struct http_client *client, const char *name);
+
+/* Hangs up at once. on_done does not run. Allowed inside on_head, on_data and on_line. */
 void http_client_cancel(struct http_client *client);
 
 #endif

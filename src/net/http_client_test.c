@@ -32,6 +32,10 @@ struct world {
     struct buf body;
     struct http_client *client;
     unsigned lines, cancel_at; /* 0: never */
+    bool cancels_at_head;
+    unsigned heads;
+    int head_code;
+    char location[64];
     unsigned done;
     struct http_reply reply;
 };
@@ -69,6 +73,20 @@ static void on_accept(void *ctx, struct env_stream *stream)
 }
 
 /* ---- the client ---- */
+
+static void on_head(void *ctx, const struct http_client *client)
+{
+    struct world *world = ctx;
+    const char *location = http_client_header(client, "LOCATION");
+
+    assert_int_equal(world->body.len, 0);
+    assert_null(http_client_header(client, "X-Trailer"));
+    assert_null(http_client_header(client, "Loc"));
+    world->heads++;
+    world->head_code = http_client_code(client);
+    snprintf(world->location, sizeof(world->location), "%s", location != NULL ? location : "none");
+    if (world->cancels_at_head) http_client_cancel(world->client);
+}
 
 static void on_data(void *ctx, const char *data, size_t len)
 {
@@ -129,6 +147,7 @@ static void run(struct world *world, const char *address, const char *method, bo
         .body = "hi",
         .len = 2,
         .deadline_ns = env_now_ns(world->client_env) + 5 * ENV_NS_PER_S,
+        .on_head = on_head,
         .on_data = lines ? NULL : on_data,
         .on_line = lines ? on_line : NULL,
         .on_done = on_done,
@@ -218,6 +237,60 @@ static void the_request_is_as_told(void **state)
     world_free(world);
 }
 
+static void expect_head(const char *answer, bool cancels, const char *location)
+{
+    struct world *world = world_new(answer, true);
+
+    world->cancels_at_head = cancels;
+    run(world, "10.0.0.1:80", "GET", false);
+    assert_int_equal(world->heads, 1);
+    assert_int_equal(world->head_code, 302);
+    assert_string_equal(world->location, location);
+    assert_int_equal(world->done, cancels ? 0 : 1);
+    if (cancels) assert_int_equal(world->body.len, 0);
+    world_free(world);
+}
+
+static void the_head_comes_before_the_body(void **state)
+{
+    static const char CHUNKS[] = "HTTP/1.1 302 F\r\nLocation: /a b\r\n"
+                                 "Transfer-Encoding: chunked\r\n\r\n"
+                                 "1\r\nh\r\n1\r\ni\r\n0\r\nX-Trailer: t\r\n\r\n";
+    static const char *const ANSWERS[] = {
+        "HTTP/1.1 302 F\r\nA: x\r\nLocation:  /a b \r\nContent-Length: 2\r\n\r\nhi",
+        "HTTP/1.1 302 F\r\nLocation: /a b\r\nContent-Length: 0\r\n\r\n",
+        CHUNKS,
+        "HTTP/1.1 302 F\r\nLocation: /a b\r\n\r\nhi",
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(ANSWERS) / sizeof(ANSWERS[0]); i++) {
+        expect_head(ANSWERS[i], false, "/a b");
+        expect_head(ANSWERS[i], true, "/a b");
+    }
+    expect_head("HTTP/1.1 302 F\r\nContent-Length: 2\r\n\r\nhi", false, "none");
+}
+
+static void too_large_a_head_is_no_answer(void **state)
+{
+    enum { LINE = 1000, LINES = 70 };
+    static const char STATUS_LINE[] = "HTTP/1.1 200 OK\r\n";
+    char *text = calloc(1, LINE * LINES + 64);
+    size_t n = strlen(STATUS_LINE);
+
+    (void)state;
+    memcpy(text, STATUS_LINE, n);
+    for (int i = 0; i < LINES; i++) {
+        memset(text + n, 'x', LINE - 2);
+        memcpy(text + n, "A: ", 3);
+        memcpy(text + n + LINE - 2, "\r\n", 2);
+        n += LINE;
+    }
+    memcpy(text + n, "\r\n", 2);
+    expect("GET", false, text, true, STATUS_PROTOCOL, 200, "");
+    free(text);
+}
+
 static void a_cancel_is_silent(void **state)
 {
     (void)state;
@@ -235,9 +308,14 @@ static void a_cancel_is_silent(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(answers_of_every_framing),      cmocka_unit_test(lines_come_whole),
-        cmocka_unit_test(broken_answers_are_said_to_be), cmocka_unit_test(nobody_there_is_said),
-        cmocka_unit_test(the_request_is_as_told),        cmocka_unit_test(a_cancel_is_silent),
+        cmocka_unit_test(answers_of_every_framing),
+        cmocka_unit_test(lines_come_whole),
+        cmocka_unit_test(broken_answers_are_said_to_be),
+        cmocka_unit_test(nobody_there_is_said),
+        cmocka_unit_test(the_request_is_as_told),
+        cmocka_unit_test(a_cancel_is_silent),
+        cmocka_unit_test(the_head_comes_before_the_body),
+        cmocka_unit_test(too_large_a_head_is_no_answer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

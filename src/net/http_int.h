@@ -59,6 +59,8 @@ const char *http_parse_body(const struct http_parse *parse, size_t *len);
 
 struct http_answer; /* opaque: one answer on its way in */
 
+enum { HTTP_ANSWER_HEAD_SIZE_MAX = 64 << 10 };
+
 /* take_body() gets the body in pieces as they come; anything but 0 stops the parse as failed.
  * `is_head`: the request was HEAD, so no body follows whatever the headers say. NULL if there is no
  * memory. */
@@ -73,5 +75,8 @@ enum http_parse_state http_answer_feed(struct http_answer *answer, const char *d
 
 /* The status code; 0 before it has come. */
 int http_answer_code(const struct http_answer *answer);
+
+/* From the end of the head on; NULL: it has none of that name. Lives as long as the answer. */
+const char *http_answer_header(const struct http_answer *answer, const char *name);
 
 #endif

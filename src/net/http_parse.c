@@ -2,7 +2,7 @@
  *
  * net/http_parse.c - one request, or one answer, from bytes, with http-parser.
  *
- * Every string of the head goes into one buffer, NUL-terminated, and is known by its offset,
+ * Every string of a head goes into one buffer, NUL-terminated, and is known by its offset,
  * because the buffer moves while it grows. http-parser hands names and values over in pieces,
  * wherever the network happened to cut; a piece continues the string that was begun last.
  *
@@ -30,21 +30,80 @@ struct header {
     uint32_t name, value; /* offsets in text */
 };
 
+/* Of a request or of an answer. */
+struct head {
+    struct buf text; /* its strings, each with its NUL */
+    enum part part;  /* what the last piece was of */
+    struct header headers[HTTP_HEADERS_MAX];
+    uint32_t count;
+};
+
 struct http_parse {
     http_parser parser;
     struct http_limits limits;
     enum http_parse_state state;
-    enum part part; /* what the last piece was of */
+    struct head head;
     size_t head_size;
     int error;
     const char *error_message;
-    struct buf text; /* strings of the head, each with its NUL */
     struct buf body;
-    struct header headers[HTTP_HEADERS_MAX];
-    uint32_t headers_count;
-    uint32_t path, query; /* offsets in text */
+    uint32_t path, query; /* offsets in the head's text */
     bool keeps_alive, expects_continue;
 };
+
+/* ---- strings in pieces; each of these is false when there is no room ---- */
+
+static const char *text_at(const struct head *head, uint32_t offset)
+{
+    ASSERT(offset < head->text.len);
+    return (const char *)buf_data(&head->text) + offset;
+}
+
+/* Ends the string under way; a value loses the blanks behind it. */
+static bool end_string(struct head *head)
+{
+    if (head->part == PART_NONE) return true;
+    while (head->part == PART_VALUE && head->text.len > 0) {
+        const uint8_t last = buf_data(&head->text)[head->text.len - 1];
+        if (last != ' ' && last != '\t') break;
+        buf_truncate(&head->text, head->text.len - 1);
+    }
+    head->part = PART_NONE;
+    return buf_append(&head->text, "", 1) == STATUS_OK;
+}
+
+static bool take_name(struct head *head, const char *data, size_t len)
+{
+    if (head->part != PART_NAME) {
+        if (!end_string(head) || head->count == HTTP_HEADERS_MAX) return false;
+        head->headers[head->count++].name = (uint32_t)head->text.len;
+        head->part = PART_NAME;
+    }
+    return buf_append(&head->text, data, len) == STATUS_OK;
+}
+
+static bool take_value(struct head *head, const char *data, size_t len)
+{
+    ASSERT(head->count > 0);
+    if (head->part != PART_VALUE) {
+        if (!end_string(head)) return false;
+        head->headers[head->count - 1].value = (uint32_t)head->text.len;
+        head->part = PART_VALUE;
+    }
+    return buf_append(&head->text, data, len) == STATUS_OK;
+}
+
+static const char *header_of(const struct head *head, const char *name)
+{
+    for (uint32_t i = 0; i < head->count; i++) {
+        const struct header *header = &head->headers[i];
+        if (strcasecmp(text_at(head, header->name), name) != 0) continue;
+        return text_at(head, header->value);
+    }
+    return NULL;
+}
+
+/* ---- the head of a request ---- */
 
 /* The first error wins. Returns what tells http-parser to stop. */
 static int refuse(struct http_parse *parse, int code, const char *message)
@@ -57,48 +116,16 @@ static int refuse(struct http_parse *parse, int code, const char *message)
     return -1;
 }
 
-static const char *text_at(const struct http_parse *parse, uint32_t offset)
+static int refuse_head(struct http_parse *parse)
 {
-    ASSERT(offset < parse->text.len);
-    return (const char *)buf_data(&parse->text) + offset;
-}
-
-/* ---- strings in pieces ---- */
-
-/* Ends the string under way; a value loses the blanks behind it. */
-static int end_string(struct http_parse *parse)
-{
-    if (parse->part == PART_NONE) return 0;
-    while (parse->part == PART_VALUE && parse->text.len > 0) {
-        const uint8_t last = buf_data(&parse->text)[parse->text.len - 1];
-        if (last != ' ' && last != '\t') break;
-        buf_truncate(&parse->text, parse->text.len - 1);
-    }
-    parse->part = PART_NONE;
-    if (buf_append(&parse->text, "", 1) == STATUS_OK) return 0;
     return refuse(parse, 431, "The request's head is too large");
-}
-
-static int append_piece(struct http_parse *parse, const char *data, size_t len)
-{
-    if (buf_append(&parse->text, data, len) == STATUS_OK) return 0;
-    return refuse(parse, 431, "The request's head is too large");
-}
-
-static int begin_header(struct http_parse *parse)
-{
-    if (parse->headers_count == HTTP_HEADERS_MAX)
-        return refuse(parse, 431, "The request has too many headers");
-    parse->headers[parse->headers_count].name = (uint32_t)parse->text.len;
-    parse->headers_count++;
-    return 0;
 }
 
 static int on_url(http_parser *parser, const char *data, size_t len)
 {
     struct http_parse *parse = parser->data;
-    parse->part = PART_URL;
-    return append_piece(parse, data, len);
+    parse->head.part = PART_URL;
+    return buf_append(&parse->head.text, data, len) == STATUS_OK ? 0 : refuse_head(parse);
 }
 
 static int on_name(http_parser *parser, const char *data, size_t len)
@@ -106,11 +133,10 @@ static int on_name(http_parser *parser, const char *data, size_t len)
     struct http_parse *parse = parser->data;
 
     if (parse->state != HTTP_PARSE_HEAD) return 0;
-    if (parse->part != PART_NAME) {
-        if (end_string(parse) != 0 || begin_header(parse) != 0) return -1;
-        parse->part = PART_NAME;
-    }
-    return append_piece(parse, data, len);
+    if (take_name(&parse->head, data, len)) return 0;
+    if (parse->head.count == HTTP_HEADERS_MAX)
+        return refuse(parse, 431, "The request has too many headers");
+    return refuse_head(parse);
 }
 
 static int on_value(http_parser *parser, const char *data, size_t len)
@@ -118,13 +144,8 @@ static int on_value(http_parser *parser, const char *data, size_t len)
     struct http_parse *parse = parser->data;
 
     if (parse->state != HTTP_PARSE_HEAD) return 0;
-    if (parse->headers_count == 0) return refuse(parse, 400, "A header has no name");
-    if (parse->part != PART_VALUE) {
-        if (end_string(parse) != 0) return -1;
-        parse->headers[parse->headers_count - 1].value = (uint32_t)parse->text.len;
-        parse->part = PART_VALUE;
-    }
-    return append_piece(parse, data, len);
+    if (parse->head.count == 0) return refuse(parse, 400, "A header has no name");
+    return take_value(&parse->head, data, len) ? 0 : refuse_head(parse);
 }
 
 /* ---- the end of the head ---- */
@@ -132,26 +153,26 @@ static int on_value(http_parser *parser, const char *data, size_t len)
 static uint32_t copy_field(struct http_parse *parse, const struct http_parser_url *url,
                            enum http_parser_url_fields field, const char *absent)
 {
-    const uint32_t start = (uint32_t)parse->text.len;
+    const uint32_t start = (uint32_t)parse->head.text.len;
     const bool is_there = (url->field_set & (1u << field)) != 0;
     const size_t len = is_there ? url->field_data[field].len : strlen(absent);
     uint8_t *to;
 
-    if (buf_reserve(&parse->text, len + 1, &to) != STATUS_OK) {
-        refuse(parse, 431, "The request's head is too large");
+    if (buf_reserve(&parse->head.text, len + 1, &to) != STATUS_OK) {
+        refuse_head(parse);
         return 0;
     }
     /* The URL is at the front of the same buffer, wherever that is now. */
-    memcpy(to, is_there ? text_at(parse, url->field_data[field].off) : absent, len);
+    memcpy(to, is_there ? text_at(&parse->head, url->field_data[field].off) : absent, len);
     to[len] = '\0';
-    buf_commit(&parse->text, len + 1);
+    buf_commit(&parse->head.text, len + 1);
     return start;
 }
 
 static int split_url(struct http_parse *parse)
 {
     struct http_parser_url url;
-    const char *text = text_at(parse, 0);
+    const char *text = text_at(&parse->head, 0);
 
     http_parser_url_init(&url);
     const bool is_connect = parse->parser.method == HTTP_CONNECT;
@@ -177,7 +198,8 @@ static int on_headers_complete(http_parser *parser)
 {
     struct http_parse *parse = parser->data;
 
-    if (end_string(parse) != 0 || split_url(parse) != 0) return -1;
+    if (!end_string(&parse->head)) return refuse_head(parse);
+    if (split_url(parse) != 0) return -1;
     if (parser->http_major != 1) return refuse(parse, 505, "The version is not HTTP/1.0 or 1.1");
     if (http_parse_is_1_1(parse) && http_parse_header(parse, "Host") == NULL)
         return refuse(parse, 400, "The Host header is missing");
@@ -232,7 +254,7 @@ struct http_parse *http_parse_create(const struct http_limits *limits)
     http_parser_init(&parse->parser, HTTP_REQUEST);
     parse->parser.data = parse;
     /* The head, a NUL for each string, and path and query once more. */
-    buf_init(&parse->text, (size_t)limits->head_size_max * 2 + 2 * HTTP_HEADERS_MAX + 8);
+    buf_init(&parse->head.text, (size_t)limits->head_size_max * 2 + 2 * HTTP_HEADERS_MAX + 8);
     buf_init(&parse->body, limits->body_size_max + 1);
     return parse;
 }
@@ -240,7 +262,7 @@ struct http_parse *http_parse_create(const struct http_limits *limits)
 void http_parse_destroy(struct http_parse *parse)
 {
     if (parse == NULL) return;
-    buf_fini(&parse->text);
+    buf_fini(&parse->head.text);
     buf_fini(&parse->body);
     free(parse);
 }
@@ -250,7 +272,7 @@ static void refuse_for(struct http_parse *parse, enum http_errno number)
     if (number == HPE_INVALID_TRANSFER_ENCODING) {
         refuse(parse, 501, "The transfer coding is not chunked");
     } else if (number == HPE_HEADER_OVERFLOW) {
-        refuse(parse, 431, "The request's head is too large");
+        refuse_head(parse);
     } else {
         refuse(parse, 400, http_errno_description(number));
     }
@@ -284,7 +306,7 @@ size_t http_parse_feed(struct http_parse *parse, const char *data, size_t len)
         const size_t part = len - fed < room ? len - fed : room;
         fed += feed_once(parse, data + fed, part);
         if (parse->state == HTTP_PARSE_HEAD && parse->head_size >= parse->limits.head_size_max)
-            refuse(parse, 431, "The request's head is too large");
+            refuse_head(parse);
     }
     if (fed < len && parse->state == HTTP_PARSE_BODY)
         fed += feed_once(parse, data + fed, len - fed);
@@ -312,22 +334,17 @@ const char *http_parse_method(const struct http_parse *parse)
 
 const char *http_parse_path(const struct http_parse *parse)
 {
-    return text_at(parse, parse->path);
+    return text_at(&parse->head, parse->path);
 }
 
 const char *http_parse_query(const struct http_parse *parse)
 {
-    return text_at(parse, parse->query);
+    return text_at(&parse->head, parse->query);
 }
 
 const char *http_parse_header(const struct http_parse *parse, const char *name)
 {
-    for (uint32_t i = 0; i < parse->headers_count; i++) {
-        const struct header *header = &parse->headers[i];
-        if (strcasecmp(text_at(parse, header->name), name) != 0) continue;
-        return text_at(parse, header->value);
-    }
-    return NULL;
+    return header_of(&parse->head, name);
 }
 
 bool http_parse_expects_continue(const struct http_parse *parse)
@@ -367,14 +384,31 @@ const char *http_parse_body(const struct http_parse *parse, size_t *len)
 struct http_answer {
     http_parser parser;
     enum http_parse_state state;
+    struct head head;
     bool is_head;
     int (*take_body)(void *ctx, const char *data, size_t len);
     void *ctx;
 };
 
+/* Trailers are dropped here, too. */
+static int answer_on_name(http_parser *parser, const char *data, size_t len)
+{
+    struct http_answer *answer = parser->data;
+    return answer->state != HTTP_PARSE_HEAD || take_name(&answer->head, data, len) ? 0 : -1;
+}
+
+static int answer_on_value(http_parser *parser, const char *data, size_t len)
+{
+    struct http_answer *answer = parser->data;
+
+    if (answer->state != HTTP_PARSE_HEAD) return 0;
+    return answer->head.count > 0 && take_value(&answer->head, data, len) ? 0 : -1;
+}
+
 static int answer_on_headers(http_parser *parser)
 {
     struct http_answer *answer = parser->data;
+    if (!end_string(&answer->head)) return -1;
     answer->state = HTTP_PARSE_BODY;
     return answer->is_head ? 1 : 0; /* 1: no body follows */
 }
@@ -394,6 +428,8 @@ static int answer_on_complete(http_parser *parser)
 }
 
 static const http_parser_settings answer_settings = {
+    .on_header_field = answer_on_name,
+    .on_header_value = answer_on_value,
     .on_headers_complete = answer_on_headers,
     .on_body = answer_on_body,
     .on_message_complete = answer_on_complete,
@@ -412,11 +448,14 @@ struct http_answer *http_answer_create(bool is_head,
     answer->is_head = is_head;
     answer->take_body = take_body;
     answer->ctx = ctx;
+    buf_init(&answer->head.text, HTTP_ANSWER_HEAD_SIZE_MAX);
     return answer;
 }
 
 void http_answer_destroy(struct http_answer *answer)
 {
+    if (answer == NULL) return;
+    buf_fini(&answer->head.text);
     free(answer);
 }
 
@@ -432,4 +471,10 @@ enum http_parse_state http_answer_feed(struct http_answer *answer, const char *d
 int http_answer_code(const struct http_answer *answer)
 {
     return answer->parser.status_code;
+}
+
+const char *http_answer_header(const struct http_answer *answer, const char *name)
+{
+    ASSERT(answer->state != HTTP_PARSE_HEAD);
+    return header_of(&answer->head, name);
 }
