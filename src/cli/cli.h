@@ -128,7 +128,8 @@ void cli_reload_on_hang_up(struct cli_reload *reload);
  * too long. */
 MUST_USE enum status cli_cache_path(const char *name, char out[CLI_PATH_SIZE], struct errmsg *err);
 
-/* Turns MODEL as users give it, a file or a known name, into a path that exists. */
+/* Turns MODEL as users give it into a path: that of a file, which may not exist, of a known name,
+ * which has been fetched, or of a URL, which is fetched now (cli/fetch.h). */
 MUST_USE enum status cli_model_path(struct env *env, const char *model, char out[CLI_PATH_SIZE],
                                     struct errmsg *err);
 

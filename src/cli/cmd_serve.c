@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "cli/cli.h"
 #include "cli/disk_keys.h"
+#include "cli/fetch.h"
 #include "infer/timed.h"
 #include "model/model.h"
 #include "net/http_client.h"
@@ -257,10 +258,15 @@ static void name_model(struct serve *serve)
 {
     const char *given = config_text(serve->cli->config, "served-model-name");
     const char *model = config_position(serve->cli->config, 0);
-    const char *base = strrchr(model, '/');
+    const char *end = model + (fetch_is_url(model) ? strcspn(model, "?#") : strlen(model));
+    const char *slash = memrchr(model, '/', (size_t)(end - model));
+    const char *base = slash != NULL ? slash + 1 : model;
 
-    base = given[0] != '\0' ? given : base != NULL ? base + 1 : model;
-    snprintf(serve->model_name, sizeof(serve->model_name), "%s", base);
+    if (given[0] != '\0') {
+        base = given;
+        end = given + strlen(given);
+    }
+    snprintf(serve->model_name, sizeof(serve->model_name), "%.*s", (int)(end - base), base);
     char *suffix = strstr(serve->model_name, ".gguf");
     if (given[0] == '\0' && suffix != NULL && suffix != serve->model_name) *suffix = '\0';
 }

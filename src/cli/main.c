@@ -44,7 +44,7 @@ static const struct command commands[] = {
       "/reset forgets it, /exit leaves.",
       cmd_run, CLI_RUN, 1, 2, "warn" },
     { "model", "yolk model fetch|list|info|path [MODEL]",
-      "Fetches a model by name, or says what a model file is.", cmd_model, CLI_MODEL, 1, 2,
+      "Fetches a model by name or URL, or says what a model file is.", cmd_model, CLI_MODEL, 1, 2,
       "warn" },
     { "bench", "yolk bench engine|serve|gateway|store|transfer|conductor|sim [ROWS] [options]",
       "Measures, each number beside its yardstick.", cmd_bench, CLI_BENCH, 1, 3, "warn" },
