@@ -62,6 +62,7 @@ struct draft {
     uint32_t writing;           /* items under way */
     struct session_item *ender; /* while ENDING */
     enum status last;           /* why the last commit failed */
+    bool unsure;                /* one of them may have been heard: only OK is certain now */
     struct env_timer timer;     /* OPEN: its time is over; ENDING: the next try */
 };
 
@@ -454,7 +455,7 @@ static void ending_done(struct draft *draft, enum status status, bool revoke)
 
 static void draft_commit(struct draft *draft);
 
-/* Nobody knows: the same commit again tells. */
+/* It may have happened, or will: the same commit again tells. */
 static void commit_again(struct draft *draft, enum status why)
 {
     struct env *env = draft->sessions->store->env;
@@ -479,9 +480,15 @@ static void on_committed(void *ctx, const struct rpc_result *result)
     case STATUS_STALE:
     case STATUS_CORRUPT:
     case STATUS_INVALID:
-    case STATUS_FULL: ending_done(draft, result->status, true); break;
+    case STATUS_FULL:
+        /* What was there may have come to its end since then: by a new master, or another value. */
+        ending_done(draft, draft->unsure ? draft->last : result->status, !draft->unsure);
+        break;
     case STATUS_BUSY: commit_again(draft, STATUS_TIMEOUT); break; /* the old value is being read */
-    default: commit_again(draft, result->status); break;
+    default:
+        draft->unsure = true;
+        commit_again(draft, result->status);
+        break;
     }
 }
 

@@ -28,6 +28,7 @@
 #include "store/node_int.h"
 #include "store/proto.h"
 #include "yolk/store.h"
+#include "yolk/store_session.h"
 #include "yolk/store_threads.h"
 #include "yolk/transfer.h"
 
@@ -338,6 +339,51 @@ static void values_move(struct world *world)
                      STATUS_NOT_FOUND);
 }
 
+/* Layer by layer: the layers are written one after the other, and read the other way round; bytes
+ * that went wrong at the owner are never among what is read. */
+static void sessions_move(struct world *world)
+{
+    const struct yolk_store_key key = { "layers", 6 };
+    const uint64_t layer = VALUE_SIZE / 8;
+    uint8_t *copy = world->memory + VALUE_SIZE;
+    const struct yolk_store_value value = { .key = key, .size = VALUE_SIZE };
+    const struct yolk_store_call call = { .on_item = on_item, .ctx = world, .force = true };
+
+    world->ended = false;
+    memset(copy, 0, VALUE_SIZE);
+    assert_int_equal(ended(world, yolk_store_put_session_start(world->store, &value, 1, &call)),
+                     STATUS_OK);
+    for (uint64_t at = 0; at < VALUE_SIZE; at += layer) { /* keys, then values, of a layer */
+        const struct yolk_store_part parts[] = { { world->memory + at, layer / 2, at },
+                                                 { world->memory + at + layer / 2,
+                                                   layer - layer / 2, at + layer / 2 } };
+        const struct yolk_store_parts item = { key, parts, 2 };
+        assert_int_equal(ended(world, yolk_store_exist(world->store, &key, 1, &call)), STATUS_BUSY);
+        assert_int_equal(ended(world, yolk_store_put_session_write(world->store, &item, 1, &call)),
+                         STATUS_OK);
+        assert_int_equal(world->size, layer);
+    }
+    assert_int_equal(ended(world, yolk_store_put_session_end(world->store, &key, 1, &call)),
+                     STATUS_OK);
+    assert_int_equal(ended(world, yolk_store_get_session_start(world->store, &key, 1, &call)),
+                     STATUS_OK);
+    for (uint64_t at = VALUE_SIZE; at > 0; at -= layer) {
+        const struct yolk_store_part part = { copy + at - layer, layer, at - layer };
+        const struct yolk_store_parts item = { key, &part, 1 };
+        assert_int_equal(ended(world, yolk_store_get_session_read(world->store, &item, 1, &call)),
+                         STATUS_OK);
+    }
+    assert_memory_equal(copy, world->memory, VALUE_SIZE);
+    owner_flips_a_bit(world, key);
+    const struct yolk_store_part last = { copy, 1, VALUE_SIZE - 2 };
+    const struct yolk_store_parts item = { key, &last, 1 };
+    assert_int_equal(ended(world, yolk_store_get_session_read(world->store, &item, 1, &call)),
+                     STATUS_CORRUPT);
+    assert_int_equal(ended(world, yolk_store_get_session_end(world->store, &key, 1, &call)),
+                     STATUS_OK);
+    assert_int_equal(ended(world, yolk_store_remove(world->store, &key, 1, &call)), STATUS_OK);
+}
+
 /* A block that a node committed is a value to whoever asks by its key. */
 static void blocks_are_values_too(struct world *world)
 {
@@ -445,6 +491,7 @@ static void everything_moves(bool forbid_shm, enum yolk_transfer_path path)
     world_start(&world, forbid_shm);
     blocks_move(&world);
     values_move(&world);
+    sessions_move(&world);
     blocks_are_values_too(&world);
     batches_of_every_size(&world);
     bad_calls_are_refused_at_once(&world);

@@ -10,7 +10,8 @@
  *         connections break, hosts are cut off, processes are stopped, killed and started again,
  *         the master among them. Bytes are a function of key and revision, so every read can be
  *         checked. Reads are of one key or of several with one call, whose values the owners send
- *         inline, or let be read, or both. Three kinds of world:
+ *         inline, or let be read, or both. Sessions put values in parts, and read parts, which must
+ *         all be of one value, whatever becomes of its key. Three kinds of world:
  *           calm nodes    only the master and the client die: every acknowledged value survives
  *           mortal nodes  an acknowledged value may go with the last life that held it
  *           tiny          values do not fit: eviction may take them, puts must still succeed
@@ -39,6 +40,7 @@
 #include "store/scope.h"
 #include "seed.h"
 #include "yolk/store.h"
+#include "yolk/store_session.h"
 
 enum {
     KEYS = 12,
@@ -50,6 +52,9 @@ enum {
     BLOCKS = 40,
     FETCHES = 4,
     FETCH_BLOCKS = 4,
+    SESSIONS = 4,
+    PARTS = 3,
+    REVISIONS = 256,
     STEPS = 250,
     STEP_MS = 40,
     VALUES_DISK_SIZE = 4 << 20,
@@ -61,14 +66,14 @@ enum kind { CALM_NODES, MORTAL_NODES, TINY };
 static uint64_t current_seed;
 static unsigned long long acked_total, reads_total, fetched_total, lost_explained, evictions_seen,
     replaced_total, copied_total, kept_total, promoted_total, together_total, seen_total,
-    over_quota_total, hot_total;
+    over_quota_total, hot_total, drafts_total, session_reads_total;
 
 #define CHECK(condition)                                                                           \
     do {                                                                                           \
         if (!(condition)) fail_msg("SEED=%llu: %s", (unsigned long long)current_seed, #condition); \
     } while (0)
 
-enum op { OP_NONE, OP_PUT, OP_REPLACE, OP_GET, OP_EXIST, OP_REMOVE };
+enum op { OP_NONE, OP_PUT, OP_REPLACE, OP_GET, OP_EXIST, OP_REMOVE, OP_DRAFT, OP_HOLD };
 
 struct world;
 
@@ -89,6 +94,28 @@ struct slot {
 struct together {
     struct slot *slots[SLOTS];
     uint32_t left; /* not ended */
+};
+
+/* A session, from its start to its end; it rests between its calls until the world goes on with
+ * it. */
+struct session {
+    struct world *world;
+    enum op op; /* OP_DRAFT, OP_HOLD */
+    unsigned key;
+    unsigned revision; /* draft: of the value; hold: acknowledged last when it was started */
+    bool acked;        /* hold: likewise, and nothing made that unsure */
+    uint64_t size;
+    uint64_t moved; /* draft: bytes written */
+    unsigned calls; /* of reading, or of writing, that are left */
+    enum { SESSION_STARTING, SESSION_MOVING, SESSION_REVOKING, SESSION_ENDING } step;
+    bool resting;
+    bool may_be[REVISIONS]; /* hold: what was read was of one of these */
+    struct yolk_store_part parts[PARTS];
+    uint32_t parts_count;
+    uint8_t *memory;
+    enum status status; /* of the end, or why it was not come to */
+    uint64_t evictions; /* as of a slot */
+    unsigned deaths;
 };
 
 /* What we were told about a key, and who held it then. */
@@ -123,6 +150,10 @@ struct world {
     struct yolk_store *stores[TENANTS];
     struct slot slots[SLOTS];
     struct together together;
+    struct session sessions[SESSIONS];
+    struct rng sessions_rng; /* of its own: worlds without sessions are what they were */
+    bool with_sessions;
+    bool in_haste; /* sessions do not rest */
     struct known known[KEYS];
     struct fetching fetches[FETCHES];
     uint64_t evictions; /* of masters that are gone */
@@ -289,7 +320,7 @@ static void client_start(struct world *world)
     world->client_env = env_sim_add(world->cluster.sim, neighbour ? "10.0.1.1" : "10.0.2.1");
     CHECK(yolk_transfer_create(world->client_env, &transfer, &world->client_transfer, NULL) ==
           STATUS_OK);
-    CHECK(yolk_transfer_alloc(world->client_transfer, (size_t)SLOTS * VALUE_SIZE_MAX,
+    CHECK(yolk_transfer_alloc(world->client_transfer, (size_t)(SLOTS + SESSIONS) * VALUE_SIZE_MAX,
                               YOLK_TRANSFER_REMOTE_ALL, &memory, NULL) == STATUS_OK);
     for (unsigned i = 0; i < TENANTS; i++) {
         const struct yolk_store_options options = { .env = world->client_env,
@@ -307,6 +338,10 @@ static void client_start(struct world *world)
         world->slots[i].world = world;
         world->slots[i].memory = (uint8_t *)memory + (size_t)i * VALUE_SIZE_MAX;
     }
+    for (unsigned i = 0; i < SESSIONS; i++) {
+        world->sessions[i].world = world;
+        world->sessions[i].memory = (uint8_t *)memory + (size_t)(SLOTS + i) * VALUE_SIZE_MAX;
+    }
 }
 
 static void client_kill(struct world *world)
@@ -318,6 +353,8 @@ static void client_kill(struct world *world)
         world->stores[i] = NULL;
     }
     yolk_transfer_destroy(world->client_transfer);
+    for (unsigned i = 0; i < SESSIONS; i++)
+        world->sessions[i].op = OP_NONE; /* those that rested */
 }
 
 static void on_together(void *ctx, uint32_t index, enum status status, uint64_t size)
@@ -389,6 +426,9 @@ static bool key_in_use(const struct world *world, unsigned key)
     for (unsigned i = 0; i < SLOTS; i++) {
         if (world->slots[i].op != OP_NONE && world->slots[i].key == key) return true;
     }
+    for (unsigned i = 0; i < SESSIONS; i++) { /* who reads is in nobody's way */
+        if (world->sessions[i].op == OP_DRAFT && world->sessions[i].key == key) return true;
+    }
     return false;
 }
 
@@ -453,6 +493,221 @@ static void heat(struct world *world, unsigned times)
         const enum status status =
             store_master_get(master, env_now_ns(world->cluster.master_env), key, &object);
         CHECK(status != STATUS_OK || object.replicas_count > 0);
+    }
+}
+
+/* ---- sessions ---- */
+
+static void session_call(struct session *session);
+
+static void session_over(struct session *session, enum status status)
+{
+    struct known *known = &session->world->known[session->key];
+
+    session->status = status;
+    if (session->op == OP_DRAFT && session->step == SESSION_ENDING) {
+        if (status == STATUS_OK) {
+            drafts_total++;
+            known->revision = session->revision;
+            remember_holders(session->world, session->key, session->evictions);
+        } else if (uncertain(status) && status != STATUS_NOT_FOUND) {
+            if (!known->unsure) known->deaths = session->deaths;
+            known->unsure = true;
+        }
+    }
+    session->op = OP_NONE;
+}
+
+/* Which revisions have what was found. */
+static void candidates_start(struct session *session)
+{
+    const struct known *known = &session->world->known[session->key];
+    const bool strict = session->acked && known->acked && !known->unsure &&
+                        known->revision == session->revision &&
+                        !explained(session->world, session->key);
+    bool any = false;
+
+    CHECK(known->tried < REVISIONS);
+    for (unsigned r = 0; r < REVISIONS; r++) {
+        session->may_be[r] = r >= (strict ? session->revision : 1) && r <= known->tried &&
+                             value_size(session->key, r) == session->size;
+        any = any || session->may_be[r];
+    }
+    CHECK(any);
+}
+
+/* Those that also have what was read. */
+static void candidates_read(struct session *session)
+{
+    static uint8_t want[VALUE_SIZE_MAX];
+    bool any = false;
+
+    for (unsigned r = 0; r < REVISIONS; r++) {
+        if (!session->may_be[r]) continue;
+        value_bytes(session->key, r, want, session->size);
+        for (uint32_t i = 0; i < session->parts_count; i++) {
+            const struct yolk_store_part *part = &session->parts[i];
+            if (memcmp(part->data, want + part->offset, part->size) != 0)
+                session->may_be[r] = false;
+        }
+        any = any || session->may_be[r];
+    }
+    session_reads_total++;
+    CHECK(any); /* else wrong bytes, or of two values in one session */
+}
+
+/* Whether the session goes on to another call of its kind. */
+static bool session_moved(struct session *session, enum status status)
+{
+    session->calls--;
+    if (session->op == OP_HOLD) {
+        if (status == STATUS_OK) candidates_read(session);
+        CHECK(status != STATUS_NOT_FOUND);
+        return status == STATUS_OK && session->calls > 0;
+    }
+    for (uint32_t i = 0; i < session->parts_count && status == STATUS_OK; i++)
+        session->moved += session->parts[i].size;
+    return session->moved < session->size && session->calls > 0;
+}
+
+static bool session_is_over(const struct session *session, enum status status)
+{
+    switch (session->step) {
+    case SESSION_STARTING: return status != STATUS_OK;
+    case SESSION_MOVING: /* NOT_FOUND: its time was over */
+        return status == STATUS_CANCELLED ||
+               (session->op == OP_DRAFT && status == STATUS_NOT_FOUND);
+    case SESSION_REVOKING:
+    case SESSION_ENDING: return true;
+    }
+    return true;
+}
+
+static void on_session(void *ctx, uint32_t index, enum status status, uint64_t size)
+{
+    struct session *session = ctx;
+    struct world *world = session->world;
+    const bool draft = session->op == OP_DRAFT;
+
+    CHECK(index == 0 && (draft || session->op == OP_HOLD));
+    CHECK(status != STATUS_CORRUPT && status != STATUS_INVALID);
+    if (session_is_over(session, status)) {
+        session_over(session, status);
+        return;
+    }
+    if (session->step == SESSION_STARTING) {
+        session->size = size;
+        session->step = SESSION_MOVING;
+        if (!draft) candidates_start(session);
+    } else if (!session_moved(session, status)) {
+        const bool part = draft && session->moved < session->size;
+        session->step = part ? SESSION_REVOKING : SESSION_ENDING;
+    }
+    session->resting = !world->in_haste;
+    if (!session->resting) session_call(session);
+}
+
+static enum status session_start(struct session *session, const struct yolk_store_key *name,
+                                 struct yolk_store_call *call)
+{
+    struct known *known = &session->world->known[session->key];
+    struct yolk_store *store = store_of(session->world, session->key);
+    struct rng *rng = &session->world->sessions_rng;
+
+    session->deaths = session->world->deaths;
+    session->moved = 0;
+    session->calls = (unsigned)rng_between(rng, 1, 8);
+    if (session->op == OP_HOLD) {
+        session->revision = known->revision;
+        session->acked = known->acked;
+        return yolk_store_get_session_start(store, name, 1, call);
+    }
+    session->calls += 4;
+    session->revision = ++known->tried;
+    session->size = value_size(session->key, session->revision);
+    value_bytes(session->key, session->revision, session->memory, session->size);
+    call->replace = rng_below(rng, 2) == 0;
+    call->replicas = 1 + session->revision % 2;
+    const struct yolk_store_value value = { .key = *name, .size = session->size };
+    return yolk_store_put_session_start(store, &value, 1, call);
+}
+
+/* What is left is written in order, the last two times all of it; what is read is anywhere. */
+static void parts_draw(struct session *session)
+{
+    struct rng *rng = &session->world->sessions_rng;
+    const bool draft = session->op == OP_DRAFT;
+    uint64_t at = session->moved;
+    uint32_t count = 0;
+
+    while (count < PARTS && at < session->size) {
+        if (!draft) at = rng_below(rng, session->size);
+        const uint64_t left = session->size - at;
+        const uint64_t size = draft && session->calls < 3 ? left : rng_between(rng, 1, left);
+        session->parts[count++] = (struct yolk_store_part){ session->memory + at, size, at };
+        if (!draft) break; /* parts that are read together would have to lie apart */
+        at += size;
+    }
+    session->parts_count = count;
+}
+
+static void session_call(struct session *session)
+{
+    struct yolk_store *store = store_of(session->world, session->key);
+    const bool draft = session->op == OP_DRAFT;
+    char text[16];
+    const struct yolk_store_key name = value_key(session->key, text);
+    struct yolk_store_call call = { .on_item = on_session, .ctx = session };
+    enum status status = STATUS_INVALID;
+
+    session->resting = false;
+    session->evictions = evictions_now(session->world);
+    if (session->step == SESSION_STARTING) {
+        status = session_start(session, &name, &call);
+    } else if (session->step == SESSION_MOVING) {
+        parts_draw(session);
+        const struct yolk_store_parts item = { name, session->parts, session->parts_count };
+        status = draft ? yolk_store_put_session_write(store, &item, 1, &call)
+                       : yolk_store_get_session_read(store, &item, 1, &call);
+    } else if (session->step == SESSION_REVOKING) {
+        status = yolk_store_put_session_revoke(store, &name, 1, &call);
+    } else {
+        status = draft ? yolk_store_put_session_end(store, &name, 1, &call)
+                       : yolk_store_get_session_end(store, &name, 1, &call);
+    }
+    CHECK(status == STATUS_OK);
+}
+
+static void session_begin(struct session *session, enum op op, unsigned key)
+{
+    session->op = op;
+    session->key = key;
+    session->step = SESSION_STARTING;
+    session_call(session);
+}
+
+static void sessions_step(struct world *world)
+{
+    struct session *session = &world->sessions[rng_below(&world->sessions_rng, SESSIONS)];
+    const unsigned key = (unsigned)rng_below(&world->sessions_rng, KEYS);
+    const enum op op = rng_below(&world->sessions_rng, 2) == 0 ? OP_DRAFT : OP_HOLD;
+
+    if (!world->with_sessions || world->stores[0] == NULL) return;
+    if (session->op != OP_NONE) {
+        if (session->resting) session_call(session);
+    } else if (op == OP_HOLD || !key_in_use(world, key)) {
+        session_begin(session, op, key);
+    }
+}
+
+/* Those that rest go on to their ends. */
+static void sessions_hurry(struct world *world)
+{
+    world->in_haste = true;
+    for (unsigned i = 0; i < SESSIONS; i++) {
+        if (world->sessions[i].op != OP_NONE && world->sessions[i].resting) {
+            session_call(&world->sessions[i]);
+        }
     }
 }
 
@@ -665,6 +920,9 @@ static bool all_idle(void *ctx)
     for (unsigned i = 0; i < SLOTS; i++) {
         if (world->slots[i].op != OP_NONE) return false;
     }
+    for (unsigned i = 0; i < SESSIONS; i++) {
+        if (world->sessions[i].op != OP_NONE) return false;
+    }
     for (unsigned i = 0; i < FETCHES; i++) {
         if (world->fetches[i].busy) return false;
     }
@@ -678,6 +936,14 @@ static enum status do_now(struct world *world, enum op op, unsigned key)
     CHECK(env_sim_run_until(world->cluster.sim, all_idle, world, 30 * ENV_NS_PER_S));
     CHECK(slot->ended);
     return slot->status;
+}
+
+static enum status session_now(struct world *world, enum op op, unsigned key)
+{
+    struct session *session = &world->sessions[0];
+    session_begin(session, op, key);
+    CHECK(env_sim_run_until(world->cluster.sim, all_idle, world, 30 * ENV_NS_PER_S));
+    return session->status;
 }
 
 static void check_acknowledged(struct world *world)
@@ -713,6 +979,18 @@ static void check_liveness(struct world *world)
         if (get != STATUS_OK) {
             fail_msg("SEED=%llu: in a calm world put of key %u ends %s, then get %s",
                      (unsigned long long)current_seed, key, status_name(put), status_name(get));
+        }
+        if (!world->with_sessions) continue;
+        const enum status draft = session_now(world, OP_DRAFT, key);
+        const bool full = draft == STATUS_FULL || draft == STATUS_QUOTA;
+        if (draft != STATUS_OK && draft != STATUS_EXISTS && !(full && world->kind == TINY)) {
+            fail_msg("SEED=%llu: in a calm world a put session of key %u ends %s",
+                     (unsigned long long)current_seed, key, status_name(draft));
+        }
+        const enum status hold = session_now(world, OP_HOLD, key);
+        if (hold != STATUS_OK) {
+            fail_msg("SEED=%llu: in a calm world a get session of key %u ends %s",
+                     (unsigned long long)current_seed, key, status_name(hold));
         }
     }
 }
@@ -970,7 +1248,7 @@ static void check_unmount(struct world *world)
         CHECK(do_now(world, OP_GET, key) == before[key]);
 }
 
-static void world_run(enum kind kind, uint64_t world_seed)
+static void world_run(enum kind kind, uint64_t world_seed, bool with_sessions)
 {
     static struct world world;
     const struct env_sim_options options = { .seed = world_seed,
@@ -982,6 +1260,8 @@ static void world_run(enum kind kind, uint64_t world_seed)
     current_seed = world_seed;
     memset(&world, 0, sizeof(world));
     rng_init(&world.rng, world_seed);
+    rng_init(&world.sessions_rng, ~world_seed);
+    world.with_sessions = with_sessions;
     world.kind = kind;
     sim_cluster_start(&world.cluster, &options);
     if (kind == TINY) {
@@ -1006,6 +1286,7 @@ static void world_run(enum kind kind, uint64_t world_seed)
     for (int step = 0; step < STEPS; step++) {
         quota_keep(&world);
         client_step(&world);
+        sessions_step(&world);
         if (world.cluster.hot_replicas > 0 && step / 30 % 3 == 1) heat(&world, 5);
         blocks_step(&world);
         break_something(&world);
@@ -1013,6 +1294,7 @@ static void world_run(enum kind kind, uint64_t world_seed)
         check_books(&world);
     }
     heal(&world);
+    sessions_hurry(&world);
     quota_keep(&world);
     CHECK(env_sim_run_until(world.cluster.sim, all_idle, &world, 60 * ENV_NS_PER_S));
     sim_run_ms(&world.cluster, 20000); /* registrations, settling, quarantines */
@@ -1042,7 +1324,7 @@ static void run_seeds(enum kind kind)
 {
     const uint64_t first = test_seed();
     for (unsigned i = 0; i < test_seeds(SEEDS_DEFAULT); i++)
-        world_run(kind, first + i);
+        world_run(kind, first + i, true);
 }
 
 /* Worlds in which a new master once heard only of what had been replaced, or of one of two values
@@ -1054,10 +1336,10 @@ static void what_was_replaced_does_not_come_back(void **state)
     (void)state;
 
     for (size_t i = 0; i < sizeof(calm) / sizeof(calm[0]); i++)
-        world_run(CALM_NODES, calm[i]);
+        world_run(CALM_NODES, calm[i], false);
     for (size_t i = 0; i < sizeof(mortal) / sizeof(mortal[0]); i++)
-        world_run(MORTAL_NODES, mortal[i]);
-    world_run(TINY, 1477);
+        world_run(MORTAL_NODES, mortal[i], false);
+    world_run(TINY, 1477, false);
     lost_explained = 0;
 }
 
@@ -1066,6 +1348,7 @@ static void masters_die_and_nothing_acknowledged_is_lost(void **state)
     (void)state;
     run_seeds(CALM_NODES);
     assert_true(acked_total > 0 && reads_total > 0 && fetched_total > 0);
+    assert_true(drafts_total > 0 && session_reads_total > 0);
     assert_true(seen_total > 0 || test_seeds(SEEDS_DEFAULT) < 2);
     assert_int_equal(lost_explained, 0);
     assert_true(hot_total > 0 || test_seeds(SEEDS_DEFAULT) < 10);
@@ -1096,9 +1379,9 @@ int main(void)
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     printf("acknowledged=%llu read=%llu fetched_blocks=%llu lost_explained=%llu evictions=%llu "
            "replaced=%llu copied=%llu kept=%llu promoted=%llu together=%llu seen=%llu "
-           "over_quota=%llu hot=%llu\n",
+           "over_quota=%llu hot=%llu drafts=%llu session_reads=%llu\n",
            acked_total, reads_total, fetched_total, lost_explained, evictions_seen, replaced_total,
            copied_total, kept_total, promoted_total, together_total, seen_total, over_quota_total,
-           hot_total);
+           hot_total, drafts_total, session_reads_total);
     return failed;
 }
