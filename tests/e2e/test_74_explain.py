@@ -6,21 +6,29 @@ import pytest
 
 from cluster import Cluster, run_yolk, wait_until
 
-SHAPE = ("--engine", "timed", "--engine-speed", 20, "--pool-size", "64M", "--prefill", 2)
+SHAPE = ("--engine", "timed", "--engine-speed", 20, "--pool-size", "1M", "--prefill", 2)
+# The model's own, and a word in front that a request may choose.
+TEMPLATE = """{{ stamp | default('') }}{% for message in messages %}<|im_start|>{{ message['role'] }}
+{{ message['content'] }}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
 WORDS = " ".join(f"Item {i} of the list is {(i * 7919) % 997}." for i in range(40))
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    made = Cluster(tmp_path_factory.mktemp("cluster"), *SHAPE).wait_ready()
+    directory = tmp_path_factory.mktemp("cluster")
+    template = directory / "template.jinja"
+    template.write_text(TEMPLATE)
+    made = Cluster(directory, *SHAPE, "--chat-template", template).wait_ready()
     wait_until(lambda: made.metric("yolk_gateway_nodes_up", role="prefill") == 2)
     yield made
     made.stop()
 
 
-def chat(cluster, name, messages):
+def chat(cluster, name, messages, **more):
     status, body, _ = cluster.post("/v1/chat/completions", {
-        "model": "smollm2", "temperature": 0, "max_tokens": 40, "messages": messages},
+        "model": "smollm2", "temperature": 0, "max_tokens": 40, "messages": messages, **more},
         headers={"X-Request-Id": name})
     assert status == 200, body
     return body["choices"][0]["message"]["content"]
@@ -56,6 +64,35 @@ def test_another_text_of_the_same_tokens_is_never_seen(cluster):
     chat(cluster, "other", [{"role": "user", "content": "Not at all. " + WORDS}])
     decision, _ = why(cluster, "other")
     assert set(decision["hits"]["missed"]) == {"never_seen"}
+
+
+def missed_by(cluster, name):
+    hits = why(cluster, name)[0]["hits"]
+    assert hits["reusable_blocks"] > 10
+    return {reason: blocks / hits["reusable_blocks"] for reason, blocks in hits["missed"].items()}
+
+
+def test_what_a_key_hides_is_told_apart(cluster):
+    turns = [{"role": "user", "content": "Of salts. " + WORDS}]
+    chat(cluster, "salt-1", turns, cache_salt="a")
+    chat(cluster, "salt-2", turns, cache_salt="b")
+    assert missed_by(cluster, "salt-1") == {"never_seen": 1}
+    assert missed_by(cluster, "salt-2") == {"salt": 1}
+    turns = [{"role": "user", "content": "Of templates. " + WORDS}]
+    chat(cluster, "stamp-1", turns)
+    chat(cluster, "stamp-2", turns, chat_template_kwargs={"stamp": "It is Monday. "})
+    assert missed_by(cluster, "stamp-1") == {"never_seen": 1}
+    assert missed_by(cluster, "stamp-2")["template"] > 0.9
+
+
+def test_what_was_there_and_is_gone_is_evicted(cluster):
+    turns = [{"role": "user", "content": "Of rooms. " + WORDS}]
+    chat(cluster, "room-1", turns)
+    wait_until(lambda: cluster.metric("yolk_conductor_index_holdings") > 0)
+    for i in range(40):  # each as long, and all nodes together hold about 24
+        chat(cluster, f"fill-{i}", [{"role": "user", "content": f"{i} " + WORDS}])
+    chat(cluster, "room-2", turns)
+    assert missed_by(cluster, "room-2").get("evicted", 0) > 0.9
 
 
 def test_candidates_and_regret(cluster):
