@@ -13,20 +13,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/assert.h"
 #include "base/env_bare_int.h"
+#include "base/env_real.h"
 
 enum { REQUEST_SIZE = 16 };
-
-static uint64_t now_ns(void)
-{
-    struct timespec at;
-    clock_gettime(CLOCK_MONOTONIC, &at);
-    return (uint64_t)at.tv_sec * 1000000000u + (uint64_t)at.tv_nsec;
-}
 
 /* Where byte `moved` of the stream's messages lies, and how many bytes are in one piece there. */
 static uint8_t *place(const struct env_bare *bare, const struct end *end, uint32_t stream,
@@ -175,7 +168,7 @@ enum status env_bare_run(struct env_bare *bare, uint64_t count, uint64_t *ns)
 {
     const uint32_t streams = bare->options.streams;
     const bool alone = streams == 1 && !bare->options.polling;
-    const uint64_t each = count / streams, start_ns = now_ns();
+    const uint64_t each = count / streams, start_ns = env_real_now_ns();
     uint64_t begin[ENV_BARE_STREAMS_MAX];
     uint32_t open = streams;
 
@@ -199,7 +192,7 @@ enum status env_bare_run(struct env_bare *bare, uint64_t count, uint64_t *ns)
         if (moved == 0 && open > 0 && !bare->options.polling) wait_any(bare, &bare->ours);
     }
     bare->running = false;
-    *ns = now_ns() - start_ns;
+    *ns = env_real_now_ns() - start_ns;
     return STATUS_OK;
 }
 

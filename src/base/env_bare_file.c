@@ -11,10 +11,10 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "base/env_real.h"
 
 enum { DEPTH_MAX = 64, ALIGN = 4096 };
 
@@ -27,13 +27,6 @@ struct ring {
     size_t sqes_size;
     struct io_uring_params params;
 };
-
-static uint64_t now_ns(void)
-{
-    struct timespec at;
-    clock_gettime(CLOCK_MONOTONIC, &at);
-    return (uint64_t)at.tv_sec * 1000000000u + (uint64_t)at.tv_nsec;
-}
 
 static _Atomic uint32_t *word(const struct ring *ring, uint32_t offset)
 {
@@ -151,9 +144,9 @@ enum status env_bare_file_run(const struct env_bare_file *bare, uint64_t count, 
     if (fd < 0) return errno == EINVAL ? STATUS_UNSUPPORTED : STATUS_IO;
     enum status status = ring_open(&ring);
     if (status == STATUS_OK) {
-        const uint64_t start_ns = now_ns();
+        const uint64_t start_ns = env_real_now_ns();
         status = move(bare, &ring, fd, count);
-        *ns = now_ns() - start_ns;
+        *ns = env_real_now_ns() - start_ns;
         ring_close(&ring);
     }
     close(fd);
