@@ -404,7 +404,7 @@ def times(options, rows, directory):
     cluster_file = os.path.join(directory, "times.json")
     with open(cluster_file, "w", encoding="utf-8") as out:
         json.dump({"prefill": 1, "decode": 1, "dram_tokens": 90000, "layerwise": True,
-                   "batch_max": 64, "cost": cost}, out)
+                   "batch_max": 64, "first_at_prefill": True, "cost": cost}, out)
     found = [simulate(options, os.path.join(directory, f"times-{n}.jsonl"), cluster_file)
              for n in range(2)]
     return {"rate": rate, "count": count, "token_s": token_s, "pinned": pinned, "busy": busy,
@@ -453,7 +453,7 @@ def modelled(directory):
         json.dump({"cost": MACHINE}, out)
     with open(cluster_file, "w", encoding="utf-8") as out:
         json.dump({"prefill": 4, "decode": 4, "dram_tokens": 250000, "batch_max": 64,
-                   "layerwise": True, "cost": MACHINE}, out)
+                   "layerwise": True, "first_at_prefill": True, "cost": MACHINE}, out)
     return machine, cluster_file
 
 
@@ -521,7 +521,7 @@ def simulated_good(options, path, cluster_file, policy, tbt_ms):
     """The share of good answers."""
     settings = f"overload={policy},ttft_limit_s={TTFT_LIMIT_S},tbt_limit_ms={TBT_LIMIT_MS}," \
                f"admit_ttft_s={TTFT_LIMIT_S},admit_tbt_ms={tbt_ms}," \
-               "lengths_known=true"  # as replay asks for what the trace says, and no more
+               "lengths_known=true,first_at_prefill=false"  # replay asks for what the trace says; limits hold tokens back
     if policy == "adaptive":
         settings += ",door=true,stretch=5"  # as the gateway has them
     return simulate(options, path, cluster_file, "--set", settings)["good_mean"]
@@ -606,8 +606,7 @@ def times_page(result, source):
               f"{1e6 * cost['decode_context_s']:.4f} us a token of context; {1e3 * cost['schedule_s']:.2f} ms "
               "around it.", "",
               "What the model leaves out: short prompts that meet share a step live; the simulator computes one "
-              "after the other. A first token is shown live when the prefill node has it, and in the simulator at "
-              "the next decode step.", ""]
+              "after the other.", ""]
     return lines
 
 

@@ -80,6 +80,8 @@ static const struct setting settings_table[] = {
     { "admit_tbt_ms", SETTING_NUMBER, AT(admit_tbt_ms), 0, 3.6e6, NULL, "overload's; 0: none" },
     { "stretch", SETTING_NUMBER, AT(stretch), 0, 1000, NULL,
       "short prompts go first; 0: in order" },
+    { "first_at_prefill", SETTING_BOOL, AT(first_at_prefill), 0, 0, NULL,
+      "first tokens do not wait for the decode node" },
     { "lengths_known", SETTING_BOOL, AT(lengths_known), 0, 0, NULL,
       "requests say how long their answer will be" },
     { "door", SETTING_BOOL, AT(door), 0, 0, NULL, "adaptive: wait at a full decode node" },
@@ -428,6 +430,8 @@ static enum status check_mooncake(const struct sim_cluster *cluster, struct errm
         return errmsg_set(err, STATUS_INVALID,
                           "policy %s places without the conductor, and only the conductor %s",
                           cluster_policy_name(cluster->policy), own);
+    if (cluster->first_at_prefill && has_failures(cluster))
+        return errmsg_set(err, STATUS_INVALID, "first_at_prefill: not together with failures");
     struct sim_classes classes;
     const enum status status =
         sim_classes_parse(cluster->classes, cluster->class_shares, &classes, err);

@@ -683,6 +683,25 @@ static bool judge_join(struct sim *sim, const struct prefill_node *node, uint32_
     return !judged || yolk_conductor_admit_join(conductor, ticket, now_ms, &verdict) == STATUS_OK;
 }
 
+static void show_first(struct sim *sim, uint32_t who)
+{
+    sim_first_token(sim, who);
+    sim->requests[who].first_ns = sim->events.now_ns;
+}
+
+/* Its KV goes to the decode node, if it has not gone there by now. */
+static void leave_prefill(struct sim *sim, uint32_t who, uint32_t index)
+{
+    const struct sim_request *request = &sim->requests[who];
+
+    if (request->sent == request->stages) {
+        load(sim, who);
+        return;
+    }
+    sim_set_state(sim, who, SIM_SENDING);
+    if (!sim->cluster.layerwise && request->stages == 1) mooncake_send_kv(sim, who, index, 0);
+}
+
 static void on_prefill_done(struct sim *sim, uint32_t index)
 {
     struct prefill_node *node = &mooncake_of(sim)->prefill[index];
@@ -708,11 +727,9 @@ static void on_prefill_done(struct sim *sim, uint32_t index)
         mooncake_report_prefill(sim, who);
         sim_first_token(sim, who);
         mooncake_release(sim, who, SIM_DONE);
-    } else if (request->sent == request->stages) {
-        load(sim, who);
     } else {
-        sim_set_state(sim, who, SIM_SENDING);
-        if (!sim->cluster.layerwise && request->stages == 1) mooncake_send_kv(sim, who, index, 0);
+        if (sim->cluster.first_at_prefill) show_first(sim, who);
+        leave_prefill(sim, who, index);
     }
     mooncake_start_prefill(sim, index);
 }
@@ -760,9 +777,9 @@ void mooncake_start_step(struct sim *sim, uint32_t index)
         if (m->conductor != NULL)
             yolk_conductor_joined(m->conductor, ticket, (double)sim->events.now_ns / 1e6);
         sim_set_state(sim, who, SIM_DECODING);
-        sim_first_token(sim, who);
+        if (!sim->cluster.first_at_prefill) show_first(sim, who);
         batch_join(node->batch, who, sim_input(sim, who) + 1, sim_output(sim, who) - 1,
-                   sim->events.now_ns);
+                   sim->requests[who].first_ns);
     }
     if (batch_count(node->batch) == 0 && node->inlining.count == 0) return;
     node->stepping = true;

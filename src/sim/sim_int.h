@@ -78,6 +78,7 @@ struct sim_request {
     uint64_t latest_ns; /* of its latest token there */
     double order_ms;    /* prefill nodes take the least first */
     uint64_t arrival_ns, start_ns, send_ns;
+    uint64_t first_ns;    /* when its first token of this placement was shown */
     uint64_t estimate_ns; /* of its prefill, in its node's books */
 };
 

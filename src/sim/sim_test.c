@@ -50,6 +50,27 @@ static void one_request_takes_what_the_formulas_say(void **state)
     trace_destroy(trace);
 }
 
+/* The first token comes sooner by transfer and load, and the first interval is so much longer. */
+static void a_first_token_may_be_shown_by_the_prefill(void **state)
+{
+    (void)state;
+    struct trace *trace = parse(LONE);
+    struct sim_result *late = run(trace, "layerwise=false");
+    struct sim_result *soon = run(trace, "layerwise=false,first_at_prefill=true");
+    const struct sim_record *a = &late->records[0], *b = &soon->records[0];
+    const struct sim_profile *p = sim_profile_at(0);
+    const double between_ms = 1e3 * (a->transfer_s + 10000 * p->kv_token_bytes / p->load_bytes_s);
+
+    near(a->ttft_ms - b->ttft_ms, between_ms, 1e-4);
+    near(b->tbt_mean_ms - a->tbt_mean_ms, between_ms / 10, 1e-4); /* of ten intervals */
+    near(b->tbt_ms - a->tbt_ms, between_ms, 1e-4);                /* the longest of them */
+    near(b->total_s, a->total_s, 1e-9);
+    sim_result_destroy(late);
+    sim_result_destroy(soon);
+    trace_destroy(trace);
+    refuses("first_at_prefill=true,mtbf_s=9", "not together with failures");
+}
+
 static void layerwise_sending_hides_the_transfer(void **state)
 {
     (void)state;
@@ -458,6 +479,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_request_takes_what_the_formulas_say),
+        cmocka_unit_test(a_first_token_may_be_shown_by_the_prefill),
         cmocka_unit_test(layerwise_sending_hides_the_transfer),
         cmocka_unit_test(a_coupled_node_stalls_what_it_decodes),
         cmocka_unit_test(the_keys_of_a_prefix_cache_keep_everybody),
