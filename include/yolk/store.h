@@ -256,8 +256,9 @@ typedef void (*yolk_store_tenants_fn)(void *ctx, enum status status,
                                       const struct yolk_store_tenant *tenants, uint32_t count);
 
 /* Those that have something or a quota; the default one is the first. `set` not NULL: what the
- * tenant of that name may have, from now on, as long as this master lives (0, 0: no limit); only
- * name and quota_* are looked at. STATUS_INVALID: not a name. */
+ * tenant of that name may have, from now on, under the next master too (0, 0: no limit); only name
+ * and quota_* are looked at. STATUS_INVALID: not a name. STATUS_BUSY: it may not be without a quota
+ * while it has values. */
 MUST_USE enum status yolk_store_tenants(struct yolk_store *store,
                                         const struct yolk_store_tenant *set, uint32_t timeout_ms,
                                         yolk_store_tenants_fn on_tenants, void *ctx);

@@ -57,7 +57,7 @@ static void on_told(void *ctx, const struct rpc_result *result)
 static void on_beat(void *ctx)
 {
     struct bench_store_node *node = ctx;
-    const struct store_member_info info = info_of(node);
+    const struct store_register reg = { .info = info_of(node) };
     const struct store_beat beat = { .name = BENCH_STORE_NODE_NAME,
                                      .epoch = BENCH_STORE_NODE_EPOCH };
     const uint64_t now_ns = env_now_ns(node->env);
@@ -66,7 +66,7 @@ static void on_beat(void *ctx)
 
     buf_init(&buf, RPC_BODY_SIZE_MAX);
     enum status status =
-        node->registered ? store_encode_beat(&buf, &beat) : store_encode_register(&buf, &info, 0);
+        node->registered ? store_encode_beat(&buf, &beat) : store_encode_register(&buf, &reg);
     const struct rpc_request request = {
         .method = node->registered ? MASTER_METHOD_BEAT : MASTER_METHOD_REGISTER,
         .body = buf_data(&buf),

@@ -632,7 +632,11 @@ static int quota_ask(struct cli *cli, const struct yolk_store_tenant *set, const
         if (viewing.session.status == STATUS_INVALID)
             code = cli_refuse("quota: %.80s is not the name of a tenant", name);
         else if (viewing.session.status != STATUS_OK)
-            code = refuse(&viewing.session, "quota", viewing.session.status);
+            code = viewing.session.status == STATUS_BUSY
+                       ? cli_refuse("quota: tenant %.80s has values, and the master takes those of "
+                                    "such as have a quota only",
+                                    name)
+                       : refuse(&viewing.session, "quota", viewing.session.status);
         else if (set == NULL)
             store_view_tenants(viewing.tenants, viewing.tenants_count, name,
                                config_bool(cli->config, "json"));

@@ -244,10 +244,31 @@ struct store_quota {
 };
 
 /* What the tenant (store/scope.h) may have from now on; all zero: no quota. One that has more is
- * not refused anything but new puts, and loses in its order of eviction what is too much.
+ * not refused anything but new puts, and loses in its order of eviction what is too much. This is
+ * what the master is started with, for tenants of whom nothing is said later.
  * STATUS_INVALID: not a name; STATUS_FULL: STORE_TENANTS_MAX. */
 MUST_USE enum status store_master_quota(struct store_master *master, const char *tenant,
                                         const struct store_quota *quota);
+
+/* The same while it runs, in force from now on and over what any master is started with: nodes
+ * remember it, as notes, and tell a new master. STATUS_BUSY: with tenants_listed, a tenant that has
+ * values keeps a quota. */
+MUST_USE enum status store_master_quota_set(struct store_master *master, const char *tenant,
+                                            const struct store_quota *quota);
+
+struct store_quota_note {
+    char name[STORE_TENANT_SIZE]; /* as store_master_quota() takes it */
+    struct store_quota quota;
+    uint64_t stamp; /* of two notes about a tenant the higher one was said later */
+};
+
+/* Changes with the notes, and is never that of another master's; 0: there are none. */
+uint64_t store_master_notes_version(const struct store_master *master);
+/* As store_master_tenant(). */
+bool store_master_note(const struct store_master *master, uint32_t *cursor,
+                       struct store_quota_note *out);
+/* What a node remembers: taken over if it is news. */
+void store_master_note_take(struct store_master *master, const struct store_quota_note *note);
 
 struct store_tenant_counts {
     char name[STORE_TENANT_SIZE];

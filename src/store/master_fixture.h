@@ -3,7 +3,8 @@
  * store/master_fixture.h - what tests of the directory begin with: nodes that are arrays of what
  * they hold, which commit, drop, copy, die, restart and announce again, and carry out the master's
  * actions or not; and puts as their owners would tell of them. Include cmocka first, and set
- * `seed`; `hot_replicas`, where heat is to add some; `hosts`, where nodes share them. */
+ * `seed`; `hot_replicas`, where heat is to add some; `hosts`, where nodes share them;
+ * `tenants_listed`. */
 #ifndef STORE_MASTER_FIXTURE_H
 #define STORE_MASTER_FIXTURE_H
 
@@ -33,6 +34,7 @@ enum {
 static uint64_t seed;
 static uint32_t hot_replicas;
 static unsigned hosts = NODES;
+static bool tenants_listed;
 
 struct held {
     bool present;
@@ -188,7 +190,8 @@ static inline struct store_master *master_new_with(uint64_t now, enum order_poli
                                                   .forget_ms = 3000,
                                                   .eviction = policy,
                                                   .hot_replicas = hot_replicas,
-                                                  .hot_reads = 1 };
+                                                  .hot_reads = 1,
+                                                  .tenants_listed = tenants_listed };
     assert_int_equal(store_master_create(&options, now, &master), STATUS_OK);
     return master;
 }

@@ -129,6 +129,7 @@ struct tenant {
     char name[STORE_TENANT_SIZE]; /* "": the default */
     uint32_t number;
     struct store_quota quota;
+    uint64_t quota_stamp; /* 0: what the master was started with, or nothing */
     struct store_quota used;
     struct store_quota dropping; /* of `used`: what is being dropped */
     struct store_quota evicted;  /* ever */
@@ -192,6 +193,7 @@ struct store_master {
     struct tenant *tenants[STORE_TENANTS_MAX]; /* by number; NULL: none */
     uint32_t tenants_top;                      /* numbers from here on are not used */
     struct map *tenant_names;                  /* of all but the default one, to numbers */
+    uint64_t notes_version;                    /* highest stamp of a quota, and above it; 0: none */
     struct map *groups;                        /* struct group * */
     struct entry *work_head; /* values with too few or too many replicas, looked at in turn */
     struct entry *work_tail;

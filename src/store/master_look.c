@@ -229,7 +229,7 @@ static enum status quota_set(const struct master_look *look, const struct yolk_s
 {
     const struct store_quota quota = { set->quota_bytes, set->quota_replicas };
     if (set->name[0] == '\0') return STATUS_OK; /* only asked */
-    const enum status status = store_master_quota(look->master, set->name, &quota);
+    const enum status status = store_master_quota_set(look->master, set->name, &quota);
     if (status != STATUS_OK) return status;
     LOG_INFO("store", "quota_set", "tenant=%s bytes=%llu replicas=%llu", set->name,
              (unsigned long long)quota.bytes, (unsigned long long)quota.replicas);

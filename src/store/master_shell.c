@@ -521,36 +521,73 @@ static bool name_taken(const struct store_master_shell *shell, const struct stor
     return false;
 }
 
+/* What the node remembers of earlier masters. What cannot be read was never written by one. */
+static void notes_take(struct store_master_shell *shell, struct msg_bytes bytes)
+{
+    struct store_quota_note *notes = malloc(STORE_TENANTS_MAX * sizeof(*notes));
+    uint32_t count = 0;
+
+    if (notes == NULL || store_decode_notes(bytes, notes, &count) != STATUS_OK)
+        LOG_WARN("master", "notes_not_read", "bytes=%lu", bytes.len);
+    for (uint32_t i = 0; i < count; i++)
+        store_master_note_take(shell->master, &notes[i]);
+    free(notes);
+}
+
+/* All there is to remember, into the buffer. */
+static enum status notes_write(const struct store_master_shell *shell, struct buf *buf)
+{
+    struct store_quota_note *notes = malloc(STORE_TENANTS_MAX * sizeof(*notes));
+    uint32_t count = 0;
+
+    if (notes == NULL) return STATUS_NO_MEMORY;
+    for (uint32_t cursor = 0; count < STORE_TENANTS_MAX; count++) {
+        if (!store_master_note(shell->master, &cursor, &notes[count])) break;
+    }
+    const enum status status = store_encode_notes(buf, notes, count);
+    free(notes);
+    return status;
+}
+
 static void handle_register(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
 {
     struct store_master_shell *shell = ctx;
-    struct store_member_info info;
+    struct store_register reg;
     struct store_node_id id;
-    uint64_t term_seen;
 
-    enum status status = store_decode_register(body, len, &info, &term_seen);
-    if (status == STATUS_OK && name_taken(shell, &info)) status = STATUS_EXISTS;
+    enum status status = store_decode_register(body, len, &reg);
+    if (status == STATUS_OK && name_taken(shell, &reg.info)) status = STATUS_EXISTS;
     if (status == STATUS_OK) {
-        status = store_master_register(shell->master, now(shell), &info, term_seen, &id);
+        status = store_master_register(shell->master, now(shell), &reg.info, reg.term_seen, &id);
     }
+    if (status == STATUS_OK && reg.notes.len > 0) notes_take(shell, reg.notes);
     reply_term(shell, call, status);
 }
 
 static void handle_beat(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
 {
     struct store_master_shell *shell = ctx;
+    const uint64_t notes_version = store_master_notes_version(shell->master);
+    struct store_beaten beaten = { .term = store_master_term(shell->master) };
     struct store_beat beat;
-    struct buf buf;
+    struct buf notes, buf;
 
     enum status status = store_decode_beat(body, len, &beat);
     if (status == STATUS_OK) {
         status = store_master_beat(shell->master, now(shell), beat.name, beat.epoch);
     }
     buf_init(&buf, RPC_BODY_SIZE_MAX);
-    if (status == STATUS_OK) {
-        status = store_encode_beaten(&buf, store_master_term(shell->master),
-                                     store_master_drains(shell->master, beat.name));
+    buf_init(&notes, STORE_NOTES_SIZE_MAX);
+    if (status == STATUS_OK && beat.remembers && beat.notes_version != notes_version &&
+        notes_version > 0 && notes_write(shell, &notes) == STATUS_OK) {
+        beaten.notes_version = notes_version;
+        beaten.notes = (struct msg_bytes){ buf_data(&notes), notes.len };
     }
+    if (status == STATUS_OK) {
+        beaten.draining = store_master_drains(shell->master, beat.name);
+        status = store_encode_beaten(&buf, &beaten);
+    }
+    buf_fini(&notes);
     reply(shell, call, &buf, status);
 }
 

@@ -20,7 +20,14 @@
  *
  * Invariants
  *   I1  An entry of a value counts in `values` of its tenant, and stands in its orders alone.
- *   I2  A tenant lives while it has values, ranges or a quota; the default one, number 0, always.
+ *   I2  A tenant lives while it has values, ranges, a quota, or a note that it has none; the
+ *       default one, number 0, always. Those that only have such a note are not shown, and give
+ *       their place to others.
+ *
+ * Quotas that are set while the master runs are noted: its nodes have them with their next beats,
+ * and tell a new master when they register. Each has a stamp, so whoever registers first, or was
+ * cut off meanwhile, what was said last holds. A stamp begins with the term, so that what a new
+ * master is told is above all that was said to older ones, whatever it has heard.
  */
 #include "store/master_int.h"
 
@@ -31,7 +38,10 @@
 #include "base/hash.h"
 #include "store/scope.h"
 
-enum { TRIM_LOOKS_MAX = 256 }; /* entries looked at in one turn of one tenant's */
+enum {
+    TRIM_LOOKS_MAX = 256, /* entries looked at in one turn of one tenant's */
+    STAMP_TERM_SHIFT = 20,
+};
 
 static struct block_key name_id(const uint8_t *name, uint32_t len)
 {
@@ -95,13 +105,46 @@ static struct tenant *tenant_named(const struct store_master *master, const uint
     return strlen(tenant->name) == len && memcmp(tenant->name, name, len) == 0 ? tenant : NULL;
 }
 
+/* Nothing is known of it but, at most, that it has no quota. */
+static bool is_idle(const struct tenant *tenant)
+{
+    return tenant->number != 0 && tenant->values == 0 && tenant->used.replicas == 0 &&
+           tenant->quota.bytes == 0 && tenant->quota.replicas == 0;
+}
+
+/* I2 */
+static void tenant_remove(struct store_master *master, struct tenant *tenant)
+{
+    const struct block_key id =
+        name_id((const uint8_t *)tenant->name, (uint32_t)strlen(tenant->name));
+    ASSERT(is_idle(tenant) && tenant->used.bytes == 0);
+    const bool was_there = map_remove(master->tenant_names, &id, NULL);
+    ASSERT(was_there);
+    master->tenants[tenant->number] = NULL;
+    while (master->tenants[master->tenants_top - 1] == NULL)
+        master->tenants_top--;
+    tenant_free(tenant);
+}
+
+static uint32_t number_free(struct store_master *master)
+{
+    uint32_t number = 1;
+    while (number < master->tenants_top && master->tenants[number] != NULL)
+        number++;
+    if (number < STORE_TENANTS_MAX) return number;
+    for (number = 1; number < STORE_TENANTS_MAX; number++) {
+        if (!is_idle(master->tenants[number])) continue;
+        tenant_remove(master, master->tenants[number]);
+        break;
+    }
+    return number;
+}
+
 static struct tenant *tenant_add(struct store_master *master, const uint8_t *name, uint32_t len)
 {
     const struct block_key id = name_id(name, len);
-    uint32_t number = 1;
+    const uint32_t number = number_free(master);
 
-    while (number < master->tenants_top && master->tenants[number] != NULL)
-        number++;
     if (number == STORE_TENANTS_MAX) return NULL;
     struct tenant *tenant = tenant_new(master, name, len, number);
     if (tenant == NULL) return NULL;
@@ -110,24 +153,14 @@ static struct tenant *tenant_add(struct store_master *master, const uint8_t *nam
         return NULL;
     }
     master->tenants[number] = tenant;
-    if (number == master->tenants_top) master->tenants_top++;
+    if (number >= master->tenants_top) master->tenants_top = number + 1;
     return tenant;
 }
 
 /* I2: gone if nothing needs it. */
 static void tenant_settle(struct store_master *master, struct tenant *tenant)
 {
-    const struct block_key id =
-        name_id((const uint8_t *)tenant->name, (uint32_t)strlen(tenant->name));
-    if (tenant->number == 0 || tenant->values > 0 || tenant->used.replicas > 0) return;
-    if (tenant->quota.bytes > 0 || tenant->quota.replicas > 0) return;
-    ASSERT(tenant->used.bytes == 0);
-    const bool was_there = map_remove(master->tenant_names, &id, NULL);
-    ASSERT(was_there);
-    master->tenants[tenant->number] = NULL;
-    while (master->tenants[master->tenants_top - 1] == NULL)
-        master->tenants_top--;
-    tenant_free(tenant);
+    if (is_idle(tenant) && tenant->quota_stamp == 0) tenant_remove(master, tenant);
 }
 
 const struct tenant *master_tenant_find(const struct store_master *master, struct store_key key)
@@ -290,26 +323,100 @@ bool master_shares_above(const struct master_shares *shares, const struct tenant
 
 /* ---- what is asked ---- */
 
-enum status store_master_quota(struct store_master *master, const char *name,
-                               const struct store_quota *quota)
+static void tenant_name(const struct tenant *tenant, char out[STORE_TENANT_SIZE])
 {
-    const uint8_t *bytes = (const uint8_t *)name;
-    const uint32_t len = scope_name_default(name) ? 0 : (uint32_t)strlen(name);
+    memcpy(out, tenant->number == 0 ? "default" : tenant->name,
+           tenant->number == 0 ? sizeof("default") : STORE_TENANT_SIZE);
+}
 
+static struct tenant *tenant_called(const struct store_master *master, const char *name)
+{
+    const uint32_t len = scope_name_default(name) ? 0 : (uint32_t)strlen(name);
+    return tenant_named(master, (const uint8_t *)name, len);
+}
+
+/* What is said with a lower stamp than what was is not heard. */
+static enum status quota_take(struct store_master *master, const char *name,
+                              const struct store_quota *quota, uint64_t stamp)
+{
     if (!scope_name_valid(name)) return STATUS_INVALID;
-    struct tenant *tenant = tenant_named(master, bytes, len);
-    if (tenant == NULL && quota->bytes == 0 && quota->replicas == 0) return STATUS_OK;
-    if (tenant == NULL) tenant = tenant_add(master, bytes, len);
+    struct tenant *tenant = tenant_called(master, name);
+    if (tenant == NULL && quota->bytes == 0 && quota->replicas == 0 && stamp == 0) return STATUS_OK;
+    if (tenant == NULL) tenant = tenant_add(master, (const uint8_t *)name, (uint32_t)strlen(name));
     if (tenant == NULL) return STATUS_FULL;
+    if (stamp < tenant->quota_stamp) return STATUS_OK;
     tenant->quota = *quota;
+    tenant->quota_stamp = stamp;
     tenant_settle(master, tenant);
     return STATUS_OK;
 }
 
+enum status store_master_quota(struct store_master *master, const char *name,
+                               const struct store_quota *quota)
+{
+    return quota_take(master, name, quota, 0);
+}
+
+/* ---- notes ---- */
+
+/* Above `stamp`, all of this master's before, and all of older masters'. */
+static uint64_t stamp_above(const struct store_master *master, uint64_t stamp)
+{
+    const uint64_t least = master->term << STAMP_TERM_SHIFT;
+    if (master->notes_version > stamp) stamp = master->notes_version;
+    return stamp < least ? least : stamp + 1;
+}
+
+enum status store_master_quota_set(struct store_master *master, const char *name,
+                                   const struct store_quota *quota)
+{
+    const struct tenant *tenant = scope_name_valid(name) ? tenant_called(master, name) : NULL;
+    const uint64_t stamp = stamp_above(master, 0);
+
+    if (master->options.tenants_listed && tenant != NULL && tenant->values > 0 &&
+        quota->bytes == 0 && quota->replicas == 0)
+        return STATUS_BUSY;
+    const enum status status = quota_take(master, name, quota, stamp);
+    if (status == STATUS_OK) master->notes_version = stamp;
+    return status;
+}
+
+uint64_t store_master_notes_version(const struct store_master *master)
+{
+    return master->notes_version;
+}
+
+bool store_master_note(const struct store_master *master, uint32_t *cursor,
+                       struct store_quota_note *out)
+{
+    const struct tenant *tenant = NULL;
+    for (; *cursor < master->tenants_top; ++*cursor) {
+        tenant = master->tenants[*cursor];
+        if (tenant != NULL && tenant->quota_stamp > 0) break;
+    }
+    if (*cursor >= master->tenants_top) return false;
+    *out = (struct store_quota_note){ .quota = tenant->quota, .stamp = tenant->quota_stamp };
+    tenant_name(tenant, out->name);
+    ++*cursor;
+    return true;
+}
+
+void store_master_note_take(struct store_master *master, const struct store_quota_note *note)
+{
+    if (note->stamp == 0 || !scope_name_valid(note->name)) return;
+    const struct tenant *known = tenant_called(master, note->name);
+    if (known != NULL && known->quota_stamp >= note->stamp) return;
+    if (quota_take(master, note->name, &note->quota, note->stamp) != STATUS_OK) return;
+    master->notes_version = stamp_above(master, note->stamp);
+}
+
+/* ---- looking around ---- */
+
 bool store_master_tenant(const struct store_master *master, uint32_t *cursor,
                          struct store_tenant_counts *out)
 {
-    while (*cursor < master->tenants_top && master->tenants[*cursor] == NULL)
+    while (*cursor < master->tenants_top &&
+           (master->tenants[*cursor] == NULL || is_idle(master->tenants[*cursor])))
         ++*cursor;
     if (*cursor >= master->tenants_top) return false;
     const struct tenant *tenant = master->tenants[(*cursor)++];
@@ -318,7 +425,6 @@ bool store_master_tenant(const struct store_master *master, uint32_t *cursor,
                                          .values = tenant->values,
                                          .refused_total = tenant->refused_total,
                                          .evicted = tenant->evicted };
-    memcpy(out->name, tenant->number == 0 ? "default" : tenant->name,
-           tenant->number == 0 ? sizeof("default") : sizeof(out->name));
+    tenant_name(tenant, out->name);
     return true;
 }

@@ -170,6 +170,163 @@ static void groups_are_a_tenants_own(void **state)
     store_master_destroy(model.master);
 }
 
+static struct store_master *master_of_term(const struct model *model, uint64_t term)
+{
+    struct store_master *master = NULL;
+    const struct store_master_options options = { .term = term, .seed = seed };
+    assert_int_equal(store_master_create(&options, model->now, &master), STATUS_OK);
+    return master;
+}
+
+static void tell(const struct store_master *from, struct store_master *to)
+{
+    struct store_quota_note note;
+    for (uint32_t cursor = 0; store_master_note(from, &cursor, &note);)
+        store_master_note_take(to, &note);
+}
+
+static uint64_t quota_of(const struct store_master *master, const char *name)
+{
+    struct store_tenant_counts counts;
+    for (uint32_t cursor = 0; store_master_tenant(master, &cursor, &counts);) {
+        if (strcmp(counts.name, name) == 0) return counts.quota.bytes;
+    }
+    return 0;
+}
+
+static void set(struct store_master *master, const char *name, uint64_t bytes)
+{
+    const struct store_quota quota = { .bytes = bytes };
+    const uint64_t before = store_master_notes_version(master);
+    assert_int_equal(store_master_quota_set(master, name, &quota), STATUS_OK);
+    assert_true(store_master_notes_version(master) > before);
+}
+
+/* What was set last holds, under whichever master, whoever is heard first. */
+static void what_is_set_outlives_the_master(void **state)
+{
+    static struct model model;
+    const struct store_quota option = { .bytes = 1 << 20 };
+    (void)state;
+
+    struct store_master *first = master_of_term(&model, 7);
+    struct store_master *second = master_of_term(&model, 8);
+    struct store_master *third = master_of_term(&model, 9);
+    assert_int_equal(store_master_notes_version(first), 0);
+    assert_int_equal(store_master_quota(first, "red", &option), STATUS_OK);
+    assert_int_equal(store_master_notes_version(first), 0); /* the next one has options, too */
+    set(first, "red", 4096);
+    set(first, "default", 3 << 20);
+    set(first, "blue", 8192);
+    assert_int_equal(store_master_quota(first, "red", &option), STATUS_OK);
+    assert_int_equal(quota_of(first, "red"), 4096);
+
+    set(second, "blue", 0); /* before anybody has told it anything */
+    tell(first, second);
+    assert_int_equal(quota_of(second, "red"), 4096);
+    assert_int_equal(quota_of(second, "default"), 3 << 20);
+    assert_int_equal(quota_of(second, "blue"), 0);
+    const uint64_t version = store_master_notes_version(second);
+    tell(first, second);
+    assert_int_equal(store_master_notes_version(second), version); /* no news */
+    set(second, "red", 0);
+
+    assert_int_equal(store_master_quota(third, "red", &option), STATUS_OK);
+    tell(first, third); /* a node that was cut off meanwhile is the first */
+    assert_int_equal(quota_of(third, "red"), 4096);
+    tell(second, third);
+    tell(first, third);
+    assert_int_equal(quota_of(third, "red"), 0);
+    assert_int_equal(quota_of(third, "blue"), 0);
+    assert_int_equal(quota_of(third, "default"), 3 << 20);
+    store_master_destroy(first);
+    store_master_destroy(second);
+    store_master_destroy(third);
+}
+
+/* Two masters that are told the same things, in any order, by nodes that were cut off or not, say
+ * the same as one that was told everything at once. */
+static void notes_come_together(void **state)
+{
+    enum { MASTERS = 4, NAMES = 6 };
+    static struct model model;
+    struct store_master *masters[MASTERS];
+    uint64_t last[NAMES] = { 0 };
+    struct rng rng;
+    (void)state;
+
+    rng_init(&rng, seed);
+    for (int round = 0; round < 50; round++) {
+        memset(last, 0, sizeof(last));
+        for (unsigned i = 0; i < MASTERS; i++) {
+            masters[i] = master_of_term(&model, 10 + i);
+            for (unsigned n = 0; n < rng_below(&rng, 6); n++) { /* they reign one after another */
+                const unsigned which = (unsigned)rng_below(&rng, NAMES);
+                const char name[2] = { (char)('a' + which), 0 };
+                last[which] = rng_below(&rng, 3) * 4096;
+                set(masters[i], name, last[which]);
+            }
+            if (i > 0 && rng_below(&rng, 2) == 0) tell(masters[rng_below(&rng, i)], masters[i]);
+        }
+        for (unsigned i = 0; i < 40; i++)
+            tell(masters[rng_below(&rng, MASTERS)], masters[rng_below(&rng, MASTERS)]);
+        for (unsigned i = 0; i < MASTERS * MASTERS; i++)
+            tell(masters[i / MASTERS], masters[i % MASTERS]);
+        for (unsigned i = 0; i < MASTERS * NAMES; i++) {
+            const char name[2] = { (char)('a' + i % NAMES), 0 };
+            assert_int_equal(quota_of(masters[i / NAMES], name), last[i % NAMES]);
+        }
+        for (unsigned i = 0; i < MASTERS; i++)
+            store_master_destroy(masters[i]);
+    }
+}
+
+/* That a tenant has no quota is forgotten rather than that others have one. */
+static void notes_of_no_quota_give_way(void **state)
+{
+    static struct model model;
+    char name[16];
+    (void)state;
+
+    struct store_master *master = master_of_term(&model, 7);
+    for (unsigned i = 0; i < 2 * STORE_TENANTS_MAX; i++) {
+        snprintf(name, sizeof(name), "t%u", i);
+        set(master, name, i % 2 == 0 ? 4096 : 0);
+        if (i % 2 == 0 && i > 64) set(master, name, 0);
+    }
+    struct store_tenant_counts counts;
+    unsigned shown = 0;
+    for (uint32_t cursor = 0; store_master_tenant(master, &cursor, &counts);)
+        shown++;
+    assert_int_equal(shown, 1 + 33);
+    set(master, "one-more", 4096);
+    store_master_check(master);
+    store_master_destroy(master);
+}
+
+static void who_has_values_keeps_a_quota_where_that_is_asked(void **state)
+{
+    static struct model model;
+    const struct store_quota some = { .bytes = 1 << 20 }, none = { .bytes = 0 };
+    (void)state;
+
+    init_one_node(&model);
+    assert_int_equal(store_master_quota_set(model.master, "a", &some), STATUS_OK);
+    put_whole(&model, 10, 4096);
+    assert_int_equal(store_master_quota_set(model.master, "a", &none), STATUS_OK);
+    store_master_destroy(model.master);
+
+    tenants_listed = true;
+    init_one_node(&model);
+    assert_int_equal(store_master_quota_set(model.master, "a", &some), STATUS_OK);
+    assert_int_equal(store_master_quota_set(model.master, "b", &some), STATUS_OK);
+    put_whole(&model, 10, 4096);
+    assert_int_equal(store_master_quota_set(model.master, "a", &none), STATUS_BUSY);
+    assert_int_equal(store_master_quota_set(model.master, "b", &none), STATUS_OK);
+    tenants_listed = false;
+    store_master_destroy(model.master);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -181,6 +338,10 @@ int main(void)
         cmocka_unit_test(only_listed_tenants_put_where_that_is_asked),
         cmocka_unit_test(tenants_are_limited),
         cmocka_unit_test(groups_are_a_tenants_own),
+        cmocka_unit_test(what_is_set_outlives_the_master),
+        cmocka_unit_test(notes_come_together),
+        cmocka_unit_test(notes_of_no_quota_give_way),
+        cmocka_unit_test(who_has_values_keeps_a_quota_where_that_is_asked),
     };
     seed = test_seed();
     return cmocka_run_group_tests(tests, NULL, NULL);

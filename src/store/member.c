@@ -7,6 +7,9 @@
  * to registering, silence only repeats. Terms in the answers go to the node, which refuses lower
  * ones.
  *
+ * With the beats' answers comes what the master asks its nodes to remember, once whenever that has
+ * changed; a node keeps it as it is, and says it to a master at which it registers.
+ *
  * Who is about to leave asks, ten times a second, for what only it has to be copied elsewhere,
  * until the master says that this is done.
  *
@@ -72,6 +75,8 @@ struct store_member {
     bool asking;       /* a call is under way */
     uint64_t asked_ns; /* when the last one began */
     bool leaving;
+    struct buf notes; /* what the master asks us to remember: bytes to us */
+    uint64_t notes_version;
     void (*on_joined)(void *ctx, uint64_t term);
     void *ctx;
     struct env_timer unmount_timer;
@@ -131,10 +136,23 @@ static void on_registered(void *ctx, const struct rpc_result *result)
     if (member->on_joined != NULL) member->on_joined(member->ctx, term);
 }
 
+/* Remembered for the next master. */
+static void notes_keep(struct store_member *member, const struct store_beaten *beaten)
+{
+    if (beaten->notes_version == 0) return;
+    buf_clear(&member->notes);
+    if (buf_append(&member->notes, beaten->notes.data, beaten->notes.len) != STATUS_OK) {
+        buf_clear(&member->notes); /* no memory: asked for again with the next beat */
+        member->notes_version = 0;
+        return;
+    }
+    member->notes_version = beaten->notes_version;
+}
+
 static void on_beat(void *ctx, const struct rpc_result *result)
 {
     struct store_member *member = ctx;
-    bool draining = false;
+    struct store_beaten beaten;
     uint64_t term = 0;
 
     member->asking = false;
@@ -142,9 +160,12 @@ static void on_beat(void *ctx, const struct rpc_result *result)
     enum status status = result->status;
     if (status == STATUS_OK) status = term_take(member, result, &term);
     if (status == STATUS_OK) {
-        status = store_decode_beaten(result->body, result->len, &term, &draining);
+        status = store_decode_beaten(result->body, result->len, &beaten);
     }
-    if (status == STATUS_OK) member->info.draining = draining;
+    if (status == STATUS_OK) {
+        member->info.draining = beaten.draining;
+        notes_keep(member, &beaten);
+    }
     if (status == STATUS_NOT_FOUND || status == STATUS_STALE) member->registered = false;
     beat_in(member, status == STATUS_NOT_FOUND ? 0 : member->beat_ms);
 }
@@ -168,7 +189,9 @@ static enum status ask(struct store_member *member, uint16_t method, const struc
 
 static struct store_beat beat_of(const struct store_member *member)
 {
-    struct store_beat beat = { .epoch = member->info.epoch };
+    struct store_beat beat = { .epoch = member->info.epoch,
+                               .remembers = true,
+                               .notes_version = member->notes_version };
     memcpy(beat.name, member->info.name, sizeof(beat.name));
     return beat;
 }
@@ -192,7 +215,12 @@ static void on_timer(void *ctx)
         status = store_encode_beat(&buf, &beat);
         if (status == STATUS_OK) status = ask(member, MASTER_METHOD_BEAT, &buf, on_beat);
     } else {
-        status = store_encode_register(&buf, &member->info, term_known(member->node));
+        const struct store_register reg = {
+            .info = member->info,
+            .term_seen = term_known(member->node),
+            .notes = { buf_data(&member->notes), member->notes.len },
+        };
+        status = store_encode_register(&buf, &reg);
         if (status == STATUS_OK) status = ask(member, MASTER_METHOD_REGISTER, &buf, on_registered);
     }
     buf_fini(&buf);
@@ -294,6 +322,7 @@ enum status store_join(const struct store_join_options *options, struct store_me
         free(member);
         return status;
     }
+    buf_init(&member->notes, STORE_NOTES_SIZE_MAX);
     member->env = options->env;
     member->info = options->info;
     member->node = options->node;
@@ -331,6 +360,7 @@ void store_leave(struct store_member *member)
     }
     buf_fini(&buf);
     rpc_client_destroy(member->master);
+    buf_fini(&member->notes);
     free(member);
 }
 

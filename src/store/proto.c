@@ -140,26 +140,25 @@ void store_get_info(struct msg_reader *reader, struct store_member_info *out)
     if (!store_layout_valid(&out->layout)) msg_fail(reader); /* also when it was not there */
 }
 
-enum { REGISTER_INFO = 1, REGISTER_TERM_SEEN = 2 };
+enum { REGISTER_INFO = 1, REGISTER_TERM_SEEN = 2, REGISTER_NOTES = 3 };
 
-enum status store_encode_register(struct buf *buf, const struct store_member_info *info,
-                                  uint64_t term_seen)
+enum status store_encode_register(struct buf *buf, const struct store_register *reg)
 {
+    const bool notes = reg->notes.len > 0;
     struct msg_writer writer;
     msg_writer_init(&writer, buf);
-    msg_put_map(&writer, 2);
-    store_put_info(&writer, REGISTER_INFO, info);
-    msg_field_u64(&writer, REGISTER_TERM_SEEN, term_seen);
+    msg_put_map(&writer, notes ? 3 : 2);
+    store_put_info(&writer, REGISTER_INFO, &reg->info);
+    msg_field_u64(&writer, REGISTER_TERM_SEEN, reg->term_seen);
+    if (notes) msg_field_bin(&writer, REGISTER_NOTES, reg->notes.data, reg->notes.len);
     return writer.status;
 }
 
-enum status store_decode_register(const uint8_t *body, size_t len, struct store_member_info *info,
-                                  uint64_t *term_seen)
+enum status store_decode_register(const uint8_t *body, size_t len, struct store_register *out)
 {
     struct msg_reader reader;
     uint64_t key;
-    struct store_member_info got = { 0 };
-    uint64_t term = 0;
+    struct store_register got = { .term_seen = 0 };
     bool has_info = false;
 
     msg_reader_init(&reader, body, len);
@@ -167,16 +166,16 @@ enum status store_decode_register(const uint8_t *body, size_t len, struct store_
     while (msg_next_key(&reader, &left, &key)) {
         switch (key) {
         case REGISTER_INFO:
-            store_get_info(&reader, &got);
+            store_get_info(&reader, &got.info);
             has_info = true;
             break;
-        case REGISTER_TERM_SEEN: term = msg_get_u64(&reader); break;
+        case REGISTER_TERM_SEEN: got.term_seen = msg_get_u64(&reader); break;
+        case REGISTER_NOTES: got.notes = msg_get_bin(&reader, STORE_NOTES_SIZE_MAX); break;
         default: msg_skip(&reader); break;
         }
     }
     if (!has_info || msg_end(&reader) != STATUS_OK) return STATUS_INVALID;
-    *info = got;
-    *term_seen = term;
+    *out = got;
     return STATUS_OK;
 }
 
@@ -231,49 +230,54 @@ enum status store_decode_pin(const uint8_t *body, size_t len, uint64_t *pin)
     return decode_number(body, len, pin);
 }
 
-enum { BEATEN_TERM = NUMBER_VALUE, BEATEN_DRAINING = 2 };
+enum { BEATEN_TERM = NUMBER_VALUE, BEATEN_DRAINING = 2, BEATEN_NOTES = 3, BEATEN_VERSION = 4 };
 
-enum status store_encode_beaten(struct buf *buf, uint64_t term, bool draining)
+enum status store_encode_beaten(struct buf *buf, const struct store_beaten *beaten)
 {
+    const bool notes = beaten->notes_version > 0;
     struct msg_writer writer;
     msg_writer_init(&writer, buf);
-    msg_put_map(&writer, 2);
-    msg_field_u64(&writer, BEATEN_TERM, term);
-    msg_field_bool(&writer, BEATEN_DRAINING, draining);
+    msg_put_map(&writer, notes ? 4 : 2);
+    msg_field_u64(&writer, BEATEN_TERM, beaten->term);
+    msg_field_bool(&writer, BEATEN_DRAINING, beaten->draining);
+    if (notes) msg_field_bin(&writer, BEATEN_NOTES, beaten->notes.data, beaten->notes.len);
+    if (notes) msg_field_u64(&writer, BEATEN_VERSION, beaten->notes_version);
     return writer.status;
 }
 
-enum status store_decode_beaten(const uint8_t *body, size_t len, uint64_t *term, bool *draining)
+enum status store_decode_beaten(const uint8_t *body, size_t len, struct store_beaten *out)
 {
     struct msg_reader reader;
     uint64_t key;
-    uint64_t got = 0;
-    bool drains = false;
+    struct store_beaten got = { .term = 0 };
 
     msg_reader_init(&reader, body, len);
     uint32_t left = msg_get_map(&reader);
     while (msg_next_key(&reader, &left, &key)) {
         switch (key) {
-        case BEATEN_TERM: got = msg_get_u64(&reader); break;
-        case BEATEN_DRAINING: drains = msg_get_bool(&reader); break;
+        case BEATEN_TERM: got.term = msg_get_u64(&reader); break;
+        case BEATEN_DRAINING: got.draining = msg_get_bool(&reader); break;
+        case BEATEN_NOTES: got.notes = msg_get_bin(&reader, STORE_NOTES_SIZE_MAX); break;
+        case BEATEN_VERSION: got.notes_version = msg_get_u64(&reader); break;
         default: msg_skip(&reader); break;
         }
     }
-    if (got == 0 || msg_end(&reader) != STATUS_OK) return STATUS_INVALID;
-    *term = got;
-    *draining = drains;
+    if (got.term == 0 || msg_end(&reader) != STATUS_OK) return STATUS_INVALID;
+    *out = got;
     return STATUS_OK;
 }
 
-enum { BEAT_NAME = 1, BEAT_EPOCH = 2 };
+/* The version + 1: 0 and absent are of a node that does not remember. */
+enum { BEAT_NAME = 1, BEAT_EPOCH = 2, BEAT_NOTES = 3 };
 
 enum status store_encode_beat(struct buf *buf, const struct store_beat *beat)
 {
     struct msg_writer writer;
     msg_writer_init(&writer, buf);
-    msg_put_map(&writer, 2);
+    msg_put_map(&writer, beat->remembers ? 3 : 2);
     msg_field_text(&writer, BEAT_NAME, beat->name);
     msg_field_u64(&writer, BEAT_EPOCH, beat->epoch);
+    if (beat->remembers) msg_field_u64(&writer, BEAT_NOTES, beat->notes_version + 1);
     return writer.status;
 }
 
@@ -281,6 +285,7 @@ enum status store_decode_beat(const uint8_t *body, size_t len, struct store_beat
 {
     struct msg_reader reader;
     uint64_t key;
+    uint64_t version = 0;
     struct store_beat got = { 0 };
 
     msg_reader_init(&reader, body, len);
@@ -289,10 +294,13 @@ enum status store_decode_beat(const uint8_t *body, size_t len, struct store_beat
         switch (key) {
         case BEAT_NAME: msg_get_text_copy(&reader, got.name, sizeof(got.name)); break;
         case BEAT_EPOCH: got.epoch = msg_get_u64(&reader); break;
+        case BEAT_NOTES: version = msg_get_u64(&reader); break;
         default: msg_skip(&reader); break;
         }
     }
     if (got.name[0] == 0 || msg_end(&reader) != STATUS_OK) return STATUS_INVALID;
+    got.remembers = version > 0;
+    got.notes_version = version > 0 ? version - 1 : 0;
     *out = got;
     return STATUS_OK;
 }

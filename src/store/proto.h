@@ -82,24 +82,46 @@ enum status store_status_of(uint32_t code);
 
 /* ---- members ---- */
 
-MUST_USE enum status store_encode_register(struct buf *buf, const struct store_member_info *info,
-                                           uint64_t term_seen);
+enum { STORE_NOTES_SIZE_MAX = 256 << 10 };
+
+/* `notes`: what an earlier master has asked the node to remember for it (store_encode_notes());
+ * borrowed from the body, empty: nothing. */
+struct store_register {
+    struct store_member_info info;
+    uint64_t term_seen;
+    struct msg_bytes notes;
+};
+MUST_USE enum status store_encode_register(struct buf *buf, const struct store_register *reg);
 MUST_USE enum status store_decode_register(const uint8_t *body, size_t len,
-                                           struct store_member_info *info, uint64_t *term_seen);
+                                           struct store_register *out);
 
 /* register's reply. */
 MUST_USE enum status store_encode_term(struct buf *buf, uint64_t term);
 MUST_USE enum status store_decode_term(const uint8_t *body, size_t len, uint64_t *term);
 
-/* beat's reply: the term, and whether the node is being drained. */
-MUST_USE enum status store_encode_beaten(struct buf *buf, uint64_t term, bool draining);
-MUST_USE enum status store_decode_beaten(const uint8_t *body, size_t len, uint64_t *term,
-                                         bool *draining);
+/* beat's reply. */
+struct store_beaten {
+    uint64_t term;
+    bool draining;          /* the node is being drained */
+    uint64_t notes_version; /* 0: what the node remembers is right; else `notes` is, borrowed */
+    struct msg_bytes notes;
+};
+MUST_USE enum status store_encode_beaten(struct buf *buf, const struct store_beaten *beaten);
+MUST_USE enum status store_decode_beaten(const uint8_t *body, size_t len, struct store_beaten *out);
+
+/* Quotas that were set while a master ran, as the nodes remember them: bytes to them. */
+MUST_USE enum status store_encode_notes(struct buf *buf, const struct store_quota_note *notes,
+                                        uint32_t count);
+/* notes[STORE_TENANTS_MAX]. */
+MUST_USE enum status store_decode_notes(struct msg_bytes bytes, struct store_quota_note *notes,
+                                        uint32_t *count);
 
 /* beat and leave. */
 struct store_beat {
     char name[STORE_NAME_SIZE];
     uint64_t epoch;
+    bool remembers; /* beat: notes are welcome; it has those of this version (0: none) */
+    uint64_t notes_version;
 };
 MUST_USE enum status store_encode_beat(struct buf *buf, const struct store_beat *beat);
 MUST_USE enum status store_decode_beat(const uint8_t *body, size_t len, struct store_beat *out);

@@ -416,3 +416,71 @@ enum status store_decode_tenants(const uint8_t *body, size_t len, struct yolk_st
     *count = got;
     return STATUS_OK;
 }
+
+/* ---- notes ---- */
+
+enum { NOTES_LIST = 1 };
+enum { NOTE_NAME = 1, NOTE_NUMBERS = 2 };
+enum { NOTE_NUMBERS_COUNT = 3 }; /* stamp, bytes, replicas */
+
+enum status store_encode_notes(struct buf *buf, const struct store_quota_note *notes,
+                               uint32_t count)
+{
+    struct msg_writer writer;
+    ASSERT(count <= STORE_TENANTS_MAX);
+
+    msg_writer_init(&writer, buf);
+    msg_put_map(&writer, 1);
+    msg_field_array(&writer, NOTES_LIST, count);
+    for (uint32_t i = 0; i < count; i++) {
+        const uint64_t numbers[NOTE_NUMBERS_COUNT] = { notes[i].stamp, notes[i].quota.bytes,
+                                                       notes[i].quota.replicas };
+        msg_put_map(&writer, 2);
+        msg_field_text(&writer, NOTE_NAME, notes[i].name);
+        msg_field_u64s(&writer, NOTE_NUMBERS, numbers, NOTE_NUMBERS_COUNT);
+    }
+    return writer.status;
+}
+
+static void get_note(struct msg_reader *reader, struct store_quota_note *out)
+{
+    struct msg_column numbers = { 0 };
+    uint64_t key;
+    uint32_t left = msg_get_map(reader);
+
+    memset(out, 0, sizeof(*out));
+    while (msg_next_key(reader, &left, &key)) {
+        switch (key) {
+        case NOTE_NAME: msg_get_text_copy(reader, out->name, sizeof(out->name)); break;
+        case NOTE_NUMBERS: numbers = msg_get_u64s(reader, STATS_COUNT_MAX); break;
+        default: msg_skip(reader); break;
+        }
+    }
+    out->stamp = number_at(numbers, 0);
+    out->quota.bytes = number_at(numbers, 1);
+    out->quota.replicas = number_at(numbers, 2);
+}
+
+enum status store_decode_notes(struct msg_bytes bytes, struct store_quota_note *notes,
+                               uint32_t *count)
+{
+    struct msg_reader reader;
+    uint64_t key;
+    uint32_t got = 0;
+
+    msg_reader_init(&reader, bytes.data, bytes.len);
+    uint32_t left = msg_get_map(&reader);
+    while (msg_next_key(&reader, &left, &key)) {
+        if (key != NOTES_LIST) {
+            msg_skip(&reader);
+            continue;
+        }
+        got = msg_get_array(&reader);
+        if (got > STORE_TENANTS_MAX) msg_fail(&reader);
+        for (uint32_t i = 0; i < got && reader.status == STATUS_OK; i++)
+            get_note(&reader, &notes[i]);
+    }
+    if (msg_end(&reader) != STATUS_OK) return STATUS_INVALID;
+    *count = got;
+    return STATUS_OK;
+}

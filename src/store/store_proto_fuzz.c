@@ -45,14 +45,17 @@ static void touch_column(struct msg_column column)
 
 static void fuzz_register(const uint8_t *data, size_t len, struct buf *buf)
 {
-    struct store_member_info info, again;
-    uint64_t term, term_again;
-    if (store_decode_register(data, len, &info, &term) != STATUS_OK) return;
-    ASSERT(store_layout_valid(&info.layout) && info.name[0] != 0);
-    ASSERT(store_encode_register(buf, &info, term) == STATUS_OK);
-    ASSERT(store_decode_register(buf_data(buf), buf->len, &again, &term_again) == STATUS_OK);
-    ASSERT(term == term_again && strcmp(info.name, again.name) == 0);
-    ASSERT(store_layout_matches(&info.layout, &again.layout));
+    static struct store_quota_note notes[STORE_TENANTS_MAX];
+    struct store_register reg, again;
+    uint32_t count = 0;
+    if (store_decode_register(data, len, &reg) != STATUS_OK) return;
+    ASSERT(store_layout_valid(&reg.info.layout) && reg.info.name[0] != 0);
+    ASSERT(store_encode_register(buf, &reg) == STATUS_OK);
+    ASSERT(store_decode_register(buf_data(buf), buf->len, &again) == STATUS_OK);
+    ASSERT(reg.term_seen == again.term_seen && strcmp(reg.info.name, again.info.name) == 0);
+    ASSERT(store_layout_matches(&reg.info.layout, &again.info.layout));
+    ASSERT(reg.notes.len == again.notes.len);
+    if (store_decode_notes(reg.notes, notes, &count) == STATUS_OK) touched += count;
 }
 
 static void fuzz_watch(const uint8_t *data, size_t len, struct buf *buf)

@@ -71,21 +71,22 @@ static struct store_member_info info_new(void)
 static void members_arrive(void **state)
 {
     const struct store_member_info info = info_new();
-    struct store_member_info got;
+    struct store_register reg = { .info = info, .term_seen = 44 };
+    struct store_register got;
     struct store_watch_item item = {
         .has_member = true, .gone = true, .term = 3, .state = STORE_MEMBER_SUSPECT, .info = info
     };
     struct store_watch_item item_got;
     const struct store_beat beat = { .name = "n1", .epoch = 5 };
     struct store_beat beat_got;
-    uint64_t term = 0;
     (void)state;
 
-    assert_int_equal(store_encode_register(&buf, &info, 44), STATUS_OK);
+    assert_int_equal(store_encode_register(&buf, &reg), STATUS_OK);
     keep(0, "register");
-    assert_int_equal(store_decode_register(buf_data(&buf), buf.len, &got, &term), STATUS_OK);
-    assert_int_equal(term, 44);
-    assert_memory_equal(&got, &info, sizeof(info));
+    assert_int_equal(store_decode_register(buf_data(&buf), buf.len, &got), STATUS_OK);
+    assert_int_equal(got.term_seen, 44);
+    assert_int_equal(got.notes.len, 0);
+    assert_memory_equal(&got.info, &info, sizeof(info));
 
     buf_clear(&buf);
     assert_int_equal(store_encode_watch(&buf, &item), STATUS_OK);
@@ -105,14 +106,60 @@ static void members_arrive(void **state)
 
 static void a_member_without_a_layout_is_refused(void **state)
 {
-    struct store_member_info info = info_new();
-    uint64_t term = 77;
+    struct store_register reg = { .info = info_new(), .term_seen = 77 };
+    struct store_register got = { .term_seen = 1 };
     (void)state;
 
-    info.layout.layer_size = 5000; /* two of them do not fit the page */
-    assert_int_equal(store_encode_register(&buf, &info, 44), STATUS_OK);
-    assert_int_equal(store_decode_register(buf_data(&buf), buf.len, &info, &term), STATUS_INVALID);
-    assert_int_equal(term, 77);
+    reg.info.layout.layer_size = 5000; /* two of them do not fit the page */
+    assert_int_equal(store_encode_register(&buf, &reg), STATUS_OK);
+    assert_int_equal(store_decode_register(buf_data(&buf), buf.len, &got), STATUS_INVALID);
+    assert_int_equal(got.term_seen, 1);
+}
+
+/* What the master asks its nodes to remember, there and back; and peers that know nothing of it. */
+static void notes_arrive(void **state)
+{
+    const struct store_quota_note notes[] = { { "red", { 4096, 0 }, 7 },
+                                              { "default", { 0, 3 }, 8 } };
+    static struct store_quota_note notes_got[STORE_TENANTS_MAX];
+    struct store_register reg = { .info = info_new() }, reg_got;
+    struct store_beat beat = { .name = "n1", .epoch = 5 }, beat_got;
+    struct store_beaten beaten = { .term = 9, .draining = true }, beaten_got;
+    struct buf bytes;
+    uint32_t count = 0;
+    (void)state;
+
+    buf_init(&bytes, STORE_NOTES_SIZE_MAX);
+    assert_int_equal(store_encode_notes(&bytes, notes, 2), STATUS_OK);
+    reg.notes = (struct msg_bytes){ buf_data(&bytes), bytes.len };
+    assert_int_equal(store_encode_register(&buf, &reg), STATUS_OK);
+    keep(0, "register_with_notes");
+    assert_int_equal(store_decode_register(buf_data(&buf), buf.len, &reg_got), STATUS_OK);
+    assert_int_equal(store_decode_notes(reg_got.notes, notes_got, &count), STATUS_OK);
+    assert_int_equal(count, 2);
+    assert_memory_equal(notes_got, notes, sizeof(notes));
+    for (size_t len = 0; len < bytes.len; len++) {
+        const struct msg_bytes part = { buf_data(&bytes), len };
+        assert_int_equal(store_decode_notes(part, notes_got, &count), STATUS_INVALID);
+    }
+
+    for (uint64_t version = 0; version < 2; version++) {
+        beat.remembers = true;
+        beat.notes_version = version;
+        buf_clear(&buf);
+        assert_int_equal(store_encode_beat(&buf, &beat), STATUS_OK);
+        assert_int_equal(store_decode_beat(buf_data(&buf), buf.len, &beat_got), STATUS_OK);
+        assert_true(beat_got.remembers && beat_got.notes_version == version);
+        beaten.notes_version = version;
+        beaten.notes = reg.notes;
+        buf_clear(&buf);
+        assert_int_equal(store_encode_beaten(&buf, &beaten), STATUS_OK);
+        assert_int_equal(store_decode_beaten(buf_data(&buf), buf.len, &beaten_got), STATUS_OK);
+        assert_true(beaten_got.draining && beaten_got.term == 9);
+        assert_int_equal(beaten_got.notes_version, version);
+        assert_int_equal(beaten_got.notes.len, version == 0 ? 0 : bytes.len);
+    }
+    buf_fini(&bytes);
 }
 
 static void acquire_arrives(void **state)
@@ -743,6 +790,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(questions_arrive, setup, teardown),
         cmocka_unit_test_setup_teardown(copies_and_drains_arrive, setup, teardown),
         cmocka_unit_test(attributes_are_apart),
+        cmocka_unit_test_setup_teardown(notes_arrive, setup, teardown),
         cmocka_unit_test_setup_teardown(wishes_arrive, setup, teardown),
         cmocka_unit_test_setup_teardown(numbers_arrive, setup, teardown),
         cmocka_unit_test_setup_teardown(tenants_arrive, setup, teardown),

@@ -1168,7 +1168,7 @@ static void check_heat(struct world *world)
     hot_total += hot;
 }
 
-/* A drain, and a number of replicas that was changed, outlive the master that was told. */
+/* A drain, a number of replicas that was changed, and a quota outlive the master that was told. */
 static void check_memory_of_nodes(struct world *world)
 {
     const unsigned key = 0;
@@ -1187,12 +1187,20 @@ static void check_memory_of_nodes(struct world *world)
     snprintf(name, sizeof(name), "node-%s", node->host);
     CHECK(yolk_store_drain(world->stores[0], name, false, 0, on_left, &draining) == STATUS_OK);
     CHECK(env_sim_run_until(world->cluster.sim, drain_over, &draining, 30 * ENV_NS_PER_S));
+    const struct store_quota quota = { .bytes = 1 << 30, .replicas = world->deaths + 1 };
+    CHECK(store_master_quota_set(store_master_shell_directory(world->cluster.master), "blue",
+                                 &quota) == STATUS_OK);
     sim_run_ms(&world->cluster, 1000);
     master_kill(world);
     sim_run_ms(&world->cluster, 1000);
     sim_master_start(&world->cluster);
     sim_run_ms(&world->cluster, 10000);
     CHECK(store_master_drains(store_master_shell_directory(world->cluster.master), name));
+    struct store_tenant_counts tenant = { .name = "" };
+    for (uint32_t cursor = 0; strcmp(tenant.name, "blue") != 0;)
+        CHECK(store_master_tenant(store_master_shell_directory(world->cluster.master), &cursor,
+                                  &tenant));
+    CHECK(memcmp(&tenant.quota, &quota, sizeof(quota)) == 0);
     const struct block_key id = value_id(key);
     for (unsigned i = 0; i < SIM_NODES; i++) {
         const struct object *object = objects_find(world->cluster.nodes[i].node->objects, &id);

@@ -154,6 +154,35 @@ def test_tenants_are_apart(store):
     assert store("rm", "same", "--force").returncode == 0
 
 
+def test_quotas_survive_the_master(store):
+    """Its nodes remember what was said while it ran."""
+    def pool():
+        return json.loads(store("stat", "--json").stdout or "{}")
+
+    def quotas():
+        return {t["name"]: (t["quota_bytes"], t["quota_replicas"]) for t in pool()["tenants"]}
+
+    def heard():
+        stats = pool()
+        return [stats["uptime_ms"] - node["silent_ms"] for node in stats["nodes"]]
+
+    assert store("quota", "green", "3M/7").returncode == 0
+    assert store("quota", "default", "12M").returncode == 0
+    assert store("put", "of/green", "--tenant", "green", stdin=b"x").returncode == 0
+    for _ in range(2):  # the answer to one beat has arrived when the next one comes
+        before = heard()
+        eventually(lambda: all(now > then + 100 for now, then in zip(heard(), before)))
+    term = pool()["term"]
+    os.kill(store.cluster.children("master")[0], signal.SIGKILL)
+    eventually(lambda: pool().get("term", term) != term and len(pool().get("nodes", [])) == 2)
+    assert quotas()["green"] == (3 << 20, 7) and quotas()["default"] == (12 << 20, 0)
+    eventually(lambda: store("get", "of/green", "--tenant", "green").stdout == b"x")
+    assert store("rm", "--all", "--force", "--tenant", "green").returncode == 0
+    for name in ("green", "default"):
+        assert store("quota", name, "none").returncode == 0
+    eventually(lambda: "green" not in quotas())
+
+
 def test_a_node_that_is_stopped_hands_its_values_over(store):
     """They are readable before, while and after it is gone; there is no disk here that keeps them."""
     def held():
