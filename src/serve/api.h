@@ -140,6 +140,7 @@ struct api_answer {
     enum api_kind kind;
     const char *id;
     const char *model;
+    const char *fingerprint; /* of the system; NULL: left out */
     uint64_t created_s;
     bool include_usage;             /* streaming: "usage": null in every chunk but the last */
     const struct api_usage *so_far; /* ... or this; NULL: null */

@@ -7,6 +7,7 @@
 
 #include "base/json.h"
 #include "infer/grammar.h"
+#include "serve/api_json.h"
 
 static const char FIELD[] = "response_format";
 
@@ -95,6 +96,58 @@ enum status api_format_take(struct api_request *request, const struct json_value
                       "'response_format.type' must be 'text', 'json_object' or 'json_schema', not "
                       "'%.32s'",
                       type);
+}
+
+/* ---- as vLLM has it ---- */
+
+enum status api_format_take_guided(struct api_request *request, const char *name,
+                                   const struct json_value *value, struct api_error *error)
+{
+    const char *text = json_value_text(value);
+    struct json_value *parsed = NULL;
+    struct errmsg err = { "" };
+
+    if (text == NULL) return api_format_keep(request, wrapped("schema", value), name, error);
+    const enum status status = json_document_parse(text, strlen(text), &parsed, &err);
+    if (status == STATUS_NO_MEMORY)
+        return api_refuse(error, 503, "overloaded", NULL, "Not enough memory");
+    if (status != STATUS_OK)
+        return api_refuse(error, 400, "invalid_value", name, "'%s': %s", name, err.text);
+    const enum status kept = api_format_keep(request, wrapped("schema", parsed), name, error);
+    json_document_destroy(parsed);
+    return kept;
+}
+
+static bool is_null(const struct json_value *value)
+{
+    return value == NULL || api_json_type_of(value) == JSON_TYPE_NULL;
+}
+
+enum status api_format_take_structured(struct api_request *request, const struct json_value *value,
+                                       struct api_error *error)
+{
+    static const char *const OTHERS[] = { "regex", "choice", "grammar", "structural_tag" };
+    static const char *const KNOWN[] = { "json",    "json_object",    "regex", "choice",
+                                         "grammar", "structural_tag", NULL };
+    static const char PATH[] = "structured_outputs";
+    const struct json_value *schema = json_value_member(value, "json");
+    bool any_object = false;
+
+    if (!json_value_is_object(value))
+        return api_refuse(error, 400, "invalid_type", PATH, "'%s' must be an object", PATH);
+    const enum status status = unknown_member(value, PATH, KNOWN, error);
+    if (status != STATUS_OK) return status;
+    for (size_t i = 0; i < sizeof(OTHERS) / sizeof(OTHERS[0]); i++) {
+        if (is_null(json_value_member(value, OTHERS[i]))) continue;
+        return api_refuse(error, 400, "unsupported_parameter", PATH,
+                          "'%s.%s' is not supported; 'json' and 'json_object' are", PATH,
+                          OTHERS[i]);
+    }
+    (void)json_value_bool(json_value_member(value, "json_object"), &any_object);
+    if (!is_null(schema))
+        return api_format_take_guided(request, "structured_outputs.json", schema, error);
+    if (!any_object) return STATUS_OK;
+    return api_format_keep(request, strdup("{\"object\":true}"), PATH, error);
 }
 
 enum status api_format_check(const struct api_request *request, struct api_error *error)

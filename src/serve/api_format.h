@@ -16,6 +16,15 @@ struct json_value;
 MUST_USE enum status api_format_take(struct api_request *request, const struct json_value *value,
                                      struct api_error *error);
 
+/* vLLM's `structured_outputs`: {"json": SCHEMA or its text} or {"json_object": true}; and its older
+ * `guided_json`, the same schema alone. As api_format_take(). */
+MUST_USE enum status api_format_take_structured(struct api_request *request,
+                                                const struct json_value *value,
+                                                struct api_error *error);
+MUST_USE enum status api_format_take_guided(struct api_request *request, const char *name,
+                                            const struct json_value *value,
+                                            struct api_error *error);
+
 /* The document of a grammar, malloc'd, becomes request->grammar if it compiles; it is the request's
  * in any case. `param` is the field it came from; NULL: no memory. */
 MUST_USE enum status api_format_keep(struct api_request *request, char *document, const char *param,

@@ -49,8 +49,9 @@ MUST_USE enum status api_want_text(struct parse *parse, const char *name,
 
 /* Fields that are supported at their neutral value only. */
 api_field_fn api_only_zero, api_only_one, api_only_false, api_only_true, api_only_none;
-api_field_fn api_only_empty; /* string or array */
-api_field_fn api_ignored;    /* says nothing about the answer; any value will do */
+api_field_fn api_only_empty;  /* string or array */
+api_field_fn api_only_absent; /* or null */
+api_field_fn api_ignored;     /* says nothing about the answer; any value will do */
 
 /* ---- api_sampling.c: which tokens are taken, and when it is enough ---- */
 

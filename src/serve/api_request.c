@@ -71,6 +71,19 @@ static enum status field_response_format(struct parse *parse, const char *name,
     return api_format_take(parse->request, value, parse->error);
 }
 
+static enum status field_structured_outputs(struct parse *parse, const char *name,
+                                            const struct json_value *value)
+{
+    (void)name;
+    return api_format_take_structured(parse->request, value, parse->error);
+}
+
+static enum status field_guided_json(struct parse *parse, const char *name,
+                                     const struct json_value *value)
+{
+    return api_format_take_guided(parse->request, name, value, parse->error);
+}
+
 static enum status field_tools(struct parse *parse, const char *name,
                                const struct json_value *value)
 {
@@ -202,6 +215,8 @@ static const struct {
     { "cache_salt", FOR_BOTH, field_cache_salt },
     { "stop_token_ids", FOR_BOTH, api_field_stop_token_ids },
     { "response_format", FOR_BOTH, field_response_format },
+    { "structured_outputs", FOR_BOTH, field_structured_outputs },
+    { "guided_json", FOR_BOTH, field_guided_json },
     { "tools", FOR_CHAT | FOR_TOKENIZE, field_tools },
     { "tool_choice", FOR_CHAT, field_tool_choice },
     { "parallel_tool_calls", FOR_CHAT, field_parallel_tool_calls },
@@ -230,6 +245,23 @@ static const struct {
     { "functions", FOR_CHAT, api_only_empty },
     { "function_call", FOR_CHAT, api_only_none },
     { "bad_words", FOR_BOTH, api_only_empty },
+    { "guided_choice", FOR_BOTH, api_only_absent },
+    { "guided_regex", FOR_BOTH, api_only_absent },
+    { "guided_grammar", FOR_BOTH, api_only_absent },
+    { "kv_transfer_params", FOR_BOTH, api_only_absent },
+    { "truncate_prompt_tokens", FOR_BOTH, api_only_absent },
+    { "allowed_token_ids", FOR_BOTH, api_only_absent },
+    { "logits_processors", FOR_BOTH, api_only_absent },
+    { "chat_template", FOR_CHAT, api_only_absent },
+    { "documents", FOR_CHAT, api_only_absent },
+    { "mm_processor_kwargs", FOR_CHAT, api_only_absent },
+    { "reasoning_effort", FOR_CHAT, api_only_absent },
+    { "verbosity", FOR_CHAT, api_only_absent },
+    { "modalities", FOR_CHAT, api_only_absent },
+    { "audio", FOR_CHAT, api_only_absent },
+    { "prediction", FOR_CHAT, api_only_absent },
+    { "web_search_options", FOR_CHAT, api_only_absent },
+    { "nvext", FOR_BOTH, api_only_absent },
 };
 
 static bool field(void *ctx, const char *name, const struct json_value *value)

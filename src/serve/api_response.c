@@ -36,7 +36,7 @@ enum status api_write_error(struct buf *out, const struct api_error *error)
     return status;
 }
 
-/* {"id":...,"object":...,"created":...,"model":...,"choices":[ */
+/* {"id":...,"object":...,"created":...,"model":...,"system_fingerprint":...,"choices":[ */
 static enum status write_head(struct buf *out, const struct api_answer *answer, const char *object)
 {
     enum status status = buf_append_text(out, "{\"id\":");
@@ -45,6 +45,8 @@ static enum status write_head(struct buf *out, const struct api_answer *answer, 
     THEN(status, buf_printf(out, ",\"object\":\"%s\",\"created\":%llu,\"model\":", object,
                             (unsigned long long)answer->created_s));
     THEN(status, write_text(out, answer->model));
+    if (answer->fingerprint != NULL)
+        THEN(status, buf_printf(out, ",\"system_fingerprint\":\"%s\"", answer->fingerprint));
     THEN(status, buf_append_text(out, ",\"choices\":["));
     return status;
 }

@@ -258,6 +258,17 @@ static void test_refusals(void **state)
         { API_COMPLETION, "\"prompt_logprobs\":0,\"stream\":true", "prompt_logprobs",
           "unsupported_parameter" },
         { API_CHAT, "\"prompt_logprobs\":-1", "prompt_logprobs", "invalid_value" },
+        { API_CHAT, "\"kv_transfer_params\":{}", "kv_transfer_params", "unsupported_parameter" },
+        { API_CHAT, "\"guided_json\":\"{\"", "guided_json", "invalid_value" },
+        { API_CHAT, "\"guided_json\":{\"type\":\"x\"}", "guided_json", "invalid_value" },
+        { API_CHAT, "\"guided_json\":\"{},\\\"object\\\":true\"", "guided_json", "invalid_value" },
+        { API_CHAT, "\"structured_outputs\":{\"regex\":\"a\"}", "structured_outputs",
+          "unsupported_parameter" },
+        { API_CHAT, "\"structured_outputs\":{\"xml\":1}", "structured_outputs.xml",
+          "unknown_parameter" },
+        { API_CHAT, "\"structured_outputs\":[]", "structured_outputs", "invalid_type" },
+        { API_CHAT, "\"structured_outputs\":{\"json\":{\"not\":{}}}", "structured_outputs.json",
+          "invalid_value" },
         { API_COMPLETION, "\"max_tokens\":0", "max_tokens", "invalid_value" },
         { API_COMPLETION, "\"messages\":[]", "messages", "unknown_parameter" },
     };
@@ -341,8 +352,12 @@ static void expect_text(struct buf *out, const char *want)
 static void test_answers(void **state)
 {
     (void)state;
-    struct api_answer chat = { API_CHAT, "chatcmpl-1", "m\"x", 12, false, NULL };
-    const struct api_answer text = { API_COMPLETION, "cmpl-1", "m", 12, false, NULL };
+    struct api_answer chat = {
+        .kind = API_CHAT, .id = "chatcmpl-1", .model = "m\"x", .created_s = 12
+    };
+    const struct api_answer text = {
+        .kind = API_COMPLETION, .id = "cmpl-1", .model = "m", .fingerprint = "fp_1", .created_s = 12
+    };
     const struct api_usage usage = { 10, 3, 8 };
     const struct api_choice one = { .text = "a\n\"\x01", .len = 4, .finish_reason = "stop" };
     const struct api_choice two[] = { { .text = "ab", .len = 2, .finish_reason = "length" },
@@ -362,7 +377,8 @@ static void test_answers(void **state)
                       "{\"cached_tokens\":8}}}");
     assert_int_equal(api_write_answer(&out, &text, two, 2, &usage), STATUS_OK);
     expect_text(&out, "{\"id\":\"cmpl-1\",\"object\":\"text_completion\",\"created\":12,"
-                      "\"model\":\"m\",\"choices\":[{\"index\":0,\"text\":\"ab\",\"logprobs\":null,"
+                      "\"model\":\"m\",\"system_fingerprint\":\"fp_1\",\"choices\":[{\"index\":0,"
+                      "\"text\":\"ab\",\"logprobs\":null,"
                       "\"finish_reason\":\"length\"},{\"index\":1,\"text\":\"\",\"logprobs\":null,"
                       "\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":10,"
                       "\"completion_tokens\":3,\"total_tokens\":13,\"prompt_tokens_details\":"
@@ -386,7 +402,8 @@ static void test_answers(void **state)
                       "\"prompt_tokens_details\":{\"cached_tokens\":8}}}\n\n");
     assert_int_equal(api_write_chunk_text(&out, &text, &piece), STATUS_OK);
     expect_text(&out, "data: {\"id\":\"cmpl-1\",\"object\":\"text_completion\",\"created\":12,"
-                      "\"model\":\"m\",\"choices\":[{\"index\":3,\"text\":\"z\",\"logprobs\":"
+                      "\"model\":\"m\",\"system_fingerprint\":\"fp_1\",\"choices\":[{\"index\":3,"
+                      "\"text\":\"z\",\"logprobs\":"
                       "{\"tokens\":[]},\"finish_reason\":null}]}\n\n");
     assert_int_equal(api_write_chunk_done(&out), STATUS_OK);
     expect_text(&out, "data: [DONE]\n\n");
@@ -406,7 +423,11 @@ static void test_answers_are_json(void **state)
         text[i] = (char)i;
     buf_init(&out, 8192);
     for (int kind = API_CHAT; kind <= API_COMPLETION; kind++) {
-        const struct api_answer answer = { (enum api_kind)kind, "i", "m", 1, true, NULL };
+        const struct api_answer answer = { .kind = (enum api_kind)kind,
+                                           .id = "i",
+                                           .model = "m",
+                                           .created_s = 1,
+                                           .include_usage = true };
         const struct api_usage usage = { 1, 1, 1 };
         const struct api_choice choice = { .text = text, .len = 128, .finish_reason = "stop" };
         struct json_doc *doc = NULL;
@@ -437,7 +458,7 @@ static void test_answers_are_json(void **state)
 static void test_full_buffer(void **state)
 {
     (void)state;
-    const struct api_answer answer = { API_CHAT, "id", "m", 1, false, NULL };
+    const struct api_answer answer = { .kind = API_CHAT, .id = "id", .model = "m", .created_s = 1 };
     const struct api_usage usage = { 1, 1, 0 };
     const struct api_choice choice = { .text = "text", .len = 4, .finish_reason = "stop" };
 

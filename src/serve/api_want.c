@@ -135,6 +135,12 @@ enum status api_only_true(struct parse *parse, const char *name, const struct js
     return ok ? STATUS_OK : not_supported(parse, name, "true");
 }
 
+enum status api_only_absent(struct parse *parse, const char *name, const struct json_value *value)
+{
+    (void)value;
+    return not_supported(parse, name, NULL);
+}
+
 enum status api_only_empty(struct parse *parse, const char *name, const struct json_value *value)
 {
     size_t len = 0;

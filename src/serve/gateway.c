@@ -136,13 +136,11 @@ static void route_version(struct gateway *gateway, struct http_request *http)
     gateway_respond(gateway, http, 200, "application/json", text, (size_t)len);
 }
 
-static void route_embeddings(struct gateway *gateway, struct http_request *http)
+static void route_load(struct gateway *gateway, struct http_request *http)
 {
-    struct api_error error;
-    api_refuse(&error, 501, "unsupported_endpoint", NULL,
-               "Embeddings are not supported; this server answers /v1/chat/completions and "
-               "/v1/completions");
-    gateway_respond_error(gateway, http, &error);
+    char text[64];
+    const int len = snprintf(text, sizeof(text), "{\"server_load\":%u}\n", gateway->requests_count);
+    gateway_respond(gateway, http, 200, "application/json", text, (size_t)len);
 }
 
 static void route_models(struct gateway *gateway, struct http_request *http)
@@ -340,9 +338,11 @@ static const struct {
     { "POST", "/v1/chat/completions", route_chat, true },
     { "POST", "/v1/completions", route_completion, true },
     { "GET", "/v1/models", route_models, true },
-    { "POST", "/v1/embeddings", route_embeddings, true },
     { "POST", "/tokenize", route_tokenize, true },
     { "POST", "/detokenize", route_detokenize, true },
+    { "POST", "/v1/tokenize", route_tokenize, true },
+    { "POST", "/v1/detokenize", route_detokenize, true },
+    { "GET", "/load", route_load, false },
     { "GET", "/version", route_version, false },
     { "GET", "/ping", route_health, false },
     { "GET", "/health", route_health, false },
@@ -364,6 +364,38 @@ static const struct {
     { "/debug/decisions/", route_decision, true },
 };
 enum { BELOW_COUNT = sizeof(BELOW) / sizeof(BELOW[0]) };
+
+/* What other servers have: refused by name, so that nobody looks for a wrong address. */
+static const char *const UNSUPPORTED[] = {
+    "/v1/embeddings",
+    "/v1/responses",
+    "/v1/messages",
+    "/v1/audio/transcriptions",
+    "/v1/audio/translations",
+    "/v1/images/generations",
+    "/v1/moderations",
+    "/v1/rerank",
+    "/v1/score",
+    "/v1/load_lora_adapter",
+    "/v1/unload_lora_adapter",
+    "/rerank",
+    "/score",
+    "/pooling",
+    "/classify",
+    "/generate",
+    "/health_generate",
+    "/get_server_info",
+    "/flush_cache",
+    "/reset_prefix_cache",
+};
+
+static bool is_unsupported(const char *path)
+{
+    for (size_t i = 0; i < sizeof(UNSUPPORTED) / sizeof(UNSUPPORTED[0]); i++) {
+        if (strcmp(path, UNSUPPORTED[i]) == 0) return true;
+    }
+    return false;
+}
 
 static bool method_fits(const char *method, const char *wanted)
 {
@@ -407,7 +439,15 @@ static void on_request(void *ctx, struct http_request *http)
         }
         return;
     }
-    api_refuse(&error, 404, "not_found", NULL, "There is nothing at %.200s", path);
+    if (is_unsupported(path)) {
+        if (!gateway_keys_admit(gateway, http)) return;
+        api_refuse(&error, 501, "unsupported_endpoint", NULL,
+                   "%s is not supported; this server answers /v1/chat/completions and "
+                   "/v1/completions",
+                   path);
+    } else {
+        api_refuse(&error, 404, "not_found", NULL, "There is nothing at %.200s", path);
+    }
     gateway_respond_error(gateway, http, &error);
 }
 

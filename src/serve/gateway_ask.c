@@ -38,6 +38,7 @@ static struct api_answer answer_of(const struct ask *ask)
         .kind = ask->api.kind,
         .id = ask->answer_id,
         .model = ask->gateway->served_name,
+        .fingerprint = gateway_fingerprint(ask->gateway),
         .created_s = ask->created_s,
         .include_usage = ask->api.include_usage,
     };

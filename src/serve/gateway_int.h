@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "base/env.h"
+#include "base/key.h"
 #include "conductor/fair.h"
 #include "serve/api.h"
 #include "serve/gateway.h"
@@ -52,6 +53,9 @@ struct gateway {
     uint32_t chat_opening; /* tokens of the template behind the last message */
     uint32_t context_max;  /* ours; nodes may take less */
     size_t token_bytes_max;
+
+    struct block_key fingerprint_of; /* the root of keys that `fingerprint` is made of */
+    char fingerprint[24];
 
     struct tenants *tenants; /* NULL: no API keys are asked for */
     char *keys_path;         /* NULL with `tenants` */
@@ -122,6 +126,10 @@ void gateway_tokens_route(struct gateway *gateway, struct http_request *http, en
  * what is no text as U+FFFD. STATUS_FULL as buf_append(). */
 MUST_USE enum status gateway_detokenize(const struct gateway *gateway, const uint32_t *tokens,
                                         size_t count, struct buf *out);
+
+/* What decides answers besides the request: weights, layout of KV, ISA class. Of answers, so nodes
+ * are known. */
+const char *gateway_fingerprint(struct gateway *gateway);
 
 /* ---- gateway_ask.c ---- */
 

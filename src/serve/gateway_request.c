@@ -718,6 +718,20 @@ void request_end_all(struct gateway *gateway)
 
 /* ---- starting ---- */
 
+const char *gateway_fingerprint(struct gateway *gateway)
+{
+    const struct block_key *root = cluster_key_root(gateway->cluster);
+    uint64_t part = 0;
+
+    if (gateway->fingerprint[0] == '\0' || !block_key_equal(root, &gateway->fingerprint_of)) {
+        memcpy(&part, root->bytes, sizeof(part));
+        gateway->fingerprint_of = *root;
+        snprintf(gateway->fingerprint, sizeof(gateway->fingerprint), "fp_%010llx",
+                 (unsigned long long)(part & 0xffffffffff));
+    }
+    return gateway->fingerprint;
+}
+
 enum status gateway_check_model(const struct gateway *gateway, const struct api_request *api,
                                 struct api_error *error)
 {

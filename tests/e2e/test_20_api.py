@@ -284,11 +284,3 @@ def test_bad_tokens_are_named(cluster, path, body, param):
     status, answer, _ = cluster.post(path, body)
     assert status in (400, 404)
     assert answer["error"]["param"] == param
-
-
-def test_version_and_embeddings(cluster):
-    assert cluster.get("/version")[0] == 200
-    assert cluster.get("/ping")[0] == 200
-    status, answer, _ = cluster.post("/v1/embeddings", {"input": "x"})
-    assert status == 501
-    assert "Embeddings are not supported" in answer["error"]["message"]

@@ -1,12 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a client of this API may rely on, said with the `openai` client.
 
-Read it as documentation: each test is one promise, and docs/api.md lists the fields. One cluster (a
-prefill and a decode process) serves them all.
+Read it as documentation: each test is one promise, and docs/api.md lists the fields, and what other
+servers have that this one has not. One cluster (a prefill and a decode process) serves them all.
+
+Promises that need more than one request are kept elsewhere: keys, limits and their headers
+(test_22_tenants.py), forms and tools (test_22_formats.py, test_23_tools.py), `cached_tokens`
+(test_30_cache.py), errors within a stream (test_40_faults.py), drains (test_48_rolling.py), 429 and
+Retry-After (test_60_overload.py), classes and fairness by header (test_74_classes.py).
 """
 import http.client
 import json
 import math
+import re
 
 import openai
 import pytest
@@ -27,6 +33,183 @@ def streamed(stream):
                 assert choice.index not in finish, "a choice ends once"
                 finish[choice.index] = choice.finish_reason
     return texts, finish, usage
+
+
+def raw(cluster, path, body, **headers):
+    """Status, headers and text of an answer as it comes."""
+    connection = http.client.HTTPConnection("127.0.0.1", cluster.port, timeout=60)
+    connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json", **headers})
+    response = connection.getresponse()
+    text = response.read().decode()
+    connection.close()
+    return response.status, response.headers, text
+
+
+# ---- endpoints ----
+
+def test_models(client, cluster):
+    model = json.loads(cluster.get("/v1/models")[1])
+    assert model["object"] == "list"
+    (item,) = model["data"]
+    assert item == json.loads(cluster.get("/v1/models/smollm2")[1])
+    assert set(item) == {"id", "object", "created", "owned_by", "root", "parent", "max_model_len", "permission"}
+    assert (item["id"], item["root"], item["object"], item["permission"]) == ("smollm2", "smollm2", "model", [])
+    assert isinstance(item["created"], int) and item["max_model_len"] >= 2048
+    with pytest.raises(openai.NotFoundError) as error:
+        client.models.retrieve("other")
+    assert error.value.code == "model_not_found"
+
+
+def test_what_machines_ask(cluster):
+    """Probes, versions, load, and vLLM's and SGLang's addresses for tokens."""
+    assert cluster.get("/health") == (200, "") and cluster.get("/ping") == (200, "")
+    ready = json.loads(cluster.get("/ready")[1])
+    assert ready["ready"] is True and ready["prefill"] == 1 and ready["decode"] == 1
+    assert json.loads(cluster.get("/version")[1])["version"]
+    assert json.loads(cluster.get("/load")[1]) == {"server_load": 0}
+    for path in ("/tokenize", "/v1/tokenize"):
+        status, answer, _ = cluster.post(path, {"model": "smollm2", "prompt": "Hello"})
+        assert (status, answer["tokens"], answer["count"]) == (200, [19556], 1) and answer["max_model_len"] > 0
+    for path in ("/detokenize", "/v1/detokenize"):
+        assert cluster.post(path, {"model": "smollm2", "tokens": [19556]})[1] == {"prompt": "Hello"}
+
+
+@pytest.mark.parametrize("path", [
+    "/v1/embeddings", "/v1/responses", "/v1/messages", "/v1/load_lora_adapter", "/reset_prefix_cache", "/generate",
+    "/health_generate", "/get_server_info", "/flush_cache"])
+def test_what_others_have_is_refused_by_name(cluster, path):
+    status, answer, _ = cluster.post(path, {})
+    assert (status, answer["error"]["code"]) == (501, "unsupported_endpoint")
+    assert answer["error"]["message"].startswith(path)
+
+
+# ---- the shape of answers ----
+
+def test_the_shape_of_a_chat(cluster):
+    status, headers, text = raw(cluster, "/v1/chat/completions", {
+        "model": "smollm2", "messages": STORY, "temperature": 0, "max_tokens": 3})
+    answer = json.loads(text)
+    assert status == 200 and headers["Content-Type"] == "application/json"
+    assert set(answer) == {"id", "object", "created", "model", "system_fingerprint", "choices", "usage"}
+    assert answer["id"].startswith("chatcmpl-") and answer["object"] == "chat.completion"
+    (choice,) = answer["choices"]
+    assert set(choice) == {"index", "message", "logprobs", "finish_reason"}
+    assert set(choice["message"]) == {"role", "content"} and choice["message"]["role"] == "assistant"
+    assert (choice["index"], choice["logprobs"], choice["finish_reason"]) == (0, None, "length")
+    usage = answer["usage"]
+    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+    assert usage["completion_tokens"] == 3 and 0 <= usage["prompt_tokens_details"]["cached_tokens"]
+
+
+def test_the_shape_of_a_completion(cluster):
+    body = {"model": "smollm2", "prompt": "The sky is", "temperature": 0, "max_tokens": 3}
+    one, two = (json.loads(raw(cluster, "/v1/completions", body)[2]) for _ in range(2))
+    assert set(one) == {"id", "object", "created", "model", "system_fingerprint", "choices", "usage"}
+    assert one["id"].startswith("cmpl-") and one["object"] == "text_completion" and one["id"] != two["id"]
+    assert set(one["choices"][0]) == {"index", "text", "logprobs", "finish_reason"}
+    assert one["choices"] == two["choices"] and one["system_fingerprint"] == two["system_fingerprint"]
+    assert one["system_fingerprint"].startswith("fp_")
+
+
+@pytest.mark.parametrize("usage", [False, True])
+def test_the_shape_of_a_stream(cluster, usage):
+    """The role, pieces, the reason, usage if asked for, [DONE]; each an event of its own."""
+    body = {"model": "smollm2", "messages": STORY, "temperature": 0, "max_tokens": 3, "stream": True}
+    if usage:
+        body["stream_options"] = {"include_usage": True}
+    status, headers, text = raw(cluster, "/v1/chat/completions", body)
+    assert status == 200 and headers["Content-Type"].startswith("text/event-stream")
+    assert headers["Cache-Control"] == "no-cache" and headers["X-Accel-Buffering"] == "no"
+    *events, done, nothing = text.split("\n\n")
+    assert (done, nothing) == ("data: [DONE]", "") and all(e.startswith("data: {") for e in events)
+    chunks = [json.loads(e[6:]) for e in events]
+    assert len({c["id"] for c in chunks}) == 1 and {c["object"] for c in chunks} == {"chat.completion.chunk"}
+    if usage:
+        last = chunks.pop()
+        assert last["choices"] == [] and last["usage"]["completion_tokens"] == 3
+        assert all(c["usage"] is None for c in chunks)
+    else:
+        assert all("usage" not in c for c in chunks)
+    deltas = [c["choices"][0]["delta"] for c in chunks]
+    assert deltas[0] == {"role": "assistant", "content": ""} and deltas[-1] == {}
+    assert all(set(d) == {"content"} for d in deltas[1:-1])
+    assert [c["choices"][0]["finish_reason"] for c in chunks] == [None] * (len(chunks) - 1) + ["length"]
+
+
+def test_characters_are_never_split(client):
+    """Tokens that are parts of a character are shown together, or as U+FFFD if the rest does not come."""
+    halves = client.completions.create(model="smollm2", prompt="x", max_tokens=3, stream=True,
+                                       logit_bias={"164": 100})
+    texts = [c.choices[0].text for c in halves]
+    assert "".join(texts) and set("".join(texts)) == {"\ufffd"}
+
+
+# ---- fields ----
+
+# Each field of OpenAI's and of vLLM's requests that clients send, at a value that changes nothing or is obeyed.
+CHAT_FIELDS = {
+    "model": "smollm2", "max_completion_tokens": 2, "max_tokens": 9, "temperature": 0.0, "top_p": 1.0, "n": 1,
+    "stop": ["###"], "stream": False, "seed": 1, "logprobs": True, "top_logprobs": 0, "presence_penalty": 0.0,
+    "frequency_penalty": 0.0, "logit_bias": {}, "response_format": {"type": "text"}, "tools": [], "tool_choice": "none",
+    "parallel_tool_calls": True, "user": "me", "metadata": {"a": "b"}, "service_tier": "auto", "store": False,
+    "top_k": -1, "min_p": 0.0, "min_tokens": 0, "ignore_eos": True, "stop_token_ids": [], "repetition_penalty": 1.0,
+    "skip_special_tokens": True, "structured_outputs": None, "guided_json": None, "guided_choice": None,
+    "cache_salt": "salt", "priority": 0, "kv_transfer_params": None, "request_id": "mine", "chat_template_kwargs": {},
+    "add_generation_prompt": True, "continue_final_message": False, "truncate_prompt_tokens": None,
+    "return_token_ids": False, "prompt_logprobs": None, "reasoning_effort": None, "modalities": None,
+}
+TEXT_FIELDS = {
+    "model": "smollm2", "max_tokens": 2, "temperature": 0.0, "top_p": 1.0, "n": 1, "best_of": 1, "stop": None,
+    "stream": False, "stream_options": None, "seed": 1, "logprobs": 0, "echo": False, "suffix": "",
+    "presence_penalty": 0.0, "frequency_penalty": 0.0, "logit_bias": None, "user": "me", "use_beam_search": False,
+    "length_penalty": 1.0, "include_stop_str_in_output": False, "spaces_between_special_tokens": True,
+    "ignore_eos": True, "min_tokens": 2,
+}
+
+
+def test_every_field_that_clients_send(cluster):
+    for path, fields in (("chat/completions", {"messages": STORY, **CHAT_FIELDS}),
+                         ("completions", {"prompt": "x", **TEXT_FIELDS})):
+        status, answer, _ = cluster.post("/v1/" + path, fields)
+        assert status == 200, answer
+        assert answer["usage"]["completion_tokens"] == 2, "max_completion_tokens wins"
+
+
+def test_unknown_fields_are_refused_by_name(cluster):
+    """Nothing is ignored silently: what an answer would lack is said at once."""
+    for field, code in [("temprature", "unknown_parameter"), ("kv_transfer_params", "unsupported_parameter"),
+                        ("guided_regex", "unsupported_parameter"), ("nvext", "unsupported_parameter")]:
+        status, answer, _ = cluster.post("/v1/chat/completions", {"model": "smollm2", "messages": STORY, field: {"a": 1}})
+        assert (status, answer["error"]["param"], answer["error"]["code"]) == (400, field, code)
+
+
+def test_vllms_names_of_forms(client):
+    schema = {"type": "integer", "multipleOf": 7, "minimum": 10, "maximum": 99}
+    for more in ({"structured_outputs": {"json": schema}}, {"guided_json": json.dumps(schema)}):
+        answer = client.chat.completions.create(model="smollm2", messages=STORY, temperature=0, max_tokens=9,
+                                                extra_body=more)
+        assert int(answer.choices[0].message.content) % 7 == 0
+
+
+# ---- errors and headers ----
+
+def test_the_shape_of_an_error(cluster):
+    status, headers, text = raw(cluster, "/v1/chat/completions", {"model": "smollm2", "messages": STORY, "n": 0})
+    error = json.loads(text)
+    assert status == 400 and headers["Content-Type"] == "application/json" and set(error) == {"error"}
+    assert set(error["error"]) == {"message", "type", "param", "code"}
+    assert (error["error"]["type"], error["error"]["param"]) == ("invalid_request_error", "n")
+    status, _, text = raw(cluster, "/v1/completions", {"model": "other", "prompt": "x"})
+    assert status == 404 and json.loads(text)["error"]["type"] == "not_found_error"
+
+
+def test_request_ids(cluster):
+    """The client's own comes back; whoever has none gets one. A bad trace is no reason to fail."""
+    body = {"model": "smollm2", "prompt": "x", "max_tokens": 1}
+    for sent in ({"X-Request-Id": "abc-123"}, {}, {"X-Request-Id": "x" * 200}):
+        _, headers, _ = raw(cluster, "/v1/completions", body, traceparent="00-nonsense", **sent)
+        assert headers["X-Request-Id"]
+        assert (headers["X-Request-Id"] == sent.get("X-Request-Id")) == (sent.get("X-Request-Id") == "abc-123")
 
 
 # ---- several answers ----
@@ -280,20 +463,19 @@ BENCHES = [
     ("chat/completions", {"model": "smollm2", "messages": [{"role": "user", "content": SKY}], "max_tokens": 9,
                           "max_completion_tokens": 9, "ignore_eos": True, "stop": None, "stream": True,
                           "stream_options": {"include_usage": True, "continuous_usage_stats": True}}),
+    ("completions", {"model": "smollm2", "prompt": [504, 6376, 314], "max_tokens": 9, "min_tokens": 9, "stream": True,
+                     "temperature": 0, "ignore_eos": True, "stream_options": {"include_usage": True}}),
 ]
 
 
 @pytest.mark.parametrize("path, body", BENCHES)
 def test_load_generators(cluster, path, body):
     """They count what usage says, and take the time of each event: one a token."""
-    connection = http.client.HTTPConnection("127.0.0.1", cluster.port, timeout=60)
-    connection.request("POST", "/v1/" + path, json.dumps(body), {
-        "Content-Type": "application/json", "Authorization": "Bearer None", "x-request-id": "benchmark-serving0"})
-    response = connection.getresponse()
-    assert response.status == 200 and response.headers["Content-Type"].startswith("text/event-stream")
-    assert response.headers["X-Request-Id"] == "benchmark-serving0"
-    events = response.read().decode().strip().split("\n\n")
-    connection.close()
+    status, headers, text = raw(cluster, "/v1/" + path, body, **{"Authorization": "Bearer None",
+                                                                 "x-request-id": "benchmark-serving0"})
+    assert status == 200 and headers["Content-Type"].startswith("text/event-stream")
+    assert headers["X-Request-Id"] == "benchmark-serving0"
+    events = text.strip().split("\n\n")
     assert events[-1] == "data: [DONE]"
     chunks = [json.loads(e.removeprefix("data: ")) for e in events[:-1]]
     texts = [c for c in chunks if c["choices"] and
@@ -305,6 +487,16 @@ def test_load_generators(cluster, path, body):
         assert counts == sorted(counts) and counts[0] <= 1 and counts[-1] == 9
     else:
         assert all(c["usage"] is None for c in chunks[:-1])
+
+
+def test_evaluation_harnesses(cluster):
+    """The body that lm-eval sends: tokens, echoed and scored, and one more."""
+    status, answer, _ = cluster.post("/v1/completions", {
+        "model": "smollm2", "prompt": [[504, 6376, 314]], "temperature": 0, "max_tokens": 1, "logprobs": 1, "seed": 1234,
+        "echo": True})
+    rows = answer["choices"][0]["logprobs"]
+    assert status == 200 and len(rows["token_logprobs"]) == 4 == len(rows["top_logprobs"])
+    assert all(max(top.values()) >= value for top, value in zip(rows["top_logprobs"][1:], rows["token_logprobs"][1:]))
 
 
 # ---- metrics ----
@@ -337,5 +529,8 @@ def test_metrics_have_vllms_names(client, cluster):
                 "time_per_output_token_seconds": 4}.get(name, 2)
         assert count(name) - before[name] == more, name
     assert cluster.metric("vllm:cache_config_info", block_size="32") == 1
+    bounds = ".001 .005 .01 .02 .04 .06 .08 .1 .25 .5 .75 1 2.5 5 7.5 10 20 40 80 160 640 2560".split()
+    buckets = re.findall(r'^vllm:time_to_first_token_seconds_bucket{.*le="([^"]*)"', cluster.get("/metrics")[1], re.M)
+    assert [float(b) for b in buckets] == [*map(float, bounds), math.inf]
     found = sum(cluster.metric("yolk_gateway_cached_tokens_total", tier=t) for t in ("local", "remote", "disk"))
     assert found == cluster.metric("vllm:prefix_cache_hits_total")
