@@ -80,6 +80,8 @@ static const struct setting settings_table[] = {
     { "admit_tbt_ms", SETTING_NUMBER, AT(admit_tbt_ms), 0, 3.6e6, NULL, "overload's; 0: none" },
     { "stretch", SETTING_NUMBER, AT(stretch), 0, 1000, NULL,
       "short prompts go first; 0: in order" },
+    { "node_checks", SETTING_BOOL, AT(node_checks), 0, 0, NULL,
+      "decode nodes hold the limit by themselves" },
     { "first_at_prefill", SETTING_BOOL, AT(first_at_prefill), 0, 0, NULL,
       "first tokens do not wait for the decode node" },
     { "lengths_known", SETTING_BOOL, AT(lengths_known), 0, 0, NULL,
@@ -396,6 +398,7 @@ static const char *conductors_own(const struct sim_cluster *cluster)
     if (cluster->elastic) return "changes roles";
     if (cluster->replicate) return "copies hot prefixes";
     if (cluster->group_max > 1) return "forms groups";
+    if (cluster->node_checks) return "hears of refusals";
     if (cluster->inline_tbt_ms > 0) return "has prompts computed beside decode steps";
     if (cluster->regret) return "judges its decisions";
     if (cluster->classes[0] != '\0') return "tells classes apart";
@@ -432,6 +435,10 @@ static enum status check_mooncake(const struct sim_cluster *cluster, struct errm
                           cluster_policy_name(cluster->policy), own);
     if (cluster->first_at_prefill && has_failures(cluster))
         return errmsg_set(err, STATUS_INVALID, "first_at_prefill: not together with failures");
+    if (cluster->node_checks &&
+        (cluster->first_at_prefill || cluster->door || cluster->classes[0] != '\0'))
+        return errmsg_set(err, STATUS_INVALID,
+                          "node_checks: not together with first_at_prefill, a door or classes");
     struct sim_classes classes;
     const enum status status =
         sim_classes_parse(cluster->classes, cluster->class_shares, &classes, err);

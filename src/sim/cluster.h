@@ -76,8 +76,8 @@ struct sim_cluster {
     double ttft_limit_s, tbt_limit_ms;
     double decode_time_s; /* what overload=predict takes a decode to last; 0: the mean of late */
     double stretch;       /* of the queues of prefill nodes: see yolk_conductor_options */
-    bool
-        first_at_prefill; /* the first token is shown when the prefill ends, not at the next step */
+    bool node_checks;     /* a decode node refuses who would make its batch slower than the limit */
+    bool first_at_prefill; /* the prefill's end shows the first token, not the step that follows */
     bool lengths_known; /* who refuses is told how long each answer may be, and it gets that long */
     bool door; /* overload=adaptive: sequences wait at a decode node until it has room for them */
     double admit_ttft_s, admit_tbt_ms; /* limits that overload policies hold; 0: none */

@@ -824,11 +824,39 @@ static void on_step(struct sim *sim, uint32_t index)
     if (!node->stepping) mooncake_start_step(sim, index);
 }
 
+/* How slow its node would be with it, as a share of the limit; never with it alone. */
+static double load_with(const struct sim *sim, const struct decode_node *node, uint32_t who)
+{
+    const struct sim_cluster *cluster = &sim->cluster;
+    const uint32_t before = batch_count(node->batch) + node->joining.count;
+    const double context = batch_context(node->batch) + sim_input(sim, who);
+
+    if (before == 0) return 0;
+    return sim_profile_decode_s(&cluster->cost, before + 1, context) * 1e3 / cluster->admit_tbt_ms;
+}
+
+static bool node_refuses(struct sim *sim, const struct decode_node *node, uint32_t who)
+{
+    const struct yolk_ticket ticket = { sim->requests[who].ticket };
+    const double now_ms = (double)sim->events.now_ns / 1e6;
+    struct yolk_verdict verdict;
+
+    if (!sim->cluster.node_checks || sim->cluster.admit_tbt_ms <= 0) return false;
+    if (sim->cluster.overload == CLUSTER_OVERLOAD_NONE || sim->requests[who].attempt > 0)
+        return false;
+    const double load = load_with(sim, node, who);
+    if (load <= 1) return false;
+    yolk_conductor_refused_at_node(mooncake_of(sim)->conductor, ticket, load, now_ms, &verdict);
+    mooncake_release(sim, who, SIM_REFUSED_LATE);
+    return true;
+}
+
 static void on_loaded(struct sim *sim, uint32_t who)
 {
     struct mooncake *m = mooncake_of(sim);
     const uint32_t index = sim->requests[who].decode;
 
+    if (node_refuses(sim, &m->decode[index], who)) return;
     sim_set_state(sim, who, SIM_JOINING);
     sim_queue_insert(sim, &m->decode[index].joining, who);
     if (!m->decode[index].stepping) mooncake_start_step(sim, index);

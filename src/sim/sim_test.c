@@ -289,6 +289,30 @@ static void behind_a_door_tokens_are_in_time(void **state)
     trace_destroy(trace);
 }
 
+/* A batch that nobody joins beyond the limit is never slower than it; the pool's mean, which is all
+ * that the policy looks at, says little of one node. */
+static void nodes_that_check_are_in_time(void **state)
+{
+    (void)state;
+    static const char settings[] = "overload=predict,prefill=4,decode=4,speed=2,admit_tbt_ms=80,"
+                                   "tbt_limit_ms=80,node_checks=";
+    struct trace *trace = generate(1500);
+    struct sim_summary found[2];
+
+    for (int checks = 0; checks < 2; checks++) {
+        char text[160];
+        snprintf(text, sizeof(text), "%s%s", settings, checks ? "true" : "false");
+        struct sim_result *result = run(trace, text);
+        found[checks] = summarize(result);
+        sim_result_destroy(result);
+    }
+    trace_destroy(trace);
+    assert_true(found[0].tbt_ms.max > 80 && found[1].tbt_ms.max <= 80 + 1e-9);
+    assert_true(found[1].refused_late > 0 && found[1].good > found[0].good);
+    refuses("node_checks=true,overload=adaptive,door=true", "not together");
+    refuses("node_checks=true,policy=load", "only the conductor hears of refusals");
+}
+
 /* Who is told how long each answer will be serves more within the same limits; early rejection
  * looks at what there is now, and does not care. */
 static void knowing_the_lengths_serves_more(void **state)
@@ -489,6 +513,7 @@ int main(void)
         cmocka_unit_test(ssd_holds_what_dram_cannot),
         cmocka_unit_test(laws_hold_and_runs_repeat),
         cmocka_unit_test(behind_a_door_tokens_are_in_time),
+        cmocka_unit_test(nodes_that_check_are_in_time),
         cmocka_unit_test(knowing_the_lengths_serves_more),
         cmocka_unit_test(decisions_are_judged_in_hindsight),
         cmocka_unit_test(the_seed_moves_only_chance),
