@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/rng.h"
 
 enum { MARK_BITS = 24 };
 
@@ -45,13 +46,14 @@ void tombs_fini(struct tombs *tombs)
     tombs->list = NULL;
 }
 
-/* Its set, and its mark. The identity is a digest, or was chosen by whoever gains nothing by it. */
+/* Its set, and its mark. The identity is a digest, or the key itself, of 16 bytes, and chosen by
+ * whoever gains nothing by a collision. */
 static struct tomb *set_of(const struct tombs *tombs, const struct block_key *id, uint32_t *mark)
 {
     uint64_t words[2];
     memcpy(words, id->bytes, sizeof(words));
-    *mark = (uint32_t)(words[1] ^ words[1] >> 32) & ((1u << MARK_BITS) - 1);
-    const uint64_t mixed = (words[0] ^ words[1]) * UINT64_C(0x9e3779b97f4a7c15);
+    const uint64_t mixed = rng_counter(words[0], words[1]);
+    *mark = (uint32_t)(mixed >> (64 - MARK_BITS));
     return tombs->list + mixed % (TOMBS_KEYS_MAX / TOMBS_WAYS) * TOMBS_WAYS;
 }
 

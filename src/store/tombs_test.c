@@ -10,13 +10,14 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <cmocka.h>
 
 #include "base/rng.h"
 #include "seed.h"
 
-enum { KEYS = 20000, RAISES = 60000, STRANGERS = 1000000 };
+enum { ALIKE = 1000, KEYS = 20000, RAISES = 60000, STRANGERS = 1000000 };
 
 static struct block_key key_of(uint64_t n)
 {
@@ -73,6 +74,27 @@ static void so_many_terms_are_known(void **state)
     tombs_fini(&tombs);
 }
 
+/* Keys of 16 bytes are their own identities, and alike. */
+static void keys_alike_are_told_apart(void **state)
+{
+    struct tombs tombs = { 0 };
+    char text[BLOCK_KEY_SIZE + 1];
+    struct block_key key;
+    (void)state;
+
+    for (unsigned n = 0; n < ALIKE; n++) {
+        snprintf(text, sizeof(text), "a key of %07u", n);
+        memcpy(key.bytes, text, sizeof(key.bytes));
+        tombs_raise(&tombs, &key, (struct rank){ 3, n + 1 });
+    }
+    for (unsigned n = 0; n < ALIKE; n++) {
+        snprintf(text, sizeof(text), "a key of %07u", n);
+        memcpy(key.bytes, text, sizeof(key.bytes));
+        assert_int_equal(tombs_floor(&tombs, &key).version, n + 1);
+    }
+    tombs_fini(&tombs);
+}
+
 static void the_newest_are_remembered(void **state)
 {
     struct tombs tombs = { 0 };
@@ -98,6 +120,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(floors_only_rise),
         cmocka_unit_test(so_many_terms_are_known),
+        cmocka_unit_test(keys_alike_are_told_apart),
         cmocka_unit_test(the_newest_are_remembered),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
