@@ -341,7 +341,8 @@ bool store_master_next_action(struct store_master *master, struct store_action *
 void store_master_dropped(struct store_master *master, uint64_t now_ns, struct store_node_id node,
                           const struct block_key *id, uint64_t generation, enum status status);
 
-/* How a COPY ended: STATUS_OK, or it is tried again later, from whoever has the value then. */
+/* How a COPY ended: STATUS_OK, or it is tried again later, from whoever has the value then.
+ * STATUS_NOT_FOUND: its source had nothing to copy, and has written nothing. */
 void store_master_copied(struct store_master *master, uint64_t now_ns, const struct block_key *id,
                          uint64_t put_id, enum status status);
 

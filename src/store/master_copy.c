@@ -313,7 +313,11 @@ void store_master_copied(struct store_master *master, uint64_t now_ns, const str
     } else if (entry != NULL && entry->ticket != 0 &&
                master_entry_ticket(master, entry)->put_id == put_id) {
         retry_later(entry, now_ns);
-        master_ticket_discard(master, now_ns, master_entry_ticket(master, entry));
+        if (status == STATUS_NOT_FOUND) { /* said before anything was written */
+            master_ticket_withdraw(master, master_entry_ticket(master, entry));
+        } else {
+            master_ticket_discard(master, now_ns, master_entry_ticket(master, entry));
+        }
     }
     master_copies_run(master, now_ns);
 }

@@ -45,6 +45,29 @@ static void there_are_as_many_replicas_as_wished(void **state)
     store_master_destroy(model.master);
 }
 
+/* The range of a copy whose source had only to say no is free at once, that of any other later. */
+static void a_copy_that_was_not_begun_costs_its_tenant_nothing(void **state)
+{
+    static struct model model;
+    struct store_action action;
+    (void)state;
+
+    for (int begun = 0; begun < 2; begun++) {
+        model_init(&model);
+        put_wish(&model, 0, 4096, (struct store_wish){ .attributes = { .replicas = 2 } });
+        do {
+            assert_true(store_master_tick(model.master, model.now) > 0);
+            assert_true(store_master_next_action(model.master, &action));
+        } while (action.kind != STORE_ACTION_COPY);
+        assert_int_equal(tenant_of(&model, 0).used.bytes, 2 * 4096);
+        store_master_copied(model.master, model.now, &action.id, action.ticket.put_id,
+                            begun ? STATUS_TIMEOUT : STATUS_NOT_FOUND);
+        assert_int_equal(tenant_of(&model, 0).used.bytes, (begun ? 2 : 1) * 4096);
+        store_master_check(model.master);
+        store_master_destroy(model.master);
+    }
+}
+
 static void what_a_node_has_goes_elsewhere_before_it_leaves(void **state)
 {
     static struct model model;
@@ -172,6 +195,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(there_are_as_many_replicas_as_wished),
+        cmocka_unit_test(a_copy_that_was_not_begun_costs_its_tenant_nothing),
         cmocka_unit_test(what_a_node_has_goes_elsewhere_before_it_leaves),
         cmocka_unit_test(who_leaves_soon_hands_over_what_matters_first),
         cmocka_unit_test(who_leaves_soon_is_told_when_it_may_go),

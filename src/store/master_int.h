@@ -456,6 +456,9 @@ struct ticket *master_ticket_new(struct store_master *master, uint64_t now_ns, s
 /* The put is over for its entry, which may be gone afterwards; the range waits in limbo. */
 void master_ticket_discard(struct store_master *master, uint64_t now_ns, struct ticket *ticket);
 
+/* The same, but nobody has written into the range, or will: it is free. */
+void master_ticket_withdraw(struct store_master *master, struct ticket *ticket);
+
 /* Open or in limbo, the ticket is gone; its range is the caller's, its entry is left as it is. */
 void master_ticket_finish(struct store_master *master, struct ticket *ticket);
 

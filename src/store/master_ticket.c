@@ -10,7 +10,8 @@
  *      v                 committed late |
  *    limbo -----------------------------+---> (free) after put_ms + fence_ms
  *
- * Both lists are in the order of due_ns.
+ * A copy that its source did not begin has no writer, and needs no limbo. Both lists are in the
+ * order of due_ns.
  */
 #include "store/master_int.h"
 
@@ -84,6 +85,14 @@ void master_ticket_finish(struct store_master *master, struct ticket *ticket)
         ticket_unlink(&master->limbo, ticket);
     }
     slab_free(master->tickets_slab, ticket->index);
+}
+
+void master_ticket_withdraw(struct store_master *master, struct ticket *ticket)
+{
+    struct entry *entry = ticket->entry;
+    space_free(ticket->member->space, ticket->address, ticket->size);
+    master_ticket_finish(master, ticket);
+    master_entry_settle(master, entry);
 }
 
 /* From now on the ticket is the entry's. */

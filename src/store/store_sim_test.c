@@ -965,7 +965,8 @@ static void check_liveness(struct world *world)
     for (unsigned key = 0; key < KEYS; key++) {
         enum status put = do_now(world, OP_PUT, key);
         if (put == STATUS_FULL || put == STATUS_QUOTA) { /* all of it is leased: not for long */
-            sim_run_ms(&world->cluster, 1000);
+            /* Or its tenant pays for the ranges of copies that failed, until none can write. */
+            sim_run_ms(&world->cluster, put == STATUS_QUOTA ? 6000 : 1000);
             put = do_now(world, OP_PUT, key);
         }
         if (put != STATUS_OK && put != STATUS_EXISTS) {
