@@ -365,14 +365,16 @@ static void rope_scaling_is_computed(void **state)
     sequence_free(&one);
 }
 
-static const struct tiny_model_options wide_heads = {
-    .n_layers = 2,
-    .n_heads = 4,
-    .n_kv_heads = 2,
-    .head_dim = 32,
-    .d_ff = 64,
-    .matrix_type = MODEL_Q4_1,
-};
+/* A tiny model with twice the heads, of twice the width. */
+static void wide_new(struct tiny *tiny)
+{
+    struct tiny_model_options options = tiny_model_defaults;
+
+    options.n_heads *= 2;
+    options.n_kv_heads *= 2;
+    options.head_dim *= 2;
+    tiny_new(tiny, &options);
+}
 
 /* Stronger than promised: the ISA classes agree with each other. */
 static void check_isa_classes(enum engine_kv kv)
@@ -380,7 +382,7 @@ static void check_isa_classes(enum engine_kv kv)
     struct tiny tiny;
     const struct rig_options portable = { 1, 32, ENGINE_ISA_PORTABLE, kv };
 
-    tiny_new(&tiny, &wide_heads);
+    wide_new(&tiny);
     struct rig reference = rig_new(tiny.model, &portable);
     struct sequence expected = sequence_new(seed, 150, TINY_VOCAB, 0);
     run_chunks(&reference, &expected, 0, 150, 64);
@@ -417,7 +419,7 @@ static void quantized_kv_is_row_invariant(void **state)
     double most = 0, difference = 0;
 
     (void)state;
-    tiny_new(&tiny, &wide_heads);
+    wide_new(&tiny);
     const struct subject subject = { tiny.model, TINY_TOKENS, ENGINE_ISA_AUTO, ENGINE_KV_Q8_0 };
     check_subject(&subject);
     const struct rig_options halves = { 1, 32, ENGINE_ISA_AUTO, ENGINE_KV_F16 };
@@ -559,7 +561,7 @@ static void layout_is_as_documented(void **state)
     assert_string_equal(layout.id, "lm-f16-l3-h2-d16-t64");
     assert_string_equal(layout.isa_name, "portable");
     tiny_free(&tiny);
-    tiny_new(&tiny, &wide_heads);
+    wide_new(&tiny);
     query.kv = ENGINE_KV_Q8_0;
     assert_int_equal(engine_layout_query(tiny.model, &query, &layout, NULL), STATUS_OK);
     assert_int_equal(layout.token_size, 34);

@@ -187,6 +187,30 @@ static void test_odd_nodes_are_refused(void **state)
     }
 }
 
+/* A pair that has been there for a while, and what it will answer with 60 tokens. */
+static void start_well(char want[128])
+{
+    answer_to(PROMPT, 60, want);
+    start_pair();
+    run_ms(3000);
+}
+
+/* The master misses the node, or does not any more. */
+static void set_suspect(int node, bool suspect)
+{
+    world.fakes[node].suspect = suspect;
+    tell_member(&world.fakes[node], false);
+}
+
+/* It stands still no longer, and nobody misses it: all is well after a while. */
+static void come_back(int node)
+{
+    env_sim_resume(world.fakes[node].env);
+    set_suspect(node, false);
+    run_ms(3000);
+    assert_true(gateway_is_ready(world.gateway) && gateway_idle(world.gateway));
+}
+
 /* A decode node stands still, and the master misses it: its streams go on elsewhere long before
  * the connection is given up. If the master alone misses it, nothing moves. */
 static void test_node_suspected(void **state)
@@ -207,17 +231,12 @@ static void test_node_suspected(void **state)
             env_sim_pause(world.fakes[from].env);
             run_ms(2000);
         }
-        world.fakes[from].suspect = true;
-        tell_member(&world.fakes[from], false);
+        set_suspect(from, true);
         run_ms(1000);
         assert_true(client.done);
         expect_stream(&client, want);
         assert_int_equal(world.fakes[3 - from].opened, still);
-        if (still) env_sim_resume(world.fakes[from].env);
-        world.fakes[from].suspect = false;
-        tell_member(&world.fakes[from], false);
-        run_ms(3000);
-        assert_true(gateway_is_ready(world.gateway) && gateway_idle(world.gateway));
+        come_back(from);
         stop_world();
     }
 }
@@ -230,27 +249,20 @@ static void test_only_decode_node_suspected(void **state)
     struct client client;
     char want[128];
 
-    answer_to(PROMPT, 60, want);
-    start_pair();
-    run_ms(3000);
+    start_well(want);
     complete(&client, BODY(",\"max_tokens\":60,\"stream\":true"));
     run_ms(150);
     env_sim_pause(world.fakes[1].env);
     run_ms(2000);
     assert_false(client.done);
-    world.fakes[1].suspect = true;
-    tell_member(&world.fakes[1], false);
+    set_suspect(1, true);
     run_ms(1000);
     assert_true(client.done);
     expect_stream(&client, want);
     assert_int_equal(world.fakes[0].opened, 1);
     assert_int_equal(world.fakes[0].computed, 1); /* and sends nothing to itself */
     assert_int_equal(world.fakes[0].runs, 1);
-    env_sim_resume(world.fakes[1].env);
-    world.fakes[1].suspect = false;
-    tell_member(&world.fakes[1], false);
-    run_ms(3000);
-    assert_true(gateway_is_ready(world.gateway) && gateway_idle(world.gateway));
+    come_back(1);
     complete(&client, BODY(",\"max_tokens\":60,\"stream\":true"));
     expect_stream(&client, want);
     assert_int_equal(world.fakes[1].opened, 2);
@@ -264,23 +276,16 @@ static void test_prefill_node_suspected(void **state)
     struct client client;
     char want[128];
 
-    answer_to(PROMPT, 60, want);
-    start_pair();
-    run_ms(3000);
+    start_well(want);
     env_sim_pause(world.fakes[0].env);
     complete(&client, BODY(",\"max_tokens\":60,\"stream\":true"));
     run_ms(2000);
-    world.fakes[0].suspect = true;
-    tell_member(&world.fakes[0], false);
+    set_suspect(0, true);
     run_ms(3500);
     assert_true(client.done);
     expect_stream(&client, want);
     assert_int_equal(world.fakes[1].computed, 1);
-    env_sim_resume(world.fakes[0].env);
-    world.fakes[0].suspect = false;
-    tell_member(&world.fakes[0], false);
-    run_ms(3000);
-    assert_true(gateway_is_ready(world.gateway) && gateway_idle(world.gateway));
+    come_back(0);
     stop_world();
 }
 

@@ -278,6 +278,17 @@ static void items_round_trip(void **state)
     }
 }
 
+static void item_is_refused(const struct proto_item *item)
+{
+    struct proto_item got;
+    struct buf buf;
+
+    buf_new(&buf);
+    assert_int_equal(proto_item_encode(item, &buf), STATUS_OK);
+    assert_int_equal(proto_item_decode(buf_data(&buf), buf.len, &got), STATUS_INVALID);
+    buf_fini(&buf);
+}
+
 /* Probabilities above one or that are no numbers, no rank, and rows of half a pair. */
 static void bad_rows_are_refused(void **state)
 {
@@ -294,12 +305,7 @@ static void bad_rows_are_refused(void **state)
     for (size_t i = 0; i < sizeof(BAD) / sizeof(BAD[0]); i++) {
         const struct proto_item item = { .kind = PROTO_ITEM_TOKEN,
                                          .token = { 1, 2, proto_u32s_of(BAD[i], COUNTS[i]) } };
-        struct proto_item got;
-        struct buf buf;
-        buf_new(&buf);
-        assert_int_equal(proto_item_encode(&item, &buf), STATUS_OK);
-        assert_int_equal(proto_item_decode(buf_data(&buf), buf.len, &got), STATUS_INVALID);
-        buf_fini(&buf);
+        item_is_refused(&item);
     }
 }
 
@@ -321,12 +327,7 @@ static void bad_scores_are_refused(void **state)
 
     for (size_t i = 0; i < sizeof(BAD) / sizeof(BAD[0]); i++) {
         const struct proto_item item = { .kind = PROTO_ITEM_SCORES, .scores = BAD[i] };
-        struct proto_item got;
-        struct buf buf;
-        buf_new(&buf);
-        assert_int_equal(proto_item_encode(&item, &buf), STATUS_OK);
-        assert_int_equal(proto_item_decode(buf_data(&buf), buf.len, &got), STATUS_INVALID);
-        buf_fini(&buf);
+        item_is_refused(&item);
     }
 }
 
