@@ -210,14 +210,20 @@ static enum status read_object(struct reader *reader, const struct json_value *o
     return ids != NULL ? add_ids(reader, ids) : add_own_blocks(reader);
 }
 
+/* Of what the parser says: it has seen one line only, and ours is the number that counts. */
+#define FIRST_LINE "line 1: "
+
 static enum status read_json_line(struct reader *reader, const char *line, size_t len)
 {
     struct json_value *object = NULL;
     struct errmsg words = { "" };
     enum status status;
 
-    if (json_document_parse(line, len, &object, &words) != STATUS_OK)
-        return refuse(reader, words.text, "one JSON object a line");
+    if (json_document_parse(line, len, &object, &words) != STATUS_OK) {
+        const bool numbered = strncmp(words.text, FIRST_LINE, sizeof(FIRST_LINE) - 1) == 0;
+        const char *what = numbered ? words.text + sizeof(FIRST_LINE) - 1 : words.text;
+        return refuse(reader, what, "one JSON object a line");
+    }
     if (!json_value_is_object(object))
         status = refuse(reader, "the line is not an object", "one JSON object a line");
     else

@@ -90,7 +90,7 @@ static void damage_is_refused_with_its_line(void **state)
     (void)state;
     refused("", "no request");
     refused("hello,world\n", "t:1: the format is not known");
-    refused(LINE("0", "600", "1, 2") "{\"timestamp\": 1,\n", "t:2:");
+    refused(LINE("0", "600", "1, 2") "{\"timestamp\": 1,\n", "t:2: string or");
     refused(LINE("0", "600", "1, 2") "[]\n", "t:2: the line is not an object");
     refused(LINE("9", "600", "1, 2") LINE("8", "600", "1, 2"), "t:2: it arrives before");
     refused(LINE("0", "600", "1"), "another length than the input has blocks");
