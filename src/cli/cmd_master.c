@@ -5,6 +5,7 @@
 #include "cli/cli.h"
 #include "cli/quotas.h"
 #include "net/rpc.h"
+#include "store/master_metrics.h"
 #include "store/master_shell.h"
 
 static enum status quota_set(void *ctx, const struct yolk_store_tenant *tenant)
@@ -28,6 +29,7 @@ int cmd_master(struct cli *cli)
     };
     struct rpc_server *server = NULL;
     struct store_master_shell *shell = NULL;
+    struct store_master_metrics *metrics = NULL;
     struct errmsg err = { "" };
 
     struct cli_reload reload = { .cli = cli };
@@ -52,12 +54,22 @@ int cmd_master(struct cli *cli)
     if (status == STATUS_OK) {
         status = quotas_parse(config_text(cli->config, "tenant-quota"), quota_set, shell, &err);
     }
+    const char *metrics_listen = config_text(cli->config, "metrics-listen");
+    if (status == STATUS_OK && metrics_listen[0] != '\0') {
+        status = store_master_metrics_create(cli->env, store_master_shell_directory(shell),
+                                             metrics_listen, &metrics, &err);
+    }
+    if (metrics != NULL) {
+        LOG_INFO("cli", "metrics_ready", "address=%s port=%u", metrics_listen,
+                 (unsigned)store_master_metrics_port(metrics));
+    }
     if (status == STATUS_OK) {
         LOG_INFO("cli", "master_ready", "address=%s port=%u", server_options.address,
                  (unsigned)rpc_server_port(server));
         cli_set_poll(cli);
         cli_run_until_signal(cli, NULL, NULL);
     }
+    store_master_metrics_destroy(metrics);
     store_master_shell_destroy(shell);
     rpc_server_destroy(server);
     cli_cluster_tls_end(cli);

@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import time
+import urllib.request
 
 import pytest
 
@@ -92,7 +93,9 @@ def test_bad_requests_are_refused(metadata):
 
 def test_a_node_is_published_under_its_name_and_withdrawn_at_its_end(tmp_path, metadata):
     master_port = free_port()
-    master = Process(tmp_path, "master", "--listen", f"127.0.0.1:{master_port}")
+    master_http = free_port()
+    master = Process(tmp_path, "master", "--listen", f"127.0.0.1:{master_port}",
+                     "--metrics-listen", f"127.0.0.1:{master_http}")
     node = Process(tmp_path, "node", model_path(), "--master", f"127.0.0.1:{master_port}",
                    "--engine", "timed", "--pool-size", "64M", "--name", "n1",
                    "--transfer-metadata", metadata.url)
@@ -106,6 +109,10 @@ def test_a_node_is_published_under_its_name_and_withdrawn_at_its_end(tmp_path, m
         where = json.loads(metadata.ask("GET", f"/metadata?key={rpc}")[1])
         assert (where["ip_or_host_name"], where["rpc_port"]) == (host, int(port))
         wait_until(lambda: node.said("ev=node_ready"))
+        with urllib.request.urlopen(f"http://127.0.0.1:{master_http}/metrics", timeout=10) as got:
+            page = got.read().decode()
+        assert 'segment_total_capacity_bytes{segment="n1"} 268435456\n' in page
+        assert "\nmaster_key_count 0\n" in page
         node.end(signal.SIGTERM)
         assert metadata.keys(ram, rpc) == [404, 404]
     finally:
