@@ -266,7 +266,7 @@ void attempt_node_suspected(void *ctx, struct cluster_ref node)
         return;
     move_streams(gateway, node, env_now_ns(gateway->env) - SILENT_MS * ENV_NS_PER_MS);
     /* Who computes a prompt has nothing to say meanwhile: there, what it is asked counts. */
-    if (cluster_is_silent(gateway->cluster, node)) move_prompts(gateway, node);
+    if (cluster_is_silent(cluster, node)) move_prompts(gateway, node);
 }
 
 /* ---- learning ---- */

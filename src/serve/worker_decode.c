@@ -72,10 +72,7 @@ static void compute_the_rest(struct job *job, const struct store_fetch_result *r
 {
     struct decode *decode = &job->decode;
 
-    LOG_INFO("worker", "fetch_short", "req=%016llx holder=%s wanted=%u got=%u reason=%s",
-             (unsigned long long)job->request_id, decode->from_disk ? "disk" : job->plan.holder,
-             decode->fetch_blocks, result->blocks, store_miss_name(result->reason));
-    decode->miss = job_miss_of(result->reason);
+    job_fetch_short(job, decode->fetch_blocks, result);
     decode->push_from -= decode->fetch_blocks - result->blocks;
     decode->fetch_blocks = result->blocks;
 }
@@ -112,46 +109,15 @@ static uint32_t reusable_blocks(const struct job *job)
     return job->decode.computes && before_last < job->keys_count ? before_last : job->keys_count;
 }
 
-/* How many blocks shall be there in the end without being computed or pushed: those in our pages,
- * then from the holder; where the prompt is computed here also from our disk, if that reaches as
- * far. */
-static uint32_t wanted_blocks(struct job *job, uint32_t local)
-{
-    const struct worker *worker = job->worker;
-    const uint32_t reusable = reusable_blocks(job);
-    const uint32_t planned = job->plan.reuse_blocks < reusable ? job->plan.reuse_blocks : reusable;
-    const bool elsewhere =
-        job->plan.holder[0] != '\0' && strcmp(job->plan.holder, worker->address) != 0;
-    const uint32_t below = job->decode.computes && reusable > local
-                               ? store_node_match(worker->node, job->keys + local, reusable - local)
-                               : 0;
-
-    job->decode.from_disk = below > 0 && (!elsewhere || local + below >= planned);
-    if (job->decode.from_disk) return local + below;
-    return elsewhere && planned > local ? planned : local;
-}
-
-/* How many blocks beyond `local` are fetched; 0: the rest is computed. */
+/* How many blocks beyond `local` are fetched; 0: the rest is computed. Our disk is looked at only
+ * where the prompt is computed here. */
 static uint32_t fetch(struct job *job, uint32_t local)
 {
-    struct worker *worker = job->worker;
-    const uint32_t wanted = wanted_blocks(job, local);
-    const uint64_t limit_ns = env_now_ns(worker->env) + WORKER_FETCH_MS * ENV_NS_PER_MS;
+    const uint32_t reusable = reusable_blocks(job);
+    const uint32_t below = job->decode.computes ? reusable : 0;
+    const uint32_t wanted = job_wanted_blocks(job, local, reusable, below);
 
-    if (wanted <= local) return 0;
-    const struct store_fetch_options options = {
-        .holder = job->decode.from_disk ? NULL : job->plan.holder,
-        .keys = job->keys + local,
-        .pages = job->pages + local,
-        .count = wanted - local,
-        .transfer_class = YOLK_TRANSFER_LOAD,
-        .deadline_ns = job->deadline_ns < limit_ns ? job->deadline_ns : limit_ns,
-        .on_done = on_fetch_done,
-        .ctx = job,
-    };
-    if (store_node_fetch(worker->node, &options, &job->fetch) != STATUS_OK) return 0;
-    job->inflight++;
-    return wanted - local;
+    return job_fetch(job, local, wanted, NULL, on_fetch_done) ? wanted - local : 0;
 }
 
 static enum status send_opened(struct job *job)
@@ -697,7 +663,7 @@ static enum status send_prefill_done(struct job *job)
             .cached_tokens = cached,
             .fetched_tokens = decode->fetch_blocks * block_tokens,
             .computed_tokens = job->prompt_count - cached,
-            .miss = decode->miss,
+            .miss = job->miss,
             .times = {
                 .queue_us = us_between(job->arrived_ns, job->admitted_ns),
                 .load_us = us_between(job->admitted_ns, job->loaded_ns),

@@ -162,8 +162,6 @@ struct prefill {
     uint32_t local_blocks;  /* found here */
     uint32_t reuse_blocks;  /* not computed, once loading is over */
     uint32_t wanted_blocks; /* local and fetched, as planned */
-    enum proto_miss miss;   /* why the fetch brought fewer */
-    bool from_disk;         /* the fetched ones come from our own disk */
     struct runner_gate gate;
     bool gate_broken;
     uint32_t layers_loaded; /* how far the gate is open */
@@ -193,8 +191,6 @@ struct decode {
     uint32_t push_from;
     uint32_t fetch_blocks; /* wanted by the fetch */
     bool fetched;          /* the fetch, if any, is over, and what it did not bring is computed */
-    bool from_disk;        /* it is from our own disk */
-    enum proto_miss miss;  /* why it brought less */
     /* Permission to push. */
     bool lease_given;
     uint32_t writers_begun, writers_ended; /* bits: who asked for it, and who gave it back */
@@ -253,6 +249,8 @@ struct job {
     uint64_t tenant;
     struct proto_plan plan;
     struct store_fetch *fetch; /* NULL when none is under way */
+    bool from_disk;            /* what it brings comes from our own disk */
+    enum proto_miss miss;      /* why it brought less than was wanted */
 
     uint64_t arrived_ns;
     uint64_t admitted_ns;
@@ -364,8 +362,16 @@ void job_abandon(struct job *job);
 const char *job_take_grammar(struct job *job, const struct proto_sampling *from);
 void job_drop_grammar(struct job *job);
 
-/* Why a fetch brought less than was asked for, as gateways are told. */
-enum proto_miss job_miss_of(enum store_miss reason);
+/* How many blocks, `local` of them in our pages, shall be there without being computed or pushed,
+ * at most `reusable`: the others from our own disk, looked at for blocks before `below`, or
+ * from the holder, whichever reaches further. */
+uint32_t job_wanted_blocks(struct job *job, uint32_t local, uint32_t reusable, uint32_t below);
+/* Fetches blocks [local, wanted). False: it does not, also where there are none. on_layer may be
+ * NULL. */
+bool job_fetch(struct job *job, uint32_t local, uint32_t wanted, store_fetch_layer_fn on_layer,
+               store_fetch_done_fn on_done);
+/* It has brought less than that, for gateways and the log. */
+void job_fetch_short(struct job *job, uint32_t wanted, const struct store_fetch_result *result);
 
 /* The most words that a row has where `wanted` is the proto_sampling's logprobs or scores. */
 uint32_t job_row_words(uint32_t wanted);

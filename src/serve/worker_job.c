@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * serve/worker_job.c - the life of one attempt on this node: see worker_int.h. */
+#include <assert.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -69,6 +70,8 @@ static const char *check_sequence(const struct worker *worker,
     }
     return NULL;
 }
+
+static_assert((int)ENGINE_ROWS_MAX <= (int)PROTO_SCORES_MAX, "what a step finds is said at once");
 
 uint32_t job_row_words(uint32_t wanted)
 {
@@ -352,7 +355,49 @@ void job_fill_sample(struct job *job, uint32_t past, uint64_t index, struct runn
     item->row_top = job->logprobs - 1;
 }
 
-enum proto_miss job_miss_of(enum store_miss reason)
+/* ---- blocks from elsewhere ---- */
+
+uint32_t job_wanted_blocks(struct job *job, uint32_t local, uint32_t reusable, uint32_t below)
+{
+    const struct worker *worker = job->worker;
+    const uint32_t planned = job->plan.reuse_blocks < reusable ? job->plan.reuse_blocks : reusable;
+    const bool elsewhere =
+        job->plan.holder[0] != '\0' && strcmp(job->plan.holder, worker->address) != 0;
+    const uint32_t on_disk =
+        below > local ? store_node_match(worker->node, job->keys + local, below - local) : 0;
+
+    job->from_disk = on_disk > 0 && (!elsewhere || local + on_disk >= planned);
+    if (job->from_disk) return local + on_disk;
+    return elsewhere && planned > local ? planned : local;
+}
+
+bool job_fetch(struct job *job, uint32_t local, uint32_t wanted, store_fetch_layer_fn on_layer,
+               store_fetch_done_fn on_done)
+{
+    struct worker *worker = job->worker;
+    const uint64_t limit_ns = env_now_ns(worker->env) + WORKER_FETCH_MS * ENV_NS_PER_MS;
+
+    if (wanted <= local) return false;
+    const struct store_fetch_options options = {
+        .holder = job->from_disk ? NULL : job->plan.holder,
+        .keys = job->keys + local,
+        .pages = job->pages + local,
+        .count = wanted - local,
+        .transfer_class = YOLK_TRANSFER_LOAD,
+        .deadline_ns = job->deadline_ns < limit_ns ? job->deadline_ns : limit_ns,
+        .on_layer = on_layer,
+        .on_done = on_done,
+        .ctx = job,
+    };
+    if (store_node_fetch(worker->node, &options, &job->fetch) != STATUS_OK) {
+        job->miss = PROTO_MISS_FAILED;
+        return false;
+    }
+    job->inflight++;
+    return true;
+}
+
+static enum proto_miss miss_of(enum store_miss reason)
 {
     switch (reason) {
     case STORE_MISS_NONE: return PROTO_MISS_NONE;
@@ -366,6 +411,14 @@ enum proto_miss job_miss_of(enum store_miss reason)
     case STORE_MISS_COUNT: break;
     }
     return PROTO_MISS_FAILED;
+}
+
+void job_fetch_short(struct job *job, uint32_t wanted, const struct store_fetch_result *result)
+{
+    job->miss = miss_of(result->reason);
+    LOG_INFO("worker", "fetch_short", "req=%016llx holder=%s wanted=%u got=%u reason=%s",
+             (unsigned long long)job->request_id, job->from_disk ? "disk" : job->plan.holder,
+             wanted, result->blocks, store_miss_name(result->reason));
 }
 
 /* ---- the end ---- */

@@ -255,13 +255,7 @@ static void on_fetch_done(void *ctx, const struct store_fetch_result *result)
         job_settle(job);
         return;
     }
-    if (result->blocks < wanted) {
-        prefill->miss = job_miss_of(result->reason);
-        LOG_INFO("worker", "fetch_short", "req=%016llx holder=%s wanted=%u got=%u reason=%s",
-                 (unsigned long long)job->request_id,
-                 prefill->from_disk ? "disk" : job->plan.holder, wanted, result->blocks,
-                 store_miss_name(result->reason));
-    }
+    if (result->blocks < wanted) job_fetch_short(job, wanted, result);
     prefill->wanted_blocks = prefill->local_blocks + result->blocks;
     if (sched_state(worker->sched, job->id) == SCHED_LOADING) {
         reload(job, result->blocks);
@@ -274,49 +268,6 @@ static void on_fetch_done(void *ctx, const struct store_fetch_result *result)
         /* else prefill_step_done() does, when the step has given up */
     }
     worker_kick(worker);
-}
-
-/* Starts to fetch blocks [local, wanted). False: it does not, and they are computed. */
-static bool fetch(struct job *job)
-{
-    struct worker *worker = job->worker;
-    struct prefill *prefill = &job->prefill;
-    const uint64_t now_ns = env_now_ns(worker->env);
-    const uint64_t limit_ns = now_ns + WORKER_FETCH_MS * ENV_NS_PER_MS;
-
-    if (prefill->wanted_blocks <= prefill->local_blocks) return false;
-    const struct store_fetch_options options = {
-        .holder = prefill->from_disk ? NULL : job->plan.holder,
-        .keys = job->keys + prefill->local_blocks,
-        .pages = job->pages + prefill->local_blocks,
-        .count = prefill->wanted_blocks - prefill->local_blocks,
-        .transfer_class = YOLK_TRANSFER_LOAD,
-        .deadline_ns = job->deadline_ns < limit_ns ? job->deadline_ns : limit_ns,
-        .on_layer = on_fetch_layer,
-        .on_done = on_fetch_done,
-        .ctx = job,
-    };
-    if (store_node_fetch(worker->node, &options, &job->fetch) != STATUS_OK) {
-        prefill->miss = PROTO_MISS_FAILED;
-        return false;
-    }
-    job->inflight++;
-    return true;
-}
-
-/* How many blocks shall be there before computing begins: those in our pages, then from our disk or
- * from the holder, whichever reaches further. */
-static uint32_t wanted_blocks(struct job *job, uint32_t local)
-{
-    const uint32_t reusable = blocks_reusable(job);
-    const uint32_t planned = job->plan.reuse_blocks < reusable ? job->plan.reuse_blocks : reusable;
-    const bool elsewhere =
-        job->plan.holder[0] != '\0' && strcmp(job->plan.holder, job->worker->address) != 0;
-    const uint32_t below = store_node_match(job->worker->node, job->keys + local, reusable - local);
-
-    job->prefill.from_disk = below > 0 && (!elsewhere || local + below >= planned);
-    if (job->prefill.from_disk) return local + below;
-    return elsewhere && planned > local ? planned : local;
 }
 
 bool prefill_admit(struct job *job)
@@ -334,8 +285,8 @@ bool prefill_admit(struct job *job)
     }
     job->admitted_ns = env_now_ns(worker->env);
     prefill->local_blocks = local;
-    prefill->wanted_blocks = worker->options.no_reuse ? 0 : wanted_blocks(job, local);
-    if (fetch(job)) {
+    prefill->wanted_blocks = job_wanted_blocks(job, local, reusable, reusable);
+    if (job_fetch(job, local, prefill->wanted_blocks, on_fetch_layer, on_fetch_done)) {
         sched_loading(worker->sched, job->id);
     } else {
         prefill->wanted_blocks = local;
@@ -630,7 +581,7 @@ void prefill_describe_done(const struct job *job, struct proto_prefill_done *out
         .cached_tokens = cached,
         .fetched_tokens = (prefill->reuse_blocks - prefill->local_blocks) * block_tokens,
         .computed_tokens = job->prompt_count - cached,
-        .miss = prefill->miss,
+        .miss = job->miss,
         .times = {
             .queue_us = us_between(job->arrived_ns, job->admitted_ns),
             .load_us = us_between(job->admitted_ns, job->loaded_ns),
