@@ -86,6 +86,7 @@ struct fake {
     bool keeps_role;            /* refuses node.role */
     uint32_t loses_scores;      /* of so many prompts */
     uint32_t scored;            /* prompts */
+    uint32_t skips_scores;      /* of so many prompts, one of them */
     bool shut;                  /* nobody comes in by its door */
     uint64_t later_us;          /* of the latest prompt */
     uint32_t copied, dropped;   /* blocks that it was told to copy, and to give up */
@@ -227,7 +228,10 @@ static inline void send_scores(struct work *work)
         return;
     }
     work->node->scored++;
+    const uint32_t skipped = work->node->skips_scores > 0 ? 2 : 0;
+    if (skipped > 0) work->node->skips_scores--;
     for (uint32_t i = 1; i < work->count; i++) {
+        if (i == skipped) continue;
         const struct proto_item item = { .kind = PROTO_ITEM_SCORES,
                                          .scores = { i, 1, row_of(work, i, work->scores) } };
         send_item(work, &item);

@@ -110,6 +110,9 @@ static const struct {
       "}\"]}}\n</tool_call>\n"
       "<tool_call>\n{\"name\": \"g\", \"arguments\": {}}\n</tool_call> ok",
       "So:\nok", "f({\"x\":[1,\"a \\\" }\"]}) g({}) " },
+    { CHAT_TOOLS_HERMES, true,
+      "{\"name\": \"f\", \"arguments\": {\"x\": \"a\\\\\"}}\n</tool_call> ok", "ok",
+      "f({\"x\":\"a\\\\\"}) " },
     { CHAT_TOOLS_HERMES, true, "{\"name\": \"f\", \"arguments\": {\"x\": 1", "", "f({\"x\":1) " },
     { CHAT_TOOLS_HERMES, true, "{\"name\": \"f", "{\"name\": \"f", "" },
     { CHAT_TOOLS_HERMES, false, "<tool_call>{\"name\":\"f\"}</tool_call>!", "!", "f({}) " },

@@ -158,6 +158,21 @@ static void lost_with_a_node(void **state)
     stop_world();
 }
 
+/* Rows that do not follow each other are no rows: they are asked for again. */
+static void left_out(void **state)
+{
+    (void)state;
+    start_pair();
+    start_fake(2, PROTO_ROLE_PREFILL);
+    run_ms(3000);
+    for (int i = 0; i < 4; i++) {
+        world.fakes[0].skips_scores = world.fakes[2].skips_scores = 1;
+        ask_and_compare(i, false);
+        assert_true(world.fakes[0].skips_scores + world.fakes[2].skips_scores < 2);
+    }
+    stop_world();
+}
+
 /* As vLLM lists them: the token, then others, likeliest first. */
 static void prompt_logprobs(void **state)
 {
@@ -199,6 +214,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(whole_and_streamed),
         cmocka_unit_test(lost_with_a_node),
+        cmocka_unit_test(left_out),
         cmocka_unit_test(prompt_logprobs),
     };
     if (log_configure("error", NULL) != STATUS_OK) return 1;

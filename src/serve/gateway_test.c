@@ -902,6 +902,12 @@ static void test_coupled(void **state)
     ask(&client, "GET", "/ready", NULL);
     expect_body(&client, 200, "\"prefill\":2,\"decode\":2");
     answer_to(PROMPT, 20, want);
+    for (int i = 0; i < 2; i++) { /* who cannot is not asked to compute for the other one */
+        world.fakes[i].fail_next = PROTO_CAUSE_INTERNAL;
+        complete(&client, BODY(",\"max_tokens\":20,\"stream\":true"));
+        expect_stream(&client, want);
+    }
+    assert_int_equal(world.fakes[0].runs + world.fakes[1].runs, 0);
     for (int i = 0; i < CLIENTS; i++)
         complete(&clients[i], BODY(",\"max_tokens\":20,\"stream\":true"));
     run_ms(40);

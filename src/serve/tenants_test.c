@@ -196,7 +196,7 @@ static void new_keys_take_the_place_of_old_ones(void **state)
 {
     (void)state;
     struct tenants *tenants = parse(KEYS, 0);
-    struct tenants *next = parse("sk-0123456789abcd research requests=60 tokens=100\n"
+    struct tenants *next = parse("sk-0123456789abcd research requests=60 tokens=100 salted\n"
                                  "sk-of-somebody-new other requests=5\n"
                                  "sk-fedcba98765432 other\n",
                                  0);
@@ -212,6 +212,7 @@ static void new_keys_take_the_place_of_old_ones(void **state)
     assert_int_equal(tenant_take_request(research, 0, &wait_ns), STATUS_FULL);
     assert_int_equal(tenant_tokens(research, 0).limit, 100);
     assert_int_equal(tenant_tokens(research, 0).remaining, 100);
+    assert_true(tenant_is_salted(research));
     assert_null(tenants_find(tenants, "sk-second-of-research"));
     assert_string_equal(tenant_name(tenants_find(tenants, "sk-fedcba98765432")), "other");
     assert_int_equal(tenant_requests(tenants_find(tenants, "sk-of-somebody-new"), 0).remaining, 5);
