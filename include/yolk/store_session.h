@@ -34,7 +34,7 @@
  * after a revoke, the session is over and nothing is readable; with TIMEOUT, CONN_CLOSED or
  * UNAVAILABLE nobody knows, as of a put. A write that fails has written nothing, as far as the
  * session is concerned: the same parts may be written again. A session that is neither ended nor
- * revoked within the time that the master gives a writer (10 s) is over, and its room is given back
+ * revoked within 30 s (10 s by a master of before) is over, and its room is given back
  * to others by the master.
  *
  * Get. The value that start found is the one that is read until the end, whole or replaced

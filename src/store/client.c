@@ -233,6 +233,7 @@ static enum status call_send(struct call *call, const struct question *question)
         batch.replace = call->options.replace;
         batch.hard_pin = call->options.hard_pin;
         batch.soft_pin_ms = call->options.soft_pin_ms;
+        if (call->kind == CALL_TICKET) batch.write_ms = UINT32_MAX; /* as long as there may be */
         if (call->wishes) {
             batch.groups_data = question->groups;
             batch.costs_data = question->costs;

@@ -27,9 +27,9 @@
  *
  * A range of a node's space belongs to exactly one of: a ticket, a replica that is `placed`, or
  * limbo. Limbo keeps the range of a ticket that was given up until no writer can write into it any
- * more: its time to write (put_ms) and the transfer engine's lease on a silent connection
- * (fence_ms). A commit that comes late, but before that, takes its range out of limbo and is as
- * good as any.
+ * more: its time to write (put_ms, or what it asked for) and the transfer engine's lease on a
+ * silent connection (fence_ms). A commit that comes late, but before that, takes its range out of
+ * limbo and is as good as any.
  *
  * Eviction happens on the allocation path. Who finds no room evicts the values without a lease that
  * go first by the policy (store/order.h), by asking their owners to drop them, and is told to ask

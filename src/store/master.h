@@ -182,6 +182,7 @@ MUST_USE enum status store_master_get_name(struct store_master *master, uint64_t
 struct store_wish {
     const char *preferred; /* name of the node to place at, if it has room */
     uint32_t soft_pin_ms;  /* from when the value is there; at most STORE_SOFT_PIN_MS_MAX count */
+    uint32_t write_ms;     /* time to write, from put_ms to discard_ms; 0: put_ms */
     bool replace;          /* the value of the key, if there is one, which stays until then */
     struct store_attributes attributes; /* the version is the master's */
 };

@@ -68,6 +68,7 @@ struct ticket {
     struct store_node_id from; /* copy: of the node that has it */
     uint16_t tenant;           /* who is charged for the range */
     uint32_t soft_pin_ms;
+    uint32_t write_ms; /* of a writer that wants more than put_ms; or 0 */
 };
 
 struct ticket_list {

@@ -172,6 +172,7 @@ enum status store_master_put_start_name(struct store_master *master, uint64_t no
     }
     ticket->writer = writer;
     ticket->soft_pin_ms = wish->soft_pin_ms;
+    ticket->write_ms = wish->write_ms;
     master->counts.puts_total++;
     master_room_ahead(master, now_ns, member, ticket->entry);
     master_ticket_describe(master, ticket, out);

@@ -978,7 +978,7 @@ static void handle_put_start(void *ctx, struct rpc_call *call, const uint8_t *bo
     struct places *places = &shell->places;
     struct handfuls all;
     const struct handful *some;
-    uint32_t put_ms = 0;
+    uint32_t put_ms = UINT32_MAX; /* that of the shortest ticket */
     uint32_t done = 0;
 
     if (store_decode_batch(body, len, &batch) != STATUS_OK || batch.sizes.count == 0) {
@@ -997,12 +997,12 @@ static void handle_put_start(void *ctx, struct rpc_call *call, const uint8_t *bo
                 store_master_put_start_name(shell->master, now_ns, batch.writer, &some->names[i],
                                             msg_u64_at(batch.sizes, done), &wish, &ticket);
             places_ticket(places, done, status, &ticket);
-            if (status == STATUS_OK) {
-                put_ms = (uint32_t)((ticket.expires_ns - now_ns) / ENV_NS_PER_MS);
-            }
+            if (status != STATUS_OK) continue;
+            const uint64_t left = (ticket.expires_ns - now_ns) / ENV_NS_PER_MS;
+            if (left < put_ms) put_ms = (uint32_t)left;
         }
     }
-    places_reply(shell, call, places, batch.count, true, put_ms);
+    places_reply(shell, call, places, batch.count, true, put_ms == UINT32_MAX ? 0 : put_ms);
 }
 
 static void handle_put_ends(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)

@@ -8,7 +8,8 @@
  *     open ---------------------> (the replica's)
  *      |  discarded                     ^
  *      v                 committed late |
- *    limbo -----------------------------+---> (free) after put_ms + fence_ms
+ *    limbo -----------------------------+---> (free) fence_ms after the writer's time, which is
+ *                                               put_ms, or up to discard_ms if it asked for more
  *
  * A copy that its source did not begin has no writer, and needs no limbo. Both lists are in the
  * order of due_ns.
@@ -28,6 +29,28 @@ static void ticket_append(struct ticket_list *list, struct ticket *ticket)
         list->tail->next = ticket;
     }
     list->tail = ticket;
+    list->count++;
+}
+
+/* Where its due_ns belongs: nearly always at the end. */
+static void ticket_insert(struct ticket_list *list, struct ticket *ticket)
+{
+    struct ticket *before = list->tail;
+    while (before != NULL && before->due_ns > ticket->due_ns)
+        before = before->prev;
+    struct ticket *after = before == NULL ? list->head : before->next;
+    ticket->prev = before;
+    ticket->next = after;
+    if (before == NULL) {
+        list->head = ticket;
+    } else {
+        before->next = ticket;
+    }
+    if (after == NULL) {
+        list->tail = ticket;
+    } else {
+        after->prev = ticket;
+    }
     list->count++;
 }
 
@@ -58,12 +81,13 @@ void master_ticket_discard(struct store_master *master, uint64_t now_ns, struct 
         tombs_raise(&master->issued, &entry->id,
                     (struct rank){ master->term, ticket->version + 1 });
     }
+    const uint64_t expires = master_ticket_expires(master, ticket);
+    const uint64_t least = now_ns + master_ms(master->options.put_ms);
     ticket_unlink(&master->tickets, ticket);
     entry->ticket = 0;
     ticket->entry = NULL;
-    ticket->due_ns =
-        now_ns + master_ms(master->options.put_ms) + master_ms(master->options.fence_ms);
-    ticket_append(&master->limbo, ticket);
+    ticket->due_ns = (expires > least ? expires : least) + master_ms(master->options.fence_ms);
+    ticket_insert(&master->limbo, ticket);
     master_entry_settle(master, entry);
 }
 
@@ -136,8 +160,10 @@ void master_tickets_forget(struct store_master *master, const struct member *mem
 
 uint64_t master_ticket_expires(const struct store_master *master, const struct ticket *ticket)
 {
-    return ticket->due_ns - master_ms(master->options.discard_ms) +
-           master_ms(master->options.put_ms);
+    const uint32_t most = master->options.discard_ms;
+    const uint32_t least = master->options.put_ms;
+    const uint32_t wished = ticket->write_ms < most ? ticket->write_ms : most;
+    return ticket->due_ns - master_ms(most) + master_ms(wished > least ? wished : least);
 }
 
 void master_ticket_describe(const struct store_master *master, const struct ticket *ticket,

@@ -28,7 +28,8 @@ static void step_put(struct model *model)
     const unsigned key = (unsigned)rng_below(&model->rng, KEYS);
     const uint64_t size = 1 + rng_below(&model->rng, 9 * 4096);
     const uint64_t writer = rng_below(&model->rng, 1000);
-    struct store_wish wish = { .replace = rng_below(&model->rng, 3) == 0 };
+    struct store_wish wish = { .replace = rng_below(&model->rng, 3) == 0,
+                               .write_ms = writer % 3 == 0 ? (uint32_t)writer : 0 };
     struct store_ticket ticket;
     char text[KEY_TEXT];
 

@@ -1018,6 +1018,7 @@ enum {
     BATCH_GROUPS = 12,
     BATCH_COSTS = 13,
     BATCH_DEPTHS = 14,
+    BATCH_WRITE_MS = 15,
 };
 
 /* Announces a bin of all keys and writes them: too long for one array on the stack. */
@@ -1051,6 +1052,7 @@ static void put_wishes(struct msg_writer *writer, const struct store_batch *batc
     if (batch->soft_pin_ms > 0) msg_field_u64(writer, BATCH_SOFT_PIN, batch->soft_pin_ms);
     if (batch->replicas > 0) msg_field_u64(writer, BATCH_REPLICAS, batch->replicas);
     if (batch->replace) msg_field_bool(writer, BATCH_REPLACE, true);
+    if (batch->write_ms > 0) msg_field_u64(writer, BATCH_WRITE_MS, batch->write_ms);
     if (batch->groups_data != NULL) {
         msg_field_u64s(writer, BATCH_GROUPS, batch->groups_data, batch->count);
     }
@@ -1067,7 +1069,7 @@ static uint32_t wishes_count(const struct store_batch *batch)
     return (batch->hard_pin ? 1u : 0u) + (batch->soft_pin_ms > 0 ? 1u : 0u) +
            (batch->replicas > 0 ? 1u : 0u) + (batch->replace ? 1u : 0u) +
            (batch->groups_data != NULL ? 1u : 0u) + (batch->costs_data != NULL ? 1u : 0u) +
-           (batch->depths_data != NULL ? 1u : 0u);
+           (batch->depths_data != NULL ? 1u : 0u) + (batch->write_ms > 0 ? 1u : 0u);
 }
 
 enum status store_encode_batch(struct buf *buf, const struct store_batch *batch)
@@ -1098,6 +1100,7 @@ void store_batch_wish(const struct store_batch *batch, uint32_t i, struct store_
     *out = (struct store_wish){
         .preferred = batch->preferred[0] == 0 ? NULL : batch->preferred,
         .soft_pin_ms = batch->soft_pin_ms,
+        .write_ms = batch->write_ms,
         .replace = batch->replace,
         .attributes = { .group = batch->groups.count > 0 ? msg_u64_at(batch->groups, i) : 0,
                         .cost = batch->costs.count > 0 ? msg_u32_at(batch->costs, i) : 0,
@@ -1151,6 +1154,7 @@ enum status store_decode_batch(const uint8_t *body, size_t len, struct store_bat
         case BATCH_REPLICAS:
             got.replicas = (uint32_t)msg_get_u64_max(&reader, STORE_REPLICAS_MAX);
             break;
+        case BATCH_WRITE_MS: got.write_ms = msg_get_u32(&reader); break;
         case BATCH_REPLACE: got.replace = msg_get_bool(&reader); break;
         case BATCH_GROUPS: got.groups = msg_get_u64s(&reader, STORE_KEYS_MAX); break;
         case BATCH_COSTS: got.costs = msg_get_u32s(&reader, STORE_KEYS_MAX); break;

@@ -29,7 +29,7 @@ enum {
     VALUE_SIZE = 2 * YOLK_STORE_PIECE_SIZE + 1000,
     MEMORY_SIZE = 8 * VALUE_SIZE,
     ITEMS_MAX = 8,
-    PUT_MS = 3000, /* of the simulated master */
+    WRITE_MS = 4000, /* as the simulated master takes writers for dead */
     WALK_KEYS = 5,
     WALK_STEPS = 400,
     WALK_SIZE = YOLK_STORE_PIECE_SIZE + 300,
@@ -310,6 +310,37 @@ static void batches_end_item_by_item(void **state)
     world_end(&world);
 }
 
+/* Without a session: several ranges of one value, each into a buffer of its own, with one get. */
+static void a_key_may_be_got_more_than_once(void **state)
+{
+    struct world world;
+    static uint8_t want[VALUE_SIZE];
+    (void)state;
+
+    for (int near = 0; near < 2; near++) {
+        world_start(&world, near == 1);
+        uint8_t *to = world.memory + 4 * VALUE_SIZE;
+        assert_int_equal(put_whole(&world, "k", 1, false, 0), STATUS_OK);
+        sim_bytes(1, want, VALUE_SIZE);
+        const struct yolk_store_buffer buffers[] = {
+            { key_of("k"), to, 100, true, VALUE_SIZE - 50 },
+            { key_of("absent"), to + 1000, 100, true, 0 },
+            { key_of("k"), to + 2000, 70000, true, 5 },
+            { key_of("k"), to + 1000, 100, true, VALUE_SIZE },
+        };
+        const struct yolk_store_call call = call_of(&world, 4);
+        finish(&world, yolk_store_get(world.store, buffers, 4, &call));
+        assert_int_equal(world.statuses[0], STATUS_OK);
+        assert_int_equal(world.sizes[0], VALUE_SIZE); /* which says that only 50 were there */
+        assert_memory_equal(to, want + VALUE_SIZE - 50, 50);
+        assert_int_equal(world.statuses[1], STATUS_NOT_FOUND);
+        assert_int_equal(world.statuses[2], STATUS_OK);
+        assert_memory_equal(to + 2000, want + 5, 70000);
+        assert_int_equal(world.statuses[3], STATUS_INVALID);
+        world_end(&world);
+    }
+}
+
 /* ---- what is asked wrongly ---- */
 
 static void wrong_puts_are_refused(void **state)
@@ -438,7 +469,7 @@ static void nobody_is_waited_for(void **state)
     const struct yolk_store_part part = { world.memory, 1000, 0 };
     assert_int_equal(put_start(&world, "k", 1000), STATUS_OK);
     assert_int_equal(put_write(&world, "k", &part, 1), STATUS_OK);
-    sim_run_ms(&world.cluster, PUT_MS + 100);
+    sim_run_ms(&world.cluster, WRITE_MS + 100);
     assert_int_equal(put_write(&world, "k", &part, 1), STATUS_NOT_FOUND);
     assert_int_equal(put_end(&world, "k"), STATUS_NOT_FOUND);
     assert_int_equal(keyed(&world, yolk_store_exist, "k"), STATUS_NOT_FOUND);
@@ -653,7 +684,7 @@ static void walk_put_start(struct walk *walk, struct model *model, const char *k
     assert_int_equal(status, model->value || model->draft ? STATUS_EXISTS : STATUS_OK);
     if (status != STATUS_OK) return;
     model->draft = true;
-    model->draft_until_ns = now + PUT_MS * ENV_NS_PER_MS;
+    model->draft_until_ns = now + WRITE_MS * ENV_NS_PER_MS;
     model->draft_size = size;
     memset(model->written, 0, sizeof(model->written));
 }
@@ -812,6 +843,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(parts_become_a_value),
         cmocka_unit_test(batches_end_item_by_item),
+        cmocka_unit_test(a_key_may_be_got_more_than_once),
         cmocka_unit_test(wrong_puts_are_refused),
         cmocka_unit_test(wrong_gets_are_refused),
         cmocka_unit_test(calls_are_checked_as_a_whole),

@@ -697,6 +697,7 @@ static void wishes_arrive(void **state)
                                  .hard_pin = true,
                                  .replace = true,
                                  .soft_pin_ms = 44,
+                                 .write_ms = 45,
                                  .replicas = 2,
                                  .groups_data = groups,
                                  .costs_data = costs,
@@ -710,6 +711,7 @@ static void wishes_arrive(void **state)
     assert_int_equal(store_decode_batch(buf_data(&buf), buf.len, &got), STATUS_OK);
     store_batch_wish(&got, 1, &wish);
     assert_true(wish.replace && wish.attributes.hard_pin && wish.soft_pin_ms == 44);
+    assert_int_equal(wish.write_ms, 45);
     assert_true(wish.attributes.replicas == 2 && wish.attributes.group == 7);
     assert_true(wish.attributes.cost == 0 && wish.attributes.depth == UINT16_MAX);
     buf_clear(&buf);
