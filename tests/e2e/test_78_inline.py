@@ -23,6 +23,15 @@ def ask(cluster, number, text=PREFIX, max_tokens=12):
     return answer["choices"][0]["text"]
 
 
+def score(cluster):
+    """A prompt's probabilities, twice: the second time its blocks are cached, and not used."""
+    status, answer, _ = cluster.post(
+        "/v1/completions", {"model": "smollm2", "temperature": 0, "max_tokens": 2, "ignore_eos": True, "n": 2,
+                            "prompt": [PREFIX, PREFIX], "prompt_logprobs": 2, "echo": True, "logprobs": 1})
+    assert status == 200 and answer["choices"][0]["text"] == answer["choices"][3]["text"]
+    return answer["choices"]
+
+
 def ask_all(cluster):
     """Short prompts behind long ones, which the prefill node is busy with."""
     ask(cluster, 99)
@@ -39,7 +48,7 @@ def test_answers_do_not_depend_on_it(tmp_path, engine):
         (tmp_path / name).mkdir()
         made = Cluster(tmp_path / name, "--pool-size", "64M", *engine, *options).wait_ready()
         try:
-            answers.append(ask_all(made))
+            answers.append((ask_all(made), score(made)))
             inlined = made.metric("yolk_conductor_inlined_total")
             assert inlined > 0 if options else inlined == 0
             if options:
