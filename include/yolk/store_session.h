@@ -41,22 +41,23 @@
  * meanwhile: a replica whose bytes differ is not used. Starts of one key are counted; the last end
  * lets go of it, once reads under way have ended. If a replica fails, each is tried once more, in
  * turn; only when none serves does a read fail, and so do those after it until it is started again.
- * The owner's pin is renewed as long as the session lasts. A session of which nothing is read for
- * five minutes is let go of.
+ * The owner's pin is renewed as long as the session lasts; what one call has started shares a pin
+ * at each owner, and is let go of together, with the last of them. A session of which nothing is
+ * read for five minutes is let go of.
  *
  * Never wrong. An owner has one XXH3-64 for each YOLK_STORE_PIECE_SIZE of a value, and start
  * brings them all. A part is read together with what it lacks of its first and last piece, through
- * memory of the store's own, and each piece is compared; from memory of this host, nothing is
- * read twice. What is written has a checksum for each part, cut where pieces end, with which the
- * owner compares what lies there before it computes those of pieces: parts may be of any size, in
- * any order.
+ * memory of the store's own, and each piece is compared; memory of this host is read where it lies.
+ * What is written has a checksum for each part, cut where pieces end, with which the owner compares
+ * what lies there before it computes those of pieces: parts may be of any size, in any order.
  *
  * Memory:  keys and lists of parts are copied; what parts point to stays the caller's, must not
  *          change or be freed before its item has ended, and lies in memory registered with the
- *          transfer engine. A session costs 24 bytes a part and piece that is
- *          written, or 8 a piece that is read.
+ *          transfer engine. A session costs 24 bytes a part and piece that is written, or 8 a piece
+ *          that is read.
  * Threads: the env's loop thread.
- * Limits:  the constants below; calls_max items under way (yolk/store.h). */
+ * Limits:  the constants below; calls_max items under way (yolk/store.h). From another host about
+ *          1,000 reads at a time of parts that do not begin and end with pieces: FULL. */
 #ifndef YOLK_STORE_SESSION_H
 #define YOLK_STORE_SESSION_H
 

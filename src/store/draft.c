@@ -554,7 +554,7 @@ static void on_draft_timer(void *ctx)
     struct draft *draft = ctx;
 
     if (draft->state == DRAFT_OPEN) {
-        LOG_INFO("store", "put_session_over", "bytes=%llu", (unsigned long long)draft->size);
+        LOG_DEBUG("store", "put_session_over", "bytes=%llu", (unsigned long long)draft->size);
         draft_give_back(draft, NULL);
         return;
     }

@@ -612,7 +612,7 @@ static void on_hold_timer(void *ctx)
     } else if (env_now_ns(env) < idle_at) {
         env_timer_set(env, &hold->timer, idle_at);
     } else {
-        LOG_INFO("store", "get_session_idle", "bytes=%llu", (unsigned long long)hold->size);
+        LOG_DEBUG("store", "get_session_idle", "bytes=%llu", (unsigned long long)hold->size);
         hold_lost(hold, STATUS_STALE);
     }
 }
