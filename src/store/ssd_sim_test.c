@@ -158,19 +158,26 @@ static const struct ssd_keys *keys_of(const struct world *world)
     return &keys;
 }
 
+/* Clear, and in parts of the usual size. */
+static struct ssd_options options_with(struct world *world, const struct store_layout *layout)
+{
+    return (struct ssd_options){ .env = world->env,
+                                 .directory = DIRECTORY,
+                                 .size_max = world->size_max,
+                                 .layout = *layout,
+                                 .on_stored = on_stored,
+                                 .on_removed = on_removed,
+                                 .on_room = on_room,
+                                 .ctx = world };
+}
+
 static enum status tier_open(struct world *world)
 {
-    const struct ssd_options options = { .env = world->env,
-                                         .directory = DIRECTORY,
-                                         .size_max = world->size_max,
-                                         .layout = layout_of_test(),
-                                         .seed = 3,
-                                         .keys = keys_of(world),
-                                         .part_size = PART_SIZE,
-                                         .on_stored = on_stored,
-                                         .on_removed = on_removed,
-                                         .on_room = on_room,
-                                         .ctx = world };
+    const struct store_layout layout = layout_of_test();
+    struct ssd_options options = options_with(world, &layout);
+    options.seed = 3;
+    options.keys = keys_of(world);
+    options.part_size = PART_SIZE;
     struct errmsg err = { "" };
     const enum status status = ssd_open(&options, &world->ssd, &err);
     if (status != STATUS_OK) {
@@ -630,14 +637,7 @@ static void another_model_is_never_served(void **state)
     CHECK(world.stored[0]);
     ssd_close(world.ssd);
     other.id[0] ^= 1;
-    const struct ssd_options options = { .env = world.env,
-                                         .directory = DIRECTORY,
-                                         .size_max = world.size_max,
-                                         .layout = other,
-                                         .on_stored = on_stored,
-                                         .on_removed = on_removed,
-                                         .on_room = on_room,
-                                         .ctx = &world };
+    const struct ssd_options options = options_with(&world, &other);
     assert_int_equal(ssd_open(&options, &world.ssd, NULL), STATUS_OK);
     ssd_counts(world.ssd, &counts);
     assert_int_equal(counts.blocks, 0);
@@ -684,14 +684,8 @@ static void sealed_blocks_need_their_key(void **state)
         CHECK(sealed == (seed == 6));
         CHECK(file_has(&world, bytes_of(0) + 100, 32) == !sealed);
         CHECK(file_has(&world, key.bytes, sizeof(key)) == !sealed);
-        const struct ssd_options options = { .env = world.env,
-                                             .directory = DIRECTORY,
-                                             .size_max = world.size_max,
-                                             .layout = layout_of_test(),
-                                             .on_stored = on_stored,
-                                             .on_removed = on_removed,
-                                             .on_room = on_room,
-                                             .ctx = &world };
+        const struct store_layout layout = layout_of_test();
+        const struct ssd_options options = options_with(&world, &layout);
         assert_int_equal(ssd_open(&options, &world.ssd, NULL), STATUS_OK);
         ssd_counts(world.ssd, &counts);
         assert_int_equal(counts.blocks, sealed ? 0 : 1);

@@ -591,6 +591,20 @@ static void texts_write(struct world *world)
     }
 }
 
+/* A world of one host, with texts on its disk. */
+static void texts_begin(struct world *world, const char *keys)
+{
+    const struct env_sim_options options = { .seed = 4 };
+
+    current_seed = 4;
+    memset(world, 0, sizeof(*world));
+    world->kind = CRASH;
+    world->sim = env_sim_create(&options);
+    world->env = env_sim_add(world->sim, HOST);
+    CHECK(sealed_open(world, keys) == STATUS_OK);
+    texts_write(world);
+}
+
 /* Neither bytes nor keys are in the files, by footer or by records; with another key, or none,
  * nothing is served and nothing is touched; with the old key behind a new one all of it is read. */
 static void sealed_values_need_their_key(void **state)
@@ -598,18 +612,11 @@ static void sealed_values_need_their_key(void **state)
     static const char a[] = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\n";
     static const char b[] = "f00102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\n";
     char both[2 * sizeof(a)];
-    const struct env_sim_options options = { .seed = 4 };
     static struct world world;
     (void)state;
 
     for (int crashed = 0; crashed < 2; crashed++) {
-        current_seed = 4;
-        memset(&world, 0, sizeof(world));
-        world.kind = CRASH;
-        world.sim = env_sim_create(&options);
-        world.env = env_sim_add(world.sim, HOST);
-        CHECK(sealed_open(&world, a) == STATUS_OK);
-        texts_write(&world);
+        texts_begin(&world, a);
         CHECK(values_there(&world) == TEXTS);
         if (crashed) {
             env_sim_power_off(world.sim, HOST);
@@ -633,17 +640,10 @@ static void sealed_values_need_their_key(void **state)
 /* The same without a key: that the search would find something. */
 static void clear_values_are_found_by_the_same_search(void **state)
 {
-    const struct env_sim_options options = { .seed = 4 };
     static struct world world;
     (void)state;
 
-    current_seed = 4;
-    memset(&world, 0, sizeof(world));
-    world.kind = CRASH;
-    world.sim = env_sim_create(&options);
-    world.env = env_sim_add(world.sim, HOST);
-    CHECK(sealed_open(&world, NULL) == STATUS_OK);
-    texts_write(&world);
+    texts_begin(&world, NULL);
     vlog_close(world.vlog);
     CHECK(on_disk(&world, SECRET_TEXT) && on_disk(&world, "key-1"));
     env_sim_destroy(world.sim);
