@@ -7,18 +7,26 @@
  * Askers of one pile mostly have one gate, others mostly have others; who wakes for nothing looks
  * at its question and sleeps again. So the choice of the gate matters to speed only.
  *
+ * While answers are brief nobody sleeps (store/pace.h): askers look, and the loop gives way to
+ * those it has just answered, until they are back or have had the time, so that they leave with
+ * those who waited meanwhile. Else the threads fall into two halves, one of which always waits for
+ * the flight of the other: twice the flights, each half as full.
+ *
  * Memory order: a push releases what the asker wrote, the taking of the pile acquires it.
  * `answered` releases the answer. It is set before its gate is counted up (release): an asker that
  * read the gate after that (acquire) sees it, one that read it before does not fall asleep. */
 #include "store/gather.h"
 
+#include <sched.h>
 #include <stdlib.h>
 
 #include "base/assert.h"
 #include "base/env.h"
+#include "base/env_real.h"
 #include "base/futex.h"
+#include "store/pace.h"
 
-enum { GATES = 16 };
+enum { GATES = 16, GIVE_WAY_MOST = 8 };
 
 struct gate {
     _Alignas(64) _Atomic uint32_t opened; /* times; counted by the loop */
@@ -40,11 +48,14 @@ struct gather {
     struct lane lanes[GATHER_KINDS_MAX];
     struct env_timer timer; /* serves when posts are full */
     bool serving;           /* serve() comes soon */
+    bool going;             /* on_go() has the questions of a lane: it is not to be added to */
     uint32_t gates_due;     /* to be opened: one bit each */
+    uint32_t answered;      /* since the loop last gave way to them */
 
     _Alignas(64) _Atomic(struct gather_op *) pile; /* pushed to by askers, emptied by the loop */
     _Atomic uint32_t gate; /* of those who ask now: the loop chooses, a guess is enough */
     struct gate gates[GATES];
+    _Alignas(64) struct pace pace;
 };
 
 static void serve(void *ctx);
@@ -57,6 +68,7 @@ enum status gather_create(const struct gather_options *options, struct gather **
 
     if (gather == NULL) return STATUS_NO_MEMORY;
     *gather = (struct gather){ .options = *options };
+    pace_init(&gather->pace);
     env_timer_init(&gather->timer, serve, gather);
     for (uint32_t kind = 0; kind < options->kinds; kind++) {
         struct lane *lane = &gather->lanes[kind];
@@ -100,7 +112,9 @@ static void lane_go(struct lane *lane)
     const struct gather_options *options = &lane->gather->options;
 
     lane->flights++;
+    lane->gather->going = true;
     lane->head = options->on_go(options->ctx, lane->kind, lane->head);
+    lane->gather->going = false;
     lane->waiting = 0; /* the rest is seldom, and short */
     for (const struct gather_op *op = lane->head; op != NULL; op = op->next)
         lane->waiting++;
@@ -147,20 +161,36 @@ static void open_gates(struct gather *gather)
     }
 }
 
-/* Into the queues. */
-static void take_pile(struct gather *gather)
+/* Into the queues; how many. */
+static uint32_t take_pile(struct gather *gather)
 {
     const uint32_t gate = atomic_load_explicit(&gather->gate, memory_order_relaxed);
     struct gather_op *op = atomic_exchange_explicit(&gather->pile, NULL, memory_order_acquire);
     struct gather_op *next;
+    uint32_t count = 0;
 
-    if (op == NULL) return;
+    if (op == NULL) return 0;
     atomic_store_explicit(&gather->gate, (gate + 1) % GATES, memory_order_relaxed);
     for (; op != NULL; op = next) {
         next = op->next;
         ASSERT(op->kind < gather->options.kinds);
         lane_queue(&gather->lanes[op->kind], op);
+        count++;
     }
+    return count;
+}
+
+/* What those who were answered ask next, if they are quick. */
+static void take_back(struct gather *gather)
+{
+    uint32_t back = take_pile(gather);
+
+    for (int i = 0; i < GIVE_WAY_MOST && back < gather->answered && pace_looks(&gather->pace);
+         i++) {
+        sched_yield();
+        back += take_pile(gather);
+    }
+    gather->answered = 0;
 }
 
 static void serve(void *ctx)
@@ -169,7 +199,7 @@ static void serve(void *ctx)
 
     gather->serving = false;
     open_gates(gather);
-    take_pile(gather);
+    take_back(gather);
     for (uint32_t kind = 0; kind < gather->options.kinds; kind++)
         lane_serve(&gather->lanes[kind]);
 }
@@ -191,6 +221,8 @@ void gather_landed(struct gather *gather, uint32_t kind)
 
 void gather_answer(struct gather *gather, struct gather_op *op)
 {
+    if (gather->answered++ == 0 && !gather->going && pace_looks(&gather->pace))
+        (void)take_pile(gather); /* those who come from here on are back */
     gather->gates_due |= UINT32_C(1) << op->gate;
     atomic_store_explicit(&op->answered, true, memory_order_release);
     serve_soon(gather);
@@ -205,13 +237,29 @@ static bool give_up(struct gather *gather, struct gather_op *op)
     return atomic_compare_exchange_strong(&gather->pile, &expected, NULL);
 }
 
-static void wait_at(struct gate *gate, const struct gather_op *op)
+static bool is_answered(const struct gather_op *op)
+{
+    return atomic_load_explicit(&op->answered, memory_order_acquire);
+}
+
+static void sleep_at(struct gate *gate, const struct gather_op *op)
 {
     for (;;) {
         const uint32_t opened = atomic_load_explicit(&gate->opened, memory_order_acquire);
-        if (atomic_load_explicit(&op->answered, memory_order_acquire)) return;
+        if (is_answered(op)) return;
         futex_wait(&gate->opened, opened, UINT64_MAX);
     }
+}
+
+static void wait_for(struct gather *gather, const struct gather_op *op)
+{
+    const uint64_t from_ns = env_real_now_ns();
+    const uint64_t brief_ns = PACE_BRIEF_US * ENV_NS_PER_US;
+
+    while (pace_looks(&gather->pace) && !is_answered(op) && env_real_now_ns() - from_ns < brief_ns)
+        sched_yield();
+    sleep_at(&gather->gates[op->gate], op);
+    pace_note(&gather->pace, env_real_now_ns() - from_ns < brief_ns);
 }
 
 enum status gather_ask(struct gather *gather, struct gather_op *op)
@@ -228,6 +276,6 @@ enum status gather_ask(struct gather *gather, struct gather_op *op)
     while (next == NULL && env_post(gather->options.env, serve, gather) != STATUS_OK) {
         if (give_up(gather, op)) return STATUS_FULL;
     }
-    wait_at(&gather->gates[op->gate], op);
+    wait_for(gather, op);
     return STATUS_OK;
 }

@@ -10,6 +10,9 @@
  * One wake-up of the loop serves a whole pile: whoever finds the pile empty wakes it, the others
  * only add to it. What on_go() takes is a flight; it is under way until it has landed. What comes
  * meanwhile waits, so that the busier the threads are, the fewer exchanges each question costs.
+ * While answers are brief nobody sleeps: askers look for theirs and offer the core to others in
+ * between (store/pace.h).
+ *
  * Another flight of the kind leaves when so many wait that the loop and who answers it had better
  * work at the same time, or when somebody has waited for GATHER_LATE_MS: an answer that takes its
  * time holds up nobody else for longer.

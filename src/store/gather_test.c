@@ -5,7 +5,8 @@
  * flight holds up the questions behind it for ever.
  *
  * Method: real threads and a real loop. Flights take some of what waits, land at once or after a
- * while, and answer then or later, item by item, as a seed says. */
+ * while, and answer then or later, item by item, as a seed says; in spells, so that askers look for
+ * their answers and sleep in turns. */
 #include "store/gather.h"
 
 #include <pthread.h>
@@ -24,6 +25,7 @@
 static uint64_t seed;
 
 enum { ASKERS = 8, QUESTIONS = 400, KINDS = 3, FLIGHT_MAX = 5, LATE_QUESTIONS = 20 };
+enum { SPELL = 400, SPELL_LONG = 8, SPELL_QUESTIONS = 2000 };
 
 struct question {
     struct gather_op op; /* first */
@@ -40,6 +42,7 @@ struct world {
     _Atomic uint32_t done; /* askers that are through: counted by them */
     _Atomic uint32_t wrong;
     struct flight *held; /* late test */
+    uint32_t boarded;    /* spells test: flights */
 };
 
 struct flight {
@@ -201,6 +204,21 @@ static struct gather_op *go_past_the_first(void *ctx, uint32_t kind, struct gath
     return ops;
 }
 
+/* Hundreds of answers at once, so that askers look for them, then some that take their time, so
+ * that they sleep, and again. */
+static struct gather_op *go_by_spells(void *ctx, uint32_t kind, struct gather_op *ops)
+{
+    struct world *world = ctx;
+    struct flight *flight = board(world, kind, &ops, FLIGHT_MAX);
+
+    if (world->boarded++ % SPELL < SPELL_LONG) {
+        env_timer_set(world->env, &flight->timer, env_now_ns(world->env) + ENV_NS_PER_MS);
+    } else {
+        flight_end(flight);
+    }
+    return ops;
+}
+
 /* ---- tests ---- */
 
 static void world_open(struct world *world,
@@ -245,11 +263,22 @@ static void a_flight_that_stays_away_holds_up_nobody(void **state)
     world_close(&world);
 }
 
+static void askers_that_look_and_sleep_are_answered(void **state)
+{
+    struct world world;
+    (void)state;
+
+    world_open(&world, go_by_spells);
+    run(&world, SPELL_QUESTIONS);
+    world_close(&world);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_question_is_answered),
         cmocka_unit_test(a_flight_that_stays_away_holds_up_nobody),
+        cmocka_unit_test(askers_that_look_and_sleep_are_answered),
     };
     seed = test_seed();
     return cmocka_run_group_tests(tests, NULL, NULL);
