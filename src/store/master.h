@@ -268,7 +268,8 @@ uint64_t store_master_notes_version(const struct store_master *master);
 /* As store_master_tenant(). */
 bool store_master_note(const struct store_master *master, uint32_t *cursor,
                        struct store_quota_note *out);
-/* What a node remembers: taken over if it is news. */
+/* What a node remembers: taken over if it is news. What no master of a term up to this one's can
+ * have said is not. */
 void store_master_note_take(struct store_master *master, const struct store_quota_note *note);
 
 struct store_tenant_counts {

@@ -403,7 +403,8 @@ bool store_master_note(const struct store_master *master, uint32_t *cursor,
 
 void store_master_note_take(struct store_master *master, const struct store_quota_note *note)
 {
-    if (note->stamp == 0 || !scope_name_valid(note->name)) return;
+    const bool ours = note->stamp > 0 && note->stamp >> STAMP_TERM_SHIFT <= master->term;
+    if (!ours || !scope_name_valid(note->name)) return;
     const struct tenant *known = tenant_called(master, note->name);
     if (known != NULL && known->quota_stamp >= note->stamp) return;
     if (quota_take(master, note->name, &note->quota, note->stamp) != STATUS_OK) return;
