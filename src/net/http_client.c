@@ -88,6 +88,14 @@ static int on_line_bytes(struct http_client *client, const char *data, size_t le
     return 0;
 }
 
+/* What came behind the last newline of a whole answer. */
+static void end_lines(struct http_client *client)
+{
+    if (client->cancelled || client->options.on_line == NULL || client->line.len == 0) return;
+    client->options.on_line(client->options.ctx, (const char *)buf_data(&client->line),
+                            client->line.len);
+}
+
 static int on_body(void *ctx, const char *data, size_t len)
 {
     struct http_client *client = ctx;
@@ -103,6 +111,7 @@ static bool feed(struct http_client *client, const char *data, size_t len)
     client->in_callback = true;
     const enum http_parse_state state = http_answer_feed(client->answer, data, len);
     if (state == HTTP_PARSE_BODY || state == HTTP_PARSE_DONE) tell_head(client);
+    if (state == HTTP_PARSE_DONE) end_lines(client);
     client->in_callback = false;
     if (client->cancelled) {
         client_free(client);

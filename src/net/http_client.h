@@ -3,7 +3,8 @@
  * net/http_client.h - one HTTP/1.1 request on env: for probes, tools, benches and fetches.
  *
  * Each request has a connection of its own. The body of the answer comes in pieces, as it arrives;
- * with on_line set it comes as lines instead, which is what server-sent events are made of.
+ * with on_line set it comes as lines instead, which is what server-sent events are made of; the
+ * last one of a whole answer may lack its end.
  *
  * Memory:  the request is copied; pieces are borrowed for the duration of the callback.
  * Threads: the env's thread.

@@ -196,6 +196,10 @@ static void lines_come_whole(void **state)
            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
            "3\r\nda\n\r\n5\r\n\ntwo \r\n6\r\nthree\n\r\n0\r\n\r\n",
            false, STATUS_OK, 200, "<da><><two three>");
+    expect("GET", true, "HTTP/1.1 400 No\r\nContent-Length: 7\r\n\r\none\ntwo", false, STATUS_OK,
+           400, "<one><two>");
+    expect("GET", true, "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\none\ntwo", true,
+           STATUS_PROTOCOL, 200, "<one>");
 }
 
 static void broken_answers_are_said_to_be(void **state)
