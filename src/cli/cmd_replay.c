@@ -186,7 +186,7 @@ int cmd_replay(struct cli *cli)
     if (path[0] == '\0') return cli_refuse("replay: --trace FILE says what");
     enum status status = remote_open(cli, &remote, &err);
     options.identity = remote.identity;
-    options.authorization = remote.authorization;
+    options.headers = remote.headers;
     if (status == STATUS_OK) status = read_options(cli, &options, &err);
     if (status == STATUS_OK) status = cli_trace_read(cli, path, &trace, &err);
     options.trace = trace;

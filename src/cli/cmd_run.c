@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * cli/cmd_run.c - one process: no network, no pool. One prompt and its answer, or a conversation
- * (run_chat.h). What the cluster answers for the same prompt and sampling is the same, token for
- * token. */
+ * cli/cmd_run.c - one prompt and its answer, or a conversation (run_chat.h): of this process,
+ * without network and pool (run_local.h), or of the gateway that --url names (run_remote.h). What a
+ * cluster answers for the same prompt and sampling is the same, token for token. */
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
@@ -14,6 +14,8 @@
 #include "base/env_real.h"
 #include "cli/cli.h"
 #include "cli/run_chat.h"
+#include "cli/run_local.h"
+#include "cli/run_remote.h"
 #include "model/chat.h"
 #include "model/model.h"
 #include "model/tokenizer.h"
@@ -27,9 +29,7 @@ struct run {
     struct model *model;
     struct tokenizer *tokenizer;
     struct chat *chat; /* NULL with --raw */
-    struct solo *solo;
-    struct utf8_stream utf8;
-    struct sampling sampling;
+    struct run_local local;
     uint32_t *tokens;
     size_t tokens_count;
 };
@@ -64,6 +64,31 @@ static enum status read_prompt(const struct config *config, struct buf *out, str
     return STATUS_OK;
 }
 
+static enum status take_prompt(const struct config *config, struct buf *out, struct errmsg *err)
+{
+    const enum status status = read_prompt(config, out, err);
+
+    if (status != STATUS_OK) return status;
+    if (utf8_valid_prefix((const char *)buf_data(out), out->len) == out->len) return STATUS_OK;
+    return errmsg_set(err, STATUS_INVALID, "the prompt is not valid UTF-8");
+}
+
+static struct chat_message said_by_user(const struct buf *prompt)
+{
+    return (struct chat_message){ .role = "user",
+                                  .role_len = 4,
+                                  .content = (const char *)buf_data(prompt),
+                                  .content_len = prompt->len };
+}
+
+/* False: nobody reads any more. */
+static bool show(void *ctx, const char *text, size_t len)
+{
+    (void)ctx;
+    fwrite(text, 1, len, stdout);
+    return fflush(stdout) == 0;
+}
+
 static enum status encode(struct run *run, const struct buf *prompt, struct errmsg *err)
 {
     const char *text = (const char *)buf_data(prompt);
@@ -72,12 +97,8 @@ static enum status encode(struct run *run, const struct buf *prompt, struct errm
 
     run->tokens = calloc(max, sizeof(*run->tokens));
     if (run->tokens == NULL) return STATUS_NO_MEMORY;
-    if (utf8_valid_prefix(text, prompt->len) != prompt->len)
-        return errmsg_set(err, STATUS_INVALID, "the prompt is not valid UTF-8");
     if (run->chat != NULL) {
-        const struct chat_message message = {
-            .role = "user", .role_len = 4, .content = text, .content_len = prompt->len
-        };
+        const struct chat_message message = said_by_user(prompt);
         const struct chat_talk talk = { &message, 1, .generate = true };
         status = chat_encode(run->chat, &talk, run->tokens, max, &run->tokens_count, err);
     } else {
@@ -88,55 +109,11 @@ static enum status encode(struct run *run, const struct buf *prompt, struct errm
     }
     if (status == STATUS_OK && run->tokens_count == 0)
         return errmsg_set(err, STATUS_INVALID, "the prompt is empty");
-    if (status == STATUS_OK && run->tokens_count >= solo_context_max(run->solo))
+    if (status == STATUS_OK && run->tokens_count >= solo_context_max(run->local.solo))
         return errmsg_set(err, STATUS_INVALID,
                           "the prompt has %zu tokens, and prompt and answer together may have %u",
-                          run->tokens_count, solo_context_max(run->solo));
+                          run->tokens_count, solo_context_max(run->local.solo));
     return status;
-}
-
-static bool on_token(void *ctx, uint32_t token)
-{
-    struct run *run = ctx;
-    char text[UTF8_STREAM_OUT_MAX(1024)];
-    size_t len = 0;
-    const char *bytes = tokenizer_bytes(run->tokenizer, token, &len);
-
-    if (tokenizer_is_special(run->tokenizer, token)) return true;
-    for (size_t at = 0; at < len; at += 1024) {
-        const size_t part = len - at < 1024 ? len - at : 1024;
-        fwrite(text, 1, utf8_stream_push(&run->utf8, bytes + at, part, text), stdout);
-    }
-    return fflush(stdout) == 0; /* nobody reads any more: enough */
-}
-
-static bool is_end(const void *ctx, uint32_t token)
-{
-    return tokenizer_is_end(ctx, token);
-}
-
-static enum status generate(struct run *run, struct errmsg *err)
-{
-    const struct config *config = run->cli->config;
-    const struct solo_request request = {
-        .tokens = run->tokens,
-        .tokens_count = (uint32_t)run->tokens_count,
-        .max_tokens = (uint32_t)config_u64(config, "max-tokens"),
-        .sampling = run->sampling,
-        .on_token = on_token,
-        .is_end = config_bool(config, "ignore-eos") ? NULL : is_end,
-        .is_end_ctx = run->tokenizer,
-        .ctx = run,
-    };
-    enum solo_end end;
-    char text[3];
-
-    enum status status = solo_generate(run->solo, &request, &end);
-    if (status != STATUS_OK)
-        return errmsg_set(err, status, "the engine said %s", status_name(status));
-    fwrite(text, 1, utf8_stream_finish(&run->utf8, text), stdout);
-    putchar('\n');
-    return STATUS_OK;
 }
 
 static enum status open_all(struct run *run, const char *path, struct errmsg *err)
@@ -156,7 +133,9 @@ static enum status open_all(struct run *run, const char *path, struct errmsg *er
     if (status == STATUS_OK && !config_bool(config, "raw"))
         status = chat_create(run->cli->env, model_gguf(run->model), run->tokenizer,
                              config_text(config, "chat-template"), &run->chat, err);
-    if (status == STATUS_OK) status = solo_create(run->model, &options, &run->solo, err);
+    if (status == STATUS_OK) status = solo_create(run->model, &options, &run->local.solo, err);
+    run->local.tokenizer = run->tokenizer;
+    run->local.chat = run->chat;
     return status;
 }
 
@@ -177,56 +156,103 @@ static enum status check_chat(const struct config *config, struct errmsg *err)
     return STATUS_OK;
 }
 
+/* ---- this process ---- */
+
 static enum status answer_prompt(struct run *run, struct errmsg *err)
 {
     struct buf prompt;
 
     buf_init(&prompt, PROMPT_SIZE_MAX);
-    enum status status = read_prompt(run->cli->config, &prompt, err);
+    enum status status = take_prompt(run->cli->config, &prompt, err);
     if (status == STATUS_OK) status = encode(run, &prompt, err);
-    if (status == STATUS_OK) status = generate(run, err);
+    if (status == STATUS_OK)
+        status = run_local_continue(&run->local, run->tokens, (uint32_t)run->tokens_count, false,
+                                    show, NULL, err);
+    if (status == STATUS_OK) putchar('\n');
     buf_fini(&prompt);
     return status;
 }
 
-static int converse(struct run *run)
+static int run_here(struct cli *cli, const struct run_local *options)
 {
-    const struct config *config = run->cli->config;
-    const struct run_chat_options options = {
-        .tokenizer = run->tokenizer,
-        .chat = run->chat,
-        .solo = run->solo,
-        .sampling = run->sampling,
-        .max_tokens = (uint32_t)config_u64(config, "max-tokens"),
-        .ignore_eos = config_bool(config, "ignore-eos"),
-    };
-    return run_chat(&options);
-}
-
-int cmd_run(struct cli *cli)
-{
-    struct run run = { .cli = cli, .sampling = { .seed = config_u64(cli->config, "seed") } };
+    struct run run = { .cli = cli, .local = *options };
     struct errmsg err = { "out of memory" };
-    char path[CLI_PATH_SIZE];
     const bool chat = wants_chat(cli->config);
+    char path[CLI_PATH_SIZE];
     int code = CLI_EXIT_OK;
 
-    utf8_stream_init(&run.utf8);
-    enum status status = check_chat(cli->config, &err);
-    if (status == STATUS_OK)
-        status = read_decimal(cli->config, "temperature", 0, 2, &run.sampling.temperature, &err);
-    if (status == STATUS_OK)
-        status = read_decimal(cli->config, "top-p", 1e-6, 1, &run.sampling.top_p, &err);
-    if (status == STATUS_OK) /* Ctrl-C ends it, if it is fetched */
-        status = cli_model_path(cli->env, config_position(cli->config, 0), path, &err);
+    /* Ctrl-C ends it while it is fetched. */
+    enum status status = cli_model_path(cli->env, config_position(cli->config, 0), path, &err);
     if (chat) env_hold_interrupts();
     if (status == STATUS_OK) status = open_all(&run, path, &err);
-    if (status == STATUS_OK && chat) code = converse(&run);
+    if (status == STATUS_OK && chat) code = run_chat(run_local_answer, &run.local);
     if (status == STATUS_OK && !chat) status = answer_prompt(&run, &err);
     free(run.tokens);
-    solo_destroy(run.solo);
+    solo_destroy(run.local.solo);
     chat_destroy(run.chat);
     tokenizer_destroy(run.tokenizer);
     model_destroy(run.model);
     return status == STATUS_OK ? code : cli_refuse("%s", err.text);
+}
+
+/* ---- a gateway ---- */
+
+static enum status ask_prompt(struct cli *cli, struct run_remote *run, struct errmsg *err)
+{
+    struct buf prompt;
+
+    buf_init(&prompt, PROMPT_SIZE_MAX);
+    enum status status = take_prompt(cli->config, &prompt, err);
+    if (status == STATUS_OK && config_bool(cli->config, "raw")) {
+        status =
+            run_remote_continue(run, (const char *)buf_data(&prompt), prompt.len, show, NULL, err);
+    } else if (status == STATUS_OK) {
+        const struct chat_message message = said_by_user(&prompt);
+        status = run_remote_answer(run, &message, 1, show, NULL, err);
+    }
+    if (status == STATUS_OK) putchar('\n');
+    buf_fini(&prompt);
+    return status;
+}
+
+static int run_elsewhere(struct cli *cli, const struct run_local *options)
+{
+    struct run_remote run = { .model = config_position(cli->config, 0),
+                              .temperature = options->sampling.temperature,
+                              .top_p = options->sampling.top_p,
+                              .seed = options->sampling.seed,
+                              .max_tokens = options->max_tokens,
+                              .ignore_eos = options->ignore_eos };
+    struct errmsg err = { "" };
+    int code = CLI_EXIT_OK;
+
+    if (utf8_valid_prefix(run.model, strlen(run.model)) != strlen(run.model))
+        return cli_refuse("the model's name is not valid UTF-8");
+    enum status status = remote_open(cli, &run.remote, &err);
+    if (status != STATUS_OK) return cli_refuse("%s", err.text);
+    if (wants_chat(cli->config)) {
+        env_hold_interrupts();
+        code = run_chat(run_remote_answer, &run);
+    } else {
+        status = ask_prompt(cli, &run, &err);
+    }
+    remote_close(&run.remote);
+    return status == STATUS_OK ? code : cli_refuse("%s", err.text);
+}
+
+int cmd_run(struct cli *cli)
+{
+    const struct config *config = cli->config;
+    struct run_local options = { .sampling = { .seed = config_u64(config, "seed") },
+                                 .max_tokens = (uint32_t)config_u64(config, "max-tokens"),
+                                 .ignore_eos = config_bool(config, "ignore-eos") };
+    struct errmsg err = { "" };
+
+    enum status status = check_chat(config, &err);
+    if (status == STATUS_OK)
+        status = read_decimal(config, "temperature", 0, 2, &options.sampling.temperature, &err);
+    if (status == STATUS_OK)
+        status = read_decimal(config, "top-p", 1e-6, 1, &options.sampling.top_p, &err);
+    if (status != STATUS_OK) return cli_refuse("%s", err.text);
+    return config_is_set(config, "url") ? run_elsewhere(cli, &options) : run_here(cli, &options);
 }

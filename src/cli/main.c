@@ -41,7 +41,7 @@ static const struct command commands[] = {
     { "run", "yolk run MODEL [PROMPT] [options]",
       "Answers one prompt in this process, PROMPT or what comes in through a pipe. In a "
       "terminal without PROMPT, or with --chat, it is a conversation: Ctrl-C stops an answer, "
-      "/reset forgets it, /exit leaves.",
+      "/reset forgets it, /exit leaves. With --url a gateway answers.",
       cmd_run, CLI_RUN, 1, 2, "warn" },
     { "model", "yolk model fetch|list|info|path [MODEL]",
       "Fetches a model by name or URL, or says what a model file is.", cmd_model, CLI_MODEL, 1, 2,

@@ -9,7 +9,7 @@
 #define FRONT (CLI_SERVE | CLI_GATEWAY)
 #define ENGINE (CLI_SERVE | CLI_NODE | CLI_RUN | CLI_BENCH)
 #define LAYOUT (CLI_SERVE | CLI_NODE | CLI_RUN)
-#define REMOTE (CLI_REPLAY | CLI_EXPLAIN | CLI_TRACE | CLI_TOP)
+#define REMOTE (CLI_REPLAY | CLI_EXPLAIN | CLI_TRACE | CLI_TOP | CLI_RUN)
 
 const struct config_option cli_options[] = {
     { .name = "host",
@@ -580,7 +580,9 @@ const struct config_option cli_options[] = {
       .type = CONFIG_TEXT,
       .def = "http://127.0.0.1:8000",
       .scope = REMOTE,
-      .help = "where the gateway answers: http://HOST:PORT or https://HOST:PORT" },
+      .help =
+          "where the gateway answers: http://HOST:PORT or https://HOST:PORT; run: ask that one, "
+          "where MODEL is the name that it serves" },
     { .name = "tls-ca",
       .type = CONFIG_PATH,
       .def = "/etc/ssl/certs/ca-certificates.crt",

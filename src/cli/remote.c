@@ -12,6 +12,8 @@
 #include "net/http_client.h"
 #include "net/tls.h"
 
+static const char JSON[] = "Content-Type: application/json\r\n";
+
 #define TIMEOUT_NS (10 * ENV_NS_PER_S)
 
 /* It goes into a header as it is. No message quotes it. */
@@ -27,9 +29,8 @@ static enum status take_key(struct remote *remote, const char *key, struct errms
     if (len > REMOTE_KEY_LEN_MAX)
         return errmsg_set(err, STATUS_INVALID, "the API key is longer than %d characters",
                           REMOTE_KEY_LEN_MAX);
-    if (len > 0)
-        snprintf(remote->authorization, sizeof(remote->authorization),
-                 "Authorization: Bearer %s\r\n", key);
+    snprintf(remote->headers, sizeof(remote->headers), "%s%s%s%s", JSON,
+             len > 0 ? "Authorization: Bearer " : "", key, len > 0 ? "\r\n" : "");
     return STATUS_OK;
 }
 
@@ -65,9 +66,14 @@ enum status remote_open(struct cli *cli, struct remote *out, struct errmsg *err)
 
 void remote_close(struct remote *remote)
 {
-    explicit_bzero(remote->authorization, sizeof(remote->authorization));
+    explicit_bzero(remote->headers, sizeof(remote->headers));
     tls_identity_destroy(remote->identity);
     remote->identity = NULL;
+}
+
+const char *remote_authorization(const struct remote *remote)
+{
+    return remote->headers + strlen(JSON);
 }
 
 /* ---- what is wrong ---- */
@@ -76,7 +82,7 @@ void remote_close(struct remote *remote)
 static enum status denied(const struct remote *remote, int code, struct errmsg *err)
 {
     const char *text = remote->url.text;
-    const bool has_key = remote->authorization[0] != '\0';
+    const bool has_key = remote_authorization(remote)[0] != '\0';
 
     if (code == 403)
         return errmsg_set(err, STATUS_DENIED, "%s allows this to somebody else only (403)%s", text,
@@ -146,7 +152,7 @@ enum status remote_get(const struct remote *remote, const char *path, struct buf
         .address = remote->url.address,
         .method = "GET",
         .path = path,
-        .headers = remote->authorization,
+        .headers = remote_authorization(remote),
         .deadline_ns = env_now_ns(remote->env) + TIMEOUT_NS,
         .identity = remote->identity,
         .on_data = on_data,

@@ -17,7 +17,7 @@
 #include "net/http_client.h"
 #include "sim/trace.h"
 
-enum { BODY_SIZE_MAX = 8 << 20, HEADERS_SIZE = 512, DIGITS = 6, SAMPLES_FIRST = 1024 };
+enum { BODY_SIZE_MAX = 8 << 20, DIGITS = 6, SAMPLES_FIRST = 1024 };
 
 /* Milliseconds, growing. */
 struct samples {
@@ -267,20 +267,16 @@ static void on_done(void *ctx, const struct http_reply *reply)
 static enum status start_client(struct flight *flight, uint32_t index)
 {
     struct replay *replay = flight->replay;
-    const char *authorization = replay->options.authorization;
-    char headers[HEADERS_SIZE];
+    const char *headers = replay->options.headers;
     struct buf body;
 
-    if (snprintf(headers, sizeof(headers), "Content-Type: application/json\r\n%s",
-                 authorization != NULL ? authorization : "") >= (int)sizeof(headers))
-        return STATUS_INVALID;
     buf_init(&body, BODY_SIZE_MAX);
     enum status status = replay_body(&replay->options, index, &body);
     const struct http_client_options options = {
         .address = replay->address,
         .method = "POST",
         .path = "/v1/completions",
-        .headers = headers,
+        .headers = headers != NULL ? headers : "Content-Type: application/json\r\n",
         .body = buf_data(&body),
         .len = body.len,
         .deadline_ns = env_now_ns(replay->env) + REPLAY_REQUEST_S * ENV_NS_PER_S,
@@ -292,7 +288,6 @@ static enum status start_client(struct flight *flight, uint32_t index)
     if (status == STATUS_OK)
         status = http_client_start(replay->env, &options, &flight->client, NULL);
     buf_fini(&body);
-    explicit_bzero(headers, sizeof(headers));
     return status;
 }
 

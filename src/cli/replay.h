@@ -43,7 +43,7 @@ enum {
 struct replay_options {
     const char *address;                 /* "host:port" */
     const struct tls_identity *identity; /* HTTPS; NULL: HTTP. Outlives the replay */
-    const char *authorization;           /* a header's line; NULL: none. Outlives the replay */
+    const char *headers;                 /* of requests with JSON; NULL: that alone. Likewise */
     const char *model;                   /* as the server calls it */
     const struct trace *trace;           /* outlives the replay */
     double speed;                        /* the trace's time runs so much faster */

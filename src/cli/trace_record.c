@@ -111,7 +111,7 @@ static enum status start(struct recording *r, struct errmsg *err)
         .address = r->remote.url.address,
         .method = "GET",
         .path = path,
-        .headers = r->remote.authorization,
+        .headers = remote_authorization(&r->remote),
         .deadline_ns = ENV_NEVER,
         .identity = r->remote.identity,
         .on_line = on_line,

@@ -9,6 +9,7 @@ import threading
 import openai
 import pytest
 
+from test_24_chat import Terminal
 from cluster import Cluster, free_port, get, model_path, run_yolk, wait_until
 
 KEYS = """# KEY              TENANT   OPTIONS
@@ -136,6 +137,7 @@ def tools(directory, url):
     return (("top", "--json", "--url", url),
             ("trace", "record", "--for", "100ms", "--url", url),
             ("replay", "--trace", trace, "--model", "smollm2", "--json", "--url", url),
+            ("run", "smollm2", "Hi", "--raw", "--max-tokens", "2", "--url", url),
             ("explain", "request", "ID", "--url", url))
 
 
@@ -151,8 +153,9 @@ def test_tools_have_keys(cluster, tmp_path):
     (tmp_path / "good").write_text("sk-gamma-0123456789\n")
     (tmp_path / "bad").write_text("sk-gamma-0123456789x\n")
     (tmp_path / "split").write_text("sk-gamma-0123456789\nX-Other: 1\n")
-    decision = json.loads(get(cluster.port, "/debug/decisions?limit=1",
-                              headers={"Authorization": "Bearer sk-gamma-0123456789"})[1])["decisions"][0]
+    gamma = {"Authorization": "Bearer sk-gamma-0123456789"}
+    assert cluster.post("/v1/completions", {"prompt": "x", "max_tokens": 1}, headers=gamma)[0] == 200
+    decision = json.loads(get(cluster.port, "/debug/decisions?limit=1", headers=gamma)[1])["decisions"][0]
     for command in tools(tmp_path, cluster.url):
         refused("wants an API key (401): YOLK_API_KEY or --api-key-file FILE", command)
         refused("does not know the API key", (*command, "--api-key-file", tmp_path / "bad"))
@@ -184,6 +187,33 @@ def test_tools_tell_403_from_401(tmp_path):
             refused("allows this to somebody else only (403)", command,
                     env=dict(os.environ, YOLK_API_KEY="sk-gamma-0123456789"))
         front.shutdown()
+
+
+def test_run_asks_a_gateway(cluster, monkeypatch):
+    """The same answers as those of its own process, and in one line why there is none."""
+    monkeypatch.setenv("YOLK_API_KEY", "sk-gamma-0123456789")
+    there, here = ("run", "smollm2", "--url", cluster.url), ("run", model_path())
+    talk = ("--chat", "--max-tokens", "9")
+    for more, stdin in ((("Why \"quote\"?", "--max-tokens", "9"), None),
+                        (("Ships are", "--raw", "--max-tokens", "9"), None),
+                        (("Ships are", "--raw", "--max-tokens", "9", "--temperature", ".9", "--seed", "5"), None),
+                        (("--max-tokens", "9"), "Ünïcode\nfrom a pipe"),
+                        (talk, "My name is Ada.\nWhat is my name?\n/reset\nWhat is my name?\n")):
+        ran, own = run_yolk(*there, *more, stdin=stdin), run_yolk(*here, *more, stdin=stdin)
+        assert ran.returncode == own.returncode == 0 and ran.stdout == own.stdout != "", ran.stderr
+    refused("(404)", ("run", "other", "x", "--url", cluster.url))
+    refused("tokens", (*there, "word " * 9000))
+    refused("no gateway answers", ("run", "smollm2", "x", "--url", f"http://127.0.0.1:{free_port()}"))
+    assert "is not valid UTF-8" in run_yolk(*there, b"\xff".decode(errors="surrogateescape")).stderr
+    terminal = Terminal("--url", cluster.url, "--max-tokens", "4000", "--ignore-eos", model="smollm2")
+    terminal.wait(">>> ")
+    terminal.type("Tell a story.\n")
+    terminal.wait(r"\w+ \w+ \w+ \w+ \w+ \w+")
+    terminal.type("\x03")
+    terminal.wait(">>> ", 10)
+    wait_until(lambda: cluster.metric("vllm:num_requests_running") == 0, 10, "it was hung up on")
+    terminal.type("/exit\n")
+    terminal.end()
 
 
 def test_keys_are_read_again(cluster):

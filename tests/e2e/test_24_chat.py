@@ -36,10 +36,10 @@ def test_chat_is_not_raw():
 
 
 class Terminal:
-    def __init__(self, *args):
+    def __init__(self, *args, model=None):
         self.master, slave = pty.openpty()
         self.text = ""
-        self.process = subprocess.Popen([str(YOLK), "run", str(model_path()), *args], stdin=slave, stdout=slave,
+        self.process = subprocess.Popen([str(YOLK), "run", str(model or model_path()), *args], stdin=slave, stdout=slave,
                                         stderr=slave, start_new_session=True,
                                         preexec_fn=lambda: __import__("fcntl").ioctl(0, 0x540E, 0))
         os.close(slave)
