@@ -8,7 +8,7 @@
  *            put_start            WRITE                commit
  *   put  ASKING -----> MOVING -----------> COMMITTING -------> done
  *            get, acquire         read, verify
- *   get  ASKING -> PINNING -> MOVING -----------------> done
+ *   get  ASKING -> PINNING -> MOVING -----------------> done       or from KNOWN: client_get.c
  *          ^  |       |          |        |
  *          |  +-------+----------+--------+   try again: another replica, or the master again
  *          +-- WAITING <------------------+   (backoff), until the deadline
@@ -23,7 +23,8 @@
  * Invariants
  *   I1  An item ends once, from the loop; a call is freed when its last item has ended and nothing
  *       that could call back is under way.
- *   I2  A value is reported only after each of its pieces had the owner's checksum.
+ *   I2  A value is reported only after each of its pieces had the checksum that its owner, asked in
+ *       the same call, says it has; and an owner that was asked without the master vouched for it.
  *   I3  A ticket's range is written only until put_ms after it was asked for. */
 #include "yolk/store.h"
 
@@ -40,6 +41,7 @@
 #include "net/rpc.h"
 #include "store/client_call.h"
 #include "store/client_int.h"
+#include "store/known.h"
 #include "store/peers.h"
 #include "store/proto.h"
 #include "store/reading.h"
@@ -81,6 +83,13 @@ static void item_refused(struct item *item, enum status status)
     }
 }
 
+/* What we have removed we do not look for where it was: its owner may hear of it later. */
+static void forget(const struct item *item)
+{
+    const struct block_key id = store_key_id(item->key);
+    known_forget(item->call->store->known, &id);
+}
+
 /* An answer for every item asked for; they were sent in the order of their places. */
 static enum status answer_codes(struct call *call, const struct rpc_result *result)
 {
@@ -94,6 +103,7 @@ static enum status answer_codes(struct call *call, const struct rpc_result *resu
         if (item->state != ITEM_ASKING) continue;
         status = n < codes.count ? store_status_of(msg_u32_at(codes, n)) : STATUS_PROTOCOL;
         n++;
+        if (call->kind == CALL_REMOVE) forget(item);
         if (status == STATUS_OK) {
             client_item_done(item, STATUS_OK, 0);
         } else {
@@ -179,18 +189,20 @@ struct question {
     uint64_t *groups;
     uint32_t *costs;
     uint32_t *depths;
+    uint32_t *reads; /* of gets */
     uint32_t count;
+    bool read;   /* some of `reads` is not 0 */
     bool values; /* the columns beside the keys are filled: of puts */
 };
 
 static bool question_init(struct question *question, uint32_t count, bool values)
 {
     const size_t key = sizeof(struct store_key);
-    const size_t beside = 2 * sizeof(uint64_t) + 2 * sizeof(uint32_t);
+    const size_t beside = values ? 2 * sizeof(uint64_t) + 2 * sizeof(uint32_t) : sizeof(uint32_t);
 
-    *question = (struct question){ .keys = malloc(count * (values ? key + beside : key)),
-                                   .values = values };
+    *question = (struct question){ .keys = malloc(count * (key + beside)), .values = values };
     if (question->keys == NULL) return false;
+    question->reads = (uint32_t *)(void *)(question->keys + count);
     if (!values) return true;
     question->sizes = (uint64_t *)(void *)(question->keys + count);
     question->groups = question->sizes + count;
@@ -208,7 +220,11 @@ static void question_add(struct question *question, const struct item *item)
 {
     const uint32_t n = question->count++;
     question->keys[n] = item->key;
-    if (!question->values) return;
+    if (!question->values) {
+        question->reads[n] = item->reads;
+        question->read |= item->reads > 0;
+        return;
+    }
     question->sizes[n] = item->size;
     question->groups[n] = item->attributes.group;
     question->costs[n] = item->attributes.cost;
@@ -240,6 +256,7 @@ static enum status call_send(struct call *call, const struct question *question)
             batch.depths_data = question->depths;
         }
     }
+    if (question->read) batch.reads_data = question->reads;
     memcpy(batch.preferred, call->preferred, sizeof(batch.preferred));
     buf_init(&buf, RPC_BODY_SIZE_MAX);
     enum status status = store_encode_batch(&buf, &batch);
@@ -500,6 +517,7 @@ enum status yolk_store_get(struct yolk_store *store, const struct yolk_store_buf
                            uint32_t count, const struct yolk_store_call *options)
 {
     struct call *call;
+    bool waiting = false;
 
     if (count == 0) return STATUS_INVALID;
     for (uint32_t i = 0; i < count && i < YOLK_STORE_BATCH_MAX; i++) {
@@ -514,8 +532,14 @@ enum status yolk_store_get(struct yolk_store *store, const struct yolk_store_buf
         item->size = buffers[i].size;
         item->range = buffers[i].range;
         item->offset = buffers[i].range ? buffers[i].offset : 0;
+        client_get_start(item);
+        waiting = waiting || item->state == ITEM_WAITING;
     }
-    call_ask(call);
+    if (waiting) call_ask(call);
+    client_call_pin(call);
+    for (uint32_t i = 0; i < count; i++)
+        client_get_early(&call->items[i]);
+    client_call_move(call);
     return STATUS_OK;
 }
 
@@ -572,6 +596,7 @@ enum status yolk_store_create(const struct yolk_store_options *options, struct y
         status = readings_create(store->env, store->transfer, &store->readings);
     }
     if (status == STATUS_OK) status = sessions_create(store, &store->sessions);
+    if (status == STATUS_OK) status = known_create(&store->known);
     if (status != STATUS_OK) errmsg_set(err, status, "out of memory");
     if (status == STATUS_OK) status = rpc_client_create(store->env, &client, &store->master, err);
     if (status != STATUS_OK) {
@@ -600,6 +625,7 @@ void yolk_store_destroy(struct yolk_store *store)
         client_call_free(call);
     }
     sessions_destroy(store->sessions);
+    known_destroy(store->known);
     free(store->nodes);
     free(store);
 }

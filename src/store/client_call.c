@@ -93,7 +93,7 @@ void client_pin_end(struct item *item)
     item->pin = NULL;
 }
 
-static void item_reset(struct item *item)
+void client_item_reset(struct item *item)
 {
     struct yolk_store *store = item->call->store;
 
@@ -119,7 +119,7 @@ void client_item_done(struct item *item, enum status status, uint64_t size)
     struct call *call = item->call;
     ASSERT(item->state != ITEM_DONE && call->left > 0);
 
-    item_reset(item);
+    client_item_reset(item);
     item->state = ITEM_DONE;
     call->left--;
     call->options.on_item(call->options.ctx, item->index, status, size);
@@ -164,7 +164,7 @@ void client_item_again(struct item *item, enum status why)
         client_item_done(item, why, 0);
         return;
     }
-    item_reset(item);
+    client_item_reset(item);
     item->state = ITEM_WAITING;
     if (!call->asking) client_call_ask_in(call, call->backoff_ms);
 }
@@ -204,7 +204,7 @@ static void move_failed(struct item *item, enum status why)
     if (item->call->kind == CALL_PUT) {
         client_put_failed(item, why);
     } else {
-        client_get_failed(item, STATUS_UNAVAILABLE);
+        client_get_unmoved(item);
     }
 }
 
@@ -212,7 +212,7 @@ static void on_moved(void *ctx, const struct yolk_transfer_result *result)
 {
     struct item *item = ctx;
     struct call *call = item->call;
-    ASSERT(item->state == ITEM_MOVING);
+    ASSERT(item->state == ITEM_MOVING || item->state == ITEM_KNOWN);
 
     client_call_out(call);
     if (result->state != YOLK_TRANSFER_COMPLETED) {
@@ -231,6 +231,8 @@ static struct yolk_transfer_request move_request(struct item *item)
     const struct call *call = item->call;
     const struct client_place *place = &item->places[item->places_next];
     const bool write = call->kind == CALL_PUT;
+    const uint64_t read_until =
+        item->state == ITEM_KNOWN ? client_try_until(call, CLIENT_OWNER_TRY_MS) : call->deadline_ns;
 
     return (struct yolk_transfer_request){
         .opcode = write ? YOLK_TRANSFER_WRITE : YOLK_TRANSFER_READ,
@@ -239,7 +241,7 @@ static struct yolk_transfer_request move_request(struct item *item)
         .segment = item->segment,
         .remote = place->address + item->span_at,
         .length = write ? item->size : item->span_len,
-        .deadline_ns = write ? item->write_until_ns : call->deadline_ns,
+        .deadline_ns = write ? item->write_until_ns : read_until,
         .attempt = item->put_id,
         .generation = place->node.epoch,
         .term = write ? item->term : 0,
@@ -324,7 +326,6 @@ enum status client_item_move(struct item *item)
         yolk_transfer_open(call->store->transfer, place->node.segment, &item->segment);
     if (status != STATUS_OK) return status;
     item->segment_open = true;
-    item->state = ITEM_MOVING;
     item->moving_next = call->moving;
     call->moving = item;
     call->moving_count++;

@@ -40,13 +40,19 @@ enum call_kind {
 };
 
 enum item_state {
-    ITEM_WAITING,    /* for the next exchange with the master */
-    ITEM_ASKING,     /* in the exchange under way */
-    ITEM_PINNING,    /* get: store.acquire is under way */
-    ITEM_MOVING,     /* a transfer, or a reading, is under way */
+    ITEM_WAITING, /* for the next exchange with the master */
+    ITEM_ASKING,  /* in the exchange under way */
+    ITEM_PINNING, /* get: store.acquire is under way */
+    ITEM_KNOWN,   /* get: the owner is asked whether what is remembered is still so, and the bytes
+                        move meanwhile */
+    ITEM_MOVING,  /* a transfer, or a reading, is under way */
     ITEM_COMMITTING, /* put: store.commit is under way, or about to be tried again */
     ITEM_DONE,
 };
+
+/* get, of what is remembered: the owner's word, and the bytes. */
+enum item_word { WORD_ASKED, WORD_SAME, WORD_OTHER };
+enum item_bytes { BYTES_NONE, BYTES_MOVING, BYTES_GOOD, BYTES_BAD };
 
 struct item {
     struct call *call;
@@ -78,6 +84,11 @@ struct item {
     uint64_t span_at;    /* get: what is read, in whole pieces */
     uint64_t span_len;
     uint8_t *bounce;         /* get: where to, if not into the buffer itself */
+    uint64_t told_ns;        /* get: when the master was asked for the places */
+    uint32_t reads;          /* get: without the master, which is to hear of them */
+    bool vouched;            /* get: they may be remembered */
+    enum item_word word;     /* KNOWN */
+    enum item_bytes bytes;   /* KNOWN */
     struct pin_ask ask;      /* get */
     struct client_pin *pin;  /* get: of what is moving; shared with others of the owner */
     struct reading *reading; /* get: of memory of this host, under way */
@@ -149,11 +160,12 @@ void client_call_ask_in(struct call *call, uint32_t ms);
 /* `ms` from now, or the deadline. */
 uint64_t client_try_until(const struct call *call, uint32_t ms);
 
-/* Lets go of what the item has: memory for a span; a pin. */
+/* Lets go of what the item has: all of it; memory for a span; a pin. */
+void client_item_reset(struct item *item);
 void client_bounce_free(struct item *item);
 void client_pin_end(struct item *item);
 
-/* The item, which is MOVING now, moves once its caller has come to client_call_move(). */
+/* The item's bytes move once its caller has come to client_call_move(). */
 MUST_USE enum status client_item_move(struct item *item);
 /* Submits what client_item_move() has put on the list: with one call, so that many small values
  * leave with few packets. */
@@ -172,13 +184,18 @@ void client_put_on_retry(void *ctx);
 
 /* ---- client_get.c ---- */
 
+/* Of a new call: the item is KNOWN, and its owner to be asked, or it stays WAITING. */
+void client_get_start(struct item *item);
+/* Once that has been sent: its bytes move. */
+void client_get_early(struct item *item);
+
 /* Item i of the reply, whose replicas begin with `first`. */
 void client_get_places(struct item *item, const struct store_places *reply, uint32_t i,
                        uint32_t first);
-/* This replica did not serve. */
-void client_get_failed(struct item *item, enum status why);
 /* The bytes are here, not verified yet. */
 void client_get_moved(struct item *item);
+/* They did not come. */
+void client_get_unmoved(struct item *item);
 /* Asks the owners for all that is wanted of them. */
 void client_call_pin(struct call *call);
 /* A timer's, for the same: `ctx` is the call. */

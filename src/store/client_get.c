@@ -1,6 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * store/client_get.c - get: from the replicas to the value (client.c has the states). */
+ * store/client_get.c - get: from the replicas to the value (client.c has the states).
+ *
+ * What has been read lately is remembered (store/known.h). Then the master is not asked, the bytes
+ * are read at once, from where they were, and the owner is asked at the same time whether they are
+ * still what is there:
+ *
+ *                 owner: the same, vouched                 bytes have the checksums
+ *   KNOWN: ASKED ------------------------> SAME      NONE -> MOVING ------------> GOOD
+ *             |  anything else                                |  or not
+ *             +------------------------> OTHER                +-----------------> BAD
+ *
+ * SAME and GOOD, in whatever order they come, are the value; small values come with the owner's
+ * word. Anything else is forgotten, and the master asked. Nothing is pinned for that: if the owner
+ * drops the value meanwhile, the checksums say so (I2 of client.c). */
 #include "store/client_call.h"
 
 #include <stdlib.h>
@@ -11,13 +24,16 @@
 #include "base/log.h"
 #include "net/rpc.h"
 #include "store/client_int.h"
+#include "store/known.h"
 #include "store/peers.h"
 #include "store/reading.h"
 
 static void get_next(struct item *item);
 static void get_ask(struct item *item);
+static void known_moved(struct item *item, bool good);
 
-void client_get_failed(struct item *item, enum status why)
+/* This replica did not serve. The worst reason of all is kept: wrong bytes, then absence. */
+static void get_failed(struct item *item, enum status why)
 {
     struct yolk_store *store = item->call->store;
 
@@ -110,26 +126,49 @@ static enum status get_take(struct item *item, const struct pin_answer *answer)
     return STATUS_OK;
 }
 
+/* Whoever vouches may be asked again without the master. */
+static void get_learn(const struct item *item)
+{
+    struct yolk_store *store = item->call->store;
+    const struct client_place *place = &item->places[item->places_next];
+    const struct known_value value = { .id = item->ask.id,
+                                       .node = place->node,
+                                       .address = place->address,
+                                       .size = item->length,
+                                       .piece_size = item->piece_size,
+                                       .sums_count = item->sums_count,
+                                       .until_ns = item->told_ns + STORE_KNOWN_MS * ENV_NS_PER_MS };
+    if (item->vouched) known_put(store->known, &value, item->sums);
+}
+
+static void get_done(struct item *item)
+{
+    get_learn(item);
+    client_item_done(item, STATUS_OK, item->length);
+}
+
 static void get_wrong(struct item *item)
 {
     LOG_WARN("store", "value_wrong", "owner=%s", rpc_client_address(item->owner));
-    client_get_failed(item, STATUS_CORRUPT);
+    get_failed(item, STATUS_CORRUPT);
 }
 
 static void on_read(void *ctx, enum status status)
 {
     struct item *item = ctx;
     struct call *call = item->call;
-    ASSERT(item->state == ITEM_MOVING);
+    ASSERT(item->state == ITEM_MOVING || item->state == ITEM_KNOWN);
 
     free(item->reading);
     item->reading = NULL;
-    if (status == STATUS_OK) {
-        client_item_done(item, STATUS_OK, item->length);
+    if (item->state == ITEM_KNOWN) {
+        known_moved(item, status == STATUS_OK);
+    } else if (status == STATUS_OK) {
+        get_done(item);
     } else if (status == STATUS_CORRUPT) {
         get_wrong(item);
     } else {
-        client_get_failed(item, status);
+        get_failed(item, status);
     }
     client_call_settle(call);
 }
@@ -160,15 +199,127 @@ static enum status get_read(struct item *item)
         return status;
     }
     item->reading = reading;
-    item->state = ITEM_MOVING;
     return STATUS_OK;
 }
+
+/* Here if the bytes can be seen, else by a transfer. */
+static enum status get_move(struct item *item)
+{
+    return get_read(item) == STATUS_OK ? STATUS_OK : get_transfer(item);
+}
+
+/* ---- what is remembered ---- */
+
+static void known_step(struct item *item)
+{
+    struct call *call = item->call;
+    ASSERT(item->state == ITEM_KNOWN);
+
+    if (item->word == WORD_SAME && item->bytes == BYTES_NONE) { /* it was meant to come inline */
+        item->bytes = BYTES_MOVING;
+        if (get_move(item) != STATUS_OK) item->bytes = BYTES_BAD;
+    }
+    if (item->word == WORD_ASKED || item->bytes == BYTES_MOVING) return;
+    if (item->word == WORD_SAME && item->bytes == BYTES_GOOD) {
+        call->store->known_gets++;
+        known_read(call->store->known, &item->ask.id);
+        client_item_done(item, STATUS_OK, item->length);
+        return;
+    }
+    item->reads = known_reads_take(call->store->known, &item->ask.id);
+    known_forget(call->store->known, &item->ask.id);
+    client_item_again(item, STATUS_UNAVAILABLE);
+    if (item->state == ITEM_WAITING && !call->asking) client_call_ask_in(call, 0);
+}
+
+static void known_moved(struct item *item, bool good)
+{
+    ASSERT(item->bytes == BYTES_MOVING);
+    item->bytes = good ? BYTES_GOOD : BYTES_BAD;
+    known_step(item);
+}
+
+static bool known_same(const struct item *item, const struct pin_answer *answer)
+{
+    if (answer->status != STATUS_OK || !answer->vouched) return false;
+    if (answer->address != item->places[0].address || answer->size != item->length) return false;
+    if (answer->piece_size != item->piece_size) return false;
+    if (answer->sums.count != item->sums_count) return false;
+    for (uint32_t i = 0; i < item->sums_count; i++) {
+        if (msg_u64_at(answer->sums, i) != item->sums[i]) return false;
+    }
+    return true;
+}
+
+static void known_answered(struct item *item, const struct pin_answer *answer)
+{
+    ASSERT(item->word == WORD_ASKED && answer->pin == NULL);
+    item->word = known_same(item, answer) ? WORD_SAME : WORD_OTHER;
+    if (item->word == WORD_SAME && item->bytes == BYTES_NONE && answer->bytes != NULL) {
+        item->bytes = get_inline(item, answer) == STATUS_OK ? BYTES_GOOD : BYTES_BAD;
+    }
+    known_step(item);
+}
+
+/* False: it does not fit what is asked for, or there is no memory. */
+static bool known_take(struct item *item, const struct known_value *value, const uint64_t *sums)
+{
+    const size_t size = value->sums_count * sizeof(*sums);
+
+    item->length = value->size;
+    if (!item->range && item->length > item->size) return false;
+    if (item->offset >= item->length) return false;
+    item->places = malloc(sizeof(*item->places));
+    item->sums = malloc(size);
+    if (item->places == NULL || item->sums == NULL) return false;
+    item->places[0] = (struct client_place){ .node = value->node, .address = value->address };
+    item->places_count = 1;
+    item->piece_size = value->piece_size;
+    item->sums_count = value->sums_count;
+    memcpy(item->sums, sums, size);
+    get_span(item);
+    return store_peers_get(item->call->store->peers, value->node.rpc_address, &item->owner) ==
+           STATUS_OK;
+}
+
+void client_get_start(struct item *item)
+{
+    struct yolk_store *store = item->call->store;
+    const uint64_t *sums;
+
+    item->ask.id = store_key_id(item->key);
+    const struct known_value *value =
+        known_find(store->known, &item->ask.id, env_now_ns(store->env), &sums);
+    if (value == NULL) {
+        item->reads = known_reads_take(store->known, &item->ask.id);
+        return;
+    }
+    if (!known_take(item, value, sums)) {
+        client_item_reset(item);
+        return;
+    }
+    item->state = ITEM_KNOWN;
+    item->word = WORD_ASKED;
+    item->bytes = BYTES_NONE;
+    item->ask.look = true;
+    get_ask(item);
+}
+
+void client_get_early(struct item *item)
+{
+    if (item->state != ITEM_KNOWN || item->length <= item->call->store->inline_max) return;
+    item->bytes = BYTES_MOVING;
+    if (get_move(item) != STATUS_OK) item->bytes = BYTES_BAD;
+}
+
+/* ---- answers of owners ---- */
 
 static void get_answered(struct item *item, const struct pin_answer *answer)
 {
     enum status status = answer->status;
 
     item->pin = answer->pin;
+    item->vouched = answer->vouched;
     if (status == STATUS_AGAIN && !item->ask.alone) {
         item->ask.alone = true;
         get_ask(item);
@@ -176,19 +327,20 @@ static void get_answered(struct item *item, const struct pin_answer *answer)
     }
     /* Replaced: the master knows by now. */
     if (status == STATUS_OK && answer->size != item->length) status = STATUS_STALE;
+    if (status == STATUS_OK) status = get_take(item, answer);
     if (status == STATUS_OK && answer->bytes != NULL) {
-        status = get_inline(item, answer);
-        if (status == STATUS_OK) {
-            client_item_done(item, STATUS_OK, item->length);
+        if (get_inline(item, answer) == STATUS_OK) {
+            get_done(item);
         } else {
             get_wrong(item);
         }
         return;
     }
-    if (status == STATUS_OK) status = get_take(item, answer);
-    if (status == STATUS_OK && get_read(item) == STATUS_OK) return;
-    if (status == STATUS_OK) status = get_transfer(item);
-    if (status != STATUS_OK) client_get_failed(item, status);
+    if (status == STATUS_OK) {
+        item->state = ITEM_MOVING;
+        status = get_move(item);
+    }
+    if (status != STATUS_OK) get_failed(item, status);
 }
 
 static void on_pinned(void *ctx, const struct pin_answer *answer)
@@ -198,7 +350,11 @@ static void on_pinned(void *ctx, const struct pin_answer *answer)
 
     client_call_out(call);
     if (call->store->closing) return;
-    get_answered(item, answer);
+    if (item->state == ITEM_KNOWN) {
+        known_answered(item, answer);
+    } else {
+        get_answered(item, answer);
+    }
     if (!answer->more) client_call_move(call);
     client_call_settle(call);
 }
@@ -210,7 +366,6 @@ static void get_ask(struct item *item)
     struct env *env = call->store->env;
 
     item->ask.owner = item->owner;
-    item->ask.id = store_key_id(item->key);
     item->ask.size = item->length;
     item->ask.on_answer = on_pinned;
     item->ask.ctx = item;
@@ -230,8 +385,14 @@ void client_call_pin(struct call *call)
         struct pin_ask *ask = pin_asks_send(&call->asks, call->store->env, &terms, &count, &why);
         if (ask == NULL) call->inner += count;
         for (struct pin_ask *next; ask != NULL; ask = next) {
+            const struct pin_answer failed = { .status = why };
+            struct item *item = ask->ctx;
             next = ask->next;
-            client_get_failed(ask->ctx, why);
+            if (item->state == ITEM_KNOWN) {
+                known_answered(item, &failed);
+            } else {
+                get_failed(item, why);
+            }
         }
     }
 }
@@ -252,6 +413,7 @@ static void get_next(struct item *item)
         if (status == STATUS_OK) {
             item->state = ITEM_PINNING;
             item->ask.alone = false;
+            item->ask.look = false;
             get_ask(item);
             return;
         }
@@ -272,6 +434,8 @@ void client_get_places(struct item *item, const struct store_places *reply, uint
 {
     const uint32_t count = msg_u32_at(reply->counts, i);
 
+    item->told_ns = item->call->asked_ns;
+    item->reads = 0;
     item->length = msg_u64_at(reply->sizes, i);
     const bool whole = item->call->kind == CALL_GET && !item->range;
     if (whole && item->length > item->size) {
@@ -303,10 +467,23 @@ void client_get_places(struct item *item, const struct store_places *reply, uint
 
 void client_get_moved(struct item *item)
 {
-    if (!get_verified(item)) {
+    const bool good = get_verified(item);
+
+    if (good) get_deliver(item);
+    if (item->state == ITEM_KNOWN) {
+        known_moved(item, good);
+    } else if (good) {
+        get_done(item);
+    } else {
         get_wrong(item);
-        return;
     }
-    get_deliver(item);
-    client_item_done(item, STATUS_OK, item->length);
+}
+
+void client_get_unmoved(struct item *item)
+{
+    if (item->state == ITEM_KNOWN) {
+        known_moved(item, false);
+    } else {
+        get_failed(item, STATUS_UNAVAILABLE);
+    }
 }

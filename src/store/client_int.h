@@ -14,6 +14,7 @@
 
 struct call;
 struct env;
+struct known;
 struct readings;
 struct rpc_client;
 struct sessions;
@@ -26,6 +27,8 @@ struct yolk_store {
     struct rpc_client *master;
     struct store_peers *peers;
     struct readings *readings;
+    struct known *known; /* of values that were read */
+    uint64_t known_gets; /* values that were read without the master */
     struct call *calls;
     struct sessions *sessions;
     uint32_t items; /* under way */

@@ -26,6 +26,7 @@ struct client_pin {
     struct rpc_client *owner;
     struct pin_asks asks; /* while ASKED */
     uint32_t count;       /* of them */
+    bool look;            /* they only look: what an older owner pins all the same is released */
     uint32_t refs;
     uint64_t id; /* while HELD; 0: nothing is pinned */
     uint64_t lease_ns;
@@ -157,13 +158,14 @@ static void answer_next(const struct store_acquired *acquired, struct client_pin
     out->address = msg_u64_at(acquired->addresses, i);
     out->size = msg_u64_at(acquired->sizes, i);
     out->piece_size = acquired->piece_size;
+    out->vouched = acquired->vouched;
     out->sums.data = acquired->sums.data + 8 * at->sum;
     out->sums.count = store_pieces(out->size, out->piece_size);
     at->sum += out->sums.count;
     if (inlined > 0) {
         out->bytes = acquired->bytes.data + at->byte;
         at->byte += inlined;
-    } else {
+    } else if (!pin->look) {
         out->pin = pin;
         pin->refs++;
     }
@@ -171,13 +173,13 @@ static void answer_next(const struct store_acquired *acquired, struct client_pin
 
 /* As many items as were asked for, the sums of those that are there, and a pin for what is not
  * inline. */
-static enum status answer_check(const struct store_acquired *acquired, uint32_t count)
+static enum status answer_check(const struct store_acquired *acquired, const struct client_pin *pin)
 {
     uint64_t sums = 0;
     bool pinned = false;
 
-    if (acquired->addresses.count != count) return STATUS_INVALID;
-    for (uint32_t i = 0; i < count; i++) {
+    if (acquired->addresses.count != pin->count) return STATUS_INVALID;
+    for (uint32_t i = 0; i < pin->count; i++) {
         if (msg_u64_at(acquired->addresses, i) == 0) continue;
         if (acquired->piece_size == 0) return STATUS_INVALID;
         const uint64_t pieces = store_pieces(msg_u64_at(acquired->sizes, i), acquired->piece_size);
@@ -186,7 +188,7 @@ static enum status answer_check(const struct store_acquired *acquired, uint32_t 
         pinned |= acquired->inlines.count == 0 || msg_u32_at(acquired->inlines, i) == 0;
     }
     if (sums != acquired->sums.count) return STATUS_INVALID;
-    return pinned && acquired->pin == 0 ? STATUS_INVALID : STATUS_OK;
+    return pinned && acquired->pin == 0 && !pin->look ? STATUS_INVALID : STATUS_OK;
 }
 
 static void on_acquired(void *ctx, const struct rpc_result *result)
@@ -203,7 +205,7 @@ static void on_acquired(void *ctx, const struct rpc_result *result)
         pin->id = acquired.pin;
         pin->lease_ns = acquired.lease_ms * ENV_NS_PER_MS;
         pin->until_ns = pin->asked_ns + pin->lease_ns;
-        status = answer_check(&acquired, pin->count);
+        status = answer_check(&acquired, pin);
     }
     if (pin->id != 0 && pin->lease_ns > 0) {
         env_timer_set(pin->env, &pin->renew, env_now_ns(pin->env) + pin->lease_ns / 3);
@@ -229,6 +231,7 @@ static bool fits(const struct pin_ask *ask, const struct client_pin *pin, uint64
 {
     if (pin->count == 0) return true;
     if (ask->owner != pin->owner || ask->alone || pin->asks.first->alone) return false;
+    if (ask->look != pin->look) return false;
     return pin->count < PIN_VALUES_MAX && ask->size <= PIN_BYTES_MAX - bytes;
 }
 
@@ -239,6 +242,7 @@ static void take(struct pin_asks *asks, struct client_pin *pin)
     uint64_t bytes = 0;
 
     pin->owner = ask->owner;
+    pin->look = ask->look;
     *asks = (struct pin_asks){ NULL, NULL };
     for (struct pin_ask *next; ask != NULL; ask = next) {
         next = ask->next;
@@ -277,6 +281,7 @@ static enum status acquire(struct client_pin *pin, const struct pin_terms *terms
     const struct store_acquire message = { .class = STORE_CLASS_OBJECT,
                                            .ids = ids,
                                            .count = pin->count,
+                                           .look = pin->look,
                                            .inline_max = inline_max_for(pin, terms->inline_max) };
     buf_init(&buf, RPC_BODY_SIZE_MAX);
     enum status status = store_encode_acquire(&buf, &message);

@@ -40,8 +40,10 @@ struct pin_answer {
     uint32_t piece_size; /* bytes under one checksum, > 0 */
     struct msg_column sums; /* one a piece; borrowed during the callback */
     const uint8_t *bytes;   /* all of them, borrowed during the callback; NULL: not inline */
+    bool vouched;           /* may be remembered: see struct store_acquired */
     bool more;              /* answers of the same exchange follow at once */
-    struct client_pin *pin; /* the asker's, until client_pin_unref(); NULL if inline */
+    struct client_pin
+        *pin; /* the asker's, until client_pin_unref(); NULL if inline, or looked at */
 };
 
 struct pin_ask {
@@ -50,6 +52,7 @@ struct pin_ask {
     struct block_key id;
     uint64_t size; /* as far as is known */
     bool alone;    /* shares its exchange with no other */
+    bool look;     /* nothing is to be pinned: see struct store_acquire; only with its like */
     void (*on_answer)(void *ctx, const struct pin_answer *answer);
     void *ctx;
 };

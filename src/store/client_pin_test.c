@@ -137,7 +137,7 @@ static void on_acquire(void *ctx, struct rpc_call *call, const uint8_t *body, si
         reply.inline_len += inlines[i];
         for (uint64_t p = 0; p < store_pieces(sizes[i], STORE_PIECE_SIZE); p++)
             sums[reply.sums_count++] = value_sum(value, p);
-        if (inlines[i] == 0) reply.head.pin = 1;
+        if (inlines[i] == 0 && (!request.look || owner->whim == OLD)) reply.head.pin = 1;
     }
     if (reply.head.pin != 0) {
         unsigned bit = 0;
@@ -230,7 +230,7 @@ static void check_value(const struct asking *asking, const struct pin_answer *an
     assert_int_equal(answer->sums.count, store_pieces(size, STORE_PIECE_SIZE));
     for (uint32_t p = 0; p < answer->sums.count; p++)
         assert_int_equal(msg_u64_at(answer->sums, p), value_sum(value, p));
-    assert_true((answer->bytes == NULL) == (answer->pin != NULL));
+    assert_true((answer->bytes == NULL && !asking->ask.look) == (answer->pin != NULL));
     if (answer->bytes != NULL) assert_memory_equal(answer->bytes, value_bytes(value), size);
 }
 
@@ -310,6 +310,31 @@ static void many_values_take_one_exchange_with_each_owner(void **state)
     const uint32_t renewals = owners[0].renewals;
     env_sim_run_for(sim, 3 * LEASE_MS * ENV_NS_PER_MS);
     assert_int_equal(owners[0].renewals, renewals);
+}
+
+/* Nothing is pinned for who only looks; what an owner of before pins all the same is released. */
+static void who_looks_pins_nothing(void **state)
+{
+    struct pin_asks asks = { 0 };
+    (void)state;
+
+    owners[1].whim = OLD;
+    for (unsigned i = 0; i < 12; i++) {
+        ask_for(&asks, i, &owners[i % 2], i, false);
+        askings[i].ask.look = i < 8;
+    }
+    assert_int_equal(send_all(&asks, 0), 4); /* they do not share an exchange with others */
+    run();
+    assert_int_equal(answered, 12);
+    for (unsigned i = 0; i < 12; i++) {
+        const bool there = value_there(i);
+        assert_int_equal(askings[i].answer.status, there ? STATUS_OK : STATUS_AGAIN);
+        assert_true((askings[i].pin != NULL) == (there && i >= 8));
+        if (askings[i].pin != NULL) client_pin_unref(askings[i].pin);
+    }
+    run();
+    assert_true(owners[0].pins == 0 && owners[0].releases == 1);
+    assert_true(owners[1].pins == 0 && owners[1].releases == 2);
 }
 
 static void a_value_that_is_not_there_alone_is_not_there(void **state)
@@ -455,6 +480,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(many_values_take_one_exchange_with_each_owner, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(who_looks_pins_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(a_value_that_is_not_there_alone_is_not_there, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(exchanges_are_bounded, setup, teardown),

@@ -171,6 +171,7 @@ void client_put_ticket(struct item *item, const struct store_places *reply, uint
     enum status status =
         store_peers_get(store->peers, item->places[0].node.rpc_address, &item->owner);
     if (status == STATUS_OK) {
+        item->state = ITEM_MOVING;
         status = client_item_move(item);
     }
     if (status != STATUS_OK) client_put_failed(item, status);

@@ -175,6 +175,9 @@ void store_master_expect_rest(const struct store_master *master, uint64_t now_ns
                               const struct store_expected *expected);
 MUST_USE enum status store_master_exist_name(struct store_master *master, uint64_t now_ns,
                                              const struct store_name *name);
+/* It was read so many times besides, by who remembered where it is. */
+void store_master_was_read(struct store_master *master, uint64_t now_ns,
+                           const struct store_name *name, uint32_t times);
 MUST_USE enum status store_master_get_name(struct store_master *master, uint64_t now_ns,
                                            const struct store_name *name, struct store_object *out);
 
@@ -225,6 +228,12 @@ MUST_USE enum status store_master_put_end(struct store_master *master, uint64_t 
  * next. STATUS_AGAIN: one has neither dropped it nor been silent for STORE_DOUBT_MS. */
 MUST_USE enum status store_master_replaced(const struct store_master *master, uint64_t now_ns,
                                            const struct block_key *id);
+
+/* STATUS_OK: nobody reads what was removed under this identity any more. STATUS_AGAIN: who was told
+ * lately where it is may still read it from an owner that has not heard of the removal, and has
+ * been in touch lately enough to vouch for what it has (store/node_trust.h). */
+MUST_USE enum status store_master_removed(const struct store_master *master, uint64_t now_ns,
+                                          const struct block_key *id);
 
 /* STATUS_NOT_FOUND: no such put in progress; STATUS_DENIED: another writer's. */
 MUST_USE enum status store_master_put_revoke(struct store_master *master, uint64_t now_ns,

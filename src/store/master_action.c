@@ -126,6 +126,7 @@ void store_master_dropped(struct store_master *master, uint64_t now_ns, struct s
 
     if (replica == NULL || replica->generation != generation || !replica->dropping) return;
     if (status == STATUS_OK || status == STATUS_NOT_FOUND) return; /* REMOVED comes or has come */
+    if (status == STATUS_BUSY) replica->busy = true;
     if (status == STATUS_BUSY && !entry->removing && !replica->stale) {
         master_replica_dropping(master, replica, false);
         master_entry_used(master, entry);

@@ -161,7 +161,8 @@ static struct replica *replica_take(struct store_master *master, struct entry *e
     if (replica == NULL) return NULL;
     replica->address = event->address;
     replica->generation = event->generation;
-    replica->granules = master_granules(event->size);
+    replica->granules = master_granules(event->size) & MASTER_GRANULES_MAX;
+    replica->busy = false;
     replica->round = round;
     replica->stale = false;
     replica->disk = event->tier == STORE_TIER_DISK;

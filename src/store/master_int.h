@@ -38,8 +38,9 @@ struct replica {
     uint32_t next_of_entry;  /* link */
     uint32_t prev_of_member; /* link */
     uint32_t next_of_member; /* link */
-    uint32_t granules;       /* of the member's space, if it is placed */
-    uint16_t round;          /* of the member's announcements that last named it; wraps */
+    uint32_t granules : 31;  /* of the member's space, if it is placed */
+    uint32_t busy : 1; /* its owner was asked to drop it, and vouches for nothing until it has */
+    uint16_t round;    /* of the member's announcements that last named it; wraps */
     uint16_t member : MASTER_SLOT_BITS; /* its place in the list of members */
     uint16_t placed : 1;                /* owns its range of the member's space */
     uint16_t dropping : 1;
@@ -49,6 +50,7 @@ struct replica {
 };
 
 _Static_assert(sizeof(struct replica) == 40, "a million of them");
+#define MASTER_GRANULES_MAX ((UINT32_C(1) << 31) - 1)
 _Static_assert(STORE_MEMBERS_MAX < 1 << MASTER_SLOT_BITS, "the place of a member fits");
 
 struct ticket {

@@ -9,6 +9,7 @@
 #include "base/env.h"
 #include "base/log.h"
 #include "net/rpc.h"
+#include "store/master_removals.h"
 #include "store/pattern.h"
 #include "store/proto.h"
 #include "store/scope.h"
@@ -46,6 +47,8 @@ static void walk_remove(struct walk *walk, const struct store_listed *listed)
     const enum status status =
         store_master_remove(look->master, env_now_ns(look->env), listed->key, walk->asked->force);
     if (status == STATUS_OK) {
+        const struct block_key id = store_key_id(listed->key);
+        master_removals_note(look->removals, &id);
         walk->page.removed++;
     } else {
         walk->page.kept++;
@@ -128,7 +131,7 @@ static void handle_look(void *ctx, struct rpc_call *call, const uint8_t *body, s
         errmsg_set(&err, status, "master.look: malformed");
     }
     if (status == STATUS_OK) {
-        rpc_reply(call, buf_data(&buf), buf.len);
+        master_removals_reply(look->removals, call, buf_data(&buf), buf.len);
     } else {
         rpc_fail(call, status, err.text);
     }

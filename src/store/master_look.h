@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 struct env;
+struct master_removals;
 struct rpc_server;
 struct store_master;
 
@@ -20,6 +21,7 @@ enum { MASTER_LOOKS_MAX = 8192 }; /* keys looked at for one page */
 struct master_look {
     struct env *env;
     struct store_master *master;
+    struct master_removals *removals;
     uint64_t started_ns;
     void (*act)(void *ctx); /* carries out what the directory wants done */
     void *ctx;

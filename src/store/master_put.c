@@ -7,6 +7,7 @@
 
 #include "base/assert.h"
 #include "base/rng.h"
+#include "store/node_trust.h"
 #include "store/proto.h"
 
 /* Two members drawn by chance, the roomier first: load follows room without a stampede. Then
@@ -220,5 +221,21 @@ enum status store_master_remove(struct store_master *master, uint64_t now_ns, st
                 (struct rank){ master->term, version > issued ? version : issued });
     entry->removing = true;
     master->counts.removes_total++;
+    return STATUS_OK;
+}
+
+enum status store_master_removed(const struct store_master *master, uint64_t now_ns,
+                                 const struct block_key *id)
+{
+    const struct entry *entry = master_entry_find(master, id);
+    if (entry == NULL || !entry->removing) return STATUS_OK;
+    const uint64_t lease = master_ms(master->options.lease_ms);
+    if (now_ns + lease >= entry->lease_until + master_ms(STORE_KNOWN_MS)) return STATUS_OK;
+    for (const struct replica *r = master_replica_first(master, entry); r != NULL;
+         r = master_replica_next(master, r)) {
+        if (!r->dropping || r->busy) continue;
+        const struct member *owner = master_member_with(master, r);
+        if (now_ns < owner->heard_ns + master_ms(NODE_VOUCH_MS)) return STATUS_AGAIN;
+    }
     return STATUS_OK;
 }

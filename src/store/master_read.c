@@ -8,6 +8,8 @@
 #include "base/assert.h"
 #include "store/proto.h"
 
+enum { WAS_READ_MAX = 1 << 16 }; /* that one question may tell of a value */
+
 enum status master_entry_state(const struct store_master *master, uint64_t now_ns,
                                const struct entry *entry)
 {
@@ -165,6 +167,19 @@ static void readers_spread(struct store_master *master, struct store_object *out
     const struct store_replica first = out->replicas[0];
     out->replicas[0] = out->replicas[which];
     out->replicas[which] = first;
+}
+
+void store_master_was_read(struct store_master *master, uint64_t now_ns,
+                           const struct store_name *name, uint32_t times)
+{
+    if (times > WAS_READ_MAX) times = WAS_READ_MAX;
+    while (master->hot_skip != 0 && times >= master->hot_skip) {
+        struct entry *entry = entry_named(master, name);
+        if (entry == NULL) return;
+        times -= master->hot_skip;
+        master_hot_sampled(master, now_ns, entry);
+    }
+    if (master->hot_skip != 0) master->hot_skip -= times;
 }
 
 enum status store_master_get_name(struct store_master *master, uint64_t now_ns,

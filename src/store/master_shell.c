@@ -21,6 +21,7 @@
 #include "net/rpc.h"
 #include "store/master_ends.h"
 #include "store/master_look.h"
+#include "store/master_removals.h"
 #include "store/peers.h"
 #include "store/proto.h"
 
@@ -87,6 +88,7 @@ struct store_master_shell {
     struct env_timer tick;
     struct master_look look;
     struct master_ends *ends;
+    struct master_removals *removals;
     uint64_t memory_most; /* the directory had, since some was given back */
     struct places places;
     struct buf answer; /* of a batch, while it is put together; kept as `places` is */
@@ -118,11 +120,15 @@ static void on_events(void *ctx, const struct store_event *events, uint32_t coun
 {
     const struct listener *listener = ctx;
     struct store_master_shell *shell = listener->shell;
+    bool removed = false;
     if (listener->mute) return;
     for (uint32_t i = 0; i < count; i++) {
         store_master_event(shell->master, now(shell), listener->node, &events[i]);
-        if (events[i].kind == STORE_EVENT_REMOVED) master_ends_removed(shell->ends, &events[i].id);
+        if (events[i].kind != STORE_EVENT_REMOVED) continue;
+        master_ends_removed(shell->ends, &events[i].id);
+        removed = true;
     }
+    if (removed) master_removals_heard(shell->removals);
     shell_act(shell);
 }
 
@@ -195,6 +201,7 @@ static void on_dropped(void *ctx, const struct rpc_result *result)
     if (!shell->closing) {
         store_master_dropped(shell->master, now(shell), drop->node, &drop->id, drop->generation,
                              result->status);
+        if (result->status == STATUS_BUSY) master_removals_heard(shell->removals);
     }
     free(drop);
     if (!shell->closing) shell_act(shell);
@@ -638,7 +645,7 @@ static void reply_kept(struct store_master_shell *shell, struct rpc_call *call, 
 {
     struct buf *buf = &shell->answer;
     if (status == STATUS_OK) {
-        rpc_reply(call, buf_data(buf), buf->len);
+        master_removals_reply(shell->removals, call, buf_data(buf), buf->len);
     } else {
         rpc_fail(call, status, NULL);
     }
@@ -763,7 +770,11 @@ static enum status answer_exist(struct store_master_shell *shell, const struct s
 static enum status answer_remove(struct store_master_shell *shell, const struct store_batch *batch,
                                  uint64_t now_ns, const struct store_name *name)
 {
-    return store_master_remove(shell->master, now_ns, name->key, batch->force);
+    const enum status status = store_master_remove(shell->master, now_ns, name->key, batch->force);
+    if (status == STATUS_OK || status == STATUS_NOT_FOUND) {
+        master_removals_note(shell->removals, &name->id);
+    }
+    return status;
 }
 
 static enum status answer_replicas(struct store_master_shell *shell,
@@ -947,6 +958,10 @@ static void handle_get(void *ctx, struct rpc_call *call, const uint8_t *body, si
             const enum status status =
                 batch.peek ? store_master_peek(shell->master, now_ns, name->key, &object)
                            : store_master_get_name(shell->master, now_ns, name, &object);
+            if (status == STATUS_OK && batch.reads.count > 0) {
+                const uint32_t times = msg_u32_at(batch.reads, done);
+                store_master_was_read(shell->master, now_ns, name, times);
+            }
             places_object(places, done++, status, &object);
         }
     }
@@ -1067,6 +1082,7 @@ static void shell_serve(struct store_master_shell *shell, struct rpc_server *ser
     rpc_server_add(server, MASTER_METHOD_DRAIN, "master.drain", handle_drain, shell);
     shell->look = (struct master_look){ .env = shell->env,
                                         .master = shell->master,
+                                        .removals = shell->removals,
                                         .started_ns = now(shell),
                                         .act = on_act,
                                         .ctx = shell };
@@ -1099,6 +1115,9 @@ enum status store_master_shell_create(const struct store_master_shell_options *o
     if (status == STATUS_OK) {
         status = master_ends_create(shell->env, shell->master, master.seed, &shell->ends);
     }
+    if (status == STATUS_OK) {
+        status = master_removals_create(shell->env, shell->master, &shell->removals);
+    }
     if (status != STATUS_OK) {
         store_master_shell_destroy(shell);
         return errmsg_set(err, status, "the directory cannot be made: %s", status_name(status));
@@ -1124,6 +1143,7 @@ void store_master_shell_destroy(struct store_master_shell *shell)
         watcher_end(shell->watchers, STATUS_UNAVAILABLE);
     store_peers_destroy(shell->peers);
     master_ends_destroy(shell->ends);
+    master_removals_destroy(shell->removals);
     store_master_destroy(shell->master);
     places_fini(&shell->places);
     buf_fini(&shell->answer);

@@ -350,6 +350,7 @@ void store_leave(struct store_member *member)
     struct buf buf;
 
     member->leaving = true;
+    node_trust_left(&member->node->trust);
     env_timer_cancel(member->env, &member->timer);
     env_timer_cancel(member->env, &member->unmount_timer);
     store_node_set_master(member->node, NULL, "");

@@ -222,7 +222,9 @@ static void acquire_objects(struct store_node *node, const struct store_acquire 
         const struct object *object = objects_find(node->objects, &id);
         if (object != NULL && object->sums_count <= sums_room - out->sums_count) {
             node_values_touch(node, object);
-            if (!acquire_inline(request, object, out)) out->objects[out->pinned++] = object;
+            if (!acquire_inline(request, object, out) && !request->look) {
+                out->objects[out->pinned++] = object;
+            }
             acquired_item(out, object->address, object->generation, object->size, object->sums,
                           object->sums_count);
         } else {
@@ -283,6 +285,8 @@ static void acquire_reply(struct store_node *node, struct rpc_call *call, uint64
         .head.epoch = node->epoch,
         .head.transfer_generation = yolk_transfer_generation(node->transfer),
         .head.lease_ms = node->lease_ms,
+        .head.vouched =
+            class == STORE_CLASS_OBJECT && node_trust_vouches(&node->trust, env_now_ns(node->env)),
         .head.piece_size = class == STORE_CLASS_BLOCK ? node->layout.layer_size : STORE_PIECE_SIZE,
         .count = acquired->count,
         .addresses = acquired_addresses(acquired),
@@ -315,7 +319,7 @@ static void acquire_answer(struct store_node *node, struct rpc_call *call,
     struct acquired acquired;
     uint64_t pin;
 
-    if (acquire_is_block(node, request)) request->class = STORE_CLASS_BLOCK;
+    if (!request->look && acquire_is_block(node, request)) request->class = STORE_CLASS_BLOCK;
     const uint32_t sums_room = acquire_sums_room(node, request);
     if (!acquired_init(&acquired, request->count, sums_room)) {
         acquired_free(&acquired);
@@ -362,7 +366,8 @@ static void handle_acquire(void *ctx, struct rpc_call *call, const uint8_t *body
         return;
     }
     if (node_tier_promote(node, call, body, len, &request)) return;
-    if (request.count == 1 && node_values_promote(node, call, body, len, &request)) return;
+    if (request.count == 1 && !request.look && node_values_promote(node, call, body, len, &request))
+        return;
     acquire_answer(node, call, &request);
 }
 

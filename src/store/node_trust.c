@@ -29,6 +29,7 @@ void node_trust_heard(struct node_trust *trust, uint64_t term, uint64_t sent_ns)
 {
     const bool gap = trust->heard_ns == 0 || out_of_touch(trust, sent_ns);
 
+    trust->left = false;
     trust->doubt = trust->doubt || out_of_touch(trust, sent_ns);
     if (term != trust->term && !for_long(trust)) trust->below = trust->term;
     if (gap || term != trust->term) trust->since_ns = sent_ns;
@@ -37,6 +38,23 @@ void node_trust_heard(struct node_trust *trust, uint64_t term, uint64_t sent_ns)
     if (!for_long(trust)) return;
     trust->doubt = false;
     trust->below = 0;
+}
+
+void node_trust_left(struct node_trust *trust)
+{
+    trust->left = true;
+}
+
+void node_trust_quiet(struct node_trust *trust, uint64_t now_ns)
+{
+    trust->quiet_until_ns = now_ns + NODE_QUIET_MS * ENV_NS_PER_MS;
+}
+
+bool node_trust_vouches(const struct node_trust *trust, uint64_t now_ns)
+{
+    if (trust->left || trust->heard_ns == 0 || node_trust_doubts(trust, 0, now_ns)) return false;
+    if (now_ns < trust->quiet_until_ns) return false;
+    return now_ns < trust->heard_ns + NODE_VOUCH_MS * ENV_NS_PER_MS;
 }
 
 void node_trust_found(struct node_trust *trust)

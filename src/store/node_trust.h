@@ -23,6 +23,15 @@
  * the node is in touch with it for less than NODE_TRUST_MS, which is time to have what was replaced
  * dropped, it tells the next master that values of terms before are in doubt (`below`).
  *
+ * A client that was told by the master who has a value comes to that owner again for STORE_KNOWN_MS
+ * (store/proto.h) without asking the master. The owner vouches for what it has only if
+ *
+ *   - it does not doubt it: nothing was acknowledged in its place that it has not dropped;
+ *   - it was in touch less than NODE_VOUCH_MS ago: a master that knows nothing of it, and lets
+ *     others put under its keys, settles later than that after the last one it was in touch with;
+ *     by when it is in touch with the new one, nobody remembers what the old one said;
+ *   - it has nothing that it was told to drop and could not, which may be removed by now.
+ *
  * Threads: the env's loop thread. */
 #ifndef STORE_NODE_TRUST_H
 #define STORE_NODE_TRUST_H
@@ -33,6 +42,8 @@
 enum {
     NODE_DOUBT_MS = 8000, /* less than STORE_DOUBT_MS by what clocks may differ in that time */
     NODE_TRUST_MS = 30000,
+    NODE_VOUCH_MS = 1500, /* less than a master takes to settle */
+    NODE_QUIET_MS = 10000,
 };
 
 struct node_trust {
@@ -41,6 +52,8 @@ struct node_trust {
     uint64_t term;     /* of it */
     uint64_t below;    /* values of terms below are in doubt: their master had us for too short */
     bool doubt;        /* all are */
+    uint64_t quiet_until_ns; /* it vouches for nothing until then */
+    bool left;
 };
 
 /* The master of this term has answered what was sent at `sent_ns`. */
@@ -51,5 +64,15 @@ void node_trust_found(struct node_trust *trust);
 
 /* Whether a value of this term is in doubt; 0: its term is not known. */
 bool node_trust_doubts(const struct node_trust *trust, uint64_t term, uint64_t now_ns);
+
+/* It leaves: the master will count on nothing that it says from now on. */
+void node_trust_left(struct node_trust *trust);
+
+/* Something that is to be dropped is still there: for a while it vouches for nothing. The master
+ * repeats the drop more often than that. */
+void node_trust_quiet(struct node_trust *trust, uint64_t now_ns);
+
+/* Whether what it has may be read by who does not ask the master first. */
+bool node_trust_vouches(const struct node_trust *trust, uint64_t now_ns);
 
 #endif

@@ -4,7 +4,8 @@
  *
  * Goal:   a node doubts what it has exactly when it was out of touch for too long, or has found it
  *         on disk, or was not long enough with the master of a later term, until it has been in
- *         touch for long enough.
+ *         touch for long enough; and vouches exactly while it neither doubts nor has been silent
+ *         for a short time.
  * Method: times by hand, on both sides of each bound. */
 #include "store/node_trust.h"
 
@@ -75,12 +76,37 @@ static void a_short_master_leaves_doubt(void **state)
     assert_false(node_trust_doubts(&trust, 5, (3000 + 2 * NODE_TRUST_MS) * MS));
 }
 
+static void who_is_in_touch_vouches(void **state)
+{
+    struct node_trust trust = { 0 };
+    (void)state;
+
+    assert_false(node_trust_vouches(&trust, 1)); /* it was never in touch */
+    beats(&trust, 1000, 5000);
+    assert_true(node_trust_vouches(&trust, 5000 * MS));
+    assert_true(node_trust_vouches(&trust, (5000 + NODE_VOUCH_MS) * MS - 1));
+    assert_false(node_trust_vouches(&trust, (5000 + NODE_VOUCH_MS) * MS));
+    node_trust_heard(&trust, 5, 10000 * MS);
+    assert_true(node_trust_vouches(&trust, 10000 * MS));
+    node_trust_left(&trust);
+    assert_false(node_trust_vouches(&trust, 10000 * MS));
+    node_trust_heard(&trust, 5, 11000 * MS); /* joined again */
+    assert_true(node_trust_vouches(&trust, 11000 * MS));
+    node_trust_quiet(&trust, 11000 * MS);
+    assert_false(node_trust_vouches(&trust, 11001 * MS));
+    beats(&trust, 12000, 22000);
+    assert_true(node_trust_vouches(&trust, (11000 + NODE_QUIET_MS) * MS));
+    node_trust_heard(&trust, 5, (22000 + NODE_DOUBT_MS) * MS);
+    assert_false(node_trust_vouches(&trust, (22000 + NODE_DOUBT_MS) * MS)); /* in doubt */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(silence_is_doubt),
         cmocka_unit_test(being_in_touch_ends_it),
         cmocka_unit_test(a_short_master_leaves_doubt),
+        cmocka_unit_test(who_is_in_touch_vouches),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

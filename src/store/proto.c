@@ -359,6 +359,7 @@ enum {
     ACQUIRE_LAYOUT = 3,
     ACQUIRE_IDS = 4,
     ACQUIRE_INLINE_MAX = 5,
+    ACQUIRE_LOOK = 6,
 };
 
 enum status store_encode_acquire(struct buf *buf, const struct store_acquire *request)
@@ -367,7 +368,7 @@ enum status store_encode_acquire(struct buf *buf, const struct store_acquire *re
     const bool block = request->class == STORE_CLASS_BLOCK;
     struct msg_writer writer;
     msg_writer_init(&writer, buf);
-    msg_put_map(&writer, 3 + (uint32_t)block + (request->inline_max > 0));
+    msg_put_map(&writer, 3 + (uint32_t)block + (request->inline_max > 0) + request->look);
     msg_field_u64(&writer, ACQUIRE_CLASS, request->class);
     msg_field_bool(&writer, ACQUIRE_PREFIX, request->prefix);
     if (block) put_layout(&writer, ACQUIRE_LAYOUT, &request->layout);
@@ -375,6 +376,7 @@ enum status store_encode_acquire(struct buf *buf, const struct store_acquire *re
     if (request->inline_max > 0) {
         msg_field_u64(&writer, ACQUIRE_INLINE_MAX, request->inline_max);
     }
+    if (request->look) msg_field_bool(&writer, ACQUIRE_LOOK, true);
     return writer.status;
 }
 
@@ -398,6 +400,7 @@ enum status store_decode_acquire(const uint8_t *body, size_t len, struct store_a
             ids = msg_get_bin(&reader, (size_t)STORE_FETCH_BLOCKS_MAX * BLOCK_KEY_SIZE);
             break;
         case ACQUIRE_INLINE_MAX: got.inline_max = msg_get_u32(&reader); break;
+        case ACQUIRE_LOOK: got.look = msg_get_bool(&reader); break;
         default: msg_skip(&reader); break;
         }
     }
@@ -423,6 +426,7 @@ enum {
     ACQUIRED_PIECE_SIZE = 10,
     ACQUIRED_INLINES = 11,
     ACQUIRED_BYTES = 12,
+    ACQUIRED_VOUCHED = 13,
 };
 
 static void put_inlines(struct msg_writer *writer, const struct store_acquired_out *reply)
@@ -441,7 +445,7 @@ enum status store_encode_acquired(struct buf *buf, const struct store_acquired_o
     ASSERT(reply->sums_count <= STORE_SUMS_MAX && reply->inline_len <= STORE_INLINE_MAX);
     struct msg_writer writer;
     msg_writer_init(&writer, buf);
-    msg_put_map(&writer, reply->inline_len > 0 ? 12 : 10);
+    msg_put_map(&writer, (reply->inline_len > 0 ? 12 : 10) + (uint32_t)reply->head.vouched);
     msg_field_u64(&writer, ACQUIRED_PIN, reply->head.pin);
     msg_field_u64(&writer, ACQUIRED_EPOCH, reply->head.epoch);
     msg_field_u64(&writer, ACQUIRED_TRANSFER_GENERATION, reply->head.transfer_generation);
@@ -453,6 +457,7 @@ enum status store_encode_acquired(struct buf *buf, const struct store_acquired_o
     msg_field_u64s(&writer, ACQUIRED_SUMS, reply->sums, reply->sums_count);
     msg_field_u64(&writer, ACQUIRED_PIECE_SIZE, reply->head.piece_size);
     if (reply->inline_len > 0) put_inlines(&writer, reply);
+    if (reply->head.vouched) msg_field_bool(&writer, ACQUIRED_VOUCHED, true);
     return writer.status;
 }
 
@@ -494,6 +499,7 @@ enum status store_decode_acquired(const uint8_t *body, size_t len, struct store_
         case ACQUIRED_PIECE_SIZE: got.piece_size = msg_get_u32(&reader); break;
         case ACQUIRED_INLINES: got.inlines = msg_get_u32s(&reader, items); break;
         case ACQUIRED_BYTES: got.bytes = msg_get_bin(&reader, STORE_INLINE_MAX); break;
+        case ACQUIRED_VOUCHED: got.vouched = msg_get_bool(&reader); break;
         default: msg_skip(&reader); break;
         }
     }
@@ -1019,6 +1025,7 @@ enum {
     BATCH_COSTS = 13,
     BATCH_DEPTHS = 14,
     BATCH_WRITE_MS = 15,
+    BATCH_READS = 16,
 };
 
 /* Announces a bin of all keys and writes them: too long for one array on the stack. */
@@ -1080,7 +1087,8 @@ enum status store_encode_batch(struct buf *buf, const struct store_batch *batch)
 
     msg_writer_init(&writer, buf);
     const bool count = !put && batch->replicas > 0;
-    msg_put_map(&writer, (put ? 6 + wishes_count(batch) : 3) + (batch->peek ? 1 : 0) + count);
+    msg_put_map(&writer, (put ? 6 + wishes_count(batch) : 3) + (batch->peek ? 1 : 0) + count +
+                             (batch->reads_data != NULL));
     store_put_keys(&writer, BATCH_LENS, BATCH_KEYS, batch->keys_data, batch->count);
     if (put) {
         msg_field_u64s(&writer, BATCH_SIZES, batch->sizes_data, batch->count);
@@ -1091,6 +1099,9 @@ enum status store_encode_batch(struct buf *buf, const struct store_batch *batch)
     msg_field_bool(&writer, BATCH_FORCE, batch->force);
     if (batch->peek) msg_field_bool(&writer, BATCH_PEEK, true);
     if (count) msg_field_u64(&writer, BATCH_REPLICAS, batch->replicas);
+    if (batch->reads_data != NULL) {
+        msg_field_u32s(&writer, BATCH_READS, batch->reads_data, batch->count);
+    }
     return writer.status;
 }
 
@@ -1159,6 +1170,7 @@ enum status store_decode_batch(const uint8_t *body, size_t len, struct store_bat
         case BATCH_GROUPS: got.groups = msg_get_u64s(&reader, STORE_KEYS_MAX); break;
         case BATCH_COSTS: got.costs = msg_get_u32s(&reader, STORE_KEYS_MAX); break;
         case BATCH_DEPTHS: got.depths = msg_get_u32s(&reader, STORE_KEYS_MAX); break;
+        case BATCH_READS: got.reads = msg_get_u32s(&reader, STORE_KEYS_MAX); break;
         default: msg_skip(&reader); break;
         }
     }
@@ -1167,7 +1179,7 @@ enum status store_decode_batch(const uint8_t *body, size_t len, struct store_bat
     got.count = (uint32_t)got.lens.count;
     got.keys = keys.data;
     if (!fits(got.groups, got.count) || !fits(got.costs, got.count)) return STATUS_INVALID;
-    if (!fits(got.depths, got.count)) return STATUS_INVALID;
+    if (!fits(got.depths, got.count) || !fits(got.reads, got.count)) return STATUS_INVALID;
     if (!batch_keys_fit(&got, keys.len)) return STATUS_INVALID;
     *out = got;
     return STATUS_OK;

@@ -62,6 +62,7 @@ enum {
     STORE_PARTS_MAX = 2 * STORE_PIECES_MAX, /* of a value that was written in parts */
     STORE_KEYS_MAX = 65536,                 /* of one batch */
     STORE_SUMS_MAX = STORE_FETCH_BLOCKS_MAX * STORE_LAYERS_MAX,
+    STORE_KNOWN_MS = 1000, /* who has a value may be remembered, from when the master was asked */
     STORE_INLINE_MAX = 1 << 20, /* bytes of values inside one answer to acquire */
 };
 
@@ -148,6 +149,8 @@ struct store_acquire {
     const uint8_t *ids;         /* 16 bytes each */
     uint32_t count;             /* 1..STORE_FETCH_BLOCKS_MAX */
     uint32_t inline_max; /* values: those of no more bytes may come with the answer; 0: none */
+    bool look; /* values: nothing is pinned, and nothing brought up from disk; who asks only wants
+                  to know whether what is remembered is still so */
 };
 MUST_USE enum status store_encode_acquire(struct buf *buf, const struct store_acquire *request);
 MUST_USE enum status store_decode_acquire(const uint8_t *body, size_t len,
@@ -169,6 +172,8 @@ struct store_acquired {
     struct msg_column sums;
     struct msg_column inlines; /* bytes of each item that are inline, its size or 0; or empty */
     struct msg_bytes bytes;
+    bool vouched; /* for what is there: who was told by the master within STORE_KNOWN_MS that the
+                     owner has it may read it (store/node_trust.h) */
 };
 MUST_USE enum status store_decode_acquired(const uint8_t *body, size_t len,
                                            struct store_acquired *out);
@@ -331,7 +336,10 @@ struct store_batch {
     uint64_t writer;
     char preferred[STORE_NAME_SIZE];
     bool force;
-    bool peek; /* get: without a lease */
+    bool peek;                  /* get: without a lease */
+    struct msg_column reads;    /* decoded: get; see reads_data */
+    const uint32_t *reads_data; /* to encode, get: how often each was read since the last question
+                                   about it, without the master; NULL: never */
     /* put_start, of every key: */
     bool hard_pin;
     bool replace;

@@ -192,6 +192,16 @@ static void acquire_arrives(void **state)
     assert_int_equal(got.count, 3);
     assert_true(got.prefix && store_layout_matches(&got.layout, &info.layout));
     assert_memory_equal(got.ids, ids, sizeof(ids));
+    assert_false(got.look);
+
+    buf_clear(&buf);
+    const struct store_acquire looking = {
+        .class = STORE_CLASS_OBJECT, .ids = ids, .count = 3, .inline_max = 5, .look = true
+    };
+    assert_int_equal(store_encode_acquire(&buf, &looking), STATUS_OK);
+    keep(2, "acquire_look");
+    assert_int_equal(store_decode_acquire(buf_data(&buf), buf.len, &got), STATUS_OK);
+    assert_true(got.look && got.count == 3 && got.inline_max == 5);
 
     buf_clear(&buf);
     assert_int_equal(store_encode_acquired(&buf, &reply), STATUS_OK);
@@ -201,6 +211,14 @@ static void acquire_arrives(void **state)
     assert_int_equal(acquired.addresses.count, 3);
     assert_int_equal(msg_u64_at(acquired.sums, 3), 4);
     assert_string_equal(acquired.segment, "s:1");
+    assert_false(acquired.vouched);
+
+    buf_clear(&buf);
+    struct store_acquired_out vouched = reply;
+    vouched.head.vouched = true;
+    assert_int_equal(store_encode_acquired(&buf, &vouched), STATUS_OK);
+    assert_int_equal(store_decode_acquired(buf_data(&buf), buf.len, &acquired), STATUS_OK);
+    assert_true(acquired.vouched);
 
     buf_clear(&buf);
     assert_int_equal(store_encode_pin(&buf, 123), STATUS_OK);

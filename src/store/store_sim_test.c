@@ -5,19 +5,20 @@
  * Goal:   what was acknowledged is readable, or its absence is explained; no byte is ever wrong,
  *         and nothing that was replaced is seen after that was acknowledged; the books of master
  *         and nodes always balance; and when nothing breaks any more, everything works.
- * Method: master, three nodes and a client in one thread, from a seed. The client puts, replaces,
- *         gets, removes and asks; nodes commit blocks and fetch them from each other; meanwhile
- *         connections break, hosts are cut off, processes are stopped, killed and started again,
- *         the master among them. Bytes are a function of key and revision, so every read can be
- *         checked. Reads are of one key or of several with one call, whose values the owners send
- *         inline, or let be read, or both. Sessions put values in parts, and read parts, which must
- *         all be of one value, whatever becomes of its key. Three kinds of world:
+ * Method: master, three nodes and two clients in one thread, from a seed. One client puts,
+ *         replaces, gets, removes and asks, the other one gets what that has put; nodes commit
+ *         blocks and fetch them from each other; meanwhile connections break, hosts are cut off,
+ *         processes are stopped, killed and started again, the master among them. Bytes are a
+ *         function of key and revision, so every read can be checked. Reads are of one key or of
+ *         several with one call, whose values the owners send inline, or let be read, or both.
+ *         Sessions put values in parts, and read parts, which must all be of one value, whatever
+ *         becomes of its key. Three kinds of world:
  *           calm nodes    only the master and the client die: every acknowledged value survives
  *           mortal nodes  an acknowledged value may go with the last life that held it
  *           tiny          values do not fit: eviction may take them, puts must still succeed
- *         In every second world nodes have a disk below their pages, and load from it too, and in
- *         every other the client is on the host of one; in every third one values have a disk; in
- *         every fifth one the first key is read by many others for a while, and what is hot gets
+ *         In every second world nodes have a disk below their pages, and load from it too; one of
+ *         the clients is on the host of a node; in every third one values have a disk; in every
+ *         fifth one the first key is read by many others for a while, and what is hot gets
  *         replicas. The last keys are another tenant's, under the same names as the first ones; in
  *         tiny worlds it has a quota.
  *         YOLK_SIM_SEEDS=n runs n seeds of each kind; SEED=n starts there. */
@@ -43,6 +44,7 @@
 #include "yolk/store_session.h"
 
 enum {
+    CLIENTS = 2, /* both read; the first one does everything else */
     KEYS = 12,
     RED = 8, /* keys from here on are of a tenant, and named as those from 0 */
     TENANTS = 2,
@@ -66,7 +68,7 @@ enum kind { CALM_NODES, MORTAL_NODES, TINY };
 static uint64_t current_seed;
 static unsigned long long acked_total, reads_total, fetched_total, lost_explained, evictions_seen,
     replaced_total, copied_total, kept_total, promoted_total, together_total, seen_total,
-    over_quota_total, hot_total, drafts_total, session_reads_total;
+    over_quota_total, hot_total, drafts_total, session_reads_total, known_total;
 
 #define CHECK(condition)                                                                           \
     do {                                                                                           \
@@ -83,7 +85,9 @@ struct slot {
     unsigned key;
     unsigned revision; /* put, replace: of the value */
     uint64_t offset;   /* get: from here to the end */
-    uint8_t *memory;
+    unsigned client;   /* get: who reads */
+    uint8_t *memories[CLIENTS];
+    uint8_t *memory;    /* of these, that of who does it */
     enum status status; /* of the last one that ended */
     bool ended;
     uint64_t evictions; /* until it began: a value may be evicted before its owner's word is here */
@@ -141,13 +145,18 @@ struct fetching {
     struct store_fetch *fetch;
 };
 
+struct client {
+    struct env *env;
+    struct yolk_transfer *transfer;
+    struct yolk_store *stores[TENANTS];
+};
+
 struct world {
     struct sim_cluster cluster;
     struct rng rng;
     enum kind kind;
-    struct env *client_env;
-    struct yolk_transfer *client_transfer;
-    struct yolk_store *stores[TENANTS];
+    struct client clients[CLIENTS];
+    unsigned gets; /* calls */
     struct slot slots[SLOTS];
     struct together together;
     struct session sessions[SESSIONS];
@@ -174,7 +183,7 @@ static const char *const tenants[TENANTS] = { "default", "red" };
 
 static struct yolk_store *store_of(const struct world *world, unsigned key)
 {
-    return world->stores[key / RED];
+    return world->clients[0].stores[key / RED];
 }
 
 static struct yolk_store_key value_key(unsigned key, char text[16])
@@ -307,53 +316,57 @@ static void on_item(void *ctx, uint32_t index, enum status status, uint64_t size
     slot->ended = true;
 }
 
-static void client_start(struct world *world)
+/* In every world one of them is on the host of a node. */
+static void client_start(struct world *world, unsigned which)
 {
-    const bool neighbour = current_seed % 2 == 1;
-    const struct yolk_transfer_options transfer = { .listen = neighbour ? "10.0.1.1:7300"
-                                                                        : "10.0.2.1:7200",
-                                                    .secret = SIM_SECRET,
-                                                    .slice_size = 16384,
-                                                    .fence_ms = 2000 };
+    const bool neighbour = (current_seed + which) % 2 == 1;
+    const char *host = neighbour ? "10.0.1.1" : which == 0 ? "10.0.2.1" : "10.0.2.2";
+    struct client *client = &world->clients[which];
+    char listen[32];
+    const struct yolk_transfer_options transfer = {
+        .listen = listen, .secret = SIM_SECRET, .slice_size = 16384, .fence_ms = 2000
+    };
     void *memory = NULL;
 
-    world->client_env = env_sim_add(world->cluster.sim, neighbour ? "10.0.1.1" : "10.0.2.1");
-    CHECK(yolk_transfer_create(world->client_env, &transfer, &world->client_transfer, NULL) ==
-          STATUS_OK);
-    CHECK(yolk_transfer_alloc(world->client_transfer, (size_t)(SLOTS + SESSIONS) * VALUE_SIZE_MAX,
+    snprintf(listen, sizeof(listen), "%s:%s", host, neighbour ? "7300" : "7200");
+    client->env = env_sim_add(world->cluster.sim, host);
+    CHECK(yolk_transfer_create(client->env, &transfer, &client->transfer, NULL) == STATUS_OK);
+    CHECK(yolk_transfer_alloc(client->transfer, (size_t)(SLOTS + SESSIONS) * VALUE_SIZE_MAX,
                               YOLK_TRANSFER_REMOTE_ALL, &memory, NULL) == STATUS_OK);
     for (unsigned i = 0; i < TENANTS; i++) {
-        const struct yolk_store_options options = { .env = world->client_env,
-                                                    .transfer = world->client_transfer,
+        const struct yolk_store_options options = { .env = client->env,
+                                                    .transfer = client->transfer,
                                                     .master = SIM_MASTER,
                                                     .secret = SIM_SECRET,
                                                     .tenant = tenants[i],
                                                     .timeout_ms = 6000 };
-        CHECK(yolk_store_create(&options, &world->stores[i], NULL) == STATUS_OK);
+        CHECK(yolk_store_create(&options, &client->stores[i], NULL) == STATUS_OK);
         /* Nothing comes inline, as from and for a peer of before; or small values; or all. */
-        const uint32_t inlines[] = { 0, world->stores[i]->inline_max, VALUE_SIZE_MAX };
-        world->stores[i]->inline_max = inlines[current_seed / 3 % 3];
+        const uint32_t inlines[] = { 0, client->stores[i]->inline_max, VALUE_SIZE_MAX };
+        client->stores[i]->inline_max = inlines[current_seed / 3 % 3];
     }
     for (unsigned i = 0; i < SLOTS; i++) {
         world->slots[i].world = world;
-        world->slots[i].memory = (uint8_t *)memory + (size_t)i * VALUE_SIZE_MAX;
+        world->slots[i].memories[which] = (uint8_t *)memory + (size_t)i * VALUE_SIZE_MAX;
     }
-    for (unsigned i = 0; i < SESSIONS; i++) {
+    for (unsigned i = 0; which == 0 && i < SESSIONS; i++) {
         world->sessions[i].world = world;
         world->sessions[i].memory = (uint8_t *)memory + (size_t)(SLOTS + i) * VALUE_SIZE_MAX;
     }
 }
 
-static void client_kill(struct world *world)
+static void client_kill(struct world *world, unsigned which)
 {
-    env_sim_kill(world->client_env);
+    struct client *client = &world->clients[which];
+    env_sim_kill(client->env);
     for (unsigned i = 0; i < TENANTS; i++) {
-        seen_total += readings_bytes(world->stores[i]->readings);
-        yolk_store_destroy(world->stores[i]);
-        world->stores[i] = NULL;
+        seen_total += readings_bytes(client->stores[i]->readings);
+        known_total += client->stores[i]->known_gets;
+        yolk_store_destroy(client->stores[i]);
+        client->stores[i] = NULL;
     }
-    yolk_transfer_destroy(world->client_transfer);
-    for (unsigned i = 0; i < SESSIONS; i++)
+    yolk_transfer_destroy(client->transfer);
+    for (unsigned i = 0; which == 0 && i < SESSIONS; i++)
         world->sessions[i].op = OP_NONE; /* those that rested */
 }
 
@@ -365,10 +378,12 @@ static void on_together(void *ctx, uint32_t index, enum status status, uint64_t 
     on_item(together->slots[index], 0, status, size);
 }
 
-static void get_prepare(struct world *world, struct slot *slot, unsigned key,
+static void get_prepare(struct world *world, struct slot *slot, unsigned client, unsigned key,
                         struct yolk_store_buffer *out)
 {
     slot->op = OP_GET;
+    slot->client = client;
+    slot->memory = slot->memories[client];
     slot->key = key;
     slot->offset = world->known[key].tried % 4 == 3 ? value_size(key, 1) / 2 : 0;
     slot->ended = false;
@@ -394,6 +409,7 @@ static void op_start(struct world *world, struct slot *slot, enum op op, unsigne
     slot->ended = false;
     slot->evictions = evictions_now(world);
     slot->deaths = world->deaths;
+    slot->memory = slot->memories[0];
     if (op == OP_PUT || op == OP_REPLACE) {
         slot->revision = ++world->known[key].tried;
         call.replace = op == OP_REPLACE;
@@ -407,9 +423,9 @@ static void op_start(struct world *world, struct slot *slot, enum op op, unsigne
         status = yolk_store_put(store_of(world, key), &value, 1, &call);
     } else if (op == OP_GET) {
         struct yolk_store_buffer buffer;
-        get_prepare(world, slot, key, &buffer);
+        get_prepare(world, slot, world->gets++ % CLIENTS, key, &buffer);
         buffer.key = name;
-        status = yolk_store_get(store_of(world, key), &buffer, 1, &call);
+        status = yolk_store_get(world->clients[slot->client].stores[key / RED], &buffer, 1, &call);
     } else if (op == OP_EXIST) {
         status = yolk_store_exist(store_of(world, key), &name, 1, &call);
     } else {
@@ -443,18 +459,20 @@ static void gets_start(struct world *world)
 
     if (together->left > 0) return;
     const unsigned tenant = rng_below(&world->rng, 4) == 0;
+    const unsigned client = world->gets++ % CLIENTS;
     for (unsigned i = 0; i < SLOTS; i++) {
         const unsigned key = (unsigned)rng_below(&world->rng, KEYS);
         if (world->slots[i].op != OP_NONE || key_in_use(world, key)) continue;
         if (key / RED != tenant) continue;
-        get_prepare(world, &world->slots[i], key, &buffers[count]);
+        get_prepare(world, &world->slots[i], client, key, &buffers[count]);
         buffers[count].key = value_key(key, texts[count]);
         together->slots[count++] = &world->slots[i];
     }
     together->left = count;
     if (count == 0) return;
     together_total += count;
-    CHECK(yolk_store_get(world->stores[tenant], buffers, count, &call) == STATUS_OK);
+    CHECK(yolk_store_get(world->clients[client].stores[tenant], buffers, count, &call) ==
+          STATUS_OK);
 }
 
 static void client_step(struct world *world)
@@ -463,7 +481,8 @@ static void client_step(struct world *world)
     const unsigned key = (unsigned)rng_below(&world->rng, KEYS);
     const uint64_t dice = rng_below(&world->rng, 20);
 
-    if (world->stores[0] == NULL || slot->op != OP_NONE || key_in_use(world, key)) return;
+    if (world->clients[0].stores[0] == NULL || slot->op != OP_NONE || key_in_use(world, key))
+        return;
     if (dice < 6) {
         op_start(world, slot, OP_PUT, key);
     } else if (dice < 9) {
@@ -692,7 +711,7 @@ static void sessions_step(struct world *world)
     const unsigned key = (unsigned)rng_below(&world->sessions_rng, KEYS);
     const enum op op = rng_below(&world->sessions_rng, 2) == 0 ? OP_DRAFT : OP_HOLD;
 
-    if (!world->with_sessions || world->stores[0] == NULL) return;
+    if (!world->with_sessions || world->clients[0].stores[0] == NULL) return;
     if (session->op != OP_NONE) {
         if (session->resting) session_call(session);
     } else if (op == OP_HOLD || !key_in_use(world, key)) {
@@ -879,8 +898,8 @@ static void break_something(struct world *world)
         break;
     case 9:
         if (rng_below(&world->rng, 4) == 0) {
-            client_kill(world);
-            client_start(world);
+            client_kill(world, 0);
+            client_start(world, 0);
         }
         break;
     default: break;
@@ -1041,7 +1060,7 @@ static bool look_over(void *ctx)
 
 static void look(struct world *world, struct looking *looking, bool removing)
 {
-    struct yolk_store *store = world->stores[looking->tenant];
+    struct yolk_store *store = world->clients[0].stores[looking->tenant];
     struct yolk_store_query query = { .regex = "^value/", .limit = 5, .force = true };
     do {
         looking->ended = false;
@@ -1118,7 +1137,8 @@ static void check_drain(struct world *world)
         before[key] = do_now(world, OP_GET, key);
     for (int i = 0; i < 100 && draining.left > 0; i++) {
         draining.ended = false;
-        CHECK(yolk_store_drain(world->stores[0], name, false, 0, on_left, &draining) == STATUS_OK);
+        CHECK(yolk_store_drain(world->clients[0].stores[0], name, false, 0, on_left, &draining) ==
+              STATUS_OK);
         CHECK(env_sim_run_until(world->cluster.sim, drain_over, &draining, 30 * ENV_NS_PER_S));
         sim_run_ms(&world->cluster, 300);
     }
@@ -1126,7 +1146,8 @@ static void check_drain(struct world *world)
     for (unsigned key = 0; key < KEYS; key++)
         CHECK(do_now(world, OP_GET, key) == before[key]);
     draining.ended = false;
-    CHECK(yolk_store_drain(world->stores[0], name, true, 0, on_left, &draining) == STATUS_OK);
+    CHECK(yolk_store_drain(world->clients[0].stores[0], name, true, 0, on_left, &draining) ==
+          STATUS_OK);
     CHECK(env_sim_run_until(world->cluster.sim, drain_over, &draining, 30 * ENV_NS_PER_S));
 }
 
@@ -1186,7 +1207,8 @@ static void check_memory_of_nodes(struct world *world)
     CHECK(yolk_store_replicas(store_of(world, key), &name_of, 1, &call) == STATUS_OK);
     CHECK(env_sim_run_until(world->cluster.sim, is_true, &over, 30 * ENV_NS_PER_S));
     snprintf(name, sizeof(name), "node-%s", node->host);
-    CHECK(yolk_store_drain(world->stores[0], name, false, 0, on_left, &draining) == STATUS_OK);
+    CHECK(yolk_store_drain(world->clients[0].stores[0], name, false, 0, on_left, &draining) ==
+          STATUS_OK);
     CHECK(env_sim_run_until(world->cluster.sim, drain_over, &draining, 30 * ENV_NS_PER_S));
     const struct store_quota quota = { .bytes = 1 << 30, .replicas = world->deaths + 1 };
     CHECK(store_master_quota_set(store_master_shell_directory(world->cluster.master), "blue",
@@ -1210,7 +1232,8 @@ static void check_memory_of_nodes(struct world *world)
     CHECK(wished == 2 || (wished > 2 && world->cluster.hot_replicas > 0));
     CHECK(do_now(world, OP_GET, key) == STATUS_OK);
     draining.ended = false;
-    CHECK(yolk_store_drain(world->stores[0], name, true, 0, on_left, &draining) == STATUS_OK);
+    CHECK(yolk_store_drain(world->clients[0].stores[0], name, true, 0, on_left, &draining) ==
+          STATUS_OK);
     CHECK(env_sim_run_until(world->cluster.sim, drain_over, &draining, 30 * ENV_NS_PER_S));
 }
 
@@ -1291,7 +1314,8 @@ static void world_run(enum kind kind, uint64_t world_seed, bool with_sessions)
         sim_master_kill(&world.cluster);
         sim_master_start(&world.cluster);
     }
-    client_start(&world);
+    for (unsigned i = 0; i < CLIENTS; i++)
+        client_start(&world, i);
     for (int step = 0; step < STEPS; step++) {
         quota_keep(&world);
         client_step(&world);
@@ -1325,7 +1349,8 @@ static void world_run(enum kind kind, uint64_t world_seed, bool with_sessions)
         kept_total += node.values_evicted_total;
         promoted_total += node.values_promoted_total;
     }
-    client_kill(&world);
+    for (unsigned i = 0; i < CLIENTS; i++)
+        client_kill(&world, i);
     sim_cluster_end(&world.cluster);
 }
 
@@ -1358,6 +1383,7 @@ static void masters_die_and_nothing_acknowledged_is_lost(void **state)
     run_seeds(CALM_NODES);
     assert_true(acked_total > 0 && reads_total > 0 && fetched_total > 0);
     assert_true(drafts_total > 0 && session_reads_total > 0);
+    assert_true(known_total > 0 || test_seeds(SEEDS_DEFAULT) < 2);
     assert_true(seen_total > 0 || test_seeds(SEEDS_DEFAULT) < 2);
     assert_int_equal(lost_explained, 0);
     assert_true(hot_total > 0 || test_seeds(SEEDS_DEFAULT) < 10);
@@ -1388,9 +1414,9 @@ int main(void)
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     printf("acknowledged=%llu read=%llu fetched_blocks=%llu lost_explained=%llu evictions=%llu "
            "replaced=%llu copied=%llu kept=%llu promoted=%llu together=%llu seen=%llu "
-           "over_quota=%llu hot=%llu drafts=%llu session_reads=%llu\n",
+           "over_quota=%llu hot=%llu drafts=%llu session_reads=%llu known=%llu\n",
            acked_total, reads_total, fetched_total, lost_explained, evictions_seen, replaced_total,
            copied_total, kept_total, promoted_total, together_total, seen_total, over_quota_total,
-           hot_total, drafts_total, session_reads_total);
+           hot_total, drafts_total, session_reads_total, known_total);
     return failed;
 }
