@@ -27,6 +27,7 @@ struct recording {
     struct env_file *file;
     uint64_t offset, lines, lines_max; /* lines_max 0: any */
     struct http_client *client;
+    bool records; /* the answer is 200: its lines are requests, and no complaint */
     struct env_timer end;
     struct buf line;
     struct errmsg err; /* why it failed; empty: it did not */
@@ -57,11 +58,17 @@ static enum status write_out(struct recording *r)
     return STATUS_OK;
 }
 
+static void on_head(void *ctx, const struct http_client *client)
+{
+    struct recording *r = ctx;
+    r->records = http_client_code(client) == 200;
+}
+
 static void on_line(void *ctx, const char *line, size_t len)
 {
     struct recording *r = ctx;
 
-    if (len == 0) return;
+    if (len == 0 || !r->records) return;
     buf_clear(&r->line);
     if (buf_append(&r->line, line, len) != STATUS_OK ||
         buf_append_text(&r->line, "\n") != STATUS_OK)
@@ -114,6 +121,7 @@ static enum status start(struct recording *r, struct errmsg *err)
         .headers = remote_authorization(&r->remote),
         .deadline_ns = ENV_NEVER,
         .identity = r->remote.identity,
+        .on_head = on_head,
         .on_line = on_line,
         .on_done = on_done,
         .ctx = r,
