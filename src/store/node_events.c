@@ -149,17 +149,21 @@ static bool event_of_page(const struct store_node *node, struct store_page page,
     return true;
 }
 
+/* What is staged is announced as being on disk (I2 of store/node_values.h), whether or not the disk
+ * has given it up since: its range is none of the master's. */
 static void event_of_object(const struct store_node *node, const struct object *object,
                             struct store_event *out)
 {
+    const bool staged = node_values_staged(node, object);
     *out = (struct store_event){
         .kind = STORE_EVENT_STORED,
         .class = STORE_CLASS_OBJECT,
+        .tier = staged ? STORE_TIER_DISK : STORE_TIER_MEMORY,
         .id = object->id,
         .key = object->key.bytes,
         .key_len = object->key.len,
         .generation = object->generation,
-        .address = object->address,
+        .address = staged ? 0 : object->address,
         .size = object->size,
         .digest = object->digest,
         .attributes = node_attributes(node, object),
@@ -242,7 +246,7 @@ static bool event_of_object_entry(const struct event_stream *stream, const struc
     const struct vlog_entry *below = node_values_find(node, &entry->id);
 
     if (stream->blocks_only) return false;
-    if (object != NULL && node_values_staged(node, object)) object = NULL;
+    if (below != NULL) object = NULL; /* staged: the disk names it */
     if (entry->kind == STORE_EVENT_REMOVED) {
         event_of_removal(entry, out);
         return object == NULL && below == NULL;
@@ -305,7 +309,7 @@ static bool cursor_step(const struct event_stream *stream, struct cursor *cursor
             cursor->phase = PHASE_VALUES;
             return false;
         }
-        if (node_values_staged(node, object)) return false; /* the disk names it */
+        if (node_values_find(node, &object->id) != NULL) return false; /* the disk names it */
         event_of_object(node, object, out);
         return true;
     case PHASE_VALUES:

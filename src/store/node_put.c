@@ -157,15 +157,22 @@ static enum status put_end_send(struct put_end *end, const struct object *object
     return status;
 }
 
+/* The master knew this put, and had it moved down; its range may be another's by now. */
+static bool moved_down(const struct store_node *node, const struct block_key *id, uint64_t put_id)
+{
+    const struct vlog_entry *below = node_values_find(node, id);
+
+    return below != NULL && below->meta.put_id == put_id;
+}
+
 static void put_end_ask(struct put_end *end)
 {
     struct store_node *node = end->node;
     const struct object *object = objects_find(node->objects, &end->id);
     ASSERT(!end->asking);
 
-    const struct vlog_entry *below = node_values_find(node, &end->id);
-    if (below != NULL && below->meta.put_id == end->put_id) {
-        put_end_finish(end, STATUS_OK, NULL); /* the master knew it, and had it moved down */
+    if (moved_down(node, &end->id, end->put_id)) {
+        put_end_finish(end, STATUS_OK, NULL);
     } else if (object == NULL || object->generation != end->generation) {
         put_end_finish(end, STATUS_STALE, "store.commit: the value was dropped meanwhile");
     } else if (env_now_ns(node->env) >= end->deadline_ns) {
@@ -353,7 +360,14 @@ void node_handle_commit(void *ctx, struct rpc_call *call, const uint8_t *body, s
     uint64_t *sums = NULL;
 
     enum status status = store_decode_commit(body, len, &commit);
-    if (status == STATUS_OK) status = commit_check(node, &commit, &sums);
+    if (status == STATUS_OK) {
+        const struct block_key id = store_key_id(commit.key);
+        if (moved_down(node, &id, commit.put_id)) {
+            rpc_reply(call, NULL, 0);
+            return;
+        }
+        status = commit_check(node, &commit, &sums);
+    }
     if (status == STATUS_OK) status = commit_store(node, &commit, sums, &object);
     if (status == STATUS_OK) status = put_end_start(node, call, &commit, object);
     free(sums);

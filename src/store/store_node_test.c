@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "store/events.h"
 #include "store/node_int.h"
+#include "store/node_values.h"
 #include "store/proto.h"
 #include "seed.h"
 
@@ -649,6 +650,60 @@ static void commits_are_checked(void **state)
     sim_cluster_end(&cluster);
 }
 
+/* What the master moved down to disk is known by its put, whatever is in its range by then; and
+ * once it is read up again it is announced even if the disk has given it up since. */
+static void values_below_memory_are_known(void **state)
+{
+    struct sim_cluster cluster;
+    const struct env_sim_options calm = { .seed = test_seed() };
+    struct store_object found;
+    (void)state;
+
+    sim_cluster_start(&cluster, &calm);
+    cluster.values_disk_size = 4 << 20;
+    sim_nodes_restart(&cluster);
+    struct env *env = env_sim_add(cluster.sim, "10.0.2.1");
+    sim_run_ms(&cluster, 5000);
+    struct store_node *node = cluster.nodes[0].node;
+    uint8_t *data = (uint8_t *)(uintptr_t)node_region_address(node);
+    sim_bytes(1, data, 10);
+    const uint64_t sum = hash_xxh3(data, 10);
+    const struct store_commit put = { .key = { (const uint8_t *)"key", 3 },
+                                      .put_id = 1,
+                                      .term = SIM_TERM,
+                                      .epoch = store_node_epoch(node),
+                                      .address = node_region_address(node),
+                                      .size = 10,
+                                      .sums_data = &sum };
+    const char *address = cluster.nodes[0].rpc_address;
+    const struct block_key id = store_key_id(put.key);
+    assert_int_equal(commit(&cluster, env, address, &put), STATUS_OK);
+    const struct object *object = objects_find(node->objects, &id);
+    assert_int_equal(objects_drop(node->objects, &id, object->generation), STATUS_OK);
+    assert_non_null(node_values_find(node, &id));
+    data[3] ^= 1; /* it is another's range now */
+    assert_int_equal(commit(&cluster, env, address, &put), STATUS_OK);
+    struct store_commit other = put;
+    other.put_id++;
+    assert_int_equal(commit(&cluster, env, address, &other), STATUS_CORRUPT);
+
+    node_values_prefetch(node, &id);
+    sim_run_ms(&cluster, 1000);
+    object = objects_find(node->objects, &id);
+    assert_true(object != NULL && node_values_staged(node, object));
+    node_values_drop(node, &id);
+    sim_master_kill(&cluster);
+    sim_master_start(&cluster);
+    sim_run_ms(&cluster, 12000);
+    struct store_master *master = store_master_shell_directory(cluster.master);
+    assert_int_equal(store_master_get(master, env_now_ns(cluster.master_env), put.key, &found),
+                     STATUS_OK);
+    assert_int_equal(found.replicas_count, 1);
+    assert_int_equal(found.replicas[0].address, 0); /* as on disk */
+    store_master_check(master);
+    sim_cluster_end(&cluster);
+}
+
 /* ---- terms ---- */
 
 static enum yolk_transfer_state write_under(struct sim_cluster *cluster,
@@ -721,6 +776,7 @@ int main(void)
         cmocka_unit_test(members_come_and_go),
         cmocka_unit_test(a_paused_node_returns_with_what_it_had),
         cmocka_unit_test(commits_are_checked),
+        cmocka_unit_test(values_below_memory_are_known),
         cmocka_unit_test(writers_of_an_older_term_are_fenced),
     };
     if (log_configure("error", NULL) != STATUS_OK) return 1; /* the faults are made on purpose */
