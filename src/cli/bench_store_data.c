@@ -5,7 +5,8 @@
  * what does not fit the memory is on the disk.
  *
  * A get here is all that a client's get is: asking the master, pinning at the owner, moving,
- * verifying every piece. "First" reads are of values that this client has never read. */
+ * verifying every piece. "First" reads are of values that this client has never read; of the others
+ * it may remember, as long as a client does, where they are, and ask the owner alone. */
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
@@ -374,26 +375,42 @@ static enum status raw_open(struct data *data, uint32_t size, uint32_t depth, bo
     return status == STATUS_OK ? status : errmsg_set(data->err, status, "raw sockets failed");
 }
 
-static enum status row_tcp(struct data *data, const char *name, uint32_t size)
+/* One run: values [from, to) of the set, then as much through raw sockets. */
+static enum status tcp_run(struct data *data, struct env_bare *bare, uint32_t size, uint32_t from,
+                           uint32_t to, struct pairs *pairs)
 {
-    struct env_bare *bare = NULL;
-    struct pairs pairs = { .count = 0 };
     double rate;
     uint64_t ns;
 
-    if (!bench_store_wanted(data->choice, name)) return STATUS_OK;
+    enum status status = part_get(data, size, from, to, &rate);
+    if (status == STATUS_OK) status = env_bare_run(bare, to - from, &ns);
+    if (status == STATUS_OK) pair_add(pairs, rate, mib_per_s((uint64_t)(to - from) * size, ns));
+    return status;
+}
+
+/* First reads, each run of another part of the set, and then the whole set again and again. */
+static enum status rows_tcp(struct data *data, const char *first, const char *again, uint32_t size)
+{
+    struct env_bare *bare = NULL;
+    struct pairs pairs[2] = { { .count = 0 }, { .count = 0 } };
+    const uint32_t part = set_count(size) / runs(data) / STREAMS * STREAMS;
+    uint64_t ns;
+
+    if (!bench_store_wanted(data->choice, first) && !bench_store_wanted(data->choice, again))
+        return STATUS_OK;
     data->space++;
     enum status status = set_put(data, size);
     if (status == STATUS_OK) status = raw_open(data, size, BATCH, false, &bare);
     if (status == STATUS_OK) status = env_bare_run(bare, set_count(size), &ns); /* warm */
-    for (uint32_t i = 0; i < runs(data) && status == STATUS_OK; i++) {
-        status = part_get(data, size, 0, set_count(size), &rate);
-        if (status == STATUS_OK) status = env_bare_run(bare, set_count(size), &ns);
-        if (status == STATUS_OK) pair_add(&pairs, rate, mib_per_s(SET_SIZE, ns));
-    }
+    for (uint32_t i = 0; i < runs(data) && status == STATUS_OK; i++)
+        status = tcp_run(data, bare, size, i * part, (i + 1) * part, &pairs[0]);
+    for (uint32_t i = 0; i < runs(data) && status == STATUS_OK; i++)
+        status = tcp_run(data, bare, size, 0, set_count(size), &pairs[1]);
     env_bare_close(bare);
-    if (status == STATUS_OK) row_add(data, name, "MiB/s", &pairs, REPORT_AT_LEAST, 0.85);
-    return status;
+    if (status != STATUS_OK) return status;
+    row_add(data, first, "MiB/s", &pairs[0], REPORT_AT_LEAST, 0.85);
+    row_add(data, again, "MiB/s", &pairs[1], REPORT_AT_LEAST, 0.85);
+    return STATUS_OK;
 }
 
 /* First reads, each run of another part of the set, and then the whole set again and again. */
@@ -425,27 +442,42 @@ static enum status rows_memory(struct data *data, const char *first, const char 
     return STATUS_OK;
 }
 
-static enum status row_small(struct data *data, const char *name)
+/* One run: so many gets, of one value or of as many from `from` on, then as many raw exchanges. */
+static enum status small_run(struct data *data, struct env_bare *bare, uint32_t gets, uint32_t from,
+                             bool one, struct pairs *pairs)
 {
-    struct env_bare *bare = NULL;
-    struct pairs pairs = { .count = 0 };
-    const uint32_t gets = data->choice->brief ? SMALL_GETS / 10 : SMALL_GETS;
+    const uint64_t started = env_now_ns(data->env);
+    enum status status = STATUS_OK;
     uint64_t ns;
 
-    data->space++;
-    enum status status = put_one(data, 0, SMALL);
-    if (status == STATUS_OK) status = raw_open(data, SMALL, 1, true, &bare);
-    for (uint32_t i = 0; i < runs(data) && status == STATUS_OK; i++) {
-        const uint64_t started = env_now_ns(data->env);
-        for (uint32_t n = 0; n < gets && status == STATUS_OK; n++)
-            status = get_some(data, 0, 1, SMALL, true);
-        const double each = (double)(env_now_ns(data->env) - started) / gets / 1e3;
-        if (status == STATUS_OK) status = env_bare_run(bare, gets, &ns);
-        if (status == STATUS_OK) pair_add(&pairs, each, (double)ns / gets / 1e3);
-    }
-    env_bare_close(bare);
-    if (status == STATUS_OK) row_add(data, name, "us", &pairs, REPORT_AT_MOST, 2.2);
+    for (uint32_t n = 0; n < gets && status == STATUS_OK; n++)
+        status = get_some(data, one ? from : from + n, 1, SMALL, true);
+    const double each = (double)(env_now_ns(data->env) - started) / gets / 1e3;
+    if (status == STATUS_OK) status = env_bare_run(bare, gets, &ns);
+    if (status == STATUS_OK) pair_add(pairs, each, (double)ns / gets / 1e3);
     return status;
+}
+
+static enum status rows_small(struct data *data, const char *first, const char *again)
+{
+    struct env_bare *bare = NULL;
+    struct pairs pairs[2] = { { .count = 0 }, { .count = 0 } };
+    const uint32_t gets = data->choice->brief ? SMALL_GETS / 10 : SMALL_GETS;
+    enum status status = STATUS_OK;
+
+    data->space++;
+    for (uint32_t i = 0; i < gets * runs(data) && status == STATUS_OK; i++)
+        status = put_one(data, i, SMALL);
+    if (status == STATUS_OK) status = raw_open(data, SMALL, 1, true, &bare);
+    for (uint32_t i = 0; i < runs(data) && status == STATUS_OK; i++)
+        status = small_run(data, bare, gets, i * gets, false, &pairs[0]);
+    for (uint32_t i = 0; i < runs(data) && status == STATUS_OK; i++)
+        status = small_run(data, bare, gets, 0, true, &pairs[1]);
+    env_bare_close(bare);
+    if (status != STATUS_OK) return status;
+    row_add(data, first, "us", &pairs[0], REPORT_AT_MOST, 2.2);
+    row_add(data, again, "us", &pairs[1], REPORT_AT_MOST, 2.2);
+    return STATUS_OK;
 }
 
 /* ---- full memory ---- */
@@ -587,14 +619,21 @@ static bool any_wanted(const struct data *data, const char *const names[])
     return false;
 }
 
+static const uint32_t sizes[] = { 64 << 10, 1 << 20, 4 << 20 };
+
 static enum status cluster_tcp(struct data *data)
 {
-    static const char *const names[] = { "get_tcp_64KiB", "get_tcp_1MiB", "get_tcp_4MiB", NULL };
+    static const char *const names[] = { "get_tcp_64KiB_first",
+                                         "get_tcp_64KiB",
+                                         "get_tcp_1MiB_first",
+                                         "get_tcp_1MiB",
+                                         "get_tcp_4MiB_first",
+                                         "get_tcp_4MiB",
+                                         NULL };
     if (!any_wanted(data, names)) return STATUS_OK;
     enum status status = cluster_open(data, ROOMY_MIB, true, false);
-    if (status == STATUS_OK) status = row_tcp(data, names[0], 64 << 10);
-    if (status == STATUS_OK) status = row_tcp(data, names[1], 1 << 20);
-    if (status == STATUS_OK) status = row_tcp(data, names[2], 4 << 20);
+    for (uint32_t i = 0; i < 3 && status == STATUS_OK; i++)
+        status = rows_tcp(data, names[2 * i], names[2 * i + 1], sizes[i]);
     cluster_close(data);
     return status;
 }
@@ -602,13 +641,14 @@ static enum status cluster_tcp(struct data *data)
 /* Everybody polls, as both ends of the bare yardstick do. */
 static enum status cluster_polling(struct data *data)
 {
-    static const char *const names[] = { "get_4KiB_one_polling", NULL };
+    static const char *const names[] = { "get_4KiB_one_polling_first", "get_4KiB_one_polling",
+                                         NULL };
     if (!any_wanted(data, names)) return STATUS_OK;
     data->poll_us = POLL;
     env_real_set_poll(data->env,
                       ENV_NS_PER_US); /* it polls anyway: there may be two cores for three */
     enum status status = cluster_open(data, ROOMY_MIB, true, false);
-    if (status == STATUS_OK) status = row_small(data, names[0]);
+    if (status == STATUS_OK) status = rows_small(data, names[0], names[1]);
     cluster_close(data);
     env_real_set_poll(data->env, 0);
     data->poll_us = NO_POLL;
@@ -627,7 +667,6 @@ static enum status cluster_shm(struct data *data)
     if (!any_wanted(data, names)) return STATUS_OK;
     enum status status = cluster_open(data, ROOMY_MIB, false, false);
     for (uint32_t i = 0; i < 3 && status == STATUS_OK; i++) {
-        static const uint32_t sizes[] = { 64 << 10, 1 << 20, 4 << 20 };
         status = rows_memory(data, names[2 * i], names[2 * i + 1], sizes[i], 0.75, 0.9);
     }
     cluster_close(data);
