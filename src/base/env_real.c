@@ -36,6 +36,7 @@
 
 #include "base/assert.h"
 #include "base/env_real_int.h"
+#include "base/list.h"
 #include "base/log.h"
 
 enum {
@@ -138,10 +139,7 @@ enum status env_real_status(int error)
 void env_source_add(struct env_real *real, struct env_source *source)
 {
     ASSERT(source->fd >= 0 && source->on_event != NULL);
-    source->prev = NULL;
-    source->next = real->sources;
-    if (real->sources != NULL) real->sources->prev = source;
-    real->sources = source;
+    LIST_PUSH(real->sources, source);
 }
 
 enum status env_source_arm(struct env_real *real, struct env_source *source, uint32_t events)
@@ -166,9 +164,7 @@ void env_source_close(struct env_real *real, struct env_source *source)
     (void)env_source_arm(real, source, 0);
     if (close(source->fd) != 0) LOG_DEBUG("env", "close_failed", "errno=%d", errno);
     source->dead = true;
-    if (source->prev != NULL) source->prev->next = source->next;
-    if (source->next != NULL) source->next->prev = source->prev;
-    if (real->sources == source) real->sources = source->next;
+    LIST_REMOVE(real->sources, source);
     source->next = real->dead;
     real->dead = source;
 }

@@ -20,6 +20,7 @@
 
 #include "base/assert.h"
 #include "base/env_sim_int.h"
+#include "base/list.h"
 
 enum { FILE_SIZE_MAX = 1 << 30 };
 
@@ -108,9 +109,7 @@ static void inode_free(struct env_sim *sim, struct sim_inode *inode)
 {
     journal_free(inode);
     bytes_free(&inode->data);
-    if (inode->prev != NULL) inode->prev->next = inode->next;
-    if (inode->next != NULL) inode->next->prev = inode->prev;
-    if (sim->inodes == inode) sim->inodes = inode->next;
+    LIST_REMOVE(sim->inodes, inode);
     free(inode);
 }
 
@@ -273,9 +272,7 @@ static struct sim_inode *inode_create(struct env_sim *sim)
 {
     struct sim_inode *inode = env_sim_alloc(sizeof(*inode));
 
-    inode->next = sim->inodes;
-    if (sim->inodes != NULL) sim->inodes->prev = inode;
-    sim->inodes = inode;
+    LIST_PUSH(sim->inodes, inode);
     return inode;
 }
 

@@ -14,6 +14,7 @@
 
 #include "base/assert.h"
 #include "base/env_sim_int.h"
+#include "base/list.h"
 
 struct sim_share {
     char name[ENV_SHARE_NAME_SIZE];
@@ -39,9 +40,7 @@ static void share_free(struct sim_share *share)
     ASSERT(result == 0);
     result = munmap(share->read_only, share->size);
     ASSERT(result == 0);
-    if (share->prev != NULL) share->prev->next = share->next;
-    if (share->next != NULL) share->next->prev = share->prev;
-    if (share->host->shares == share) share->host->shares = share->next;
+    LIST_REMOVE(share->host->shares, share);
     free(share);
 }
 
@@ -94,9 +93,7 @@ static struct sim_share *share_new(struct sim_process *process, size_t size)
     share->size = size;
     share->creator = process;
     share->host = host;
-    share->next = host->shares;
-    if (host->shares != NULL) host->shares->prev = share;
-    host->shares = share;
+    LIST_PUSH(host->shares, share);
     return share;
 }
 

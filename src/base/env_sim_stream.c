@@ -27,6 +27,7 @@
 
 #include "base/assert.h"
 #include "base/env_sim_int.h"
+#include "base/list.h"
 
 #define RETRY_NS (200 * ENV_NS_PER_MS)
 #define SYN_LIMIT_NS (127 * ENV_NS_PER_S)
@@ -126,19 +127,14 @@ static void end_link(struct sim_end *end)
 
     ASSERT(!end->linked);
     end->linked = true;
-    end->prev = NULL;
-    end->next = process->ends;
-    if (process->ends != NULL) process->ends->prev = end;
-    process->ends = end;
+    LIST_PUSH(process->ends, end);
 }
 
 static void end_unlink(struct sim_end *end)
 {
     ASSERT(end->linked);
     end->linked = false;
-    if (end->prev != NULL) end->prev->next = end->next;
-    if (end->next != NULL) end->next->prev = end->prev;
-    if (owner_of(end)->ends == end) owner_of(end)->ends = end->next;
+    LIST_REMOVE(owner_of(end)->ends, end);
 }
 
 /* ---- the life of a connection ---- */
@@ -169,9 +165,7 @@ static void conn_free(struct sim_conn *conn)
         drop_out(&conn->ends[i]);
         drop_inbox(&conn->ends[i]);
     }
-    if (conn->prev != NULL) conn->prev->next = conn->next;
-    if (conn->next != NULL) conn->next->prev = conn->prev;
-    if (conn->sim->conns == conn) conn->sim->conns = conn->next;
+    LIST_REMOVE(conn->sim->conns, conn);
     free(conn);
 }
 
@@ -449,9 +443,7 @@ enum status env_sim_connect(struct env *env, const char *local_host, const char 
     conn->sim = sim;
     conn->id = sim->event_count;
     conn->port = port;
-    conn->next = sim->conns;
-    if (sim->conns != NULL) sim->conns->prev = conn;
-    sim->conns = conn;
+    LIST_PUSH(sim->conns, conn);
     for (int i = 0; i < 2; i++) {
         struct sim_end *end = &conn->ends[i];
         end->conn = conn;

@@ -13,6 +13,7 @@
 #include "base/assert.h"
 #include "base/buf.h"
 #include "base/env.h"
+#include "base/list.h"
 #include "base/rng.h"
 #include "net/http_client.h"
 #include "sim/trace.h"
@@ -151,11 +152,7 @@ static void check_over(struct replay *replay)
 static void flight_end(struct flight *flight)
 {
     struct replay *replay = flight->replay;
-    if (flight->prev != NULL)
-        flight->prev->next = flight->next;
-    else
-        replay->flights = flight->next;
-    if (flight->next != NULL) flight->next->prev = flight->prev;
+    LIST_REMOVE(replay->flights, flight);
     replay->counts.running--;
     free(flight);
 }
@@ -299,9 +296,8 @@ static void send_one(struct replay *replay, uint32_t index, uint64_t due_ns)
         count_failure(replay, &(struct http_reply){ .status = STATUS_NO_MEMORY });
         return;
     }
-    *flight = (struct flight){ .replay = replay, .next = replay->flights, .due_ns = due_ns };
-    if (replay->flights != NULL) replay->flights->prev = flight;
-    replay->flights = flight;
+    *flight = (struct flight){ .replay = replay, .due_ns = due_ns };
+    LIST_PUSH(replay->flights, flight);
     replay->counts.running++;
     const enum status status = start_client(flight, index);
     if (status == STATUS_OK) return;

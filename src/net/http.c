@@ -37,6 +37,7 @@
 #include "base/assert.h"
 #include "base/buf.h"
 #include "base/env.h"
+#include "base/list.h"
 #include "base/log.h"
 #include "net/http_int.h"
 #include "net/wire.h"
@@ -490,9 +491,7 @@ static void conn_close(struct conn *conn)
     ASSERT(server->conns_count > 0);
     server->conns_count--;
     count_body(conn, 0);
-    if (conn->prev != NULL) conn->prev->next = conn->next;
-    if (conn->prev == NULL) server->conns = conn->next;
-    if (conn->next != NULL) conn->next->prev = conn->prev;
+    LIST_REMOVE(server->conns, conn);
     env_timer_cancel(conn->env, &conn->receive_timer);
     env_timer_cancel(conn->env, &conn->send_timer);
     env_timer_cancel(conn->env, &conn->turn_timer);
@@ -713,9 +712,7 @@ static struct conn *conn_create(struct http_server *server, struct env_stream *s
     env_timer_init(&conn->receive_timer, conn_on_receive_timer, conn);
     env_timer_init(&conn->send_timer, conn_on_send_timer, conn);
     env_timer_init(&conn->turn_timer, conn_on_turn_timer, conn);
-    conn->next = server->conns;
-    if (conn->next != NULL) conn->next->prev = conn;
-    server->conns = conn;
+    LIST_PUSH(server->conns, conn);
     server->conns_count++;
     return conn;
 }

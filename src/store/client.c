@@ -35,6 +35,7 @@
 #include "base/buf.h"
 #include "base/env.h"
 #include "base/hash.h"
+#include "base/list.h"
 #include "base/log.h"
 #include "base/map.h"
 #include "base/rng.h"
@@ -393,9 +394,7 @@ static struct call *call_new(struct yolk_store *store, enum call_kind kind,
         env_timer_init(&items[i].retry, client_put_on_retry, &items[i]);
         end += items[i].key.len;
     }
-    call->next = store->calls;
-    if (store->calls != NULL) store->calls->prev = call;
-    store->calls = call;
+    LIST_PUSH(store->calls, call);
     store->items += count;
     return call;
 }

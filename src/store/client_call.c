@@ -12,6 +12,7 @@
 #include "base/assert.h"
 #include "base/buf.h"
 #include "base/hash.h"
+#include "base/list.h"
 #include "net/rpc.h"
 #include "store/client_int.h"
 #include "store/reading.h"
@@ -33,12 +34,7 @@ uint64_t client_item_sum(const struct item *item, uint64_t size, uint32_t i)
 static void moves_free(struct moves *moves)
 {
     struct call *call = moves->call;
-    if (moves->prev == NULL) {
-        call->moves = moves->next;
-    } else {
-        moves->prev->next = moves->next;
-    }
-    if (moves->next != NULL) moves->next->prev = moves->prev;
+    LIST_REMOVE(call->moves, moves);
     free(moves);
 }
 
@@ -47,13 +43,7 @@ void client_call_free(struct call *call)
     struct yolk_store *store = call->store;
     ASSERT(call->left == 0 && call->inner == 0 && !call->asking);
 
-    if (call->prev == NULL) {
-        ASSERT(store->calls == call);
-        store->calls = call->next;
-    } else {
-        call->prev->next = call->next;
-    }
-    if (call->next != NULL) call->next->prev = call->prev;
+    LIST_REMOVE(store->calls, call);
     env_timer_cancel(store->env, &call->again);
     env_timer_cancel(store->env, &call->pins);
     ASSERT(store->items >= call->count);
@@ -271,9 +261,8 @@ static enum status moves_start(struct call *call, const struct yolk_transfer_req
     struct moves *moves = malloc(sizeof(*moves));
     if (moves == NULL) return STATUS_FULL;
 
-    *moves = (struct moves){ .next = call->moves, .call = call };
-    if (call->moves != NULL) call->moves->prev = moves;
-    call->moves = moves;
+    *moves = (struct moves){ .call = call };
+    LIST_PUSH(call->moves, moves);
     enum status status =
         yolk_transfer_batch_create(transfer, count, on_moves_done, moves, &moves->batch);
     if (status == STATUS_OK) {

@@ -23,6 +23,7 @@
 #include "base/assert.h"
 #include "base/buf.h"
 #include "base/hash.h"
+#include "base/list.h"
 #include "base/log.h"
 #include "base/map.h"
 #include "net/rpc.h"
@@ -79,12 +80,7 @@ static void draft_free(struct draft *draft)
     struct sessions *sessions = draft->sessions;
     ASSERT(draft->writing == 0);
 
-    if (draft->prev == NULL) {
-        sessions->drafts_first = draft->next;
-    } else {
-        draft->prev->next = draft->next;
-    }
-    if (draft->next != NULL) draft->next->prev = draft->prev;
+    LIST_REMOVE(sessions->drafts_first, draft);
     env_timer_cancel(sessions->store->env, &draft->timer);
     free(draft->fragments);
     free(draft);
@@ -113,15 +109,13 @@ static struct draft *draft_new(struct session_item *item, uint64_t size)
     *draft = (struct draft){ .sessions = sessions,
                              .id = item->id,
                              .key = { (const uint8_t *)(draft + 1), item->key.len },
-                             .size = size,
-                             .next = sessions->drafts_first };
+                             .size = size };
     if (map_insert(sessions->drafts, &draft->id, (uint64_t)(uintptr_t)draft) != STATUS_OK) {
         free(draft);
         return NULL;
     }
     env_timer_init(&draft->timer, on_draft_timer, draft);
-    if (draft->next != NULL) draft->next->prev = draft;
-    sessions->drafts_first = draft;
+    LIST_PUSH(sessions->drafts_first, draft);
     return draft;
 }
 

@@ -25,6 +25,7 @@
 
 #include "base/assert.h"
 #include "base/buf.h"
+#include "base/list.h"
 #include "base/log.h"
 #include "net/rpc.h"
 #include "store/node_int.h"
@@ -101,13 +102,7 @@ static void fetch_unlink(struct store_fetch *fetch)
 {
     struct store_node *node = fetch->node;
 
-    if (fetch->prev == NULL) {
-        ASSERT(node->fetches == fetch);
-        node->fetches = fetch->next;
-    } else {
-        fetch->prev->next = fetch->next;
-    }
-    if (fetch->next != NULL) fetch->next->prev = fetch->prev;
+    LIST_REMOVE(node->fetches, fetch);
     ASSERT(node->fetches_count > 0);
     node->fetches_count--;
 }
@@ -601,9 +596,7 @@ enum status store_node_fetch(struct store_node *node, const struct store_fetch_o
     }
     for (uint32_t i = 0; i < fetch->count; i++)
         pool_ref(node->pool, fetch->pages[i]);
-    fetch->next = node->fetches;
-    if (node->fetches != NULL) node->fetches->prev = fetch;
-    node->fetches = fetch;
+    LIST_PUSH(node->fetches, fetch);
     node->fetches_count++;
     env_timer_set(node->env, &fetch->deadline, fetch->deadline_ns);
     *out = fetch;

@@ -25,6 +25,7 @@
 
 #include "base/assert.h"
 #include "base/hash.h"
+#include "base/list.h"
 #include "base/log.h"
 #include "base/map.h"
 #include "net/rpc.h"
@@ -115,15 +116,13 @@ static struct hold *hold_new(const struct session_item *item)
                            .id = item->id,
                            .key = { (const uint8_t *)(hold + 1), item->key.len },
                            .own_len = item->own_len,
-                           .named = true,
-                           .next = sessions->holds_first };
+                           .named = true };
     if (map_insert(sessions->holds, &hold->id, (uint64_t)(uintptr_t)hold) != STATUS_OK) {
         free(hold);
         return NULL;
     }
     env_timer_init(&hold->timer, on_hold_timer, hold);
-    if (hold->next != NULL) hold->next->prev = hold;
-    sessions->holds_first = hold;
+    LIST_PUSH(sessions->holds_first, hold);
     return hold;
 }
 
@@ -131,12 +130,7 @@ static void hold_free(struct hold *hold)
 {
     struct sessions *sessions = hold->sessions;
 
-    if (hold->prev == NULL) {
-        sessions->holds_first = hold->next;
-    } else {
-        hold->prev->next = hold->next;
-    }
-    if (hold->next != NULL) hold->next->prev = hold->prev;
+    LIST_REMOVE(sessions->holds_first, hold);
     env_timer_cancel(sessions->store->env, &hold->timer);
     source_unref(sessions, hold->source);
     free(hold->places);

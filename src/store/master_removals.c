@@ -11,6 +11,7 @@
 
 #include "base/assert.h"
 #include "base/env.h"
+#include "base/list.h"
 #include "net/rpc.h"
 #include "store/master.h"
 
@@ -45,12 +46,7 @@ static void waiting_end(struct waiting *waiting, enum status status)
 {
     struct master_removals *removals = waiting->removals;
 
-    if (waiting->prev == NULL) {
-        removals->waiting = waiting->next;
-    } else {
-        waiting->prev->next = waiting->next;
-    }
-    if (waiting->next != NULL) waiting->next->prev = waiting->prev;
+    LIST_REMOVE(removals->waiting, waiting);
     if (status == STATUS_OK) {
         rpc_reply(waiting->call, waiting->bytes, waiting->len);
     } else {
@@ -121,12 +117,9 @@ static bool wait_with(struct master_removals *removals, struct rpc_call *call, s
 {
     struct waiting *waiting = malloc(sizeof(*waiting) + len);
     if (waiting == NULL) return false;
-    *waiting = (struct waiting){
-        .next = removals->waiting, .removals = removals, .call = call, .ids = ids, .len = len
-    };
+    *waiting = (struct waiting){ .removals = removals, .call = call, .ids = ids, .len = len };
     if (len > 0) memcpy(waiting->bytes, bytes, len);
-    if (removals->waiting != NULL) removals->waiting->prev = waiting;
-    removals->waiting = waiting;
+    LIST_PUSH(removals->waiting, waiting);
     rpc_on_cancel(call, on_asker_gone, waiting);
     look_later(removals);
     return true;

@@ -18,6 +18,7 @@
 
 #include "base/assert.h"
 #include "base/buf.h"
+#include "base/list.h"
 #include "base/log.h"
 #include "net/rpc.h"
 #include "store/node_int.h"
@@ -44,13 +45,7 @@ static void copy_free(struct node_copy *copy)
 {
     struct store_node *node = copy->node;
 
-    if (copy->prev == NULL) {
-        ASSERT(node->copies == copy);
-        node->copies = copy->next;
-    } else {
-        copy->prev->next = copy->next;
-    }
-    if (copy->next != NULL) copy->next->prev = copy->prev;
+    LIST_REMOVE(node->copies, copy);
     node->copies_count--;
     if (!node->closing) {
         const enum status unpinned = objects_unpin(node->objects, copy->pin);
@@ -188,9 +183,7 @@ void node_handle_copy(void *ctx, struct rpc_call *call, const uint8_t *body, siz
     }
     copy->node = node;
     copy->call = call;
-    copy->next = node->copies;
-    if (node->copies != NULL) node->copies->prev = copy;
-    node->copies = copy;
+    LIST_PUSH(node->copies, copy);
     node->copies_count++;
     buf_init(&copy->commit, RPC_BODY_SIZE_MAX);
     rpc_on_cancel(call, on_cancel, copy);

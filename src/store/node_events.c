@@ -27,6 +27,7 @@
 
 #include "base/assert.h"
 #include "base/buf.h"
+#include "base/list.h"
 #include "base/log.h"
 #include "net/rpc.h"
 #include "store/node_int.h"
@@ -97,13 +98,7 @@ static void stream_end(struct event_stream *stream, enum status why)
 {
     struct store_node *node = stream->node;
 
-    if (stream->prev == NULL) {
-        ASSERT(node->streams == stream);
-        node->streams = stream->next;
-    } else {
-        stream->prev->next = stream->next;
-    }
-    if (stream->next != NULL) stream->next->prev = stream->prev;
+    LIST_REMOVE(node->streams, stream);
     rpc_fail(stream->call, why, NULL);
     free(stream);
 }
@@ -447,9 +442,7 @@ void node_handle_events(void *ctx, struct rpc_call *call, const uint8_t *body, s
     stream->call = call;
     stream->term = request.term;
     stream->blocks_only = request.blocks_only;
-    stream->next = node->streams;
-    if (node->streams != NULL) node->streams->prev = stream;
-    node->streams = stream;
+    LIST_PUSH(node->streams, stream);
     stream_restart(stream);
     rpc_on_cancel(call, on_cancel, stream);
     pump_soon(node, 0);

@@ -25,6 +25,7 @@
 #include "base/assert.h"
 #include "base/buf.h"
 #include "base/hash.h"
+#include "base/list.h"
 #include "base/log.h"
 #include "net/rpc.h"
 #include "store/node_int.h"
@@ -54,13 +55,7 @@ struct put_end {
 
 static void put_end_free(struct put_end *end)
 {
-    if (end->prev == NULL) {
-        ASSERT(end->node->put_ends == end);
-        end->node->put_ends = end->next;
-    } else {
-        end->prev->next = end->next;
-    }
-    if (end->next != NULL) end->next->prev = end->prev;
+    LIST_REMOVE(end->node->put_ends, end);
     end->node->put_ends_count--;
     free(end);
 }
@@ -343,9 +338,7 @@ static enum status put_end_start(struct store_node *node, struct rpc_call *call,
     end->term = commit->term;
     end->deadline_ns = rpc_call_deadline_ns(call);
     if (end->deadline_ns > limit) end->deadline_ns = limit;
-    end->next = node->put_ends;
-    if (node->put_ends != NULL) node->put_ends->prev = end;
-    node->put_ends = end;
+    LIST_PUSH(node->put_ends, end);
     node->put_ends_count++;
     rpc_on_cancel(call, on_client_gone, end);
     put_end_ask(end);

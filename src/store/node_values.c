@@ -11,6 +11,7 @@
 #include "base/assert.h"
 #include "base/env.h"
 #include "base/le.h"
+#include "base/list.h"
 #include "base/log.h"
 #include "base/map.h"
 #include "net/rpc.h"
@@ -105,25 +106,6 @@ struct node_values {
     uint64_t evicted_total; /* kept on disk when the master wanted their memory */
     uint64_t lost_total;    /* not kept */
 };
-
-/* Takes the item out of a list with prev and next. */
-#define LIST_REMOVE(head, item)                                                                    \
-    do {                                                                                           \
-        if ((item)->prev == NULL) {                                                                \
-            (head) = (item)->next;                                                                 \
-        } else {                                                                                   \
-            (item)->prev->next = (item)->next;                                                     \
-        }                                                                                          \
-        if ((item)->next != NULL) (item)->next->prev = (item)->prev;                               \
-    } while (0)
-
-#define LIST_PUSH(head, item)                                                                      \
-    do {                                                                                           \
-        (item)->prev = NULL;                                                                       \
-        (item)->next = (head);                                                                     \
-        if ((head) != NULL) (head)->prev = (item);                                                 \
-        (head) = (item);                                                                           \
-    } while (0)
 
 /* ---- asking ---- */
 

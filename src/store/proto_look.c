@@ -317,11 +317,75 @@ enum status store_decode_stats(const uint8_t *body, size_t len, struct yolk_stor
     return STATUS_OK;
 }
 
+/* ---- names with numbers ---- */
+
+enum { NAMED_LIST = 1 };
+enum { NAMED_NAME = 1, NAMED_NUMBERS = 2 };
+
+static void put_named(struct msg_writer *writer, const char *name, const uint64_t *numbers,
+                      uint32_t count)
+{
+    msg_put_map(writer, 2);
+    msg_field_text(writer, NAMED_NAME, name);
+    msg_field_u64s(writer, NAMED_NUMBERS, numbers, count);
+}
+
+/* Numbers that were not sent are 0. */
+static void get_named(struct msg_reader *reader, char *name, size_t name_size, uint64_t *numbers,
+                      uint32_t count)
+{
+    struct msg_column column = { 0 };
+    uint64_t key;
+    uint32_t left = msg_get_map(reader);
+
+    name[0] = '\0';
+    while (msg_next_key(reader, &left, &key)) {
+        switch (key) {
+        case NAMED_NAME: msg_get_text_copy(reader, name, name_size); break;
+        case NAMED_NUMBERS: column = msg_get_u64s(reader, STATS_COUNT_MAX); break;
+        default: msg_skip(reader); break;
+        }
+    }
+    for (uint32_t i = 0; i < count; i++)
+        numbers[i] = number_at(column, i);
+}
+
+static void put_list(struct msg_writer *writer, struct buf *buf, uint32_t count)
+{
+    msg_writer_init(writer, buf);
+    msg_put_map(writer, 1);
+    msg_field_array(writer, NAMED_LIST, count);
+}
+
+/* A message that is one list; `get` reads item i. */
+static enum status get_list(const uint8_t *body, size_t len, uint32_t max,
+                            void (*get)(struct msg_reader *reader, void *items, uint32_t i),
+                            void *items, uint32_t *count)
+{
+    struct msg_reader reader;
+    uint64_t key;
+    uint32_t got = 0;
+
+    msg_reader_init(&reader, body, len);
+    uint32_t left = msg_get_map(&reader);
+    while (msg_next_key(&reader, &left, &key)) {
+        if (key != NAMED_LIST) {
+            msg_skip(&reader);
+            continue;
+        }
+        got = msg_get_array(&reader);
+        if (got > max) msg_fail(&reader);
+        for (uint32_t i = 0; i < got && reader.status == STATUS_OK; i++)
+            get(&reader, items, i);
+    }
+    if (msg_end(&reader) != STATUS_OK) return STATUS_INVALID;
+    *count = got;
+    return STATUS_OK;
+}
+
 /* ---- tenants ---- */
 
-enum { TENANT_NAME = 1, TENANT_NUMBERS = 2 };
 enum { TENANT_NUMBERS_COUNT = 8 }; /* in the order of struct yolk_store_tenant */
-enum { TENANTS_LIST = 1 };
 
 _Static_assert((int)YOLK_STORE_TENANT_SIZE == (int)STORE_TENANT_SIZE, "one limit");
 _Static_assert((int)YOLK_STORE_TENANTS_MAX == (int)STORE_TENANTS_MAX, "one limit");
@@ -333,29 +397,17 @@ static void put_tenant(struct msg_writer *writer, const struct yolk_store_tenant
 {
     uint64_t numbers[TENANT_NUMBERS_COUNT];
     memcpy(numbers, &tenant->quota_bytes, sizeof(numbers));
-    msg_put_map(writer, 2);
-    msg_field_text(writer, TENANT_NAME, tenant->name);
-    msg_field_u64s(writer, TENANT_NUMBERS, numbers, TENANT_NUMBERS_COUNT);
+    put_named(writer, tenant->name, numbers, TENANT_NUMBERS_COUNT);
 }
 
-static void get_tenant(struct msg_reader *reader, struct yolk_store_tenant *out)
+static void get_tenant(struct msg_reader *reader, void *items, uint32_t i)
 {
-    uint64_t values[TENANT_NUMBERS_COUNT];
-    struct msg_column numbers = { 0 };
-    uint64_t key;
-    uint32_t left = msg_get_map(reader);
+    struct yolk_store_tenant *out = (struct yolk_store_tenant *)items + i;
+    uint64_t numbers[TENANT_NUMBERS_COUNT];
 
     memset(out, 0, sizeof(*out));
-    while (msg_next_key(reader, &left, &key)) {
-        switch (key) {
-        case TENANT_NAME: msg_get_text_copy(reader, out->name, sizeof(out->name)); break;
-        case TENANT_NUMBERS: numbers = msg_get_u64s(reader, STATS_COUNT_MAX); break;
-        default: msg_skip(reader); break;
-        }
-    }
-    for (size_t i = 0; i < TENANT_NUMBERS_COUNT; i++)
-        values[i] = number_at(numbers, i);
-    memcpy(&out->quota_bytes, values, sizeof(values));
+    get_named(reader, out->name, sizeof(out->name), numbers, TENANT_NUMBERS_COUNT);
+    memcpy(&out->quota_bytes, numbers, sizeof(numbers));
 }
 
 enum status store_encode_quota(struct buf *buf, const struct yolk_store_tenant *set)
@@ -373,7 +425,7 @@ enum status store_decode_quota(const uint8_t *body, size_t len, struct yolk_stor
     struct msg_reader reader;
 
     msg_reader_init(&reader, body, len);
-    get_tenant(&reader, &got);
+    get_tenant(&reader, &got, 0);
     if (msg_end(&reader) != STATUS_OK) return STATUS_INVALID;
     *out = got;
     return STATUS_OK;
@@ -385,9 +437,7 @@ enum status store_encode_tenants(struct buf *buf, const struct yolk_store_tenant
     struct msg_writer writer;
     ASSERT(count <= YOLK_STORE_TENANTS_MAX);
 
-    msg_writer_init(&writer, buf);
-    msg_put_map(&writer, 1);
-    msg_field_array(&writer, TENANTS_LIST, count);
+    put_list(&writer, buf, count);
     for (uint32_t i = 0; i < count; i++)
         put_tenant(&writer, &tenants[i]);
     return writer.status;
@@ -396,31 +446,11 @@ enum status store_encode_tenants(struct buf *buf, const struct yolk_store_tenant
 enum status store_decode_tenants(const uint8_t *body, size_t len, struct yolk_store_tenant *tenants,
                                  uint32_t *count)
 {
-    struct msg_reader reader;
-    uint64_t key;
-    uint32_t got = 0;
-
-    msg_reader_init(&reader, body, len);
-    uint32_t left = msg_get_map(&reader);
-    while (msg_next_key(&reader, &left, &key)) {
-        if (key != TENANTS_LIST) {
-            msg_skip(&reader);
-            continue;
-        }
-        got = msg_get_array(&reader);
-        if (got > YOLK_STORE_TENANTS_MAX) msg_fail(&reader);
-        for (uint32_t i = 0; i < got && reader.status == STATUS_OK; i++)
-            get_tenant(&reader, &tenants[i]);
-    }
-    if (msg_end(&reader) != STATUS_OK) return STATUS_INVALID;
-    *count = got;
-    return STATUS_OK;
+    return get_list(body, len, YOLK_STORE_TENANTS_MAX, get_tenant, tenants, count);
 }
 
 /* ---- notes ---- */
 
-enum { NOTES_LIST = 1 };
-enum { NOTE_NAME = 1, NOTE_NUMBERS = 2 };
 enum { NOTE_NUMBERS_COUNT = 3 }; /* stamp, bytes, replicas */
 
 enum status store_encode_notes(struct buf *buf, const struct store_quota_note *notes,
@@ -429,58 +459,29 @@ enum status store_encode_notes(struct buf *buf, const struct store_quota_note *n
     struct msg_writer writer;
     ASSERT(count <= STORE_TENANTS_MAX);
 
-    msg_writer_init(&writer, buf);
-    msg_put_map(&writer, 1);
-    msg_field_array(&writer, NOTES_LIST, count);
+    put_list(&writer, buf, count);
     for (uint32_t i = 0; i < count; i++) {
         const uint64_t numbers[NOTE_NUMBERS_COUNT] = { notes[i].stamp, notes[i].quota.bytes,
                                                        notes[i].quota.replicas };
-        msg_put_map(&writer, 2);
-        msg_field_text(&writer, NOTE_NAME, notes[i].name);
-        msg_field_u64s(&writer, NOTE_NUMBERS, numbers, NOTE_NUMBERS_COUNT);
+        put_named(&writer, notes[i].name, numbers, NOTE_NUMBERS_COUNT);
     }
     return writer.status;
 }
 
-static void get_note(struct msg_reader *reader, struct store_quota_note *out)
+static void get_note(struct msg_reader *reader, void *items, uint32_t i)
 {
-    struct msg_column numbers = { 0 };
-    uint64_t key;
-    uint32_t left = msg_get_map(reader);
+    struct store_quota_note *out = (struct store_quota_note *)items + i;
+    uint64_t numbers[NOTE_NUMBERS_COUNT];
 
     memset(out, 0, sizeof(*out));
-    while (msg_next_key(reader, &left, &key)) {
-        switch (key) {
-        case NOTE_NAME: msg_get_text_copy(reader, out->name, sizeof(out->name)); break;
-        case NOTE_NUMBERS: numbers = msg_get_u64s(reader, STATS_COUNT_MAX); break;
-        default: msg_skip(reader); break;
-        }
-    }
-    out->stamp = number_at(numbers, 0);
-    out->quota.bytes = number_at(numbers, 1);
-    out->quota.replicas = number_at(numbers, 2);
+    get_named(reader, out->name, sizeof(out->name), numbers, NOTE_NUMBERS_COUNT);
+    out->stamp = numbers[0];
+    out->quota.bytes = numbers[1];
+    out->quota.replicas = numbers[2];
 }
 
 enum status store_decode_notes(struct msg_bytes bytes, struct store_quota_note *notes,
                                uint32_t *count)
 {
-    struct msg_reader reader;
-    uint64_t key;
-    uint32_t got = 0;
-
-    msg_reader_init(&reader, bytes.data, bytes.len);
-    uint32_t left = msg_get_map(&reader);
-    while (msg_next_key(&reader, &left, &key)) {
-        if (key != NOTES_LIST) {
-            msg_skip(&reader);
-            continue;
-        }
-        got = msg_get_array(&reader);
-        if (got > STORE_TENANTS_MAX) msg_fail(&reader);
-        for (uint32_t i = 0; i < got && reader.status == STATUS_OK; i++)
-            get_note(&reader, &notes[i]);
-    }
-    if (msg_end(&reader) != STATUS_OK) return STATUS_INVALID;
-    *count = got;
-    return STATUS_OK;
+    return get_list(bytes.data, bytes.len, STORE_TENANTS_MAX, get_note, notes, count);
 }

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/list.h"
 #include "base/map.h"
 #include "store/client_int.h"
 
@@ -45,13 +46,7 @@ static void call_free(struct session_call *call)
     struct yolk_store *store = sessions->store;
     ASSERT(call->left == 0 && !call->walking);
 
-    if (call->prev == NULL) {
-        ASSERT(sessions->calls == call);
-        sessions->calls = call->next;
-    } else {
-        call->prev->next = call->next;
-    }
-    if (call->next != NULL) call->next->prev = call->prev;
+    LIST_REMOVE(sessions->calls, call);
     env_timer_cancel(store->env, &call->begin);
     env_timer_cancel(store->env, &call->late);
     ASSERT(store->items >= call->counted);
@@ -192,13 +187,11 @@ static enum status call_new(struct yolk_store *store, enum session_op op, struct
                                .left = given->count,
                                .counted = starts ? 0 : given->count,
                                .deadline_ns = env_now_ns(store->env) + timeout_ms * ENV_NS_PER_MS,
-                               .options = *options,
-                               .next = sessions->calls };
+                               .options = *options };
     items_fill(call, given);
     env_timer_init(&call->begin, on_begin, call);
     env_timer_init(&call->late, on_late, call);
-    if (sessions->calls != NULL) sessions->calls->prev = call;
-    sessions->calls = call;
+    LIST_PUSH(sessions->calls, call);
     store->items += call->counted;
     env_timer_set(store->env, &call->begin, env_now_ns(store->env));
     *out = call;
@@ -241,12 +234,7 @@ bool session_move(struct sessions *sessions, const struct yolk_transfer_request 
 
 static void moves_free(struct session_moves *moves)
 {
-    if (moves->prev == NULL) {
-        moves->sessions->moves = moves->next;
-    } else {
-        moves->prev->next = moves->next;
-    }
-    if (moves->next != NULL) moves->next->prev = moves->prev;
+    LIST_REMOVE(moves->sessions->moves, moves);
     free(moves);
 }
 
@@ -281,9 +269,7 @@ static enum status moves_start(struct sessions *sessions,
         free(moves);
         return status;
     }
-    moves->next = sessions->moves;
-    if (moves->next != NULL) moves->next->prev = moves;
-    sessions->moves = moves;
+    LIST_PUSH(sessions->moves, moves);
     return STATUS_OK;
 }
 

@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/list.h"
 
 enum { WORDS = SLAB_CHUNK / 64, CHUNKS_INITIAL = 16 };
 
@@ -65,21 +66,12 @@ void slab_destroy(struct slab *slab)
 
 static void roomy_push(struct slab *slab, struct chunk *chunk)
 {
-    chunk->prev = NULL;
-    chunk->next = slab->roomy;
-    if (slab->roomy != NULL) slab->roomy->prev = chunk;
-    slab->roomy = chunk;
+    LIST_PUSH(slab->roomy, chunk);
 }
 
 static void roomy_unlink(struct slab *slab, struct chunk *chunk)
 {
-    if (chunk->prev == NULL) {
-        ASSERT(slab->roomy == chunk);
-        slab->roomy = chunk->next;
-    } else {
-        chunk->prev->next = chunk->next;
-    }
-    if (chunk->next != NULL) chunk->next->prev = chunk->prev;
+    LIST_REMOVE(slab->roomy, chunk);
 }
 
 /* A free place in the directory; false: no memory. */

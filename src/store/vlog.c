@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/list.h"
 #include "base/log.h"
 #include "base/map.h"
 #include "store/sketch.h"
@@ -126,13 +127,7 @@ void vlog_index_remove(struct vlog *vlog, struct vlog_entry *entry)
     const bool there = map_remove(vlog->index, &entry->meta.id, NULL);
     ASSERT(there && segment->live > 0);
 
-    if (entry->prev == NULL) {
-        ASSERT(segment->entries == entry);
-        segment->entries = entry->next;
-    } else {
-        entry->prev->next = entry->next;
-    }
-    if (entry->next != NULL) entry->next->prev = entry->prev;
+    LIST_REMOVE(segment->entries, entry);
     segment->live--;
     vlog->memory -= sizeof(*entry) + entry->key_len;
     slab_free(vlog->slots, entry->slot);
@@ -154,10 +149,7 @@ bool vlog_index_put(struct vlog_segment *segment, struct vlog_entry *entry)
     }
     *place = entry;
     entry->segment = segment;
-    entry->prev = NULL;
-    entry->next = segment->entries;
-    if (segment->entries != NULL) segment->entries->prev = entry;
-    segment->entries = entry;
+    LIST_PUSH(segment->entries, entry);
     segment->live++;
     vlog->memory += sizeof(*entry) + entry->key_len;
     return true;
