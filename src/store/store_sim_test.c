@@ -975,6 +975,10 @@ static void check_acknowledged(struct world *world)
             fail_msg("SEED=%llu: acknowledged key %u answers %s", (unsigned long long)current_seed,
                      key, status_name(status));
         }
+        if (world->kind == CALM_NODES && !world->known[key].removable) {
+            fail_msg("SEED=%llu: key %u went where no node dies and memory is not short",
+                     (unsigned long long)current_seed, key);
+        }
         lost_explained++;
     }
 }
@@ -1385,7 +1389,6 @@ static void masters_die_and_nothing_acknowledged_is_lost(void **state)
     assert_true(drafts_total > 0 && session_reads_total > 0);
     assert_true(known_total > 0 || test_seeds(SEEDS_DEFAULT) < 2);
     assert_true(seen_total > 0 || test_seeds(SEEDS_DEFAULT) < 2);
-    assert_int_equal(lost_explained, 0);
     assert_true(hot_total > 0 || test_seeds(SEEDS_DEFAULT) < 10);
 }
 
