@@ -49,6 +49,7 @@ def screens(cluster, width, count):
     if pid == 0:
         os.environ["TERM"] = "xterm-256color"
         os.environ.pop("COLUMNS", None)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # whoever runs in the background ignores it
         time.sleep(0.2)  # until the size is set
         os.execv(str(YOLK), [str(YOLK), "top", "--url", cluster.url])
     fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
@@ -57,6 +58,11 @@ def screens(cluster, width, count):
         if select.select([fd], [], [], 0.2)[0]:
             seen += os.read(fd, 65536).decode(errors="ignore")
     os.kill(pid, signal.SIGINT)
+    try:
+        while os.read(fd, 65536):  # or it may never have room for its last line
+            pass
+    except OSError:  # so a terminal says that nobody has it open any more
+        pass
     assert os.waitpid(pid, 0)[1] == signal.SIGINT
     os.close(fd)
     return [re.sub(r"\x1b\[[0-9;]*m", "", s).replace("\x1b[K", "").replace("\r", "")
