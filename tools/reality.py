@@ -112,6 +112,8 @@ def free_port():
 
 
 class Cluster:
+    """`yolk serve` without a disk, as simulated: an earlier cluster's would still know the prompts."""
+
     def __init__(self, options, directory, *args):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -119,7 +121,7 @@ class Cluster:
         self.log = open(self.log_path, "wb")
         self.process = subprocess.Popen(
             [options.yolk, "serve", options.model, "--port", str(self.port), "--served-model-name",
-             "model", "--quiet", "--block-tokens", str(BLOCK), *map(str, args)],
+             "model", "--quiet", "--block-tokens", str(BLOCK), "--ssd-size", "0", *map(str, args)],
             stdout=self.log, stderr=self.log)
 
     def wait_ready(self, prefill, decode, timeout=120):
