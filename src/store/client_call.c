@@ -253,25 +253,31 @@ static void on_moves_done(void *ctx, const struct yolk_transfer_result *result)
     client_call_settle(call);
 }
 
+enum status client_submit(struct yolk_transfer *transfer,
+                          const struct yolk_transfer_request *requests, uint32_t count,
+                          yolk_transfer_done_fn on_done, void *ctx, struct yolk_transfer_batch *out)
+{
+    enum status status = yolk_transfer_batch_create(transfer, count, on_done, ctx, out);
+    if (status != STATUS_OK) return status;
+    status = yolk_transfer_submit(transfer, *out, requests, count);
+    if (status != STATUS_OK) {
+        const enum status freed = yolk_transfer_batch_free(transfer, *out);
+        ASSERT(freed == STATUS_OK);
+    }
+    return status;
+}
+
 /* Callbacks of `count` items and of the batch will come. */
 static enum status moves_start(struct call *call, const struct yolk_transfer_request *requests,
                                uint32_t count)
 {
-    struct yolk_transfer *transfer = call->store->transfer;
     struct moves *moves = malloc(sizeof(*moves));
     if (moves == NULL) return STATUS_FULL;
 
     *moves = (struct moves){ .call = call };
     LIST_PUSH(call->moves, moves);
-    enum status status =
-        yolk_transfer_batch_create(transfer, count, on_moves_done, moves, &moves->batch);
-    if (status == STATUS_OK) {
-        status = yolk_transfer_submit(transfer, moves->batch, requests, count);
-        if (status != STATUS_OK) {
-            const enum status freed = yolk_transfer_batch_free(transfer, moves->batch);
-            ASSERT(freed == STATUS_OK);
-        }
-    }
+    const enum status status =
+        client_submit(call->store->transfer, requests, count, on_moves_done, moves, &moves->batch);
     if (status == STATUS_OK) {
         call->inner += count + 1;
     } else {

@@ -11,6 +11,7 @@
 #include "store/proto.h"
 #include "store/scope.h"
 #include "yolk/store.h"
+#include "yolk/transfer.h"
 
 struct call;
 struct env;
@@ -73,5 +74,12 @@ typedef void (*client_found_fn)(void *ctx, uint32_t index, const struct client_f
 MUST_USE enum status client_find(struct yolk_store *store, const struct yolk_store_value *values,
                                  uint32_t count, bool write, const struct yolk_store_call *options,
                                  client_found_fn on_found);
+
+/* A batch of its own for these requests; `on_done` comes once all of them have ended. An error:
+ * nothing has begun, and *out is no batch. yolk_transfer_submit()'s statuses. */
+MUST_USE enum status client_submit(struct yolk_transfer *transfer,
+                                   const struct yolk_transfer_request *requests, uint32_t count,
+                                   yolk_transfer_done_fn on_done, void *ctx,
+                                   struct yolk_transfer_batch *out);
 
 #endif

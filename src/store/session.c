@@ -251,20 +251,12 @@ static void on_moves_done(void *ctx, const struct yolk_transfer_result *result)
 static enum status moves_start(struct sessions *sessions,
                                const struct yolk_transfer_request *requests, uint32_t count)
 {
-    struct yolk_transfer *transfer = sessions->store->transfer;
     struct session_moves *moves = calloc(1, sizeof(*moves));
     if (moves == NULL) return STATUS_FULL;
 
     moves->sessions = sessions;
-    enum status status =
-        yolk_transfer_batch_create(transfer, count, on_moves_done, moves, &moves->batch);
-    if (status == STATUS_OK) {
-        status = yolk_transfer_submit(transfer, moves->batch, requests, count);
-        if (status != STATUS_OK) {
-            const enum status freed = yolk_transfer_batch_free(transfer, moves->batch);
-            ASSERT(freed == STATUS_OK);
-        }
-    }
+    const enum status status = client_submit(sessions->store->transfer, requests, count,
+                                             on_moves_done, moves, &moves->batch);
     if (status != STATUS_OK) {
         free(moves);
         return status;
