@@ -57,7 +57,8 @@ int cmd_master(struct cli *cli)
     const char *metrics_listen = config_text(cli->config, "metrics-listen");
     if (status == STATUS_OK && metrics_listen[0] != '\0') {
         status = store_master_metrics_create(cli->env, store_master_shell_directory(shell),
-                                             metrics_listen, &metrics, &err);
+                                             store_master_shell_tally(shell), metrics_listen,
+                                             &metrics, &err);
     }
     if (metrics != NULL) {
         LOG_INFO("cli", "metrics_ready", "address=%s port=%u", metrics_listen,

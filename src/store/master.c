@@ -165,6 +165,7 @@ uint64_t store_master_tick(struct store_master *master, uint64_t now_ns)
         const struct ticket *ticket = master->limbo.head;
         space_free(ticket->member->space, ticket->address, ticket->size);
         master_ticket_finish(master, master->limbo.head);
+        master->counts.released_total++;
     }
     master->settled = master->settled || master_settled(master, now_ns);
     master_soft_pins_end(master, now_ns);
@@ -190,6 +191,10 @@ void store_master_counts(const struct store_master *master, struct store_master_
     *out = master->counts;
     out->processing = master->tickets.count - master->copies;
     out->copies = master->copies;
+    out->limbo_bytes = master->limbo.bytes;
+    for (uint32_t i = 0; i < master->tenants_top; i++) {
+        if (master->tenants[i] != NULL) out->soft_pins += order_count(master->tenants[i]->soft);
+    }
     out->memory = directory_memory(master);
     master_hot_counts(master, out);
     for (uint32_t i = 0; i < STORE_MEMBERS_MAX; i++) {

@@ -395,6 +395,10 @@ bool store_master_drains(const struct store_master *master, const char *name);
  * wants to be called next. */
 uint64_t store_master_tick(struct store_master *master, uint64_t now_ns);
 
+enum { STORE_PUT_SIZES = 8 };
+/* Bytes; a size counts at the first bound that is not smaller, else at the last place. */
+extern const uint64_t store_put_size_bounds[STORE_PUT_SIZES - 1];
+
 struct store_master_counts {
     uint64_t objects; /* keys known, blocks and values */
     uint64_t processing;
@@ -417,6 +421,14 @@ struct store_master_counts {
     uint64_t hot_values;      /* with replicas for their heat */
     uint64_t hot_replicas;    /* those, as far as they are there */
     uint64_t hot_taken_total; /* that had to make room */
+    uint64_t soft_pins;       /* values with a soft pin now */
+    uint64_t evicting_total;  /* times that something had to go, */
+    uint64_t evicted_total;   /* of those, when something could: evictions_total counts replicas */
+    uint64_t evicted_bytes_total;
+    uint64_t released_total; /* puts given up whose room is free again */
+    uint64_t limbo_bytes;    /* of puts given up, while somebody could still write there */
+    uint64_t put_sizes[STORE_PUT_SIZES]; /* of puts_total, by store_put_size_bounds */
+    uint64_t put_bytes_total;
 };
 
 void store_master_counts(const struct store_master *master, struct store_master_counts *out);

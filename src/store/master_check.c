@@ -45,12 +45,16 @@ static uint64_t member_check(const struct store_master *master, const struct mem
     return count;
 }
 
-static void ticket_charge(struct store_quota *charged, const struct ticket_list *list)
+static void list_charge(struct store_quota *charged, const struct ticket_list *list)
 {
+    uint64_t sum = 0;
     for (const struct ticket *t = list->head; t != NULL; t = t->next) {
-        charged[t->tenant].bytes += (uint64_t)master_granules(t->size) * SPACE_GRANULE;
+        const uint64_t bytes = (uint64_t)master_granules(t->size) * SPACE_GRANULE;
+        charged[t->tenant].bytes += bytes;
         charged[t->tenant].replicas++;
+        sum += bytes;
     }
+    ASSERT(list->bytes == sum);
 }
 
 /* I7, counted from what there is; and what stands in the tenants' orders. */
@@ -75,8 +79,8 @@ static void tenants_check(const struct store_master *master)
             dropping[entry->tenant].replicas++;
         }
     }
-    ticket_charge(charged, &master->tickets);
-    ticket_charge(charged, &master->limbo);
+    list_charge(charged, &master->tickets);
+    list_charge(charged, &master->limbo);
     for (uint32_t i = 0; i < STORE_TENANTS_MAX; i++) {
         const struct tenant *tenant = master->tenants[i];
         ASSERT(tenant != NULL || (charged[i].replicas == 0 && values[i] == 0));

@@ -12,6 +12,7 @@
 #include "base/map.h"
 #include "net/rpc.h"
 #include "store/master.h"
+#include "store/master_tally.h"
 #include "store/proto.h"
 
 struct waiting {
@@ -23,6 +24,7 @@ struct waiting {
 struct master_ends {
     struct env *env;
     struct store_master *master;
+    struct master_tally *tally;
     struct map *waiting; /* id -> struct waiting * */
 };
 
@@ -33,6 +35,7 @@ static void waiting_end(struct waiting *waiting, enum status status)
 
     const bool there = map_remove(ends->waiting, &waiting->id, NULL);
     ASSERT(there);
+    master_tally_one(ends->tally, MASTER_OP_PUT_END, status);
     buf_init(&buf, RPC_BODY_SIZE_MAX);
     if (status == STATUS_OK) status = store_encode_term(&buf, store_master_term(ends->master));
     if (status == STATUS_OK) {
@@ -70,14 +73,15 @@ void master_ends_removed(struct master_ends *ends, const struct block_key *id)
     waiting_end((struct waiting *)(uintptr_t)value, STATUS_OK);
 }
 
-enum status master_ends_create(struct env *env, struct store_master *master, uint64_t seed,
-                               struct master_ends **out)
+enum status master_ends_create(struct env *env, struct store_master *master,
+                               struct master_tally *tally, uint64_t seed, struct master_ends **out)
 {
     const struct map_options map = { .entries_max = MASTER_ENDS_MAX, .seed = seed };
     struct master_ends *ends = calloc(1, sizeof(*ends));
     if (ends == NULL) return STATUS_NO_MEMORY;
     ends->env = env;
     ends->master = master;
+    ends->tally = tally;
     if (map_create(&map, &ends->waiting) != STATUS_OK) {
         free(ends);
         return STATUS_NO_MEMORY;

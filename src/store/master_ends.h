@@ -25,11 +25,13 @@ struct env;
 struct rpc_call;
 struct store_master;
 struct master_ends; /* opaque */
+struct master_tally;
 
 enum { MASTER_ENDS_MAX = 4096 };
 
-/* `master` outlives it. STATUS_NO_MEMORY. */
-MUST_USE enum status master_ends_create(struct env *env, struct store_master *master, uint64_t seed,
+/* `master` and `tally`, where answers are counted, outlive it. STATUS_NO_MEMORY. */
+MUST_USE enum status master_ends_create(struct env *env, struct store_master *master,
+                                        struct master_tally *tally, uint64_t seed,
                                         struct master_ends **out);
 /* Whoever waits is told STATUS_UNAVAILABLE. NULL is allowed. */
 void master_ends_destroy(struct master_ends *ends);

@@ -82,6 +82,7 @@ static bool entry_evict(struct store_master *master, const struct entry *entry,
          r = master_replica_next(master, r)) {
         if (!replica_evictable(master, r, need) || !master_replica_drop(master, r, true)) continue;
         master->counts.evictions_total++;
+        master->counts.evicted_bytes_total += master_replica_bytes(r);
         tenant->evicted.replicas++;
         tenant->evicted.bytes += master_replica_bytes(r);
         any = true;
@@ -181,28 +182,57 @@ static bool evict_in_turn(struct store_master *master, const struct tenant *asks
     return false;
 }
 
+/* What has gone so far, to tell afterwards whether anything has. */
+static uint64_t gone_total(const struct store_master *master)
+{
+    return master->counts.evictions_total + master->counts.hot_taken_total;
+}
+
+/* Room was asked for when so much had gone. Where enough is on its way already nothing had to. */
+static void eviction_counted(struct store_master *master, uint64_t gone_before, bool met)
+{
+    const bool any = gone_total(master) > gone_before;
+    master->counts.evicting_total += any || !met;
+    master->counts.evicted_total += any;
+}
+
+static bool evict_for(struct store_master *master, const struct tenant *tenant,
+                      const struct need *need)
+{
+    if (evict_hot(master, NULL, need)) return true;
+    if (evict_in_turn(master, tenant, false, need)) return true;
+    return !master->options.keep_soft_pins && evict_in_turn(master, tenant, true, need);
+}
+
 enum status master_make_room(struct store_master *master, uint64_t now_ns,
                              const struct tenant *tenant, const struct entry *except, uint64_t size)
 {
     const struct need need = { .now_ns = now_ns, .except = except, .size = size };
-    if (evict_hot(master, NULL, &need)) return STATUS_AGAIN;
-    if (evict_in_turn(master, tenant, false, &need)) return STATUS_AGAIN;
-    if (!master->options.keep_soft_pins && evict_in_turn(master, tenant, true, &need)) {
-        return STATUS_AGAIN;
-    }
-    return dropping_max(master, size) > 0 ? STATUS_AGAIN : STATUS_FULL;
+    const uint64_t before = gone_total(master);
+    const bool met = evict_for(master, tenant, &need);
+    eviction_counted(master, before, met);
+    return met || dropping_max(master, size) > 0 ? STATUS_AGAIN : STATUS_FULL;
+}
+
+static bool evict_own(struct store_master *master, const struct tenant *tenant,
+                      const struct need *need)
+{
+    int looks = EVICT_LOOKS_MAX;
+    if (evict_hot(master, tenant, need)) return true;
+    if (evict_from(master, tenant, false, need, NULL, &looks)) return true;
+    if (master->options.keep_soft_pins) return false;
+    looks = EVICT_LOOKS_MAX;
+    return evict_from(master, tenant, true, need, NULL, &looks);
 }
 
 bool master_tenant_evict(struct store_master *master, uint64_t now_ns, const struct tenant *tenant,
                          const struct entry *except, uint64_t bytes)
 {
     const struct need need = { .now_ns = now_ns, .except = except, .size = bytes, .quota = tenant };
-    int looks = EVICT_LOOKS_MAX;
-    if (evict_hot(master, tenant, &need)) return true;
-    if (evict_from(master, tenant, false, &need, NULL, &looks)) return true;
-    if (master->options.keep_soft_pins) return false;
-    looks = EVICT_LOOKS_MAX;
-    return evict_from(master, tenant, true, &need, NULL, &looks);
+    const uint64_t before = gone_total(master);
+    const bool met = evict_own(master, tenant, &need);
+    eviction_counted(master, before, met);
+    return met;
 }
 
 /* Whose values go ahead of need, where `asks` has just put: who is above its share by most. */
@@ -215,17 +245,26 @@ static const struct tenant *ahead_from(const struct store_master *master, const 
     return worst == NULL ? asks : worst;
 }
 
+/* What goes first of one tenant's, while there is too little room at the member. */
+static void evict_ahead(struct store_master *master, const struct member *member,
+                        const struct entry *except, const struct need *need)
+{
+    struct order *order = ahead_from(master, master_tenant_at(master, except->tenant))->order;
+    struct order_node *node = order_first(order);
+    for (int i = 0; i < AHEAD_LOOKS_MAX && node != NULL && !room_is_ahead(member); i++) {
+        evict_one(master, order, node, need);
+        node = order_next(order, node);
+    }
+    order_rewind(order);
+}
+
 void master_room_ahead(struct store_master *master, uint64_t now_ns, const struct member *member,
                        const struct entry *except)
 {
     const struct need need = { .now_ns = now_ns, .except = except, .size = 1 };
     const struct need ahead = { .now_ns = now_ns, .except = except, .ahead = member };
-    if (room_is_ahead(member) || evict_hot(master, NULL, &ahead)) return;
-    struct order *order = ahead_from(master, master_tenant_at(master, except->tenant))->order;
-    struct order_node *node = order_first(order);
-    for (int i = 0; i < AHEAD_LOOKS_MAX && node != NULL && !room_is_ahead(member); i++) {
-        evict_one(master, order, node, &need);
-        node = order_next(order, node);
-    }
-    order_rewind(order);
+    const uint64_t before = gone_total(master);
+    if (room_is_ahead(member)) return;
+    if (!evict_hot(master, NULL, &ahead)) evict_ahead(master, member, except, &need);
+    eviction_counted(master, before, room_is_ahead(member));
 }

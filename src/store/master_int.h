@@ -77,6 +77,7 @@ struct ticket_list {
     struct ticket *head;
     struct ticket *tail;
     uint64_t count;
+    uint64_t bytes; /* of their ranges */
 };
 
 /* Values that are kept, and go, together. */

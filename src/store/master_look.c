@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "net/rpc.h"
 #include "store/master_removals.h"
+#include "store/master_tally.h"
 #include "store/pattern.h"
 #include "store/proto.h"
 #include "store/scope.h"
@@ -116,6 +117,15 @@ static enum status look_page(struct master_look *look, const struct store_look *
     return status;
 }
 
+/* What Mooncake has for it. Its page of keys, and its count of them, are a regex there, too. */
+static enum master_op look_op(const struct store_look *asked)
+{
+    if (asked->op != STORE_LOOK_REMOVE) return MASTER_OP_GET_REPLICA_LIST_BY_REGEX;
+    const struct store_key prefix = { asked->prefix, (uint32_t)asked->prefix_len };
+    const bool all = asked->regex == NULL && scope_split(prefix).key.len == 0;
+    return all ? MASTER_OP_REMOVE_ALL : MASTER_OP_REMOVE_BY_REGEX;
+}
+
 static void handle_look(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
 {
     struct master_look *look = ctx;
@@ -127,6 +137,7 @@ static void handle_look(void *ctx, struct rpc_call *call, const uint8_t *body, s
     enum status status = store_decode_look(body, len, &asked);
     if (status == STATUS_OK) {
         status = look_page(look, &asked, &buf, &err);
+        master_tally_page(look->tally, look_op(&asked), asked.cursor == 0, status);
     } else {
         errmsg_set(&err, status, "master.look: malformed");
     }

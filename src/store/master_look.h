@@ -13,6 +13,7 @@
 
 struct env;
 struct master_removals;
+struct master_tally;
 struct rpc_server;
 struct store_master;
 
@@ -22,6 +23,7 @@ struct master_look {
     struct env *env;
     struct store_master *master;
     struct master_removals *removals;
+    struct master_tally *tally; /* where answers are counted */
     uint64_t started_ns;
     void (*act)(void *ctx); /* carries out what the directory wants done */
     void *ctx;

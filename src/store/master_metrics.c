@@ -9,10 +9,12 @@
 #include "base/env.h"
 #include "net/http.h"
 #include "store/master.h"
+#include "store/master_tally.h"
 
 struct store_master_metrics {
     struct env *env;
     const struct store_master *master;
+    const struct master_tally *tally;
     struct http_server *http;
 };
 
@@ -48,8 +50,26 @@ static const struct number pool_numbers[] = {
          "Puts whose writer fell silent."),
     POOL("master_put_start_alloc_failures_total", "counter", refused_full_total,
          "Puts refused for want of room."),
+    POOL("master_put_start_release_cnt", "counter", released_total,
+         "Puts given up whose room is free again."),
+    POOL("master_put_start_discarded_staging_size", "gauge", limbo_bytes,
+         "Room of puts given up that is not free yet."),
     POOL("master_evicted_key_count", "counter", evictions_total,
          "Replicas of values that were evicted."),
+    POOL("master_evicted_key_count_mem", "counter", evictions_total,
+         "Of those, from memory: all of them."),
+    POOL("master_evicted_size_bytes", "counter", evicted_bytes_total, "Memory that they had."),
+    POOL("master_evicted_size_bytes_mem", "counter", evicted_bytes_total,
+         "Of that, memory: all of it."),
+    POOL("master_attempted_evictions_total", "counter", evicting_total,
+         "Times that something had to go."),
+    POOL("master_attempted_evictions_mem", "counter", evicting_total,
+         "Of those, from memory: all of them."),
+    POOL("master_successful_evictions_total", "counter", evicted_total,
+         "Of the attempts, those that found something."),
+    POOL("master_successful_evictions_mem", "counter", evicted_total,
+         "Of those, from memory: all of them."),
+    POOL("master_soft_pin_key_count", "gauge", soft_pins, "Values that a soft pin keeps."),
     POOL("yolk_store_blocks_and_values", "gauge", objects, "Keys known, blocks and values."),
     POOL("yolk_store_replicas", "gauge", replicas, "Replicas of blocks and values."),
     POOL("yolk_store_puts_under_way", "gauge", processing, "Values being written."),
@@ -178,7 +198,72 @@ static uint64_t members_alive(const struct store_master *master)
     return alive;
 }
 
-enum status store_master_metrics_page(const struct store_master *master, uint64_t now_ns,
+/* Sizes of values, as far as puts of them were let in. */
+static enum status put_sizes(const struct store_master_counts *counts, struct buf *out)
+{
+    static const char name[] = "master_value_size_bytes";
+    uint64_t sum = 0;
+    enum status status = put_head(out, name, "histogram", "Sizes of values that are put.");
+
+    for (uint32_t i = 0; status == STATUS_OK && i < STORE_PUT_SIZES - 1; i++) {
+        sum += counts->put_sizes[i];
+        status = buf_printf(out, "%s_bucket{le=\"%llu\"} %llu\n", name,
+                            (unsigned long long)store_put_size_bounds[i], (unsigned long long)sum);
+    }
+    if (status != STATUS_OK) return status;
+    return buf_printf(out, "%s_bucket{le=\"+Inf\"} %llu\n%s_sum %llu\n%s_count %llu\n", name,
+                      (unsigned long long)counts->puts_total, name,
+                      (unsigned long long)counts->put_bytes_total, name,
+                      (unsigned long long)counts->puts_total);
+}
+
+/* ---- requests ---- */
+
+static enum status put_counter(struct buf *out, const char *form, const char *op, const char *what,
+                               uint64_t value)
+{
+    return buf_printf(out,
+                      "# HELP master_%s%s_%s_total Requests answered: %s.\n"
+                      "# TYPE master_%s%s_%s_total counter\nmaster_%s%s_%s_total %llu\n",
+                      form, op, what, what, form, op, what, form, op, what,
+                      (unsigned long long)value);
+}
+
+static enum status put_batch(struct buf *out, const char *op,
+                             const struct master_batch_counts *counts)
+{
+    const struct {
+        const char *what;
+        uint64_t value;
+    } series[] = { { "requests", counts->requests },
+                   { "failures", counts->failures },
+                   { "partial_successes", counts->partial_successes },
+                   { "items", counts->items },
+                   { "failed_items", counts->failed_items } };
+    enum status status = STATUS_OK;
+
+    for (size_t i = 0; status == STATUS_OK && i < sizeof(series) / sizeof(series[0]); i++)
+        status = put_counter(out, "batch_", op, series[i].what, series[i].value);
+    return status;
+}
+
+static enum status put_requests(const struct master_tally *tally, struct buf *out)
+{
+    enum status status = STATUS_OK;
+
+    for (unsigned op = 0; status == STATUS_OK && op < MASTER_OPS; op++) {
+        const char *name = master_op_name((enum master_op)op);
+        status = put_counter(out, "", name, "requests", tally->one[op].requests);
+        if (status == STATUS_OK)
+            status = put_counter(out, "", name, "failures", tally->one[op].failures);
+        if (status == STATUS_OK && op < MASTER_BATCH_OPS)
+            status = put_batch(out, name, &tally->batch[op]);
+    }
+    return status;
+}
+
+enum status store_master_metrics_page(const struct store_master *master,
+                                      const struct master_tally *tally, uint64_t now_ns,
                                       struct buf *out)
 {
     struct store_master_counts counts;
@@ -193,6 +278,8 @@ enum status store_master_metrics_page(const struct store_master *master, uint64_
         const struct number *number = &pool_numbers[i];
         status = put_one(out, number->name, number->type, number->help, number_in(number, &counts));
     }
+    if (status == STATUS_OK) status = put_sizes(&counts, out);
+    if (status == STATUS_OK) status = put_requests(tally, out);
     for (size_t i = 0; status == STATUS_OK && i < COUNT_OF_NODE; i++)
         status = put_nodes(master, now_ns, &node_numbers[i], out);
     for (size_t i = 0; status == STATUS_OK && i < COUNT_OF_TENANT; i++)
@@ -212,7 +299,8 @@ static void answer_metrics(const struct store_master_metrics *metrics, struct ht
     struct buf page;
 
     buf_init(&page, PAGE_SIZE_MAX);
-    if (store_master_metrics_page(metrics->master, env_now_ns(metrics->env), &page) == STATUS_OK) {
+    if (store_master_metrics_page(metrics->master, metrics->tally, env_now_ns(metrics->env),
+                                  &page) == STATUS_OK) {
         http_respond(req, 200, "text/plain; version=0.0.4", buf_data(&page), page.len);
     } else {
         answer(req, 500, "no memory\n");
@@ -237,8 +325,8 @@ static void on_request(void *ctx, struct http_request *req)
 }
 
 enum status store_master_metrics_create(struct env *env, const struct store_master *master,
-                                        const char *address, struct store_master_metrics **out,
-                                        struct errmsg *err)
+                                        const struct master_tally *tally, const char *address,
+                                        struct store_master_metrics **out, struct errmsg *err)
 {
     struct store_master_metrics *metrics = calloc(1, sizeof(*metrics));
     const struct http_server_options options = { .address = address,
@@ -251,6 +339,7 @@ enum status store_master_metrics_create(struct env *env, const struct store_mast
     if (metrics == NULL) return errmsg_set(err, STATUS_NO_MEMORY, "out of memory");
     metrics->env = env;
     metrics->master = master;
+    metrics->tally = tally;
     const enum status status = http_server_create(env, &options, &metrics->http, err);
     if (status != STATUS_OK) {
         free(metrics);

@@ -4,8 +4,9 @@
  * format 0.0.4, and GET /health.
  *
  * Metrics with a name that Mooncake's master has mean what they mean there; the others begin with
- * yolk_store_. docs/store.md lists them. Every scrape is read from the directory as it is: nothing
- * is counted twice, and nothing is kept between scrapes.
+ * yolk_store_. docs/store.md lists them. Every scrape is read from the directory, and from the
+ * tally of requests (store/master_tally.h), as they are: nothing is counted twice, and nothing is
+ * kept between scrapes.
  *
  * Memory:  a page while it is sent, some 200 bytes a node and 600 a tenant.
  * Threads: the env's loop thread. */
@@ -18,12 +19,14 @@
 
 struct buf;
 struct env;
+struct master_tally;
 struct store_master;
 struct store_master_metrics; /* opaque */
 
-/* Answers at `address` ("host:port", plain HTTP) about the directory, which outlives it. Statuses
- * of http_server_create(). */
+/* Answers at `address` ("host:port", plain HTTP) about the directory and the requests it has had,
+ * which outlive it. Statuses of http_server_create(). */
 MUST_USE enum status store_master_metrics_create(struct env *env, const struct store_master *master,
+                                                 const struct master_tally *tally,
                                                  const char *address,
                                                  struct store_master_metrics **out,
                                                  struct errmsg *err);
@@ -32,7 +35,8 @@ void store_master_metrics_destroy(struct store_master_metrics *metrics); /* NULL
 uint16_t store_master_metrics_port(const struct store_master_metrics *metrics);
 
 /* Appends the page. STATUS_NO_MEMORY, STATUS_FULL. */
-MUST_USE enum status store_master_metrics_page(const struct store_master *master, uint64_t now_ns,
+MUST_USE enum status store_master_metrics_page(const struct store_master *master,
+                                               const struct master_tally *tally, uint64_t now_ns,
                                                struct buf *out);
 
 #endif

@@ -141,6 +141,20 @@ static enum status put_check(struct store_master *master, uint64_t now_ns, uint6
     return status == STATUS_OK && block ? STATUS_EXISTS : status;
 }
 
+const uint64_t store_put_size_bounds[STORE_PUT_SIZES - 1] = {
+    4 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20, 64 << 20,
+};
+
+static void put_counted(struct store_master_counts *counts, uint64_t size)
+{
+    uint32_t place = 0;
+    while (place < STORE_PUT_SIZES - 1 && size > store_put_size_bounds[place])
+        place++;
+    counts->put_sizes[place]++;
+    counts->put_bytes_total += size;
+    counts->puts_total++;
+}
+
 enum status store_master_put_start_name(struct store_master *master, uint64_t now_ns,
                                         uint64_t writer, const struct store_name *name,
                                         uint64_t size, const struct store_wish *wish,
@@ -174,7 +188,7 @@ enum status store_master_put_start_name(struct store_master *master, uint64_t no
     ticket->writer = writer;
     ticket->soft_pin_ms = wish->soft_pin_ms;
     ticket->write_ms = wish->write_ms;
-    master->counts.puts_total++;
+    put_counted(&master->counts, size);
     master_room_ahead(master, now_ns, member, ticket->entry);
     master_ticket_describe(master, ticket, out);
     return STATUS_OK;

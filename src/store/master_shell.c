@@ -22,6 +22,7 @@
 #include "store/master_ends.h"
 #include "store/master_look.h"
 #include "store/master_removals.h"
+#include "store/master_tally.h"
 #include "store/peers.h"
 #include "store/proto.h"
 
@@ -89,6 +90,7 @@ struct store_master_shell {
     struct master_look look;
     struct master_ends *ends;
     struct master_removals *removals;
+    struct master_tally tally;
     uint64_t memory_most; /* the directory had, since some was given back */
     struct places places;
     struct buf answer; /* of a batch, while it is put together; kept as `places` is */
@@ -265,6 +267,9 @@ static void on_copied(void *ctx, const struct rpc_result *result)
     struct copy *copy = ctx;
     struct store_master_shell *shell = copy->shell;
     if (!shell->closing) {
+        master_tally_one(&shell->tally,
+                         result->status == STATUS_OK ? MASTER_OP_COPY_END : MASTER_OP_COPY_REVOKE,
+                         STATUS_OK);
         store_master_copied(shell->master, now(shell), &copy->id, copy->put_id, result->status);
     }
     free(copy);
@@ -318,6 +323,7 @@ static void copy_at(struct store_master_shell *shell, const struct store_action 
         *copy = (struct copy){ shell, action->id, action->ticket.put_id };
         status = copy_send(shell, action, copy);
     }
+    master_tally_one(&shell->tally, MASTER_OP_COPY_START, status);
     if (status == STATUS_OK) return;
     store_master_copied(shell->master, now(shell), &action->id, action->ticket.put_id, status);
     free(copy);
@@ -563,11 +569,14 @@ static void handle_register(void *ctx, struct rpc_call *call, const uint8_t *bod
     struct store_node_id id;
 
     enum status status = store_decode_register(body, len, &reg);
+    const bool again = status == STATUS_OK && reg.term_seen > 0;
+    const enum master_op op = again ? MASTER_OP_REMOUNT_SEGMENT : MASTER_OP_MOUNT_SEGMENT;
     if (status == STATUS_OK && name_taken(shell, &reg.info)) status = STATUS_EXISTS;
     if (status == STATUS_OK) {
         status = store_master_register(shell->master, now(shell), &reg.info, reg.term_seen, &id);
     }
     if (status == STATUS_OK && reg.notes.len > 0) notes_take(shell, reg.notes);
+    master_tally_one(&shell->tally, op, status);
     reply_term(shell, call, status);
 }
 
@@ -595,6 +604,7 @@ static void handle_beat(void *ctx, struct rpc_call *call, const uint8_t *body, s
         status = store_encode_beaten(&buf, &beaten);
     }
     buf_fini(&notes);
+    master_tally_one(&shell->tally, MASTER_OP_PING, status);
     reply(shell, call, &buf, status);
 }
 
@@ -605,6 +615,7 @@ static void handle_leave(void *ctx, struct rpc_call *call, const uint8_t *body, 
 
     const enum status status = store_decode_beat(body, len, &beat);
     if (status == STATUS_OK) store_master_leave(shell->master, now(shell), beat.name, beat.epoch);
+    master_tally_one(&shell->tally, MASTER_OP_UNMOUNT_SEGMENT, status);
     reply_term(shell, call, status);
 }
 
@@ -621,6 +632,7 @@ static void handle_put_end(void *ctx, struct rpc_call *call, const uint8_t *body
     if (status == STATUS_AGAIN && master_ends_wait(shell->ends, call, &end.stored.id)) {
         shell_act(shell);
     } else {
+        master_tally_one(&shell->tally, MASTER_OP_PUT_END, status);
         reply_term(shell, call, status);
     }
 }
@@ -635,6 +647,7 @@ static void handle_put_revoke(void *ctx, struct rpc_call *call, const uint8_t *b
         status = store_master_put_revoke(shell->master, now(shell), revoke.writer, revoke.key,
                                          revoke.put_id);
     }
+    master_tally_one(&shell->tally, MASTER_OP_PUT_REVOKE, status);
     reply_term(shell, call, status);
 }
 
@@ -668,12 +681,21 @@ static void codes_give_back(struct store_master_shell *shell, uint32_t *codes)
     if (codes != shell->codes) free(codes);
 }
 
-static void reply_codes(struct store_master_shell *shell, struct rpc_call *call, uint32_t *codes,
-                        uint32_t count)
+static void reply_codes(struct store_master_shell *shell, struct rpc_call *call, enum master_op op,
+                        uint32_t *codes, uint32_t count)
 {
+    master_tally_codes(&shell->tally, op, codes, count);
     const enum status status = store_encode_statuses(&shell->answer, codes, count);
     codes_give_back(shell, codes);
     reply_kept(shell, call, status);
+}
+
+/* Nothing of it was looked at. */
+static void refuse(struct store_master_shell *shell, struct rpc_call *call, enum master_op op,
+                   enum status status, const char *message)
+{
+    master_tally_one(&shell->tally, op, status);
+    rpc_fail(call, status, message);
 }
 
 /* Some keys of a batch, with their identities. */
@@ -735,7 +757,7 @@ typedef enum status (*name_fn)(struct store_master_shell *shell, const struct st
 
 /* exist, remove and replicas: one status a key. */
 static void handle_codes(struct store_master_shell *shell, struct rpc_call *call,
-                         const uint8_t *body, size_t len, name_fn answer)
+                         const uint8_t *body, size_t len, enum master_op op, name_fn answer)
 {
     const uint64_t now_ns = now(shell);
     struct store_batch batch;
@@ -744,12 +766,12 @@ static void handle_codes(struct store_master_shell *shell, struct rpc_call *call
     uint32_t done = 0;
 
     if (store_decode_batch(body, len, &batch) != STATUS_OK) {
-        rpc_fail(call, STATUS_INVALID, "malformed batch");
+        refuse(shell, call, op, STATUS_INVALID, "malformed batch");
         return;
     }
     uint32_t *codes = codes_borrow(shell, batch.count);
     if (codes == NULL) {
-        rpc_fail(call, STATUS_FULL, "no memory");
+        refuse(shell, call, op, STATUS_FULL, "no memory");
         return;
     }
     handfuls_init(&all, shell->master, &batch);
@@ -757,7 +779,7 @@ static void handle_codes(struct store_master_shell *shell, struct rpc_call *call
         for (uint32_t i = 0; i < some->count; i++)
             codes[done++] = store_status_code(answer(shell, &batch, now_ns, &some->names[i]));
     }
-    reply_codes(shell, call, codes, batch.count);
+    reply_codes(shell, call, op, codes, batch.count);
 }
 
 static enum status answer_exist(struct store_master_shell *shell, const struct store_batch *batch,
@@ -786,17 +808,17 @@ static enum status answer_replicas(struct store_master_shell *shell,
 
 static void handle_exist(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
 {
-    handle_codes(ctx, call, body, len, answer_exist);
+    handle_codes(ctx, call, body, len, MASTER_OP_EXIST_KEY, answer_exist);
 }
 
 static void handle_remove(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
 {
-    handle_codes(ctx, call, body, len, answer_remove);
+    handle_codes(ctx, call, body, len, MASTER_OP_REMOVE, answer_remove);
 }
 
 static void handle_replicas(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
 {
-    handle_codes(ctx, call, body, len, answer_replicas);
+    handle_codes(ctx, call, body, len, MASTER_OP_CREATE_COPY_TASK, answer_replicas);
 }
 
 static enum status unmount(struct store_master_shell *shell, const struct store_drain *drain,
@@ -915,6 +937,8 @@ static void places_reply(struct store_master_shell *shell, struct rpc_call *call
         .node_list = places->node_list,
         .nodes_count = places->nodes_count,
     };
+    master_tally_codes(&shell->tally, put ? MASTER_OP_PUT_START : MASTER_OP_GET_REPLICA_LIST,
+                       places->codes, count);
     const enum status status = store_encode_places(&shell->answer, &message);
     if (places->count > PLACES_KEPT) places_fini(places);
     reply_kept(shell, call, status);
@@ -944,11 +968,11 @@ static void handle_get(void *ctx, struct rpc_call *call, const uint8_t *body, si
     uint32_t done = 0;
 
     if (store_decode_batch(body, len, &batch) != STATUS_OK) {
-        rpc_fail(call, STATUS_INVALID, "master.get: malformed");
+        refuse(shell, call, MASTER_OP_GET_REPLICA_LIST, STATUS_INVALID, "master.get: malformed");
         return;
     }
     if (!places_begin(places, batch.count, STORE_REPLICAS_MAX)) {
-        rpc_fail(call, STATUS_FULL, "master.get: no memory");
+        refuse(shell, call, MASTER_OP_GET_REPLICA_LIST, STATUS_FULL, "master.get: no memory");
         return;
     }
     handfuls_init(&all, shell->master, &batch);
@@ -997,11 +1021,11 @@ static void handle_put_start(void *ctx, struct rpc_call *call, const uint8_t *bo
     uint32_t done = 0;
 
     if (store_decode_batch(body, len, &batch) != STATUS_OK || batch.sizes.count == 0) {
-        rpc_fail(call, STATUS_INVALID, "master.put_start: malformed");
+        refuse(shell, call, MASTER_OP_PUT_START, STATUS_INVALID, "master.put_start: malformed");
         return;
     }
     if (!places_begin(places, batch.count, 1)) {
-        rpc_fail(call, STATUS_FULL, "master.put_start: no memory");
+        refuse(shell, call, MASTER_OP_PUT_START, STATUS_FULL, "master.put_start: no memory");
         return;
     }
     handfuls_init(&all, shell->master, &batch);
@@ -1031,12 +1055,12 @@ static void handle_put_ends(void *ctx, struct rpc_call *call, const uint8_t *bod
     size_t offset = 0;
 
     if (store_decode_put_ends(body, len, &ends) != STATUS_OK) {
-        rpc_fail(call, STATUS_INVALID, "master.put_ends: malformed");
+        refuse(shell, call, MASTER_OP_PUT_END, STATUS_INVALID, "master.put_ends: malformed");
         return;
     }
     uint32_t *codes = codes_borrow(shell, ends.count);
     if (codes == NULL) {
-        rpc_fail(call, STATUS_FULL, "master.put_ends: no memory");
+        refuse(shell, call, MASTER_OP_PUT_END, STATUS_FULL, "master.put_ends: no memory");
         return;
     }
     for (uint32_t first = 0; first < ends.count; first += STORE_EXPECT_MAX) {
@@ -1055,7 +1079,7 @@ static void handle_put_ends(void *ctx, struct rpc_call *call, const uint8_t *bod
             codes[first + i] = store_status_code(status);
         }
     }
-    reply_codes(shell, call, codes, ends.count);
+    reply_codes(shell, call, MASTER_OP_PUT_END, codes, ends.count);
 }
 
 /* ---- life ---- */
@@ -1083,6 +1107,7 @@ static void shell_serve(struct store_master_shell *shell, struct rpc_server *ser
     shell->look = (struct master_look){ .env = shell->env,
                                         .master = shell->master,
                                         .removals = shell->removals,
+                                        .tally = &shell->tally,
                                         .started_ns = now(shell),
                                         .act = on_act,
                                         .ctx = shell };
@@ -1113,7 +1138,8 @@ enum status store_master_shell_create(const struct store_master_shell_options *o
         status = store_master_create(&master, env_now_ns(shell->env), &shell->master);
     }
     if (status == STATUS_OK) {
-        status = master_ends_create(shell->env, shell->master, master.seed, &shell->ends);
+        status =
+            master_ends_create(shell->env, shell->master, &shell->tally, master.seed, &shell->ends);
     }
     if (status == STATUS_OK) {
         status = master_removals_create(shell->env, shell->master, &shell->removals);
@@ -1155,4 +1181,9 @@ void store_master_shell_destroy(struct store_master_shell *shell)
 struct store_master *store_master_shell_directory(struct store_master_shell *shell)
 {
     return shell->master;
+}
+
+const struct master_tally *store_master_shell_tally(const struct store_master_shell *shell)
+{
+    return &shell->tally;
 }

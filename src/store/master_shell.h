@@ -19,6 +19,7 @@
 struct env;
 struct rpc_server;
 struct store_master_shell; /* opaque */
+struct master_tally;
 
 struct store_master_shell_options {
     struct env *env;
@@ -33,5 +34,8 @@ void store_master_shell_destroy(struct store_master_shell *shell); /* NULL is al
 
 /* The directory, for metrics and tests. */
 struct store_master *store_master_shell_directory(struct store_master_shell *shell);
+
+/* The requests answered so far; lives as long as the shell. */
+const struct master_tally *store_master_shell_tally(const struct store_master_shell *shell);
 
 #endif

@@ -19,6 +19,11 @@
 #include "base/assert.h"
 #include "base/rng.h"
 
+static uint64_t ticket_bytes(const struct ticket *ticket)
+{
+    return (uint64_t)master_granules(ticket->size) * SPACE_GRANULE;
+}
+
 static void ticket_append(struct ticket_list *list, struct ticket *ticket)
 {
     ticket->prev = list->tail;
@@ -30,6 +35,7 @@ static void ticket_append(struct ticket_list *list, struct ticket *ticket)
     }
     list->tail = ticket;
     list->count++;
+    list->bytes += ticket_bytes(ticket);
 }
 
 /* Where its due_ns belongs: nearly always at the end. */
@@ -52,6 +58,7 @@ static void ticket_insert(struct ticket_list *list, struct ticket *ticket)
         after->prev = ticket;
     }
     list->count++;
+    list->bytes += ticket_bytes(ticket);
 }
 
 static void ticket_unlink(struct ticket_list *list, struct ticket *ticket)
@@ -68,6 +75,7 @@ static void ticket_unlink(struct ticket_list *list, struct ticket *ticket)
         ticket->next->prev = ticket->prev;
     }
     list->count--;
+    list->bytes -= ticket_bytes(ticket);
 }
 
 void master_ticket_discard(struct store_master *master, uint64_t now_ns, struct ticket *ticket)
@@ -89,11 +97,6 @@ void master_ticket_discard(struct store_master *master, uint64_t now_ns, struct 
     ticket->due_ns = (expires > least ? expires : least) + master_ms(master->options.fence_ms);
     ticket_insert(&master->limbo, ticket);
     master_entry_settle(master, entry);
-}
-
-static uint64_t ticket_bytes(const struct ticket *ticket)
-{
-    return (uint64_t)master_granules(ticket->size) * SPACE_GRANULE;
 }
 
 /* The put has come to its end: its range is the replica's now. */

@@ -189,6 +189,7 @@ enum status order_add(struct order *order, struct order_node *node,
     node->uses = 1;
     if (order->policy == ORDER_LRU) {
         list_append(order, node);
+        order->count++;
         return STATUS_OK;
     }
     if (order->count == order->capacity && !grow(&order->heap, &order->capacity)) {
@@ -204,6 +205,7 @@ void order_remove(struct order *order, struct order_node *node)
     ASSERT(node->place != 0 && order->aside_count == 0);
     if (order->policy == ORDER_LRU) {
         list_unlink(order, node);
+        order->count--;
     } else {
         heap_remove(order, node);
     }
@@ -266,9 +268,27 @@ void order_take(struct order *order, const struct order_node *node)
     if (node->score > order->floor) order->floor = node->score;
 }
 
+uint32_t order_count(const struct order *order)
+{
+    ASSERT(order->aside_count == 0);
+    return order->count;
+}
+
+static void list_check(const struct order *order)
+{
+    uint32_t count = 0;
+    for (const struct order_node *node = order->head; node != NULL; node = node->next)
+        count++;
+    ASSERT(count == order->count);
+}
+
 void order_check(const struct order *order)
 {
     ASSERT(order->aside_count == 0);
+    if (order->policy == ORDER_LRU) {
+        list_check(order);
+        return;
+    }
     for (uint32_t i = 0; i < order->count; i++) {
         ASSERT(order->heap[i]->place == i + 1u);
         ASSERT(i == 0 || !before(order->heap[i], order->heap[(i - 1) / 2])); /* I1 */

@@ -56,7 +56,8 @@ void order_destroy(struct order *order);              /* NULL is allowed; nodes 
 MUST_USE enum status order_add(struct order *order, struct order_node *node,
                                const struct order_weight *weight);
 void order_remove(struct order *order, struct order_node *node);
-bool order_has(const struct order_node *node); /* in some order */
+bool order_has(const struct order_node *node);   /* in some order */
+uint32_t order_count(const struct order *order); /* not during a walk */
 
 /* The node, in this order, was used. */
 void order_use(struct order *order, struct order_node *node, const struct order_weight *weight);

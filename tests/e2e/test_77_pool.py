@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pool of values with every process started alone: a master that serves metrics, three nodes,
+and `yolk store` as the clients. What is asked moves exactly the counters it should."""
+import json
+import re
+import subprocess
+
+import pytest
+
+from cluster import YOLK, free_port, get, model_path, wait_until
+from fleet import Fleet
+
+pytestmark = pytest.mark.skipif(model_path() is None, reason="no model: `yolk model fetch smollm2`")
+
+NODES = ("n0", "n1", "n2")
+MIB = 1 << 20
+LENT = 16 * MIB  # by each
+
+
+class Pool:
+    def __init__(self, fleet):
+        self.fleet = fleet
+        self.master = f"127.0.0.1:{free_port()}"
+        self.http = free_port()
+        self.environment = dict(fleet.environment, YOLK_MASTER=self.master)
+
+    def start(self):
+        self.fleet.start("master", "master", "--listen", self.master, "--metrics-listen",
+                         f"127.0.0.1:{self.http}")
+        for name in NODES:
+            self.fleet.start(name, "node", "--name", name, "--master", self.master, "--engine",
+                             "timed", "--pool-size", "16M", "--values-size", LENT)
+        wait_until(lambda: self.lent() == LENT * len(NODES), 30, "all nodes lend")
+        wait_until(lambda: self.run("ls").returncode == 0 and self.put("ready", b"?"), 30, "settled")
+        self.run("rm", "--all", "--force")
+
+    def lent(self):
+        try:
+            return self.metrics()["master_total_capacity_bytes"]
+        except OSError:
+            return 0
+
+    def command(self, *args):
+        return [str(YOLK), "store", *map(str, args)]
+
+    def run(self, *args, stdin=b""):
+        return subprocess.run(self.command(*args), input=stdin, capture_output=True, timeout=60,
+                              env=self.environment)
+
+    def put(self, key, value, *args):
+        return self.run("put", key, *args, stdin=value).returncode == 0
+
+    def get(self, key, *args):
+        result = self.run("get", key, *args)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    def replicas(self, key, *args):
+        return len(json.loads(self.run("stat", key, "--json", *args).stdout)["replicas"])
+
+    def metrics(self):
+        """Every series without labels."""
+        status, page = get(self.http, "/metrics")
+        assert status == 200
+        return {name: int(value) for name, value in re.findall(r"^(\w+) (\d+)$", page, re.M)}
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory):
+    with Fleet(tmp_path_factory.mktemp("pool")) as fleet:
+        made = Pool(fleet)
+        made.start()
+        yield made
+
+
+class Moved:
+    """What the counters of requests, those of beats apart, did since this was made."""
+
+    def __init__(self, pool):
+        self.pool = pool
+        self.before = pool.metrics()
+
+    def now(self):
+        return {name.removeprefix("master_").removesuffix("_total"): value - self.before[name]
+                for name, value in self.pool.metrics().items()
+                if re.search(r"_(requests|failures|items|partial_successes)_total$", name)
+                and "_ping_" not in name and value != self.before[name]}
+
+
+def test_every_request_counts_once(pool):
+    moved = Moved(pool)
+    assert pool.put("count/1", b"one") and pool.put("count/2", b"two")
+    assert not pool.put("count/1", b"other")  # has a value
+    assert pool.put("count/2", b"changed", "--replace")  # its end waits for the old value to go
+    assert moved.now() == {"put_start_requests": 4, "put_start_failures": 1, "put_end_requests": 3}
+
+    moved = Moved(pool)
+    assert pool.get("count/2") == b"changed"  # how long is it, then: where is it
+    assert pool.run("get", "count/3").returncode == 2
+    assert pool.replicas("count/1") == 1
+    assert moved.now() == {"get_replica_list_requests": 4, "get_replica_list_failures": 1}
+
+    moved = Moved(pool)
+    assert pool.run("replicas", "count/1", "2").returncode == 0
+    wait_until(lambda: pool.metrics()["yolk_store_replicas"] == 3 and moved.now() == {
+        "create_copy_task_requests": 1, "copy_start_requests": 1, "put_end_requests": 1,
+        "copy_end_requests": 1}, what="one more replica")
+
+    moved = Moved(pool)
+    assert len(pool.run("ls", "count/").stdout.splitlines()) == 2
+    assert pool.run("ls", "--regex", "(").returncode == 2
+    assert pool.run("rm", "count/2").returncode == 2  # leased
+    assert pool.run("rm", "count/2", "count/3", "--force").returncode == 2
+    assert pool.run("rm", "--regex", "^count/1$", "--force").stdout == b"1 removed\n"
+    assert pool.run("rm", "--all").stdout == b"0 removed\n"
+    assert moved.now() == {
+        "get_replica_list_by_regex_requests": 2, "get_replica_list_by_regex_failures": 1,
+        "remove_requests": 3, "remove_failures": 2, "remove_by_regex_requests": 1,
+        "remove_all_requests": 1}
+
+
+def test_nodes_are_counted_as_they_come_and_go(pool):
+    moved = Moved(pool)
+    beats = pool.metrics()["master_ping_requests_total"]
+    assert pool.fleet.stop("n2") == 0
+    assert moved.now() == {"unmount_segment_requests": 1}
+    pool.fleet.again("n2")
+    wait_until(lambda: pool.lent() == LENT * len(NODES), what="it lends again")
+    wait_until(lambda: pool.metrics()["master_ping_requests_total"] > beats, what="beats")
+    assert moved.now() == {"unmount_segment_requests": 1, "mount_segment_requests": 1}
