@@ -97,6 +97,8 @@ void client_item_reset(struct item *item)
     free(item->reading); /* only at the end of the client: nobody looks at it any more */
     free(item->places);
     free(item->sums);
+    client_guess_forget(item);
+    item->guessed = false;
     item->reading = NULL;
     item->places = NULL;
     item->sums = NULL;

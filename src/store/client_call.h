@@ -6,6 +6,7 @@
  *   client_call.c  how items and calls end; transfers, submitted together
  *   client_put.c   from the ticket to the acknowledgement
  *   client_get.c   from the replicas to the value
+ *   client_guess.c its owner, asked before the master has said who that is
  *
  * States and invariants: client.c. Threads: the env's loop thread. */
 #ifndef STORE_CLIENT_CALL_H
@@ -23,6 +24,7 @@
 #include "yolk/transfer.h"
 
 struct buf;
+struct guess;
 struct reading;
 struct rpc_client;
 struct rpc_result;
@@ -90,6 +92,8 @@ struct item {
     enum item_word word;     /* KNOWN */
     enum item_bytes bytes;   /* KNOWN */
     struct pin_ask ask;      /* get */
+    struct guess *guess;     /* get: what was asked beside the master, or NULL */
+    bool guessed;            /* get: what moves is so, and nothing is pinned */
     struct client_pin *pin;  /* get: of what is moving; shared with others of the owner */
     struct reading *reading; /* get: of memory of this host, under way */
     struct env_timer retry;  /* put: the next try of a commit */
@@ -196,6 +200,10 @@ void client_get_places(struct item *item, const struct store_places *reply, uint
 void client_get_moved(struct item *item);
 /* They did not come. */
 void client_get_unmoved(struct item *item);
+/* The owner that was guessed has spoken: whether the wanted bytes came with the answer, are right,
+ * and now in the item's buffer; and that it has. */
+bool client_get_keep(struct item *item, const struct pin_answer *answer);
+void client_get_guessed(struct item *item);
 /* Asks the owners for all that is wanted of them. */
 void client_call_pin(struct call *call);
 /* A timer's, for the same: `ctx` is the call. */

@@ -13,7 +13,11 @@
  *
  * SAME and GOOD, in whatever order they come, are the value; small values come with the owner's
  * word. Anything else is forgotten, and the master asked. Nothing is pinned for that: if the owner
- * drops the value meanwhile, the checksums say so (I2 of client.c). */
+ * drops the value meanwhile, the checksums say so (I2 of client.c).
+ *
+ * Of other values the owner is guessed, and asked while the master is (store/client_guess.h). If
+ * both say the same, the item goes on as if it had been PINNING, with nothing pinned; what then
+ * fails is tried again with a pin. */
 #include "store/client_call.h"
 
 #include <stdlib.h>
@@ -29,6 +33,7 @@
 #include "store/reading.h"
 
 static void get_next(struct item *item);
+static bool get_guess(struct item *item);
 static void get_ask(struct item *item);
 static void known_moved(struct item *item, bool good);
 
@@ -42,6 +47,11 @@ static void get_failed(struct item *item, enum status why)
     item->segment_open = false;
     free(item->sums);
     item->sums = NULL;
+    if (item->guessed) { /* nothing was pinned: the bytes may be another value's by now */
+        item->guessed = false;
+        get_next(item);
+        return;
+    }
     if (item->last != STATUS_CORRUPT) item->last = why;
     item->places_next++;
     get_next(item);
@@ -143,13 +153,18 @@ static void get_learn(const struct item *item)
 
 static void get_done(struct item *item)
 {
+    struct guesses *guesses = &item->call->store->guesses;
+
     get_learn(item);
+    guesses_saw(guesses, &item->places[item->places_next].node, item->vouched);
+    guesses->right += item->guessed;
     client_item_done(item, STATUS_OK, item->length);
 }
 
 static void get_wrong(struct item *item)
 {
-    LOG_WARN("store", "value_wrong", "owner=%s", rpc_client_address(item->owner));
+    if (!item->guessed)
+        LOG_WARN("store", "value_wrong", "owner=%s", rpc_client_address(item->owner));
     get_failed(item, STATUS_CORRUPT);
 }
 
@@ -292,10 +307,12 @@ void client_get_start(struct item *item)
         known_find(store->known, &item->ask.id, env_now_ns(store->env), &sums);
     if (value == NULL) {
         item->reads = known_reads_take(store->known, &item->ask.id);
+        client_guess_start(item);
         return;
     }
     if (!known_take(item, value, sums)) {
         client_item_reset(item);
+        client_guess_start(item);
         return;
     }
     item->state = ITEM_KNOWN;
@@ -310,6 +327,87 @@ void client_get_early(struct item *item)
     if (item->state != ITEM_KNOWN || item->length <= item->call->store->inline_max) return;
     item->bytes = BYTES_MOVING;
     if (get_move(item) != STATUS_OK) item->bytes = BYTES_BAD;
+}
+
+/* ---- guesses ---- */
+
+bool client_get_keep(struct item *item, const struct pin_answer *answer)
+{
+    const bool asked = item->state == ITEM_WAITING || item->state == ITEM_ASKING;
+    ASSERT(asked || item->state == ITEM_PINNING);
+
+    if (answer->bytes == NULL || (!asked && answer->size != item->length)) return false;
+    if (item->offset >= answer->size || (!item->range && answer->size > item->size)) return false;
+    item->length = answer->size; /* or what the master says */
+    return get_inline(item, answer) == STATUS_OK;
+}
+
+/* Which of the places the guess is about; they are of the item's first replicas. */
+static bool guess_place(struct item *item)
+{
+    for (uint32_t i = 0; i < item->places_count; i++) {
+        if (item->places[i].node.epoch != item->guess->epoch) continue;
+        const struct client_place place = item->places[i];
+        item->places[i] = item->places[0];
+        item->places[0] = place;
+        return true;
+    }
+    return false;
+}
+
+/* The owner's word and the master's, which has just said or is known to have said the place. */
+static bool guess_fits(const struct item *item)
+{
+    const struct guess *guess = item->guess;
+    return guess->good && guess->address == item->places[0].address && guess->size == item->length;
+}
+
+/* As get_take(), of what was said before. */
+static void guess_use(struct item *item)
+{
+    struct guess *guess = item->guess;
+    const bool inlined = guess->inlined;
+
+    item->owner = guess->ask.owner;
+    item->piece_size = guess->piece_size;
+    item->sums_count = guess->sums_count;
+    item->sums = guess->sums;
+    guess->sums = NULL;
+    item->vouched = true;
+    item->guessed = true;
+    get_span(item);
+    client_guess_forget(item);
+    if (inlined) {
+        get_done(item);
+        return;
+    }
+    item->state = ITEM_MOVING;
+    const enum status status = get_move(item);
+    if (status != STATUS_OK) get_failed(item, status);
+}
+
+/* The master has said where the value is. False: the guess does not help. */
+static bool get_guess(struct item *item)
+{
+    if (item->guess == NULL) return false;
+    const bool named = guess_place(item);
+    if (named && item->guess->open) { /* its answer is the one to wait for */
+        item->state = ITEM_PINNING;
+        return true;
+    }
+    if (named && guess_fits(item)) {
+        guess_use(item);
+        return true;
+    }
+    guesses_wrong(&item->call->store->guesses);
+    client_guess_forget(item);
+    return false;
+}
+
+void client_get_guessed(struct item *item)
+{
+    if (item->state != ITEM_PINNING) return; /* the master has not spoken yet */
+    if (!get_guess(item)) get_next(item);
 }
 
 /* ---- answers of owners ---- */
@@ -381,20 +479,17 @@ void client_call_pin(struct call *call)
     enum status why;
 
     env_timer_cancel(call->store->env, &call->pins);
+    call->inner++; /* the call stays while we look at it */
     while (call->asks.first != NULL) {
         struct pin_ask *ask = pin_asks_send(&call->asks, call->store->env, &terms, &count, &why);
-        if (ask == NULL) call->inner += count;
+        call->inner += count; /* they are answered, here or later */
         for (struct pin_ask *next; ask != NULL; ask = next) {
-            const struct pin_answer failed = { .status = why };
-            struct item *item = ask->ctx;
+            const struct pin_answer failed = { .status = why, .more = true };
             next = ask->next;
-            if (item->state == ITEM_KNOWN) {
-                known_answered(item, &failed);
-            } else {
-                get_failed(item, why);
-            }
+            ask->on_answer(ask->ctx, &failed);
         }
     }
+    client_call_out(call);
 }
 
 void client_get_on_pins(void *ctx)
@@ -462,7 +557,7 @@ void client_get_places(struct item *item, const struct store_places *reply, uint
         client_item_found(item, item->length);
         return;
     }
-    get_next(item);
+    if (!get_guess(item)) get_next(item);
 }
 
 void client_get_moved(struct item *item)

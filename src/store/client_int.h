@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "store/client_guess.h"
 #include "store/proto.h"
 #include "store/scope.h"
 #include "yolk/store.h"
@@ -30,6 +31,7 @@ struct yolk_store {
     struct readings *readings;
     struct known *known; /* of values that were read */
     uint64_t known_gets; /* values that were read without the master */
+    struct guesses guesses;
     struct call *calls;
     struct sessions *sessions;
     uint32_t items; /* under way */

@@ -4,8 +4,10 @@
  *
  * Goal:   a value that was read is read again without the master, as long as that may be; never
  *         what has been replaced or removed; and not from an owner that the master does not hear.
+ *         Of a value that is not remembered the owner is guessed, which is never believed about
+ *         more than the master confirms.
  * Method: a simulated cluster, a client that writes and one that reads. What the master was asked
- *         is told by its counters, what was read without it by the reader's. */
+ *         is told by its counters, what was read without it, or by a guess, by the reader's. */
 #include "store/cluster_sim.h"
 
 #include <setjmp.h>
@@ -318,9 +320,145 @@ static void a_dead_owner_costs_one_more_question(void **state)
     assert_int_equal(reader.store->known_gets, 0);
 }
 
+/* ---- guesses ---- */
+
+/* The reader expects what it reads next at this value's owner, which it does not remember. */
+static void expect_at_owner_of(unsigned value)
+{
+    for (unsigned n = 0; n < GUESS_STREAK; n++) {
+        assert_int_equal(get(value, 1), STATUS_OK);
+        sim_run_ms(&cluster, STORE_KNOWN_MS);
+    }
+    assert_int_equal(reader.store->guesses.streak, GUESS_STREAK);
+    assert_int_equal(reader.store->guesses.node.epoch,
+                     store_node_epoch(cluster.nodes[owner_of(value)].node));
+}
+
+static void put_at(unsigned value, unsigned revision, unsigned node)
+{
+    char name[64];
+    snprintf(name, sizeof(name), "node-%s", cluster.nodes[node].host);
+    const struct yolk_store_call call = {
+        .on_item = on_item, .ctx = &writer, .replace = true, .preferred = name
+    };
+    const struct yolk_store_value what = { .key = key_of(value),
+                                           .data = writer.memory,
+                                           .size = size_of(value) };
+    sim_bytes(value + VALUES * revision, writer.memory, size_of(value));
+    writer.left = 1;
+    assert_int_equal(wait_for(&writer, yolk_store_put(writer.store, &what, 1, &call)), STATUS_OK);
+}
+
+/* What comes inline, and what is read; nothing is pinned for either. */
+static void values_of_one_owner_are_asked_for_at_once(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < VALUES; i++)
+        put_at(i, 1, 0);
+    expect_at_owner_of(0);
+    const uint64_t asked = asked_of_master();
+    const uint64_t right = reader.store->guesses.right;
+    assert_int_equal(get(0, VALUES), STATUS_OK);
+    for (unsigned i = 0; i < VALUES; i++)
+        check_got(i, 1);
+    assert_int_equal(reader.store->guesses.right, right + VALUES);
+    assert_int_equal(asked_of_master(), asked + VALUES); /* which leases them as ever */
+    assert_int_equal(get(0, VALUES), STATUS_OK);         /* and they are remembered */
+    assert_int_equal(reader.store->known_gets, VALUES);
+}
+
+static void a_wrong_guess_costs_nothing_but_the_streak(void **state)
+{
+    const struct yolk_store_key key = { "nobody's", 8 };
+    const struct yolk_store_call call = { .on_item = on_item, .ctx = &reader };
+    const struct yolk_store_buffer buffer = { .key = key, .data = reader.memory, .size = 100 };
+    (void)state;
+
+    put_at(0, 1, 0);
+    put_at(1, 1, 1);
+    expect_at_owner_of(0);
+    const uint64_t right = reader.store->guesses.right;
+    reader.left = 1;
+    assert_int_equal(wait_for(&reader, yolk_store_get(reader.store, &buffer, 1, &call)),
+                     STATUS_NOT_FOUND);
+    assert_int_equal(reader.store->guesses.streak, GUESS_STREAK);
+    assert_int_equal(get(0, 2), STATUS_OK);
+    check_got(0, 1);
+    check_got(1, 1);
+    assert_int_equal(reader.store->guesses.right, right + 1);
+    assert_true(reader.store->guesses.streak < GUESS_STREAK);
+}
+
+/* The owner speaks while the master does not; what it says is no longer so when the master does. */
+static void a_guess_that_was_replaced_is_not_used(void **state)
+{
+    const struct yolk_store_call call = { .on_item = on_item, .ctx = &reader };
+    const struct yolk_store_buffer buffer = { .key = key_of(0),
+                                              .data = reader.memory,
+                                              .size = SIZE_MAX_TESTED };
+    (void)state;
+
+    put_at(0, 1, 0);
+    expect_at_owner_of(0);
+    const uint64_t right = reader.store->guesses.right;
+    env_sim_partition(cluster.sim, "10.0.2.2", "10.0.0.1");
+    reader.left = 1;
+    assert_int_equal(yolk_store_get(reader.store, &buffer, 1, &call), STATUS_OK);
+    sim_run_ms(&cluster, 100);
+    assert_int_equal(reader.left, 1);
+    put_at(0, 2, 0);
+    env_sim_heal(cluster.sim, "10.0.2.2", "10.0.0.1");
+    assert_int_equal(wait_for(&reader, STATUS_OK), STATUS_OK);
+    check_got(0, 2);
+    assert_int_equal(reader.store->guesses.right, right);
+}
+
+static void a_guessed_owner_that_does_not_vouch_is_asked_again(void **state)
+{
+    (void)state;
+    put_at(0, 1, 0);
+    put_at(1, 1, 0);
+    expect_at_owner_of(0);
+    const uint64_t right = reader.store->guesses.right;
+    env_sim_partition(cluster.sim, cluster.nodes[0].host, "10.0.0.1");
+    sim_run_ms(&cluster, NODE_VOUCH_MS);
+    assert_int_equal(get(0, 2), STATUS_OK); /* the master still says that they are there */
+    check_got(0, 1);
+    check_got(1, 1);
+    assert_int_equal(reader.store->guesses.right, right);
+    env_sim_heal(cluster.sim, cluster.nodes[0].host, "10.0.0.1");
+}
+
+/* The guess is under way when its item ends, and when the client does. */
+static void a_guess_may_outlive_what_it_was_for(void **state)
+{
+    const struct yolk_store_key key = { "nobody's", 8 };
+    const struct yolk_store_call call = { .on_item = on_item, .ctx = &reader };
+    const struct yolk_store_buffer buffer = { .key = key, .data = reader.memory, .size = 100 };
+    (void)state;
+
+    put_at(0, 1, 0);
+    expect_at_owner_of(0);
+    env_sim_partition(cluster.sim, "10.0.2.2", cluster.nodes[0].host);
+    for (unsigned n = 0; n < 2; n++) {
+        reader.left = 1;
+        assert_int_equal(wait_for(&reader, yolk_store_get(reader.store, &buffer, 1, &call)),
+                         STATUS_NOT_FOUND);
+        assert_non_null(reader.store->calls);
+        if (n == 0) sim_run_ms(&cluster, 5000);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(values_of_one_owner_are_asked_for_at_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_wrong_guess_costs_nothing_but_the_streak, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(a_guess_that_was_replaced_is_not_used, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_guessed_owner_that_does_not_vouch_is_asked_again, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(a_guess_may_outlive_what_it_was_for, setup, teardown),
         cmocka_unit_test_setup_teardown(what_was_read_is_read_again_without_the_master, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(the_master_hears_how_often_it_was_read, setup, teardown),

@@ -68,7 +68,7 @@ enum kind { CALM_NODES, MORTAL_NODES, TINY };
 static uint64_t current_seed;
 static unsigned long long acked_total, reads_total, fetched_total, lost_explained, evictions_seen,
     replaced_total, copied_total, kept_total, promoted_total, together_total, seen_total,
-    over_quota_total, hot_total, drafts_total, session_reads_total, known_total;
+    over_quota_total, hot_total, drafts_total, session_reads_total, known_total, guessed_total;
 
 #define CHECK(condition)                                                                           \
     do {                                                                                           \
@@ -362,6 +362,7 @@ static void client_kill(struct world *world, unsigned which)
     for (unsigned i = 0; i < TENANTS; i++) {
         seen_total += readings_bytes(client->stores[i]->readings);
         known_total += client->stores[i]->known_gets;
+        guessed_total += client->stores[i]->guesses.right;
         yolk_store_destroy(client->stores[i]);
         client->stores[i] = NULL;
     }
@@ -1388,6 +1389,7 @@ static void masters_die_and_nothing_acknowledged_is_lost(void **state)
     assert_true(acked_total > 0 && reads_total > 0 && fetched_total > 0);
     assert_true(drafts_total > 0 && session_reads_total > 0);
     assert_true(known_total > 0 || test_seeds(SEEDS_DEFAULT) < 2);
+    assert_true(guessed_total > 0 || test_seeds(SEEDS_DEFAULT) < 10);
     assert_true(seen_total > 0 || test_seeds(SEEDS_DEFAULT) < 2);
     assert_true(hot_total > 0 || test_seeds(SEEDS_DEFAULT) < 10);
 }
@@ -1417,9 +1419,10 @@ int main(void)
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     printf("acknowledged=%llu read=%llu fetched_blocks=%llu lost_explained=%llu evictions=%llu "
            "replaced=%llu copied=%llu kept=%llu promoted=%llu together=%llu seen=%llu "
-           "over_quota=%llu hot=%llu drafts=%llu session_reads=%llu known=%llu\n",
+           "over_quota=%llu hot=%llu drafts=%llu session_reads=%llu known=%llu "
+           "guessed=%llu\n",
            acked_total, reads_total, fetched_total, lost_explained, evictions_seen, replaced_total,
            copied_total, kept_total, promoted_total, together_total, seen_total, over_quota_total,
-           hot_total, drafts_total, session_reads_total, known_total);
+           hot_total, drafts_total, session_reads_total, known_total, guessed_total);
     return failed;
 }
