@@ -148,6 +148,7 @@ struct node_choice {
     bool forbid_shm;
     enum proto_role role; /* 0: prefill */
     const char *master;   /* NULL: none */
+    uint32_t fetch_quiet_ms;
 };
 
 static inline void node_start(struct node *node, const char *name, const struct node_choice *choice)
@@ -167,6 +168,7 @@ static inline void node_start(struct node *node, const char *name, const struct 
         .decode_max = 16,
         .rows_max = 64,
         .lease_ms = 1000, /* no slow machine overruns it */
+        .fetch_quiet_ms = choice->fetch_quiet_ms,
         .no_reuse = choice->no_reuse,
         .forbid_shm = choice->forbid_shm,
         .is_end = is_stop,
@@ -271,6 +273,7 @@ struct request {
     bool prefill_done;
     struct proto_prefill_done done;
     enum proto_cause cause; /* of the last failure; 0 for none */
+    enum proto_miss miss;   /* likewise */
     uint32_t failures;
     uint64_t lied_epoch;
     bool over; /* finished, or both calls have ended */
@@ -393,12 +396,18 @@ static inline void note_first(struct request *request, const struct proto_token 
     proto_u32s_copy(token->row, request->p_row);
 }
 
+static inline void note_failed(struct request *request, const struct proto_failed *failed)
+{
+    request->cause = failed->cause;
+    request->miss = failed->miss;
+}
+
 static inline void on_p_item(void *ctx, const uint8_t *body, size_t len)
 {
     struct request *request = ctx;
     struct proto_item item;
     assert_int_equal(proto_item_decode(body, len, &item), STATUS_OK);
-    if (item.kind == PROTO_ITEM_FAILED) request->cause = item.failed.cause;
+    if (item.kind == PROTO_ITEM_FAILED) note_failed(request, &item.failed);
     if (item.kind == PROTO_ITEM_SCORES) take_scores(request, &item.scores);
     if (item.kind == PROTO_ITEM_FIRST_TOKEN) note_first(request, &item.token);
     if (item.kind != PROTO_ITEM_PREFILL_DONE) return;
@@ -485,7 +494,7 @@ static inline void on_d_item(void *ctx, const uint8_t *body, size_t len)
         request->reason = item.finish.reason;
         request->generated = item.finish.generated;
         return;
-    case PROTO_ITEM_FAILED: request->cause = item.failed.cause; return;
+    case PROTO_ITEM_FAILED: note_failed(request, &item.failed); return;
     case PROTO_ITEM_PREFILL_DONE:
         assert_true(request->computes && request->answer_count == request->generated_before);
         request->prefill_done = true;
@@ -537,6 +546,7 @@ static inline void attempt_start(struct request *request)
     request->generated_before = request->answer_count;
     request->opened = request->prefill_done = request->over = false;
     request->cause = 0;
+    request->miss = PROTO_MISS_NONE;
     const struct proto_decode_open open = { .sequence = sequence_of(request, tokens, keys),
                                             .max_tokens = request->max_tokens,
                                             .ignore_eos = request->ignore_eos,

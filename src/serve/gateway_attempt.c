@@ -162,7 +162,8 @@ static void attempt_failed(struct attempt *attempt, bool at_decode, enum status 
     }
     avoid(request, attempt, at_decode, cause);
     if (cause == PROTO_CAUSE_SOURCE && !attempt->counted) {
-        gateway_explain_miss(attempt, PROTO_MISS_FAILED);
+        gateway_explain_miss(attempt, attempt->open_miss != PROTO_MISS_NONE ? attempt->open_miss
+                                                                            : PROTO_MISS_FAILED);
     }
     attempt_leave(attempt, status);
     if (hopeless(request, status, cause, &error)) {
@@ -690,6 +691,7 @@ static void on_open_item(void *ctx, const uint8_t *body, size_t len)
     case PROTO_ITEM_FINISH: on_finish(attempt, &item.finish); break;
     case PROTO_ITEM_FAILED:
         attempt->open_cause = item.failed.cause;
+        attempt->open_miss = item.failed.miss;
         attempt->open_load = item.failed.load_permille / 1e3;
         LOG_DEBUG("gateway", "decode_failed", "req=%s text=%s", attempt->request->request_id,
                   item.failed.text);

@@ -298,6 +298,40 @@ static enum status explain_decision(struct buf *out, const struct yolk_decision 
     return status;
 }
 
+/* It failed, or was moved: what came of it, in a line. */
+static enum status explain_earlier(struct buf *out, const struct yolk_decision *d,
+                                   const struct yolk_explanation *why, double now_ms)
+{
+    enum status status =
+        buf_printf(out, "  earlier     %.1f s ago at %s and %s: ", (now_ms - d->placed_ms) / 1000,
+                   d->prefill_name, d->decode_name);
+
+    if (!d->finished) {
+        THEN(status, buf_append_text(out, "under way"));
+    } else {
+        THEN(status, buf_printf(out, "%s after %.1f ms, %lld tokens", status_name(d->outcome),
+                                d->actual_total_ms, (long long)d->actual_output_tokens));
+    }
+    THEN(status, gateway_why_missed_text(out, why));
+    THEN(status, buf_append_text(out, "\n"));
+    return status;
+}
+
+/* Who was placed more than once. A client may also have given two requests one id. */
+static enum status explain_all_earlier(struct merged *m, const char *request_id, double now_ms,
+                                       struct buf *out)
+{
+    enum status status = STATUS_OK;
+    uint32_t said = 0;
+
+    for (; m->have_decision && said < DEBUG_EARLIER_MAX && status == STATUS_OK; merged_pass(m)) {
+        if (merged_is_refusal(m) || strcmp(m->decision.request_id, request_id) != 0) continue;
+        status = explain_earlier(out, &m->decision, &m->why, now_ms);
+        said++;
+    }
+    return status;
+}
+
 static enum status explain_refusal(struct buf *out, const struct yolk_refused *r, double now_ms)
 {
     enum status status = buf_printf(
@@ -336,6 +370,8 @@ enum status gateway_debug_explain(const struct yolk_conductor *conductor, double
         struct yolk_explain_stats stats;
         yolk_conductor_explain_stats(conductor, &stats);
         THEN(status, gateway_why_alarm_text(out, &stats));
+        merged_pass(&m);
+        THEN(status, explain_all_earlier(&m, request_id, now_ms, out));
         return status;
     }
     return STATUS_NOT_FOUND;

@@ -28,14 +28,15 @@
 struct buf;
 struct yolk_conductor;
 
-enum { DEBUG_LIST_DEFAULT = 100, DEBUG_LIST_MAX = 1000 };
+enum { DEBUG_LIST_DEFAULT = 100, DEBUG_LIST_MAX = 1000, DEBUG_EARLIER_MAX = 8 };
 
 /* Appends the list. `query` may say "limit=N"; anything else in it is ignored. `conductor` may be
  * NULL: nothing has been decided. STATUS_FULL, STATUS_NO_MEMORY of *out. */
 MUST_USE enum status gateway_debug_list(const struct yolk_conductor *conductor, double now_ms,
                                         const char *query, struct buf *out);
 
-/* Appends the latest decision about this request, some lines of text. STATUS_NOT_FOUND. */
+/* Appends the latest decision about this request, some lines of text, and a line for each of the
+ * DEBUG_EARLIER_MAX before it. STATUS_NOT_FOUND. */
 MUST_USE enum status gateway_debug_explain(const struct yolk_conductor *conductor, double now_ms,
                                            const char *request_id, struct buf *out);
 

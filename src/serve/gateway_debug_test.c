@@ -88,6 +88,21 @@ static bool accepted(const struct json_value *entry)
     return api_json_bool(api_json_member(entry, "accepted"));
 }
 
+/* How often `text` is in the explanation. */
+static int said(const struct yolk_conductor *conductor, const char *id, const char *text)
+{
+    struct buf out;
+    int times = 0;
+
+    buf_init(&out, OUT_SIZE_MAX);
+    assert_int_equal(gateway_debug_explain(conductor, 1000, id, &out), STATUS_OK);
+    assert_int_equal(buf_append(&out, "", 1), STATUS_OK);
+    for (const char *at = (const char *)buf_data(&out); (at = strstr(at, text)) != NULL; at++)
+        times++;
+    buf_fini(&out);
+    return times;
+}
+
 static void explains(const struct yolk_conductor *conductor, const char *id, const char *text)
 {
     struct buf out;
@@ -174,6 +189,26 @@ static void test_refused_at_join(void **state)
     member_is(api_json_at(entries, 0), "refusal", "tbt_at_join");
     api_json_destroy(doc);
     explains(c, "one", "refused after its prefill");
+    yolk_conductor_destroy(c);
+}
+
+/* What failed before the attempt that answered is not kept from who asks. */
+static void test_earlier_attempts_are_told(void **state)
+{
+    (void)state;
+    struct yolk_conductor *c = make(YOLK_POLICY_NONE, 0, 0);
+    struct yolk_decision decision;
+
+    for (int i = 0; i < DEBUG_EARLIER_MAX + 3; i++) {
+        assert_int_equal(admit(c, "often", 1024, 10.0 * i, &decision), STATUS_OK);
+        yolk_conductor_finish(c, decision.ticket, STATUS_TIMEOUT, 10.0 * i + 7);
+        assert_int_equal(admit(c, "once", 1024, 10.0 * i + 1, &decision), STATUS_OK);
+    }
+    assert_int_equal(admit(c, "often", 1024, 500, &decision), STATUS_OK);
+    explains(c, "often", "often: accepted 0.5 s ago");
+    explains(c, "often", "earlier     0.9 s ago at prefill-0 and decode-0: timeout after 7.0 ms");
+    assert_int_equal(said(c, "often", "earlier"), DEBUG_EARLIER_MAX);
+    assert_int_equal(said(c, "once", "earlier"), DEBUG_EARLIER_MAX);
     yolk_conductor_destroy(c);
 }
 
@@ -267,6 +302,7 @@ int main(void)
         cmocka_unit_test(test_nothing_yet),
         cmocka_unit_test(test_both_logs_are_merged),
         cmocka_unit_test(test_refused_at_join),
+        cmocka_unit_test(test_earlier_attempts_are_told),
         cmocka_unit_test(test_the_list_is_bounded),
         cmocka_unit_test(test_why),
     };

@@ -41,6 +41,7 @@ struct attempt {
     bool door;      /* it waits at d's door: the first token is d's to say */
     bool counted;   /* the Conductor knows that prefill is done */
     enum proto_cause open_cause, run_cause; /* of a FAILED item; 0: none */
+    enum proto_miss open_miss;              /* likewise */
     double open_load;                       /* with PROTO_CAUSE_LIMIT: of d's batch */
     uint32_t sequence_tokens;
     uint64_t heard_ns;              /* when d said something; at first, when it was placed */

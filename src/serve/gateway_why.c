@@ -218,6 +218,20 @@ static enum status text_hits(struct buf *out, const struct yolk_explanation *x)
     return status;
 }
 
+enum status gateway_why_missed_text(struct buf *out, const struct yolk_explanation *x)
+{
+    enum status status = STATUS_OK;
+    bool first = true;
+
+    for (int i = 0; i < YOLK_MISSES; i++) {
+        if (x->missed[i] == 0) continue;
+        THEN(status, buf_printf(out, "%s %u %s", first ? ", missed" : ",", x->missed[i],
+                                yolk_miss_name((enum yolk_miss)i)));
+        first = false;
+    }
+    return status;
+}
+
 enum status gateway_why_text(struct buf *out, const struct yolk_explanation *x)
 {
     enum status status = STATUS_OK;

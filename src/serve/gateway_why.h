@@ -37,6 +37,9 @@ struct yolk_explanation;
 /* Each appends to *out, a comma first where it is JSON: STATUS_FULL, STATUS_NO_MEMORY of it. */
 MUST_USE enum status gateway_why_json(struct buf *out, const struct yolk_explanation *explanation);
 MUST_USE enum status gateway_why_text(struct buf *out, const struct yolk_explanation *explanation);
+/* In one line and without its end: ", missed 12 timeout, 1 never_seen"; nothing if none was. */
+MUST_USE enum status gateway_why_missed_text(struct buf *out,
+                                             const struct yolk_explanation *explanation);
 MUST_USE enum status gateway_why_all_json(struct buf *out, const struct yolk_explain_stats *stats);
 /* Nothing while there is no alarm. */
 MUST_USE enum status gateway_why_alarm_text(struct buf *out,

@@ -560,7 +560,7 @@ enum prefill_field {
     PREFILL_TIMES,
     PREFILL_MISS, /* optional */
 };
-enum failed_field { FAILED_CAUSE = 1, FAILED_TEXT, FAILED_LOAD };
+enum failed_field { FAILED_CAUSE = 1, FAILED_TEXT, FAILED_LOAD, FAILED_MISS };
 enum { TIMES_COUNT = 5 };
 
 static void put_times(struct msg_writer *writer, uint32_t key, const struct proto_times *times)
@@ -612,6 +612,17 @@ static void put_scores(struct msg_writer *writer, const struct proto_scores *sco
     put_u32s(writer, SCORES_ROWS, scores->rows);
 }
 
+static void put_failed(struct msg_writer *writer, const struct proto_failed *failed)
+{
+    const bool missed = failed->miss != PROTO_MISS_NONE;
+
+    msg_field_map(writer, ITEM_BODY, missed ? FAILED_MISS : FAILED_LOAD);
+    msg_field_u64(writer, FAILED_CAUSE, failed->cause);
+    msg_field_text(writer, FAILED_TEXT, failed->text);
+    msg_field_u64(writer, FAILED_LOAD, failed->load_permille);
+    if (missed) msg_field_u64(writer, FAILED_MISS, failed->miss);
+}
+
 static void put_item_body(struct msg_writer *writer, const struct proto_item *msg)
 {
     switch (msg->kind) {
@@ -634,12 +645,7 @@ static void put_item_body(struct msg_writer *writer, const struct proto_item *ms
         return;
     case PROTO_ITEM_PREFILL_DONE: put_prefill_done(writer, &msg->prefill_done); return;
     case PROTO_ITEM_SCORES: put_scores(writer, &msg->scores); return;
-    case PROTO_ITEM_FAILED:
-        msg_field_map(writer, ITEM_BODY, FAILED_LOAD);
-        msg_field_u64(writer, FAILED_CAUSE, msg->failed.cause);
-        msg_field_text(writer, FAILED_TEXT, msg->failed.text);
-        msg_field_u64(writer, FAILED_LOAD, msg->failed.load_permille);
-        return;
+    case PROTO_ITEM_FAILED: put_failed(writer, &msg->failed); return;
     }
     ASSERT(false);
 }
@@ -747,6 +753,7 @@ static void get_failed(struct msg_reader *reader, struct proto_failed *out)
             break;
         case FAILED_TEXT: msg_get_text_copy(reader, out->text, sizeof(out->text)); break;
         case FAILED_LOAD: out->load_permille = msg_get_u32(reader); break;
+        case FAILED_MISS: out->miss = (enum proto_miss)get_in(reader, 0, PROTO_MISSES - 1); break;
         default: msg_skip(reader); break;
         }
     }

@@ -311,6 +311,7 @@ enum proto_cause {
 struct proto_failed {
     enum proto_cause cause;
     uint32_t load_permille; /* PROTO_CAUSE_LIMIT: predicted time between tokens over the limit */
+    enum proto_miss miss;   /* PROTO_CAUSE_SOURCE: why; left out of the message while it is NONE */
     char text[PROTO_TEXT_SIZE];
 };
 

@@ -254,6 +254,8 @@ static void items_round_trip(void **state)
           .scores = { .first = 16, .count = 1, .rows = proto_u32s_of(row, 4) } },
         { .kind = PROTO_ITEM_PREFILL_DONE,
           .prefill_done = { .computed_tokens = 9, .miss = PROTO_MISS_TIMEOUT, .times = times } },
+        { .kind = PROTO_ITEM_FAILED,
+          .failed = { .cause = PROTO_CAUSE_SOURCE, .miss = PROTO_MISS_GONE, .text = "why" } },
     };
     for (size_t i = 0; i < sizeof(items) / sizeof(items[0]); i++) {
         struct buf one, two;

@@ -624,6 +624,7 @@ static enum status take_options(struct worker *worker, const struct worker_optio
     if (own->decode_max == 0) own->decode_max = WORKER_DECODES_DEFAULT;
     if (own->lease_ms == 0) own->lease_ms = WORKER_LEASE_MS_DEFAULT;
     if (own->lease_ms < WORKER_LEASE_MS_MIN) own->lease_ms = WORKER_LEASE_MS_MIN;
+    if (own->fetch_quiet_ms == 0) own->fetch_quiet_ms = WORKER_FETCH_QUIET_MS;
     if (own->rows_max == 0) own->rows_max = WORKER_ROWS_DEFAULT;
     const uint32_t trained = model_params(options->model)->context;
     worker->context_max = own->context_max == 0 ? trained : own->context_max;

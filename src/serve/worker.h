@@ -34,6 +34,7 @@ enum {
     WORKER_ROWS_DEFAULT = 512,
     WORKER_LEASE_MS_DEFAULT = 10000,
     WORKER_LEASE_MS_MIN = 100,
+    WORKER_FETCH_QUIET_MS = 2000,
 };
 
 /* Text is copied. 0 and NULL take the default in brackets. */
@@ -63,6 +64,7 @@ struct worker_options {
     uint32_t rows_max;                 /* of a step [WORKER_ROWS_DEFAULT] */
     uint32_t lease_ms;         /* of permissions to push, and of the transfer engine's fences; the
                              same in the whole cluster [WORKER_LEASE_MS_DEFAULT] */
+    uint32_t fetch_quiet_ms;   /* how long nothing of a fetch may come [WORKER_FETCH_QUIET_MS] */
     bool no_reuse;             /* neither finds nor publishes blocks: the pool is off */
     const char *metadata;      /* where its transfer engine is published under `name` [nowhere] */
     bool forbid_shm;           /* see yolk_transfer_options */

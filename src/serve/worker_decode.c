@@ -72,7 +72,6 @@ static void compute_the_rest(struct job *job, const struct store_fetch_result *r
 {
     struct decode *decode = &job->decode;
 
-    job_fetch_short(job, decode->fetch_blocks, result);
     decode->push_from -= decode->fetch_blocks - result->blocks;
     decode->fetch_blocks = result->blocks;
 }
@@ -80,17 +79,12 @@ static void compute_the_rest(struct job *job, const struct store_fetch_result *r
 static void on_fetch_done(void *ctx, const struct store_fetch_result *result)
 {
     struct job *job = ctx;
-    ASSERT(job->inflight > 0);
-    job->fetch = NULL;
-    job->inflight--;
-    job->loaded_ns = env_now_ns(job->worker->env);
-    if (job->over) {
-        job_settle(job);
-        return;
-    }
-    if (result->blocks < job->decode.fetch_blocks && job->decode.computes) {
+    const bool came_short = result->blocks < job->decode.fetch_blocks;
+
+    if (came_short) job_fetch_short(job, job->decode.fetch_blocks, result);
+    if (came_short && job->decode.computes) {
         compute_the_rest(job, result);
-    } else if (result->blocks < job->decode.fetch_blocks) {
+    } else if (came_short) {
         job_fail(job, PROTO_CAUSE_SOURCE, STATUS_UNAVAILABLE, "%u of %u blocks from %s: %s",
                  result->blocks, job->decode.fetch_blocks, job->plan.holder,
                  store_miss_name(result->reason));
@@ -663,7 +657,7 @@ static enum status send_prefill_done(struct job *job)
             .cached_tokens = cached,
             .fetched_tokens = decode->fetch_blocks * block_tokens,
             .computed_tokens = job->prompt_count - cached,
-            .miss = job->miss,
+            .miss = job->fetching.miss,
             .times = {
                 .queue_us = us_between(job->arrived_ns, job->admitted_ns),
                 .load_us = us_between(job->admitted_ns, job->loaded_ns),

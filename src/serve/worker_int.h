@@ -4,6 +4,7 @@
  *
  *   worker.c          creation, RPC methods, the turn (admit, verify, join, step)
  *   worker_job.c      the life of one attempt: arrival, end, release
+ *   worker_fetch.c    blocks from elsewhere
  *   worker_prefill.c  p's side: load, compute, push, kv_done
  *   worker_stage.c    p's side, where p is one of a group
  *   worker_decode.c   d's side: open, lease, kv_done, tokens
@@ -50,6 +51,7 @@ enum {
     WORKER_PEERS_MAX = 256,
     WORKER_FENCE_SLACK_MS = 1000,
     WORKER_FETCH_MS = 30000,
+    WORKER_FETCH_RATE_MIN = 32 << 20, /* bytes a second; slower is as good as quiet */
     WORKER_CALL_MS = 30000,  /* of calls to peers, when the request has no deadline of its own */
     WORKER_QUEUE_MS = 60000, /* how long a sequence waits for pages */
     WORKER_SWEEP_MS = 1000,  /* how often what has waited too long is looked for */
@@ -214,6 +216,18 @@ struct decode {
     uint32_t steps;
 };
 
+/* What is brought from elsewhere. */
+struct fetching {
+    struct store_fetch *fetch; /* NULL when none is under way */
+    bool from_disk;            /* what it brings comes from our own disk */
+    enum proto_miss miss;      /* why it brought less than was wanted */
+    uint64_t quiet_ns;         /* how long nothing may come; from our own disk 0: any time */
+    bool late;                 /* nothing came for longer, and it was given up */
+    struct env_timer timer;    /* when that is so */
+    store_fetch_layer_fn on_layer;
+    store_fetch_done_fn on_done;
+};
+
 struct job {
     struct worker *worker;
     struct arena *arena;
@@ -248,9 +262,7 @@ struct job {
     int priority;
     uint64_t tenant;
     struct proto_plan plan;
-    struct store_fetch *fetch; /* NULL when none is under way */
-    bool from_disk;            /* what it brings comes from our own disk */
-    enum proto_miss miss;      /* why it brought less than was wanted */
+    struct fetching fetching;
 
     uint64_t arrived_ns;
     uint64_t admitted_ns;
@@ -356,22 +368,27 @@ void job_settle(struct job *job);
 /* At the end of the worker: frees without looking back. */
 void job_abandon(struct job *job);
 
-/* ---- worker_grammar.c ---- */
-
-/* NULL, or why it cannot be done. job_drop_grammar() ends it in any case. */
-const char *job_take_grammar(struct job *job, const struct proto_sampling *from);
-void job_drop_grammar(struct job *job);
+/* ---- worker_fetch.c ---- */
 
 /* How many blocks, `local` of them in our pages, shall be there without being computed or pushed,
  * at most `reusable`: the others from our own disk, looked at for blocks before `below`, or
  * from the holder, whichever reaches further. */
 uint32_t job_wanted_blocks(struct job *job, uint32_t local, uint32_t reusable, uint32_t below);
-/* Fetches blocks [local, wanted). False: it does not, also where there are none. on_layer may be
- * NULL. */
-bool job_fetch(struct job *job, uint32_t local, uint32_t wanted, store_fetch_layer_fn on_layer,
-               store_fetch_done_fn on_done);
+/* Fetches blocks [local, wanted). False: it does not, also where there are none. each() may be
+ * NULL, and gets the job, as done() does: not called when the job is over by then. If nothing comes
+ * for long, it ends with STORE_MISS_DEADLINE. */
+bool job_fetch(struct job *job, uint32_t local, uint32_t wanted, store_fetch_layer_fn each,
+               store_fetch_done_fn done);
 /* It has brought less than that, for gateways and the log. */
 void job_fetch_short(struct job *job, uint32_t wanted, const struct store_fetch_result *result);
+/* It is not needed any more; the job is settled when it has ended. Nothing if none is under way. */
+void job_fetch_cancel(struct job *job);
+
+/* ---- worker_grammar.c ---- */
+
+/* NULL, or why it cannot be done. job_drop_grammar() ends it in any case. */
+const char *job_take_grammar(struct job *job, const struct proto_sampling *from);
+void job_drop_grammar(struct job *job);
 
 /* The most words that a row has where `wanted` is the proto_sampling's logprobs or scores. */
 uint32_t job_row_words(uint32_t wanted);

@@ -355,72 +355,6 @@ void job_fill_sample(struct job *job, uint32_t past, uint64_t index, struct runn
     item->row_top = job->logprobs - 1;
 }
 
-/* ---- blocks from elsewhere ---- */
-
-uint32_t job_wanted_blocks(struct job *job, uint32_t local, uint32_t reusable, uint32_t below)
-{
-    const struct worker *worker = job->worker;
-    const uint32_t planned = job->plan.reuse_blocks < reusable ? job->plan.reuse_blocks : reusable;
-    const bool elsewhere =
-        job->plan.holder[0] != '\0' && strcmp(job->plan.holder, worker->address) != 0;
-    const uint32_t on_disk =
-        below > local ? store_node_match(worker->node, job->keys + local, below - local) : 0;
-
-    job->from_disk = on_disk > 0 && (!elsewhere || local + on_disk >= planned);
-    if (job->from_disk) return local + on_disk;
-    return elsewhere && planned > local ? planned : local;
-}
-
-bool job_fetch(struct job *job, uint32_t local, uint32_t wanted, store_fetch_layer_fn on_layer,
-               store_fetch_done_fn on_done)
-{
-    struct worker *worker = job->worker;
-    const uint64_t limit_ns = env_now_ns(worker->env) + WORKER_FETCH_MS * ENV_NS_PER_MS;
-
-    if (wanted <= local) return false;
-    const struct store_fetch_options options = {
-        .holder = job->from_disk ? NULL : job->plan.holder,
-        .keys = job->keys + local,
-        .pages = job->pages + local,
-        .count = wanted - local,
-        .transfer_class = YOLK_TRANSFER_LOAD,
-        .deadline_ns = job->deadline_ns < limit_ns ? job->deadline_ns : limit_ns,
-        .on_layer = on_layer,
-        .on_done = on_done,
-        .ctx = job,
-    };
-    if (store_node_fetch(worker->node, &options, &job->fetch) != STATUS_OK) {
-        job->miss = PROTO_MISS_FAILED;
-        return false;
-    }
-    job->inflight++;
-    return true;
-}
-
-static enum proto_miss miss_of(enum store_miss reason)
-{
-    switch (reason) {
-    case STORE_MISS_NONE: return PROTO_MISS_NONE;
-    case STORE_MISS_ABSENT: return PROTO_MISS_GONE;
-    case STORE_MISS_DEADLINE: return PROTO_MISS_TIMEOUT;
-    case STORE_MISS_HOLDER:
-    case STORE_MISS_REFUSED:
-    case STORE_MISS_TRANSFER:
-    case STORE_MISS_CHECKSUM:
-    case STORE_MISS_CANCELLED:
-    case STORE_MISS_COUNT: break;
-    }
-    return PROTO_MISS_FAILED;
-}
-
-void job_fetch_short(struct job *job, uint32_t wanted, const struct store_fetch_result *result)
-{
-    job->miss = miss_of(result->reason);
-    LOG_INFO("worker", "fetch_short", "req=%016llx holder=%s wanted=%u got=%u reason=%s",
-             (unsigned long long)job->request_id, job->from_disk ? "disk" : job->plan.holder,
-             wanted, result->blocks, store_miss_name(result->reason));
-}
-
 /* ---- the end ---- */
 
 void job_settle(struct job *job)
@@ -460,7 +394,7 @@ static void stop(struct job *job, enum sched_state end)
     ASSERT(!job->over);
     sched_end(job->worker->sched, job->id, end);
     job->over = true;
-    if (job->fetch != NULL) store_fetch_cancel(job->fetch);
+    job_fetch_cancel(job);
     if (job->kind == SCHED_KIND_PREFILL) {
         prefill_stop(job);
     } else {
@@ -484,6 +418,7 @@ void job_fail(struct job *job, enum proto_cause cause, enum status status, const
     va_start(args, fmt);
     vsnprintf(failed.text, sizeof(failed.text), fmt, args);
     va_end(args);
+    if (cause == PROTO_CAUSE_SOURCE) failed.miss = job->fetching.miss;
     if (cause == PROTO_CAUSE_LIMIT) failed.load_permille = job->decode.load_permille;
     LOG_INFO("worker", "attempt_failed", "req=%016llx attempt=%u kind=%s state=%s cause=%s text=%s",
              (unsigned long long)job->request_id, job->attempt,

@@ -208,7 +208,7 @@ static void on_fetch_layer(void *ctx, uint32_t layer, uint32_t blocks)
 {
     struct job *job = ctx;
     struct prefill *prefill = &job->prefill;
-    if (job->over || prefill->gate_broken) return;
+    if (prefill->gate_broken) return;
     if (blocks < prefill->wanted_blocks - prefill->local_blocks) {
         prefill->gate_broken = true;
         runner_gate_break(job->worker->runner, &prefill->gate);
@@ -247,14 +247,7 @@ static void on_fetch_done(void *ctx, const struct store_fetch_result *result)
     struct prefill *prefill = &job->prefill;
     const uint32_t wanted = prefill->wanted_blocks - prefill->local_blocks;
 
-    ASSERT(job->inflight > 0 && result->blocks <= wanted);
-    job->fetch = NULL;
-    job->inflight--;
-    job->loaded_ns = env_now_ns(worker->env);
-    if (job->over) {
-        job_settle(job);
-        return;
-    }
+    ASSERT(result->blocks <= wanted);
     if (result->blocks < wanted) job_fetch_short(job, wanted, result);
     prefill->wanted_blocks = prefill->local_blocks + result->blocks;
     if (sched_state(worker->sched, job->id) == SCHED_LOADING) {
@@ -314,7 +307,7 @@ void prefill_fill_item(struct job *job, const struct sched_item *from, struct ru
         .tokens_count = from->rows,
         .prefill = true,
         .prefill_first = first_chunk,
-        .gate = job->fetch != NULL ? &prefill->gate : NULL,
+        .gate = job->fetching.fetch != NULL ? &prefill->gate : NULL,
         .sums = prefill->sums,
         /* With the first chunk go the reused blocks that d lacks. */
         .sums_from = first_chunk && push_from < first ? push_from : first,
@@ -538,7 +531,7 @@ void prefill_step_done(struct job *job, const struct runner_item *item, bool com
     ASSERT(!job->over);
     if (!computed) { /* the gate broke; if the fetch still runs, on_fetch_done() goes on */
         ASSERT(job->prefill.gate_broken);
-        if (job->fetch == NULL) {
+        if (job->fetching.fetch == NULL) {
             reload(job, job->prefill.wanted_blocks - job->prefill.local_blocks);
         } else {
             sched_loading(worker->sched, job->id);
@@ -581,7 +574,7 @@ void prefill_describe_done(const struct job *job, struct proto_prefill_done *out
         .cached_tokens = cached,
         .fetched_tokens = (prefill->reuse_blocks - prefill->local_blocks) * block_tokens,
         .computed_tokens = job->prompt_count - cached,
-        .miss = job->miss,
+        .miss = job->fetching.miss,
         .times = {
             .queue_us = us_between(job->arrived_ns, job->admitted_ns),
             .load_us = us_between(job->admitted_ns, job->loaded_ns),

@@ -288,6 +288,60 @@ static void holder_without_blocks_is_a_miss(void **state)
     node_stop(&h);
 }
 
+static void keep_silent(void *ctx, struct env_stream *stream)
+{
+    struct env_stream **kept = ctx;
+
+    if (*kept == NULL) {
+        *kept = stream;
+    } else {
+        env_stream_close(stream);
+    }
+}
+
+/* A holder that has stopped, or is cut off, is waited for as long as it is quiet, and no longer;
+ * whoever computes goes on without it, and d says why it cannot. */
+static void holder_that_stands_still_is_late(void **state)
+{
+    static struct request request;
+    struct env_listener *listener;
+    struct env_stream *kept = NULL;
+    struct errmsg err = { "" };
+    const struct node_choice choice = { .fetch_quiet_ms = 30 };
+    struct node p, d;
+    char holder[64];
+
+    (void)state;
+    assert_int_equal(env_listen(world.env, "127.0.0.1:0", keep_silent, &kept, &listener, &err),
+                     STATUS_OK);
+    snprintf(holder, sizeof(holder), "127.0.0.1:%u", env_listener_port(listener));
+    node_start(&p, "p", &choice);
+    node_start(&d, "d", &choice);
+    request_init(&request, 200, 20);
+    request.holder = holder;
+    request.reuse_blocks = 6;
+    request.computes = true;
+    run(&request, NULL, &d);
+    expect_same_as_alone(&request);
+    assert_int_equal(request.done.miss, PROTO_MISS_TIMEOUT);
+    assert_int_equal(request.done.computed_tokens, 200);
+
+    request_init(&request, 200, 20);
+    request.holder = holder;
+    request.reuse_blocks = 6;
+    run(&request, &p, &d);
+    assert_false(request.finished);
+    assert_int_equal(request.cause, PROTO_CAUSE_SOURCE);
+    assert_int_equal(request.miss, PROTO_MISS_TIMEOUT);
+    request.holder = NULL;
+    run(&request, &p, &d);
+    expect_same_as_alone(&request);
+    node_stop(&p);
+    node_stop(&d);
+    env_listener_close(listener);
+    if (kept != NULL) env_stream_close(kept);
+}
+
 /* d dies in the middle of the answer: another one goes on, also when tokens are drawn by chance. */
 static void another_decode_node_goes_on(void **state)
 {
@@ -1000,6 +1054,7 @@ int main(void)
         cmocka_unit_test(pool_off_changes_nothing_but_time),
         cmocka_unit_test(blocks_come_from_another_node),
         cmocka_unit_test(holder_without_blocks_is_a_miss),
+        cmocka_unit_test(holder_that_stands_still_is_late),
         cmocka_unit_test(another_decode_node_goes_on),
         cmocka_unit_test(who_leaves_is_not_missed),
         cmocka_unit_test(who_leaves_hands_over),
