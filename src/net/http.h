@@ -16,7 +16,8 @@
  * What never reaches a handler is answered here, with an OpenAI-style error object, and closes the
  * connection: 400 malformed, 408 head or body too slow, 413 body too large, 417 unknown
  * expectation, 431 head too large, 501 unknown transfer coding, 503 too many connections, 505 a
- * version that is not 1.x.
+ * version that is not 1.x. Malformed is also what two servers may take for different requests:
+ * blanks in or before a header's name, folded lines, Host twice, a transfer coding of HTTP/1.0.
  *
  * Memory:  a connection holds its input (head + body, bounded) and its output queue (bounded).
  *          Strings returned for a request are valid until it ends.

@@ -11,6 +11,10 @@
  *
  * Trailers behind a chunked body are dropped: they must not pass for headers.
  *
+ * What another server may read as one request more or less is refused, however well the library
+ * takes it: blanks in or before a header's name, folded lines, Host twice, and any transfer coding
+ * but one `chunked` of HTTP/1.1.
+ *
  * Limits: http_limits, HTTP_HEADERS_MAX. They are checked here, not by http-parser, whose own limit
  * is one number for the process and for something else. */
 #include "net/http_int.h"
@@ -49,6 +53,7 @@ struct http_parse {
     struct buf body;
     uint32_t path, query; /* offsets in the head's text */
     bool keeps_alive, expects_continue;
+    bool has_line, in_line, is_past_lines; /* where in the head's lines is_folded() has come to */
 };
 
 /* ---- strings in pieces; each of these is false when there is no room ---- */
@@ -103,6 +108,15 @@ static const char *header_of(const struct head *head, const char *name)
     return NULL;
 }
 
+static uint32_t count_of(const struct head *head, const char *name)
+{
+    uint32_t count = 0;
+
+    for (uint32_t i = 0; i < head->count; i++)
+        if (strcasecmp(text_at(head, head->headers[i].name), name) == 0) count++;
+    return count;
+}
+
 /* ---- the head of a request ---- */
 
 /* The first error wins. Returns what tells http-parser to stop. */
@@ -133,6 +147,7 @@ static int on_name(http_parser *parser, const char *data, size_t len)
     struct http_parse *parse = parser->data;
 
     if (parse->state != HTTP_PARSE_HEAD) return 0;
+    if (memchr(data, ' ', len) != NULL) return refuse(parse, 400, "A header's name has a blank");
     if (take_name(&parse->head, data, len)) return 0;
     if (parse->head.count == HTTP_HEADERS_MAX)
         return refuse(parse, 431, "The request has too many headers");
@@ -194,6 +209,17 @@ static int check_expect(struct http_parse *parse)
     return 0;
 }
 
+static int check_coding(struct http_parse *parse)
+{
+    const uint32_t count = count_of(&parse->head, "Transfer-Encoding");
+
+    if (count == 0) return 0;
+    if (!http_parse_is_1_1(parse)) return refuse(parse, 400, "HTTP/1.0 has no transfer codings");
+    if (count == 1 && strcasecmp(http_parse_header(parse, "Transfer-Encoding"), "chunked") == 0)
+        return 0;
+    return refuse(parse, 501, "The transfer coding is not chunked");
+}
+
 static int on_headers_complete(http_parser *parser)
 {
     struct http_parse *parse = parser->data;
@@ -203,6 +229,9 @@ static int on_headers_complete(http_parser *parser)
     if (parser->http_major != 1) return refuse(parse, 505, "The version is not HTTP/1.0 or 1.1");
     if (http_parse_is_1_1(parse) && http_parse_header(parse, "Host") == NULL)
         return refuse(parse, 400, "The Host header is missing");
+    if (count_of(&parse->head, "Host") > 1)
+        return refuse(parse, 400, "The Host header is there more than once");
+    if (check_coding(parse) != 0) return -1;
     const bool has_length = (parser->flags & F_CONTENTLENGTH) != 0;
     if (has_length && parser->content_length > parse->limits.body_size_max)
         return refuse(parse, 413, "The request's body is too large");
@@ -278,10 +307,33 @@ static void refuse_for(struct http_parse *parse, enum http_errno number)
     }
 }
 
+/* Whether a line of the head begins with a blank, up to the empty line that ends it. The library
+ * joins such a line to the one before as if nothing were between them. */
+static bool is_folded(struct http_parse *parse, const char *data, size_t len)
+{
+    for (size_t i = 0; i < len && !parse->is_past_lines; i++) {
+        const char c = data[i];
+        if (c == '\n') {
+            parse->is_past_lines = parse->has_line && !parse->in_line;
+            parse->in_line = false;
+        } else if (c != '\r') {
+            if (!parse->in_line && parse->has_line && (c == ' ' || c == '\t')) return true;
+            parse->has_line = true;
+            parse->in_line = true;
+        }
+    }
+    return false;
+}
+
 /* Feeds http-parser once, and counts what was head. */
 static size_t feed_once(struct http_parse *parse, const char *data, size_t len)
 {
     const bool was_head = parse->state == HTTP_PARSE_HEAD;
+
+    if (was_head && is_folded(parse, data, len)) {
+        refuse(parse, 400, "A line of the head begins with a blank");
+        return 0;
+    }
     const size_t n = http_parser_execute(&parse->parser, &settings, data, len);
     const enum http_errno number = HTTP_PARSER_ERRNO(&parse->parser);
 

@@ -292,6 +292,10 @@ static void simple_requests(void **state)
            "POST /? [-] abcde");
     expect("GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
            "GET /? [-] ");
+    expect("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n\t b", "POST /? [-] \t b");
+    expect("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: Chunked\r\n\r\n"
+           "2\r\n\n \r\n0\r\n\r\n",
+           "POST /? [-] \n ");
 }
 
 static void bytes_one_at_a_time(void **state)
@@ -407,6 +411,32 @@ static void malformed_is_400(void **state)
         line);
     expect_refused("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", line);
     expect_refused("\x16\x03\x01\x02", line); /* TLS */
+}
+
+/* What one server takes for one request and the next one for two: whoever stands in front of us may
+ * have read it the other way. */
+static void ambiguous_framing_is_refused(void **state)
+{
+    (void)state;
+    static const char line[] = "HTTP/1.1 400 Bad Request\r\n", no_coding[] = "HTTP/1.1 501 ";
+    expect_refused("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
+                   line);
+    expect_refused("POST / HTTP/1.1\r\nHost: x\r\nContent-Length : 1\r\n\r\na", line);
+    expect_refused("GET / HTTP/1.1\r\nHost: x\r\nX Y: z\r\n\r\n", line);
+    expect_refused("GET / HTTP/1.1\r\n Host: x\r\n\r\n", line);
+    expect_refused("GET / HTTP/1.1\r\nHost: x\r\nX-Test: a\r\n b\r\n\r\n", line);
+    expect_refused("GET / HTTP/1.1\nHost: x\nX-Test: a\n\tb\n\n", line);
+    expect_refused("GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", line);
+    expect_refused("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", line);
+    expect_refused("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n"
+                   "0\r\n\r\n",
+                   no_coding);
+    expect_refused("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n"
+                   "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+                   no_coding);
+    expect_refused("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+                   "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+                   no_coding);
 }
 
 static void other_refusals(void **state)
@@ -733,6 +763,7 @@ int main(void)
         cmocka_unit_test(head_gets_no_body),
         cmocka_unit_test(expect_continue),
         cmocka_unit_test(malformed_is_400),
+        cmocka_unit_test(ambiguous_framing_is_refused),
         cmocka_unit_test(other_refusals),
         cmocka_unit_test(large_heads_and_bodies_are_refused),
         cmocka_unit_test(bodies_share_a_limit),

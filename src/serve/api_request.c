@@ -277,7 +277,7 @@ static bool field(void *ctx, const char *name, const struct json_value *value)
         return parse->status == STATUS_OK;
     }
     parse->status = api_refuse(parse->error, 400, "unknown_parameter", name,
-                               "Unknown field '%.64s'; nothing is api_ignored silently", name);
+                               "Unknown field '%.64s'; nothing is ignored silently", name);
     return false;
 }
 
