@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "store/rank.h"
 
 struct member *master_member_at(const struct store_master *master, struct store_node_id id)
 {
@@ -151,7 +152,7 @@ enum status store_master_register(struct store_master *master, uint64_t now_ns,
                                   const struct store_member_info *info, uint64_t term_seen,
                                   struct store_node_id *out)
 {
-    if (!info_valid(info) || term_seen == UINT64_MAX) return STATUS_INVALID;
+    if (!info_valid(info) || term_seen >= STORE_TERM_END - 1) return STATUS_INVALID;
     if (term_seen > master->term) term_raise(master, now_ns, term_seen + 1);
     struct member *member = master_member_find(master, info->name);
     if (member != NULL && member->info.epoch == info->epoch) {

@@ -18,6 +18,7 @@
 
 #include "seed.h"
 #include "store/master_fixture.h"
+#include "store/rank.h"
 
 static void unknown_is_not_absent(void **state)
 {
@@ -51,6 +52,9 @@ static void a_later_term_is_answered_with_a_later_one(void **state)
     assert_int_equal(store_master_register(master, 0, &info, 70, &node.id), STATUS_OK);
     assert_int_equal(store_master_term(master), 71);
     assert_int_equal(store_master_register(master, 0, &info, UINT64_MAX, &node.id), STATUS_INVALID);
+    assert_int_equal(store_master_register(master, 0, &info, STORE_TERM_END, &node.id),
+                     STATUS_INVALID);
+    assert_int_equal(store_master_term(master), 71);
     store_master_destroy(master);
 }
 

@@ -29,6 +29,7 @@
 #include "store/node_tier.h"
 #include "store/node_values.h"
 #include "store/proto.h"
+#include "store/rank.h"
 #include "yolk/transfer.h"
 
 enum { FETCHES_MAX_DEFAULT = 64, PINS_MAX_DEFAULT = 4096 };
@@ -576,6 +577,7 @@ void store_node_destroy(struct store_node *node)
 
 enum status store_node_see_term(struct store_node *node, uint64_t term)
 {
+    if (term >= STORE_TERM_END) return STATUS_INVALID;
     if (term < node->term) return STATUS_STALE;
     if (term == node->term) return STATUS_OK;
     /* From here no byte of a writer of an older term can land, so the region may be lent again. */

@@ -86,8 +86,9 @@ struct store_node {
 
 uint64_t node_region_address(const struct store_node *node);
 
-/* STATUS_STALE for a term lower than one heard before. A higher one fences what writers of older
- * terms still send, ends what older masters listen to, and lends the region anew. 0 is no term. */
+/* STATUS_INVALID for one that is none, STATUS_STALE for one lower than one heard before. A higher
+ * one fences what writers of older terms still send, ends what older masters listen to, and lends
+ * the region anew. 0 is no term. */
 MUST_USE enum status store_node_see_term(struct store_node *node, uint64_t term);
 
 /* The connection over which commits are told to the master; NULL when it is going away. */

@@ -727,7 +727,7 @@ enum status node_values_open(struct store_node *node, const struct store_node_op
         e->generation = ++node->generation;
         node_trust_found(&node->trust);
         const uint64_t term = e->meta.attributes.term;
-        if (term > node->term_found) node->term_found = term;
+        if (term > node->term_found && term < STORE_TERM_END) node->term_found = term;
     }
     node->values = values;
     return STATUS_OK;

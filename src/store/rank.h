@@ -37,6 +37,11 @@
 
 #include "store/events.h"
 
+/* Terms are below this. A term is the millisecond in which a master started, or one more than what
+ * a node knew, and whoever hears one takes it over, with its disk: one that was damaged on its way
+ * must leave room for later ones, or there could be no master any more. */
+#define STORE_TERM_END (UINT64_C(1) << 62)
+
 struct rank {
     uint64_t term; /* 0: not known */
     uint32_t version;

@@ -21,6 +21,7 @@
 #include "store/node_int.h"
 #include "store/node_values.h"
 #include "store/proto.h"
+#include "store/rank.h"
 #include "seed.h"
 
 /* Allocates a page at the node, fills it with block n, and commits it. */
@@ -750,6 +751,8 @@ static void writers_of_an_older_term_are_fenced(void **state)
     sim_run_ms(&cluster, 1000);
     assert_int_equal(write_under(&cluster, transfer, local, node, SIM_TERM),
                      YOLK_TRANSFER_COMPLETED);
+    assert_int_equal(store_node_see_term(node->node, UINT64_MAX), STATUS_INVALID); /* damaged */
+    assert_int_equal(store_node_see_term(node->node, STORE_TERM_END), STATUS_INVALID);
     sim_master_kill(&cluster);
     sim_master_start(&cluster); /* the next term */
     sim_run_ms(&cluster, 3000);
