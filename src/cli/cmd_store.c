@@ -14,143 +14,52 @@
 #include "base/env.h"
 #include "cli/cli.h"
 #include "cli/quotas.h"
+#include "cli/store_ask.h"
+#include "cli/store_layers.h"
 #include "cli/store_view.h"
 #include "yolk/store.h"
 #include "yolk/transfer.h"
 
 enum {
     VALUE_SIZE_MAX = 1 << 30,
-    TIMEOUT_MS = 5000,
     POSITIONS_MAX = 64, /* CONFIG_POSITIONS_MAX */
 };
 
-struct session {
-    struct cli *cli;
-    const char *master;
-    struct yolk_transfer *transfer; /* NULL: not needed */
-    struct yolk_store *store;
-    uint32_t left; /* answers that are still to come */
-    enum status status;
-    char message[256];
-    uint64_t size;
-};
+/* ---- layer by layer ---- */
 
-/* ---- asking and waiting ---- */
+static bool is_layered(const struct cli *cli)
+{
+    return config_u64(cli->config, "layers") > 0;
+}
 
-static enum status session_open(struct session *session, struct cli *cli, bool moves_data,
-                                struct errmsg *err)
+static int with_key(struct cli *cli,
+                    int (*fn)(struct cli *cli, const char *name, const struct yolk_store_key *key))
+{
+    const char *name = config_position(cli->config, 1);
+    struct yolk_store_key key = { NULL, 0 };
+    struct errmsg err = { "" };
+
+    if (store_ask_key(name, &key, &err) != STATUS_OK) return cli_refuse("%s", err.text);
+    const int code = fn(cli, name, &key);
+    store_ask_key_free(&key);
+    return code;
+}
+
+static int put_layered(struct cli *cli)
+{
+    if (config_positions(cli->config) != 2)
+        return cli_refuse("store put: with --layers a value comes through standard input");
+    return with_key(cli, store_layers_put);
+}
+
+static int get_layered(struct cli *cli)
 {
     const struct config *config = cli->config;
-    const char *listen = config_text(config, "transfer-listen");
-    const struct yolk_transfer_options transfer = {
-        .listen = listen[0] != '\0' ? listen : "127.0.0.1:0",
-        .secret = config_text(config, "secret"),
-    };
-    struct yolk_store_options options = {
-        .env = cli->env,
-        .master = config_text(config, "master"),
-        .secret = config_text(config, "secret"),
-        .timeout_ms = TIMEOUT_MS,
-        .tenant = config_text(config, "tenant"),
-    };
-    enum status status = STATUS_OK;
-
-    *session = (struct session){ .cli = cli, .master = options.master };
-    status = cli_cluster_tls(cli, err);
-    if (status == STATUS_OK && moves_data) {
-        status = yolk_transfer_create(cli->env, &transfer, &session->transfer, err);
+    if (config_text(config, "out")[0] != '\0' || config_u64(config, "offset") > 0 ||
+        config_u64(config, "length") > 0) {
+        return cli_refuse("store get: --layers goes to standard output, and is of the whole value");
     }
-    options.transfer = session->transfer;
-    if (status == STATUS_OK) status = yolk_store_create(&options, &session->store, err);
-    return status;
-}
-
-static void session_close(struct session *session)
-{
-    yolk_store_destroy(session->store);
-    yolk_transfer_destroy(session->transfer);
-    cli_cluster_tls_end(session->cli);
-}
-
-/* Runs the loop until every answer is there, unless the question could not be asked. */
-static enum status session_wait(struct session *session, enum status asked)
-{
-    if (asked != STATUS_OK) return asked;
-    while (session->left > 0)
-        (void)env_poll(session->cli->env, ENV_NS_PER_S);
-    return session->status;
-}
-
-static void on_item(void *ctx, uint32_t index, enum status status, uint64_t size)
-{
-    struct session *session = ctx;
-    (void)index;
-    session->left--;
-    session->status = status;
-    session->size = size;
-}
-
-/* Why it did not work, for a person; ends the command. */
-static int refuse(const struct session *session, const char *what, enum status status)
-{
-    if (session->message[0] != '\0') return cli_refuse("%s: %s", what, session->message);
-    switch ((int)status) {
-    case STATUS_NOT_FOUND: return cli_refuse("%s: there is no such key", what);
-    case STATUS_EXISTS:
-        return cli_refuse("%s: has a value already, which stays (put: --replace)", what);
-    case STATUS_BUSY:
-        return cli_refuse("%s: being written, or leased by a reader (rm: --force)", what);
-    case STATUS_FULL: return cli_refuse("%s: no room, even by evicting", what);
-    case STATUS_QUOTA:
-        return cli_refuse("%s: over the quota of tenant %s, even by evicting what is its own", what,
-                          config_text(session->cli->config, "tenant"));
-    case STATUS_DENIED:
-        return cli_refuse("%s: tenant %s has no quota, and the master takes values of such as have "
-                          "one",
-                          what, config_text(session->cli->config, "tenant"));
-    case STATUS_CORRUPT: return cli_refuse("%s: every replica's bytes are wrong", what);
-    case STATUS_AGAIN:
-        return cli_refuse("%s: the master has just started and does not know yet", what);
-    case STATUS_UNAVAILABLE:
-        return cli_refuse("%s: no node that could be reached lends memory for values "
-                          "(yolk node --values-size)",
-                          what);
-    case STATUS_TIMEOUT:
-    case STATUS_CONN_CLOSED:
-    case STATUS_CONN_REFUSED:
-        return cli_refuse("%s: no answer from the master at %s: is it up, and --secret right?",
-                          what, session->master);
-    default: return cli_refuse("%s: %s", what, status_name(status));
-    }
-}
-
-/* ---- keys ---- */
-
-/* A key of the command line; its bytes are malloc'ed. */
-static enum status key_of(const char *text, struct yolk_store_key *out, struct errmsg *err)
-{
-    const size_t len = strlen(text);
-    uint8_t *bytes = malloc(len + 1);
-    size_t n = 0;
-
-    if (bytes == NULL) return errmsg_set(err, STATUS_NO_MEMORY, "out of memory");
-    if (!store_view_unescape(text, bytes, &n)) {
-        free(bytes);
-        return errmsg_set(err, STATUS_INVALID, "%.100s: only \\xNN and \\\\ follow a backslash",
-                          text);
-    }
-    if (n == 0 || n > YOLK_STORE_KEY_SIZE_MAX) {
-        free(bytes);
-        return errmsg_set(err, STATUS_INVALID, "a key has 1 to %d bytes, not %zu",
-                          YOLK_STORE_KEY_SIZE_MAX, n);
-    }
-    *out = (struct yolk_store_key){ bytes, n };
-    return STATUS_OK;
-}
-
-static void key_free(struct yolk_store_key *key)
-{
-    free((void *)(uintptr_t)key->bytes);
+    return with_key(cli, store_layers_get);
 }
 
 /* ---- put ---- */
@@ -187,34 +96,27 @@ static enum status read_value(struct cli *cli, const char *path, struct buf *out
 static int put_value(struct cli *cli, const char *name, const struct yolk_store_key *key,
                      const struct buf *value)
 {
-    struct session session;
-    const struct yolk_store_call call = {
-        .replace = config_bool(cli->config, "replace"),
-        .hard_pin = config_bool(cli->config, "pin"),
-        .replicas = (uint32_t)config_u64(cli->config, "replicas"),
-        .soft_pin_ms = (uint32_t)(config_u64(cli->config, "soft-pin") / ENV_NS_PER_MS),
-        .on_item = on_item,
-        .ctx = &session,
-    };
+    struct store_ask ask;
     struct errmsg err = { "" };
     void *memory = NULL;
     int code = CLI_EXIT_OK;
 
-    enum status status = session_open(&session, cli, true, &err);
+    enum status status = store_ask_open(&ask, cli, true, &err);
     if (status == STATUS_OK) {
-        status = yolk_transfer_alloc(session.transfer, value->len, YOLK_TRANSFER_REMOTE_READ,
-                                     &memory, &err);
+        status =
+            yolk_transfer_alloc(ask.transfer, value->len, YOLK_TRANSFER_REMOTE_READ, &memory, &err);
     }
     if (status != STATUS_OK) {
         code = cli_refuse("%s", err.text);
     } else {
         const struct yolk_store_value item = { .key = *key, .data = memory, .size = value->len };
         memcpy(memory, buf_data(value), value->len);
-        session.left = 1;
-        status = session_wait(&session, yolk_store_put(session.store, &item, 1, &call));
-        if (status != STATUS_OK) code = refuse(&session, name, status);
+        ask.left = 1;
+        const struct yolk_store_call call = store_ask_put_call(&ask);
+        status = store_ask_wait(&ask, yolk_store_put(ask.store, &item, 1, &call));
+        if (status != STATUS_OK) code = store_ask_refuse(&ask, name, status);
     }
-    session_close(&session);
+    store_ask_close(&ask);
     return code;
 }
 
@@ -227,9 +129,10 @@ static int store_put(struct cli *cli)
     int code;
 
     if (positions < 2 || positions > 3) return cli_refuse("store put: KEY [FILE]");
+    if (is_layered(cli)) return put_layered(cli);
     const char *name = config_position(cli->config, 1);
     buf_init(&value, VALUE_SIZE_MAX);
-    enum status status = key_of(name, &key, &err);
+    enum status status = store_ask_key(name, &key, &err);
     if (status == STATUS_OK) {
         status =
             read_value(cli, positions == 3 ? config_position(cli->config, 2) : NULL, &value, &err);
@@ -239,7 +142,7 @@ static int store_put(struct cli *cli)
     }
     code = status == STATUS_OK ? put_value(cli, name, &key, &value) : cli_refuse("%s", err.text);
     buf_fini(&value);
-    key_free(&key);
+    store_ask_key_free(&key);
     return code;
 }
 
@@ -247,10 +150,10 @@ static int store_put(struct cli *cli)
 
 static void on_where(void *ctx, enum status status, const struct yolk_store_where *where)
 {
-    struct session *session = ctx;
-    session->left--;
-    session->status = status;
-    if (where != NULL) session->size = where->size;
+    struct store_ask *ask = ctx;
+    ask->left--;
+    ask->status = status;
+    if (where != NULL) ask->size = where->size;
 }
 
 static int write_value(struct cli *cli, const void *data, size_t size)
@@ -266,51 +169,52 @@ static int write_value(struct cli *cli, const void *data, size_t size)
     return cli_refuse("%s", err.text);
 }
 
-static int get_value(struct session *session, const char *name, const struct yolk_store_key *key)
+static int get_value(struct store_ask *ask, const char *name, const struct yolk_store_key *key)
 {
-    const struct yolk_store_call call = { .on_item = on_item, .ctx = session };
+    const struct yolk_store_call call = { .on_item = store_ask_item, .ctx = ask };
     void *memory = NULL;
     struct errmsg err = { "" };
 
-    session->left = 1;
-    enum status status = session_wait(
-        session, yolk_store_locate(session->store, key, TIMEOUT_MS, on_where, session));
-    if (status != STATUS_OK) return refuse(session, name, status);
-    const uint64_t offset = config_u64(session->cli->config, "offset");
-    const uint64_t length = config_u64(session->cli->config, "length");
-    if (offset >= session->size) {
+    ask->left = 1;
+    enum status status =
+        store_ask_wait(ask, yolk_store_locate(ask->store, key, STORE_ASK_MS, on_where, ask));
+    if (status != STATUS_OK) return store_ask_refuse(ask, name, status);
+    const uint64_t offset = config_u64(ask->cli->config, "offset");
+    const uint64_t length = config_u64(ask->cli->config, "length");
+    if (offset >= ask->size) {
         return cli_refuse("%s: has %llu bytes, none at --offset", name,
-                          (unsigned long long)session->size);
+                          (unsigned long long)ask->size);
     }
-    const uint64_t left = session->size - offset;
+    const uint64_t left = ask->size - offset;
     const uint64_t size = length == 0 || length > left ? left : length;
-    if (yolk_transfer_alloc(session->transfer, size, YOLK_TRANSFER_REMOTE_WRITE, &memory, &err) !=
+    if (yolk_transfer_alloc(ask->transfer, size, YOLK_TRANSFER_REMOTE_WRITE, &memory, &err) !=
         STATUS_OK) {
         return cli_refuse("%s", err.text);
     }
     const struct yolk_store_buffer buffer = {
-        .key = *key, .data = memory, .size = size, .range = size < session->size, .offset = offset
+        .key = *key, .data = memory, .size = size, .range = size < ask->size, .offset = offset
     };
-    session->left = 1;
-    status = session_wait(session, yolk_store_get(session->store, &buffer, 1, &call));
-    if (status != STATUS_OK) return refuse(session, name, status);
-    return write_value(session->cli, memory, size);
+    ask->left = 1;
+    status = store_ask_wait(ask, yolk_store_get(ask->store, &buffer, 1, &call));
+    if (status != STATUS_OK) return store_ask_refuse(ask, name, status);
+    return write_value(ask->cli, memory, size);
 }
 
 static int store_get(struct cli *cli)
 {
     struct yolk_store_key key = { NULL, 0 };
-    struct session session = { 0 };
+    struct store_ask ask = { 0 };
     struct errmsg err = { "" };
     int code;
 
     if (config_positions(cli->config) != 2) return cli_refuse("store get: KEY [--out FILE]");
+    if (is_layered(cli)) return get_layered(cli);
     const char *name = config_position(cli->config, 1);
-    enum status status = key_of(name, &key, &err);
-    if (status == STATUS_OK) status = session_open(&session, cli, true, &err);
-    code = status == STATUS_OK ? get_value(&session, name, &key) : cli_refuse("%s", err.text);
-    session_close(&session);
-    key_free(&key);
+    enum status status = store_ask_key(name, &key, &err);
+    if (status == STATUS_OK) status = store_ask_open(&ask, cli, true, &err);
+    code = status == STATUS_OK ? get_value(&ask, name, &key) : cli_refuse("%s", err.text);
+    store_ask_close(&ask);
+    store_ask_key_free(&key);
     return code;
 }
 
@@ -321,7 +225,7 @@ typedef enum status (*page_fn)(struct yolk_store *store, const struct yolk_store
 
 /* A walk through all pages of a query. */
 struct walk {
-    struct session session;
+    struct store_ask ask;
     uint64_t next;
     uint64_t matched, bytes, removed, kept;
     uint64_t left;           /* keys that may still be printed */
@@ -333,9 +237,9 @@ static void on_page(void *ctx, enum status status, const struct yolk_store_page 
 {
     struct walk *walk = ctx;
 
-    walk->session.left--;
-    walk->session.status = status;
-    snprintf(walk->session.message, sizeof(walk->session.message), "%s", message);
+    walk->ask.left--;
+    walk->ask.status = status;
+    snprintf(walk->ask.message, sizeof(walk->ask.message), "%s", message);
     if (page == NULL) return;
     walk->next = page->next;
     walk->matched += page->matched;
@@ -354,9 +258,9 @@ static enum status walk_all(struct walk *walk, page_fn ask, struct yolk_store_qu
     enum status status = STATUS_OK;
     do {
         query.limit = walk->left < YOLK_STORE_PAGE_MAX ? (uint32_t)walk->left : YOLK_STORE_PAGE_MAX;
-        walk->session.left = 1;
-        status = session_wait(&walk->session,
-                              ask(walk->session.store, &query, TIMEOUT_MS, on_page, walk));
+        walk->ask.left = 1;
+        status =
+            store_ask_wait(&walk->ask, ask(walk->ask.store, &query, STORE_ASK_MS, on_page, walk));
         query.cursor = walk->next;
     } while (status == STATUS_OK && walk->next != 0 && walk->left > 0);
     return status;
@@ -377,15 +281,15 @@ static int ls_print(struct cli *cli, const struct yolk_store_key *prefix)
     struct errmsg err = { "" };
     int code = CLI_EXIT_OK;
 
-    if (session_open(&walk.session, cli, false, &err) != STATUS_OK) {
+    if (store_ask_open(&walk.ask, cli, false, &err) != STATUS_OK) {
         code = cli_refuse("%s", err.text);
     } else {
         store_view_begin(&list);
         const enum status status = walk_all(&walk, yolk_store_list, query);
         store_view_end(&list);
-        if (status != STATUS_OK) code = refuse(&walk.session, "ls", status);
+        if (status != STATUS_OK) code = store_ask_refuse(&walk.ask, "ls", status);
     }
-    session_close(&walk.session);
+    store_ask_close(&walk.ask);
     return code;
 }
 
@@ -396,11 +300,12 @@ static int store_ls(struct cli *cli)
     struct errmsg err = { "" };
 
     if (positions > 2) return cli_refuse("store ls: [PREFIX] [--regex EXPRESSION]");
-    if (positions == 2 && key_of(config_position(cli->config, 1), &prefix, &err) != STATUS_OK) {
+    if (positions == 2 &&
+        store_ask_key(config_position(cli->config, 1), &prefix, &err) != STATUS_OK) {
         return cli_refuse("%s", err.text);
     }
     const int code = ls_print(cli, &prefix);
-    key_free(&prefix);
+    store_ask_key_free(&prefix);
     return code;
 }
 
@@ -418,13 +323,13 @@ static int rm_matching(struct cli *cli)
     if (config_positions(config) != 1) {
         return cli_refuse("store rm: either keys, or --regex or --all");
     }
-    enum status status = session_open(&walk.session, cli, false, &err);
+    enum status status = store_ask_open(&walk.ask, cli, false, &err);
     if (status != STATUS_OK) {
         code = cli_refuse("%s", err.text);
     } else {
         status = walk_all(&walk, yolk_store_remove_matching, query);
         if (status != STATUS_OK)
-            code = refuse(&walk.session, "rm", status);
+            code = store_ask_refuse(&walk.ask, "rm", status);
         else if (walk.kept > 0) {
             code = cli_refuse("rm: %llu removed; %llu stay, being written or leased (--force)",
                               (unsigned long long)walk.removed, (unsigned long long)walk.kept);
@@ -432,14 +337,14 @@ static int rm_matching(struct cli *cli)
             printf("%llu removed\n", (unsigned long long)walk.removed);
         }
     }
-    session_close(&walk.session);
+    store_ask_close(&walk.ask);
     return code;
 }
 
 /* ---- rm by name ---- */
 
 struct removal {
-    struct session session;
+    struct store_ask ask;
     const char *names[POSITIONS_MAX];
     enum status statuses[POSITIONS_MAX];
 };
@@ -448,8 +353,8 @@ static void on_removed(void *ctx, uint32_t index, enum status status, uint64_t s
 {
     struct removal *removal = ctx;
     (void)size;
-    removal->session.left--;
-    removal->session.status = STATUS_OK;
+    removal->ask.left--;
+    removal->ask.status = STATUS_OK;
     removal->statuses[index] = status;
 }
 
@@ -462,20 +367,20 @@ static int rm_keys(struct cli *cli, const struct yolk_store_key *keys, uint32_t 
     struct errmsg err = { "" };
     int code = CLI_EXIT_OK;
 
-    if (session_open(&removal.session, cli, false, &err) != STATUS_OK) {
+    if (store_ask_open(&removal.ask, cli, false, &err) != STATUS_OK) {
         code = cli_refuse("%s", err.text);
     } else {
-        removal.session.left = count;
-        const enum status status = session_wait(
-            &removal.session, yolk_store_remove(removal.session.store, keys, count, &call));
-        if (status != STATUS_OK) code = refuse(&removal.session, "rm", status);
+        removal.ask.left = count;
+        const enum status status =
+            store_ask_wait(&removal.ask, yolk_store_remove(removal.ask.store, keys, count, &call));
+        if (status != STATUS_OK) code = store_ask_refuse(&removal.ask, "rm", status);
         for (uint32_t i = 0; status == STATUS_OK && i < count; i++) {
             if (removal.statuses[i] == STATUS_OK) continue;
-            code =
-                refuse(&removal.session, config_position(cli->config, i + 1), removal.statuses[i]);
+            code = store_ask_refuse(&removal.ask, config_position(cli->config, i + 1),
+                                    removal.statuses[i]);
         }
     }
-    session_close(&removal.session);
+    store_ask_close(&removal.ask);
     return code;
 }
 
@@ -492,10 +397,10 @@ static int store_rm(struct cli *cli)
     }
     if (count == 0) return cli_refuse("store rm: KEY..., --regex EXPRESSION or --all");
     for (; good < count && status == STATUS_OK; good++)
-        status = key_of(config_position(cli->config, good + 1), &keys[good], &err);
+        status = store_ask_key(config_position(cli->config, good + 1), &keys[good], &err);
     const int code = status == STATUS_OK ? rm_keys(cli, keys, count) : cli_refuse("%s", err.text);
     for (uint32_t i = 0; i < good; i++)
-        key_free(&keys[i]);
+        store_ask_key_free(&keys[i]);
     return code;
 }
 
@@ -503,37 +408,37 @@ static int store_rm(struct cli *cli)
 
 static void on_located(void *ctx, enum status status, const struct yolk_store_where *where)
 {
-    struct session *session = ctx;
-    session->left--;
-    session->status = status;
-    if (where != NULL) store_view_where(where, config_bool(session->cli->config, "json"));
+    struct store_ask *ask = ctx;
+    ask->left--;
+    ask->status = status;
+    if (where != NULL) store_view_where(where, config_bool(ask->cli->config, "json"));
 }
 
 static int stat_key(struct cli *cli, const char *name)
 {
     struct yolk_store_key key = { NULL, 0 };
-    struct session session = { 0 };
+    struct store_ask ask = { 0 };
     struct errmsg err = { "" };
     int code = CLI_EXIT_OK;
 
-    enum status status = key_of(name, &key, &err);
-    if (status == STATUS_OK) status = session_open(&session, cli, false, &err);
+    enum status status = store_ask_key(name, &key, &err);
+    if (status == STATUS_OK) status = store_ask_open(&ask, cli, false, &err);
     if (status != STATUS_OK) {
         code = cli_refuse("%s", err.text);
     } else {
-        session.left = 1;
-        status = session_wait(
-            &session, yolk_store_locate(session.store, &key, TIMEOUT_MS, on_located, &session));
-        if (status != STATUS_OK) code = refuse(&session, name, status);
+        ask.left = 1;
+        status = store_ask_wait(&ask,
+                                yolk_store_locate(ask.store, &key, STORE_ASK_MS, on_located, &ask));
+        if (status != STATUS_OK) code = store_ask_refuse(&ask, name, status);
     }
-    session_close(&session);
-    key_free(&key);
+    store_ask_close(&ask);
+    store_ask_key_free(&key);
     return code;
 }
 
 /* The pool's numbers, and those before them, to say what happened in between. */
 struct viewing {
-    struct session session;
+    struct store_ask ask;
     struct store_view view;
     struct yolk_store_tenant *tenants; /* of the last answer, copied */
     uint32_t tenants_count;
@@ -543,8 +448,8 @@ static void on_tenants(void *ctx, enum status status, const struct yolk_store_te
                        uint32_t count)
 {
     struct viewing *viewing = ctx;
-    viewing->session.left--;
-    viewing->session.status = status;
+    viewing->ask.left--;
+    viewing->ask.status = status;
     if (status != STATUS_OK) return;
     struct yolk_store_tenant *copy = calloc(count + 1, sizeof(*copy));
     if (copy == NULL) return;
@@ -557,18 +462,18 @@ static void on_tenants(void *ctx, enum status status, const struct yolk_store_te
 /* A master that knows no tenants has none to show. */
 static void tenants_ask(struct viewing *viewing, const struct yolk_store_tenant *set)
 {
-    struct session *session = &viewing->session;
-    session->left = 1;
-    session->status = session_wait(
-        session, yolk_store_tenants(session->store, set, TIMEOUT_MS, on_tenants, viewing));
+    struct store_ask *ask = &viewing->ask;
+    ask->left = 1;
+    ask->status =
+        store_ask_wait(ask, yolk_store_tenants(ask->store, set, STORE_ASK_MS, on_tenants, viewing));
 }
 
 static void on_stats(void *ctx, enum status status, const struct yolk_store_stats *stats,
                      const struct yolk_store_node *nodes, uint32_t nodes_count)
 {
     struct viewing *viewing = ctx;
-    viewing->session.left--;
-    viewing->session.status = status;
+    viewing->ask.left--;
+    viewing->ask.status = status;
     if (stats == NULL) return;
     store_view_stats(&viewing->view, stats, nodes, nodes_count, viewing->tenants,
                      viewing->tenants_count);
@@ -576,19 +481,19 @@ static void on_stats(void *ctx, enum status status, const struct yolk_store_stat
 
 static void on_pause_over(void *ctx)
 {
-    struct session *session = ctx;
-    session->left--;
+    struct store_ask *ask = ctx;
+    ask->left--;
 }
 
-static void pause_for(struct session *session, uint64_t ns)
+static void pause_for(struct store_ask *ask, uint64_t ns)
 {
-    struct env *env = session->cli->env;
+    struct env *env = ask->cli->env;
     struct env_timer timer;
 
-    env_timer_init(&timer, on_pause_over, session);
-    session->left = 1;
+    env_timer_init(&timer, on_pause_over, ask);
+    ask->left = 1;
     env_timer_set(env, &timer, env_now_ns(env) + ns);
-    (void)session_wait(session, STATUS_OK);
+    (void)store_ask_wait(ask, STATUS_OK);
 }
 
 static int stat_pool(struct cli *cli, bool live)
@@ -598,21 +503,22 @@ static int stat_pool(struct cli *cli, bool live)
                                                  isatty(STDOUT_FILENO) } };
     struct errmsg err = { "" };
     int code = CLI_EXIT_OK;
-    enum status status = session_open(&viewing.session, cli, false, &err);
+    enum status status = store_ask_open(&viewing.ask, cli, false, &err);
 
     if (status != STATUS_OK) {
         code = cli_refuse("%s", err.text);
     }
     while (code == CLI_EXIT_OK) {
         tenants_ask(&viewing, NULL);
-        viewing.session.left = 1;
-        status = session_wait(&viewing.session, yolk_store_stat(viewing.session.store, TIMEOUT_MS,
-                                                                on_stats, &viewing));
-        if (status != STATUS_OK) code = refuse(&viewing.session, live ? "top" : "stat", status);
+        viewing.ask.left = 1;
+        status = store_ask_wait(
+            &viewing.ask, yolk_store_stat(viewing.ask.store, STORE_ASK_MS, on_stats, &viewing));
+        if (status != STATUS_OK)
+            code = store_ask_refuse(&viewing.ask, live ? "top" : "stat", status);
         if (!viewing.view.live) break;
-        pause_for(&viewing.session, ENV_NS_PER_S);
+        pause_for(&viewing.ask, ENV_NS_PER_S);
     }
-    session_close(&viewing.session);
+    store_ask_close(&viewing.ask);
     free(viewing.tenants);
     return code;
 }
@@ -625,23 +531,23 @@ static int quota_ask(struct cli *cli, const struct yolk_store_tenant *set, const
     struct errmsg err = { "" };
     int code = CLI_EXIT_OK;
 
-    if (session_open(&viewing.session, cli, false, &err) != STATUS_OK) {
+    if (store_ask_open(&viewing.ask, cli, false, &err) != STATUS_OK) {
         code = cli_refuse("%s", err.text);
     } else {
         tenants_ask(&viewing, set);
-        if (viewing.session.status == STATUS_INVALID)
+        if (viewing.ask.status == STATUS_INVALID)
             code = cli_refuse("quota: %.80s is not the name of a tenant", name);
-        else if (viewing.session.status != STATUS_OK)
-            code = viewing.session.status == STATUS_BUSY
+        else if (viewing.ask.status != STATUS_OK)
+            code = viewing.ask.status == STATUS_BUSY
                        ? cli_refuse("quota: tenant %.80s has values, and the master takes those of "
                                     "such as have a quota only",
                                     name)
-                       : refuse(&viewing.session, "quota", viewing.session.status);
+                       : store_ask_refuse(&viewing.ask, "quota", viewing.ask.status);
         else if (set == NULL)
             store_view_tenants(viewing.tenants, viewing.tenants_count, name,
                                config_bool(cli->config, "json"));
     }
-    session_close(&viewing.session);
+    store_ask_close(&viewing.ask);
     free(viewing.tenants);
     return code;
 }
@@ -668,20 +574,22 @@ static int store_quota(struct cli *cli)
 static int replicas_set(struct cli *cli, const char *name, const struct yolk_store_key *key,
                         uint32_t count)
 {
-    struct session session;
-    const struct yolk_store_call call = { .replicas = count, .on_item = on_item, .ctx = &session };
+    struct store_ask ask;
+    const struct yolk_store_call call = { .replicas = count,
+                                          .on_item = store_ask_item,
+                                          .ctx = &ask };
     struct errmsg err = { "" };
     int code = CLI_EXIT_OK;
 
-    if (session_open(&session, cli, false, &err) != STATUS_OK) {
+    if (store_ask_open(&ask, cli, false, &err) != STATUS_OK) {
         code = cli_refuse("%s", err.text);
     } else {
-        session.left = 1;
+        ask.left = 1;
         const enum status status =
-            session_wait(&session, yolk_store_replicas(session.store, key, 1, &call));
-        if (status != STATUS_OK) code = refuse(&session, name, status);
+            store_ask_wait(&ask, yolk_store_replicas(ask.store, key, 1, &call));
+        if (status != STATUS_OK) code = store_ask_refuse(&ask, name, status);
     }
-    session_close(&session);
+    store_ask_close(&ask);
     return code;
 }
 
@@ -697,48 +605,48 @@ static int store_replicas(struct cli *cli)
         return cli_refuse("store replicas: %.20s is not a number from 1 to %d", number,
                           YOLK_STORE_REPLICAS_MAX);
     }
-    if (key_of(name, &key, &err) != STATUS_OK) return cli_refuse("%s", err.text);
+    if (store_ask_key(name, &key, &err) != STATUS_OK) return cli_refuse("%s", err.text);
     const int code = replicas_set(cli, name, &key, (uint32_t)(number[0] - '0'));
-    key_free(&key);
+    store_ask_key_free(&key);
     return code;
 }
 
 static void on_left(void *ctx, enum status status, uint64_t left)
 {
-    struct session *session = ctx;
-    session->left--;
-    session->status = status;
-    session->size = left;
+    struct store_ask *ask = ctx;
+    ask->left--;
+    ask->status = status;
+    ask->size = left;
 }
 
 /* Asks again and again, until nothing is left. */
 static int store_drain(struct cli *cli)
 {
     const bool undo = config_bool(cli->config, "undo");
-    struct session session;
+    struct store_ask ask;
     struct errmsg err = { "" };
     int code = CLI_EXIT_OK;
 
     if (config_positions(cli->config) != 2) return cli_refuse("store drain: NODE [--undo]");
     const char *node = config_position(cli->config, 1);
-    enum status status = session_open(&session, cli, false, &err);
+    enum status status = store_ask_open(&ask, cli, false, &err);
     if (status != STATUS_OK) code = cli_refuse("%s", err.text);
-    for (uint64_t told = UINT64_MAX; code == CLI_EXIT_OK; pause_for(&session, ENV_NS_PER_S / 4)) {
-        session.left = 1;
-        status = session_wait(
-            &session, yolk_store_drain(session.store, node, undo, TIMEOUT_MS, on_left, &session));
+    for (uint64_t told = UINT64_MAX; code == CLI_EXIT_OK; pause_for(&ask, ENV_NS_PER_S / 4)) {
+        ask.left = 1;
+        status = store_ask_wait(
+            &ask, yolk_store_drain(ask.store, node, undo, STORE_ASK_MS, on_left, &ask));
         if (status == STATUS_NOT_FOUND) {
             code = cli_refuse("drain: there is no node `%.64s` (store top lists them)", node);
         } else if (status != STATUS_OK) {
-            code = refuse(&session, "drain", status);
-        } else if (session.size != told && !undo) {
-            told = session.size;
+            code = store_ask_refuse(&ask, "drain", status);
+        } else if (ask.size != told && !undo) {
+            told = ask.size;
             printf("%llu values left\n", (unsigned long long)told);
             fflush(stdout);
         }
-        if (undo || session.size == 0) break;
+        if (undo || ask.size == 0) break;
     }
-    session_close(&session);
+    store_ask_close(&ask);
     return code;
 }
 

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pool of values with every process started alone: a master that serves metrics, three nodes,
-and `yolk store` as the clients. What is asked moves exactly the counters it should."""
+and `yolk store` as the clients. What is asked moves exactly the counters it should; values that are
+written layer by layer are read by others when they are whole, and not before."""
+import contextlib
 import json
+import os
 import re
 import subprocess
+import time
 
 import pytest
 
@@ -14,6 +18,8 @@ pytestmark = pytest.mark.skipif(model_path() is None, reason="no model: `yolk mo
 
 NODES = ("n0", "n1", "n2")
 MIB = 1 << 20
+LAYERS, LAYER = 4, 300_000
+NOBODYS = 50  # seconds after which the room of a writer that died is free
 LENT = 16 * MIB  # by each
 
 
@@ -47,6 +53,16 @@ class Pool:
         return subprocess.run(self.command(*args), input=stdin, capture_output=True, timeout=60,
                               env=self.environment)
 
+    @contextlib.contextmanager
+    def process(self, *args):
+        """`yolk store` with both ends in hand."""
+        with subprocess.Popen(self.command(*args), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                              env=self.environment, bufsize=0) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
     def put(self, key, value, *args):
         return self.run("put", key, *args, stdin=value).returncode == 0
 
@@ -73,6 +89,43 @@ def pool(tmp_path_factory):
         yield made
 
 
+@pytest.fixture(scope="module")
+def left_behind(pool):
+    """A writer is killed with half of its value written, before all else. When that was, what it
+    had asked for, and what the pool had before."""
+    before = pool.metrics()
+    with pool.process("put", *HALF, *PARTS) as writer:
+        layers_in(writer, value_of(0)[:LAYER * 2])
+        assert pool.run("get", *HALF).returncode == 2
+        writer.kill()
+        assert writer.wait() == -9
+    return time.monotonic(), before
+
+
+HALF = ("half", "--tenant", "late")
+PARTS = ("--layers", LAYERS, "--size", LAYERS * LAYER)
+
+
+def value_of(seed):
+    return bytes((seed + i // 7) % 251 for i in range(LAYERS * LAYER))
+
+
+def layers_in(writer, data):
+    """Writes them, and waits until each is with its owner."""
+    writer.stdin.write(data)
+    for _ in range(len(data) // LAYER):
+        assert writer.stdout.readline().startswith(b"layer ")
+
+
+def layer_out(reader):
+    layer = b""
+    while len(layer) < LAYER:
+        more = reader.stdout.read(LAYER - len(layer))
+        assert more, "the reader ended"
+        layer += more
+    return layer
+
+
 class Moved:
     """What the counters of requests, those of beats apart, did since this was made."""
 
@@ -87,7 +140,7 @@ class Moved:
                 and "_ping_" not in name and value != self.before[name]}
 
 
-def test_every_request_counts_once(pool):
+def test_every_request_counts_once(pool, left_behind):
     moved = Moved(pool)
     assert pool.put("count/1", b"one") and pool.put("count/2", b"two")
     assert not pool.put("count/1", b"other")  # has a value
@@ -119,6 +172,53 @@ def test_every_request_counts_once(pool):
         "remove_all_requests": 1}
 
 
+def test_a_session_is_read_by_others_when_it_has_ended(pool):
+    old, new = value_of(1), value_of(2)
+    assert pool.put("deep", old)
+    with pool.process("put", "deep", *PARTS, "--replace") as writer, \
+            pool.process("get", "deep", "--layers", LAYERS) as reader:
+        assert layer_out(reader) == old[:LAYER]
+        layers_in(writer, new[:LAYER * 3])
+        assert pool.get("deep") == old
+        assert pool.get("deep", "--offset", LAYER * 2 + 1, "--length", 7) == old[LAYER * 2 + 1:][:7]
+        assert layer_out(reader) == old[LAYER:LAYER * 2]
+        writer.stdin.write(new[LAYER * 3:])
+        writer.stdin.close()
+        # The reader has what it began with, and the writer is not done before it has let go.
+        assert b"".join(layer_out(reader) for _ in range(2)) == old[LAYER * 2:]
+        assert reader.wait(20) == 0 and writer.wait(20) == 0
+    assert pool.get("deep") == new == pool.get("deep", "--layers", 7)
+    assert pool.get("deep", "--offset", LAYER * 3 - 9, "--length", 20) == new[LAYER * 3 - 9:][:20]
+
+
+def test_an_input_that_ends_early_puts_nothing(pool):
+    result = pool.run("put", "short", *PARTS, stdin=value_of(3)[:-1])
+    assert result.returncode == 2 and b"ended after 1199999 of 1200000 bytes" in result.stderr
+    assert pool.run("get", "short").returncode == 2
+    assert pool.put("short", value_of(3), *PARTS)  # a revoked session is in nobody's way
+    assert pool.get("short") == value_of(3)
+    for args in (("put", "x", "--layers", 3), ("put", "x", "--layers", 3, "--size", 2),
+                 ("put", "x", "/dev/null", *PARTS), ("get", "short", "--layers", 2, "--length", 1)):
+        result = pool.run(*args)
+        assert result.returncode == 2 and len(result.stderr.splitlines()) == 1
+    pool.run("rm", "--all", "--force")
+
+
+def test_a_dead_writer_leaves_nothing_behind(pool, left_behind):
+    killed, before = left_behind
+    assert pool.run("get", *HALF).returncode == 2
+    assert pool.run("rm", "--all", "--force").returncode == 0
+    time.sleep(max(0, killed + NOBODYS - time.monotonic()))
+    wait_until(lambda: pool.metrics()["master_allocated_bytes"] == 0, what="its room is free")
+    after = pool.metrics()
+    released, discarded = "master_put_start_release_cnt", "master_put_start_discard_cnt"
+    assert after[discarded] - before[discarded] == 1
+    assert after["master_put_start_discarded_staging_size"] == 0 < after[released]
+    assert pool.run("get", *HALF).returncode == 2
+    assert pool.put(*HALF[:1], b"whole", *HALF[1:]) and pool.get(*HALF) == b"whole"
+    assert pool.run("rm", *HALF, "--force").returncode == 0
+
+
 def test_nodes_are_counted_as_they_come_and_go(pool):
     moved = Moved(pool)
     beats = pool.metrics()["master_ping_requests_total"]
@@ -128,3 +228,14 @@ def test_nodes_are_counted_as_they_come_and_go(pool):
     wait_until(lambda: pool.lent() == LENT * len(NODES), what="it lends again")
     wait_until(lambda: pool.metrics()["master_ping_requests_total"] > beats, what="beats")
     assert moved.now() == {"unmount_segment_requests": 1, "mount_segment_requests": 1}
+
+
+def test_a_new_master_begins_to_count(pool):
+    pool.fleet.running["master"].kill()
+    pool.fleet.running["master"].wait()
+    pool.fleet.again("master")
+    wait_until(lambda: pool.lent() == LENT * len(NODES), what="all have come again")
+    counted = pool.metrics()
+    assert counted["master_remount_segment_requests_total"] == len(NODES)
+    assert counted["master_mount_segment_requests_total"] == 0
+    assert counted["master_put_end_requests_total"] == 0
