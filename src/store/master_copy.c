@@ -12,8 +12,8 @@
  * A copy is a put whose writer is a node that has the value: the same ticket, the same write, the
  * same commit and put_end, with the same version and bytes. So what holds for puts holds for
  * copies: a range is promised once, a late commit is as good as any, a restart of the master in the
- * middle leaves a replica or none. While a value is being copied it is read as ever, is not removed
- * (STATUS_BUSY), and one that replaces it pre-empts the copy.
+ * middle leaves a replica or none. While a value is being copied it is read as ever, it is not
+ * evicted, and one that replaces it pre-empts the copy, as its removal does.
  *
  * The list of work is looked at in turn, a bounded part of it at a time, with at most COPIES_MAX
  * copies under way. What cannot be done now (no room, no other node) stays on the list. A value is

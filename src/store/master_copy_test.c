@@ -68,6 +68,38 @@ static void a_copy_that_was_not_begun_costs_its_tenant_nothing(void **state)
     }
 }
 
+/* Whoever removes a value need not wait for a copy that nobody asked for by name; and what the copy
+ * lands after all goes, too. */
+static void a_removal_ends_the_copy(void **state)
+{
+    static struct model model;
+    struct store_action copy;
+    char text[KEY_TEXT];
+    (void)state;
+
+    model_init(&model);
+    model.calm = true;
+    put_wish(&model, 0, 4096, (struct store_wish){ .attributes = { .replicas = 2 } });
+    do {
+        assert_true(store_master_tick(model.master, model.now) > 0);
+        assert_true(store_master_next_action(model.master, &copy));
+    } while (copy.kind != STORE_ACTION_COPY);
+    assert_int_equal(store_master_remove(model.master, model.now, key_of(0, text), false),
+                     STATUS_OK);
+    struct model_node *node = &model.nodes[node_of(&model, copy.ticket.where.node)];
+    node->held[0] = model.nodes[0].held[0];
+    node->held[0].address = copy.ticket.where.address;
+    node->held[0].generation = ++node->generation;
+    const struct store_event landed = event_of(node, 0, text, STORE_EVENT_STORED);
+    store_master_event(model.master, model.now, node->id, &landed);
+    turns(&model, 40);
+    assert_false(node->held[0].present || model.nodes[0].held[0].present);
+    assert_int_equal(store_master_exist(model.master, model.now, key_of(0, text)),
+                     STATUS_NOT_FOUND);
+    assert_int_equal(tenant_of(&model, 0).used.bytes, 0);
+    store_master_destroy(model.master);
+}
+
 static void what_a_node_has_goes_elsewhere_before_it_leaves(void **state)
 {
     static struct model model;
@@ -196,6 +228,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(there_are_as_many_replicas_as_wished),
         cmocka_unit_test(a_copy_that_was_not_begun_costs_its_tenant_nothing),
+        cmocka_unit_test(a_removal_ends_the_copy),
         cmocka_unit_test(what_a_node_has_goes_elsewhere_before_it_leaves),
         cmocka_unit_test(who_leaves_soon_hands_over_what_matters_first),
         cmocka_unit_test(who_leaves_soon_is_told_when_it_may_go),

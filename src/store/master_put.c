@@ -222,9 +222,12 @@ enum status store_master_remove(struct store_master *master, uint64_t now_ns, st
     const enum status status = master_entry_state(master, now_ns, entry);
 
     if (status != STATUS_OK) return status;
-    if (entry->ticket != 0) return STATUS_BUSY;
+    struct ticket *ticket = entry->ticket != 0 ? master_entry_ticket(master, entry) : NULL;
+    if (ticket != NULL && !ticket->copy) return STATUS_BUSY;
     if (master_entry_block(entry)) return STATUS_DENIED; /* blocks are their nodes' to evict */
     if (!force && entry->lease_until > now_ns) return STATUS_BUSY;
+    /* What it lands all the same is no newer than what is removed. */
+    if (ticket != NULL) master_ticket_discard(master, now_ns, ticket);
     for (struct replica *r = master_replica_first(master, entry); r != NULL;
          r = master_replica_next(master, r)) {
         if (!r->dropping && !master_replica_drop(master, r, false)) return STATUS_FULL;
