@@ -242,7 +242,7 @@ static enum status stored(struct store_master *master, uint64_t now_ns, struct m
         entry->size = event->size & MASTER_SIZE_MAX;
         entry->digest = event->digest;
     }
-    if (!known) entry->removing = false;
+    if (!known || (!old && rank > 0)) entry->removing = false; /* not what was removed */
     if (old) {
         master_replica_outdate(master, now_ns, replica);
     } else {

@@ -278,6 +278,45 @@ static void hold_of(struct model *model, unsigned index, uint64_t size, struct r
 
 /* The later term wins, however often the other was replaced, whoever is in doubt, whoever is heard
  * first; and the other is dropped. Where a term is not known versions decide, as they did. */
+/* What was replaced is still somewhere when what has replaced it is removed: the next value of the
+ * key is one like any other. */
+static void what_comes_after_a_removal_is_not_removed(void **state)
+{
+    static struct model model;
+    const struct store_wish replace = { .replace = true, .preferred = "n1" };
+    struct store_ticket ticket;
+    struct store_action action;
+    char text[KEY_TEXT];
+    uint64_t left = 0;
+    (void)state;
+
+    model_init(&model);
+    model.calm = true;
+    put_whole(&model, 0, 4096); /* at the first node, which does not answer for a while */
+    const struct store_key key = key_of(0, text);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(
+            store_master_put_start(model.master, model.now, 2, key, 9000, &replace, &ticket),
+            STATUS_OK);
+        assert_int_equal(commit_at(&model, &ticket, 1, 9000), STATUS_AGAIN);
+        if (i > 0) break;
+        assert_int_equal(store_master_remove(model.master, model.now, key, true), STATUS_OK);
+        tell_removed(&model, 1, 0);
+    }
+    while (store_master_next_action(model.master, &action)) {
+        store_master_dropped(model.master, model.now, action.node, &action.id, action.generation,
+                             STATUS_TIMEOUT);
+    }
+    turns(&model, 100);
+    assert_false(model.nodes[0].held[0].present);
+    assert_int_equal(store_master_drain(model.master, model.now, "n1", false, &left), STATUS_OK);
+    turns(&model, 100);
+    assert_int_equal(store_master_drain(model.master, model.now, "n1", false, &left), STATUS_OK);
+    assert_int_equal(left, 0);
+    assert_int_equal(replicas_of(&model, 0), 1);
+    store_master_destroy(model.master);
+}
+
 static void the_later_term_is_the_newer_value(void **state)
 {
     const struct {
@@ -415,6 +454,7 @@ int main(void)
         cmocka_unit_test(doubt_gives_way),
         cmocka_unit_test(a_node_that_was_away_brings_nothing_old),
         cmocka_unit_test(a_late_commit_does_not_undo_a_removal),
+        cmocka_unit_test(what_comes_after_a_removal_is_not_removed),
         cmocka_unit_test(the_later_term_is_the_newer_value),
         cmocka_unit_test(nothing_of_an_earlier_term_outlives_what_came_after),
         cmocka_unit_test(what_is_newer_than_what_was_evicted_is_welcome),
