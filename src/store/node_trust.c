@@ -25,6 +25,13 @@ static bool for_long(const struct node_trust *trust)
     return trust->heard_ns >= trust->since_ns + NODE_TRUST_MS * ENV_NS_PER_MS;
 }
 
+/* Between this master and the one before there was time for one that had settled. */
+static bool may_have_missed(const struct node_trust *trust, uint64_t term, uint64_t sent_ns)
+{
+    return trust->heard_ns != 0 && term != trust->term &&
+           sent_ns >= trust->heard_ns + NODE_VOUCH_MS * ENV_NS_PER_MS;
+}
+
 void node_trust_heard(struct node_trust *trust, uint64_t term, uint64_t sent_ns)
 {
     const bool gap = trust->heard_ns == 0 || out_of_touch(trust, sent_ns);
@@ -32,6 +39,7 @@ void node_trust_heard(struct node_trust *trust, uint64_t term, uint64_t sent_ns)
     trust->left = false;
     trust->doubt = trust->doubt || out_of_touch(trust, sent_ns);
     if (term != trust->term && !for_long(trust)) trust->below = trust->term;
+    if (may_have_missed(trust, term, sent_ns)) trust->below = term;
     if (gap || term != trust->term) trust->since_ns = sent_ns;
     trust->term = term;
     if (sent_ns > trust->heard_ns) trust->heard_ns = sent_ns;

@@ -23,6 +23,10 @@
  * the node is in touch with it for less than NODE_TRUST_MS, which is time to have what was replaced
  * dropped, it tells the next master that values of terms before are in doubt (`below`).
  *
+ * Such a master may also have come and gone without the node's hearing of it, between two whose
+ * answers it has. It acknowledged nothing before it had settled: if there was no time for that, it
+ * replaced nothing, else what the node has of terms before is in doubt, likewise.
+ *
  * A client that was told by the master who has a value comes to that owner again for STORE_KNOWN_MS
  * (store/proto.h) without asking the master. The owner vouches for what it has only if
  *

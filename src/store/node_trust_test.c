@@ -3,9 +3,9 @@
  * store/node_trust_test.c
  *
  * Goal:   a node doubts what it has exactly when it was out of touch for too long, or has found it
- *         on disk, or was not long enough with the master of a later term, until it has been in
- *         touch for long enough; and vouches exactly while it neither doubts nor has been silent
- *         for a short time.
+ *         on disk, or was not long enough with the master of a later term, or may have missed one,
+ *         until it has been in touch for long enough; and vouches exactly while it neither doubts
+ *         nor has been silent for a short time.
  * Method: times by hand, on both sides of each bound. */
 #include "store/node_trust.h"
 
@@ -76,6 +76,32 @@ static void a_short_master_leaves_doubt(void **state)
     assert_false(node_trust_doubts(&trust, 5, (3000 + 2 * NODE_TRUST_MS) * MS));
 }
 
+/* A master that it never heard may have settled without it, taken puts of its keys, and gone: the
+ * next one is told so, though it comes long before silence alone is doubt. */
+static void a_master_may_have_been_missed(void **state)
+{
+    struct node_trust trust = { 0 };
+    const uint64_t last = 1000 + NODE_TRUST_MS;
+    (void)state;
+
+    beats(&trust, 1000, last);
+    node_trust_heard(&trust, 6, (last + NODE_VOUCH_MS) * MS - 1); /* none had the time */
+    assert_false(node_trust_doubts(&trust, 5, (last + NODE_VOUCH_MS) * MS));
+    trust = (struct node_trust){ 0 };
+    beats(&trust, 1000, last);
+    node_trust_heard(&trust, 5, (last + NODE_VOUCH_MS) * MS); /* it was there all along */
+    assert_false(node_trust_doubts(&trust, 5, (last + NODE_VOUCH_MS) * MS));
+    trust = (struct node_trust){ 0 };
+    beats(&trust, 1000, last);
+    node_trust_heard(&trust, 7, (last + NODE_VOUCH_MS) * MS);
+    assert_true(node_trust_doubts(&trust, 5, (last + NODE_VOUCH_MS) * MS));
+    assert_false(node_trust_doubts(&trust, 7, (last + NODE_VOUCH_MS) * MS));
+    node_trust_heard(&trust, 7, (last + NODE_VOUCH_MS + NODE_DOUBT_MS - 1) * MS);
+    for (uint64_t ms = 1000; ms <= NODE_TRUST_MS; ms += 1000)
+        node_trust_heard(&trust, 7, (last + NODE_VOUCH_MS + ms) * MS);
+    assert_false(node_trust_doubts(&trust, 5, (last + NODE_VOUCH_MS + NODE_TRUST_MS) * MS));
+}
+
 static void who_is_in_touch_vouches(void **state)
 {
     struct node_trust trust = { 0 };
@@ -106,6 +132,7 @@ int main(void)
         cmocka_unit_test(silence_is_doubt),
         cmocka_unit_test(being_in_touch_ends_it),
         cmocka_unit_test(a_short_master_leaves_doubt),
+        cmocka_unit_test(a_master_may_have_been_missed),
         cmocka_unit_test(who_is_in_touch_vouches),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
