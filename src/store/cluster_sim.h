@@ -49,11 +49,13 @@ struct sim_cluster {
     struct env *master_env; /* NULL: not running */
     struct rpc_server *master_server;
     struct store_master_shell *master;
-    uint64_t terms;            /* masters started */
-    uint32_t hot_replicas;     /* of a master started from now on */
-    uint64_t object_size;      /* of a node started from now on */
-    uint64_t disk_size;        /* likewise; 0: no disk */
-    uint64_t values_disk_size; /* likewise, below values */
+    uint64_t terms;                   /* masters started */
+    uint32_t hot_replicas;            /* of a master started from now on */
+    enum order_policy eviction;       /* likewise */
+    uint64_t object_size;             /* of a node started from now on */
+    uint64_t disk_size;               /* likewise; 0: no disk */
+    uint64_t values_disk_size;        /* likewise, below values */
+    const struct ssd_keys *disk_keys; /* likewise; NULL: what is on disk is clear */
     struct sim_node nodes[SIM_NODES];
 };
 
@@ -82,6 +84,7 @@ static inline void sim_master_start(struct sim_cluster *cluster)
                     .suspect_ms = 1500,
                     .dead_ms = 5000,
                     .forget_ms = 20000,
+                    .eviction = cluster->eviction,
                     .hot_replicas = cluster->hot_replicas,
                     .hot_reads = 1 },
     };
@@ -158,10 +161,13 @@ static inline void sim_node_start(struct sim_cluster *cluster, unsigned index)
         .values_disk_size = cluster->values_disk_size,
         .disk_size = cluster->disk_size,
         .disk_part_size = 4096,
+        .disk_keys = cluster->disk_keys,
         .object_size = cluster->object_size
     };
     sim_layout(&options.layout);
-    status = store_node_create(&options, &node->node, &err);
+    do { /* who starts it does so again when its disk has failed */
+        status = store_node_create(&options, &node->node, &err);
+    } while (status == STATUS_IO);
     ASSERT(status == STATUS_OK);
     struct store_join_options join = { .env = node->env,
                                        .master = SIM_MASTER,

@@ -60,15 +60,18 @@ enum {
     STEPS = 250,
     STEP_MS = 40,
     VALUES_DISK_SIZE = 4 << 20,
-    SEEDS_DEFAULT = 40,
+    SEEDS_DEFAULT = 32,
 };
+
+#define DEATH_KNOWN_NS (6 * ENV_NS_PER_S) /* more than dead_ms of the master */
 
 enum kind { CALM_NODES, MORTAL_NODES, TINY };
 
 static uint64_t current_seed;
 static unsigned long long acked_total, reads_total, fetched_total, lost_explained, evictions_seen,
     replaced_total, copied_total, kept_total, promoted_total, together_total, seen_total,
-    over_quota_total, hot_total, drafts_total, session_reads_total, known_total, guessed_total;
+    over_quota_total, hot_total, drafts_total, session_reads_total, known_total, guessed_total,
+    faults_total;
 
 #define CHECK(condition)                                                                           \
     do {                                                                                           \
@@ -84,6 +87,7 @@ struct slot {
     enum op op;
     unsigned key;
     unsigned revision; /* put, replace: of the value */
+    bool pinned;       /* likewise: it is never to be evicted */
     uint64_t offset;   /* get: from here to the end */
     unsigned client;   /* get: who reads */
     uint8_t *memories[CLIENTS];
@@ -94,7 +98,7 @@ struct slot {
     unsigned deaths;    /* of nodes, until it began */
 };
 
-/* Slots that read with one call. */
+/* Slots that read, or put, with one call. */
 struct together {
     struct slot *slots[SLOTS];
     uint32_t left; /* not ended */
@@ -124,13 +128,17 @@ struct session {
 
 /* What we were told about a key, and who held it then. */
 struct known {
-    bool acked;                /* a put ended OK, and no remove was begun since */
-    unsigned revision;         /* of the value acknowledged last */
-    unsigned tried;            /* the highest that was put */
-    bool removable;            /* a remove may still happen, likewise */
-    bool unsure;               /* a put may still happen, though nobody waits for it any more */
-    unsigned deaths;           /* of nodes, when that was begun */
-    unsigned lives[SIM_NODES]; /* of the nodes that held it when it was acknowledged; 0: did not */
+    bool acked;        /* a put ended OK, and no remove was begun since */
+    unsigned revision; /* of the value acknowledged last */
+    unsigned tried;    /* the highest that was put */
+    bool removable;    /* a remove may still happen, likewise */
+    bool unsure;       /* a put may still happen, though nobody waits for it any more */
+    unsigned deaths;   /* of nodes, when that was begun */
+    struct rank rank;  /* of the value acknowledged last */
+    bool gone;         /* the last node that held that was killed, or counted on one that
+                                  had been killed just before */
+    uint64_t death_ns; /* when a node that held it was killed last */
+    bool pinned;       /* it is never evicted */
     uint64_t evictions;
 };
 
@@ -159,9 +167,12 @@ struct world {
     unsigned gets; /* calls */
     struct slot slots[SLOTS];
     struct together together;
+    struct together puts;
     struct session sessions[SESSIONS];
-    struct rng sessions_rng; /* of its own: worlds without sessions are what they were */
-    bool with_sessions;
+    bool whole; /* with sessions and unrest; each has dice of its own, so that without both a world
+                   is what it was before they were there */
+    struct rng sessions_rng;
+    struct rng unrest_rng;
     bool in_haste; /* sessions do not rest */
     struct known known[KEYS];
     struct fetching fetches[FETCHES];
@@ -169,6 +180,11 @@ struct world {
     unsigned deaths;    /* of nodes */
     bool parted[SIM_NODES];
     bool paused[SIM_NODES];
+    bool leaving[SIM_NODES];
+    bool master_paused;
+    bool clients_paused[CLIENTS];
+    bool cut[CLIENTS][1 + SIM_NODES]; /* from the master; from nodes */
+    unsigned drained;                 /* 1 + the node; 0: none */
 };
 
 /* Revisions of a key have other bytes, and every other one another size. */
@@ -236,44 +252,84 @@ static uint64_t evictions_now(struct world *world)
     return world->evictions + counts.evictions_total;
 }
 
-static void remember_holders(struct world *world, unsigned key, uint64_t evictions)
+/* What a node has of the key, in memory or on its disk. */
+static bool node_has(const struct world *world, unsigned i, unsigned key, struct rank *out)
+{
+    const struct sim_node *node = &world->cluster.nodes[i];
+    const struct block_key id = value_id(key);
+    if (node->env == NULL) return false;
+    const struct object *object = objects_find(node->node->objects, &id);
+    const struct vlog_entry *entry = object == NULL ? node_values_find(node->node, &id) : NULL;
+    if (object != NULL) *out = rank_of(&object->attributes);
+    if (entry != NULL) *out = rank_of(&entry->meta.attributes);
+    return object != NULL || entry != NULL;
+}
+
+static void remember_acknowledged(struct world *world, unsigned key, unsigned revision, bool pinned,
+                                  uint64_t evictions)
 {
     struct known *known = &world->known[key];
-    const struct block_key id = value_id(key);
-    const struct object *objects[SIM_NODES] = { NULL };
-    struct rank newest = { 0 };
+    struct rank rank;
     bool any = false;
 
     for (unsigned i = 0; i < SIM_NODES; i++) {
-        const struct sim_node *node = &world->cluster.nodes[i];
-        if (node->env != NULL) objects[i] = objects_find(node->node->objects, &id);
-        if (objects[i] == NULL) continue;
-        const struct rank rank = rank_of(&objects[i]->attributes);
-        if (!any || rank_compare(rank, newest) > 0) newest = rank;
+        if (!node_has(world, i, key, &rank)) continue;
+        if (!any || rank_compare(rank, known->rank) > 0) known->rank = rank;
         any = true;
     }
-    for (unsigned i = 0; i < SIM_NODES; i++) { /* what it has replaced is no replica of it */
-        const bool holds =
-            objects[i] != NULL && rank_compare(rank_of(&objects[i]->attributes), newest) == 0;
-        known->lives[i] = holds ? world->cluster.nodes[i].lives : 0;
-    }
+    known->revision = revision;
     known->evictions = evictions;
+    known->gone = false;
+    known->death_ns = 0;
+    known->pinned = pinned;
     known->acked = any; /* acknowledged while its owner was being killed: nothing to expect */
+}
+
+/* How many nodes but `except` have what was acknowledged, or what has replaced it since. */
+static unsigned holders(const struct world *world, unsigned key, unsigned except)
+{
+    struct rank rank;
+    unsigned count = 0;
+    for (unsigned i = 0; i < SIM_NODES; i++) {
+        if (i == except || !node_has(world, i, key, &rank)) continue;
+        count += rank_compare(rank, world->known[key].rank) >= 0;
+    }
+    return count;
+}
+
+/* The node is about to die: what nobody else has goes with it. */
+static void remember_death(struct world *world, unsigned dying)
+{
+    for (unsigned key = 0; key < KEYS; key++) {
+        struct known *known = &world->known[key];
+        const unsigned others = holders(world, key, dying);
+        if (holders(world, key, SIM_NODES) == others) continue;
+        known->gone = known->gone || others == 0;
+        known->death_ns = env_sim_now_ns(world->cluster.sim);
+    }
+    world->deaths++;
+}
+
+/* While the master takes a dead node for one that lives, it may have others drop what they have: of
+ * a node that drains, or as there are more than are wished. */
+static void remember_drops(struct world *world)
+{
+    const uint64_t now_ns = env_sim_now_ns(world->cluster.sim);
+    for (unsigned key = 0; key < KEYS; key++) {
+        struct known *known = &world->known[key];
+        const bool lately = known->death_ns > 0 && now_ns < known->death_ns + DEATH_KNOWN_NS;
+        if (known->acked && lately && holders(world, key, SIM_NODES) == 0) known->gone = true;
+    }
 }
 
 /* An acknowledged value is gone: is there a reason? */
 static bool explained(struct world *world, unsigned key)
 {
     const struct known *known = &world->known[key];
-    bool holder_lives = false;
 
-    for (unsigned i = 0; i < SIM_NODES; i++) {
-        if (known->lives[i] == 0) continue;
-        holder_lives = holder_lives || known->lives[i] == world->cluster.nodes[i].lives;
-    }
-    if (!holder_lives || known->removable) return true;
+    if (known->gone || known->removable) return true;
     if (known->unsure && world->deaths > known->deaths) return true; /* it had replaced that */
-    return evictions_now(world) > known->evictions;
+    return (!known->pinned || known->unsure) && evictions_now(world) > known->evictions;
 }
 
 static bool uncertain(enum status status)
@@ -291,8 +347,7 @@ static void on_item(void *ctx, uint32_t index, enum status status, uint64_t size
     if ((slot->op == OP_PUT || slot->op == OP_REPLACE) && status == STATUS_OK) {
         acked_total++;
         replaced_total += slot->op == OP_REPLACE;
-        world->known[slot->key].revision = slot->revision;
-        remember_holders(world, slot->key, slot->evictions);
+        remember_acknowledged(world, slot->key, slot->revision, slot->pinned, slot->evictions);
     }
     if (slot->op == OP_GET && status == STATUS_OK) {
         const struct known *known = &world->known[slot->key];
@@ -317,10 +372,16 @@ static void on_item(void *ctx, uint32_t index, enum status status, uint64_t size
 }
 
 /* In every world one of them is on the host of a node. */
-static void client_start(struct world *world, unsigned which)
+static const char *client_host(unsigned which)
 {
     const bool neighbour = (current_seed + which) % 2 == 1;
-    const char *host = neighbour ? "10.0.1.1" : which == 0 ? "10.0.2.1" : "10.0.2.2";
+    return neighbour ? "10.0.1.1" : which == 0 ? "10.0.2.1" : "10.0.2.2";
+}
+
+static void client_start(struct world *world, unsigned which)
+{
+    const char *host = client_host(which);
+    const bool neighbour = strcmp(host, "10.0.1.1") == 0;
     struct client *client = &world->clients[which];
     char listen[32];
     const struct yolk_transfer_options transfer = {
@@ -367,6 +428,7 @@ static void client_kill(struct world *world, unsigned which)
         client->stores[i] = NULL;
     }
     yolk_transfer_destroy(client->transfer);
+    world->clients_paused[which] = false;
     for (unsigned i = 0; which == 0 && i < SESSIONS; i++)
         world->sessions[i].op = OP_NONE; /* those that rested */
 }
@@ -377,6 +439,13 @@ static void on_together(void *ctx, uint32_t index, enum status status, uint64_t 
     CHECK(index < SLOTS && together->left > 0);
     together->left--;
     on_item(together->slots[index], 0, status, size);
+}
+
+/* Clients read in turn. */
+static unsigned reader(struct world *world)
+{
+    const unsigned client = world->gets++ % CLIENTS;
+    return world->clients_paused[client] ? 0 : client;
 }
 
 static void get_prepare(struct world *world, struct slot *slot, unsigned client, unsigned key,
@@ -396,6 +465,21 @@ static void get_prepare(struct world *world, struct slot *slot, unsigned client,
                                        .offset = slot->offset };
 }
 
+/* The next value of the slot's key, in its memory. */
+static struct yolk_store_value value_prepare(struct slot *slot, struct yolk_store_key name)
+{
+    slot->revision = ++slot->world->known[slot->key].tried;
+    CHECK(slot->revision < REVISIONS);
+    const struct yolk_store_value value = { .key = name,
+                                            .data = slot->memory,
+                                            .size = value_size(slot->key, slot->revision),
+                                            .group = slot->revision % 3 == 0 ? slot->key % 4 : 0,
+                                            .cost_ms = slot->revision % 7 * 10,
+                                            .depth = slot->key };
+    value_bytes(slot->key, slot->revision, slot->memory, value.size);
+    return value;
+}
+
 static void op_start(struct world *world, struct slot *slot, enum op op, unsigned key)
 {
     char text[16];
@@ -411,20 +495,21 @@ static void op_start(struct world *world, struct slot *slot, enum op op, unsigne
     slot->evictions = evictions_now(world);
     slot->deaths = world->deaths;
     slot->memory = slot->memories[0];
+    slot->pinned = false;
     if (op == OP_PUT || op == OP_REPLACE) {
-        slot->revision = ++world->known[key].tried;
+        const struct yolk_store_value value = value_prepare(slot, name);
         call.replace = op == OP_REPLACE;
         if (slot->revision % 4 == 0) call.soft_pin_ms = 2000;
         if (slot->revision % 3 == 1) call.replicas = 2;
-        const struct yolk_store_value value = { .key = name,
-                                                .data = slot->memory,
-                                                .size = value_size(key, slot->revision),
-                                                .group = slot->revision % 3 == 0 ? key % 4 : 0 };
-        value_bytes(key, slot->revision, slot->memory, value.size);
+        if (world->whole) {
+            call.preferred = slot->revision % 5 == 1 ? "node-10.0.1.2" : NULL;
+            call.hard_pin = slot->revision % 5 == 2 && value.size <= 4096;
+        }
+        slot->pinned = call.hard_pin;
         status = yolk_store_put(store_of(world, key), &value, 1, &call);
     } else if (op == OP_GET) {
         struct yolk_store_buffer buffer;
-        get_prepare(world, slot, world->gets++ % CLIENTS, key, &buffer);
+        get_prepare(world, slot, reader(world), key, &buffer);
         buffer.key = name;
         status = yolk_store_get(world->clients[slot->client].stores[key / RED], &buffer, 1, &call);
     } else if (op == OP_EXIST) {
@@ -460,7 +545,7 @@ static void gets_start(struct world *world)
 
     if (together->left > 0) return;
     const unsigned tenant = rng_below(&world->rng, 4) == 0;
-    const unsigned client = world->gets++ % CLIENTS;
+    const unsigned client = reader(world);
     for (unsigned i = 0; i < SLOTS; i++) {
         const unsigned key = (unsigned)rng_below(&world->rng, KEYS);
         if (world->slots[i].op != OP_NONE || key_in_use(world, key)) continue;
@@ -482,8 +567,7 @@ static void client_step(struct world *world)
     const unsigned key = (unsigned)rng_below(&world->rng, KEYS);
     const uint64_t dice = rng_below(&world->rng, 20);
 
-    if (world->clients[0].stores[0] == NULL || slot->op != OP_NONE || key_in_use(world, key))
-        return;
+    if (world->clients_paused[0] || slot->op != OP_NONE || key_in_use(world, key)) return;
     if (dice < 6) {
         op_start(world, slot, OP_PUT, key);
     } else if (dice < 9) {
@@ -507,7 +591,7 @@ static void heat(struct world *world, unsigned times)
     const struct yolk_store_key name = value_key(0, text);
     const struct store_key key = { name.bytes, (uint32_t)name.len };
 
-    if (world->cluster.master == NULL) return;
+    if (world->cluster.master == NULL || world->master_paused) return;
     struct store_master *master = store_master_shell_directory(world->cluster.master);
     for (unsigned i = 0; i < times; i++) {
         const enum status status =
@@ -528,8 +612,8 @@ static void session_over(struct session *session, enum status status)
     if (session->op == OP_DRAFT && session->step == SESSION_ENDING) {
         if (status == STATUS_OK) {
             drafts_total++;
-            known->revision = session->revision;
-            remember_holders(session->world, session->key, session->evictions);
+            remember_acknowledged(session->world, session->key, session->revision, false,
+                                  session->evictions);
         } else if (uncertain(status) && status != STATUS_NOT_FOUND) {
             if (!known->unsure) known->deaths = session->deaths;
             known->unsure = true;
@@ -712,7 +796,7 @@ static void sessions_step(struct world *world)
     const unsigned key = (unsigned)rng_below(&world->sessions_rng, KEYS);
     const enum op op = rng_below(&world->sessions_rng, 2) == 0 ? OP_DRAFT : OP_HOLD;
 
-    if (!world->with_sessions || world->clients[0].stores[0] == NULL) return;
+    if (!world->whole || world->clients_paused[0]) return;
     if (session->op != OP_NONE) {
         if (session->resting) session_call(session);
     } else if (op == OP_HOLD || !key_in_use(world, key)) {
@@ -822,6 +906,17 @@ static void master_kill(struct world *world)
 {
     world->evictions = evictions_now(world);
     sim_master_kill(&world->cluster);
+    world->master_paused = false;
+}
+
+static void node_kill(struct world *world, unsigned i, bool power)
+{
+    struct sim_node *node = &world->cluster.nodes[i];
+    remember_death(world, i);
+    if (power) env_sim_power_off(world->cluster.sim, node->host);
+    sim_node_kill(node);
+    world->paused[i] = false;
+    world->leaving[i] = false;
 }
 
 static void node_toggle(struct world *world, unsigned i)
@@ -830,9 +925,7 @@ static void node_toggle(struct world *world, unsigned i)
     if (node->env == NULL) {
         sim_node_start(&world->cluster, i);
     } else {
-        sim_node_kill(node);
-        world->deaths++;
-        world->paused[i] = false;
+        node_kill(world, i, false);
     }
 }
 
@@ -907,6 +1000,280 @@ static void break_something(struct world *world)
     }
 }
 
+/* ---- unrest: what operators do, and what happens to others than nodes, meanwhile ---- */
+
+enum unrest {
+    UNREST_DRAIN,
+    UNREST_REPLICAS,
+    UNREST_LIST,
+    UNREST_REMOVE_MATCHING,
+    UNREST_PUT_BATCH,
+    UNREST_UNMOUNT,
+    UNREST_MASTER_PAUSE,
+    UNREST_CLIENT_PAUSE,
+    UNREST_CLIENT_CUT,
+    UNREST_CLIENT_KILL,
+    UNREST_POWER_OFF,
+    UNREST_SKEW,
+    UNREST_KINDS,
+};
+
+static const char *const unrest_names[UNREST_KINDS] = {
+    "drain",        "replicas",     "list",       "remove_matching", "put_batch", "unmount",
+    "master_pause", "client_pause", "client_cut", "client_kill",     "power_off", "skew",
+};
+static unsigned long long unrest_total[UNREST_KINDS];
+
+static void on_unrest_drain(void *ctx, enum status status, uint64_t left)
+{
+    (void)ctx;
+    (void)left;
+    CHECK(status != STATUS_INVALID && status != STATUS_CORRUPT);
+}
+
+/* One node at a time, so that there is room for what it has. */
+static bool unrest_drain(struct world *world, unsigned i)
+{
+    char name[STORE_NAME_SIZE];
+    const bool undo = world->drained != 0;
+    if (undo) i = world->drained - 1;
+    if (world->cluster.nodes[i].lives == 0) return false;
+    snprintf(name, sizeof(name), "node-%s", world->cluster.nodes[i].host);
+    world->drained = undo ? 0 : 1 + i;
+    CHECK(yolk_store_drain(world->clients[0].stores[0], name, undo, 0, on_unrest_drain, world) ==
+          STATUS_OK);
+    return !undo;
+}
+
+static void on_unrest_replicas(void *ctx, uint32_t index, enum status status, uint64_t size)
+{
+    (void)ctx;
+    (void)size;
+    CHECK(index == 0 && status != STATUS_INVALID && status != STATUS_CORRUPT);
+}
+
+static bool unrest_replicas(struct world *world, unsigned key)
+{
+    char text[16];
+    const struct yolk_store_key name = value_key(key, text);
+    const struct yolk_store_call call = { .on_item = on_unrest_replicas,
+                                          .ctx = world,
+                                          .replicas =
+                                              1 + (uint32_t)rng_below(&world->unrest_rng, 3) };
+    CHECK(yolk_store_replicas(store_of(world, key), &name, 1, &call) == STATUS_OK);
+    return true;
+}
+
+static void on_unrest_list(void *ctx, enum status status, const struct yolk_store_page *page,
+                           const char *message)
+{
+    (void)ctx;
+    (void)message;
+    CHECK(status != STATUS_INVALID && (status == STATUS_OK) == (page != NULL));
+    for (uint32_t i = 0; page != NULL && i < page->count; i++)
+        CHECK(page->entries[i].size > 0 && page->entries[i].size <= VALUE_SIZE_MAX);
+}
+
+static bool unrest_list(struct world *world, unsigned key)
+{
+    const struct yolk_store_query query = { .prefix = "value/", .prefix_len = 6, .limit = key };
+    CHECK(yolk_store_list(store_of(world, key), &query, 0, on_unrest_list, world) == STATUS_OK);
+    return true;
+}
+
+static void on_unrest_remove(void *ctx, enum status status, const struct yolk_store_page *page,
+                             const char *message)
+{
+    (void)message;
+    CHECK((status == STATUS_OK) == (page != NULL));
+    on_item(ctx, 0, page != NULL && page->kept > 0 ? STATUS_BUSY : status, 0);
+}
+
+/* One key, as others are being put; by an expression that finds no other. */
+static bool unrest_remove_matching(struct world *world, unsigned key)
+{
+    char regex[24];
+    char text[16];
+    struct slot *slot = &world->slots[rng_below(&world->unrest_rng, SLOTS)];
+    const struct yolk_store_query query = { .regex = regex, .force = true };
+
+    if (slot->op != OP_NONE || key_in_use(world, key)) return false;
+    const struct yolk_store_key name = value_key(key, text);
+    snprintf(regex, sizeof(regex), "^%.*s$", (int)name.len, text);
+    slot->op = OP_REMOVE;
+    slot->key = key;
+    slot->ended = false;
+    slot->evictions = evictions_now(world);
+    slot->deaths = world->deaths;
+    world->known[key].acked = false;
+    CHECK(yolk_store_remove_matching(store_of(world, key), &query, 0, on_unrest_remove, slot) ==
+          STATUS_OK);
+    return true;
+}
+
+/* Every slot that is idle puts, each another key of one tenant. */
+static bool unrest_put_batch(struct world *world, unsigned tenant)
+{
+    struct together *puts = &world->puts;
+    struct rng *rng = &world->unrest_rng;
+    const struct yolk_store_call call = { .on_item = on_together,
+                                          .ctx = puts,
+                                          .replace = rng_below(rng, 2) == 0,
+                                          .replicas = 1 + (uint32_t)rng_below(rng, 2) };
+    struct yolk_store_value values[SLOTS];
+    char texts[SLOTS][16];
+    uint32_t count = 0;
+
+    if (puts->left > 0) return false;
+    for (unsigned i = 0; i < SLOTS; i++) {
+        struct slot *slot = &world->slots[i];
+        const unsigned key = (unsigned)rng_below(rng, KEYS);
+        if (slot->op != OP_NONE || key / RED != tenant || key_in_use(world, key)) continue;
+        slot->op = call.replace ? OP_REPLACE : OP_PUT;
+        slot->key = key;
+        slot->pinned = false;
+        slot->ended = false;
+        slot->evictions = evictions_now(world);
+        slot->deaths = world->deaths;
+        slot->memory = slot->memories[0];
+        values[count] = value_prepare(slot, value_key(key, texts[count]));
+        puts->slots[count++] = slot;
+    }
+    puts->left = count;
+    if (count == 0) return false;
+    CHECK(yolk_store_put(world->clients[0].stores[tenant], values, count, &call) == STATUS_OK);
+    return true;
+}
+
+static void on_unrest_unmounted(void *ctx, enum status status)
+{
+    (void)ctx;
+    CHECK(status != STATUS_INVALID);
+}
+
+/* It is killed, sooner or later, whether or not it has come to an end. */
+static bool unrest_unmount(struct world *world, unsigned i)
+{
+    struct sim_node *node = &world->cluster.nodes[i];
+    if (world->kind != MORTAL_NODES || node->env == NULL || world->leaving[i] || world->paused[i])
+        return false;
+    store_unmount(node->member, on_unrest_unmounted, world);
+    world->leaving[i] = true;
+    return true;
+}
+
+static bool unrest_master_pause(struct world *world)
+{
+    struct env *env = world->cluster.master_env;
+    if (env == NULL) return false;
+    if (world->master_paused) {
+        env_sim_resume(env);
+    } else {
+        env_sim_pause(env);
+    }
+    world->master_paused = !world->master_paused;
+    return world->master_paused;
+}
+
+static bool unrest_client_pause(struct world *world, unsigned c)
+{
+    if (world->clients_paused[c]) {
+        env_sim_resume(world->clients[c].env);
+    } else {
+        env_sim_pause(world->clients[c].env);
+    }
+    world->clients_paused[c] = !world->clients_paused[c];
+    return world->clients_paused[c];
+}
+
+/* From the master (0), or from a node. */
+static bool unrest_client_cut(struct world *world, unsigned c, unsigned from)
+{
+    const char *host = client_host(c);
+    const char *other = from == 0 ? "10.0.0.1" : world->cluster.nodes[from - 1].host;
+    if (strcmp(host, other) == 0) return false;
+    if (world->cut[c][from]) {
+        env_sim_heal(world->cluster.sim, host, other);
+    } else {
+        env_sim_partition(world->cluster.sim, host, other);
+    }
+    world->cut[c][from] = !world->cut[c][from];
+    return world->cut[c][from];
+}
+
+/* No client is on this host. */
+static bool unrest_power_off(struct world *world, unsigned i)
+{
+    if (world->kind != MORTAL_NODES || i == 0 || world->cluster.nodes[i].env == NULL) return false;
+    node_kill(world, i, true);
+    return true;
+}
+
+static bool unrest_skew(struct world *world, unsigned which)
+{
+    struct env *env = which == 0 ? world->cluster.master_env : world->cluster.nodes[which - 1].env;
+    if (env == NULL) return false;
+    env_sim_skew(env, ((int64_t)rng_below(&world->unrest_rng, 41) - 20) * (int64_t)ENV_NS_PER_S);
+    return true;
+}
+
+/* What has just begun, and not what is over, is told by `true`. */
+static bool unrest_make(struct world *world, enum unrest what)
+{
+    struct rng *rng = &world->unrest_rng;
+    const unsigned node = (unsigned)rng_below(rng, SIM_NODES);
+    const unsigned client = (unsigned)rng_below(rng, CLIENTS);
+    const unsigned key = (unsigned)rng_below(rng, KEYS);
+
+    if (what <= UNREST_PUT_BATCH && world->clients_paused[0]) return false;
+    switch (what) {
+    case UNREST_DRAIN: return unrest_drain(world, node);
+    case UNREST_REPLICAS: return unrest_replicas(world, key);
+    case UNREST_LIST: return unrest_list(world, key);
+    case UNREST_REMOVE_MATCHING: return unrest_remove_matching(world, key);
+    case UNREST_PUT_BATCH: return unrest_put_batch(world, key / RED);
+    case UNREST_UNMOUNT: return unrest_unmount(world, node);
+    case UNREST_MASTER_PAUSE: return unrest_master_pause(world);
+    case UNREST_CLIENT_PAUSE: return unrest_client_pause(world, client);
+    case UNREST_CLIENT_CUT: return unrest_client_cut(world, client, key % (1 + SIM_NODES));
+    case UNREST_CLIENT_KILL:
+        if (rng_below(rng, 8) != 0) return false;
+        client_kill(world, 1);
+        client_start(world, 1);
+        return true;
+    case UNREST_POWER_OFF: return unrest_power_off(world, node);
+    case UNREST_SKEW: return unrest_skew(world, key % (1 + SIM_NODES));
+    case UNREST_KINDS: break;
+    }
+    return false;
+}
+
+static void unrest_step(struct world *world)
+{
+    const uint64_t what = rng_below(&world->unrest_rng, 4 * UNREST_KINDS);
+
+    if (!world->whole) return;
+    if (what < UNREST_KINDS) {
+        unrest_total[what] += unrest_make(world, (enum unrest)what);
+    } else if (what < 2 * UNREST_KINDS) { /* who stands still does so for a while */
+        if (world->master_paused) unrest_master_pause(world);
+        for (unsigned c = 0; c < CLIENTS; c++)
+            if (world->clients_paused[c]) unrest_client_pause(world, c);
+    }
+}
+
+static void unrest_end(struct world *world)
+{
+    if (world->master_paused) unrest_master_pause(world);
+    for (unsigned c = 0; c < CLIENTS; c++) {
+        if (world->clients_paused[c]) unrest_client_pause(world, c);
+        for (unsigned from = 0; from <= SIM_NODES; from++)
+            if (world->cut[c][from]) unrest_client_cut(world, c, from);
+    }
+    for (unsigned i = 0; i < SIM_NODES; i++)
+        if (world->leaving[i]) node_kill(world, i, false); /* heal() brings it back */
+}
+
 static void check_books(const struct world *world)
 {
     if (world->cluster.master != NULL) {
@@ -925,6 +1292,7 @@ static void check_books(const struct world *world)
 
 static void heal(struct world *world)
 {
+    unrest_end(world);
     for (unsigned i = 0; i < SIM_NODES; i++) {
         if (world->paused[i]) pause_toggle(world, i);
         if (world->parted[i]) part_toggle(world, i);
@@ -1005,7 +1373,7 @@ static void check_liveness(struct world *world)
             fail_msg("SEED=%llu: in a calm world put of key %u ends %s, then get %s",
                      (unsigned long long)current_seed, key, status_name(put), status_name(get));
         }
-        if (!world->with_sessions) continue;
+        if (!world->whole) continue;
         const enum status draft = session_now(world, OP_DRAFT, key);
         const bool full = draft == STATUS_FULL || draft == STATUS_QUOTA;
         if (draft != STATUS_OK && draft != STATUS_EXISTS && !(full && world->kind == TINY)) {
@@ -1129,31 +1497,34 @@ static bool drain_over(void *ctx)
     return ((struct draining *)ctx)->ended;
 }
 
+static uint64_t drain_now(struct world *world, unsigned i, bool undo)
+{
+    struct draining draining = { .left = 1 };
+    char name[STORE_NAME_SIZE];
+    snprintf(name, sizeof(name), "node-%s", world->cluster.nodes[i].host);
+    CHECK(yolk_store_drain(world->clients[0].stores[0], name, undo, 0, on_left, &draining) ==
+          STATUS_OK);
+    CHECK(env_sim_run_until(world->cluster.sim, drain_over, &draining, 30 * ENV_NS_PER_S));
+    return draining.left;
+}
+
 /* A node's values go elsewhere while they are read, and none is lost; then it is taken back. */
 static void check_drain(struct world *world)
 {
-    struct draining draining = { .left = 1 };
     enum status before[KEYS];
-    char name[STORE_NAME_SIZE];
-    struct sim_node *node = &world->cluster.nodes[rng_below(&world->rng, SIM_NODES)];
+    const unsigned which = (unsigned)rng_below(&world->rng, SIM_NODES);
+    uint64_t left = 1;
 
-    snprintf(name, sizeof(name), "node-%s", node->host);
     for (unsigned key = 0; key < KEYS; key++)
         before[key] = do_now(world, OP_GET, key);
-    for (int i = 0; i < 100 && draining.left > 0; i++) {
-        draining.ended = false;
-        CHECK(yolk_store_drain(world->clients[0].stores[0], name, false, 0, on_left, &draining) ==
-              STATUS_OK);
-        CHECK(env_sim_run_until(world->cluster.sim, drain_over, &draining, 30 * ENV_NS_PER_S));
+    for (int i = 0; i < 100 && left > 0; i++) {
+        left = drain_now(world, which, false);
         sim_run_ms(&world->cluster, 300);
     }
-    CHECK(draining.left == 0 && objects_count(node->node->objects) == 0);
+    CHECK(left == 0 && objects_count(world->cluster.nodes[which].node->objects) == 0);
     for (unsigned key = 0; key < KEYS; key++)
         CHECK(do_now(world, OP_GET, key) == before[key]);
-    draining.ended = false;
-    CHECK(yolk_store_drain(world->clients[0].stores[0], name, true, 0, on_left, &draining) ==
-          STATUS_OK);
-    CHECK(env_sim_run_until(world->cluster.sim, drain_over, &draining, 30 * ENV_NS_PER_S));
+    drain_now(world, which, true);
 }
 
 static void on_replicas(void *ctx, uint32_t index, enum status status, uint64_t size)
@@ -1204,17 +1575,14 @@ static void check_memory_of_nodes(struct world *world)
     bool over = false;
     const struct yolk_store_key name_of = value_key(key, text);
     const struct yolk_store_call call = { .on_item = on_replicas, .ctx = &over, .replicas = 2 };
-    struct draining draining = { .left = 1 };
-    const struct sim_node *node = &world->cluster.nodes[rng_below(&world->rng, SIM_NODES)];
+    const unsigned which = (unsigned)rng_below(&world->rng, SIM_NODES);
     uint32_t wished = 0;
 
     CHECK(do_now(world, OP_GET, key) == STATUS_OK);
     CHECK(yolk_store_replicas(store_of(world, key), &name_of, 1, &call) == STATUS_OK);
     CHECK(env_sim_run_until(world->cluster.sim, is_true, &over, 30 * ENV_NS_PER_S));
-    snprintf(name, sizeof(name), "node-%s", node->host);
-    CHECK(yolk_store_drain(world->clients[0].stores[0], name, false, 0, on_left, &draining) ==
-          STATUS_OK);
-    CHECK(env_sim_run_until(world->cluster.sim, drain_over, &draining, 30 * ENV_NS_PER_S));
+    snprintf(name, sizeof(name), "node-%s", world->cluster.nodes[which].host);
+    drain_now(world, which, false);
     const struct store_quota quota = { .bytes = 1 << 30, .replicas = world->deaths + 1 };
     CHECK(store_master_quota_set(store_master_shell_directory(world->cluster.master), "blue",
                                  &quota) == STATUS_OK);
@@ -1236,10 +1604,7 @@ static void check_memory_of_nodes(struct world *world)
     }
     CHECK(wished == 2 || (wished > 2 && world->cluster.hot_replicas > 0));
     CHECK(do_now(world, OP_GET, key) == STATUS_OK);
-    draining.ended = false;
-    CHECK(yolk_store_drain(world->clients[0].stores[0], name, true, 0, on_left, &draining) ==
-          STATUS_OK);
-    CHECK(env_sim_run_until(world->cluster.sim, drain_over, &draining, 30 * ENV_NS_PER_S));
+    drain_now(world, which, true);
 }
 
 /* Every master is told, as by its options. */
@@ -1285,40 +1650,70 @@ static void check_unmount(struct world *world)
         CHECK(do_now(world, OP_GET, key) == before[key]);
 }
 
-static void world_run(enum kind kind, uint64_t world_seed, bool with_sessions)
+/* The net, and in some worlds disks that fail and lie. */
+static struct env_sim_options faults_of(const struct world *world)
+{
+    const uint32_t losses[] = { 300, 0, 3000 };
+    struct env_sim_options options = { .seed = current_seed,
+                                       .conn_loss_ppm = 300,
+                                       .conn_refuse_ppm = 20000,
+                                       .slow_ppm = 2000,
+                                       .buggify_ppm = 2000 };
+    if (!world->whole) return options;
+    options.conn_loss_ppm = losses[current_seed / 2 % 3];
+    if (current_seed % 5 == 1) options.delay_max_ns = 20 * ENV_NS_PER_MS;
+    if (current_seed % 4 == 2) {
+        options.disk_error_ppm = 5000;
+        options.disk_corrupt_ppm = 5000;
+    }
+    return options;
+}
+
+static void cluster_configure(struct world *world)
+{
+    struct sim_cluster *cluster = &world->cluster;
+    static struct ssd_keys keys;
+    char text[65];
+
+    if (world->kind == TINY) cluster->object_size = 40 * 4096; /* the largest, and little beside */
+    if (current_seed % 2 == 0) { /* enough for 20 to 52 of the blocks */
+        cluster->disk_size = rng_between(&world->rng, 20, 60) * (SIM_PAGE_SIZE + 4096);
+    }
+    if (current_seed % 3 == 0) {
+        cluster->values_disk_size = VALUES_DISK_SIZE;
+        if (world->kind == TINY) cluster->object_size = 48 * 4096; /* an eighth is not lent */
+    }
+    if (world->whole && current_seed % 7 < 3) {
+        memset(text, '7', 64);
+        text[64] = '\n';
+        CHECK(ssd_keys_parse(text, sizeof(text), &keys, NULL) == STATUS_OK);
+        cluster->disk_keys = &keys;
+    }
+    if (world->kind == TINY || cluster->disk_size + cluster->values_disk_size > 0) {
+        sim_nodes_restart(cluster);
+    }
+    if (world->whole) cluster->eviction = (enum order_policy)(current_seed / 3 % 4);
+    if (current_seed % 5 == 0) cluster->hot_replicas = 1 + current_seed / 5 % 2;
+    if (current_seed % 5 == 0 || cluster->eviction != ORDER_LRU) {
+        sim_master_kill(cluster);
+        sim_master_start(cluster);
+    }
+}
+
+static void world_run(enum kind kind, uint64_t world_seed, bool whole)
 {
     static struct world world;
-    const struct env_sim_options options = { .seed = world_seed,
-                                             .conn_loss_ppm = 300,
-                                             .conn_refuse_ppm = 20000,
-                                             .slow_ppm = 2000,
-                                             .buggify_ppm = 2000 };
 
     current_seed = world_seed;
     memset(&world, 0, sizeof(world));
     rng_init(&world.rng, world_seed);
     rng_init(&world.sessions_rng, ~world_seed);
-    world.with_sessions = with_sessions;
+    rng_init(&world.unrest_rng, world_seed ^ 0x5555555555555555u);
+    world.whole = whole;
     world.kind = kind;
+    const struct env_sim_options options = faults_of(&world);
     sim_cluster_start(&world.cluster, &options);
-    if (kind == TINY) {
-        world.cluster.object_size = 40 * 4096; /* the largest value, and little beside it */
-    }
-    if (world_seed % 2 == 0) { /* enough for 20 to 52 of the blocks */
-        world.cluster.disk_size = rng_between(&world.rng, 20, 60) * (SIM_PAGE_SIZE + 4096);
-    }
-    if (world_seed % 3 == 0) {
-        world.cluster.values_disk_size = VALUES_DISK_SIZE;
-        if (kind == TINY) world.cluster.object_size = 48 * 4096; /* an eighth is not lent */
-    }
-    if (kind == TINY || world.cluster.disk_size + world.cluster.values_disk_size > 0) {
-        sim_nodes_restart(&world.cluster);
-    }
-    if (world_seed % 5 == 0) {
-        world.cluster.hot_replicas = 1 + world_seed / 5 % 2;
-        sim_master_kill(&world.cluster);
-        sim_master_start(&world.cluster);
-    }
+    cluster_configure(&world);
     for (unsigned i = 0; i < CLIENTS; i++)
         client_start(&world, i);
     for (int step = 0; step < STEPS; step++) {
@@ -1328,6 +1723,8 @@ static void world_run(enum kind kind, uint64_t world_seed, bool with_sessions)
         if (world.cluster.hot_replicas > 0 && step / 30 % 3 == 1) heat(&world, 5);
         blocks_step(&world);
         break_something(&world);
+        unrest_step(&world);
+        remember_drops(&world);
         sim_run_ms(&world.cluster, rng_below(&world.rng, 2 * STEP_MS));
         check_books(&world);
     }
@@ -1335,7 +1732,12 @@ static void world_run(enum kind kind, uint64_t world_seed, bool with_sessions)
     sessions_hurry(&world);
     quota_keep(&world);
     CHECK(env_sim_run_until(world.cluster.sim, all_idle, &world, 60 * ENV_NS_PER_S));
-    sim_run_ms(&world.cluster, 20000); /* registrations, settling, quarantines */
+    for (int i = 0; i < 20; i++) { /* registrations, settling, quarantines */
+        sim_run_ms(&world.cluster, 1000);
+        remember_drops(&world);
+    }
+    for (unsigned i = 0; i < SIM_NODES && whole; i++)
+        drain_now(&world, i, true);
     check_acknowledged(&world);
     check_liveness(&world);
     if (kind == CALM_NODES && world.cluster.hot_replicas > 0) check_heat(&world);
@@ -1344,6 +1746,7 @@ static void world_run(enum kind kind, uint64_t world_seed, bool with_sessions)
     if (kind != TINY && world_seed % 4 == 1) check_unmount(&world);
     check_looking(&world);
     check_books(&world);
+    faults_total += env_sim_fault_count(world.cluster.sim);
     const struct store_master_counts counts = counts_of(&world);
     copied_total += counts.copies_total;
     over_quota_total += counts.refused_quota_total;
@@ -1424,5 +1827,10 @@ int main(void)
            acked_total, reads_total, fetched_total, lost_explained, evictions_seen, replaced_total,
            copied_total, kept_total, promoted_total, together_total, seen_total, over_quota_total,
            hot_total, drafts_total, session_reads_total, known_total, guessed_total);
+    printf("unrest:");
+    for (unsigned i = 0; i < UNREST_KINDS; i++)
+        printf(" %s=%llu", unrest_names[i], unrest_total[i]);
+    printf("\n");
+    test_soaked(3ULL * test_seeds(SEEDS_DEFAULT), faults_total);
     return failed;
 }
