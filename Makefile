@@ -16,7 +16,7 @@ help:
 	@echo 'make asan | tsan   the unit tests under sanitizers'
 	@echo 'make fuzz     run each fuzz target for FUZZ_SECONDS (default 30) with libFuzzer'
 	@echo 'make soak     clusters under faults, real and simulated, for SOAK_SECONDS (default 1200); SOAK=transfer: that layer only'
-	@echo 'make mutants  plants bugs in the store and says which tests notice (two minutes)'
+	@echo 'make mutants  plants bugs in the store and says which tests notice (four minutes)'
 	@echo 'make bench    every bench, as JSON, into $(BUILD)/bench/'
 	@echo 'make peers    transfer engine and store beside PyPI'"'"'s Mooncake, in one run'
 	@echo 'make numbers  what bench and peers measured, into docs/numbers.md and README.md'

@@ -5,7 +5,7 @@
     tools/mutants.py [-k WORD]       or: make mutants
 
 Works on a copy under build-mutants/, never on the tree itself. A bug that nobody notices is an error, and so is one
-whose place in the source is not found any more. Takes about two minutes; not part of `make test`.
+whose place in the source is not found any more. Takes about four minutes; not part of `make test`.
 """
 import argparse
 import os
@@ -146,6 +146,15 @@ MUTANTS = [
      "return pin->until_ns == 1;", ["session_test"]),
     ("who reads a replica that fails is told so at once", "hold.c", "while (hold->tries < hold->places_count) {",
      "while (hold->sums == NULL && hold->tries < hold->places_count) {", ["session_test"]),
+    ("a removal waits for a copy that nobody asked for", "master_put.c",
+     "if (ticket != NULL && !ticket->copy) return STATUS_BUSY;", "if (ticket != NULL) return STATUS_BUSY;",
+     ["master_copy_test"]),
+    ("what comes after a removal counts as removed", "master_event.c",
+     "if (!known || (!old && rank > 0)) entry->removing = false;", "if (!known) entry->removing = false;",
+     ["master_replace_test"]),
+    ("a master that was missed leaves no doubt", "node_trust.c",
+     "return trust->heard_ns != 0 && term != trust->term &&", "return false && trust->heard_ns != 0 && term != trust->term &&",
+     ["node_trust_test"]),
     ("memory of this host is believed", "reading.c",
      "if (sum != reading->sums[at / reading->piece_size]) return STATUS_CORRUPT;", "(void)sum;",
      ["reading_test", "store_real_test"]),
