@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pool of values with every process started alone: a master that serves metrics, three nodes,
 and `yolk store` as the clients. What is asked moves exactly the counters it should; values that are
-written layer by layer are read by others when they are whole, and not before."""
+written layer by layer are read by others when they are whole, and not before; and what is read much
+has more replicas while there is room."""
 import contextlib
 import json
 import os
@@ -32,7 +33,7 @@ class Pool:
 
     def start(self):
         self.fleet.start("master", "master", "--listen", self.master, "--metrics-listen",
-                         f"127.0.0.1:{self.http}")
+                         f"127.0.0.1:{self.http}", "--hot-reads", 2)
         for name in NODES:
             self.fleet.start(name, "node", "--name", name, "--master", self.master, "--engine",
                              "timed", "--pool-size", "16M", "--values-size", LENT)
@@ -202,6 +203,30 @@ def test_an_input_that_ends_early_puts_nothing(pool):
         result = pool.run(*args)
         assert result.returncode == 2 and len(result.stderr.splitlines()) == 1
     pool.run("rm", "--all", "--force")
+
+
+def test_what_is_read_much_has_more_replicas_until_room_is_wanted(pool, left_behind):
+    value, red = os.urandom(6 * MIB), ("--tenant", "red")
+    assert pool.run("quota", "red", "10M").returncode == 0
+    assert pool.put("hot", value) and pool.put("hot", value, *red)
+    for _ in range(16):  # of 6 MiB: seven reads each
+        assert pool.get("hot") == value == pool.get("hot", *red)
+    wait_until(lambda: pool.replicas("hot") == 3, what="two replicas for heat")
+    before = pool.metrics()
+    assert before["yolk_store_hot_replicas"] == 2
+    assert pool.replicas("hot", *red) == 1  # two would be 12 MiB
+
+    # With them 31 MiB more do not fit, without them they do: nothing else has to go.
+    for i in range(31):
+        assert pool.put(f"more/{i}", value[:MIB])
+    after = pool.metrics()
+    assert after["yolk_store_hot_taken_total"] - before["yolk_store_hot_taken_total"] == 2
+    assert after["master_evicted_key_count"] == before["master_evicted_key_count"]
+    assert pool.replicas("hot") == 1 == pool.replicas("hot", *red)
+    assert pool.get("hot") == value == pool.get("hot", *red)
+    assert len(pool.run("ls", "more/").stdout.splitlines()) == 31
+    assert pool.run("rm", "--all", "--force").returncode == 0
+    assert pool.run("rm", "--all", "--force", *red).returncode == 0
 
 
 def test_a_dead_writer_leaves_nothing_behind(pool, left_behind):
