@@ -314,11 +314,11 @@ class OlderClient:
     """Sends the bytes that a client of an older commit sent, and reads answers as that one did: by the numbers of
     the fields it knew."""
 
-    def __init__(self, master):
-        lines = pathlib.Path(__file__).parent.parent.joinpath("corpus/store_session/older_client.txt").read_text()
+    def __init__(self, server, corpus="older_client.txt"):
+        lines = pathlib.Path(__file__).parent.parent.joinpath("corpus/store_session", corpus).read_text()
         self.frames = {name: bytes.fromhex(text) for name, text in
                        (line.split() for line in lines.splitlines() if not line.startswith("#"))}
-        host, port = master.rsplit(":", 1)
+        host, port = server.rsplit(":", 1)
         self.socket = socket.create_connection((host, int(port)), timeout=10)
         challenge = self.ask("hello")
         assert challenge[1] == 2 and challenge[2] == challenge[3] == 1, "version 1 is chosen"
@@ -337,7 +337,7 @@ class OlderClient:
         data = b""
         while len(data) < size:
             part = self.socket.recv(size - len(data))
-            assert part, "the master hung up"
+            assert part, "the server hung up"
             data += part
         return data
 
@@ -347,7 +347,12 @@ class OlderClient:
         if frame[1] == 10:
             return frame[10]
         assert frame[1] == 9, frame
-        return msgpack(frame[12])[0]
+        return msgpack(frame[12])[0] if 12 in frame else {}
+
+    def with_pin(self, name, pin):
+        """A frame about a pin: of it the last eight bytes."""
+        self.frames[name] = self.frames[name][:-8] + struct.pack(">Q", pin)
+        return self.call(name)
 
 
 def column(body, size=4):
@@ -374,6 +379,37 @@ def test_an_older_client_is_served(store):
     assert column(client.call("remove_force")[1]) == [0]
     assert client.call("beat") == -not_found and client.call("put_end") == -not_found
     assert client.ask("ping")[1] == 12
+
+
+def test_older_readers_are_served_by_an_owner(store):
+    """A reader of before pins what it is told about; the first that only looked is told whether it may believe what
+    it remembers, and pins nothing."""
+    not_found, large = 3, os.urandom(100_000)
+    assert store("put", "older/small", "--replicas", "2", stdin=b"seven b").returncode == 0
+    assert store("put", "older/large", "--replicas", "2", stdin=large).returncode == 0
+    where = json.loads(store("stat", "older/large", "--json").stdout)["replicas"][0]
+    eventually(lambda: all(len(json.loads(store("stat", key, "--json").stdout)["replicas"]) == 2
+                           for key in ("older/small", "older/large")))
+    reader = OlderClient(where, "older_reader.txt")
+    pinned = reader.call("acquire")
+    assert pinned[1] != 0 and pinned[2] != 0 and pinned[3] != 0 and pinned[4] > 0 and ":" in pinned[5]
+    assert [address != 0 for address in column(pinned[6], 8)] == [True, True, False]
+    assert column(pinned[8], 8) == [7, len(large), 0] and pinned[10] == 65536
+    assert len(column(pinned[9], 8)) == 3, "one piece and two"
+    assert column(pinned[11]) == [7, 0, 0] and pinned[12] == b"seven b"
+    alone = reader.call("acquire_large")
+    assert alone[1] not in (0, pinned[1]) and alone[6] == pinned[6][8:16] and 12 not in alone
+
+    looked = reader.call("look")
+    assert looked.get(1, 0) == 0 and looked[13] is True
+    assert all(looked[field] == pinned[field] for field in (2, 3, 5, 6, 7, 8, 9, 10, 11, 12))
+
+    for pin in (pinned[1], alone[1]):
+        assert reader.with_pin("renew", pin) == {}
+        assert reader.with_pin("release", pin) == {}
+        assert reader.with_pin("renew", pin) == -not_found
+    assert store("rm", "older/small", "older/large", "--force").returncode == 0
+    assert column(reader.call("look")[6], 8) == [0, 0, 0]
 
 
 def test_two_thousand_clients_at_once(store):
