@@ -21,7 +21,7 @@ help:
 	@echo 'make peers    transfer engine and store beside PyPI'"'"'s Mooncake, in one run'
 	@echo 'make numbers  what bench and peers measured, into docs/numbers.md and README.md'
 	@echo 'make results  what the papers measured, simulated, into docs/results/ (needs public traces)'
-	@echo 'make reality  the simulator against the live cluster, into docs/results/ (a quiet machine, 11 minutes)'
+	@echo 'make reality  the simulator against the live cluster, into docs/results/ (a quiet machine, 14 minutes)'
 	@echo 'make tidy     layers, names, banned calls, formatting'
 	@echo 'make install  into PREFIX (default /usr/local)'
 

@@ -102,6 +102,8 @@ static const struct setting settings_table[] = {
     { "cost.decode_base_s", SETTING_NUMBER, COST(decode_base_s), 1e-9, 1e3, NULL, "a step" },
     { "cost.decode_sequence_s", SETTING_NUMBER, COST(decode_sequence_s), 0, 1e3, NULL, "" },
     { "cost.decode_context_s", SETTING_NUMBER, COST(decode_context_s), 0, 1, NULL, "a token" },
+    { "cost.decode_beside", SETTING_NUMBER, COST(decode_beside), 1, 100, NULL,
+      "times a step, beside prefill nodes of its machine" },
     { "cost.nic_bytes_s", SETTING_NUMBER, COST(nic_bytes_s), 1, 1e15, NULL, "each way" },
     { "cost.load_bytes_s", SETTING_NUMBER, COST(load_bytes_s), 1, 1e15, NULL, "into the device" },
     { "cost.layers", SETTING_WHOLE, COST(layers), 1, 10000, NULL, "of the model" },

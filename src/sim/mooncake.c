@@ -764,6 +764,19 @@ static double batch_most(const struct sim *sim, const struct decode_node *node)
     return fmin(sim->cluster.batch_max, yolk_conductor_batch_max(conductor, node->id));
 }
 
+/* How much longer a step takes that begins now, for what its machine prefills meanwhile. */
+static double beside(const struct sim *sim)
+{
+    const struct mooncake *m = mooncake_of(sim);
+    const struct sim_profile *cost = &sim->cluster.cost;
+    uint32_t computing = 0;
+
+    if (cost->decode_beside == 1) return 1; /* a thousand nodes take turns */
+    for (uint32_t i = 0; i < m->prefill_count; i++)
+        computing += m->prefill[i].running != SIM_NONE;
+    return sim_profile_beside(cost, (double)computing / m->prefill_count);
+}
+
 void mooncake_start_step(struct sim *sim, uint32_t index)
 {
     struct mooncake *m = mooncake_of(sim);
@@ -783,8 +796,8 @@ void mooncake_start_step(struct sim *sim, uint32_t index)
     }
     if (batch_count(node->batch) == 0 && node->inlining.count == 0) return;
     node->stepping = true;
-    double step_s = sim_profile_decode_s(&sim->cluster.cost, batch_count(node->batch),
-                                         batch_context(node->batch));
+    double step_s = beside(sim) * sim_profile_decode_s(&sim->cluster.cost, batch_count(node->batch),
+                                                       batch_context(node->batch));
     if (batch_count(node->batch) < sim->cluster.batch_max) step_s = inline_step(sim, index, step_s);
     sim_schedule_version(sim, step_s, SIM_EVENT_STEP, index, node->epoch);
 }

@@ -31,7 +31,8 @@
     .kv_token_bytes = 327680, .load_bytes_s = 102e9, .layers = 80, .store_bytes_s = 48e9,          \
     .store_launch_s = 0.00125, .ssd_bytes_s = 24e9, .transfer_setup_s = 0.003, .schedule_s = 0.05, \
     .vram_tokens = 1.33e6, .activation_token_bytes = 16384, .chunk_tokens = 2048,                  \
-    .chunk_factor = 1.23, .prefill_reused_s = 2.575e-6, .keys_square_s = 4.7e-10
+    .chunk_factor = 1.23, .prefill_reused_s = 2.575e-6, .keys_square_s = 4.7e-10,                  \
+    .decode_beside = 1
 
 #define A800_PREFILL                                                                               \
     .prefill_fixed_s = 0.068, .prefill_new_s = 1.096e-4, .prefill_square_s = 7.433e-10
@@ -90,4 +91,10 @@ double sim_profile_decode_s(const struct sim_profile *profile, double sequences,
     ASSERT(sequences >= 0 && context >= 0);
     return profile->decode_base_s + profile->decode_sequence_s * sequences +
            profile->decode_context_s * context;
+}
+
+double sim_profile_beside(const struct sim_profile *profile, double computing)
+{
+    ASSERT(computing >= 0 && computing <= 1);
+    return 1 + (profile->decode_beside - 1) * computing;
 }

@@ -108,6 +108,48 @@ static void a_coupled_node_stalls_what_it_decodes(void **state)
     trace_destroy(trace);
 }
 
+/* One decodes 300 tokens; after a second two prompts come, of which one prefill node computes the
+ * first and, with two of them, the other the second. A step that begins meanwhile takes 1.5 times
+ * as long, or 1.25 times while half of the nodes compute: walked step by step. */
+static void steps_beside_a_prefill_take_longer(void **state)
+{
+    (void)state;
+    struct trace *trace =
+        parse("{\"timestamp\": 0, \"input_length\": 1000, \"output_length\": 301}\n"
+              "{\"timestamp\": 1000, \"input_length\": 20000, \"output_length\": 1}\n"
+              "{\"timestamp\": 1000, \"input_length\": 8000, \"output_length\": 1}\n");
+    static const char *const settings[] = {
+        "prefill=1,decode=1,cost.decode_beside=1.5,cost.decode_context_s=2e-7",
+        "prefill=2,decode=1,cost.decode_beside=1.5,cost.decode_context_s=2e-7",
+        "prefill=2,decode=1,cost.decode_beside=1,cost.decode_context_s=2e-7",
+    };
+
+    for (int i = 0; i < 3; i++) {
+        struct sim_result *result = run(trace, settings[i]);
+        const struct sim_cluster *cluster = &result->cluster;
+        const struct sim_record *r = result->records;
+        const double begins = 1 + cluster->cost.schedule_s, nodes = cluster->prefill;
+        const double both = r[1].prefill_s + r[2].prefill_s;
+        double now = r[0].ttft_ms / 1e3, slowed = 0;
+        for (int step = 0; step < 300; step++) {
+            double computing = 0; /* of the nodes */
+            if (now >= begins) {
+                computing = nodes == 1 ? now < begins + both
+                                       : (now < begins + r[1].prefill_s) / 2.0 +
+                                             (now < begins + r[2].prefill_s) / 2.0;
+            }
+            now += (1 + (cluster->cost.decode_beside - 1) * computing) *
+                   (cluster->cost.decode_base_s + cluster->cost.decode_sequence_s +
+                    cluster->cost.decode_context_s * (1001 + step));
+            slowed += computing > 0;
+        }
+        assert_true(slowed > 20);
+        near(r[0].total_s, now, 1e-6);
+        sim_result_destroy(result);
+    }
+    trace_destroy(trace);
+}
+
 /* Hashing is no computing, but nothing else goes on: 1e-9 s times 10,000 squared, and what is
  * decoded stands still. Without a prefix cache there are no keys. */
 static void the_keys_of_a_prefix_cache_keep_everybody(void **state)
@@ -429,6 +471,7 @@ static void bad_clusters_are_refused(void **state)
     refused("{\"prefil\": 2}", "no setting `prefil`");
     refused("{\"cost\": {\"nic\": 2}}", "no setting `cost.nic`");
     refused("{\"cost\": 3}", "cost: expected an object");
+    refused("{\"cost.decode_beside\": 0.9}", "cost.decode_beside: 0.9 is not in 1..100");
     refused("{\"cost.nic_bytes_s\": 0}", "cost.nic_bytes_s: 0 is not in 1..");
     refused("[1]", "expected an object");
     refused("{\"prefill\": 2,}", "c.json: line 1");
@@ -506,6 +549,7 @@ int main(void)
         cmocka_unit_test(a_first_token_may_be_shown_by_the_prefill),
         cmocka_unit_test(layerwise_sending_hides_the_transfer),
         cmocka_unit_test(a_coupled_node_stalls_what_it_decodes),
+        cmocka_unit_test(steps_beside_a_prefill_take_longer),
         cmocka_unit_test(the_keys_of_a_prefix_cache_keep_everybody),
         cmocka_unit_test(a_coupled_node_is_chosen_by_its_prompts),
         cmocka_unit_test(what_is_cached_is_reused),
