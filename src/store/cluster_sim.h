@@ -37,6 +37,7 @@ struct sim_node {
     struct env *env; /* NULL: not running */
     char host[32];
     char rpc_address[64];
+    const char *front; /* address that it gives for its own; NULL: its own */
     struct rpc_server *server;
     struct yolk_transfer *transfer;
     struct store_node *node;
@@ -120,7 +121,8 @@ static inline void sim_node_info(const struct sim_node *node, struct store_membe
     memset(out, 0, sizeof(*out));
     snprintf(out->name, sizeof(out->name), "node-%s", node->host);
     out->role = STORE_ROLE_PREFILL;
-    snprintf(out->rpc_address, sizeof(out->rpc_address), "%s", node->rpc_address);
+    snprintf(out->rpc_address, sizeof(out->rpc_address), "%s",
+             node->front != NULL ? node->front : node->rpc_address);
     snprintf(out->segment, sizeof(out->segment), "%s", store_node_segment(node->node));
     sim_layout(&out->layout);
     out->epoch = store_node_epoch(node->node);
