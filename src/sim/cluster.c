@@ -119,6 +119,11 @@ static const struct setting settings_table[] = {
     { "cost.chunk_factor", SETTING_NUMBER, COST(chunk_factor), 0.1, 100, NULL, "" },
     { "cost.keys_square_s", SETTING_NUMBER, COST(keys_square_s), 0, 1, NULL,
       "vllm-prefix: keys and eviction" },
+    { "cost.host_sequence_s", SETTING_NUMBER, COST(host_sequence_s), 0, 1e3, NULL,
+      "vllm: a step's sequence" },
+    { "cost.host_context_s", SETTING_NUMBER, COST(host_context_s), 0, 1, NULL, "vllm: a token" },
+    { "cost.host_cached_s", SETTING_NUMBER, COST(host_cached_s), 0, 1, NULL,
+      "vllm-prefix: a token" },
 };
 
 enum { SETTINGS = sizeof(settings_table) / sizeof(settings_table[0]) };

@@ -233,6 +233,15 @@ static void start_prefill(struct sim *sim, uint32_t index)
     start_iteration(sim, index, seconds);
 }
 
+/* The device waits while the host sends the tokens of the step before and plans this one. */
+static double step_s(const struct sim *sim, const struct node *node)
+{
+    const struct sim_profile *cost = &sim->cluster.cost;
+    const double sequences = batch_count(node->batch), context = batch_context(node->batch);
+    return sim_profile_decode_s(cost, sequences, context) +
+           sim_profile_host_s(cost, sequences, context, node->cache != NULL);
+}
+
 /* Gives what the budget leaves to the prompts in the queue; seconds it takes. */
 static double fill_chunks(struct sim *sim, struct node *node)
 {
@@ -268,8 +277,7 @@ static void start_chunked(struct sim *sim, uint32_t index)
     struct node *node = &coupled_of(sim)->nodes[index];
     const uint32_t running = batch_count(node->batch);
     const double chunks = fill_chunks(sim, node);
-    const double step =
-        sim_profile_decode_s(&sim->cluster.cost, running, batch_context(node->batch));
+    const double step = step_s(sim, node);
 
     if (running == 0 && chunks <= 0) return;
     node->steps = running > 0;
@@ -292,9 +300,7 @@ static void iterate(struct sim *sim, uint32_t index)
     }
     if (batch_count(node->batch) == 0) return;
     node->steps = true;
-    start_iteration(sim, index,
-                    sim_profile_decode_s(&sim->cluster.cost, batch_count(node->batch),
-                                         batch_context(node->batch)));
+    start_iteration(sim, index, step_s(sim, node));
 }
 
 static void prompt_done(struct sim *sim, struct node *node, uint32_t who)

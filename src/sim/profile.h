@@ -7,6 +7,7 @@
  *     prefill of n tokens, p of them reused   fixed + new (n-p) + square (n^2-p^2) + reused p
  *     decode step of b sequences              base + sequence b + context (sum of their tokens),
  *                                             times beside while prefill nodes compute beside it
+ *     host before a coupled node's step       sequence b + (context + cached) (sum of their tokens)
  *     transfer of t tokens                    setup + t kv_token_bytes / bandwidth, shared
  *     load of t tokens into device memory     t kv_token_bytes / load bandwidth
  *
@@ -14,6 +15,7 @@
 #ifndef SIM_PROFILE_H
 #define SIM_PROFILE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct sim_profile {
@@ -35,6 +37,8 @@ struct sim_profile {
     double chunk_tokens;  /* of a chunked prefill: an iteration's budget, a group's chunk */
     double chunk_factor;  /* compute in chunks costs so much more */
     double keys_square_s; /* the device waits for a prefix cache's keys: of tokens squared */
+    /* And before each step of a coupled node for its host; `cached`: more with a prefix cache. */
+    double host_sequence_s, host_context_s, host_cached_s;
 };
 
 /* By name; NULL if there is none. */
@@ -48,5 +52,8 @@ double sim_profile_decode_s(const struct sim_profile *profile, double sequences,
 /* How many times longer a decode step takes while this share of the prefill nodes, 0..1, computes:
  * they share memory bus, caches and cores with it, in proportion. */
 double sim_profile_beside(const struct sim_profile *profile, double computing);
+/* Only where the device waits for the host, as in the coupled systems. */
+double sim_profile_host_s(const struct sim_profile *profile, double sequences, double context,
+                          bool has_cache);
 
 #endif

@@ -84,19 +84,21 @@ static void layerwise_sending_hides_the_transfer(void **state)
     trace_destroy(trace);
 }
 
+#define NO_HOST "cost.host_sequence_s=0,cost.host_context_s=0,cost.host_cached_s=0"
+
 static void a_coupled_node_stalls_what_it_decodes(void **state)
 {
     (void)state;
     struct trace *trace =
         parse("{\"timestamp\": 0, \"input_length\": 1000, \"output_length\": 41}\n"
               "{\"timestamp\": 500, \"input_length\": 20000, \"output_length\": 1}\n");
-    struct sim_result *result = run(trace, "system=vllm,policy=round-robin,nodes=1");
+    struct sim_result *result = run(trace, "system=vllm,policy=round-robin,nodes=1," NO_HOST);
     const struct sim_profile *p = sim_profile_at(0);
     const double step = p->decode_base_s + p->decode_sequence_s;
     /* The longest 4 of 40 intervals: one has the stall in it. */
     near(result->records[0].tbt_ms, 1e3 * (step + result->records[1].prefill_s / 4), 1e-4);
     sim_result_destroy(result);
-    result = run(trace, "system=vllm-chunked,policy=round-robin,nodes=1");
+    result = run(trace, "system=vllm-chunked,policy=round-robin,nodes=1," NO_HOST);
     /* The longest 4: with the sixth to the ninth chunk of 2,047 tokens, which read the weights. */
     const double from = 5.0 * 2047, to = 9.0 * 2047;
     const double chunks = p->chunk_factor * (p->prefill_new_s * (to - from) +
@@ -159,9 +161,9 @@ static void the_keys_of_a_prefix_cache_keep_everybody(void **state)
         parse("{\"timestamp\": 0, \"input_length\": 512, \"output_length\": 41}\n"
               "{\"timestamp\": 500, \"input_length\": 10000, \"output_length\": 1}\n");
     static const char *const settings[] = {
-        "system=vllm-prefix,policy=round-robin,nodes=1,cost.keys_square_s=0",
-        "system=vllm-prefix,policy=round-robin,nodes=1,cost.keys_square_s=1e-9",
-        "system=vllm,policy=round-robin,nodes=1,cost.keys_square_s=1e-9",
+        "system=vllm-prefix,policy=round-robin,nodes=1,cost.keys_square_s=0," NO_HOST,
+        "system=vllm-prefix,policy=round-robin,nodes=1,cost.keys_square_s=1e-9," NO_HOST,
+        "system=vllm,policy=round-robin,nodes=1,cost.keys_square_s=1e-9," NO_HOST,
     };
     struct sim_result *free_keys = run(trace, settings[0]);
     struct sim_result *keys = run(trace, settings[1]);
@@ -174,6 +176,37 @@ static void the_keys_of_a_prefix_cache_keep_everybody(void **state)
     sim_result_destroy(free_keys);
     sim_result_destroy(keys);
     sim_result_destroy(none);
+    trace_destroy(trace);
+}
+
+/* 1 ms a sequence and 1e-6 s a token, 2e-6 s more with a prefix cache: of 40 steps the last four
+ * are the longest, and begin with 1,037 to 1,040 tokens. A decode node does not wait for a host. */
+static void the_host_of_a_coupled_node_costs_every_step(void **state)
+{
+    (void)state;
+    struct trace *trace =
+        parse("{\"timestamp\": 0, \"input_length\": 1000, \"output_length\": 41}\n");
+    static const struct {
+        const char *system;
+        double wait_ms;
+    } cases[] = {
+        { "system=vllm,policy=load,nodes=1", 1 + 1.0385 },
+        { "system=vllm-prefix,policy=load,nodes=1", 1 + 3 * 1.0385 },
+        { "system=vllm-chunked,policy=load,nodes=1", 1 + 1.0385 },
+        { "system=mooncake,prefill=1,decode=1", 0 },
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        char with[192], without[192];
+        snprintf(without, sizeof(without), "%s," NO_HOST, cases[i].system);
+        snprintf(with, sizeof(with),
+                 "%s,cost.host_sequence_s=1e-3,cost.host_context_s=1e-6,cost.host_cached_s=2e-6",
+                 cases[i].system);
+        struct sim_result *none = run(trace, without), *host = run(trace, with);
+        near(host->records[0].tbt_ms - none->records[0].tbt_ms, cases[i].wait_ms, 1e-4);
+        near(host->records[0].ttft_ms, none->records[0].ttft_ms, 1e-6);
+        sim_result_destroy(none);
+        sim_result_destroy(host);
+    }
     trace_destroy(trace);
 }
 
@@ -279,7 +312,7 @@ static const char *const digests[RUNS] = {
     "7817a550a121e", "79cdc86ff2dff", "218356ddeaf89", "50a757bac6734", "34b5899d7a83e",
     "373d7c10b384e", "d8d942ae937a0", "b302a36148c36", "24d45a543cf4d", "f40e21bda020c",
     "5d85517d92bf1", "7e5d44929f4be", "0cf5ba4894b8f", "6bff0dbbee5af", "e78155dd5b51b",
-    "484ad02b2af2f", "fdcd3ea5d47b7", "66ce78ddeb2ac", "e582598685e4c", "a20a8d5e29b7c",
+    "e2351eb0b396c", "a71db8152a11b", "4a8bbb600aed3", "d1c1fd9d0afab", "a20a8d5e29b7c",
     "3b67360943a38", "08b2a9b8b2f8e",
 };
 
@@ -551,6 +584,7 @@ int main(void)
         cmocka_unit_test(a_coupled_node_stalls_what_it_decodes),
         cmocka_unit_test(steps_beside_a_prefill_take_longer),
         cmocka_unit_test(the_keys_of_a_prefix_cache_keep_everybody),
+        cmocka_unit_test(the_host_of_a_coupled_node_costs_every_step),
         cmocka_unit_test(a_coupled_node_is_chosen_by_its_prompts),
         cmocka_unit_test(what_is_cached_is_reused),
         cmocka_unit_test(replicas_are_of_all_that_are_as_hot),
