@@ -30,6 +30,8 @@ MUTANTS = [
     ("what is remembered is read whatever its owner says", "client_get.c",
      "known_same(item, answer) ? WORD_SAME", "known_same(item, answer) || item->length > 0 ? WORD_SAME",
      ["client_known_test", "store_sim_test"]),
+    ("a put is acknowledged by a life that only found its value", "node_put.c",
+     "commit.epoch == node->epoch && moved_down(", "moved_down(", ["store_node_test", "store_sim_test"]),
     ("a guess is used though its owner does not vouch", "client_guess.c",
      "if (answer->status != STATUS_OK || !answer->vouched) return false;",
      "if (answer->status != STATUS_OK) return false;", ["client_known_test"]),

@@ -152,7 +152,8 @@ static enum status put_end_send(struct put_end *end, const struct object *object
     return status;
 }
 
-/* The master knew this put, and had it moved down; its range may be another's by now. */
+/* The master knew this put, and had it moved down; its range may be another's by now. Only of puts
+ * of this life: of what was found on the disk nobody may know. */
 static bool moved_down(const struct store_node *node, const struct block_key *id, uint64_t put_id)
 {
     const struct vlog_entry *below = node_values_find(node, id);
@@ -355,7 +356,7 @@ void node_handle_commit(void *ctx, struct rpc_call *call, const uint8_t *body, s
     enum status status = store_decode_commit(body, len, &commit);
     if (status == STATUS_OK) {
         const struct block_key id = store_key_id(commit.key);
-        if (moved_down(node, &id, commit.put_id)) {
+        if (commit.epoch == node->epoch && moved_down(node, &id, commit.put_id)) {
             rpc_reply(call, NULL, 0);
             return;
         }

@@ -651,31 +651,63 @@ static void commits_are_checked(void **state)
     sim_cluster_end(&cluster);
 }
 
+/* A cluster whose nodes have disks below values, and a commit for node 0; from whom. */
+static struct env *disks_start(struct sim_cluster *cluster, struct store_commit *out)
+{
+    const struct env_sim_options calm = { .seed = test_seed() };
+    static uint64_t sum;
+
+    sim_cluster_start(cluster, &calm);
+    cluster->values_disk_size = 4 << 20;
+    sim_nodes_restart(cluster);
+    struct env *env = env_sim_add(cluster->sim, "10.0.2.1");
+    sim_run_ms(cluster, 5000);
+    const struct store_node *node = cluster->nodes[0].node;
+    uint8_t *data = (uint8_t *)(uintptr_t)node_region_address(node);
+    sim_bytes(1, data, 10);
+    sum = hash_xxh3(data, 10);
+    *out = (struct store_commit){ .key = { (const uint8_t *)"key", 3 },
+                                  .put_id = 1,
+                                  .term = SIM_TERM,
+                                  .epoch = store_node_epoch(node),
+                                  .address = node_region_address(node),
+                                  .size = 10,
+                                  .sums_data = &sum };
+    return env;
+}
+
+/* Its owner was killed before it answered, and its value is on the disk: whether the master knows
+ * it, and what it replaces has been dropped, the next life cannot say. */
+static void a_put_of_an_earlier_life_is_not_acknowledged(void **state)
+{
+    struct sim_cluster cluster;
+    struct store_commit put;
+    (void)state;
+
+    struct env *env = disks_start(&cluster, &put);
+    const struct block_key id = store_key_id(put.key);
+    assert_int_equal(commit(&cluster, env, cluster.nodes[0].rpc_address, &put), STATUS_OK);
+    sim_run_ms(&cluster, 2000); /* it is on the disk */
+    sim_node_kill(&cluster.nodes[0]);
+    sim_node_start(&cluster, 0);
+    sim_run_ms(&cluster, 1000);
+    assert_non_null(node_values_find(cluster.nodes[0].node, &id));
+    assert_int_equal(commit(&cluster, env, cluster.nodes[0].rpc_address, &put), STATUS_STALE);
+    sim_cluster_end(&cluster);
+}
+
 /* What the master moved down to disk is known by its put, whatever is in its range by then; and
  * once it is read up again it is announced even if the disk has given it up since. */
 static void values_below_memory_are_known(void **state)
 {
     struct sim_cluster cluster;
-    const struct env_sim_options calm = { .seed = test_seed() };
+    struct store_commit put;
     struct store_object found;
     (void)state;
 
-    sim_cluster_start(&cluster, &calm);
-    cluster.values_disk_size = 4 << 20;
-    sim_nodes_restart(&cluster);
-    struct env *env = env_sim_add(cluster.sim, "10.0.2.1");
-    sim_run_ms(&cluster, 5000);
+    struct env *env = disks_start(&cluster, &put);
     struct store_node *node = cluster.nodes[0].node;
-    uint8_t *data = (uint8_t *)(uintptr_t)node_region_address(node);
-    sim_bytes(1, data, 10);
-    const uint64_t sum = hash_xxh3(data, 10);
-    const struct store_commit put = { .key = { (const uint8_t *)"key", 3 },
-                                      .put_id = 1,
-                                      .term = SIM_TERM,
-                                      .epoch = store_node_epoch(node),
-                                      .address = node_region_address(node),
-                                      .size = 10,
-                                      .sums_data = &sum };
+    uint8_t *data = (uint8_t *)(uintptr_t)put.address;
     const char *address = cluster.nodes[0].rpc_address;
     const struct block_key id = store_key_id(put.key);
     assert_int_equal(commit(&cluster, env, address, &put), STATUS_OK);
@@ -780,6 +812,7 @@ int main(void)
         cmocka_unit_test(a_paused_node_returns_with_what_it_had),
         cmocka_unit_test(commits_are_checked),
         cmocka_unit_test(values_below_memory_are_known),
+        cmocka_unit_test(a_put_of_an_earlier_life_is_not_acknowledged),
         cmocka_unit_test(writers_of_an_older_term_are_fenced),
     };
     if (log_configure("error", NULL) != STATUS_OK) return 1; /* the faults are made on purpose */
