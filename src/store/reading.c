@@ -10,7 +10,8 @@
 #include "base/env.h"
 #include "base/hash.h"
 
-/* A span from here on is more than a second-level cache holds: it is written past the caches. */
+/* From here on what is read in one go is more than a second-level cache holds, be it one span or
+ * many: it is written past the caches. */
 enum { STREAM_MIN = 1 << 20 };
 
 /* What the kernel maps at one fault, and for how much faults are taken ahead. */
@@ -23,7 +24,8 @@ struct readings {
     struct reading *last;
     struct env_timer turn;
     uint64_t bytes;
-    uint8_t *part; /* where to pieces go of which only a part is wanted */
+    uint64_t together; /* bytes that were asked for since the queue was empty */
+    uint8_t *part;     /* where to pieces go of which only a part is wanted */
     uint64_t part_size;
 };
 
@@ -74,7 +76,7 @@ static enum status piece_read(struct readings *readings, struct reading *reading
     if (at >= reading->touched) touch(reading);
     reading->done += len;
     readings->bytes += len;
-    const bool past_cache = whole && reading->len >= STREAM_MIN;
+    const bool past_cache = whole && readings->together >= STREAM_MIN;
     const uint64_t sum =
         past_cache ? hash_xxh3_stream(to, from, len) : hash_xxh3_copy(to, from, len);
     if (sum != reading->sums[at / reading->piece_size]) return STATUS_CORRUPT;
@@ -90,7 +92,10 @@ static void reading_end(struct readings *readings, struct reading *reading, enum
     ASSERT(readings->first == reading);
 
     readings->first = reading->next;
-    if (readings->first == NULL) readings->last = NULL;
+    if (readings->first == NULL) {
+        readings->last = NULL;
+        readings->together = 0;
+    }
     if (status == STATUS_OK && yolk_transfer_loan_check(transfer, reading->loan) != STATUS_OK) {
         status = STATUS_UNAVAILABLE;
     }
@@ -157,6 +162,7 @@ enum status reading_start(struct readings *readings, const char *segment, struct
         readings->last->next = reading;
     }
     readings->last = reading;
+    readings->together += reading->len;
     turn_soon(readings);
     return STATUS_OK;
 }

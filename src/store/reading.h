@@ -5,9 +5,9 @@
  *
  * A value in the own segment, or in that of another process of this host, needs no transfer: the
  * engine lends a look at it (yolk_transfer_borrow()). Each piece is copied and, in the same go,
- * hashed: what is hashed is what was written, whatever the owner's memory becomes meanwhile. A span
- * that is more than a second-level cache holds is written past the caches. A piece of which only a
- * part is wanted goes through memory of ours.
+ * hashed: what is hashed is what was written, whatever the owner's memory becomes meanwhile. What
+ * waits at one time, if it is more than a second-level cache holds, is written past the caches. A
+ * piece of which only a part is wanted goes through memory of ours.
  *
  *   I1  A reading ends well only if every piece, as it was written, had its checksum, and its owner
  *       still offered the memory after the last one.
