@@ -523,6 +523,13 @@ void env_map_close(struct env_map *map)
     *map = (struct env_map){ 0 };
 }
 
+bool env_map_alive(const struct env_map *map)
+{
+    const struct env_map_handle *handle = map->handle;
+    ASSERT(handle != NULL && handle->alive != NULL);
+    return handle->alive(map);
+}
+
 void env_memory_name(struct env *env, char name[ENV_SHARE_NAME_SIZE])
 {
     assert_owned(env);

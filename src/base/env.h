@@ -316,6 +316,10 @@ MUST_USE enum status env_map_open(struct env *env, const char *name, size_t size
                                   struct env_map *out);
 void env_map_close(struct env_map *map); /* all zero is allowed */
 
+/* Of what env_map_open() gave: whether the process that created it lives, and has not closed it. If
+ * not, this is known here before any peer of that process finds its connections broken. */
+bool env_map_alive(const struct env_map *map);
+
 /* Has the pages of [address, address+len), ours and writable, made now, by several threads where
  * there are cores for it, so that nobody waits for them later. Contents stay. Blocks: some seconds
  * for many gigabytes. STATUS_NO_MEMORY: any part may be there; STATUS_UNSUPPORTED: not writable

@@ -127,6 +127,7 @@ void env_ios_remove(struct env_ios *list, struct env_io *io);
 /* env_map.handle points to one of these: a map is closed without knowing its env. */
 struct env_map_handle {
     void (*close)(struct env_map *map);
+    bool (*alive)(const struct env_map *map); /* of what was opened by its name */
 };
 
 /* "host:port", "[host]:port" or ":port" (host becomes ""). STATUS_INVALID, with err. */

@@ -24,7 +24,9 @@
 
 struct map {
     struct env_map_handle handle;
-    int fd; /* -1: not kept open */
+    int fd;         /* -1: not kept open */
+    char where[64]; /* what was opened by its name: its creator's descriptor, and the inode */
+    ino_t inode;
 };
 
 static void map_close(struct env_map *map)
@@ -122,6 +124,14 @@ enum status env_real_map_create(struct env *env, size_t size, struct env_map *ou
     return STATUS_OK;
 }
 
+/* A process that ends gives up its descriptors, as a whole, before any of them is closed. */
+static bool map_alive(const struct env_map *map)
+{
+    const struct map *inner = map->handle;
+    struct stat info;
+    return stat(inner->where, &info) == 0 && info.st_ino == inner->inode;
+}
+
 enum status env_real_map_open(struct env *env, const char *name, size_t size, struct env_map *out)
 {
     uint64_t host, inode;
@@ -142,7 +152,13 @@ enum status env_real_map_open(struct env *env, const char *name, size_t size, st
         close(fd);
         return STATUS_NOT_FOUND;
     }
-    return map_fd(fd, size, PROT_READ, false, out);
+    const enum status status = map_fd(fd, size, PROT_READ, false, out);
+    if (status != STATUS_OK) return status;
+    struct map *inner = out->handle;
+    inner->handle.alive = map_alive;
+    inner->inode = info.st_ino;
+    memcpy(inner->where, path, sizeof(path));
+    return STATUS_OK;
 }
 
 void env_real_memory_name(struct env *env, char name[ENV_SHARE_NAME_SIZE])

@@ -55,11 +55,18 @@ static void map_close(struct env_map *map)
     free(inner);
 }
 
+static bool map_alive(const struct env_map *map)
+{
+    const struct map *inner = map->handle;
+    return inner->share->found;
+}
+
 static void map_fill(struct env_map *out, struct sim_share *share, bool creator)
 {
     struct map *inner = env_sim_alloc(sizeof(*inner));
 
     inner->handle.close = map_close;
+    inner->handle.alive = map_alive;
     inner->share = share;
     inner->creator = creator;
     share->refs++;

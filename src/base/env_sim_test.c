@@ -453,8 +453,12 @@ static void a_kill_keeps_what_was_written(void **state)
 
     write_file(env, "f", "text", false);
     assert_int_equal(env_map_create(env, 100, &ours, name, NULL), STATUS_OK);
-    env_sim_kill(env);
     struct env *again = env_sim_add(sim, "h");
+    assert_int_equal(env_map_open(again, name, 100, &theirs), STATUS_OK);
+    assert_true(env_map_alive(&theirs));
+    env_sim_kill(env);
+    assert_false(env_map_alive(&theirs));
+    env_map_close(&theirs);
     char *text = read_file(again, "f");
     assert_string_equal(text, "text");
     free(text);

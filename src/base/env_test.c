@@ -962,7 +962,9 @@ static void memory_is_shared_on_a_host(void **state)
     assert_int_equal(env_map_open(neighbour, name, size, &theirs), STATUS_OK);
     memcpy((char *)ours.data + 5000, "seen", 5);
     assert_string_equal((char *)theirs.data + 5000, "seen");
+    assert_true(env_map_alive(&theirs));
     env_map_close(&ours);
+    assert_false(env_map_alive(&theirs));
     assert_null(ours.data);
     assert_string_equal((char *)theirs.data + 5000, "seen"); /* as long as somebody maps it */
     env_map_close(&theirs);

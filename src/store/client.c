@@ -25,6 +25,7 @@
  *       that could call back is under way.
  *   I2  A value is reported only after each of its pieces had the checksum that its owner, asked in
  *       the same call, says it has; and an owner that was asked without the master vouched for it.
+ *       In place of its word may be its board's, that what it said before is still so.
  *   I3  A ticket's range is written only until put_ms after it was asked for. */
 #include "yolk/store.h"
 
@@ -40,6 +41,7 @@
 #include "base/map.h"
 #include "base/rng.h"
 #include "net/rpc.h"
+#include "store/board.h"
 #include "store/client_call.h"
 #include "store/client_int.h"
 #include "store/known.h"
@@ -525,6 +527,7 @@ enum status yolk_store_get(struct yolk_store *store, const struct yolk_store_buf
     const enum status status =
         call_start(store, CALL_GET, &buffers[0].key, sizeof(buffers[0]), count, options, &call);
     if (status != STATUS_OK) return status;
+    boards_turn(store->boards);
     for (uint32_t i = 0; i < count; i++) {
         struct item *item = &call->items[i];
         item->data = buffers[i].data;
@@ -596,6 +599,7 @@ enum status yolk_store_create(const struct yolk_store_options *options, struct y
     }
     if (status == STATUS_OK) status = sessions_create(store, &store->sessions);
     if (status == STATUS_OK) status = known_create(&store->known);
+    if (status == STATUS_OK) status = boards_create(store->env, &store->boards);
     if (status != STATUS_OK) errmsg_set(err, status, "out of memory");
     if (status == STATUS_OK) status = rpc_client_create(store->env, &client, &store->master, err);
     if (status != STATUS_OK) {
@@ -625,6 +629,7 @@ void yolk_store_destroy(struct yolk_store *store)
     }
     sessions_destroy(store->sessions);
     known_destroy(store->known);
+    boards_destroy(store->boards);
     free(store->nodes);
     free(store);
 }

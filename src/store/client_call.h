@@ -85,10 +85,12 @@ struct item {
     uint64_t offset;     /* in the value */
     uint64_t span_at;    /* get: what is read, in whole pieces */
     uint64_t span_len;
-    uint8_t *bounce;         /* get: where to, if not into the buffer itself */
-    uint64_t told_ns;        /* get: when the master was asked for the places */
-    uint32_t reads;          /* get: without the master, which is to hear of them */
-    bool vouched;            /* get: they may be remembered */
+    uint8_t *bounce;  /* get: where to, if not into the buffer itself */
+    uint64_t told_ns; /* get: when the master was asked for the places */
+    uint32_t reads;   /* get: without the master, which is to hear of them */
+    bool vouched;     /* get: they may be remembered */
+    bool stamped;     /* get: and with them what the owner's board said: */
+    uint32_t stamp;
     enum item_word word;     /* KNOWN */
     enum item_bytes bytes;   /* KNOWN */
     struct pin_ask ask;      /* get */
@@ -200,6 +202,8 @@ void client_get_places(struct item *item, const struct store_places *reply, uint
 void client_get_moved(struct item *item);
 /* They did not come. */
 void client_get_unmoved(struct item *item);
+/* An owner has spoken: for whom it has a board. */
+void client_get_heard(struct call *call, const struct pin_answer *answer);
 /* The owner that was guessed has spoken: whether the wanted bytes came with the answer, are right,
  * and now in the item's buffer; and that it has. */
 bool client_get_keep(struct item *item, const struct pin_answer *answer);

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "store/board.h"
 #include "store/client_call.h"
 #include "store/peers.h"
 
@@ -76,6 +77,7 @@ static void on_guessed(void *ctx, const struct pin_answer *answer)
     ASSERT(guess->open && answer->pin == NULL);
 
     client_call_out(call);
+    client_get_heard(call, answer);
     guess->open = false;
     if (guess->item == NULL) {
         guess_free(guess);
@@ -110,5 +112,6 @@ void client_guess_start(struct item *item)
                                       .on_answer = on_guessed,
                                       .ctx = guess } };
     item->guess = guess;
+    item->stamped = boards_look(call->store->boards, guess->epoch, &item->ask.id, &item->stamp);
     pin_asks_add(&call->asks, &guess->ask);
 }

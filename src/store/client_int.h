@@ -14,6 +14,7 @@
 #include "yolk/store.h"
 #include "yolk/transfer.h"
 
+struct boards;
 struct call;
 struct env;
 struct known;
@@ -32,6 +33,8 @@ struct yolk_store {
     struct known *known; /* of values that were read */
     uint64_t known_gets; /* values that were read without the master */
     struct guesses guesses;
+    struct boards *boards; /* of owners on this host */
+    uint64_t board_gets;   /* of known_gets: values that were read without their owners, too */
     struct call *calls;
     struct sessions *sessions;
     uint32_t items; /* under way */

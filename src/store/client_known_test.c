@@ -4,6 +4,7 @@
  *
  * Goal:   a value that was read is read again without the master, as long as that may be; never
  *         what has been replaced or removed; and not from an owner that the master does not hear.
+ *         On the host of its owner the owner is not asked either, under the same rules.
  *         Of a value that is not remembered the owner is guessed, which is never believed about
  *         more than the master confirms.
  * Method: a simulated cluster, a client that writes and one that reads. What the master was asked
@@ -16,6 +17,7 @@
 #include <cmocka.h>
 
 #include "base/log.h"
+#include "store/board.h"
 #include "store/client_int.h"
 #include "store/node_int.h"
 #include "store/node_trust.h"
@@ -74,14 +76,27 @@ static void user_end(struct user *user)
     *user = (struct user){ 0 };
 }
 
-static int setup(void **state)
+static void world_start(const char *host, const char *listen)
 {
     const struct env_sim_options options = { .seed = test_seed() };
-    (void)state;
     sim_cluster_start(&cluster, &options);
     user_start(&writer, "10.0.2.1", "10.0.2.1:7200");
-    user_start(&reader, "10.0.2.2", "10.0.2.2:7200");
+    user_start(&reader, host, listen);
     sim_run_ms(&cluster, 4000); /* settled */
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    world_start("10.0.2.2", "10.0.2.2:7200");
+    return 0;
+}
+
+/* The reader is on the host of node 0. */
+static int setup_neighbour(void **state)
+{
+    (void)state;
+    world_start("10.0.1.1", "10.0.1.1:7300");
     return 0;
 }
 
@@ -449,9 +464,134 @@ static void a_guess_may_outlive_what_it_was_for(void **state)
     }
 }
 
+/* ---- boards ---- */
+
+/* Values [first, first+count) of node 0 are remembered, with what its board said; it is seen from
+ * the first answer on. */
+static void remember(unsigned first, unsigned count)
+{
+    for (unsigned i = first; i < first + count; i++)
+        put_at(i, 1, 0);
+    assert_int_equal(get(first, count), STATUS_OK);
+    sim_run_ms(&cluster, STORE_KNOWN_MS);
+    assert_int_equal(get(first, count), STATUS_OK);
+    assert_int_equal(reader.store->board_gets, 0);
+}
+
+static void a_neighbour_asks_nobody(void **state)
+{
+    (void)state;
+    remember(0, VALUES);
+    const uint64_t asked = asked_of_master();
+    for (unsigned round = 1; round <= 3; round++) {
+        assert_int_equal(get(0, VALUES), STATUS_OK);
+        for (unsigned i = 0; i < VALUES; i++)
+            check_got(i, 1);
+        assert_int_equal(reader.store->board_gets, round * VALUES);
+        assert_int_equal(reader.store->known_gets, round * VALUES);
+    }
+    assert_int_equal(asked_of_master(), asked);
+    sim_run_ms(&cluster, STORE_KNOWN_MS);
+    assert_int_equal(get(0, VALUES), STATUS_OK);
+    assert_int_equal(asked_of_master(), asked + VALUES); /* which hears that they were read */
+    assert_int_equal(reader.store->board_gets, 3 * VALUES);
+}
+
+static void a_neighbour_sees_what_was_replaced(void **state)
+{
+    (void)state;
+    remember(0, VALUES);
+    for (unsigned i = 0; i < VALUES; i++) {
+        put_at(i, 2, i % 2); /* at its node, or at another one */
+        assert_int_equal(get(0, VALUES), STATUS_OK);
+        for (unsigned k = 0; k < VALUES; k++)
+            check_got(k, k <= i ? 2 : 1);
+    }
+    assert_true(reader.store->board_gets > 0);
+}
+
+static void a_neighbour_sees_what_was_removed(void **state)
+{
+    const struct yolk_store_call call = { .on_item = on_item, .ctx = &writer, .force = true };
+    const struct yolk_store_key key = key_of(2);
+    (void)state;
+
+    remember(2, 1);
+    writer.left = 1;
+    assert_int_equal(wait_for(&writer, yolk_store_remove(writer.store, &key, 1, &call)), STATUS_OK);
+    assert_int_equal(get(2, 1), STATUS_NOT_FOUND);
+    assert_int_equal(reader.store->board_gets, 0);
+}
+
+/* The removal is acknowledged while the owner has the value, and has said that it cannot drop it.
+ */
+static void a_neighbour_sees_what_is_about_to_go(void **state)
+{
+    const struct yolk_store_call call = { .on_item = on_item, .ctx = &writer, .force = true };
+    const struct yolk_store_key key = key_of(2);
+    (void)state;
+
+    remember(2, 1);
+    struct store_node *node = cluster.nodes[0].node;
+    const struct block_key id = store_key_id((struct store_key){ key.bytes, (uint32_t)key.len });
+    const struct object *object = objects_find(node->objects, &id);
+    uint64_t pin;
+    assert_int_equal(objects_pin(node->objects, &object, 1, UINT64_MAX, &pin), STATUS_OK);
+    writer.left = 1;
+    assert_int_equal(wait_for(&writer, yolk_store_remove(writer.store, &key, 1, &call)), STATUS_OK);
+    assert_int_equal(get(2, 1), STATUS_NOT_FOUND);
+    assert_int_equal(reader.store->board_gets, 0);
+    assert_int_equal(objects_unpin(node->objects, pin), STATUS_OK);
+}
+
+/* The owner's word may be older than that. */
+static void a_change_while_the_owner_is_asked_is_seen(void **state)
+{
+    const struct yolk_store_call call = { .on_item = on_item, .ctx = &reader };
+    const struct yolk_store_buffer buffer = { .key = key_of(1),
+                                              .data = reader.memory,
+                                              .size = SIZE_MAX_TESTED };
+    const struct block_key id =
+        store_key_id((struct store_key){ buffer.key.bytes, (uint32_t)buffer.key.len });
+    (void)state;
+
+    remember(1, 1);
+    sim_run_ms(&cluster, STORE_KNOWN_MS);
+    reader.left = 1;
+    assert_int_equal(yolk_store_get(reader.store, &buffer, 1, &call), STATUS_OK);
+    while (reader.left > 0) {
+        board_changed(cluster.nodes[0].node->board, &id);
+        env_sim_run_for(cluster.sim, ENV_NS_PER_MS / 10);
+    }
+    assert_int_equal(reader.status, STATUS_OK);
+    assert_int_equal(get(1, 1), STATUS_OK);
+    assert_int_equal(reader.store->known_gets, 1);
+    assert_int_equal(reader.store->board_gets, 0);
+}
+
+static void the_board_of_a_dead_owner_is_not_believed(void **state)
+{
+    (void)state;
+    remember(2, 1);
+    sim_node_kill(&cluster.nodes[0]);
+    assert_int_not_equal(get(2, 1), STATUS_OK);
+    assert_int_equal(reader.store->board_gets, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(a_neighbour_asks_nobody, setup_neighbour, teardown),
+        cmocka_unit_test_setup_teardown(a_neighbour_sees_what_was_replaced, setup_neighbour,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(a_neighbour_sees_what_was_removed, setup_neighbour,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(a_neighbour_sees_what_is_about_to_go, setup_neighbour,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(a_change_while_the_owner_is_asked_is_seen, setup_neighbour,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(the_board_of_a_dead_owner_is_not_believed, setup_neighbour,
+                                        teardown),
         cmocka_unit_test_setup_teardown(values_of_one_owner_are_asked_for_at_once, setup, teardown),
         cmocka_unit_test_setup_teardown(a_wrong_guess_costs_nothing_but_the_streak, setup,
                                         teardown),

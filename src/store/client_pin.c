@@ -153,6 +153,8 @@ static void answer_next(const struct store_acquired *acquired, struct client_pin
     const uint32_t inlined = acquired->inlines.count > 0 ? msg_u32_at(acquired->inlines, i) : 0;
 
     *out = (struct pin_answer){ .status = pin->count > 1 ? STATUS_AGAIN : STATUS_NOT_FOUND };
+    out->epoch = acquired->epoch;
+    out->board = acquired->board;
     if (msg_u64_at(acquired->addresses, i) == 0) return;
     out->status = STATUS_OK;
     out->address = msg_u64_at(acquired->addresses, i);

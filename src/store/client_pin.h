@@ -41,6 +41,8 @@ struct pin_answer {
     struct msg_column sums; /* one a piece; borrowed during the callback */
     const uint8_t *bytes;   /* all of them, borrowed during the callback; NULL: not inline */
     bool vouched;           /* may be remembered: see struct store_acquired */
+    uint64_t epoch;         /* of the owner */
+    const char *board;      /* of it, borrowed during the callback; NULL without an answer */
     bool more;              /* answers of the same exchange follow at once */
     struct client_pin
         *pin; /* the asker's, until client_pin_unref(); NULL if inline, or looked at */

@@ -4,8 +4,9 @@
  * checksums. Inside of a client.
  *
  * Who remembers a value need not ask the master for it: it asks the owner alone, who knows whether
- * that is still so, and reads the bytes at the same time. It is remembered for STORE_KNOWN_MS from
- * when the master was asked, and no longer: owners vouch on that promise (store/node_trust.h).
+ * that is still so, and reads the bytes at the same time; or it looks at the owner's board. A value
+ * is remembered for STORE_KNOWN_MS from when the master was asked, and no longer: owners vouch on
+ * that promise (store/node_trust.h).
  *
  * A table of sets: what is added displaces, of its set, what ends first.
  *
@@ -16,6 +17,7 @@
 #ifndef STORE_KNOWN_H
 #define STORE_KNOWN_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/key.h"
@@ -34,6 +36,8 @@ struct known_value {
     uint32_t piece_size;
     uint32_t sums_count; /* > 0 */
     uint64_t until_ns;
+    bool stamped;   /* the owner's board was seen when it was asked */
+    uint32_t stamp; /* what it said then (store/board.h) */
 };
 
 /* STATUS_NO_MEMORY. */

@@ -96,7 +96,10 @@ static enum status term_take(struct store_member *member, const struct rpc_resul
 {
     enum status status = store_decode_term(result->body, result->len, term);
     if (status == STATUS_OK) status = store_node_see_term(member->node, *term);
-    if (status == STATUS_OK) node_trust_heard(&member->node->trust, *term, member->asked_ns);
+    if (status == STATUS_OK) {
+        node_trust_heard(&member->node->trust, *term, member->asked_ns);
+        node_trust_changed(member->node);
+    }
     if (status == STATUS_STALE) {
         LOG_WARN("store", "old_master", "master=%s term=%lu", rpc_client_address(member->master),
                  *term);
@@ -351,6 +354,7 @@ void store_leave(struct store_member *member)
 
     member->leaving = true;
     node_trust_left(&member->node->trust);
+    node_trust_changed(member->node);
     env_timer_cancel(member->env, &member->timer);
     env_timer_cancel(member->env, &member->unmount_timer);
     store_node_set_master(member->node, NULL, "");

@@ -17,6 +17,7 @@
  * long, and one that was only slow finds bytes whose checksums do not match, never wrong ones. */
 #include "store/node.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,6 +26,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "net/rpc.h"
+#include "store/board.h"
 #include "store/node_int.h"
 #include "store/node_tier.h"
 #include "store/node_values.h"
@@ -68,14 +70,23 @@ static void on_page_removed(void *ctx, struct store_page page, const struct bloc
 
 static void on_object_stored(void *ctx, const struct object *object)
 {
+    struct store_node *node = ctx;
+    board_changed(node->board, &object->id);
     if (node_values_stored(ctx, object)) return;
     node_log(ctx, STORE_EVENT_STORED, STORE_CLASS_OBJECT, &object->id, object->generation);
 }
 
 static void on_object_removed(void *ctx, const struct object *object)
 {
+    struct store_node *node = ctx;
+    board_changed(node->board, &object->id);
     if (node_values_removed(ctx, object)) return;
     node_log(ctx, STORE_EVENT_REMOVED, STORE_CLASS_OBJECT, &object->id, object->generation);
+}
+
+void node_trust_changed(struct store_node *node)
+{
+    board_post(node->board, node_trust_vouches_until(&node->trust, env_now_ns(node->env)));
 }
 
 struct store_attributes node_attributes(const struct store_node *node, const struct object *object)
@@ -301,6 +312,9 @@ static void acquire_reply(struct store_node *node, struct rpc_call *call, uint64
     const char *segment = store_node_segment(node);
     ASSERT(strlen(segment) < sizeof(reply.head.segment));
     memcpy(reply.head.segment, segment, strlen(segment) + 1);
+    if (class == STORE_CLASS_OBJECT) {
+        snprintf(reply.head.board, sizeof(reply.head.board), "%s", board_name(node->board));
+    }
     buf_init(&buf, RPC_BODY_SIZE_MAX);
     const enum status status = store_encode_acquired(&buf, &reply);
     node_reply(call, &buf, status);
@@ -537,6 +551,9 @@ enum status store_node_create(const struct store_node_options *options, struct s
         status = node_disk(node, options, err);
         if (status != STATUS_OK) goto free_slab;
     }
+    if (board_create(node->env, node->epoch, &node->board) != STATUS_OK) {
+        LOG_DEBUG("store", "no_board", "");
+    }
     if (options->server != NULL) node_serve(node, options->server);
     *out = node;
     return STATUS_OK;
@@ -570,6 +587,7 @@ void store_node_destroy(struct store_node *node)
     node_copy_fini(node);
     node_fetch_fini(node);
     node_events_fini(node);
+    board_destroy(node->board);
     objects_destroy(node->objects);
     pool_destroy(node->pool);
     free(node);

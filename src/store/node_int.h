@@ -17,6 +17,7 @@
 #include "store/peers.h"
 #include "store/pool.h"
 
+struct board;
 struct rpc_call;
 struct rpc_client;
 struct buf;
@@ -52,6 +53,7 @@ struct store_node {
     uint64_t term;       /* the highest heard; 0: none */
     uint64_t term_found; /* the highest of the values that were on its disk; 0: none */
     struct node_trust trust;
+    struct board *board; /* NULL: readers of this host ask, as all others do */
     uint32_t lease_ms;
     uint32_t pins_max;
     struct env_timer expire_timer;
@@ -96,6 +98,9 @@ void store_node_set_master(struct store_node *node, struct rpc_client *master, c
 
 /* What is to be announced of the value now. */
 struct store_attributes node_attributes(const struct store_node *node, const struct object *object);
+
+/* To be called when the trust has changed, before anybody hears of that: for the board. */
+void node_trust_changed(struct store_node *node);
 
 /* Makes sure that the timer that ends pins runs by then. */
 void node_expire_by(struct store_node *node, uint64_t deadline_ns);

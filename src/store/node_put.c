@@ -410,7 +410,10 @@ void node_handle_drop(void *ctx, struct rpc_call *call, const uint8_t *body, siz
     if (status == STATUS_OK) status = store_node_see_term(node, drop.term);
     if (status == STATUS_OK && drop.evict && node_values_evict(node, call, &drop)) return;
     if (status == STATUS_OK) status = value_drop(node, &drop);
-    if (status == STATUS_BUSY) node_trust_quiet(&node->trust, env_now_ns(node->env));
+    if (status == STATUS_BUSY) {
+        node_trust_quiet(&node->trust, env_now_ns(node->env));
+        node_trust_changed(node);
+    }
     if (status == STATUS_OK) {
         rpc_reply(call, NULL, 0);
     } else {

@@ -65,6 +65,12 @@ bool node_trust_vouches(const struct node_trust *trust, uint64_t now_ns)
     return now_ns < trust->heard_ns + NODE_VOUCH_MS * ENV_NS_PER_MS;
 }
 
+uint64_t node_trust_vouches_until(const struct node_trust *trust, uint64_t now_ns)
+{
+    if (!node_trust_vouches(trust, now_ns)) return 0;
+    return trust->heard_ns + NODE_VOUCH_MS * ENV_NS_PER_MS;
+}
+
 void node_trust_found(struct node_trust *trust)
 {
     trust->doubt = true;

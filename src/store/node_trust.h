@@ -78,5 +78,7 @@ void node_trust_quiet(struct node_trust *trust, uint64_t now_ns);
 
 /* Whether what it has may be read by who does not ask the master first. */
 bool node_trust_vouches(const struct node_trust *trust, uint64_t now_ns);
+/* Until when it will, if nothing is heard any more; 0: it does not. */
+uint64_t node_trust_vouches_until(const struct node_trust *trust, uint64_t now_ns);
 
 #endif

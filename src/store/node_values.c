@@ -725,7 +725,7 @@ enum status node_values_open(struct store_node *node, const struct store_node_op
     uint64_t cursor = 0;
     for (struct vlog_entry *e; (e = vlog_next(values->vlog, &cursor)) != NULL;) {
         e->generation = ++node->generation;
-        node_trust_found(&node->trust);
+        node_trust_found(&node->trust); /* there is no board yet */
         const uint64_t term = e->meta.attributes.term;
         if (term > node->term_found && term < STORE_TERM_END) node->term_found = term;
     }

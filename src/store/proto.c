@@ -427,6 +427,7 @@ enum {
     ACQUIRED_INLINES = 11,
     ACQUIRED_BYTES = 12,
     ACQUIRED_VOUCHED = 13,
+    ACQUIRED_BOARD = 14,
 };
 
 static void put_inlines(struct msg_writer *writer, const struct store_acquired_out *reply)
@@ -445,7 +446,9 @@ enum status store_encode_acquired(struct buf *buf, const struct store_acquired_o
     ASSERT(reply->sums_count <= STORE_SUMS_MAX && reply->inline_len <= STORE_INLINE_MAX);
     struct msg_writer writer;
     msg_writer_init(&writer, buf);
-    msg_put_map(&writer, (reply->inline_len > 0 ? 12 : 10) + (uint32_t)reply->head.vouched);
+    const bool board = reply->head.board[0] != '\0';
+    msg_put_map(&writer, (reply->inline_len > 0 ? 12 : 10) + (uint32_t)reply->head.vouched +
+                             (uint32_t)board);
     msg_field_u64(&writer, ACQUIRED_PIN, reply->head.pin);
     msg_field_u64(&writer, ACQUIRED_EPOCH, reply->head.epoch);
     msg_field_u64(&writer, ACQUIRED_TRANSFER_GENERATION, reply->head.transfer_generation);
@@ -458,6 +461,7 @@ enum status store_encode_acquired(struct buf *buf, const struct store_acquired_o
     msg_field_u64(&writer, ACQUIRED_PIECE_SIZE, reply->head.piece_size);
     if (reply->inline_len > 0) put_inlines(&writer, reply);
     if (reply->head.vouched) msg_field_bool(&writer, ACQUIRED_VOUCHED, true);
+    if (board) msg_field_text(&writer, ACQUIRED_BOARD, reply->head.board);
     return writer.status;
 }
 
@@ -500,6 +504,7 @@ enum status store_decode_acquired(const uint8_t *body, size_t len, struct store_
         case ACQUIRED_INLINES: got.inlines = msg_get_u32s(&reader, items); break;
         case ACQUIRED_BYTES: got.bytes = msg_get_bin(&reader, STORE_INLINE_MAX); break;
         case ACQUIRED_VOUCHED: got.vouched = msg_get_bool(&reader); break;
+        case ACQUIRED_BOARD: msg_get_text_copy(&reader, got.board, sizeof(got.board)); break;
         default: msg_skip(&reader); break;
         }
     }

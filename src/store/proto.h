@@ -174,6 +174,8 @@ struct store_acquired {
     struct msg_bytes bytes;
     bool vouched; /* for what is there: who was told by the master within STORE_KNOWN_MS that the
                      owner has it may read it (store/node_trust.h) */
+    char board[STORE_ADDRESS_SIZE]; /* of the owner, for readers of its host (store/board.h); "":
+                                       none */
 };
 MUST_USE enum status store_decode_acquired(const uint8_t *body, size_t len,
                                            struct store_acquired *out);

@@ -212,13 +212,16 @@ static void acquire_arrives(void **state)
     assert_int_equal(msg_u64_at(acquired.sums, 3), 4);
     assert_string_equal(acquired.segment, "s:1");
     assert_false(acquired.vouched);
+    assert_string_equal(acquired.board, "");
 
     buf_clear(&buf);
     struct store_acquired_out vouched = reply;
     vouched.head.vouched = true;
+    snprintf(vouched.head.board, sizeof(vouched.head.board), "b:2");
     assert_int_equal(store_encode_acquired(&buf, &vouched), STATUS_OK);
     assert_int_equal(store_decode_acquired(buf_data(&buf), buf.len, &acquired), STATUS_OK);
     assert_true(acquired.vouched);
+    assert_string_equal(acquired.board, "b:2");
 
     buf_clear(&buf);
     assert_int_equal(store_encode_pin(&buf, 123), STATUS_OK);
