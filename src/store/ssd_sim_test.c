@@ -52,7 +52,8 @@ enum kind { CRASH, FAILING, LYING, FULL };
 #define DIRECTORY "/tmp/tier"
 
 static uint64_t current_seed;
-static unsigned long long reads_right, reads_refused, found_again, crashes, carried, reclaimed;
+static unsigned long long reads_right, reads_refused, found_again, crashes, carried, reclaimed,
+    faults;
 
 #define CHECK(condition)                                                                           \
     do {                                                                                           \
@@ -436,6 +437,7 @@ static void world_run(enum kind kind, uint64_t seed)
         free(world.readings[i].page);
         free(world.readings[i].header);
     }
+    faults += env_sim_fault_count(world.sim);
     env_sim_destroy(world.sim);
 }
 
@@ -716,5 +718,6 @@ int main(void)
     printf("reads_right=%llu reads_refused=%llu crashes=%llu found_again=%llu carried=%llu "
            "segments_reclaimed=%llu\n",
            reads_right, reads_refused, crashes, found_again, carried, reclaimed);
+    test_soaked(4ULL * test_seeds(SEEDS_DEFAULT), faults);
     return failed;
 }

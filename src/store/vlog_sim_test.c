@@ -45,7 +45,8 @@ enum kind { CRASH, FAILING, LYING, FULL };
 #define DIRECTORY "/tmp/values"
 
 static uint64_t current_seed;
-static unsigned long long reads_right, reads_refused, found_again, crashes, reclaimed, dropped;
+static unsigned long long reads_right, reads_refused, found_again, crashes, reclaimed, dropped,
+    faults;
 
 #define CHECK(condition)                                                                           \
     do {                                                                                           \
@@ -464,6 +465,7 @@ static void world_run(enum kind kind, uint64_t seed)
     vlog_close(world.vlog);
     for (unsigned i = 0; i < READS; i++)
         free(world.readings[i].data);
+    faults += env_sim_fault_count(world.sim);
     env_sim_destroy(world.sim);
 }
 
@@ -664,5 +666,6 @@ int main(void)
     printf("reads_right=%llu refused=%llu found_again=%llu crashes=%llu dropped=%llu "
            "reclaimed=%llu\n",
            reads_right, reads_refused, found_again, crashes, dropped, reclaimed);
+    test_soaked(4ULL * test_seeds(SEEDS_DEFAULT), faults);
     return failed;
 }
