@@ -27,6 +27,7 @@ enum {
     SIM_PAGE_SIZE = 16384,
     SIM_PAGES = 24,
     SIM_OBJECT_SIZE = 256 * 4096,
+    SIM_LEASE_MS = 500,
 };
 
 #define SIM_SECRET "sim"
@@ -77,7 +78,7 @@ static inline void sim_master_start(struct sim_cluster *cluster)
         .secret = SIM_SECRET,
         .master = { .term = SIM_TERM + cluster->terms++,
                     .seed = 7,
-                    .lease_ms = 500,
+                    .lease_ms = SIM_LEASE_MS,
                     .settle_ms = 3000,
                     .discard_ms = 4000,
                     .put_ms = 3000,

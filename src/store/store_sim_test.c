@@ -32,6 +32,7 @@
 
 #include "base/log.h"
 #include "store/client_int.h"
+#include "store/master_int.h"
 #include "store/node_int.h"
 #include "store/node_tier.h"
 #include "store/node_values.h"
@@ -96,6 +97,10 @@ struct slot {
     bool ended;
     uint64_t evictions; /* until it began: a value may be evicted before its owner's word is here */
     unsigned deaths;    /* of nodes, until it began */
+    uint64_t began_ns;
+    bool acked;   /* when it began, the value was acknowledged, and nothing made that unsure */
+    bool removed; /* when it began, likewise, the removal was */
+    bool settled; /* when it began, the master was */
 };
 
 /* Slots that read, or put, with one call. */
@@ -128,17 +133,21 @@ struct session {
 
 /* What we were told about a key, and who held it then. */
 struct known {
-    bool acked;        /* a put ended OK, and no remove was begun since */
-    unsigned revision; /* of the value acknowledged last */
-    unsigned tried;    /* the highest that was put */
-    bool removable;    /* a remove may still happen, likewise */
-    bool unsure;       /* a put may still happen, though nobody waits for it any more */
-    unsigned deaths;   /* of nodes, when that was begun */
-    struct rank rank;  /* of the value acknowledged last */
-    bool gone;         /* the last node that held that was killed, or counted on one that
+    bool acked;             /* a put ended OK, and no remove was begun since */
+    unsigned revision;      /* of the value acknowledged last */
+    unsigned tried;         /* the highest that was put */
+    bool removable;         /* a remove may still happen, likewise */
+    bool unsure;            /* a put may still happen, though nobody waits for it any more */
+    unsigned deaths;        /* of nodes, when that was begun */
+    struct rank rank;       /* of the value acknowledged last */
+    bool gone;              /* the last node that held that was killed, or counted on one that
                                   had been killed just before */
-    uint64_t death_ns; /* when a node that held it was killed last */
-    bool pinned;       /* it is never evicted */
+    uint64_t death_ns;      /* when a node that held it was killed last */
+    bool pinned;            /* it is never evicted */
+    bool removed;           /* a removal was acknowledged, and no put was begun since */
+    uint64_t removed_terms; /* masters until then: the next one may not know of it */
+    uint64_t leased_ns;     /* it is leased until then, */
+    uint64_t leased_terms;  /* if there was no other master since */
     uint64_t evictions;
 };
 
@@ -282,7 +291,8 @@ static void remember_acknowledged(struct world *world, unsigned key, unsigned re
     known->gone = false;
     known->death_ns = 0;
     known->pinned = pinned;
-    known->acked = any; /* acknowledged while its owner was being killed: nothing to expect */
+    known->unsure = false; /* what may still happen is of a lower rank */
+    known->acked = any;    /* acknowledged while its owner was being killed: nothing to expect */
 }
 
 /* How many nodes but `except` have what was acknowledged, or what has replaced it since. */
@@ -322,6 +332,18 @@ static void remember_drops(struct world *world)
     }
 }
 
+/* What is leased is not evicted. */
+static void check_leases(const struct world *world)
+{
+    const uint64_t now_ns = env_sim_now_ns(world->cluster.sim);
+    for (unsigned key = 0; key < KEYS; key++) {
+        const struct known *known = &world->known[key];
+        if (!known->acked || known->unsure || known->removable || known->gone) continue;
+        if (now_ns >= known->leased_ns || known->leased_terms != world->cluster.terms) continue;
+        CHECK(holders(world, key, SIM_NODES) > 0);
+    }
+}
+
 /* An acknowledged value is gone: is there a reason? */
 static bool explained(struct world *world, unsigned key)
 {
@@ -338,12 +360,52 @@ static bool uncertain(enum status status)
            status != STATUS_QUOTA;
 }
 
+static bool settled(const struct world *world)
+{
+    const struct sim_cluster *cluster = &world->cluster;
+    return cluster->master != NULL && master_settled(store_master_shell_directory(cluster->master),
+                                                     env_now_ns(cluster->master_env));
+}
+
+/* What is known as something begins. */
+static void slot_begin(struct slot *slot)
+{
+    struct world *world = slot->world;
+    const struct known *known = &world->known[slot->key];
+    slot->ended = false;
+    slot->evictions = evictions_now(world);
+    slot->deaths = world->deaths;
+    slot->began_ns = env_sim_now_ns(world->cluster.sim);
+    slot->acked = known->acked && !known->unsure && !known->removable;
+    slot->removed =
+        known->removed && !known->unsure && known->removed_terms == world->cluster.terms;
+    slot->settled = settled(world);
+}
+
+/* What was removed is not there, what is there is not said to be absent by a master that cannot
+ * know yet, and who was told that it is there has a lease. */
+static void check_presence(const struct slot *slot, enum status status)
+{
+    const struct world *world = slot->world;
+    struct known *known = &slot->world->known[slot->key];
+    const bool one_master = known->removed_terms == world->cluster.terms;
+
+    CHECK(status != STATUS_OK || !slot->removed || !known->removed || !one_master);
+    if (status == STATUS_NOT_FOUND && slot->acked && known->acked && world->cluster.master != NULL)
+        CHECK(slot->settled || settled(world) || explained(slot->world, slot->key));
+    if (status == STATUS_OK && slot->op == OP_EXIST) {
+        known->leased_ns = slot->began_ns + SIM_LEASE_MS * ENV_NS_PER_MS;
+        known->leased_terms = world->cluster.terms;
+    }
+}
+
 static void on_item(void *ctx, uint32_t index, enum status status, uint64_t size)
 {
     struct slot *slot = ctx;
     struct world *world = slot->world;
     CHECK(index == 0 && slot->op != OP_NONE);
 
+    if (slot->op == OP_GET || slot->op == OP_EXIST) check_presence(slot, status);
     if ((slot->op == OP_PUT || slot->op == OP_REPLACE) && status == STATUS_OK) {
         acked_total++;
         replaced_total += slot->op == OP_REPLACE;
@@ -364,6 +426,10 @@ static void on_item(void *ctx, uint32_t index, enum status status, uint64_t size
     const bool told = status == STATUS_NOT_FOUND || status == STATUS_BUSY;
     if (slot->op == OP_REMOVE && uncertain(status) && !told) {
         world->known[slot->key].removable = true;
+    }
+    if (slot->op == OP_REMOVE && status == STATUS_OK) {
+        world->known[slot->key].removed = true;
+        world->known[slot->key].removed_terms = world->cluster.terms;
     }
     CHECK(status != STATUS_CORRUPT); /* nothing corrupts memory in this world */
     slot->op = OP_NONE;
@@ -457,8 +523,7 @@ static void get_prepare(struct world *world, struct slot *slot, unsigned client,
     slot->memory = slot->memories[client];
     slot->key = key;
     slot->offset = world->known[key].tried % 4 == 3 ? value_size(key, 1) / 2 : 0;
-    slot->ended = false;
-    slot->evictions = evictions_now(world);
+    slot_begin(slot);
     memset(slot->memory, 0, VALUE_SIZE_MAX);
     *out = (struct yolk_store_buffer){ .data = slot->memory,
                                        .size = VALUE_SIZE_MAX,
@@ -470,6 +535,7 @@ static void get_prepare(struct world *world, struct slot *slot, unsigned client,
 static struct yolk_store_value value_prepare(struct slot *slot, struct yolk_store_key name)
 {
     slot->revision = ++slot->world->known[slot->key].tried;
+    slot->world->known[slot->key].removed = false;
     CHECK(slot->revision < REVISIONS);
     const struct yolk_store_value value = { .key = name,
                                             .data = slot->memory,
@@ -492,9 +558,7 @@ static void op_start(struct world *world, struct slot *slot, enum op op, unsigne
     slot->op = op;
     slot->key = key;
     slot->offset = world->known[key].tried % 4 == 3 ? value_size(key, 1) / 2 : 0;
-    slot->ended = false;
-    slot->evictions = evictions_now(world);
-    slot->deaths = world->deaths;
+    slot_begin(slot);
     slot->memory = slot->memories[0];
     slot->pinned = false;
     if (op == OP_PUT || op == OP_REPLACE) {
@@ -729,6 +793,7 @@ static enum status session_start(struct session *session, const struct yolk_stor
     }
     session->calls += 4;
     session->revision = ++known->tried;
+    known->removed = false;
     session->size = value_size(session->key, session->revision);
     value_bytes(session->key, session->revision, session->memory, session->size);
     call->replace = rng_below(rng, 2) == 0;
@@ -794,7 +859,8 @@ static void session_begin(struct session *session, enum op op, unsigned key)
 static void sessions_step(struct world *world)
 {
     struct session *session = &world->sessions[rng_below(&world->sessions_rng, SESSIONS)];
-    const unsigned key = (unsigned)rng_below(&world->sessions_rng, KEYS);
+    const bool busy = rng_below(&world->sessions_rng, 2) == 0; /* so that readers meet writers */
+    const unsigned key = (unsigned)rng_below(&world->sessions_rng, busy ? 4 : KEYS);
     const enum op op = rng_below(&world->sessions_rng, 2) == 0 ? OP_DRAFT : OP_HOLD;
 
     if (!world->whole || world->clients_paused[0]) return;
@@ -1087,7 +1153,9 @@ static void on_unrest_remove(void *ctx, enum status status, const struct yolk_st
 {
     (void)message;
     CHECK((status == STATUS_OK) == (page != NULL));
-    on_item(ctx, 0, page != NULL && page->kept > 0 ? STATUS_BUSY : status, 0);
+    if (page != NULL && page->kept > 0) status = STATUS_BUSY;
+    if (page != NULL && page->kept + page->removed == 0) status = STATUS_NOT_FOUND;
+    on_item(ctx, 0, status, 0);
 }
 
 /* One key, as others are being put; by an expression that finds no other. */
@@ -1103,9 +1171,7 @@ static bool unrest_remove_matching(struct world *world, unsigned key)
     snprintf(regex, sizeof(regex), "^%.*s$", (int)name.len, text);
     slot->op = OP_REMOVE;
     slot->key = key;
-    slot->ended = false;
-    slot->evictions = evictions_now(world);
-    slot->deaths = world->deaths;
+    slot_begin(slot);
     world->known[key].acked = false;
     CHECK(yolk_store_remove_matching(store_of(world, key), &query, 0, on_unrest_remove, slot) ==
           STATUS_OK);
@@ -1133,9 +1199,7 @@ static bool unrest_put_batch(struct world *world, unsigned tenant)
         slot->op = call.replace ? OP_REPLACE : OP_PUT;
         slot->key = key;
         slot->pinned = false;
-        slot->ended = false;
-        slot->evictions = evictions_now(world);
-        slot->deaths = world->deaths;
+        slot_begin(slot);
         slot->memory = slot->memories[0];
         values[count] = value_prepare(slot, value_key(key, texts[count]));
         puts->slots[count++] = slot;
@@ -1726,6 +1790,7 @@ static void world_run(enum kind kind, uint64_t world_seed, bool whole)
         break_something(&world);
         unrest_step(&world);
         remember_drops(&world);
+        check_leases(&world);
         sim_run_ms(&world.cluster, rng_below(&world.rng, 2 * STEP_MS));
         check_books(&world);
     }
