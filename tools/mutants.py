@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Plants bugs in the store, one at a time, and says which tests notice.
 
-    tools/mutants.py [-k WORD]       or: make mutants
+    tools/mutants.py [-k WORD] [--by TEST]       or: make mutants
 
 Works on a copy under build-mutants/, never on the tree itself. A bug that nobody notices is an error, and so is one
 whose place in the source is not found any more. Takes about four minutes; not part of `make test`.
@@ -229,8 +229,11 @@ def try_mutant(file, old, new, tests):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-k", metavar="WORD", default="", help="only bugs whose description has it")
+    parser.add_argument("--by", metavar="TEST", help="ask this test alone, whatever the bug: what would it notice?")
     options = parser.parse_args()
     mutants = [mutant for mutant in MUTANTS if options.k in mutant[0]]
+    if options.by:
+        mutants = [(*mutant[:4], [options.by]) for mutant in mutants]
     COPY.mkdir(exist_ok=True)
     copy_tree()
     tests = sorted({test for mutant in mutants for test in mutant[4]})
