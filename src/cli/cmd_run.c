@@ -19,7 +19,7 @@
 #include "model/chat.h"
 #include "model/model.h"
 #include "model/tokenizer.h"
-#include "model/utf8.h"
+#include "base/utf8.h"
 #include "serve/solo.h"
 
 enum { PROMPT_SIZE_MAX = 16 << 20 };

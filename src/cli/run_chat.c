@@ -23,7 +23,7 @@
 #include "base/env_real.h"
 #include "cli/cli.h"
 #include "model/chat.h"
-#include "model/utf8.h"
+#include "base/utf8.h"
 
 enum { ANSWER_SIZE_MAX = 16 << 20 };
 

@@ -7,7 +7,7 @@
 
 #include "model/chat.h"
 #include "model/tokenizer.h"
-#include "model/utf8.h"
+#include "base/utf8.h"
 #include "serve/solo.h"
 
 enum { PIECE_SIZE = 1024 };

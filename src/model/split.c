@@ -18,7 +18,7 @@
 
 #include "base/assert.h"
 #include "model/gguf.h"
-#include "model/utf8.h"
+#include "base/utf8.h"
 
 enum { STAGES_MAX = 2, MATCH_LIMIT = 1 << 30 };
 

@@ -38,7 +38,7 @@
 #include "base/hash.h"
 #include "model/gguf.h"
 #include "model/split.h"
-#include "model/utf8.h"
+#include "base/utf8.h"
 
 enum {
     VOCAB_MAX = 1 << 20,

@@ -12,7 +12,7 @@
 #include "base/assert.h"
 #include "model/gguf.h"
 #include "model/tokenizer.h"
-#include "model/utf8.h"
+#include "base/utf8.h"
 #include "tiny_model.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

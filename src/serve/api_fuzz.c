@@ -8,7 +8,7 @@
 
 #include "base/assert.h"
 #include "base/buf.h"
-#include "model/utf8.h"
+#include "base/utf8.h"
 #include "serve/api.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);

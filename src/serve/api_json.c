@@ -10,7 +10,7 @@
 
 #include "base/assert.h"
 #include "base/buf.h"
-#include "model/utf8.h"
+#include "base/utf8.h"
 
 struct json_doc {
     json_t *root;

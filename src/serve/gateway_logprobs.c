@@ -11,7 +11,7 @@
 #include "base/buf.h"
 #include "infer/logprobs.h"
 #include "model/tokenizer.h"
-#include "model/utf8.h"
+#include "base/utf8.h"
 #include "serve/api_json.h"
 #include "serve/gateway_int.h"
 #include "serve/proto.h"

@@ -20,7 +20,7 @@
 #include <stdint.h>
 
 #include "base/status.h"
-#include "model/utf8.h"
+#include "base/utf8.h"
 #include "serve/api.h"
 
 struct buf;

@@ -10,7 +10,7 @@
 #include "base/buf.h"
 #include "model/model.h"
 #include "model/tokenizer.h"
-#include "model/utf8.h"
+#include "base/utf8.h"
 #include "net/http.h"
 #include "serve/api_tools.h"
 #include "serve/gateway_int.h"

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * model/utf8_test.c
+ * base/utf8_test.c
  *
  * Goal:   a stream gives the same valid text however its bytes were cut.
  * Method: hand-picked sequences with known answers; every 4-byte string over the interesting bytes,
  * and random ones, cut at random places, against one push. */
-#include "model/utf8.h"
+#include "base/utf8.h"
 
 #include <stdarg.h>
 #include <stddef.h>

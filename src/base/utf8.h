@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * model/utf8.h - UTF-8 as it streams: what is complete goes out, what is not yet waits.
+ * base/utf8.h - UTF-8 as it streams: what is complete goes out, what is not yet waits.
  *
  * Tokens end in the middle of code points. A stream holds back the incomplete tail, at most 3
  * bytes, until the next push completes it or proves that nothing can. Invalid bytes become U+FFFD,
@@ -9,8 +9,8 @@
  *
  * Threads: a stream belongs to its caller.
  * Memory:  none allocated. */
-#ifndef MODEL_UTF8_H
-#define MODEL_UTF8_H
+#ifndef BASE_UTF8_H
+#define BASE_UTF8_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * model/utf8.c - one byte at a time: the held prefix and the next byte decide everything.
+ * base/utf8.c - one byte at a time: the held prefix and the next byte decide everything.
  *
  * Well-formed sequences (Unicode, table 3-7); every further byte is 80..BF:
  *
@@ -8,7 +8,7 @@
  *   EE..EF . .      | F0 90..BF . .  | F1..F3 . . .   | F4 80..8F . .
  *
  * Invariant: held[] is always a proper prefix of some well-formed sequence. */
-#include "model/utf8.h"
+#include "base/utf8.h"
 
 #include <string.h>
 
