@@ -104,6 +104,7 @@ def in_function(statement):
         ("exit", 6, "src/net/rpc.c", in_function("abort();")),
         ("printing", 6, "src/net/rpc.c", in_function('printf("x");')),
         ("printing", 6, "src/net/rpc.c", in_function('fprintf(stderr, "x");')),
+        ("logging", 6, "src/net/rpc.c", in_function('LOG_INFO("net", "ev", "n=%d" " why=\\"%s\\"", n, why);')),
         ("prefix", 2, "src/net/x.c", SPDX + "int help(void)\n{\n    return 1;\n}\n"),
         ("prefix", 2, "src/net/x.c", SPDX + "MUST_USE enum status\nhelp(int *a)\n{\n}\n"),
         ("library", 2, "src/net/x.c", SPDX + "#include <jansson.h>\n"),

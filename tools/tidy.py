@@ -296,6 +296,19 @@ def check_printing(source):
             yield Finding(source.path, number, "printing", "stdio streams outside src/cli: base/log.h")
 
 
+LOG_FORMAT = re.compile(r'\bLOG_(?:ERROR|WARN|INFO|DEBUG|TRACE)\(\s*"\w*",\s*"\w*",\s*((?:"(?:\\.|[^"\\\n])*"\s*)+)')
+
+
+def check_logging(source):
+    """base/log.c quotes values itself: quotes of a format become part of them."""
+    if not source.is_c():
+        return
+    for match in LOG_FORMAT.finditer(source.text):
+        if '\\"' in match.group(1):
+            number = source.text.count("\n", 0, match.start()) + 1
+            yield Finding(source.path, number, "logging", "quotes in a format: the log sets them")
+
+
 # ---- functions and their names ----
 
 
@@ -453,6 +466,7 @@ def check_tree(root, compile_headers=True, check_style=True, say=print):
         findings += check_unsafe(source)
         findings += check_exits(source)
         findings += check_printing(source)
+        findings += check_logging(source)
         findings += check_prefixes(source, own_functions, prefixes)
     findings += check_libraries(sources)
     compiler = shutil.which("gcc") or shutil.which("cc")

@@ -371,7 +371,7 @@ static bool ring_start(struct real_io *all)
         if (all->wakeup.fd >= 0) return true;
         io_uring_queue_exit(&all->ring);
     }
-    LOG_WARN("env", "no_io_uring", "reason=\"%s\" instead=threads", strerror(-result));
+    LOG_WARN("env", "no_io_uring", "reason=%s instead=threads", strerror(-result));
     return false;
 }
 

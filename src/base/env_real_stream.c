@@ -352,7 +352,7 @@ static enum status found(struct stream *stream, const struct env_found *where)
         status = socket_connect(stream->from, &where->addr, where->addr_len, &fd, &error, &err);
     }
     if (status != STATUS_OK) {
-        LOG_WARN("env", "not_found", "peer=%s reason=\"%s\"", stream->base.peer,
+        LOG_WARN("env", "not_found", "peer=%s reason=%s", stream->base.peer,
                  where->status != STATUS_OK ? where->err.text : err.text);
         return stream_break(stream, STATUS_UNAVAILABLE);
     }

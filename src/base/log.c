@@ -24,6 +24,7 @@
 
 #include "base/assert.h"
 #include "base/env_real.h"
+#include "base/utf8.h"
 
 enum { MODULE_NAME_SIZE = 24, VALUE_SIZE = 1024 };
 
@@ -165,12 +166,26 @@ static void text_add_string(struct text *text, const char *string)
     text_add(text, string, strlen(string));
 }
 
+/* Bytes at the front that may stand as they are: a character that is printed. 0: none. Besides
+ * ASCII, UTF-8 without its control characters, which terminals obey as well. */
+static size_t text_plain_size(const char *value, size_t len)
+{
+    const unsigned char lead = (unsigned char)value[0];
+    const size_t size = lead < 0x80 ? 1 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
+
+    if (lead < 0x80) return lead < ' ' || lead == 0x7f ? 0 : 1;
+    if (size > len || utf8_valid_prefix(value, size) != size) return 0;
+    return lead == 0xc2 && (unsigned char)value[1] < 0xa0 ? 0 : size;
+}
+
 static bool needs_quotes(const char *value, size_t len)
 {
+    size_t size;
+
     if (len == 0) return true;
-    for (size_t i = 0; i < len; i++) {
-        const unsigned char byte = (unsigned char)value[i];
-        if (byte <= ' ' || byte == '"' || byte == '=' || byte == '\\' || byte == 0x7f) return true;
+    for (size_t i = 0; i < len; i += size) {
+        size = text_plain_size(value + i, len - i);
+        if (size == 0 || strchr(" \"=\\", value[i]) != NULL) return true;
     }
     return false;
 }
@@ -179,14 +194,10 @@ static void text_add_escaped(struct text *text, unsigned char byte)
 {
     char escape[8];
 
-    if (byte == '"' || byte == '\\')
-        snprintf(escape, sizeof(escape), "\\%c", byte);
-    else if (byte == '\n')
+    if (byte == '\n')
         snprintf(escape, sizeof(escape), "\\n");
-    else if (byte < ' ' || byte == 0x7f)
-        snprintf(escape, sizeof(escape), "\\x%02x", byte);
     else
-        snprintf(escape, sizeof(escape), "%c", byte);
+        snprintf(escape, sizeof(escape), "\\x%02x", byte);
     text_add_string(text, escape);
 }
 
@@ -197,8 +208,14 @@ static void text_add_value(struct text *text, const char *value, size_t len)
         return;
     }
     text_add_string(text, "\"");
-    for (size_t i = 0; i < len; i++) {
-        text_add_escaped(text, (unsigned char)value[i]);
+    for (size_t i = 0, size; i<len; i += size> 0 ? size : 1) {
+        size = text_plain_size(value + i, len - i);
+        if (value[i] == '"' || value[i] == '\\') text_add_string(text, "\\");
+        if (size > 0) {
+            text_add(text, value + i, size);
+        } else {
+            text_add_escaped(text, (unsigned char)value[i]);
+        }
     }
     text_add_string(text, "\"");
 }

@@ -6,8 +6,9 @@
  *     ts=2026-01-02T03:04:05.678901Z level=warn mod=transfer ev=session_closed peer=n3 ...
  *
  * The format is a list of `key=value` fields separated by spaces; a value is a printf conversion
- * or literal text. A value that contains a space, a quote, '=' or a control character is quoted and
- * escaped, so that foreign text can neither break a line nor forge a field. No fields: pass "".
+ * or literal text. A value that contains a space, a quote, '=', a control character or what is not
+ * UTF-8 is quoted and escaped, so that foreign text can neither break a line nor forge a field, nor
+ * reach the terminal; formats bring no quotes of their own. No fields: pass "".
  * Module and event names are stable, lower case and greppable; they and the format are literals.
  *
  * Levels. error: an operator must act; warn: we coped; info: once per process or connection;

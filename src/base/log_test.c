@@ -103,6 +103,10 @@ static void foreign_text_stays_one_value(void **state)
     lines_len = 0;
     LOG_INFO("t", "ev", "name=%s", "\xc3\xa9t\xc3\xa9"); /* UTF-8 passes */
     assert_string_equal(lines, STAMP "level=info mod=t ev=ev name=\xc3\xa9t\xc3\xa9\n");
+    lines_len = 0;
+    LOG_INFO("t", "ev", "a=%s b=%s", "\xffz\xc3", "\xc3\xa9\xc2\x9b"); /* what is none, does not, */
+    assert_string_equal(lines, STAMP "level=info mod=t ev=ev a=\"\\xffz\\xc3\" "
+                                     "b=\"\xc3\xa9\\xc2\\x9b\"\n"); /* nor do its controls */
 }
 
 static void a_long_line_is_cut(void **state)

@@ -19,6 +19,7 @@
 
 #include "base/assert.h"
 #include "base/buf.h"
+#include "base/utf8.h"
 
 const double metrics_latency_bounds[METRICS_LATENCY_BOUNDS] = {
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60,
@@ -150,9 +151,12 @@ static void clean_value(const char *value, char out[METRICS_VALUE_LEN_MAX + 1])
         const unsigned char c = (unsigned char)value[len];
         out[len] = c < ' ' || c == 0x7f ? '_' : (char)c;
     }
-    /* Not in the middle of a UTF-8 sequence: the page must stay valid. */
+    /* Not in the middle of a UTF-8 sequence, and nothing else that is none: the page must stay
+     * valid, or whoever scrapes it throws all of it away. */
     while (value[len] != '\0' && len > 0 && ((unsigned char)value[len] & 0xc0) == 0x80)
         len--;
+    for (size_t valid; (valid = utf8_valid_prefix(out, len)) < len;)
+        out[valid] = '_';
     memset(out + len, 0, METRICS_VALUE_LEN_MAX + 1 - len);
 }
 

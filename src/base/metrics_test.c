@@ -119,6 +119,19 @@ static void foreign_label_values_cannot_break_the_page(void **state)
     metrics_destroy(metrics);
 }
 
+static void values_that_are_no_utf8_cannot_either(void **state)
+{
+    (void)state;
+    struct metrics *metrics = metrics_create();
+    struct metric *metric = metrics_counter(metrics, "c", "C", code_label);
+
+    metrics_series(metric, VALUES("\xc3\xa4\xffz"));
+    metrics_series(metric, VALUES("\xe6\xa8\xa1\xe6\xa8")); /* cut by who gave it */
+    expect_page(metrics, "# HELP c C\n# TYPE c counter\nc{code=\"\xc3\xa4_z\"} 0\n"
+                         "c{code=\"\xe6\xa8\xa1__\"} 0\n");
+    metrics_destroy(metrics);
+}
+
 static void cardinality_is_bounded(void **state)
 {
     (void)state;
@@ -186,6 +199,7 @@ int main(void)
         cmocka_unit_test(histograms_are_cumulative_on_the_page),
         cmocka_unit_test(odd_numbers_have_their_names),
         cmocka_unit_test(foreign_label_values_cannot_break_the_page),
+        cmocka_unit_test(values_that_are_no_utf8_cannot_either),
         cmocka_unit_test(cardinality_is_bounded),
         cmocka_unit_test(a_full_buffer_is_said),
         cmocka_unit_test(another_thread_may_count),

@@ -52,7 +52,7 @@ static void on_drained(void *ctx)
 static void on_patience(void *ctx)
 {
     struct node *node = ctx;
-    LOG_WARN("cli", "drain_timeout", "text=\"what is left goes on elsewhere\"");
+    LOG_WARN("cli", "drain_timeout", "text=%s", "what is left goes on elsewhere");
     env_stop(node->cli->env);
 }
 

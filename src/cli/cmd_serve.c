@@ -350,7 +350,7 @@ static void take_default_data(struct serve *serve)
         status = cli_cache_path(name, directory, &err);
         if (status == STATUS_OK) status = data_lock(serve, directory, &err);
     }
-    if (status != STATUS_OK) LOG_WARN("cli", "no_disk_tier", "reason=\"%s\"", err.text);
+    if (status != STATUS_OK) LOG_WARN("cli", "no_disk_tier", "reason=%s", err.text);
 }
 
 static enum status take_data(struct serve *serve, struct errmsg *err)

@@ -94,9 +94,9 @@ static void reload_certificates(const struct cli_reload *reload)
 
     if (status == STATUS_OK && reload->more != NULL) status = reload->more(reload->ctx, &err);
     if (status == STATUS_OK) {
-        LOG_INFO("cli", "certificates_read", "text=\"for connections from now on\"");
+        LOG_INFO("cli", "certificates_read", "text=%s", "for connections from now on");
     } else {
-        LOG_ERROR("cli", "certificates_kept", "reason=\"%s\"", err.text);
+        LOG_ERROR("cli", "certificates_kept", "reason=%s", err.text);
     }
 }
 
@@ -105,9 +105,9 @@ static void reload_keys(const struct cli_reload *reload)
     struct errmsg err = { "" };
 
     if (reload->keys(reload->ctx, &err) == STATUS_OK) {
-        LOG_INFO("cli", "keys_read", "text=\"for requests from now on\"");
+        LOG_INFO("cli", "keys_read", "text=%s", "for requests from now on");
     } else {
-        LOG_ERROR("cli", "keys_kept", "reason=\"%s\"", err.text);
+        LOG_ERROR("cli", "keys_kept", "reason=%s", err.text);
     }
 }
 

@@ -52,7 +52,7 @@ static enum status note(struct wire_tls *w, enum status status)
     if (status == STATUS_OK || status == STATUS_AGAIN || w->failure != STATUS_OK) return status;
     w->failure = status;
     if (w->quiet || (status == STATUS_CONN_CLOSED && w->open)) return status;
-    LOG_WARN("tls", "failed", "peer=%s status=%s reason=\"%s\"", env_stream_peer(w->stream),
+    LOG_WARN("tls", "failed", "peer=%s status=%s reason=%s", env_stream_peer(w->stream),
              status_name(status), tls_why(w->tls));
     return status;
 }

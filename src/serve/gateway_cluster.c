@@ -435,7 +435,7 @@ static void tell_refused(const struct node *node, const char *reason)
 
 static void refuse(struct node *node, const char *reason)
 {
-    LOG_WARN("gateway", "node_refused", "node=%s reason=\"%s\"", node->member.name, reason);
+    LOG_WARN("gateway", "node_refused", "node=%s reason=%s", node->member.name, reason);
     tell_refused(node, reason);
     leave_conductor(node);
     set_phase(node, NODE_REFUSED);

@@ -449,7 +449,7 @@ static void node_refused(void *ctx, struct rpc_call *call, const uint8_t *body, 
         rpc_fail(call, STATUS_INVALID, "malformed");
         return;
     }
-    LOG_WARN("worker", "refused_by_gateway", "name=%s gateway=%s reason=\"%s\"", worker->name,
+    LOG_WARN("worker", "refused_by_gateway", "name=%s gateway=%s reason=%s", worker->name,
              rpc_call_peer(call), message.reason);
     rpc_reply(call, NULL, 0);
 }

@@ -20,7 +20,7 @@ static const char *words_of(struct worker *worker)
     if (worker->options.tokenizer == NULL) return "this node knows no texts of tokens";
     if (grammar_words_create(worker->options.tokenizer, &worker->words, &err) == STATUS_OK)
         return NULL;
-    LOG_WARN("worker", "no_grammars", "reason=\"%s\"", err.text);
+    LOG_WARN("worker", "no_grammars", "reason=%s", err.text);
     return "the vocabulary cannot write every text";
 }
 

@@ -416,7 +416,7 @@ void stage_rows(void *ctx, struct rpc_call *call, const uint8_t *body, size_t le
     }
     const uint32_t rows = check_rows(job, &message, &wrong);
     if (rows == 0) {
-        LOG_WARN("worker", "rows_refused", "req=%016llx peer=%s reason=\"%s\"",
+        LOG_WARN("worker", "rows_refused", "req=%016llx peer=%s reason=%s",
                  (unsigned long long)job->request_id, rpc_call_peer(call), wrong);
         rpc_fail(call, STATUS_INVALID, wrong);
         return;

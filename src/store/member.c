@@ -118,10 +118,10 @@ static void on_registered(void *ctx, const struct rpc_result *result)
     if (status == STATUS_OK) status = term_take(member, result, &term);
     if (status != STATUS_OK) {
         if (result->status == STATUS_EXISTS && !member->name_taken) {
-            LOG_ERROR("store", "name_taken",
-                      "name=%s master=%s text=\"another node of this name is alive: choose another "
-                      "--name; this one waits until that one has gone\"",
-                      member->info.name, rpc_client_address(member->master));
+            LOG_ERROR("store", "name_taken", "name=%s master=%s text=%s", member->info.name,
+                      rpc_client_address(member->master),
+                      "another node of this name is alive: choose another --name; this one waits "
+                      "until that one has gone");
         }
         member->name_taken = result->status == STATUS_EXISTS;
         if (result->status == STATUS_INVALID || result->status == STATUS_DENIED) {

@@ -496,14 +496,14 @@ static enum status node_disk(struct store_node *node, const struct store_node_op
     enum status status = options->disk_size == 0 ? STATUS_OK : node_tier_open(node, options, &why);
 
     if (status == STATUS_INVALID) {
-        LOG_WARN("store", "no_disk", "reason=\"%s\"", why.text);
+        LOG_WARN("store", "no_disk", "reason=%s", why.text);
         status = STATUS_OK;
     }
     if (status != STATUS_OK) return errmsg_set(err, status, "the KVCache on disk: %s", why.text);
     if (node->staging_size == 0) return STATUS_OK;
     status = node_values_open(node, options, &why);
     if (status == STATUS_INVALID) {
-        LOG_WARN("store", "no_disk_of_values", "reason=\"%s\"", why.text);
+        LOG_WARN("store", "no_disk_of_values", "reason=%s", why.text);
         status = STATUS_OK;
     }
     if (status == STATUS_OK) return STATUS_OK;

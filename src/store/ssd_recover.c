@@ -267,7 +267,7 @@ static void file_open(struct ssd *ssd, uint64_t id, uint8_t *page)
     if (id >= ssd->id_next) ssd->id_next = id + 1;
     ssd_path(ssd, id, path, sizeof(path));
     if (env_file_open(ssd->env, path, flags, &file, &err) != STATUS_OK) {
-        LOG_WARN("ssd", "segment_not_opened", "reason=\"%s\"", err.text);
+        LOG_WARN("ssd", "segment_not_opened", "reason=%s", err.text);
         return;
     }
     if (env_file_size(file, &size) != STATUS_OK) {

@@ -66,7 +66,7 @@ void tombs_raise(struct tombs *tombs, const struct block_key *id, struct rank ra
     if (rank.version == 0 && term == 0) return;
     if (tombs->list == NULL) tombs->list = calloc(TOMBS_KEYS_MAX, sizeof(*tombs->list));
     if (tombs->list == NULL) {
-        LOG_WARN("store", "removal_not_remembered", "reason=\"out of memory\"");
+        LOG_WARN("store", "removal_not_remembered", "reason=%s", "out of memory");
         return;
     }
     struct tomb *set = set_of(tombs, id, &mark);

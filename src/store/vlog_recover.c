@@ -140,7 +140,7 @@ static void gone_found(struct vlog_segment *segment, const struct block_key *id)
 {
     value_gone(segment->vlog, id);
     if (vlog_segment_gone(segment, id, 1)) return;
-    LOG_WARN("vlog", "drop_not_noted", "reason=\"out of memory\"");
+    LOG_WARN("vlog", "drop_not_noted", "reason=%s", "out of memory");
 }
 
 /* A value's record at this unit; its units, or 0. */

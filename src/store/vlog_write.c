@@ -431,7 +431,7 @@ static bool ids_add(struct block_key **list, uint32_t *count, uint32_t *capacity
 static void gone_note(struct vlog *vlog, const struct block_key *id)
 {
     if (!ids_add(&vlog->gone, &vlog->gone_count, &vlog->gone_capacity, id, 1)) {
-        LOG_WARN("vlog", "drop_not_noted", "reason=\"out of memory\"");
+        LOG_WARN("vlog", "drop_not_noted", "reason=%s", "out of memory");
     }
     if (env_timer_armed(&vlog->gone_timer)) return;
     env_timer_set(vlog->env, &vlog->gone_timer, env_now_ns(vlog->env) + GONE_DELAY_NS);

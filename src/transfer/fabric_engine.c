@@ -83,7 +83,7 @@ struct fabric *fabric_engine_at(struct fabric_engine *engine, const char *addres
     if (engine->count == HOSTS_MAX || len >= ENV_ADDRESS_SIZE) return NULL;
     struct host *host = &engine->hosts[engine->count];
     if (fabric_open(engine->provider, address, &host->fabric, &err) != STATUS_OK) {
-        LOG_WARN("transfer", "fabric_host", "address=%s reason=\"%s\"", address, err.text);
+        LOG_WARN("transfer", "fabric_host", "address=%s reason=%s", address, err.text);
         return NULL;
     }
     memcpy(host->address, address, len + 1);

@@ -309,7 +309,7 @@ enum status fabric_link_open(struct fabric *fabric, struct fabric_link **out)
         *out = link;
         return STATUS_OK;
     }
-    LOG_WARN("transfer", "fabric_link", "provider=%s reason=\"%s\"", fabric->provider,
+    LOG_WARN("transfer", "fabric_link", "provider=%s reason=%s", fabric->provider,
              fabric->ofi.strerror(-error));
     fabric_link_close(link);
     return error == -FI_ENOMEM ? STATUS_NO_MEMORY : STATUS_UNAVAILABLE;

@@ -282,7 +282,7 @@ static void slice_failed(struct yolk_transfer *transfer, struct slice *slice, en
 {
     struct task *task = slice->task;
 
-    LOG_WARN("transfer", "file_failed", "file=\"%s\" op=%s offset=%llu len=%llu reason=%s",
+    LOG_WARN("transfer", "file_failed", "file=%s op=%s offset=%llu len=%llu reason=%s",
              task->file->name, task->req.opcode == YOLK_TRANSFER_READ ? "read" : "write",
              (unsigned long long)(task->req.remote + slice->offset),
              (unsigned long long)slice->length, status_name(status));
@@ -298,7 +298,7 @@ static void direct_refused(struct file_io *file_io)
 {
     struct file_part *part = file_io->part;
 
-    LOG_WARN("transfer", "file_not_direct", "file=\"%s\" instead=cached",
+    LOG_WARN("transfer", "file_not_direct", "file=%s instead=cached",
              file_io->slice->task->file->name);
     part->no_direct = true;
     task_slice_lost(file_io->transfer, file_io->slice, STATUS_UNSUPPORTED, false);
@@ -357,7 +357,7 @@ static void sync_end(struct file_sync *sync, enum status status)
     void *told_ctx = sync->ctx;
 
     if (status != STATUS_OK) {
-        LOG_WARN("transfer", "file_sync_failed", "file=\"%s\" reason=%s", sync->file->name,
+        LOG_WARN("transfer", "file_sync_failed", "file=%s reason=%s", sync->file->name,
                  status_name(status));
     }
     file_unref(transfer, sync->file);
@@ -547,7 +547,7 @@ static enum status part_open(struct yolk_transfer *transfer, const struct yolk_t
     if (status != STATUS_OK || (flags & YOLK_TRANSFER_FILE_CACHED) != 0) return status;
     status = env_file_open(transfer->env, is->path, how | ENV_FILE_DIRECT, &part->direct, err);
     if (status != STATUS_OK || env_file_direct(part->direct)) return status;
-    LOG_INFO("transfer", "file_not_direct", "file=\"%s\" instead=cached", is->path);
+    LOG_INFO("transfer", "file_not_direct", "file=%s instead=cached", is->path);
     env_file_close(part->direct);
     part->direct = NULL;
     return STATUS_OK;
