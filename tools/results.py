@@ -522,6 +522,7 @@ def placement(page, run, workload, paper, loads, figure):
 
 # R8: a run takes so long, as the one whose length that paper gives (its Figure 9).
 POISSON_S = 1200
+RATE_STEP, RATES_BEYOND, POISSON_SEEDS = 1.05, 2, 3
 # Data set: trace gen flags, rates tested, highest rate within limits (Mooncake 3P+1D, vLLM), which limits
 # count, and extra settings of vLLM.
 DATASETS = {
@@ -544,15 +545,55 @@ def simulated(name):
     return {"input-tokens": half, "root-tokens": half, "output-tokens": 512, "spread": 0, "roots": 20}
 
 
+def keeps(result, lowest, keys):
+    """Every P90 is within its limit: 10 times (TTFT) and 5 times (TBT) that at the lowest rate."""
+    return all(result[key]["p90"] <= (10 if key == "ttft_ms" else 5) * lowest[key]["p90"] for key in keys)
+
+
 def highest_rate(rates, results, keys):
-    """The highest tested rate up to which every P90 is within its limit: 10 times (TTFT) and 5 times (TBT)
-    that at the lowest rate."""
+    """The highest tested rate up to which the limits are kept."""
     best = 0
     for rate, result in zip(rates, results):
-        if any(result[key]["p90"] > (10 if key == "ttft_ms" else 5) * results[0][key]["p90"] for key in keys):
+        if not keeps(result, results[0], keys):
             break
         best = rate
     return best
+
+
+def carried(rates, simulate, keys):
+    """The highest rate that is kept, in steps of 5% from the lowest tested to twice the highest: what is kept falls
+    with the rate, so halves are asked."""
+    steps = [rates[0]]
+    while steps[-1] * RATE_STEP <= RATES_BEYOND * rates[-1]:
+        steps.append(round(steps[-1] * RATE_STEP, 5))
+    lowest = simulate(steps[0]).result()
+    low, high = 0, len(steps) - 1
+    while low < high:
+        middle = (low + high + 1) // 2
+        kept = keeps(simulate(steps[middle]).result(), lowest, keys)
+        low, high = (middle, high) if kept else (low, middle - 1)
+    return steps[low]
+
+
+def next_rate(rates, rate):
+    """The one tested after `rate`, or infinity."""
+    return next((higher for higher in rates if higher > rate), math.inf)
+
+
+def poisson(run, name, seed):
+    flags, rates = DATASETS[name][:2]
+    flags = {**(flags or simulated(name)), "follow": 0, "requests": math.ceil(POISSON_S * RATES_BEYOND * rates[-1]),
+             "rate": 1, "input-max": 300000, "seed": seed}
+    path = os.path.join(run.scratch, f"{name.replace(' ', '-')}-{seed}.jsonl")
+    subprocess.run([run.yolk, "trace", "gen", "--out", path,
+                    *(word for flag, value in flags.items() for word in (f"--{flag}", str(value)))], check=True)
+    return path
+
+
+def at_rate(run, path, words, extra):
+    """A function of the rate: the simulation, a future."""
+    return lambda rate: run.sim(path, *words, profile="a800-lone", speed=rate, requests_max=round(POISSON_S * rate),
+                                **extra)
 
 
 def r8(run, _out):
@@ -563,6 +604,11 @@ def r8(run, _out):
              "paper's vLLM takes one request at a time. Profile a800-lone: at the slope of the FAST'25 "
              "cluster one decode node could not carry the paper's rates. Asked: Mooncake ahead, and the "
              "ratio within 20%.")
+    page.say("The rates that the paper tested are a factor of up to 2.5 apart and end where its Mooncake often has room "
+             "left, so that its ratio says no more than that the real one is in a range, the last column but one. The ratio "
+             "asked for is of tested rates on both sides, like the paper's. Who is ahead is asked in steps of 5%, up to twice the "
+             f"highest tested rate, the mean of {POISSON_SEEDS} seeds: of two systems that end at the same tested rate "
+             "nothing can be said otherwise.")
     page.say("A run takes 20 minutes at each rate, from cold: the paper does not say how long its runs are, and a "
              "fixed number of requests, which would be a day at the lowest rates, lets a rate just above what a system "
              "can carry fail that passes in minutes. TBT is the mean of a request's intervals; the FAST'25 paper's mean "
@@ -570,37 +616,34 @@ def r8(run, _out):
              ".35, .62 and .91 of the limit from 0.5 to 2.5 requests a second, the mean gives .20, .23, .26, .34, .50 and .87, "
              "the longest tenth .20, .32, .40, .69, 1.21 and 2.42.")
     rows = []
-    for name, (flags, rates, (moon, vllm), keys, extra) in DATASETS.items():
-        flags = {**(flags or simulated(name)), "follow": 0, "requests": math.ceil(POISSON_S * rates[-1]), "rate": 1,
-                 "input-max": 300000}
-        path = os.path.join(run.scratch, name.replace(" ", "-") + ".jsonl")
-        subprocess.run([run.yolk, "trace", "gen", "--seed", "1", "--out", path,
-                        *(word for flag, value in flags.items() for word in (f"--{flag}", str(value)))],
-                       check=True)
-        options = [{"profile": "a800-lone", "speed": rate, "requests_max": round(POISSON_S * rate)} for rate in rates]
-        systems = {
-            "3P+1D": [run.sim(path, "--nodes", "3P+1D", **option) for option in options],
-            "2P+2D": [run.sim(path, "--nodes", "2P+2D", **option) for option in options],
-            "vllm": [run.sim(path, "--system", "vllm", "--nodes", "4", **option, **extra) for option in options],
-        }
+    for name, (_, rates, (moon, vllm), keys, extra) in DATASETS.items():
+        paths = [poisson(run, name, 1 + i) for i in range(POISSON_SEEDS)]
+        systems = {"3P+1D": (("--nodes", "3P+1D"), {}), "2P+2D": (("--nodes", "2P+2D"), {}),
+                   "vllm": (("--system", "vllm", "--nodes", "4"), extra)}
+        tested = {system: [at_rate(run, paths[0], *how)(rate) for rate in rates] for system, how in systems.items()}
+        jobs = [lambda path=path, how=systems[system]: carried(rates, at_rate(run, path, *how), keys)
+                for system in ("3P+1D", "vllm") for path in paths]
+        fine = at_once(jobs)
+        fine = [sum(fine[:POISSON_SEEDS]) / POISSON_SEEDS, sum(fine[POISSON_SEEDS:]) / POISSON_SEEDS]
         found = {system: highest_rate(rates, [f.result() for f in futures], keys)
-                 for system, futures in systems.items()}
+                 for system, futures in tested.items()}
         ratio, wanted = found["3P+1D"] / max(found["vllm"], 1e-9), moon / vllm
         cell = page.cell(f"{name}, ratio 3P+1D over vLLM", ratio, round(wanted, 3), "ratio", .2 * wanted)
-        rows.append([name, f"{moon:g} / {vllm:g}", f"{found['3P+1D']:g} / {found['vllm']:g}",
-                     f"{found['2P+2D']:g}", cell])
-        page.verdict(f"{name}: 3P+1D ahead of vLLM", found["3P+1D"] > found["vllm"],
-                     f"{found['3P+1D']:g} to {found['vllm']:g}")
+        page.cell(f"{name}, ratio in steps of 5%", fine[0] / fine[1], None, "ratio")
+        low, high = moon / next_rate(rates, vllm), next_rate(rates, moon) / vllm
+        rows.append([name, f"{moon:g} / {vllm:g}", f"{found['3P+1D']:g} / {found['vllm']:g}", f"{found['2P+2D']:g}", cell,
+                     f"above {low:.3g}" if high == math.inf else f"{low:.3g} to {high:.3g}", f"{fine[0] / fine[1]:.3g}"])
+        page.verdict(f"{name}: 3P+1D ahead of vLLM", fine[0] > fine[1], f"{fine[0]:.3g} to {fine[1]:.3g}")
     table(page, ["data set", "paper: 3P+1D / vLLM", "ours: 3P+1D / vLLM", "ours: 2P+2D", "ratio, paper", "ours",
-                 "difference", "met"], rows)
-    page.say("Why targets are missed. The rates that the paper tested are a factor of up to two apart, and the answer "
-             "is one of them, so that one step decides. In finer steps our vLLM carries 0.15 of the 64k prompts and 1.5 on "
-             "L-Eval, our Mooncake 2.9 on ArXiv Summarization and more than 0.45 of the 64k prompts. On ArXiv Summarization three prefill nodes, at 1.02 s a prompt, "
-             "carry 2.95 requests a second; the paper's carry 3.0, exactly at its limit. On L-Eval our Mooncake still "
-             "keeps its limit at the highest rate tested, and the paper's breaks it at 2, as if most of what its prompts "
-             "share was computed anew; how many documents its run had, and whether they were cached, it does not say. "
-             "Nor does it say whether vLLM's prefix cache was on: with it vLLM carries no more of the 128k "
-             "prompts, and 3 on L-Eval, where the paper's carries 1.25.")
+                 "difference", "met", "range of the paper's", "ours, in steps of 5%"], rows)
+    page.say("Why targets are missed. Of the 64k prompts our vLLM, one request at a time on four nodes, cannot carry more "
+             "than 0.158: a prompt takes 10.4 s and its answer 14.9 s. The paper's carries 0.2 at 0.91 of its limit, for which both "
+             "together may take no more than 20 s. Our Mooncake carries what three nodes can at the 6.1 s of a prompt "
+             "of which half is cached; the paper's ends near the 0.29 that they could if nothing were. On L-Eval too our "
+             "Mooncake still keeps its limit at the highest rate tested, and the paper's breaks it at 2, as if most of what its "
+             "prompts share was computed anew; how many documents its runs had, and whether they were cached, it does "
+             "not say. Nor does it say whether vLLM's prefix cache was on: with it ours carries no more of the 128k prompts, "
+             "of which a node's memory holds ten, and 3 and more on L-Eval, where the paper's carries 1.25.")
     return page
 
 
