@@ -574,6 +574,8 @@ static enum status load_line(struct config *config, const char *origin, unsigned
     content = unquote(trim(content));
     struct value *value = find(config, name.at, name.len);
     if (value == NULL) return unknown(config, where, "", name.at, name.len, err);
+    if (value == find(config, "config", strlen("config")))
+        return errmsg_set(err, STATUS_INVALID, "%sa file cannot name another one", where);
     if (!in_scope(config, value)) return STATUS_OK;
     if (content.len > CONFIG_VALUE_LEN_MAX || memchr(content.at, '\0', content.len) != NULL)
         return errmsg_set(err, STATUS_INVALID, "%sthe value is too long or binary", where);

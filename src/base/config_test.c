@@ -180,6 +180,7 @@ static void mistakes_in_files_have_a_line(void **state)
     expect_text_error("role = x\r\nport = y\n",
                       "f:2: port: \"y\" is not valid, expected a whole number");
     expect_text_error("= 1", "f:1: unknown option ; --help lists them");
+    expect_text_error("port = 1\nconfig = g\n", "f:2: a file cannot name another one");
 }
 
 static void files_have_comments_and_quotes(void **state)

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line: help, versions, precise errors, and a model fetch that is repeatable."""
 import os
+import re
 import socket
 import subprocess
 
 import pytest
 
-from cluster import MODEL_FILE, YOLK, free_port, model_path, run_yolk
+from cluster import MODEL_FILE, ROOT, YOLK, free_port, model_path, run_yolk
 
 COMMANDS = ["serve", "gateway", "master", "node", "run", "model", "bench", "store", "version"]
 
@@ -22,6 +23,36 @@ def test_help_lists_every_command():
     assert result.returncode == 0
     for command in COMMANDS:
         assert f"\n  {command} " in result.stdout
+
+
+def option_names(text):
+    """Without `--cluster-tls-*` and `--cluster-tls-`, which stand for several."""
+    names = re.findall(r"(?<![\w-])--([a-z][a-z0-9*-]*)", text)
+    return {name for name in names if not name.endswith(("*", "-"))}
+
+
+def test_the_docs_know_the_options_and_no_others():
+    """An option that docs name is one of a command; those of servers are in the docs."""
+    foreign = {"bcrypt-cost", "only", "rehearse"}  # of etcd, and of scripts in tools/
+    commands = re.findall(r"^  (\w+) ", run_yolk("--help").stdout, re.MULTILINE)
+    options = {name: option_names(run_yolk(name, "--help").stdout) for name in commands}
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+    named = {page: option_names(page.read_text()) for page in pages}
+    known = set().union(*options.values()) | foreign
+    for page, names in named.items():
+        plain = {re.sub("^no-", "", name) if name not in known else name for name in names}
+        assert plain <= known, f"{page}: {sorted(plain - known)}"
+    written = set().union(*named.values())
+    written |= {name.removeprefix("no-") for name in written}
+    for command in ("serve", "gateway", "master", "node"):
+        missing = options[command] - written - {"help"}
+        assert not missing, f"{command}: {sorted(missing)} are in no page"
+
+
+def test_links_of_the_docs_lead_somewhere():
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("**/*.md")]:
+        for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page}: {target}"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
