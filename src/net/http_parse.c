@@ -12,8 +12,8 @@
  * Trailers behind a chunked body are dropped: they must not pass for headers.
  *
  * What another server may read as one request more or less is refused, however well the library
- * takes it: blanks in or before a header's name, folded lines, Host twice, and any transfer coding
- * but one `chunked` of HTTP/1.1.
+ * takes it: blanks in or before a header's name, folded lines, a CR without its LF, Host twice, and
+ * any transfer coding but one `chunked` of HTTP/1.1.
  *
  * Limits: http_limits, HTTP_HEADERS_MAX. They are checked here, not by http-parser, whose own limit
  * is one number for the process and for something else. */
@@ -53,7 +53,7 @@ struct http_parse {
     struct buf body;
     uint32_t path, query; /* offsets in the head's text */
     bool keeps_alive, expects_continue;
-    bool has_line, in_line, is_past_lines; /* where in the head's lines is_folded() has come to */
+    bool has_line, in_line, after_cr, is_past_lines; /* where lines_len() is in the head's lines */
 };
 
 /* ---- strings in pieces; each of these is false when there is no room ---- */
@@ -307,43 +307,55 @@ static void refuse_for(struct http_parse *parse, enum http_errno number)
     }
 }
 
-/* Whether a line of the head begins with a blank, up to the empty line that ends it. The library
- * joins such a line to the one before as if nothing were between them. */
-static bool is_folded(struct http_parse *parse, const char *data, size_t len)
+/* How many of the bytes come before a line of the head, up to the empty one that ends it, that has
+ * a CR in its midst or begins with a blank; and what is wrong with that. The library takes the
+ * first for an end, of the head, too, and joins the second to the line before. */
+static size_t lines_len(struct http_parse *parse, const char *data, size_t len,
+                        const char **message)
 {
     for (size_t i = 0; i < len && !parse->is_past_lines; i++) {
         const char c = data[i];
+        if (parse->after_cr && c != '\n') {
+            *message = "A line of the head has a CR in it";
+            return i;
+        }
+        parse->after_cr = c == '\r';
         if (c == '\n') {
             parse->is_past_lines = parse->has_line && !parse->in_line;
             parse->in_line = false;
         } else if (c != '\r') {
-            if (!parse->in_line && parse->has_line && (c == ' ' || c == '\t')) return true;
+            if (!parse->in_line && parse->has_line && (c == ' ' || c == '\t')) {
+                *message = "A line of the head begins with a blank";
+                return i;
+            }
             parse->has_line = true;
             parse->in_line = true;
         }
     }
-    return false;
+    return len;
 }
 
-/* Feeds http-parser once, and counts what was head. */
+/* Feeds http-parser once, and counts what was head. What is wrong is said of what comes first,
+ * wherever the network has cut. */
 static size_t feed_once(struct http_parse *parse, const char *data, size_t len)
 {
     const bool was_head = parse->state == HTTP_PARSE_HEAD;
+    const char *message = NULL;
+    const size_t sound = was_head ? lines_len(parse, data, len, &message) : len;
+    size_t n = 0;
 
-    if (was_head && is_folded(parse, data, len)) {
-        refuse(parse, 400, "A line of the head begins with a blank");
-        return 0;
-    }
-    const size_t n = http_parser_execute(&parse->parser, &settings, data, len);
+    if (sound > 0) n = http_parser_execute(&parse->parser, &settings, data, sound);
     const enum http_errno number = HTTP_PARSER_ERRNO(&parse->parser);
 
-    ASSERT(n <= len);
+    ASSERT(n <= sound);
     if (was_head) parse->head_size += n;
     if (parse->state == HTTP_PARSE_DONE || parse->state == HTTP_PARSE_FAILED) return n;
     if (number != HPE_OK) {
         refuse_for(parse, number);
-    } else if (n < len) {
+    } else if (n < sound) {
         refuse(parse, 400, "The request is malformed");
+    } else if (message != NULL && parse->state == HTTP_PARSE_HEAD) {
+        refuse(parse, 400, message);
     }
     return n;
 }

@@ -426,6 +426,8 @@ static void ambiguous_framing_is_refused(void **state)
     expect_refused("GET / HTTP/1.1\r\n Host: x\r\n\r\n", line);
     expect_refused("GET / HTTP/1.1\r\nHost: x\r\nX-Test: a\r\n b\r\n\r\n", line);
     expect_refused("GET / HTTP/1.1\nHost: x\nX-Test: a\n\tb\n\n", line);
+    expect_refused("GET / HTTP/1.1\r\nHost: x\r\n\rGET / HTTP/1.1\r\nHost: x\r\n\r\n", line);
+    expect_refused("GET / HTTP/1.1\r\nHost: x\r\nX-Test: a\rHost: y\r\n\r\n", line);
     expect_refused("GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", line);
     expect_refused("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", line);
     expect_refused("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n"
