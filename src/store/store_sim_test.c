@@ -1025,6 +1025,13 @@ static void pause_toggle(struct world *world, unsigned i)
     world->paused[i] = !world->paused[i];
 }
 
+/* Owners vouch for what they have to who remembers it only after half a minute with one master, or
+ * with the first one they know. */
+static bool master_stays(const struct world *world)
+{
+    return world->whole && current_seed % 4 == 3;
+}
+
 static void break_something(struct world *world)
 {
     const unsigned i = (unsigned)rng_below(&world->rng, SIM_NODES);
@@ -1033,7 +1040,7 @@ static void break_something(struct world *world)
     case 0:
         if (world->cluster.master == NULL) {
             sim_master_start(&world->cluster);
-        } else if (rng_below(&world->rng, 2) == 0) {
+        } else if (rng_below(&world->rng, 2) == 0 && !master_stays(world)) {
             master_kill(world);
         }
         break;
