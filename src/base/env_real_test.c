@@ -736,9 +736,70 @@ static void a_foreign_descriptor_is_watched_and_stays_open(void **state)
     env_real_destroy(env);
 }
 
+/* ---- memory of a process that is killed ---- */
+
+enum { KILLS = 20 };
+
+static void *pause_forever(void *unused)
+{
+    (void)unused;
+    while (true)
+        pause();
+    return NULL;
+}
+
+/* A process of several threads that shares memory, tells its name, and waits. */
+static void sharer_run(int out)
+{
+    char name[ENV_SHARE_NAME_SIZE];
+    struct env_map map;
+    pthread_t thread;
+
+    if (env_map_create(env_new(0), 4096, &map, name, NULL) != STATUS_OK) _exit(1);
+    for (int i = 0; i < 2; i++) {
+        if (pthread_create(&thread, NULL, pause_forever, NULL) != 0) _exit(1);
+    }
+    if (write(out, name, sizeof(name)) != sizeof(name)) _exit(1);
+    (void)pause_forever(NULL);
+}
+
+/* Whoever finds its connection broken must know that it is dead, though nobody has waited for it
+ * yet. */
+static void killed_processes_are_dead_before_their_connections_break(void **state)
+{
+    (void)state;
+    for (int i = 0; i < KILLS; i++) {
+        char name[ENV_SHARE_NAME_SIZE];
+        struct env_map map;
+        int ends[2];
+
+        assert_int_equal(pipe(ends), 0);
+        const pid_t child = fork();
+        assert_true(child >= 0);
+        if (child == 0) {
+            close(ends[0]);
+            sharer_run(ends[1]);
+        }
+        close(ends[1]);
+        assert_int_equal(read(ends[0], name, sizeof(name)), sizeof(name));
+        struct env *env = env_new(0);
+        assert_int_equal(env_map_open(env, name, 4096, &map), STATUS_OK);
+        assert_true(env_map_alive(&map));
+        kill(child, SIGKILL);
+        assert_int_equal(read(ends[0], name, 1), 0); /* closed */
+        assert_false(env_map_alive(&map));
+        assert_int_equal(waitpid(child, NULL, 0), child);
+        assert_false(env_map_alive(&map));
+        env_map_close(&map);
+        env_real_destroy(env);
+        close(ends[0]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(killed_processes_are_dead_before_their_connections_break),
         cmocka_unit_test(a_foreign_descriptor_is_watched_and_stays_open),
         cmocka_unit_test(a_file_without_a_size_is_read_whole),
         cmocka_unit_test(posts_of_threads_all_arrive_in_order),
