@@ -6,7 +6,8 @@
  *
  * A get here is all that a client's get is: asking the master, pinning at the owner, moving,
  * verifying every piece. "First" reads are of values that this client has never read, or over TCP
- * has forgotten; of the others it remembers where they are, and asks the owner alone. */
+ * has forgotten; of the others it remembers where they are, and asks the owner alone, or on its
+ * host looks at its board. */
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
