@@ -316,8 +316,9 @@ MUST_USE enum status env_map_open(struct env *env, const char *name, size_t size
                                   struct env_map *out);
 void env_map_close(struct env_map *map); /* all zero is allowed */
 
-/* Of what env_map_open() gave: whether the process that created it lives, and has not closed it. If
- * not, this is known here before any peer of that process finds its connections broken. */
+/* Of what env_map_open() gave: whether the process that created it lives; false, too, once it has
+ * closed it, unless something else has the descriptor's number. If it died, this is known here
+ * before any peer of it finds its connections broken. */
 bool env_map_alive(const struct env_map *map);
 
 /* Has the pages of [address, address+len), ours and writable, made now, by several threads where

@@ -24,8 +24,11 @@
 
 struct map {
     struct env_map_handle handle;
-    int fd;         /* -1: not kept open */
-    char where[64]; /* what was opened by its name: its creator's descriptor, and the inode */
+    int fd; /* -1: not kept open */
+    /* Of what was opened by its name: */
+    int descriptors; /* the directory of its creator's; -1 until somebody asks */
+    int pid;
+    char number[16]; /* of the creator's descriptor, and its inode */
     ino_t inode;
 };
 
@@ -35,6 +38,7 @@ static void map_close(struct env_map *map)
     const int result = munmap(map->data, map->size);
     ASSERT(result == 0);
     if (inner->fd >= 0) close(inner->fd);
+    if (inner->descriptors >= 0) close(inner->descriptors);
     free(inner);
 }
 
@@ -56,6 +60,7 @@ static enum status map_fd(int fd, size_t size, int protection, bool keep_fd, str
     }
     inner->handle.close = map_close;
     inner->fd = keep_fd ? fd : -1;
+    inner->descriptors = -1;
     *out = (struct env_map){ .data = data, .size = size, .handle = inner };
     return STATUS_OK;
 }
@@ -124,12 +129,32 @@ enum status env_real_map_create(struct env *env, size_t size, struct env_map *ou
     return STATUS_OK;
 }
 
+/* The creator's descriptors. Once open they stay those of the same process, whatever its number
+ * means later, and a look at one of them is half as long as a whole path. */
+static bool descriptors_open(struct map *inner)
+{
+    char path[64];
+    struct stat info;
+
+    snprintf(path, sizeof(path), "/proc/%d/fd", inner->pid);
+    const int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return false;
+    if (fstatat(fd, inner->number, &info, 0) != 0 || info.st_ino != inner->inode) {
+        close(fd);
+        return false;
+    }
+    inner->descriptors = fd;
+    return true;
+}
+
 /* A process that ends gives up its descriptors, as a whole, before any of them is closed. */
 static bool map_alive(const struct env_map *map)
 {
-    const struct map *inner = map->handle;
+    struct map *inner = map->handle;
     struct stat info;
-    return stat(inner->where, &info) == 0 && info.st_ino == inner->inode;
+
+    if (inner->descriptors < 0) return descriptors_open(inner);
+    return fstatat(inner->descriptors, inner->number, &info, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
 enum status env_real_map_open(struct env *env, const char *name, size_t size, struct env_map *out)
@@ -157,7 +182,8 @@ enum status env_real_map_open(struct env *env, const char *name, size_t size, st
     struct map *inner = out->handle;
     inner->handle.alive = map_alive;
     inner->inode = info.st_ino;
-    memcpy(inner->where, path, sizeof(path));
+    inner->pid = pid;
+    snprintf(inner->number, sizeof(inner->number), "%d", owner_fd);
     return STATUS_OK;
 }
 
