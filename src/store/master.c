@@ -158,7 +158,9 @@ uint64_t store_master_tick(struct store_master *master, uint64_t now_ns)
         if (master->members[i] != NULL) master_member_tick(master, master->members[i], now_ns);
     }
     while (master->tickets.head != NULL && master->tickets.head->due_ns <= now_ns) {
-        master_ticket_discard(master, now_ns, master->tickets.head);
+        struct ticket *ticket = master->tickets.head;
+        if (!ticket->copy) master_member_put_failed(ticket->member, now_ns);
+        master_ticket_discard(master, now_ns, ticket);
         master->counts.discarded_total++;
     }
     while (master->limbo.head != NULL && master->limbo.head->due_ns <= now_ns) {

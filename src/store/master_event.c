@@ -50,6 +50,7 @@ static bool replica_place(struct store_master *master, struct replica *replica, 
     struct ticket *ticket = ticket_of(master, replica, size);
     if (ticket != NULL) {
         *soft_pin_ms = ticket->soft_pin_ms;
+        member->failed_puts = 0;
         master_ticket_finish(master, ticket);
         master_replica_own(master, replica);
         return true;

@@ -402,7 +402,7 @@ static inline void put_wish(struct model *model, unsigned key, uint64_t size,
     struct store_ticket ticket;
     char text[KEY_TEXT], name[8];
 
-    wish.preferred = "n0";
+    if (wish.preferred == NULL) wish.preferred = "n0";
     assert_int_equal(store_master_put_start(model->master, model->now, 1, key_of(key, text), size,
                                             &wish, &ticket),
                      STATUS_OK);

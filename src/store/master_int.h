@@ -151,6 +151,8 @@ struct member {
     struct store_node_id id;
     enum store_member_state state;
     uint64_t heard_ns;
+    uint64_t slow_ns;     /* from when it gets puts little by little; 0: not so */
+    uint32_t failed_puts; /* in a row, of those placed here */
     uint16_t round;       /* wraps */
     bool draining;        /* gets nothing new, and what it has goes elsewhere */
     struct leave *leave;  /* master_leave.c: it goes soon; NULL: not that we know. Draining, too */
@@ -498,6 +500,13 @@ bool master_member_lends(const struct member *member, uint64_t size);
 
 /* Free bytes of what it lends. */
 uint64_t master_member_room(const struct member *member);
+
+/* The same as placement weighs it: next to nothing for one that has just come, or come back, or at
+ * which puts fail, and all of it half a minute later. */
+uint64_t master_member_appeal(const struct member *member, uint64_t now_ns);
+
+/* A put placed there was given up by its writer. */
+void master_member_put_failed(struct member *member, uint64_t now_ns);
 
 /* Whether a key that is not in the directory is certainly absent. */
 bool master_settled(const struct store_master *master, uint64_t now_ns);

@@ -2,6 +2,10 @@
  *
  * store/master_member.c - the nodes of the pool: registered, heard, suspected, dead, forgotten. The
  * states and their edges are in store/member.h.
+ *
+ * Slow start: who has just come, is heard again after a silence, or at whom one put after the other
+ * is given up, gets puts little by little, for SLOW_MS. It is asked last where another will do, and
+ * still where none will: placement weighs, and never refuses.
  */
 #include "store/master_int.h"
 
@@ -10,6 +14,11 @@
 
 #include "base/assert.h"
 #include "store/rank.h"
+
+enum {
+    SLOW_MS = 30000,
+    FAILED_PUTS = 3, /* in a row: one may be its writer's fault */
+};
 
 struct member *master_member_at(const struct store_master *master, struct store_node_id id)
 {
@@ -37,6 +46,25 @@ bool master_member_lends(const struct member *member, uint64_t size)
 uint64_t master_member_room(const struct member *member)
 {
     return space_total(member->space) - space_used(member->space);
+}
+
+/* A master that is young itself knows nobody for longer: there all begin alike. */
+static uint64_t slow_from(const struct store_master *master, uint64_t now_ns)
+{
+    return now_ns < master->started_ns + master_ms(SLOW_MS) ? 0 : now_ns;
+}
+
+uint64_t master_member_appeal(const struct member *member, uint64_t now_ns)
+{
+    const uint64_t room = master_member_room(member);
+    const uint64_t ms = (now_ns - member->slow_ns) / ENV_NS_PER_MS;
+    if (member->slow_ns == 0 || ms >= SLOW_MS) return room;
+    return room * ms / SLOW_MS; /* MASTER_GRANULES_MAX: it fits */
+}
+
+void master_member_put_failed(struct member *member, uint64_t now_ns)
+{
+    if (++member->failed_puts >= FAILED_PUTS) member->slow_ns = now_ns;
 }
 
 bool master_settled(const struct store_master *master, uint64_t now_ns)
@@ -92,6 +120,7 @@ static void member_forget(struct store_master *master, struct member *member)
 void master_member_heard(struct store_master *master, struct member *member, uint64_t now_ns)
 {
     member->heard_ns = now_ns;
+    if (member->state != STORE_MEMBER_ALIVE) member->slow_ns = slow_from(master, now_ns);
     member_set_state(master, member, STORE_MEMBER_ALIVE);
 }
 
@@ -123,6 +152,7 @@ static enum status member_add(struct store_master *master, uint64_t now_ns,
     member->id.index = life << MASTER_SLOT_BITS | (slot + 1);
     member->state = STORE_MEMBER_ALIVE;
     member->heard_ns = now_ns;
+    member->slow_ns = slow_from(master, now_ns);
     master->members[slot] = member;
     master->by_age[master->members_count++] = member;
     master_action_push(master, STORE_ACTION_CHANGED, member, NULL, 0);

@@ -10,10 +10,10 @@
 #include "store/node_trust.h"
 #include "store/proto.h"
 
-/* Two members drawn by chance, the roomier first: load follows room without a stampede. Then
- * anyone. */
-static struct member *place(struct store_master *master, uint64_t size, const char *preferred,
-                            uint64_t *address)
+/* Two members drawn by chance, the more appealing first: load follows room, and one that has just
+ * come back is not stampeded. Then anyone. */
+static struct member *place(struct store_master *master, uint64_t now_ns, uint64_t size,
+                            const char *preferred, uint64_t *address)
 {
     struct member *lenders[STORE_MEMBERS_MAX];
     uint32_t count = 0;
@@ -29,7 +29,7 @@ static struct member *place(struct store_master *master, uint64_t size, const ch
     if (count == 0) return NULL;
     struct member *a = lenders[rng_below(&master->rng, count)];
     struct member *b = lenders[rng_below(&master->rng, count)];
-    if (master_member_room(b) > master_member_room(a)) a = b;
+    if (master_member_appeal(b, now_ns) > master_member_appeal(a, now_ns)) a = b;
     if (space_alloc(a->space, size, address) == STATUS_OK) return a;
     for (uint32_t i = 0; i < count; i++) {
         if (space_alloc(lenders[i]->space, size, address) == STATUS_OK) return lenders[i];
@@ -174,7 +174,7 @@ enum status store_master_put_start_name(struct store_master *master, uint64_t no
     }
     status = master_tenant_admit(master, now_ns, name, size);
     if (status != STATUS_OK) return status;
-    struct member *member = place(master, size, wish->preferred, &address);
+    struct member *member = place(master, now_ns, size, wish->preferred, &address);
     if (member == NULL) {
         status = no_room(master, now_ns, name, size);
         if (status == STATUS_FULL) master->counts.refused_full_total++;
@@ -210,6 +210,7 @@ enum status store_master_put_revoke(struct store_master *master, uint64_t now_ns
 
     if (ticket == NULL || ticket->put_id != put_id) return STATUS_NOT_FOUND;
     if (ticket->copy || ticket->writer != writer) return STATUS_DENIED;
+    master_member_put_failed(ticket->member, now_ns);
     master_ticket_discard(master, now_ns, ticket);
     return STATUS_OK;
 }
