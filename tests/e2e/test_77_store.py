@@ -97,6 +97,39 @@ def eventually(condition, timeout=20):
         time.sleep(0.1)
 
 
+def test_older_readers_are_served_by_an_owner(store):
+    """A reader of before pins what it is told about; the first that only looked is told whether it may believe what
+    it remembers, and pins nothing."""
+    not_found, large = 3, os.urandom(100_000)
+    assert store("put", "older/small", "--replicas", "2", stdin=b"seven b").returncode == 0
+    assert store("put", "older/large", "--replicas", "2", stdin=large).returncode == 0
+    where = json.loads(store("stat", "older/large", "--json").stdout)["replicas"][0]
+    eventually(lambda: all(len(json.loads(store("stat", key, "--json").stdout)["replicas"]) == 2
+                           for key in ("older/small", "older/large")))
+    reader = OlderClient(where, "older_reader.txt")
+    pinned = reader.call("acquire")
+    assert pinned[1] != 0 and pinned[2] != 0 and pinned[3] != 0 and pinned[4] > 0 and ":" in pinned[5]
+    assert [address != 0 for address in column(pinned[6], 8)] == [True, True, False]
+    assert column(pinned[8], 8) == [7, len(large), 0] and pinned[10] == 65536
+    assert len(column(pinned[9], 8)) == 3, "one piece and two"
+    assert column(pinned[11]) == [7, 0, 0] and pinned[12] == b"seven b"
+    alone = reader.call("acquire_large")
+    assert alone[1] not in (0, pinned[1]) and alone[6] == pinned[6][8:16] and 12 not in alone
+
+    # An owner vouches while it is in touch with its master, and has had no short-lived one: no test before this kills it.
+    eventually(lambda: reader.call("look").get(13) is True)
+    looked = reader.call("look")
+    assert looked.get(1, 0) == 0
+    assert all(looked[field] == pinned[field] for field in (2, 3, 5, 6, 7, 8, 9, 10, 11, 12))
+
+    for pin in (pinned[1], alone[1]):
+        assert reader.with_pin("renew", pin) == {}
+        assert reader.with_pin("release", pin) == {}
+        assert reader.with_pin("renew", pin) == -not_found
+    assert store("rm", "older/small", "older/large", "--force").returncode == 0
+    assert column(reader.call("look")[6], 8) == [0, 0, 0]
+
+
 def test_replicas_are_made_and_a_node_drains(store):
     def places(key):
         return len(json.loads(store("stat", key, "--json").stdout)["replicas"])
@@ -379,37 +412,6 @@ def test_an_older_client_is_served(store):
     assert column(client.call("remove_force")[1]) == [0]
     assert client.call("beat") == -not_found and client.call("put_end") == -not_found
     assert client.ask("ping")[1] == 12
-
-
-def test_older_readers_are_served_by_an_owner(store):
-    """A reader of before pins what it is told about; the first that only looked is told whether it may believe what
-    it remembers, and pins nothing."""
-    not_found, large = 3, os.urandom(100_000)
-    assert store("put", "older/small", "--replicas", "2", stdin=b"seven b").returncode == 0
-    assert store("put", "older/large", "--replicas", "2", stdin=large).returncode == 0
-    where = json.loads(store("stat", "older/large", "--json").stdout)["replicas"][0]
-    eventually(lambda: all(len(json.loads(store("stat", key, "--json").stdout)["replicas"]) == 2
-                           for key in ("older/small", "older/large")))
-    reader = OlderClient(where, "older_reader.txt")
-    pinned = reader.call("acquire")
-    assert pinned[1] != 0 and pinned[2] != 0 and pinned[3] != 0 and pinned[4] > 0 and ":" in pinned[5]
-    assert [address != 0 for address in column(pinned[6], 8)] == [True, True, False]
-    assert column(pinned[8], 8) == [7, len(large), 0] and pinned[10] == 65536
-    assert len(column(pinned[9], 8)) == 3, "one piece and two"
-    assert column(pinned[11]) == [7, 0, 0] and pinned[12] == b"seven b"
-    alone = reader.call("acquire_large")
-    assert alone[1] not in (0, pinned[1]) and alone[6] == pinned[6][8:16] and 12 not in alone
-
-    looked = reader.call("look")
-    assert looked.get(1, 0) == 0 and looked[13] is True
-    assert all(looked[field] == pinned[field] for field in (2, 3, 5, 6, 7, 8, 9, 10, 11, 12))
-
-    for pin in (pinned[1], alone[1]):
-        assert reader.with_pin("renew", pin) == {}
-        assert reader.with_pin("release", pin) == {}
-        assert reader.with_pin("renew", pin) == -not_found
-    assert store("rm", "older/small", "older/large", "--force").returncode == 0
-    assert column(reader.call("look")[6], 8) == [0, 0, 0]
 
 
 def test_two_thousand_clients_at_once(store):
