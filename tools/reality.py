@@ -26,6 +26,7 @@ writes to standard output instead of --out. Python 3 and nothing else.
 import argparse
 import itertools
 import json
+import math
 import os
 import re
 import signal
@@ -48,9 +49,10 @@ IDLE_SHARE, IDLE_WAIT_S = 0.03, 60  # a machine is idle enough to begin; if it d
 TOLERANCE = 0.15
 # Of decode steps, before `times`: each batch with a short and a long prompt.
 CALIBRATION_BATCHES, CALIBRATION_PROMPTS, CALIBRATION_ANSWER = (1, 2, 4, 6, 8), (64, 1024), 64
-# New prompts keep the prefill node busy: so many at a time, of this length. LEVEL_ROUNDS: a longer step makes batches
-# larger, and these the steps longer, so that the level is approached.
-BUSY_PROMPTS, PACE_PROMPT, LEVEL_ROUNDS = 2, 700, 4
+# New prompts keep the prefill node busy: so many at a time, of this length.
+BUSY_PROMPTS, PACE_PROMPT = 2, 700
+# Of decode costs. Longer steps make larger batches, and these longer steps: the level is enclosed, not computed.
+LEVELS, LEVEL_ROUNDS = (0.25, 4), 14
 POLICIES = ["global", "count", "random", "match"]
 # Of the modelled machine in `order`: some three tenths of a second for a mean prompt.
 MACHINE = {"prefill_fixed_s": 0.01, "prefill_new_s": 4e-4, "prefill_square_s": 1e-8,
@@ -397,11 +399,15 @@ def fit_level(options, cost, write_cluster, path, live):
     """How many times longer decode steps are in the replay than in batches, so that the simulated mean time between
     tokens of this part is the live one. It is 1 where nothing but the model's own parts makes them longer and the
     machine's speed stays the same."""
-    level = 1.0
+    low, high = LEVELS
     for _ in range(LEVEL_ROUNDS):
+        level = math.sqrt(low * high)
         found = simulate(options, path, write_cluster(at_level(cost, level)))
-        level *= live["request_tbt_ms"]["mean"] / found["tbt_mean_ms"]["mean"]
-    return level
+        if found["tbt_mean_ms"]["mean"] < live["request_tbt_ms"]["mean"]:
+            low = level
+        else:
+            high = level
+    return math.sqrt(low * high)
 
 
 def fit_prefill(log_path):
