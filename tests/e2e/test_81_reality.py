@@ -62,10 +62,11 @@ def busy_machine(base, sequence, context, beside):
         def __exit__(self, *_):
             prefill["busy"] = False
 
-    def step(_, batch, prompt, answer):
-        if batch == 6 and prefill["busy"]:
+    def step(_, prompts, answer):
+        if len(prompts) == 6 and prefill["busy"]:
             return None  # answers did not come together
-        seconds = base + sequence * batch + context * batch * (len(prompt) + answer / 2)
+        assert len({tuple(prompt) for prompt in prompts}) == len(prompts)  # or they would share pages
+        seconds = base + sequence * len(prompts) + context * sum(len(prompt) + answer / 2 for prompt in prompts)
         return seconds * (beside if prefill["busy"] else 1)
 
     return Busy, step
