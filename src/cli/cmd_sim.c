@@ -40,6 +40,17 @@ static enum status apply_flag(struct cli *cli, const char *flag, struct sim_clus
     return cluster_set(out, setting, err);
 }
 
+/* The flag says which kind of nodes is meant, and only those of the system count. */
+static enum status check_nodes(const char *nodes, const struct sim_cluster *cluster,
+                               struct errmsg *err)
+{
+    const bool pools = strchr(nodes, '+') != NULL;
+
+    if (pools == (cluster->system == CLUSTER_MOONCAKE)) return STATUS_OK;
+    return errmsg_set(err, STATUS_INVALID, "--nodes: `%.64s` is not for the system %s: like %s",
+                      nodes, cluster_system_name(cluster->system), pools ? "16" : "8P+8D");
+}
+
 /* The file first, then flags, then --set. */
 static enum status build_cluster(struct cli *cli, struct sim_cluster *out, struct errmsg *err)
 {
@@ -54,6 +65,8 @@ static enum status build_cluster(struct cli *cli, struct sim_cluster *out, struc
     if (status == STATUS_OK && config_is_set(config, "nodes"))
         status = cluster_set_nodes(out, config_text(config, "nodes"), err);
     if (status == STATUS_OK) status = cluster_set(out, config_text(config, "set"), err);
+    if (status == STATUS_OK && config_is_set(config, "nodes"))
+        status = check_nodes(config_text(config, "nodes"), out, err);
     return status;
 }
 
@@ -94,6 +107,18 @@ static int print_settings(void)
     return CLI_EXIT_OK;
 }
 
+/* That nothing of the trace can ever run is a mistake in the sizes, not a result. */
+static enum status check_something_fits(const struct sim_result *result, struct errmsg *err)
+{
+    struct sim_summary summary;
+    const enum status status = sim_summarize(result, &summary);
+
+    if (status != STATUS_OK || summary.never_fit < summary.requests) return status;
+    return errmsg_set(err, STATUS_INVALID,
+                      "none of the %u requests fits into a node: cost.vram_tokens is %g",
+                      summary.requests, result->cluster.cost.vram_tokens);
+}
+
 /* One run, and its numbers on standard output. */
 static enum status run_once(struct cli *cli, const struct sim_cluster *cluster,
                             const struct trace *trace, struct errmsg *err)
@@ -105,6 +130,7 @@ static enum status run_once(struct cli *cli, const struct sim_cluster *cluster,
     enum status status =
         sim_run(cluster, trace, (struct sim_progress){ show_requests, &bar }, &result, err);
     progress_end(&bar);
+    if (status == STATUS_OK) status = check_something_fits(result, err);
     if (status == STATUS_OK) status = print_result(cli, result);
     sim_result_destroy(result);
     return status;
@@ -125,6 +151,7 @@ static enum status run_report(struct cli *cli, const struct sim_cluster *cluster
     status =
         study_run(cluster, trace, threads, (struct farm_progress){ show_runs, &bar }, &study, err);
     progress_end(&bar);
+    if (status == STATUS_OK) status = check_something_fits(study->systems[0], err);
     if (status == STATUS_OK) status = sim_report_write(cli, dir, study, err);
     if (status == STATUS_OK) status = print_result(cli, study->systems[0]);
     study_destroy(study);

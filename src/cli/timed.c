@@ -38,8 +38,13 @@ static enum status read_costs(struct cli *cli, struct sim_profile *out, struct e
         *out = *known;
         return STATUS_OK;
     }
-    enum status status = env_file_read_all(cli->env, name, CLUSTER_FILE_SIZE_MAX, &text, &len, err);
-    if (status != STATUS_OK) return status;
+    struct errmsg why = { "" };
+    enum status status =
+        env_file_read_all(cli->env, name, CLUSTER_FILE_SIZE_MAX, &text, &len, &why);
+    if (status != STATUS_OK) {
+        errmsg_set(err, status, "--engine-profile: not a profile's name, and %s", why.text);
+        return status;
+    }
     cluster_init(&cluster);
     status = cluster_parse(name, text, len, &cluster, err);
     free(text);

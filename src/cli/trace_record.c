@@ -140,8 +140,9 @@ static int finish(struct recording *r)
     if (r->file != NULL && env_file_sync(r->file) != STATUS_OK && r->err.text[0] == '\0')
         errmsg_set(&r->err, STATUS_IO, "%s: may not be on disk", r->path);
     if (isatty(STDERR_FILENO)) fprintf(stderr, "\r");
-    fprintf(stderr, "%" PRIu64 " requests recorded%s%s\n", r->lines,
-            r->lines > 0 && r->path[0] != '\0' ? " in " : "", r->lines > 0 ? r->path : "");
+    if (r->lines > 0 || r->err.text[0] == '\0')
+        fprintf(stderr, "%" PRIu64 " requests recorded%s%s\n", r->lines,
+                r->lines > 0 && r->path[0] != '\0' ? " in " : "", r->lines > 0 ? r->path : "");
     if (r->err.text[0] == '\0') return CLI_EXIT_OK;
     fprintf(stderr, "yolk: trace record: %s\n", r->err.text);
     return CLI_EXIT_FAILED;

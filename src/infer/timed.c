@@ -77,7 +77,7 @@ enum status timed_profile_check(const struct timed_profile *profile, struct errm
         return errmsg_set(err, STATUS_INVALID, "%s is %g: must be in 0..%g", numbers[i].name,
                           numbers[i].value, numbers[i].max);
     }
-    if (profile->speed <= 0) return errmsg_set(err, STATUS_INVALID, "speed is 0: must be above");
+    if (profile->speed <= 0) return errmsg_set(err, STATUS_INVALID, "speed is 0: must be more");
     if (profile->answer_tokens > 0 && profile->answer_tokens < 1)
         return errmsg_set(err, STATUS_INVALID, "answer_tokens is %g: must be 0, or at least 1",
                           profile->answer_tokens);

@@ -35,7 +35,8 @@ static bool read_item(const char **at, struct failure *out)
     out->decode = *(*at)++ == 'd';
     if (!read_number(at, &node) || node != floor(node) || *(*at)++ != '@') return false;
     if (!read_number(at, &out->at_s) || *(*at)++ != '+') return false;
-    if (!read_number(at, &out->down_s) || out->down_s <= 0 || out->down_s > 4e6) return false;
+    if (!read_number(at, &out->down_s) || out->down_s <= 0 || out->down_s > FAILURE_DOWN_S_MAX)
+        return false;
     out->node = (uint32_t)node;
     return **at == '\0' || **at == ' ';
 }
@@ -51,8 +52,10 @@ enum status failure_parse(const char *text, struct failure out[FAILURES_MAX], ui
         if (*count == FAILURES_MAX)
             return errmsg_set(err, STATUS_INVALID, "failures: more than %d", FAILURES_MAX);
         if (!read_item(&at, &out[*count]))
-            return errmsg_set(err, STATUS_INVALID, "failures: `%.*s` is not like p0@100+30",
-                              len < 64 ? len : 64, item);
+            return errmsg_set(err, STATUS_INVALID,
+                              "failures: `%.*s` is not like p0@100+30, "
+                              "down for at most %d s",
+                              len < 64 ? len : 64, item, FAILURE_DOWN_S_MAX);
         at += strspn(at, " ");
     }
     return STATUS_OK;

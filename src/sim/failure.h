@@ -21,7 +21,8 @@
  * 100 s into the run for 30 s; and chance, by seed, a machine stopping after an exponential time of
  * mean mtbf_s, for mttr_s. A machine that is down is not stopped again.
  *
- * Memory: none. Threads: one. Limits: FAILURES_MAX in a schedule. */
+ * Memory: none. Threads: one. Limits: FAILURES_MAX in a schedule, each for
+ * FAILURE_DOWN_S_MAX at most. */
 #ifndef SIM_FAILURE_H
 #define SIM_FAILURE_H
 
@@ -30,7 +31,7 @@
 
 #include "base/status.h"
 
-enum { FAILURES_MAX = 64 };
+enum { FAILURES_MAX = 64, FAILURE_DOWN_S_MAX = 4000000 };
 
 struct failure {
     bool decode; /* a decode node; a prefill node otherwise */

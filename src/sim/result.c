@@ -367,6 +367,10 @@ enum status sim_write_text(const struct sim_result *result, const struct sim_sum
                    (unsigned long long)result->regret.judged);
     writer_put(&w, "reused    %.1f%% of prompt tokens, %.1f%% without a fetch\n\n",
                100 * s->token_hit, 100 * s->local_hit);
+    if (s->done == 0) {
+        writer_put(&w, "No request was done: there are no times.\n");
+        return w.status;
+    }
     writer_put(
         &w, "                            mean       p10       p50       p90       p99       max\n");
     put_row(&w, "first token, ms", &s->ttft_ms);
