@@ -25,6 +25,7 @@
 #include "serve/gateway_explain.h"
 #include "serve/gateway_int.h"
 #include "serve/gateway_nodes.h"
+#include "serve/gateway_prompt.h"
 #include "serve/tenants.h"
 #include "serve/worker.h"
 

@@ -29,6 +29,7 @@
 #include "net/http.h"
 #include "serve/api_tools.h"
 #include "serve/gateway_logprobs.h"
+#include "serve/gateway_prompt.h"
 #include "serve/gateway_request.h"
 #include "serve/tenants.h"
 

@@ -91,9 +91,6 @@ struct gateway {
 
 /* ---- gateway_request.c ---- */
 
-/* Tokens of prompt and answer together, as the nodes that are there allow. */
-uint32_t gateway_context_max(const struct gateway *gateway);
-
 /* Places waiting requests, and frees what has ended, on the next turn. */
 void request_pump(struct gateway *gateway);
 void request_pump_run(void *gateway); /* of pump_timer */
@@ -104,19 +101,6 @@ void request_outside(void *gateway, struct yolk_outside *out);
 
 /* Ends every request with an error. */
 void request_end_all(struct gateway *gateway);
-
-/* The tokens of the messages, or of a prompt, at most max - 1 of them: one is left for the answer.
- * `tokens` has room for max. */
-enum status gateway_tokenize(const struct gateway *gateway, const struct api_request *api,
-                             size_t prompt, uint32_t *tokens, uint32_t max, size_t *count,
-                             struct api_error *error);
-enum status gateway_check_token(const struct gateway *gateway, uint32_t token, const char *param,
-                                struct api_error *error);
-/* Token ids that name nothing would be wishes that come to nothing. */
-enum status gateway_check_wishes(const struct gateway *gateway, const struct api_request *api,
-                                 struct api_error *error);
-enum status gateway_check_model(const struct gateway *gateway, const struct api_request *api,
-                                struct api_error *error);
 
 /* ---- gateway_tokens.c: answered at once, without a node ---- */
 

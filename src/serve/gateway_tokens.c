@@ -14,6 +14,7 @@
 #include "net/http.h"
 #include "serve/api_tools.h"
 #include "serve/gateway_int.h"
+#include "serve/gateway_prompt.h"
 
 enum { TOKENS_MAX = 1 << 20, ANSWER_SIZE_MAX = 64 << 20 };
 
