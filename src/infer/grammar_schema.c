@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * infer/grammar_schema.c - a JSON Schema to rules.
+ * infer/grammar_schema.c - a JSON Schema to rules, of what grammar_json.h has.
  *
  * Every schema becomes one rule; schemas that a $ref names become theirs once, before they are
  * looked into, so that recursion is recursion of rules. With n properties an object is
@@ -9,8 +9,6 @@
  *   FIRST(i) = PAIR(i) REST(i+1) | FIRST(i+1) if i may be left out        FIRST(n) = "}"
  *   REST(i)  = "," ws NEXT(i) | ws "}" if all from i on may be left out   REST(n)  = ws "}"
  *   NEXT(i)  = PAIR(i) REST(i+1) | NEXT(i+1) if i may be left out and is not the last
- *
- * and counted things (items, characters) are chains of rules, one for each count.
  *
  * Errors carry the path of the schema they are about: each level puts its own name in front as it
  * returns. */
@@ -22,8 +20,9 @@
 #include "base/assert.h"
 #include "base/json.h"
 #include "infer/grammar_int.h"
+#include "infer/grammar_json.h"
 
-enum { REFS_MAX = 256, REF_SIZE_MAX = 512, INDENT_MAX = 24, DIGITS_MAX = 15 };
+enum { REFS_MAX = 256, REF_SIZE_MAX = 512 };
 
 /* A $ref, with the document it was in: tools have one each. */
 struct reference {
@@ -39,9 +38,8 @@ struct compile {
     struct reference refs[REFS_MAX];
     uint32_t refs_count;
     unsigned depth;
-    uint32_t work; /* of grammar_judge_apart() */
-    /* Rules that all share. */
-    uint32_t blank, any, object, array, text, character, number, integer, boolean, null;
+    uint32_t work;            /* of grammar_judge_apart() */
+    struct grammar_json json; /* rules that all share */
 };
 
 static enum status schema(struct compile *c, const struct json_value *value, uint32_t rule);
@@ -68,254 +66,17 @@ static enum status at_index(struct compile *c, enum status status, size_t index)
     return errmsg_set(c->err, status, "[%zu]%.220s", index, below.text);
 }
 
-/* ---- small pieces ---- */
-
-static symbol byte(char c)
-{
-    return symbol_of(SYMBOL_BYTE, (uint8_t)c);
-}
-
-static symbol rule_symbol(uint32_t rule)
-{
-    return symbol_of(SYMBOL_RULE, rule);
-}
-
 #define ADD(c, rule, ...) GRAMMAR_ADD((c)->grammar, rule, __VA_ARGS__)
-
-static uint32_t new_rule(struct compile *c)
-{
-    return grammar_rule(c->grammar);
-}
-
-static void add_nothing(struct compile *c, uint32_t rule)
-{
-    grammar_add(c->grammar, rule, NULL, 0);
-}
-
-static uint32_t text_rule(struct compile *c, const char *text)
-{
-    const uint32_t rule = new_rule(c);
-    grammar_add_text(c->grammar, rule, text, strlen(text), GRAMMAR_NONE);
-    return rule;
-}
-
-static symbol set(struct compile *c, const char *ranges)
-{
-    return grammar_set(c->grammar, ranges);
-}
-
-/* Nothing, a blank, or a newline and an indentation: enough to look good, and it ends. */
-static uint32_t blank_rule(struct compile *c)
-{
-    const uint32_t rule = new_rule(c);
-    uint32_t indent = new_rule(c);
-
-    add_nothing(c, rule);
-    ADD(c, rule, byte(' '));
-    ADD(c, rule, byte('\n'), rule_symbol(indent));
-    for (int i = 0; i < INDENT_MAX; i++) {
-        const uint32_t deeper = new_rule(c);
-        add_nothing(c, indent);
-        ADD(c, indent, byte(' '), rule_symbol(deeper));
-        indent = deeper;
-    }
-    add_nothing(c, indent);
-    return rule;
-}
-
-/* Up to `max` digits. */
-static uint32_t digits_rule(struct compile *c, int max)
-{
-    const uint32_t first = new_rule(c);
-    uint32_t rule = first;
-
-    for (int i = 0; i < max; i++) {
-        const uint32_t more = new_rule(c);
-        add_nothing(c, rule);
-        ADD(c, rule, set(c, "09"), rule_symbol(more));
-        rule = more;
-    }
-    add_nothing(c, rule);
-    return first;
-}
-
-static void number_rules(struct compile *c)
-{
-    const uint32_t digits = digits_rule(c, DIGITS_MAX), exponent_digits = digits_rule(c, 1);
-    const uint32_t fraction = new_rule(c), exponent = new_rule(c), unsigned_integer = new_rule(c);
-    const symbol digit = set(c, "09"), sign = set(c, "++--");
-
-    ADD(c, unsigned_integer, byte('0'));
-    ADD(c, unsigned_integer, set(c, "19"), rule_symbol(digits));
-    ADD(c, c->integer, rule_symbol(unsigned_integer));
-    ADD(c, c->integer, byte('-'), rule_symbol(unsigned_integer));
-    add_nothing(c, fraction);
-    ADD(c, fraction, byte('.'), digit, rule_symbol(digits));
-    add_nothing(c, exponent);
-    ADD(c, exponent, set(c, "EEee"), digit, rule_symbol(exponent_digits));
-    ADD(c, exponent, set(c, "EEee"), sign, digit, rule_symbol(exponent_digits));
-    ADD(c, c->number, rule_symbol(c->integer), rule_symbol(fraction), rule_symbol(exponent));
-}
-
-/* One character of a text: itself, or escaped. No surrogates, and no \u0000. */
-static void character_rules(struct compile *c)
-{
-    const symbol hex = set(c, "09afAF"), next = set(c, "\x80\xbf");
-    const uint32_t code = new_rule(c), hex_not_0 = new_rule(c);
-
-    ADD(c, c->character, set(c, " !#[]~"));
-    ADD(c, c->character, byte('\\'), set(c, "\"\"\\\\//bbffnnrrtt"));
-    ADD(c, c->character, byte('\\'), byte('u'), rule_symbol(code));
-    ADD(c, c->character, set(c, "\xc2\xdf"), next);
-    ADD(c, c->character, set(c, "\xe0\xe0"), set(c, "\xa0\xbf"), next);
-    ADD(c, c->character, set(c, "\xe1\xec\xee\xef"), next, next);
-    ADD(c, c->character, set(c, "\xed\xed"), set(c, "\x80\x9f"), next);
-    ADD(c, c->character, set(c, "\xf0\xf0"), set(c, "\x90\xbf"), next, next);
-    ADD(c, c->character, set(c, "\xf1\xf3"), next, next, next);
-    ADD(c, c->character, set(c, "\xf4\xf4"), set(c, "\x80\x8f"), next, next);
-    ADD(c, code, set(c, "19acefACEF"), hex, hex, hex);
-    ADD(c, code, set(c, "ddDD"), set(c, "07"), hex, hex);
-    ADD(c, code, byte('0'), rule_symbol(hex_not_0));
-    ADD(c, hex_not_0, set(c, "19afAF"), hex, hex);
-    ADD(c, hex_not_0, byte('0'), set(c, "19afAF"), hex);
-    ADD(c, hex_not_0, byte('0'), byte('0'), set(c, "19afAF"));
-}
-
-/* MEMBERS = text ":" ws VALUE ( "," ws MEMBERS | ws "}" ), behind "{" ws. */
-static void members(struct compile *c, uint32_t rule, uint32_t value)
-{
-    const uint32_t some = new_rule(c), rest = new_rule(c);
-
-    ADD(c, rule, byte('{'), rule_symbol(c->blank), byte('}'));
-    ADD(c, rule, byte('{'), rule_symbol(c->blank), rule_symbol(some));
-    ADD(c, some, rule_symbol(c->text), byte(':'), rule_symbol(c->blank), rule_symbol(value),
-        rule_symbol(rest));
-    ADD(c, rest, byte(','), rule_symbol(c->blank), rule_symbol(some));
-    ADD(c, rest, rule_symbol(c->blank), byte('}'));
-}
-
-/* What an array is made of: the first items have schemas of their own. */
-struct items {
-    const uint32_t *first; /* rules */
-    uint32_t first_count;
-    uint32_t value;    /* rule of the others */
-    uint32_t min, max; /* GRAMMAR_NONE: any number */
-};
-
-static uint32_t item_rule(const struct items *of, uint32_t index)
-{
-    return index < of->first_count ? of->first[index] : of->value;
-}
-
-/* "[" ws ... "]" */
-static void items(struct compile *c, uint32_t rule, const struct items *of)
-{
-    uint32_t chain = of->max != GRAMMAR_NONE ? of->max : of->min > 0 ? of->min : 1;
-    uint32_t rest = new_rule(c);
-
-    if (of->max == GRAMMAR_NONE && chain <= of->first_count) chain = of->first_count + 1;
-    if (of->min == 0) ADD(c, rule, byte('['), rule_symbol(c->blank), byte(']'));
-    if (of->max == 0) return;
-    ADD(c, rule, byte('['), rule_symbol(c->blank), rule_symbol(item_rule(of, 0)),
-        rule_symbol(rest));
-    for (uint32_t count = 1; count <= chain && !c->grammar->failed; count++) {
-        /* `rest` is what comes behind `count` items. */
-        if (count >= of->min) ADD(c, rest, rule_symbol(c->blank), byte(']'));
-        if (count == of->max) break;
-        const uint32_t more = count == chain ? rest : new_rule(c);
-        ADD(c, rest, byte(','), rule_symbol(c->blank), rule_symbol(item_rule(of, count)),
-            rule_symbol(more));
-        rest = more;
-    }
-}
-
-/* A text of min to max characters. */
-static void characters(struct compile *c, uint32_t rule, uint32_t min, uint32_t max)
-{
-    const uint32_t chain = max != GRAMMAR_NONE ? max : min;
-    uint32_t rest = new_rule(c);
-
-    ADD(c, rule, byte('"'), rule_symbol(rest));
-    for (uint32_t count = 0; count <= chain && !c->grammar->failed; count++) {
-        if (count >= min) ADD(c, rest, byte('"'));
-        if (count == max) break;
-        const uint32_t more = count == chain ? rest : new_rule(c);
-        ADD(c, rest, rule_symbol(c->character), rule_symbol(more));
-        rest = more;
-    }
-}
-
-static void shared_rules(struct compile *c)
-{
-    c->any = new_rule(c);
-    c->object = new_rule(c);
-    c->array = new_rule(c);
-    c->text = new_rule(c);
-    c->number = new_rule(c);
-    c->integer = new_rule(c);
-    c->boolean = new_rule(c);
-    c->null = text_rule(c, "null");
-    c->character = new_rule(c);
-    c->blank = blank_rule(c);
-    number_rules(c);
-    character_rules(c);
-    characters(c, c->text, 0, GRAMMAR_NONE);
-    members(c, c->object, c->any);
-    items(c, c->array, &(struct items){ .value = c->any, .max = GRAMMAR_NONE });
-    ADD(c, c->boolean, rule_symbol(text_rule(c, "true")));
-    ADD(c, c->boolean, rule_symbol(text_rule(c, "false")));
-    ADD(c, c->any, rule_symbol(c->object));
-    ADD(c, c->any, rule_symbol(c->array));
-    ADD(c, c->any, rule_symbol(c->text));
-    ADD(c, c->any, rule_symbol(c->number));
-    ADD(c, c->any, rule_symbol(c->boolean));
-    ADD(c, c->any, rule_symbol(c->null));
-}
 
 /* ---- literals ---- */
 
-struct literal {
-    char *text; /* malloc'd */
-    size_t len;
-};
-
 static int compare_literals(const void *a, const void *b)
 {
-    return strcmp(((const struct literal *)a)->text, ((const struct literal *)b)->text);
+    return strcmp(((const struct grammar_literal *)a)->text,
+                  ((const struct grammar_literal *)b)->text);
 }
 
-/* One of literals[from..to), which are sorted, different, and equal in their first `at` bytes: one
- * way to read any text, however many there are. */
-static void add_literals(struct compile *c, uint32_t rule, const struct literal *literals,
-                         size_t from, size_t to, size_t at)
-{
-    while (from < to && !c->grammar->failed) {
-        const char first = literals[from].text[at];
-        size_t end = from + 1, common = at + 1;
-        if (first == '\0') {
-            add_nothing(c, rule);
-            from++;
-            continue;
-        }
-        while (end < to && literals[end].text[at] == first)
-            end++;
-        if (end == from + 1) {
-            grammar_add_text(c->grammar, rule, literals[from].text + at, literals[from].len - at,
-                             GRAMMAR_NONE);
-        } else {
-            /* Sorted: what the first and the last share, all share. */
-            while (literals[from].text[common] != '\0' &&
-                   literals[from].text[common] == literals[end - 1].text[common])
-                common++;
-            const uint32_t rest = new_rule(c);
-            grammar_add_text(c->grammar, rule, literals[from].text + at, common - at, rest);
-            add_literals(c, rest, literals, from, end, common);
-        }
-        from = end;
-    }
-}
-
-static bool literal_of(const struct json_value *value, struct literal *out)
+static bool literal_of(const struct json_value *value, struct grammar_literal *out)
 {
     out->text = json_value_dump(value);
     out->len = out->text != NULL ? strlen(out->text) : 0;
@@ -422,7 +183,7 @@ static enum status one_of_values(struct compile *c, const struct json_value *val
     if (status == STATUS_OK) status = read_except(c, value, &except);
     if (status != STATUS_OK) return status;
     if (all == 0 || all > GRAMMAR_CHOICES_MAX) return refuse(c, "1 to 1024 values in '", "enum");
-    struct literal *literals = calloc(all, sizeof(*literals));
+    struct grammar_literal *literals = calloc(all, sizeof(*literals));
     if (literals == NULL) return STATUS_NO_MEMORY;
     for (size_t i = 0; i < all && status == STATUS_OK; i++) {
         const struct json_value *one = is_const ? values : json_value_at(values, i);
@@ -438,11 +199,11 @@ static enum status one_of_values(struct compile *c, const struct json_value *val
         qsort(literals, count, sizeof(*literals), compare_literals);
         for (size_t i = 0; i < count; i++) {
             if (i > 0 && strcmp(literals[i].text, literals[different - 1].text) == 0) continue;
-            const struct literal kept = literals[i];
+            const struct grammar_literal kept = literals[i];
             literals[i] = literals[different];
             literals[different++] = kept;
         }
-        add_literals(c, rule, literals, 0, different, 0);
+        grammar_json_literals(&c->json, rule, literals, 0, different, 0);
     }
     for (size_t i = 0; i < count; i++)
         free(literals[i].text);
@@ -480,8 +241,8 @@ static enum status any_of(struct compile *c, const struct json_value *value, con
     if (strcmp(name, "allOf") == 0 && count > 1) return refuse(c, "more than one in '", name);
     if (strcmp(name, "oneOf") == 0) status = check_one_of(c, choices, count);
     for (size_t i = 0; i < count && status == STATUS_OK; i++) {
-        const uint32_t choice = new_rule(c);
-        ADD(c, rule, rule_symbol(choice));
+        const uint32_t choice = grammar_rule(c->grammar);
+        ADD(c, rule, symbol_rule(choice));
         status = at_name(c, at_index(c, schema(c, json_value_at(choices, i), choice), i), name);
     }
     return status;
@@ -499,13 +260,13 @@ static enum status reference(struct compile *c, const struct json_value *value, 
     if (target == NULL) return refuse(c, "names nothing in this document: '", "$ref");
     for (uint32_t i = 0; i < c->refs_count; i++) {
         if (c->refs[i].document != c->document || strcmp(c->refs[i].text, text) != 0) continue;
-        ADD(c, rule, rule_symbol(c->refs[i].rule));
+        ADD(c, rule, symbol_rule(c->refs[i].rule));
         return STATUS_OK;
     }
     if (c->refs_count == REFS_MAX) return refuse(c, "more than 256 different '", "$ref");
-    const uint32_t named = new_rule(c);
+    const uint32_t named = grammar_rule(c->grammar);
     c->refs[c->refs_count++] = (struct reference){ c->document, text, named };
-    ADD(c, rule, rule_symbol(named));
+    ADD(c, rule, symbol_rule(named));
     return at_name(c, schema(c, target, named), text);
 }
 
@@ -542,7 +303,8 @@ static bool add_property(void *ctx, const char *name, const struct json_value *v
         return false;
     }
     struct property *property = &properties->list[properties->count++];
-    *property = (struct property){ name, new_rule(c), is_required(properties->required, name) };
+    *property = (struct property){ name, grammar_rule(c->grammar),
+                                   is_required(properties->required, name) };
     properties->status = at_name(c, schema(c, value, property->value), name);
     return properties->status == STATUS_OK;
 }
@@ -571,9 +333,10 @@ static enum status add_undeclared(struct properties *properties, const struct js
 /* "name": VALUE */
 static uint32_t pair_rule(struct compile *c, const struct property *property)
 {
-    const uint32_t rule = new_rule(c), behind = new_rule(c), name = new_rule(c);
+    const uint32_t rule = grammar_rule(c->grammar), behind = grammar_rule(c->grammar),
+                   name = grammar_rule(c->grammar);
     struct json_value *text = json_text_create(property->name);
-    struct literal literal = { NULL, 0 };
+    struct grammar_literal literal = { NULL, 0 };
 
     if (text == NULL || !literal_of(text, &literal)) {
         c->grammar->failed = true;
@@ -582,36 +345,38 @@ static uint32_t pair_rule(struct compile *c, const struct property *property)
     }
     json_document_destroy(text);
     free(literal.text);
-    ADD(c, behind, byte(':'), rule_symbol(c->blank), rule_symbol(property->value));
-    ADD(c, rule, rule_symbol(name), rule_symbol(behind));
+    ADD(c, behind, symbol_byte(':'), symbol_rule(c->json.blank), symbol_rule(property->value));
+    ADD(c, rule, symbol_rule(name), symbol_rule(behind));
     return rule;
 }
 
 /* From the last to the first: see the top. */
 static void object_rules(struct compile *c, const struct properties *properties, uint32_t rule)
 {
-    uint32_t first = text_rule(c, "}"), rest = new_rule(c), next = GRAMMAR_NONE;
+    uint32_t first = grammar_json_text(&c->json, "}"), rest = grammar_rule(c->grammar),
+             next = GRAMMAR_NONE;
     bool optional = true; /* all from i on */
 
-    ADD(c, rest, rule_symbol(c->blank), byte('}'));
+    ADD(c, rest, symbol_rule(c->json.blank), symbol_byte('}'));
     for (uint32_t i = properties->count; i-- > 0 && !c->grammar->failed;) {
         const struct property *property = &properties->list[i];
         const uint32_t pair = pair_rule(c, property);
-        const uint32_t first_i = new_rule(c), rest_i = new_rule(c), next_i = new_rule(c);
-        ADD(c, first_i, rule_symbol(pair), rule_symbol(rest));
-        ADD(c, next_i, rule_symbol(pair), rule_symbol(rest));
+        const uint32_t first_i = grammar_rule(c->grammar), rest_i = grammar_rule(c->grammar),
+                       next_i = grammar_rule(c->grammar);
+        ADD(c, first_i, symbol_rule(pair), symbol_rule(rest));
+        ADD(c, next_i, symbol_rule(pair), symbol_rule(rest));
         if (!property->required) {
-            ADD(c, first_i, rule_symbol(first));
-            if (next != GRAMMAR_NONE) ADD(c, next_i, rule_symbol(next));
+            ADD(c, first_i, symbol_rule(first));
+            if (next != GRAMMAR_NONE) ADD(c, next_i, symbol_rule(next));
         }
         optional &= !property->required;
-        ADD(c, rest_i, byte(','), rule_symbol(c->blank), rule_symbol(next_i));
-        if (optional) ADD(c, rest_i, rule_symbol(c->blank), byte('}'));
+        ADD(c, rest_i, symbol_byte(','), symbol_rule(c->json.blank), symbol_rule(next_i));
+        if (optional) ADD(c, rest_i, symbol_rule(c->json.blank), symbol_byte('}'));
         first = first_i;
         rest = rest_i;
         next = next_i;
     }
-    ADD(c, rule, byte('{'), rule_symbol(c->blank), rule_symbol(first));
+    ADD(c, rule, symbol_byte('{'), symbol_rule(c->json.blank), symbol_rule(first));
 }
 
 /* The rule of values of members that are not declared; GRAMMAR_NONE: there are none. */
@@ -620,13 +385,13 @@ static enum status read_additional(struct compile *c, const struct json_value *v
     const struct json_value *additional = json_value_member(value, "additionalProperties");
     bool flag = true;
 
-    *out = c->any;
+    *out = c->json.any;
     if (additional == NULL) return STATUS_OK;
     if (json_value_bool(additional, &flag)) {
         if (!flag) *out = GRAMMAR_NONE;
         return STATUS_OK;
     }
-    *out = new_rule(c);
+    *out = grammar_rule(c->grammar);
     return at_name(c, schema(c, additional, *out), "additionalProperties");
 }
 
@@ -651,7 +416,7 @@ static enum status object_schema(struct compile *c, const struct json_value *val
     }
     if (status == STATUS_OK) status = add_undeclared(properties, declared, additional);
     if (status == STATUS_OK && properties->count == 0 && additional != GRAMMAR_NONE) {
-        members(c, rule, additional);
+        grammar_json_members(&c->json, rule, additional);
     } else if (status == STATUS_OK) {
         object_rules(c, properties, rule);
     }
@@ -672,7 +437,7 @@ static enum status read_first_items(struct compile *c, const struct json_value *
     *first = calloc(json_value_count(list), sizeof(**first));
     if (*first == NULL) return STATUS_NO_MEMORY;
     for (uint32_t i = 0; i < json_value_count(list) && status == STATUS_OK; i++) {
-        (*first)[i] = new_rule(c);
+        (*first)[i] = grammar_rule(c->grammar);
         status = at_index(c, schema(c, json_value_at(list, i), (*first)[i]), i);
         *count = i + 1;
     }
@@ -682,12 +447,12 @@ static enum status read_first_items(struct compile *c, const struct json_value *
 /* Behind the first ones there is what "items" says, or nothing; without it, and without first ones,
  * anything; without it, and with too few first ones, anything up to what there must be. */
 static enum status read_other_items(struct compile *c, const struct json_value *value,
-                                    struct items *of)
+                                    struct grammar_items *of)
 {
     const struct json_value *others = json_value_member(value, "items");
     bool some = true;
 
-    of->value = c->any;
+    of->value = c->json.any;
     if (others == NULL ? of->first_count > 0 && of->min <= of->first_count
                        : json_value_bool(others, &some) && !some) {
         if (of->max > of->first_count) of->max = of->first_count;
@@ -698,20 +463,20 @@ static enum status read_other_items(struct compile *c, const struct json_value *
         return STATUS_OK;
     }
     if (of->max <= of->first_count) return STATUS_OK; /* there are none */
-    of->value = new_rule(c);
+    of->value = grammar_rule(c->grammar);
     return at_name(c, schema(c, others, of->value), "items");
 }
 
 static enum status array_schema(struct compile *c, const struct json_value *value, uint32_t rule)
 {
-    struct items of = { .max = GRAMMAR_NONE };
+    struct grammar_items of = { .max = GRAMMAR_NONE };
     uint32_t *first = NULL;
 
     enum status status = read_range(c, value, "minItems", "maxItems", &of.min, &of.max);
     if (status == STATUS_OK) status = read_first_items(c, value, &first, &of.first_count);
     of.first = first;
     if (status == STATUS_OK) status = read_other_items(c, value, &of);
-    if (status == STATUS_OK) items(c, rule, &of);
+    if (status == STATUS_OK) grammar_json_items(&c->json, rule, &of);
     free(first);
     return status;
 }
@@ -743,7 +508,7 @@ static enum status string_schema(struct compile *c, const struct json_value *val
     if ((grammar_except_kinds(except) & TYPE_STRING) != 0) {
         if (counted || has(value, "pattern") || has(value, "format"))
             return refuse(c, "with a length, pattern or format: '", "not");
-        if (grammar_except_texts(c->grammar, except, rule, c->character)) return STATUS_OK;
+        if (grammar_except_texts(c->grammar, except, rule, c->json.character)) return STATUS_OK;
         return refuse(c, "a text of more than 512 bytes in '", "not");
     }
     if (has(value, "pattern")) {
@@ -756,9 +521,9 @@ static enum status string_schema(struct compile *c, const struct json_value *val
     const enum status status = read_range(c, value, "minLength", "maxLength", &min, &max);
     if (status != STATUS_OK) return status;
     if (min == 0 && max == GRAMMAR_NONE)
-        ADD(c, rule, rule_symbol(c->text));
+        ADD(c, rule, symbol_rule(c->json.text));
     else
-        characters(c, rule, min, max);
+        grammar_json_characters(&c->json, rule, min, max);
     return STATUS_OK;
 }
 
@@ -821,7 +586,7 @@ static enum status number_schema(struct compile *c, const struct json_value *val
                                  const struct grammar_except *except, uint32_t rule)
 {
     double numbers[GRAMMAR_EXCEPT_MAX];
-    const uint32_t count = grammar_except_numbers(except, numbers), all = new_rule(c);
+    const uint32_t count = grammar_except_numbers(except, numbers), all = grammar_rule(c->grammar);
     struct number_bounds bounds;
     const char *wrong = NULL;
     enum status status;
@@ -830,11 +595,11 @@ static enum status number_schema(struct compile *c, const struct json_value *val
         return refuse(c, "must be a number: '", wrong);
     bounds.integer = integer;
     if (isnan(bounds.min) && isnan(bounds.max) && !has(value, "multipleOf") && count == 0) {
-        ADD(c, rule, rule_symbol(integer ? c->integer : c->number));
+        ADD(c, rule, symbol_rule(integer ? c->json.integer : c->json.number));
         return STATUS_OK;
     }
     if (is_empty_range(&bounds)) return refuse(c, "nothing is within", "");
-    ADD(c, rule, rule_symbol(all));
+    ADD(c, rule, symbol_rule(all));
     if (count == 0) {
         status = numbers_within(c, value, &bounds, all);
     } else {
@@ -861,9 +626,9 @@ static void add_booleans(struct compile *c, const struct grammar_except *except,
 {
     const unsigned left = booleans_left(except);
 
-    if (left == 3) ADD(c, rule, rule_symbol(c->boolean));
-    if (left == 1) ADD(c, rule, rule_symbol(text_rule(c, "false")));
-    if (left == 2) ADD(c, rule, rule_symbol(text_rule(c, "true")));
+    if (left == 3) ADD(c, rule, symbol_rule(c->json.boolean));
+    if (left == 1) ADD(c, rule, symbol_rule(grammar_json_text(&c->json, "false")));
+    if (left == 2) ADD(c, rule, symbol_rule(grammar_json_text(&c->json, "true")));
 }
 
 /* Leaves the types of which something remains. */
@@ -919,24 +684,24 @@ static enum status typed_schema(struct compile *c, const struct json_value *valu
         if (status != STATUS_OK) return status;
     }
     if (types & TYPE_OBJECT) {
-        const uint32_t object = new_rule(c);
-        ADD(c, rule, rule_symbol(object));
+        const uint32_t object = grammar_rule(c->grammar);
+        ADD(c, rule, symbol_rule(object));
         status = object_schema(c, value, object);
     }
     if (status == STATUS_OK && (types & TYPE_ARRAY)) {
-        const uint32_t array = new_rule(c);
-        ADD(c, rule, rule_symbol(array));
+        const uint32_t array = grammar_rule(c->grammar);
+        ADD(c, rule, symbol_rule(array));
         status = array_schema(c, value, array);
     }
     if (status == STATUS_OK && (types & TYPE_STRING)) {
-        const uint32_t string = new_rule(c);
-        ADD(c, rule, rule_symbol(string));
+        const uint32_t string = grammar_rule(c->grammar);
+        ADD(c, rule, symbol_rule(string));
         status = string_schema(c, value, &except, string);
     }
     if (status == STATUS_OK && (types & (TYPE_NUMBER | TYPE_INTEGER)))
         status = number_schema(c, value, (types & TYPE_NUMBER) == 0, &except, rule);
     if (types & TYPE_BOOLEAN) add_booleans(c, &except, rule);
-    if (types & TYPE_NULL) ADD(c, rule, rule_symbol(c->null));
+    if (types & TYPE_NULL) ADD(c, rule, symbol_rule(c->json.null));
     return status;
 }
 
@@ -962,7 +727,7 @@ static enum status schema(struct compile *c, const struct json_value *value, uin
 
     if (json_value_bool(value, &flag)) {
         if (!flag) return refuse(c, "false allows nothing", "");
-        ADD(c, rule, rule_symbol(c->any));
+        ADD(c, rule, symbol_rule(c->json.any));
         return STATUS_OK;
     }
     if (!json_value_is_object(value)) return refuse(c, "a schema must be an object", "");
@@ -1013,28 +778,28 @@ static enum status call_rule(struct compile *c, const struct style *style,
 {
     const struct json_value *name = json_value_member(tool, "name");
     const struct json_value *parameters = json_value_member(tool, "parameters");
-    const uint32_t arguments = new_rule(c), head = new_rule(c);
-    struct literal literal = { NULL, 0 };
+    const uint32_t arguments = grammar_rule(c->grammar), head = grammar_rule(c->grammar);
+    struct grammar_literal literal = { NULL, 0 };
     char middle[32];
     enum status status = STATUS_OK;
 
     if (json_value_text(name) == NULL) return refuse(c, "a tool needs a '", "name");
     if (!literal_of(name, &literal)) return STATUS_NO_MEMORY;
     snprintf(middle, sizeof(middle), ", \"%s\": ", style->arguments);
-    const uint32_t behind = text_rule(c, middle);
+    const uint32_t behind = grammar_json_text(&c->json, middle);
     grammar_add_text(c->grammar, head, literal.text, literal.len, behind);
     free(literal.text);
-    ADD(c, rule, rule_symbol(text_rule(c, "{\"name\": ")), rule_symbol(head),
-        rule_symbol(arguments), byte('}'));
+    ADD(c, rule, symbol_rule(grammar_json_text(&c->json, "{\"name\": ")), symbol_rule(head),
+        symbol_rule(arguments), symbol_byte('}'));
     c->document = parameters;
     if (parameters == NULL) {
-        ADD(c, arguments, rule_symbol(c->object));
+        ADD(c, arguments, symbol_rule(c->json.object));
     } else {
         /* Arguments are an object even where the schema does not say so. */
         if (json_value_is_object(parameters) && !has(parameters, "type") &&
             grammar_judge_types_written(parameters) == TYPE_ALL && !has(parameters, "$ref") &&
             !has(parameters, "anyOf") && !has(parameters, "oneOf") && !has(parameters, "allOf")) {
-            ADD(c, arguments, rule_symbol(c->object));
+            ADD(c, arguments, symbol_rule(c->json.object));
         } else {
             status = at_name(c, schema(c, parameters, arguments), "parameters");
         }
@@ -1047,7 +812,7 @@ static enum status calls(struct compile *c, const struct json_value *value, uint
     const struct json_value *tools = json_value_member(value, "tools");
     const char *name = json_value_text(json_value_member(value, "style"));
     const struct style *style = NULL;
-    const uint32_t call = new_rule(c), rest = new_rule(c);
+    const uint32_t call = grammar_rule(c->grammar), rest = grammar_rule(c->grammar);
     bool many = false, lazy = false;
     enum status status = STATUS_OK;
 
@@ -1059,26 +824,26 @@ static enum status calls(struct compile *c, const struct json_value *value, uint
     if (count == 0 || count > GRAMMAR_CHOICES_MAX) return refuse(c, "1 to 1024 in '", "tools");
     (void)json_value_bool(json_value_member(value, "many"), &many);
     for (size_t i = 0; i < count && status == STATUS_OK; i++) {
-        const uint32_t one = new_rule(c);
-        ADD(c, call, rule_symbol(one));
+        const uint32_t one = grammar_rule(c->grammar);
+        ADD(c, call, symbol_rule(one));
         status =
             at_name(c, at_index(c, call_rule(c, style, json_value_at(tools, i), one), i), "tools");
     }
     (void)json_value_bool(json_value_member(value, "lazy"), &lazy);
-    const uint32_t before = text_rule(c, style->before);
-    ADD(c, root, rule_symbol(before), rule_symbol(call), rule_symbol(rest));
-    ADD(c, rest, rule_symbol(text_rule(c, style->after)));
+    const uint32_t before = grammar_json_text(&c->json, style->before);
+    ADD(c, root, symbol_rule(before), symbol_rule(call), symbol_rule(rest));
+    ADD(c, rest, symbol_rule(grammar_json_text(&c->json, style->after)));
     if (lazy) {
         set_mark(&c->grammar->mark, style);
         if (style->behind[0] != '\0')
-            ADD(c, root, rule_symbol(text_rule(c, style->behind)), rule_symbol(before),
-                rule_symbol(call), rule_symbol(rest));
+            ADD(c, root, symbol_rule(grammar_json_text(&c->json, style->behind)),
+                symbol_rule(before), symbol_rule(call), symbol_rule(rest));
         /* What ends with a mark of its own is made anew, behind any text. */
         c->grammar->mark.again = many && style->many && style->before[0] == '\0';
     }
     if (many && style->many && !c->grammar->mark.again)
-        ADD(c, rest, rule_symbol(text_rule(c, style->between)), rule_symbol(call),
-            rule_symbol(rest));
+        ADD(c, rest, symbol_rule(grammar_json_text(&c->json, style->between)), symbol_rule(call),
+            symbol_rule(rest));
     return status;
 }
 
@@ -1088,10 +853,10 @@ static enum status compile(struct compile *c, const struct json_value *value)
 {
     bool flag = false;
 
-    c->grammar->root = new_rule(c);
-    shared_rules(c);
+    c->grammar->root = grammar_rule(c->grammar);
+    grammar_json_make(c->grammar, &c->json);
     if (json_value_bool(json_value_member(value, "object"), &flag) && flag) {
-        ADD(c, c->grammar->root, rule_symbol(c->object));
+        ADD(c, c->grammar->root, symbol_rule(c->json.object));
         return STATUS_OK;
     }
     if (has(value, "calls")) return calls(c, json_value_member(value, "calls"), c->grammar->root);
