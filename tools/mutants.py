@@ -170,6 +170,8 @@ MUTANTS = [
     ("a removal waits for a copy that nobody asked for", "master_put.c",
      "if (ticket != NULL && !ticket->copy) return STATUS_BUSY;", "if (ticket != NULL) return STATUS_BUSY;",
      ["master_copy_test"]),
+    ("a copy of its own refuses a tenant's put", "master_tenant.c",
+     "if (possible && tenant->copies > 0) return STATUS_AGAIN;", "", ["master_tenant_test"]),
     ("what comes after a removal counts as removed", "master_event.c",
      "if (!known || (!old && rank > 0)) entry->removing = false;", "if (!known) entry->removing = false;",
      ["master_replace_test"]),

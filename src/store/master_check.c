@@ -125,6 +125,9 @@ void store_master_check(const struct store_master *master)
         copies_of_members -= master->by_age[i]->copies_from;
     ASSERT(copies_of_members == 0);
     ASSERT(copies == master->copies);
+    for (uint32_t i = 0; i < master->tenants_top; i++)
+        if (master->tenants[i] != NULL) copies -= master->tenants[i]->copies;
+    ASSERT(copies == 0);
     tenants_check(master);
     master_hot_check(master);
     for (uint32_t i = 0; i < STORE_MEMBERS_MAX; i++) {

@@ -12,8 +12,8 @@
  * A copy is a put whose writer is a node that has the value: the same ticket, the same write, the
  * same commit and put_end, with the same version and bytes. So what holds for puts holds for
  * copies: a range is promised once, a late commit is as good as any, a restart of the master in the
- * middle leaves a replica or none. While a value is being copied it is read as ever, it is not
- * evicted, and one that replaces it pre-empts the copy, as its removal does.
+ * middle leaves a replica or none. While a value is being copied it is read as ever; one that
+ * replaces it pre-empts the copy, as its removal does.
  *
  * The list of work is looked at in turn, a bounded part of it at a time, with at most COPIES_MAX
  * copies under way. What cannot be done now (no room, no other node) stays on the list. A value is
@@ -23,7 +23,8 @@
  *
  * Invariants
  *   I1  An entry is on the list exactly when extra->working.
- *   I2  master->copies counts the tickets with `copy`, of entries (not those in limbo);
+ *   I2  master->copies counts the tickets with `copy`, of entries (not those in limbo), and a
+ *       tenant's copies those of its values;
  *   I3  of these a node's copies_from those whose value it is to send. */
 #include <stdlib.h>
 #include <string.h>
@@ -267,6 +268,7 @@ bool master_copy_start(struct store_master *master, uint64_t now_ns, struct entr
     from->copies_from++;
     ticket->version = master_entry_version(entry);
     master->copies++;
+    master_tenant_at(master, ticket->tenant)->copies++;
     struct store_action *action = master_action(master, STORE_ACTION_COPY, from);
     if (action == NULL) {
         master_ticket_discard(master, now_ns, ticket);
@@ -288,8 +290,10 @@ bool master_copy_start(struct store_master *master, uint64_t now_ns, struct entr
 void master_copies_ended(struct store_master *master, const struct ticket *ticket)
 {
     struct member *from = master_member_at(master, ticket->from);
-    ASSERT(ticket->copy && master->copies > 0); /* I2 */
+    struct tenant *tenant = master_tenant_at(master, ticket->tenant);
+    ASSERT(ticket->copy && master->copies > 0 && tenant->copies > 0); /* I2 */
     master->copies--;
+    tenant->copies--;
     if (from == NULL) return;
     ASSERT(from->copies_from > 0); /* I3 */
     from->copies_from--;

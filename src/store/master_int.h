@@ -136,6 +136,7 @@ struct tenant {
     uint64_t quota_stamp; /* 0: what the master was started with, or nothing */
     struct store_quota used;
     struct store_quota dropping; /* of `used`: what is being dropped */
+    uint32_t copies;             /* of its values, under way */
     struct store_quota evicted;  /* ever */
     uint64_t values;
     uint64_t refused_total;

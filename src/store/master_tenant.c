@@ -254,6 +254,7 @@ enum status master_tenant_admit(struct store_master *master, uint64_t now_ns,
     const bool possible = below(&tenant->quota, bytes, 1);
     if (possible && master_tenant_evict(master, now_ns, tenant, except, bytes)) return STATUS_AGAIN;
     if (possible && tenant->dropping.replicas > 0) return STATUS_AGAIN;
+    if (possible && tenant->copies > 0) return STATUS_AGAIN; /* nor can those go yet */
     tenant->refused_total++;
     master->counts.refused_quota_total++;
     return STATUS_QUOTA;

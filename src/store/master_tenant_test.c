@@ -43,6 +43,31 @@ static void a_put_over_quota_evicts_its_tenants_own(void **state)
     store_master_destroy(model.master);
 }
 
+/* Its tenant pays for what the copy will be, before it can be evicted: not for long. */
+static void a_put_over_quota_waits_for_a_copy(void **state)
+{
+    static struct model model;
+    struct store_action action;
+    (void)state;
+
+    model_init(&model);
+    quota(&model, "a", 3 * 4096, 0);
+    put_wish(&model, 10, 4096, (struct store_wish){ .attributes.replicas = 2 });
+    do {
+        assert_true(store_master_tick(model.master, model.now) > 0);
+        assert_true(store_master_next_action(model.master, &action));
+    } while (action.kind != STORE_ACTION_COPY);
+    read_times(&model, 10, 1); /* nothing can be evicted */
+    assert_int_equal(try_put(&model, 12, 2 * 4096), STATUS_AGAIN);
+    assert_int_equal(tenant_of(&model, 1).refused_total, 0);
+    assert_int_equal(try_put(&model, 12, 4 * 4096), STATUS_QUOTA); /* never */
+    store_master_copied(model.master, model.now, &action.id, action.ticket.put_id,
+                        STATUS_NOT_FOUND);
+    assert_int_equal(try_put(&model, 12, 2 * 4096), STATUS_OK);
+    store_master_check(model.master);
+    store_master_destroy(model.master);
+}
+
 static void what_cannot_go_leaves_a_definite_answer(void **state)
 {
     static struct model model;
@@ -354,6 +379,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_put_over_quota_evicts_its_tenants_own),
+        cmocka_unit_test(a_put_over_quota_waits_for_a_copy),
         cmocka_unit_test(what_cannot_go_leaves_a_definite_answer),
         cmocka_unit_test(under_pressure_the_greedy_give_first),
         cmocka_unit_test(a_lowered_quota_is_reached),
