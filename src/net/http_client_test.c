@@ -189,6 +189,27 @@ static void answers_of_every_framing(void **state)
            "");
 }
 
+/* A server may say that it is at it, and links that will be needed; nobody has to ask for that. */
+static void what_comes_before_the_answer_is_none(void **state)
+{
+    (void)state;
+    static const char soon[] = "HTTP/1.1 102 Processing\r\n\r\n";
+    char endless[64 * sizeof(soon)] = "";
+
+    expect("GET", false,
+           "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLocation: x\r\n\r\n"
+           "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+           false, STATUS_OK, 200, "hello");
+    expect("HEAD", false,
+           "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", false,
+           STATUS_OK, 200, "");
+    expect("GET", false, "HTTP/1.1 100 Continue\r\n\r\n", true, STATUS_CONN_CLOSED, 0, "");
+    expect("GET", false, "HTTP/1.1 101 Switching\r\nUpgrade: x\r\n\r\n", true, STATUS_OK, 101, "");
+    for (int i = 0; i < 63; i++)
+        memcpy(endless + (size_t)i * (sizeof(soon) - 1), soon, sizeof(soon));
+    expect("GET", false, endless, false, STATUS_PROTOCOL, 0, "");
+}
+
 static void lines_come_whole(void **state)
 {
     (void)state;
@@ -313,6 +334,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(answers_of_every_framing),
+        cmocka_unit_test(what_comes_before_the_answer_is_none),
         cmocka_unit_test(lines_come_whole),
         cmocka_unit_test(broken_answers_are_said_to_be),
         cmocka_unit_test(nobody_there_is_said),

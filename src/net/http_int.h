@@ -55,7 +55,7 @@ size_t http_parse_body_size(const struct http_parse *parse);
 /* When done. */
 const char *http_parse_body(const struct http_parse *parse, size_t *len);
 
-/* ---- answers, for the client ---- */
+/* ---- answers, for the client; those of 1xx that come before the one are passed over ---- */
 
 struct http_answer; /* opaque: one answer on its way in */
 

@@ -445,9 +445,12 @@ const char *http_parse_body(const struct http_parse *parse, size_t *len)
 
 /* ---- answers ---- */
 
+enum { INTERIM_MAX = 32 };
+
 struct http_answer {
     http_parser parser;
     enum http_parse_state state;
+    unsigned interims; /* that have come before it */
     struct head head;
     bool is_head;
     int (*take_body)(void *ctx, const char *data, size_t len);
@@ -483,9 +486,23 @@ static int answer_on_body(http_parser *parser, const char *data, size_t len)
     return answer->take_body(answer->ctx, data, len);
 }
 
+/* 1xx is not the answer yet, but for 101, after which there is no HTTP. */
+static bool is_interim(const struct http_answer *answer)
+{
+    const unsigned code = answer->parser.status_code;
+    return code >= 100 && code < 200 && code != 101;
+}
+
 static int answer_on_complete(http_parser *parser)
 {
     struct http_answer *answer = parser->data;
+
+    if (is_interim(answer)) {
+        buf_clear(&answer->head.text);
+        answer->head.count = 0;
+        answer->state = HTTP_PARSE_HEAD;
+        return ++answer->interims <= INTERIM_MAX ? 0 : -1;
+    }
     answer->state = HTTP_PARSE_DONE;
     http_parser_pause(parser, 1);
     return 0;
@@ -534,7 +551,7 @@ enum http_parse_state http_answer_feed(struct http_answer *answer, const char *d
 
 int http_answer_code(const struct http_answer *answer)
 {
-    return answer->parser.status_code;
+    return is_interim(answer) ? 0 : answer->parser.status_code;
 }
 
 const char *http_answer_header(const struct http_answer *answer, const char *name)
