@@ -203,6 +203,14 @@ static void waiter_end(struct hold *hold, struct session_item *item, enum status
 
 static void read_begin(struct hold *hold, struct session_item *item);
 
+/* What an item of a lost hold is told: that a value is absent is news to who begins, and to who has
+ * read it that it is there no more. */
+static enum status lost_status(const struct hold *hold, const struct session_item *item)
+{
+    const bool reads = item->call->op == SESSION_GET_READ;
+    return reads && hold->why == STATUS_NOT_FOUND ? STATUS_STALE : hold->why;
+}
+
 /* All that wait go on, or end. */
 static void hold_wake(struct hold *hold)
 {
@@ -212,7 +220,7 @@ static void hold_wake(struct hold *hold)
         struct session_item *item = hold->waiting;
         wait_remove(hold, item);
         if (hold->state == HOLD_LOST) {
-            waiter_end(hold, item, hold->why, 0);
+            waiter_end(hold, item, lost_status(hold, item), 0);
         } else if (item->call->op == SESSION_GET_START) {
             waiter_end(hold, item, STATUS_OK, hold->size);
         } else {
@@ -870,7 +878,8 @@ void hold_read(struct session_item *item)
         return;
     }
     ASSERT(hold->sums != NULL);
-    const enum status status = hold->state == HOLD_LOST ? hold->why : read_prepare(hold, item);
+    const enum status status =
+        hold->state == HOLD_LOST ? lost_status(hold, item) : read_prepare(hold, item);
     if (status != STATUS_OK) {
         session_item_end(item, status, 0);
         return;

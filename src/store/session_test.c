@@ -544,6 +544,11 @@ static void a_session_is_of_one_value(void **state)
     assert_int_equal(get_end(&world, "k"), STATUS_OK);
     assert_int_equal(get_start(&world, "k"), STATUS_OK);
     assert_int_equal(read_checked(&world, "k", 2, 0, 10), STATUS_OK);
+    sim_run_ms(&world.cluster, 301000); /* idle: it is let go */
+    assert_int_equal(remove_forced(&world, "k"), STATUS_OK);
+    sim_run_ms(&world.cluster, 5000);
+    assert_int_equal(get_start(&world, "k"), STATUS_NOT_FOUND); /* absent, to who comes now */
+    assert_int_equal(read_checked(&world, "k", 2, 0, 10), STATUS_STALE);
     assert_int_equal(get_end(&world, "k"), STATUS_OK);
     world_end(&world);
 }
