@@ -537,7 +537,7 @@ static void disks_can_lie_and_fill(void **state)
     char *text = read_file(env, "f");
     int bits = 0;
     for (int i = 0; i < 8; i++) {
-        bits += __builtin_popcount((unsigned)(text[i] ^ "12345678"[i]));
+        bits += __builtin_popcount((uint8_t)(text[i] ^ "12345678"[i]));
     }
     assert_int_equal(bits, 1);
     free(text);
