@@ -201,6 +201,9 @@ def copy_tree():
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
+    for target in (COPY / "src").rglob("*.[ch]"): # what has moved since
+        if str(target.relative_to(COPY)) not in listed:
+            target.unlink()
 
 
 def build(tests):
