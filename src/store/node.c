@@ -540,7 +540,7 @@ enum status store_node_create(const struct store_node_options *options, struct s
     node->pins_max = options->pins_max == 0 ? PINS_MAX_DEFAULT : options->pins_max;
     node->fetches_max = options->fetches_max == 0 ? FETCHES_MAX_DEFAULT : options->fetches_max;
     env_timer_init(&node->expire_timer, on_expire, node);
-    node_put_init(node);
+    node_ends_init(node);
     status = store_peers_create(node->env, options->secret, options->name, &node->peers);
     if (status != STATUS_OK) goto out_of_memory;
     status = node_reserve(node, options->populate, err);
@@ -582,7 +582,7 @@ void store_node_destroy(struct store_node *node)
     node_values_close(node, false);
     node_tier_close(node, false);
     env_timer_cancel(node->env, &node->expire_timer);
-    node_put_fini(node);
+    node_ends_fini(node);
     store_peers_destroy(node->peers);
     node_copy_fini(node);
     node_fetch_fini(node);

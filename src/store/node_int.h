@@ -19,6 +19,7 @@
 
 struct board;
 struct rpc_call;
+struct store_commit;
 struct rpc_client;
 struct buf;
 
@@ -34,7 +35,7 @@ struct log_entry {
 
 struct event_stream; /* node_events.c */
 struct node_copy;    /* node_copy.c */
-struct put_end;      /* node_put.c */
+struct put_end;      /* node_ends.c */
 struct node_tier;    /* node_tier.c */
 struct node_values;  /* node_values.c */
 
@@ -69,8 +70,11 @@ struct store_node {
     struct node_values *values; /* NULL: none below values */
     uint64_t disk_misses_total;
 
-    struct put_end *put_ends;
+    struct put_end *put_ends;  /* all commits that the master has not answered (node_ends.c) */
+    struct put_end *put_ready; /* of these, the next batch: its first and its last */
+    struct put_end *put_ready_last;
     uint32_t put_ends_count;
+    bool put_ends_asked; /* a batch is under way */
     struct env_timer put_timer;
 
     struct node_copy *copies; /* of values of ours, to other nodes */
@@ -117,11 +121,24 @@ void node_events_fence(struct store_node *node);
 
 /* ---- node_put.c ---- */
 
-void node_put_init(struct store_node *node);
-void node_put_fini(struct store_node *node);
 void node_handle_commit(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len);
 void node_handle_mark(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len);
 void node_handle_drop(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len);
+
+/* ---- node_ends.c ---- */
+
+void node_ends_init(struct store_node *node);
+/* Ends the calls of clients that still wait. */
+void node_ends_fini(struct store_node *node);
+
+/* Tells the master of what was committed, then ends the call. STATUS_FULL: too many wait. */
+MUST_USE enum status node_ends_add(struct store_node *node, struct rpc_call *call,
+                                   const struct store_commit *commit, const struct object *object);
+
+/* The master knew this put, and had it moved down; its range may be another's by now. Only of puts
+ * of this life: of what was found on the disk nobody may know. */
+bool node_ends_moved_down(const struct store_node *node, const struct block_key *id,
+                          uint64_t put_id);
 
 /* ---- node_copy.c ---- */
 

@@ -12,12 +12,7 @@
  *
  * The reply to the client is the acknowledgement, and it comes only when the owner has committed
  * and the master knows, and what was replaced has been dropped by its owners (I8 of
- * store/master.c). While the master cannot be reached, or says that an owner has not dropped it
- * yet (STATUS_AGAIN), put_end is repeated until the client's deadline; then the value stays and the
- * client is told that nobody knows. When the master refuses (the ticket was given up, somebody
- * else's value came first), the value goes again: it was never acknowledged.
- *
- * Limits: PUT_ENDS_MAX commits waiting for the master; more are refused. */
+ * store/master.c). node_ends.c asks the master, about many at a time, until it knows. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,186 +26,6 @@
 #include "store/node_int.h"
 #include "store/node_values.h"
 #include "store/proto.h"
-
-enum {
-    PUT_ENDS_MAX = 65536,
-    PUT_END_RETRY_MS = 100,
-    PUT_END_TRY_MS = 2000,
-    PUT_END_MS_MAX = 30000, /* for a client that set no deadline */
-};
-
-/* A commit that the master has not answered yet. */
-struct put_end {
-    struct put_end *prev;
-    struct put_end *next;
-    struct store_node *node;
-    struct rpc_call *call; /* the client's; NULL when it has given up */
-    struct block_key id;
-    uint64_t generation;
-    uint64_t put_id;
-    uint64_t term;
-    uint64_t deadline_ns;
-    bool asking; /* a call is under way */
-};
-
-static void put_end_free(struct put_end *end)
-{
-    LIST_REMOVE(end->node->put_ends, end);
-    end->node->put_ends_count--;
-    free(end);
-}
-
-/* Answers the client, if it still waits. */
-static void put_end_finish(struct put_end *end, enum status status, const char *message)
-{
-    if (end->call != NULL && status == STATUS_OK) {
-        rpc_reply(end->call, NULL, 0);
-    } else if (end->call != NULL) {
-        rpc_fail(end->call, status, message);
-    }
-    put_end_free(end);
-}
-
-static void retry_later(struct store_node *node)
-{
-    if (env_timer_armed(&node->put_timer)) return;
-    env_timer_set(node->env, &node->put_timer,
-                  env_now_ns(node->env) + PUT_END_RETRY_MS * ENV_NS_PER_MS);
-}
-
-/* The master's no: what it does not want to know of must not stay, or a restart would announce it.
- */
-static void put_end_refused(struct put_end *end, enum status status)
-{
-    struct store_node *node = end->node;
-    const struct object *object = objects_find(node->objects, &end->id);
-    if (object != NULL && object->generation == end->generation) {
-        node_values_drop(node, &end->id);
-    }
-    const enum status dropped = objects_drop(node->objects, &end->id, end->generation);
-    if (dropped == STATUS_BUSY) LOG_WARN("store", "refused_value_read", "put=%lu", end->put_id);
-    put_end_finish(end, status, "store.commit: the master refused");
-}
-
-static bool is_refusal(enum status status)
-{
-    return status == STATUS_STALE || status == STATUS_EXISTS || status == STATUS_DENIED ||
-           status == STATUS_INVALID;
-}
-
-static void on_put_end(void *ctx, const struct rpc_result *result)
-{
-    struct put_end *end = ctx;
-    struct store_node *node = end->node;
-
-    end->asking = false;
-    if (node->closing) return; /* node_put_fini() ends it */
-    if (result->status == STATUS_OK) {
-        put_end_finish(end, STATUS_OK, NULL);
-    } else if (is_refusal(result->status)) {
-        put_end_refused(end, result->status);
-    } else {
-        retry_later(node);
-    }
-}
-
-static enum status put_end_send(struct put_end *end, const struct object *object)
-{
-    struct store_node *node = end->node;
-    const uint64_t try_ns = env_now_ns(node->env) + PUT_END_TRY_MS * ENV_NS_PER_MS;
-    struct store_put_end message = {
-        .epoch = node->epoch,
-        .put_id = end->put_id,
-        .term = end->term,
-        .stored = { .kind = STORE_EVENT_STORED,
-                    .class = STORE_CLASS_OBJECT,
-                    .id = object->id,
-                    .key = object->key.bytes,
-                    .key_len = object->key.len,
-                    .generation = object->generation,
-                    .address = object->address,
-                    .size = object->size,
-                    .digest = object->digest,
-                    .attributes = node_attributes(node, object) },
-    };
-    struct rpc_call_id id;
-    struct buf buf;
-
-    memcpy(message.name, node->name, sizeof(message.name));
-    buf_init(&buf, RPC_BODY_SIZE_MAX);
-    enum status status = store_encode_put_end(&buf, &message);
-    const struct rpc_request request = {
-        .method = MASTER_METHOD_PUT_END,
-        .body = buf_data(&buf),
-        .len = buf.len,
-        .deadline_ns = try_ns < end->deadline_ns ? try_ns : end->deadline_ns,
-        .on_end = on_put_end,
-        .ctx = end,
-    };
-    if (status == STATUS_OK) status = rpc_call(node->master, &request, &id);
-    buf_fini(&buf);
-    return status;
-}
-
-/* The master knew this put, and had it moved down; its range may be another's by now. Only of puts
- * of this life: of what was found on the disk nobody may know. */
-static bool moved_down(const struct store_node *node, const struct block_key *id, uint64_t put_id)
-{
-    const struct vlog_entry *below = node_values_find(node, id);
-
-    return below != NULL && below->meta.put_id == put_id;
-}
-
-static void put_end_ask(struct put_end *end)
-{
-    struct store_node *node = end->node;
-    const struct object *object = objects_find(node->objects, &end->id);
-    ASSERT(!end->asking);
-
-    if (moved_down(node, &end->id, end->put_id)) {
-        put_end_finish(end, STATUS_OK, NULL);
-    } else if (object == NULL || object->generation != end->generation) {
-        put_end_finish(end, STATUS_STALE, "store.commit: the value was dropped meanwhile");
-    } else if (env_now_ns(node->env) >= end->deadline_ns) {
-        put_end_finish(
-            end, STATUS_TIMEOUT,
-            "store.commit: not known to the master in time, or what it replaces is not gone");
-    } else if (node->master == NULL || put_end_send(end, object) != STATUS_OK) {
-        retry_later(node);
-    } else {
-        end->asking = true;
-    }
-}
-
-static void on_put_timer(void *ctx)
-{
-    struct store_node *node = ctx;
-    struct put_end *next;
-    for (struct put_end *end = node->put_ends; end != NULL; end = next) {
-        next = end->next;
-        if (!end->asking) put_end_ask(end);
-    }
-}
-
-void node_put_init(struct store_node *node)
-{
-    env_timer_init(&node->put_timer, on_put_timer, node);
-}
-
-void node_put_fini(struct store_node *node)
-{
-    env_timer_cancel(node->env, &node->put_timer);
-    while (node->put_ends != NULL) {
-        put_end_finish(node->put_ends, STATUS_UNAVAILABLE, "store.commit: the node stops");
-    }
-}
-
-static void on_client_gone(void *ctx, enum status why)
-{
-    struct put_end *end = ctx;
-    rpc_fail(end->call, why, NULL);
-    end->call = NULL; /* the master is told all the same: the value is here */
-}
 
 static enum status commit_place(const struct store_node *node, const struct store_commit *commit)
 {
@@ -324,28 +139,6 @@ static enum status commit_store(struct store_node *node, const struct store_comm
     return status;
 }
 
-static enum status put_end_start(struct store_node *node, struct rpc_call *call,
-                                 const struct store_commit *commit, const struct object *object)
-{
-    const uint64_t limit = env_now_ns(node->env) + PUT_END_MS_MAX * ENV_NS_PER_MS;
-    struct put_end *end = node->put_ends_count < PUT_ENDS_MAX ? calloc(1, sizeof(*end)) : NULL;
-    if (end == NULL) return STATUS_FULL;
-
-    end->node = node;
-    end->call = call;
-    end->id = object->id;
-    end->generation = object->generation;
-    end->put_id = commit->put_id;
-    end->term = commit->term;
-    end->deadline_ns = rpc_call_deadline_ns(call);
-    if (end->deadline_ns > limit) end->deadline_ns = limit;
-    LIST_PUSH(node->put_ends, end);
-    node->put_ends_count++;
-    rpc_on_cancel(call, on_client_gone, end);
-    put_end_ask(end);
-    return STATUS_OK;
-}
-
 void node_handle_commit(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
 {
     struct store_node *node = ctx;
@@ -356,14 +149,14 @@ void node_handle_commit(void *ctx, struct rpc_call *call, const uint8_t *body, s
     enum status status = store_decode_commit(body, len, &commit);
     if (status == STATUS_OK) {
         const struct block_key id = store_key_id(commit.key);
-        if (commit.epoch == node->epoch && moved_down(node, &id, commit.put_id)) {
+        if (commit.epoch == node->epoch && node_ends_moved_down(node, &id, commit.put_id)) {
             rpc_reply(call, NULL, 0);
             return;
         }
         status = commit_check(node, &commit, &sums);
     }
     if (status == STATUS_OK) status = commit_store(node, &commit, sums, &object);
-    if (status == STATUS_OK) status = put_end_start(node, call, &commit, object);
+    if (status == STATUS_OK) status = node_ends_add(node, call, &commit, object);
     free(sums);
     if (status != STATUS_OK) rpc_fail(call, status, "store.commit: refused");
 }
