@@ -53,6 +53,7 @@ struct http_parse {
     struct buf body;
     uint32_t path, query; /* offsets in the head's text */
     bool keeps_alive, expects_continue;
+    bool is_overfull; /* too many headers: said at the end of the head, wherever that was cut */
     bool has_line, in_line, after_cr, is_past_lines; /* where lines_len() is in the head's lines */
 };
 
@@ -148,10 +149,9 @@ static int on_name(http_parser *parser, const char *data, size_t len)
 
     if (parse->state != HTTP_PARSE_HEAD) return 0;
     if (memchr(data, ' ', len) != NULL) return refuse(parse, 400, "A header's name has a blank");
-    if (take_name(&parse->head, data, len)) return 0;
-    if (parse->head.count == HTTP_HEADERS_MAX)
-        return refuse(parse, 431, "The request has too many headers");
-    return refuse_head(parse);
+    if (parse->head.part != PART_NAME && parse->head.count == HTTP_HEADERS_MAX)
+        parse->is_overfull = true;
+    return parse->is_overfull || take_name(&parse->head, data, len) ? 0 : refuse_head(parse);
 }
 
 static int on_value(http_parser *parser, const char *data, size_t len)
@@ -160,7 +160,7 @@ static int on_value(http_parser *parser, const char *data, size_t len)
 
     if (parse->state != HTTP_PARSE_HEAD) return 0;
     if (parse->head.count == 0) return refuse(parse, 400, "A header has no name");
-    return take_value(&parse->head, data, len) ? 0 : refuse_head(parse);
+    return parse->is_overfull || take_value(&parse->head, data, len) ? 0 : refuse_head(parse);
 }
 
 /* ---- the end of the head ---- */
@@ -225,6 +225,7 @@ static int on_headers_complete(http_parser *parser)
     struct http_parse *parse = parser->data;
 
     if (!end_string(&parse->head)) return refuse_head(parse);
+    if (parse->is_overfull) return refuse(parse, 431, "The request has too many headers");
     if (split_url(parse) != 0) return -1;
     if (parser->http_major != 1) return refuse(parse, 505, "The version is not HTTP/1.0 or 1.1");
     if (http_parse_is_1_1(parse) && http_parse_header(parse, "Host") == NULL)
