@@ -280,6 +280,7 @@ static void commits_outlive_a_master(void **state)
     other.client = NULL;
     sim_run_ms(&cluster, 300);
     assert_false(outcomes[0].done || outcomes[1].done);
+    rpc_fail(other.held, STATUS_UNAVAILABLE, NULL); /* nobody is there to hear it */
     rpc_server_destroy(other.server);
     env_sim_kill(other.env);
     other_start(true);
