@@ -49,23 +49,10 @@ void master_tally_page(struct master_tally *tally, enum master_op op, bool first
     tally_add(tally, op, first, status != STATUS_OK);
 }
 
-/* Without a branch: the compiler takes several at a time. */
-static uint32_t failed_of(enum master_op op, const uint32_t *codes, uint32_t count)
+/* Of so many keys so many failed. */
+static void tally_settled(struct master_tally *tally, enum master_op op, uint32_t count,
+                          uint32_t failed)
 {
-    const uint32_t ok = store_status_code(STATUS_OK);
-    const uint32_t fine = op == MASTER_OP_EXIST_KEY ? store_status_code(STATUS_NOT_FOUND) : ok;
-    uint32_t failed = 0;
-    for (uint32_t i = 0; i < count; i++)
-        failed += (codes[i] != ok) & (codes[i] != fine);
-    return failed;
-}
-
-void master_tally_codes(struct master_tally *tally, enum master_op op, const uint32_t *codes,
-                        uint32_t count)
-{
-    const uint32_t failed = failed_of(op, codes, count);
-    ASSERT(count > 0);
-
     if (count == 1 || (unsigned)op >= MASTER_BATCH_OPS) {
         tally_add(tally, op, count, failed);
         return;
@@ -76,4 +63,25 @@ void master_tally_codes(struct master_tally *tally, enum master_op op, const uin
     batch->failed_items += failed;
     batch->failures += failed == count;
     batch->partial_successes += failed > 0 && failed < count;
+}
+
+/* Without a branch: the compiler takes several at a time. */
+static uint32_t count_code(const uint32_t *codes, uint32_t count, enum status status)
+{
+    const uint32_t code = store_status_code(status);
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < count; i++)
+        n += codes[i] == code;
+    return n;
+}
+
+void master_tally_codes(struct master_tally *tally, enum master_op op, const uint32_t *codes,
+                        uint32_t count)
+{
+    uint32_t fine = count_code(codes, count, STATUS_OK);
+    ASSERT(count > 0);
+
+    if (op == MASTER_OP_EXIST_KEY) fine += count_code(codes, count, STATUS_NOT_FOUND);
+    if (op == MASTER_OP_PUT_END) count -= count_code(codes, count, STATUS_AGAIN);
+    if (count > 0) tally_settled(tally, op, count, count - fine);
 }

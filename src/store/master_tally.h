@@ -13,7 +13,8 @@
  * What Mooncake has no batch form of counts each of its keys as a request. Failed is what was not
  * done or not answered: also a request that cannot be read (master.look's apart, which may have
  * been for anything), and one that is told to ask again. That a key does not exist is an answer to
- * "exists", and a failure of all else.
+ * "exists", and a failure of all else. An end of a put that waits for the old value to go is left
+ * out of its batch: its owner asks about it alone, and that counts when it is answered.
  *
  * Cost: some additions a request, and a pass over the codes of a batch, which lie in the cache.
  * Threads: the env's loop thread. Counters begin at 0 with the master and never wrap. */

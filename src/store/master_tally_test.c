@@ -41,17 +41,21 @@ static struct master_tally counted(void)
     for (unsigned r = 0; r < REQUESTS; r++) {
         const struct request *request = &requests[r];
         const enum master_op op = request->op;
-        uint32_t failed = 0;
-        for (uint32_t i = 0; i < request->count; i++)
+        uint32_t count = 0, failed = 0;
+        for (uint32_t i = 0; i < request->count; i++) {
+            if (op == MASTER_OP_PUT_END && request->statuses[i] == STATUS_AGAIN) continue;
+            count++;
             failed += is_failure(op, request->statuses[i]) ? 1 : 0;
-        if (op <= MASTER_OP_PUT_END && request->count > 1) {
+        }
+        if (count == 0) continue;
+        if (op <= MASTER_OP_PUT_END && count > 1) {
             sum.batch[op].requests += 1;
-            sum.batch[op].items += request->count;
+            sum.batch[op].items += count;
             sum.batch[op].failed_items += failed;
-            if (failed == request->count) sum.batch[op].failures += 1;
-            if (failed > 0 && failed < request->count) sum.batch[op].partial_successes += 1;
+            if (failed == count) sum.batch[op].failures += 1;
+            if (failed > 0 && failed < count) sum.batch[op].partial_successes += 1;
         } else {
-            sum.one[op].requests += request->count;
+            sum.one[op].requests += count;
             sum.one[op].failures += failed;
         }
     }
