@@ -32,7 +32,7 @@ MUTANTS = [
      ["client_known_test", "store_sim_test"]),
     ("a put is acknowledged by a life that only found its value", "node_put.c",
      "commit.epoch == node->epoch && node_ends_moved_down(", "node_ends_moved_down(", ["store_node_test", "store_sim_test"]),
-    ("an answer about fewer commits than were asked about is believed", "node_ends.c",
+    ("an answer about another number of commits than were asked about is believed", "node_ends.c",
      "if (status == STATUS_OK && codes.count != asked->count) status = STATUS_PROTOCOL;", "", ["node_ends_test"]),
     ("a commit that the master refuses stays", "node_ends.c", "        end_refused(end, status);\n    } else if (heard)",
      "        end_finish(end, status, NULL);\n    } else if (heard)", ["node_ends_test", "store_sim_test"]),

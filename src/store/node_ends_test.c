@@ -68,7 +68,7 @@ static void answer(struct rpc_call *call, const uint32_t *codes, uint32_t count)
 static void on_batch(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
 {
     struct store_put_ends ends;
-    uint32_t codes[VALUES];
+    uint32_t codes[VALUES + 1] = { 0 };
     size_t offset = 0;
     (void)ctx;
 
@@ -85,7 +85,7 @@ static void on_batch(void *ctx, struct rpc_call *call, const uint8_t *body, size
         other.held = call;
         other.held_count = ends.count;
     } else {
-        answer(call, codes, ends.count - (other.mood == MISCOUNTS));
+        answer(call, codes, ends.count + (other.mood == MISCOUNTS));
     }
 }
 
