@@ -85,6 +85,15 @@ static bool input_wait(struct env *env, struct input *input, uint64_t upto)
     return input->got >= upto;
 }
 
+/* A layer, which is at `data` or to come there. */
+static struct yolk_store_part layer_part(const struct layers *layers, uint64_t i, uint8_t *data)
+{
+    const uint64_t from = layer_at(layers, i);
+    return (struct yolk_store_part){ .data = data,
+                                     .size = layer_at(layers, i + 1) - from,
+                                     .offset = from };
+}
+
 /* ---- put ---- */
 
 static struct yolk_store_call item_call(struct layers *layers)
@@ -104,10 +113,7 @@ static enum status put_start(struct layers *layers)
 
 static enum status put_layer(struct layers *layers, uint64_t i)
 {
-    const uint64_t from = layer_at(layers, i);
-    const struct yolk_store_part part = { .data = layers->memory + from,
-                                          .size = layer_at(layers, i + 1) - from,
-                                          .offset = from };
+    const struct yolk_store_part part = layer_part(layers, i, layers->memory + layer_at(layers, i));
     const struct yolk_store_parts item = { *layers->key, &part, 1 };
     const struct yolk_store_call call = item_call(layers);
     struct yolk_store *store = layers->ask.store;
@@ -193,10 +199,7 @@ int store_layers_put(struct cli *cli, const char *name, const struct yolk_store_
 
 static enum status get_layer(struct layers *layers, uint64_t i, uint64_t *size)
 {
-    const uint64_t from = layer_at(layers, i);
-    const struct yolk_store_part part = { .data = layers->memory,
-                                          .size = layer_at(layers, i + 1) - from,
-                                          .offset = from };
+    const struct yolk_store_part part = layer_part(layers, i, layers->memory);
     const struct yolk_store_parts item = { *layers->key, &part, 1 };
     const struct yolk_store_call call = item_call(layers);
     struct yolk_store *store = layers->ask.store;

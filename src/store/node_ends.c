@@ -251,11 +251,22 @@ static void on_put_ends(void *ctx, const struct rpc_result *result)
     ask_ready(node);
 }
 
-/* Takes those that the master is to hear of from the front of the queue. */
-static uint32_t ready_take(struct store_node *node, struct asked *asked, struct store_ended *ended)
+/* How many a batch can have: most have one. */
+static uint32_t ready_count(const struct store_node *node)
 {
     uint32_t count = 0;
-    while (node->put_ready != NULL && count < ENDS_ASKED_MAX) {
+    for (const struct put_end *end = node->put_ready; end != NULL && count < ENDS_ASKED_MAX;
+         end = end->next_ready)
+        count++;
+    return count;
+}
+
+/* Takes those that the master is to hear of from the front of the queue, `most` of them. */
+static uint32_t ready_take(struct store_node *node, struct asked *asked, struct store_ended *ended,
+                           uint32_t most)
+{
+    uint32_t count = 0;
+    while (node->put_ready != NULL && count < most) {
         struct put_end *end = node->put_ready;
         node->put_ready = end->next_ready;
         const struct object *object = end_object(end);
@@ -292,13 +303,14 @@ static enum status put_ends_send(struct asked *asked, const struct store_ended *
 static void ask_ready(struct store_node *node)
 {
     if (node->put_ends_asked || node->put_ready == NULL) return;
-    struct asked *asked = malloc(sizeof(*asked) + ENDS_ASKED_MAX * sizeof(asked->ends[0]));
-    struct store_ended *ended = malloc(ENDS_ASKED_MAX * sizeof(*ended));
+    const uint32_t most = ready_count(node);
+    struct asked *asked = malloc(sizeof(*asked) + most * sizeof(asked->ends[0]));
+    struct store_ended *ended = malloc(most * sizeof(*ended));
     enum status status = asked != NULL && ended != NULL ? STATUS_OK : STATUS_FULL;
 
     if (status == STATUS_OK) {
         asked->node = node;
-        asked->count = ready_take(node, asked, ended);
+        asked->count = ready_take(node, asked, ended, most);
         if (asked->count > 0) {
             status = put_ends_send(asked, ended);
             node->put_ends_asked = status == STATUS_OK;
