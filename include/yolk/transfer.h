@@ -418,6 +418,12 @@ MUST_USE enum status yolk_transfer_borrow(struct yolk_transfer *transfer,
                                           struct yolk_transfer_loan *out);
 MUST_USE enum status yolk_transfer_loan_check(struct yolk_transfer *transfer,
                                               struct yolk_transfer_loan loan);
+/* Of memory of another process: all but the first `skip` bytes of the loan will be read soon, and
+ * then perhaps `more` bytes behind it. What of that has never been read here is mapped meanwhile,
+ * beside the loop; else it is mapped page by page as it is read, which takes half as long as
+ * to copy it. Advice: it may come to nothing, and costs nothing where nothing is to be done. */
+void yolk_transfer_loan_ahead(struct yolk_transfer *transfer, struct yolk_transfer_loan loan,
+                              uint64_t skip, uint64_t more);
 /* STATUS_INVALID for a loan that is not out. What is out when the engine is destroyed is gone. */
 enum status yolk_transfer_return(struct yolk_transfer *transfer, struct yolk_transfer_loan loan);
 

@@ -652,6 +652,52 @@ static enum status load_secrets(struct config *config, struct env *env, struct e
     return status;
 }
 
+/* ---- options without effect ---- */
+
+static bool is_empty(const struct value *value)
+{
+    const enum config_type type = value->option.type;
+    const bool words = type == CONFIG_TEXT || type == CONFIG_PATH;
+    return words ? value->text[0] == '\0' : value->number == 0 && type != CONFIG_CHOICE;
+}
+
+static enum status check_verb(const struct config *config, const struct config_option *option,
+                              struct errmsg *err)
+{
+    const unsigned of = option->verbs_of == 0 ? option->scope : option->verbs_of;
+    uint64_t index;
+
+    if (option->verbs == NULL || (of & config->spec.scope) == 0) return STATUS_OK;
+    if (config->positions_count == 0) return STATUS_OK;
+    if (parse_choice(option->verbs, config->positions[0], &index)) return STATUS_OK;
+    return errmsg_set(err, STATUS_INVALID, "--%s has no effect with `%.40s`, only with %s",
+                      option->name, config->positions[0], option->verbs);
+}
+
+static enum status check_needs(const struct config *config, const struct config_option *option,
+                               struct errmsg *err)
+{
+    if (option->needs == NULL) return STATUS_OK;
+    const struct value *needed = find(config, option->needs, strlen(option->needs));
+    ASSERT(needed != NULL);
+    if (!is_empty(needed)) return STATUS_OK;
+    return errmsg_set(err, STATUS_INVALID, "--%s has no effect without --%s", option->name,
+                      option->needs);
+}
+
+static enum status check_effects(const struct config *config, struct errmsg *err)
+{
+    enum status status = STATUS_OK;
+
+    for (size_t i = 0; i < config->count && status == STATUS_OK; i++) {
+        const struct value *value = &config->values[i];
+        if (value->source != FROM_FLAG) continue;
+        status = check_verb(config, &value->option, err);
+        if (status == STATUS_OK) status = check_needs(config, &value->option, err);
+    }
+    return status;
+}
+
 enum status config_load(struct config *config, struct env *env, int args_count, char *const *args,
                         char *const *variables, struct errmsg *err)
 {
@@ -666,7 +712,7 @@ enum status config_load(struct config *config, struct env *env, int args_count, 
     if (config->positions_count < config->spec.positions_min)
         return errmsg_set(err, STATUS_INVALID, "an argument is missing; usage: %s",
                           config->spec.usage);
-    return STATUS_OK;
+    return check_effects(config, err);
 }
 
 /* ---- reading ---- */
@@ -717,6 +763,11 @@ unsigned config_choice(const struct config *config, const char *name)
 bool config_is_set(const struct config *config, const char *name)
 {
     return get(config, name)->source != FROM_DEFAULT;
+}
+
+bool config_is_flag(const struct config *config, const char *name)
+{
+    return get(config, name)->source == FROM_FLAG;
 }
 
 uint32_t config_positions(const struct config *config)

@@ -15,6 +15,9 @@
  * is an error that names the nearest one; in the environment, which others share, it is a logged
  * warning.
  *
+ * What would have no effect is an error where it was meant, as a flag: an option that needs another
+ * one, or is of other verbs (`yolk store put`, `get`, ...) than the one that was given.
+ *
  * A secret option `x` may also be read from a file, with the option x-file; it is never printed.
  * Other users see command lines: one that is `unseen` is no flag, x-file is.
  *
@@ -63,6 +66,9 @@ struct config_option {
     bool secret;         /* CONFIG_TEXT only */
     const char *help;    /* one line, no full stop */
     bool unseen;         /* of a secret */
+    const char *needs;   /* as a flag only beside this option, which is neither 0, false nor "" */
+    const char *verbs;   /* "put|get": as a flag only with one of these as the first position... */
+    unsigned verbs_of;   /* ...of these subcommands; 0: of all in scope */
 };
 
 struct config_spec {
@@ -85,7 +91,8 @@ MUST_USE enum status config_load(struct config *config, struct env *env, int arg
                                  char *const *args, char *const *variables, struct errmsg *err);
 
 /* The three parts, for tests and for those who have no env; in any order. `origin` names the file
- * in messages. config_load() checks the number of positions; these do not. */
+ * in messages. config_load() checks the number of positions, and what has no effect; these do
+ * not. */
 MUST_USE enum status config_load_args(struct config *config, int args_count, char *const *args,
                                       struct errmsg *err);
 MUST_USE enum status config_load_variables(struct config *config, char *const *variables,
@@ -105,8 +112,9 @@ unsigned config_choice(const struct config *config, const char *name);  /* index
 /* A size as options of that type have it, all of the text. */
 bool config_parse_size(const char *text, uint64_t *out);
 
-/* Whether a flag, a variable or the file set it. */
+/* Whether a flag, a variable or the file set it; whether a flag did. */
 bool config_is_set(const struct config *config, const char *name);
+bool config_is_flag(const struct config *config, const char *name);
 
 uint32_t config_positions(const struct config *config);
 const char *config_position(const struct config *config, uint32_t index);

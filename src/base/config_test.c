@@ -22,18 +22,62 @@
 enum { SERVE = 1, NODE = 2 };
 
 static const struct config_option table[] = {
-    { "port", CONFIG_U64, "8000", NULL, 0, 65535, SERVE, false, "Port of the API", false },
-    { "pool-size", CONFIG_SIZE, "512M", NULL, 1 << 20, UINT64_C(1) << 40, SERVE | NODE, false,
-      "Memory lent to the pool", false },
-    { "lease", CONFIG_DURATION, "5s", NULL, 1000000, 3600000000000, NODE | SERVE, false,
-      "Life of a lease", false },
-    { "log-level", CONFIG_CHOICE, "info", "error|warn|info|debug", 0, 0, SERVE, false, "Detail",
-      false },
-    { "share", CONFIG_BOOL, "true", NULL, 0, 0, SERVE, false, "Use shared memory", false },
-    { "verbose", CONFIG_BOOL, NULL, NULL, 0, 0, SERVE, false, "Say more", false },
-    { "secret", CONFIG_TEXT, NULL, NULL, 0, 0, SERVE, true, "Secret of the cluster", false },
-    { "api-key", CONFIG_TEXT, NULL, NULL, 0, 0, SERVE, true, "Key to show", true },
-    { "role", CONFIG_TEXT, "prefill", NULL, 0, 0, NODE, false, "Role of the node", false },
+    { .name = "port",
+      .type = CONFIG_U64,
+      .def = "8000",
+      .max = 65535,
+      .scope = SERVE,
+      .help = "Port of the API" },
+    { .name = "pool-size",
+      .type = CONFIG_SIZE,
+      .def = "512M",
+      .min = 1 << 20,
+      .max = UINT64_C(1) << 40,
+      .scope = SERVE | NODE,
+      .help = "Memory lent to the pool" },
+    { .name = "lease",
+      .type = CONFIG_DURATION,
+      .def = "5s",
+      .min = 1000000,
+      .max = 3600000000000,
+      .scope = NODE | SERVE,
+      .help = "Life of a lease" },
+    { .name = "log-level",
+      .type = CONFIG_CHOICE,
+      .def = "info",
+      .choices = "error|warn|info|debug",
+      .scope = SERVE,
+      .help = "Detail" },
+    { .name = "share",
+      .type = CONFIG_BOOL,
+      .def = "true",
+      .scope = SERVE,
+      .help = "Use shared memory" },
+    { .name = "verbose", .type = CONFIG_BOOL, .scope = SERVE, .help = "Say more" },
+    { .name = "secret",
+      .type = CONFIG_TEXT,
+      .scope = SERVE,
+      .secret = true,
+      .help = "Secret of the cluster" },
+    { .name = "api-key",
+      .type = CONFIG_TEXT,
+      .scope = SERVE,
+      .secret = true,
+      .help = "Key to show",
+      .unseen = true },
+    { .name = "role",
+      .type = CONFIG_TEXT,
+      .def = "prefill",
+      .scope = NODE,
+      .help = "Role of the node" },
+    { .name = "top-up", .type = CONFIG_BOOL, .scope = SERVE, .help = "Fill", .needs = "lines" },
+    { .name = "lines", .type = CONFIG_U64, .scope = SERVE, .verbs = "put|get", .help = "So many" },
+    { .name = "deep",
+      .type = CONFIG_BOOL,
+      .scope = SERVE | NODE,
+      .verbs = "ls",
+      .verbs_of = NODE,
+      .help = "All of it" },
 };
 
 static struct config *config_new(void)
@@ -299,6 +343,34 @@ static void expect_load_error(struct env *env, char *const *args, const char *pa
     config_destroy(config);
 }
 
+/* What would have no effect: refused as a flag, passed over where others may have meant it. */
+static void flags_without_effect_are_refused(void **state)
+{
+    struct env_sim *sim = env_sim_create(&(struct env_sim_options){ .seed = 1 });
+    struct env *env = env_sim_add(sim, "10.0.0.1");
+    char *const shared[] = { "YOLK_LINES=3", "YOLK_TOP_UP=1", NULL };
+    char *const none[] = { NULL };
+    (void)state;
+
+    expect_load_error(env, ARGS("put", "--top-up"), "--top-up has no effect without --lines");
+    expect_load_error(env, ARGS("put", "--top-up", "--lines=0"),
+                      "--top-up has no effect without --lines");
+    expect_load_error(env, ARGS("rm", "--lines", "3"),
+                      "--lines has no effect with `rm`, only with put|get");
+    char *const *good[] = { ARGS("get", "--lines", "3", "--top-up"), ARGS("rm", "--deep"),
+                            ARGS("rm") };
+    for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
+        struct config *config = config_new();
+        char *const *variables = i == 2 ? shared : none;
+        assert_int_equal(config_load(config, env, count_of(good[i]), good[i], variables, NULL),
+                         STATUS_OK);
+        assert_int_equal(config_is_flag(config, "lines"), i == 0);
+        assert_int_equal(config_is_set(config, "lines"), i != 1);
+        config_destroy(config);
+    }
+    env_sim_destroy(sim);
+}
+
 static void load_says_which_file_is_wrong(void **state)
 {
     (void)state;
@@ -333,6 +405,7 @@ int main(void)
         cmocka_unit_test(binary_and_endless_values_are_refused),
         cmocka_unit_test(unseen_secrets_are_no_flags),
         cmocka_unit_test(load_reads_the_file_and_the_secret),
+        cmocka_unit_test(flags_without_effect_are_refused),
         cmocka_unit_test(load_says_which_file_is_wrong),
         cmocka_unit_test(help_lists_the_scope_and_hides_secrets),
     };

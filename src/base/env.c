@@ -486,6 +486,30 @@ enum status env_io_start(struct env_io *io)
     return io->file->env->ops->io_start(io);
 }
 
+/* ---- jobs ---- */
+
+enum status env_job_start(struct env *env, struct env_job *job)
+{
+    assert_owned(env);
+    ASSERT(job->run != NULL && job->done != NULL && job->phase == ENV_JOB_IDLE);
+    job->env = env;
+    return env->ops->job_start(job);
+}
+
+bool env_job_cancel(struct env_job *job)
+{
+    ASSERT(job->env != NULL);
+    assert_owned(job->env);
+    return job->env->ops->job_cancel(job);
+}
+
+void env_job_settle(struct env_job *job)
+{
+    if (job->env == NULL) return;
+    assert_owned(job->env);
+    job->env->ops->job_settle(job);
+}
+
 /* ---- maps ---- */
 
 enum status env_map_file(struct env *env, const char *path, struct env_map *out, struct errmsg *err)
@@ -513,6 +537,13 @@ enum status env_populate(struct env *env, void *address, size_t len)
     assert_owned(env);
     ASSERT(len > 0);
     return env->ops->populate != NULL ? env->ops->populate(address, len) : STATUS_OK;
+}
+
+void env_map_ahead(struct env *env, const struct env_map *map, size_t offset, size_t len)
+{
+    assert_owned(env);
+    ASSERT(len > 0 && offset <= map->size && len <= map->size - offset);
+    if (env->ops->map_ahead != NULL) env->ops->map_ahead(env, map, offset, len);
 }
 
 void env_map_close(struct env_map *map)

@@ -291,6 +291,37 @@ struct env_io {
  * closed or the env destroyed before. STATUS_FULL: ENV_IOS_MAX of this env are on their way. */
 MUST_USE enum status env_io_start(struct env_io *io);
 
+/* ---- computing beside the loop; storage is the caller's ---- */
+
+/* `run` computes on one of a few threads of the env: it touches nothing of any env, and nothing
+ * that the loop may change meanwhile. `done` follows on the loop, and may free the job. */
+struct env_job {
+    void (*run)(void *ctx);
+    void (*done)(void *ctx);
+    void *ctx;
+
+    struct env *env; /* private, from here on */
+    struct env_job *prev, *next;
+    struct env_timer timer;
+    uint8_t phase;
+};
+
+enum { ENV_JOBS_MAX = 1024, ENV_JOB_THREADS_MAX = 4 };
+
+/* STATUS_OK: both functions run exactly once, never before this returns; unless it is cancelled or
+ * settled, or the env destroyed, before. Jobs begin in the order in which they were started, and
+ * end in any. STATUS_FULL: ENV_JOBS_MAX of this env are under way; STATUS_NO_MEMORY: there is no
+ * thread. */
+MUST_USE enum status env_job_start(struct env *env, struct env_job *job);
+
+/* True: it had not begun, and neither function will run. False: it has, and `done` will. Of a job
+ * that was started and is not done. */
+bool env_job_cancel(struct env_job *job);
+
+/* Neither function runs any more: what has begun is waited for. Nothing happens if the job is done
+ * already, or was never started (all zero). */
+void env_job_settle(struct env_job *job);
+
 /* ---- memory that other processes may see, and files seen as memory ---- */
 
 struct env_map {
@@ -320,6 +351,11 @@ void env_map_close(struct env_map *map); /* all zero is allowed */
  * closed it, unless something else has the descriptor's number. If it died, this is known here
  * before any peer of it finds its connections broken. */
 bool env_map_alive(const struct env_map *map);
+
+/* Of what env_map_open() gave: [offset, offset+len) will be read soon. What its creator has made of
+ * it is mapped here meanwhile, beside the loop, so that the reader need not wait for that page by
+ * page. Advice: it may not happen, and what is mapped already costs next to nothing. */
+void env_map_ahead(struct env *env, const struct env_map *map, size_t offset, size_t len);
 
 /* Has the pages of [address, address+len), ours and writable, made now, by several threads where
  * there are cores for it, so that nobody waits for them later. Contents stay. Blocks: some seconds

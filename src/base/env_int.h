@@ -65,12 +65,17 @@ struct env_ops {
     enum status (*file_private)(struct env *env, const char *path, bool *out);
     enum status (*disk_free)(struct env *env, const char *path, uint64_t *out);
     enum status (*io_start)(struct env_io *io);
+    enum status (*job_start)(struct env_job *job);
+    bool (*job_cancel)(struct env_job *job);
+    void (*job_settle)(struct env_job *job);
 
     enum status (*map_file)(struct env *env, const char *path, struct env_map *out,
                             struct errmsg *err);
     enum status (*map_create)(struct env *env, size_t size, struct env_map *out,
                               char name[ENV_SHARE_NAME_SIZE], struct errmsg *err);
     enum status (*map_open)(struct env *env, const char *name, size_t size, struct env_map *out);
+    /* NULL: pages need not be mapped */
+    void (*map_ahead)(struct env *env, const struct env_map *map, size_t offset, size_t len);
     enum status (*populate)(void *address, size_t len); /* NULL: pages need not be made */
     void (*memory_name)(struct env *env, char name[ENV_SHARE_NAME_SIZE]);
     enum status (*memory_open)(struct env *env, const char *name, struct env_memory *out);
@@ -123,6 +128,14 @@ struct env_ios {
 
 void env_ios_append(struct env_ios *list, struct env_io *io);
 void env_ios_remove(struct env_ios *list, struct env_io *io);
+
+/* Where a job is; both bodies keep it here. */
+enum env_job_phase {
+    ENV_JOB_IDLE = 0, /* the caller's */
+    ENV_JOB_QUEUED,   /* has not begun */
+    ENV_JOB_ACTIVE,   /* `run` does */
+    ENV_JOB_DONE,     /* `run` has returned, `done` has not run */
+};
 
 /* env_map.handle points to one of these: a map is closed without knowing its env. */
 struct env_map_handle {

@@ -442,9 +442,13 @@ static const struct env_ops real_ops = {
     .file_private = env_real_file_private,
     .disk_free = env_real_disk_free,
     .io_start = env_real_io_start,
+    .job_start = env_real_job_start,
+    .job_cancel = env_real_job_cancel,
+    .job_settle = env_real_job_settle,
     .map_file = env_real_map_file,
     .map_create = env_real_map_create,
     .map_open = env_real_map_open,
+    .map_ahead = env_real_map_ahead,
     .populate = env_real_populate,
     .memory_name = env_real_memory_name,
     .memory_open = env_real_memory_open,
@@ -513,6 +517,8 @@ void env_real_destroy(struct env *env)
     struct env_real *real = env_real_of(env);
     ASSERT(env->ops == &real_ops);
     ASSERT(!env->running);
+    env_real_jobs_destroy(real);
+    env_real_ahead_end(real);
     env_real_io_destroy(real);
     while (real->sources != NULL) {
         env_source_close(real, real->sources);

@@ -26,8 +26,11 @@ struct env_source {
 
 enum { ENV_REAL_SIGNO_MAX = 64 };
 
-struct real_io; /* env_real_io.c */
-struct stream;  /* env_real_stream.c */
+struct real_io;   /* env_real_io.c */
+struct real_jobs; /* env_real_job.c */
+struct stream;    /* env_real_stream.c */
+struct range;     /* env_real_ahead.c */
+struct env_real_seen;
 
 /* A file by path; env_real_file.c and env_real_io.c. */
 struct real_file {
@@ -63,6 +66,9 @@ struct env_real {
 
     struct real_io *io; /* NULL until the first env_io_start() */
     bool no_io_uring;
+    struct real_jobs *jobs; /* NULL until the first env_job_start() */
+    struct range *ahead;    /* what is being mapped */
+    uint32_t ahead_count;
 
     struct env_source signals; /* signalfd; fd is -1 until the first env_on_signal() */
     struct {
@@ -164,12 +170,30 @@ void env_real_io_settle(struct env_file *file);
 /* Waits until nothing is on its way at all. */
 void env_real_io_destroy(struct env_real *real);
 
+enum status env_real_job_start(struct env_job *job);
+bool env_real_job_cancel(struct env_job *job);
+void env_real_job_settle(struct env_job *job);
+/* Waits for what has begun; the rest never will. */
+void env_real_jobs_destroy(struct env_real *real);
+
 enum status env_real_map_file(struct env *env, const char *path, struct env_map *out,
                               struct errmsg *err);
 enum status env_real_map_create(struct env *env, size_t size, struct env_map *out,
                                 char name[ENV_SHARE_NAME_SIZE], struct errmsg *err);
 enum status env_real_map_open(struct env *env, const char *name, size_t size, struct env_map *out);
 enum status env_real_populate(void *address, size_t len);
+
+/* ---- memory of others, mapped ahead (env_real_ahead.c) ---- */
+
+void env_real_map_ahead(struct env *env, const struct env_map *map, size_t offset, size_t len);
+/* After the threads of jobs have ended. */
+void env_real_ahead_end(struct env_real *real);
+/* Takes over the mapping, which ends with the last reference. NULL: no memory. */
+struct env_real_seen *env_real_seen_new(void *data, size_t size);
+void env_real_seen_unref(struct env_real_seen *seen);
+/* NULL: not by name. */
+struct env_real_seen *env_real_map_seen(const struct env_map *map);
+
 void env_real_memory_name(struct env *env, char name[ENV_SHARE_NAME_SIZE]);
 enum status env_real_memory_open(struct env *env, const char *name, struct env_memory *out);
 enum status env_real_memory_readv(struct env *env, const struct env_memory *memory,

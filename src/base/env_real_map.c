@@ -30,13 +30,18 @@ struct map {
     int pid;
     char number[16]; /* of the creator's descriptor, and its inode */
     ino_t inode;
+    struct env_real_seen *seen; /* has the mapping; NULL: nothing but this has it */
 };
 
 static void map_close(struct env_map *map)
 {
     struct map *inner = map->handle;
-    const int result = munmap(map->data, map->size);
-    ASSERT(result == 0);
+    if (inner->seen != NULL) {
+        env_real_seen_unref(inner->seen);
+    } else {
+        const int result = munmap(map->data, map->size);
+        ASSERT(result == 0);
+    }
     if (inner->fd >= 0) close(inner->fd);
     if (inner->descriptors >= 0) close(inner->descriptors);
     free(inner);
@@ -129,6 +134,12 @@ enum status env_real_map_create(struct env *env, size_t size, struct env_map *ou
     return STATUS_OK;
 }
 
+struct env_real_seen *env_real_map_seen(const struct env_map *map)
+{
+    const struct map *inner = map->handle;
+    return inner->seen;
+}
+
 /* The creator's descriptors. Once open they stay those of the same process, whatever its number
  * means later, and a look at one of them is half as long as a whole path. */
 static bool descriptors_open(struct map *inner)
@@ -183,6 +194,7 @@ enum status env_real_map_open(struct env *env, const char *name, size_t size, st
     inner->handle.alive = map_alive;
     inner->inode = info.st_ino;
     inner->pid = pid;
+    inner->seen = env_real_seen_new(out->data, size); /* without it nothing is mapped ahead */
     snprintf(inner->number, sizeof(inner->number), "%d", owner_fd);
     return STATUS_OK;
 }

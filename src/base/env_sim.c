@@ -401,6 +401,11 @@ void env_sim_resume(struct env *env)
     env_sim_wake(process, process->sim->now_ns);
 }
 
+void env_sim_flip(struct env_sim *sim, uint32_t ppm)
+{
+    sim->options.flip_ppm = ppm;
+}
+
 void env_sim_calm(struct env_sim *sim)
 {
     struct env_sim_options *options = &sim->options;
@@ -408,6 +413,7 @@ void env_sim_calm(struct env_sim *sim)
     options->conn_loss_ppm = 0;
     options->conn_refuse_ppm = 0;
     options->slow_ppm = 0;
+    options->flip_ppm = 0;
     options->buggify_ppm = 0;
     options->disk_corrupt_ppm = 0;
     options->disk_error_ppm = 0;
@@ -479,6 +485,9 @@ static const struct env_ops sim_ops = {
     .file_private = env_sim_file_private,
     .disk_free = env_sim_disk_free,
     .io_start = env_sim_io_start,
+    .job_start = env_sim_job_start,
+    .job_cancel = env_sim_job_cancel,
+    .job_settle = env_sim_job_settle,
     .map_file = env_sim_map_file,
     .map_create = env_sim_map_create,
     .map_open = env_sim_map_open,

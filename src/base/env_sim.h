@@ -11,8 +11,8 @@
  *
  * A host has an address, ports, a disk and shared memory. Processes of one host see the same of
  * each. Streams are ordered and lossless like TCP, but each has its own delay, so that streams
- * overtake each other; they break by loss, crash and partition. Nothing takes time except what the
- * options say; computation is free.
+ * overtake each other; they break by loss, crash and partition, and bits of them flip in flight
+ * where the options say so. Nothing takes time except what the options say; computation is free.
  *
  * The same seed and the same calls give the same run: env_sim_trace_hash() is equal. Whoever draws
  * randomness draws it from env_random().
@@ -49,11 +49,13 @@ struct env_sim_options {
     uint32_t conn_loss_ppm;      /* per segment sent: the connection breaks at both ends */
     uint32_t conn_refuse_ppm;    /* per connect: refused though somebody listens */
     uint32_t slow_ppm;           /* per segment: 100 times its delay */
-    uint32_t buggify_ppm;        /* per call: short read or write, an early AGAIN, a late timer */
-    uint32_t disk_corrupt_ppm;   /* per read: one bit of the answer is flipped */
-    uint32_t disk_error_ppm;     /* per read, write, sync: STATUS_IO */
-    uint64_t disk_size_max;      /* bytes per host; 0: no limit; above: STATUS_FULL */
-    bool disk_no_direct;         /* ENV_FILE_DIRECT opens, and then every I/O is refused */
+    uint32_t flip_ppm;           /* per segment of data: one bit of it arrives flipped */
+    const char *flip_spares;   /* a host whose connections are spared that; NULL: none; borrowed */
+    uint32_t buggify_ppm;      /* per call: short read or write, an early AGAIN, a late timer */
+    uint32_t disk_corrupt_ppm; /* per read: one bit of the answer is flipped */
+    uint32_t disk_error_ppm;   /* per read, write, sync: STATUS_IO; of a write any part is done */
+    uint64_t disk_size_max;    /* bytes per host; 0: no limit; above: STATUS_FULL */
+    bool disk_no_direct;       /* ENV_FILE_DIRECT opens, and then every I/O is refused */
 };
 
 /* NULL never: the simulator aborts when there is no memory. */
@@ -110,6 +112,9 @@ void env_sim_skew(struct env *env, int64_t ns);
 /* Nothing passes between two hosts until healed; connections survive, connects hang. */
 void env_sim_partition(struct env_sim *sim, const char *host_a, const char *host_b);
 void env_sim_heal(struct env_sim *sim, const char *host_a, const char *host_b);
+
+/* flip_ppm from now on: for tests that want damage at one step and not at another. */
+void env_sim_flip(struct env_sim *sim, uint32_t ppm);
 
 /* No more faults from now on (options' ppm, partitions, pauses): for checks of liveness. */
 void env_sim_calm(struct env_sim *sim);

@@ -329,13 +329,25 @@ enum status env_sim_file_pread(struct env_file *base, void *buf, size_t len, uin
     return STATUS_OK;
 }
 
+/* A write that fails has written any part of it, from its beginning. */
+static void write_fails(struct file *file, const void *buf, size_t len, uint64_t offset)
+{
+    struct sim_process *process = sim_process_of(file->base.env);
+
+    if (len == 0 || offset > FILE_SIZE_MAX || len > FILE_SIZE_MAX) return;
+    const size_t part = (size_t)rng_below(&process->sim->rng, len);
+    if (part == 0 || !disk_has_room(process, file->inode, offset + part)) return;
+    inode_write(file->inode, buf, part, offset);
+}
+
 enum status env_sim_file_pwrite(struct env_file *base, const void *buf, size_t len, uint64_t offset)
 {
     struct file *file = file_of(base);
 
     const enum status status = disk_check(base->env);
-    if (status != STATUS_OK) return status;
     if ((file->flags & ENV_FILE_WRITE) == 0) return STATUS_IO;
+    if (status == STATUS_IO) write_fails(file, buf, len, offset);
+    if (status != STATUS_OK) return status;
     if (offset > FILE_SIZE_MAX || len > FILE_SIZE_MAX) return STATUS_FULL;
     if (!disk_has_room(sim_process_of(base->env), file->inode, offset + len)) return STATUS_FULL;
     inode_write(file->inode, buf, len, offset);

@@ -52,6 +52,7 @@ struct sim_process {
     uint32_t post_head, post_count, post_capacity; /* a circle */
     struct env_ios ios;                            /* at the disk */
     struct env_ios ios_done;                       /* callbacks wait for the next turn */
+    uint32_t jobs_count;                           /* under way */
     struct sim_end *ends;                          /* streams this process has open */
     struct sim_process *next;
 };
@@ -149,6 +150,12 @@ void env_sim_ios_turn(struct sim_process *process);
 void env_sim_ios_crash(struct sim_process *process);
 void env_sim_disk_power_off(struct env_sim *sim, struct sim_host *host);
 void env_sim_disks_end(struct env_sim *sim);
+
+/* ---- env_sim_job.c ---- */
+
+enum status env_sim_job_start(struct env_job *job);
+bool env_sim_job_cancel(struct env_job *job);
+void env_sim_job_settle(struct env_job *job);
 
 /* ---- env_sim_map.c ---- */
 

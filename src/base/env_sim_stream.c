@@ -304,6 +304,24 @@ static void deliver_syn(struct sim_end *end)
     end_wake(end);
 }
 
+static bool is_spared(const struct sim_end *end)
+{
+    const char *spared = end->conn->sim->options.flip_spares;
+
+    if (spared == NULL) return false;
+    return strcmp(end->conn->ends[0].host->home->name, spared) == 0 ||
+           strcmp(end->conn->ends[1].host->home->name, spared) == 0;
+}
+
+/* What checksums of TCP do not see, as they are weak, or as it happened in between. */
+static void maybe_flip(const struct sim_end *end, uint8_t *data, size_t len)
+{
+    struct env_sim *sim = end->conn->sim;
+
+    if (is_spared(end) || !env_sim_chance(sim, sim->options.flip_ppm)) return;
+    data[rng_below(&sim->rng, len)] ^= (uint8_t)(1U << rng_below(&sim->rng, 8));
+}
+
 static void deliver_data(struct sim_end *end, const struct segment *segment)
 {
     const size_t size = end->conn->sim->options.stream_buffer_size;
@@ -319,7 +337,9 @@ static void deliver_data(struct sim_end *end, const struct segment *segment)
         memmove(end->inbox, end->inbox + end->inbox_head, end->inbox_len);
         end->inbox_head = 0;
     }
-    memcpy(end->inbox + end->inbox_head + end->inbox_len, segment->data, segment->len);
+    uint8_t *tail = end->inbox + end->inbox_head + end->inbox_len;
+    memcpy(tail, segment->data, segment->len);
+    maybe_flip(end, tail, segment->len);
     end->inbox_len += segment->len;
     end_wake(end);
 }

@@ -365,6 +365,54 @@ static void lost_connections_end_at_both_ends(void **state)
     duo_free(duo);
 }
 
+/* Echoes until told otherwise, and counts the bytes that came back as others. */
+static uint64_t wrong_bytes(struct env_sim *sim, struct env *here, uint64_t rounds)
+{
+    uint8_t sent[100], got[100];
+    struct env_stream *stream;
+    uint64_t wrong = 0;
+
+    assert_int_equal(env_connect(here, "10.0.0.1:7000", &stream, NULL), STATUS_OK);
+    for (uint64_t i = 0; i < rounds; i++) {
+        const struct iovec iov = { sent, sizeof(sent) };
+        size_t n = 0;
+        memset(sent, (int)i, sizeof(sent));
+        env_sim_run_for(sim, 10 * ENV_NS_PER_MS);
+        assert_int_equal(env_stream_writev(stream, &iov, 1, &n), STATUS_OK);
+        env_sim_run_for(sim, 10 * ENV_NS_PER_MS);
+        assert_int_equal(env_stream_read(stream, got, sizeof(got), &n), STATUS_OK);
+        assert_int_equal(n, sizeof(got));
+        for (size_t at = 0; at < sizeof(got); at++)
+            wrong += got[at] != sent[at];
+    }
+    env_stream_close(stream);
+    return wrong;
+}
+
+static void bits_flip_in_flight_until_calm(void **state)
+{
+    (void)state;
+    enum { ROUNDS = 200 };
+    const struct env_sim_options options = { .seed = seed,
+                                             .flip_ppm = 100000,
+                                             .flip_spares = "10.0.0.9" };
+    struct env_sim *sim = env_sim_create(&options);
+    struct server *server = calloc(1, sizeof(*server));
+
+    assert_non_null(server);
+    server_start(server, env_sim_add(sim, "10.0.0.1"));
+    struct env *here = env_sim_add(sim, "10.0.0.2");
+    const uint64_t wrong = wrong_bytes(sim, here, ROUNDS);
+    assert_in_range(wrong, ROUNDS / 20, ROUNDS);
+    assert_in_range(env_sim_fault_count(sim), wrong, wrong + 10); /* a bit may flip back */
+    assert_int_equal(wrong_bytes(sim, env_sim_add(sim, "10.0.0.9"), ROUNDS), 0);
+    env_sim_calm(sim);
+    assert_int_equal(wrong_bytes(sim, here, ROUNDS), 0);
+    server_free(server);
+    free(server);
+    env_sim_destroy(sim);
+}
+
 static void bandwidth_takes_time(void **state)
 {
     (void)state;
@@ -556,6 +604,35 @@ static void disks_can_lie_and_fill(void **state)
     env_sim_destroy(sim);
 }
 
+static void a_write_that_fails_has_done_any_part(void **state)
+{
+    (void)state;
+    int nothing = 0, part = 0;
+
+    for (uint64_t i = 0; i < 100; i++) {
+        const struct env_sim_options options = { .seed = seed + i, .disk_error_ppm = 500000 };
+        struct env_sim *sim = env_sim_create(&options);
+        struct env *env = env_sim_add(sim, "h");
+        struct env_file *file;
+        const unsigned flags = ENV_FILE_WRITE | ENV_FILE_CREATE;
+
+        while (env_file_open(env, "f", flags, &file, NULL) != STATUS_OK)
+            continue;
+        const enum status status = env_file_pwrite(file, "bbbb", 4, 0);
+        env_file_close(file);
+        env_sim_calm(sim);
+        char *text = read_file(env, "f");
+        const size_t done = strspn(text, "b");
+        assert_int_equal(text[done], '\0');
+        assert_true(status == STATUS_OK ? done == 4 : status == STATUS_IO && done < 4);
+        nothing += done == 0;
+        part += done > 0 && done < 4;
+        free(text);
+        env_sim_destroy(sim);
+    }
+    assert_true(nothing > 0 && part > 10);
+}
+
 /* ---- everything at once ---- */
 
 enum { HOSTS = 4, CLIENTS = 12, STEPS = 150 };
@@ -692,11 +769,13 @@ int main(void)
         cmocka_unit_test(partitions_hold_back_and_heal),
         cmocka_unit_test(the_paused_are_silent_until_resumed),
         cmocka_unit_test(lost_connections_end_at_both_ends),
+        cmocka_unit_test(bits_flip_in_flight_until_calm),
         cmocka_unit_test(bandwidth_takes_time),
         cmocka_unit_test(power_loss_keeps_what_was_synced),
         cmocka_unit_test(a_kill_keeps_what_was_written),
         cmocka_unit_test(a_crash_meets_bulk_io_half_done),
         cmocka_unit_test(disks_can_lie_and_fill),
+        cmocka_unit_test(a_write_that_fails_has_done_any_part),
         cmocka_unit_test(a_cluster_survives_everything_twice_alike),
     };
 

@@ -6,6 +6,7 @@
  *         property of the simulation.
  * Method: the same tests run on both. Two processes, a and b: two simulated ones, or two real loops
  *         that one thread polls in turn over loopback. */
+#include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -902,6 +903,151 @@ static void bulk_io_has_limits_and_fails_plainly(void **state)
     world_free(&world);
 }
 
+/* ---- jobs ---- */
+
+enum { JOBS = 60, JOB_WORK = 2000 };
+
+struct job {
+    struct env_job job;
+    uint64_t input, sum;
+    int runs, dones;
+    int *left;
+    struct job *other; /* that it settles when it is done */
+};
+
+static void job_run(void *ctx)
+{
+    struct job *job = ctx;
+
+    job->runs++;
+    for (uint64_t i = 0; i < JOB_WORK; i++)
+        job->sum = job->sum * 31 + (job->input ^ i);
+}
+
+static void job_done(void *ctx)
+{
+    struct job *job = ctx;
+
+    assert_int_equal(job->runs, 1);
+    job->dones++;
+    if (job->left != NULL) (*job->left)--;
+}
+
+static void job_start(struct env *env, struct job *job, uint64_t input, int *left)
+{
+    *job = (struct job){ .job = { .run = job_run, .done = job_done, .ctx = job },
+                         .input = input,
+                         .left = left };
+    if (left != NULL) (*left)++;
+    assert_int_equal(env_job_start(env, &job->job), STATUS_OK);
+    assert_int_equal(job->dones, 0); /* never from inside */
+}
+
+static void jobs_compute_beside_the_loop(void **state)
+{
+    (void)state;
+    static struct job jobs[JOBS];
+    struct world world = world_new();
+    int left = 0;
+
+    for (int round = 0; round < 3; round++) {
+        for (uint64_t i = 0; i < JOBS; i++)
+            job_start(i % 2 == 0 ? world.a : world.b, &jobs[i], i, &left);
+        assert_true(world_run(&world, none_left, &left, LIMIT_NS));
+        for (uint64_t i = 0; i < JOBS; i++) {
+            struct job again = { .input = i };
+            job_run(&again);
+            assert_int_equal(jobs[i].sum, again.sum);
+            assert_int_equal(jobs[i].dones, 1);
+        }
+    }
+    world_free(&world);
+}
+
+/* Whatever is cancelled or settled, before, while or after it runs: nothing happens to it from then
+ * on; and nothing else is lost. */
+static void jobs_are_cancelled_and_settled(void **state)
+{
+    (void)state;
+    static struct job jobs[JOBS];
+    struct job never_started = { .input = 0 };
+    struct world world = world_new();
+    bool settled[JOBS];
+    int runs[JOBS], left = 0;
+
+    env_job_settle(&never_started.job);
+    for (unsigned round = 0; round < 20; round++) {
+        memset(settled, 0, sizeof(settled));
+        for (uint64_t i = 0; i < JOBS; i++)
+            job_start(world.a, &jobs[i], i, &left);
+        if (round % 2 == 1) (void)world_run(&world, never, NULL, round * ENV_NS_PER_MS / 8);
+        for (int i = 0; i < JOBS; i++) {
+            if (i % 3 == 2 || jobs[i].dones > 0) continue;
+            settled[i] = i % 3 == 0 || env_job_cancel(&jobs[i].job);
+            if (i % 3 == 0) env_job_settle(&jobs[i].job);
+            if (i % 3 == 1 && settled[i]) assert_int_equal(jobs[i].runs, 0);
+            left -= settled[i];
+            if (settled[i]) runs[i] = jobs[i].runs; /* it is ours again */
+        }
+        assert_true(world_run(&world, none_left, &left, LIMIT_NS));
+        for (int i = 0; i < JOBS; i++) {
+            assert_int_equal(jobs[i].dones, settled[i] ? 0 : 1);
+            assert_int_equal(jobs[i].runs, settled[i] ? runs[i] : 1);
+            env_job_settle(&jobs[i].job); /* of what is done: nothing */
+        }
+    }
+    world_free(&world);
+}
+
+static void on_job_settles(void *ctx)
+{
+    struct job *job = ctx;
+
+    job_done(job);
+    (*job->left) -= job->other->dones == 0;
+    env_job_settle(&job->other->job);
+}
+
+/* The first to be done settles the other one, also when both have run by then. */
+static void a_done_job_settles_another(void **state)
+{
+    (void)state;
+    struct world world = world_new();
+    struct job jobs[2];
+    int left = 0;
+
+    for (int round = 0; round < 50; round++) {
+        for (int i = 0; i < 2; i++) {
+            job_start(world.a, &jobs[i], 1, &left);
+            jobs[i].job.done = on_job_settles;
+            jobs[i].other = &jobs[1 - i];
+        }
+        if (!simulated && round % 2 == 0) env_real_sleep_ns(ENV_NS_PER_MS);
+        assert_true(world_run(&world, none_left, &left, LIMIT_NS));
+        assert_int_equal(jobs[0].dones + jobs[1].dones, 1);
+    }
+    world_free(&world);
+}
+
+static void jobs_have_a_limit_and_end_with_their_env(void **state)
+{
+    (void)state;
+    static struct job jobs[ENV_JOBS_MAX], more;
+    struct world world = world_new();
+    int left = 0;
+
+    for (uint64_t i = 0; i < ENV_JOBS_MAX; i++)
+        job_start(world.a, &jobs[i], i, &left);
+    more = (struct job){ .job = { .run = job_run, .done = job_done, .ctx = &more } };
+    assert_int_equal(env_job_start(world.a, &more.job), STATUS_FULL);
+    job_start(world.b, &more, 0, NULL); /* each env has its own */
+    env_job_settle(&jobs[7].job);
+    assert_int_equal(env_job_start(world.a, &jobs[7].job), STATUS_OK);
+    world_free(&world);
+    for (int i = 0; i < ENV_JOBS_MAX; i++)
+        assert_int_equal(jobs[i].dones, 0);
+}
+
 static void note_name(void *ctx, const char *name)
 {
     char *all = ctx;
@@ -1016,6 +1162,66 @@ static void pages_are_made_ahead(void **state)
     world_free(&world);
 }
 
+/* How many pages of [data, data+size) this process has mapped, of those that lie `step` apart. */
+static size_t mapped(const uint8_t *data, size_t size, size_t step)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    const int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    size_t found = 0;
+
+    assert_true(fd >= 0);
+    for (size_t at = 0; at < size; at += step) {
+        uint64_t entry;
+        const off_t where = (off_t)(((uintptr_t)data + at) / page * sizeof(entry));
+        assert_int_equal(pread(fd, &entry, sizeof(entry), where), sizeof(entry));
+        found += entry >> 63;
+    }
+    close(fd);
+    return found;
+}
+
+/* Asks until that has been done. */
+static void await_mapped(struct env *env, const struct env_map *map, size_t at, size_t size)
+{
+    const size_t step = 64 << 10; /* as much at a time */
+    const uint8_t *data = (const uint8_t *)map->data + at;
+
+    for (int ms = 0; ms < 10000 && mapped(data, size, step) < size / step; ms++) {
+        env_map_ahead(env, map, at, size); /* it may be left out */
+        (void)env_poll(env, ENV_NS_PER_MS);
+    }
+    assert_int_equal(mapped(data, size, step), size / step);
+}
+
+/* What is there is mapped, what is not is not made; and maps may go before that is done. */
+static void pages_are_mapped_ahead(void **state)
+{
+    (void)state;
+    struct world world = world_new();
+    struct env *neighbour = simulated ? env_sim_add(world.sim, "10.0.0.1") : world.b;
+    struct env_map ours = { 0 }, theirs = { 0 };
+    char name[ENV_SHARE_NAME_SIZE];
+    const size_t size = 32 << 20, start = 7 << 20, some = 3 << 20;
+
+    assert_int_equal(env_map_create(world.a, size, &ours, name, NULL), STATUS_OK);
+    memset((char *)ours.data + start, 1, some);
+    for (int i = 0; i < 200; i++) { /* more than can wait */
+        env_map_close(&theirs);
+        assert_int_equal(env_map_open(neighbour, name, size, &theirs), STATUS_OK);
+        env_map_ahead(neighbour, &theirs, 0, size);
+        env_map_ahead(neighbour, &theirs, size - 1, 1);
+    }
+    if (!simulated) {
+        await_mapped(neighbour, &theirs, start, some);
+        assert_int_equal(mapped(theirs.data, start, (size_t)sysconf(_SC_PAGESIZE)), 0);
+        assert_int_equal(resident(&ours), some);
+    }
+    assert_memory_equal((char *)theirs.data + start, (char *)ours.data + start, some);
+    env_map_close(&ours);
+    env_map_close(&theirs);
+    world_free(&world);
+}
+
 /* True if writing there ends the process that does it. */
 static bool write_is_fatal(void *at)
 {
@@ -1093,9 +1299,14 @@ int main(void)
         cmocka_unit_test(whole_files_are_replaced_renamed_removed),
         cmocka_unit_test(bulk_io_moves_what_it_says),
         cmocka_unit_test(bulk_io_has_limits_and_fails_plainly),
+        cmocka_unit_test(jobs_compute_beside_the_loop),
+        cmocka_unit_test(jobs_are_cancelled_and_settled),
+        cmocka_unit_test(a_done_job_settles_another),
+        cmocka_unit_test(jobs_have_a_limit_and_end_with_their_env),
         cmocka_unit_test(directories_are_listed_and_files_locked),
         cmocka_unit_test(memory_is_shared_on_a_host),
         cmocka_unit_test(pages_are_made_ahead),
+        cmocka_unit_test(pages_are_mapped_ahead),
         cmocka_unit_test(readers_cannot_write),
         cmocka_unit_test(files_are_seen_as_memory),
     };

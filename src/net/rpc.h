@@ -22,7 +22,8 @@
  * Limits:  frames up to RPC_FRAME_SIZE_MAX; connections, calls and queued bytes as in the options.
  *          A peer that does not read is disconnected when its queue is full of replies; stream
  *          items push back instead. A peer from which nothing comes for 3 * keepalive_ms, though it
- *          is asked, is disconnected. Garbage disconnects, with a logged reason. */
+ *          is asked, is disconnected. Garbage disconnects, with a logged reason, and so does a
+ *          frame that is not what was sent: nothing of it is acted upon. */
 #ifndef NET_RPC_H
 #define NET_RPC_H
 
@@ -36,13 +37,17 @@ struct env;
 
 enum {
     RPC_VERSION_MIN = 1, /* of the protocol, that we speak */
-    RPC_VERSION_MAX = 1,
+    RPC_VERSION_MAX = 2, /* every frame has a checksum; see docs/internals/rpc-wire.md */
     RPC_FRAME_SIZE_MAX = 64 << 20,
     RPC_BODY_SIZE_MAX = RPC_FRAME_SIZE_MAX - 4096,
     RPC_NAME_SIZE = 64,     /* of a process, with its NUL */
     RPC_MESSAGE_SIZE = 256, /* of a refusal, with its NUL */
     RPC_METHODS_MAX = 256,
 };
+
+/* Frames, of all connections of this process, that were not what their checksums say. Each has
+ * cost its connection. Any thread. */
+uint64_t rpc_damaged_total(void);
 
 /* ---- TLS ---- */
 

@@ -12,18 +12,27 @@
  * replayed, reflected, or moved to another version. The client proves first: who merely connects
  * learns nothing to guess the secret by. An open cluster runs the same with the empty secret.
  *
+ * Damage. From version 2 on every frame has checksums, those of the handshake too
+ * (net/rpc_frame.c). A frame that is not what was sent closes the connection, so that both ends
+ * know that something is lost, and is counted. Bits that flip in the handshake cannot lead to less
+ * than both speak: a peer whose frame says version 2 owes the checksum, and the proofs, with the
+ * empty secret as well, are over the versions as both have read them.
+ *
  * Invariants
  *   I1  on_frame runs only in READY: before that no frame may be larger than a handshake needs.
  *   I2  on_closed runs once, as the last thing the connection does in its turn, so that the owner
  *       can destroy it there. A failure found inside rpc_conn_send() is kept until then.
  *   I3  While bytes wait, the stream is watched for writing. Answers to frames that came together
  *       wait for the last of them, and then go out together.
+ *   I4  With version 2 no field of a frame is looked at before its checksum was right, and no
+ *       length believed before that of its head was.
  *
  * Threads: the env's.
  * Limits:  one frame of RPC_FRAME_SIZE_MAX inwards; outwards write_queue_max, and one frame over
  *          it, because a reply must not depend on what else is waiting. */
 #include "net/rpc_int.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -77,6 +86,10 @@ struct rpc_conn {
     char peer[RPC_NAME_SIZE + 64];
 };
 
+/* Added to by the threads of all envs, read by whoever shows it: a number for people, that orders
+ * nothing. */
+static _Atomic uint64_t damaged_total;
+
 static void conn_ready(void *ctx, unsigned events);
 static void conn_on_timer(void *ctx);
 static void conn_on_fail_timer(void *ctx);
@@ -127,8 +140,8 @@ struct rpc_conn *rpc_conn_create(struct env *env, struct env_stream *stream,
     conn->events = *events;
     conn->ctx = ctx;
     conn->state = options->is_server ? CONN_HELLO_DUE : CONN_DIALING;
-    buf_init(&conn->in, RPC_LENGTH_SIZE + RPC_FRAME_SIZE_MAX + READ_SIZE_MAX);
-    buf_init(&conn->out, options->write_queue_max + RPC_LENGTH_SIZE + RPC_FRAME_SIZE_MAX);
+    buf_init(&conn->in, RPC_HEAD_SIZE + RPC_FRAME_SIZE_MAX + READ_SIZE_MAX);
+    buf_init(&conn->out, options->write_queue_max + RPC_HEAD_SIZE + RPC_FRAME_SIZE_MAX);
     env_random(env, options->is_server ? conn->nonce_server : conn->nonce_client, RPC_NONCE_SIZE);
     env_timer_init(&conn->timer, conn_on_timer, conn);
     env_timer_init(&conn->fail_timer, conn_on_fail_timer, conn);
@@ -178,6 +191,17 @@ static enum status fail(struct rpc_conn *conn, enum status why, const char *reas
         conn->reason = reason;
     }
     return conn->failure;
+}
+
+uint64_t rpc_damaged_total(void)
+{
+    return atomic_load_explicit(&damaged_total, memory_order_relaxed);
+}
+
+static enum status fail_damaged(struct rpc_conn *conn)
+{
+    atomic_fetch_add_explicit(&damaged_total, 1, memory_order_relaxed);
+    return fail(conn, STATUS_CORRUPT, "a frame was damaged on its way");
 }
 
 void rpc_conn_fail(struct rpc_conn *conn, enum status why, const char *reason)
@@ -235,10 +259,16 @@ static bool may_hold(const struct rpc_conn *conn)
            conn->out.len < conn->options.write_queue_max / 4;
 }
 
+/* Of the frames that come and go now. */
+static uint32_t framing(const struct rpc_conn *conn)
+{
+    return conn->state == CONN_READY ? conn->versions[2] : 1;
+}
+
 /* Without the limit, which is for calls: the handshake and signs of life always fit. */
 static enum status send_frame(struct rpc_conn *conn, const struct rpc_frame *frame)
 {
-    if (rpc_frame_write(&conn->out, frame) != STATUS_OK)
+    if (rpc_frame_write(&conn->out, frame, framing(conn)) != STATUS_OK)
         return fail(conn, STATUS_FULL, "the peer does not read");
     if (may_hold(conn)) return STATUS_OK;
     const enum status status = flush(conn);
@@ -413,8 +443,19 @@ static enum status take_refusal(struct rpc_conn *conn, const struct rpc_frame *f
     return fail(conn, frame->status, "the peer refused us");
 }
 
+/* Whether a frame of the handshake lacks a checksum that its sender, by its own words, would have
+ * put there. A refusal has none of an older server. */
+static bool lacks_check(const struct rpc_conn *conn, const struct rpc_frame *frame)
+{
+    const bool first = frame->kind == RPC_KIND_HELLO || frame->kind == RPC_KIND_CHALLENGE;
+    const uint32_t speaks = first ? frame->version_max : conn->versions[2];
+
+    return !frame->checked && frame->kind != RPC_KIND_REFUSE && speaks > 1;
+}
+
 static enum status handshake(struct rpc_conn *conn, const struct rpc_frame *frame)
 {
+    if (lacks_check(conn, frame)) return fail_damaged(conn);
     if (!conn->options.is_server && frame->kind == RPC_KIND_REFUSE)
         return take_refusal(conn, frame);
     if (conn->state == CONN_HELLO_DUE && frame->kind == RPC_KIND_HELLO)
@@ -456,13 +497,11 @@ static enum status dispatch(struct rpc_conn *conn, const struct rpc_frame *frame
     return fail(conn, STATUS_PROTOCOL, "a frame that this side does not take");
 }
 
-/* The length of the frame at the front, or 0 while it is not known. */
-static size_t frame_len(const struct rpc_conn *conn)
+/* The head of the frame at the front. STATUS_AGAIN: it is not there yet. */
+static enum status front_head(const struct rpc_conn *conn, struct rpc_head *out)
 {
-    const uint8_t *data = buf_data(&conn->in);
-
-    if (conn->in.len < RPC_LENGTH_SIZE) return 0;
-    return data[0] | (size_t)data[1] << 8 | (size_t)data[2] << 16 | (size_t)data[3] << 24;
+    if (conn->in.len < rpc_head_size(framing(conn))) return STATUS_AGAIN;
+    return rpc_head_read(buf_data(&conn->in), framing(conn), out);
 }
 
 /* A greeting of TLS, where a length was due. */
@@ -473,26 +512,52 @@ static bool speaks_tls(const struct rpc_conn *conn)
     return conn->state == CONN_HELLO_DUE && conn->in.len >= 2 && data[0] == 0x16 && data[1] == 3;
 }
 
+/* The frame at the front, behind whose head all of it is there. */
+static enum status take_frame(struct rpc_conn *conn, const struct rpc_head *head)
+{
+    const uint32_t version = framing(conn);
+    const size_t head_size = rpc_head_size(version);
+    struct rpc_frame frame;
+
+    enum status status = rpc_frame_read(buf_data(&conn->in) + head_size, head, version, &frame);
+    if (status == STATUS_CORRUPT) return fail_damaged(conn);
+    if (status != STATUS_OK) return fail(conn, STATUS_PROTOCOL, "a malformed frame");
+    status = dispatch(conn, &frame);
+    buf_consume(&conn->in, head_size + head->len);
+    return status;
+}
+
+/* Whether a frame of the handshake is all there though its length, which has no checksum, says that
+ * more comes. Waiting for that would cost the whole time that a handshake may take. */
+static bool is_too_long(const struct rpc_conn *conn)
+{
+    const struct rpc_head all = { .len = conn->in.len - RPC_LENGTH_SIZE };
+    struct rpc_frame frame;
+
+    if (conn->state == CONN_READY) return false;
+    return rpc_frame_read(buf_data(&conn->in) + RPC_LENGTH_SIZE, &all, 1, &frame) != STATUS_INVALID;
+}
+
 /* Takes every whole frame. */
 static enum status take_frames(struct rpc_conn *conn)
 {
     enum status status = STATUS_OK;
-    struct rpc_frame frame;
+    struct rpc_head head;
 
-    while (status == STATUS_OK && conn->in.len >= RPC_LENGTH_SIZE) {
-        const size_t len = frame_len(conn);
+    while (status == STATUS_OK) {
+        const enum status found = front_head(conn, &head);
         const size_t len_max =
             conn->state == CONN_READY ? RPC_FRAME_SIZE_MAX : RPC_HANDSHAKE_FRAME_SIZE_MAX;
+        if (found == STATUS_AGAIN) return STATUS_OK;
+        if (found != STATUS_OK) return fail_damaged(conn);
         if (speaks_tls(conn))
             return fail(conn, STATUS_DENIED,
                         "the peer speaks TLS and we do not: --cluster-tls-* is not set here");
-        if (len == 0 || len > len_max)
+        if (head.len == 0 || head.len > len_max)
             return fail(conn, STATUS_PROTOCOL, "a frame of impossible length");
-        if (conn->in.len - RPC_LENGTH_SIZE < len) return STATUS_OK;
-        if (rpc_frame_read(buf_data(&conn->in) + RPC_LENGTH_SIZE, len, &frame) != STATUS_OK)
-            return fail(conn, STATUS_PROTOCOL, "a malformed frame");
-        status = dispatch(conn, &frame);
-        buf_consume(&conn->in, RPC_LENGTH_SIZE + len);
+        if (conn->in.len - rpc_head_size(framing(conn)) < head.len)
+            return is_too_long(conn) ? fail_damaged(conn) : STATUS_OK;
+        status = take_frame(conn, &head);
     }
     return status;
 }
@@ -501,7 +566,10 @@ static enum status take_frames(struct rpc_conn *conn)
  * steps. */
 static size_t read_size(const struct rpc_conn *conn)
 {
-    const size_t need = RPC_LENGTH_SIZE + frame_len(conn);
+    struct rpc_head head;
+
+    if (front_head(conn, &head) != STATUS_OK) return READ_SIZE_MIN;
+    const size_t need = rpc_head_size(framing(conn)) + head.len;
     const size_t missing = need > conn->in.len ? need - conn->in.len : 0;
 
     if (missing < READ_SIZE_MIN) return READ_SIZE_MIN;
@@ -518,7 +586,7 @@ static enum status refuse_plain(struct rpc_conn *conn)
     struct buf out;
 
     buf_init(&out, RPC_HANDSHAKE_FRAME_SIZE_MAX);
-    if (rpc_frame_write(&out, &frame) == STATUS_OK)
+    if (rpc_frame_write(&out, &frame, 1) == STATUS_OK)
         wire_answer_plain(&conn->wire, buf_data(&out), out.len);
     buf_fini(&out);
     return fail(conn, STATUS_DENIED, "the peer does not speak TLS");

@@ -32,15 +32,19 @@ static void check_frame(const struct rpc_frame *frame)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
+    struct rpc_head head = { .len = len };
     struct rpc_frame frame, again;
     struct buf buf;
 
-    if (rpc_frame_read(data, len, &frame) != STATUS_OK) return 0;
+    if (rpc_frame_read(data, &head, 1, &frame) != STATUS_OK) return 0;
     check_frame(&frame);
+    const uint32_t version = frame.kind <= RPC_KIND_REFUSE ? 1 : 2;
     buf_init(&buf, len + RPC_FRAME_SIZE_MAX);
-    enum status status = rpc_frame_write(&buf, &frame);
+    enum status status = rpc_frame_write(&buf, &frame, version);
     ASSERT(status == STATUS_OK);
-    status = rpc_frame_read(buf_data(&buf) + RPC_LENGTH_SIZE, buf.len - RPC_LENGTH_SIZE, &again);
+    status = rpc_head_read(buf_data(&buf), version, &head);
+    ASSERT(status == STATUS_OK && head.len == buf.len - rpc_head_size(version));
+    status = rpc_frame_read(buf_data(&buf) + rpc_head_size(version), &head, version, &again);
     ASSERT(status == STATUS_OK);
     ASSERT(again.kind == frame.kind && again.call == frame.call && again.method == frame.method);
     ASSERT(again.status == frame.status && again.timeout_ms == frame.timeout_ms);

@@ -22,7 +22,9 @@ struct env_stream;
 enum {
     RPC_NONCE_SIZE = 32,
     RPC_PROOF_SIZE = 32,
-    RPC_LENGTH_SIZE = 4,                 /* u32, little-endian, before each frame's payload */
+    RPC_LENGTH_SIZE =
+        4,              /* u32, little-endian, before each payload of version 1 and the handshake */
+    RPC_HEAD_SIZE = 16, /* before each payload of version 2: see rpc_frame.c */
     RPC_HANDSHAKE_FRAME_SIZE_MAX = 1024, /* until the peer has proved itself */
 };
 
@@ -47,6 +49,7 @@ enum rpc_kind {
 /* Fields that a kind does not have are zero or empty. Bytes are borrowed from the payload. */
 struct rpc_frame {
     enum rpc_kind kind;
+    bool checked;                      /* read, of the handshake: it had its checksum */
     uint32_t version_min, version_max; /* HELLO: what the client speaks; CHALLENGE: chosen, twice */
     struct msg_bytes name;             /* HELLO, CHALLENGE */
     struct msg_bytes nonce;            /* HELLO, CHALLENGE: RPC_NONCE_SIZE bytes */
@@ -59,11 +62,27 @@ struct rpc_frame {
     struct msg_bytes body;
 };
 
-/* Appends length and payload. STATUS_FULL leaves the buffer as it was. */
-MUST_USE enum status rpc_frame_write(struct buf *out, const struct rpc_frame *frame);
+/* What stands before a payload. */
+struct rpc_head {
+    size_t len;   /* of the payload */
+    uint64_t sum; /* version 2: XXH3-64 of the payload */
+};
 
-/* Reads a payload. STATUS_INVALID for anything that is not a frame with what its kind needs. */
-MUST_USE enum status rpc_frame_read(const uint8_t *payload, size_t len, struct rpc_frame *out);
+/* Its size in frames of that version; those of the handshake are of version 1, whatever is agreed
+ * in it. */
+size_t rpc_head_size(uint32_t version);
+
+/* `data` has rpc_head_size() bytes. STATUS_CORRUPT: they are not what was sent. */
+MUST_USE enum status rpc_head_read(const uint8_t *data, uint32_t version, struct rpc_head *out);
+
+/* Appends head and payload. STATUS_FULL leaves the buffer as it was. */
+MUST_USE enum status rpc_frame_write(struct buf *out, const struct rpc_frame *frame,
+                                     uint32_t version);
+
+/* Reads the payload that came behind the head of such a version. STATUS_CORRUPT: it is not what was
+ * sent; STATUS_INVALID for anything that is not a frame with what its kind needs. */
+MUST_USE enum status rpc_frame_read(const uint8_t *payload, const struct rpc_head *head,
+                                    uint32_t version, struct rpc_frame *out);
 
 /* ---- connections ---- */
 

@@ -3,11 +3,11 @@
  * net/rpc_sim_test.c
  *
  * Goal:   whatever the network does, every call ends exactly once on the client, every request
- * given to a handler can be ended, stream items come in order and without gaps, and once the faults
- *         stop everything works again.
- * Method: a simulated world with loss, refusals, short reads and writes, partitions and kills of
- * the server; clients make random calls and cancel some. `SEED=n` replays a world, ROUNDS=n runs
- *         more of them. The same seed must give the same trace. */
+ *         given to a handler can be ended and has the bytes that were asked with, stream items come
+ *         in order and without gaps, and once the faults stop everything works again.
+ * Method: a simulated world with loss, refusals, flipped bits, short reads and writes, partitions
+ *         and kills of the server; clients make random calls and cancel some. `SEED=n` replays a
+ *         world, ROUNDS=n runs more of them. The same seed must give the same trace. */
 #include "net/rpc.h"
 
 #include <setjmp.h>
@@ -72,17 +72,23 @@ struct world {
 
 /* ---- the server ---- */
 
+static void check_bytes(const uint8_t *body, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        assert_int_equal(body[i], (uint8_t)(i * 7));
+}
+
 static void on_echo(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
 {
     (void)ctx;
+    check_bytes(body, len);
     rpc_reply(call, body, len);
 }
 
 static void on_hold(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
 {
     struct world *world = ctx;
-    (void)body;
-    (void)len;
+    check_bytes(body, len);
     assert_true(world->held_count < HELD_MAX);
     world->held[world->held_count++] = call;
 }
@@ -90,8 +96,7 @@ static void on_hold(void *ctx, struct rpc_call *call, const uint8_t *body, size_
 static void on_count(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
 {
     (void)ctx;
-    (void)body;
-    (void)len;
+    check_bytes(body, len);
     for (uint32_t i = 0; i < ITEMS; i++) {
         const enum status status = rpc_send(call, &i, sizeof(i));
         if (status == STATUS_OK) continue;
@@ -149,8 +154,7 @@ static void check_reply(const struct call *call, const struct rpc_result *result
     if (call->method == COUNT) assert_int_equal(call->items, ITEMS);
     if (call->method != ECHO) return;
     assert_int_equal(result->len, call->body_len);
-    for (size_t i = 0; i < result->len; i++)
-        assert_int_equal(result->body[i], (uint8_t)(i * 7));
+    check_bytes(result->body, result->len);
 }
 
 static void on_end(void *ctx, const struct rpc_result *result)
@@ -303,6 +307,7 @@ static uint64_t run_world(uint64_t world_seed, uint32_t statuses[ENDS])
         .conn_loss_ppm = 2000,
         .conn_refuse_ppm = 50000,
         .slow_ppm = 10000,
+        .flip_ppm = 5000,
         .buggify_ppm = 50000,
         .stream_buffer_size = 8192,
     };
@@ -339,6 +344,7 @@ static void every_call_ends_once_in_every_world(void **state)
            statuses[2], statuses[3], statuses[4]);
     for (int i = 0; i < ENDS; i++)
         assert_true(statuses[i] > 0); /* the walk reaches every end */
+    assert_true(rpc_damaged_total() > 0);
 }
 
 static void the_same_seed_gives_the_same_run(void **state)

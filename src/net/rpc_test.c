@@ -693,7 +693,7 @@ static bool is_cut_off(struct world *world, const void *data, size_t len)
 
 static void append_frame(struct buf *buf, const struct rpc_frame *frame)
 {
-    assert_int_equal(rpc_frame_write(buf, frame), STATUS_OK);
+    assert_int_equal(rpc_frame_write(buf, frame, 1), STATUS_OK);
 }
 
 static void garbage_is_cut_off_and_harms_nobody(void **state)
@@ -706,7 +706,7 @@ static void garbage_is_cut_off_and_harms_nobody(void **state)
                                      .version_max = 1,
                                      .nonce = { nonce, sizeof(nonce) } };
     const struct rpc_frame future = { .kind = RPC_KIND_HELLO,
-                                      .version_min = 2,
+                                      .version_min = 3,
                                       .version_max = 9,
                                       .nonce = { nonce, sizeof(nonce) } };
     const struct rpc_frame request = { .kind = RPC_KIND_REQUEST, .call = 1, .method = HOLD };

@@ -155,11 +155,15 @@ bool lane_send_bounce(struct lane *lane, const struct wire_header *header, struc
 bool lane_send_control(struct lane *lane, const struct wire_header *header, const uint8_t *payload,
                        size_t len)
 {
+    struct wire_header checked = *header;
+
     ASSERT(len == wire_payload_size(header));
     uint8_t *owned = malloc(len);
     if (owned == NULL) return false;
     memcpy(owned, payload, len);
-    if (!lane_send(lane, FRAME_CONTROL, header, owned, false)) {
+    checked.flags |= WIRE_CHECKSUM;
+    checked.checksum = hash_xxh3(payload, len);
+    if (!lane_send(lane, FRAME_CONTROL, &checked, owned, false)) {
         free(owned);
         return false;
     }
@@ -202,10 +206,7 @@ static bool acks_send(struct lane *lane)
     }
     for (uint32_t i = 0; i < count; i++)
         wire_ack_encode(lane->acks[i], payload + i * WIRE_ACK_SIZE);
-    const struct wire_header header = { .opcode = WIRE_ACKS,
-                                        .flags = WIRE_CHECKSUM,
-                                        .length = len,
-                                        .checksum = hash_xxh3(payload, len) };
+    const struct wire_header header = { .opcode = WIRE_ACKS, .length = len };
     if (!lane_send_control(lane, &header, payload, len)) return false;
     lane->out[FRAME_CONTROL].tail->answers = count;
     return true;
@@ -814,8 +815,19 @@ static enum status got_header(struct lane *lane, const struct wire_header *heade
     return lane->peer != NULL ? peer_frame(lane, header) : target_frame(lane, header);
 }
 
+/* What is not bytes of a task. An engine of before put a checksum on nothing but ACKS. */
+static bool control_damaged(const struct lane *lane)
+{
+    const struct wire_header *head = &lane->head;
+
+    if (head->opcode == WIRE_WRITE || head->opcode == WIRE_READ_DATA) return false;
+    return (head->flags & WIRE_CHECKSUM) != 0 &&
+           hash_xxh3(lane->control, (size_t)head->length) != head->checksum;
+}
+
 static enum status got_payload(struct lane *lane)
 {
+    if (control_damaged(lane)) return STATUS_CORRUPT;
     if (lane->head.opcode == WIRE_HELLO) return greeted(lane);
     if (lane->head.opcode == WIRE_AUTH) return proven(lane);
     return lane->peer != NULL ? peer_payload(lane) : target_payload(lane);

@@ -132,6 +132,19 @@ enum status yolk_transfer_loan_check(struct yolk_transfer *transfer, struct yolk
     return share_check(it->session, it->share, it->epoch, 0);
 }
 
+void yolk_transfer_loan_ahead(struct yolk_transfer *transfer, struct yolk_transfer_loan loan,
+                              uint64_t skip, uint64_t more)
+{
+    const struct loan *it = loan_find(transfer, loan.id);
+
+    if (it == NULL || it->share == NULL) return;
+    const uint8_t *start = it->share->map.data;
+    const uint64_t at = (uint64_t)((const uint8_t *)loan.data - start);
+    const uint64_t room = it->share->is.length - at; /* no less than the loan */
+    const uint64_t len = more < room - loan.length ? loan.length + more : room;
+    if (skip < len) env_map_ahead(transfer->env, &it->share->map, at + skip, len - skip);
+}
+
 enum status yolk_transfer_return(struct yolk_transfer *transfer, struct yolk_transfer_loan loan)
 {
     struct loan *it = loan_find(transfer, loan.id);

@@ -491,6 +491,54 @@ static void acks_come_as_they_are_understood(void **state)
     env_real_destroy(puppet.env);
 }
 
+/* A notice whose checksum, if it has one, is `sum`. What became of it. */
+static enum status notice_answered(struct puppet *puppet, uint64_t request, uint8_t flags,
+                                   uint64_t sum)
+{
+    static const uint8_t payload[WIRE_NOTICE_NAME_SIZE + 3] = "puppet";
+    const struct wire_header notice = { .opcode = WIRE_NOTIFY,
+                                        .flags = flags,
+                                        .request = request,
+                                        .length = sizeof(payload),
+                                        .checksum = sum ^ hash_xxh3(payload, sizeof(payload)) };
+    uint8_t bytes[WIRE_HEADER_SIZE];
+    struct wire_header answer;
+
+    CHECK(send_header(puppet, &notice) == STATUS_OK);
+    CHECK(puppet_send(puppet, payload, sizeof(payload)) == STATUS_OK);
+    const enum status status = puppet_receive(puppet, bytes, sizeof(bytes), 5000);
+    if (status != STATUS_OK) return status;
+    CHECK(wire_header_decode(bytes, &answer) == STATUS_OK);
+    CHECK(answer.opcode == WIRE_NOTIFY_ACK && answer.request == request);
+    return answer.status;
+}
+
+/* The payload of a control frame is looked at when its checksum was right, or when it comes from an
+ * engine of before, which has put none there. */
+static void damaged_control_costs_the_connection(void **state)
+{
+    (void)state;
+    static struct puppet puppet;
+    struct yolk_transfer *target;
+    struct yolk_transfer_notice notice;
+    int kept = 0;
+
+    rng_init(&puppet.rng, seed_of_run());
+    CHECK(env_real_create(NULL, &puppet.env, NULL) == STATUS_OK);
+    engine_start(puppet.env, &target, &there, NULL);
+    puppet.capabilities = WIRE_CAP_NOTIFY;
+    greet_as_initiator(&puppet, yolk_transfer_name(target));
+    CHECK(notice_answered(&puppet, 1, 0, 7) == STATUS_OK);
+    CHECK(notice_answered(&puppet, 2, WIRE_CHECKSUM, 0) == STATUS_OK);
+    CHECK(notice_answered(&puppet, 3, WIRE_CHECKSUM, 1) == STATUS_CONN_CLOSED);
+    env_stream_close(puppet.stream);
+    while (yolk_transfer_take_notice(target, &notice) == STATUS_OK)
+        kept++;
+    CHECK(kept == 2);
+    yolk_transfer_destroy(target);
+    env_real_destroy(puppet.env);
+}
+
 static void a_hostile_target_does_no_harm(void **state)
 {
     (void)state;
@@ -537,6 +585,7 @@ int main(void)
         cmocka_unit_test_prestate(a_hostile_initiator_does_no_harm, fabric),
         cmocka_unit_test(a_hostile_target_does_no_harm),
         cmocka_unit_test(acks_come_as_they_are_understood),
+        cmocka_unit_test(damaged_control_costs_the_connection),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

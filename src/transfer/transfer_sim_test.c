@@ -101,6 +101,7 @@ struct world {
     bool user_memory;               /* that of the initiators is not the engine's */
     uint32_t lanes_max;             /* of the initiators; 0: the default */
     bool here_device, there_device; /* memory of devices */
+    bool flips;                     /* bits, in flight: every task asks for checksums */
     bool encrypt;                   /* the initiators insist on it */
     bool rails;                     /* the hosts have further addresses, and use them */
     bool named;                     /* the target is opened by a name, and moves */
@@ -317,6 +318,7 @@ static void task_start(struct slot *slot)
         .length = slot->length,
         .checksum = rng_below(rng, 2) == 0,
     };
+    if (world->flips) req.checksum = true;
     if (rng_below(rng, 3) == 0) {
         req.deadline_ns = env_now_ns(initiator->env) + rng_below(rng, 50 * ENV_NS_PER_MS);
     }
@@ -494,6 +496,9 @@ static void run_seed(uint64_t seed, uint64_t totals[TOTALS])
     options.conn_refuse_ppm = (uint32_t)rng_below(&world.rng, 100000);
     options.slow_ppm = (uint32_t)rng_below(&world.rng, 20000);
     options.buggify_ppm = (uint32_t)rng_below(&world.rng, 50000);
+    world.flips = seed % 3 == 1;
+    if (world.flips) options.flip_ppm = 3000;
+    options.flip_spares = "10.0.0.9"; /* HTTP has no checksums */
     options.bytes_per_s = rng_below(&world.rng, 2) == 0 ? 0 : 20 << 20;
     /* Small ones cut every payload in pieces that come a round trip apart. */
     options.stream_buffer_size = 3000u << rng_below(&world.rng, 7);

@@ -232,6 +232,10 @@ static void loans_are_looked_at_and_returned(void **state)
     pair.there[4096] ^= 1;
     CHECK(*(const uint8_t *)loan.data == pair.there[4096]); /* and no copy */
     CHECK(yolk_transfer_loan_check(pair.a, loan) == STATUS_OK);
+    yolk_transfer_loan_ahead(pair.a, loan, 0, 0);
+    yolk_transfer_loan_ahead(pair.a, loan, 65536, 1);
+    yolk_transfer_loan_ahead(pair.a, loan, 4096, UINT64_MAX); /* no further than the offer */
+    yolk_transfer_loan_ahead(pair.a, loan, UINT64_MAX, 1);
     CHECK(borrow(&pair, remote, (1 << 20) + 1, 0, &other) == STATUS_NOT_FOUND);
     CHECK(borrow(&pair, 4096, 1, 0, &other) == STATUS_NOT_FOUND);
     CHECK(borrow(&pair, remote, 0, 0, &other) == STATUS_INVALID);
@@ -251,6 +255,7 @@ static void loans_are_looked_at_and_returned(void **state)
     CHECK(yolk_transfer_open(pair.a, yolk_transfer_name(pair.a), &pair.segment) == STATUS_OK);
     CHECK(borrow(&pair, (uintptr_t)pair.here, 4096, 0, &loan) == STATUS_OK);
     CHECK(loan.data == pair.here);
+    yolk_transfer_loan_ahead(pair.a, loan, 0, UINT64_MAX); /* it is ours already */
     CHECK(yolk_transfer_free(pair.a, pair.here) == STATUS_BUSY);
     pair_close(&pair); /* with a loan out */
     user_pair_open(&pair, 1 << 20, true);

@@ -129,11 +129,23 @@ static enum status header_check(const struct wire_header *header)
     return STATUS_OK;
 }
 
+/* With our magic and version it would be a header: theirs were damaged. A stranger's is none. */
+static bool start_damaged(const uint8_t in[WIRE_HEADER_SIZE])
+{
+    uint8_t ours[HEADER_CHECKED];
+
+    memcpy(ours, in, sizeof(ours));
+    put_uint(ours, 4, WIRE_MAGIC);
+    ours[4] = WIRE_VERSION;
+    return get_uint(in + HEADER_CHECKED, 8) == hash_xxh3(ours, sizeof(ours));
+}
+
 enum status wire_header_decode(const uint8_t in[WIRE_HEADER_SIZE], struct wire_header *out)
 {
     struct wire_header header;
 
-    if (get_uint(in, 4) != WIRE_MAGIC || in[4] != WIRE_VERSION) return STATUS_PROTOCOL;
+    if (get_uint(in, 4) != WIRE_MAGIC || in[4] != WIRE_VERSION)
+        return start_damaged(in) ? STATUS_CORRUPT : STATUS_PROTOCOL;
     if (get_uint(in + HEADER_CHECKED, 8) != hash_xxh3(in, HEADER_CHECKED)) return STATUS_CORRUPT;
     if (get_uint(in + 76, 4) != 0) return STATUS_PROTOCOL;
     header.opcode = (enum wire_opcode)in[5];
