@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * conductor/admit.c - placement behind a policy: asks conductor.c for a proposal, admission.c
+ * conductor/admit.c - placement behind a policy: asks propose.c for a decision, admission.c
  * whether to accept it, and tells audit.c what was refused.
  *
  * With no policy or no limit a request is placed exactly as by yolk_conductor_place(). */

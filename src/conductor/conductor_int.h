@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * conductor/conductor_int.h - the books, as conductor.c (placement), admit.c (overload) and
- * elastic.c (roles) share them. Invariants are in conductor.c. */
+ * conductor/conductor_int.h - the books, as those who keep them share them: instances.c, tickets.c,
+ * propose.c (placement), admit.c (overload), elastic.c (roles). Invariants are in conductor.c. */
 #ifndef CONDUCTOR_CONDUCTOR_INT_H
 #define CONDUCTOR_CONDUCTOR_INT_H
 
@@ -9,6 +9,7 @@
 #include <stdalign.h>
 #include <stddef.h>
 
+#include "base/assert.h"
 #include "conductor/admission.h"
 #include "conductor/apps.h"
 #include "conductor/audit.h"
@@ -147,20 +148,48 @@ struct proposal {
     bool inlined;
 };
 
+/* ---- instances.c ---- */
+
+/* The instance must be in the books. */
+static inline struct instance *conductor_instance(const struct yolk_conductor *conductor,
+                                                  struct yolk_instance_id id)
+{
+    ASSERT(id.index < conductor->options.instances_max);
+    ASSERT(conductor->instances[id.index].used);
+    return &conductor->instances[id.index];
+}
+
+/* It may get new work. */
+static inline bool conductor_open(const struct instance *instance)
+{
+    return instance->used && !instance->suspected && !instance->draining && !instance->leaving;
+}
+
+/* Changes what instance->draining and instance->roles say, and the counts that follow from it. */
+void conductor_assign(struct yolk_conductor *conductor, struct instance *instance, unsigned roles,
+                      bool draining);
+
+/* One of rank `a` goes before one of rank `b` that is not computed yet. */
+static inline bool conductor_goes_before(struct queue_rank a, struct queue_rank b)
+{
+    return a.priority > b.priority || (a.priority == b.priority && a.order_ms < b.order_ms);
+}
+
+/* Into and out of the queue of its prefill instance. */
+void conductor_queue_join(struct yolk_conductor *conductor, int32_t index, double now_ms);
+void conductor_queue_leave(struct yolk_conductor *conductor, struct ticket *ticket, double now_ms);
+
+/* Into the batch of an instance, where there is room, and out of the one it is in, for good. */
+void conductor_decode_join(struct yolk_conductor *conductor, struct ticket *ticket, uint32_t index);
+void conductor_decode_lose(struct yolk_conductor *conductor, struct ticket *ticket);
+/* The ticket, which prefills, decodes there instead; there is room. */
+void conductor_move(struct yolk_conductor *conductor, struct ticket *ticket, uint32_t decode);
+
+/* ---- propose.c ---- */
+
 MUST_USE enum status conductor_propose(struct yolk_conductor *conductor,
                                        const struct yolk_place_request *request, double now_ms,
                                        struct proposal *out);
-/* Puts it in the books; *out is the decision with its ticket. */
-void conductor_commit(struct yolk_conductor *conductor, const struct yolk_place_request *request,
-                      const struct proposal *proposal, const struct yolk_verdict *verdict,
-                      double now_ms, struct yolk_decision *out);
-
-/* The ticket must be live. */
-struct ticket *conductor_ticket(const struct yolk_conductor *conductor, struct yolk_ticket id);
-
-/* The decision of a ticket, while the ring still has it; NULL when it does not. */
-struct yolk_decision *conductor_logged(struct yolk_conductor *conductor,
-                                       const struct ticket *ticket);
 
 /* Until a request that comes now would start there, whoever it is. */
 double conductor_queue_ms(const struct instance *instance, double now_ms);
@@ -180,18 +209,23 @@ double conductor_order_ms(const struct yolk_conductor *conductor, double now_ms,
 /* The highest priority below `priority` that waits in any queue; YOLK_PRIORITY_MIN - 1: none. */
 int conductor_priority_below(const struct yolk_conductor *conductor, int priority);
 
-/* It may get new work. */
-static inline bool conductor_open(const struct instance *instance)
-{
-    return instance->used && !instance->suspected && !instance->draining && !instance->leaving;
-}
+/* Of the decode instance, from the start: for the prompt, and what of the answer is reserved. */
+uint32_t conductor_pages_reserved(const struct yolk_conductor *conductor,
+                                  const struct yolk_place_request *request);
 
-/* Changes what instance->draining and instance->roles say, and the counts that follow from it. */
-void conductor_assign(struct yolk_conductor *conductor, struct instance *instance, unsigned roles,
-                      bool draining);
+/* ---- tickets.c ---- */
 
-/* The ticket, which prefills, decodes there instead; there is room. */
-void conductor_move(struct yolk_conductor *conductor, struct ticket *ticket, uint32_t decode);
+/* Puts it in the books; *out is the decision with its ticket. */
+void conductor_commit(struct yolk_conductor *conductor, const struct yolk_place_request *request,
+                      const struct proposal *proposal, const struct yolk_verdict *verdict,
+                      double now_ms, struct yolk_decision *out);
+
+/* The ticket must be live. */
+struct ticket *conductor_ticket(const struct yolk_conductor *conductor, struct yolk_ticket id);
+
+/* The decision of a ticket, while the ring still has it; NULL when it does not. */
+struct yolk_decision *conductor_logged(struct yolk_conductor *conductor,
+                                       const struct ticket *ticket);
 
 /* The holder has one transfer more to serve, behind those that it serves. */
 void conductor_note_sending(struct yolk_conductor *conductor, uint32_t holder, uint32_t to,
@@ -208,10 +242,6 @@ void conductor_replication_destroy(struct replication *replication); /* NULL is 
 /* ---- elastic.c ---- */
 
 void conductor_elastic_init(struct yolk_conductor *conductor);
-
-/* Into and out of the queue of its prefill instance. */
-void conductor_queue_join(struct yolk_conductor *conductor, int32_t index, double now_ms);
-void conductor_queue_leave(struct yolk_conductor *conductor, struct ticket *ticket, double now_ms);
 
 /* ---- group.c ---- */
 

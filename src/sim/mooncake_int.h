@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * sim/mooncake_int.h - the nodes of mooncake, as mooncake.c and what is built on it share them.
+ * sim/mooncake_int.h - the nodes of mooncake, as mooncake*.c and what is built on them share them.
  * Invariants are in mooncake.c. */
 #ifndef SIM_MOONCAKE_INT_H
 #define SIM_MOONCAKE_INT_H
 
 #include "sim/batch.h"
+#include "sim/elastic.h"
 #include "sim/kvcache.h"
 #include "sim/line.h"
 #include "sim/links.h"
@@ -49,6 +50,17 @@ struct copy {
     bool moving;
 };
 
+/* Where a request goes. */
+struct mooncake_placement {
+    uint32_t prefill, decode, holder; /* holder SIM_NONE: nothing is fetched */
+    uint32_t own, reuse;              /* own: not fetched */
+    bool inlined;                     /* prefill: its home */
+    uint32_t stages;                  /* 1: no group */
+    uint32_t group[YOLK_GROUP_MAX];
+};
+
+enum { MOONCAKE_COOL_S = 10 }; /* what is cold is looked for so often */
+
 struct machine {
     bool down, forgotten; /* forgotten: the conductor has removed it */
 };
@@ -89,7 +101,41 @@ static inline enum flow_kind mooncake_flow_kind(uint64_t tag)
 
 struct mooncake *mooncake_of(const struct sim *sim);
 
+static inline double mooncake_token_bytes(const struct sim *sim, double tokens)
+{
+    return tokens * sim->cluster.cost.kv_token_bytes;
+}
+
 double mooncake_link_bytes_s(const struct sim *sim);
+
+/* It ends; its decode node is rid of it, and whoever waits may have the room. */
+void mooncake_release(struct sim *sim, uint32_t who, enum sim_outcome outcome);
+
+/* Those who wait outside, as far as there is room. */
+void mooncake_place_waiting(struct sim *sim);
+
+/* ---- mooncake_place.c ---- */
+
+/* m->conductor, which knows all machines and what they cost. */
+MUST_USE enum status mooncake_create_conductor(struct sim *sim);
+
+/* The conductor hears of a machine. */
+MUST_USE enum status mooncake_add_machine(struct sim *sim, uint32_t machine);
+
+/* Tokens of a decode node's memory that it needs, from the beginning to the end. */
+double mooncake_need(const struct sim *sim, uint32_t who);
+
+/* Where it goes. STATUS_FULL: it has to wait; BUSY: it is refused; INVALID: it never fits. */
+MUST_USE enum status mooncake_place(struct sim *sim, uint32_t who, struct mooncake_placement *out);
+
+/* Until a prefill node has done all that is there, by estimates. */
+double mooncake_queue_s(const struct sim *sim, const struct prefill_node *node);
+
+/* Into m->up; how many. Where nodes change their roles. */
+uint32_t mooncake_list_up(const struct mooncake *m);
+struct elastic_nodes mooncake_elastic_nodes(const struct sim *sim);
+
+/* ---- mooncake_prefill.c ---- */
 
 /* Ends as an event on this request, of this kind; `stage` of a group, or 0. */
 void mooncake_send(struct sim *sim, uint32_t from, uint32_t to, double tokens, uint32_t who,
@@ -110,28 +156,50 @@ double mooncake_store_s(const struct sim *sim, uint32_t who, double compute_s);
 /* The blocks of a prefill that has ended stay in the cache of its node; none is pinned any more. */
 void mooncake_keep(struct sim *sim, uint32_t who);
 
-/* The next step of a decode node that takes none. */
-void mooncake_start_step(struct sim *sim, uint32_t index);
+/* Blocks [from, to) of the request are in the cache of this prefill node from now on. */
+void mooncake_cache_range(struct sim *sim, uint32_t index, uint32_t who, uint32_t from,
+                          uint32_t to);
+
+/* Its blocks at its prefill node are pinned, up to `to` or the first that is not there; none is. */
+void mooncake_pin(struct sim *sim, uint32_t who, uint32_t to);
+void mooncake_unpin(struct sim *sim, uint32_t who);
+
+/* The next one at a prefill node, if it is free. */
+void mooncake_start_prefill(struct sim *sim, uint32_t index);
 
 /* The prefill is over, for the conductor. */
 void mooncake_report_prefill(struct sim *sim, uint32_t who);
 
-/* It ends; its decode node is rid of it, and whoever waits may have the room. */
-void mooncake_release(struct sim *sim, uint32_t who, enum sim_outcome outcome);
+/* The user has the first token. */
+void mooncake_show_first(struct sim *sim, uint32_t who);
 
-/* None of its blocks is pinned any more. */
-void mooncake_unpin(struct sim *sim, uint32_t who);
+/* All of its KV is at the decode node, and goes into device memory. */
+void mooncake_load(struct sim *sim, uint32_t who);
 
-/* Its place and its memory at its decode node are free. */
+/* Events: what runs there has been computed; what was to be fetched for the request has come. */
+void mooncake_on_prefill_done(struct sim *sim, uint32_t index);
+void mooncake_on_fetched(struct sim *sim, uint32_t who);
+
+/* ---- mooncake_decode.c ---- */
+
+/* It has a place and memory at this decode node from now on; they are free again. */
+void mooncake_enter_decode(struct sim *sim, uint32_t who, uint32_t index);
 void mooncake_leave_decode(struct sim *sim, uint32_t who);
 
-/* The conductor hears of a machine. */
-MUST_USE enum status mooncake_add_machine(struct sim *sim, uint32_t machine);
+/* The next step of a decode node that takes none. */
+void mooncake_start_step(struct sim *sim, uint32_t index);
 
-/* Those who wait outside, as far as there is room. */
-void mooncake_place_waiting(struct sim *sim);
+/* Events: the step is over; the request's KV is in device memory. */
+void mooncake_on_step(struct sim *sim, uint32_t index);
+void mooncake_on_loaded(struct sim *sim, uint32_t who);
 
-/* The next one at a prefill node, if it is free. */
-void mooncake_start_prefill(struct sim *sim, uint32_t index);
+/* ---- mooncake_copy.c ---- */
+
+/* The conductor proposes a copy of the first blocks of this request. */
+void mooncake_start_copy(struct sim *sim, uint32_t who, const struct yolk_copy *proposed);
+
+/* Events: the copy of this slot is there; time to look for what is cold. */
+void mooncake_on_copied(struct sim *sim, uint32_t slot);
+void mooncake_on_cool(struct sim *sim);
 
 #endif
