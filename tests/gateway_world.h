@@ -412,7 +412,6 @@ static inline void on_role(void *ctx, struct rpc_call *call, const uint8_t *body
         rpc_fail(call, STATUS_UNSUPPORTED, "no");
         return;
     }
-    assert_int_not_equal(message.role, node->role);
     node->role = message.role;
     rpc_reply(call, "", 0);
 }
@@ -650,6 +649,8 @@ static inline void start_gateway(const struct gateway_options *changes)
     options.secret = SECRET;
     options.model_path = "tiny.gguf";
     options.chat_template = "chatml";
+    /* Bodies are read on the loop or beside it: the answers are the same. */
+    if (options.beside_size == 0 && test_seed() % 2 == 0) options.beside_size = 1;
     if (options.profile_path == NULL) options.profile_path = "profile.json";
     if (gateway_create(world.gateway_env, &options, &world.gateway, &err) != STATUS_OK) {
         fail_msg("%s", err.text);

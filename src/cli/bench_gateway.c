@@ -9,10 +9,14 @@
  *
  * Then streams of 16 tokens, each over a connection of its own, from nodes whose engine takes no
  * time. They and the client share the machine with the gateway, so what counts is the CPU that the
- * gateway's process used: requests for each second of one core. Last, a thousand streams that are
- * open at once, and what each adds to the gateway's resident set. */
+ * gateway's process used: requests for each second of one core. Then a thousand streams that are
+ * open at once, and what each adds to the gateway's resident set.
+ *
+ * Last, how long eight streams with a token every 5 ms stand still while the gateway tokenises a
+ * long text for somebody else: the longest gap of any of them, the 5 ms included. */
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/env.h"
@@ -29,6 +33,9 @@ enum {
     FAST_AT_ONCE = 64,
     OPEN_STREAMS = 1000,
     OPEN_DECODES = 16, /* of 64 sequences each */
+    GAP_STREAMS = 8,
+    GAP_TOKENS = 7000, /* of each: they go on for 35 s */
+    GAP_ALONE_MS = 500,
 };
 
 /* ---- the yardstick ---- */
@@ -125,6 +132,13 @@ static bool all_begun(const struct bench_streams *asked)
     return asked->begun == asked->count;
 }
 
+static void end_open(struct bench_streams *asked)
+{
+    bench_cluster_end(asked->cluster);
+    while (asked->done < asked->asked) /* they end with their gateway */
+        env_poll(asked->cluster->cli->env, 10 * ENV_NS_PER_MS);
+}
+
 /* Once is enough: what the first streams leave in the allocator is part of the answer. */
 static enum status measure_open(struct cli *cli, struct report *report, struct errmsg *err)
 {
@@ -143,15 +157,108 @@ static enum status measure_open(struct cli *cli, struct report *report, struct e
     memset(streams, 0, sizeof(streams));
     status = bench_streams_run(&asked, all_begun, err);
     const uint64_t after = bench_memory(cli, pid, "VmRSS");
-    bench_cluster_end(&cluster);
-    while (asked.done < asked.asked) /* they end with their gateway */
-        env_poll(cli->env, 10 * ENV_NS_PER_MS);
+    end_open(&asked);
     if (status != STATUS_OK) return status;
     struct report_row *row = report_add(report, "resident_per_open_stream",
                                         (double)(after - before) / OPEN_STREAMS / 1024, "KiB");
     row->kind = REPORT_AT_MOST;
     row->target = 24;
     return STATUS_OK;
+}
+
+/* ---- long bodies beside streams ---- */
+
+/* {"prompt": about `size` bytes of words}; NULL: no memory. */
+static char *long_body(size_t size)
+{
+    static const char *const WORDS[] = { "the",  "cluster", "answers", "from", "memory", "of",
+                                         "many", "nodes",   "and",     "what", "follows" };
+    enum { WORDS_COUNT = sizeof(WORDS) / sizeof(WORDS[0]), REST = 64 };
+    char *body = malloc(size + REST);
+    uint32_t draw = 1;
+    size_t len = 0;
+
+    if (body == NULL) return NULL;
+    len += (size_t)snprintf(body, REST, "{\"model\":\"bench\",\"prompt\":\"");
+    while (len < size) {
+        draw = draw * 1664525 + 1013904223; /* so that nothing repeats soon */
+        len += (size_t)snprintf(body + len, REST / 2, "%s ", WORDS[(draw >> 16) % WORDS_COUNT]);
+    }
+    snprintf(body + len, REST / 2, "\"}");
+    return body;
+}
+
+static double take_longest_gap_ms(struct bench_streams *asked)
+{
+    uint64_t longest_ns = 0;
+
+    for (uint32_t i = 0; i < asked->count; i++) {
+        if (asked->streams[i].gap_ns > longest_ns) longest_ns = asked->streams[i].gap_ns;
+        asked->streams[i].gap_ns = 0;
+    }
+    return (double)longest_ns / 1e6;
+}
+
+/* The gap while `body` is answered; without one, for GAP_ALONE_MS. */
+static enum status gap_beside(struct bench_streams *asked, const char *body, double *out,
+                              struct errmsg *err)
+{
+    struct cli *cli = asked->cluster->cli;
+    const uint64_t end_ns = env_now_ns(cli->env) + GAP_ALONE_MS * ENV_NS_PER_MS;
+    static struct bench_answer answer = { .code = 200 };
+
+    (void)take_longest_gap_ms(asked);
+    if (body != NULL) bench_request(cli, asked->cluster->address, "/tokenize", body, &answer);
+    while (body == NULL && env_now_ns(cli->env) < end_ns)
+        env_poll(cli->env, ENV_NS_PER_MS);
+    if (asked->done > 0 || answer.status != STATUS_OK || answer.code != 200)
+        return errmsg_set(err, STATUS_IO, "a stream has ended early, or a text was not tokenised");
+    for (const uint64_t rest_ns = env_now_ns(cli->env) + 20 * ENV_NS_PER_MS;
+         env_now_ns(cli->env) < rest_ns;)
+        env_poll(cli->env, ENV_NS_PER_MS); /* until every stream has gone on */
+    *out = take_longest_gap_ms(asked);
+    return STATUS_OK;
+}
+
+static enum status measure_gap(struct bench_streams *asked, struct report *report, const char *name,
+                               size_t size, struct errmsg *err)
+{
+    char *body = size > 0 ? long_body(size) : NULL;
+    enum status status = body != NULL || size == 0 ? STATUS_OK : STATUS_NO_MEMORY;
+    double gaps[BENCH_RUNS];
+
+    for (int i = 0; i < BENCH_RUNS && status == STATUS_OK; i++)
+        status = gap_beside(asked, body, &gaps[i], err);
+    free(body);
+    if (status != STATUS_OK) return status;
+    struct report_row *row = report_add(report, name, report_median(gaps, BENCH_RUNS), "ms");
+    if (size == 0) return STATUS_OK;
+    row->kind = REPORT_AT_MOST;
+    row->target = 10;
+    return STATUS_OK;
+}
+
+static enum status measure_gaps(struct cli *cli, struct report *report, struct errmsg *err)
+{
+    struct bench_cluster cluster;
+    struct bench_streams asked = { .cluster = &cluster,
+                                   .prompt_tokens = 100,
+                                   .output_tokens = GAP_TOKENS,
+                                   .count = GAP_STREAMS,
+                                   .at_once = GAP_STREAMS,
+                                   .streams = streams };
+
+    enum status status = bench_cluster_start(&cluster, cli, 1, 0.005, err);
+    if (status != STATUS_OK) return status;
+    memset(streams, 0, sizeof(streams));
+    status = bench_streams_run(&asked, all_begun, err);
+    if (status == STATUS_OK) status = measure_gap(&asked, report, "gap_of_streams_alone", 0, err);
+    if (status == STATUS_OK)
+        status = measure_gap(&asked, report, "gap_of_streams_beside_500_kB", 500000, err);
+    if (status == STATUS_OK)
+        status = measure_gap(&asked, report, "gap_of_streams_beside_4_MB", 4000000, err);
+    end_open(&asked);
+    return status;
 }
 
 static enum status measure_alone(struct cli *cli, struct report *report, struct errmsg *err)
@@ -204,5 +311,9 @@ enum status bench_gateway(struct cli *cli, struct report *report, struct errmsg 
         status = measure_rate(cli, report, err);
     if (status == STATUS_OK && bench_asked(cli, "resident_per_open_stream"))
         status = measure_open(cli, report, err);
+    if (status == STATUS_OK && (bench_asked(cli, "gap_of_streams_alone") ||
+                                bench_asked(cli, "gap_of_streams_beside_500_kB") ||
+                                bench_asked(cli, "gap_of_streams_beside_4_MB")))
+        status = measure_gaps(cli, report, err);
     return status;
 }

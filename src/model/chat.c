@@ -113,7 +113,6 @@ struct chat {
     enum chat_tools tools;
     struct template *template;
     const struct tokenizer *tokenizer;
-    struct env *env;          /* NULL: no clock */
     struct special *specials; /* by their bytes */
     size_t specials_count;
 };
@@ -318,7 +317,6 @@ enum status chat_create(struct env *env, const struct gguf *gguf, const struct t
     ASSERT(tokenizer != NULL);
     if (chat == NULL) return errmsg_set(err, STATUS_NO_MEMORY, "no memory for the chat template");
     chat->tokenizer = tokenizer;
-    chat->env = env;
     const enum status status = choose(chat, env, gguf, name, err);
     if (status != STATUS_OK) {
         chat_destroy(chat);
@@ -430,8 +428,7 @@ static void collect_inputs(const struct chat *chat, const struct chat_talk *talk
         { .name = "add_generation_prompt", .kind = TEMPLATE_INPUT_BOOL, .flag = talk->generate },
         { .name = "tools", .kind = TEMPLATE_INPUT_JSON, .marked = true, .json = talk->tools },
         { .name = "documents", .kind = TEMPLATE_INPUT_JSON },
-        { .kind = TEMPLATE_INPUT_NOW,
-          .now_s = chat->env != NULL ? (int64_t)(env_wall_ns(chat->env) / ENV_NS_PER_S) : 0 },
+        { .kind = TEMPLATE_INPUT_NOW, .now_s = talk->now_s },
     };
 
     *out = (struct inputs){ .count = INPUTS_OWN };

@@ -7,7 +7,7 @@
  * the way out. What a message says is always text: it can contain "<|im_end|>" and still not end a
  * turn, because special tokens are looked for only in what the template itself has written.
  *
- * Threads: immutable after creation.
+ * Threads: immutable after creation; any number of threads may encode at once.
  * Memory:  chat_create() copies what it needs.
  * Limits:  CHAT_MESSAGES_MAX messages; the total length is bounded by the tokenizer's. */
 #ifndef MODEL_CHAT_H
@@ -46,6 +46,7 @@ struct chat_talk {
     const char *opening; /* with `generate`: what the answer begins with already; NULL: nothing */
     const struct json_value *tools;     /* as in the API; NULL: none */
     const struct json_value *variables; /* more variables for the template, an object; or NULL */
+    int64_t now_s;                      /* since 1970, UTC: templates ask for the date */
 };
 
 /* How a family's models write that they call a tool. */
@@ -62,7 +63,7 @@ enum chat_tools {
  * else is a file with a template, read through `env` (which may be NULL otherwise).
  * STATUS_UNSUPPORTED if the template is not understood or there is none, STATUS_INVALID if there is
  * no such name and no such file, or for a vocabulary without the tokens that the family needs. The
- * tokenizer must outlive the chat, and so must `env`, whose clock templates ask. */
+ * tokenizer must outlive the chat. */
 MUST_USE enum status chat_create(struct env *env, const struct gguf *gguf,
                                  const struct tokenizer *tokenizer, const char *name,
                                  struct chat **out, struct errmsg *err);

@@ -19,6 +19,9 @@
  * binary heap of (rank << 32 | position). A merge changes two pairs and pushes both; entries that
  * no longer describe the list are recognised and skipped when popped.
  *
+ * Words repeat: in a long text those of up to MEMO_BYTES bytes are merged once and remembered, in a
+ * table where a word has one place and the last to come there has it.
+ *
  * Added words (kind "user defined": tokens that were given to the model after its vocabulary was
  * learned, and are not special) are taken out of the text first, longest at each position.
  *
@@ -45,8 +48,13 @@ enum {
     MERGES_MAX = 1 << 21,
     TOKEN_SIZE_MAX = 4096, /* bytes of one token */
     WORD_ON_STACK = 256,
-    ADDED_LENS_MAX = 64, /* different lengths of added words */
-    ALPHABET = 324,      /* code points that stand for bytes are below this */
+    ADDED_LENS_MAX = 64,  /* different lengths of added words */
+    ALPHABET = 324,       /* code points that stand for bytes are below this */
+    MEMO_TEXT_MIN = 4096, /* bytes of a text in which words are remembered */
+    MEMO_BYTES = 15,
+    MEMO_TOKENS = 5,
+    MEMO_TEXT_PER_SLOT = 16,
+    MEMO_SLOTS_MAX = 1 << 14, /* 640 KiB: they should stay in a core's cache */
 };
 
 /* tokenizer.ggml.token_type */
@@ -767,11 +775,20 @@ static void word_merge(struct word *word)
     }
 }
 
+/* A word and what became of it. */
+struct memo {
+    uint64_t word[2]; /* its bytes, zeros, and its length in the last byte; all zero: none */
+    uint32_t tokens[MEMO_TOKENS];
+    uint32_t count;
+};
+
 struct output {
     const struct tokenizer *tokenizer;
     uint32_t *tokens;
     size_t tokens_max;
     size_t count;
+    struct memo *memos;   /* by a hash of the word; NULL: none are kept */
+    unsigned memos_shift; /* of the hash: its upper bits are a place */
 };
 
 static enum status emit(struct output *output, uint32_t token)
@@ -822,11 +839,74 @@ static enum status encode_long(struct output *output, const char *bytes, size_t 
     return status;
 }
 
-/* A split_fn. */
-static enum status encode_word(void *ctx, const char *bytes, size_t len)
+/* By merges. */
+static enum status encode_merged(struct output *output, const char *bytes, size_t len)
 {
     uint32_t symbols[WORD_ON_STACK], next[WORD_ON_STACK], prev[WORD_ON_STACK];
     uint64_t heap[2 * WORD_ON_STACK];
+
+    if (len > WORD_ON_STACK) return encode_long(output, bytes, len);
+    struct word word = { output->tokenizer, bytes, symbols, next, prev, heap, 0, (uint32_t)len };
+    return encode_in(output, &word);
+}
+
+/* Without memory for them it is slower, and that is all. */
+static void make_memos(struct output *output, size_t text_len)
+{
+    size_t slots = 1;
+
+    output->memos_shift = 64;
+    while (slots < text_len / MEMO_TEXT_PER_SLOT && slots < MEMO_SLOTS_MAX) {
+        slots *= 2;
+        output->memos_shift--;
+    }
+    output->memos = calloc(slots, sizeof(*output->memos));
+    ASSERT(output->memos_shift < 64);
+}
+
+static struct memo *memo_of(const struct output *output, const char *bytes, size_t len,
+                            uint64_t word[2])
+{
+    char text[2 * sizeof(uint64_t)] = { 0 };
+
+    memcpy(text, bytes, len);
+    text[MEMO_BYTES] = (char)len;
+    memcpy(word, text, sizeof(text));
+    const uint64_t mixed =
+        (word[0] ^ word[1] * UINT64_C(0xff51afd7ed558ccd)) * UINT64_C(0x9e3779b97f4a7c15);
+    return &output->memos[mixed >> output->memos_shift];
+}
+
+static void remember(struct memo *memo, const uint64_t word[2], const uint32_t *tokens,
+                     size_t count)
+{
+    if (count > MEMO_TOKENS) return;
+    memcpy(memo->word, word, sizeof(memo->word));
+    memcpy(memo->tokens, tokens, count * sizeof(*tokens));
+    memo->count = (uint32_t)count;
+}
+
+static enum status encode_remembered(struct output *output, const char *bytes, size_t len)
+{
+    const size_t before = output->count;
+    uint64_t word[2];
+    struct memo *memo = memo_of(output, bytes, len, word);
+    enum status status = STATUS_OK;
+
+    if (memo->word[0] != word[0] || memo->word[1] != word[1]) {
+        status = encode_merged(output, bytes, len);
+        if (status == STATUS_OK)
+            remember(memo, word, output->tokens + before, output->count - before);
+        return status;
+    }
+    for (uint32_t i = 0; i < memo->count && status == STATUS_OK; i++)
+        status = emit(output, memo->tokens[i]);
+    return status;
+}
+
+/* A split_fn. */
+static enum status encode_word(void *ctx, const char *bytes, size_t len)
+{
     struct output *output = ctx;
 
     ASSERT(len > 0 && len <= TOKENIZER_TEXT_SIZE_MAX + 1); /* with a space before */
@@ -834,9 +914,8 @@ static enum status encode_word(void *ctx, const char *bytes, size_t len)
         const uint32_t token = word_find(output->tokenizer, bytes, len);
         if (token != TOKENIZER_NONE) return emit(output, token);
     }
-    if (len > WORD_ON_STACK) return encode_long(output, bytes, len);
-    struct word word = { output->tokenizer, bytes, symbols, next, prev, heap, 0, (uint32_t)len };
-    return encode_in(output, &word);
+    if (output->memos != NULL && len <= MEMO_BYTES) return encode_remembered(output, bytes, len);
+    return encode_merged(output, bytes, len);
 }
 
 /* The longest added word at the start of text, or TOKENIZER_NONE. */
@@ -895,13 +974,15 @@ static enum status encode_around_added(struct output *output, const char *text, 
 enum status tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t len,
                              uint32_t *tokens, size_t tokens_max, size_t *count)
 {
-    struct output output = { tokenizer, tokens, tokens_max, *count };
+    struct output output = { tokenizer, tokens, tokens_max, *count, NULL, 0 };
     const bool any_added = tokenizer->added_lens_count > 0;
 
     ASSERT(*count <= tokens_max);
     if (len > TOKENIZER_TEXT_SIZE_MAX) return STATUS_FULL;
+    if (len >= MEMO_TEXT_MIN && !tokenizer->pieces) make_memos(&output, len);
     enum status status =
         any_added ? encode_around_added(&output, text, len) : encode_text(&output, text, len);
+    free(output.memos);
     if (status == STATUS_OK) *count = output.count;
     return status;
 }

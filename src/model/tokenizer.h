@@ -16,7 +16,7 @@
  *
  * Memory:  tokenizer_create() copies what it needs; the gguf may go. tokenizer_encode() allocates
  *          scratch for words longer than 256 bytes (for SentencePiece a text is one word), at most
- *          33 bytes per byte, and frees it.
+ *          33 bytes per byte, and 640 KiB for a text of 4 KiB or more, and frees it.
  * Threads: immutable after creation; any number of threads may encode and decode at once.
  * Limits:  texts up to TOKENIZER_TEXT_SIZE_MAX bytes; time O(n log n) in the longest word. */
 #ifndef MODEL_TOKENIZER_H

@@ -15,8 +15,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/rng.h"
 #include "gguf_maker.h"
 #include "model/gguf.h"
+#include "seed.h"
 #include "tiny_model.h"
 
 /* A vocabulary that a test fills in; NULL and 0 leave a key out. */
@@ -155,6 +157,42 @@ static void whole_words_skip_merges(void **state)
     tokenizer_destroy(tokenizer);
 }
 
+/* What a long text remembers of its words changes nothing: it is what its words are one by one,
+ * also of words that share a place and their first bytes, and of bytes that are no token. */
+static void repeated_words_are_the_same(void **state)
+{
+    (void)state;
+    enum { WORDS = 20000, WORD_MAX = 20, TEXT_MAX = WORDS * (WORD_MAX + 1) };
+    static uint32_t tokens[2 * TEXT_MAX], expected[2 * TEXT_MAX];
+    static char text[TEXT_MAX];
+    size_t len = 0, count = 0, expected_count = 0;
+    struct rng rng;
+    struct tokenizer *tokenizer;
+
+    assert_int_equal(create(&letters, &tokenizer, NULL), STATUS_OK);
+    rng_init(&rng, test_seed());
+    for (int i = 0; i < WORDS; i++) {
+        const char *word = text + len;
+        const bool is_long = rng_below(&rng, 2) == 0; /* and begins as all long ones do */
+        const uint64_t size = 1 + rng_below(&rng, is_long ? WORD_MAX : 4);
+        text[len++] = ' ';
+        for (uint64_t j = 0; j < size; j++)
+            text[len++] = is_long && j < 8 ? 'd' : "abcabcabcd"[rng_below(&rng, 10)];
+        assert_int_equal(
+            tokenizer_encode(tokenizer, word, size + 1, expected, 2 * TEXT_MAX, &expected_count),
+            STATUS_OK);
+    }
+    assert_int_equal(tokenizer_encode(tokenizer, text, len, tokens, 2 * TEXT_MAX, &count),
+                     STATUS_OK);
+    assert_int_equal(count, expected_count);
+    assert_memory_equal(tokens, expected, count * sizeof(*tokens));
+    /* One token too many is refused from there, too. */
+    size_t used = 0;
+    assert_int_equal(tokenizer_encode(tokenizer, text, len, tokens, count - 1, &used), STATUS_FULL);
+    assert_int_equal(used, 0);
+    tokenizer_destroy(tokenizer);
+}
+
 static void expect_refusal(const struct vocabulary *v, enum status expected, const char *words)
 {
     struct tokenizer *tokenizer = NULL;
@@ -249,11 +287,9 @@ static void all_bytes_of_the_tiny_model(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(merges_go_by_rank),
-        cmocka_unit_test(added_words_are_taken_first),
-        cmocka_unit_test(whole_words_skip_merges),
-        cmocka_unit_test(inconsistent_vocabularies),
-        cmocka_unit_test(all_bytes_of_the_tiny_model),
+        cmocka_unit_test(merges_go_by_rank),         cmocka_unit_test(added_words_are_taken_first),
+        cmocka_unit_test(whole_words_skip_merges),   cmocka_unit_test(repeated_words_are_the_same),
+        cmocka_unit_test(inconsistent_vocabularies), cmocka_unit_test(all_bytes_of_the_tiny_model),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

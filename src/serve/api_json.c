@@ -3,6 +3,7 @@
  * serve/api_json.c - jansson behind our own types. A json_value is a json_t and nothing else. */
 #include "serve/api_json.h"
 
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -147,6 +148,14 @@ const struct json_value *api_json_at(const struct json_value *array, size_t inde
 {
     ASSERT(index < api_json_len(array));
     return value_of(json_array_get(tree(array), index));
+}
+
+void api_json_forget_elements(const struct json_value *array)
+{
+    /* The tree is ours: whoever has a value of it has the document. */
+    json_t *ours = (json_t *)(uintptr_t)tree(array);
+    ASSERT(json_is_array(ours));
+    (void)json_array_clear(ours);
 }
 
 const struct json_value *api_json_member(const struct json_value *object, const char *name)

@@ -55,6 +55,9 @@ const char *api_json_str(const struct json_value *value, size_t *len);
 size_t api_json_len(const struct json_value *array);
 const struct json_value *api_json_at(const struct json_value *array, size_t index);
 
+/* Frees what is in the array: millions of values, that nobody asks for again. */
+void api_json_forget_elements(const struct json_value *array);
+
 /* The member of that name, or NULL. */
 const struct json_value *api_json_member(const struct json_value *object, const char *name);
 

@@ -52,6 +52,7 @@ static enum status parse_token_ids(struct parse *parse, const char *name,
         out->tokens[i] = (uint32_t)token;
     }
     out->tokens_count = count;
+    api_json_forget_elements(value);
     return STATUS_OK;
 }
 

@@ -20,6 +20,7 @@
 #include "model/model.h"
 #include "model/tokenizer.h"
 #include "net/http.h"
+#include "serve/gateway_beside.h"
 #include "serve/gateway_record.h"
 #include "serve/gateway_debug.h"
 #include "serve/gateway_explain.h"
@@ -39,6 +40,7 @@ enum {
     PROFILE_MS = 30000,
     PAGE_SIZE_MAX = 4 << 20, /* of /metrics and the like */
     CLIENT_ID_LEN_MAX = API_ID_SIZE - 1,
+    BESIDE_SIZE = 16 << 10,
 };
 
 double gateway_now_ms(const struct gateway *gateway)
@@ -140,7 +142,8 @@ static void route_version(struct gateway *gateway, struct http_request *http)
 static void route_load(struct gateway *gateway, struct http_request *http)
 {
     char text[64];
-    const int len = snprintf(text, sizeof(text), "{\"server_load\":%u}\n", gateway->requests_count);
+    const int len = snprintf(text, sizeof(text), "{\"server_load\":%u}\n",
+                             gateway->requests_count + gateway->besides_count);
     gateway_respond(gateway, http, 200, "application/json", text, (size_t)len);
 }
 
@@ -205,6 +208,7 @@ static void route_metrics(struct gateway *gateway, struct http_request *http)
     struct gateway_gauges gauges = {
         .running = gateway->requests_count - waiting,
         .waiting = waiting,
+        .reading = gateway->besides_count,
         .prefill_up = cluster_count_up(gateway->cluster, PROTO_ROLE_PREFILL),
         .decode_up = cluster_count_up(gateway->cluster, PROTO_ROLE_DECODE),
         .known = cluster_count_known(gateway->cluster),
@@ -546,6 +550,7 @@ static void take_options(struct gateway *gateway, const struct gateway_options *
     options->request_ms = or_default(given->request_ms, REQUEST_MS);
     options->attempts_max = or_default(given->attempts_max, ATTEMPTS_MAX);
     options->profile_ms = or_default(given->profile_ms, PROFILE_MS);
+    options->beside_size = or_default(given->beside_size, BESIDE_SIZE);
     if (given->profile_path != NULL) {
         snprintf(gateway->profile_path, sizeof(gateway->profile_path), "%s", given->profile_path);
     }
@@ -587,7 +592,7 @@ static enum status open_model(struct gateway *gateway, const struct gateway_opti
     status = chat_create(gateway->env, gguf, gateway->tokenizer, options->chat_template,
                          &gateway->chat, err);
     if (status != STATUS_OK) return status;
-    gateway->chat_opening = gateway_explain_opening(gateway->chat);
+    gateway->chat_opening = gateway_explain_opening(gateway->chat, (int64_t)gateway->started_s);
     gateway->context_max = model_params(gateway->model)->context;
     if (options->context_max > 0 && options->context_max < gateway->context_max) {
         gateway->context_max = options->context_max;
@@ -777,7 +782,7 @@ void gateway_drain(struct gateway *gateway)
 
 bool gateway_idle(const struct gateway *gateway)
 {
-    return gateway->requests == NULL &&
+    return gateway->requests == NULL && gateway->besides == NULL &&
            (!gateway->draining || http_server_connections(gateway->http) == 0);
 }
 
@@ -785,6 +790,7 @@ void gateway_destroy(struct gateway *gateway)
 {
     if (gateway == NULL) return;
     if (gateway->cluster != NULL) {
+        beside_end_all(gateway);
         request_end_all(gateway);
         save_profile(gateway);
     }

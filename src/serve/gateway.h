@@ -69,6 +69,7 @@ struct gateway_options {
     uint32_t attempts_max;    /* placements of one request [16] */
     uint32_t connections_max; /* HTTP [1024] */
     uint64_t body_size_max;   /* HTTP [16 MiB] */
+    uint32_t beside_size;     /* bodies of more bytes are read beside the loop [16 KiB] */
     uint32_t profile_ms;      /* between saves of a profile that changed [30000] */
 };
 

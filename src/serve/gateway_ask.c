@@ -4,7 +4,8 @@
  * and what it is shown. Each answer that it asks for is a request of its own (gateway_request.c):
  * `n` of them for each prompt, numbered as OpenAI numbers choices.
  *
- *     ask_start: api_parse, a request for each choice, begun together
+ *     ask_start: may it ask at all? gateway_read, beside the loop if it is long (gateway_beside.h)
+ *     on_read: a request for each choice, begun together
  *         streamed      ask_show: a chunk for each piece of text of any choice
  *         whole         texts stay with their requests until the last one has finished
  *     ask_finished, of the last choice: usage, the end
@@ -29,7 +30,9 @@
 #include "net/http.h"
 #include "serve/api_tools.h"
 #include "serve/gateway_logprobs.h"
+#include "serve/gateway_beside.h"
 #include "serve/gateway_prompt.h"
+#include "serve/gateway_read.h"
 #include "serve/gateway_request.h"
 #include "serve/tenants.h"
 
@@ -417,58 +420,30 @@ static void say_limits(const struct ask *ask, struct http_request *http)
     set_limit_headers(http, "tokens", tenant_tokens(ask->payer, now_ns));
 }
 
-/* A tenant that is salted is apart, and so is who asks to be. */
-static void take_salt(struct ask *ask)
-{
-    const struct api_text *own = &ask->api.cache_salt;
-    const bool salted = ask->payer != NULL && tenant_is_salted(ask->payer);
-
-    ask->salted = salted || own->data != NULL;
-    if (!ask->salted) return;
-    /* Only a key proves a name. */
-    ask->salt =
-        gateway_keys_salt(ask->gateway, ask->payer != NULL ? ask->tenant : "", own->data, own->len);
-}
-
-/* Each answer counts where requests are counted. */
+/* Each answer counts where requests are counted, and so does what is still read. */
 static enum status check_room(const struct gateway *gateway, uint32_t answers,
                               struct api_error *error)
 {
-    const uint32_t max = gateway->options.requests_max, under_way = gateway->requests_count;
+    const uint32_t max = gateway->options.requests_max;
+    const uint32_t under_way = gateway->requests_count + gateway->besides_count;
 
     if (answers <= max && under_way <= max - answers) return STATUS_OK;
     return api_refuse(error, 429, "overloaded", NULL, "%u requests are under way already",
                       under_way);
 }
 
-static enum status parse(struct ask *ask, struct http_request *http, enum api_kind kind,
-                         struct api_error *error)
+/* Before anybody looks at what it says. */
+static enum status admit(const struct ask *ask, struct api_error *error)
 {
-    const struct gateway *gateway = ask->gateway;
-    size_t len = 0;
-    const char *body = http_body(http, &len);
-
-    if (gateway->draining) {
+    if (ask->gateway->draining) {
         return api_refuse(error, 503, "shutting_down", NULL, "The server is shutting down");
     }
-    enum status status = check_room(gateway, 1, error);
-    if (status == STATUS_OK) status = pay_request(ask, error);
-    if (status == STATUS_OK) status = api_parse(kind, body, len, &ask->api, error);
-    if (status != STATUS_OK) return status;
-    const uint32_t prompts = kind == API_CHAT ? 1 : (uint32_t)ask->api.prompts_count;
-    ask->choices_count = prompts * ask->api.n;
-    take_salt(ask);
-    ask->seed = ask->api.seed;
-    if (!ask->api.has_seed) env_random(gateway->env, &ask->seed, sizeof(ask->seed));
-    status = check_room(gateway, ask->choices_count, error);
-    if (status == STATUS_OK) status = gateway_check_model(gateway, &ask->api, error);
-    if (status == STATUS_OK) status = gateway_check_wishes(gateway, &ask->api, error);
-    if (status == STATUS_OK)
-        status = api_tools_prepare(&ask->api, chat_tools(gateway->chat), error);
-    return status;
+    const enum status status = check_room(ask->gateway, 1, error);
+    return status == STATUS_OK ? pay_request(ask, error) : status;
 }
 
-static enum status make_choices(struct ask *ask, struct api_error *error)
+static enum status make_choices(struct ask *ask, const struct reading *reading,
+                                struct api_error *error)
 {
     enum status status = STATUS_OK;
 
@@ -479,18 +454,132 @@ static enum status make_choices(struct ask *ask, struct api_error *error)
     for (uint32_t i = 0; i < ask->choices_count && status == STATUS_OK; i++) {
         const uint32_t which = i % ask->api.n;
         struct request *leader = which > 0 ? ask->choices[i - which] : NULL;
-        status = request_create(ask, i, leader, &ask->choices[i], error);
+        struct read_prompt *prompt = which > 0 ? NULL : &reading->prompts[i / ask->api.n];
+        status = request_create(ask, i, prompt, leader, &ask->choices[i], error);
     }
     return status;
 }
 
 static void refuse(struct ask *ask, struct http_request *http, const struct api_error *error)
 {
+    say_limits(ask, http);
     gateway_respond_error(ask->gateway, http, error);
     for (uint32_t i = 0; ask->choices != NULL && i < ask->choices_count; i++) {
         if (ask->choices[i] != NULL) request_discard(ask->choices[i]);
     }
     ask_unref(ask);
+}
+
+/* Takes what was read, and makes requests of it. */
+static enum status take_reading(struct ask *ask, struct reading *reading, struct api_error *error)
+{
+    struct gateway *gateway = ask->gateway;
+
+    ask->api = reading->api;
+    reading->api = (struct api_request){ .kind = reading->kind };
+    ask->salted = reading->salted;
+    ask->salt = reading->salt;
+    ask->choices_count = reading->prompts_count * ask->api.n;
+    ask->seed = ask->api.seed;
+    if (!ask->api.has_seed) env_random(gateway->env, &ask->seed, sizeof(ask->seed));
+    enum status status = check_room(gateway, ask->choices_count, error);
+    if (status == STATUS_OK) status = make_choices(ask, reading, error);
+    return status == STATUS_OK ? pay_prompts(ask, error) : status;
+}
+
+static void begin(struct ask *ask, struct http_request *http)
+{
+    say_limits(ask, http);
+    ask->http = http;
+    ask->unfinished = ask->choices_count;
+    gateway_metrics_asked(ask->gateway->metrics, ask->api.n, ask->api.max_tokens);
+    http_on_hangup(http, on_hangup, ask);
+    for (uint32_t i = 0; i < ask->choices_count; i++)
+        request_begin(ask->choices[i]);
+    ask_unref(ask);
+}
+
+/* An ask whose body is read. */
+struct opening {
+    struct ask *ask;
+    struct http_request *http;
+    struct beside beside;
+    struct reading reading;
+};
+
+static void read_body(void *ctx)
+{
+    struct opening *opening = ctx;
+
+    gateway_read(&opening->reading);
+}
+
+static void on_read(void *ctx, enum beside_end how)
+{
+    struct opening *opening = ctx;
+    struct reading *reading = &opening->reading;
+    struct ask *ask = opening->ask;
+    struct api_error error;
+
+    switch (how) {
+    case BESIDE_WORKED:
+        error = reading->error;
+        if (reading->status == STATUS_OK && take_reading(ask, reading, &error) == STATUS_OK) {
+            begin(ask, opening->http);
+        } else {
+            refuse(ask, opening->http, &error);
+        }
+        break;
+    case BESIDE_LEFT:
+        LOG_DEBUG("gateway", "request_abandoned", "req=%s reason=hangup", ask->request_id);
+        http_abort(opening->http);
+        ask_unref(ask);
+        break;
+    case BESIDE_SHUTDOWN:
+        api_refuse(&error, 503, "shutting_down", NULL, "The server is shutting down");
+        refuse(ask, opening->http, &error);
+        break;
+    }
+    gateway_read_fini(reading);
+    free(opening);
+}
+
+static struct reading reading_of(const struct ask *ask, const struct http_request *http,
+                                 enum api_kind kind)
+{
+    const struct gateway *gateway = ask->gateway;
+    const bool known = cluster_conductor(gateway->cluster) != NULL;
+    struct reading reading = {
+        .gateway = gateway,
+        .kind = kind,
+        .context_max = gateway_context_max(gateway),
+        .now_s = (int64_t)ask->created_s,
+        .tenant = ask->payer != NULL ? ask->tenant : "", /* only a key proves a name */
+        .salted = ask->payer != NULL && tenant_is_salted(ask->payer),
+    };
+
+    reading.body = http_body(http, &reading.len);
+    if (known) reading.root = *cluster_key_root(gateway->cluster);
+    if (known) reading.block_tokens = cluster_block_tokens(gateway->cluster);
+    return reading;
+}
+
+static enum status start_reading(struct ask *ask, struct http_request *http, enum api_kind kind,
+                                 struct api_error *error)
+{
+    struct opening *opening = malloc(sizeof(*opening));
+
+    if (opening == NULL) return api_refuse(error, 503, "overloaded", NULL, "Not enough memory");
+    *opening = (struct opening){
+        .ask = ask,
+        .http = http,
+        .beside = { .work = read_body, .done = on_read, .ctx = opening },
+        .reading = reading_of(ask, http, kind),
+    };
+    const enum status status = beside_start(ask->gateway, http, &opening->beside);
+    if (status == STATUS_OK) return STATUS_OK;
+    free(opening);
+    return beside_refuse(status, error);
 }
 
 void ask_start(struct gateway *gateway, struct http_request *http, enum api_kind kind)
@@ -506,19 +595,6 @@ void ask_start(struct gateway *gateway, struct http_request *http, enum api_kind
     ask->gateway = gateway;
     ask->refs = 1; /* ours, until it has begun */
     identify(ask, http, kind);
-    enum status status = parse(ask, http, kind, &error);
-    if (status == STATUS_OK) status = make_choices(ask, &error);
-    if (status == STATUS_OK) status = pay_prompts(ask, &error);
-    say_limits(ask, http);
-    if (status != STATUS_OK) {
+    if (admit(ask, &error) != STATUS_OK || start_reading(ask, http, kind, &error) != STATUS_OK)
         refuse(ask, http, &error);
-        return;
-    }
-    ask->http = http;
-    ask->unfinished = ask->choices_count;
-    gateway_metrics_asked(gateway->metrics, ask->api.n, ask->api.max_tokens);
-    http_on_hangup(http, on_hangup, ask);
-    for (uint32_t i = 0; i < ask->choices_count; i++)
-        request_begin(ask->choices[i]);
-    ask_unref(ask);
 }

@@ -20,12 +20,12 @@ enum { ALARM_REPEAT_S = 60, OPENING_MAX = 256 };
 static const char BEHIND_ROLE = '\x1f', BEHIND_CONTENT = '\x1e';
 static const char ASSISTANT[] = "assistant";
 
-uint32_t gateway_explain_opening(const struct chat *chat)
+uint32_t gateway_explain_opening(const struct chat *chat, int64_t now_s)
 {
     const struct chat_message message = {
         .role = "user", .role_len = 4, .content = "x", .content_len = 1
     };
-    struct chat_talk talk = { .messages = &message, .messages_count = 1 };
+    struct chat_talk talk = { .messages = &message, .messages_count = 1, .now_s = now_s };
     uint32_t tokens[OPENING_MAX];
     size_t closed = 0, open = 0;
 

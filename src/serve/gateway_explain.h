@@ -32,8 +32,9 @@ struct gateway_shape {
     uint64_t answer; /* name of the answer as far as it has been shown */
 };
 
-/* Tokens with which the template opens an answer: they are not decided by the messages. */
-uint32_t gateway_explain_opening(const struct chat *chat);
+/* Tokens with which the template opens an answer: they are not decided by the messages. `now_s` is
+ * what it is told of the time. */
+uint32_t gateway_explain_opening(const struct chat *chat, int64_t now_s);
 
 /* When a request is prepared: room for the prefixes of `keys_max` blocks, names of its messages.
  * STATUS_NO_MEMORY. */

@@ -20,6 +20,7 @@
 #include "conductor/slo.h"
 
 struct attempt;
+struct beside;
 struct buf;
 struct chat;
 struct http_request;
@@ -67,6 +68,8 @@ struct gateway {
     struct copies *copies;   /* NULL: nothing is copied ahead of demand */
     struct gateway_metrics *metrics;
 
+    struct beside *besides; /* requests whose bodies are read beside the loop, newest first */
+    uint32_t besides_count;
     struct request *requests; /* all, newest first */
     struct attempt *attempts; /* all, also those that have left their request */
     uint32_t requests_count;

@@ -10,6 +10,7 @@
 #include "base/assert.h"
 #include "base/buf.h"
 #include "base/metrics.h"
+#include "net/rpc.h"
 
 enum { NAME_SIZE = 64 };
 
@@ -33,13 +34,14 @@ struct gateway_metrics {
     struct metric *http, *finished, *reasons, *attempts_failed, *refusals, *role_changes;
     struct metric *tenant_tokens, *tenant_limited;
     struct series *unauthorized;
+    struct series *damaged;
     struct metric *classes;
     struct series *copied_blocks, *uncopied_blocks, *copies, *copies_held;
     struct series *handed_over, *role_draining, *prefill_need, *decode_need;
     struct series *rejections, *accepted, *audited, *servable, *late_ttft, *late_tbt;
     struct series *limit_ttft, *limit_tbt, *prefill_load, *decode_load;
     struct series *decode_mean, *margin_ttft, *margin_tbt, *pressure;
-    struct series *running, *waiting, *kv_usage, *prompt_tokens, *generation_tokens;
+    struct series *running, *waiting, *reading, *kv_usage, *prompt_tokens, *generation_tokens;
     struct series *cache_queries, *cache_hits;
     struct series *ttft, *itl, *e2e, *queue, *prefill, *decode, *prompt_size, *output_size;
     struct series *predicted_ratio, *door_wait, *at_door, *inlined, *groups, *group_stages;
@@ -99,6 +101,8 @@ static void register_vllm(struct gateway_metrics *m)
 
     m->running = gauge(m, "vllm:num_requests_running", "Requests placed on nodes.");
     m->waiting = gauge(m, "vllm:num_requests_waiting", "Requests waiting to be placed.");
+    m->reading = gauge(m, "yolk_gateway_requests_reading",
+                       "Requests whose long bodies are parsed and tokenised.");
     m->kv_usage = gauge(m, "vllm:kv_cache_usage_perc", "KV pages in use, 0 to 1, over all nodes.");
     m->kv_usage_old =
         gauge(m, "vllm:gpu_cache_usage_perc", "The same, under the name it had before.");
@@ -210,6 +214,10 @@ static const struct {
                                     "Values whose bytes were not what was written.", true },
     [PROTO_DISK_VALUES_ERRORS] = { "yolk_ssd_values_errors_total",
                                    "Times the disk of values said no.", true },
+    [PROTO_DISK_PACKED_FROM] = { "yolk_ssd_packed_from_bytes_total",
+                                 "Bytes that were to be compressed for the disk.", true },
+    [PROTO_DISK_PACKED_TO] = { "yolk_ssd_packed_bytes_total",
+                               "Bytes that became of them; over those: what is left.", true },
 };
 
 static void register_disk(struct gateway_metrics *m)
@@ -247,6 +255,8 @@ static void register_tenants(struct gateway_metrics *m)
                                         "Requests refused for a tenant's limit.", LIMIT);
     m->unauthorized = plain_counter(m, "yolk_gateway_unauthorized_total",
                                     "Requests with a wrong API key, or none.");
+    m->damaged = plain_counter(m, "yolk_rpc_damaged_frames_total",
+                               "Frames that did not come as they were sent.");
 }
 
 static void register_moves(struct gateway_metrics *m)
@@ -685,6 +695,7 @@ enum status gateway_metrics_render(struct gateway_metrics *m, const struct gatew
 
     series_set(m->running, g->running);
     series_set(m->waiting, g->waiting);
+    series_set(m->reading, g->reading);
     series_set(m->kv_usage, total > 0 ? used / total : 0);
     series_set(m->kv_usage_old, total > 0 ? used / total : 0);
     set_cache_config(m, g);
@@ -709,6 +720,7 @@ enum status gateway_metrics_render(struct gateway_metrics *m, const struct gatew
                    (double)(c->samples_prefill + c->samples_decode + c->samples_transfer));
     }
     set_disk(m, g->disk);
+    catch_up(m->damaged, rpc_damaged_total());
     for (unsigned i = 0; i < PROTO_MOVES; i++) {
         const double more = (double)g->moves[i] / 1e6 - series_value(m->moves[i]);
         if (more > 0) series_add(m->moves[i], more); /* less when a node has gone */

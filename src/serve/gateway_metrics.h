@@ -80,7 +80,7 @@ void gateway_metrics_finished(struct gateway_metrics *metrics,
 
 /* How things are, read when the page is made. */
 struct gateway_gauges {
-    uint32_t running, waiting;
+    uint32_t running, waiting, reading;
     uint32_t prefill_up, decode_up, known;
     uint64_t pages_total, pages_used;
     uint64_t disk[PROTO_DISK_NUMBERS]; /* of all nodes */

@@ -4,7 +4,7 @@
  *
  * A conversation becomes tokens by the chat template, a text by the tokenizer, with the model's
  * token for beginnings in front where it wants one; token ids are only checked. Tokenising takes
- * time on the loop, so what cannot fit by its bytes is refused before. */
+ * time, so what cannot fit by its bytes is refused before. */
 #include "serve/gateway_prompt.h"
 
 #include <string.h>
@@ -35,7 +35,7 @@ static enum status too_long(struct api_error *error, const struct api_request *a
         "The prompt is longer than the context of %u tokens, less one for the answer", max);
 }
 
-/* Tokenising takes time on the loop: what cannot fit is not tried. */
+/* Tokenising takes time: what cannot fit is not tried. */
 static bool cannot_fit(const struct gateway *gateway, const struct api_request *api,
                        const struct api_prompt *prompt, uint32_t max)
 {
@@ -78,12 +78,13 @@ static enum status tokenize_text(const struct gateway *gateway, struct api_text 
     return tokenizer_encode(gateway->tokenizer, text.data, text.len, tokens, max, count);
 }
 
-enum status gateway_tokenize(const struct gateway *gateway, const struct api_request *api,
-                             size_t index, uint32_t *tokens, uint32_t max, size_t *count,
-                             struct api_error *error)
+enum status gateway_tokenize(const struct gateway *gateway, const struct gateway_wording *wording,
+                             uint32_t *tokens, uint32_t max, size_t *count, struct api_error *error)
 {
     static const struct api_prompt NONE = { .tokens_count = 0 };
-    const struct api_prompt *prompt = api->messages_count > 0 ? &NONE : &api->prompts[index];
+    const struct api_request *api = wording->api;
+    const struct api_prompt *prompt =
+        api->messages_count > 0 ? &NONE : &api->prompts[wording->prompt];
     struct errmsg err = { "" };
     enum status status;
 
@@ -93,7 +94,8 @@ enum status gateway_tokenize(const struct gateway *gateway, const struct api_req
                                   .messages_count = api->messages_count,
                                   .generate = !api->unasking,
                                   .tools = api->tools,
-                                  .variables = api->variables };
+                                  .variables = api->variables,
+                                  .now_s = wording->now_s };
         if (api->tools != NULL && api->tool_choice == API_TOOL_REQUIRED)
             talk.opening = chat_tools_opening(chat_tools(gateway->chat));
         status = chat_encode(gateway->chat, &talk, tokens, max, count, &err);

@@ -55,7 +55,6 @@
 #include "model/tokenizer.h"
 #include "net/http.h"
 #include "serve/gateway_logprobs.h"
-#include "serve/gateway_prompt.h"
 #include "serve/gateway_record.h"
 #include "serve/tenants.h"
 
@@ -759,60 +758,45 @@ static enum status overloaded(struct api_error *error)
     return api_refuse(error, 503, "overloaded", NULL, "Not enough memory");
 }
 
-/* The tokens of the prompt: the leader's, or new ones. `max` is what prompt and answer may have. */
-static enum status take_prompt(struct request *request, uint32_t max, struct api_error *error)
+static void take_prompt(struct request *request, struct read_prompt *prompt)
 {
-    const struct ask *ask = request->ask;
-    const struct request *leader = request->leader;
-    size_t count = 0;
+    ASSERT(prompt->count > 0 && prompt->count < prompt->max);
+    request->tokens = prompt->tokens;
+    request->keys = prompt->keys;
+    request->key_root = prompt->key_root;
+    request->keys_count = prompt->keys_count;
+    request->prompt_tokens = prompt->count;
+    request->tokens_count = prompt->count;
+    request->tokens_max = prompt->max;
+    prompt->tokens = NULL;
+    prompt->keys = NULL;
+}
 
-    if (leader != NULL) {
-        memcpy(request->tokens, leader->tokens, leader->prompt_tokens * sizeof(*request->tokens));
-        count = leader->prompt_tokens;
-    } else {
-        const enum status status =
-            gateway_tokenize(request->gateway, &ask->api, request->choice / ask->api.n,
-                             request->tokens, max, &count, error);
-        if (status != STATUS_OK) return status;
-    }
-    ASSERT(count > 0 && count < max);
-    request->prompt_tokens = (uint32_t)count;
-    request->tokens_count = (uint32_t)count;
-    request->tokens_max = max;
-    if (ask->api.max_tokens > 0 && ask->api.max_tokens < max - count) {
-        request->tokens_max = (uint32_t)count + ask->api.max_tokens;
-    }
+static enum status copy_prompt(struct request *request, const struct request *leader)
+{
+    const size_t keys_max = read_keys_max(leader->tokens_max);
+
+    request->tokens = malloc(leader->tokens_max * sizeof(*request->tokens));
+    request->keys = malloc(keys_max * sizeof(*request->keys));
+    if (request->tokens == NULL || request->keys == NULL) return STATUS_NO_MEMORY;
+    memcpy(request->tokens, leader->tokens, leader->prompt_tokens * sizeof(*request->tokens));
+    memcpy(request->keys, leader->keys, leader->keys_count * sizeof(*request->keys));
+    request->key_root = leader->key_root;
+    request->keys_count = leader->keys_count;
+    request->prompt_tokens = leader->prompt_tokens;
+    request->tokens_count = leader->prompt_tokens;
+    request->tokens_max = leader->tokens_max;
     return STATUS_OK;
 }
 
-/* A prompt may take the whole context; most take little of it, and keep no more. */
-static void give_tokens_back(struct request *request)
-{
-    uint32_t *smaller = realloc(request->tokens, request->tokens_max * sizeof(*request->tokens));
-    if (smaller != NULL) request->tokens = smaller;
-}
-
-/* Tokens, room for keys, and limits. */
 static enum status prepare(struct request *request, struct api_error *error)
 {
-    const uint32_t max = request->leader != NULL ? request->leader->context_max
-                                                 : gateway_context_max(request->gateway);
-
-    request->context_max = max;
-    request->tokens = malloc(max * sizeof(*request->tokens));
-    if (request->tokens == NULL || hold_ends(request) != STATUS_OK) return overloaded(error);
-    const enum status status = take_prompt(request, max, error);
-    if (status != STATUS_OK) return status;
-    give_tokens_back(request);
-    if (echo_prompt(request) != STATUS_OK) return overloaded(error);
+    if (hold_ends(request) != STATUS_OK || echo_prompt(request) != STATUS_OK)
+        return overloaded(error);
     request->alone = request_wants_scores(request); /* a group finds none */
     if (request_check_scores(request, error) != STATUS_OK) return STATUS_INVALID;
-    /* Room for the keys of every block there can ever be; blocks have at least 16 tokens. */
-    request->keys = malloc((request->tokens_max / 16 + 1) * sizeof(*request->keys));
-    if (request->keys == NULL ||
-        gateway_explain_start(request, request->tokens_max / 16 + 1) != STATUS_OK) {
+    if (gateway_explain_start(request, read_keys_max(request->tokens_max)) != STATUS_OK)
         return overloaded(error);
-    }
     return STATUS_OK;
 }
 
@@ -830,8 +814,8 @@ static void name_request(struct request *request)
     }
 }
 
-enum status request_create(struct ask *ask, uint32_t choice, struct request *leader,
-                           struct request **out, struct api_error *error)
+enum status request_create(struct ask *ask, uint32_t choice, struct read_prompt *prompt,
+                           struct request *leader, struct request **out, struct api_error *error)
 {
     struct request *request = calloc(1, sizeof(*request));
 
@@ -851,7 +835,13 @@ enum status request_create(struct ask *ask, uint32_t choice, struct request *lea
     buf_init(&request->scores, GATEWAY_ANSWER_SIZE_MAX);
     buf_init(&request->listed, GATEWAY_ANSWER_SIZE_MAX);
     env_timer_init(&request->timer, on_timer, request);
-    const enum status status = prepare(request, error);
+    enum status status = STATUS_OK;
+    if (leader == NULL) {
+        take_prompt(request, prompt);
+    } else if (copy_prompt(request, leader) != STATUS_OK) {
+        status = overloaded(error);
+    }
+    if (status == STATUS_OK) status = prepare(request, error);
     if (status == STATUS_OK) {
         *out = request;
     } else {

@@ -11,6 +11,7 @@
 #include "serve/gateway_calls.h"
 #include "serve/gateway_explain.h"
 #include "serve/gateway_int.h"
+#include "serve/gateway_read.h"
 #include "serve/gateway_text.h"
 
 enum request_state {
@@ -102,7 +103,6 @@ struct request {
     uint32_t held_count;
     uint32_t *tokens;
     uint32_t prompt_tokens, tokens_count, tokens_max;
-    uint32_t context_max;      /* when it was made: room in tokens[] */
     struct block_key key_root; /* that keys[] was made with */
     struct block_key *keys;
     uint32_t keys_count;
@@ -177,10 +177,11 @@ void ask_unref(struct ask *ask);
 
 /* ---- gateway_request.c ---- */
 
-/* For prompt number choice / n, prepared but not begun: tokens, room for keys, limits. On failure
- * *error says why. `leader` is the first choice of the same prompt, or NULL for that itself. */
-MUST_USE enum status request_create(struct ask *ask, uint32_t choice, struct request *leader,
-                                    struct request **out, struct api_error *error);
+/* For prompt number choice / n, prepared but not begun. What the prompt holds is taken; or it is
+ * NULL, and `leader` the first choice of the same prompt. On failure *error says why. */
+MUST_USE enum status request_create(struct ask *ask, uint32_t choice, struct read_prompt *prompt,
+                                    struct request *leader, struct request **out,
+                                    struct api_error *error);
 /* Frees what has not begun. */
 void request_discard(struct request *request);
 

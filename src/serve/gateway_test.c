@@ -673,6 +673,8 @@ static void test_chaos(void **state)
                                                 .conn_loss_ppm = 200,
                                                 .conn_refuse_ppm = 20000,
                                                 .slow_ppm = 5000,
+                                                .flip_ppm = round % 2 == 0 ? 2000 : 0,
+                                                .flip_spares = "10.0.0.3", /* HTTP */
                                                 .buggify_ppm = 20000 };
         struct client clients[CHAOS_CLIENTS];
         int asked = 0;

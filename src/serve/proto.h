@@ -393,7 +393,7 @@ enum proto_disk {
     PROTO_DISK_DROPPED, /* blocks gone before they were written */
     PROTO_DISK_PROMOTED,
     PROTO_DISK_RECLAIMED, /* blocks given up for newer ones */
-    PROTO_DISK_VALUES,    /* on disk; like all that follow, of values put by key */
+    PROTO_DISK_VALUES,    /* on disk; like all up to ERRORS, of values put by key */
     PROTO_DISK_VALUES_SIZE,
     PROTO_DISK_VALUES_QUEUE,
     PROTO_DISK_VALUES_ACCEPTED, /* bytes of values */
@@ -403,6 +403,8 @@ enum proto_disk {
     PROTO_DISK_VALUES_LOST,     /* then: too large, or the disk failed */
     PROTO_DISK_VALUES_CORRUPT,
     PROTO_DISK_VALUES_ERRORS,
+    PROTO_DISK_PACKED_FROM, /* bytes that packing was tried on */
+    PROTO_DISK_PACKED_TO,   /* what became of them */
     PROTO_DISK_NUMBERS,
 };
 
