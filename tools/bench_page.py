@@ -23,7 +23,9 @@ BEGIN, END = "<!-- numbers -->\n", "<!-- end of numbers -->\n"
 BENCHES = {
     "engine": "Beside it llama.cpp (PyPI's prebuilt xllamacpp) on as many threads, in the same run.",
     "serve": "Beside it the first request, one node, one coupled process, or all bytes moved.",
-    "gateway": "Beside it a bare exchange over a socket; decode nodes are stand-ins that make words up.",
+    "gateway": "Beside it a bare exchange over a socket; decode nodes are stand-ins that make words up. A gap is "
+               "the longest of eight streams with a token every 5 ms, while a text of that size is tokenised "
+               "for somebody else.",
     "transfer": "Beside it raw sockets (waiting the same way), libfabric, memcpy, process_vm_readv, fio, "
                 "MADV_POPULATE_WRITE, or one rail. A row is met when the 95% interval of its ratio "
                 "reaches the target.",

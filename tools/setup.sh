@@ -11,7 +11,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 build_packages='gcc cmake ninja-build pkg-config libc6-dev libssl-dev libjansson-dev libmsgpack-dev
-libhttp-parser-dev libpcre2-dev libxxhash-dev liburing-dev python3 python3-pip'
+libhttp-parser-dev libpcre2-dev libxxhash-dev liburing-dev libzstd-dev python3 python3-pip'
 test_packages='libcmocka-dev libfabric-dev libfabric1 python3-venv clang libclang-rt-14-dev clang-format lld curl'
 fuzz_packages='clang libclang-rt-14-dev'
 

@@ -1,9 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # tools/soak.sh BUILD SECONDS [LAYER] - every golden prompt once; a real cluster under faults for half
-# of the time; then simulated ones, a new seed range each round. With a LAYER (a directory of src/)
-# only its simulations, for all of the time. Says how many seeds were run, and, where a test counts
-# them, how many faults they met.
+# of the time, a real pool of values for a quarter; then simulated ones, a new seed range each round.
+# With a LAYER (a directory of src/) only its simulations, for all of the time (store: and the real
+# pool). Says how many seeds were run, and, where a test counts them, how many faults they met.
 set -eu
 cd "$(dirname "$0")/.."
 build=$1
@@ -36,6 +36,11 @@ whole() {
         echo "SKIPPED: no gemma3 at $gemma3 (\`yolk model fetch gemma3\` gets it)"
     fi
     YOLK=$PWD/$build/bin/yolk python3 tests/soak.py --seconds $(($1 / 2)) --seed "$seed"
+    values "$1"
+}
+# A real pool of values, for a quarter of the time.
+values() {
+    YOLK=$PWD/$build/bin/yolk python3 tests/soak_store.py --seconds $(($1 / 4)) --seed "$seed"
 }
 # TEST FIRST COUNT
 simulate() {
@@ -72,6 +77,7 @@ if [ -z "$tests" ]; then
     exit 2
 fi
 [ -n "$layer" ] || whole "$2"
+[ "$layer" != store ] || values "$2"
 while [ "$(date +%s)" -lt "$end" ]; do
     for test in $tests; do
         [ -z "$layer" ] || [ "$(date +%s)" -lt "$end" ] || break

@@ -48,6 +48,7 @@ enum {
     YOLK_STORE_KEY_SIZE_MAX = 1024,
     YOLK_STORE_BATCH_MAX = 65536,
     YOLK_STORE_REPLICAS_MAX = 8,
+    YOLK_STORE_VALUE_SIZE_MAX = 1 << 30,
     YOLK_STORE_PIECE_SIZE = 64 << 10, /* bytes of a value under one checksum */
     YOLK_STORE_PAGE_MAX = 4096,
     YOLK_STORE_NAME_SIZE = 64, /* of a node, with its NUL */
@@ -87,13 +88,18 @@ typedef void (*yolk_store_item_fn)(void *ctx, uint32_t index, enum status status
 struct yolk_store_call {
     uint32_t timeout_ms;   /* 0: the store's */
     const char *preferred; /* put: name of the node to place at if it has room; NULL: any */
-    bool force;            /* remove: even if leased */
-    bool replace;          /* put: a value that is there; readers see the old one or the new one */
-    bool hard_pin;         /* put: never evicted, only removed */
-    uint32_t replicas;     /* put, replicas: how many there should be, on different nodes, up to
+    const char *const *preferred_next; /* put: the nodes to try after that, in order; copied */
+    uint32_t preferred_next_count;     /* up to YOLK_STORE_REPLICAS_MAX */
+    bool together;                     /* put: all values of the call at one node, as far as it has
+                                          room for them; at a preferred one that has */
+    bool force;                        /* remove: even if leased */
+    bool replace;         /* put: a value that is there; readers see the old one or the new one */
+    bool hard_pin;        /* put: never evicted, only removed; what replaces the value is
+                              pinned, too */
+    uint32_t replicas;    /* put, replicas: how many there should be, on different nodes, up to
                               YOLK_STORE_REPLICAS_MAX; 0: one. The put is acknowledged with the
                               first; the nodes make the others, and make them again when one dies */
-    uint32_t soft_pin_ms;  /* put: so long, evicted only when nothing else is left; reads do not
+    uint32_t soft_pin_ms; /* put: so long, evicted only when nothing else is left; reads do not
                               prolong it; at most a day counts */
     yolk_store_item_fn on_item;
     void *ctx;
@@ -102,7 +108,7 @@ struct yolk_store_call {
 struct yolk_store_value {
     struct yolk_store_key key;
     const void *data; /* registered with the transfer engine */
-    uint64_t size;    /* 1.. */
+    uint64_t size;    /* 1..YOLK_STORE_VALUE_SIZE_MAX */
     uint64_t group;   /* those of one group are leased and evicted together; 0: none */
     uint32_t cost_ms; /* of computing it again, for the eviction policy `cost` */
     uint32_t depth;   /* blocks of the prompt before it, for the eviction policy `length` */
@@ -117,8 +123,9 @@ struct yolk_store_buffer {
 };
 
 /* STATUS_OK: every item will end. Otherwise no item does: STATUS_INVALID (count 0 or above
- * YOLK_STORE_BATCH_MAX, a key or size out of range, put: one key twice), STATUS_FULL (calls_max
- * would be passed). */
+ * YOLK_STORE_BATCH_MAX, a key, size or name out of range), STATUS_FULL (calls_max would
+ * be passed). A key that is put twice with one call is put once, the first time: the others end
+ * when that has, as it has, but where it is STATUS_OK as EXISTS, or BUSY with `replace`. */
 MUST_USE enum status yolk_store_put(struct yolk_store *store, const struct yolk_store_value *values,
                                     uint32_t count, const struct yolk_store_call *call);
 /* A range is verified as a whole value is: the pieces that it touches are read whole, through
@@ -230,6 +237,7 @@ struct yolk_store_node {
     uint64_t values;
     uint64_t blocks;
     uint64_t silent_ms; /* since it was heard */
+    uint64_t load;      /* bytes a second that it moves for readers and writers */
 };
 
 typedef void (*yolk_store_stats_fn)(void *ctx, enum status status,
@@ -270,12 +278,33 @@ typedef void (*yolk_store_drain_fn)(void *ctx, enum status status, uint64_t left
 MUST_USE enum status yolk_store_drain(struct yolk_store *store, const char *node, bool undo,
                                       uint32_t timeout_ms, yolk_store_drain_fn on_left, void *ctx);
 
-/* Where the replicas of one value are, without leasing it. */
+/* Where the replicas of one value are, in the order in which they are read; borrowed during the
+ * callback. All of them are complete. */
+struct yolk_store_replica {
+    const char *rpc_address; /* of its owner */
+    const char *segment;     /* name of that in the transfer engine */
+    uint64_t address;        /* there; on disk: of nothing that can be read */
+    bool disk;               /* on its owner's disk only, which reads it for readers */
+};
+
 struct yolk_store_where {
     uint64_t size;
     uint32_t count;
-    const char *const *rpc_addresses;
+    const struct yolk_store_replica *replicas;
 };
+
+/* Right before on_item() of item `index`, if that is STATUS_OK. */
+typedef void (*yolk_store_described_fn)(void *ctx, uint32_t index,
+                                        const struct yolk_store_where *where);
+
+/* As exist, which leases what is there; besides, on_described() tells where that is, and the item's
+ * `size` is that of the value. */
+MUST_USE enum status yolk_store_describe(struct yolk_store *store,
+                                         const struct yolk_store_key *keys, uint32_t count,
+                                         const struct yolk_store_call *call,
+                                         yolk_store_described_fn on_described, void *ctx);
+
+/* The same of one value, without leasing it. */
 typedef void (*yolk_store_where_fn)(void *ctx, enum status status,
                                     const struct yolk_store_where *where);
 

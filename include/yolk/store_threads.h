@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * yolk/store_threads.h - the client of the KVCache pool (yolk/store.h) for threads: each asks
- * about one key and waits. Questions that meet on their way to the loop share one exchange with
- * the master, so that many small calls from many threads cost few packets. While answers take less
- * than 200 us, a thread that waits does not sleep but looks, and offers its core to others in
- * between; where they take longer, or others want the core, it sleeps.
+ * about one key, or makes a whole call, and waits. Questions that meet on their way to the loop
+ * share one exchange with the master, so that many small calls from many threads cost few packets.
+ * While answers take less than 200 us, a thread that waits does not sleep but looks, and offers its
+ * core to others in between; where they take longer, or others want the core, it sleeps.
  *
  * Threads: yolk_store_threads_create() and _destroy() on the loop's; everything else from any
  *          other, while the loop turns.
@@ -40,5 +40,28 @@ MUST_USE enum status yolk_store_threads_put(struct yolk_store_threads *threads,
 /* As an item of yolk_store_remove(). */
 MUST_USE enum status yolk_store_threads_remove(struct yolk_store_threads *threads,
                                                const struct yolk_store_key *key);
+
+/* ---- whole calls ---- */
+
+/* What item i of a call ended with. */
+struct yolk_store_answer {
+    enum status status;
+    uint64_t size;
+};
+
+/* Begins one call of the client with `call`, on the loop's thread, and returns what that said:
+ * return yolk_store_get(store, mine->buffers, mine->count, call);  Whoever asks what has no items
+ * (list, stat) says that it has one, and ends that by call->on_item(call->ctx, 0, ...) itself. */
+typedef enum status (*yolk_store_threads_fn)(void *ctx, struct yolk_store *store,
+                                             const struct yolk_store_call *call);
+
+/* Begins a call of `count` items with the wishes of `wishes` (NULL: none; on_item and ctx are not
+ * looked at), and blocks until all of them have ended: answers[count] says how. Not STATUS_OK: it
+ * was not begun, for what `begin` returned, or STATUS_FULL as above, and `answers` is untouched.
+ * STATUS_INVALID: count 0 or above YOLK_STORE_BATCH_MAX. */
+MUST_USE enum status yolk_store_threads_call(struct yolk_store_threads *threads, uint32_t count,
+                                             const struct yolk_store_call *wishes,
+                                             yolk_store_threads_fn begin, void *ctx,
+                                             struct yolk_store_answer *answers);
 
 #endif

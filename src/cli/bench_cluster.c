@@ -139,9 +139,23 @@ enum status bench_cluster_start(struct bench_cluster *cluster, struct cli *cli, 
     return status;
 }
 
+/* Until the gateway has taken the signal: a second one before that would be the same one. */
+static void wait_leaving(const struct bench_cluster *cluster)
+{
+    struct bench_answer answer = { .code = 200 };
+
+    for (int i = 0; i < 100 && answer.status == STATUS_OK && answer.code == 200; i++) {
+        env_real_sleep_ns(CHILD_SLEEP_MS * ENV_NS_PER_MS);
+        bench_request(cluster->cli, cluster->address, "/ready", NULL, &answer);
+    }
+}
+
 void bench_cluster_end(struct bench_cluster *cluster)
 {
-    if (cluster->gateway.process != NULL) env_process_kill(cluster->gateway.process, SIGTERM);
+    if (cluster->gateway.process != NULL) {
+        env_process_kill(cluster->gateway.process, SIGTERM);
+        wait_leaving(cluster);
+    }
     bench_end(&cluster->gateway); /* a second signal: it does not wait for streams */
     for (uint32_t i = 0; i < cluster->nodes_count; i++)
         bench_end(&cluster->nodes[i]);

@@ -6,6 +6,11 @@
  * Blocks of 1 MiB are written and read back by store/ssd.h, with their headers, checksums and
  * verification, and values of 1 MiB by store/vlog.h; the yardstick writes and reads 1 MiB pieces of
  * one file with as many on their way, through memory as fio has it (ordinary pages).
+ * The same again sealed, and packed (--ssd-compress zstd): numbers of F16, normally distributed
+ * around 0 with a deviation of 1, of which KV of a real model is about as compressible; and noise,
+ * which is not. Packed rows have the clear ones beside them. What a turn of the loop takes at most
+ * while blocks of STALL_SIZE are packed stands beside what it takes while they are not.
+ *
  * Then segments of RECOVER_BLOCKS tiny blocks are made, headers and footers only (recovery reads no
  * more of a segment that was finished), and opened.
  *
@@ -20,6 +25,7 @@
 
 #include "base/env.h"
 #include "base/hash.h"
+#include "base/le.h"
 #include "base/rng.h"
 #include "cli/bench.h"
 #include "cli/report.h"
@@ -34,6 +40,8 @@ enum {
     DEPTH = BENCH_STORE_DISK_DEPTH,
     RECOVER_BLOCKS = 1500000,
     RECOVER_SLOTS = 25000,
+    STALL_SIZE = 4 << 20, /* of a block */
+    STALL_BLOCKS = 40,
 };
 
 static_assert(LAYERS * LAYER_SIZE == (int)BLOCK_SIZE, "a block is its layers");
@@ -45,10 +53,14 @@ struct bench {
     struct ssd *ssd;
     char directory[CLI_PATH_SIZE];
     struct store_layout layout;
-    uint8_t *data;  /* DEPTH blocks, to read into */
-    uint8_t *block; /* what is written */
+    uint8_t *data;    /* DEPTH blocks, to read into */
+    uint8_t *block;   /* what is written */
+    uint8_t *numbers; /* what is written packed */
     uint64_t sums[LAYERS];
     struct ssd_keys keys; /* count 0: clear */
+    struct ssd_packing packing;
+    double packed;       /* what is left of what was packed last */
+    uint64_t longest_ns; /* of a turn, or of ssd_write() */
     uint32_t started, done;
     bool failed;
 };
@@ -139,6 +151,12 @@ static enum status bare(struct bench *bench, double *write, double *read, struct
     env_file_close(file);
     (void)!env_file_remove(bench->env, path);
     return bench->failed ? errmsg_set(err, STATUS_IO, "%s cannot be written", path) : STATUS_OK;
+}
+
+static void sums_make(struct bench *bench)
+{
+    for (int i = 0; i < LAYERS; i++)
+        bench->sums[i] = hash_xxh3(bench->block + (size_t)i * LAYER_SIZE, LAYER_SIZE);
 }
 
 /* ---- the tier ---- */
@@ -232,6 +250,7 @@ static enum status tier_open(struct bench *bench, const struct store_layout *lay
                                          .layout = *layout,
                                          .seed = 1,
                                          .keys = bench->keys.count > 0 ? &bench->keys : NULL,
+                                         .packing = bench->packing,
                                          .on_stored = on_stored,
                                          .on_removed = on_removed,
                                          .on_room = on_room,
@@ -261,6 +280,10 @@ static enum status tier(struct bench *bench, double *write, double *read, struct
     bench->started = bench->done = 0;
     on_room(bench);
     (void)turn(bench, BLOCKS);
+    struct ssd_counts counts;
+    ssd_counts(bench->ssd, &counts);
+    if (counts.packed_from_total > 0)
+        bench->packed = (double)counts.packed_to_total / (double)counts.packed_from_total;
     ssd_close(bench->ssd);
     *write = mib_per_s(env_now_ns(bench->env) - started_ns);
     status = tier_open(bench, &bench->layout, DISK_SIZE_MAX, err);
@@ -286,7 +309,7 @@ static enum status segment_make(struct bench *bench, const struct store_layout *
                                        .offset = ssd_record_offset(layout, RECOVER_SLOTS),
                                        .entries = RECOVER_SLOTS,
                                        .used = RECOVER_SLOTS };
-    const uint64_t size = ssd_footer_size(RECOVER_SLOTS);
+    const uint64_t size = ssd_footer_size(RECOVER_SLOTS, false);
     struct ssd_entry *entries = calloc(RECOVER_SLOTS, sizeof(*entries));
     uint8_t *bytes = malloc(size);
     char name[SSD_NAME_SIZE], path[CLI_PATH_SIZE + SSD_NAME_SIZE];
@@ -301,7 +324,7 @@ static enum status segment_make(struct bench *bench, const struct store_layout *
         status = env_file_pwrite(file, bytes, SSD_ALIGN, 0);
     }
     for (uint32_t i = 0; status == STATUS_OK && i < RECOVER_SLOTS; i++)
-        entries[i] = (struct ssd_entry){ key_of(id * RECOVER_SLOTS + i), i };
+        entries[i] = (struct ssd_entry){ .key = key_of(id * RECOVER_SLOTS + i), .slot = i };
     if (status == STATUS_OK) {
         ssd_footer_encode(&footer, entries, bytes);
         status = env_file_pwrite(file, bytes, size, footer.offset);
@@ -321,7 +344,7 @@ static enum status recovery(struct bench *bench, double *seconds, double *memory
     layout.page_size = SSD_ALIGN;
     layout.layers = 1;
     layout.layer_size = SSD_ALIGN;
-    const uint64_t size = ssd_segment_size(&layout, RECOVER_SLOTS);
+    const uint64_t size = ssd_segment_size(&layout, RECOVER_SLOTS, false);
     enum status status = STATUS_OK;
     for (uint64_t id = 1; status == STATUS_OK && id <= RECOVER_BLOCKS / RECOVER_SLOTS; id++)
         status = segment_make(bench, &layout, id, err);
@@ -353,6 +376,85 @@ static enum status sealed(struct bench *bench, double *write, double *read, stru
     return status;
 }
 
+/* The same, packed, of these bytes. */
+static enum status packed(struct bench *bench, uint8_t *bytes, double *write, double *read,
+                          double *size, struct errmsg *err)
+{
+    uint8_t *before = bench->block;
+    bench->block = bytes;
+    bench->packing = (struct ssd_packing){ .level = 1, .unit = 2 };
+    sums_make(bench);
+    const enum status status = tier(bench, write, read, err);
+    *size = bench->packed;
+    bench->packing.level = 0;
+    bench->block = before;
+    sums_make(bench);
+    return status;
+}
+
+/* ---- how long the loop stands still ---- */
+
+static void turn_timed(struct bench *bench)
+{
+    const uint64_t from_ns = env_now_ns(bench->env);
+    if (!env_poll(bench->env, 0)) return;
+    const uint64_t ns = env_now_ns(bench->env) - from_ns;
+    if (ns > bench->longest_ns) bench->longest_ns = ns;
+}
+
+/* Block `n`; true if it was taken. */
+static bool write_timed(struct bench *bench, uint32_t n, const uint8_t *block, const uint64_t *sums)
+{
+    const uint64_t from_ns = env_now_ns(bench->env);
+    const struct block_key key = key_of(n);
+    const bool taken = ssd_write(bench->ssd, &key, block, sums) == STATUS_OK;
+    const uint64_t ns = env_now_ns(bench->env) - from_ns;
+    if (ns > bench->longest_ns) bench->longest_ns = ns;
+    return taken;
+}
+
+/* The first blocks make segment, threads and the memory of buffers, and are not timed. */
+static void stall_run(struct bench *bench, const uint8_t *block, const uint64_t *sums)
+{
+    uint32_t next = 0;
+    bench->started = BLOCKS; /* on_room() has nothing to do */
+    bench->done = 0;
+    while (bench->done < STALL_BLOCKS && !bench->failed) {
+        if (bench->done <= SSD_WRITES_MAX) bench->longest_ns = 0;
+        if (next < (bench->done == 0 ? 1 : STALL_BLOCKS))
+            next += write_timed(bench, next, block, sums);
+        turn_timed(bench);
+    }
+}
+
+/* Milliseconds, in which the copy of the block is included. */
+static enum status stall(struct bench *bench, uint32_t level, double *ms, struct errmsg *err)
+{
+    struct store_layout layout = bench->layout;
+    const size_t layer = STALL_SIZE / LAYERS;
+    uint64_t sums[LAYERS];
+    uint8_t *block = malloc(STALL_SIZE);
+    if (block == NULL) return errmsg_set(err, STATUS_NO_MEMORY, "out of memory");
+
+    for (size_t at = 0; at < STALL_SIZE; at += BLOCK_SIZE)
+        memcpy(block + at, bench->numbers, BLOCK_SIZE);
+    for (size_t i = 0; i < LAYERS; i++)
+        sums[i] = hash_xxh3(block + i * layer, layer);
+    layout.page_size = STALL_SIZE;
+    layout.layer_size = (uint32_t)layer;
+    bench->packing = (struct ssd_packing){ .level = level, .unit = 2 };
+    enum status status = tier_open(bench, &layout, DISK_SIZE_MAX, err);
+    bench->packing.level = 0;
+    if (status == STATUS_OK) {
+        stall_run(bench, block, sums);
+        *ms = (double)bench->longest_ns / 1e6;
+        ssd_close(bench->ssd);
+    }
+    files_remove(bench);
+    free(block);
+    return status;
+}
+
 /* Values by key, beside the same bare disk. */
 static enum status values(struct bench *bench, double *write, double *read, struct errmsg *err)
 {
@@ -378,18 +480,58 @@ static void add(struct report *report, const char *name, double value, const cha
     row->target = target;
 }
 
+struct packed_runs {
+    double write[BENCH_RUNS], read[BENCH_RUNS], size[BENCH_RUNS];
+    double noise_write[BENCH_RUNS], noise_read[BENCH_RUNS];
+    double stall[BENCH_RUNS], clear_stall[BENCH_RUNS];
+};
+
+static enum status packed_run(struct bench *bench, struct packed_runs *runs, int i,
+                              struct errmsg *err)
+{
+    double none;
+    enum status status =
+        packed(bench, bench->numbers, &runs->write[i], &runs->read[i], &runs->size[i], err);
+    if (status == STATUS_OK)
+        status =
+            packed(bench, bench->block, &runs->noise_write[i], &runs->noise_read[i], &none, err);
+    if (status == STATUS_OK) status = stall(bench, 1, &runs->stall[i], err);
+    if (status == STATUS_OK) status = stall(bench, 0, &runs->clear_stall[i], err);
+    return status;
+}
+
+/* `write`, `read`: of clear blocks. */
+static void packed_add(struct report *report, struct packed_runs *runs, double write, double read)
+{
+    add(report, "ssd_packed_write_1MiB", report_median(runs->write, BENCH_RUNS), "MiB/s", write,
+        REPORT_NO_TARGET, 0);
+    add(report, "ssd_packed_cold_read_1MiB", report_median(runs->read, BENCH_RUNS), "MiB/s", read,
+        REPORT_NO_TARGET, 0);
+    add(report, "ssd_packed_size", report_median(runs->size, BENCH_RUNS), "of 1", NAN,
+        REPORT_NO_TARGET, 0);
+    add(report, "ssd_packed_noise_write_1MiB", report_median(runs->noise_write, BENCH_RUNS),
+        "MiB/s", write, REPORT_NO_TARGET, 0);
+    add(report, "ssd_packed_noise_cold_read_1MiB", report_median(runs->noise_read, BENCH_RUNS),
+        "MiB/s", read, REPORT_NO_TARGET, 0);
+    add(report, "ssd_packed_longest_turn_4MiB", report_median(runs->stall, BENCH_RUNS), "ms",
+        report_median(runs->clear_stall, BENCH_RUNS), REPORT_NO_TARGET, 0);
+}
+
 static enum status measure(struct bench *bench, struct report *report, struct errmsg *err)
 {
     double write[BENCH_RUNS], read[BENCH_RUNS], bare_write[BENCH_RUNS], bare_read[BENCH_RUNS];
     double sealed_write[BENCH_RUNS], sealed_read[BENCH_RUNS];
     double values_write[BENCH_RUNS], values_read[BENCH_RUNS];
     double recover[BENCH_RUNS], memory = 0;
+    struct packed_runs packed_runs;
     enum status status = STATUS_OK;
 
     for (int i = 0; i < BENCH_RUNS && status == STATUS_OK; i++) {
         status = bare(bench, &bare_write[i], &bare_read[i], err);
         if (status == STATUS_OK) status = tier(bench, &write[i], &read[i], err);
         if (status == STATUS_OK) status = sealed(bench, &sealed_write[i], &sealed_read[i], err);
+        if (status == STATUS_OK && ssd_pack_available())
+            status = packed_run(bench, &packed_runs, i, err);
         if (status == STATUS_OK) status = values(bench, &values_write[i], &values_read[i], err);
         if (status == STATUS_OK) status = recovery(bench, &recover[i], &memory, err);
     }
@@ -402,6 +544,9 @@ static enum status measure(struct bench *bench, struct report *report, struct er
         report_median(write, BENCH_RUNS), REPORT_NO_TARGET, 0);
     add(report, "ssd_sealed_cold_read_1MiB", report_median(sealed_read, BENCH_RUNS), "MiB/s",
         report_median(read, BENCH_RUNS), REPORT_NO_TARGET, 0);
+    if (ssd_pack_available())
+        packed_add(report, &packed_runs, report_median(write, BENCH_RUNS),
+                   report_median(read, BENCH_RUNS));
     add(report, "ssd_values_write_1MiB", report_median(values_write, BENCH_RUNS), "MiB/s",
         report_median(bare_write, BENCH_RUNS), REPORT_AT_LEAST, 0.85);
     add(report, "ssd_values_cold_read_1MiB", report_median(values_read, BENCH_RUNS), "MiB/s",
@@ -410,6 +555,27 @@ static enum status measure(struct bench *bench, struct report *report, struct er
         REPORT_AT_MOST, 2);
     add(report, "ssd_index_memory", memory, "B/block", NAN, REPORT_NO_TARGET, 0);
     return STATUS_OK;
+}
+
+/* F16 of F32: rounded towards 0, and what is smaller than 2^-14 is 0. */
+static uint16_t half_of(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof(bits));
+    const uint32_t sign = bits >> 31;
+    const uint32_t exponent = bits >> 23 & 0xff;
+    if (exponent < 127 - 14) return (uint16_t)(sign << 15);
+    return (uint16_t)(sign << 15 | (exponent - 127 + 15) << 10 | (bits >> 13 & 0x3ff));
+}
+
+static void numbers_make(uint8_t *out)
+{
+    struct rng rng;
+    rng_init(&rng, 1);
+    for (size_t at = 0; at < BLOCK_SIZE; at += 2) { /* Box and Muller's */
+        const double radius = sqrt(-2 * log(1 - rng_unit(&rng)));
+        le_put16(out + at, half_of((float)(radius * cos(2 * M_PI * rng_unit(&rng)))));
+    }
 }
 
 static enum status bench_disk(struct cli *cli, struct report *report, struct errmsg *err)
@@ -422,10 +588,12 @@ static enum status bench_disk(struct cli *cli, struct report *report, struct err
                                        .layer_size = LAYER_SIZE,
                                        .block_tokens = 32 },
                            .data = aligned_alloc(SSD_ALIGN, (size_t)DEPTH * BLOCK_SIZE),
-                           .block = malloc(BLOCK_SIZE) };
+                           .block = malloc(BLOCK_SIZE),
+                           .numbers = malloc(BLOCK_SIZE) };
     enum status status = STATUS_OK;
 
-    if (bench.data == NULL || bench.block == NULL) status = STATUS_NO_MEMORY;
+    if (bench.data == NULL || bench.block == NULL || bench.numbers == NULL)
+        status = STATUS_NO_MEMORY;
     if (status != STATUS_OK) {
         errmsg_set(err, status, "out of memory");
     } else if (given[0] != '\0') {
@@ -437,10 +605,11 @@ static enum status bench_disk(struct cli *cli, struct report *report, struct err
     if (status == STATUS_OK) {
         env_random(cli->env, bench.data, (size_t)DEPTH * BLOCK_SIZE);
         env_random(cli->env, bench.block, BLOCK_SIZE);
-        for (int i = 0; i < LAYERS; i++)
-            bench.sums[i] = hash_xxh3(bench.block + (size_t)i * LAYER_SIZE, LAYER_SIZE);
+        numbers_make(bench.numbers);
+        sums_make(&bench);
         status = measure(&bench, report, err);
     }
+    free(bench.numbers);
     free(bench.block);
     free(bench.data);
     return status;

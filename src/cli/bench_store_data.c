@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * cli/bench_store_data.c - values that move: gets of a node of another process and of the own one,
- * beside raw sockets or memcpy, in pairs; how long puts take when the memory is full; and whether
- * what does not fit the memory is on the disk.
+ * cli/bench_store_data.c - values that move: batches of puts to a node of another process, and gets
+ * of it and of the own one, beside raw sockets or memcpy, in pairs; how long puts take when the
+ * memory is full; and whether what does not fit the memory is on the disk.
  *
  * A get here is all that a client's get is: asking the master, pinning at the owner, moving,
  * verifying every piece. "First" reads are of values that this client has never read, or over TCP
@@ -21,15 +21,14 @@
 #include "cli/bench.h"
 #include "cli/bench_store.h"
 #include "cli/report.h"
-#include "net/rpc.h"
-#include "store/member.h"
-#include "store/node.h"
 #include "store/proto.h"
 #include "yolk/store.h"
+#include "yolk/store_lend.h"
 #include "yolk/transfer.h"
 
 enum {
     BATCH = 16,
+    PUT_BATCH = 128,
     STREAMS = 2, /* of the raw sockets; as many as the engine's lanes to a peer */
     SET_SIZE = 64 << 20,
     SMALL = 4096,
@@ -51,90 +50,28 @@ enum {
 
 /* ---- a node ---- */
 
-struct own {
-    struct env *env;
-    struct rpc_server *server;
-    struct yolk_transfer *transfer;
-    struct store_node *node;
-    struct store_member *member;
-    bool joined;
-};
-
-static void on_joined(void *ctx, uint64_t term)
+static enum status own_open(struct env *env, const char *master, uint32_t mib, bool tcp,
+                            const char *directory, struct yolk_store_lend **out, struct errmsg *err)
 {
-    struct own *own = ctx;
-    (void)term;
-    own->joined = true;
-}
-
-static enum status own_join(struct own *own, const char *master, const struct store_layout *layout,
-                            struct errmsg *err)
-{
-    struct store_join_options join = {
-        .env = own->env,
-        .master = master,
-        .secret = "",
-        .info = { .role = STORE_ROLE_STORE,
-                  .layout = *layout,
-                  .epoch = store_node_epoch(own->node) },
-        .node = own->node,
-        .on_joined = on_joined,
-        .ctx = own,
-    };
-    const unsigned port = rpc_server_port(own->server);
-    snprintf(join.info.name, sizeof(join.info.name), "own-%u", port);
-    snprintf(join.info.rpc_address, sizeof(join.info.rpc_address), "127.0.0.1:%u", port);
-    snprintf(join.info.segment, sizeof(join.info.segment), "%s", store_node_segment(own->node));
-    return store_join(&join, &own->member, err);
-}
-
-static enum status own_open(struct own *own, struct env *env, const char *master, uint32_t mib,
-                            bool tcp, const char *directory, struct errmsg *err)
-{
-    const struct rpc_server_options server = { .address = "127.0.0.1:0", .name = "own" };
     const struct yolk_transfer_options transfer = { .forbid_shm = tcp };
-    const struct store_layout layout = { .pages = 1,
-                                         .page_size = STORE_PAGE_ALIGN,
-                                         .layers = 1,
-                                         .layer_size = STORE_PAGE_ALIGN,
-                                         .block_tokens = 32 };
-
-    *own = (struct own){ .env = env };
-    enum status status = rpc_server_create(env, &server, &own->server, err);
-    if (status == STATUS_OK) status = yolk_transfer_create(env, &transfer, &own->transfer, err);
-    if (status != STATUS_OK) return status;
-    const struct store_node_options options = { .env = env,
-                                                .transfer = own->transfer,
-                                                .server = own->server,
-                                                .secret = "",
-                                                .name = "own",
-                                                .layout = layout,
-                                                .object_size = (uint64_t)mib << 20,
-                                                .disk_directory = directory,
-                                                .values_disk_size =
-                                                    directory[0] != '\0' ? BEYOND_DISK : 0 };
-    status = store_node_create(&options, &own->node, err);
-    return status == STATUS_OK ? own_join(own, master, &layout, err) : status;
-}
-
-static void own_close(struct own *own)
-{
-    store_leave(own->member);
-    rpc_server_destroy(own->server);
-    yolk_transfer_destroy(own->transfer);
-    store_node_destroy(own->node);
-    *own = (struct own){ 0 };
+    const struct yolk_store_lend_options options = { .env = env,
+                                                     .master = master,
+                                                     .transfer = &transfer,
+                                                     .size = (uint64_t)mib << 20,
+                                                     .directory = directory,
+                                                     .disk_size = BEYOND_DISK };
+    return yolk_store_lend_create(&options, out, err);
 }
 
 enum status bench_store_own(struct cli *cli, const char *master, uint32_t mib, bool tcp,
                             const char *directory, struct errmsg *err)
 {
-    struct own own;
-    const enum status status = own_open(&own, cli->env, master, mib, tcp, directory, err);
+    struct yolk_store_lend *lend;
+    const enum status status = own_open(cli->env, master, mib, tcp, directory, &lend, err);
     if (status != STATUS_OK) return status;
     cli_set_poll(cli);
     env_run(cli->env); /* until it is killed */
-    own_close(&own);
+    yolk_store_lend_destroy(lend);
     return STATUS_OK;
 }
 
@@ -149,7 +86,7 @@ struct data {
     char address[32];
     struct bench_child master;
     struct bench_child node;
-    struct own own; /* instead of `node` */
+    struct yolk_store_lend *own; /* instead of `node` */
     struct yolk_transfer *transfer;
     struct yolk_store *store;
     uint8_t *memory;               /* MEMORY_SIZE bytes, registered */
@@ -263,12 +200,13 @@ static enum status cluster_open(struct data *data, uint32_t mib, bool tcp, bool 
                                  "--data-dir", data->directory, NULL };
     if (status == STATUS_OK) status = bench_spawn(data->cli, &data->master, master, data->err);
     if (status == STATUS_OK && own) {
-        status = own_open(&data->own, data->env, data->address, mib, tcp, "", data->err);
+        status = own_open(data->env, data->address, mib, tcp, "", &data->own, data->err);
     } else if (status == STATUS_OK) {
         status = bench_spawn(data->cli, &data->node, data->directory[0] != '\0' ? disk : node,
                              data->err);
     }
-    if (status == STATUS_OK) status = client_open(data, tcp, own ? data->own.transfer : NULL);
+    if (status == STATUS_OK)
+        status = client_open(data, tcp, own ? yolk_store_lend_transfer(data->own) : NULL);
     if (status == STATUS_OK) { /* which waits until the directory has settled */
         data->space = UINT32_MAX;
         status = put_one(data, 0, SMALL);
@@ -280,12 +218,13 @@ static void cluster_close(struct data *data)
 {
     yolk_store_destroy(data->store);
     yolk_transfer_destroy(data->transfer);
-    if (data->own.env != NULL) own_close(&data->own);
+    yolk_store_lend_destroy(data->own);
     if (data->node.process != NULL) env_process_kill(data->node.process, SIGKILL);
     bench_end(&data->node);
     bench_end(&data->master);
     data->store = NULL;
     data->transfer = NULL;
+    data->own = NULL;
 }
 
 /* ---- rows ---- */
@@ -362,10 +301,10 @@ static double copy_rate(struct data *data, uint64_t size, uint32_t count)
     return mib_per_s(count * size, env_now_ns(data->env) - started);
 }
 
-static enum status raw_open(struct data *data, uint32_t size, uint32_t depth, bool polling,
-                            struct env_bare **out)
+static enum status raw_open(struct data *data, bool read, uint32_t size, uint32_t depth,
+                            bool polling, struct env_bare **out)
 {
-    const struct env_bare_options options = { .read = true,
+    const struct env_bare_options options = { .read = read,
                                               .polling = polling,
                                               .streams = depth == 1 ? 1 : STREAMS,
                                               .depth = depth,
@@ -408,7 +347,7 @@ static enum status rows_tcp(struct data *data, const char *first, const char *ag
         return STATUS_OK;
     data->space++;
     enum status status = set_put(data, size);
-    if (status == STATUS_OK) status = raw_open(data, size, BATCH, false, &bare);
+    if (status == STATUS_OK) status = raw_open(data, true, size, BATCH, false, &bare);
     if (status == STATUS_OK) status = env_bare_run(bare, set_count(size), &ns); /* warm */
     for (uint32_t i = 0; i < runs(data) && status == STATUS_OK; i++) {
         if (i > 0) forget(data);
@@ -421,6 +360,73 @@ static enum status rows_tcp(struct data *data, const char *first, const char *ag
     row_add(data, first, "MiB/s", &pairs[0], REPORT_AT_LEAST, 0.85);
     row_add(data, again, "MiB/s", &pairs[1], REPORT_AT_LEAST, 0.85);
     return STATUS_OK;
+}
+
+/* Values [from, from + PUT_BATCH), each another part of the memory. */
+static enum status put_batch(struct data *data, uint32_t from, uint64_t size)
+{
+    const struct yolk_store_call call = { .on_item = on_item, .ctx = data };
+    uint8_t bytes[PUT_BATCH][BENCH_STORE_KEY_SIZE];
+    struct yolk_store_value values[PUT_BATCH];
+
+    for (uint32_t i = 0; i < PUT_BATCH; i++) {
+        values[i] = (struct yolk_store_value){ .data = data->memory + (from + i) * size % SET_SIZE,
+                                               .size = size };
+        key_at(data, from + i, bytes[i], &values[i].key);
+    }
+    data->left = PUT_BATCH;
+    data->status = STATUS_OK;
+    return wait(data, yolk_store_put(data->store, values, PUT_BATCH, &call), false);
+}
+
+static enum status set_remove(struct data *data, uint32_t count)
+{
+    const struct yolk_store_call call = { .on_item = on_item, .ctx = data };
+    uint8_t bytes[PUT_BATCH][BENCH_STORE_KEY_SIZE];
+    struct yolk_store_key keys[PUT_BATCH];
+    enum status status = STATUS_OK;
+
+    for (uint32_t from = 0; from < count && status == STATUS_OK; from += PUT_BATCH) {
+        for (uint32_t i = 0; i < PUT_BATCH; i++)
+            key_at(data, from + i, bytes[i], &keys[i]);
+        data->left = PUT_BATCH;
+        data->status = STATUS_OK;
+        status = wait(data, yolk_store_remove(data->store, keys, PUT_BATCH, &call), false);
+    }
+    return status;
+}
+
+/* The set in batches, then as much through raw sockets. */
+static enum status put_run(struct data *data, struct env_bare *bare, uint32_t size,
+                           struct pairs *pairs)
+{
+    const uint32_t count = set_count(size);
+    const uint64_t started = env_now_ns(data->env);
+    enum status status = STATUS_OK;
+    uint64_t ns;
+
+    for (uint32_t from = 0; from < count && status == STATUS_OK; from += PUT_BATCH)
+        status = put_batch(data, from, size);
+    const double rate = mib_per_s(SET_SIZE, env_now_ns(data->env) - started);
+    if (status == STATUS_OK) status = env_bare_run(bare, count, &ns);
+    if (status == STATUS_OK) pair_add(pairs, rate, mib_per_s(SET_SIZE, ns));
+    return status == STATUS_OK ? set_remove(data, count) : status;
+}
+
+static enum status row_put(struct data *data, const char *name, uint32_t size)
+{
+    struct env_bare *bare = NULL;
+    struct pairs pairs[2] = { { .count = 0 }, { .count = 0 } };
+
+    if (!bench_store_wanted(data->choice, name)) return STATUS_OK;
+    data->space++;
+    enum status status = raw_open(data, false, size, PUT_BATCH, false, &bare);
+    if (status == STATUS_OK) status = put_run(data, bare, size, &pairs[1]); /* warm */
+    for (uint32_t i = 0; i < runs(data) && status == STATUS_OK; i++)
+        status = put_run(data, bare, size, &pairs[0]);
+    env_bare_close(bare);
+    if (status == STATUS_OK) row_add(data, name, "MiB/s", &pairs[0], REPORT_NO_TARGET, 0);
+    return status;
 }
 
 /* First reads, each run of another part of the set, and then the whole set again and again. */
@@ -478,7 +484,7 @@ static enum status rows_small(struct data *data, const char *first, const char *
     data->space++;
     for (uint32_t i = 0; i < gets * runs(data) && status == STATUS_OK; i++)
         status = put_one(data, i, SMALL);
-    if (status == STATUS_OK) status = raw_open(data, SMALL, 1, true, &bare);
+    if (status == STATUS_OK) status = raw_open(data, true, SMALL, 1, true, &bare);
     for (uint32_t i = 0; i < runs(data) && status == STATUS_OK; i++)
         status = small_run(data, bare, gets, i * gets, false, &pairs[0]);
     for (uint32_t i = 0; i < runs(data) && status == STATUS_OK; i++)
@@ -633,15 +639,15 @@ static const uint32_t sizes[] = { 64 << 10, 1 << 20, 4 << 20 };
 
 static enum status cluster_tcp(struct data *data)
 {
-    static const char *const names[] = { "get_tcp_64KiB_first",
-                                         "get_tcp_64KiB",
-                                         "get_tcp_1MiB_first",
-                                         "get_tcp_1MiB",
-                                         "get_tcp_4MiB_first",
-                                         "get_tcp_4MiB",
-                                         NULL };
+    static const char *const names[] = {
+        "get_tcp_64KiB_first",    "get_tcp_64KiB",           "get_tcp_1MiB_first",
+        "get_tcp_1MiB",           "get_tcp_4MiB_first",      "get_tcp_4MiB",
+        "put_tcp_4KiB_batch_128", "put_tcp_64KiB_batch_128", NULL
+    };
     if (!any_wanted(data, names)) return STATUS_OK;
     enum status status = cluster_open(data, ROOMY_MIB, true, false);
+    if (status == STATUS_OK) status = row_put(data, names[6], SMALL);
+    if (status == STATUS_OK) status = row_put(data, names[7], 64 << 10);
     for (uint32_t i = 0; i < 3 && status == STATUS_OK; i++)
         status = rows_tcp(data, names[2 * i], names[2 * i + 1], sizes[i]);
     cluster_close(data);

@@ -202,6 +202,8 @@ static enum status open_worker(struct node *node, const struct model *model,
         if (status == STATUS_OK) status = disk_keys_load(node->cli, &node->disk_keys, err);
         if (status != STATUS_OK) return status;
         if (node->disk_keys.count > 0) options.disk_keys = &node->disk_keys;
+        status = disk_packing_load(node->cli, &options.disk_pack_level, err);
+        if (status != STATUS_OK) return status;
     }
     return worker_create(node->cli->env, &options, &node->worker, err);
 }

@@ -99,7 +99,9 @@ static enum status encode(struct run *run, const struct buf *prompt, struct errm
     if (run->tokens == NULL) return STATUS_NO_MEMORY;
     if (run->chat != NULL) {
         const struct chat_message message = said_by_user(prompt);
-        const struct chat_talk talk = { &message, 1, .generate = true };
+        const struct chat_talk talk = {
+            .messages = &message, .messages_count = 1, .generate = true, .now_s = run_local_now_s()
+        };
         status = chat_encode(run->chat, &talk, run->tokens, max, &run->tokens_count, err);
     } else {
         if (tokenizer_adds_bos(run->tokenizer))

@@ -220,6 +220,7 @@ static enum status start_node(struct serve *serve, const char *role, unsigned nu
         pass_u64(&words, config, "--ssd-size", ssd);
         pass_u64(&words, config, "--values-ssd-size", values_ssd);
         pass_text(&words, config, "--ssd-key-file");
+        pass_text(&words, config, "--ssd-compress");
     }
     pass_duration(&words, config, "--drain-timeout", patience);
     pass_duration(&words, config, "--handover-timeout", handover);
@@ -366,6 +367,9 @@ static enum status take_data(struct serve *serve, struct errmsg *err)
     const enum status readable = disk_keys_load(serve->cli, &keys, err);
     explicit_bzero(&keys, sizeof(keys));
     if (readable != STATUS_OK) return readable;
+    uint32_t level; /* likewise */
+    const enum status packable = disk_packing_load(serve->cli, &level, err);
+    if (packable != STATUS_OK) return packable;
     if (given[0] == '\0') {
         take_default_data(serve);
         return STATUS_OK;

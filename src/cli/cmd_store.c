@@ -16,6 +16,7 @@
 #include "cli/quotas.h"
 #include "cli/store_ask.h"
 #include "cli/store_layers.h"
+#include "cli/store_move.h"
 #include "cli/store_view.h"
 #include "yolk/store.h"
 #include "yolk/transfer.h"
@@ -23,6 +24,7 @@
 enum {
     VALUE_SIZE_MAX = 1 << 30,
     POSITIONS_MAX = 64, /* CONFIG_POSITIONS_MAX */
+    GET_TRIES = 5,      /* while the value becomes longer and longer */
 };
 
 /* ---- layer by layer ---- */
@@ -129,6 +131,9 @@ static int store_put(struct cli *cli)
     int code;
 
     if (positions < 2 || positions > 3) return cli_refuse("store put: KEY [FILE]");
+    if (config_bool(cli->config, "pin") && config_is_flag(cli->config, "soft-pin")) {
+        return cli_refuse("store put: --soft-pin has no effect beside --pin");
+    }
     if (is_layered(cli)) return put_layered(cli);
     const char *name = config_position(cli->config, 1);
     buf_init(&value, VALUE_SIZE_MAX);
@@ -169,33 +174,67 @@ static int write_value(struct cli *cli, const void *data, size_t size)
     return cli_refuse("%s", err.text);
 }
 
-static int get_value(struct store_ask *ask, const char *name, const struct yolk_store_key *key)
+/* Bytes of a value of `whole` bytes, which has some at `offset`. */
+static uint64_t asked_for(uint64_t whole, uint64_t offset, uint64_t length)
+{
+    const uint64_t left = whole - offset;
+    return length == 0 || length > left ? left : length;
+}
+
+/* What of the value lies where the user asked, into memory that stays the engine's. It may be
+ * replaced by a value of another size between the question how long it is and the reading: what
+ * counts is the size that came with the bytes. STATUS_FULL: it is longer now than it was;
+ * STATUS_INVALID: so much shorter that nothing of it lies there. */
+static enum status read_located(struct store_ask *ask, const struct yolk_store_key *key,
+                                uint64_t offset, uint64_t length, void **data, uint64_t *size)
 {
     const struct yolk_store_call call = { .on_item = store_ask_item, .ctx = ask };
-    void *memory = NULL;
+    const uint64_t whole = ask->size, room = asked_for(whole, offset, length);
     struct errmsg err = { "" };
 
-    ask->left = 1;
-    enum status status =
-        store_ask_wait(ask, yolk_store_locate(ask->store, key, STORE_ASK_MS, on_where, ask));
-    if (status != STATUS_OK) return store_ask_refuse(ask, name, status);
-    const uint64_t offset = config_u64(ask->cli->config, "offset");
-    const uint64_t length = config_u64(ask->cli->config, "length");
-    if (offset >= ask->size) {
-        return cli_refuse("%s: has %llu bytes, none at --offset", name,
-                          (unsigned long long)ask->size);
-    }
-    const uint64_t left = ask->size - offset;
-    const uint64_t size = length == 0 || length > left ? left : length;
-    if (yolk_transfer_alloc(ask->transfer, size, YOLK_TRANSFER_REMOTE_WRITE, &memory, &err) !=
+    if (yolk_transfer_alloc(ask->transfer, room, YOLK_TRANSFER_REMOTE_WRITE, data, &err) !=
         STATUS_OK) {
-        return cli_refuse("%s", err.text);
+        return STATUS_NO_MEMORY;
     }
     const struct yolk_store_buffer buffer = {
-        .key = *key, .data = memory, .size = size, .range = size < ask->size, .offset = offset
+        .key = *key, .data = *data, .size = room, .range = room < whole, .offset = offset
     };
     ask->left = 1;
-    status = store_ask_wait(ask, yolk_store_get(ask->store, &buffer, 1, &call));
+    const enum status status = store_ask_wait(ask, yolk_store_get(ask->store, &buffer, 1, &call));
+    if (status != STATUS_OK) return status;
+    *size = asked_for(ask->size, offset, length);
+    return *size > room ? STATUS_FULL : STATUS_OK;
+}
+
+static bool size_changed(enum status status)
+{
+    return status == STATUS_FULL || status == STATUS_INVALID;
+}
+
+static int get_value(struct store_ask *ask, const char *name, const struct yolk_store_key *key)
+{
+    const uint64_t offset = config_u64(ask->cli->config, "offset");
+    const uint64_t length = config_u64(ask->cli->config, "length");
+    enum status status = STATUS_FULL;
+    void *memory = NULL;
+    uint64_t size = 0;
+
+    for (int tries = 0; size_changed(status) && tries < GET_TRIES; tries++) {
+        if (memory != NULL) (void)!yolk_transfer_free(ask->transfer, memory);
+        memory = NULL;
+        ask->left = 1;
+        status =
+            store_ask_wait(ask, yolk_store_locate(ask->store, key, STORE_ASK_MS, on_where, ask));
+        if (status != STATUS_OK) break;
+        if (offset >= ask->size) {
+            return cli_refuse("%s: has %llu bytes, none at --offset", name,
+                              (unsigned long long)ask->size);
+        }
+        status = read_located(ask, key, offset, length, &memory, &size);
+    }
+    if (size_changed(status)) {
+        return cli_refuse("%s: is replaced by values of other sizes faster than it is read", name);
+    }
     if (status != STATUS_OK) return store_ask_refuse(ask, name, status);
     return write_value(ask->cli, memory, size);
 }
@@ -392,9 +431,11 @@ static int store_rm(struct cli *cli)
     enum status status = STATUS_OK;
     uint32_t good = 0;
 
-    if (config_is_set(cli->config, "regex") || config_bool(cli->config, "all")) {
-        return rm_matching(cli);
+    const bool all = config_bool(cli->config, "all");
+    if (config_is_set(cli->config, "regex") && all) {
+        return cli_refuse("store rm: --regex or --all, not both");
     }
+    if (config_is_set(cli->config, "regex") || all) return rm_matching(cli);
     if (count == 0) return cli_refuse("store rm: KEY..., --regex EXPRESSION or --all");
     for (; good < count && status == STATUS_OK; good++)
         status = store_ask_key(config_position(cli->config, good + 1), &keys[good], &err);
@@ -479,23 +520,6 @@ static void on_stats(void *ctx, enum status status, const struct yolk_store_stat
                      viewing->tenants_count);
 }
 
-static void on_pause_over(void *ctx)
-{
-    struct store_ask *ask = ctx;
-    ask->left--;
-}
-
-static void pause_for(struct store_ask *ask, uint64_t ns)
-{
-    struct env *env = ask->cli->env;
-    struct env_timer timer;
-
-    env_timer_init(&timer, on_pause_over, ask);
-    ask->left = 1;
-    env_timer_set(env, &timer, env_now_ns(env) + ns);
-    (void)store_ask_wait(ask, STATUS_OK);
-}
-
 static int stat_pool(struct cli *cli, bool live)
 {
     struct viewing viewing = { .view = { .json = config_bool(cli->config, "json"),
@@ -503,6 +527,8 @@ static int stat_pool(struct cli *cli, bool live)
                                                  isatty(STDOUT_FILENO) } };
     struct errmsg err = { "" };
     int code = CLI_EXIT_OK;
+    if (config_is_flag(cli->config, "tenant"))
+        return cli_refuse("store stat: --tenant has no effect without a KEY");
     enum status status = store_ask_open(&viewing.ask, cli, false, &err);
 
     if (status != STATUS_OK) {
@@ -516,7 +542,7 @@ static int stat_pool(struct cli *cli, bool live)
         if (status != STATUS_OK)
             code = store_ask_refuse(&viewing.ask, live ? "top" : "stat", status);
         if (!viewing.view.live) break;
-        pause_for(&viewing.ask, ENV_NS_PER_S);
+        store_ask_pause(&viewing.ask, ENV_NS_PER_S);
     }
     store_ask_close(&viewing.ask);
     free(viewing.tenants);
@@ -619,32 +645,42 @@ static void on_left(void *ctx, enum status status, uint64_t left)
     ask->size = left;
 }
 
-/* Asks again and again, until nothing is left. */
+/* One node drains, or does not any more; adds what is left there. */
+static int drain_one(struct store_ask *ask, const char *node, bool undo, uint64_t *left)
+{
+    ask->left = 1;
+    const enum status status =
+        store_ask_wait(ask, yolk_store_drain(ask->store, node, undo, STORE_ASK_MS, on_left, ask));
+    if (status == STATUS_NOT_FOUND)
+        return cli_refuse("drain: there is no node `%.64s` (store top lists them)", node);
+    if (status != STATUS_OK) return store_ask_refuse(ask, "drain", status);
+    *left += ask->size;
+    return CLI_EXIT_OK;
+}
+
+/* Every node is told before anything is waited for, so that hardly anything goes from one of them
+ * to another. Asks again and again, until nothing is left. */
 static int store_drain(struct cli *cli)
 {
     const bool undo = config_bool(cli->config, "undo");
+    const uint32_t positions = config_positions(cli->config);
     struct store_ask ask;
     struct errmsg err = { "" };
+    uint64_t told = UINT64_MAX;
+    uint64_t left = UINT64_MAX;
     int code = CLI_EXIT_OK;
 
-    if (config_positions(cli->config) != 2) return cli_refuse("store drain: NODE [--undo]");
-    const char *node = config_position(cli->config, 1);
-    enum status status = store_ask_open(&ask, cli, false, &err);
-    if (status != STATUS_OK) code = cli_refuse("%s", err.text);
-    for (uint64_t told = UINT64_MAX; code == CLI_EXIT_OK; pause_for(&ask, ENV_NS_PER_S / 4)) {
-        ask.left = 1;
-        status = store_ask_wait(
-            &ask, yolk_store_drain(ask.store, node, undo, STORE_ASK_MS, on_left, &ask));
-        if (status == STATUS_NOT_FOUND) {
-            code = cli_refuse("drain: there is no node `%.64s` (store top lists them)", node);
-        } else if (status != STATUS_OK) {
-            code = store_ask_refuse(&ask, "drain", status);
-        } else if (ask.size != told && !undo) {
-            told = ask.size;
-            printf("%llu values left\n", (unsigned long long)told);
-            fflush(stdout);
-        }
-        if (undo || ask.size == 0) break;
+    if (positions < 2) return cli_refuse("store drain: NODE... [--undo]");
+    if (store_ask_open(&ask, cli, false, &err) != STATUS_OK) code = cli_refuse("%s", err.text);
+    while (code == CLI_EXIT_OK && left > 0) {
+        if (told != UINT64_MAX) store_ask_pause(&ask, ENV_NS_PER_S / 4);
+        left = 0;
+        for (uint32_t i = 1; i < positions && code == CLI_EXIT_OK; i++)
+            code = drain_one(&ask, config_position(cli->config, i), undo, &left);
+        if (undo || code != CLI_EXIT_OK) break;
+        if (left != told) printf("%llu values left\n", (unsigned long long)left);
+        fflush(stdout);
+        told = left;
     }
     store_ask_close(&ask);
     return code;
@@ -665,8 +701,13 @@ int cmd_store(struct cli *cli)
     if (strcmp(what, "stat") == 0 && positions == 1) return stat_pool(cli, false);
     if (strcmp(what, "top") == 0 && positions == 1) return stat_pool(cli, true);
     if (strcmp(what, "replicas") == 0) return store_replicas(cli);
+    if (strcmp(what, "copy") == 0) return store_copy(cli);
+    if (strcmp(what, "move") == 0) return store_move(cli);
+    if (strcmp(what, "task") == 0) return store_task(cli);
     if (strcmp(what, "drain") == 0) return store_drain(cli);
     if (strcmp(what, "quota") == 0) return store_quota(cli);
-    return cli_refuse("store what? put KEY [FILE], get KEY, ls [PREFIX], stat [KEY], rm KEY..., "
-                      "top, replicas KEY N, drain NODE, quota [TENANT [SIZE]]");
+    return cli_refuse(
+        "store what? put KEY [FILE], get KEY, ls [PREFIX], stat [KEY], rm KEY..., "
+        "top, replicas KEY N, copy KEY --to NODE, move KEY --to NODE, task TASK, drain NODE..., "
+        "quota [TENANT [SIZE]]");
 }

@@ -6,6 +6,7 @@
 
 #include "base/env.h"
 #include "cli/cli.h"
+#include "store/ssd_pack.h"
 #include "store/ssd_seal.h"
 
 enum { FILE_SIZE_MAX = 64 << 10 };
@@ -32,4 +33,18 @@ enum status disk_keys_load(struct cli *cli, struct ssd_keys *out, struct errmsg 
     free(text);
     if (status == STATUS_OK) return STATUS_OK;
     return errmsg_set(err, status, "--ssd-key-file: %.100s: %.120s", path, why.text);
+}
+
+enum status disk_packing_load(struct cli *cli, uint32_t *level, struct errmsg *err)
+{
+    struct ssd_packing packing;
+    struct errmsg why = { "" };
+    enum status status =
+        ssd_packing_parse(config_text(cli->config, "ssd-compress"), &packing, &why);
+
+    if (status == STATUS_OK && packing.level > 0 && !ssd_pack_available())
+        status = errmsg_set(&why, STATUS_UNSUPPORTED, "libzstd.so.1 is not installed");
+    if (status != STATUS_OK) return errmsg_set(err, status, "--ssd-compress: %.150s", why.text);
+    *level = packing.level;
+    return STATUS_OK;
 }

@@ -66,7 +66,8 @@ static const struct command commands[] = {
       cmd_explain, CLI_EXPLAIN, 2, 2, "warn" },
     { "store",
       "yolk store put KEY [FILE] | get KEY | ls [PREFIX] | stat [KEY] | rm KEY... | top |\n"
-      "       replicas KEY N | drain NODE | quota [TENANT [SIZE]] [options]",
+      "       replicas KEY N | copy KEY --to NODE,... | move KEY --to NODE | task TASK |\n"
+      "       drain NODE... | quota [TENANT [SIZE]] [options]",
       "Puts, gets, removes and shows what is in the KVCache pool.", cmd_store, CLI_STORE, 1, 64,
       "error" },
     { "top", "yolk top [--url http://HOST:PORT|https://HOST:PORT] [--json]",

@@ -7,6 +7,7 @@
 
 #include "model/chat.h"
 #include "model/tokenizer.h"
+#include "base/env_real.h"
 #include "base/utf8.h"
 #include "serve/solo.h"
 
@@ -68,13 +69,18 @@ enum status run_local_continue(const struct run_local *run, const uint32_t *toke
     return STATUS_OK;
 }
 
+int64_t run_local_now_s(void)
+{
+    return (int64_t)(env_real_wall_ns() / ENV_NS_PER_S);
+}
+
 enum status run_local_answer(void *ctx, const struct chat_message *messages, size_t count,
                              run_show_fn show, void *show_ctx, struct errmsg *err)
 {
     const struct run_local *run = ctx;
-    const struct chat_talk talk = { .messages = messages,
-                                    .messages_count = count,
-                                    .generate = true };
+    const struct chat_talk talk = {
+        .messages = messages, .messages_count = count, .generate = true, .now_s = run_local_now_s()
+    };
     const uint32_t context = solo_context_max(run->solo);
     uint32_t *tokens = calloc(context, sizeof(*tokens));
     size_t n = 0;

@@ -23,6 +23,9 @@ struct run_local {
     bool ignore_eos;
 };
 
+/* What templates are told of the time. */
+int64_t run_local_now_s(void);
+
 /* A run_answer_fn; `ctx` is a struct run_local. */
 MUST_USE enum status run_local_answer(void *ctx, const struct chat_message *messages, size_t count,
                                       run_show_fn show, void *show_ctx, struct errmsg *err);

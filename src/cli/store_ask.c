@@ -54,6 +54,23 @@ enum status store_ask_wait(struct store_ask *ask, enum status asked)
     return ask->status;
 }
 
+static void on_pause_over(void *ctx)
+{
+    struct store_ask *ask = ctx;
+    ask->left--;
+}
+
+void store_ask_pause(struct store_ask *ask, uint64_t ns)
+{
+    struct env *env = ask->cli->env;
+    struct env_timer timer;
+
+    env_timer_init(&timer, on_pause_over, ask);
+    ask->left = 1;
+    env_timer_set(env, &timer, env_now_ns(env) + ns);
+    (void)store_ask_wait(ask, STATUS_OK);
+}
+
 struct yolk_store_call store_ask_put_call(struct store_ask *ask)
 {
     const struct config *config = ask->cli->config;

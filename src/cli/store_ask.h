@@ -37,6 +37,9 @@ void store_ask_close(struct store_ask *ask);
  * before. */
 enum status store_ask_wait(struct store_ask *ask, enum status asked);
 
+/* Runs the loop for so long. */
+void store_ask_pause(struct store_ask *ask, uint64_t ns);
+
 /* A put as the options of the command wish it, whose item is store_ask_item()'s. */
 struct yolk_store_call store_ask_put_call(struct store_ask *ask);
 

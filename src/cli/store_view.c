@@ -123,11 +123,12 @@ void store_view_where(const struct yolk_store_where *where, bool json)
            (unsigned long long)where->size);
     for (uint32_t i = 0; i < where->count; i++) {
         if (!json) {
-            printf("replica   %s\n", where->rpc_addresses[i]);
+            printf("replica   %s%s\n", where->replicas[i].rpc_address,
+                   where->replicas[i].disk ? ", on disk" : "");
             continue;
         }
         if (i > 0) fputs(", ", stdout);
-        print_quoted(where->rpc_addresses[i]);
+        print_quoted(where->replicas[i].rpc_address);
     }
     if (json) puts("]}");
 }
@@ -168,6 +169,7 @@ static void print_node_json(const struct yolk_store_node *node)
     print_number("space_used", node->space_used);
     print_number("values", node->values);
     print_number("blocks", node->blocks);
+    print_number("load", node->load);
     printf("\"silent_ms\": %llu}", (unsigned long long)node->silent_ms);
 }
 
@@ -316,15 +318,16 @@ static void print_pool(const struct yolk_store_stats *s, const struct yolk_store
 
 static void print_nodes(const struct yolk_store_node *nodes, uint32_t count)
 {
-    char used[SIZE_TEXT], total[SIZE_TEXT];
+    char used[SIZE_TEXT], total[SIZE_TEXT], load[SIZE_TEXT];
 
-    printf("\n%-24s %-8s %-8s %12s %12s %8s %8s  %s\n", "NODE", "ROLE", "STATE", "USED", "LENT",
-           "VALUES", "BLOCKS", "ADDRESS");
+    printf("\n%-24s %-8s %-11s %12s %12s %12s %8s %8s  %s\n", "NODE", "ROLE", "STATE", "USED",
+           "LENT", "LOAD/S", "VALUES", "BLOCKS", "ADDRESS");
     for (uint32_t i = 0; i < count; i++) {
         const struct yolk_store_node *n = &nodes[i];
-        printf("%-24s %-8s %-8s %12s %12s %8llu %8llu  %s\n", n->name, n->role, n->state,
+        printf("%-24s %-8s %-11s %12s %12s %12s %8llu %8llu  %s\n", n->name, n->role, n->state,
                size_text(n->space_used, used), size_text(n->space_total, total),
-               (unsigned long long)n->values, (unsigned long long)n->blocks, n->rpc_address);
+               size_text(n->load, load), (unsigned long long)n->values,
+               (unsigned long long)n->blocks, n->rpc_address);
     }
 }
 

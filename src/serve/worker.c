@@ -309,6 +309,12 @@ static uint32_t element_of(enum engine_kv kv)
     return kv == ENGINE_KV_Q8_0 ? CONDUCTOR_ELEMENT_Q8_0 : CONDUCTOR_ELEMENT_F16;
 }
 
+/* Bytes after which elements of pages repeat. */
+static uint32_t element_size(enum engine_kv kv)
+{
+    return kv == ENGINE_KV_Q8_0 ? 34 : 2;
+}
+
 void worker_info(const struct worker *worker, struct proto_node_info *out)
 {
     const struct engine_layout *layout = &worker->layout;
@@ -358,6 +364,8 @@ static void disk_status(const struct store_node_counts *counts, uint64_t out[PRO
     out[PROTO_DISK_VALUES_LOST] = counts->values_lost_total;
     out[PROTO_DISK_VALUES_CORRUPT] = values->corrupt_total;
     out[PROTO_DISK_VALUES_ERRORS] = values->read_errors_total + values->write_errors_total;
+    out[PROTO_DISK_PACKED_FROM] = ssd->packed_from_total + values->packed_from_total;
+    out[PROTO_DISK_PACKED_TO] = ssd->packed_to_total + values->packed_to_total;
 }
 
 static uint32_t count_at_door(const struct worker *worker)
@@ -706,6 +714,7 @@ static enum status create_node(struct worker *worker, struct errmsg *err)
         .object_size = worker->options.object_size,
         .values_disk_size = worker->options.values_disk_size,
         .disk_keys = worker->options.disk_keys,
+        .disk_packing = { worker->options.disk_pack_level, element_size(layout->kv) },
         .populate = worker->options.pool_populate,
     };
     layout_id(worker, options.layout.id);

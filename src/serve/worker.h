@@ -76,6 +76,7 @@ struct worker_options {
     uint64_t handover_ms; /* how long worker_drain() copies them to other nodes, if no disk keeps
                                   them [0: not at all] */
     const struct ssd_keys *disk_keys; /* of what is written there; outlive it [NULL: clear] */
+    uint32_t disk_pack_level;         /* of its compression; see struct ssd_packing [0: none] */
     /* Which tokens end an answer (model/tokenizer.h knows). NULL: none does. */
     bool (*is_end)(const void *ctx, uint32_t token);
     const void *is_end_ctx;

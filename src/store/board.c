@@ -168,6 +168,14 @@ bool boards_look(struct boards *boards, uint64_t epoch, const struct block_key *
     return true;
 }
 
+void boards_expect(const struct boards *boards, const struct block_key *id)
+{
+    for (uint32_t i = 0; i < BOARDS_MAX; i++) {
+        const struct posted *posted = seat_posted(&boards->seats[i]);
+        if (posted != NULL) __builtin_prefetch(&posted->counters[slot_of(id)]);
+    }
+}
+
 void boards_turn(struct boards *boards)
 {
     boards->turn++;

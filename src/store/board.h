@@ -77,6 +77,9 @@ void boards_heard(struct boards *boards, uint64_t epoch, const char *name);
 bool boards_look(struct boards *boards, uint64_t epoch, const struct block_key *id,
                  uint32_t *stamp);
 
+/* The value's counters will be looked at soon: they come from memory meanwhile. */
+void boards_expect(const struct boards *boards, const struct block_key *id);
+
 /* From here on owners have to be found alive anew: a call begins. */
 void boards_turn(struct boards *boards);
 /* At some moment since boards_turn() the owner lived, vouched, and the value's counter was `stamp`;

@@ -13,8 +13,9 @@
  *          |  +-------+----------+--------+   try again: another replica, or the master again
  *          +-- WAITING <------------------+   (backoff), until the deadline
  *
- * What several items want of one owner is asked with one exchange (client_pin.h), and what then
- * moves is submitted to the transfer engine together (client_call_move).
+ * What several items want of one owner is asked with one exchange (client_pin.h; client_commit.h,
+ * where items of other calls may be in it), and what then moves is submitted to the transfer engine
+ * together (client_call_move).
  *
  * exist and remove end with the master's answer. What is tried again is what did certainly not
  * happen, or may be done twice: put_start answers the same ticket to the same writer, and a commit
@@ -43,7 +44,9 @@
 #include "net/rpc.h"
 #include "store/board.h"
 #include "store/client_call.h"
+#include "store/client_commit.h"
 #include "store/client_int.h"
+#include "store/client_revoke.h"
 #include "store/known.h"
 #include "store/peers.h"
 #include "store/proto.h"
@@ -63,6 +66,7 @@ _Static_assert((int)YOLK_STORE_KEY_SIZE_MAX == (int)STORE_KEY_SIZE_MAX, "one lim
 _Static_assert((int)YOLK_STORE_REPLICAS_MAX == (int)STORE_REPLICAS_MAX, "one limit");
 _Static_assert((int)YOLK_STORE_PIECE_SIZE == (int)STORE_PIECE_SIZE, "one size");
 _Static_assert((int)YOLK_STORE_BATCH_MAX == (int)STORE_KEYS_MAX, "one limit");
+_Static_assert((int)YOLK_STORE_VALUE_SIZE_MAX == (int)STORE_OBJECT_SIZE_MAX, "one limit");
 
 static bool call_puts(const struct call *call)
 {
@@ -252,6 +256,9 @@ static enum status call_send(struct call *call, const struct question *question)
         batch.replace = call->options.replace;
         batch.hard_pin = call->options.hard_pin;
         batch.soft_pin_ms = call->options.soft_pin_ms;
+        batch.next = call->names;
+        batch.next_len = call->names_len;
+        batch.together = call->options.together && call->count > 1;
         if (call->kind == CALL_TICKET) batch.write_ms = UINT32_MAX; /* as long as there may be */
         if (call->wishes) {
             batch.groups_data = question->groups;
@@ -359,13 +366,41 @@ static bool keys_valid(const struct yolk_store *store, const struct yolk_store_k
     return true;
 }
 
+/* Bytes of the names to try next, with all NULs; *len is 0 if there are none. False: a name, or
+ * their number, is out of range. */
+static bool next_names(const struct yolk_store_call *options, size_t *len)
+{
+    *len = 0;
+    if (options->preferred_next_count > YOLK_STORE_REPLICAS_MAX) return false;
+    for (uint32_t i = 0; i < options->preferred_next_count; i++) {
+        const size_t one = strlen(options->preferred_next[i]);
+        if (one == 0 || one >= STORE_NAME_SIZE) return false;
+        *len += one + 1;
+    }
+    if (*len > 0) (*len)++;
+    return *len == 0 || options->preferred != NULL;
+}
+
+static void next_copy(struct call *call, const struct yolk_store_call *options, char *out)
+{
+    call->names = out;
+    call->names_len = 0;
+    for (uint32_t i = 0; i < options->preferred_next_count; i++) {
+        const size_t size = strlen(options->preferred_next[i]) + 1;
+        memcpy(out + call->names_len, options->preferred_next[i], size);
+        call->names_len += size;
+    }
+    if (call->names_len > 0) out[call->names_len++] = '\0';
+}
+
 /* `keys` are those of an array whose elements are `stride` bytes apart. NULL: no memory. */
 static struct call *call_new(struct yolk_store *store, enum call_kind kind,
                              const struct yolk_store_key *keys, size_t stride, uint32_t count,
-                             size_t keys_len, const struct yolk_store_call *options)
+                             size_t keys_len, size_t next_len,
+                             const struct yolk_store_call *options)
 {
     struct call *call = malloc(sizeof(*call));
-    struct item *items = malloc(count * sizeof(*items) + keys_len); /* and their keys */
+    struct item *items = malloc(count * sizeof(*items) + keys_len + next_len); /* and names */
     if (call == NULL || items == NULL) {
         free(items);
         free(call);
@@ -385,6 +420,7 @@ static struct call *call_new(struct yolk_store *store, enum call_kind kind,
         .writer = rng_counter(store->writers_seed, ++store->writers),
     };
     call->options.preferred = NULL;
+    call->options.preferred_next = NULL;
     if (options->preferred != NULL) {
         memcpy(call->preferred, options->preferred, strlen(options->preferred) + 1);
     }
@@ -396,6 +432,7 @@ static struct call *call_new(struct yolk_store *store, enum call_kind kind,
         env_timer_init(&items[i].retry, client_put_on_retry, &items[i]);
         end += items[i].key.len;
     }
+    next_copy(call, options, (char *)end);
     LIST_PUSH(store->calls, call);
     store->items += count;
     return call;
@@ -406,7 +443,7 @@ static enum status call_start(struct yolk_store *store, enum call_kind kind,
                               const struct yolk_store_key *keys, size_t stride, uint32_t count,
                               const struct yolk_store_call *options, struct call **out)
 {
-    size_t keys_len;
+    size_t keys_len, next_len;
     ASSERT(options->on_item != NULL);
 
     if (count == 0 || count > YOLK_STORE_BATCH_MAX) return STATUS_INVALID;
@@ -414,9 +451,10 @@ static enum status call_start(struct yolk_store *store, enum call_kind kind,
     if (options->preferred != NULL && strlen(options->preferred) >= STORE_NAME_SIZE) {
         return STATUS_INVALID;
     }
+    if (!next_names(options, &next_len)) return STATUS_INVALID;
     if (options->replicas > YOLK_STORE_REPLICAS_MAX) return STATUS_INVALID;
     if (count > store->items_max - store->items) return STATUS_FULL;
-    *out = call_new(store, kind, keys, stride, count, keys_len, options);
+    *out = call_new(store, kind, keys, stride, count, keys_len, next_len, options);
     return *out == NULL ? STATUS_FULL : STATUS_OK;
 }
 
@@ -432,22 +470,28 @@ static enum status call_run(struct yolk_store *store, enum call_kind kind,
     return status;
 }
 
-/* Two puts of one key in one call would share a ticket. */
-static bool keys_differ(const struct yolk_store_value *values, uint32_t count)
+/* Two puts of one key in one call would share a ticket: all but the first wait for its end. False:
+ * no memory. */
+static bool find_doubles(struct call *call)
 {
-    const struct map_options options = { .entries_initial = count, .entries_max = count };
+    const struct map_options options = { .entries_initial = call->count,
+                                         .entries_max = call->count };
     struct map *map;
-    bool differ = true;
+    uint64_t first;
 
-    if (count == 1) return true;
+    if (call->count == 1) return true;
     if (map_create(&options, &map) != STATUS_OK) return false;
-    for (uint32_t i = 0; i < count && differ; i++) {
-        const struct store_key key = { values[i].key.bytes, (uint32_t)values[i].key.len };
-        const struct block_key id = store_key_id(key);
-        differ = map_insert(map, &id, i) == STATUS_OK;
+    for (uint32_t i = 0; i < call->count; i++) {
+        struct item *item = &call->items[i];
+        const struct block_key id = store_key_id(item->key);
+        if (map_insert(map, &id, i) == STATUS_OK) continue;
+        if (!map_find(map, &id, &first)) continue;
+        item->state = ITEM_DOUBLE;
+        item->first = (uint32_t)first;
+        call->doubles++;
     }
     map_destroy(map);
-    return differ;
+    return true;
 }
 
 /* Of a put, or only of its ticket: all but the first question. */
@@ -463,10 +507,14 @@ static enum status puts_start(struct yolk_store *store, enum call_kind kind,
     for (uint32_t i = 0; i < count; i++) {
         if (values[i].size == 0 || values[i].size > STORE_OBJECT_SIZE_MAX) return STATUS_INVALID;
     }
-    if (!keys_differ(values, count)) return STATUS_INVALID;
     const enum status status =
         call_start(store, kind, &values[0].key, sizeof(values[0]), count, options, &call);
     if (status != STATUS_OK) return status;
+    if (!find_doubles(call)) {
+        call->left = 0;
+        client_call_free(call);
+        return STATUS_FULL;
+    }
     for (uint32_t i = 0; i < count; i++) {
         const struct yolk_store_value *value = &values[i];
         struct item *item = &call->items[i];
@@ -514,11 +562,26 @@ enum status client_find(struct yolk_store *store, const struct yolk_store_value 
     return STATUS_OK;
 }
 
+enum status yolk_store_describe(struct yolk_store *store, const struct yolk_store_key *keys,
+                                uint32_t count, const struct yolk_store_call *options,
+                                yolk_store_described_fn on_described, void *ctx)
+{
+    struct call *call;
+    ASSERT(on_described != NULL);
+
+    const enum status status =
+        call_start(store, CALL_PLACES, keys, sizeof(keys[0]), count, options, &call);
+    if (status != STATUS_OK) return status;
+    call->on_described = on_described;
+    call->described_ctx = ctx;
+    call_ask(call);
+    return STATUS_OK;
+}
+
 enum status yolk_store_get(struct yolk_store *store, const struct yolk_store_buffer *buffers,
                            uint32_t count, const struct yolk_store_call *options)
 {
     struct call *call;
-    bool waiting = false;
 
     if (count == 0) return STATUS_INVALID;
     for (uint32_t i = 0; i < count && i < YOLK_STORE_BATCH_MAX; i++) {
@@ -534,10 +597,8 @@ enum status yolk_store_get(struct yolk_store *store, const struct yolk_store_buf
         item->size = buffers[i].size;
         item->range = buffers[i].range;
         item->offset = buffers[i].range ? buffers[i].offset : 0;
-        client_get_start(item);
-        waiting = waiting || item->state == ITEM_WAITING;
     }
-    if (waiting) call_ask(call);
+    if (client_gets_start(call)) call_ask(call);
     client_call_pin(call);
     for (uint32_t i = 0; i < count; i++)
         client_get_early(&call->items[i]);
@@ -597,11 +658,15 @@ enum status yolk_store_create(const struct yolk_store_options *options, struct y
     if (status == STATUS_OK) {
         status = readings_create(store->env, store->transfer, &store->readings);
     }
+    if (status == STATUS_OK) status = client_commits_create(store->env, &store->commits);
     if (status == STATUS_OK) status = sessions_create(store, &store->sessions);
     if (status == STATUS_OK) status = known_create(&store->known);
     if (status == STATUS_OK) status = boards_create(store->env, &store->boards);
     if (status != STATUS_OK) errmsg_set(err, status, "out of memory");
     if (status == STATUS_OK) status = rpc_client_create(store->env, &client, &store->master, err);
+    if (status == STATUS_OK) {
+        status = client_revokes_create(store->env, store->master, &store->revokes);
+    }
     if (status != STATUS_OK) {
         yolk_store_destroy(store);
         return status;
@@ -614,6 +679,8 @@ void yolk_store_destroy(struct yolk_store *store)
 {
     if (store == NULL) return;
     store->closing = true;
+    if (store->commits != NULL) client_commits_close(store->commits);
+    if (store->revokes != NULL) client_revokes_close(store->revokes);
     rpc_client_destroy(store->master); /* what is under way ends here, and is only counted */
     store_peers_destroy(store->peers);
     readings_destroy(store->readings);
@@ -628,6 +695,8 @@ void yolk_store_destroy(struct yolk_store *store)
         client_call_free(call);
     }
     sessions_destroy(store->sessions);
+    client_commits_destroy(store->commits);
+    client_revokes_destroy(store->revokes);
     known_destroy(store->known);
     boards_destroy(store->boards);
     free(store->nodes);

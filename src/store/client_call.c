@@ -54,8 +54,25 @@ void client_call_free(struct call *call)
     free(call);
 }
 
+/* Their keys have been put, or not. */
+static void doubles_end(struct call *call)
+{
+    const enum status taken = call->options.replace ? STATUS_BUSY : STATUS_EXISTS;
+
+    call->doubles = 0;
+    for (uint32_t i = 0; i < call->count; i++) {
+        struct item *item = &call->items[i];
+        if (item->state != ITEM_DOUBLE) continue;
+        const enum status status = call->items[item->first].last;
+        client_item_done(item, status == STATUS_OK ? taken : status, 0);
+    }
+}
+
 void client_call_settle(struct call *call)
 {
+    if (call->doubles > 0 && call->left == call->doubles && !call->store->closing) {
+        doubles_end(call);
+    }
     if (call->left == 0 && call->inner == 0 && !call->asking && !call->store->closing) {
         client_call_free(call);
     }
@@ -113,6 +130,7 @@ void client_item_done(struct item *item, enum status status, uint64_t size)
 
     client_item_reset(item);
     item->state = ITEM_DONE;
+    item->last = status;
     call->left--;
     call->options.on_item(call->options.ctx, item->index, status, size);
 }
@@ -131,9 +149,32 @@ void client_call_ask_in(struct call *call, uint32_t ms)
     env_timer_set(env, &call->again, at);
 }
 
+/* Lends the places to the user. */
+static void item_described(struct item *item, uint64_t size)
+{
+    struct yolk_store_replica replicas[STORE_REPLICAS_MAX];
+    struct yolk_store_where where = { .size = size, .replicas = replicas };
+
+    for (uint32_t i = 0; i < item->places_count && i < STORE_REPLICAS_MAX; i++) {
+        const struct client_place *place = &item->places[i];
+        replicas[where.count++] = (struct yolk_store_replica){
+            .rpc_address = place->node.rpc_address,
+            .segment = place->node.segment,
+            .address = place->address,
+            .disk = place->disk,
+        };
+    }
+    item->call->on_described(item->call->described_ctx, item->index, &where);
+    client_item_done(item, STATUS_OK, size);
+}
+
 void client_item_found(struct item *item, uint64_t size)
 {
     struct call *call = item->call;
+    if (call->on_described != NULL) {
+        item_described(item, size);
+        return;
+    }
     const struct client_found found = { .places = item->places,
                                         .places_count = item->places_count,
                                         .size = size,

@@ -49,6 +49,7 @@ enum item_state {
                         move meanwhile */
     ITEM_MOVING,  /* a transfer, or a reading, is under way */
     ITEM_COMMITTING, /* put: store.commit is under way, or about to be tried again */
+    ITEM_DOUBLE,     /* put: of the key of an earlier item, and ends after that */
     ITEM_DONE,
 };
 
@@ -64,11 +65,13 @@ struct item {
     void *data;
     uint64_t size;    /* put: of the value; get: of the buffer, later of the value */
     uint64_t length;  /* get: of the value */
-    enum status last; /* why the last try failed */
+    enum status last; /* why the last try failed; done: its end */
+    uint32_t first;   /* double: the item of its key */
 
     struct client_place *places; /* get: replicas; put: the ticket's one */
     uint32_t places_count;
     uint32_t places_next;
+    bool reread; /* get: wrong bytes came once, and were asked for again */
     struct rpc_client *owner;
     struct yolk_transfer_segment segment;
     struct item *moving_next; /* in the call's list */
@@ -116,9 +119,10 @@ struct call {
     enum call_kind kind;
     struct item *items; /* and behind them their keys: one block */
     uint32_t count;
-    uint32_t left;  /* items not done */
-    uint32_t inner; /* callbacks that may still come: RPCs and transfers of items */
-    bool asking;    /* the exchange with the master is under way */
+    uint32_t left;    /* items not done */
+    uint32_t doubles; /* of those, ITEM_DOUBLE */
+    uint32_t inner;   /* callbacks that may still come: RPCs and transfers of items */
+    bool asking;      /* the exchange with the master is under way */
     uint64_t asked_ns;
     uint64_t deadline_ns;
     uint64_t writer;
@@ -131,9 +135,13 @@ struct call {
     uint64_t moving_size; /* bytes */
     struct moves *moves;
     struct env_timer again;   /* the next exchange, or the deadline */
-    client_found_fn on_found; /* ticket, places */
+    client_found_fn on_found; /* ticket, places; or, of places: */
+    yolk_store_described_fn on_described;
+    void *described_ctx;
     struct yolk_store_call options;
     char preferred[STORE_NAME_SIZE];
+    const char *names; /* to try after it, as of struct store_wish; behind the keys; "": none */
+    size_t names_len;  /* with all NULs; 0: none */
 };
 
 /* ---- client_call.c ---- */
@@ -190,8 +198,9 @@ void client_put_on_retry(void *ctx);
 
 /* ---- client_get.c ---- */
 
-/* Of a new call: the item is KNOWN, and its owner to be asked, or it stays WAITING. */
-void client_get_start(struct item *item);
+/* Of a new call: each item is KNOWN, and its owner to be asked, or stays WAITING. False: none of
+ * them waits. */
+bool client_gets_start(struct call *call);
 /* Once that has been sent: its bytes move. */
 void client_get_early(struct item *item);
 

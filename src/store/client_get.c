@@ -36,12 +36,15 @@
 #include "store/peers.h"
 #include "store/reading.h"
 
+enum { EXPECT_AHEAD = 4 }; /* items */
+
 static void get_next(struct item *item);
 static bool get_guess(struct item *item);
 static void get_ask(struct item *item);
 static void known_moved(struct item *item, bool good);
 
-/* This replica did not serve. The worst reason of all is kept: wrong bytes, then absence. */
+/* This replica did not serve. The worst reason of all is kept: wrong bytes, then absence. Bytes may
+ * have been damaged on their way only, so the first wrong ones are read once more. */
 static void get_failed(struct item *item, enum status why)
 {
     struct yolk_store *store = item->call->store;
@@ -53,6 +56,11 @@ static void get_failed(struct item *item, enum status why)
     item->sums = NULL;
     if (item->guessed) { /* nothing was pinned: the bytes may be another value's by now */
         item->guessed = false;
+        get_next(item);
+        return;
+    }
+    if (why == STATUS_CORRUPT && !item->reread) {
+        item->reread = true;
         get_next(item);
         return;
     }
@@ -312,12 +320,11 @@ static bool known_posted(struct item *item, const struct known_value *value)
     return get_read(item) == STATUS_OK;
 }
 
-void client_get_start(struct item *item)
+static void get_start(struct item *item)
 {
     struct yolk_store *store = item->call->store;
     const uint64_t *sums;
 
-    item->ask.id = store_key_id(item->key);
     const struct known_value *value =
         known_find(store->known, &item->ask.id, env_now_ns(store->env), &sums);
     if (value == NULL) {
@@ -341,6 +348,31 @@ void client_get_start(struct item *item)
         return;
     }
     get_ask(item);
+}
+
+/* What is known of a value has mostly left the caches since it was read. So each look is announced
+ * some items ahead, and the memory of many comes at one time. */
+bool client_gets_start(struct call *call)
+{
+    const struct yolk_store *store = call->store;
+    bool waiting = false;
+
+    for (uint32_t i = 0; i < call->count; i++) {
+        struct item *item = &call->items[i];
+        item->ask.id = store_key_id(item->key);
+        known_expect(store->known, &item->ask.id);
+        boards_expect(store->boards, &item->ask.id);
+    }
+    for (uint32_t i = 0; i < call->count && i < EXPECT_AHEAD; i++)
+        known_expect_value(store->known, &call->items[i].ask.id);
+    for (uint32_t i = 0; i < call->count; i++) {
+        if (i + EXPECT_AHEAD < call->count) {
+            known_expect_value(store->known, &call->items[i + EXPECT_AHEAD].ask.id);
+        }
+        get_start(&call->items[i]);
+        waiting = waiting || call->items[i].state == ITEM_WAITING;
+    }
+    return waiting;
 }
 
 void client_get_early(struct item *item)
@@ -580,6 +612,7 @@ void client_get_places(struct item *item, const struct store_places *reply, uint
     for (uint32_t r = 0; r < count; r++) {
         item->places[r].node = item->call->store->nodes[msg_u32_at(reply->nodes, first + r)];
         item->places[r].address = msg_u64_at(reply->addresses, first + r);
+        item->places[r].disk = store_place_on_disk(reply, first + r);
     }
     item->places_count = count;
     item->places_next = 0;

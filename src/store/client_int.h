@@ -16,6 +16,8 @@
 
 struct boards;
 struct call;
+struct client_commits;
+struct client_revokes;
 struct env;
 struct known;
 struct readings;
@@ -33,6 +35,8 @@ struct yolk_store {
     struct known *known; /* of values that were read */
     uint64_t known_gets; /* values that were read without the master */
     struct guesses guesses;
+    struct client_commits *commits;
+    struct client_revokes *revokes;
     struct boards *boards; /* of owners on this host */
     uint64_t board_gets;   /* of known_gets: values that were read without their owners, too */
     struct call *calls;
@@ -58,6 +62,7 @@ struct store_key client_key(const struct yolk_store *store, const struct yolk_st
 struct client_place {
     struct store_reply_node node;
     uint64_t address;
+    bool disk; /* not in memory: its owner reads it first */
 };
 
 /* What the master said of a key. */

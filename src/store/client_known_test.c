@@ -166,6 +166,27 @@ static void check_got(unsigned value, unsigned revision)
     assert_memory_equal(reader.memory + (size_t)value * SIZE_MAX_TESTED, want, size_of(value));
 }
 
+/* Bits flip in one segment of twenty while it is read: what was damaged on its way is read once
+ * more before it is said to be wrong. A value that is put anew is not remembered. */
+static void damage_in_flight_is_read_once_more(void **state)
+{
+    (void)state;
+    enum { ROUNDS = 150, VALUE = 2 };
+    unsigned right = 0, wrong = 0;
+
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        env_sim_flip(cluster.sim, 0);
+        put(VALUE, round);
+        env_sim_flip(cluster.sim, 50000);
+        const enum status status = get(VALUE, 1);
+        if (status == STATUS_OK) check_got(VALUE, round);
+        right += status == STATUS_OK;
+        wrong += status == STATUS_CORRUPT;
+    }
+    assert_int_equal(right + wrong, ROUNDS);
+    assert_in_range(wrong, 0, ROUNDS / 50); /* one in 16 without */
+}
+
 static uint64_t asked_of_master(void)
 {
     struct store_master_counts counts;
@@ -592,6 +613,7 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(the_board_of_a_dead_owner_is_not_believed, setup_neighbour,
                                         teardown),
+        cmocka_unit_test_setup_teardown(damage_in_flight_is_read_once_more, setup, teardown),
         cmocka_unit_test_setup_teardown(values_of_one_owner_are_asked_for_at_once, setup, teardown),
         cmocka_unit_test_setup_teardown(a_wrong_guess_costs_nothing_but_the_streak, setup,
                                         teardown),

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * store/client_look.c - list, count, remove_matching, stat and locate: one question to the master
- * each, one answer, no retries. A question under way when the store is destroyed is answered
+ * store/client_look.c - list, count, remove_matching, stat, locate and tasks: one question to the
+ * master each, one answer, no retries. A question under way when the store is destroyed is answered
  * STATUS_CANCELLED from inside, by the end of its RPC. */
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +11,9 @@
 #include "base/env.h"
 #include "net/rpc.h"
 #include "store/client_int.h"
+#include "store/proto_task.h"
 #include "yolk/store.h"
+#include "yolk/store_task.h"
 
 struct look {
     struct yolk_store *store;
@@ -20,6 +22,7 @@ struct look {
     yolk_store_where_fn on_where;
     yolk_store_drain_fn on_left;
     yolk_store_tenants_fn on_tenants;
+    yolk_store_task_fn on_task;
     void *ctx;
 };
 
@@ -249,7 +252,7 @@ enum status yolk_store_drain(struct yolk_store *store, const char *node, bool un
 
 /* The one item's status; STATUS_INVALID for an answer that is not about one. */
 static enum status where_take(struct look *look, const struct rpc_result *result,
-                              const char *addresses[STORE_REPLICAS_MAX],
+                              struct yolk_store_replica replicas[STORE_REPLICAS_MAX],
                               struct yolk_store_where *out)
 {
     struct store_reply_node *nodes = look->store->nodes;
@@ -261,20 +264,25 @@ static enum status where_take(struct look *look, const struct rpc_result *result
     if (places.nodes.count > STORE_REPLICAS_MAX) return STATUS_INVALID;
     out->size = msg_u64_at(places.sizes, 0);
     out->count = (uint32_t)places.nodes.count;
-    for (uint32_t i = 0; i < out->count; i++)
-        addresses[i] = nodes[msg_u32_at(places.nodes, i)].rpc_address;
-    out->rpc_addresses = addresses;
+    for (uint32_t i = 0; i < out->count; i++) {
+        const struct store_reply_node *node = &nodes[msg_u32_at(places.nodes, i)];
+        replicas[i] = (struct yolk_store_replica){ .rpc_address = node->rpc_address,
+                                                   .segment = node->segment,
+                                                   .address = msg_u64_at(places.addresses, i),
+                                                   .disk = store_place_on_disk(&places, i) };
+    }
+    out->replicas = replicas;
     return store_status_of(msg_u32_at(places.codes, 0));
 }
 
 static void on_where_end(void *ctx, const struct rpc_result *result)
 {
     struct look *look = ctx;
-    const char *addresses[STORE_REPLICAS_MAX];
+    struct yolk_store_replica replicas[STORE_REPLICAS_MAX];
     struct yolk_store_where where;
     enum status status = result->status;
 
-    if (status == STATUS_OK) status = where_take(look, result, addresses, &where);
+    if (status == STATUS_OK) status = where_take(look, result, replicas, &where);
     look->on_where(look->ctx, status, status == STATUS_OK ? &where : NULL);
     free(look);
 }
@@ -295,4 +303,87 @@ enum status yolk_store_locate(struct yolk_store *store, const struct yolk_store_
     buf_init(&buf, RPC_BODY_SIZE_MAX);
     const enum status status = store_encode_batch(&buf, &batch);
     return ask(look, status, MASTER_METHOD_GET, &buf, timeout_ms, on_where_end);
+}
+
+/* ---- tasks ---- */
+
+static void on_task_end(void *ctx, const struct rpc_result *result)
+{
+    struct look *look = ctx;
+    struct yolk_store_task task;
+    enum status status = result->status;
+
+    if (status == STATUS_OK) status = store_decode_task(result->body, result->len, &task);
+    look->on_task(look->ctx, status, status == STATUS_OK ? &task : NULL,
+                  result->status == STATUS_OK ? "" : result->message);
+    free(look);
+}
+
+/* False: empty, or too long. */
+static bool task_name(char out[STORE_NAME_SIZE], const char *name)
+{
+    const size_t len = strlen(name);
+    if (len == 0 || len >= STORE_NAME_SIZE) return false;
+    memcpy(out, name, len + 1);
+    return true;
+}
+
+/* Of the message all but the key is there. */
+static enum status task_start(struct look *look, const struct yolk_store_key *key,
+                              struct store_task_ask *message, uint32_t timeout_ms)
+{
+    uint8_t bytes[YOLK_STORE_KEY_SIZE_MAX];
+    struct buf buf;
+
+    message->key = client_key(look->store, key, bytes);
+    buf_init(&buf, RPC_BODY_SIZE_MAX);
+    const enum status status = store_encode_task_ask(&buf, message);
+    return ask(look, status, MASTER_METHOD_TASK, &buf, timeout_ms, on_task_end);
+}
+
+enum status yolk_store_copy(struct yolk_store *store, const struct yolk_store_key *key,
+                            const char *const *targets, uint32_t targets_count, uint32_t timeout_ms,
+                            yolk_store_task_fn on_task, void *ctx)
+{
+    struct store_task_ask message = { .to_count = targets_count };
+    ASSERT(on_task != NULL);
+
+    if (client_key_len(store, key) == 0) return STATUS_INVALID;
+    if (targets_count == 0 || targets_count > STORE_REPLICAS_MAX) return STATUS_INVALID;
+    for (uint32_t i = 0; i < targets_count; i++)
+        if (!task_name(message.to[i], targets[i])) return STATUS_INVALID;
+    struct look *look = look_new(store, ctx);
+    if (look == NULL) return STATUS_FULL;
+    look->on_task = on_task;
+    return task_start(look, key, &message, timeout_ms);
+}
+
+enum status yolk_store_move(struct yolk_store *store, const struct yolk_store_key *key,
+                            const char *source, const char *target, uint32_t timeout_ms,
+                            yolk_store_task_fn on_task, void *ctx)
+{
+    struct store_task_ask message = { .move = true, .to_count = 1 };
+    ASSERT(on_task != NULL);
+
+    if (client_key_len(store, key) == 0) return STATUS_INVALID;
+    if (source != NULL && !task_name(message.from, source)) return STATUS_INVALID;
+    if (!task_name(message.to[0], target)) return STATUS_INVALID;
+    struct look *look = look_new(store, ctx);
+    if (look == NULL) return STATUS_FULL;
+    look->on_task = on_task;
+    return task_start(look, key, &message, timeout_ms);
+}
+
+enum status yolk_store_task(struct yolk_store *store, struct yolk_store_task_id id,
+                            uint32_t timeout_ms, yolk_store_task_fn on_task, void *ctx)
+{
+    struct buf buf;
+    ASSERT(on_task != NULL);
+
+    struct look *look = look_new(store, ctx);
+    if (look == NULL) return STATUS_FULL;
+    look->on_task = on_task;
+    buf_init(&buf, RPC_BODY_SIZE_MAX);
+    const enum status status = store_encode_task_id(&buf, id);
+    return ask(look, status, MASTER_METHOD_TASK_QUERY, &buf, timeout_ms, on_task_end);
 }

@@ -2,9 +2,11 @@
  *
  * store/client_older_test.c
  *
- * Goal:   today's client reads from an owner of the release before, which passes over that it only
- *         looks and never vouches: right bytes, nothing believed that the owner did not say, and no
- *         pin left behind; also when owners are updated, and taken back, while it runs.
+ * Goal:   today's client writes to and reads from an owner of the release before, which commits one
+ *         value at a time, passes over that it only looks and never vouches: right bytes, nothing
+ *         believed that the owner did not say, and no pin left behind; also when owners are
+ *         updated, and taken back, while it runs. And of an owner of today, that what it says of
+ *         one of many values is of that one.
  * Method: a simulated cluster of one node, behind a front that passes everything on, but takes from
  *         questions and answers what the release before does not know, by the numbers of the
  *         fields. Pins are counted at the front. That older readers are served by today's owner is
@@ -30,7 +32,7 @@
 enum {
     VALUES = 4,
     SIZE = 100000, /* of the largest, two pieces */
-    METHODS = STORE_METHOD_MARK - STORE_METHOD_ACQUIRE + 1,
+    METHODS = STORE_METHOD_COMMITS - STORE_METHOD_ACQUIRE + 1,
     /* What the release before does not know; frozen. */
     FIELD_LOOK = 6,
     FIELD_VOUCHED = 13,
@@ -43,6 +45,10 @@ struct front {
     struct rpc_client *owner;
     bool older;
     unsigned looks, pins, releases;
+    unsigned commits, commits_of_many; /* messages */
+    bool damages;                      /* the last sum of the next message of many */
+    bool lies;                         /* answers such messages itself, about one value less */
+    unsigned lies_told;
 };
 
 /* A call on its way through the front. */
@@ -135,18 +141,69 @@ static void on_relay_cancel(void *ctx, enum status why)
     rpc_cancel(front.owner, relay->id);
 }
 
+/* The message, with the last value's sum changed. */
+static void damage(const uint8_t *body, size_t len, struct buf *out)
+{
+    struct store_commits commits;
+    struct store_commits_iter iter = { 0 };
+    struct store_commit messages[VALUES];
+    uint64_t sums[VALUES][2];
+
+    assert_int_equal(store_decode_commits(body, len, &commits), STATUS_OK);
+    assert_in_range(commits.count, 2, VALUES);
+    for (unsigned i = 0; i < commits.count; i++) {
+        assert_true(store_commits_next(&commits, &iter, &messages[i]));
+        assert_in_range(messages[i].sums.count, 1, 2);
+        for (unsigned k = 0; k < messages[i].sums.count; k++)
+            sums[i][k] = msg_u64_at(messages[i].sums, k);
+        messages[i].sums_data = sums[i];
+    }
+    sums[commits.count - 1][0]++;
+    assert_int_equal(store_encode_commits(out, messages, commits.count), STATUS_OK);
+}
+
+/* Says that all is done, and has done nothing. */
+static void lie(struct rpc_call *call, const uint8_t *body, size_t len)
+{
+    const uint32_t ok[VALUES] = { 0 };
+    struct store_commits commits;
+    struct buf buf;
+
+    assert_int_equal(store_decode_commits(body, len, &commits), STATUS_OK);
+    buf_init(&buf, RPC_BODY_SIZE_MAX);
+    assert_int_equal(store_encode_statuses(&buf, ok, commits.count - 1), STATUS_OK);
+    rpc_reply(call, buf_data(&buf), buf.len);
+    buf_fini(&buf);
+    front.lies_told++;
+}
+
 static void on_any(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
 {
     const uint16_t method = (uint16_t)(uintptr_t)ctx;
     struct relay *relay = calloc(1, sizeof(*relay));
     struct buf buf;
 
+    front.commits += method == STORE_METHOD_COMMIT;
+    front.commits_of_many += method == STORE_METHOD_COMMITS;
+    if (front.older && method == STORE_METHOD_COMMITS) { /* which it does not know */
+        free(relay);
+        rpc_fail(call, STATUS_UNSUPPORTED, "no such method");
+        return;
+    }
+    if (front.lies && method == STORE_METHOD_COMMITS) {
+        free(relay);
+        lie(call, body, len);
+        return;
+    }
     assert_non_null(relay);
     *relay = (struct relay){ .call = call, .acquire = method == STORE_METHOD_ACQUIRE };
     buf_init(&buf, RPC_BODY_SIZE_MAX);
     if (relay->acquire && front.older)
         front.looks += without(body, len, FIELD_LOOK, &buf);
-    else
+    else if (front.damages && method == STORE_METHOD_COMMITS) {
+        front.damages = false;
+        damage(body, len, &buf);
+    } else
         assert_int_equal(buf_append(&buf, body, len), STATUS_OK);
     front.releases += method == STORE_METHOD_RELEASE;
     const struct rpc_request request = { .method = method,
@@ -271,6 +328,26 @@ static void put_all(unsigned revision)
     }
 }
 
+static void put_begin(unsigned revision)
+{
+    const struct yolk_store_call call = { .on_item = on_item, .replace = true };
+    struct yolk_store_value values[VALUES];
+
+    for (unsigned i = 0; i < VALUES; i++) {
+        uint8_t *data = memory + (size_t)i * SIZE;
+        values[i] = (struct yolk_store_value){ .key = key_of(i), .data = data, .size = size_of(i) };
+        sim_bytes(i + VALUES * revision, data, size_of(i));
+    }
+    left = VALUES;
+    assert_int_equal(yolk_store_put(store, values, VALUES, &call), STATUS_OK);
+}
+
+static void put_together(unsigned revision)
+{
+    put_begin(revision);
+    assert_int_equal(wait_for(STATUS_OK), STATUS_OK);
+}
+
 /* All with one call, and all right. */
 static void get_all(unsigned revision)
 {
@@ -366,6 +443,58 @@ static void a_guess_at_an_owner_of_before_is_not_used(void **state)
     expect_no_pins();
 }
 
+/* An owner of today hears of several values with one message. One of before is asked once with
+ * many, and from then on one by one; when it is updated, it is another life. */
+static void an_owner_of_before_is_told_of_commits_one_by_one(void **state)
+{
+    (void)state;
+    put_together(1);
+    const unsigned asked = front.commits_of_many;
+    assert_true(asked > 0);
+    assert_int_equal(front.commits, VALUES);
+    put_together(2);
+    assert_int_equal(front.commits, 2 * VALUES);
+    assert_int_equal(front.commits_of_many, asked);
+    get_all(2);
+
+    sim_node_kill(&cluster.nodes[0]);
+    front.older = false;
+    sim_node_start(&cluster, 0);
+    sim_run_ms(&cluster, 20000);
+    front.commits = front.commits_of_many = 0;
+    put_together(3);
+    assert_true(front.commits_of_many > 0);
+    assert_true(front.commits + front.commits_of_many < VALUES);
+    get_all(3);
+}
+
+/* What the owner says of one value of a message is of that value; it is put again, and is there. */
+static void one_that_is_refused_is_put_again(void **state)
+{
+    (void)state;
+    front.older = false;
+    front.damages = true;
+    put_together(1);
+    assert_false(front.damages);
+    assert_true(front.commits > 0); /* it came again, alone */
+    get_all(1);
+}
+
+/* An answer about another number of values than were committed is none. */
+static void an_answer_that_does_not_fit_is_not_believed(void **state)
+{
+    (void)state;
+    front.older = false;
+    front.lies = true;
+    put_begin(1);
+    sim_run_ms(&cluster, 500);
+    assert_true(front.lies_told > 1); /* asked again */
+    assert_true(left > 0);
+    front.lies = false;
+    assert_int_equal(wait_for(STATUS_OK), STATUS_OK);
+    get_all(1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -373,6 +502,11 @@ int main(void)
         cmocka_unit_test_setup_teardown(an_owner_that_was_taken_back_is_not_believed, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(a_guess_at_an_owner_of_before_is_not_used, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_owner_of_before_is_told_of_commits_one_by_one, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(one_that_is_refused_is_put_again, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_answer_that_does_not_fit_is_not_believed, setup,
+                                        teardown),
     };
     if (log_configure("error", NULL) != STATUS_OK) return 1;
     return cmocka_run_group_tests(tests, NULL, NULL);

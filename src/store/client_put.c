@@ -4,42 +4,27 @@
 #include "store/client_call.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/assert.h"
-#include "base/buf.h"
 #include "base/log.h"
 #include "net/rpc.h"
+#include "store/client_commit.h"
 #include "store/client_int.h"
+#include "store/client_revoke.h"
 #include "store/peers.h"
-
-static void on_told(void *ctx, const struct rpc_result *result)
-{
-    (void)result;
-    struct item *item = ctx;
-    client_call_out(item->call);
-    client_call_settle(item->call);
-}
 
 /* Gives the ticket back; if that is lost, the master discards it by itself. */
 static void put_revoke(struct item *item)
 {
-    struct yolk_store *store = item->call->store;
     const struct store_put_revoke message = { .key = item->key,
                                               .put_id = item->put_id,
                                               .writer = item->call->writer };
-    const uint64_t until = env_now_ns(store->env) + CLIENT_OWNER_TRY_MS * ENV_NS_PER_MS;
-    struct buf buf;
 
     if (item->put_id == 0) return;
-    buf_init(&buf, RPC_BODY_SIZE_MAX);
-    enum status status = store_encode_put_revoke(&buf, &message);
-    if (status == STATUS_OK) {
-        status =
-            client_item_rpc(item, store->master, MASTER_METHOD_PUT_REVOKE, &buf, until, on_told);
+    if (client_revokes_add(item->call->store->revokes, &message, ENV_NEVER, NULL, NULL) !=
+        STATUS_OK) {
+        LOG_DEBUG("store", "revoke_not_told", "");
     }
-    if (status != STATUS_OK) LOG_DEBUG("store", "revoke_not_told", "");
-    buf_fini(&buf);
     item->put_id = 0;
 }
 
@@ -51,14 +36,12 @@ void client_put_failed(struct item *item, enum status why)
 
 static void put_commit(struct item *item);
 
-static void on_committed(void *ctx, const struct rpc_result *result)
+static void on_committed(void *ctx, enum status status)
 {
     struct item *item = ctx;
     struct call *call = item->call;
-    const enum status status = result->status;
 
     client_call_out(call);
-    if (call->store->closing) return;
     switch ((int)status) {
     case STATUS_OK: client_item_done(item, STATUS_OK, item->size); break;
     case STATUS_EXISTS:
@@ -118,17 +101,14 @@ static void put_commit(struct item *item)
                                           .size = item->size,
                                           .sums_data = item->sums,
                                           .attributes = item->attributes };
-    struct buf buf;
 
     item->state = ITEM_COMMITTING;
-    buf_init(&buf, RPC_BODY_SIZE_MAX);
-    enum status status = store_encode_commit(&buf, &message);
+    const enum status status =
+        client_commits_add(call->store->commits, item->owner, &message,
+                           client_try_until(call, CLIENT_OWNER_TRY_MS), on_committed, item);
     if (status == STATUS_OK) {
-        status = client_item_rpc(item, item->owner, STORE_METHOD_COMMIT, &buf,
-                                 client_try_until(call, CLIENT_OWNER_TRY_MS), on_committed);
-    }
-    buf_fini(&buf);
-    if (status != STATUS_OK) {
+        call->inner++;
+    } else {
         item->last = status;
         env_timer_set(call->store->env, &item->retry,
                       env_now_ns(call->store->env) + CLIENT_BACKOFF_MAX_MS * ENV_NS_PER_MS);
@@ -150,6 +130,7 @@ void client_put_ticket(struct item *item, const struct store_places *reply, uint
 
     item->put_id = msg_u64_at(reply->put_ids, i);
     item->attributes.version = reply->versions.count > 0 ? msg_u32_at(reply->versions, i) : 0;
+    if (reply->pins.count > 0 && msg_u32_at(reply->pins, i) != 0) item->attributes.hard_pin = true;
     item->term = reply->term;
     item->write_until_ns = until;
     item->places = malloc(sizeof(*item->places));

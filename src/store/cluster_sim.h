@@ -58,6 +58,7 @@ struct sim_cluster {
     uint64_t disk_size;               /* likewise; 0: no disk */
     uint64_t values_disk_size;        /* likewise, below values */
     const struct ssd_keys *disk_keys; /* likewise; NULL: what is on disk is clear */
+    struct ssd_packing disk_packing;  /* likewise; all 0: it is as it is */
     struct sim_node nodes[SIM_NODES];
 };
 
@@ -88,6 +89,7 @@ static inline void sim_master_start(struct sim_cluster *cluster)
                     .forget_ms = 20000,
                     .eviction = cluster->eviction,
                     .hot_replicas = cluster->hot_replicas,
+                    .task_ms = 20000,
                     .hot_reads = 1 },
     };
     status = store_master_shell_create(&options, &cluster->master, &err);
@@ -165,6 +167,7 @@ static inline void sim_node_start(struct sim_cluster *cluster, unsigned index)
         .disk_size = cluster->disk_size,
         .disk_part_size = 4096,
         .disk_keys = cluster->disk_keys,
+        .disk_packing = cluster->disk_packing,
         .object_size = cluster->object_size
     };
     sim_layout(&options.layout);

@@ -21,13 +21,14 @@
 #include <string.h>
 
 #include "base/assert.h"
-#include "base/buf.h"
 #include "base/hash.h"
 #include "base/list.h"
 #include "base/log.h"
 #include "base/map.h"
 #include "net/rpc.h"
+#include "store/client_commit.h"
 #include "store/client_int.h"
+#include "store/client_revoke.h"
 #include "store/session.h"
 #include "store/peers.h"
 
@@ -130,37 +131,21 @@ static struct draft *draft_find(const struct session_item *item)
 
 /* ---- giving up ---- */
 
-static void on_revoked(void *ctx, const struct rpc_result *result)
+static void on_revoked(void *ctx)
 {
-    struct session_item *item = ctx;
-    if (result->status != STATUS_OK) { /* the master discards it by itself */
-        LOG_DEBUG("store", "revoke_not_told", "reason=%s", status_name(result->status));
-    }
-    if (item == NULL || item->call->sessions->store->closing) return;
-    session_item_end(item, STATUS_OK, 0);
+    session_item_end(ctx, STATUS_OK, 0);
 }
 
 /* The ticket is given back, and the draft closed. `item`, if any, ends with that. */
 static void draft_give_back(struct draft *draft, struct session_item *item)
 {
-    struct sessions *sessions = draft->sessions;
     const struct store_put_revoke message = { .key = draft->key,
                                               .put_id = draft->put_id,
                                               .writer = draft->writer };
-    const uint64_t deadline_ns = item == NULL ? ENV_NEVER : item->call->deadline_ns;
-    struct rpc_call_id id;
-    struct buf buf;
+    const uint64_t until_ns = item == NULL ? ENV_NEVER : item->call->deadline_ns;
+    const enum status status = client_revokes_add(draft->sessions->store->revokes, &message,
+                                                  until_ns, item == NULL ? NULL : on_revoked, item);
 
-    buf_init(&buf, RPC_BODY_SIZE_MAX);
-    enum status status = store_encode_put_revoke(&buf, &message);
-    const struct rpc_request request = { .method = MASTER_METHOD_PUT_REVOKE,
-                                         .body = buf_data(&buf),
-                                         .len = buf.len,
-                                         .deadline_ns = session_try_until(sessions, deadline_ns),
-                                         .on_end = on_revoked,
-                                         .ctx = item };
-    if (status == STATUS_OK) status = rpc_call(sessions->store->master, &request, &id);
-    buf_fini(&buf);
     draft_close(draft);
     if (status != STATUS_OK && item != NULL) session_item_end(item, STATUS_OK, 0);
 }
@@ -463,12 +448,11 @@ static void commit_again(struct draft *draft, enum status why)
     }
 }
 
-static void on_committed(void *ctx, const struct rpc_result *result)
+static void on_committed(void *ctx, enum status status)
 {
     struct draft *draft = ctx;
 
-    if (draft->sessions->store->closing) return;
-    switch ((int)result->status) {
+    switch ((int)status) {
     case STATUS_OK: ending_done(draft, STATUS_OK, false); break;
     case STATUS_EXISTS:
     case STATUS_STALE:
@@ -476,12 +460,12 @@ static void on_committed(void *ctx, const struct rpc_result *result)
     case STATUS_INVALID:
     case STATUS_FULL:
         /* What was there may have come to its end since then: by a new master, or another value. */
-        ending_done(draft, draft->unsure ? draft->last : result->status, !draft->unsure);
+        ending_done(draft, draft->unsure ? draft->last : status, !draft->unsure);
         break;
     case STATUS_BUSY: commit_again(draft, STATUS_TIMEOUT); break; /* the old value is being read */
     default:
         draft->unsure = true;
-        commit_again(draft, result->status);
+        commit_again(draft, status);
         break;
     }
 }
@@ -512,8 +496,6 @@ static enum status commit_send(struct draft *draft)
                                     .size = draft->size,
                                     .sums_data = sums,
                                     .attributes = draft->attributes };
-    struct rpc_call_id id;
-    struct buf buf;
 
     if (sums == NULL) return STATUS_FULL;
     uint32_t *lens = (uint32_t *)(void *)(sums + count);
@@ -521,17 +503,9 @@ static enum status commit_send(struct draft *draft)
         message.parts_data = lens;
         message.parts_count = count;
     }
-    buf_init(&buf, RPC_BODY_SIZE_MAX);
-    enum status status = store_encode_commit(&buf, &message);
-    const struct rpc_request request = { .method = STORE_METHOD_COMMIT,
-                                         .body = buf_data(&buf),
-                                         .len = buf.len,
-                                         .deadline_ns = session_try_until(
-                                             draft->sessions, draft->ender->call->deadline_ns),
-                                         .on_end = on_committed,
-                                         .ctx = draft };
-    if (status == STATUS_OK) status = rpc_call(draft->owner, &request, &id);
-    buf_fini(&buf);
+    const enum status status = client_commits_add(
+        draft->sessions->store->commits, draft->owner, &message,
+        session_try_until(draft->sessions, draft->ender->call->deadline_ns), on_committed, draft);
     free(sums);
     return status;
 }

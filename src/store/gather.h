@@ -33,7 +33,7 @@ struct env;
 struct gather; /* opaque */
 
 enum {
-    GATHER_KINDS_MAX = 4,
+    GATHER_KINDS_MAX = 5,
     GATHER_FLIGHTS_MAX = 64,
     GATHER_CROWD = 64, /* questions of a kind that wait: worth another flight */
     GATHER_LATE_MS = 2,

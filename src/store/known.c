@@ -21,44 +21,75 @@ struct slot {
     uint64_t sums[];
 };
 
-struct known {
-    struct slot *slots[SETS][WAYS]; /* NULL: never used; sums_count 0: forgotten */
+/* A cache line: slots that cannot be it are not looked at. */
+struct set {
+    _Alignas(64) struct slot *slots[WAYS]; /* NULL: never used; sums_count 0: forgotten */
+    uint32_t tags[WAYS];                   /* of the identities there */
 };
 
-static struct slot *const *set_of(const struct known *known, const struct block_key *id)
+struct known {
+    struct set sets[SETS];
+};
+
+static uint32_t set_of(const struct block_key *id)
 {
-    return known->slots[block_key_hash(id) & (SETS - 1)];
+    return (uint32_t)block_key_hash(id) & (SETS - 1);
+}
+
+static uint32_t tag_of(const struct block_key *id)
+{
+    return (uint32_t)(block_key_hash(id) >> 32);
+}
+
+static bool way_has(const struct set *set, unsigned way, const struct block_key *id)
+{
+    return set->slots[way] != NULL && set->tags[way] == tag_of(id) &&
+           block_key_equal(&set->slots[way]->value.id, id);
 }
 
 static struct slot *find(const struct known *known, const struct block_key *id)
 {
-    struct slot *const *set = set_of(known, id);
-    for (unsigned i = 0; i < WAYS; i++) {
-        struct slot *slot = set[i];
-        if (slot == NULL || slot->value.sums_count == 0) continue;
-        if (block_key_equal(&slot->value.id, id)) return slot;
+    const struct set *set = &known->sets[set_of(id)];
+    for (unsigned way = 0; way < WAYS; way++) {
+        if (way_has(set, way, id) && set->slots[way]->value.sums_count > 0) return set->slots[way];
     }
     return NULL;
 }
 
-/* The place for a value: that of itself, or a free one, or of what ends first. */
-static struct slot **place_of(struct known *known, const struct block_key *id)
+void known_expect(const struct known *known, const struct block_key *id)
 {
-    struct slot **set = known->slots[block_key_hash(id) & (SETS - 1)];
-    struct slot **best = &set[0];
-    for (unsigned i = 0; i < WAYS; i++) {
-        const struct slot *slot = set[i];
-        if (slot != NULL && block_key_equal(&slot->value.id, id)) return &set[i];
+    __builtin_prefetch(&known->sets[set_of(id)]);
+}
+
+void known_expect_value(const struct known *known, const struct block_key *id)
+{
+    const struct set *set = &known->sets[set_of(id)];
+    for (unsigned way = 0; way < WAYS; way++) {
+        const char *slot = (const char *)set->slots[way];
+        if (slot == NULL || set->tags[way] != tag_of(id)) continue;
+        for (size_t at = 0; at <= sizeof(struct slot); at += 64) /* and the first sums */
+            __builtin_prefetch(slot + at);
+    }
+}
+
+/* The place for a value: that of itself, or a free one, or of what ends first. */
+static unsigned way_for(const struct set *set, const struct block_key *id)
+{
+    unsigned best = 0;
+    for (unsigned way = 0; way < WAYS; way++) {
+        if (way_has(set, way, id)) return way;
+        const struct slot *slot = set->slots[way];
         const uint64_t until = slot == NULL ? 0 : slot->value.until_ns;
-        if (*best != NULL && until < (*best)->value.until_ns) best = &set[i];
+        if (set->slots[best] != NULL && until < set->slots[best]->value.until_ns) best = way;
     }
     return best;
 }
 
 void known_put(struct known *known, const struct known_value *value, const uint64_t *sums)
 {
-    struct slot **place = place_of(known, &value->id);
-    struct slot *slot = *place;
+    struct set *set = &known->sets[set_of(&value->id)];
+    const unsigned way = way_for(set, &value->id);
+    struct slot *slot = set->slots[way];
     ASSERT(value->sums_count > 0);
 
     if (value->sums_count > KNOWN_SUMS_MAX) {
@@ -72,9 +103,10 @@ void known_put(struct known *known, const struct known_value *value, const uint6
             return;
         }
         slot->room = value->sums_count;
-        free(*place);
-        *place = slot;
+        free(set->slots[way]);
+        set->slots[way] = slot;
     }
+    set->tags[way] = tag_of(&value->id);
     slot->value = *value;
     slot->reads = 0;
     memcpy(slot->sums, sums, value->sums_count * sizeof(*sums));
@@ -113,8 +145,11 @@ void known_forget(struct known *known, const struct block_key *id)
 
 enum status known_create(struct known **out)
 {
-    *out = calloc(1, sizeof(**out));
-    return *out == NULL ? STATUS_NO_MEMORY : STATUS_OK;
+    struct known *known = aligned_alloc(_Alignof(struct known), sizeof(*known));
+    if (known == NULL) return STATUS_NO_MEMORY;
+    memset(known, 0, sizeof(*known));
+    *out = known;
+    return STATUS_OK;
 }
 
 void known_destroy(struct known *known)
@@ -122,7 +157,7 @@ void known_destroy(struct known *known)
     if (known == NULL) return;
     for (unsigned set = 0; set < SETS; set++) {
         for (unsigned way = 0; way < WAYS; way++)
-            free(known->slots[set][way]);
+            free(known->sets[set].slots[way]);
     }
     free(known);
 }

@@ -8,7 +8,8 @@
  * is remembered for STORE_KNOWN_MS from when the master was asked, and no longer: owners vouch on
  * that promise (store/node_trust.h).
  *
- * A table of sets: what is added displaces, of its set, what ends first.
+ * A table of sets: what is added displaces, of its set, what ends first. Who looks for many values
+ * announces each: what is remembered has mostly left the caches since it was read.
  *
  * Memory:  of a value some 300 bytes and 8 for each checksum, not given back before the end.
  * Threads: the env's loop thread.
@@ -53,6 +54,10 @@ void known_put(struct known *known, const struct known_value *value, const uint6
  * or known_forget(). */
 const struct known_value *known_find(const struct known *known, const struct block_key *id,
                                      uint64_t now_ns, const uint64_t **sums);
+
+/* It will be looked for soon: its place comes from memory meanwhile, and then itself. */
+void known_expect(const struct known *known, const struct block_key *id);
+void known_expect_value(const struct known *known, const struct block_key *id);
 
 /* It was read once more. */
 void known_read(struct known *known, const struct block_key *id);

@@ -31,7 +31,8 @@ struct model {
 /* The first ones have a set for themselves, the others share SHARED sets. */
 static struct block_key id_of(unsigned i)
 {
-    const uint64_t words[2] = { i < IDS / 2 ? 1000 + i : i % SHARED, i };
+    const uint64_t set = i < IDS / 2 ? 1000 + i : i % SHARED;
+    const uint64_t words[2] = { set | (uint64_t)(i % 5) << 32, i }; /* tags are few, too */
     struct block_key id;
     memcpy(id.bytes, words, sizeof(words));
     return id;
@@ -61,6 +62,8 @@ static bool found(const struct known *known, unsigned i, const struct model *mod
     const struct block_key id = id_of(i);
     const uint64_t *sums;
     char segment[32];
+    known_expect(known, &id); /* which changes nothing */
+    known_expect_value(known, &id);
     const struct known_value *value = known_find(known, &id, now_ns, &sums);
     if (value == NULL) return false;
 

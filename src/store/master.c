@@ -13,9 +13,11 @@
  *   master_event.c    what owners say: snapshots, events, ends of puts
  *   master_read.c     what readers ask: leases, lists
  *   master_put.c      what writers ask: where to, revoked, removed
+ *   master_place.c    where that is: by room, load and health
  *   master_evict.c    room is made
  *   master_copy.c     how many replicas there are, and on whom
  *   master_hot.c      more replicas of what is read much
+ *   master_task.c     copies and moves to nodes that somebody names
  *   master_leave.c    what only a node has that leaves goes elsewhere, in good order
  *   master_action.c   what is asked of others, and drops until they are done
  *   tombs.c           what is remembered of keys that are gone
@@ -89,6 +91,7 @@ void store_master_destroy(struct store_master *master)
     map_destroy(master->groups);
     master_tenants_fini(master);
     master_hot_fini(master);
+    master_tasks_fini(master);
     for (uint32_t i = 0; i < STORE_MEMBERS_MAX; i++) {
         if (master->members[i] == NULL) continue;
         space_destroy(master->members[i]->space);
@@ -134,7 +137,7 @@ enum status store_master_create(const struct store_master_options *options, uint
     master->tickets_slab = slab_create(sizeof(struct ticket), REPLICAS_MAX);
     if (master->entries != NULL) master->ids = idmap_create(master->entries, options->seed);
     if (master->ids == NULL || master->replicas == NULL || master->tickets_slab == NULL ||
-        !master_tenants_init(master) || !master_hot_init(master) ||
+        !master_tenants_init(master) || !master_hot_init(master) || !master_tasks_init(master) ||
         map_create(&map, &master->groups) != STATUS_OK) {
         store_master_destroy(master);
         return STATUS_NO_MEMORY;
@@ -157,9 +160,11 @@ uint64_t store_master_tick(struct store_master *master, uint64_t now_ns)
     for (uint32_t i = 0; i < STORE_MEMBERS_MAX; i++) {
         if (master->members[i] != NULL) master_member_tick(master, master->members[i], now_ns);
     }
+    master_loads_run(master);
+    master_bars_run(master, now_ns);
     while (master->tickets.head != NULL && master->tickets.head->due_ns <= now_ns) {
         struct ticket *ticket = master->tickets.head;
-        if (!ticket->copy) master_member_put_failed(ticket->member, now_ns);
+        if (!ticket->copy) master_member_failed(master, ticket->member, now_ns);
         master_ticket_discard(master, now_ns, ticket);
         master->counts.discarded_total++;
     }
@@ -174,6 +179,7 @@ uint64_t store_master_tick(struct store_master *master, uint64_t now_ns)
     master_drops_retry(master, now_ns);
     master_tenants_trim(master, now_ns);
     master_hot_run(master, now_ns);
+    master_tasks_run(master, now_ns);
     master_copies_run(master, now_ns);
     return now_ns + master_ms(100);
 }
@@ -193,6 +199,7 @@ void store_master_counts(const struct store_master *master, struct store_master_
     *out = master->counts;
     out->processing = master->tickets.count - master->copies;
     out->copies = master->copies;
+    out->tasks = master->tasks.active;
     out->limbo_bytes = master->limbo.bytes;
     for (uint32_t i = 0; i < master->tenants_top; i++) {
         if (master->tenants[i] != NULL) out->soft_pins += order_count(master->tenants[i]->soft);

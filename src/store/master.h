@@ -80,6 +80,7 @@ struct store_master_options {
     bool tenants_listed;   /* only tenants with a quota may put */
     uint32_t hot_replicas; /* beyond what is wished, for a value that is read much; 0: none */
     uint32_t hot_reads;    /* a second, that one replica should carry; 0: 500 */
+    uint32_t task_ms;      /* after which a task (store/master_task.h) fails; 0: 300000 */
 };
 
 /* A node that has been silent for so long doubts what it has, and says so when it announces it
@@ -112,6 +113,14 @@ MUST_USE enum status store_master_register(struct store_master *master, uint64_t
 MUST_USE enum status store_master_beat(struct store_master *master, uint64_t now_ns,
                                        const char *name, uint64_t epoch);
 
+/* What a node says of itself with a beat. */
+struct store_node_load {
+    uint64_t bytes;  /* a second, moved for readers and writers lately */
+    uint64_t faults; /* of its memory and disk, ever: what was found to be wrong or failed */
+};
+void store_master_load(struct store_master *master, const char *name,
+                       const struct store_node_load *load);
+
 /* The node says good-bye: gone at once. */
 void store_master_leave(struct store_master *master, uint64_t now_ns, const char *name,
                         uint64_t epoch);
@@ -141,6 +150,7 @@ struct store_replica {
     uint64_t address;
     uint64_t generation;
     uint64_t epoch; /* of the node */
+    bool disk;      /* not in memory: its owner reads it first */
 };
 
 struct store_object {
@@ -184,9 +194,12 @@ MUST_USE enum status store_master_get_name(struct store_master *master, uint64_t
 /* What a writer wishes beyond room. All zero: nothing. */
 struct store_wish {
     const char *preferred; /* name of the node to place at, if it has room */
-    uint32_t soft_pin_ms;  /* from when the value is there; at most STORE_SOFT_PIN_MS_MAX count */
-    uint32_t write_ms;     /* time to write, from put_ms to discard_ms; 0: put_ms */
-    bool replace;          /* the value of the key, if there is one, which stays until then */
+    const char *next;      /* names of those to try after it, each with its NUL, and a NUL at the
+                              end; NULL: none */
+    const struct store_node_id *near; /* the node to try before those; NULL: none */
+    uint32_t soft_pin_ms; /* from when the value is there; at most STORE_SOFT_PIN_MS_MAX count */
+    uint32_t write_ms;    /* time to write, from put_ms to discard_ms; 0: put_ms */
+    bool replace;         /* the value of the key, if there is one, which stays until then */
     struct store_attributes attributes; /* the version is the master's */
 };
 
@@ -195,6 +208,7 @@ struct store_ticket {
     uint64_t term;
     uint32_t version;
     uint64_t expires_ns;        /* on the master's clock */
+    bool hard_pin;              /* what it replaces is pinned, and what replaces it is to be */
     struct store_replica where; /* generation is 0: the owner gives it */
 };
 
@@ -326,6 +340,7 @@ enum store_action_kind {
     STORE_ACTION_DROP,       /* call store.drop at the node, then store_master_dropped() */
     STORE_ACTION_COPY,       /* call store.copy at the node, then store_master_copied() */
     STORE_ACTION_MARK,       /* call store.mark at the node */
+    STORE_ACTION_BARRED,     /* tell people that the node is in quarantine, for bar_ms */
 };
 
 enum { STORE_ACTIONS_MAX = 1 << 20 };
@@ -339,7 +354,9 @@ struct store_action {
     uint64_t generation;           /* DROP, MARK; COPY: of the replica at the node, to be copied */
     uint32_t replicas;             /* MARK: how many there should be */
     bool hot;                      /* COPY: for heat, and to be announced so */
+    bool move;                     /* COPY: the first half of a move that was asked for */
     bool evict;                    /* DROP: only its memory is wanted */
+    uint32_t bar_ms;               /* BARRED */
     struct store_ticket ticket;    /* COPY: where to */
 };
 
@@ -417,6 +434,8 @@ struct store_master_counts {
     uint64_t values;          /* keys known that are no blocks */
     uint64_t copies;          /* under way */
     uint64_t copies_total;    /* done */
+    uint64_t barred_total;    /* times that a node was put in quarantine */
+    uint64_t tasks;           /* of store/master_task.h, that have not ended */
     uint64_t refused_quota_total;
     uint64_t hot_values;      /* with replicas for their heat */
     uint64_t hot_replicas;    /* those, as far as they are there */
@@ -440,6 +459,9 @@ struct store_member_counts {
     uint64_t blocks;
     uint64_t silent_ns; /* since it was heard */
     bool draining;
+    uint64_t barred; /* 1: in quarantine (store/master_place.c) */
+    uint64_t load;   /* bytes a second that it moves, as it says */
+    uint64_t faults; /* ever, likewise */
 };
 
 /* False: not a member. */

@@ -130,6 +130,7 @@ void store_master_check(const struct store_master *master)
     ASSERT(copies == 0);
     tenants_check(master);
     master_hot_check(master);
+    master_tasks_check(master);
     for (uint32_t i = 0; i < STORE_MEMBERS_MAX; i++) {
         if (master->members[i] != NULL) by_member += member_check(master, master->members[i]);
     }

@@ -94,7 +94,7 @@ static bool moves_out(const struct member *member)
 }
 
 /* Those that stay; and those of nodes that leave, which store/master_leave.c looks after. */
-static uint32_t settled_count(const struct store_master *master, const struct entry *entry)
+uint32_t master_copies_settled(const struct store_master *master, const struct entry *entry)
 {
     uint32_t count = 0;
     for (const struct replica *r = master_replica_first(master, entry); r != NULL;
@@ -127,8 +127,10 @@ static bool readable(const struct store_master *master, const struct entry *entr
 
 static bool is_fine(const struct store_master *master, const struct entry *entry)
 {
+    if (entry->extra != NULL && entry->extra->task != 0) return false; /* it is the task's */
     if (entry->removing || !readable(master, entry)) return true;
-    return settled_count(master, entry) == master_entry_wanted(entry) && !drains(master, entry);
+    return master_copies_settled(master, entry) == master_entry_wanted(entry) &&
+           !drains(master, entry);
 }
 
 void master_copies_look(struct store_master *master, struct entry *entry)
@@ -176,9 +178,19 @@ static bool has_idle(const struct member *member, uint64_t size)
     return room > size && room - size >= space_total(member->space) / IDLE_PART;
 }
 
-/* The farthest from those that have it; of those the roomiest. NULL: nobody has room. */
-static struct member *target_of(const struct store_master *master, const struct entry *entry,
-                                enum copy_room room, uint64_t *address)
+/* The one that is not barred; else, of those busy with others less counts. */
+static bool appeals_more(const struct member *a, const struct member *b, uint64_t now_ns)
+{
+    const bool barred = master_member_barred(a, now_ns);
+    if (barred != master_member_barred(b, now_ns)) return !barred;
+    return master_member_room(a) / MASTER_KEEP_ALL * a->keep >
+           master_member_room(b) / MASTER_KEEP_ALL * b->keep;
+}
+
+/* The farthest from those that have it; of those the roomiest, by what they do besides. NULL:
+ * nobody has room. */
+static struct member *target_of(const struct store_master *master, uint64_t now_ns,
+                                const struct entry *entry, enum copy_room room, uint64_t *address)
 {
     for (unsigned far = 2; far > 0; far--) {
         struct member *best = NULL;
@@ -189,8 +201,8 @@ static struct member *target_of(const struct store_master *master, const struct 
             if (distance(master, entry, member) != far) continue;
             any = true;
             if (room == COPY_IDLE && !has_idle(member, entry->size)) continue;
-            if (best == NULL || master_member_room(member) > master_member_room(best))
-                best = member;
+            if (room == COPY_IDLE && master_member_barred(member, now_ns)) continue;
+            if (best == NULL || appeals_more(member, best, now_ns)) best = member;
         }
         if (best != NULL && space_alloc(best->space, entry->size, address) == STATUS_OK) {
             return best;
@@ -240,29 +252,27 @@ bool master_copies_may_start(const struct store_master *master)
     return master->copies < COPIES_MAX;
 }
 
-bool master_copy_start(struct store_master *master, uint64_t now_ns, struct entry *entry,
-                       enum copy_room room)
-{
-    const struct replica *source = source_of(master, entry);
-    const struct tenant *tenant = master_tenant_at(master, entry->tenant);
-    uint64_t address = 0;
+/* What is copied, and where to. */
+struct plan {
+    const struct replica *source;
+    struct member *target;
+    uint64_t address; /* the range, which was allocated */
+    bool hot;
+    bool move;
+};
 
-    if (source == NULL) return false;
-    if (!copy_admitted(master, now_ns, entry)) return false; /* the next look asks again */
-    struct member *target = target_of(master, entry, room, &address);
-    if (target == NULL) {
-        if (room == COPY_MAKE_ROOM && has_candidate(master, entry)) {
-            const enum status status = master_make_room(master, now_ns, tenant, entry, entry->size);
-            (void)status; /* the next look sees whether it helped */
-        }
-        return false;
-    }
-    struct ticket *ticket = master_ticket_new(master, now_ns, entry, target, address, entry->size);
+/* False: the range is free again, or waits in limbo. */
+static bool copy_begin(struct store_master *master, uint64_t now_ns, struct entry *entry,
+                       const struct plan *plan)
+{
+    struct member *target = plan->target;
+    struct member *from = master_member_with(master, plan->source);
+    struct ticket *ticket =
+        master_ticket_new(master, now_ns, entry, target, plan->address, entry->size);
     if (ticket == NULL) {
-        space_free(target->space, address, entry->size);
+        space_free(target->space, plan->address, entry->size);
         return false;
     }
-    struct member *from = master_member_with(master, source);
     ticket->copy = true;
     ticket->from = from->id;
     from->copies_from++;
@@ -275,16 +285,59 @@ bool master_copy_start(struct store_master *master, uint64_t now_ns, struct entr
         return false;
     }
     action->id = entry->id;
-    action->generation = source->generation;
-    action->hot = room == COPY_IDLE;
+    action->generation = plan->source->generation;
+    action->hot = plan->hot;
+    action->move = plan->move;
     action->ticket = (struct store_ticket){
         .put_id = ticket->put_id,
         .term = master->term,
         .version = ticket->version,
         .expires_ns = now_ns + master_ms(master->options.put_ms),
     };
-    master_replica_describe(target, address, 0, &action->ticket.where);
+    master_replica_describe(target, plan->address, 0, &action->ticket.where);
     return true;
+}
+
+bool master_copy_start(struct store_master *master, uint64_t now_ns, struct entry *entry,
+                       enum copy_room room)
+{
+    const struct replica *source = source_of(master, entry);
+    const struct tenant *tenant = master_tenant_at(master, entry->tenant);
+    uint64_t address = 0;
+
+    if (source == NULL) return false;
+    if (!copy_admitted(master, now_ns, entry)) return false; /* the next look asks again */
+    struct member *target = target_of(master, now_ns, entry, room, &address);
+    if (target == NULL) {
+        if (room == COPY_MAKE_ROOM && has_candidate(master, entry)) {
+            const enum status status = master_make_room(master, now_ns, tenant, entry, entry->size);
+            (void)status; /* the next look sees whether it helped */
+        }
+        return false;
+    }
+    const struct plan plan = {
+        .source = source, .target = target, .address = address, .hot = room == COPY_IDLE
+    };
+    return copy_begin(master, now_ns, entry, &plan);
+}
+
+enum status master_copy_to(struct store_master *master, uint64_t now_ns, struct entry *entry,
+                           const struct member *from, struct member *to)
+{
+    const struct replica *source = from == NULL ? NULL : master_replica_find(master, entry, from);
+    struct plan plan = { .target = to, .move = from != NULL };
+    ASSERT(entry->ticket == 0);
+
+    const bool heard = source != NULL && from->state == STORE_MEMBER_ALIVE;
+    if (!heard || !master_replica_sure(master, source)) source = source_of(master, entry);
+    if (source == NULL || !master_copies_may_start(master)) return STATUS_AGAIN;
+    if (master_replica_find(master, entry, to) != NULL)
+        return STATUS_AGAIN; /* it is being dropped */
+    if (!master_member_lends(to, entry->size)) return STATUS_UNAVAILABLE;
+    if (!copy_admitted(master, now_ns, entry)) return STATUS_QUOTA;
+    if (space_alloc(to->space, entry->size, &plan.address) != STATUS_OK) return STATUS_FULL;
+    plan.source = source;
+    return copy_begin(master, now_ns, entry, &plan) ? STATUS_OK : STATUS_AGAIN;
 }
 
 void master_copies_ended(struct store_master *master, const struct ticket *ticket)
@@ -316,6 +369,9 @@ void store_master_copied(struct store_master *master, uint64_t now_ns, const str
         if (entry != NULL && entry->extra != NULL) entry->extra->copy_failures = 0;
     } else if (entry != NULL && entry->ticket != 0 &&
                master_entry_ticket(master, entry)->put_id == put_id) {
+        master_task_copied(master, entry, status);
+        if (status != STATUS_NOT_FOUND) /* its source had it */
+            master_member_failed(master, master_entry_ticket(master, entry)->member, now_ns);
         retry_later(entry, now_ns);
         if (status == STATUS_NOT_FOUND) { /* said before anything was written */
             master_ticket_withdraw(master, master_entry_ticket(master, entry));
@@ -392,9 +448,13 @@ struct replica *master_copies_least(const struct store_master *master, const str
 /* One step towards what is wished for the entry. */
 static void entry_work(struct store_master *master, uint64_t now_ns, struct entry *entry)
 {
-    const uint32_t have = settled_count(master, entry);
+    const uint32_t have = master_copies_settled(master, entry);
     const uint32_t want = master_entry_wanted(entry);
 
+    if (entry->extra->task != 0) {
+        master_task_step(master, now_ns, entry);
+        return;
+    }
     if (entry->ticket != 0) return; /* a copy, or a value that replaces it, is on its way */
     if (have < want) {
         const bool may = master->copies < COPIES_MAX && now_ns >= entry->extra->copy_after &&
@@ -445,6 +505,22 @@ void master_copies_run(struct store_master *master, uint64_t now_ns)
 
 /* ---- wishes ---- */
 
+bool master_copies_wish(struct store_master *master, struct entry *entry, uint32_t count)
+{
+    entry->extra->attributes.replicas = (uint8_t)count;
+    for (const struct replica *r = master_replica_first(master, entry); r != NULL;
+         r = master_replica_next(master, r)) {
+        if (r->stale) continue;
+        struct store_action *action =
+            master_action(master, STORE_ACTION_MARK, master_member_with(master, r));
+        if (action == NULL) return false;
+        action->id = entry->id;
+        action->generation = r->generation;
+        action->replicas = count;
+    }
+    return true;
+}
+
 enum status store_master_replicas(struct store_master *master, uint64_t now_ns,
                                   struct store_key key, uint32_t count)
 {
@@ -458,17 +534,7 @@ enum status store_master_replicas(struct store_master *master, uint64_t now_ns,
     ASSERT(entry != NULL);
     if (master_entry_block(entry)) return STATUS_DENIED;
     if (master_entry_extra(entry) == NULL) return STATUS_FULL;
-    entry->extra->attributes.replicas = (uint8_t)count;
-    for (const struct replica *r = master_replica_first(master, entry); r != NULL;
-         r = master_replica_next(master, r)) {
-        if (r->stale) continue;
-        struct store_action *action =
-            master_action(master, STORE_ACTION_MARK, master_member_with(master, r));
-        if (action == NULL) return STATUS_FULL;
-        action->id = id;
-        action->generation = r->generation;
-        action->replicas = count;
-    }
+    if (!master_copies_wish(master, entry, count)) return STATUS_FULL;
     master_copies_look(master, entry);
     master_copies_run(master, now_ns);
     return STATUS_OK;

@@ -244,6 +244,7 @@ void master_entry_settle(struct store_master *master, struct entry *entry)
     master_entry_reorder(master, entry);
     if (entry->replicas != 0 || entry->ticket != 0) return;
     master_group_leave(master, entry);
+    master_task_forget(master, entry);
     master_copies_forget(master, entry);
     master_hot_forget(master, entry);
     ASSERT(master->counts.objects > 0);

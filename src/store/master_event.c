@@ -40,8 +40,8 @@ static struct ticket *ticket_of(const struct store_master *master, const struct 
 
 /* Makes the range the replica's, whose value has `size` bytes (0: it was not put just now). False:
  * it is somebody else's. *soft_pin_ms: what its writer wished for. */
-static bool replica_place(struct store_master *master, struct replica *replica, uint64_t size,
-                          uint32_t *soft_pin_ms)
+static bool replica_place(struct store_master *master, uint64_t now_ns, struct replica *replica,
+                          uint64_t size, uint32_t *soft_pin_ms)
 {
     struct member *member = master_member_with(master, replica);
     ASSERT(!replica->placed && replica->granules > 0);
@@ -50,7 +50,7 @@ static bool replica_place(struct store_master *master, struct replica *replica, 
     struct ticket *ticket = ticket_of(master, replica, size);
     if (ticket != NULL) {
         *soft_pin_ms = ticket->soft_pin_ms;
-        member->failed_puts = 0;
+        master_member_served(member, now_ns);
         master_ticket_finish(master, ticket);
         master_replica_own(master, replica);
         return true;
@@ -234,7 +234,8 @@ static enum status stored(struct store_master *master, uint64_t now_ns, struct m
         return STATUS_OK;
     }
     const bool ours = fresh && ticket_of(master, replica, event->size) != NULL;
-    if (object && !replica->disk && !replica_place(master, replica, event->size, &soft_pin_ms)) {
+    if (object && !replica->disk &&
+        !replica_place(master, now_ns, replica, event->size, &soft_pin_ms)) {
         master->counts.conflicts_total++;
         master_replica_remove(master, replica);
         return STATUS_STALE;
@@ -273,7 +274,7 @@ static void removed(struct store_master *master, struct member *member,
 }
 
 /* The node lends a range to this term: what lies there already is marked. */
-static void extent(struct store_master *master, struct member *member,
+static void extent(struct store_master *master, uint64_t now_ns, struct member *member,
                    const struct store_event *event)
 {
     if (event->generation != master->term) return;
@@ -285,7 +286,7 @@ static void extent(struct store_master *master, struct member *member,
         next = master_replica_at(master, replica->next_of_member);
         struct entry *entry = master_entry_with(master, replica);
         if (master_entry_block(entry) || replica->placed || replica->disk) continue;
-        if (replica_place(master, replica, 0, &soft_pin_ms)) {
+        if (replica_place(master, now_ns, replica, 0, &soft_pin_ms)) {
             master_entry_reorder(master, entry);
         } else {
             master->counts.conflicts_total++;
@@ -312,7 +313,7 @@ void store_master_event(struct store_master *master, uint64_t now_ns, struct sto
         }
         break;
     case STORE_EVENT_REMOVED: removed(master, member, event); break;
-    case STORE_EVENT_EXTENT: extent(master, member, event); break;
+    case STORE_EVENT_EXTENT: extent(master, now_ns, member, event); break;
     }
 }
 

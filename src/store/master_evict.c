@@ -22,12 +22,13 @@ enum {
 };
 
 /* The most that is being freed at one member where the value would fit. */
-static uint64_t dropping_max(const struct store_master *master, uint64_t size)
+static uint64_t dropping_max(const struct store_master *master, uint64_t now_ns, uint64_t size)
 {
     uint64_t most = 0;
     for (uint32_t i = 0; i < master->members_count; i++) {
         const struct member *member = master->by_age[i];
-        if (master_member_lends(member, size) && member->dropping > most) most = member->dropping;
+        if (member->dropping <= most) continue;
+        if (master_member_takes(master, member, now_ns, size)) most = member->dropping;
     }
     return most;
 }
@@ -58,7 +59,7 @@ static bool need_met(const struct store_master *master, const struct need *need)
 {
     if (need->quota != NULL) return master_tenant_will_fit(need->quota, need->size);
     if (need->ahead != NULL) return room_is_ahead(need->ahead);
-    return dropping_max(master, need->size) >= need->size;
+    return dropping_max(master, need->now_ns, need->size) >= need->size;
 }
 
 /* Whether it helps that this replica goes. */
@@ -69,7 +70,7 @@ static bool replica_evictable(const struct store_master *master, const struct re
     if (!replica->placed || replica->dropping) return false;
     if (need->ahead != NULL) return member == need->ahead;
     return need->quota != NULL ? member->state != STORE_MEMBER_DEAD
-                               : master_member_lends(member, need->size);
+                               : master_member_takes(master, member, need->now_ns, need->size);
 }
 
 /* False: nothing of it was there to go. */
@@ -211,7 +212,7 @@ enum status master_make_room(struct store_master *master, uint64_t now_ns,
     const uint64_t before = gone_total(master);
     const bool met = evict_for(master, tenant, &need);
     eviction_counted(master, before, met);
-    return met || dropping_max(master, size) > 0 ? STATUS_AGAIN : STATUS_FULL;
+    return met || dropping_max(master, now_ns, size) > 0 ? STATUS_AGAIN : STATUS_FULL;
 }
 
 static bool evict_own(struct store_master *master, const struct tenant *tenant,

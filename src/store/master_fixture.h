@@ -73,7 +73,7 @@ struct model {
     struct promise promises[TICKETS];
     uint32_t acked[KEYS]; /* version of the newest acknowledged value, while anybody has the key */
     uint32_t ended[KEYS]; /* taken over, and to be acknowledged when nothing older is left; or 0 */
-    unsigned puts, ends, refused, drops, restarts, replaced, copied, over_quota, waited;
+    unsigned puts, ends, refused, drops, restarts, replaced, copied, over_quota, waited, tasks;
     bool pinned[KEYS]; /* once, and a value that replaces it inherits that */
     bool calm;         /* nothing fails that the nodes are asked to do */
 };
@@ -356,7 +356,10 @@ static inline void copy(struct model *model, const struct store_action *action)
                                       action->ticket.put_id, &event);
         if (status == STATUS_AGAIN) status = STATUS_OK; /* taken, as something older is about */
         if (status == STATUS_OK) model->copied++;
-        if (status != STATUS_OK) node->held[n].present = false;
+        if (status != STATUS_OK) { /* the owner lets go of it, which is among its events */
+            tell_removed(model, to, n);
+            node->held[n].present = false;
+        }
         if (dice == 1) status = STATUS_TIMEOUT;
         break;
     }

@@ -67,6 +67,7 @@ struct ticket {
     uint64_t size;
     uint64_t due_ns;           /* to be discarded, or in limbo to be freed */
     bool copy;                 /* of a value that is there: store/master_copy.c */
+    bool hard_pin;             /* what it replaces has one */
     struct store_node_id from; /* copy: of the node that has it */
     uint16_t tenant;           /* who is charged for the range */
     uint32_t soft_pin_ms;
@@ -100,6 +101,7 @@ struct extra {
     bool working;
     uint8_t hot;              /* replicas that heat adds to what is wished: store/master_hot.c */
     uint8_t copy_failures;    /* in a row */
+    uint32_t task;            /* link, of master_task.c; 0: none */
     uint64_t copy_after;      /* not tried again before */
     uint64_t elsewhere_until; /* replicas of this or an older version may be with nodes that this
                                  master has never heard, until then */
@@ -154,8 +156,15 @@ struct member {
     uint64_t heard_ns;
     uint64_t slow_ns;     /* from when it gets puts little by little; 0: not so */
     uint32_t failed_puts; /* in a row, of those placed here */
-    uint16_t round;       /* wraps */
-    bool draining;        /* gets nothing new, and what it has goes elsewhere */
+    uint32_t bar_ms;      /* how long it was barred the last time; 0: well since */
+    uint64_t barred_until;
+    uint64_t load;           /* bytes a second that it moves, as it says */
+    uint64_t faults;         /* ever, likewise, */
+    uint64_t faults_seen;    /* at the last look at them */
+    uint64_t faults_look_ns; /* the next one */
+    uint32_t keep;           /* of MASTER_KEEP_ALL: what it keeps of what is drawn for it */
+    uint16_t round;          /* wraps */
+    bool draining;           /* gets nothing new, and what it has goes elsewhere */
     struct leave *leave;  /* master_leave.c: it goes soon; NULL: not that we know. Draining, too */
     uint32_t copies_from; /* under way, of values it has */
     uint32_t drain_next;  /* where the walk for values that have to go on goes on */
@@ -183,6 +192,17 @@ struct actions {
     uint32_t count;
 };
 
+/* What was asked for by name: store/master_task.c. */
+struct tasks {
+    struct slab *slab;
+    uint64_t now_ns;     /* of the last run */
+    uint32_t made;       /* ever */
+    uint32_t active;     /* that have not ended */
+    uint32_t ended;      /* and are kept, */
+    uint32_t ended_head; /* links, the oldest first */
+    uint32_t ended_tail;
+};
+
 struct store_master {
     struct store_master_options options;
     uint64_t term;
@@ -208,6 +228,7 @@ struct store_master {
     uint32_t copies;            /* under way */
     struct ticket_list tickets; /* by start, so by due_ns */
     struct ticket_list limbo;
+    struct tasks tasks;
     struct actions actions;
     struct retry *retries;
     uint32_t retries_count;
@@ -506,11 +527,39 @@ uint64_t master_member_room(const struct member *member);
  * which puts fail, and all of it half a minute later. */
 uint64_t master_member_appeal(const struct member *member, uint64_t now_ns);
 
-/* A put placed there was given up by its writer. */
-void master_member_put_failed(struct member *member, uint64_t now_ns);
+/* Starts slowly, if enough have failed there. */
+void master_member_slow(struct member *member, uint64_t now_ns);
 
 /* Whether a key that is not in the directory is certainly absent. */
 bool master_settled(const struct store_master *master, uint64_t now_ns);
+
+/* ---- master_place.c ---- */
+
+enum { MASTER_KEEP_ALL = 1024 };
+
+/* What the loads that members have told of mean for each of them; and whether their faults do. */
+void master_loads_run(struct store_master *master);
+void master_bars_run(struct store_master *master, uint64_t now_ns);
+
+/* By chance: whether it takes what was drawn for it, busy as it is. */
+bool master_member_keeps(struct rng *rng, const struct member *member);
+
+/* In quarantine: gets nothing new while others lend. */
+bool master_member_barred(const struct member *member, uint64_t now_ns);
+/* Lends so much, and is not barred, or everybody who does is. NULL is allowed. */
+bool master_member_takes(const struct store_master *master, const struct member *member,
+                         uint64_t now_ns, uint64_t size);
+
+/* A put or a copy placed there came to nothing; came to its end. */
+void master_member_failed(struct store_master *master, struct member *member, uint64_t now_ns);
+void master_member_served(struct member *member, uint64_t now_ns);
+
+/* A member and a range of it for a put. NULL: there is no room but at barred ones; which the second
+ * one looks at. */
+struct member *master_place(struct store_master *master, uint64_t now_ns, uint64_t size,
+                            const struct store_wish *wish, uint64_t *address);
+struct member *master_place_barred(struct store_master *master, uint64_t now_ns, uint64_t size,
+                                   uint64_t *address);
 
 /* ---- master_read.c ---- */
 
@@ -580,6 +629,20 @@ enum copy_room {
     COPY_MAKE_ROOM, /* what may be evicted for it is, for the next time */
 };
 
+/* Readable replicas of nodes that do not drain. */
+uint32_t master_copies_settled(const struct store_master *master, const struct entry *entry);
+
+/* So many are wished from now on, and its owners are told. The entry has `extra`. False: not all of
+ * them could be told. */
+bool master_copies_wish(struct store_master *master, struct entry *entry, uint32_t count);
+
+/* One more replica, at this member, which has none; read from `from` if that has it and is heard.
+ * The entry has `extra`, and no ticket. STATUS_AGAIN: not now; STATUS_FULL: no room there;
+ * STATUS_QUOTA; STATUS_UNAVAILABLE: it lends nothing so large. */
+MUST_USE enum status master_copy_to(struct store_master *master, uint64_t now_ns,
+                                    struct entry *entry, const struct member *from,
+                                    struct member *to);
+
 bool master_copies_may_start(const struct store_master *master);
 /* One more replica of a value that is not being written, from whoever has it. False: not now. The
  * entry has `extra`, and may be gone afterwards. */
@@ -618,6 +681,21 @@ bool master_hot_rests(const struct store_master *master, uint64_t now_ns);
 
 void master_hot_counts(const struct store_master *master, struct store_master_counts *out);
 void master_hot_check(const struct store_master *master);
+
+/* ---- master_task.c ---- */
+
+/* False: no memory. */
+bool master_tasks_init(struct store_master *master);
+void master_tasks_fini(struct store_master *master);
+/* Those that ended long ago are forgotten. */
+void master_tasks_run(struct store_master *master, uint64_t now_ns);
+/* The next step of the task of this entry, which has one. */
+void master_task_step(struct store_master *master, uint64_t now_ns, struct entry *entry);
+/* How a copy of the entry's has ended. */
+void master_task_copied(struct store_master *master, const struct entry *entry, enum status status);
+/* The entry goes. */
+void master_task_forget(struct store_master *master, struct entry *entry);
+void master_tasks_check(const struct store_master *master);
 
 /* ---- master_leave.c ---- */
 

@@ -184,6 +184,14 @@ static void stats_fill(const struct master_look *look, struct yolk_store_stats *
     };
 }
 
+static const char *state_text(const struct store_member_counts *counts,
+                              enum store_member_state state)
+{
+    if (counts->draining) return "draining";
+    if (counts->barred && state == STORE_MEMBER_ALIVE) return "quarantined";
+    return store_member_state_name(state);
+}
+
 /* False: no more members. */
 static bool node_fill(const struct master_look *look, uint32_t nth, struct yolk_store_node *out)
 {
@@ -197,14 +205,14 @@ static bool node_fill(const struct master_look *look, uint32_t nth, struct yolk_
     memset(out, 0, sizeof(*out));
     memcpy(out->name, info.name, sizeof(out->name));
     strncpy(out->role, store_role_name(info.role), sizeof(out->role) - 1);
-    strncpy(out->state, counts.draining ? "draining" : store_member_state_name(state),
-            sizeof(out->state) - 1);
+    strncpy(out->state, state_text(&counts, state), sizeof(out->state) - 1);
     memcpy(out->rpc_address, info.rpc_address, sizeof(out->rpc_address));
     out->space_total = counts.space_total;
     out->space_used = counts.space_used;
     out->values = counts.values;
     out->blocks = counts.blocks;
     out->silent_ms = counts.silent_ns / ENV_NS_PER_MS;
+    out->load = counts.load;
     return true;
 }
 

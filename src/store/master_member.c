@@ -57,14 +57,15 @@ static uint64_t slow_from(const struct store_master *master, uint64_t now_ns)
 uint64_t master_member_appeal(const struct member *member, uint64_t now_ns)
 {
     const uint64_t room = master_member_room(member);
+    if (now_ns < member->slow_ns) return 0; /* barred until then */
     const uint64_t ms = (now_ns - member->slow_ns) / ENV_NS_PER_MS;
     if (member->slow_ns == 0 || ms >= SLOW_MS) return room;
     return room * ms / SLOW_MS; /* MASTER_GRANULES_MAX: it fits */
 }
 
-void master_member_put_failed(struct member *member, uint64_t now_ns)
+void master_member_slow(struct member *member, uint64_t now_ns)
 {
-    if (++member->failed_puts >= FAILED_PUTS) member->slow_ns = now_ns;
+    if (member->failed_puts >= FAILED_PUTS) member->slow_ns = now_ns;
 }
 
 bool master_settled(const struct store_master *master, uint64_t now_ns)
@@ -153,6 +154,7 @@ static enum status member_add(struct store_master *master, uint64_t now_ns,
     member->state = STORE_MEMBER_ALIVE;
     member->heard_ns = now_ns;
     member->slow_ns = slow_from(master, now_ns);
+    member->keep = MASTER_KEEP_ALL;
     master->members[slot] = member;
     master->by_age[master->members_count++] = member;
     master_action_push(master, STORE_ACTION_CHANGED, member, NULL, 0);
@@ -238,6 +240,9 @@ bool store_master_member_counts(const struct store_master *master, uint64_t now_
                                          .values = member->values,
                                          .blocks = member->blocks,
                                          .draining = member->draining,
+                                         .barred = master_member_barred(member, now_ns),
+                                         .load = member->load,
+                                         .faults = member->faults,
                                          .silent_ns = now_ns - member->heard_ns };
     return true;
 }

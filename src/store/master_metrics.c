@@ -8,6 +8,7 @@
 #include "base/buf.h"
 #include "base/env.h"
 #include "net/http.h"
+#include "net/rpc.h"
 #include "store/master.h"
 #include "store/master_tally.h"
 
@@ -73,6 +74,9 @@ static const struct number pool_numbers[] = {
     POOL("yolk_store_blocks_and_values", "gauge", objects, "Keys known, blocks and values."),
     POOL("yolk_store_replicas", "gauge", replicas, "Replicas of blocks and values."),
     POOL("yolk_store_puts_under_way", "gauge", processing, "Values being written."),
+    POOL("yolk_store_quarantines_total", "counter", barred_total,
+         "Times that a node was put in quarantine."),
+    POOL("yolk_store_tasks_under_way", "gauge", tasks, "Copies and moves by name, not ended yet."),
     POOL("yolk_store_copies_under_way", "gauge", copies, "Values being copied to another node."),
     POOL("yolk_store_copies_total", "counter", copies_total, "Values copied to another node."),
     POOL("yolk_store_hot_values", "gauge", hot_values,
@@ -93,6 +97,10 @@ static const struct number node_numbers[] = {
     NODE("segment_allocated_bytes", space_used, "Memory of a node that values have."),
     NODE("segment_total_capacity_bytes", space_total, "Memory that a node lends for values."),
     NODE("yolk_store_node_values", values, "Replicas of values at a node."),
+    NODE("yolk_store_node_load_bytes", load,
+         "Bytes a second that a node moves for values and blocks."),
+    NODE("yolk_store_node_quarantined", barred, "1: the node is in quarantine."),
+    NODE("yolk_store_node_faults", faults, "Faults of memory and disk that a node has told of."),
     NODE("yolk_store_node_blocks", blocks, "Blocks of KVCache in the memory of a node."),
 };
 
@@ -274,6 +282,9 @@ enum status store_master_metrics_page(const struct store_master *master,
     if (status == STATUS_OK)
         status = put_one(out, "yolk_store_term", "gauge", "This master's; a later one's is higher.",
                          store_master_term(master));
+    if (status == STATUS_OK)
+        status = put_one(out, "yolk_rpc_damaged_frames_total", "counter",
+                         "Frames that did not come as they were sent.", rpc_damaged_total());
     for (size_t i = 0; status == STATUS_OK && i < COUNT_OF_POOL; i++) {
         const struct number *number = &pool_numbers[i];
         status = put_one(out, number->name, number->type, number->help, number_in(number, &counts));
@@ -284,6 +295,25 @@ enum status store_master_metrics_page(const struct store_master *master,
         status = put_nodes(master, now_ns, &node_numbers[i], out);
     for (size_t i = 0; status == STATUS_OK && i < COUNT_OF_TENANT; i++)
         status = put_tenants(master, &tenant_numbers[i], out);
+    return status;
+}
+
+enum status store_master_metrics_segments(const struct store_master *master, uint64_t now_ns,
+                                          struct buf *out)
+{
+    struct store_member_info info;
+    struct store_member_counts counts;
+    enum store_member_state state;
+    struct store_node_id id;
+    enum status status = STATUS_OK;
+
+    for (uint32_t i = 0; status == STATUS_OK && store_master_member(master, i, &info, &state, &id);
+         i++) {
+        if (state == STORE_MEMBER_DEAD) continue;
+        if (!store_master_member_counts(master, now_ns, id, &counts) || counts.space_total == 0)
+            continue;
+        status = buf_printf(out, "%s\n", info.name);
+    }
     return status;
 }
 
@@ -308,6 +338,20 @@ static void answer_metrics(const struct store_master_metrics *metrics, struct ht
     buf_fini(&page);
 }
 
+static void answer_segments(const struct store_master_metrics *metrics, struct http_request *req)
+{
+    struct buf list;
+
+    buf_init(&list, PAGE_SIZE_MAX);
+    if (store_master_metrics_segments(metrics->master, env_now_ns(metrics->env), &list) ==
+        STATUS_OK) {
+        http_respond(req, 200, "text/plain; charset=utf-8", buf_data(&list), list.len);
+    } else {
+        answer(req, 500, "no memory\n");
+    }
+    buf_fini(&list);
+}
+
 static void on_request(void *ctx, struct http_request *req)
 {
     const struct store_master_metrics *metrics = ctx;
@@ -319,8 +363,10 @@ static void on_request(void *ctx, struct http_request *req)
         answer_metrics(metrics, req);
     } else if (strcmp(path, "/health") == 0) {
         answer(req, 200, "ok\n");
+    } else if (strcmp(path, "/get_all_segments") == 0) {
+        answer_segments(metrics, req);
     } else {
-        answer(req, 404, "no such path: /metrics, /health\n");
+        answer(req, 404, "no such path: /metrics, /health, /get_all_segments\n");
     }
 }
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * store/master_metrics.h - the master's numbers for Prometheus, over HTTP: GET /metrics, in text
- * format 0.0.4, and GET /health.
+ * format 0.0.4, GET /health, and GET /get_all_segments: names of the nodes that lend memory, one a
+ * line, which SGLang and FlexKV wait for before they start.
  *
  * Metrics with a name that Mooncake's master has mean what they mean there; the others begin with
  * yolk_store_. docs/store.md lists them. Every scrape is read from the directory, and from the
@@ -38,5 +39,9 @@ uint16_t store_master_metrics_port(const struct store_master_metrics *metrics);
 MUST_USE enum status store_master_metrics_page(const struct store_master *master,
                                                const struct master_tally *tally, uint64_t now_ns,
                                                struct buf *out);
+
+/* Appends the names. STATUS_NO_MEMORY, STATUS_FULL. */
+MUST_USE enum status store_master_metrics_segments(const struct store_master *master,
+                                                   uint64_t now_ns, struct buf *out);
 
 #endif

@@ -201,6 +201,27 @@ static void labels_check(const char *from, const char *space)
     assert_true(space[-1] == '}' && space[-2] == '"');
 }
 
+static void segments_are_named(void **state)
+{
+    static struct model model;
+    (void)state;
+
+    model_init(&model);
+    buf_clear(&page);
+    assert_int_equal(store_master_metrics_segments(model.master, model.now, &page), STATUS_OK);
+    assert_int_equal(page.len, strlen("n0\nn1\nn2\n"));
+    assert_memory_equal(buf_data(&page), "n0\nn1\nn2\n", page.len);
+    for (unsigned i = 0; i < NODES; i++) {
+        char name[8];
+        snprintf(name, sizeof(name), "n%u", i);
+        store_master_leave(model.master, model.now, name, model.nodes[i].epoch);
+    }
+    buf_clear(&page);
+    assert_int_equal(store_master_metrics_segments(model.master, model.now, &page), STATUS_OK);
+    assert_int_equal(page.len, 0);
+    store_master_destroy(model.master);
+}
+
 static void every_line_can_be_read(void **state)
 {
     static struct model model;
@@ -255,6 +276,7 @@ int main(void)
         cmocka_unit_test(evictions_are_tried),
         cmocka_unit_test(puts_are_counted),
         cmocka_unit_test(requests_have_mooncakes_names),
+        cmocka_unit_test(segments_are_named),
         cmocka_unit_test(every_line_can_be_read),
     };
     seed = test_seed();

@@ -3,11 +3,15 @@
  * store/master_place_test.c
  *
  * Goal:   where there is most room most is put, but one that has just come, was silent, or at which
- *         puts come to nothing, is not stampeded, and has its share again half a minute later.
+ *         puts come to nothing, is not stampeded, and has its share again half a minute later;
+ *         who is busy gets less while it is; and who fails on and on gets nothing for a while,
+ *         unless there is nobody else.
  * Method: three nodes of which two are half full and the third is empty; what has happened to it is
  *         played before each of many masters with chances of their own, which then place one value.
  *         Of two drawn at random the empty one wins: 5 of 9 times. Where it loses it is had only
- *         when it was drawn twice: 1 of 9. */
+ *         when it was drawn twice: 1 of 9.
+ *         Load: nodes alike in room that say what they move; and a model of nodes that move at
+ *         most so much, with readers of one of them and puts that go where the master says. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -177,6 +181,279 @@ static void the_only_one_with_room_gets_it(void **state)
     store_master_destroy(model.master);
 }
 
+/* ---- load ---- */
+
+enum { PLACED = 8, DRAWS = 600, MIB = 1 << 20, GIB = 1 << 30 };
+
+static void load_set(struct model *model, unsigned node, uint64_t bytes)
+{
+    const struct store_node_load load = { .bytes = bytes };
+    char name[8];
+    snprintf(name, sizeof(name), "n%u", node);
+    store_master_load(model->master, name, &load);
+}
+
+/* Where one put is sent, which is taken back without harm: its owner has it, and drops it. */
+static unsigned placed(struct model *model)
+{
+    struct store_ticket ticket;
+    char text[KEY_TEXT], name[8];
+    struct store_action action;
+
+    model->calm = true;
+    const enum status status = store_master_put_start(model->master, model->now, 1,
+                                                      key_of(PLACED, text), 4096, NULL, &ticket);
+    assert_int_equal(status, STATUS_OK);
+    const unsigned i = node_of(model, ticket.where.node);
+    struct model_node *node = &model->nodes[i];
+    snprintf(name, sizeof(name), "n%u", i);
+    node->held[PLACED] = (struct held){
+        true, ticket.where.address, 4096, ++node->generation, { .version = ticket.version }
+    };
+    const struct store_event stored = event_of(node, PLACED, text, STORE_EVENT_STORED);
+    assert_int_equal(
+        store_master_put_end(model->master, model->now, name, node->epoch, ticket.put_id, &stored),
+        STATUS_OK);
+    tell_removed(model, i, PLACED);
+    node->held[PLACED].present = false;
+    while (store_master_next_action(model->master, &action))
+        continue;
+    return i;
+}
+
+/* In percent, what each gets of many puts. */
+static void shares(struct model *model, unsigned out[NODES])
+{
+    unsigned times[NODES] = { 0 };
+    for (unsigned i = 0; i < DRAWS; i++)
+        times[placed(model)]++;
+    for (unsigned i = 0; i < NODES; i++)
+        out[i] = times[i] * 100 / DRAWS;
+}
+
+static void who_is_busy_gets_less_and_then_its_share_again(void **state)
+{
+    static struct model model;
+    unsigned share[NODES];
+    (void)state;
+
+    model_init(&model);
+    pass(&model, YOUNG_MS, true);
+    for (unsigned i = 0; i < NODES; i++)
+        load_set(&model, i, GIB); /* alike: room alone decides */
+    pass(&model, 500, true);
+    shares(&model, share);
+    for (unsigned i = 0; i < NODES; i++)
+        assert_in_range(share[i], 25, 42);
+    load_set(&model, 0, 4096ULL * MIB); /* four times the others */
+    pass(&model, 500, true);
+    shares(&model, share);
+    assert_in_range(share[0], 3, 20);
+    load_set(&model, 1, 64 * MIB); /* readers of one alone */
+    load_set(&model, 2, 64 * MIB);
+    pass(&model, 500, true);
+    shares(&model, share);
+    assert_in_range(share[0], 0, 6);
+    assert_in_range(share[1], 40, 60);
+    load_set(&model, 0, 64 * MIB);
+    pass(&model, 500, true);
+    shares(&model, share);
+    assert_in_range(share[0], 25, 42);
+    store_master_destroy(model.master);
+}
+
+/* A little more than the others is nobody's business. */
+static void small_loads_change_nothing(void **state)
+{
+    static struct model model, same;
+    (void)state;
+
+    model_init(&model);
+    model_init(&same);
+    pass(&model, YOUNG_MS, true);
+    pass(&same, YOUNG_MS, true);
+    load_set(&model, 0, 60 * MIB);
+    load_set(&model, 1, 5 * MIB);
+    pass(&model, 500, true);
+    pass(&same, 500, true);
+    for (unsigned i = 0; i < 100; i++)
+        assert_int_equal(placed(&model), placed(&same)); /* the very same draws */
+    store_master_destroy(model.master);
+    store_master_destroy(same.master);
+}
+
+/* Nodes that move at most 1 GiB a second; readers want `readers` of the first, writers 1.5 GiB of
+ * all, put by put. What is served in a minute, in MiB; the first one's share of the puts at its
+ * least and most from the tenth second on. */
+static uint64_t minute(bool told, uint64_t readers, unsigned *least, unsigned *most)
+{
+    static struct model model;
+    enum { PUTS = 48, BEATS = 120 }; /* of 16 MiB, in half a second */
+    double moved[NODES] = { 0 };
+    uint64_t served = 0;
+
+    model_init(&model);
+    pass(&model, YOUNG_MS, true);
+    *least = 100;
+    *most = 0;
+    for (unsigned beat = 0, window = 0, first = 0; beat < BEATS; beat++) {
+        uint64_t wanted[NODES] = { readers / 2 };
+        for (unsigned i = 0; i < PUTS; i++) {
+            const unsigned at = placed(&model);
+            wanted[at] += 16;
+            first += at == 0;
+        }
+        if (++window == 8) { /* 4 s, 384 puts */
+            const unsigned percent = first * 100 / (8 * PUTS);
+            if (beat >= 20 && percent < *least) *least = percent;
+            if (beat >= 20 && percent > *most) *most = percent;
+            window = first = 0;
+        }
+        for (unsigned i = 0; i < NODES; i++) {
+            const uint64_t done = wanted[i] < 512 ? wanted[i] : 512;
+            served += done;
+            moved[i] = 0.9 * moved[i] + 0.1 * 2 * (double)done; /* a second, smoothed */
+            if (told) load_set(&model, i, (uint64_t)moved[i] * MIB);
+        }
+        pass(&model, 500, true);
+    }
+    store_master_destroy(model.master);
+    return served;
+}
+
+static void more_is_served_and_nothing_swings(void **state)
+{
+    unsigned least, most;
+    (void)state;
+
+    const uint64_t before = minute(false, 1024, &least, &most);
+    assert_in_range(least, 22, 40);
+    const uint64_t after = minute(true, 1024, &least, &most);
+    assert_true(after > before + before / 20);
+    assert_true(most < 30 && most - least <= 14);
+    (void)minute(true, 0, &least, &most); /* puts alone: all alike */
+    assert_true(least >= 22 && most <= 45);
+}
+
+static void copies_go_to_who_is_not_busy(void **state)
+{
+    static struct model model;
+    (void)state;
+
+    for (unsigned busy = 1; busy < NODES; busy++) {
+        model_init(&model);
+        model.calm = true;
+        pass(&model, YOUNG_MS, true);
+        load_set(&model, busy, GIB);
+        pass(&model, 500, true);
+        put_wish(&model, 0, 4096, (struct store_wish){ .attributes = { .replicas = 2 } });
+        turns(&model, 20);
+        assert_true(model.nodes[NODES - busy].held[0].present); /* of 1 and 2 the other one */
+        assert_false(model.nodes[busy].held[0].present);
+        store_master_destroy(model.master);
+    }
+}
+
+/* ---- quarantine ---- */
+
+static void fail_at(struct model *model, unsigned times)
+{
+    for (unsigned i = 0; i < times; i++)
+        put_fails(model, 5);
+}
+
+static bool is_barred(struct model *model)
+{
+    struct store_member_counts counts;
+    assert_true(
+        store_master_member_counts(model->master, model->now, model->nodes[EMPTY].id, &counts));
+    return counts.barred;
+}
+
+static unsigned share_of_empty(struct model *model)
+{
+    unsigned share[NODES];
+    shares(model, share);
+    return share[EMPTY];
+}
+
+static void who_fails_on_is_barred_for_longer_each_time(void **state)
+{
+    static struct model model;
+    uint32_t for_ms = 10000;
+    (void)state;
+
+    model_init(&model);
+    pass(&model, YOUNG_MS, true);
+    fail_at(&model, 5);
+    assert_false(is_barred(&model));
+    fail_at(&model, 1);
+    for (int times = 0; times < 7; times++) {
+        assert_true(is_barred(&model));
+        assert_int_equal(share_of_empty(&model), 0);
+        pass(&model, for_ms - 500, true);
+        assert_true(is_barred(&model));
+        pass(&model, 1000, true);
+        assert_false(is_barred(&model));
+        pass(&model, SLOW_MS, true);
+        fail_at(&model, 1); /* the probe */
+        for_ms = 2 * for_ms < 300000 ? 2 * for_ms : 300000;
+    }
+    pass(&model, for_ms + SLOW_MS, true);
+    put_wish(&model, 9, 4096, (struct store_wish){ .preferred = "n2" });
+    put_wish(&model, 6, 4096, (struct store_wish){ .preferred = "n0" });
+    put_wish(&model, 7, 4096, (struct store_wish){ .preferred = "n1" });
+    fail_at(&model, 5); /* all is forgiven */
+    assert_false(is_barred(&model));
+    pass(&model, SLOW_MS, true);
+    assert_in_range(share_of_empty(&model), 20, 45);
+    store_master_destroy(model.master);
+}
+
+/* A barred one serves whom it must: its own writer, and whom nobody else has room for. */
+static void nobody_is_refused_for_a_quarantine(void **state)
+{
+    static struct model model;
+    (void)state;
+
+    model_init(&model);
+    pass(&model, YOUNG_MS, true);
+    fail_at(&model, 6);
+    assert_true(is_barred(&model));
+    put_wish(&model, 9, 4096, (struct store_wish){ .preferred = "n2" });
+    assert_true(model.nodes[EMPTY].held[9].present);
+    put_wish(&model, 0, REGION_SIZE - 4096,
+             (struct store_wish){ .preferred = "n0", .attributes = { .hard_pin = true } });
+    put_wish(&model, 1, REGION_SIZE - 4096,
+             (struct store_wish){ .preferred = "n1", .attributes = { .hard_pin = true } });
+    put_whole(&model, 2, 16 * 4096); /* neither room nor anything to evict at the others */
+    assert_true(model.nodes[EMPTY].held[2].present);
+    store_master_check(model.master);
+    store_master_destroy(model.master);
+}
+
+static void faults_that_a_node_tells_of_bar_it(void **state)
+{
+    static struct model model;
+    struct store_node_load load = { .faults = 1000 }; /* of before our time */
+    (void)state;
+
+    model_init(&model);
+    store_master_load(model.master, "n2", &load);
+    pass(&model, YOUNG_MS, true);
+    assert_false(is_barred(&model));
+    load.faults += 2;
+    store_master_load(model.master, "n2", &load);
+    pass(&model, 11000, true);
+    assert_false(is_barred(&model));
+    load.faults += 3;
+    store_master_load(model.master, "n2", &load);
+    pass(&model, 11000, true);
+    assert_true(is_barred(&model));
+    assert_int_equal(share_of_empty(&model), 0);
+    store_master_destroy(model.master);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -184,6 +461,13 @@ int main(void)
         cmocka_unit_test(who_comes_back_starts_slowly),
         cmocka_unit_test(who_has_failed_again_and_again_is_spared),
         cmocka_unit_test(the_only_one_with_room_gets_it),
+        cmocka_unit_test(who_is_busy_gets_less_and_then_its_share_again),
+        cmocka_unit_test(small_loads_change_nothing),
+        cmocka_unit_test(more_is_served_and_nothing_swings),
+        cmocka_unit_test(copies_go_to_who_is_not_busy),
+        cmocka_unit_test(who_fails_on_is_barred_for_longer_each_time),
+        cmocka_unit_test(nobody_is_refused_for_a_quarantine),
+        cmocka_unit_test(faults_that_a_node_tells_of_bar_it),
     };
     seed = test_seed();
     return cmocka_run_group_tests(tests, NULL, NULL);

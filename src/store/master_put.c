@@ -6,36 +6,8 @@
 #include "store/master_int.h"
 
 #include "base/assert.h"
-#include "base/rng.h"
 #include "store/node_trust.h"
 #include "store/proto.h"
-
-/* Two members drawn by chance, the more appealing first: load follows room, and one that has just
- * come back is not stampeded. Then anyone. */
-static struct member *place(struct store_master *master, uint64_t now_ns, uint64_t size,
-                            const char *preferred, uint64_t *address)
-{
-    struct member *lenders[STORE_MEMBERS_MAX];
-    uint32_t count = 0;
-
-    struct member *member = preferred == NULL ? NULL : master_member_find(master, preferred);
-    if (master_member_lends(member, size) &&
-        space_alloc(member->space, size, address) == STATUS_OK) {
-        return member;
-    }
-    for (uint32_t i = 0; i < master->members_count; i++) {
-        if (master_member_lends(master->by_age[i], size)) lenders[count++] = master->by_age[i];
-    }
-    if (count == 0) return NULL;
-    struct member *a = lenders[rng_below(&master->rng, count)];
-    struct member *b = lenders[rng_below(&master->rng, count)];
-    if (master_member_appeal(b, now_ns) > master_member_appeal(a, now_ns)) a = b;
-    if (space_alloc(a->space, size, address) == STATUS_OK) return a;
-    for (uint32_t i = 0; i < count; i++) {
-        if (space_alloc(lenders[i]->space, size, address) == STATUS_OK) return lenders[i];
-    }
-    return NULL;
-}
 
 /* Why there is no room: nobody lends, nobody lends so much, or it is all used. */
 static enum status no_room(struct store_master *master, uint64_t now_ns,
@@ -174,9 +146,12 @@ enum status store_master_put_start_name(struct store_master *master, uint64_t no
     }
     status = master_tenant_admit(master, now_ns, name, size);
     if (status != STATUS_OK) return status;
-    struct member *member = place(master, now_ns, size, wish->preferred, &address);
+    struct member *member = master_place(master, now_ns, size, wish, &address);
     if (member == NULL) {
         status = no_room(master, now_ns, name, size);
+        if (status == STATUS_FULL) member = master_place_barred(master, now_ns, size, &address);
+    }
+    if (member == NULL) {
         if (status == STATUS_FULL) master->counts.refused_full_total++;
         return status;
     }
@@ -186,6 +161,7 @@ enum status store_master_put_start_name(struct store_master *master, uint64_t no
         return STATUS_FULL;
     }
     ticket->writer = writer;
+    ticket->hard_pin = master_entry_hard(ticket->entry); /* of a new one there is none */
     ticket->soft_pin_ms = wish->soft_pin_ms;
     ticket->write_ms = wish->write_ms;
     put_counted(&master->counts, size);
@@ -210,7 +186,7 @@ enum status store_master_put_revoke(struct store_master *master, uint64_t now_ns
 
     if (ticket == NULL || ticket->put_id != put_id) return STATUS_NOT_FOUND;
     if (ticket->copy || ticket->writer != writer) return STATUS_DENIED;
-    master_member_put_failed(ticket->member, now_ns);
+    master_member_failed(master, ticket->member, now_ns);
     master_ticket_discard(master, now_ns, ticket);
     return STATUS_OK;
 }

@@ -151,19 +151,24 @@ static uint32_t entry_describe(const struct store_master *master, const struct e
             const int suspect = master_member_with(master, r)->state == STORE_MEMBER_SUSPECT;
             if (!master_replica_readable(master, r) || 2 * suspect + r->disk != rank) continue;
             ASSERT(out->replicas_count < STORE_REPLICAS_MAX);
+            struct store_replica *replica = &out->replicas[out->replicas_count++];
             master_replica_describe(master_member_with(master, r), r->address, r->generation,
-                                    &out->replicas[out->replicas_count++]);
+                                    replica);
+            replica->disk = r->disk;
         }
         if (alike == 0) alike = out->replicas_count;
     }
     return alike;
 }
 
-/* Readers take the first that serves: any of those that are as good is it. */
+/* Readers take the first that serves: any of those that are as good is it, and those that are busy
+ * less often. */
 static void readers_spread(struct store_master *master, struct store_object *out, uint32_t alike)
 {
     if (alike < 2) return;
-    const uint64_t which = rng_below(&master->hot_rng, alike);
+    uint64_t which = rng_below(&master->hot_rng, alike);
+    const struct member *member = master_member_at(master, out->replicas[which].node);
+    if (!master_member_keeps(&master->hot_rng, member)) which = rng_below(&master->hot_rng, alike);
     const struct store_replica first = out->replicas[0];
     out->replicas[0] = out->replicas[which];
     out->replicas[which] = first;

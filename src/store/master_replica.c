@@ -166,4 +166,5 @@ void master_replica_describe(const struct member *member, uint64_t address, uint
     out->address = address;
     out->generation = generation;
     out->epoch = member->info.epoch;
+    out->disk = false;
 }

@@ -22,6 +22,11 @@ static const char *const names[MASTER_OPS] = {
     [MASTER_OP_COPY_END] = "copy_end",
     [MASTER_OP_COPY_REVOKE] = "copy_revoke",
     [MASTER_OP_CREATE_COPY_TASK] = "create_copy_task",
+    [MASTER_OP_MOVE_START] = "move_start",
+    [MASTER_OP_MOVE_END] = "move_end",
+    [MASTER_OP_MOVE_REVOKE] = "move_revoke",
+    [MASTER_OP_CREATE_MOVE_TASK] = "create_move_task",
+    [MASTER_OP_QUERY_TASK] = "query_task",
 };
 
 const char *master_op_name(enum master_op op)

@@ -44,12 +44,17 @@ enum master_op {
     MASTER_OP_COPY_START,       /* a node was asked to copy a value to another */
     MASTER_OP_COPY_END,         /* it has */
     MASTER_OP_COPY_REVOKE,      /* it has not */
-    MASTER_OP_CREATE_COPY_TASK, /* another number of replicas was asked for */
+    MASTER_OP_CREATE_COPY_TASK, /* copies to nodes, or another number of replicas, were asked for */
+    MASTER_OP_MOVE_START,       /* as COPY_START, for a move; */
+    MASTER_OP_MOVE_END,         /* its target has it */
+    MASTER_OP_MOVE_REVOKE,
+    MASTER_OP_CREATE_MOVE_TASK,
+    MASTER_OP_QUERY_TASK,
 };
 
 enum {
-    MASTER_BATCH_OPS = MASTER_OP_PUT_END + 1,
-    MASTER_OPS = MASTER_OP_CREATE_COPY_TASK + 1,
+    MASTER_BATCH_OPS = MASTER_OP_PUT_REVOKE + 1,
+    MASTER_OPS = MASTER_OP_QUERY_TASK + 1,
 };
 
 struct master_op_counts {

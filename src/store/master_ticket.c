@@ -176,5 +176,6 @@ void master_ticket_describe(const struct store_master *master, const struct tick
     out->version = ticket->version;
     out->term = master->term;
     out->expires_ns = master_ticket_expires(master, ticket);
+    out->hard_pin = ticket->hard_pin;
     master_replica_describe(ticket->member, ticket->address, 0, &out->where);
 }

@@ -19,6 +19,7 @@
 
 #include "seed.h"
 #include "store/master_fixture.h"
+#include "store/master_task.h"
 
 enum { STEPS = 15000 };
 
@@ -301,6 +302,26 @@ static void step_quota(struct model *model)
     assert_int_equal(store_master_quota(model->master, tenant_names[which], &quota), STATUS_OK);
 }
 
+/* Somebody copies, or moves, to nodes that he names. */
+static void step_task(struct model *model)
+{
+    static const char *const names[] = { "n0", "n1", "n2" };
+    const unsigned to = (unsigned)rng_below(&model->rng, NODES);
+    const bool move = rng_below(&model->rng, 2) == 0;
+    const unsigned from = (unsigned)rng_below(&model->rng, NODES);
+    const struct store_task_wish wish = { .move = move,
+                                          .from = from == to ? "" : names[from],
+                                          .to_count = !move && to == 0 ? 2 : 1,
+                                          .to = &names[to] };
+    struct yolk_store_task task;
+    const char *why;
+    char text[KEY_TEXT];
+    const struct store_key key = key_of((unsigned)rng_below(&model->rng, KEYS), text);
+
+    if (store_master_task_create(model->master, model->now, key, &wish, &task, &why) == STATUS_OK)
+        model->tasks++;
+}
+
 static void everything_held_is_found(struct model *model)
 {
     char text[KEY_TEXT];
@@ -347,6 +368,7 @@ static void walk_with(enum order_policy policy)
         case 17:
             step_replicas(&model);
             if (step % 8 == 0) step_drain(&model);
+            if (step % 8 > 1) step_task(&model);
             if (step % 8 == 1) step_quota(&model);
             break;
         }
@@ -358,6 +380,7 @@ static void walk_with(enum order_policy policy)
     /* The walk went everywhere. */
     assert_true(model.puts > 500 && model.ends > 300 && model.drops > 200);
     assert_true(model.restarts > 10 && model.refused > 0 && model.replaced > 5);
+    assert_true(model.tasks > 10);
     assert_true(model.copied > 20 && model.over_quota > 20 && model.waited > 5);
     store_master_check(model.master);
     store_master_destroy(model.master);

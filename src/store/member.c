@@ -71,9 +71,10 @@ struct store_member {
     uint32_t beat_ms;
     struct env_timer timer;
     bool registered;
-    bool name_taken;   /* has been told */
-    bool asking;       /* a call is under way */
-    uint64_t asked_ns; /* when the last one began */
+    enum status refused; /* why the last master would not take us in; OK: it was not asked */
+    bool name_taken;     /* has been told */
+    bool asking;         /* a call is under way */
+    uint64_t asked_ns;   /* when the last one began */
     bool leaving;
     struct buf notes; /* what the master asks us to remember: bytes to us */
     uint64_t notes_version;
@@ -94,9 +95,16 @@ static void beat_in(struct store_member *member, uint32_t ms)
 static enum status term_take(struct store_member *member, const struct rpc_result *result,
                              uint64_t *term)
 {
-    enum status status = store_decode_term(result->body, result->len, term);
+    struct store_beaten said = { .term = 0 };
+    enum status status = store_decode_beaten(result->body, result->len, &said);
+    *term = said.term;
     if (status == STATUS_OK) status = store_node_see_term(member->node, *term);
     if (status == STATUS_OK) {
+        member->node->master_clock = (struct node_master_clock){
+            .term = said.clock_ns > 0 ? *term : 0,
+            .asked_ns = member->asked_ns,
+            .clock_ns = said.clock_ns,
+        };
         node_trust_heard(&member->node->trust, *term, member->asked_ns);
         node_trust_changed(member->node);
     }
@@ -124,16 +132,20 @@ static void on_registered(void *ctx, const struct rpc_result *result)
                       "until that one has gone");
         }
         member->name_taken = result->status == STATUS_EXISTS;
+        member->refused = STATUS_OK;
         if (result->status == STATUS_INVALID || result->status == STATUS_DENIED) {
             LOG_ERROR("store", "registration_refused", "master=%s reason=%s message=%s",
                       rpc_client_address(member->master), status_name(status), result->message);
+            member->refused = result->status;
         }
+        if (member->name_taken) member->refused = STATUS_EXISTS;
         beat_in(member, member->beat_ms);
         return;
     }
     LOG_INFO("store", "joined", "master=%s name=%s term=%lu", rpc_client_address(member->master),
              member->info.name, term);
     member->registered = true;
+    member->refused = STATUS_OK;
     member->name_taken = false;
     beat_in(member, member->beat_ms);
     if (member->on_joined != NULL) member->on_joined(member->ctx, term);
@@ -194,7 +206,8 @@ static struct store_beat beat_of(const struct store_member *member)
 {
     struct store_beat beat = { .epoch = member->info.epoch,
                                .remembers = true,
-                               .notes_version = member->notes_version };
+                               .notes_version = member->notes_version,
+                               .load = store_node_load(member->node) };
     memcpy(beat.name, member->info.name, sizeof(beat.name));
     return beat;
 }
@@ -229,6 +242,12 @@ static void on_timer(void *ctx)
     buf_fini(&buf);
     member->asking = status == STATUS_OK;
     if (status != STATUS_OK) beat_in(member, member->beat_ms);
+}
+
+enum status store_joined(const struct store_member *member)
+{
+    if (member->registered) return STATUS_OK;
+    return member->refused == STATUS_OK ? STATUS_AGAIN : member->refused;
 }
 
 /* ---- leaving ---- */

@@ -82,6 +82,10 @@ struct store_join_options {
 MUST_USE enum status store_join(const struct store_join_options *options, struct store_member **out,
                                 struct errmsg *err);
 
+/* STATUS_OK: a master knows us; STATUS_AGAIN: not yet; else why the last that was asked refused us
+ * (STATUS_EXISTS: the name is taken). Registering goes on in any case. */
+enum status store_joined(const struct store_member *member);
+
 /* The node is about to leave: values that only it has, and not on its disk, are copied to others.
  * on_end runs once, from the loop: when none is left that has a place to go, or the master cannot
  * say. The caller limits the time: store_leave() ends it, and on_end does not run then. Once. */

@@ -328,6 +328,15 @@ static bool acquire_is_block(const struct store_node *node, const struct store_a
            pool_match(node->pool, &id, 1) == 1;
 }
 
+/* That are about to be read. */
+static uint64_t acquired_bytes(const struct acquired *acquired)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < acquired->count; i++)
+        sum += acquired_sizes(acquired)[i];
+    return sum;
+}
+
 static void acquire_answer(struct store_node *node, struct rpc_call *call,
                            struct store_acquire *request)
 {
@@ -348,6 +357,7 @@ static void acquire_answer(struct store_node *node, struct rpc_call *call,
     }
     const enum status status = acquire_pin(node, request->class, &acquired, &pin);
     if (status == STATUS_OK) {
+        traffic_add(&node->traffic, env_now_ns(node->env), acquired_bytes(&acquired));
         acquire_reply(node, call, pin, request->class, &acquired);
     } else {
         rpc_fail(call, status, "store.acquire: too many pins");
@@ -431,6 +441,7 @@ static void node_serve(struct store_node *node, struct rpc_server *server)
     rpc_server_add(server, STORE_METHOD_RENEW, "store.renew", handle_renew, node);
     rpc_server_add(server, STORE_METHOD_EVENTS, "store.events", node_handle_events, node);
     rpc_server_add(server, STORE_METHOD_COMMIT, "store.commit", node_handle_commit, node);
+    rpc_server_add(server, STORE_METHOD_COMMITS, "store.commits", node_handle_commits, node);
     rpc_server_add(server, STORE_METHOD_DROP, "store.drop", node_handle_drop, node);
     rpc_server_add(server, STORE_METHOD_COPY, "store.copy", node_handle_copy, node);
     rpc_server_add(server, STORE_METHOD_MARK, "store.mark", node_handle_mark, node);
@@ -685,6 +696,19 @@ void store_node_counts(const struct store_node *node, struct store_node_counts *
     out->disk_misses_total = node->disk_misses_total;
     node_tier_counts(node, out);
     node_values_counts(node, out);
+}
+
+struct store_node_load store_node_load(const struct store_node *node)
+{
+    struct store_node_counts counts;
+
+    store_node_counts(node, &counts);
+    return (struct store_node_load){
+        .bytes = traffic_rate(&node->traffic, env_now_ns(node->env)),
+        .faults = counts.ssd.corrupt_total + counts.ssd.read_errors_total +
+                  counts.ssd.write_errors_total + counts.vlog.corrupt_total +
+                  counts.vlog.read_errors_total + counts.vlog.write_errors_total,
+    };
 }
 
 uint32_t store_node_match(const struct store_node *node, const struct block_key *keys,

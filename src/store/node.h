@@ -33,7 +33,9 @@
 #include "base/key.h"
 #include "base/status.h"
 #include "store/layout.h"
+#include "store/master.h"
 #include "store/ssd.h"
+#include "store/ssd_pack.h"
 #include "store/vlog.h"
 
 struct env;
@@ -69,6 +71,7 @@ struct store_node_options {
     uint64_t values_disk_size; /* bytes of disk below them, under disk_directory; 0: none. Part of
                                   object_size is not lent then; see store/node_values.h */
     const struct ssd_keys *disk_keys; /* outlive it; NULL: what is written to disk is clear */
+    struct ssd_packing disk_packing;  /* of it; all 0: not at all. `unit` is of the pages */
     bool populate;                    /* the slab's memory is there when it is made, which blocks */
 };
 
@@ -146,6 +149,9 @@ struct store_node_counts {
 };
 
 void store_node_counts(const struct store_node *node, struct store_node_counts *out);
+
+/* What it tells the master of itself. */
+struct store_node_load store_node_load(const struct store_node *node);
 
 /* ---- manifest ---- */
 

@@ -12,6 +12,12 @@
  * It is a put with our value: the same commit, with the version and the attributes that it has
  * here. The pin keeps the bytes; if it runs out, the target finds wrong checksums and refuses.
  *
+ * The range is ours until the master's clock says until_ns. The message may have been on its way,
+ * or we may have been stopped, for any time: so until when we write is told from what the master's
+ * clock was when it answered a question of ours, which was after we had asked. What comes too late
+ * is refused before a byte is written, as not begun. A master of before says no time: then put_ms
+ * count from when the message is read.
+ *
  * Limits: COPIES_MAX at a time; more are refused. */
 #include <stdlib.h>
 #include <string.h>
@@ -130,11 +136,24 @@ static enum status copy_write(struct node_copy *copy, const struct store_copy *a
     return status;
 }
 
+/* Until when the range may be written, on our clock; not later than now: it may not be. */
+static uint64_t copy_until(const struct store_node *node, const struct store_copy *asked)
+{
+    const struct node_master_clock *clock = &node->master_clock;
+    const uint64_t longest = env_now_ns(node->env) + asked->put_ms * ENV_NS_PER_MS;
+
+    if (asked->until_ns == 0) return longest;
+    if (clock->term != asked->term || asked->until_ns <= clock->clock_ns) return 0;
+    const uint64_t left = asked->until_ns - clock->clock_ns;
+    if (left >= longest) return longest; /* of no sense, and more than there can be */
+    return clock->asked_ns + left < longest ? clock->asked_ns + left : longest;
+}
+
 static enum status copy_start(struct node_copy *copy, const struct store_copy *asked,
                               const struct object *object)
 {
     struct store_node *node = copy->node;
-    const uint64_t deadline_ns = env_now_ns(node->env) + asked->put_ms * ENV_NS_PER_MS;
+    const uint64_t deadline_ns = copy_until(node, asked);
     const struct store_commit commit = { .key = object->key,
                                          .put_id = asked->put_id,
                                          .term = asked->term,
@@ -144,6 +163,7 @@ static enum status copy_start(struct node_copy *copy, const struct store_copy *a
                                          .sums_data = object->sums,
                                          .attributes = node_attributes(node, object) };
 
+    if (deadline_ns <= env_now_ns(node->env)) return STATUS_NOT_FOUND;
     enum status status = store_encode_commit(&copy->commit, &commit);
     if (status == STATUS_OK)
         status = store_peers_get(node->peers, asked->rpc_address, &copy->target);
@@ -152,6 +172,7 @@ static enum status copy_start(struct node_copy *copy, const struct store_copy *a
     }
     if (status != STATUS_OK) return status;
     node_expire_by(node, deadline_ns);
+    traffic_add(&node->traffic, env_now_ns(node->env), object->size);
     return copy_write(copy, asked, object, deadline_ns);
 }
 

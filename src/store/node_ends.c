@@ -12,7 +12,9 @@
  * many values costs a few exchanges with the master, and a put of one waits for nobody. Whatever
  * the batch does not settle is asked alone: the master answers a put_end that waits for an owner
  * (STATUS_AGAIN: the replaced value is not dropped yet) when that has dropped it, where a batch
- * would make all others wait for it; and a master that knows no batches answers none.
+ * would make all others wait for it; and a master that knows no batches answers none. A client that
+ * has committed many values at once is told the same way: with what the others have come to, and
+ * STATUS_AGAIN for this one, which it then commits alone.
  *
  * Until the client's deadline a commit is asked about again; then the value stays and the client is
  * told that nobody knows. When the master refuses (the ticket was given up, somebody else's value
@@ -27,6 +29,7 @@
 #include "base/list.h"
 #include "base/log.h"
 #include "net/rpc.h"
+#include "store/commit_wait.h"
 #include "store/node_int.h"
 #include "store/node_values.h"
 #include "store/proto.h"
@@ -45,7 +48,8 @@ struct put_end {
     struct put_end *next;
     struct put_end *next_ready;
     struct store_node *node;
-    struct rpc_call *call; /* the client's; NULL when it has given up */
+    struct commit_wait *wait; /* the client's; NULL: it is not waited for in its call any more */
+    uint32_t index;           /* in that */
     struct block_key id;
     uint64_t generation;
     uint64_t put_id;
@@ -69,14 +73,16 @@ static void end_free(struct put_end *end)
     free(end);
 }
 
-/* Answers the client, if it still waits. */
+/* Tells the client. */
+static void end_settle(struct put_end *end, enum status status, const char *message)
+{
+    if (end->wait != NULL) commit_wait_settle(end->wait, end->index, status, message);
+    end->wait = NULL;
+}
+
 static void end_finish(struct put_end *end, enum status status, const char *message)
 {
-    if (end->call != NULL && status == STATUS_OK) {
-        rpc_reply(end->call, NULL, 0);
-    } else if (end->call != NULL) {
-        rpc_fail(end->call, status, message);
-    }
+    end_settle(end, status, message);
     end_free(end);
 }
 
@@ -221,6 +227,8 @@ static void end_answered(struct put_end *end, enum status status, bool heard)
     } else if (is_refusal(status) && heard) {
         end_refused(end, status);
     } else if (heard) {
+        const bool many = end->wait != NULL && commit_wait_many(end->wait);
+        if (many && status == STATUS_AGAIN) end_settle(end, STATUS_AGAIN, NULL);
         end->alone = true;
         ask_alone(end);
     } else {
@@ -323,6 +331,7 @@ static void ask_ready(struct store_node *node)
     if (!node->put_ends_asked) free(asked);
 }
 
+/* Alone at once, else with the next batch. */
 static void ask(struct put_end *end)
 {
     struct store_node *node = end->node;
@@ -340,7 +349,6 @@ static void ask(struct put_end *end)
         node->put_ready_last->next_ready = end;
     }
     node->put_ready_last = end;
-    ask_ready(node);
 }
 
 static void on_put_timer(void *ctx)
@@ -370,14 +378,7 @@ void node_ends_fini(struct store_node *node)
     }
 }
 
-static void on_client_gone(void *ctx, enum status why)
-{
-    struct put_end *end = ctx;
-    rpc_fail(end->call, why, NULL);
-    end->call = NULL; /* the master is told all the same: the value is here */
-}
-
-enum status node_ends_add(struct store_node *node, struct rpc_call *call,
+enum status node_ends_add(struct store_node *node, struct commit_wait *wait, uint32_t index,
                           const struct store_commit *commit, const struct object *object)
 {
     const uint64_t limit = env_now_ns(node->env) + DEADLINE_MS_MAX * ENV_NS_PER_MS;
@@ -385,16 +386,21 @@ enum status node_ends_add(struct store_node *node, struct rpc_call *call,
     if (end == NULL) return STATUS_FULL;
 
     end->node = node;
-    end->call = call;
+    end->wait = wait;
+    end->index = index;
     end->id = object->id;
     end->generation = object->generation;
     end->put_id = commit->put_id;
     end->term = commit->term;
-    end->deadline_ns = rpc_call_deadline_ns(call);
+    end->deadline_ns = commit_wait_deadline_ns(wait);
     if (end->deadline_ns > limit) end->deadline_ns = limit;
     LIST_PUSH(node->put_ends, end);
     node->put_ends_count++;
-    rpc_on_cancel(call, on_client_gone, end);
     ask(end);
     return STATUS_OK;
+}
+
+void node_ends_ask(struct store_node *node)
+{
+    ask_ready(node);
 }

@@ -131,19 +131,26 @@ static struct store_key key_of(uint32_t value, char text[5])
     return (struct store_key){ (const uint8_t *)text, 4 };
 }
 
-static void commit(uint32_t value)
+/* `sum` becomes that of what lies there. */
+static struct store_commit commit_of(uint32_t value, char text[5], uint64_t *sum)
 {
     struct store_node *node = cluster.nodes[0].node;
     uint8_t *data = (uint8_t *)(uintptr_t)node_region_address(node) + (size_t)4096 * value;
+    *sum = hash_xxh3(data, SIZE);
+    return (struct store_commit){ .key = key_of(value, text),
+                                  .put_id = value + 1,
+                                  .term = SIM_TERM,
+                                  .epoch = store_node_epoch(node),
+                                  .address = (uintptr_t)data,
+                                  .size = SIZE,
+                                  .sums_data = sum };
+}
+
+static void commit(uint32_t value)
+{
     char text[5];
-    const uint64_t sum = hash_xxh3(data, SIZE);
-    const struct store_commit message = { .key = key_of(value, text),
-                                          .put_id = value + 1,
-                                          .term = SIM_TERM,
-                                          .epoch = store_node_epoch(node),
-                                          .address = (uintptr_t)data,
-                                          .size = SIZE,
-                                          .sums_data = &sum };
+    uint64_t sum;
+    const struct store_commit message = commit_of(value, text, &sum);
     struct rpc_call_id id;
     struct buf buf;
 
@@ -158,6 +165,54 @@ static void commit(uint32_t value)
                                          .wait_until_up = true,
                                          .on_end = on_committed,
                                          .ctx = &outcomes[value] };
+    assert_int_equal(rpc_call(writer, &request, &id), STATUS_OK);
+    buf_fini(&buf);
+}
+
+static void on_committed_together(void *ctx, const struct rpc_result *result)
+{
+    struct msg_column codes;
+    uint32_t *count = ctx;
+    enum status status = result->status;
+
+    if (status == STATUS_OK) status = store_decode_statuses(result->body, result->len, &codes);
+    if (status == STATUS_OK) assert_int_equal(codes.count, *count);
+    for (uint32_t i = 0; i < *count; i++) {
+        outcomes[i].done = true;
+        outcomes[i].status = status == STATUS_OK ? store_status_of(msg_u32_at(codes, i)) : status;
+    }
+    *count = 0;
+}
+
+/* The first values, with one message; what is wrong with it is wrong with value `wrong` alone. */
+enum wrong { WRONG_NOTHING, WRONG_SUM, WRONG_PLACE };
+static uint32_t together;
+
+static void commit_together(uint32_t count, uint32_t wrong, enum wrong how)
+{
+    struct store_commit messages[VALUES];
+    uint64_t sums[VALUES];
+    char texts[VALUES][5];
+    struct rpc_call_id id;
+    struct buf buf;
+
+    for (uint32_t i = 0; i < count; i++) {
+        messages[i] = commit_of(i, texts[i], &sums[i]);
+        outcomes[i].done = false;
+    }
+    sums[wrong] += how == WRONG_SUM;
+    if (how == WRONG_PLACE) messages[wrong].address -= UINT64_C(1) << 30;
+    together = count;
+    buf_init(&buf, RPC_BODY_SIZE_MAX);
+    assert_int_equal(store_encode_commits(&buf, messages, count), STATUS_OK);
+    const struct rpc_request request = { .method = STORE_METHOD_COMMITS,
+                                         .body = buf_data(&buf),
+                                         .len = buf.len,
+                                         .deadline_ns =
+                                             env_now_ns(cluster.nodes[1].env) + 3 * ENV_NS_PER_S,
+                                         .wait_until_up = true,
+                                         .on_end = on_committed_together,
+                                         .ctx = &together };
     assert_int_equal(rpc_call(writer, &request, &id), STATUS_OK);
     buf_fini(&buf);
 }
@@ -293,6 +348,70 @@ static void commits_outlive_a_master(void **state)
     expect(2, STATUS_TIMEOUT);
 }
 
+/* Many commits of one message are one batch to the master, and each has its own answer: those the
+ * owner refuses, those the master refuses, and the others, in their places. */
+static void each_commit_of_a_message_has_its_answer(void **state)
+{
+    (void)state;
+    for (enum wrong how = WRONG_SUM; how <= WRONG_PLACE; how++) {
+        other_start(true);
+        other.codes[3] = STATUS_STALE;
+        other.codes[9] = STATUS_EXISTS;
+        commit_together(VALUES, 7, how);
+        sim_run_ms(&cluster, 500);
+        assert_int_equal(other.batches_count, 1);
+        assert_int_equal(other.batches[0], VALUES - 1);
+        for (uint32_t i = 0; i < VALUES; i++) {
+            const enum status own = how == WRONG_SUM ? STATUS_CORRUPT : STATUS_INVALID;
+            expect(i, i == 7 ? own : other.codes[i]);
+        }
+        if (how == WRONG_PLACE) break;
+        rpc_client_destroy(other.client);
+        rpc_server_destroy(other.server);
+        env_sim_kill(other.env);
+        sim_run_ms(&cluster, 100);
+        sim_node_kill(&cluster.nodes[0]); /* its values go */
+        sim_node_start(&cluster, 0);
+        sim_run_ms(&cluster, 5000);
+    }
+}
+
+/* What waits for another owner is left out of the answer, and does not keep the others; committed
+ * again, alone, it is told when it is there. */
+static void what_waits_is_left_out_of_the_answer(void **state)
+{
+    (void)state;
+    other_start(true);
+    other.codes[5] = STATUS_AGAIN;
+    commit_together(10, 0, WRONG_NOTHING);
+    sim_run_ms(&cluster, 500);
+    assert_int_equal(together, 0);
+    for (uint32_t i = 0; i < 10; i++) {
+        assert_true(outcomes[i].done);
+        assert_int_equal(outcomes[i].status, other.codes[i]);
+    }
+    commit(5);
+    sim_run_ms(&cluster, 500);
+    expect(5, STATUS_OK);
+}
+
+/* Whether the first one was heard, or its answer lost: the second finds what it made. */
+static void a_message_may_come_twice(void **state)
+{
+    (void)state;
+    other_start(true);
+    other.mood = MISCOUNTS; /* nothing is settled */
+    commit_together(10, 0, WRONG_NOTHING);
+    sim_run_ms(&cluster, 3500); /* longer than the client waits */
+    for (uint32_t i = 0; i < 10; i++)
+        expect(i, STATUS_TIMEOUT);
+    other.mood = ANSWERS;
+    commit_together(10, 0, WRONG_NOTHING);
+    sim_run_ms(&cluster, 500);
+    for (uint32_t i = 0; i < 10; i++)
+        expect(i, STATUS_OK);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -302,6 +421,9 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(a_wrong_answer_is_none, setup, teardown),
         cmocka_unit_test_setup_teardown(commits_outlive_a_master, setup, teardown),
+        cmocka_unit_test_setup_teardown(each_commit_of_a_message_has_its_answer, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_waits_is_left_out_of_the_answer, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_message_may_come_twice, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

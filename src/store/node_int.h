@@ -11,13 +11,16 @@
 
 #include "base/env.h"
 #include "store/events.h"
+
 #include "store/node.h"
 #include "store/node_trust.h"
 #include "store/objects.h"
 #include "store/peers.h"
 #include "store/pool.h"
+#include "store/traffic.h"
 
 struct board;
+struct commit_wait;
 struct rpc_call;
 struct store_commit;
 struct rpc_client;
@@ -41,6 +44,7 @@ struct node_values;  /* node_values.c */
 
 struct store_node {
     struct env *env;
+    struct traffic traffic; /* bytes for readers, writers and other nodes */
     struct yolk_transfer *transfer;
     struct store_peers *peers;
     struct store_layout layout;
@@ -77,6 +81,12 @@ struct store_node {
     bool put_ends_asked; /* a batch is under way */
     struct env_timer put_timer;
 
+    /* What the master's clock was, at most, when it was asked; of the term heard last. */
+    struct node_master_clock {
+        uint64_t term; /* 0: it has not said */
+        uint64_t asked_ns;
+        uint64_t clock_ns;
+    } master_clock;
     struct node_copy *copies; /* of values of ours, to other nodes */
     uint32_t copies_count;
 
@@ -122,6 +132,7 @@ void node_events_fence(struct store_node *node);
 /* ---- node_put.c ---- */
 
 void node_handle_commit(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len);
+void node_handle_commits(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len);
 void node_handle_mark(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len);
 void node_handle_drop(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len);
 
@@ -131,9 +142,12 @@ void node_ends_init(struct store_node *node);
 /* Ends the calls of clients that still wait. */
 void node_ends_fini(struct store_node *node);
 
-/* Tells the master of what was committed, then ends the call. STATUS_FULL: too many wait. */
-MUST_USE enum status node_ends_add(struct store_node *node, struct rpc_call *call,
-                                   const struct store_commit *commit, const struct object *object);
+/* The master is to hear of what was committed; then value `index` of the wait is settled. It is
+ * asked by node_ends_ask(), once for all that were added. STATUS_FULL: too many wait. */
+MUST_USE enum status node_ends_add(struct store_node *node, struct commit_wait *wait,
+                                   uint32_t index, const struct store_commit *commit,
+                                   const struct object *object);
+void node_ends_ask(struct store_node *node);
 
 /* The master knew this put, and had it moved down; its range may be another's by now. Only of puts
  * of this life: of what was found on the disk nobody may know. */

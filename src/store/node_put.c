@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * store/node_put.c - how bytes that a client wrote into our region become a value (store.commit),
- * and how a value goes (store.drop).
+ * store/node_put.c - how bytes that a client wrote into our region become a value (store.commit,
+ * and store.commits for many), and how a value goes (store.drop).
  *
  *   client                      owner (here)                         master
  *     | WRITE into the ticket's range |                                 |
@@ -23,6 +23,7 @@
 #include "base/list.h"
 #include "base/log.h"
 #include "net/rpc.h"
+#include "store/commit_wait.h"
 #include "store/node_int.h"
 #include "store/node_values.h"
 #include "store/proto.h"
@@ -131,6 +132,7 @@ static enum status commit_store(struct store_node *node, const struct store_comm
                                    .soft_until_ns = soft_until(node, commit) };
     enum status status = objects_put(node->objects, &wanted, sums, count, out);
     if (status == STATUS_OK) node->generation++;
+    if (status == STATUS_OK) traffic_add(&node->traffic, env_now_ns(node->env), commit->size);
     if (status == STATUS_OK) node_values_drop(node, &id); /* what it has replaced */
     if (status == STATUS_EXISTS && (*out)->put_id == commit->put_id &&
         (*out)->address == commit->address) {
@@ -139,26 +141,57 @@ static enum status commit_store(struct store_node *node, const struct store_comm
     return status;
 }
 
+/* One value of the call. If the master is to hear of it, it is settled later, else at once. */
+static void commit_one(struct store_node *node, struct commit_wait *wait, uint32_t index,
+                       const struct store_commit *commit)
+{
+    const struct block_key id = store_key_id(commit->key);
+    const struct object *object = NULL;
+    uint64_t *sums = NULL;
+
+    if (commit->epoch == node->epoch && node_ends_moved_down(node, &id, commit->put_id)) {
+        commit_wait_settle(wait, index, STATUS_OK, NULL);
+        return;
+    }
+    enum status status = commit_check(node, commit, &sums);
+    if (status == STATUS_OK) status = commit_store(node, commit, sums, &object);
+    if (status == STATUS_OK) status = node_ends_add(node, wait, index, commit, object);
+    free(sums);
+    if (status != STATUS_OK) commit_wait_settle(wait, index, status, "store.commit: refused");
+}
+
 void node_handle_commit(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
 {
     struct store_node *node = ctx;
     struct store_commit commit;
-    const struct object *object = NULL;
-    uint64_t *sums = NULL;
 
     enum status status = store_decode_commit(body, len, &commit);
-    if (status == STATUS_OK) {
-        const struct block_key id = store_key_id(commit.key);
-        if (commit.epoch == node->epoch && node_ends_moved_down(node, &id, commit.put_id)) {
-            rpc_reply(call, NULL, 0);
-            return;
-        }
-        status = commit_check(node, &commit, &sums);
+    struct commit_wait *wait = status == STATUS_OK ? commit_wait_create(call, 1, false) : NULL;
+    if (wait == NULL) {
+        rpc_fail(call, status == STATUS_OK ? STATUS_FULL : status, "store.commit: refused");
+        return;
     }
-    if (status == STATUS_OK) status = commit_store(node, &commit, sums, &object);
-    if (status == STATUS_OK) status = node_ends_add(node, call, &commit, object);
-    free(sums);
-    if (status != STATUS_OK) rpc_fail(call, status, "store.commit: refused");
+    commit_one(node, wait, 0, &commit);
+    node_ends_ask(node);
+}
+
+void node_handle_commits(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
+{
+    struct store_node *node = ctx;
+    struct store_commits commits;
+    struct store_commits_iter iter = { 0 };
+    struct store_commit commit;
+
+    enum status status = store_decode_commits(body, len, &commits);
+    struct commit_wait *wait =
+        status == STATUS_OK ? commit_wait_create(call, commits.count, true) : NULL;
+    if (wait == NULL) {
+        rpc_fail(call, status == STATUS_OK ? STATUS_FULL : status, "store.commits: refused");
+        return;
+    }
+    for (uint32_t i = 0; store_commits_next(&commits, &iter, &commit); i++)
+        commit_one(node, wait, i, &commit);
+    node_ends_ask(node);
 }
 
 /* From memory, and from the disk unless the memory is all that is wanted. */

@@ -305,6 +305,7 @@ enum status node_tier_open(struct store_node *node, const struct store_node_opti
                                .layout = node->layout,
                                .part_size = options->disk_part_size,
                                .keys = options->disk_keys,
+                               .packing = options->disk_packing,
                                .on_stored = on_disk_stored,
                                .on_removed = on_disk_removed,
                                .on_room = on_room,

@@ -700,6 +700,7 @@ enum status node_values_open(struct store_node *node, const struct store_node_op
                                  .directory = directory,
                                  .size_max = options->values_disk_size,
                                  .keys = options->disk_keys,
+                                 .packing = { .level = options->disk_packing.level },
                                  .on_written = on_written,
                                  .on_removed = on_given_up,
                                  .on_room = on_room,

@@ -36,6 +36,7 @@ enum store_method {
     STORE_METHOD_RENEW = 0x0106,   /* store.renew: node; prolongs a pin */
     STORE_METHOD_COPY = 0x0107,    /* store.copy: node, from the master; a value to another node */
     STORE_METHOD_MARK = 0x0108,    /* store.mark: node, from the master; what is wished changed */
+    STORE_METHOD_COMMITS = 0x0109, /* store.commits: node; batch of commit */
 
     MASTER_METHOD_REGISTER = 0x0201,   /* master.register: from a node */
     MASTER_METHOD_BEAT = 0x0202,       /* master.beat: from a node */
@@ -53,6 +54,9 @@ enum store_method {
     MASTER_METHOD_DRAIN = 0x020e,    /* master.drain: a node's values go elsewhere */
     MASTER_METHOD_PUT_ENDS = 0x020f, /* master.put_ends: batch of put_end, from the owner */
     MASTER_METHOD_TENANTS = 0x0210,  /* master.tenants: what they have; sets a quota */
+    MASTER_METHOD_PUT_REVOKES = 0x0213, /* master.put_revokes: batch of put_revoke */
+    MASTER_METHOD_TASK = 0x0211,        /* master.task: copies or moves a value to named nodes */
+    MASTER_METHOD_TASK_QUERY = 0x0212,  /* master.task_query: how far that is */
 };
 
 enum {
@@ -64,6 +68,7 @@ enum {
     STORE_SUMS_MAX = STORE_FETCH_BLOCKS_MAX * STORE_LAYERS_MAX,
     STORE_KNOWN_MS = 1000, /* who has a value may be remembered, from when the master was asked */
     STORE_INLINE_MAX = 1 << 20, /* bytes of values inside one answer to acquire */
+    STORE_NEXT_SIZE = STORE_REPLICAS_MAX * STORE_NAME_SIZE + 1, /* of names to place at, in turn */
 };
 
 /* ---- columns of variable-length keys ---- */
@@ -103,6 +108,7 @@ MUST_USE enum status store_decode_term(const uint8_t *body, size_t len, uint64_t
 /* beat's reply. */
 struct store_beaten {
     uint64_t term;
+    uint64_t clock_ns;      /* the master's when it answered; 0: one of before does not say */
     bool draining;          /* the node is being drained */
     uint64_t notes_version; /* 0: what the node remembers is right; else `notes` is, borrowed */
     struct msg_bytes notes;
@@ -123,6 +129,7 @@ struct store_beat {
     uint64_t epoch;
     bool remembers; /* beat: notes are welcome; it has those of this version (0: none) */
     uint64_t notes_version;
+    struct store_node_load load; /* beat; of a node of the release before: zero */
 };
 MUST_USE enum status store_encode_beat(struct buf *buf, const struct store_beat *beat);
 MUST_USE enum status store_decode_beat(const uint8_t *body, size_t len, struct store_beat *out);
@@ -237,6 +244,33 @@ struct store_commit {
 MUST_USE enum status store_encode_commit(struct buf *buf, const struct store_commit *commit);
 MUST_USE enum status store_decode_commit(const uint8_t *body, size_t len, struct store_commit *out);
 
+/* Many of them, of one term and epoch (store/proto_commits.c); the reply is one status a value, as
+ * exist's. No copies are among them: the terms of the values are that of the tickets. */
+enum {
+    STORE_COMMITS_MAX = 1024, /* values, which are STORE_OBJECT_SIZE_MAX bytes together at most */
+    STORE_COMMITS_SUMS_MAX = 2 * STORE_PARTS_MAX,
+};
+MUST_USE enum status store_encode_commits(struct buf *buf, const struct store_commit *commits,
+                                          uint32_t count);
+/* How many sums one to encode has. */
+uint32_t store_commit_sums(const struct store_commit *commit);
+struct store_commits {
+    uint64_t term;
+    uint64_t epoch;
+    uint32_t count; /* 1..STORE_COMMITS_MAX */
+    struct msg_column lens, numbers, sums, attributes, counts, parts;
+    struct msg_bytes keys;
+};
+MUST_USE enum status store_decode_commits(const uint8_t *body, size_t len,
+                                          struct store_commits *out);
+/* Walks them; all zero at first. What it gives borrows from the body. False: there are no more. */
+struct store_commits_iter {
+    uint32_t i;
+    size_t key, sum, part;
+};
+bool store_commits_next(const struct store_commits *commits, struct store_commits_iter *iter,
+                        struct store_commit *out);
+
 struct store_put_end {
     char name[STORE_NAME_SIZE];
     uint64_t epoch;
@@ -278,6 +312,20 @@ MUST_USE enum status store_encode_put_revoke(struct buf *buf,
 MUST_USE enum status store_decode_put_revoke(const uint8_t *body, size_t len,
                                              struct store_put_revoke *out);
 
+/* Many of them; the reply is one status each, as exist's. */
+MUST_USE enum status
+store_encode_put_revokes(struct buf *buf, const struct store_put_revoke *revokes, uint32_t count);
+struct store_put_revokes {
+    uint32_t count; /* 1..STORE_KEYS_MAX */
+    struct msg_column lens, put_ids, writers;
+    struct msg_bytes keys;
+};
+MUST_USE enum status store_decode_put_revokes(const uint8_t *body, size_t len,
+                                              struct store_put_revokes *out);
+/* Walks them: `i` from 0, and *offset is 0 at first. The key borrows from the body. */
+void store_put_revokes_at(const struct store_put_revokes *revokes, uint32_t i, size_t *offset,
+                          struct store_put_revoke *out);
+
 struct store_drop {
     uint64_t term;
     struct block_key id;
@@ -306,9 +354,10 @@ struct store_copy {
     char rpc_address[STORE_ADDRESS_SIZE];
     char segment[STORE_ADDRESS_SIZE];
     uint64_t address;
-    uint64_t epoch;  /* of the target */
-    uint32_t put_ms; /* how long it may be written, from now */
-    bool hot;        /* for heat: both are announced as such from now on */
+    uint64_t epoch;    /* of the target */
+    uint32_t put_ms;   /* how long it may be written, from when this was sent */
+    uint64_t until_ns; /* and until when, on the master's clock; 0: one of before does not say */
+    bool hot;          /* for heat: both are announced as such from now on */
 };
 MUST_USE enum status store_encode_copy(struct buf *buf, const struct store_copy *copy);
 MUST_USE enum status store_decode_copy(const uint8_t *body, size_t len, struct store_copy *out);
@@ -337,6 +386,9 @@ struct store_batch {
     const uint64_t *sizes_data;        /* to encode; NULL for all but put_start */
     uint64_t writer;
     char preferred[STORE_NAME_SIZE];
+    const char *next; /* put_start: see struct store_wish; decoded: NULL or as it wants it */
+    size_t next_len;  /* to encode: with all NULs */
+    bool together;    /* put_start: each at the node of the one before, as far as it has room */
     bool force;
     bool peek;                  /* get: without a lease */
     struct msg_column reads;    /* decoded: get; see reads_data */
@@ -396,11 +448,17 @@ struct store_places {
     struct msg_column nodes;     /* of each replica: index in the list of nodes */
     struct msg_column addresses; /* of each replica */
     struct msg_column versions;  /* put_start: of each key; empty: all 0 */
+    struct msg_column pins;      /* put_start: of each key, whether what is replaced has a hard pin;
+                                    empty: none has */
+    struct msg_column disks;     /* get: of each replica, whether it is on disk; empty: none is */
     uint32_t nodes_count;
 };
 /* `nodes` has room for STORE_REPLY_NODES_MAX. */
 MUST_USE enum status store_decode_places(const uint8_t *body, size_t len, struct store_places *out,
                                          struct store_reply_node *nodes);
+
+/* Of a get, whether replica `i` of all of them is on disk. */
+bool store_place_on_disk(const struct store_places *places, uint32_t i);
 
 struct store_places_out {
     uint32_t count;
@@ -414,6 +472,8 @@ struct store_places_out {
     const uint32_t *nodes;
     const uint64_t *addresses;
     const uint32_t *versions; /* NULL: all 0 */
+    const uint32_t *disks;    /* NULL: none is */
+    const uint32_t *pins;     /* NULL: none has */
     const struct store_reply_node *node_list;
     uint32_t nodes_count;
 };

@@ -26,6 +26,8 @@ enum {
     BATCH_DEPTHS = 14,
     BATCH_WRITE_MS = 15,
     BATCH_READS = 16,
+    BATCH_NEXT = 17,
+    BATCH_TOGETHER = 18,
 };
 
 /* Announces a bin of all keys and writes them: too long for one array on the stack. */
@@ -60,6 +62,8 @@ static void put_wishes(struct msg_writer *writer, const struct store_batch *batc
     if (batch->replicas > 0) msg_field_u64(writer, BATCH_REPLICAS, batch->replicas);
     if (batch->replace) msg_field_bool(writer, BATCH_REPLACE, true);
     if (batch->write_ms > 0) msg_field_u64(writer, BATCH_WRITE_MS, batch->write_ms);
+    if (batch->next_len > 0) msg_field_bin(writer, BATCH_NEXT, batch->next, batch->next_len);
+    if (batch->together) msg_field_bool(writer, BATCH_TOGETHER, true);
     if (batch->groups_data != NULL) {
         msg_field_u64s(writer, BATCH_GROUPS, batch->groups_data, batch->count);
     }
@@ -75,6 +79,7 @@ static uint32_t wishes_count(const struct store_batch *batch)
 {
     return (batch->hard_pin ? 1u : 0u) + (batch->soft_pin_ms > 0 ? 1u : 0u) +
            (batch->replicas > 0 ? 1u : 0u) + (batch->replace ? 1u : 0u) +
+           (batch->next_len > 0 ? 1u : 0u) + (batch->together ? 1u : 0u) +
            (batch->groups_data != NULL ? 1u : 0u) + (batch->costs_data != NULL ? 1u : 0u) +
            (batch->depths_data != NULL ? 1u : 0u) + (batch->write_ms > 0 ? 1u : 0u);
 }
@@ -110,6 +115,7 @@ void store_batch_wish(const struct store_batch *batch, uint32_t i, struct store_
     const uint32_t depth = batch->depths.count > 0 ? msg_u32_at(batch->depths, i) : 0;
     *out = (struct store_wish){
         .preferred = batch->preferred[0] == 0 ? NULL : batch->preferred,
+        .next = batch->next,
         .soft_pin_ms = batch->soft_pin_ms,
         .write_ms = batch->write_ms,
         .replace = batch->replace,
@@ -125,6 +131,21 @@ void store_batch_wish(const struct store_batch *batch, uint32_t i, struct store_
 static bool fits(struct msg_column column, uint32_t count)
 {
     return column.count == 0 || column.count == count;
+}
+
+/* Names with a NUL each, and one NUL more: at most STORE_NEXT_SIZE bytes. NULL: it is not. */
+static const char *names_check(struct msg_bytes names)
+{
+    const char *text = (const char *)names.data;
+    if (names.len == 0 || text[names.len - 1] != '\0') return NULL;
+    size_t at = 0;
+    while (text[at] != '\0') {
+        const size_t len = strlen(text + at);
+        if (len >= STORE_NAME_SIZE) return NULL;
+        at += len + 1;
+        if (at == names.len) return NULL; /* the last NUL was a name's */
+    }
+    return at + 1 == names.len ? text : NULL;
 }
 
 static bool batch_keys_fit(const struct store_batch *batch, size_t bytes)
@@ -143,6 +164,7 @@ enum status store_decode_batch(const uint8_t *body, size_t len, struct store_bat
     struct msg_reader reader;
     uint64_t key;
     struct msg_bytes keys = { 0 };
+    struct msg_bytes next = { 0 };
     struct store_batch got = { 0 };
 
     msg_reader_init(&reader, body, len);
@@ -170,6 +192,8 @@ enum status store_decode_batch(const uint8_t *body, size_t len, struct store_bat
         case BATCH_GROUPS: got.groups = msg_get_u64s(&reader, STORE_KEYS_MAX); break;
         case BATCH_COSTS: got.costs = msg_get_u32s(&reader, STORE_KEYS_MAX); break;
         case BATCH_DEPTHS: got.depths = msg_get_u32s(&reader, STORE_KEYS_MAX); break;
+        case BATCH_NEXT: next = msg_get_bin(&reader, STORE_NEXT_SIZE); break;
+        case BATCH_TOGETHER: got.together = msg_get_bool(&reader); break;
         case BATCH_READS: got.reads = msg_get_u32s(&reader, STORE_KEYS_MAX); break;
         default: msg_skip(&reader); break;
         }
@@ -178,6 +202,8 @@ enum status store_decode_batch(const uint8_t *body, size_t len, struct store_bat
     if (got.lens.count == 0 || msg_end(&reader) != STATUS_OK) return STATUS_INVALID;
     got.count = (uint32_t)got.lens.count;
     got.keys = keys.data;
+    got.next = next.len == 0 ? NULL : names_check(next);
+    if (next.len > 0 && got.next == NULL) return STATUS_INVALID;
     if (!fits(got.groups, got.count) || !fits(got.costs, got.count)) return STATUS_INVALID;
     if (!fits(got.depths, got.count) || !fits(got.reads, got.count)) return STATUS_INVALID;
     if (!batch_keys_fit(&got, keys.len)) return STATUS_INVALID;
@@ -236,6 +262,8 @@ enum {
     PLACES_TERM = 8,
     PLACES_PUT_MS = 9,
     PLACES_VERSIONS = 10,
+    PLACES_DISKS = 11,
+    PLACES_PINS = 12,
 };
 
 enum { NODE_RPC = 1, NODE_SEGMENT = 2, NODE_EPOCH = 3 };
@@ -248,7 +276,8 @@ enum status store_encode_places(struct buf *buf, const struct store_places_out *
     ASSERT(!put || reply->replicas_count == reply->count);
 
     msg_writer_init(&writer, buf);
-    msg_put_map(&writer, (put ? 7 : 8) + (reply->versions != NULL ? 1 : 0));
+    msg_put_map(&writer, (put ? 7 : 8) + (reply->versions != NULL ? 1 : 0) +
+                             (reply->disks != NULL ? 1 : 0) + (reply->pins != NULL ? 1 : 0));
     msg_field_u32s(&writer, PLACES_CODES, reply->codes, reply->count);
     if (put) {
         msg_field_u64s(&writer, PLACES_PUT_IDS, reply->put_ids, reply->count);
@@ -271,6 +300,10 @@ enum status store_encode_places(struct buf *buf, const struct store_places_out *
     if (reply->versions != NULL) {
         msg_field_u32s(&writer, PLACES_VERSIONS, reply->versions, reply->count);
     }
+    if (reply->disks != NULL) {
+        msg_field_u32s(&writer, PLACES_DISKS, reply->disks, reply->replicas_count);
+    }
+    if (reply->pins != NULL) msg_field_u32s(&writer, PLACES_PINS, reply->pins, reply->count);
     return writer.status;
 }
 
@@ -308,6 +341,8 @@ static bool places_consistent(const struct store_places *places)
     }
     if (places->versions.count != 0 && places->versions.count != places->codes.count) return false;
     if (places->nodes.count != replicas || places->addresses.count != replicas) return false;
+    if (places->disks.count != 0 && places->disks.count != replicas) return false;
+    if (places->pins.count != 0 && places->pins.count != places->codes.count) return false;
     for (size_t i = 0; i < places->nodes.count; i++) {
         const uint32_t node = msg_u32_at(places->nodes, i);
         const bool none = !get && store_status_of(msg_u32_at(places->codes, i)) != STATUS_OK;
@@ -345,6 +380,8 @@ enum status store_decode_places(const uint8_t *body, size_t len, struct store_pl
         case PLACES_TERM: got.term = msg_get_u64(&reader); break;
         case PLACES_PUT_MS: got.put_ms = msg_get_u32(&reader); break;
         case PLACES_VERSIONS: got.versions = msg_get_u32s(&reader, items); break;
+        case PLACES_PINS: got.pins = msg_get_u32s(&reader, items); break;
+        case PLACES_DISKS: got.disks = msg_get_u32s(&reader, replicas); break;
         default: msg_skip(&reader); break;
         }
     }
@@ -353,4 +390,9 @@ enum status store_decode_places(const uint8_t *body, size_t len, struct store_pl
     got.count = (uint32_t)got.codes.count;
     *out = got;
     return STATUS_OK;
+}
+
+bool store_place_on_disk(const struct store_places *places, uint32_t i)
+{
+    return places->disks.count > 0 && msg_u32_at(places->disks, i) != 0;
 }

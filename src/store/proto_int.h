@@ -11,13 +11,19 @@
 #include "net/msg.h"
 
 struct store_attributes;
+struct store_commit;
 struct store_key;
+struct store_layout;
 struct store_member_info;
 
 /* A member as one field, and what stands in it; a malformed one is the reader's error. */
 void store_put_info(struct msg_writer *writer, uint32_t field,
                     const struct store_member_info *info);
 void store_get_info(struct msg_reader *reader, struct store_member_info *out);
+
+/* The layout of blocks as one field; likewise. */
+void store_put_layout(struct msg_writer *writer, uint32_t field, const struct store_layout *layout);
+void store_get_layout(struct msg_reader *reader, struct store_layout *out);
 
 /* A column of key lengths and one blob of keys, as two fields. */
 void store_put_keys(struct msg_writer *writer, uint32_t lens_field, uint32_t keys_field,
@@ -31,5 +37,8 @@ void store_attributes_pack(const struct store_attributes *attributes,
                            uint64_t out[STORE_ATTRIBUTE_NUMBERS]);
 /* Number `first` of the column and the two behind it; none are there: all zero. */
 struct store_attributes store_attributes_at(struct msg_column column, size_t first);
+
+/* As many sums as pieces, or as parts, which are the whole value: of a decoded one. */
+bool store_commit_sums_valid(const struct store_commit *commit);
 
 #endif

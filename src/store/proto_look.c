@@ -226,12 +226,13 @@ enum { STATS_NUMBERS = 1, STATS_NODES = 2 };
 enum { STATS_COUNT = sizeof(struct yolk_store_stats) / sizeof(uint64_t), STATS_COUNT_MAX = 256 };
 
 enum { NODE_NAME = 1, NODE_ROLE = 2, NODE_STATE = 3, NODE_RPC = 4, NODE_NUMBERS = 5 };
-enum { NODE_NUMBERS_COUNT = 5 };
+enum { NODE_NUMBERS_COUNT = 6 };
 
 static void put_node(struct msg_writer *writer, const struct yolk_store_node *node)
 {
     const uint64_t numbers[NODE_NUMBERS_COUNT] = { node->space_total, node->space_used,
-                                                   node->values, node->blocks, node->silent_ms };
+                                                   node->values,      node->blocks,
+                                                   node->silent_ms,   node->load };
     msg_put_map(writer, 5);
     msg_field_text(writer, NODE_NAME, node->name);
     msg_field_text(writer, NODE_ROLE, node->role);
@@ -284,6 +285,7 @@ static void get_node(struct msg_reader *reader, struct yolk_store_node *out)
     out->values = number_at(numbers, 2);
     out->blocks = number_at(numbers, 3);
     out->silent_ms = number_at(numbers, 4);
+    out->load = number_at(numbers, 5);
 }
 
 enum status store_decode_stats(const uint8_t *body, size_t len, struct yolk_store_stats *stats,

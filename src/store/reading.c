@@ -17,6 +17,17 @@ enum { STREAM_MIN = 1 << 20 };
 /* What the kernel maps at one fault, and for how much faults are taken ahead. */
 enum { TOUCH_STEP = 64 << 10, TOUCH_AHEAD = 1 << 20 };
 
+/* What lies behind a reading, and is mapped with it: as much as was read in a row. */
+enum { RUN_MAX = 8 << 20, RUN_GAP_MAX = 4096 };
+
+/* Readings that lie one behind the other, as what was put together often does. */
+struct run {
+    uint64_t owner;
+    uint64_t start;
+    uint64_t end;   /* of the last one */
+    uint64_t ahead; /* up to where memory is being mapped */
+};
+
 struct readings {
     struct env *env;
     struct yolk_transfer *transfer;
@@ -27,6 +38,7 @@ struct readings {
     uint64_t together; /* bytes that were asked for since the queue was empty */
     uint8_t *part;     /* where to pieces go of which only a part is wanted */
     uint64_t part_size;
+    struct run run;
 };
 
 /* Whether some piece is wanted only in part: the first or the last. */
@@ -58,6 +70,35 @@ static void touch(struct reading *reading)
         (void)bytes[at];
     (void)bytes[end - 1];
     reading->touched = end;
+}
+
+/* How many bytes behind this reading will be read next, as it seems. */
+static uint64_t run_add(struct run *run, const struct reading *reading)
+{
+    const uint64_t end = reading->address + reading->len;
+    const bool next = reading->owner == run->owner && reading->address >= run->end &&
+                      reading->address - run->end < RUN_GAP_MAX;
+
+    if (!next) *run = (struct run){ reading->owner, reading->address, end, end };
+    run->end = end;
+    if (run->ahead < end) run->ahead = end;
+    const uint64_t want = end - run->start < RUN_MAX ? end - run->start : RUN_MAX;
+    if (!next || run->ahead - end > want / 2) return 0; /* there is enough */
+    run->ahead = end + want;
+    return want;
+}
+
+/* What the loop reads next it maps itself: a thread would come too late. */
+static void map_ahead(struct readings *readings, struct reading *reading)
+{
+    const uint64_t before = readings->together;
+    const uint64_t ours = before < TOUCH_AHEAD ? TOUCH_AHEAD - before : 0;
+    const uint64_t more = run_add(&readings->run, reading);
+
+    if (reading->len < ours) touch(reading);
+    if (ours < reading->len + more) {
+        yolk_transfer_loan_ahead(readings->transfer, reading->loan, ours, more);
+    }
 }
 
 /* The next piece. */
@@ -155,7 +196,7 @@ enum status reading_start(struct readings *readings, const char *segment, struct
     reading->next = NULL;
     reading->done = 0;
     reading->touched = 0;
-    touch(reading);
+    map_ahead(readings, reading);
     if (readings->last == NULL) {
         readings->first = reading;
     } else {

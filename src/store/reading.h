@@ -9,6 +9,10 @@
  * waits at one time, if it is more than a second-level cache holds, is written past the caches. A
  * piece of which only a part is wanted goes through memory of ours.
  *
+ * Pages that this process has not read before have to be mapped: up to a MiB of what waits by the
+ * loop, at once, because that is sooner done than asked for; the rest by a thread beside it, and
+ * with it as much of what lies behind as has been read in a row.
+ *
  *   I1  A reading ends well only if every piece, as it was written, had its checksum, and its owner
  *       still offered the memory after the last one.
  *

@@ -5,7 +5,7 @@
  * See ssd.h for the invariants, ssd_format.h for the bytes, ssd_int.h for the life of a segment.
  * The index says in which segment and slot a key lies; everything else about a block is read with
  * the block: the header of its record is compared with what the index said, then each layer with
- * its checksum in the header. */
+ * its checksum in the header. A packed part is unpacked in between, beside the loop. */
 #include "store/ssd.h"
 
 #include <stdio.h>
@@ -14,6 +14,7 @@
 
 #include "base/assert.h"
 #include "base/hash.h"
+#include "base/list.h"
 #include "base/log.h"
 #include "base/map.h"
 #include "store/sketch.h"
@@ -69,6 +70,7 @@ struct ssd_segment *ssd_segment_new(struct ssd *ssd, uint64_t id, uint32_t slots
     segment->number = number;
     segment->id = id;
     segment->slots = slots;
+    segment->failed = UINT32_MAX;
     segment->foreign = slots == 0;
     if (slots > 0) {
         segment->keys = calloc(slots, sizeof(*segment->keys));
@@ -86,6 +88,19 @@ struct ssd_segment *ssd_segment_new(struct ssd *ssd, uint64_t id, uint32_t slots
     return segment;
 }
 
+bool ssd_segment_pack(struct ssd_segment *segment)
+{
+    segment->places = calloc(segment->slots, sizeof(*segment->places));
+    segment->end = 1; /* the header */
+    return segment->places != NULL;
+}
+
+uint64_t ssd_slot_offset(const struct ssd_segment *segment, uint32_t slot)
+{
+    if (segment->places == NULL) return ssd_record_offset(&segment->ssd->layout, slot);
+    return (uint64_t)segment->places[slot].at * SSD_ALIGN;
+}
+
 void ssd_segment_free(struct ssd_segment *segment)
 {
     struct ssd *ssd = segment->ssd;
@@ -101,6 +116,7 @@ void ssd_segment_free(struct ssd_segment *segment)
     ssd_seal_destroy(segment->seal);
     free(segment->keys);
     free(segment->states);
+    free(segment->places);
     free(segment);
 }
 
@@ -259,6 +275,56 @@ void ssd_read_close(struct ssd_read *read)
     }
 }
 
+static uint32_t part_units(const struct ssd *ssd, uint32_t part)
+{
+    return (uint32_t)(ssd_part_size(ssd, part) / SSD_ALIGN);
+}
+
+bool ssd_packed_right(const struct ssd *ssd, const struct ssd_record *record, uint32_t at)
+{
+    if (record->at != at || record->parts != ssd->parts) return false;
+    for (uint32_t i = 0; i < record->parts; i++) {
+        if (record->units[i] > part_units(ssd, i)) return false;
+    }
+    return true;
+}
+
+uint32_t ssd_packed_units(const struct ssd_record *record)
+{
+    uint32_t units = 1;
+    for (uint32_t i = 0; i < record->parts; i++)
+        units += record->units[i];
+    return units;
+}
+
+enum status ssd_packer_make(const struct ssd *ssd, struct ssd_packer **out)
+{
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < ssd->parts; i++) {
+        if (ssd_part_size(ssd, i) > most) most = ssd_part_size(ssd, i);
+    }
+    return ssd_packer_create(most, out);
+}
+
+/* Where the packs of a part end is not said, and need not: a pack says how long it is. */
+enum status ssd_part_unpack(const struct ssd *ssd, uint32_t part, uint32_t units, uint8_t *bytes)
+{
+    const size_t size = ssd_pack_size(bytes, (size_t)units * SSD_ALIGN);
+    if (units == part_units(ssd, part)) return STATUS_OK;
+    if (size == 0) return STATUS_CORRUPT;
+    return ssd_unpack(ssd->unpacker, bytes, size, bytes, ssd_part_size(ssd, part));
+}
+
+/* The index knows as much of the record as its header says. */
+static bool packed_header_right(struct ssd_read *read, const struct ssd_record *record)
+{
+    const struct ssd_place *place = &read->segment->places[read->slot];
+    if (!ssd_packed_right(read->ssd, record, place->at)) return false;
+    if (ssd_packed_units(record) != place->units || record->units[0] != place->first) return false;
+    memcpy(read->units, record->units, sizeof(read->units));
+    return true;
+}
+
 /* I2: the header is one, and of this place and key. */
 static bool header_right(struct ssd_read *read)
 {
@@ -268,6 +334,7 @@ static bool header_right(struct ssd_read *read)
                                         read->tags) != STATUS_OK)
         return false;
     if (ssd_record_decode(read->header, &record, read->sums) != STATUS_OK) return false;
+    if (read->segment->places != NULL && !packed_header_right(read, &record)) return false;
     return record.nonce == read->segment->nonce && record.slot == read->slot &&
            record.layers == read->ssd->layout.layers && block_key_equal(&record.key, &read->key);
 }
@@ -275,7 +342,8 @@ static bool header_right(struct ssd_read *read)
 static bool layers_right(struct ssd_read *read, uint32_t upto)
 {
     const uint64_t size = read->ssd->layout.layer_size;
-    struct ssd_seal *seal = read->segment->seal;
+    /* Of a packed record the parts are sealed, and have been opened. */
+    struct ssd_seal *seal = read->segment->places == NULL ? read->segment->seal : NULL;
     for (uint32_t i = read->layers_ready; i < upto; i++) {
         uint8_t *layer = read->page + i * size;
         if (seal != NULL &&
@@ -286,15 +354,30 @@ static bool layers_right(struct ssd_read *read, uint32_t upto)
     return true;
 }
 
-static enum status part_check(struct ssd_read *read, enum status status, size_t n)
+static uint8_t *part_bytes(const struct ssd_read *read)
 {
-    const struct ssd *ssd = read->ssd;
+    return read->page + ssd_part_begin(read->ssd, read->parts_done);
+}
+
+/* What the disk said, and the header if it came with it. */
+static enum status part_arrived(struct ssd_read *read, enum status status, size_t n)
+{
+    const uint32_t part = read->parts_done;
     const uint64_t want = read->io.parts[0].iov_len + read->io.parts[1].iov_len;
-    const uint32_t upto = ssd_part_layers(ssd, read->parts_done + 1);
+    struct ssd_seal *seal = read->segment->seal;
 
     if (status != STATUS_OK) return STATUS_IO;
     if (n != want) return STATUS_CORRUPT; /* the file was cut */
-    if (read->parts_done == 0 && !header_right(read)) return STATUS_CORRUPT;
+    if (part == 0 && !header_right(read)) return STATUS_CORRUPT;
+    if (read->segment->places == NULL || seal == NULL) return STATUS_OK;
+    return ssd_layer_open(seal, read->slot, part, part_bytes(read),
+                          (size_t)read->units[part] * SSD_ALIGN, read->tags);
+}
+
+static enum status part_check(struct ssd_read *read)
+{
+    const uint32_t upto = ssd_part_layers(read->ssd, read->parts_done + 1);
+
     if (!layers_right(read, upto)) return STATUS_CORRUPT;
     read->layers_ready = upto;
     read->parts_done++;
@@ -317,18 +400,88 @@ static void read_failed(struct ssd_read *read, enum status status)
     }
 }
 
+static void part_over(struct ssd_read *read, enum status status)
+{
+    struct ssd *ssd = read->ssd;
+
+    read->busy = false;
+    if (status == STATUS_OK) status = part_check(read);
+    if (status != STATUS_OK) read_failed(read, status);
+    if (status == STATUS_OK && read->parts_done == ssd->parts) ssd->counts.blocks_read_total++;
+    read->fn(read->ctx, status);
+}
+
+static void unpack_next(struct ssd *ssd);
+
+/* Beside the loop: of the read only its page, and what does not change. */
+static void part_unpack(void *ctx)
+{
+    struct ssd_read *read = ctx;
+    const uint32_t part = read->parts_done;
+    read->unpacked = ssd_part_unpack(read->ssd, part, read->units[part], part_bytes(read));
+}
+
+static void on_unpacked(void *ctx)
+{
+    struct ssd_read *read = ctx;
+    struct ssd *ssd = read->ssd;
+    ASSERT(ssd->unpacking_now == read);
+    LIST_REMOVE(ssd->unpacking, read);
+    ssd->unpacking_now = NULL;
+    unpack_next(ssd);
+    part_over(read, read->unpacked);
+}
+
+/* One at a time, the one that waits longest. */
+static void unpack_next(struct ssd *ssd)
+{
+    struct ssd_read *read = ssd->unpacking;
+    if (read == NULL || ssd->unpacking_now != NULL) return;
+    while (read->next != NULL)
+        read = read->next;
+    ssd->unpacking_now = read;
+    read->job = (struct env_job){ .run = part_unpack, .done = on_unpacked, .ctx = read };
+    if (env_job_start(ssd->env, &read->job) == STATUS_OK) return;
+    part_unpack(read); /* better late than never */
+    on_unpacked(read);
+}
+
 static void on_part(void *ctx, enum status status, size_t n)
 {
     struct ssd_read *read = ctx;
     struct ssd *ssd = read->ssd;
+    const uint32_t part = read->parts_done;
 
     ASSERT(read->busy);
-    read->busy = false;
     ssd->counts.bytes_read_total += n;
-    status = part_check(read, status, n);
-    if (status != STATUS_OK) read_failed(read, status);
-    if (status == STATUS_OK && read->parts_done == ssd->parts) ssd->counts.blocks_read_total++;
-    read->fn(read->ctx, status);
+    status = part_arrived(read, status, n);
+    if (status == STATUS_OK && read->segment->places != NULL &&
+        read->units[part] < part_units(ssd, part)) {
+        LIST_PUSH(ssd->unpacking, read);
+        unpack_next(ssd);
+        return;
+    }
+    part_over(read, status);
+}
+
+/* Where part `part` of a record is stored; the header is in front of the first. */
+static uint64_t part_offset(const struct ssd_read *read, uint32_t part)
+{
+    const uint64_t record = ssd_slot_offset(read->segment, read->slot);
+    uint64_t units = 1;
+    if (part == 0) return record;
+    if (read->segment->places == NULL) return record + SSD_ALIGN + ssd_part_begin(read->ssd, part);
+    for (uint32_t i = 0; i < part; i++)
+        units += read->units[i];
+    return record + units * SSD_ALIGN;
+}
+
+static uint64_t part_stored(const struct ssd_read *read, uint32_t part)
+{
+    const struct ssd_segment *segment = read->segment;
+    if (segment->places == NULL) return ssd_part_size(read->ssd, part);
+    const uint32_t units = part == 0 ? segment->places[read->slot].first : read->units[part];
+    return (uint64_t)units * SSD_ALIGN;
 }
 
 enum status ssd_read_part(struct ssd_read *read)
@@ -336,13 +489,13 @@ enum status ssd_read_part(struct ssd_read *read)
     const struct ssd *ssd = read->ssd;
     const uint32_t part = read->parts_done;
     const uint64_t begin = ssd_part_begin(ssd, part);
-    const uint64_t len = ssd_part_begin(ssd, part + 1) - begin;
-    ASSERT(!read->busy && part < ssd->parts);
+    const uint64_t len = part_stored(read, part);
+    ASSERT(!read->busy && part < ssd->parts && len <= ssd_part_size(ssd, part));
 
     read->io = (struct env_io){
         .op = ENV_IO_READ,
         .file = read->segment->file,
-        .offset = ssd_record_offset(&ssd->layout, read->slot) + (part == 0 ? 0 : SSD_ALIGN + begin),
+        .offset = part_offset(read, part),
         .parts = { { read->page + begin, len } },
         .parts_count = 1,
         .fn = on_part,
@@ -367,23 +520,25 @@ void *ssd_alloc_aligned(uint64_t size)
 }
 
 /* How many slots a segment has; 0: the space is too small for three segments of one. */
-static uint32_t slots_wanted(const struct store_layout *layout, uint64_t size_max)
+static uint32_t slots_wanted(const struct store_layout *layout, uint64_t size_max, bool packed)
 {
+    const uint64_t most = packed ? SSD_SLOTS_MAX / SSD_PACKED_SLOTS : SSD_SLOTS_MAX;
     uint64_t target = size_max / SEGMENTS_WANTED;
     if (target < SEGMENT_SIZE_LEAST) target = SEGMENT_SIZE_LEAST;
     if (target > size_max / SEGMENTS_LEAST) target = size_max / SEGMENTS_LEAST;
     uint64_t slots = target / ssd_record_size(layout);
-    if (slots > SSD_SLOTS_MAX) slots = SSD_SLOTS_MAX;
+    if (slots > most) slots = most;
     if (slots == 0) slots = 1;
-    return 3 * ssd_segment_size(layout, (uint32_t)slots) <= size_max ? (uint32_t)slots : 0;
+    return 3 * ssd_segment_size(layout, (uint32_t)slots, packed) <= size_max ? (uint32_t)slots : 0;
 }
 
 static uint32_t parts_wanted(const struct store_layout *layout, uint32_t part_size)
 {
     ASSERT(part_size >= SSD_ALIGN);
     const uint64_t parts = ssd_payload_size(layout) / part_size;
+    const uint32_t most = layout->layers < SSD_PARTS_MAX ? layout->layers : SSD_PARTS_MAX;
     if (parts == 0) return 1;
-    return parts > layout->layers ? layout->layers : (uint32_t)parts;
+    return parts > most ? most : (uint32_t)parts;
 }
 
 static enum status books_open(struct ssd *ssd)
@@ -397,6 +552,9 @@ static enum status books_open(struct ssd *ssd)
     if (status == STATUS_OK)
         status = sketch_create(keys, keys * SKETCH_WINDOW, ssd->options.seed, &ssd->sketch);
     if (status == STATUS_OK) status = ssd_write_init(ssd);
+    if (status == STATUS_OK && ssd->options.packing.level > 0)
+        status = ssd_packer_make(ssd, &ssd->packer);
+    if (status == STATUS_OK && ssd->packer != NULL) status = ssd_packer_make(ssd, &ssd->unpacker);
     return status;
 }
 
@@ -413,7 +571,8 @@ static enum status directory_take(struct ssd *ssd, struct errmsg *err)
 enum status ssd_open(const struct ssd_options *options, struct ssd **out, struct errmsg *err)
 {
     const uint64_t started_ns = env_now_ns(options->env);
-    const uint32_t slots = slots_wanted(&options->layout, options->size_max);
+    const bool packed = options->packing.level > 0;
+    const uint32_t slots = slots_wanted(&options->layout, options->size_max, packed);
     ASSERT(options->on_stored != NULL && options->on_removed != NULL && options->on_room != NULL);
     ASSERT(store_layout_valid(&options->layout));
 
@@ -428,6 +587,8 @@ enum status ssd_open(const struct ssd_options *options, struct ssd **out, struct
     }
     if (options->keys != NULL && !aead_available())
         return errmsg_set(err, STATUS_UNSUPPORTED, "libcrypto.so.3 is not installed");
+    if (packed && !ssd_pack_available())
+        return errmsg_set(err, STATUS_UNSUPPORTED, "libzstd.so.1 is not installed");
     struct ssd *ssd = calloc(1, sizeof(*ssd));
     if (ssd == NULL) return errmsg_set(err, STATUS_NO_MEMORY, "out of memory");
     ssd->env = options->env;
@@ -477,6 +638,13 @@ static void segment_end(struct ssd_segment *segment)
 void ssd_close(struct ssd *ssd)
 {
     if (ssd == NULL) return;
+    while (ssd->unpacking != NULL) {
+        struct ssd_read *read = ssd->unpacking;
+        LIST_REMOVE(ssd->unpacking, read);
+        if (read == ssd->unpacking_now) env_job_settle(&read->job);
+    }
+    ssd->unpacking_now = NULL;
+    ssd_packs_finish(ssd);
     ssd->closing = true;
     for (uint32_t i = 0; i < SSD_SEGMENTS_MAX; i++) {
         if (ssd->segments[i] != NULL) segment_end(ssd->segments[i]);
@@ -484,6 +652,8 @@ void ssd_close(struct ssd *ssd)
     ASSERT(ssd->size == 0 && ssd->segments_count == 0);
     ssd_write_fini(ssd);
     env_file_close(ssd->lock);
+    ssd_packer_destroy(ssd->packer);
+    ssd_packer_destroy(ssd->unpacker);
     sketch_destroy(ssd->sketch);
     map_destroy(ssd->index);
     free(ssd->directory);
@@ -504,9 +674,24 @@ void ssd_counts(const struct ssd *ssd, struct ssd_counts *out)
         const struct ssd_segment *segment = ssd->segments[i];
         if (segment == NULL) continue;
         out->foreign_segments += segment->foreign;
-        out->memory += sizeof(*segment) + (uint64_t)segment->slots *
-                                              (sizeof(*segment->keys) + sizeof(*segment->states));
+        const size_t place = segment->places != NULL ? sizeof(*segment->places) : 0;
+        out->memory +=
+            sizeof(*segment) +
+            (uint64_t)segment->slots * (sizeof(*segment->keys) + sizeof(*segment->states) + place);
     }
+}
+
+/* One record after the other. */
+static void places_check(const struct ssd_segment *segment)
+{
+    uint32_t end = 1;
+    for (uint32_t slot = 0; segment->places != NULL && slot < segment->used; slot++) {
+        const struct ssd_place *place = &segment->places[slot];
+        if (place->units == 0) continue; /* it was not found */
+        ASSERT(place->at >= end && place->first > 0 && place->first < place->units);
+        end = place->at + place->units;
+    }
+    ASSERT(segment->places == NULL || end <= segment->end);
 }
 
 static uint32_t segment_check(const struct ssd_segment *segment)
@@ -521,6 +706,7 @@ static uint32_t segment_check(const struct ssd_segment *segment)
         live += slot < segment->used && ssd_index_points(segment, slot);
     }
     ASSERT(live == segment->live && writing == segment->writing);
+    places_check(segment);
     ASSERT(segment->synced <= segment->written && segment->written <= segment->used);
     if (segment->file != NULL && env_file_size(segment->file, &size) == STATUS_OK) {
         ASSERT(size <= segment->size); /* I3 */

@@ -19,8 +19,12 @@
  *   I6  At any instant the files can be opened again (recovery) and everything that was written and
  *       synced is found, except what was given up.
  *
+ * With `packing` blocks are compressed part by part (store/ssd_pack.h), on a thread beside the loop
+ * (env_job), one after the other, before they get their place; read parts are unpacked likewise.
+ *
  * Memory:  17 bytes a slot, and one entry of a base/map a block (at most 67 bytes); a sketch of 4
- *          bytes a block; buffers of SSD_BUFFERS_SIZE, or two blocks if these are larger.
+ *          bytes a block; buffers of SSD_BUFFERS_SIZE, or two blocks if these are larger. Packed:
+ *          29 bytes a slot, of which there are SSD_PACKED_SLOTS times as many, and two packers.
  * Threads: the env's loop thread. ssd_open() and ssd_close() block.
  * Limits:  SSD_SEGMENTS_MAX files; a full or failing disk costs blocks, never answers. */
 #ifndef STORE_SSD_H
@@ -34,6 +38,7 @@
 #include "base/status.h"
 #include "store/layout.h"
 #include "store/ssd_format.h"
+#include "store/ssd_pack.h"
 
 struct ssd;         /* opaque */
 struct ssd_segment; /* opaque */
@@ -54,6 +59,8 @@ struct ssd_options {
     uint32_t part_size;          /* about the bytes of one read; 0: SSD_PART_SIZE */
     const struct ssd_keys *keys; /* outlives it; NULL: what is written is clear. What was written
                                     with a key that is not among them is another model's */
+    struct ssd_packing packing;  /* of what is written; all 0: as it is. What is there is read in
+                                    any case, where the library is */
     /* The key can be read, or read from another place. / It cannot any more. Never from inside a
      * call of this header except ssd_drop(). */
     void (*on_stored)(void *ctx, const struct block_key *key);
@@ -120,6 +127,10 @@ struct ssd_read {
     uint32_t slot;
     bool busy;
     struct env_io io;
+    uint32_t units[SSD_PARTS_MAX]; /* of a packed record */
+    enum status unpacked;
+    struct env_job job;
+    struct ssd_read *prev, *next; /* of those that are to be unpacked */
 };
 
 uint32_t ssd_parts(const struct ssd *ssd);
@@ -151,6 +162,8 @@ struct ssd_counts {
     uint64_t blocks_carried_total; /* out of segments that were given up */
     uint64_t bytes_accepted_total; /* of blocks, as they were given */
     uint64_t bytes_written_total;  /* to the disk: blocks, headers, footers, carried blocks */
+    uint64_t packed_from_total;    /* bytes of blocks that packing was tried on, */
+    uint64_t packed_to_total;      /* and what is written of them */
     uint64_t bytes_read_total;
     uint64_t blocks_read_total;      /* whole and right */
     uint64_t blocks_reclaimed_total; /* given up with their segment */

@@ -32,10 +32,12 @@ static void fuzz_header(const uint8_t *part)
 
     if (ssd_header_decode(part, &header) != STATUS_OK) return;
     ASSERT(store_layout_valid(&header.layout) && header.slots > 0);
-    ASSERT(ssd_segment_size(&header.layout, header.slots) > ssd_record_size(&header.layout));
+    ASSERT(ssd_segment_size(&header.layout, header.slots, header.parts > 0) >
+           ssd_record_size(&header.layout));
     ssd_header_encode(&header, bytes);
     ASSERT(ssd_header_decode(bytes, &again) == STATUS_OK);
-    ASSERT(again.id == header.id && store_layout_matches(&again.layout, &header.layout));
+    ASSERT(again.id == header.id && again.parts == header.parts);
+    ASSERT(store_layout_matches(&again.layout, &header.layout));
 }
 
 static void fuzz_record(const uint8_t *part)
@@ -49,6 +51,8 @@ static void fuzz_record(const uint8_t *part)
     ASSERT(ssd_record_decode(bytes, &again, sums_again) == STATUS_OK);
     ASSERT(block_key_equal(&again.key, &record.key) && again.slot == record.slot);
     ASSERT(memcmp(sums, sums_again, record.layers * sizeof(*sums)) == 0);
+    ASSERT(again.parts == record.parts && again.at == record.at);
+    ASSERT(memcmp(again.units, record.units, sizeof(again.units)) == 0);
 }
 
 static void fuzz_footer(const uint8_t *part, size_t size)
@@ -60,7 +64,7 @@ static void fuzz_footer(const uint8_t *part, size_t size)
     uint8_t *bytes = malloc(size);
     ASSERT(entries != NULL && bytes != NULL);
     for (uint32_t i = 0; i < footer.entries; i++)
-        entries[i] = ssd_footer_entry(part, i);
+        entries[i] = ssd_footer_entry(part, &footer, i);
     ssd_footer_encode(&footer, entries, bytes);
     ASSERT(ssd_footer_decode(bytes, size, &again) == STATUS_OK);
     ASSERT(again.used == footer.used && again.offset == footer.offset);

@@ -53,12 +53,16 @@ struct ssd_segment {
     uint32_t slots;
     uint32_t used;    /* slots given out, from the first */
     uint32_t written; /* slots, from the first, that are written or dead */
-    uint32_t synced;  /* of them, known to be on the disk */
+    uint32_t synced;  /* of them, known to be on the disk, or dead */
+    uint32_t failed;  /* the first one whose write failed; UINT32_MAX: none */
     uint32_t live;    /* slots that the index points to */
     uint32_t writing;
     uint32_t readers;
-    struct block_key *keys; /* of each slot */
-    uint8_t *states;        /* enum slot_state of each slot */
+    struct block_key *keys;   /* of each slot */
+    uint8_t *states;          /* enum slot_state of each slot */
+    struct ssd_place *places; /* of each slot of a packed segment; NULL: it is not packed */
+    uint32_t end;             /* of a packed one: the unit behind the last slot used, */
+    uint32_t end_max;         /* and where its footer must begin at the latest */
 
     struct env_io io;  /* opening, sealing: one after the other */
     uint8_t *io_bytes; /* header or footer on its way */
@@ -77,6 +81,14 @@ struct ssd_write {
     struct block_key key;
     uint8_t *buffer; /* a record, in ssd->buffers */
     struct env_io io;
+    /* While it is packed: it has no place yet. */
+    bool packing;
+    bool waiting; /* packed, and for a place */
+    struct env_job job;
+    bool packed;    /* it has run */
+    uint64_t order; /* they are packed in this order */
+    uint32_t units[SSD_PARTS_MAX];
+    uint64_t sums[STORE_LAYERS_MAX];
 };
 
 /* The giving up of one segment. */
@@ -104,6 +116,13 @@ struct ssd {
     uint32_t parts;
     struct map *index; /* key -> number of the segment << 32 | slot */
     struct sketch *sketch;
+    struct ssd_packer *packer;      /* of packing_now's job; NULL: what is written is not packed */
+    struct ssd_packer *unpacker;    /* of unpacking_now's job, and of recovery; NULL: nothing was
+                                      packed */
+    struct ssd_write *packing_now;  /* NULL: none */
+    uint64_t order_next;            /* of packing */
+    struct ssd_read *unpacking;     /* the one that waits longest is the last */
+    struct ssd_read *unpacking_now; /* of them; NULL: none */
     struct ssd_segment *segments[SSD_SEGMENTS_MAX];
     uint32_t segments_count;
     struct ssd_segment *open; /* OPENING or OPEN; NULL */
@@ -133,6 +152,19 @@ enum { SSD_PATH_SIZE = 4096 + SSD_NAME_SIZE };
 /* A new member of the table, with room for `slots` (0: a foreign one). NULL: no memory, or the
  * table is full. */
 struct ssd_segment *ssd_segment_new(struct ssd *ssd, uint64_t id, uint32_t slots);
+/* It is a packed one. False: no memory. */
+MUST_USE bool ssd_segment_pack(struct ssd_segment *segment);
+uint64_t ssd_slot_offset(const struct ssd_segment *segment, uint32_t slot);
+/* Behind the last slot used: where the footer goes. */
+uint64_t ssd_end_offset(const struct ssd_segment *segment);
+/* For the largest part of a block. */
+MUST_USE enum status ssd_packer_make(const struct ssd *ssd, struct ssd_packer **out);
+/* Whether the header is of this place, and its parts are none too long. */
+bool ssd_packed_right(const struct ssd *ssd, const struct ssd_record *record, uint32_t at);
+uint32_t ssd_packed_units(const struct ssd_record *record);
+/* Part p of a packed record, `units` of it, to the bytes of the block, in place. */
+MUST_USE enum status ssd_part_unpack(const struct ssd *ssd, uint32_t part, uint32_t units,
+                                     uint8_t *bytes);
 /* Closes and forgets it; the file stays. */
 void ssd_segment_free(struct ssd_segment *segment);
 /* And removes the file. */
@@ -153,6 +185,8 @@ void *ssd_alloc_aligned(uint64_t size);
 
 MUST_USE enum status ssd_write_init(struct ssd *ssd);
 void ssd_write_fini(struct ssd *ssd);
+/* What is being packed is packed and written now, blocking. */
+void ssd_packs_finish(struct ssd *ssd);
 /* Writes the footer of the slots written, blocking. */
 MUST_USE enum status ssd_seal_now(struct ssd_segment *segment);
 /* A doomed segment without readers: removes it, and goes on with what waited for its room. */

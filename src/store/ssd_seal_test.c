@@ -126,7 +126,7 @@ enum { ENTRIES = 3 };
 
 static bool footer_opens(struct ssd_seal *with, uint8_t *bytes)
 {
-    const uint64_t size = ssd_footer_size(ENTRIES);
+    const uint64_t size = ssd_footer_size(ENTRIES, false);
     struct ssd_footer got;
     return ssd_seal_footer_open(with, bytes, size, SSD_TRAILER_SIZE) == STATUS_OK &&
            ssd_footer_decode(bytes, size, &got) == STATUS_OK && got.entries == ENTRIES;
@@ -141,9 +141,9 @@ static void a_footer_is_what_was_sealed(void **state)
 
     fill(entries[1].key.bytes, BLOCK_KEY_SIZE);
     ssd_footer_encode(&footer, entries, bytes);
-    ssd_seal_footer(seal, 77, bytes, ssd_footer_size(ENTRIES), SSD_TRAILER_SIZE);
-    assert_null(memmem(bytes, ssd_footer_size(ENTRIES), entries[1].key.bytes, 8));
-    every_byte_counts(bytes, ssd_footer_size(ENTRIES), footer_opens);
+    ssd_seal_footer(seal, 77, bytes, ssd_footer_size(ENTRIES, false), SSD_TRAILER_SIZE);
+    assert_null(memmem(bytes, ssd_footer_size(ENTRIES, false), entries[1].key.bytes, 8));
+    every_byte_counts(bytes, ssd_footer_size(ENTRIES, false), footer_opens);
 }
 
 /* ---- values ---- */

@@ -14,6 +14,16 @@
  * After ERRORS_MAX failed writes in a row, or when there is no room for a segment that size_max
  * allows, nothing is written for REST_NS: a full or broken disk is asked again now and then.
  *
+ * Where blocks are packed, that comes first, in the buffer, beside the loop:
+ *
+ *     FREE --- append() ---> packing --- on_packed() ---> waiting --- packed_place() ---> written
+ *       ^                                                 |  for a segment                    |
+ *       +-------------------------------------------------+-----------------------------------+
+ *                                    carried, and there is nowhere to go
+ *
+ * A record gets slot and place when it is known how long it is; what does not fit the segment ends
+ * it. So the order of the log is that of the ends of packing.
+ *
  * The open segment is synced SYNC_DELAY_NS after a write at the latest: that much is lost with the
  * power. A process that is killed loses nothing that was written. */
 #include <stdlib.h>
@@ -100,28 +110,36 @@ static void sync_soon(struct ssd *ssd)
 
 /* ---- sealing ---- */
 
+uint64_t ssd_end_offset(const struct ssd_segment *segment)
+{
+    if (segment->places != NULL) return (uint64_t)segment->end * SSD_ALIGN;
+    return ssd_record_offset(&segment->ssd->layout, segment->used);
+}
+
 /* The footer of what can be found in the segment; NULL: no memory. */
 static uint8_t *footer_make(const struct ssd_segment *segment, struct ssd_footer *footer)
 {
     struct ssd_entry *entries = calloc(segment->live + 1, sizeof(*entries));
     uint8_t *bytes = NULL;
 
-    *footer =
-        (struct ssd_footer){ .nonce = segment->nonce,
-                             .offset = ssd_record_offset(&segment->ssd->layout, segment->used),
-                             .used = segment->used };
+    *footer = (struct ssd_footer){ .nonce = segment->nonce,
+                                   .offset = ssd_end_offset(segment),
+                                   .used = segment->used,
+                                   .packed = segment->places != NULL };
     for (uint32_t slot = 0; entries != NULL && slot < segment->used; slot++) {
         if (!ssd_index_points(segment, slot)) continue;
         ASSERT(footer->entries < segment->live);
-        entries[footer->entries++] = (struct ssd_entry){ segment->keys[slot], slot };
+        entries[footer->entries] = (struct ssd_entry){ .key = segment->keys[slot], .slot = slot };
+        if (footer->packed) entries[footer->entries].place = segment->places[slot];
+        footer->entries++;
     }
-    if (entries != NULL) bytes = ssd_alloc_aligned(ssd_footer_size(footer->entries));
+    const uint64_t size = ssd_footer_size(footer->entries, footer->packed);
+    if (entries != NULL) bytes = ssd_alloc_aligned(size);
     if (bytes != NULL) ssd_footer_encode(footer, entries, bytes);
     if (bytes != NULL && segment->seal != NULL) {
         uint64_t random;
         env_random(segment->ssd->env, &random, sizeof(random));
-        ssd_seal_footer(segment->seal, random, bytes, ssd_footer_size(footer->entries),
-                        SSD_TRAILER_SIZE);
+        ssd_seal_footer(segment->seal, random, bytes, size, SSD_TRAILER_SIZE);
     }
     free(entries);
     return bytes;
@@ -139,13 +157,14 @@ enum status ssd_seal_now(struct ssd_segment *segment)
     struct ssd_footer footer;
     uint8_t *bytes = footer_make(segment, &footer);
     if (bytes == NULL) return STATUS_NO_MEMORY;
-    const uint64_t size = ssd_footer_size(footer.entries);
+    const uint64_t size = ssd_footer_size(footer.entries, footer.packed);
     enum status status = env_file_sync(segment->file); /* see seal_start() */
-    if (status == STATUS_OK) status = env_file_pwrite(segment->file, bytes, size, footer.offset);
     if (status == STATUS_OK) {
+        /* Before it is written: one that fails may have made the file longer. */
         if (footer.offset + size > segment->size) size_set(segment, footer.offset + size);
-        sealed_cut(segment, footer.offset + size);
+        status = env_file_pwrite(segment->file, bytes, size, footer.offset);
     }
+    if (status == STATUS_OK) sealed_cut(segment, footer.offset + size);
     free(bytes);
     return status == STATUS_OK ? env_file_sync(segment->file) : status;
 }
@@ -203,14 +222,15 @@ static void seal_start(struct ssd_segment *segment)
     segment->io_bytes = footer_make(segment, &footer);
     enum status status = segment->io_bytes == NULL ? STATUS_NO_MEMORY : STATUS_OK;
     if (status == STATUS_OK) {
-        segment->io =
-            (struct env_io){ .op = ENV_IO_WRITE,
-                             .file = segment->file,
-                             .parts = { { segment->io_bytes, ssd_footer_size(footer.entries) } },
-                             .parts_count = 1,
-                             .offset = footer.offset,
-                             .fn = on_footer_written,
-                             .ctx = segment };
+        segment->io = (struct env_io){
+            .op = ENV_IO_WRITE,
+            .file = segment->file,
+            .parts = { { segment->io_bytes, ssd_footer_size(footer.entries, footer.packed) } },
+            .parts_count = 1,
+            .offset = footer.offset,
+            .fn = on_footer_written,
+            .ctx = segment
+        };
         status = env_io_start(&segment->io);
     }
     if (status != STATUS_OK) sealed(segment, status);
@@ -265,6 +285,7 @@ static void on_reserved(void *ctx, enum status status, size_t n)
                                            .nonce = segment->nonce,
                                            .slots = segment->slots,
                                            .layout = ssd->layout,
+                                           .parts = segment->places != NULL ? ssd->parts : 0,
                                            .sealed = segment->seal != NULL };
         ssd_header_encode(&header, segment->io_bytes);
         if (segment->seal != NULL)
@@ -284,10 +305,17 @@ static enum status segment_create(struct ssd *ssd, uint64_t size)
 {
     const unsigned flags =
         ENV_FILE_READ | ENV_FILE_WRITE | ENV_FILE_CREATE | ENV_FILE_TRUNCATE | ENV_FILE_DIRECT;
-    struct ssd_segment *segment = ssd_segment_new(ssd, ssd->id_next, ssd->slots);
+    const bool packed = ssd->packer != NULL;
+    struct ssd_segment *segment =
+        ssd_segment_new(ssd, ssd->id_next, packed ? SSD_PACKED_SLOTS * ssd->slots : ssd->slots);
     char path[SSD_PATH_SIZE];
 
     if (segment == NULL) return STATUS_NO_MEMORY;
+    if (packed && !ssd_segment_pack(segment)) {
+        ssd_segment_free(segment);
+        return STATUS_NO_MEMORY;
+    }
+    segment->end_max = (uint32_t)(ssd_record_offset(&ssd->layout, ssd->slots) / SSD_ALIGN);
     segment->state = SEGMENT_OPENING;
     env_random(ssd->env, &segment->nonce, sizeof(segment->nonce));
     ssd->open = segment;
@@ -313,9 +341,14 @@ static enum status segment_create(struct ssd *ssd, uint64_t size)
     return status;
 }
 
+static uint64_t new_segment_size(const struct ssd *ssd)
+{
+    return ssd_segment_size(&ssd->layout, ssd->slots, ssd->packer != NULL);
+}
+
 static bool segment_fits(const struct ssd *ssd)
 {
-    const uint64_t size = ssd_segment_size(&ssd->layout, ssd->slots);
+    const uint64_t size = new_segment_size(ssd);
     return ssd->size + size <= ssd->options.size_max &&
            ssd->segments_count + SEGMENTS_SPARE <= SSD_SEGMENTS_MAX;
 }
@@ -327,7 +360,7 @@ static void segment_begin(struct ssd *ssd)
         reclaim_start(ssd); /* may end at once, and begin the segment */
         if (ssd->open != NULL || resting(ssd) || !segment_fits(ssd)) return;
     }
-    const enum status status = segment_create(ssd, ssd_segment_size(&ssd->layout, ssd->slots));
+    const enum status status = segment_create(ssd, new_segment_size(ssd));
     if (status == STATUS_OK) return;
     ssd->counts.write_errors_total++;
     rest(ssd, status_name(status));
@@ -362,6 +395,7 @@ static void on_record_written(void *ctx, enum status status, size_t n)
         sync_soon(ssd);
         ssd->options.on_stored(ssd->options.ctx, &write->key);
     } else {
+        if (write->slot < segment->failed) segment->failed = write->slot;
         ssd->counts.write_errors_total++;
         if (++ssd->errors_in_row >= ERRORS_MAX) rest(ssd, status_name(status));
     }
@@ -402,6 +436,13 @@ static bool may_append(const struct ssd *ssd)
     return ssd->open != NULL && ssd->open->state == SEGMENT_OPEN && !resting(ssd);
 }
 
+/* Slots, from the first, that are whole on the disk or have nothing there that is taken for a
+ * record. Of one whose write failed, the header may have come there without all of its bytes. */
+static uint32_t known_whole(const struct ssd_segment *segment)
+{
+    return segment->synced < segment->failed ? segment->synced : segment->failed;
+}
+
 /* The record of the segment's next slot. */
 static void record_fill(const struct ssd_segment *segment, const struct block_key *key,
                         const uint8_t *data, const uint64_t *sums, uint8_t *out)
@@ -411,7 +452,7 @@ static void record_fill(const struct ssd_segment *segment, const struct block_ke
     const struct ssd_record record = { .key = *key,
                                        .nonce = segment->nonce,
                                        .slot = segment->used,
-                                       .synced = segment->synced,
+                                       .synced = known_whole(segment),
                                        .layers = layout->layers };
 
     ASSERT(segment->used < segment->slots);
@@ -421,19 +462,262 @@ static void record_fill(const struct ssd_segment *segment, const struct block_ke
     if (segment->seal != NULL) ssd_record_seal(segment->seal, segment->used, layout, out);
 }
 
+static void segment_full(struct ssd *ssd)
+{
+    ssd_segment_state(ssd->open, SEGMENT_SEALING);
+    ssd->open = NULL;
+    segment_begin(ssd);
+}
+
+/* ---- packing ---- */
+
+/* Beside the loop: nothing but the write itself, the packer, and what does not change. A part never
+ * becomes longer, so all is done where it is. */
+static void pack_run(void *ctx)
+{
+    struct ssd_write *write = ctx;
+    const struct ssd *ssd = write->ssd;
+    uint8_t *to = write->buffer + SSD_ALIGN;
+
+    for (uint32_t i = 0; i < ssd->parts; i++) {
+        uint8_t *part = write->buffer + SSD_ALIGN + ssd_part_begin(ssd, i);
+        const size_t len = ssd_part_size(ssd, i);
+        size_t size = ssd_pack(ssd->packer, &ssd->options.packing, part, len, to, len - SSD_ALIGN);
+        if (size == 0) {
+            memmove(to, part, len);
+            size = len;
+        }
+        write->units[i] = (uint32_t)((size + SSD_ALIGN - 1) / SSD_ALIGN);
+        memset(to + size, 0, (size_t)write->units[i] * SSD_ALIGN - size);
+        to += (size_t)write->units[i] * SSD_ALIGN;
+    }
+    write->packed = true;
+}
+
+static void pack_fill(struct ssd_write *write, struct ssd *ssd, const struct block_key *key,
+                      const uint8_t *data, const uint64_t *sums)
+{
+    const size_t size = (size_t)ssd->layout.layers * ssd->layout.layer_size;
+    write->ssd = ssd;
+    write->key = *key;
+    write->segment = NULL;
+    write->packed = false;
+    memcpy(write->sums, sums, ssd->layout.layers * sizeof(*sums));
+    memcpy(write->buffer + SSD_ALIGN, data, size);
+    memset(write->buffer + SSD_ALIGN + size, 0, ssd->record_size - SSD_ALIGN - size);
+}
+
+/* The record of the segment's next slot, which it has room for; its units. */
+static uint32_t packed_fill(struct ssd_write *write, const struct ssd_segment *segment)
+{
+    struct ssd_record record = { .key = write->key,
+                                 .nonce = segment->nonce,
+                                 .slot = segment->used,
+                                 .synced = known_whole(segment),
+                                 .layers = segment->ssd->layout.layers,
+                                 .parts = segment->ssd->parts,
+                                 .at = segment->end };
+    memcpy(record.units, write->units, sizeof(record.units));
+    ssd_record_encode(&record, write->sums, write->buffer);
+    if (segment->seal != NULL) ssd_packed_seal(segment->seal, &record, write->buffer);
+    return ssd_packed_units(&record);
+}
+
+static void packed_count(struct ssd_write *write, uint32_t units)
+{
+    struct ssd_counts *counts = &write->ssd->counts;
+    counts->packed_from_total += write->ssd->record_size;
+    counts->packed_to_total += (uint64_t)units * SSD_ALIGN;
+}
+
+/* The next slot of the segment is the write's. */
+static void packed_take(struct ssd_write *write, struct ssd_segment *segment, uint32_t units)
+{
+    write->segment = segment;
+    write->slot = segment->used++;
+    segment->places[write->slot] =
+        (struct ssd_place){ .at = segment->end, .units = units, .first = write->units[0] };
+    segment->end += units;
+    packed_count(write, units);
+}
+
+static bool packed_fits(const struct ssd_write *write, const struct ssd_segment *segment)
+{
+    uint64_t units = 1;
+    for (uint32_t i = 0; i < write->ssd->parts; i++)
+        units += write->units[i];
+    return segment->used < segment->slots && segment->end + units <= segment->end_max;
+}
+
+static void packed_drop(struct ssd_write *write)
+{
+    write->waiting = write->busy = false;
+    if (write->carried) write->ssd->reclaim.writes--;
+}
+
+/* The write gets its place, if there is one now. */
+static void packed_place(struct ssd_write *write)
+{
+    struct ssd *ssd = write->ssd;
+    struct ssd_segment *segment = ssd->open;
+    ASSERT(write->busy && write->waiting);
+
+    if (may_append(ssd) && !packed_fits(write, segment)) {
+        segment_full(ssd);
+        if (!write->waiting) return; /* it was looked at again meanwhile */
+    }
+    if (!may_append(ssd)) {
+        /* Room for a segment may have to wait for those who are carried over. */
+        if (write->carried && (ssd->open == NULL || resting(ssd))) packed_drop(write);
+        return;
+    }
+    segment = ssd->open;
+    const uint64_t offset = (uint64_t)segment->end * SSD_ALIGN;
+    const uint32_t units = packed_fill(write, segment);
+    write->io = (struct env_io){ .op = ENV_IO_WRITE,
+                                 .file = segment->file,
+                                 .parts = { { write->buffer, (size_t)units * SSD_ALIGN } },
+                                 .parts_count = 1,
+                                 .offset = offset,
+                                 .fn = on_record_written,
+                                 .ctx = write };
+    if (env_io_start(&write->io) != STATUS_OK) { /* it may be sealed: it cannot be tried again */
+        ssd->counts.write_errors_total++;
+        packed_drop(write);
+        return;
+    }
+    write->waiting = false;
+    packed_take(write, segment, units);
+    segment->states[write->slot] = SLOT_WRITING;
+    segment->writing++;
+}
+
+static bool packs_wait(const struct ssd *ssd)
+{
+    for (uint32_t i = 0; i < ssd->writes_max; i++) {
+        if (ssd->writes[i].waiting) return true;
+    }
+    return false;
+}
+
+static void packs_place(struct ssd *ssd)
+{
+    for (uint32_t i = 0; i < ssd->writes_max; i++) {
+        if (ssd->writes[i].waiting) packed_place(&ssd->writes[i]);
+    }
+}
+
+static void pack_next(struct ssd *ssd);
+
+static void packed(struct ssd_write *write)
+{
+    ASSERT(write->busy && write->packing && write->packed && write->ssd->packing_now == write);
+    write->ssd->packing_now = NULL;
+    write->packing = false;
+    write->waiting = true;
+}
+
+static void on_packed(void *ctx)
+{
+    struct ssd_write *write = ctx;
+    packed(write);
+    pack_next(write->ssd);
+    ssd_write_go_on(write->ssd);
+}
+
+/* One at a time, in the order in which they came. */
+static void pack_next(struct ssd *ssd)
+{
+    struct ssd_write *first = NULL;
+    if (ssd->packing_now != NULL) return;
+    for (uint32_t i = 0; i < ssd->writes_max; i++) {
+        struct ssd_write *write = &ssd->writes[i];
+        if (write->packing && (first == NULL || write->order < first->order)) first = write;
+    }
+    if (first == NULL) return;
+    ssd->packing_now = first;
+    first->job = (struct env_job){ .run = pack_run, .done = on_packed, .ctx = first };
+    if (env_job_start(ssd->env, &first->job) == STATUS_OK) return;
+    pack_run(first); /* slow, but no block is lost */
+    packed(first);
+    packed_place(first);
+    pack_next(ssd);
+}
+
+static void pack_start(struct ssd_write *write)
+{
+    write->busy = write->packing = true;
+    write->order = write->ssd->order_next++;
+    pack_next(write->ssd);
+}
+
+/* At the end, and blocking. */
+static enum status packed_write_now(struct ssd_write *write)
+{
+    struct ssd *ssd = write->ssd;
+    struct ssd_segment *segment = ssd->open;
+
+    if (!may_append(ssd) || !packed_fits(write, segment)) return STATUS_FULL;
+    const uint64_t offset = (uint64_t)segment->end * SSD_ALIGN;
+    const uint32_t units = packed_fill(write, segment);
+    const enum status status =
+        env_file_pwrite(segment->file, write->buffer, (size_t)units * SSD_ALIGN, offset);
+    packed_take(write, segment, units);
+    segment->states[write->slot] = status == STATUS_OK ? SLOT_WRITTEN : SLOT_DEAD;
+    written_advance(segment);
+    if (status == STATUS_OK) ssd_index_put(segment, write->slot, &write->key);
+    return status;
+}
+
+void ssd_packs_finish(struct ssd *ssd)
+{
+    for (uint32_t i = 0; i < ssd->writes_max; i++) {
+        struct ssd_write *write = &ssd->writes[i];
+        if (!write->packing && !write->waiting) continue;
+        if (write == ssd->packing_now) env_job_settle(&write->job);
+        if (!write->packed) pack_run(write);
+        (void)!packed_write_now(write); /* what has no room now is lost */
+        write->packing = false;
+        packed_drop(write);
+    }
+    ssd->packing_now = NULL;
+}
+
+static enum status pack_write_now(struct ssd *ssd, const struct block_key *key, const uint8_t *data,
+                                  const uint64_t *sums)
+{
+    struct ssd_write *write = calloc(1, sizeof(*write));
+    enum status status = STATUS_FULL;
+
+    if (write != NULL) write->buffer = ssd_alloc_aligned(ssd->record_size);
+    if (write != NULL && write->buffer != NULL) {
+        pack_fill(write, ssd, key, data, sums);
+        pack_run(write);
+        status = packed_write_now(write);
+    }
+    if (write != NULL) free(write->buffer);
+    free(write);
+    return status;
+}
+
 static enum status append(struct ssd *ssd, const struct block_key *key, const uint8_t *data,
                           const uint64_t *sums, bool carried)
 {
     struct ssd_write *write = may_append(ssd) ? write_free(ssd) : NULL;
     if (write == NULL) return STATUS_FULL;
 
+    write->carried = carried;
+    if (ssd->packer != NULL) {
+        pack_fill(write, ssd, key, data, sums);
+        pack_start(write);
+        return STATUS_OK;
+    }
     struct ssd_segment *segment = ssd->open;
     record_fill(segment, key, data, sums, write->buffer);
     write->ssd = ssd;
     write->segment = segment;
     write->slot = segment->used;
     write->key = *key;
-    write->carried = carried;
     write->io = (struct env_io){ .op = ENV_IO_WRITE,
                                  .file = segment->file,
                                  .parts = { { write->buffer, ssd->record_size } },
@@ -445,11 +729,7 @@ static enum status append(struct ssd *ssd, const struct block_key *key, const ui
     write->busy = true;
     segment->states[segment->used++] = SLOT_WRITING;
     segment->writing++;
-    if (segment->used == segment->slots) {
-        ssd_segment_state(segment, SEGMENT_SEALING);
-        ssd->open = NULL;
-        segment_begin(ssd);
-    }
+    if (segment->used == segment->slots) segment_full(ssd);
     return STATUS_OK;
 }
 
@@ -473,7 +753,9 @@ enum status ssd_write_now(struct ssd *ssd, const struct block_key *key, const ui
 {
     struct ssd_segment *segment = ssd->open;
 
+    ssd_packs_finish(ssd);
     if (ssd_has(ssd, key) || on_its_way(ssd, key)) return STATUS_EXISTS;
+    if (ssd->packer != NULL) return pack_write_now(ssd, key, data, sums);
     if (!may_append(ssd) || segment->used == segment->slots) return STATUS_FULL;
     uint8_t *record = ssd_alloc_aligned(ssd->record_size);
     if (record == NULL) return STATUS_FULL;
@@ -496,7 +778,8 @@ void ssd_write_go_on(struct ssd *ssd)
         struct ssd_segment *segment = ssd->segments[i];
         if (segment != NULL && segment->state == SEGMENT_SEALING) seal_start(segment);
     }
-    if (ssd->room_wanted) segment_begin(ssd);
+    if (ssd->room_wanted || packs_wait(ssd)) segment_begin(ssd);
+    packs_place(ssd);
     if (ssd->open != NULL && ssd->open->state == SEGMENT_OPEN && !segment_fits(ssd)) {
         reclaim_start(ssd);
     }
@@ -508,13 +791,19 @@ void ssd_write_go_on(struct ssd *ssd)
 
 /* ---- reclaiming ---- */
 
+/* How many it is meant for: a packed one has more slots than it needs. */
+static uint32_t records_of(const struct ssd_segment *segment)
+{
+    return segment->places != NULL ? segment->used : segment->slots;
+}
+
 /* Another model's first, then what holds little, then the oldest. */
 static bool goes_before(const struct ssd_segment *a, const struct ssd_segment *b)
 {
     if (b == NULL) return true;
     if (a->foreign != b->foreign) return a->foreign;
-    const bool a_poor = a->live <= a->slots / 8;
-    const bool b_poor = b->live <= b->slots / 8;
+    const bool a_poor = a->live <= records_of(a) / 8;
+    const bool b_poor = b->live <= records_of(b) / 8;
     if (a_poor != b_poor) return a_poor;
     return a->id < b->id;
 }
@@ -535,7 +824,7 @@ static void reclaim_start(struct ssd *ssd)
     victim->readers++; /* ours, until all is carried over */
     reclaim->segment = victim;
     reclaim->cursor = 0;
-    reclaim->budget = victim->slots / CARRY_SHARE;
+    reclaim->budget = records_of(victim) / CARRY_SHARE;
     reclaim_step(ssd);
 }
 

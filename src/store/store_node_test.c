@@ -521,31 +521,38 @@ static void on_committed(void *ctx, const struct rpc_result *result)
     committed->status = result->status;
 }
 
-/* Sends the commit as a client would, and says how it ended. */
-static enum status commit(struct sim_cluster *cluster, struct env *env, const char *address,
-                          const struct store_commit *message)
+/* Asks a node, and says how that ended. The message is freed. */
+static enum status ask_node(struct sim_cluster *cluster, struct env *env, const char *address,
+                            uint16_t method, struct buf *message)
 {
     const struct rpc_client_options options = { .address = address, .secret = SIM_SECRET };
     struct rpc_client *client = NULL;
     struct committed committed = { .done = false };
     struct rpc_call_id id;
-    struct buf buf;
 
-    buf_init(&buf, 1 << 20);
-    assert_int_equal(store_encode_commit(&buf, message), STATUS_OK);
     assert_int_equal(rpc_client_create(env, &options, &client, NULL), STATUS_OK);
-    const struct rpc_request request = { .method = STORE_METHOD_COMMIT,
-                                         .body = buf_data(&buf),
-                                         .len = buf.len,
+    const struct rpc_request request = { .method = method,
+                                         .body = buf_data(message),
+                                         .len = message->len,
                                          .deadline_ns = env_now_ns(env) + 3 * ENV_NS_PER_S,
                                          .on_end = on_committed,
                                          .ctx = &committed };
     assert_int_equal(rpc_call(client, &request, &id), STATUS_OK);
-    buf_fini(&buf);
+    buf_fini(message);
     sim_run_ms(cluster, 4000);
     assert_true(committed.done);
     rpc_client_destroy(client);
     return committed.status;
+}
+
+/* Sends the commit as a client would. */
+static enum status commit(struct sim_cluster *cluster, struct env *env, const char *address,
+                          const struct store_commit *message)
+{
+    struct buf buf;
+    buf_init(&buf, 1 << 20);
+    assert_int_equal(store_encode_commit(&buf, message), STATUS_OK);
+    return ask_node(cluster, env, address, STORE_METHOD_COMMIT, &buf);
 }
 
 /* A put is of its ticket's term; a copy says of which its value is, and never of one to come. */
@@ -648,6 +655,76 @@ static void commits_are_checked(void **state)
     wrong.size = 10;
     assert_int_equal(commit(&cluster, env, cluster.nodes[1].rpc_address, &wrong), STATUS_EXISTS);
     assert_int_equal(objects_count(b->objects), 0);
+    sim_cluster_end(&cluster);
+}
+
+/* Asks node 0 for a copy of the value at the beginning of its region, to that of node 1, and says
+ * whether bytes came there. */
+static bool copied(struct sim_cluster *cluster, struct env *env, const struct store_copy *message)
+{
+    const uint8_t *from = (uint8_t *)(uintptr_t)node_region_address(cluster->nodes[0].node);
+    const uint8_t *to = (uint8_t *)(uintptr_t)node_region_address(cluster->nodes[1].node);
+    struct buf buf;
+
+    buf_init(&buf, 1 << 20);
+    assert_int_equal(store_encode_copy(&buf, message), STATUS_OK);
+    const enum status status =
+        ask_node(cluster, env, cluster->nodes[0].rpc_address, STORE_METHOD_COPY, &buf);
+    sim_run_ms(cluster, 4000);
+    const bool there = memcmp(from, to, 100) == 0;
+    assert_int_equal(status == STATUS_OK, there);
+    return there;
+}
+
+static void on_resume(void *ctx)
+{
+    env_sim_resume(ctx);
+}
+
+/* Its range is another's when the master's time is over, however long the message was on its way,
+ * or its reader stood still. */
+static void a_copy_asked_for_too_long_ago_writes_nothing(void **state)
+{
+    struct sim_cluster cluster;
+    const struct env_sim_options calm = { .seed = test_seed() };
+    (void)state;
+
+    sim_cluster_start(&cluster, &calm);
+    struct env *env = env_sim_add(cluster.sim, "10.0.2.1");
+    sim_run_ms(&cluster, 5000);
+    struct store_node *a = cluster.nodes[0].node, *b = cluster.nodes[1].node;
+    uint8_t *data = (uint8_t *)(uintptr_t)node_region_address(a);
+    sim_bytes(1, data, 100);
+    const uint64_t sum = hash_xxh3(data, 100);
+    const struct store_commit value = { .key = { (const uint8_t *)"key", 3 },
+                                        .put_id = 1,
+                                        .term = SIM_TERM,
+                                        .epoch = store_node_epoch(a),
+                                        .address = node_region_address(a),
+                                        .size = 100,
+                                        .sums_data = &sum };
+    assert_int_equal(commit(&cluster, env, cluster.nodes[0].rpc_address, &value), STATUS_OK);
+    const struct block_key id = store_key_id(value.key);
+    struct store_copy copy = { .term = SIM_TERM,
+                               .id = id,
+                               .generation = objects_find(a->objects, &id)->generation,
+                               .put_id = 2,
+                               .address = node_region_address(b),
+                               .epoch = store_node_epoch(b),
+                               .put_ms = 3000 };
+    snprintf(copy.rpc_address, sizeof(copy.rpc_address), "%s", cluster.nodes[1].rpc_address);
+    snprintf(copy.segment, sizeof(copy.segment), "%s", store_node_segment(b));
+
+    copy.until_ns = env_now_ns(cluster.master_env) - 1;
+    assert_false(copied(&cluster, env, &copy));
+    copy.until_ns = env_now_ns(cluster.master_env) + 2000 * ENV_NS_PER_MS;
+    env_sim_pause(cluster.nodes[0].env);
+    struct env_timer resume;
+    env_timer_init(&resume, on_resume, cluster.nodes[0].env);
+    env_timer_set(env, &resume, env_now_ns(env) + 2500 * ENV_NS_PER_MS);
+    assert_false(copied(&cluster, env, &copy));
+    copy.until_ns = env_now_ns(cluster.master_env) + 2000 * ENV_NS_PER_MS;
+    assert_true(copied(&cluster, env, &copy));
     sim_cluster_end(&cluster);
 }
 
@@ -811,6 +888,7 @@ int main(void)
         cmocka_unit_test(members_come_and_go),
         cmocka_unit_test(a_paused_node_returns_with_what_it_had),
         cmocka_unit_test(commits_are_checked),
+        cmocka_unit_test(a_copy_asked_for_too_long_ago_writes_nothing),
         cmocka_unit_test(values_below_memory_are_known),
         cmocka_unit_test(a_put_of_an_earlier_life_is_not_acknowledged),
         cmocka_unit_test(writers_of_an_older_term_are_fenced),

@@ -6,6 +6,7 @@
  * the way its handler reads it, to the last byte, and messages that are plain structs are encoded
  * and decoded again: a message we accept must be one that we can send. */
 #include "store/proto.h"
+#include "store/proto_task.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -147,6 +148,55 @@ static void fuzz_put_ends(const uint8_t *data, size_t len, struct buf *buf)
     free(list);
 }
 
+/* Each of them could have come alone. */
+static void fuzz_commits(const uint8_t *data, size_t len, struct buf *buf)
+{
+    struct store_commits commits;
+    struct store_commits_iter iter = { 0 };
+    struct store_commit commit;
+    uint64_t size = 0;
+    uint32_t count = 0;
+
+    if (store_decode_commits(data, len, &commits) != STATUS_OK) return;
+    for (; store_commits_next(&commits, &iter, &commit); count++) {
+        uint64_t *sums = calloc(commit.sums.count, sizeof(*sums));
+        uint32_t *parts = calloc(commit.parts.count + 1, sizeof(*parts));
+        ASSERT(sums != NULL && parts != NULL);
+        for (size_t i = 0; i < commit.sums.count; i++)
+            sums[i] = msg_u64_at(commit.sums, i);
+        for (size_t i = 0; i < commit.parts.count; i++)
+            parts[i] = msg_u32_at(commit.parts, i);
+        commit.sums_data = sums;
+        commit.parts_data = commit.parts.count > 0 ? parts : NULL;
+        commit.parts_count = (uint32_t)commit.parts.count;
+        buf_clear(buf);
+        ASSERT(store_encode_commit(buf, &commit) == STATUS_OK);
+        struct store_commit again;
+        ASSERT(store_decode_commit(buf_data(buf), buf->len, &again) == STATUS_OK);
+        ASSERT(again.put_id == commit.put_id && again.sums.count == commit.sums.count);
+        size += commit.size;
+        free(sums);
+        free(parts);
+    }
+    ASSERT(count == commits.count && count <= STORE_COMMITS_MAX && size <= STORE_OBJECT_SIZE_MAX);
+}
+
+static void fuzz_put_revokes(const uint8_t *data, size_t len, struct buf *buf)
+{
+    struct store_put_revokes revokes, again;
+    size_t offset = 0;
+
+    if (store_decode_put_revokes(data, len, &revokes) != STATUS_OK) return;
+    struct store_put_revoke *list = calloc(revokes.count, sizeof(*list));
+    ASSERT(list != NULL);
+    for (uint32_t i = 0; i < revokes.count; i++)
+        store_put_revokes_at(&revokes, i, &offset, &list[i]);
+    ASSERT(store_encode_put_revokes(buf, list, revokes.count) == STATUS_OK);
+    ASSERT(store_decode_put_revokes(buf_data(buf), buf->len, &again) == STATUS_OK);
+    ASSERT(again.count == revokes.count);
+    free(list);
+}
+
 static void fuzz_small(const uint8_t *data, size_t len)
 {
     struct store_beat beat;
@@ -186,6 +236,8 @@ static void fuzz_batch(const uint8_t *data, size_t len)
         store_batch_wish(&batch, i, &wish);
         touched += wish.attributes.group;
     }
+    for (const char *at = batch.next; at != NULL && *at != '\0'; at += strlen(at) + 1)
+        ASSERT(strlen(at) < STORE_NAME_SIZE);
     touch_column(batch.sizes);
 }
 
@@ -205,6 +257,8 @@ static void fuzz_places(const uint8_t *data, size_t len)
         if (node < places.nodes_count) touched += (uint8_t)nodes[node].rpc_address[0];
     }
     touch_column(places.addresses);
+    for (uint32_t i = 0; i < places.nodes.count; i++)
+        touched += store_place_on_disk(&places, i);
     touch_column(places.put_ids);
     touch_column(places.sizes);
 }
@@ -244,12 +298,32 @@ static void fuzz_stats(const uint8_t *data, size_t len, struct buf *buf)
     ASSERT(count == count_again && memcmp(&stats, &again, sizeof(stats)) == 0);
 }
 
+static void fuzz_tasks(const uint8_t *data, size_t len, struct buf *buf)
+{
+    struct store_task_ask ask, ask_again;
+    struct yolk_store_task task, again;
+    struct yolk_store_task_id id;
+
+    if (store_decode_task_ask(data, len, &ask) == STATUS_OK) {
+        touch_bytes(ask.key.bytes, ask.key.len);
+        ASSERT(store_encode_task_ask(buf, &ask) == STATUS_OK);
+        ASSERT(store_decode_task_ask(buf_data(buf), buf->len, &ask_again) == STATUS_OK);
+        ASSERT(ask_again.to_count == ask.to_count && ask_again.move == ask.move);
+    }
+    buf_clear(buf);
+    if (store_decode_task_id(data, len, &id) == STATUS_OK) touched += id.number;
+    if (store_decode_task(data, len, &task) != STATUS_OK) return;
+    ASSERT(store_encode_task(buf, &task) == STATUS_OK);
+    ASSERT(store_decode_task(buf_data(buf), buf->len, &again) == STATUS_OK);
+    ASSERT(again.state == task.state && again.done == task.done && again.size == task.size);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
     struct buf buf;
     if (len == 0) return 0;
     buf_init(&buf, 64 << 20);
-    switch (data[0] % 15) {
+    switch (data[0] % 18) {
     case 0: fuzz_register(data + 1, len - 1, &buf); break;
     case 1: fuzz_watch(data + 1, len - 1, &buf); break;
     case 2: fuzz_acquire(data + 1, len - 1, &buf); break;
@@ -265,6 +339,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     case 12: fuzz_stats(data + 1, len - 1, &buf); break;
     case 13: fuzz_put_ends(data + 1, len - 1, &buf); break;
     case 14: fuzz_tenants(data + 1, len - 1, &buf); break;
+    case 15: fuzz_tasks(data + 1, len - 1, &buf); break;
+    case 16: fuzz_commits(data + 1, len - 1, &buf); break;
+    case 17: fuzz_put_revokes(data + 1, len - 1, &buf); break;
     }
     buf_fini(&buf);
     return 0;

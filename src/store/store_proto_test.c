@@ -77,7 +77,9 @@ static void members_arrive(void **state)
         .has_member = true, .gone = true, .term = 3, .state = STORE_MEMBER_SUSPECT, .info = info
     };
     struct store_watch_item item_got;
-    const struct store_beat beat = { .name = "n1", .epoch = 5 };
+    const struct store_beat beat = { .name = "n1",
+                                     .epoch = 5,
+                                     .load = { .bytes = 1 << 30, .faults = 3 } };
     struct store_beat beat_got;
     (void)state;
 
@@ -124,7 +126,7 @@ static void notes_arrive(void **state)
     static struct store_quota_note notes_got[STORE_TENANTS_MAX];
     struct store_register reg = { .info = info_new() }, reg_got;
     struct store_beat beat = { .name = "n1", .epoch = 5 }, beat_got;
-    struct store_beaten beaten = { .term = 9, .draining = true }, beaten_got;
+    struct store_beaten beaten = { .term = 9, .draining = true, .clock_ns = 8 }, beaten_got;
     struct buf bytes;
     uint32_t count = 0;
     (void)state;
@@ -155,7 +157,7 @@ static void notes_arrive(void **state)
         buf_clear(&buf);
         assert_int_equal(store_encode_beaten(&buf, &beaten), STATUS_OK);
         assert_int_equal(store_decode_beaten(buf_data(&buf), buf.len, &beaten_got), STATUS_OK);
-        assert_true(beaten_got.draining && beaten_got.term == 9);
+        assert_true(beaten_got.draining && beaten_got.term == 9 && beaten_got.clock_ns == 8);
         assert_int_equal(beaten_got.notes_version, version);
         assert_int_equal(beaten_got.notes.len, version == 0 ? 0 : bytes.len);
     }
@@ -471,6 +473,100 @@ static void ends_arrive_together(void **state)
     assert_int_equal(store_decode_put_ends(buf_data(&buf), buf.len, &got), STATUS_INVALID);
 }
 
+/* One in pieces and one in parts, of a column each. */
+static void commits_arrive_together(void **state)
+{
+    const uint64_t sums[] = { 5, 6, 7, 8 };
+    const uint32_t parts[] = { STORE_PIECE_SIZE - 1, 1, 1 };
+    struct store_commit both[] = {
+        { .key = { (const uint8_t *)"one", 3 },
+          .put_id = 7,
+          .term = 2,
+          .epoch = 3,
+          .address = 4096,
+          .size = STORE_PIECE_SIZE + 1,
+          .sums_data = sums },
+        { .key = { (const uint8_t *)"2", 1 },
+          .put_id = 8,
+          .term = 2,
+          .epoch = 3,
+          .address = 8192,
+          .size = STORE_PIECE_SIZE + 1,
+          .sums_data = sums + 1,
+          .parts_data = parts,
+          .parts_count = 3,
+          .attributes = { .cost = 6 } },
+    };
+    struct store_commits got;
+    struct store_commits_iter iter = { 0 };
+    struct store_commit one;
+    (void)state;
+
+    assert_int_equal(store_encode_commits(&buf, both, 2), STATUS_OK);
+    keep(16, "commits");
+    assert_int_equal(store_decode_commits(buf_data(&buf), buf.len, &got), STATUS_OK);
+    assert_int_equal(got.count, 2);
+    assert_true(store_commits_next(&got, &iter, &one));
+    assert_int_equal(one.put_id, 7);
+    assert_int_equal(one.term, 2);
+    assert_int_equal(one.epoch, 3);
+    assert_int_equal(one.sums.count, 2);
+    assert_int_equal(msg_u64_at(one.sums, 1), 6);
+    assert_int_equal(one.parts.count, 0);
+    assert_int_equal(one.attributes.cost, 0);
+    assert_true(store_commits_next(&got, &iter, &one));
+    assert_int_equal(one.key.len, 1);
+    assert_memory_equal(one.key.bytes, "2", 1);
+    assert_int_equal(one.address, 8192);
+    assert_int_equal(one.sums.count, 3);
+    assert_int_equal(msg_u64_at(one.sums, 0), 6);
+    assert_int_equal(one.parts.count, 3);
+    assert_int_equal(msg_u32_at(one.parts, 0), STORE_PIECE_SIZE - 1);
+    assert_int_equal(one.attributes.cost, 6);
+    assert_false(store_commits_next(&got, &iter, &one));
+
+    both[1].parts_count = 2; /* less than the value */
+    buf_clear(&buf);
+    assert_int_equal(store_encode_commits(&buf, both, 2), STATUS_OK);
+    assert_int_equal(store_decode_commits(buf_data(&buf), buf.len, &got), STATUS_INVALID);
+    const uint64_t *many = calloc(STORE_PIECES_MAX, sizeof(*many)); /* more than an owner reads */
+    both[0].size = STORE_OBJECT_SIZE_MAX;
+    both[0].sums_data = many;
+    both[1].parts_count = 3;
+    buf_clear(&buf);
+    assert_int_equal(store_encode_commits(&buf, both, 2), STATUS_OK);
+    assert_int_equal(store_decode_commits(buf_data(&buf), buf.len, &got), STATUS_INVALID);
+    buf_clear(&buf);
+    assert_int_equal(store_encode_commits(&buf, both, 1), STATUS_OK);
+    assert_int_equal(store_decode_commits(buf_data(&buf), buf.len, &got), STATUS_OK);
+    free((void *)(uintptr_t)many);
+}
+
+static void revokes_arrive_together(void **state)
+{
+    const struct store_put_revoke revokes[] = {
+        { .key = { (const uint8_t *)"one", 3 }, .put_id = 7, .writer = 8 },
+        { .key = { (const uint8_t *)"2", 1 }, .put_id = 9, .writer = UINT64_MAX },
+    };
+    struct store_put_revokes got;
+    struct store_put_revoke one;
+    size_t offset = 0;
+    (void)state;
+
+    assert_int_equal(store_encode_put_revokes(&buf, revokes, 2), STATUS_OK);
+    keep(17, "put_revokes");
+    assert_int_equal(store_decode_put_revokes(buf_data(&buf), buf.len, &got), STATUS_OK);
+    assert_int_equal(got.count, 2);
+    for (uint32_t i = 0; i < 2; i++) {
+        store_put_revokes_at(&got, i, &offset, &one);
+        assert_int_equal(one.key.len, revokes[i].key.len);
+        assert_memory_equal(one.key.bytes, revokes[i].key.bytes, one.key.len);
+        assert_int_equal(one.put_id, revokes[i].put_id);
+        assert_true(one.writer == revokes[i].writer);
+    }
+    assert_int_equal(store_decode_put_revokes(buf_data(&buf), buf.len - 1, &got), STATUS_INVALID);
+}
+
 static void batches_arrive(void **state)
 {
     const struct store_key keys[] = { { (const uint8_t *)"one", 3 }, { (const uint8_t *)"2", 1 } };
@@ -500,6 +596,49 @@ static void batches_arrive(void **state)
     assert_int_equal(store_decode_batch(buf_data(&buf), buf.len, &got), STATUS_OK);
     assert_int_equal(msg_u64_at(got.sizes, 1), 20);
     assert_string_equal(got.preferred, "n2");
+    assert_true(got.next == NULL && !got.together);
+
+    buf_clear(&buf);
+    batch.next = "n3\0n4\0";
+    batch.next_len = sizeof("n3\0n4\0");
+    batch.together = true;
+    assert_int_equal(store_encode_batch(&buf, &batch), STATUS_OK);
+    keep(8, "batch_put_wishes");
+    assert_int_equal(store_decode_batch(buf_data(&buf), buf.len, &got), STATUS_OK);
+    assert_memory_equal(got.next, batch.next, batch.next_len);
+    assert_true(got.together);
+}
+
+static void names_that_do_not_end_are_refused(void **state)
+{
+    char long_name[STORE_NAME_SIZE + 2] = { 0 };
+    const struct {
+        const char *names;
+        size_t len;
+        enum status status;
+    } cases[] = {
+        { "a\0b\0", 5, STATUS_OK },
+        { "", 1, STATUS_OK },
+        { "a\0b\0", 4, STATUS_INVALID },
+        { "a", 1, STATUS_INVALID },
+        { "a\0\0b\0", 6, STATUS_INVALID },
+        { "ab", 2, STATUS_INVALID },
+        { long_name, sizeof(long_name), STATUS_INVALID },
+    };
+    const struct store_key keys[] = { { (const uint8_t *)"k", 1 } };
+    const uint64_t sizes[] = { 1 };
+    struct store_batch batch = { .count = 1, .keys_data = keys, .sizes_data = sizes };
+    struct store_batch got;
+    (void)state;
+
+    memset(long_name, 'x', STORE_NAME_SIZE);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        buf_clear(&buf);
+        batch.next = cases[i].names;
+        batch.next_len = cases[i].len;
+        assert_int_equal(store_encode_batch(&buf, &batch), STATUS_OK);
+        assert_int_equal(store_decode_batch(buf_data(&buf), buf.len, &got), cases[i].status);
+    }
 }
 
 /* A batch whose lengths and keys do not agree, with a field that we do not know. */
@@ -552,6 +691,8 @@ static void places_arrive(void **state)
                                             .addresses = addresses,
                                             .node_list = list,
                                             .nodes_count = 2 };
+    const uint32_t disks[] = { 0, 1 };
+    struct store_places_out below = reply;
     struct store_places got;
     (void)state;
 
@@ -562,6 +703,15 @@ static void places_arrive(void **state)
     assert_int_equal(store_status_of(msg_u32_at(got.codes, 1)), STATUS_NOT_FOUND);
     assert_string_equal(nodes[1].segment, "b:2");
     assert_int_equal(msg_u64_at(got.addresses, 1), 22);
+    assert_false(store_place_on_disk(&got, 1));
+
+    below.disks = disks;
+    buf_clear(&buf);
+    assert_int_equal(store_encode_places(&buf, &below), STATUS_OK);
+    keep(9, "places_disk");
+    assert_int_equal(store_decode_places(buf_data(&buf), buf.len, &got, nodes), STATUS_OK);
+    assert_false(store_place_on_disk(&got, 0));
+    assert_true(store_place_on_disk(&got, 1));
 
     places[1] = 2; /* a node that is not in the list */
     buf_clear(&buf);
@@ -650,7 +800,8 @@ static void copies_and_drains_arrive(void **state)
                                      .segment = "a:2",
                                      .address = 5,
                                      .epoch = 6,
-                                     .put_ms = 7 };
+                                     .put_ms = 7,
+                                     .until_ns = 8 };
     const struct store_drain drain = { .name = "n1", .undo = true };
     struct store_copy copy_got;
     struct store_drain drain_got;
@@ -746,7 +897,9 @@ static void wishes_arrive(void **state)
 static void numbers_arrive(void **state)
 {
     static struct yolk_store_node nodes_got[YOLK_STORE_NODES_MAX];
-    const struct yolk_store_node node = { "n1", "store", "alive", "10.0.0.1:1", 100, 50, 7, 8, 9 };
+    const struct yolk_store_node node = {
+        "n1", "store", "alive", "10.0.0.1:1", 100, 50, 7, 8, 9, 10
+    };
     const struct yolk_store_stats stats = { .term = 1, .objects = 2, .values = 3 };
     struct yolk_store_stats got;
     uint32_t count = 0;
@@ -806,8 +959,11 @@ int main(void)
         cmocka_unit_test_setup_teardown(events_arrive, setup, teardown),
         cmocka_unit_test_setup_teardown(puts_arrive, setup, teardown),
         cmocka_unit_test_setup_teardown(ends_arrive_together, setup, teardown),
+        cmocka_unit_test_setup_teardown(commits_arrive_together, setup, teardown),
+        cmocka_unit_test_setup_teardown(revokes_arrive_together, setup, teardown),
         cmocka_unit_test_setup_teardown(batches_arrive, setup, teardown),
         cmocka_unit_test_setup_teardown(what_does_not_fit_together_is_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(names_that_do_not_end_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(places_arrive, setup, teardown),
         cmocka_unit_test_setup_teardown(pages_arrive, setup, teardown),
         cmocka_unit_test_setup_teardown(questions_arrive, setup, teardown),

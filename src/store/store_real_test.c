@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "base/env.h"
@@ -28,6 +29,7 @@
 #include "store/node_int.h"
 #include "store/proto.h"
 #include "yolk/store.h"
+#include "yolk/store_lend.h"
 #include "yolk/store_session.h"
 #include "yolk/store_threads.h"
 #include "yolk/transfer.h"
@@ -65,6 +67,7 @@ struct world {
     enum status status;
     uint64_t size;
     struct store_fetch_result fetched;
+    char place[YOLK_STORE_ADDRESS_SIZE]; /* of a value */
 };
 
 static void on_joined(void *ctx, uint64_t term)
@@ -470,17 +473,12 @@ static void bad_calls_are_refused_at_once(struct world *world)
     const struct yolk_store_value terabyte = { .key = { "k", 1 },
                                                .data = world->memory,
                                                .size = UINT64_C(1) << 40 };
-    const struct yolk_store_value twice[] = {
-        { .key = { "k", 1 }, .data = world->memory, .size = 1 },
-        { .key = { "k", 1 }, .data = world->memory, .size = 2 }
-    };
 
     assert_int_equal(yolk_store_exist(world->store, &empty, 1, &call), STATUS_INVALID);
     assert_int_equal(yolk_store_exist(world->store, &huge, 1, &call), STATUS_INVALID);
     assert_int_equal(yolk_store_exist(world->store, &empty, 0, &call), STATUS_INVALID);
     assert_int_equal(yolk_store_put(world->store, &nothing, 1, &call), STATUS_INVALID);
     assert_int_equal(yolk_store_put(world->store, &terabyte, 1, &call), STATUS_INVALID);
-    assert_int_equal(yolk_store_put(world->store, twice, 2, &call), STATUS_INVALID);
 }
 
 static void everything_moves(bool forbid_shm, enum yolk_transfer_path path)
@@ -519,6 +517,78 @@ static void check(const struct asker *asker, bool right)
     if (!right) atomic_fetch_add(asker->wrong, 1);
 }
 
+struct batch {
+    const struct yolk_store_key *keys;
+    const struct yolk_store_value *values;
+    uint32_t count;
+};
+
+static enum status begin_exist(void *ctx, struct yolk_store *store,
+                               const struct yolk_store_call *call)
+{
+    const struct batch *batch = ctx;
+    return yolk_store_exist(store, batch->keys, batch->count, call);
+}
+
+static enum status begin_put(void *ctx, struct yolk_store *store,
+                             const struct yolk_store_call *call)
+{
+    const struct batch *batch = ctx;
+    return yolk_store_put(store, batch->values, batch->count, call);
+}
+
+static void on_numbers(void *ctx, enum status status, const struct yolk_store_stats *stats,
+                       const struct yolk_store_node *nodes, uint32_t nodes_count)
+{
+    const struct yolk_store_call *call = ctx;
+    (void)nodes;
+    (void)nodes_count;
+    call->on_item(call->ctx, 0, status, status == STATUS_OK ? stats->space_total : 0);
+}
+
+/* What has no items: it is one. */
+static enum status begin_stat(void *ctx, struct yolk_store *store,
+                              const struct yolk_store_call *call)
+{
+    struct yolk_store_call *kept = ctx;
+    *kept = *call;
+    return yolk_store_stat(store, 0, on_numbers, kept);
+}
+
+/* Calls of several items, of this thread alone. */
+static void call_whole(const struct asker *asker)
+{
+    struct yolk_store_threads *threads = asker->threads;
+    const struct yolk_store_call replace = { .replace = true };
+    struct yolk_store_answer answers[2] = { { STATUS_PENDING, 0 }, { STATUS_PENDING, 0 } };
+    struct yolk_store_call kept;
+    char text[32];
+
+    snprintf(text, sizeof(text), "whole %u", asker->number);
+    const struct yolk_store_key keys[] = { { "nowhere", 7 }, { text, strlen(text) } };
+    const struct yolk_store_value value = { .key = keys[1], .data = asker->memory, .size = SMALL };
+    struct batch batch = { keys, &value, 1 };
+    for (unsigned round = 0; round < 2; round++) {
+        const enum status status =
+            yolk_store_threads_call(threads, 1, &replace, begin_put, &batch, answers);
+        check(asker, status == STATUS_OK && answers[0].status == STATUS_OK);
+    }
+    batch.count = 2;
+    check(asker,
+          yolk_store_threads_call(threads, 2, NULL, begin_exist, &batch, answers) == STATUS_OK);
+    check(asker, answers[0].status == STATUS_NOT_FOUND && answers[1].status == STATUS_OK);
+    check(asker,
+          yolk_store_threads_call(threads, 1, NULL, begin_stat, &kept, answers) == STATUS_OK);
+    check(asker, answers[0].status == STATUS_OK && answers[0].size > 0);
+    batch.count = 0;
+    answers[0].status = STATUS_PENDING;
+    check(asker, yolk_store_threads_call(threads, 1, NULL, begin_exist, &batch, answers) ==
+                     STATUS_INVALID);
+    check(asker, yolk_store_threads_call(threads, 0, NULL, begin_exist, &batch, answers) ==
+                     STATUS_INVALID);
+    check(asker, answers[0].status == STATUS_PENDING);
+}
+
 /* Own values come and go; a value that all put at once is one's. */
 static void *ask_in_turns(void *ctx)
 {
@@ -551,6 +621,7 @@ static void *ask_in_turns(void *ctx)
     }
     const struct yolk_store_key none = { NULL, 0 };
     check(asker, yolk_store_threads_exist(threads, &none) == STATUS_INVALID);
+    call_whole(asker);
     atomic_fetch_sub(asker->left, 1);
     return NULL;
 }
@@ -584,6 +655,106 @@ static void threads_ask(void **state)
     world_end(&world);
 }
 
+/* A key that is too long only together with the name of its tenant. */
+static void *ask_for_long(void *ctx)
+{
+    static const char text[YOLK_STORE_KEY_SIZE_MAX] = { 'k' };
+    const struct asker *asker = ctx;
+    const bool whole = asker->number > 0;
+    const struct yolk_store_key key = { text, whole ? sizeof(text) : 1 };
+    const enum status status = yolk_store_threads_exist(asker->threads, &key);
+    check(asker, status == (whole ? STATUS_INVALID : STATUS_NOT_FOUND));
+    atomic_fetch_sub(asker->left, 1);
+    return NULL;
+}
+
+/* Who asks for what cannot be spoils the answer of nobody whose question goes with it. */
+static void threads_ask_for_what_cannot_be(void **state)
+{
+    static struct world world;
+    struct asker askers[ASKERS];
+    pthread_t threads[ASKERS];
+    _Atomic unsigned left = ASKERS;
+    _Atomic unsigned wrong = 0;
+    struct yolk_store_threads *door;
+    struct yolk_store *store;
+    (void)state;
+
+    world_start(&world, false);
+    const struct yolk_store_options options = { .env = world.env,
+                                                .transfer = world.client_transfer,
+                                                .master = world.master_address,
+                                                .tenant = "red" };
+    assert_int_equal(yolk_store_create(&options, &store, NULL), STATUS_OK);
+    assert_int_equal(yolk_store_threads_create(world.env, store, &door), STATUS_OK);
+    for (unsigned i = 0; i < ASKERS; i++) {
+        askers[i] = (struct asker){ .threads = door, .number = i, .left = &left, .wrong = &wrong };
+        assert_int_equal(pthread_create(&threads[i], NULL, ask_for_long, &askers[i]), 0);
+    }
+    usleep(20000); /* the questions that were handed in wait together for the loop */
+    while (atomic_load(&left) > 0)
+        env_poll(world.env, 10 * ENV_NS_PER_MS);
+    for (unsigned i = 0; i < ASKERS; i++)
+        pthread_join(threads[i], NULL);
+    assert_int_equal(wrong, 0);
+    yolk_store_threads_destroy(door);
+    yolk_store_destroy(store);
+    world_end(&world);
+}
+
+/* ---- memory that a client lends ---- */
+
+static void on_lent(void *ctx, enum status status)
+{
+    assert_int_equal(status, STATUS_OK);
+    *(bool *)ctx = true;
+}
+
+static void on_first_place(void *ctx, enum status status, const struct yolk_store_where *where)
+{
+    struct world *world = ctx;
+    assert_int_equal(status, STATUS_OK);
+    snprintf(world->place, sizeof(world->place), "%s", where->replicas[0].rpc_address);
+    world->ended = true;
+}
+
+static void clients_lend(void **state)
+{
+    struct world world;
+    struct yolk_store_lend *lend;
+    bool joined = false;
+    (void)state;
+
+    world_start(&world, false);
+    const struct yolk_store_lend_options options = { .env = world.env,
+                                                     .master = world.master_address,
+                                                     .size = 8 << 20,
+                                                     .on_joined = on_lent,
+                                                     .ctx = &joined };
+    assert_int_equal(yolk_store_lend_create(&options, &lend, NULL), STATUS_OK);
+    run_until(&world, &joined);
+    const struct yolk_store_call call = { .preferred = yolk_store_lend_name(lend),
+                                          .on_item = on_item,
+                                          .ctx = &world };
+    const struct yolk_store_value value = { .key = { "lent", 4 },
+                                            .data = world.memory,
+                                            .size = VALUE_SIZE };
+    const struct yolk_store_buffer buffer = { .key = value.key,
+                                              .data = world.memory + VALUE_SIZE,
+                                              .size = VALUE_SIZE };
+    memset(world.memory, 7, VALUE_SIZE);
+    assert_int_equal(ended(&world, yolk_store_put(world.store, &value, 1, &call)), STATUS_OK);
+    assert_int_equal(ended(&world, yolk_store_get(world.store, &buffer, 1, &call)), STATUS_OK);
+    assert_memory_equal(world.memory, world.memory + VALUE_SIZE, VALUE_SIZE);
+    world.ended = false;
+    assert_int_equal(yolk_store_locate(world.store, &value.key, 0, on_first_place, &world),
+                     STATUS_OK);
+    run_until(&world, &world.ended);
+    assert_string_equal(world.place, yolk_store_lend_name(lend));
+    yolk_store_lend_destroy(lend);
+    world_end(&world);
+}
+
 static void over_shared_memory(void **state)
 {
     (void)state;
@@ -599,9 +770,9 @@ static void over_tcp(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(over_shared_memory),
-        cmocka_unit_test(over_tcp),
-        cmocka_unit_test(threads_ask),
+        cmocka_unit_test(over_shared_memory), cmocka_unit_test(over_tcp),
+        cmocka_unit_test(threads_ask),        cmocka_unit_test(threads_ask_for_what_cannot_be),
+        cmocka_unit_test(clients_lend),
     };
     if (log_configure("warn", NULL) != STATUS_OK) return 1;
     return cmocka_run_group_tests(tests, NULL, NULL);

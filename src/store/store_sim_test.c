@@ -140,6 +140,8 @@ static void break_something(struct world *world)
 enum unrest {
     UNREST_DRAIN,
     UNREST_REPLICAS,
+    UNREST_COPY,
+    UNREST_MOVE,
     UNREST_LIST,
     UNREST_REMOVE_MATCHING,
     UNREST_PUT_BATCH,
@@ -154,8 +156,9 @@ enum unrest {
 };
 
 static const char *const unrest_names[UNREST_KINDS] = {
-    "drain",        "replicas",     "list",       "remove_matching", "put_batch", "unmount",
-    "master_pause", "client_pause", "client_cut", "client_kill",     "power_off", "skew",
+    "drain",           "replicas",    "copy",      "move",         "list",
+    "remove_matching", "put_batch",   "unmount",   "master_pause", "client_pause",
+    "client_cut",      "client_kill", "power_off", "skew",
 };
 static unsigned long long unrest_total[UNREST_KINDS];
 
@@ -196,6 +199,50 @@ static bool unrest_replicas(struct world *world, unsigned key)
                                           .replicas =
                                               1 + (uint32_t)rng_below(&world->unrest_rng, 3) };
     CHECK(yolk_store_replicas(store_of(world, key), &name, 1, &call) == STATUS_OK);
+    return true;
+}
+
+static void on_unrest_task(void *ctx, enum status status, const struct yolk_store_task *task,
+                           const char *message)
+{
+    (void)ctx;
+    (void)message;
+    CHECK((status == STATUS_OK) == (task != NULL) && status != STATUS_CORRUPT);
+}
+
+static void node_name(const struct world *world, unsigned i, char out[STORE_NAME_SIZE])
+{
+    snprintf(out, STORE_NAME_SIZE, "node-%s", world->cluster.nodes[i].host);
+}
+
+static bool unrest_copy(struct world *world, unsigned key)
+{
+    char text[16];
+    char names[2][STORE_NAME_SIZE];
+    const char *const to[] = { names[0], names[1] };
+    const uint32_t count = 1 + (uint32_t)rng_below(&world->unrest_rng, 2);
+    const struct yolk_store_key name = value_key(key, text);
+    const unsigned first = (unsigned)rng_below(&world->unrest_rng, SIM_NODES);
+
+    for (unsigned i = 0; i < 2; i++)
+        node_name(world, (first + i) % SIM_NODES, names[i]);
+    CHECK(yolk_store_copy(store_of(world, key), &name, to, count, 0, on_unrest_task, world) ==
+          STATUS_OK);
+    return true;
+}
+
+static bool unrest_move(struct world *world, unsigned key)
+{
+    char text[16];
+    char to[STORE_NAME_SIZE];
+    char from[STORE_NAME_SIZE];
+    const struct yolk_store_key name = value_key(key, text);
+
+    node_name(world, (unsigned)rng_below(&world->unrest_rng, SIM_NODES), to);
+    node_name(world, (unsigned)rng_below(&world->unrest_rng, SIM_NODES), from);
+    CHECK(yolk_store_move(store_of(world, key), &name,
+                          rng_below(&world->unrest_rng, 2) == 0 ? from : NULL, to, 0,
+                          on_unrest_task, world) == STATUS_OK);
     return true;
 }
 
@@ -362,6 +409,8 @@ static bool unrest_make(struct world *world, enum unrest what)
     switch (what) {
     case UNREST_DRAIN: return unrest_drain(world, node);
     case UNREST_REPLICAS: return unrest_replicas(world, key);
+    case UNREST_COPY: return unrest_copy(world, key);
+    case UNREST_MOVE: return unrest_move(world, key);
     case UNREST_LIST: return unrest_list(world, key);
     case UNREST_REMOVE_MATCHING: return unrest_remove_matching(world, key);
     case UNREST_PUT_BATCH: return unrest_put_batch(world, key / RED);
@@ -485,6 +534,21 @@ static void check_acknowledged(struct world *world)
     }
 }
 
+/* Every node has a value that must stay, which operators may have moved there: what needs all of a
+ * node's memory in one piece finds none. */
+static bool pinned_everywhere(const struct world *world)
+{
+    const struct store_master *master = store_master_shell_directory(world->cluster.master);
+    for (uint32_t i = 0; i < master->members_count; i++) {
+        const struct member *member = master->by_age[i];
+        const struct replica *r = master_replica_at(master, member->replicas);
+        while (r != NULL && !(r->placed && master_entry_hard(master_entry_with(master, r))))
+            r = master_replica_at(master, r->next_of_member);
+        if (r == NULL) return false;
+    }
+    return true;
+}
+
 static void check_liveness(struct world *world)
 {
     for (unsigned key = 0; key < KEYS; key++) {
@@ -494,6 +558,7 @@ static void check_liveness(struct world *world)
             sim_run_ms(&world->cluster, put == STATUS_QUOTA ? 6000 : 1000);
             put = do_now(world, OP_PUT, key);
         }
+        if (put == STATUS_FULL && pinned_everywhere(world)) continue;
         if (put != STATUS_OK && put != STATUS_EXISTS) {
             fail_msg("SEED=%llu: in a calm world put of key %u ends %s",
                      (unsigned long long)current_seed, key, status_name(put));
@@ -681,6 +746,82 @@ static struct store_master_counts counts_of(const struct world *world)
     return counts;
 }
 
+/* ---- tasks ---- */
+
+struct moving {
+    bool heard;
+    struct yolk_store_task task;
+};
+
+static void on_task(void *ctx, enum status status, const struct yolk_store_task *task,
+                    const char *message)
+{
+    struct moving *moving = ctx;
+    (void)message;
+    CHECK(status == STATUS_OK);
+    moving->heard = true;
+    moving->task = *task;
+}
+
+static bool task_heard(void *ctx)
+{
+    return ((struct moving *)ctx)->heard;
+}
+
+/* A replica that the value lacks is made anywhere, be it where it was just moved away from. */
+static bool wants_more(const struct world *world, unsigned key)
+{
+    const struct store_master *master = store_master_shell_directory(world->cluster.master);
+    const struct block_key id = value_id(key);
+    const struct entry *entry = master_entry_find(master, &id);
+    return entry != NULL && entry->extra != NULL && entry->extra->attributes.replicas > 1;
+}
+
+/* One value goes from one node to another, which has it not; whoever asks meanwhile finds it. */
+static void move_now(struct world *world, unsigned key, unsigned from, unsigned to)
+{
+    char text[16];
+    char names[2][STORE_NAME_SIZE];
+    const struct yolk_store_key name = value_key(key, text);
+    struct yolk_store *store = store_of(world, key);
+    struct moving moving = { .heard = false };
+    struct rank rank;
+
+    node_name(world, from, names[0]);
+    node_name(world, to, names[1]);
+    CHECK(yolk_store_move(store, &name, names[0], names[1], 0, on_task, &moving) == STATUS_OK);
+    for (;;) {
+        CHECK(env_sim_run_until(world->cluster.sim, task_heard, &moving, 30 * ENV_NS_PER_S));
+        CHECK(moving.task.state != YOLK_STORE_TASK_FAILED);
+        if (moving.task.state == YOLK_STORE_TASK_SUCCESS) break;
+        CHECK(do_now(world, OP_GET, key) == STATUS_OK);
+        moving.heard = false;
+        CHECK(yolk_store_task(store, moving.task.id, 0, on_task, &moving) == STATUS_OK);
+    }
+    CHECK(node_has(world, to, key, &rank));
+    CHECK(!node_has(world, from, key, &rank) || wants_more(world, key));
+    CHECK(do_now(world, OP_GET, key) == STATUS_OK);
+    moved_total++;
+}
+
+/* Tasks of the time of faults have ended, and new ones do what they should. */
+static void check_tasks(struct world *world)
+{
+    struct rank rank;
+    for (int i = 0; i < 30 && counts_of(world).tasks > 0; i++)
+        sim_run_ms(&world->cluster, 1000);
+    CHECK(counts_of(world).tasks == 0);
+    if (world->kind == TINY || world->cluster.hot_replicas > 0) return;
+    for (unsigned i = 0; i < 3; i++) {
+        const unsigned key = (unsigned)rng_below(&world->rng, KEYS);
+        const unsigned from = (unsigned)rng_below(&world->rng, SIM_NODES);
+        const unsigned to = (from + 1) % SIM_NODES;
+        if (do_now(world, OP_GET, key) != STATUS_OK) continue;
+        if (node_has(world, from, key, &rank) && !node_has(world, to, key, &rank))
+            move_now(world, key, from, to);
+    }
+}
+
 /* What is hot has more replicas than were wished, and the same bytes; when it has cooled it has
  * not. */
 static void check_heat(struct world *world)
@@ -783,7 +924,7 @@ static void check_unmount(struct world *world)
         CHECK(do_now(world, OP_GET, key) == before[key]);
 }
 
-/* The net, and in some worlds disks that fail and lie. */
+/* The net, in some worlds one that flips bits, and in some disks that fail and lie. */
 static struct env_sim_options faults_of(const struct world *world)
 {
     const uint32_t losses[] = { 300, 0, 3000 };
@@ -795,6 +936,7 @@ static struct env_sim_options faults_of(const struct world *world)
     if (!world->whole) return options;
     options.conn_loss_ppm = losses[current_seed / 2 % 3];
     if (current_seed % 5 == 1) options.delay_max_ns = 20 * ENV_NS_PER_MS;
+    if (current_seed % 3 > 0) options.flip_ppm = current_seed % 3 == 1 ? 500 : 5000;
     if (current_seed % 4 == 2) {
         options.disk_error_ppm = 5000;
         options.disk_corrupt_ppm = 5000;
@@ -822,6 +964,7 @@ static void cluster_configure(struct world *world)
         CHECK(ssd_keys_parse(text, sizeof(text), &keys, NULL) == STATUS_OK);
         cluster->disk_keys = &keys;
     }
+    if (current_seed % 4 == 2) cluster->disk_packing = (struct ssd_packing){ 1, 2 };
     if (world->kind == TINY || cluster->disk_size + cluster->values_disk_size > 0) {
         sim_nodes_restart(cluster);
     }
@@ -845,11 +988,13 @@ static void world_run(enum kind kind, uint64_t world_seed, bool whole)
     world.whole = whole;
     world.kind = kind;
     const struct env_sim_options options = faults_of(&world);
+    world.flips = options.flip_ppm > 0;
     sim_cluster_start(&world.cluster, &options);
     cluster_configure(&world);
     for (unsigned i = 0; i < CLIENTS; i++)
         client_start(&world, i);
     for (int step = 0; step < STEPS; step++) {
+        note_settled(&world);
         quota_keep(&world);
         client_step(&world);
         sessions_step(&world);
@@ -866,6 +1011,7 @@ static void world_run(enum kind kind, uint64_t world_seed, bool whole)
     sessions_hurry(&world);
     quota_keep(&world);
     CHECK(env_sim_run_until(world.cluster.sim, all_idle, &world, 60 * ENV_NS_PER_S));
+    world.flips = false;
     for (int i = 0; i < 20; i++) { /* registrations, settling, quarantines */
         sim_run_ms(&world.cluster, 1000);
         remember_drops(&world);
@@ -874,6 +1020,7 @@ static void world_run(enum kind kind, uint64_t world_seed, bool whole)
         drain_now(&world, i, true);
     check_acknowledged(&world);
     check_liveness(&world);
+    check_tasks(&world);
     if (kind == CALM_NODES && world.cluster.hot_replicas > 0) check_heat(&world);
     if (kind != TINY) check_drain(&world); /* there is room elsewhere */
     if (kind == CALM_NODES && world_seed % 4 == 0) check_memory_of_nodes(&world);
@@ -928,7 +1075,9 @@ static void masters_die_and_nothing_acknowledged_is_lost(void **state)
     assert_true(known_total > 0 || test_seeds(SEEDS_DEFAULT) < 2);
     assert_true(guessed_total > 0 || test_seeds(SEEDS_DEFAULT) < 10);
     assert_true(posted_total > 0 || test_seeds(SEEDS_DEFAULT) < 10);
+    assert_true(committed_total > 0 || test_seeds(SEEDS_DEFAULT) < 10);
     assert_true(seen_total > 0 || test_seeds(SEEDS_DEFAULT) < 2);
+    assert_true(moved_total > 0 || test_seeds(SEEDS_DEFAULT) < 10);
     assert_true(hot_total > 0 || test_seeds(SEEDS_DEFAULT) < 10);
 }
 
@@ -958,10 +1107,11 @@ int main(void)
     printf("acknowledged=%llu read=%llu fetched_blocks=%llu lost_explained=%llu evictions=%llu "
            "replaced=%llu copied=%llu kept=%llu promoted=%llu together=%llu seen=%llu "
            "over_quota=%llu hot=%llu drafts=%llu session_reads=%llu known=%llu "
-           "guessed=%llu posted=%llu\n",
+           "guessed=%llu posted=%llu moved=%llu committed_together=%llu\n",
            acked_total, reads_total, fetched_total, lost_explained, evictions_seen, replaced_total,
            copied_total, kept_total, promoted_total, together_total, seen_total, over_quota_total,
-           hot_total, drafts_total, session_reads_total, known_total, guessed_total, posted_total);
+           hot_total, drafts_total, session_reads_total, known_total, guessed_total, posted_total,
+           moved_total, committed_total);
     printf("unrest:");
     for (unsigned i = 0; i < UNREST_KINDS; i++)
         printf(" %s=%llu", unrest_names[i], unrest_total[i]);

@@ -17,6 +17,7 @@
 #include <cmocka.h>
 
 #include "base/log.h"
+#include "store/client_commit.h"
 #include "store/client_int.h"
 #include "store/master_int.h"
 #include "store/node_int.h"
@@ -28,6 +29,7 @@
 #include "store/scope.h"
 #include "yolk/store.h"
 #include "yolk/store_session.h"
+#include "yolk/store_task.h"
 
 enum {
     CLIENTS = 2, /* both read; the first one does everything else */
@@ -57,7 +59,7 @@ static uint64_t current_seed;
 static unsigned long long acked_total, reads_total, fetched_total, lost_explained, evictions_seen,
     replaced_total, copied_total, kept_total, promoted_total, together_total, seen_total,
     over_quota_total, hot_total, drafts_total, session_reads_total, known_total, guessed_total,
-    posted_total, faults_total;
+    posted_total, committed_total, faults_total, moved_total;
 
 #define CHECK(condition)                                                                           \
     do {                                                                                           \
@@ -85,7 +87,6 @@ struct slot {
     uint64_t began_ns;
     bool acked;   /* when it began, the value was acknowledged, and nothing made that unsure */
     bool removed; /* when it began, likewise, the removal was */
-    bool settled; /* when it began, the master was */
 };
 
 /* Slots that read, or put, with one call. */
@@ -101,7 +102,7 @@ struct session {
     enum op op; /* OP_DRAFT, OP_HOLD */
     unsigned key;
     unsigned revision; /* draft: of the value; hold: acknowledged last when it was started */
-    bool acked;        /* hold: likewise, and nothing made that unsure */
+    bool acked;        /* hold: likewise, nothing made that unsure, and it is looked for anew */
     uint64_t size;
     uint64_t moved; /* draft: bytes written */
     unsigned calls; /* of reading, or of writing, that are left */
@@ -165,9 +166,11 @@ struct world {
     struct session sessions[SESSIONS];
     bool whole; /* with sessions and unrest; each has dice of its own, so that without both a world
                    is what it was before they were there */
+    bool flips; /* bits flip in flight: bytes may be found to be wrong, and that is then said */
     struct rng sessions_rng;
     struct rng unrest_rng;
-    bool in_haste; /* sessions do not rest */
+    bool in_haste;       /* sessions do not rest */
+    uint64_t settled_ns; /* when the master of then was last seen to know what there is */
     struct known known[KEYS];
     struct fetching fetches[FETCHES];
     uint64_t evictions; /* of masters that are gone */
@@ -352,6 +355,13 @@ static bool settled(const struct world *world)
                                                      env_now_ns(cluster->master_env));
 }
 
+/* A master that knew what there is may have answered just before somebody came whose values it does
+ * not know: looked at more often than answers come, it is seen to have known. */
+static void note_settled(struct world *world)
+{
+    if (settled(world)) world->settled_ns = env_sim_now_ns(world->cluster.sim);
+}
+
 /* What is known as something begins. */
 static void slot_begin(struct slot *slot)
 {
@@ -364,20 +374,21 @@ static void slot_begin(struct slot *slot)
     slot->acked = known->acked && !known->unsure && !known->removable;
     slot->removed =
         known->removed && !known->unsure && known->removed_terms == world->cluster.terms;
-    slot->settled = settled(world);
+    note_settled(world);
 }
 
 /* What was removed is not there, what is there is not said to be absent by a master that cannot
  * know yet, and who was told that it is there has a lease. */
 static void check_presence(const struct slot *slot, enum status status)
 {
-    const struct world *world = slot->world;
-    struct known *known = &slot->world->known[slot->key];
+    struct world *world = slot->world;
+    struct known *known = &world->known[slot->key];
     const bool one_master = known->removed_terms == world->cluster.terms;
 
+    note_settled(world);
     CHECK(status != STATUS_OK || !slot->removed || !known->removed || !one_master);
     if (status == STATUS_NOT_FOUND && slot->acked && known->acked && world->cluster.master != NULL)
-        CHECK(slot->settled || settled(world) || explained(slot->world, slot->key));
+        CHECK(world->settled_ns >= slot->began_ns || explained(slot->world, slot->key));
     if (status == STATUS_OK && slot->op == OP_EXIST) {
         known->leased_ns = slot->began_ns + SIM_LEASE_MS * ENV_NS_PER_MS;
         known->leased_terms = world->cluster.terms;
@@ -416,7 +427,7 @@ static void on_item(void *ctx, uint32_t index, enum status status, uint64_t size
         world->known[slot->key].removed = true;
         world->known[slot->key].removed_terms = world->cluster.terms;
     }
-    CHECK(status != STATUS_CORRUPT); /* nothing corrupts memory in this world */
+    CHECK(status != STATUS_CORRUPT || world->flips); /* nothing corrupts memory in this world */
     slot->op = OP_NONE;
     slot->status = status;
     slot->ended = true;
@@ -456,6 +467,7 @@ static void client_start(struct world *world, unsigned which)
         /* Nothing comes inline, as from and for a peer of before; or small values; or all. */
         const uint32_t inlines[] = { 0, client->stores[i]->inline_max, VALUE_SIZE_MAX };
         client->stores[i]->inline_max = inlines[current_seed / 3 % 3];
+        if (current_seed % 4 == 1) client_commits_limit(client->stores[i]->commits, 1);
     }
     for (unsigned i = 0; i < SLOTS; i++) {
         world->slots[i].world = world;
@@ -476,6 +488,7 @@ static void client_kill(struct world *world, unsigned which)
         known_total += client->stores[i]->known_gets;
         guessed_total += client->stores[i]->guesses.right;
         posted_total += client->stores[i]->board_gets;
+        committed_total += client_commits_together(client->stores[i]->commits);
         yolk_store_destroy(client->stores[i]);
         client->stores[i] = NULL;
     }
@@ -744,7 +757,7 @@ static void on_session(void *ctx, uint32_t index, enum status status, uint64_t s
     const bool draft = session->op == OP_DRAFT;
 
     CHECK(index == 0 && (draft || session->op == OP_HOLD));
-    CHECK(status != STATUS_CORRUPT && status != STATUS_INVALID);
+    CHECK((status != STATUS_CORRUPT || world->flips) && status != STATUS_INVALID);
     if (session_is_over(session, status)) {
         session_over(session, status);
         return;
@@ -761,6 +774,17 @@ static void on_session(void *ctx, uint32_t index, enum status status, uint64_t s
     if (!session->resting) session_call(session);
 }
 
+/* The key has a session already: another start of it counts, and finds what that has found, be it
+ * replaced meanwhile. */
+static bool session_joins(const struct session *session)
+{
+    for (unsigned i = 0; i < SESSIONS; i++) {
+        const struct session *other = &session->world->sessions[i];
+        if (other != session && other->op == OP_HOLD && other->key == session->key) return true;
+    }
+    return false;
+}
+
 static enum status session_start(struct session *session, const struct yolk_store_key *name,
                                  struct yolk_store_call *call)
 {
@@ -773,7 +797,7 @@ static enum status session_start(struct session *session, const struct yolk_stor
     session->calls = (unsigned)rng_between(rng, 1, 8);
     if (session->op == OP_HOLD) {
         session->revision = known->revision;
-        session->acked = known->acked;
+        session->acked = known->acked && !session_joins(session);
         return yolk_store_get_session_start(store, name, 1, call);
     }
     session->calls += 4;

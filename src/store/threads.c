@@ -7,19 +7,20 @@
  *
  * Values take their time: of puts and gets two flights are under way in any case.
  *
- * Two puts of one key do not fit one call: the second, and those behind it, wait for the next. */
+ * Whole calls go as they are, each by itself, and never wait for another. */
 #include "yolk/store_threads.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/assert.h"
+#include "store/client_int.h"
 #include "store/gather.h"
 #include "store/proto.h"
 
 enum { FLIGHT_ITEMS_MAX = 1024 };
 
-enum kind { KIND_EXIST, KIND_GET, KIND_PUT, KIND_REMOVE, KINDS };
+enum kind { KIND_EXIST, KIND_GET, KIND_PUT, KIND_REMOVE, KIND_CALL, KINDS };
 
 struct question {
     struct gather_op op;           /* first */
@@ -68,27 +69,11 @@ static void on_item(void *ctx, uint32_t index, enum status status, uint64_t size
     if (--flight->left == 0) free(flight);
 }
 
-static bool same_key(const struct question *a, const struct question *b)
-{
-    const struct yolk_store_key *one = &a->value.key;
-    const struct yolk_store_key *other = &b->value.key;
-    return one->len == other->len && memcmp(one->bytes, other->bytes, one->len) == 0;
-}
-
-static bool has_key(const struct flight *flight, const struct question *question)
-{
-    for (uint32_t i = 0; i < flight->count; i++) {
-        if (same_key(flight->questions[i], question)) return true;
-    }
-    return false;
-}
-
 /* As many as fit, in order; the rest. */
 static struct gather_op *flight_board(struct flight *flight, struct gather_op *ops)
 {
     while (ops != NULL && flight->count < FLIGHT_ITEMS_MAX) {
         struct question *question = (struct question *)(void *)ops;
-        if (flight->kind == KIND_PUT && has_key(flight, question)) break;
         ops = ops->next;
         flight->questions[flight->count++] = question;
     }
@@ -110,6 +95,7 @@ static enum status flight_start(struct flight *flight)
         case KIND_PUT: values[i] = question->value; break;
         case KIND_EXIST:
         case KIND_REMOVE:
+        case KIND_CALL:
         case KINDS: keys[i] = question->value.key; break;
         }
     }
@@ -119,14 +105,53 @@ static enum status flight_start(struct flight *flight)
     case KIND_GET: return yolk_store_get(store, buffers, flight->count, &call);
     case KIND_PUT: return yolk_store_put(store, values, flight->count, &call);
     case KIND_REMOVE: return yolk_store_remove(store, keys, flight->count, &call);
+    case KIND_CALL:
     case KINDS: break;
     }
     return STATUS_INVALID;
 }
 
+/* ---- whole calls ---- */
+
+struct whole {
+    struct gather_op op; /* first */
+    struct yolk_store_threads *threads;
+    struct yolk_store_call call;
+    yolk_store_threads_fn begin;
+    void *ctx;
+    struct yolk_store_answer *answers;
+    uint32_t left;
+    enum status status; /* of its beginning */
+};
+
+static void on_whole_item(void *ctx, uint32_t index, enum status status, uint64_t size)
+{
+    struct whole *whole = ctx;
+
+    whole->answers[index] = (struct yolk_store_answer){ status, size };
+    if (--whole->left == 0) gather_answer(whole->threads->gather, &whole->op);
+}
+
+static void wholes_start(struct yolk_store_threads *threads, struct gather_op *ops)
+{
+    while (ops != NULL) {
+        struct whole *whole = (struct whole *)(void *)ops;
+        ops = ops->next; /* it is gone with its answer */
+        const enum status status = whole->begin(whole->ctx, threads->store, &whole->call);
+        if (status == STATUS_OK) continue;
+        whole->status = status;
+        gather_answer(threads->gather, &whole->op);
+    }
+}
+
 static struct gather_op *on_go(void *ctx, uint32_t kind, struct gather_op *ops)
 {
     struct yolk_store_threads *threads = ctx;
+    if (kind == KIND_CALL) {
+        wholes_start(threads, ops);
+        gather_landed(threads->gather, kind);
+        return NULL;
+    }
     struct flight *flight = malloc(sizeof(*flight));
     struct gather_op *rest = ops->next;
 
@@ -159,7 +184,11 @@ enum status yolk_store_threads_create(struct env *env, struct yolk_store *store,
     const struct gather_options options = {
         .env = env,
         .kinds = KINDS,
-        .flights = { [KIND_EXIST] = 1, [KIND_GET] = 2, [KIND_PUT] = 2, [KIND_REMOVE] = 1 },
+        .flights = { [KIND_EXIST] = 1,
+                     [KIND_GET] = 2,
+                     [KIND_PUT] = 2,
+                     [KIND_REMOVE] = 1,
+                     [KIND_CALL] = 1 },
         .on_go = on_go,
         .ctx = threads,
     };
@@ -182,15 +211,10 @@ void yolk_store_threads_destroy(struct yolk_store_threads *threads)
 
 /* ---- from threads ---- */
 
-/* An item that the client would refuse spoils the call for nobody else. */
-static bool key_valid(const struct yolk_store_key *key)
-{
-    return key->bytes != NULL && key->len > 0 && key->len <= YOLK_STORE_KEY_SIZE_MAX;
-}
-
 static enum status ask(struct yolk_store_threads *threads, struct question *question)
 {
-    if (!key_valid(&question->value.key)) return STATUS_INVALID;
+    /* What the client would refuse spoils the call for nobody else. */
+    if (client_key_len(threads->store, &question->value.key) == 0) return STATUS_INVALID;
     const enum status status = gather_ask(threads->gather, &question->op);
     return status == STATUS_OK ? question->status : status;
 }
@@ -225,4 +249,25 @@ enum status yolk_store_threads_get(struct yolk_store_threads *threads,
     const enum status status = ask(threads, &question);
     *size = question.size;
     return status;
+}
+
+enum status yolk_store_threads_call(struct yolk_store_threads *threads, uint32_t count,
+                                    const struct yolk_store_call *wishes,
+                                    yolk_store_threads_fn begin, void *ctx,
+                                    struct yolk_store_answer *answers)
+{
+    struct whole whole = { .op.kind = KIND_CALL,
+                           .threads = threads,
+                           .begin = begin,
+                           .ctx = ctx,
+                           .answers = answers,
+                           .left = count,
+                           .status = STATUS_OK };
+
+    if (count == 0 || count > YOLK_STORE_BATCH_MAX) return STATUS_INVALID;
+    if (wishes != NULL) whole.call = *wishes;
+    whole.call.on_item = on_whole_item;
+    whole.call.ctx = &whole;
+    const enum status status = gather_ask(threads->gather, &whole.op);
+    return status == STATUS_OK ? whole.status : status;
 }

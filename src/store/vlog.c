@@ -17,6 +17,7 @@
 #include "store/sketch.h"
 #include "store/slab.h"
 #include "store/vlog_int.h"
+#include "store/vlog_pack.h"
 
 enum {
     SEGMENTS_WANTED = 64,          /* how finely a large disk is given up */
@@ -181,7 +182,13 @@ uint8_t *vlog_alloc_units(uint32_t units)
     return aligned_alloc(VLOG_UNIT, (size_t)units * VLOG_UNIT);
 }
 
-/* I2. */
+/* Where the bytes of the value were read to. */
+static uint8_t *read_bytes(const struct vlog_read *read, bool packed)
+{
+    return packed ? read->head + (size_t)read->units * VLOG_UNIT : read->data;
+}
+
+/* I2, up to the bytes themselves, which may be packed. */
 static enum status read_check(const struct vlog_read *read, enum status status, size_t n,
                               struct vlog_head *head)
 {
@@ -194,9 +201,10 @@ static enum status read_check(const struct vlog_read *read, enum status status, 
     if (status != STATUS_OK) return status;
     if (!block_key_equal(&head->meta.id, &read->id)) return STATUS_CORRUPT;
     if ((uint64_t)head->meta.pages * VLOG_UNIT != n) return STATUS_CORRUPT; /* its index lied */
-    if (seal != NULL && vlog_bytes_open(seal, &head->meta, read->head, read->data) != STATUS_OK)
-        return STATUS_CORRUPT;
-    return vlog_bytes_right(head, read->data) ? STATUS_OK : STATUS_CORRUPT;
+    const bool packed = vlog_meta_packed(&head->meta);
+    if (packed != (read->io.parts_count == 1)) return STATUS_CORRUPT;
+    if (seal == NULL) return STATUS_OK;
+    return vlog_bytes_open(seal, &head->meta, read->head, read_bytes(read, packed));
 }
 
 static void read_failed(struct vlog_read *read, struct vlog_entry *entry, enum status status)
@@ -213,17 +221,15 @@ static void read_failed(struct vlog_read *read, struct vlog_entry *entry, enum s
     ASSERT(dropped);
 }
 
-static void on_read(void *ctx, enum status status, size_t n)
+static void read_over(struct vlog_read *read, enum status status)
 {
-    struct vlog_read *read = ctx;
     struct vlog *vlog = read->vlog;
     struct vlog_segment *segment = read->segment;
     struct vlog_entry *entry = vlog_find(vlog, &read->id);
     const bool still = entry != NULL && entry->segment == segment && entry->meta.at == read->at;
-    struct vlog_head head;
+    const struct vlog_head head = read->found;
 
-    vlog->counts.bytes_read_total += n;
-    status = read_check(read, status, n, &head);
+    if (status == STATUS_OK && !vlog_bytes_right(&head, read->data)) status = STATUS_CORRUPT;
     if (status == STATUS_OK) {
         vlog->counts.values_read_total++;
     } else if (still) {
@@ -239,6 +245,57 @@ static void on_read(void *ctx, enum status status, size_t n)
     free(bytes);
 }
 
+/* Beside the loop: of the read only its memory, and what does not change. */
+static void read_unpack(void *ctx)
+{
+    struct vlog_read *read = ctx;
+    const struct vlog_meta *meta = &read->found.meta;
+    read->unpacked = vlog_unpack(read->vlog->unpacker, read_bytes(read, true),
+                                 meta->pages - meta->head, read->data, meta->size);
+}
+
+static void unpack_next(struct vlog *vlog);
+
+static void on_unpacked(void *ctx)
+{
+    struct vlog_read *read = ctx;
+    struct vlog *vlog = read->vlog;
+    ASSERT(vlog->unpacking_now == read);
+    LIST_REMOVE(vlog->unpacking, read);
+    vlog->unpacking_now = NULL;
+    unpack_next(vlog);
+    read_over(read, read->unpacked);
+}
+
+/* One at a time, the one that waits longest. */
+static void unpack_next(struct vlog *vlog)
+{
+    struct vlog_read *read = vlog->unpacking;
+    if (read == NULL || vlog->unpacking_now != NULL) return;
+    while (read->next != NULL)
+        read = read->next;
+    vlog->unpacking_now = read;
+    read->job = (struct env_job){ .run = read_unpack, .done = on_unpacked, .ctx = read };
+    if (env_job_start(vlog->env, &read->job) == STATUS_OK) return;
+    read_unpack(read); /* better late than never */
+    on_unpacked(read);
+}
+
+static void on_read(void *ctx, enum status status, size_t n)
+{
+    struct vlog_read *read = ctx;
+    struct vlog *vlog = read->vlog;
+
+    vlog->counts.bytes_read_total += n;
+    status = read_check(read, status, n, &read->found);
+    if (status != STATUS_OK || !vlog_meta_packed(&read->found.meta)) {
+        read_over(read, status);
+        return;
+    }
+    LIST_PUSH(vlog->unpacking, read);
+    unpack_next(vlog);
+}
+
 enum status vlog_read(struct vlog *vlog, const struct block_key *id, struct vlog_read *read)
 {
     const struct vlog_entry *entry = vlog_find(vlog, id);
@@ -250,7 +307,8 @@ enum status vlog_read(struct vlog *vlog, const struct block_key *id, struct vlog
     read->id = *id;
     read->at = meta->at;
     read->units = meta->head;
-    read->head = vlog_alloc_units(meta->head);
+    const bool packed = vlog_meta_packed(meta);
+    read->head = vlog_alloc_units(packed ? meta->pages : meta->head);
     if (read->head == NULL) return STATUS_FULL;
     read->io = (struct env_io){
         .op = ENV_IO_READ,
@@ -262,6 +320,11 @@ enum status vlog_read(struct vlog *vlog, const struct block_key *id, struct vlog
         .fn = on_read,
         .ctx = read,
     };
+    if (packed) {
+        read->io.parts[0].iov_len = (size_t)meta->pages * VLOG_UNIT;
+        read->io.parts[1].iov_len = 0;
+        read->io.parts_count = 1;
+    }
     if (env_io_start(&read->io) != STATUS_OK) {
         free(read->head);
         return STATUS_FULL;
@@ -317,6 +380,8 @@ enum status vlog_open(const struct vlog_options *options, struct vlog **out, str
     }
     if (options->keys != NULL && !aead_available())
         return errmsg_set(err, STATUS_UNSUPPORTED, "libcrypto.so.3 is not installed");
+    if (options->packing.level > 0 && !ssd_pack_available())
+        return errmsg_set(err, STATUS_UNSUPPORTED, "libzstd.so.1 is not installed");
     struct vlog *vlog = calloc(1, sizeof(*vlog));
     if (vlog == NULL) return errmsg_set(err, STATUS_NO_MEMORY, "out of memory");
     vlog->env = options->env;
@@ -333,6 +398,10 @@ enum status vlog_open(const struct vlog_options *options, struct vlog **out, str
     if (status == STATUS_OK) {
         status =
             sketch_create(SKETCH_KEYS, SKETCH_KEYS * SKETCH_WINDOW, options->seed, &vlog->sketch);
+    }
+    if (status == STATUS_OK && options->packing.level > 0) {
+        status = ssd_packer_create(VLOG_PART_SIZE, &vlog->packer);
+        if (status == STATUS_OK) status = ssd_packer_create(VLOG_PART_SIZE, &vlog->unpacker);
     }
     if (status != STATUS_OK) {
         errmsg_set(err, status, "out of memory for the books of %s", options->directory);
@@ -354,6 +423,12 @@ enum status vlog_open(const struct vlog_options *options, struct vlog **out, str
 void vlog_close(struct vlog *vlog)
 {
     if (vlog == NULL) return;
+    while (vlog->unpacking != NULL) {
+        struct vlog_read *read = vlog->unpacking;
+        LIST_REMOVE(vlog->unpacking, read);
+        if (read == vlog->unpacking_now) env_job_settle(&read->job);
+    }
+    vlog->unpacking_now = NULL;
     if (vlog->opened) vlog_finish_now(vlog);
     vlog->closing = true;
     while (vlog->oldest != NULL) {
@@ -370,6 +445,8 @@ void vlog_close(struct vlog *vlog)
     ASSERT(vlog->size == 0 && vlog->segments_count == 0 && vlog->memory == 0);
     vlog_write_fini(vlog);
     env_file_close(vlog->lock);
+    ssd_packer_destroy(vlog->packer);
+    ssd_packer_destroy(vlog->unpacker);
     sketch_destroy(vlog->sketch);
     map_destroy(vlog->index);
     slab_destroy(vlog->slots);

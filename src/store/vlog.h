@@ -25,6 +25,10 @@
  * A drop is on its way to the disk within a millisecond, or when the disk has room again; a process
  * that ends before that finds the value again.
  *
+ * With `packing` values are compressed (store/vlog_pack.h), on a thread beside the loop (env_job),
+ * one after the other, before they get their place, which is in the order in which they were given;
+ * and unpacked likewise when they are read.
+ *
  * Memory:  about 170 bytes and the key of each value; buffers of VLOG_BUFFERS_SIZE, or one record
  *          if that is larger.
  * Threads: the env's loop thread. vlog_open() and vlog_close() block.
@@ -40,6 +44,7 @@
 #include "base/key.h"
 #include "base/status.h"
 #include "store/objects.h"
+#include "store/ssd_pack.h"
 #include "store/vlog_format.h"
 
 struct vlog;         /* opaque */
@@ -70,6 +75,7 @@ struct vlog_options {
     uint64_t size_max;     /* bytes of disk */
     uint64_t seed;
     const struct ssd_keys *keys; /* outlives it; NULL: what is written is clear */
+    struct ssd_packing packing;  /* of what is written; all 0: as it is */
     /* A write is over: the value is there, or it is not. */
     void (*on_written)(void *ctx, const struct block_key *id, enum status status);
     /* It is about to be not there any more, for another reason than vlog_drop(). May run inside
@@ -82,7 +88,8 @@ struct vlog_options {
 
 /* Takes the directory over and finds what is in it. STATUS_INVALID: size_max is too small for
  * segments; STATUS_DENIED: what is there was written with a key that is not among ours, and stays;
- * else as ssd_open(). Damage inside costs values, not the call. */
+ * STATUS_UNSUPPORTED: a library is
+ * not installed; else as ssd_open(). Damage inside costs values, not the call. */
 MUST_USE enum status vlog_open(const struct vlog_options *options, struct vlog **out,
                                struct errmsg *err);
 
@@ -132,8 +139,12 @@ struct vlog_read {
     struct block_key id;
     uint32_t at;
     uint32_t units;
-    uint8_t *head;
+    uint8_t *head; /* and behind it, if they are packed, the bytes */
     struct env_io io;
+    struct vlog_head found;
+    enum status unpacked;
+    struct env_job job;
+    struct vlog_read *prev, *next; /* of those that are to be unpacked */
 };
 
 /* STATUS_NOT_FOUND; STATUS_FULL: too much is on its way; fn will not run. */
@@ -155,6 +166,8 @@ struct vlog_counts {
     uint64_t values_written_total;
     uint64_t bytes_accepted_total; /* of values, as they were given */
     uint64_t bytes_written_total;  /* to the disk */
+    uint64_t packed_from_total;    /* bytes of values that packing was tried on, */
+    uint64_t packed_to_total;      /* and what is written of them */
     uint64_t values_read_total;    /* whole and right */
     uint64_t bytes_read_total;
     uint64_t values_reclaimed_total; /* given up with their segment */

@@ -93,11 +93,17 @@ static struct store_attributes attributes_decode(const uint8_t *at)
 
 /* ---- header ---- */
 
+static uint32_t version_of(const struct vlog_header *header)
+{
+    if (header->packed) return header->sealed ? VLOG_FORMAT_PACKED_SEALED : VLOG_FORMAT_PACKED;
+    return header->sealed ? VLOG_FORMAT_SEALED : VLOG_FORMAT_VERSION;
+}
+
 void vlog_header_encode(const struct vlog_header *header, uint8_t out[VLOG_UNIT])
 {
     memset(out, 0, VLOG_UNIT);
     memcpy(out, SEGMENT_MAGIC, sizeof(SEGMENT_MAGIC));
-    le_put32(out + HEADER_VERSION, header->sealed ? VLOG_FORMAT_SEALED : VLOG_FORMAT_VERSION);
+    le_put32(out + HEADER_VERSION, version_of(header));
     le_put64(out + HEADER_ID, header->id);
     le_put64(out + HEADER_NONCE, header->nonce);
     le_put64(out + HEADER_SUM, hash_xxh3(out, HEADER_SUM));
@@ -108,10 +114,12 @@ enum status vlog_header_decode(const uint8_t in[VLOG_UNIT], struct vlog_header *
     if (memcmp(in, SEGMENT_MAGIC, sizeof(SEGMENT_MAGIC)) != 0) return STATUS_CORRUPT;
     if (le_get64(in + HEADER_SUM) != hash_xxh3(in, HEADER_SUM)) return STATUS_CORRUPT;
     const uint32_t version = le_get32(in + HEADER_VERSION);
-    if (version != VLOG_FORMAT_VERSION && version != VLOG_FORMAT_SEALED) return STATUS_CORRUPT;
+    if (version < VLOG_FORMAT_VERSION || version > VLOG_FORMAT_PACKED_SEALED) return STATUS_CORRUPT;
     *out = (struct vlog_header){ .id = le_get64(in + HEADER_ID),
                                  .nonce = le_get64(in + HEADER_NONCE),
-                                 .sealed = version == VLOG_FORMAT_SEALED,
+                                 .packed = version >= VLOG_FORMAT_PACKED,
+                                 .sealed = version == VLOG_FORMAT_SEALED ||
+                                           version == VLOG_FORMAT_PACKED_SEALED,
                                  .seal = ssd_seal_header_info(in) };
     return STATUS_OK;
 }
@@ -127,6 +135,27 @@ static uint64_t head_size(uint32_t key_len, uint32_t sums_count)
 uint32_t vlog_head_units(uint32_t key_len, uint32_t sums_count)
 {
     return vlog_units(head_size(key_len, sums_count) + 8 + SEALED_HEAD_SIZE);
+}
+
+/* Of a record that has a head and something behind it. */
+static bool pages_right(const struct vlog_meta *meta)
+{
+    return meta->head > 0 && meta->pages > meta->head &&
+           meta->pages - meta->head <= vlog_units(meta->size);
+}
+
+bool vlog_meta_packed(const struct vlog_meta *meta)
+{
+    return meta->pages - meta->head < vlog_units(meta->size);
+}
+
+void vlog_head_move(uint8_t *head, uint64_t nonce, uint32_t at, uint32_t pages)
+{
+    const uint64_t covered = head_size(le_get32(head + HEAD_KEY_LEN), le_get32(head + HEAD_SUMS));
+    le_put64(head + RECORD_NONCE, nonce);
+    le_put32(head + RECORD_AT, at);
+    le_put32(head + HEAD_PAGES, pages);
+    le_put64(head + covered, hash_xxh3(head, covered));
 }
 
 void vlog_head_encode(const struct vlog_meta *meta, uint64_t nonce, struct store_key key,
@@ -195,7 +224,7 @@ enum status vlog_head_decode(const uint8_t *in, uint32_t units, uint64_t nonce, 
         .sums = in + covered - (uint64_t)8 * sums,
         .sums_count = sums,
     };
-    if (out->meta.pages != units + vlog_units(size)) return STATUS_CORRUPT;
+    if (!pages_right(&out->meta)) return STATUS_CORRUPT;
     out->meta.attributes.term =
         (uint64_t)le_get32(in + HEAD_TERM_HIGH) << 32 | le_get32(in + HEAD_TERM_LOW);
     out->meta.id = store_key_id(out->key);
@@ -386,7 +415,15 @@ enum status vlog_trailer_decode(const uint8_t *in, struct vlog_footer *out)
 enum status vlog_footer_decode(const uint8_t *in, const struct vlog_footer *footer)
 {
     const uint64_t size = (uint64_t)footer->pages * VLOG_UNIT;
-    return le_get64(in + size - 8) == hash_xxh3(in, size - 8) ? STATUS_OK : STATUS_CORRUPT;
+    struct vlog_footer said;
+
+    if (le_get64(in + size - 8) != hash_xxh3(in, size - 8)) return STATUS_CORRUPT;
+    const enum status status = vlog_trailer_decode(in + size - VLOG_TRAILER_SIZE, &said);
+    if (status != STATUS_OK) return status;
+    const bool same = said.nonce == footer->nonce && said.at == footer->at &&
+                      said.pages == footer->pages && said.gone == footer->gone &&
+                      said.entries == footer->entries && said.entries_size == footer->entries_size;
+    return same ? STATUS_OK : STATUS_CORRUPT;
 }
 
 /* Of entry `i`, which is dated; 0: there is no room for the terms of all. */
@@ -419,9 +456,7 @@ enum status vlog_entry_decode(const uint8_t *in, const struct vlog_footer *foote
     memcpy(meta->id.bytes, at, BLOCK_KEY_SIZE);
     *key = (struct store_key){ at + ENTRY_KEY, key_len };
     if (meta->size == 0 || meta->size > STORE_OBJECT_SIZE_MAX) return STATUS_CORRUPT;
-    if (meta->head == 0 || meta->pages != meta->head + vlog_units(meta->size)) {
-        return STATUS_CORRUPT;
-    }
+    if (!pages_right(meta)) return STATUS_CORRUPT;
     if (meta->at == 0 || meta->at > footer->at || footer->at - meta->at < meta->pages) {
         return STATUS_CORRUPT;
     }

@@ -32,6 +32,10 @@
  * footer all but its last 48 bytes, with 24 bytes before them for that. In clear ones these are
  * free.
  *
+ * A packed segment has version 3, a sealed one of these 4. In it the bytes of a value may take
+ * fewer units than they need, and then are as store/vlog_pack.h says; so `pages` is no more than
+ * these.
+ *
  * A release that knows no terms reads such files, and leaves them out; term 0 is of that release.
  *
  * `at` is the record's own place, in units of 4096 bytes from the start of the file, and the nonce
@@ -56,6 +60,8 @@ enum {
     VLOG_UNIT = 4096,
     VLOG_FORMAT_VERSION = 1,
     VLOG_FORMAT_SEALED = 2, /* likewise, and sealed */
+    VLOG_FORMAT_PACKED = 3,
+    VLOG_FORMAT_PACKED_SEALED = 4,
     VLOG_TRAILER_SIZE = 48,
     VLOG_TERM_SIZE = 8,
 };
@@ -75,6 +81,7 @@ struct vlog_meta {
 struct vlog_header {
     uint64_t id;
     uint64_t nonce;
+    bool packed;
     bool sealed;               /* encoded: ssd_seal_header() follows */
     struct ssd_seal_info seal; /* decoded, and for the caller to check */
 };
@@ -88,9 +95,15 @@ MUST_USE enum status vlog_header_decode(const uint8_t in[VLOG_UNIT], struct vlog
 uint32_t vlog_head_units(uint32_t key_len, uint32_t sums_count);
 uint32_t vlog_units(uint64_t size);
 
+/* Whether its bytes take fewer units than they need: right in packed segments only. */
+bool vlog_meta_packed(const struct vlog_meta *meta);
+
 /* Fills the head's units. `meta`: all but id and digest. */
 void vlog_head_encode(const struct vlog_meta *meta, uint64_t nonce, struct store_key key,
                       const uint64_t *sums, uint32_t sums_count, uint8_t *out);
+
+/* The same value elsewhere, and of so many units in all. `head`: our own, and not sealed. */
+void vlog_head_move(uint8_t *head, uint64_t nonce, uint32_t at, uint32_t pages);
 
 /* How many units the head has that begins with this one; 0: none does, of this nonce and place. */
 uint32_t vlog_head_sniff(const uint8_t in[VLOG_UNIT], uint64_t nonce, uint32_t at);
@@ -151,7 +164,8 @@ struct vlog_footer {
 void vlog_footer_encode(const struct vlog_footer *footer, uint8_t *out);
 /* The last VLOG_TRAILER_SIZE bytes of a file, without its checksum: where to read. */
 MUST_USE enum status vlog_trailer_decode(const uint8_t *in, struct vlog_footer *out);
-/* A whole footer of footer->pages units, with its checksum. */
+/* A whole footer of footer->pages units, with its checksum, which says of itself what `footer`
+ * does. That was read before and by itself: a bit that was wrong then would be believed. */
 MUST_USE enum status vlog_footer_decode(const uint8_t *in, const struct vlog_footer *footer);
 /* Entry `i` of a footer, which is at *offset; that moves on. STATUS_CORRUPT: none is there. */
 MUST_USE enum status vlog_entry_decode(const uint8_t *in, const struct vlog_footer *footer,

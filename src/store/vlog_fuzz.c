@@ -13,6 +13,7 @@
 #include "base/assert.h"
 #include "base/hash.h"
 #include "base/le.h"
+#include "store/vlog_pack.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 
@@ -33,6 +34,7 @@ static void fuzz_header(uint8_t *part)
     vlog_header_encode(&header, bytes);
     ASSERT(vlog_header_decode(bytes, &again) == STATUS_OK);
     ASSERT(again.id == header.id && again.nonce == header.nonce);
+    ASSERT(again.packed == header.packed && again.sealed == header.sealed);
 }
 
 static void fuzz_head(uint8_t *part, uint32_t units)
@@ -44,7 +46,8 @@ static void fuzz_head(uint8_t *part, uint32_t units)
     if (vlog_head_sniff(part, NONCE, AT) != units) return;
     seal(part, 80 + (key_len + 7) / 8 * 8 + 8 * sums, (size_t)units * VLOG_UNIT);
     if (vlog_head_decode(part, units, NONCE, AT, &head) != STATUS_OK) return;
-    ASSERT(head.meta.pages == units + vlog_units(head.meta.size));
+    ASSERT(head.meta.pages > units && head.meta.pages <= units + vlog_units(head.meta.size));
+    ASSERT(vlog_meta_packed(&head.meta) == (head.meta.pages < units + vlog_units(head.meta.size)));
     ASSERT(head.sums + (size_t)8 * head.sums_count < part + (size_t)units * VLOG_UNIT);
     if (head.meta.size <= (uint64_t)units * VLOG_UNIT) (void)vlog_bytes_right(&head, part);
 }
@@ -77,6 +80,20 @@ static void fuzz_footer(uint8_t *part, uint32_t units)
     }
 }
 
+/* A value of the size that its last bytes say; packs with the right checksum are
+ * store/ssd_pack_fuzz.c's. */
+static void fuzz_packed(const uint8_t *part, uint32_t units)
+{
+    static struct ssd_packer *packer;
+    const uint64_t size = 1 + le_get32(part + (size_t)units * VLOG_UNIT - 4) % (3 * VLOG_PART_SIZE);
+
+    if (packer == NULL && ssd_packer_create(VLOG_PART_SIZE, &packer) != STATUS_OK) return;
+    uint8_t *out = malloc(size);
+    ASSERT(out != NULL);
+    (void)!vlog_unpack(packer, part, units, out, size);
+    free(out);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
     if (len == 0) return 0;
@@ -88,11 +105,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     ASSERT(part != NULL);
     memset(part, 0, size);
     memcpy(part, data + 1, len - 1 < size ? len - 1 : size);
-    switch (data[0] % 4) {
+    switch (data[0] % 5) {
     case 0: fuzz_header(part); break;
     case 1: fuzz_head(part, units); break;
     case 2: fuzz_gone(part, units); break;
     case 3: fuzz_footer(part, units); break;
+    case 4: fuzz_packed(part, units); break;
     }
     free(part);
     return 0;

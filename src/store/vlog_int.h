@@ -33,6 +33,7 @@ struct vlog_segment {
     uint64_t nonce;
     struct ssd_seal *seal; /* NULL: clear */
     struct ssd_seal_info seal_info;
+    bool packed;   /* values in it may be */
     uint64_t size; /* bytes of disk it counts for */
     struct env_file *file;
     uint32_t used; /* units, from the first, given out */
@@ -61,8 +62,17 @@ struct vlog_write {
     struct block_key id;      /* of what was to be written */
     bool value;
     uint8_t *buffer;
-    uint64_t size;
+    uint64_t size; /* of the buffer */
     struct env_io io;
+    /* While it is packed: it has no place yet, and behind the record is the value as it was. */
+    bool packing;
+    bool waiting;    /* packed, and for a place */
+    bool packed;     /* that is done: */
+    uint32_t stored; /* units of what became of the value */
+    uint32_t head;   /* of its record */
+    uint64_t value_size;
+    uint64_t order; /* they are packed, and get places, in this order */
+    struct env_job job;
 };
 
 struct vlog {
@@ -74,6 +84,13 @@ struct vlog {
     struct map *index;  /* id -> struct vlog_entry * */
     struct slab *slots; /* struct vlog_entry *, for walks */
     struct sketch *sketch;
+    struct ssd_packer *packer;       /* of packing_now's job; NULL: what is written is not packed */
+    struct ssd_packer *unpacker;     /* of unpacking_now's job, and of recovery; NULL: nothing was
+                                        packed */
+    struct vlog_write *packing_now;  /* NULL: none */
+    uint64_t order_next;             /* of packing */
+    struct vlog_read *unpacking;     /* the one that waits longest is the last */
+    struct vlog_read *unpacking_now; /* of them; NULL: none */
     struct vlog_segment *oldest;
     struct vlog_segment *newest;
     uint32_t segments_count;

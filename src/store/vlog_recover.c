@@ -8,6 +8,7 @@
  *                                              bytes; then the segment gets a footer
  *   a header that is none, or was changed      the file is removed
  *   a header of a key that we have not         nothing is opened, and nothing is touched
+ *   a packed one, and no library               likewise
  *
  * Where nothing is found that is a record, the next unit is looked at, and so on: writes end in any
  * order, and the last ones before a crash are missing or torn, in the open segment and in the one
@@ -24,6 +25,7 @@
 #include "base/assert.h"
 #include "base/log.h"
 #include "store/vlog_int.h"
+#include "store/vlog_pack.h"
 
 enum { NAMES_MAX = 4 * VLOG_SEGMENTS_MAX };
 
@@ -118,6 +120,7 @@ static bool footer_take(struct vlog_segment *segment, uint32_t units)
         uint64_t offset = (uint64_t)BLOCK_KEY_SIZE * footer.gone;
         for (uint32_t i = 0; i < footer.entries; i++) {
             if (vlog_entry_decode(bytes, &footer, i, &offset, &meta, &key) != STATUS_OK) break;
+            if (vlog_meta_packed(&meta) && !segment->packed) break;
             value_found(segment, &meta, key);
         }
     }
@@ -143,6 +146,23 @@ static void gone_found(struct vlog_segment *segment, const struct block_key *id)
     LOG_WARN("vlog", "drop_not_noted", "reason=%s", "out of memory");
 }
 
+/* *data becomes what it is a pack of. */
+static bool value_unpack(const struct vlog_segment *segment, const struct vlog_meta *meta,
+                         uint8_t **data)
+{
+    uint8_t *bytes = vlog_alloc_units(vlog_units(meta->size));
+    const bool right =
+        bytes != NULL && vlog_unpack(segment->vlog->unpacker, *data, meta->pages - meta->head,
+                                     bytes, meta->size) == STATUS_OK;
+    if (!right) {
+        free(bytes);
+        return false;
+    }
+    free(*data);
+    *data = bytes;
+    return true;
+}
+
 /* A value's record at this unit; its units, or 0. */
 static uint32_t value_scan(struct scan *scan, uint32_t at, uint32_t head_units)
 {
@@ -158,9 +178,14 @@ static uint32_t value_scan(struct scan *scan, uint32_t at, uint32_t head_units)
         free(bytes);
         return 0;
     }
-    data = read_units(segment, at + head_units, vlog_units(head.meta.size));
-    const bool opened = data != NULL && (seal == NULL || vlog_bytes_open(seal, &head.meta, bytes,
-                                                                         data) == STATUS_OK);
+    if (vlog_meta_packed(&head.meta) && !segment->packed) {
+        free(bytes);
+        return 0;
+    }
+    data = read_units(segment, at + head_units, head.meta.pages - head_units);
+    bool opened = data != NULL &&
+                  (seal == NULL || vlog_bytes_open(seal, &head.meta, bytes, data) == STATUS_OK);
+    if (opened && vlog_meta_packed(&head.meta)) opened = value_unpack(segment, &head.meta, &data);
     if (opened && vlog_bytes_right(&head, data)) {
         value_found(segment, &head.meta, head.key);
     } else {
@@ -251,6 +276,12 @@ static void give_up_older(struct vlog *vlog, const struct vlog_segment *segment)
     if (count > 0) LOG_WARN("vlog", "older_segments_given_up", "count=%u", count);
 }
 
+static enum status unpacker_need(struct vlog *vlog)
+{
+    if (vlog->unpacker != NULL) return STATUS_OK;
+    return ssd_packer_create(VLOG_PART_SIZE, &vlog->unpacker);
+}
+
 static bool header_take(struct vlog_segment *segment)
 {
     struct vlog_header header;
@@ -262,7 +293,10 @@ static bool header_take(struct vlog_segment *segment)
                     STATUS_OK &&
                 ssd_seal_header_check(segment->seal, page) == STATUS_OK;
     }
+    /* Not for the first time, unless the disk would not say what it is when the key was checked. */
+    if (right && header.packed) right = unpacker_need(segment->vlog) == STATUS_OK;
     if (right) segment->nonce = header.nonce;
+    if (right) segment->packed = header.packed;
     free(page);
     return right;
 }
@@ -300,8 +334,9 @@ static void file_take(struct vlog *vlog, uint64_t id, uint32_t age)
     segment->gone_count = segment->gone_capacity = 0;
 }
 
-/* Is the file of a key that we have not? */
-static bool key_missing(struct vlog *vlog, uint64_t id, uint8_t *page)
+/* Whether the file can be read with what we have: STATUS_NOT_FOUND, it is of another key;
+ * STATUS_UNSUPPORTED or STATUS_NO_MEMORY, it is packed. Else its damage will show. */
+static enum status file_check(struct vlog *vlog, uint64_t id, uint8_t *page)
 {
     char path[VLOG_PATH_SIZE];
     struct env_file *file;
@@ -311,28 +346,40 @@ static bool key_missing(struct vlog *vlog, uint64_t id, uint8_t *page)
 
     vlog_path(vlog, id, path, sizeof(path));
     if (env_file_open(vlog->env, path, ENV_FILE_READ | ENV_FILE_DIRECT, &file, NULL) != STATUS_OK)
-        return false;
+        return STATUS_OK;
     const bool read = env_file_pread(file, page, VLOG_UNIT, 0, &n) == STATUS_OK && n == VLOG_UNIT;
     env_file_close(file);
-    if (!read || vlog_header_decode(page, &header) != STATUS_OK || !header.sealed) return false;
-    const enum status status = ssd_seal_create(vlog->options.keys, &header.seal, &seal);
+    if (!read || vlog_header_decode(page, &header) != STATUS_OK) return STATUS_OK;
+    enum status status = STATUS_OK;
+    if (header.packed) status = unpacker_need(vlog);
+    if (status == STATUS_OK && header.sealed)
+        status = ssd_seal_create(vlog->options.keys, &header.seal, &seal);
     ssd_seal_destroy(seal);
-    return status == STATUS_NOT_FOUND;
+    return status;
+}
+
+static enum status unreadable(const struct vlog *vlog, enum status status, struct errmsg *err)
+{
+    if (status != STATUS_NOT_FOUND) {
+        return errmsg_set(err, status, "%.150s holds values that cannot be opened: %s",
+                          vlog->directory, status_name(status));
+    }
+    return errmsg_set(err, STATUS_DENIED,
+                      "%.150s holds values written with another key: name that one, too "
+                      "(--ssd-key-file), or remove the directory",
+                      vlog->directory);
 }
 
 /* A log makes no sense without its middle: all of it is left alone. */
-static enum status keys_check(struct vlog *vlog, const struct names *names, struct errmsg *err)
+static enum status files_check(struct vlog *vlog, const struct names *names, struct errmsg *err)
 {
     uint8_t *page = vlog_alloc_units(1);
     enum status status = STATUS_OK;
 
     if (page == NULL) return errmsg_set(err, STATUS_NO_MEMORY, "out of memory");
     for (uint32_t i = 0; i < names->count && status == STATUS_OK; i++) {
-        if (!key_missing(vlog, names->ids[i], page)) continue;
-        status = errmsg_set(err, STATUS_DENIED,
-                            "%.150s holds values written with another key: name that one, too "
-                            "(--ssd-key-file), or remove the directory",
-                            vlog->directory);
+        status = file_check(vlog, names->ids[i], page);
+        if (status != STATUS_OK) status = unreadable(vlog, status, err);
     }
     free(page);
     return status;
@@ -344,7 +391,7 @@ enum status vlog_recover(struct vlog *vlog, struct errmsg *err)
     enum status status = STATUS_NO_MEMORY;
 
     if (names != NULL) status = env_dir_list(vlog->env, vlog->directory, on_name, names, err);
-    if (status == STATUS_OK) status = keys_check(vlog, names, err);
+    if (status == STATUS_OK) status = files_check(vlog, names, err);
     if (status == STATUS_OK) {
         qsort(names->ids, names->count, sizeof(names->ids[0]), compare_ids);
         for (uint32_t i = 0; i < names->count; i++) {

@@ -28,6 +28,7 @@
 #include "base/rng.h"
 #include "store/proto.h"
 #include "store/vlog_int.h"
+#include "store/vlog_pack.h"
 #include "seed.h"
 
 enum {
@@ -124,6 +125,8 @@ static const uint8_t *bytes_of(unsigned n, uint32_t version)
     struct rng rng;
     rng_init(&rng, 1000 + n + (uint64_t)version * KEYS);
     rng_fill(&rng, bytes, size_of(n, version));
+    for (size_t i = 0; n % 2 == 0 && i < size_of(n, version); i++)
+        bytes[i] = 'a' + (bytes[i] & 7);
     return bytes;
 }
 
@@ -169,6 +172,13 @@ static const struct ssd_keys *keys_of(const struct world *world)
     return &keys;
 }
 
+/* Every other pair of worlds has packed values, in two of three of its lives. */
+static struct ssd_packing packing_of(const struct world *world)
+{
+    const bool packed = current_seed % 4 < 2 && world->lives % 3 != 0;
+    return (struct ssd_packing){ .level = packed ? 1 : 0 };
+}
+
 static bool log_open(struct world *world)
 {
     const struct vlog_options options = { .env = world->env,
@@ -176,6 +186,7 @@ static bool log_open(struct world *world)
                                           .size_max = LOG_SIZE,
                                           .seed = 3,
                                           .keys = keys_of(world),
+                                          .packing = packing_of(world),
                                           .on_written = on_written,
                                           .on_removed = on_removed,
                                           .on_room = on_room,
@@ -236,9 +247,8 @@ static void read_step(struct world *world)
     reading->busy = status == STATUS_OK;
 }
 
-static void write_step(struct world *world)
+static void value_write(struct world *world, unsigned n)
 {
-    const unsigned n = (unsigned)rng_below(&world->rng, KEYS);
     const uint32_t version = world->next[n];
     const uint8_t *bytes = bytes_of(n, version);
     uint64_t sums[SIZE_MOST / STORE_PIECE_SIZE + 1];
@@ -260,6 +270,11 @@ static void write_step(struct world *world)
     CHECK(status == STATUS_OK || status == STATUS_FULL || status == STATUS_UNAVAILABLE);
     if (status == STATUS_FULL && world->waiting_ns == 0) world->waiting_ns = env_now_ns(world->env);
     if (status == STATUS_OK) world->next[n]++;
+}
+
+static void write_step(struct world *world)
+{
+    value_write(world, (unsigned)rng_below(&world->rng, KEYS));
 }
 
 static void drop_step(struct world *world)
@@ -503,6 +518,58 @@ static void full_disks_are_lived_with(void **state)
     run_seeds(FULL);
 }
 
+/* ---- packed ---- */
+
+/* A pack may be right in itself, and of other bytes than the head speaks of. What comes out is
+ * compared with what went in. */
+static void a_pack_of_other_bytes_is_refused(void **state)
+{
+    enum { N = 2 };
+    const struct env_sim_options options = { .seed = 4 };
+    const struct ssd_packing how = { .level = 1 };
+    static struct world world;
+    static const uint8_t zeros[SIZE_MOST + 1];
+    const struct block_key id = id_of(N);
+    struct vlog_counts counts;
+    (void)state;
+
+    current_seed = 4; /* clear, packed */
+    memset(&world, 0, sizeof(world));
+    world.kind = CRASH;
+    world.sim = env_sim_create(&options);
+    log_start(&world);
+    while (size_of(N, world.next[N]) < 6000)
+        world.next[N]++;
+    for (int i = 0; i < 2 && !world.there[N]; i++) { /* the first time there is no segment yet */
+        value_write(&world, N);
+        env_sim_run_for(world.sim, 2 * ENV_NS_PER_S);
+    }
+    const struct vlog_entry *entry = vlog_find(world.vlog, &id);
+    CHECK(entry != NULL && vlog_meta_packed(&entry->meta));
+    const uint32_t stored = entry->meta.pages - entry->meta.head;
+    uint8_t *bytes = vlog_alloc_units(vlog_units(entry->meta.size));
+    memset(bytes, 0, (size_t)vlog_units(entry->meta.size) * VLOG_UNIT);
+    CHECK(vlog_pack(world.vlog->packer, &how, zeros, entry->meta.size, bytes) <= stored);
+    CHECK(env_file_pwrite(entry->segment->file, bytes, (size_t)stored * VLOG_UNIT,
+                          (uint64_t)(entry->meta.at + entry->meta.head) * VLOG_UNIT) == STATUS_OK);
+    free(bytes);
+    world.kind = LYING; /* so that a refusal is expected */
+    const unsigned long long before = reads_refused;
+    struct reading *reading = &world.readings[0];
+    *reading = (struct reading){ .world = &world, .busy = true, .key = N };
+    reading->data = vlog_alloc_units(vlog_units(SIZE_MOST));
+    reading->read = (struct vlog_read){ .data = reading->data, .fn = on_read, .ctx = reading };
+    CHECK(vlog_read(world.vlog, &id, &reading->read) == STATUS_OK);
+    CHECK(env_sim_run_until(world.sim, no_reading, &world, ENV_NS_PER_S));
+    assert_int_equal(reads_refused, before + 1);
+    vlog_counts(world.vlog, &counts);
+    assert_int_equal(counts.corrupt_total, 1);
+    assert_false(world.there[N]);
+    free(reading->data);
+    vlog_close(world.vlog);
+    env_sim_destroy(world.sim);
+}
+
 /* ---- sealed ---- */
 
 enum { TEXTS = 12 };
@@ -658,6 +725,7 @@ int main(void)
         cmocka_unit_test(failures_cost_values_only),
         cmocka_unit_test(lies_are_never_believed),
         cmocka_unit_test(full_disks_are_lived_with),
+        cmocka_unit_test(a_pack_of_other_bytes_is_refused),
         cmocka_unit_test(sealed_values_need_their_key),
         cmocka_unit_test(clear_values_are_found_by_the_same_search),
     };

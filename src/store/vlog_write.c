@@ -8,6 +8,16 @@
  * gets its footer and is synced again when its last write has ended. Where there is no room for
  * another segment the oldest goes, with all that is in it.
  *
+ * Where values are packed, that comes first, beside the loop, from one half of a buffer to the
+ * other:
+ *
+ *     FREE -- vlog_write() --> packing -- on_packed() --> waiting -- packed_place() --> written
+ *       ^                                                   | dropped, or the disk failed |
+ *       +---------------------------------------------------+-----------------------------+
+ *
+ * The order of the log is its meaning, so they get their places in the order in which they were
+ * given. What is said to be gone has no value on its way: that was taken back.
+ *
  * After ERRORS_MAX failed writes in a row, or when there is no room for a segment that size_max
  * allows, nothing is written for REST_NS: a full or broken disk is asked again now and then.
  *
@@ -23,6 +33,7 @@
 #include "store/rank.h"
 #include "store/staging.h"
 #include "store/vlog_int.h"
+#include "store/vlog_pack.h"
 
 #define SYNC_DELAY_NS ENV_NS_PER_S
 #define REST_NS (5 * ENV_NS_PER_S)
@@ -158,10 +169,11 @@ enum status vlog_seal_now(struct vlog_segment *segment)
     /* The footer is believed without a look at the records: they have to be there first. */
     enum status status = env_file_sync(segment->file);
     if (status == STATUS_OK) {
+        /* Before it is written: one that fails may have made the file longer. */
+        if (end > segment->size) vlog_segment_size(segment, end);
         status = env_file_pwrite(segment->file, bytes, size, end - size);
     }
     if (status == STATUS_OK) {
-        if (end > segment->size) vlog_segment_size(segment, end);
         sealed_cut(segment, segment->used + footer.pages);
         status = env_file_sync(segment->file);
     }
@@ -295,6 +307,7 @@ static void on_reserved(void *ctx, enum status status, size_t n)
     if (status == STATUS_OK) {
         const struct vlog_header header = { .id = segment->id,
                                             .nonce = segment->nonce,
+                                            .packed = segment->packed,
                                             .sealed = segment->seal != NULL };
         segment->io_bytes = vlog_alloc_units(1);
         status = segment->io_bytes == NULL ? STATUS_NO_MEMORY : STATUS_OK;
@@ -351,6 +364,7 @@ static void segment_begin(struct vlog *vlog)
     if (segment == NULL) return;
     vlog->open = segment;
     segment->state = VLOG_OPENING;
+    segment->packed = vlog->packer != NULL;
     env_random(vlog->env, &segment->nonce, sizeof(segment->nonce));
     vlog_segment_size(segment, vlog->segment_size);
     vlog_path(vlog, segment->id, path, sizeof(path));
@@ -531,18 +545,25 @@ static bool append(struct vlog_write *write, struct vlog_segment *segment, uint8
     return true;
 }
 
+/* What is said of the value, but for its place, where nothing of it is packed. */
+static struct vlog_meta meta_of(const struct object *object)
+{
+    struct vlog_meta meta = { .id = object->id,
+                              .head = vlog_head_units(object->key.len, object->sums_count),
+                              .size = object->size,
+                              .put_id = object->put_id,
+                              .digest = object->digest,
+                              .attributes = object->attributes };
+    meta.pages = meta.head + vlog_units(meta.size);
+    return meta;
+}
+
 /* The value as a record at the segment's next unit: record_units() of it. */
 static void record_fill(const struct vlog_segment *segment, const struct object *object,
                         const uint8_t *data, struct vlog_meta *meta, uint8_t *buffer)
 {
-    *meta = (struct vlog_meta){ .id = object->id,
-                                .at = segment->used,
-                                .head = vlog_head_units(object->key.len, object->sums_count),
-                                .size = object->size,
-                                .put_id = object->put_id,
-                                .digest = object->digest,
-                                .attributes = object->attributes };
-    meta->pages = meta->head + vlog_units(meta->size);
+    *meta = meta_of(object);
+    meta->at = segment->used;
     vlog_head_encode(meta, segment->nonce, object->key, object->sums, object->sums_count, buffer);
     uint8_t *at = buffer + (size_t)meta->head * VLOG_UNIT;
     memcpy(at, data, object->size);
@@ -578,6 +599,224 @@ static void gone_forget(struct vlog *vlog, const struct block_key *id)
     vlog->gone_count = kept;
 }
 
+/* ---- packing ---- */
+
+/* Beside the loop: nothing but the write itself, the packer, and what does not change. */
+static void pack_run(void *ctx)
+{
+    struct vlog_write *write = ctx;
+    const struct vlog *vlog = write->vlog;
+    const uint32_t data = vlog_units(write->value_size);
+    uint8_t *record = write->buffer + (size_t)write->head * VLOG_UNIT;
+    write->stored = vlog_pack(vlog->packer, &vlog->options.packing,
+                              record + (size_t)data * VLOG_UNIT, write->value_size, record);
+    write->packed = true;
+}
+
+static void packed_end(struct vlog_write *write)
+{
+    struct vlog *vlog = write->vlog;
+    staging_give(vlog->staging, write->buffer);
+    vlog->writes_size -= write->size;
+    write->packing = write->waiting = false;
+    write->entry = NULL;
+    write->busy = false;
+}
+
+/* At the segment's next unit; the units of the record. */
+static uint32_t packed_fill(struct vlog_write *write, const struct vlog_segment *segment)
+{
+    struct vlog *vlog = write->vlog;
+    struct vlog_meta *meta = &write->entry->meta;
+    meta->at = segment->used;
+    meta->pages = meta->head + write->stored;
+    vlog_head_move(write->buffer, segment->nonce, meta->at, meta->pages);
+    if (segment->seal != NULL) vlog_value_seal(segment->seal, meta, write->buffer);
+    vlog->counts.packed_from_total += (uint64_t)vlog_units(meta->size) * VLOG_UNIT;
+    vlog->counts.packed_to_total += (uint64_t)write->stored * VLOG_UNIT;
+    return meta->pages;
+}
+
+static bool packed_fits(const struct vlog_write *write, const struct vlog_segment *segment)
+{
+    return record_fits(segment, write->head + write->stored, vlog_entry_size(write->entry->key_len),
+                       0);
+}
+
+/* It gets no place: it was dropped, or the disk said no. */
+static void packed_lost(struct vlog_write *write, enum status status)
+{
+    struct vlog *vlog = write->vlog;
+    const struct block_key id = write->id;
+    if (write->entry != NULL && vlog_find(vlog, &id) == NULL)
+        gone_note(vlog, &id); /* what it would have replaced */
+    free(write->entry);
+    packed_end(write);
+    vlog->options.on_written(vlog->options.ctx, &id, status);
+}
+
+/* The write gets its place, or ends. False: not now. */
+static bool packed_place(struct vlog_write *write)
+{
+    struct vlog *vlog = write->vlog;
+    struct vlog_segment *segment = vlog->open;
+    ASSERT(write->busy && write->waiting);
+
+    if (write->entry == NULL || resting(vlog)) {
+        packed_lost(write, write->entry == NULL ? STATUS_STALE : STATUS_IO);
+        return true;
+    }
+    if (!may_append(vlog)) return false;
+    if (!packed_fits(write, segment)) {
+        segment_full(vlog);
+        return false;
+    }
+    const struct vlog_write before = *write;
+    const uint64_t entry_size = vlog_entry_size(write->entry->key_len);
+    const uint32_t units = packed_fill(write, segment);
+    if (!append(write, segment, write->buffer, units, write->entry)) {
+        *write = before; /* but sealed by now: it cannot be tried again */
+        write_error(vlog, STATUS_IO);
+        packed_lost(write, STATUS_IO);
+        return true;
+    }
+    vlog->writes_size -= before.size;
+    segment->entries_size += entry_size;
+    gone_forget(vlog, &write->id);
+    return true;
+}
+
+/* The first of those that have no place yet. NULL: all have. */
+static struct vlog_write *packed_first(struct vlog *vlog)
+{
+    struct vlog_write *first = NULL;
+    for (uint32_t i = 0; i < VLOG_WRITES_MAX; i++) {
+        struct vlog_write *write = &vlog->writes[i];
+        if (!write->packing && !write->waiting) continue;
+        if (first == NULL || write->order < first->order) first = write;
+    }
+    return first;
+}
+
+static void packs_place(struct vlog *vlog)
+{
+    struct vlog_write *write = packed_first(vlog);
+    if (write != NULL) segment_begin(vlog);
+    while (write != NULL && write->waiting && packed_place(write))
+        write = packed_first(vlog);
+}
+
+static void pack_next(struct vlog *vlog);
+
+static void packed(struct vlog_write *write)
+{
+    ASSERT(write->busy && write->packing && write->packed && write->vlog->packing_now == write);
+    write->vlog->packing_now = NULL;
+    write->packing = false;
+    write->waiting = true;
+}
+
+static void on_packed(void *ctx)
+{
+    struct vlog_write *write = ctx;
+    packed(write);
+    pack_next(write->vlog);
+    vlog_write_go_on(write->vlog);
+}
+
+/* One at a time, in the order in which they came. */
+static void pack_next(struct vlog *vlog)
+{
+    struct vlog_write *first = NULL;
+    if (vlog->packing_now != NULL) return;
+    for (uint32_t i = 0; i < VLOG_WRITES_MAX; i++) {
+        struct vlog_write *write = &vlog->writes[i];
+        if (write->packing && (first == NULL || write->order < first->order)) first = write;
+    }
+    if (first == NULL) return;
+    vlog->packing_now = first;
+    first->job = (struct env_job){ .run = pack_run, .done = on_packed, .ctx = first };
+    if (env_job_start(vlog->env, &first->job) == STATUS_OK) return;
+    pack_run(first); /* slow, but no value is lost */
+    packed(first);
+    pack_next(vlog);
+    packs_place(vlog);
+}
+
+/* The head is there, but for its place, and behind what is to become of the value it is itself. */
+static void pack_fill(struct vlog_write *write, const struct object *object, const uint8_t *data)
+{
+    const struct vlog_meta meta = meta_of(object);
+    vlog_head_encode(&meta, 0, object->key, object->sums, object->sums_count, write->buffer);
+    memcpy(write->buffer + (size_t)meta.pages * VLOG_UNIT, data, object->size);
+    write->head = meta.head;
+    write->value_size = object->size;
+}
+
+static enum status pack_start(struct vlog *vlog, const struct object *object, const uint8_t *data)
+{
+    const struct vlog_meta meta = meta_of(object);
+    const uint64_t size = (uint64_t)(meta.pages + vlog_units(meta.size)) * VLOG_UNIT;
+    struct vlog_write *write = may_append(vlog) ? write_free(vlog, size) : NULL;
+    if (write == NULL) return STATUS_FULL;
+    uint8_t *buffer = staging_take(vlog->staging, size);
+    struct vlog_entry *entry = buffer != NULL ? vlog_entry_new(&meta, object->key) : NULL;
+    if (entry == NULL) {
+        if (buffer != NULL) staging_give(vlog->staging, buffer);
+        return STATUS_FULL;
+    }
+    *write = (struct vlog_write){ .vlog = vlog,
+                                  .busy = true,
+                                  .entry = entry,
+                                  .id = object->id,
+                                  .value = true,
+                                  .buffer = buffer,
+                                  .size = size,
+                                  .packing = true,
+                                  .order = vlog->order_next++ };
+    pack_fill(write, object, data);
+    vlog->writes_size += size;
+    pack_next(vlog);
+    return STATUS_OK;
+}
+
+/* At the end, and blocking. False: the value is lost. */
+static bool packed_write_now(struct vlog_write *write)
+{
+    struct vlog *vlog = write->vlog;
+    struct vlog_segment *segment = vlog->open;
+    if (!may_append(vlog) || !packed_fits(write, segment)) return false;
+    struct vlog_entry *entry = write->entry;
+    const uint32_t units = packed_fill(write, segment);
+    const enum status status =
+        env_file_pwrite(segment->file, write->buffer, (size_t)units * VLOG_UNIT,
+                        (uint64_t)segment->used * VLOG_UNIT);
+    segment->used += units;
+    segment->entries_size += vlog_entry_size(entry->key_len);
+    segment->dirty = true;
+    if (status != STATUS_OK) return false;
+    write->entry = NULL; /* the index has it, or it is freed */
+    gone_forget(vlog, &write->id);
+    return vlog_index_put(segment, entry);
+}
+
+static void packs_finish(struct vlog *vlog)
+{
+    struct vlog_write *write;
+    while ((write = packed_first(vlog)) != NULL) {
+        if (write == vlog->packing_now) env_job_settle(&write->job);
+        if (write == vlog->packing_now) vlog->packing_now = NULL;
+        if (write->entry != NULL && !write->packed) pack_run(write);
+        if (write->entry != NULL && !packed_write_now(write)) {
+            free(write->entry);
+            gone_note(vlog, &write->id); /* what it would have replaced */
+        }
+        packed_end(write);
+    }
+}
+
+/* ---- writing ---- */
+
 static enum status value_append(struct vlog *vlog, const struct object *object, const uint8_t *data)
 {
     const uint32_t units = record_units(object);
@@ -610,7 +849,8 @@ enum status vlog_write(struct vlog *vlog, const struct object *object, const uin
     if (object->size > vlog_value_max(vlog)) return STATUS_INVALID;
     if (there(vlog, object)) return STATUS_EXISTS;
     segment_begin(vlog);
-    const enum status status = value_append(vlog, object, data);
+    const enum status status =
+        vlog->packer != NULL ? pack_start(vlog, object, data) : value_append(vlog, object, data);
     if (status == STATUS_OK) {
         vlog->counts.bytes_accepted_total += object->size;
         return status;
@@ -687,6 +927,7 @@ void vlog_write_go_on(struct vlog *vlog)
         next = segment->newer;
         if (segment->state == VLOG_SEALING) seal_start(segment);
     }
+    if (vlog->packer != NULL) packs_place(vlog);
     if (!env_timer_armed(&vlog->gone_timer)) gone_write(vlog);
     if (!vlog->room_wanted) return;
     segment_begin(vlog);
@@ -704,6 +945,8 @@ enum status vlog_write_now(struct vlog *vlog, const struct object *object, const
     struct vlog_meta meta;
 
     if (object->size > vlog_value_max(vlog)) return STATUS_INVALID;
+    packs_finish(vlog);
+    segment = vlog->open;
     if (there(vlog, object)) return STATUS_EXISTS;
     if (!may_append(vlog) || !record_fits(segment, record_units(object), entry_size, 0)) {
         return STATUS_FULL;
@@ -753,9 +996,9 @@ static void gone_write_now(struct vlog *vlog)
 
 void vlog_finish_now(struct vlog *vlog)
 {
-    struct vlog_segment *segment = vlog->open;
-
+    packs_finish(vlog);
     gone_write_now(vlog);
+    struct vlog_segment *segment = vlog->open;
     if (vlog->gone_count > 0) LOG_WARN("vlog", "drops_not_written", "count=%u", vlog->gone_count);
     if (segment == NULL || segment->state != VLOG_OPEN) return;
     if (segment->writing > 0 || segment->syncing) return; /* its records are looked at */

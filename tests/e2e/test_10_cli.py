@@ -78,6 +78,14 @@ def test_every_command_has_help(command):
     (["serve", "m.gguf", "--cpus", "0/x"], ["--cpus", "x"]),
     (["model", "fetch", "gpt-17"], ["gpt-17", "smollm2"]),
     (["bench", "nothing"], ["nothing"]),
+    (["store", "put", "k", "--size", "5"], ["--size", "--layers"]),
+    (["store", "get", "k", "--size", "5", "--layers", "2"], ["--size", "get", "put"]),
+    (["store", "get", "k", "--pin"], ["--pin", "get"]),
+    (["store", "put", "k", "--pin", "--soft-pin", "3s"], ["--soft-pin", "--pin"]),
+    (["store", "rm", "k", "--json"], ["--json", "rm"]),
+    (["store", "rm", "--all", "--regex", "k"], ["--all", "--regex"]),
+    (["store", "stat", "--tenant", "t"], ["--tenant", "KEY"]),
+    (["sim", "--trace", "t.jsonl", "--series"], ["--series", "--json"]),
 ])
 def test_wrong_use_is_one_precise_line(args, words):
     result = run_yolk(*args, timeout=20)
@@ -187,7 +195,9 @@ def test_bench_of_the_directory_runs_in_short_form():
     result = run_yolk("bench", "store", "batch_128", "--short", "--json", timeout=120)
     assert result.returncode == 0, result.stderr
     rows = {row["name"]: row["value"] for row in json.loads(result.stdout)["rows"]}
-    assert set(rows) == {"exist_batch_128", "get_batch_128", "put_start_end_batch_128"} and all(rows.values())
+    assert set(rows) == {"exist_batch_128", "get_batch_128", "put_start_end_batch_128", "put_tcp_4KiB_batch_128",
+                         "put_tcp_64KiB_batch_128"}
+    assert all(rows.values())
 
 
 def test_bench_of_values_runs_in_short_form():

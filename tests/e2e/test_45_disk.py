@@ -60,13 +60,19 @@ def on_disk(data, needle):
     return any(needle in path.read_bytes() for path in files)
 
 
-@pytest.mark.parametrize("how", ["stop", "kill sealed", "coupled"])
+@pytest.mark.parametrize("how", ["stop", "kill sealed", "kill packed", "coupled"])
 def test_the_cache_survives_a_restart(tmp_path, how):
     data = tmp_path / "data"
     options = ["--coupled", "1"] if how == "coupled" else []
     if "sealed" in how:
         options += ["--ssd-key-file", key_file(tmp_path)]
+    if "packed" in how:
+        options += ["--ssd-compress", "zstd"]
     cluster, (text, prompt, _) = prepared(tmp_path / "first", data, *options)
+    if "packed" in how:
+        wait_until(lambda: cluster.metric("yolk_ssd_packed_bytes_total") > 0, what="compressed blocks")
+        stored, before = (cluster.metric(f"yolk_ssd_packed_{name}_total") for name in ("bytes", "from_bytes"))
+        assert stored < 0.95 * before, "KV of a real model"
     if "kill" in how:
         os.kill(cluster.process.pid, signal.SIGKILL)
         cluster.process.wait()
@@ -104,9 +110,10 @@ def test_kv_of_another_type_is_not_found(tmp_path):
 def test_values_go_to_disk_and_survive(tmp_path):
     master, secret = f"127.0.0.1:{free_port()}", "values on disk"
     options = ("--data-dir", tmp_path / "data", "--values-size", "8M", "--values-ssd-size", "64M",
-               "--ssd-key-file", key_file(tmp_path), "--pool-size", "64M", "--master", master, "--secret", secret)
+               "--ssd-key-file", key_file(tmp_path), "--ssd-compress", "zstd", "--pool-size", "64M", "--master", master, "--secret", secret)
     environment = dict(os.environ, YOLK_MASTER=master, YOLK_SECRET=secret)
     values = {f"value/{i}": random.Random(i).randbytes(900_000 + i) for i in range(24)}  # 22 MB into 14
+    values |= {key: value[: len(value) // 2].hex().encode() for key, value in values.items() if key.endswith("7")}
 
     def store(*args, stdin=b""):
         return subprocess.run([str(YOLK), "store", *args], input=stdin, capture_output=True, timeout=60,
@@ -215,6 +222,13 @@ def test_a_key_that_is_no_secret_or_no_key_is_refused(tmp_path):
         assert result.returncode == 2 and len(result.stderr.strip().splitlines()) == 1, result.stderr
         assert "--ssd-key-file" in result.stderr and why in result.stderr
         assert text == "" or text not in result.stderr
+
+
+def test_a_compression_that_is_none_is_refused(tmp_path):
+    result = run_yolk("serve", model_path(), "--port", free_port(), "--data-dir", tmp_path / "data",
+                      "--ssd-compress", "zstd:99")
+    assert result.returncode == 2 and len(result.stderr.strip().splitlines()) == 1, result.stderr
+    assert "--ssd-compress: zstd:99" in result.stderr
 
 
 class Held:

@@ -112,6 +112,9 @@ def test_a_node_is_published_under_its_name_and_withdrawn_at_its_end(tmp_path, m
         with urllib.request.urlopen(f"http://127.0.0.1:{master_http}/metrics", timeout=10) as got:
             page = got.read().decode()
         assert 'segment_total_capacity_bytes{segment="n1"} 268435456\n' in page
+        segments = f"http://127.0.0.1:{master_http}/get_all_segments"
+        with urllib.request.urlopen(segments, timeout=10) as got:
+            assert got.read() == b"n1\n"
         assert "\nmaster_key_count 0\n" in page
         node.end(signal.SIGTERM)
         assert metadata.keys(ram, rpc) == [404, 404]

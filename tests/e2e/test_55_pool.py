@@ -75,6 +75,11 @@ class Pool:
     def replicas(self, key, *args):
         return len(json.loads(self.run("stat", key, "--json", *args).stdout)["replicas"])
 
+    def owners(self, key):
+        """Names of the nodes that have it."""
+        names = {node["address"]: node["name"] for node in json.loads(self.run("stat", "--json").stdout)["nodes"]}
+        return sorted(names[at] for at in json.loads(self.run("stat", key, "--json").stdout)["replicas"])
+
     def metrics(self):
         """Every series without labels."""
         status, page = get(self.http, "/metrics")
@@ -229,6 +234,55 @@ def test_what_is_read_much_has_more_replicas_until_room_is_wanted(pool, left_beh
     assert pool.run("rm", "--all", "--force", *red).returncode == 0
 
 
+def test_values_go_to_the_nodes_that_are_named(pool, left_behind):
+    value = os.urandom(3 * MIB)
+    assert pool.put("here", value)
+    first = pool.owners("here")[0]
+    second, third = (name for name in NODES if name != first)
+    moved = Moved(pool)
+    result = pool.run("move", "here", "--to", second, "--json")
+    assert result.returncode == 0, result.stderr
+    task = json.loads(result.stdout)
+    assert (task["what"], task["state"], task["done"], task["size"]) == ("move", "success", 1, 3 * MIB)
+    assert pool.owners("here") == [second]
+    assert json.loads(pool.run("task", task["task"], "--json").stdout) == task
+    seen = moved.now()
+    assert seen.pop("query_task_requests") > 0
+    seen = {name: count for name, count in seen.items() if not name.startswith("get_replica_list")}
+    assert seen == {"create_move_task_requests": 1, "move_start_requests": 1, "move_end_requests": 1,
+                    "put_end_requests": 1}
+    assert pool.get("here") == value
+
+    assert pool.run("copy", "here", "--to", f"{first},{third}").returncode == 0
+    assert pool.owners("here") == list(NODES)
+    for args, why in ((("move", "here", "--from", first, "--to", first), b"same node"),
+                      (("move", "here", "--from", first, "--to", third), b"has it already"),
+                      (("move", "here", "--to", first), b"several nodes have the value"),
+                      (("copy", "here", "--to", "nobody"), b"does not exist"),
+                      (("copy", "gone", "--to", first), b"no such key"),
+                      (("copy", "here"), b"store copy: KEY --to NODE"),
+                      (("task", "1-2"), b"no such task")):
+        result = pool.run(*args)
+        assert result.returncode == 2 and why in result.stderr and len(result.stderr.splitlines()) == 1
+    assert pool.run("rm", "here", "--force").returncode == 0
+
+
+def test_nodes_that_go_together_are_drained_together(pool, left_behind):
+    stays, *leave = NODES
+    values = {f"drained/{i}": os.urandom(MIB) for i in range(6)}
+    for key, value in values.items():
+        assert pool.put(key, value)
+    result = pool.run("drain", *leave)
+    assert result.returncode == 0 and result.stdout.splitlines()[-1] == b"0 values left", result.stderr
+    for key, value in values.items():
+        assert pool.owners(key) == [stays] and pool.get(key) == value
+    assert pool.run("drain", *leave, "--undo").returncode == 0
+    assert [n["state"] for n in json.loads(pool.run("stat", "--json").stdout)["nodes"]].count("draining") == 0
+    refused = pool.run("drain")
+    assert refused.returncode == 2 and b"NODE..." in refused.stderr
+    assert pool.run("rm", "--all", "--force").returncode == 0
+
+
 def test_a_dead_writer_leaves_nothing_behind(pool, left_behind):
     killed, before = left_behind
     assert pool.run("get", *HALF).returncode == 2
@@ -264,3 +318,16 @@ def test_a_new_master_begins_to_count(pool):
     assert counted["master_remount_segment_requests_total"] == len(NODES)
     assert counted["master_mount_segment_requests_total"] == 0
     assert counted["master_put_end_requests_total"] == 0
+
+
+def test_a_value_outlives_a_master_that_is_killed_in_its_move(pool):
+    value = os.urandom(4 * MIB)
+    assert pool.put("carried", value)
+    target = next(name for name in NODES if name not in pool.owners("carried"))
+    assert pool.run("move", "carried", "--to", target, "--no-wait").returncode == 0
+    pool.fleet.running["master"].kill()
+    pool.fleet.running["master"].wait()
+    pool.fleet.again("master")
+    wait_until(lambda: pool.lent() == LENT * len(NODES), what="all have come again")
+    wait_until(lambda: pool.run("stat", "carried").returncode == 0, what="the value is known again")
+    assert pool.get("carried") == value  # wherever the move was stopped

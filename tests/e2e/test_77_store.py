@@ -292,6 +292,58 @@ def test_a_stopped_writer_leaves_one_whole_value(store):
     assert store("rm", "--all", "--force").returncode == 0
 
 
+class Relay:
+    """Stands between one client and the master; `pause` is called before a frame of the client goes on, with how
+    many did before."""
+
+    def __init__(self, master, pause):
+        self.master, self.pause = master, pause
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self.listener.getsockname()[1]}"
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        host, port = self.master.rsplit(":", 1)
+        client, _ = self.listener.accept()
+        with client, socket.create_connection((host, int(port))) as server:
+            threading.Thread(target=self.back, args=(server, client), daemon=True).start()
+            frames = 0
+            # Behind the two of the handshake checksums follow the length (docs/internals/rpc-wire.md).
+            while head := client.recv(4 if frames < 2 else 16, socket.MSG_WAITALL):
+                frame = client.recv(struct.unpack_from("<I", head)[0], socket.MSG_WAITALL)
+                self.pause(frames)
+                frames += 1
+                server.sendall(head + frame)
+
+    @staticmethod
+    def back(server, client):
+        with contextlib.suppress(OSError):
+            while data := server.recv(65536):
+                client.sendall(data)
+
+
+@pytest.mark.parametrize("sizes,options", [
+    ((200_000, 90_000), ()), ((90_000, 200_000), ("--offset", "1000", "--length", "99000")),
+    ((200_000, 500), ("--offset", "1000"))])
+def test_a_value_that_is_replaced_while_it_is_read_is_read_whole(store, sizes, options):
+    """By a longer or shorter one, after the reader has asked how long it is: its third question."""
+    old, new = (os.urandom(size) for size in sizes)
+    assert store("put", "race", "--replace", stdin=old).returncode == 0
+
+    def replace(frames):
+        if frames == 3:  # after two of the handshake
+            assert store("put", "race", "--replace", stdin=new).returncode == 0
+
+    result = store("get", "race", *options, "--master", Relay(store.master, replace).address)
+    first = 1000 if options else 0
+    if first >= len(new):
+        one_line(result, "race", "500 bytes")
+    else:
+        assert result.returncode == 0, result.stderr
+        assert result.stdout == (new[1000:100_000] if len(options) == 4 else new[first:])
+    assert store("rm", "race", "--force").returncode == 0
+
+
 def test_wrong_use_is_one_precise_line(store):
     one_line(store("get", "nothing"), "nothing", "no such key")
     one_line(store("get"), "KEY")

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * store/code.c - statuses as codes of Mooncake's store: what a status means whatever was asked, and
+ * beside it, for each kind of question, the few that mean something else there. */
+#include "yolk/store_code.h"
+
+#include "base/assert.h"
+
+/* Where it makes no difference what was asked. */
+static enum yolk_store_code code_of(enum status status)
+{
+    switch (status) {
+    case STATUS_OK: return YOLK_STORE_CODE_OK;
+    case STATUS_PENDING: return YOLK_STORE_CODE_INTERNAL;
+    case STATUS_AGAIN: return YOLK_STORE_CODE_NOT_NOW;
+    case STATUS_FULL: return YOLK_STORE_CODE_NO_ROOM;
+    case STATUS_NOT_FOUND: return YOLK_STORE_CODE_NOT_FOUND;
+    case STATUS_INVALID: return YOLK_STORE_CODE_INVALID;
+    case STATUS_NO_MEMORY: return YOLK_STORE_CODE_NO_ROOM;
+    case STATUS_EXISTS: return YOLK_STORE_CODE_EXISTS;
+    case STATUS_BUSY: return YOLK_STORE_CODE_NOT_READY;
+    case STATUS_TIMEOUT: return YOLK_STORE_CODE_RPC_TIMEOUT;
+    case STATUS_CANCELLED: return YOLK_STORE_CODE_RPC;
+    case STATUS_UNSUPPORTED: return YOLK_STORE_CODE_UNSUPPORTED;
+    case STATUS_DENIED: return YOLK_STORE_CODE_PERMISSION;
+    case STATUS_UNAVAILABLE: return YOLK_STORE_CODE_TRANSFER;
+    case STATUS_STALE: return YOLK_STORE_CODE_LEASE_EXPIRED;
+    case STATUS_IO: return YOLK_STORE_CODE_TRANSFER;
+    case STATUS_QUOTA: return YOLK_STORE_CODE_TENANT_QUOTA;
+    case STATUS_CONN_CLOSED: return YOLK_STORE_CODE_RPC;
+    case STATUS_CONN_REFUSED: return YOLK_STORE_CODE_RPC;
+    case STATUS_PROTOCOL: return YOLK_STORE_CODE_VERSION;
+    case STATUS_CORRUPT: return YOLK_STORE_CODE_CHECKSUM;
+    }
+    return YOLK_STORE_CODE_INTERNAL;
+}
+
+struct meaning {
+    enum yolk_store_op op;
+    enum status status;
+    enum yolk_store_code code;
+};
+
+static const struct meaning meanings[] = {
+    /* No node that lends anything is no room; a writer at work is a value that is there. */
+    { YOLK_STORE_OP_PUT, STATUS_UNAVAILABLE, YOLK_STORE_CODE_NO_ROOM },
+    { YOLK_STORE_OP_PUT, STATUS_BUSY, YOLK_STORE_CODE_EXISTS },
+    { YOLK_STORE_OP_PUT, STATUS_DENIED, YOLK_STORE_CODE_TENANT_UNKNOWN },
+    { YOLK_STORE_OP_PUT, STATUS_STALE, YOLK_STORE_CODE_NO_WRITE },
+    { YOLK_STORE_OP_UPSERT, STATUS_UNAVAILABLE, YOLK_STORE_CODE_NO_ROOM },
+    { YOLK_STORE_OP_UPSERT, STATUS_BUSY, YOLK_STORE_CODE_BUSY },
+    { YOLK_STORE_OP_UPSERT, STATUS_DENIED, YOLK_STORE_CODE_TENANT_UNKNOWN },
+    { YOLK_STORE_OP_UPSERT, STATUS_STALE, YOLK_STORE_CODE_NO_WRITE },
+    { YOLK_STORE_OP_GET, STATUS_FULL, YOLK_STORE_CODE_INVALID },    /* a small buffer */
+    { YOLK_STORE_OP_EXIST, STATUS_FULL, YOLK_STORE_CODE_INVALID },  /* an endless expression */
+    { YOLK_STORE_OP_REMOVE, STATUS_FULL, YOLK_STORE_CODE_INVALID }, /* likewise */
+    { YOLK_STORE_OP_REMOVE, STATUS_BUSY, YOLK_STORE_CODE_LEASED },
+    { YOLK_STORE_OP_REMOVE_FORCE, STATUS_FULL, YOLK_STORE_CODE_INVALID },
+    { YOLK_STORE_OP_REPLICAS, STATUS_BUSY, YOLK_STORE_CODE_HAS_TASK },
+    { YOLK_STORE_OP_REPLICAS, STATUS_FULL, YOLK_STORE_CODE_TASKS_FULL },
+    { YOLK_STORE_OP_TASK, STATUS_NOT_FOUND, YOLK_STORE_CODE_TASK_NOT_FOUND },
+    { YOLK_STORE_OP_PUT_SESSION, STATUS_NOT_FOUND, YOLK_STORE_CODE_NO_WRITE },
+    { YOLK_STORE_OP_PUT_SESSION, STATUS_STALE, YOLK_STORE_CODE_NO_WRITE },
+    { YOLK_STORE_OP_PUT_SESSION, STATUS_BUSY, YOLK_STORE_CODE_HAS_TASK },
+    { YOLK_STORE_OP_SEGMENT, STATUS_NOT_FOUND, YOLK_STORE_CODE_SEGMENT_NOT_FOUND },
+    { YOLK_STORE_OP_SEGMENT, STATUS_EXISTS, YOLK_STORE_CODE_SEGMENT_EXISTS },
+    { YOLK_STORE_OP_SEGMENT, STATUS_BUSY, YOLK_STORE_CODE_NOT_NOW },
+    { YOLK_STORE_OP_SEGMENT, STATUS_STALE, YOLK_STORE_CODE_NOT_NOW },
+    { YOLK_STORE_OP_SEGMENT, STATUS_UNAVAILABLE, YOLK_STORE_CODE_RPC },
+    { YOLK_STORE_OP_TENANT, STATUS_BUSY, YOLK_STORE_CODE_TENANT_NOT_EMPTY },
+    { YOLK_STORE_OP_TENANT, STATUS_NOT_FOUND, YOLK_STORE_CODE_TENANT_UNKNOWN },
+};
+
+enum yolk_store_code yolk_store_code(enum yolk_store_op op, enum status status)
+{
+    ASSERT((unsigned)op < YOLK_STORE_OPS);
+    for (unsigned i = 0; i < sizeof(meanings) / sizeof(meanings[0]); i++) {
+        if (meanings[i].op == op && meanings[i].status == status) return meanings[i].code;
+    }
+    return code_of(status);
+}
+
+const char *yolk_store_code_name(int code)
+{
+    switch ((enum yolk_store_code)code) {
+    case YOLK_STORE_CODE_OK: return "OK";
+    case YOLK_STORE_CODE_INTERNAL: return "INTERNAL_ERROR";
+    case YOLK_STORE_CODE_SEGMENT_NOT_FOUND: return "SEGMENT_NOT_FOUND";
+    case YOLK_STORE_CODE_SEGMENT_EXISTS: return "SEGMENT_ALREADY_EXISTS";
+    case YOLK_STORE_CODE_NO_ROOM: return "NO_AVAILABLE_HANDLE";
+    case YOLK_STORE_CODE_VERSION: return "INVALID_VERSION";
+    case YOLK_STORE_CODE_INVALID: return "INVALID_PARAMS";
+    case YOLK_STORE_CODE_NO_WRITE: return "INVALID_WRITE";
+    case YOLK_STORE_CODE_NOT_READY: return "REPLICA_IS_NOT_READY";
+    case YOLK_STORE_CODE_NOT_FOUND: return "OBJECT_NOT_FOUND";
+    case YOLK_STORE_CODE_EXISTS: return "OBJECT_ALREADY_EXISTS";
+    case YOLK_STORE_CODE_LEASED: return "OBJECT_HAS_LEASE";
+    case YOLK_STORE_CODE_LEASE_EXPIRED: return "LEASE_EXPIRED";
+    case YOLK_STORE_CODE_HAS_TASK: return "OBJECT_HAS_REPLICATION_TASK";
+    case YOLK_STORE_CODE_BUSY: return "OBJECT_REPLICA_BUSY";
+    case YOLK_STORE_CODE_TRANSFER: return "TRANSFER_FAIL";
+    case YOLK_STORE_CODE_CHECKSUM: return "CHECKSUM_MISMATCH";
+    case YOLK_STORE_CODE_RPC: return "RPC_FAIL";
+    case YOLK_STORE_CODE_RPC_TIMEOUT: return "RPC_TIMEOUT";
+    case YOLK_STORE_CODE_NOT_NOW: return "UNAVAILABLE_IN_CURRENT_STATUS";
+    case YOLK_STORE_CODE_UNSUPPORTED: return "NOT_SUPPORTED";
+    case YOLK_STORE_CODE_TASK_NOT_FOUND: return "TASK_NOT_FOUND";
+    case YOLK_STORE_CODE_TASKS_FULL: return "TASK_PENDING_LIMIT_EXCEEDED";
+    case YOLK_STORE_CODE_PERMISSION: return "PERMISSION_DENIED";
+    case YOLK_STORE_CODE_TENANT_QUOTA: return "TENANT_QUOTA_EXCEEDED";
+    case YOLK_STORE_CODE_TENANT_UNKNOWN: return "TENANT_NOT_REGISTERED";
+    case YOLK_STORE_CODE_TENANT_NOT_EMPTY: return "TENANT_NOT_EMPTY";
+    }
+    return "UNKNOWN";
+}
