@@ -20,7 +20,9 @@
  *   STATUS_QUOTA        put: the tenant would pass its quota, even by evicting what is its own
  *   STATUS_DENIED       put: the master takes values of listed tenants only, and ours is not
  *   STATUS_CORRUPT      get: every replica's bytes were wrong
- *   STATUS_TIMEOUT, STATUS_CANCELLED, STATUS_UNAVAILABLE (no master or no owner), STATUS_INVALID
+ *   STATUS_INVALID      the key is empty, too long or NULL; put: the size is out of range; get: the
+ *                       range is empty, or past the end. The other items of the call are served
+ *   STATUS_TIMEOUT, STATUS_CANCELLED, STATUS_UNAVAILABLE (no master or no owner)
  * A put that ends with TIMEOUT, CANCELLED, CONN_CLOSED or UNAVAILABLE may or may not have happened.
  *
  * Keys are a tenant's: two tenants' values under one key are two, and none of these calls sees, or
@@ -123,7 +125,7 @@ struct yolk_store_buffer {
 };
 
 /* STATUS_OK: every item will end. Otherwise no item does: STATUS_INVALID (count 0 or above
- * YOLK_STORE_BATCH_MAX, a key, size or name out of range), STATUS_FULL (calls_max would
+ * YOLK_STORE_BATCH_MAX; a wish of the call out of range), STATUS_FULL (calls_max would
  * be passed). A key that is put twice with one call is put once, the first time: the others end
  * when that has, as it has, but where it is STATUS_OK as EXISTS, or BUSY with `replace`. */
 MUST_USE enum status yolk_store_put(struct yolk_store *store, const struct yolk_store_value *values,

@@ -17,7 +17,8 @@
  *                 write, end, revoke: in no put session (any more)             -700
  *   EXISTS        start of a put: has a value, or somebody writes one          -705
  *   BUSY          end of a put while a write of its own is under way           -708
- *   INVALID       a part that is empty, or goes past the end of the value, or
+ *   INVALID       a key or, of a value, a size out of range                    -600
+ *                 a part that is empty, or goes past the end of the value, or
  *                 overlaps one written before; no parts; end with holes        -600
  *   FULL          start of a put: no room; too many sessions, or too many
  *                 parts of one value                                           -200
@@ -87,8 +88,8 @@ struct yolk_store_parts {
 };
 
 /* Each of these: STATUS_OK, and every item will end; or none does: STATUS_INVALID (count 0 or above
- * YOLK_STORE_BATCH_MAX, a key or, of a value, a size out of range, too many parts),
- * STATUS_FULL (calls_max would be passed). */
+ * YOLK_STORE_BATCH_MAX, too many parts, a wish of the call out of range), STATUS_FULL (calls_max
+ * would be passed). */
 
 /* As yolk_store_put(), `call` included; `data` of the values is not looked at. */
 MUST_USE enum status yolk_store_put_session_start(struct yolk_store *store,

@@ -384,7 +384,9 @@ static int rm_matching(struct cli *cli)
 
 struct removal {
     struct store_ask ask;
-    const char *names[POSITIONS_MAX];
+    struct yolk_store_key keys[POSITIONS_MAX];
+    const char *names[POSITIONS_MAX]; /* as they were given */
+    uint32_t count;
     enum status statuses[POSITIONS_MAX];
 };
 
@@ -397,39 +399,36 @@ static void on_removed(void *ctx, uint32_t index, enum status status, uint64_t s
     removal->statuses[index] = status;
 }
 
-static int rm_keys(struct cli *cli, const struct yolk_store_key *keys, uint32_t count)
+static int rm_keys(struct cli *cli, struct removal *removal)
 {
-    struct removal removal = { 0 };
     const struct yolk_store_call call = { .force = config_bool(cli->config, "force"),
                                           .on_item = on_removed,
-                                          .ctx = &removal };
+                                          .ctx = removal };
     struct errmsg err = { "" };
     int code = CLI_EXIT_OK;
 
-    if (store_ask_open(&removal.ask, cli, false, &err) != STATUS_OK) {
+    if (store_ask_open(&removal->ask, cli, false, &err) != STATUS_OK) {
         code = cli_refuse("%s", err.text);
     } else {
-        removal.ask.left = count;
+        removal->ask.left = removal->count;
         const enum status status =
-            store_ask_wait(&removal.ask, yolk_store_remove(removal.ask.store, keys, count, &call));
-        if (status != STATUS_OK) code = store_ask_refuse(&removal.ask, "rm", status);
-        for (uint32_t i = 0; status == STATUS_OK && i < count; i++) {
-            if (removal.statuses[i] == STATUS_OK) continue;
-            code = store_ask_refuse(&removal.ask, config_position(cli->config, i + 1),
-                                    removal.statuses[i]);
+            store_ask_wait(&removal->ask, yolk_store_remove(removal->ask.store, removal->keys,
+                                                            removal->count, &call));
+        if (status != STATUS_OK) code = store_ask_refuse(&removal->ask, "rm", status);
+        for (uint32_t i = 0; status == STATUS_OK && i < removal->count; i++) {
+            if (removal->statuses[i] == STATUS_OK) continue;
+            code = store_ask_refuse(&removal->ask, removal->names[i], removal->statuses[i]);
         }
     }
-    store_ask_close(&removal.ask);
+    store_ask_close(&removal->ask);
     return code;
 }
 
 static int store_rm(struct cli *cli)
 {
-    struct yolk_store_key keys[POSITIONS_MAX] = { { NULL, 0 } };
+    struct removal removal = { 0 };
     const uint32_t count = config_positions(cli->config) - 1;
-    struct errmsg err = { "" };
-    enum status status = STATUS_OK;
-    uint32_t good = 0;
+    int code = CLI_EXIT_OK;
 
     const bool all = config_bool(cli->config, "all");
     if (config_is_set(cli->config, "regex") && all) {
@@ -437,12 +436,19 @@ static int store_rm(struct cli *cli)
     }
     if (config_is_set(cli->config, "regex") || all) return rm_matching(cli);
     if (count == 0) return cli_refuse("store rm: KEY..., --regex EXPRESSION or --all");
-    for (; good < count && status == STATUS_OK; good++)
-        status = store_ask_key(config_position(cli->config, good + 1), &keys[good], &err);
-    const int code = status == STATUS_OK ? rm_keys(cli, keys, count) : cli_refuse("%s", err.text);
-    for (uint32_t i = 0; i < good; i++)
-        store_ask_key_free(&keys[i]);
-    return code;
+    for (uint32_t i = 0; i < count; i++) {
+        const char *name = config_position(cli->config, i + 1);
+        struct errmsg err = { "" };
+        if (store_ask_key(name, &removal.keys[removal.count], &err) == STATUS_OK) {
+            removal.names[removal.count++] = name;
+        } else { /* the others are removed */
+            code = cli_refuse("%s", err.text);
+        }
+    }
+    const int others = removal.count > 0 ? rm_keys(cli, &removal) : CLI_EXIT_OK;
+    for (uint32_t i = 0; i < removal.count; i++)
+        store_ask_key_free(&removal.keys[i]);
+    return code != CLI_EXIT_OK ? code : others;
 }
 
 /* ---- stat, top ---- */

@@ -17,6 +17,8 @@
  * where items of other calls may be in it), and what then moves is submitted to the transfer engine
  * together (client_call_move).
  *
+ * An item that was asked wrongly (ITEM_REFUSED) ends by itself, whatever the others wait for.
+ *
  * exist and remove end with the master's answer. What is tried again is what did certainly not
  * happen, or may be done twice: put_start answers the same ticket to the same writer, and a commit
  * of the same put finds what the first one made.
@@ -353,17 +355,35 @@ struct store_key client_key(const struct yolk_store *store, const struct yolk_st
     return (struct store_key){ out, (uint32_t)(len + key->len) };
 }
 
-static bool keys_valid(const struct yolk_store *store, const struct yolk_store_key *keys,
-                       size_t stride, uint32_t count, size_t *sum)
+/* Bytes of those that are in range. */
+static size_t keys_sum(const struct yolk_store *store, const struct yolk_store_key *keys,
+                       size_t stride, uint32_t count)
 {
-    *sum = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        const struct yolk_store_key *key = (const void *)((const uint8_t *)keys + i * stride);
-        const size_t len = client_key_len(store, key);
-        if (len == 0) return false;
-        *sum += len;
+    size_t sum = 0;
+    for (uint32_t i = 0; i < count; i++)
+        sum += client_key_len(store, (const void *)((const uint8_t *)keys + i * stride));
+    return sum;
+}
+
+static void on_refuse(void *ctx)
+{
+    struct call *call = ctx;
+
+    for (uint32_t i = 0; i < call->count; i++) {
+        struct item *item = &call->items[i];
+        if (item->state == ITEM_REFUSED) client_item_done(item, STATUS_INVALID, 0);
     }
-    return true;
+    client_call_settle(call);
+}
+
+/* An item of a call that is being started was asked wrongly. */
+static void item_refuse(struct item *item)
+{
+    struct call *call = item->call;
+    struct env *env = call->store->env;
+
+    item->state = ITEM_REFUSED;
+    if (!env_timer_armed(&call->refuse)) env_timer_set(env, &call->refuse, env_now_ns(env));
 }
 
 /* Bytes of the names to try next, with all NULs; *len is 0 if there are none. False: a name, or
@@ -426,10 +446,14 @@ static struct call *call_new(struct yolk_store *store, enum call_kind kind,
     }
     env_timer_init(&call->again, on_ask, call);
     env_timer_init(&call->pins, client_get_on_pins, call);
+    env_timer_init(&call->refuse, on_refuse, call);
     for (uint32_t i = 0; i < count; i++) {
         const struct yolk_store_key *key = (const void *)((const uint8_t *)keys + i * stride);
-        items[i] = (struct item){ .call = call, .index = i, .key = client_key(store, key, end) };
+        const bool good = client_key_len(store, key) > 0;
+        items[i] = (struct item){ .call = call, .index = i, .key.bytes = end };
         env_timer_init(&items[i].retry, client_put_on_retry, &items[i]);
+        if (good) items[i].key = client_key(store, key, end);
+        if (!good) item_refuse(&items[i]);
         end += items[i].key.len;
     }
     next_copy(call, options, (char *)end);
@@ -443,17 +467,17 @@ static enum status call_start(struct yolk_store *store, enum call_kind kind,
                               const struct yolk_store_key *keys, size_t stride, uint32_t count,
                               const struct yolk_store_call *options, struct call **out)
 {
-    size_t keys_len, next_len;
+    size_t next_len;
     ASSERT(options->on_item != NULL);
 
     if (count == 0 || count > YOLK_STORE_BATCH_MAX) return STATUS_INVALID;
-    if (!keys_valid(store, keys, stride, count, &keys_len)) return STATUS_INVALID;
     if (options->preferred != NULL && strlen(options->preferred) >= STORE_NAME_SIZE) {
         return STATUS_INVALID;
     }
     if (!next_names(options, &next_len)) return STATUS_INVALID;
     if (options->replicas > YOLK_STORE_REPLICAS_MAX) return STATUS_INVALID;
     if (count > store->items_max - store->items) return STATUS_FULL;
+    const size_t keys_len = keys_sum(store, keys, stride, count);
     *out = call_new(store, kind, keys, stride, count, keys_len, next_len, options);
     return *out == NULL ? STATUS_FULL : STATUS_OK;
 }
@@ -483,6 +507,7 @@ static bool find_doubles(struct call *call)
     if (map_create(&options, &map) != STATUS_OK) return false;
     for (uint32_t i = 0; i < call->count; i++) {
         struct item *item = &call->items[i];
+        if (item->state == ITEM_REFUSED) continue;
         const struct block_key id = store_key_id(item->key);
         if (map_insert(map, &id, i) == STATUS_OK) continue;
         if (!map_find(map, &id, &first)) continue;
@@ -500,21 +525,11 @@ static enum status puts_start(struct yolk_store *store, enum call_kind kind,
                               const struct yolk_store_call *options, struct call **out)
 {
     struct call *call;
-    size_t len;
 
-    if (count == 0 || count > YOLK_STORE_BATCH_MAX) return STATUS_INVALID;
-    if (!keys_valid(store, &values[0].key, sizeof(values[0]), count, &len)) return STATUS_INVALID;
-    for (uint32_t i = 0; i < count; i++) {
-        if (values[i].size == 0 || values[i].size > STORE_OBJECT_SIZE_MAX) return STATUS_INVALID;
-    }
+    if (count == 0) return STATUS_INVALID;
     const enum status status =
         call_start(store, kind, &values[0].key, sizeof(values[0]), count, options, &call);
     if (status != STATUS_OK) return status;
-    if (!find_doubles(call)) {
-        call->left = 0;
-        client_call_free(call);
-        return STATUS_FULL;
-    }
     for (uint32_t i = 0; i < count; i++) {
         const struct yolk_store_value *value = &values[i];
         struct item *item = &call->items[i];
@@ -529,6 +544,12 @@ static enum status puts_start(struct yolk_store *store, enum call_kind kind,
             .soft_pin_ms = options->soft_pin_ms,
         };
         call->wishes |= value->group != 0 || value->cost_ms != 0 || value->depth != 0;
+        if (value->size == 0 || value->size > STORE_OBJECT_SIZE_MAX) item_refuse(item);
+    }
+    if (!find_doubles(call)) {
+        call->left = 0;
+        client_call_free(call);
+        return STATUS_FULL;
     }
     *out = call;
     return STATUS_OK;
@@ -584,9 +605,6 @@ enum status yolk_store_get(struct yolk_store *store, const struct yolk_store_buf
     struct call *call;
 
     if (count == 0) return STATUS_INVALID;
-    for (uint32_t i = 0; i < count && i < YOLK_STORE_BATCH_MAX; i++) {
-        if (buffers[i].range && buffers[i].size == 0) return STATUS_INVALID;
-    }
     const enum status status =
         call_start(store, CALL_GET, &buffers[0].key, sizeof(buffers[0]), count, options, &call);
     if (status != STATUS_OK) return status;
@@ -597,6 +615,7 @@ enum status yolk_store_get(struct yolk_store *store, const struct yolk_store_buf
         item->size = buffers[i].size;
         item->range = buffers[i].range;
         item->offset = buffers[i].range ? buffers[i].offset : 0;
+        if (buffers[i].range && buffers[i].size == 0) item_refuse(item);
     }
     if (client_gets_start(call)) call_ask(call);
     client_call_pin(call);

@@ -46,6 +46,7 @@ void client_call_free(struct call *call)
     LIST_REMOVE(store->calls, call);
     env_timer_cancel(store->env, &call->again);
     env_timer_cancel(store->env, &call->pins);
+    env_timer_cancel(store->env, &call->refuse);
     ASSERT(store->items >= call->count);
     store->items -= call->count;
     while (call->moves != NULL)

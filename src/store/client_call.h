@@ -50,6 +50,7 @@ enum item_state {
     ITEM_MOVING,  /* a transfer, or a reading, is under way */
     ITEM_COMMITTING, /* put: store.commit is under way, or about to be tried again */
     ITEM_DOUBLE,     /* put: of the key of an earlier item, and ends after that */
+    ITEM_REFUSED,    /* asked wrongly: ends when the loop turns */
     ITEM_DONE,
 };
 
@@ -135,6 +136,7 @@ struct call {
     uint64_t moving_size; /* bytes */
     struct moves *moves;
     struct env_timer again;   /* the next exchange, or the deadline */
+    struct env_timer refuse;  /* ends those that are ITEM_REFUSED */
     client_found_fn on_found; /* ticket, places; or, of places: */
     yolk_store_described_fn on_described;
     void *described_ctx;

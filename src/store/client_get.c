@@ -369,7 +369,7 @@ bool client_gets_start(struct call *call)
         if (i + EXPECT_AHEAD < call->count) {
             known_expect_value(store->known, &call->items[i + EXPECT_AHEAD].ask.id);
         }
-        get_start(&call->items[i]);
+        if (call->items[i].state != ITEM_REFUSED) get_start(&call->items[i]);
         waiting = waiting || call->items[i].state == ITEM_WAITING;
     }
     return waiting;

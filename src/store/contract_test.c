@@ -404,6 +404,123 @@ static void a_double_fails_as_the_first_does(void **state)
         assert_int_equal(user.answers[i].status, STATUS_UNAVAILABLE);
 }
 
+/* ---- what is asked wrongly ---- */
+
+enum { WRONG_KEYS = 3 };
+
+/* Keys that nothing can have. */
+static struct yolk_store_key wrong_key(unsigned n)
+{
+    static const char text[YOLK_STORE_KEY_SIZE_MAX + 1] = { 'k' };
+    const struct yolk_store_key keys[WRONG_KEYS] = { { "", 0 },
+                                                     { text, sizeof(text) },
+                                                     { NULL, 5 } };
+    return keys[n];
+}
+
+typedef enum status (*keys_fn)(struct yolk_store *store, const struct yolk_store_key *keys,
+                               uint32_t count, const struct yolk_store_call *call);
+
+/* Wrong keys around one that is good, which ends as `want` says. */
+static void ask_among_wrong(keys_fn fn, unsigned good, enum status want)
+{
+    const struct yolk_store_call call = { .replicas = 1, .on_item = on_plain_item };
+    const struct yolk_store_key keys[] = { wrong_key(0), wrong_key(1), key_of(good), wrong_key(2) };
+
+    user.left = 4;
+    const enum status begun = fn(user.store, keys, 4, &call);
+    assert_int_equal(user.left, 4); /* nobody is told before the call has returned */
+    wait_for(begun);
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(user.answers[i].status, i == 2 ? want : STATUS_INVALID);
+}
+
+static enum status describe_keys(struct yolk_store *store, const struct yolk_store_key *keys,
+                                 uint32_t count, const struct yolk_store_call *call)
+{
+    struct yolk_store_call described = *call;
+    described.on_item = on_item;
+    memset(user.answers, 0, sizeof(user.answers));
+    return yolk_store_describe(store, keys, count, &described, on_described, NULL);
+}
+
+/* A double of a key that was refused for its size is put: it is the first one. */
+static void put_among_wrong(void)
+{
+    const struct yolk_store_call call = { .on_item = on_plain_item };
+    const struct yolk_store_value values[] = {
+        { .key = wrong_key(0), .data = user.memory, .size = 1 },
+        { .key = key_of(0), .data = user.memory, .size = 0 },
+        { .key = key_of(0), .data = user.memory, .size = VALUE_SIZE },
+        { .key = wrong_key(1), .data = user.memory, .size = 1 },
+        { .key = key_of(1), .data = user.memory, .size = UINT64_C(1) << 40 },
+        { .key = wrong_key(2), .data = user.memory, .size = 1 },
+        { .key = key_of(0), .data = user.memory, .size = VALUE_SIZE },
+    };
+    static const enum status want[] = { STATUS_INVALID, STATUS_INVALID, STATUS_OK,
+                                        STATUS_INVALID, STATUS_INVALID, STATUS_INVALID,
+                                        STATUS_EXISTS };
+
+    user.left = 7;
+    wait_for(yolk_store_put(user.store, values, 7, &call));
+    for (unsigned i = 0; i < 7; i++)
+        assert_int_equal(user.answers[i].status, want[i]);
+}
+
+static void get_among_wrong(void)
+{
+    const struct yolk_store_call call = { .on_item = on_plain_item };
+    const struct yolk_store_buffer buffers[] = {
+        { .key = wrong_key(1), .data = user.memory, .size = VALUE_SIZE },
+        { .key = key_of(0), .data = user.memory, .size = 0, .range = true },
+        { .key = key_of(0), .data = user.memory, .size = VALUE_SIZE },
+        { .key = key_of(0), .data = user.memory, .size = 1, .range = true, .offset = VALUE_SIZE },
+        { .key = key_of(0), .data = user.memory, .size = VALUE_SIZE - 1 },
+    };
+    static const enum status want[] = { STATUS_INVALID, STATUS_INVALID, STATUS_OK, STATUS_INVALID,
+                                        STATUS_FULL };
+
+    user.left = 5;
+    wait_for(yolk_store_get(user.store, buffers, 5, &call));
+    for (unsigned i = 0; i < 5; i++)
+        assert_int_equal(user.answers[i].status, want[i]);
+}
+
+static void what_is_asked_wrongly_spoils_nothing_else(void **state)
+{
+    (void)state;
+    ask_among_wrong(yolk_store_exist, 0, STATUS_NOT_FOUND);
+    put_among_wrong();
+    get_among_wrong(); /* from its owner */
+    get_among_wrong(); /* again, as it is remembered */
+    ask_among_wrong(yolk_store_exist, 0, STATUS_OK);
+    ask_among_wrong(yolk_store_replicas, 0, STATUS_OK);
+    ask_among_wrong(describe_keys, 0, STATUS_OK);
+    sim_run_ms(&cluster, 20000); /* no lease is left */
+    ask_among_wrong(yolk_store_remove, 0, STATUS_OK);
+    ask_among_wrong(yolk_store_exist, 0, STATUS_NOT_FOUND);
+}
+
+/* Whoever asks wrongly is told at once, also while nobody answers, and if nothing else is asked. */
+static void what_is_asked_wrongly_ends_at_once(void **state)
+{
+    const struct yolk_store_call call = { .timeout_ms = 5000, .on_item = on_plain_item };
+    const struct yolk_store_key keys[] = { wrong_key(0), wrong_key(1), key_of(0) };
+    (void)state;
+
+    sim_master_kill(&cluster);
+    user.left = 3;
+    assert_int_equal(yolk_store_exist(user.store, keys, 3, &call), STATUS_OK);
+    sim_run_ms(&cluster, 10);
+    assert_int_equal(user.left, 1);
+    sim_run_ms(&cluster, 6000);
+    assert_int_equal(user.left, 0);
+    user.left = 2;
+    assert_int_equal(yolk_store_exist(user.store, keys, 2, &call), STATUS_OK);
+    sim_run_ms(&cluster, 10);
+    assert_int_equal(user.left, 0);
+}
+
 /* ---- beginnings and ends ---- */
 
 static void on_stats(void *ctx, enum status status, const struct yolk_store_stats *stats,
@@ -421,7 +538,7 @@ static void on_stats(void *ctx, enum status status, const struct yolk_store_stat
 static void a_client_ends_with_calls_under_way(void **state)
 {
     const struct yolk_store_call call = { .on_item = on_plain_item };
-    const struct yolk_store_key keys[] = { key_of(0), key_of(1) };
+    const struct yolk_store_key keys[] = { key_of(0), key_of(1), { "", 0 } };
     const struct yolk_store_buffer buffer = { .key = keys[0],
                                               .data = user.memory,
                                               .size = VALUE_SIZE };
@@ -433,13 +550,13 @@ static void a_client_ends_with_calls_under_way(void **state)
     (void)state;
 
     put(0, 1, (struct yolk_store_call){ .timeout_ms = 0 });
-    user.left = 7;
-    assert_int_equal(yolk_store_exist(user.store, keys, 2, &call), STATUS_OK);
+    user.left = 8;
+    assert_int_equal(yolk_store_exist(user.store, keys, 3, &call), STATUS_OK);
     assert_int_equal(yolk_store_get(user.store, &buffer, 1, &call), STATUS_OK);
     assert_int_equal(yolk_store_put(user.store, twice, 2, &call), STATUS_OK);
     assert_int_equal(yolk_store_remove(user.store, keys, 1, &call), STATUS_OK);
     assert_int_equal(yolk_store_stat(user.store, 0, on_stats, &told), STATUS_OK);
-    assert_int_equal(user.left, 7);
+    assert_int_equal(user.left, 8);
     yolk_store_destroy(user.store);
     user.store = NULL;
     assert_int_equal(user.left, 0);
@@ -458,6 +575,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_hard_pin_outlives_what_it_was_put_with, setup, teardown),
         cmocka_unit_test_setup_teardown(a_replace_that_finds_no_room_leaves_the_old_value, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(what_is_asked_wrongly_spoils_nothing_else, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_is_asked_wrongly_ends_at_once, setup, teardown),
         cmocka_unit_test_setup_teardown(a_client_ends_with_calls_under_way, setup, teardown),
         cmocka_unit_test_setup_teardown(a_key_is_put_once_with_a_call, setup, teardown),
         cmocka_unit_test_setup_teardown(a_double_fails_as_the_first_does, setup, teardown),

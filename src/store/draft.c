@@ -198,6 +198,7 @@ static void drafts_make(struct session_call *call, const struct yolk_store_value
 {
     for (uint32_t i = 0; i < call->count; i++) {
         struct session_item *item = &call->items[i];
+        if (item->failed != STATUS_PENDING) continue;
         if (session_lookup(call->sessions->drafts, &item->id) != NULL) {
             item->failed = STATUS_EXISTS;
             continue;

@@ -354,6 +354,7 @@ static uint32_t holds_collect(struct session_call *call, struct finding *finding
     for (uint32_t i = 0; i < call->count; i++) {
         struct session_item *item = &call->items[i];
         struct hold *hold = hold_find(item);
+        if (item->failed != STATUS_PENDING) continue;
         if (hold != NULL && hold->state == HOLD_HELD) {
             item->hold = hold;
             item->failed = STATUS_OK;

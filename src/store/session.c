@@ -67,6 +67,10 @@ void session_item_end(struct session_item *item, enum status status, uint64_t si
 
 static void item_begin(struct session_item *item)
 {
+    if (item->failed == STATUS_INVALID) { /* asked wrongly */
+        session_item_end(item, STATUS_INVALID, 0);
+        return;
+    }
     switch (item->call->op) {
     case SESSION_PUT_START:
         if (item->failed != STATUS_PENDING) session_item_end(item, item->failed, 0);
@@ -129,9 +133,7 @@ static enum status given_check(const struct yolk_store *store, struct given *giv
 {
     if (given->count == 0 || given->count > YOLK_STORE_BATCH_MAX) return STATUS_INVALID;
     for (uint32_t i = 0; i < given->count; i++) {
-        const size_t len = client_key_len(store, given_key(given, i));
-        if (len == 0) return STATUS_INVALID;
-        given->keys_len += len;
+        given->keys_len += client_key_len(store, given_key(given, i));
         if (given->parts == NULL) continue;
         if (given->parts[i].count > YOLK_STORE_CALL_PARTS_MAX - given->parts_count) {
             return STATUS_INVALID;
@@ -151,11 +153,13 @@ static void items_fill(struct session_call *call, const struct given *given)
     for (uint32_t i = 0; i < given->count; i++) {
         const struct yolk_store_key *key = given_key(given, i);
         struct session_item *item = &call->items[i];
+        const bool good = client_key_len(store, key) > 0;
         *item = (struct session_item){ .call = call,
                                        .index = i,
-                                       .failed = STATUS_PENDING,
-                                       .key = client_key(store, key, keys),
-                                       .own_len = key->len };
+                                       .failed = good ? STATUS_PENDING : STATUS_INVALID,
+                                       .key.bytes = keys };
+        if (good) item->key = client_key(store, key, keys);
+        if (good) item->own_len = key->len;
         item->id = store_key_id(item->key);
         keys += item->key.len;
         if (given->parts == NULL || given->parts[i].count == 0) continue;
@@ -298,16 +302,18 @@ enum status yolk_store_put_session_start(struct yolk_store *store,
     struct given given = { .keys = &values->key, .stride = sizeof(*values), .count = count };
     struct session_call *call;
 
-    for (uint32_t i = 0; i < count && i < YOLK_STORE_BATCH_MAX; i++) {
-        if (values[i].size == 0 || values[i].size > STORE_OBJECT_SIZE_MAX) return STATUS_INVALID;
-    }
     if (options->preferred != NULL && strlen(options->preferred) >= STORE_NAME_SIZE) {
         return STATUS_INVALID;
     }
     if (options->replicas > YOLK_STORE_REPLICAS_MAX) return STATUS_INVALID;
     const enum status status = call_new(store, SESSION_PUT_START, &given, options, &call);
-    if (status == STATUS_OK) draft_starts(call, values);
-    return status;
+    if (status != STATUS_OK) return status;
+    for (uint32_t i = 0; i < count; i++) {
+        const bool good = values[i].size > 0 && values[i].size <= STORE_OBJECT_SIZE_MAX;
+        if (!good) call->items[i].failed = STATUS_INVALID;
+    }
+    draft_starts(call, values);
+    return STATUS_OK;
 }
 
 enum status yolk_store_put_session_write(struct yolk_store *store,

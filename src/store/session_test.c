@@ -424,13 +424,66 @@ static void calls_are_checked_as_a_whole(void **state)
     const struct yolk_store_call call = call_of(&world, 0);
     assert_int_equal(yolk_store_put_session_write(world.store, items, 2, &call), STATUS_INVALID);
     assert_int_equal(yolk_store_get_session_read(world.store, items, 0, &call), STATUS_INVALID);
-    const struct yolk_store_key none = { "", 0 };
-    assert_int_equal(yolk_store_get_session_start(world.store, &none, 1, &call), STATUS_INVALID);
-    assert_int_equal(yolk_store_put_session_end(world.store, &none, 1, &call), STATUS_INVALID);
     world.store->items_max = 1;
     const struct yolk_store_key keys[] = { key_of("a"), key_of("b") };
     assert_int_equal(yolk_store_get_session_end(world.store, keys, 2, &call), STATUS_FULL);
     assert_int_equal(yolk_store_get_session_start(world.store, keys, 2, &call), STATUS_FULL);
+    world_end(&world);
+}
+
+typedef enum status (*keys_fn)(struct yolk_store *store, const struct yolk_store_key *keys,
+                               uint32_t count, const struct yolk_store_call *call);
+
+/* A key that is good between two that are not. */
+static void ask_among_wrong(struct world *world, keys_fn fn)
+{
+    static const char text[YOLK_STORE_KEY_SIZE_MAX + 1] = { 'k' };
+    const struct yolk_store_key keys[] = { { "", 0 }, key_of("k"), { text, sizeof(text) } };
+    const struct yolk_store_call call = call_of(world, 3);
+
+    finish(world, fn(world->store, keys, 3, &call));
+    assert_int_equal(world->statuses[0], STATUS_INVALID);
+    assert_int_equal(world->statuses[1], STATUS_OK);
+    assert_int_equal(world->statuses[2], STATUS_INVALID);
+}
+
+static void parts_among_wrong(struct world *world, bool write)
+{
+    const struct yolk_store_part part = { world->memory, 1000, 0 };
+    const struct yolk_store_parts items[] = { { key_of(""), &part, 1 }, { key_of("k"), &part, 1 } };
+    const struct yolk_store_call call = call_of(world, 2);
+
+    finish(world, write ? yolk_store_put_session_write(world->store, items, 2, &call)
+                        : yolk_store_get_session_read(world->store, items, 2, &call));
+    assert_int_equal(world->statuses[0], STATUS_INVALID);
+    assert_int_equal(world->statuses[1], STATUS_OK);
+}
+
+static void a_wrong_key_or_size_spoils_nothing_else(void **state)
+{
+    struct world world;
+    (void)state;
+
+    world_start(&world, false);
+    const struct yolk_store_value values[] = { { .key = key_of("k"), .size = 0 },
+                                               { .key = key_of("k"), .size = 1000 },
+                                               { .key = key_of(""), .size = 1000 },
+                                               { .key = key_of("l"), .size = UINT64_C(1) << 40 } };
+    const struct yolk_store_call call = call_of(&world, 4);
+    finish(&world, yolk_store_put_session_start(world.store, values, 4, &call));
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(world.statuses[i], i == 1 ? STATUS_OK : STATUS_INVALID);
+    parts_among_wrong(&world, true);
+    ask_among_wrong(&world, yolk_store_put_session_end);
+    ask_among_wrong(&world, yolk_store_get_session_start);
+    parts_among_wrong(&world, false);
+    ask_among_wrong(&world, yolk_store_get_session_end);
+    assert_int_equal(put_start(&world, "m", 1000), STATUS_OK);
+    const struct yolk_store_key keys[] = { key_of(""), key_of("m") };
+    const struct yolk_store_call two = call_of(&world, 2);
+    finish(&world, yolk_store_put_session_revoke(world.store, keys, 2, &two));
+    assert_int_equal(world.statuses[0], STATUS_INVALID);
+    assert_int_equal(world.statuses[1], STATUS_OK);
     world_end(&world);
 }
 
@@ -852,6 +905,7 @@ int main(void)
         cmocka_unit_test(wrong_puts_are_refused),
         cmocka_unit_test(wrong_gets_are_refused),
         cmocka_unit_test(calls_are_checked_as_a_whole),
+        cmocka_unit_test(a_wrong_key_or_size_spoils_nothing_else),
         cmocka_unit_test(an_end_waits_for_nobody),
         cmocka_unit_test(nobody_is_waited_for),
         cmocka_unit_test(what_is_not_read_is_let_go),

@@ -465,7 +465,7 @@ static void batches_of_every_size(struct world *world)
     }
 }
 
-static void bad_calls_are_refused_at_once(struct world *world)
+static void bad_keys_and_sizes_are_refused(struct world *world)
 {
     const struct yolk_store_key empty = { "", 0 }, huge = { world->memory, 1025 };
     const struct yolk_store_call call = { .on_item = on_item, .ctx = world };
@@ -474,11 +474,14 @@ static void bad_calls_are_refused_at_once(struct world *world)
                                                .data = world->memory,
                                                .size = UINT64_C(1) << 40 };
 
-    assert_int_equal(yolk_store_exist(world->store, &empty, 1, &call), STATUS_INVALID);
-    assert_int_equal(yolk_store_exist(world->store, &huge, 1, &call), STATUS_INVALID);
+    assert_int_equal(ended(world, yolk_store_exist(world->store, &empty, 1, &call)),
+                     STATUS_INVALID);
+    assert_int_equal(ended(world, yolk_store_exist(world->store, &huge, 1, &call)), STATUS_INVALID);
     assert_int_equal(yolk_store_exist(world->store, &empty, 0, &call), STATUS_INVALID);
-    assert_int_equal(yolk_store_put(world->store, &nothing, 1, &call), STATUS_INVALID);
-    assert_int_equal(yolk_store_put(world->store, &terabyte, 1, &call), STATUS_INVALID);
+    assert_int_equal(ended(world, yolk_store_put(world->store, &nothing, 1, &call)),
+                     STATUS_INVALID);
+    assert_int_equal(ended(world, yolk_store_put(world->store, &terabyte, 1, &call)),
+                     STATUS_INVALID);
 }
 
 static void everything_moves(bool forbid_shm, enum yolk_transfer_path path)
@@ -492,7 +495,7 @@ static void everything_moves(bool forbid_shm, enum yolk_transfer_path path)
     sessions_move(&world);
     blocks_are_values_too(&world);
     batches_of_every_size(&world);
-    bad_calls_are_refused_at_once(&world);
+    bad_keys_and_sizes_are_refused(&world);
     yolk_transfer_stats(world.nodes[1].transfer, &stats);
     assert_int_equal(stats.bytes_read[path], (uint64_t)BLOCKS * LAYERS * LAYER_SIZE);
     world_end(&world);
@@ -560,12 +563,12 @@ static void call_whole(const struct asker *asker)
 {
     struct yolk_store_threads *threads = asker->threads;
     const struct yolk_store_call replace = { .replace = true };
-    struct yolk_store_answer answers[2] = { { STATUS_PENDING, 0 }, { STATUS_PENDING, 0 } };
+    struct yolk_store_answer answers[3] = { { STATUS_PENDING, 0 } };
     struct yolk_store_call kept;
     char text[32];
 
     snprintf(text, sizeof(text), "whole %u", asker->number);
-    const struct yolk_store_key keys[] = { { "nowhere", 7 }, { text, strlen(text) } };
+    const struct yolk_store_key keys[] = { { "nowhere", 7 }, { text, strlen(text) }, { NULL, 0 } };
     const struct yolk_store_value value = { .key = keys[1], .data = asker->memory, .size = SMALL };
     struct batch batch = { keys, &value, 1 };
     for (unsigned round = 0; round < 2; round++) {
@@ -573,10 +576,11 @@ static void call_whole(const struct asker *asker)
             yolk_store_threads_call(threads, 1, &replace, begin_put, &batch, answers);
         check(asker, status == STATUS_OK && answers[0].status == STATUS_OK);
     }
-    batch.count = 2;
+    batch.count = 3;
     check(asker,
-          yolk_store_threads_call(threads, 2, NULL, begin_exist, &batch, answers) == STATUS_OK);
+          yolk_store_threads_call(threads, 3, NULL, begin_exist, &batch, answers) == STATUS_OK);
     check(asker, answers[0].status == STATUS_NOT_FOUND && answers[1].status == STATUS_OK);
+    check(asker, answers[2].status == STATUS_INVALID);
     check(asker,
           yolk_store_threads_call(threads, 1, NULL, begin_stat, &kept, answers) == STATUS_OK);
     check(asker, answers[0].status == STATUS_OK && answers[0].size > 0);
@@ -620,7 +624,12 @@ static void *ask_in_turns(void *ctx)
         if (status == STATUS_OK) atomic_fetch_add(&asker->firsts[round], 1);
     }
     const struct yolk_store_key none = { NULL, 0 };
+    const struct yolk_store_value nothing = { .key = { "k", 1 }, .data = asker->memory };
+    const struct yolk_store_buffer no_range = { .key = { "k", 1 }, .range = true };
     check(asker, yolk_store_threads_exist(threads, &none) == STATUS_INVALID);
+    check(asker, yolk_store_threads_remove(threads, &none) == STATUS_INVALID);
+    check(asker, yolk_store_threads_put(threads, &nothing) == STATUS_INVALID);
+    check(asker, yolk_store_threads_get(threads, &no_range, &size) == STATUS_INVALID);
     call_whole(asker);
     atomic_fetch_sub(asker->left, 1);
     return NULL;

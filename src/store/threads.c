@@ -14,9 +14,7 @@
 #include <string.h>
 
 #include "base/assert.h"
-#include "store/client_int.h"
 #include "store/gather.h"
-#include "store/proto.h"
 
 enum { FLIGHT_ITEMS_MAX = 1024 };
 
@@ -213,8 +211,6 @@ void yolk_store_threads_destroy(struct yolk_store_threads *threads)
 
 static enum status ask(struct yolk_store_threads *threads, struct question *question)
 {
-    /* What the client would refuse spoils the call for nobody else. */
-    if (client_key_len(threads->store, &question->value.key) == 0) return STATUS_INVALID;
     const enum status status = gather_ask(threads->gather, &question->op);
     return status == STATUS_OK ? question->status : status;
 }
@@ -237,7 +233,6 @@ enum status yolk_store_threads_put(struct yolk_store_threads *threads,
                                    const struct yolk_store_value *value)
 {
     struct question question = { .op.kind = KIND_PUT, .value = *value };
-    if (value->size == 0 || value->size > STORE_OBJECT_SIZE_MAX) return STATUS_INVALID;
     return ask(threads, &question);
 }
 
@@ -245,7 +240,6 @@ enum status yolk_store_threads_get(struct yolk_store_threads *threads,
                                    const struct yolk_store_buffer *buffer, uint64_t *size)
 {
     struct question question = { .op.kind = KIND_GET, .value.key = buffer->key, .buffer = *buffer };
-    if (buffer->range && buffer->size == 0) return STATUS_INVALID;
     const enum status status = ask(threads, &question);
     *size = question.size;
     return status;

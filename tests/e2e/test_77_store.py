@@ -86,6 +86,9 @@ def test_values_come_back_and_go(store, tmp_path):
     one_line(store("rm", "doc/1"), "doc/1", "leased")
     assert store("rm", "doc/1", r"bin\x00\xff\\", "--force").returncode == 0
     one_line(store("get", "doc/1"), "doc/1", "no such key")
+    assert store("put", "doc/3", stdin=b"x").returncode == 0
+    one_line(store("rm", "", "doc/3"), "1 to 1024 bytes")
+    one_line(store("get", "doc/3"), "doc/3", "no such key")
     assert store("rm", "--regex", "^doc", "--force").stdout == b"1 removed\n"
     assert store("ls").stdout == b""
 
