@@ -14,8 +14,10 @@
  *   STATUS_NOT_FOUND    absent
  *   STATUS_AGAIN        the master has restarted and does not know yet (after retrying until the
  *                       deadline); it may or may not be there
- *   STATUS_EXISTS       put: the key has a value already, which stays (unless `replace`)
- *   STATUS_BUSY         remove: leased by a reader; put, get: being written
+ *   STATUS_EXISTS       put: the key has a value already, which stays (unless `replace`); remove:
+ *                       somebody is writing it, and `force` does not help
+ *   STATUS_BUSY         remove: leased by a reader, for some seconds more, but not with `force` (of
+ *                       a master of the release before: or being written); put, get: being written
  *   STATUS_FULL         put: no room, even by evicting; get: the buffer is smaller than `size`
  *   STATUS_QUOTA        put: the tenant would pass its quota, even by evicting what is its own
  *   STATUS_DENIED       put: the master takes values of listed tenants only, and ours is not

@@ -417,6 +417,10 @@ static int rm_keys(struct cli *cli, struct removal *removal)
         if (status != STATUS_OK) code = store_ask_refuse(&removal->ask, "rm", status);
         for (uint32_t i = 0; status == STATUS_OK && i < removal->count; i++) {
             if (removal->statuses[i] == STATUS_OK) continue;
+            if (removal->statuses[i] == STATUS_EXISTS) {
+                code = cli_refuse("%s: being written", removal->names[i]);
+                continue;
+            }
             code = store_ask_refuse(&removal->ask, removal->names[i], removal->statuses[i]);
         }
     }

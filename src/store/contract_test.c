@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "seed.h"
 #include "yolk/store.h"
+#include "yolk/store_session.h"
 
 enum {
     VALUE_SIZE = 40000,
@@ -404,6 +405,46 @@ static void a_double_fails_as_the_first_does(void **state)
         assert_int_equal(user.answers[i].status, STATUS_UNAVAILABLE);
 }
 
+/* ---- removals ---- */
+
+static enum status remove_one(unsigned n, bool force)
+{
+    const struct yolk_store_call call = { .force = force, .on_item = on_plain_item };
+    const struct yolk_store_key key = key_of(n);
+    user.left = 1;
+    wait_for(yolk_store_remove(user.store, &key, 1, &call));
+    return user.answers[0].status;
+}
+
+static void start_writing(unsigned n, bool replace)
+{
+    const struct yolk_store_call call = { .replace = replace, .on_item = on_plain_item };
+    const struct yolk_store_value value = { .key = key_of(n), .size = VALUE_SIZE };
+    user.left = 1;
+    wait_for(yolk_store_put_session_start(user.store, &value, 1, &call));
+    assert_int_equal(user.answers[0].status, STATUS_OK);
+}
+
+/* What a reader leases can be removed by force; what is being written, or replaced, cannot. */
+static void readers_and_writers_are_told_apart(void **state)
+{
+    (void)state;
+    put(0, 2, (struct yolk_store_call){ .timeout_ms = 0 });
+    describe(0, 1); /* which leases it */
+    start_writing(1, true);
+    start_writing(2, false);
+
+    assert_int_equal(remove_one(0, false), STATUS_BUSY);
+    for (unsigned i = 1; i <= 2; i++) {
+        assert_int_equal(remove_one(i, false), STATUS_EXISTS);
+        assert_int_equal(remove_one(i, true), STATUS_EXISTS);
+    }
+    assert_int_equal(remove_one(0, true), STATUS_OK);
+    assert_int_equal(remove_one(0, false), STATUS_NOT_FOUND);
+    put(3, 1, (struct yolk_store_call){ .timeout_ms = 0 });
+    assert_int_equal(remove_one(3, false), STATUS_OK); /* a put leases nothing */
+}
+
 /* ---- what is asked wrongly ---- */
 
 enum { WRONG_KEYS = 3 };
@@ -575,6 +616,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_hard_pin_outlives_what_it_was_put_with, setup, teardown),
         cmocka_unit_test_setup_teardown(a_replace_that_finds_no_room_leaves_the_old_value, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(readers_and_writers_are_told_apart, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_asked_wrongly_spoils_nothing_else, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_asked_wrongly_ends_at_once, setup, teardown),
         cmocka_unit_test_setup_teardown(a_client_ends_with_calls_under_way, setup, teardown),

@@ -254,7 +254,8 @@ MUST_USE enum status store_master_put_revoke(struct store_master *master, uint64
                                              uint64_t writer, struct store_key key,
                                              uint64_t put_id);
 
-/* STATUS_OK: every owner is told. STATUS_BUSY: leased (unless `force`) or being written.
+/* STATUS_OK: every owner is told. STATUS_BUSY: leased (not with `force`). STATUS_EXISTS: somebody
+ * is writing it.
  * STATUS_NOT_FOUND, STATUS_AGAIN as for exist. */
 MUST_USE enum status store_master_remove(struct store_master *master, uint64_t now_ns,
                                          struct store_key key, bool force);

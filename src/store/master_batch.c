@@ -51,7 +51,9 @@ static void reply_codes(struct store_master_shell *shell, struct rpc_call *call,
                         uint32_t *codes, uint32_t count)
 {
     master_tally_codes(&shell->tally, op, codes, count);
-    const enum status status = store_encode_statuses(&shell->answer, codes, count);
+    const enum status status = op == MASTER_OP_REMOVE
+                                   ? store_encode_removals(&shell->answer, codes, count)
+                                   : store_encode_statuses(&shell->answer, codes, count);
     codes_give_back(shell, codes);
     reply_kept(shell, call, status);
 }

@@ -198,9 +198,10 @@ enum status store_master_remove(struct store_master *master, uint64_t now_ns, st
     struct entry *entry = master_entry_lookup(master, key);
     const enum status status = master_entry_state(master, now_ns, entry);
 
+    if (status == STATUS_BUSY) return STATUS_EXISTS; /* BUSY is what readers have */
     if (status != STATUS_OK) return status;
     struct ticket *ticket = entry->ticket != 0 ? master_entry_ticket(master, entry) : NULL;
-    if (ticket != NULL && !ticket->copy) return STATUS_BUSY;
+    if (ticket != NULL && !ticket->copy) return STATUS_EXISTS;
     if (master_entry_block(entry)) return STATUS_DENIED; /* blocks are their nodes' to evict */
     if (!force && entry->lease_until > now_ns) return STATUS_BUSY;
     /* What it lands all the same is no newer than what is removed. */

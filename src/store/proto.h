@@ -421,8 +421,10 @@ struct store_batch_iter {
 };
 bool store_batch_next(const struct store_batch *batch, struct store_batch_iter *iter);
 
-/* exist's and remove's reply: one status a key. */
+/* The reply to exist and the like: one status a key. */
 MUST_USE enum status store_encode_statuses(struct buf *buf, const uint32_t *codes, uint32_t count);
+/* Of remove, which to N-1 says STATUS_BUSY for STATUS_EXISTS, too. */
+MUST_USE enum status store_encode_removals(struct buf *buf, const uint32_t *codes, uint32_t count);
 MUST_USE enum status store_decode_statuses(const uint8_t *body, size_t len,
                                            struct msg_column *codes);
 

@@ -2,6 +2,7 @@
  *
  * store/proto_batch.c - the hot batch calls on keys and their answers, in columns: where values
  * are, and where they may be put. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/assert.h"
@@ -221,7 +222,10 @@ bool store_batch_next(const struct store_batch *batch, struct store_batch_iter *
     return true;
 }
 
-enum { STATUSES_CODES = 1 };
+enum {
+    STATUSES_CODES = 1,
+    STATUSES_EXACT = 2, /* likewise, where 1 says what N-1 expects instead */
+};
 
 enum status store_encode_statuses(struct buf *buf, const uint32_t *codes, uint32_t count)
 {
@@ -232,22 +236,46 @@ enum status store_encode_statuses(struct buf *buf, const uint32_t *codes, uint32
     return writer.status;
 }
 
+enum status store_encode_removals(struct buf *buf, const uint32_t *codes, uint32_t count)
+{
+    const uint32_t exists = store_status_code(STATUS_EXISTS);
+    struct msg_writer writer;
+    uint32_t first = 0;
+
+    while (first < count && codes[first] != exists)
+        first++;
+    if (first == count) return store_encode_statuses(buf, codes, count);
+    uint32_t *older = malloc(count * sizeof(*older));
+    if (older == NULL) return STATUS_FULL;
+    for (uint32_t i = 0; i < count; i++)
+        older[i] = codes[i] == exists ? store_status_code(STATUS_BUSY) : codes[i];
+    msg_writer_init(&writer, buf);
+    msg_put_map(&writer, 2);
+    msg_field_u32s(&writer, STATUSES_CODES, older, count);
+    msg_field_u32s(&writer, STATUSES_EXACT, codes, count);
+    free(older);
+    return writer.status;
+}
+
 enum status store_decode_statuses(const uint8_t *body, size_t len, struct msg_column *codes)
 {
     struct msg_reader reader;
     uint64_t key;
     struct msg_column got = { 0 };
+    struct msg_column exact = { 0 };
 
     msg_reader_init(&reader, body, len);
     uint32_t left = msg_get_map(&reader);
     while (msg_next_key(&reader, &left, &key)) {
         switch (key) {
         case STATUSES_CODES: got = msg_get_u32s(&reader, STORE_KEYS_MAX); break;
+        case STATUSES_EXACT: exact = msg_get_u32s(&reader, STORE_KEYS_MAX); break;
         default: msg_skip(&reader); break;
         }
     }
     if (got.count == 0 || msg_end(&reader) != STATUS_OK) return STATUS_INVALID;
-    *codes = got;
+    if (exact.count != 0 && exact.count != got.count) return STATUS_INVALID;
+    *codes = exact.count != 0 ? exact : got;
     return STATUS_OK;
 }
 

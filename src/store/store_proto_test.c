@@ -937,6 +937,42 @@ static void tenants_arrive(void **state)
     assert_int_equal(got[0].name[0], 0);
 }
 
+/* To the release before, which knows only the first column, what is being written is busy. */
+static void removals_arrive(void **state)
+{
+    const uint32_t codes[] = { 0, 7, 6, 3 }, busy[] = { 0, 7 };
+    static const uint8_t older[] = { 0, 0, 0, 0, 7, 0, 0, 0, 7, 0, 0, 0, 3, 0, 0, 0 };
+    struct msg_column got;
+    struct msg_reader reader;
+    struct msg_writer writer;
+    uint64_t key;
+    (void)state;
+
+    assert_int_equal(store_encode_removals(&buf, codes, 4), STATUS_OK);
+    msg_reader_init(&reader, buf_data(&buf), buf.len);
+    uint32_t left = msg_get_map(&reader);
+    assert_true(msg_next_key(&reader, &left, &key));
+    assert_int_equal(key, 1);
+    const struct msg_bytes bytes = msg_get_bin(&reader, sizeof(older));
+    assert_int_equal(bytes.len, sizeof(older));
+    assert_memory_equal(bytes.data, older, sizeof(older));
+    assert_int_equal(store_decode_statuses(buf_data(&buf), buf.len, &got), STATUS_OK);
+    assert_int_equal(got.count, 4);
+    for (uint32_t i = 0; i < 4; i++)
+        assert_int_equal(msg_u32_at(got, i), codes[i]);
+
+    buf_clear(&buf);
+    assert_int_equal(store_encode_removals(&buf, busy, 2), STATUS_OK); /* one column says it all */
+    assert_int_equal(store_decode_statuses(buf_data(&buf), buf.len, &got), STATUS_OK);
+    assert_int_equal(msg_u32_at(got, 1), 7);
+    buf_clear(&buf);
+    msg_writer_init(&writer, &buf);
+    msg_put_map(&writer, 2);
+    msg_field_u32s(&writer, 1, codes, 4);
+    msg_field_u32s(&writer, 2, busy, 2);
+    assert_int_equal(store_decode_statuses(buf_data(&buf), buf.len, &got), STATUS_INVALID);
+}
+
 static void statuses_have_codes(void **state)
 {
     (void)state;
@@ -973,6 +1009,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(wishes_arrive, setup, teardown),
         cmocka_unit_test_setup_teardown(numbers_arrive, setup, teardown),
         cmocka_unit_test_setup_teardown(tenants_arrive, setup, teardown),
+        cmocka_unit_test_setup_teardown(removals_arrive, setup, teardown),
         cmocka_unit_test(statuses_have_codes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
