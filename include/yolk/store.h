@@ -150,6 +150,14 @@ MUST_USE enum status yolk_store_replicas(struct yolk_store *store,
                                          const struct yolk_store_key *keys, uint32_t count,
                                          const struct yolk_store_call *call);
 
+/* Mooncake's batch_replica_clear() of one segment: the replicas that the node of this name has go,
+ * and of each value there should be no more than the others from now on; with the last one the
+ * value goes. BUSY: leased; EXISTS: being written or copied; NOT_FOUND: the node has none;
+ * UNSUPPORTED: the master is of the release before. */
+MUST_USE enum status yolk_store_clear(struct yolk_store *store, const struct yolk_store_key *keys,
+                                      uint32_t count, const char *node,
+                                      const struct yolk_store_call *call);
+
 /* ---- looking around ---- */
 
 /* Which keys: those that begin with `prefix` and in which `regex` (PCRE2, over bytes, anywhere in

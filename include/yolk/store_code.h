@@ -21,7 +21,7 @@ enum yolk_store_op {
     YOLK_STORE_OP_UPSERT,       /* either with it */
     YOLK_STORE_OP_GET,          /* get, range reads, describe; the start of a get session */
     YOLK_STORE_OP_EXIST,        /* exist, locate, list, count */
-    YOLK_STORE_OP_REMOVE,       /* remove; of all keys or by an expression */
+    YOLK_STORE_OP_REMOVE,       /* remove, clear; of all keys or by an expression */
     YOLK_STORE_OP_REMOVE_FORCE, /* the same with `force`, where no lease is in the way */
     YOLK_STORE_OP_REPLICAS,     /* replicas; a copy or a move that is asked for */
     YOLK_STORE_OP_TASK,         /* how such a copy or move does */

@@ -112,7 +112,7 @@ static enum status answer_codes(struct call *call, const struct rpc_result *resu
         if (item->state != ITEM_ASKING) continue;
         status = n < codes.count ? store_status_of(msg_u32_at(codes, n)) : STATUS_PROTOCOL;
         n++;
-        if (call->kind == CALL_REMOVE) forget(item);
+        if (call->kind == CALL_REMOVE || call->kind == CALL_CLEAR) forget(item);
         if (status == STATUS_OK) {
             client_item_done(item, STATUS_OK, 0);
         } else {
@@ -187,6 +187,7 @@ static uint16_t method_of(enum call_kind kind)
     case CALL_EXIST: return MASTER_METHOD_EXIST;
     case CALL_REMOVE: return MASTER_METHOD_REMOVE;
     case CALL_REPLICAS: return MASTER_METHOD_REPLICAS;
+    case CALL_CLEAR: return MASTER_METHOD_CLEAR;
     }
     return 0;
 }
@@ -269,7 +270,9 @@ static enum status call_send(struct call *call, const struct question *question)
         }
     }
     if (question->read) batch.reads_data = question->reads;
-    memcpy(batch.preferred, call->preferred, sizeof(batch.preferred));
+    if (call_puts(call) || call->kind == CALL_CLEAR) {
+        memcpy(batch.preferred, call->preferred, sizeof(batch.preferred));
+    }
     buf_init(&buf, RPC_BODY_SIZE_MAX);
     enum status status = store_encode_batch(&buf, &batch);
     const struct rpc_request request = { .method = method_of(call->kind),
@@ -642,6 +645,17 @@ enum status yolk_store_replicas(struct yolk_store *store, const struct yolk_stor
 {
     if (options->replicas == 0) return STATUS_INVALID;
     return call_run(store, CALL_REPLICAS, keys, count, options);
+}
+
+enum status yolk_store_clear(struct yolk_store *store, const struct yolk_store_key *keys,
+                             uint32_t count, const char *node,
+                             const struct yolk_store_call *options)
+{
+    struct yolk_store_call at = *options;
+    if (node == NULL || node[0] == '\0') return STATUS_INVALID;
+    at.preferred = node;
+    at.preferred_next_count = 0;
+    return call_run(store, CALL_CLEAR, keys, count, &at);
 }
 
 /* ---- life ---- */

@@ -37,6 +37,7 @@ enum call_kind {
     CALL_EXIST,
     CALL_REMOVE,
     CALL_REPLICAS,
+    CALL_CLEAR,
     CALL_TICKET, /* of a put only its ticket, of a get only its places: client_find() */
     CALL_PLACES,
 };

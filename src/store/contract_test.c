@@ -445,6 +445,54 @@ static void readers_and_writers_are_told_apart(void **state)
     assert_int_equal(remove_one(3, false), STATUS_OK); /* a put leases nothing */
 }
 
+static void clear(unsigned first, unsigned count, const char *node)
+{
+    const struct yolk_store_call call = { .on_item = on_plain_item };
+    struct yolk_store_key keys[VALUES];
+
+    for (unsigned i = 0; i < count; i++)
+        keys[i] = key_of(first + i);
+    user.left = count;
+    wait_for(yolk_store_clear(user.store, keys, count, node, &call));
+}
+
+/* The node that is named lets go of what it has, nobody makes that again, and the others have what
+ * they had. */
+static void replicas_of_one_node_are_cleared(void **state)
+{
+    const struct yolk_store_call call = { .on_item = on_plain_item };
+    const struct yolk_store_key key = key_of(0);
+    (void)state;
+
+    put(0, 2, (struct yolk_store_call){ .preferred = names[1], .replicas = 3 });
+    put(2, 1, (struct yolk_store_call){ .preferred = names[1] });
+    put(3, 1, (struct yolk_store_call){ .preferred = names[2] });
+    sim_run_ms(&cluster, 4000); /* copied */
+    start_writing(4, false);
+    clear(0, 6, names[1]);
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(user.answers[i].status, STATUS_OK);
+    assert_int_equal(user.answers[3].status, STATUS_NOT_FOUND); /* is elsewhere */
+    assert_int_equal(user.answers[4].status, STATUS_EXISTS);
+    assert_int_equal(user.answers[5].status, STATUS_NOT_FOUND); /* is nowhere */
+    sim_run_ms(&cluster, 20000);
+    describe(0, 4);
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(user.answers[i].status, STATUS_OK);
+        assert_int_equal(user.answers[i].replicas, 2);
+        assert_int_not_equal(user.answers[i].node, 1);
+    }
+    assert_int_equal(user.answers[2].status, STATUS_NOT_FOUND); /* it was the last one */
+    assert_int_equal(user.answers[3].replicas, 1);
+
+    clear(0, 1, names[0]);
+    assert_int_equal(user.answers[0].status, STATUS_BUSY); /* since it was described */
+    clear(0, 1, "nobody");
+    assert_int_equal(user.answers[0].status, STATUS_BUSY);
+    assert_int_equal(yolk_store_clear(user.store, &key, 1, "", &call), STATUS_INVALID);
+    assert_int_equal(yolk_store_clear(user.store, &key, 1, NULL, &call), STATUS_INVALID);
+}
+
 /* ---- what is asked wrongly ---- */
 
 enum { WRONG_KEYS = 3 };
@@ -617,6 +665,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_replace_that_finds_no_room_leaves_the_old_value, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(readers_and_writers_are_told_apart, setup, teardown),
+        cmocka_unit_test_setup_teardown(replicas_of_one_node_are_cleared, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_asked_wrongly_spoils_nothing_else, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_asked_wrongly_ends_at_once, setup, teardown),
         cmocka_unit_test_setup_teardown(a_client_ends_with_calls_under_way, setup, teardown),

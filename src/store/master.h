@@ -384,6 +384,12 @@ void store_master_copied(struct store_master *master, uint64_t now_ns, const str
 MUST_USE enum status store_master_replicas(struct store_master *master, uint64_t now_ns,
                                            struct store_key key, uint32_t count);
 
+/* The replica at the node of this name goes, and there should be no more than the others from now
+ * on; with the last one the value goes. STATUS_NOT_FOUND: it has none; STATUS_AGAIN as for exist;
+ * STATUS_BUSY: leased; STATUS_EXISTS: being written or copied; STATUS_DENIED: a block. */
+MUST_USE enum status store_master_clear(struct store_master *master, uint64_t now_ns,
+                                        struct store_key key, const char *name);
+
 /* The node gets no more values, and those it has go elsewhere, where there is room, evicting what
  * goes first; readers are served meanwhile. *left: values it still has; at 0 it may leave. Asked
  * again it says how far it is. `undo`: it is a node like any other again. The node is told with its

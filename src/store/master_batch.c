@@ -174,6 +174,15 @@ static enum status answer_replicas(struct store_master_shell *shell,
     return store_master_replicas(shell->master, now_ns, name->key, batch->replicas);
 }
 
+static enum status answer_clear(struct store_master_shell *shell, const struct store_batch *batch,
+                                uint64_t now_ns, const struct store_name *name)
+{
+    const enum status status =
+        store_master_clear(shell->master, now_ns, name->key, batch->preferred);
+    if (status == STATUS_OK) master_removals_note(shell->removals, &name->id); /* if it all goes */
+    return status;
+}
+
 static void handle_exist(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
 {
     handle_codes(ctx, call, body, len, MASTER_OP_EXIST_KEY, answer_exist);
@@ -187,6 +196,11 @@ static void handle_remove(void *ctx, struct rpc_call *call, const uint8_t *body,
 static void handle_replicas(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
 {
     handle_codes(ctx, call, body, len, MASTER_OP_CREATE_COPY_TASK, answer_replicas);
+}
+
+static void handle_clear(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)
+{
+    handle_codes(ctx, call, body, len, MASTER_OP_REPLICA_CLEAR, answer_clear);
 }
 
 /* ---- places ---- */
@@ -485,4 +499,5 @@ void master_batch_serve(struct store_master_shell *shell, struct rpc_server *ser
                    shell);
     rpc_server_add(server, MASTER_METHOD_REMOVE, "master.remove", handle_remove, shell);
     rpc_server_add(server, MASTER_METHOD_REPLICAS, "master.replicas", handle_replicas, shell);
+    rpc_server_add(server, MASTER_METHOD_CLEAR, "master.clear", handle_clear, shell);
 }

@@ -540,6 +540,40 @@ enum status store_master_replicas(struct store_master *master, uint64_t now_ns,
     return STATUS_OK;
 }
 
+/* Of readers' replicas all but that one. */
+static uint32_t others_count(const struct store_master *master, const struct entry *entry,
+                             const struct replica *replica)
+{
+    uint32_t count = 0;
+    for (const struct replica *r = master_replica_first(master, entry); r != NULL;
+         r = master_replica_next(master, r)) {
+        count += r != replica && master_replica_sure(master, r);
+    }
+    return count;
+}
+
+enum status store_master_clear(struct store_master *master, uint64_t now_ns, struct store_key key,
+                               const char *name)
+{
+    struct entry *entry = master_entry_lookup(master, key);
+    const enum status status = master_entry_state(master, now_ns, entry);
+    const struct member *member = master_member_find(master, name);
+
+    if (status == STATUS_BUSY) return STATUS_EXISTS;
+    if (status != STATUS_OK) return status;
+    if (master_entry_block(entry)) return STATUS_DENIED;
+    const bool task = entry->extra != NULL && entry->extra->task != 0;
+    if (entry->ticket != 0 || task) return STATUS_EXISTS;
+    if (entry->lease_until > now_ns) return STATUS_BUSY;
+    struct replica *replica = member == NULL ? NULL : master_replica_find(master, entry, member);
+    if (replica == NULL || replica->dropping || replica->stale) return STATUS_NOT_FOUND;
+    const uint32_t others = others_count(master, entry, replica);
+    if (others == 0) return store_master_remove(master, now_ns, key, false);
+    master_replica_outdate(master, now_ns, replica);
+    if (master_entry_wished(entry) <= others) return STATUS_OK;
+    return master_copies_wish(master, entry, others) ? STATUS_OK : STATUS_FULL;
+}
+
 bool store_master_drains(const struct store_master *master, const char *name)
 {
     const struct member *member = master_member_find(master, name);

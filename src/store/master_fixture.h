@@ -73,7 +73,8 @@ struct model {
     struct promise promises[TICKETS];
     uint32_t acked[KEYS]; /* version of the newest acknowledged value, while anybody has the key */
     uint32_t ended[KEYS]; /* taken over, and to be acknowledged when nothing older is left; or 0 */
-    unsigned puts, ends, refused, drops, restarts, replaced, copied, over_quota, waited, tasks;
+    unsigned puts, ends, refused, drops, restarts, replaced, copied, over_quota, waited, tasks,
+        cleared;
     bool pinned[KEYS]; /* once, and a value that replaces it inherits that */
     bool calm;         /* nothing fails that the nodes are asked to do */
 };

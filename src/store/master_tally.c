@@ -10,6 +10,7 @@ static const char *const names[MASTER_OPS] = {
     [MASTER_OP_PUT_START] = "put_start",
     [MASTER_OP_PUT_END] = "put_end",
     [MASTER_OP_PUT_REVOKE] = "put_revoke",
+    [MASTER_OP_REPLICA_CLEAR] = "replica_clear",
     [MASTER_OP_GET_REPLICA_LIST_BY_REGEX] = "get_replica_list_by_regex",
     [MASTER_OP_REMOVE] = "remove",
     [MASTER_OP_REMOVE_BY_REGEX] = "remove_by_regex",

@@ -33,6 +33,7 @@ enum master_op {
     MASTER_OP_PUT_START,
     MASTER_OP_PUT_END,
     MASTER_OP_PUT_REVOKE,
+    MASTER_OP_REPLICA_CLEAR,
     MASTER_OP_GET_REPLICA_LIST_BY_REGEX, /* lists and counts by pattern, however many pages */
     MASTER_OP_REMOVE,
     MASTER_OP_REMOVE_BY_REGEX,
@@ -53,7 +54,7 @@ enum master_op {
 };
 
 enum {
-    MASTER_BATCH_OPS = MASTER_OP_PUT_REVOKE + 1,
+    MASTER_BATCH_OPS = MASTER_OP_REPLICA_CLEAR + 1,
     MASTER_OPS = MASTER_OP_QUERY_TASK + 1,
 };
 

@@ -48,7 +48,7 @@ static struct master_tally counted(void)
             failed += is_failure(op, request->statuses[i]) ? 1 : 0;
         }
         if (count == 0) continue;
-        if (op <= MASTER_OP_PUT_REVOKE && count > 1) {
+        if (op <= MASTER_OP_REPLICA_CLEAR && count > 1) {
             sum.batch[op].requests += 1;
             sum.batch[op].items += count;
             sum.batch[op].failed_items += failed;

@@ -252,6 +252,31 @@ static void step_remove(struct model *model)
     }
 }
 
+/* Where others have it, it stays; where nobody else has, it is gone. */
+static void step_clear(struct model *model)
+{
+    const unsigned key = (unsigned)rng_below(&model->rng, KEYS);
+    struct store_object object;
+    char text[KEY_TEXT], name[8];
+
+    const enum status before =
+        store_master_peek(model->master, model->now, key_of(key, text), &object);
+    snprintf(name, sizeof(name), "n%u", (unsigned)rng_below(&model->rng, NODES));
+    const enum status status =
+        store_master_clear(model->master, model->now, key_of(key, text), name);
+    if (status != STATUS_OK) {
+        assert_true(status == STATUS_NOT_FOUND || status == STATUS_BUSY || status == STATUS_EXISTS);
+        return;
+    }
+    assert_int_equal(before, STATUS_OK);
+    const uint32_t others = object.replicas_count - 1;
+    const enum status after =
+        store_master_peek(model->master, model->now, key_of(key, text), &object);
+    assert_int_equal(after, others > 0 ? STATUS_OK : STATUS_NOT_FOUND);
+    if (others > 0) assert_int_equal(object.replicas_count, others);
+    model->cleared += others > 0;
+}
+
 static void step_replicas(struct model *model)
 {
     const unsigned key = (unsigned)rng_below(&model->rng, KEYS);
@@ -371,6 +396,7 @@ static void walk_with(enum order_policy policy)
             if (step % 8 == 0) step_drain(&model);
             if (step % 8 > 1) step_task(&model);
             if (step % 8 == 1) step_quota(&model);
+            if (step % 8 >= 4) step_clear(&model);
             break;
         }
         forget_absent(&model);
@@ -381,7 +407,7 @@ static void walk_with(enum order_policy policy)
     /* The walk went everywhere. */
     assert_true(model.puts > 500 && model.ends > 300 && model.drops > 200);
     assert_true(model.restarts > 10 && model.refused > 0 && model.replaced > 5);
-    assert_true(model.tasks > 10);
+    assert_true(model.tasks > 10 && model.cleared > 0);
     assert_true(model.copied > 20 && model.over_quota > 20 && model.waited > 5);
     store_master_check(model.master);
     store_master_destroy(model.master);

@@ -51,6 +51,7 @@ enum store_method {
     MASTER_METHOD_LOOK = 0x020b,     /* master.look: lists, counts or removes by pattern, a page */
     MASTER_METHOD_STAT = 0x020c,     /* master.stat: numbers of the pool and its nodes */
     MASTER_METHOD_REPLICAS = 0x020d, /* master.replicas: batch; how many there should be */
+    MASTER_METHOD_CLEAR = 0x0214,    /* master.clear: batch; the replicas of one node */
     MASTER_METHOD_DRAIN = 0x020e,    /* master.drain: a node's values go elsewhere */
     MASTER_METHOD_PUT_ENDS = 0x020f, /* master.put_ends: batch of put_end, from the owner */
     MASTER_METHOD_TENANTS = 0x0210,  /* master.tenants: what they have; sets a quota */
@@ -385,7 +386,7 @@ struct store_batch {
     const struct store_key *keys_data; /* to encode */
     const uint64_t *sizes_data;        /* to encode; NULL for all but put_start */
     uint64_t writer;
-    char preferred[STORE_NAME_SIZE];
+    char preferred[STORE_NAME_SIZE]; /* put_start; of clear the node */
     const char *next; /* put_start: see struct store_wish; decoded: NULL or as it wants it */
     size_t next_len;  /* to encode: with all NULs */
     bool together;    /* put_start: each at the node of the one before, as far as it has room */

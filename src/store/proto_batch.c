@@ -93,8 +93,9 @@ enum status store_encode_batch(struct buf *buf, const struct store_batch *batch)
 
     msg_writer_init(&writer, buf);
     const bool count = !put && batch->replicas > 0;
+    const bool node = !put && batch->preferred[0] != '\0';
     msg_put_map(&writer, (put ? 6 + wishes_count(batch) : 3) + (batch->peek ? 1 : 0) + count +
-                             (batch->reads_data != NULL));
+                             node + (batch->reads_data != NULL));
     store_put_keys(&writer, BATCH_LENS, BATCH_KEYS, batch->keys_data, batch->count);
     if (put) {
         msg_field_u64s(&writer, BATCH_SIZES, batch->sizes_data, batch->count);
@@ -105,6 +106,7 @@ enum status store_encode_batch(struct buf *buf, const struct store_batch *batch)
     msg_field_bool(&writer, BATCH_FORCE, batch->force);
     if (batch->peek) msg_field_bool(&writer, BATCH_PEEK, true);
     if (count) msg_field_u64(&writer, BATCH_REPLICAS, batch->replicas);
+    if (node) msg_field_text(&writer, BATCH_PREFERRED, batch->preferred);
     if (batch->reads_data != NULL) {
         msg_field_u32s(&writer, BATCH_READS, batch->reads_data, batch->count);
     }
