@@ -335,6 +335,7 @@ enum status store_master_task_create(struct store_master *master, uint64_t now_n
     task->id = (struct yolk_store_task_id){ master->term, (uint64_t)++tasks->made << 32 | number };
     task->size = entry->size;
     task->rank = master_entry_rank(master, entry);
+    tasks->now_ns = now_ns; /* it may go before the next run */
     tasks->active++;
     entry->extra->task = number + 1;
     master_copies_look(master, entry);

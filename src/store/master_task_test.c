@@ -113,6 +113,23 @@ static void a_copy_is_made_and_stays(void **state)
     store_master_destroy(model.master);
 }
 
+/* Made, and lost with its value, between two looks at the clock: no more than a moment old. */
+static void a_task_is_as_old_as_it_is(void **state)
+{
+    static struct model model;
+    struct yolk_store_task task;
+    (void)state;
+
+    start(&model);
+    put_wish(&model, 1, REGION_SIZE, (struct store_wish){ .preferred = "n2" });
+    model.now += 7 * MS;
+    assert_int_equal(copy_to(&model, 0, "n2", &task), STATUS_OK); /* no room there now */
+    node_start(&model, 0);                                        /* another life, with nothing */
+    assert_int_equal(look(&model, &task).status, STATUS_NOT_FOUND);
+    assert_int_equal(look(&model, &task).age_ms, 0);
+    store_master_destroy(model.master);
+}
+
 static void several_targets_are_served_and_those_that_have_it_are_done(void **state)
 {
     static struct model model;
@@ -395,6 +412,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_copy_is_made_and_stays),
+        cmocka_unit_test(a_task_is_as_old_as_it_is),
         cmocka_unit_test(several_targets_are_served_and_those_that_have_it_are_done),
         cmocka_unit_test(a_move_leaves_it_at_the_target_only),
         cmocka_unit_test(a_move_of_one_of_several_keeps_their_number),
