@@ -164,7 +164,7 @@ uint64_t store_master_tick(struct store_master *master, uint64_t now_ns)
     master_bars_run(master, now_ns);
     while (master->tickets.head != NULL && master->tickets.head->due_ns <= now_ns) {
         struct ticket *ticket = master->tickets.head;
-        if (!ticket->copy) master_member_failed(master, ticket->member, now_ns);
+        if (!ticket->copy) master_member_put_given_up(ticket->member, now_ns);
         master_ticket_discard(master, now_ns, ticket);
         master->counts.discarded_total++;
     }

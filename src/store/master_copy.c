@@ -369,14 +369,14 @@ void store_master_copied(struct store_master *master, uint64_t now_ns, const str
         if (entry != NULL && entry->extra != NULL) entry->extra->copy_failures = 0;
     } else if (entry != NULL && entry->ticket != 0 &&
                master_entry_ticket(master, entry)->put_id == put_id) {
+        struct ticket *ticket = master_entry_ticket(master, entry);
         master_task_copied(master, entry, status);
-        if (status != STATUS_NOT_FOUND) /* its source had it */
-            master_member_failed(master, master_entry_ticket(master, entry)->member, now_ns);
         retry_later(entry, now_ns);
         if (status == STATUS_NOT_FOUND) { /* said before anything was written */
-            master_ticket_withdraw(master, master_entry_ticket(master, entry));
+            master_ticket_withdraw(master, ticket);
         } else {
-            master_ticket_discard(master, now_ns, master_entry_ticket(master, entry));
+            master_member_copy_failed(master, ticket->member, ticket->from, now_ns);
+            master_ticket_discard(master, now_ns, ticket);
         }
     }
     master_copies_run(master, now_ns);

@@ -154,17 +154,19 @@ struct member {
     struct store_node_id id;
     enum store_member_state state;
     uint64_t heard_ns;
-    uint64_t slow_ns;     /* from when it gets puts little by little; 0: not so */
-    uint32_t failed_puts; /* in a row, of those placed here */
-    uint32_t bar_ms;      /* how long it was barred the last time; 0: well since */
+    uint64_t slow_ns;                 /* from when it gets puts little by little; 0: not so */
+    uint32_t failed_puts;             /* in a row, of those placed here */
+    struct store_node_id failed_from; /* who was to send the last copy that failed here */
+    uint32_t bar_ms;                  /* how long it was barred the last time; 0: well since */
     uint64_t barred_until;
     uint64_t load;           /* bytes a second that it moves, as it says */
     uint64_t faults;         /* ever, likewise, */
-    uint64_t faults_seen;    /* at the last look at them */
+    uint64_t faults_seen;    /* at the last look at them, or when it told of them first */
     uint64_t faults_look_ns; /* the next one */
-    uint32_t keep;           /* of MASTER_KEEP_ALL: what it keeps of what is drawn for it */
-    uint16_t round;          /* wraps */
-    bool draining;           /* gets nothing new, and what it has goes elsewhere */
+    bool faults_told;
+    uint32_t keep;        /* of MASTER_KEEP_ALL: what it keeps of what is drawn for it */
+    uint16_t round;       /* wraps */
+    bool draining;        /* gets nothing new, and what it has goes elsewhere */
     struct leave *leave;  /* master_leave.c: it goes soon; NULL: not that we know. Draining, too */
     uint32_t copies_from; /* under way, of values it has */
     uint32_t drain_next;  /* where the walk for values that have to go on goes on */
@@ -195,7 +197,7 @@ struct actions {
 /* What was asked for by name: store/master_task.c. */
 struct tasks {
     struct slab *slab;
-    uint64_t now_ns;     /* of the last run */
+    uint64_t now_ns;     /* of the last run, or task made */
     uint32_t made;       /* ever */
     uint32_t active;     /* that have not ended */
     uint32_t ended;      /* and are kept, */
@@ -529,6 +531,8 @@ uint64_t master_member_appeal(const struct member *member, uint64_t now_ns);
 
 /* Starts slowly, if enough have failed there. */
 void master_member_slow(struct member *member, uint64_t now_ns);
+/* A put placed there is not ended, and that may be its writer's doing. */
+void master_member_put_given_up(struct member *member, uint64_t now_ns);
 
 /* Whether a key that is not in the directory is certainly absent. */
 bool master_settled(const struct store_master *master, uint64_t now_ns);
@@ -550,8 +554,10 @@ bool master_member_barred(const struct member *member, uint64_t now_ns);
 bool master_member_takes(const struct store_master *master, const struct member *member,
                          uint64_t now_ns, uint64_t size);
 
-/* A put or a copy placed there came to nothing; came to its end. */
+/* A put placed there came to nothing; a copy; either came to its end. */
 void master_member_failed(struct store_master *master, struct member *member, uint64_t now_ns);
+void master_member_copy_failed(struct store_master *master, struct member *member,
+                               struct store_node_id from, uint64_t now_ns);
 void master_member_served(struct member *member, uint64_t now_ns);
 
 /* A member and a range of it for a put. NULL: there is no room but at barred ones; which the second

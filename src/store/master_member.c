@@ -68,6 +68,13 @@ void master_member_slow(struct member *member, uint64_t now_ns)
     if (member->failed_puts >= FAILED_PUTS) member->slow_ns = now_ns;
 }
 
+void master_member_put_given_up(struct member *member, uint64_t now_ns)
+{
+    if (master_member_barred(member, now_ns)) return;
+    if (member->failed_puts < FAILED_PUTS) member->failed_puts++;
+    master_member_slow(member, now_ns);
+}
+
 bool master_settled(const struct store_master *master, uint64_t now_ns)
 {
     if (now_ns < master->started_ns + master_ms(master->options.settle_ms)) return false;

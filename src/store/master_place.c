@@ -27,6 +27,11 @@
  *        |                                    |
  *        +--- (life of the node ends)         +---- one more fails: BARRED for twice as long
  *
+ * What fails is what a writer has given back, and a copy; of one source's in a row only the first,
+ * since the cause may be there. A ticket that runs out says that its writer was silent, and one of
+ * a value put layer by layer is given back by who needs it no more, too: the node starts slowly,
+ * and is not barred for it.
+ *
  * Who is BARRED gets nothing new, while there is anybody else who lends so much; it serves what it
  * has. Who is PROBED starts slowly, so that few puts find out. A writer that names the node gets
  * it: that is its own risk, and a probe. Where eviction at the others does not help, a value goes
@@ -59,6 +64,8 @@ void store_master_load(struct store_master *master, const char *name,
     if (member == NULL) return;
     member->load = load->bytes < LOAD_MOST ? load->bytes : LOAD_MOST;
     member->faults = load->faults;
+    if (!member->faults_told) member->faults_seen = load->faults; /* not ours to judge */
+    member->faults_told = true;
 }
 
 static bool takes_part(const struct member *member)
@@ -111,6 +118,7 @@ static void bar(struct store_master *master, struct member *member, uint64_t now
     member->barred_until = now_ns + master_ms(member->bar_ms);
     member->slow_ns = member->barred_until;
     member->failed_puts = FAILED_BAR - 1; /* when it is over, one more is enough */
+    member->failed_from = (struct store_node_id){ 0 };
     master->counts.barred_total++;
     struct store_action *action = master_action(master, STORE_ACTION_BARRED, member);
     if (action != NULL) action->bar_ms = member->bar_ms;
@@ -124,23 +132,31 @@ void master_member_failed(struct store_master *master, struct member *member, ui
     if (member->failed_puts >= FAILED_BAR) bar(master, member, now_ns);
 }
 
+void master_member_copy_failed(struct store_master *master, struct member *member,
+                               struct store_node_id from, uint64_t now_ns)
+{
+    if (member->failed_from.index == from.index) return;
+    member->failed_from = from;
+    master_member_failed(master, member, now_ns);
+}
+
 void master_member_served(struct member *member, uint64_t now_ns)
 {
     member->failed_puts = 0;
+    member->failed_from = (struct store_node_id){ 0 };
     if (!master_member_barred(member, now_ns)) member->bar_ms = 0;
 }
 
-/* Faults that it has told of; those before it was first heard of are not ours to judge. */
+/* Faults that it has told of. */
 void master_bars_run(struct store_master *master, uint64_t now_ns)
 {
     for (uint32_t i = 0; i < master->members_count; i++) {
         struct member *member = master->by_age[i];
         if (now_ns < member->faults_look_ns) continue;
         const uint64_t before = member->faults_seen;
-        const bool first = member->faults_look_ns == 0;
         member->faults_seen = member->faults;
         member->faults_look_ns = now_ns + master_ms(FAULTS_MS);
-        if (!first && member->faults >= before + FAULTS_BAR) bar(master, member, now_ns);
+        if (member->faults >= before + FAULTS_BAR) bar(master, member, now_ns);
     }
 }
 

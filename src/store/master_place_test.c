@@ -432,6 +432,77 @@ static void nobody_is_refused_for_a_quarantine(void **state)
     store_master_destroy(model.master);
 }
 
+/* A writer that dies with tickets in its hands, or gives them back because nobody wants the layers
+ * any more, says nothing of the node that they are of. */
+static void tickets_that_are_given_up_bar_nobody(void **state)
+{
+    (void)state;
+    for (int layers = 0; layers < 2; layers++) {
+        static struct model model;
+        const struct store_wish wish = { .preferred = "n2", .write_ms = layers ? UINT32_MAX : 0 };
+        model_init(&model);
+        pass(&model, YOUNG_MS, true);
+        for (unsigned key = 0; key < 9; key++) {
+            struct store_ticket ticket;
+            char text[KEY_TEXT];
+            const struct store_key at = key_of(key, text);
+            assert_int_equal(
+                store_master_put_start(model.master, model.now, 1, at, 4096, &wish, &ticket),
+                STATUS_OK);
+            if (layers)
+                assert_int_equal(
+                    store_master_put_revoke(model.master, model.now, 1, at, ticket.put_id),
+                    STATUS_OK);
+        }
+        pass(&model, 1000, true);
+        assert_false(is_barred(&model));
+        fail_at(&model, 2);
+        assert_false(is_barred(&model));
+        fail_at(&model, 1); /* three of these and three of those */
+        assert_true(is_barred(&model));
+        store_master_destroy(model.master);
+    }
+}
+
+/* Values of 4096 bytes at the first two nodes, in turn or all at the first, of which the master has
+ * copies made at the third one; none of them comes to its end. */
+static void copies_fail(struct model *model, bool in_turn)
+{
+    static const char *const names[] = { "n0", "n1" };
+    struct store_action action;
+    unsigned failed = 0;
+
+    for (unsigned key = 0; key < 6; key++)
+        put_wish(model, key, 4096,
+                 (struct store_wish){ .preferred = names[in_turn ? key % 2 : 0],
+                                      .attributes = { .replicas = 2 } });
+    pass(model, 500, true);
+    while (store_master_next_action(model->master, &action)) {
+        if (action.kind != STORE_ACTION_COPY) continue;
+        assert_int_equal(action.ticket.where.node.index, model->nodes[EMPTY].id.index);
+        store_master_copied(model->master, model->now, &action.id, action.ticket.put_id,
+                            STATUS_CONN_CLOSED);
+        failed++;
+    }
+    assert_int_equal(failed, 6);
+}
+
+/* Whose copies all come to nothing may be the cause itself, wherever they go. */
+static void copies_of_one_source_bar_nobody(void **state)
+{
+    (void)state;
+    for (int in_turn = 0; in_turn < 2; in_turn++) {
+        static struct model model;
+        model_init(&model);
+        pass(&model, YOUNG_MS, true);
+        put_wish(&model, 10, REGION_SIZE / 2, (struct store_wish){ .preferred = "n0" });
+        put_wish(&model, 11, REGION_SIZE / 2, (struct store_wish){ .preferred = "n1" });
+        copies_fail(&model, in_turn);
+        assert_int_equal(is_barred(&model), in_turn);
+        store_master_destroy(model.master);
+    }
+}
+
 static void faults_that_a_node_tells_of_bar_it(void **state)
 {
     static struct model model;
@@ -439,8 +510,9 @@ static void faults_that_a_node_tells_of_bar_it(void **state)
     (void)state;
 
     model_init(&model);
+    pass(&model, 500, true); /* it has registered, and beats for the first time: */
     store_master_load(model.master, "n2", &load);
-    pass(&model, YOUNG_MS, true);
+    pass(&model, 11000, true);
     assert_false(is_barred(&model));
     load.faults += 2;
     store_master_load(model.master, "n2", &load);
@@ -467,6 +539,8 @@ int main(void)
         cmocka_unit_test(copies_go_to_who_is_not_busy),
         cmocka_unit_test(who_fails_on_is_barred_for_longer_each_time),
         cmocka_unit_test(nobody_is_refused_for_a_quarantine),
+        cmocka_unit_test(tickets_that_are_given_up_bar_nobody),
+        cmocka_unit_test(copies_of_one_source_bar_nobody),
         cmocka_unit_test(faults_that_a_node_tells_of_bar_it),
     };
     seed = test_seed();

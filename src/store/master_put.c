@@ -186,7 +186,11 @@ enum status store_master_put_revoke(struct store_master *master, uint64_t now_ns
 
     if (ticket == NULL || ticket->put_id != put_id) return STATUS_NOT_FOUND;
     if (ticket->copy || ticket->writer != writer) return STATUS_DENIED;
-    master_member_failed(master, ticket->member, now_ns);
+    if (ticket->write_ms > 0) { /* layer by layer: whoever computes them may have stopped */
+        master_member_put_given_up(ticket->member, now_ns);
+    } else {
+        master_member_failed(master, ticket->member, now_ns);
+    }
     master_ticket_discard(master, now_ns, ticket);
     return STATUS_OK;
 }
