@@ -170,24 +170,32 @@ static void describe(unsigned first, unsigned count)
 
 /* ---- where values are ---- */
 
+/* How many of all values are leased, and pinned. */
+struct listed {
+    uint32_t leased;
+    uint32_t pinned;
+};
+
 static void on_page(void *ctx, enum status status, const struct yolk_store_page *page,
                     const char *message)
 {
-    uint32_t *leased = ctx;
+    struct listed *listed = ctx;
     (void)message;
     assert_int_equal(status, STATUS_OK);
-    for (uint32_t i = 0; i < page->count; i++)
-        *leased += page->entries[i].lease_ms > 0;
+    for (uint32_t i = 0; i < page->count; i++) {
+        listed->leased += page->entries[i].lease_ms > 0;
+        listed->pinned += page->entries[i].hard_pin;
+    }
     user.left--;
 }
 
-static uint32_t count_leased(void)
+static struct listed list_all(void)
 {
     const struct yolk_store_query query = { 0 };
-    uint32_t leased = 0;
+    struct listed listed = { 0 };
     user.left = 1;
-    wait_for(yolk_store_list(user.store, &query, 0, on_page, &leased));
-    return leased;
+    wait_for(yolk_store_list(user.store, &query, 0, on_page, &listed));
+    return listed;
 }
 
 static void users_are_told_where_values_are(void **state)
@@ -195,7 +203,7 @@ static void users_are_told_where_values_are(void **state)
     (void)state;
     put(0, 3, (struct yolk_store_call){ .preferred = names[1], .replicas = 2 });
     sim_run_ms(&cluster, 2000); /* copied, and no lease is left of the put */
-    assert_int_equal(count_leased(), 0);
+    assert_int_equal(list_all().leased, 0);
     describe(1, 3);
     for (unsigned i = 0; i < 2; i++) {
         assert_int_equal(user.answers[i].status, STATUS_OK);
@@ -204,7 +212,7 @@ static void users_are_told_where_values_are(void **state)
         assert_false(user.answers[i].disk);
     }
     assert_int_equal(user.answers[2].status, STATUS_NOT_FOUND);
-    assert_int_equal(count_leased(), 2);
+    assert_int_equal(list_all().leased, 2);
 }
 
 static void users_are_told_in_which_tier(void **state)
@@ -291,26 +299,6 @@ static void wishes_out_of_range_are_refused(void **state)
 
 /* ---- what is put again ---- */
 
-static void on_pins(void *ctx, enum status status, const struct yolk_store_page *page,
-                    const char *message)
-{
-    uint32_t *pinned = ctx;
-    (void)message;
-    assert_int_equal(status, STATUS_OK);
-    for (uint32_t i = 0; i < page->count; i++)
-        *pinned += page->entries[i].hard_pin;
-    user.left--;
-}
-
-static uint32_t count_pinned(void)
-{
-    const struct yolk_store_query query = { 0 };
-    uint32_t pinned = 0;
-    user.left = 1;
-    wait_for(yolk_store_list(user.store, &query, 0, on_pins, &pinned));
-    return pinned;
-}
-
 /* A hard pin cannot be lost but by a removal: not by a put that replaces without one, and not with
  * the master that knew of the old one. */
 static void a_hard_pin_outlives_what_it_was_put_with(void **state)
@@ -320,11 +308,11 @@ static void a_hard_pin_outlives_what_it_was_put_with(void **state)
     put(2, 1, (struct yolk_store_call){ .timeout_ms = 0 });
     for (unsigned round = 0; round < 3; round++) {
         put(0, 3, (struct yolk_store_call){ .replace = true, .preferred = names[round] });
-        assert_int_equal(count_pinned(), 2);
+        assert_int_equal(list_all().pinned, 2);
         sim_master_kill(&cluster);
         sim_master_start(&cluster);
         sim_run_ms(&cluster, 4000);
-        assert_int_equal(count_pinned(), 2);
+        assert_int_equal(list_all().pinned, 2);
     }
 }
 
