@@ -52,7 +52,8 @@ struct yolk_store_lend_options {
                                    host above; NULL: all as they are by themselves */
     uint64_t size;                                /* bytes; of each 4096 all or nothing */
     const char *directory;        /* of a disk below it, where values go that have no room; NULL or
-                                   "": none. An eighth of `size` is not lent then */
+                                   "": none. An eighth of `size` is not lent then; less than eight
+                                   times 4096 bytes have no disk */
     uint64_t disk_size;           /* bytes it may use there */
     bool populate;                /* its pages are made at once, which blocks */
     yolk_store_lend_fn on_joined; /* with STATUS_OK, whenever a master takes it in; may be NULL */

@@ -11,7 +11,6 @@
 
 #include "base/env.h"
 #include "store/events.h"
-
 #include "store/node.h"
 #include "store/node_trust.h"
 #include "store/objects.h"

@@ -30,7 +30,8 @@
  * and unpacked likewise when they are read.
  *
  * Memory:  about 170 bytes and the key of each value; buffers of VLOG_BUFFERS_SIZE, or one record
- *          if that is larger.
+ *          if that is larger, which with `packing` is twice the value; of each read its head, and
+ *          of a packed value what it takes on the disk.
  * Threads: the env's loop thread. vlog_open() and vlog_close() block.
  * Limits:  VLOG_SEGMENTS_MAX files, VLOG_VALUES_MAX values; a full or failing disk costs values,
  *          never answers. */
@@ -88,8 +89,8 @@ struct vlog_options {
 
 /* Takes the directory over and finds what is in it. STATUS_INVALID: size_max is too small for
  * segments; STATUS_DENIED: what is there was written with a key that is not among ours, and stays;
- * STATUS_UNSUPPORTED: a library is
- * not installed; else as ssd_open(). Damage inside costs values, not the call. */
+ * STATUS_UNSUPPORTED: a library is not installed; else as ssd_open(). Damage inside costs values,
+ * not the call. */
 MUST_USE enum status vlog_open(const struct vlog_options *options, struct vlog **out,
                                struct errmsg *err);
 
