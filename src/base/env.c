@@ -493,7 +493,9 @@ enum status env_job_start(struct env *env, struct env_job *job)
     assert_owned(env);
     ASSERT(job->run != NULL && job->done != NULL && job->phase == ENV_JOB_IDLE);
     job->env = env;
-    return env->ops->job_start(job);
+    const enum status status = env->ops->job_start(job);
+    if (status != STATUS_OK) job->env = NULL; /* there is nothing to settle */
+    return status;
 }
 
 bool env_job_cancel(struct env_job *job)

@@ -4,6 +4,7 @@
 #ifndef BASE_ENV_REAL_INT_H
 #define BASE_ENV_REAL_INT_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -98,6 +99,12 @@ enum status env_real_status(int error);
  * block: prefer numbers where loops are busy. STATUS_INVALID, with err. */
 enum status env_real_resolve(const char *address, bool passive, struct sockaddr_storage *out,
                              socklen_t *out_len, struct errmsg *err);
+
+/* ---- threads ---- */
+
+/* One that takes no signals: they are for those that wait for them, also where we are a library of
+ * another program. As pthread_create(), an errno. */
+int env_real_thread(pthread_t *out, void *(*fn)(void *ctx), void *ctx);
 
 /* ---- host names, looked up by a thread (env_real_lookup.c) ---- */
 

@@ -170,7 +170,7 @@ static bool threads_start(struct real_io *all)
     pthread_cond_init(&all->queued_cond, NULL);
     pthread_cond_init(&all->done_cond, NULL);
     for (int i = 0; i < THREADS; i++) {
-        if (pthread_create(&all->threads[i], NULL, thread_main, all) != 0) break;
+        if (env_real_thread(&all->threads[i], thread_main, all) != 0) break;
         all->threads_count++;
     }
     return all->threads_count > 0;

@@ -100,7 +100,7 @@ static bool have_thread(struct real_jobs *all)
 {
     if (all->threads_count == all->threads_max) return true;
     pthread_t *thread = &all->threads[all->threads_count];
-    const int error = pthread_create(thread, NULL, thread_main, all);
+    const int error = env_real_thread(thread, thread_main, all);
     if (error == 0) {
         all->threads_count++;
     } else {

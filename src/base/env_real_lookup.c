@@ -12,7 +12,6 @@
  * Threads: `state` is changed by exchange, by the thread and by the loop; whoever finds the other's
  * mark there frees. What was found is written before the mark and read after it. */
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -51,21 +50,13 @@ static void *lookup_main(void *ctx)
     return NULL;
 }
 
-/* The thread gets no signals: they are for those that wait for them. */
 static bool thread_start(struct env_lookup *lookup)
 {
-    pthread_attr_t attr;
     pthread_t thread;
-    sigset_t all, before;
 
-    if (pthread_attr_init(&attr) != 0) return false;
-    sigfillset(&all);
-    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    const int error = pthread_create(&thread, &attr, lookup_main, lookup);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attr);
-    return error == 0;
+    if (env_real_thread(&thread, lookup_main, lookup) != 0) return false;
+    pthread_detach(thread);
+    return true;
 }
 
 enum status env_lookup_start(const char *address, int event_fd, struct env_lookup **out)

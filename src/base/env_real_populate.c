@@ -66,7 +66,7 @@ enum status env_real_populate(void *address, size_t len)
 
     ASSERT(end > start);
     if (want > cores()) want = cores();
-    while (count + 1 < want && pthread_create(&threads[count], NULL, populate_main, &all) == 0)
+    while (count + 1 < want && env_real_thread(&threads[count], populate_main, &all) == 0)
         count++;
     populate_main(&all);
     for (size_t i = 0; i < count; i++)

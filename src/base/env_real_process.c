@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -221,6 +222,17 @@ static void on_signal_event(struct env_source *source, uint32_t epoll_events)
     if (real->on_signal[info.ssi_signo].fn != NULL)
         real->on_signal[info.ssi_signo].fn(real->on_signal[info.ssi_signo].ctx,
                                            (int)info.ssi_signo);
+}
+
+int env_real_thread(pthread_t *out, void *(*fn)(void *ctx), void *ctx)
+{
+    sigset_t all, before;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    const int error = pthread_create(out, NULL, fn, ctx);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return error;
 }
 
 static void free_signals(struct env_source *source)

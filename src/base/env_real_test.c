@@ -156,10 +156,11 @@ static void door_open(struct door *door, uint32_t streams_max)
              env_listener_port(door->listener));
 }
 
+/* For some time, and some turns: a machine may be so busy that there is no turn in the time. */
 static void poll_for(struct env *env, uint64_t duration_ns)
 {
     const uint64_t end = env_now_ns(env) + duration_ns;
-    while (env_now_ns(env) < end) {
+    for (int turns = 0; turns < 20 || env_now_ns(env) < end; turns++) {
         (void)env_poll(env, ENV_NS_PER_MS);
     }
 }
@@ -382,6 +383,106 @@ static void signals_are_events(void **state)
     kill(getpid(), SIGUSR1);
     poll_for(env, 5 * ENV_NS_PER_MS);
     assert_int_equal(first, SIGUSR1);
+    env_real_destroy(env);
+}
+
+static volatile sig_atomic_t stolen; /* signals that a thread took which waits for none */
+
+static void on_stolen(int signo)
+{
+    (void)signo;
+    stolen++;
+}
+
+static void no_work(void *ctx)
+{
+    (void)ctx;
+}
+
+static void note_done(void *ctx)
+{
+    *(bool *)ctx = true;
+}
+
+static void note_read(void *ctx, enum status status, size_t n)
+{
+    assert_int_equal(status, STATUS_OK);
+    assert_int_equal(n, 1);
+    note_done(ctx);
+}
+
+static struct env_file *file_read_by_a_thread(struct env *env, const char *path)
+{
+    struct env_file *file;
+    char byte;
+    bool done = false;
+
+    assert_int_equal(env_file_open(env, path, ENV_FILE_READ, &file, NULL), STATUS_OK);
+    struct env_io io = { .op = ENV_IO_READ,
+                         .file = file,
+                         .parts = { { &byte, 1 } },
+                         .parts_count = 1,
+                         .fn = note_read,
+                         .ctx = &done };
+    assert_int_equal(env_io_start(&io), STATUS_OK);
+    assert_true(run_until(env, &done));
+    return file;
+}
+
+/* Threads beside the loop leave the signals to those that wait for them: of this program, or of the
+ * one that we are a library of. */
+static void threads_take_no_signals(void **state)
+{
+    (void)state;
+    const struct env_real_options options = { .no_io_uring = true };
+    const struct sigaction action = { .sa_handler = on_stolen };
+    const struct timespec limit = { 20, 0 };
+    struct sigaction before;
+    struct env *env;
+    sigset_t set;
+    bool done = false;
+    char self[4096];
+    struct env_job job = { .run = no_work, .done = note_done, .ctx = &done };
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGUSR1);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL); /* as it is when threads start */
+    assert_int_equal(env_real_create(&options, &env, NULL), STATUS_OK);
+    assert_int_equal(env_real_self_path(self, sizeof(self)), STATUS_OK);
+    assert_int_equal(env_job_start(env, &job), STATUS_OK);
+    assert_true(run_until(env, &done));
+    struct env_file *file = file_read_by_a_thread(env, self);
+    stolen = 0;
+    sigaction(SIGUSR1, &action, &before);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    for (int i = 0; i < 10; i++) {
+        kill(getpid(), SIGUSR1);
+        const int got = stolen == 0 ? sigtimedwait(&set, NULL, &limit) : 0;
+        assert_int_equal(got, SIGUSR1);
+    }
+    sigaction(SIGUSR1, &before, NULL);
+    env_file_close(file);
+    env_real_destroy(env);
+}
+
+/* What never was under way is nobody's to settle. */
+static void a_job_that_cannot_start_is_no_job(void **state)
+{
+    (void)state;
+    struct env *env = env_new(0);
+    struct rlimit before;
+    bool done = false;
+    struct env_job job = { .run = no_work, .done = note_done, .ctx = &done };
+
+    getrlimit(RLIMIT_NOFILE, &before);
+    const struct rlimit none = { 3, before.rlim_max };
+    setrlimit(RLIMIT_NOFILE, &none);
+    const enum status status = env_job_start(env, &job);
+    setrlimit(RLIMIT_NOFILE, &before);
+    assert_int_equal(status, STATUS_NO_MEMORY);
+    env_job_settle(&job);
+    assert_int_equal(env_job_start(env, &job), STATUS_OK);
+    assert_true(run_until(env, &done));
     env_real_destroy(env);
 }
 
@@ -811,6 +912,8 @@ int main(void)
         cmocka_unit_test(destroying_the_env_ends_its_children),
         cmocka_unit_test(children_die_with_a_killed_parent),
         cmocka_unit_test(signals_are_events),
+        cmocka_unit_test(threads_take_no_signals),
+        cmocka_unit_test(a_job_that_cannot_start_is_no_job),
         cmocka_unit_test(children_get_default_signals),
         cmocka_unit_test(the_binary_knows_its_path),
         cmocka_unit_test(unreachable_is_not_refused),
