@@ -24,7 +24,7 @@
 #include "net/rpc_int.h"
 #include "seed.h"
 
-enum { ECHO = 1, HOLD = 2, COUNT = 3, REFUSE = 4, MISSING = 99, HELD_MAX = 64, WAIT_MS = 5000 };
+enum { ECHO = 1, HOLD = 2, COUNT = 3, REFUSE = 4, MISSING = 99, HELD_MAX = 64, WAIT_MS = 20000, TURNS_MIN = 20 };
 
 static uint64_t seed;
 
@@ -175,10 +175,11 @@ static void turn(struct world *world)
         }                                                                                          \
     } while (0)
 
+/* For some time, and some turns: a busy machine may give none in that time. */
 static void turn_for(struct world *world, uint64_t ms)
 {
     const uint64_t end_ns = env_now_ns(world->client_env) + ms * ENV_NS_PER_MS;
-    while (env_now_ns(world->client_env) < end_ns)
+    for (int turns = 0; turns < TURNS_MIN || env_now_ns(world->client_env) < end_ns; turns++)
         turn(world);
 }
 
@@ -339,15 +340,16 @@ static void a_stream_arrives_in_order_and_ends(void **state)
 static void a_deadline_ends_both_sides(void **state)
 {
     (void)state;
+    enum { DEADLINE_MS = 500 }; /* a busy machine needs some of that to bring the call there */
     struct world *world = world_plain();
     struct outcome outcome;
 
     outcome_init(&outcome, world);
     WAIT_FOR(world, rpc_client_is_up(world->client));
-    start(&outcome, HOLD, NULL, 0, 30, false);
+    start(&outcome, HOLD, NULL, 0, DEADLINE_MS, false);
     WAIT_FOR(world, world->held_count == 1);
     assert_true(rpc_call_deadline_ns(world->held[0]) <
-                env_now_ns(world->server_env) + 40 * ENV_NS_PER_MS);
+                env_now_ns(world->server_env) + (DEADLINE_MS + 10) * ENV_NS_PER_MS);
     WAIT_FOR(world, outcome.ends > 0 && world->cancels > 0);
     assert_int_equal(outcome.status, STATUS_TIMEOUT);
     assert_true(world->cancel_why == STATUS_TIMEOUT || world->cancel_why == STATUS_CANCELLED);

@@ -98,7 +98,7 @@ static void what_a_group_computed_is_reused(void **state)
     run_group(&request, 3);
     expect_same_as_alone(&request);
     for (int i = 0; i < 3; i++) {
-        turn_until(node_is_quiet, &nodes[i], 5000);
+        turn_until(node_is_quiet, &nodes[i], 20000);
         worker_status(nodes[i].worker, &status);
         assert_int_equal(status.pages_cached, 0);
     }

@@ -877,7 +877,7 @@ static enum status ask_for_copy(struct node *node, const char *holder, const str
     const struct rpc_request call = { .method = holder[0] ? PROTO_NODE_COPY : PROTO_NODE_DROP,
                                       .body = buf_data(&body),
                                       .len = body.len,
-                                      .deadline_ns = env_now_ns(world.env) + 5 * ENV_NS_PER_S,
+                                      .deadline_ns = env_now_ns(world.env) + 60 * ENV_NS_PER_S,
                                       .on_end = on_reply,
                                       .ctx = reply };
     struct rpc_call_id id;

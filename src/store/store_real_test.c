@@ -125,7 +125,7 @@ static void node_start(struct world *world, unsigned index, bool forbid_shm)
 
 static void run_until(struct world *world, const bool *flag)
 {
-    const uint64_t limit = env_now_ns(world->env) + 10 * ENV_NS_PER_S;
+    const uint64_t limit = env_now_ns(world->env) + 60 * ENV_NS_PER_S;
     while (!*flag) {
         assert_true(env_now_ns(world->env) < limit);
         env_poll(world->env, 10 * ENV_NS_PER_MS);
@@ -205,7 +205,7 @@ static void blocks_move(struct world *world)
                                                  .count = BLOCKS,
                                                  .transfer_class = YOLK_TRANSFER_LOAD,
                                                  .deadline_ns =
-                                                     env_now_ns(world->env) + 5 * ENV_NS_PER_S,
+                                                     env_now_ns(world->env) + 60 * ENV_NS_PER_S,
                                                  .on_done = on_fetched,
                                                  .ctx = world };
     world->ended = false;
@@ -406,7 +406,7 @@ static void blocks_are_values_too(struct world *world)
                                               .data = world->memory,
                                               .size = VALUE_SIZE };
     const struct yolk_store_value value = { .key = key, .data = world->memory, .size = 10 };
-    const uint64_t limit = env_now_ns(world->env) + ENV_NS_PER_S;
+    const uint64_t limit = env_now_ns(world->env) + 60 * ENV_NS_PER_S;
     while (ended(world, yolk_store_exist(world->store, &key, 1, &call)) != STATUS_OK) {
         assert_true(env_now_ns(world->env) < limit); /* the master is told soon */
     }

@@ -238,7 +238,7 @@ static struct yolk_transfer_result move(struct env *env, struct yolk_transfer *t
 
     CHECK(yolk_transfer_batch_create(transfer, 1, NULL, NULL, &batch) == STATUS_OK);
     CHECK(yolk_transfer_submit(transfer, batch, &req, 1) == STATUS_OK);
-    CHECK(yolk_transfer_wait(transfer, batch, 10 * ENV_NS_PER_S) == STATUS_OK);
+    CHECK(yolk_transfer_wait(transfer, batch, 60 * ENV_NS_PER_S) == STATUS_OK);
     CHECK(yolk_transfer_poll(transfer, batch, 0, &result) == STATUS_OK);
     CHECK(yolk_transfer_batch_free(transfer, batch) == STATUS_OK);
     return result;

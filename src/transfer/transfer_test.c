@@ -473,7 +473,7 @@ static void handles_survive_misuse(void **state)
     CHECK(yolk_transfer_unregister(pair.a, pair.here) == STATUS_BUSY);
     const struct yolk_transfer_request two[2] = { req, req };
     CHECK(yolk_transfer_submit(pair.a, batch, two, 2) == STATUS_FULL);
-    CHECK(yolk_transfer_wait(pair.a, batch, 10 * ENV_NS_PER_S) == STATUS_OK);
+    CHECK(yolk_transfer_wait(pair.a, batch, 60 * ENV_NS_PER_S) == STATUS_OK);
     CHECK(yolk_transfer_cancel(pair.a, batch, 0) == STATUS_OK); /* too late, and harmless */
     CHECK(yolk_transfer_poll_batch(pair.a, batch, &result) == STATUS_OK);
     assert_int_equal(result.state, YOLK_TRANSFER_COMPLETED);
@@ -542,7 +542,7 @@ static void callbacks_run_once_and_later(void **state)
     CHECK(yolk_transfer_batch_create(pair.a, 3, on_batch, &calls, &calls.batch) == STATUS_OK);
     CHECK(yolk_transfer_submit(pair.a, calls.batch, req, 3) == STATUS_OK);
     assert_int_equal(calls.tasks, 0);
-    CHECK(yolk_transfer_wait(pair.a, calls.batch, 10 * ENV_NS_PER_S) == STATUS_OK);
+    CHECK(yolk_transfer_wait(pair.a, calls.batch, 60 * ENV_NS_PER_S) == STATUS_OK);
     assert_int_equal(calls.tasks, 3);
     assert_int_equal(calls.batches, 1);
     assert_int_equal(calls.whole.state, YOLK_TRANSFER_INVALID);
@@ -580,7 +580,7 @@ static bool cancel_and_check(bool shm, int opcode, int turns)
     for (int i = 0; i < turns; i++)
         env_poll(pair.env, ENV_NS_PER_MS);
     CHECK(yolk_transfer_cancel(pair.a, batch, 0) == STATUS_OK);
-    CHECK(yolk_transfer_wait(pair.a, batch, 10 * ENV_NS_PER_S) == STATUS_OK);
+    CHECK(yolk_transfer_wait(pair.a, batch, 60 * ENV_NS_PER_S) == STATUS_OK);
     CHECK(yolk_transfer_poll(pair.a, batch, 0, &result) == STATUS_OK);
     CHECK(result.state == YOLK_TRANSFER_CANCELED || result.state == YOLK_TRANSFER_COMPLETED);
     expect_quiet(&pair, opcode == YOLK_TRANSFER_WRITE ? pair.there : pair.here, len);
@@ -693,7 +693,7 @@ static void a_dying_peer_ends_its_tasks(void **state)
             env_poll(pair.env, ENV_NS_PER_MS);
         yolk_transfer_destroy(pair.b);
         pair.b = NULL;
-        CHECK(yolk_transfer_wait(pair.a, batch, 10 * ENV_NS_PER_S) == STATUS_OK);
+        CHECK(yolk_transfer_wait(pair.a, batch, 60 * ENV_NS_PER_S) == STATUS_OK);
         CHECK(yolk_transfer_poll_batch(pair.a, batch, &result) == STATUS_OK);
         CHECK(result.state == YOLK_TRANSFER_FAILED || turns > 10);
         CHECK(yolk_transfer_batch_free(pair.a, batch) == STATUS_OK);
@@ -979,10 +979,10 @@ static void urgent_overtakes_background(void **state)
         req = request(&pair, opcode, size, size, 65536);
         req.class = YOLK_TRANSFER_DECODE;
         CHECK(yolk_transfer_submit(pair.a, urgent, &req, 1) == STATUS_OK);
-        CHECK(yolk_transfer_wait(pair.a, urgent, 10 * ENV_NS_PER_S) == STATUS_OK);
+        CHECK(yolk_transfer_wait(pair.a, urgent, 60 * ENV_NS_PER_S) == STATUS_OK);
         CHECK(yolk_transfer_poll(pair.a, flood, 0, &result) == STATUS_OK);
         CHECK(result.state < YOLK_TRANSFER_INVALID && result.bytes < size / 4);
-        CHECK(yolk_transfer_wait(pair.a, flood, 10 * ENV_NS_PER_S) == STATUS_OK);
+        CHECK(yolk_transfer_wait(pair.a, flood, 60 * ENV_NS_PER_S) == STATUS_OK);
         CHECK(yolk_transfer_poll(pair.a, flood, 0, &result) == STATUS_OK);
         assert_int_equal(result.state, YOLK_TRANSFER_COMPLETED);
         pair_close(&pair);
