@@ -28,15 +28,35 @@ static const struct json_value *value_of(const json_t *json)
     return (const struct json_value *)(const void *)json;
 }
 
-/* The library recurses as deep as the text says: refuse deep texts before it sees them. Brackets in
- * strings do not count. */
-static enum status check_depth(const char *text, size_t len, struct errmsg *err)
+/* What the library takes for a value, about: it and the bytes around it, seen from its first one. */
+static size_t cost_of(char c)
 {
-    size_t depth = 0;
+    switch (c) {
+    case '{': return 240;
+    case '[': return 144;
+    case '"': return 96;
+    case ':': return 64; /* a place in an object */
+    case ',': return 40; /* a number, and a place in an array */
+    default: return 0;
+    }
+}
+
+/* The library recurses as deep as the text says, and takes for each value what it takes: refuse
+ * deep and wide texts before it sees them. What is in strings does not count. */
+static enum status check_shape(const char *text, size_t len, struct errmsg *err)
+{
+    const size_t cost_max = JSON_TREE_FREE + len * JSON_TREE_PER_BYTE;
+    size_t depth = 0, cost = 0;
     bool in_string = false;
 
     for (size_t i = 0; i < len; i++) {
         const char c = text[i];
+        if (!in_string) cost += cost_of(c);
+        if (cost > cost_max) {
+            return errmsg_set(err, STATUS_INVALID,
+                              "so many small values that they would take over %zu MiB of memory",
+                              cost >> 20);
+        }
         if (in_string) {
             if (c == '\\') i++;
             if (c == '"') in_string = false;
@@ -60,7 +80,7 @@ enum status api_json_parse(const char *text, size_t len, struct json_doc **out, 
     const size_t valid = utf8_valid_prefix(text, len);
 
     if (valid != len) return errmsg_set(err, STATUS_INVALID, "invalid UTF-8 at byte %zu", valid);
-    const enum status shallow = check_depth(text, len, err);
+    const enum status shallow = check_shape(text, len, err);
     if (shallow != STATUS_OK) return shallow;
     json_t *root =
         json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | JSON_DECODE_ANY, &error);

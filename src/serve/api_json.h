@@ -3,7 +3,8 @@
  * serve/api_json.h - JSON of strangers, in and out: the only file of this layer that knows the JSON
  * library.
  *
- * Reading builds a tree that is bounded in size by the body, and in depth by JSON_DEPTH_MAX. A name
+ * Reading builds a tree that is bounded in depth by JSON_DEPTH_MAX, and in memory by the text: some
+ * JSON_TREE_PER_BYTE times its size, and JSON_TREE_FREE bytes that any may have. A name
  * twice in one object is refused: two readers could understand it differently. Numbers out of range
  * and invalid UTF-8 are refused with their position. Strings may contain NUL and have a length.
  *
@@ -21,7 +22,11 @@
 
 struct buf;
 
-enum { JSON_DEPTH_MAX = 32 };
+enum {
+    JSON_DEPTH_MAX = 32,
+    JSON_TREE_PER_BYTE = 24,  /* as numbers of one digit take; empty objects would take 80 */
+    JSON_TREE_FREE = 2 << 20, /* a text of 24 KiB may be anything */
+};
 
 /* A value inside a tree; borrowed, and valid until api_json_destroy(). It is a value of base/json.h
  * too: both are the library's. */

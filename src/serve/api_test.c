@@ -342,6 +342,48 @@ static void test_bad_bodies(void **state)
     }
 }
 
+/* A body of about `size` bytes with a field that nobody reads: an array of `element` only. */
+static enum status parse_filled(const char *element, size_t size, struct api_error *error)
+{
+    static const char START[] = "{" HELLO ",\"metadata\":[";
+    const size_t element_len = strlen(element);
+    struct api_request request;
+    struct buf body;
+
+    buf_init(&body, size + 1024);
+    assert_int_equal(buf_append(&body, START, sizeof(START) - 1), STATUS_OK);
+    while (body.len + element_len < size) {
+        assert_int_equal(buf_append(&body, element, element_len), STATUS_OK);
+        assert_int_equal(buf_append(&body, ",", 1), STATUS_OK);
+    }
+    assert_int_equal(buf_append(&body, "1]}", 3), STATUS_OK);
+    const enum status status =
+        api_parse(API_CHAT, (const char *)buf_data(&body), body.len, &request, error);
+    if (status == STATUS_OK) api_request_fini(&request);
+    buf_fini(&body);
+    return status;
+}
+
+/* A body takes no more memory than some times its size, however much smaller than their values its
+ * texts are: the tree lives as long as its request. */
+static void test_small_values_by_the_million(void **state)
+{
+    (void)state;
+    static const char *const WIDE[] = { "{}", "[]", "\"\"", "{\"a\":{}}", "\"\\\\\"" };
+    static const char *const USUAL[] = { "7", "128000", "\"some words\"",
+                                         "{\"role\":\"user\",\"content\":\"some words of it\"}" };
+    struct api_error error;
+
+    for (size_t i = 0; i < sizeof(WIDE) / sizeof(WIDE[0]); i++) {
+        assert_int_equal(parse_filled(WIDE[i], 1000, &error), STATUS_OK);
+        assert_int_equal(parse_filled(WIDE[i], 1 << 20, &error), STATUS_INVALID);
+        assert_int_equal(error.http_status, 400);
+        assert_non_null(strstr(error.message, "memory"));
+    }
+    for (size_t i = 0; i < sizeof(USUAL) / sizeof(USUAL[0]); i++)
+        assert_int_equal(parse_filled(USUAL[i], 4 << 20, &error), STATUS_OK);
+}
+
 static void expect_text(struct buf *out, const char *want)
 {
     assert_int_equal(buf_append(out, "", 1), STATUS_OK);
@@ -475,11 +517,12 @@ static void test_full_buffer(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_full_chat),        cmocka_unit_test(test_prompts),
-        cmocka_unit_test(test_logprobs_fields),  cmocka_unit_test(test_bad_prompts),
-        cmocka_unit_test(test_sampling_fields),  cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_bad_bodies),       cmocka_unit_test(test_answers),
-        cmocka_unit_test(test_answers_are_json), cmocka_unit_test(test_full_buffer),
+        cmocka_unit_test(test_full_chat),       cmocka_unit_test(test_prompts),
+        cmocka_unit_test(test_logprobs_fields), cmocka_unit_test(test_bad_prompts),
+        cmocka_unit_test(test_sampling_fields), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_bad_bodies),      cmocka_unit_test(test_small_values_by_the_million),
+        cmocka_unit_test(test_answers),         cmocka_unit_test(test_answers_are_json),
+        cmocka_unit_test(test_full_buffer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
