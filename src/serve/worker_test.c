@@ -288,15 +288,18 @@ static void holder_without_blocks_is_a_miss(void **state)
     node_stop(&h);
 }
 
+/* All of them: on a busy machine a node gives one up and comes again, and is not to be refused. */
+struct kept {
+    struct env_stream *streams[64];
+    uint32_t count;
+};
+
 static void keep_silent(void *ctx, struct env_stream *stream)
 {
-    struct env_stream **kept = ctx;
+    struct kept *kept = ctx;
 
-    if (*kept == NULL) {
-        *kept = stream;
-    } else {
-        env_stream_close(stream);
-    }
+    assert_true(kept->count < sizeof(kept->streams) / sizeof(kept->streams[0]));
+    kept->streams[kept->count++] = stream;
 }
 
 /* A holder that has stopped, or is cut off, is waited for as long as it is quiet, and no longer;
@@ -305,7 +308,7 @@ static void holder_that_stands_still_is_late(void **state)
 {
     static struct request request;
     struct env_listener *listener;
-    struct env_stream *kept = NULL;
+    struct kept kept = { .count = 0 };
     struct errmsg err = { "" };
     const struct node_choice choice = { .fetch_quiet_ms = 30 };
     struct node p, d;
@@ -339,7 +342,8 @@ static void holder_that_stands_still_is_late(void **state)
     node_stop(&p);
     node_stop(&d);
     env_listener_close(listener);
-    if (kept != NULL) env_stream_close(kept);
+    for (uint32_t i = 0; i < kept.count; i++)
+        env_stream_close(kept.streams[i]);
 }
 
 /* d dies in the middle of the answer: another one goes on, also when tokens are drawn by chance. */
