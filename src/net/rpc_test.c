@@ -24,7 +24,16 @@
 #include "net/rpc_int.h"
 #include "seed.h"
 
-enum { ECHO = 1, HOLD = 2, COUNT = 3, REFUSE = 4, MISSING = 99, HELD_MAX = 64, WAIT_MS = 20000, TURNS_MIN = 20 };
+enum {
+    ECHO = 1,
+    HOLD = 2,
+    COUNT = 3,
+    REFUSE = 4,
+    MISSING = 99,
+    HELD_MAX = 64,
+    WAIT_MS = 20000,
+    TURNS_MIN = 20
+};
 
 static uint64_t seed;
 

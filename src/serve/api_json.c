@@ -28,7 +28,7 @@ static const struct json_value *value_of(const json_t *json)
     return (const struct json_value *)(const void *)json;
 }
 
-/* What the library takes for a value, about: it and the bytes around it, seen from its first one. */
+/* What the library takes for a value, about: it and the bytes around it, seen from its first. */
 static size_t cost_of(char c)
 {
     switch (c) {
