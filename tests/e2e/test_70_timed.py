@@ -82,7 +82,8 @@ def test_answers_go_on_after_a_kill(cluster, alone):
 
 def test_time_is_the_modelled_one(tmp_path):
     """One token costs 20 ms of prefill, each other one a step of 40 ms, whatever the machine: never
-    sooner, and no later than a busy machine makes it, which is not so each time."""
+    sooner, and no later than a busy machine makes it, which is not so each time. Twice the time
+    would be another machine."""
     profile = tmp_path / "machine.json"
     profile.write_text(json.dumps({"cost": {
         "prefill_fixed_s": 0.02, "prefill_new_s": 0, "prefill_square_s": 0, "prefill_reused_s": 0,
@@ -96,7 +97,7 @@ def test_time_is_the_modelled_one(tmp_path):
             started = time.monotonic()
             ask(made, tries, 21)
             least = min(least, time.monotonic() - started)
-        assert 0.82 < least < 0.82 * 1.25
+        assert 0.82 < least < 0.82 * 1.8
     finally:
         made.stop()
 
