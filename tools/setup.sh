@@ -12,7 +12,8 @@ cd "$(dirname "$0")/.."
 
 build_packages='gcc cmake ninja-build pkg-config libc6-dev libssl-dev libjansson-dev libmsgpack-dev
 libhttp-parser-dev libpcre2-dev libxxhash-dev liburing-dev libzstd-dev python3 python3-pip'
-test_packages='libcmocka-dev libfabric-dev libfabric1 python3-venv clang libclang-rt-14-dev clang-format lld curl'
+test_packages='libcmocka-dev libfabric-dev libfabric1 python3-venv clang libclang-rt-14-dev clang-format lld redis-tools
+curl'
 fuzz_packages='clang libclang-rt-14-dev'
 
 missing() {
