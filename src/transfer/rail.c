@@ -20,6 +20,7 @@ enum {
     WINDOW_MIN = 128 << 10,
     WINDOW_FIRST = 512 << 10, /* before anything is known; it grows with what arrives */
     WINDOW_BACKGROUND_MIN = 128 << 10,
+    BURST_MIN = 128 << 10, /* bytes of a sample that is over because all has arrived */
     SLICE_UNIT = RAIL_SLICE_SIZE_MIN,
     BACKOFF_MIN_MS = 20,
     BACKOFF_MAX_MS = 100,
@@ -125,6 +126,13 @@ static void sample_end(struct rail *rail, uint64_t now_ns)
     rail->sample_thin = false;
 }
 
+/* When its time is up, or a burst that says something is (it is thin then, see rail.h). */
+static bool sample_over(const struct rail *rail, uint64_t now_ns)
+{
+    if (now_ns - rail->sample_ns >= RAIL_SAMPLE_NS) return true;
+    return rail->inflight == 0 && rail->sample_size >= BURST_MIN && now_ns > rail->sample_ns;
+}
+
 void rail_done(struct rail *rail, uint64_t length, uint64_t latency_ns, bool measure,
                uint64_t now_ns)
 {
@@ -136,7 +144,7 @@ void rail_done(struct rail *rail, uint64_t length, uint64_t latency_ns, bool mea
     if (measure && rail->sample_ns != 0) {
         rail->sample_size += length;
         if (rail->inflight < length) rail->sample_thin = true;
-        if (now_ns - rail->sample_ns >= RAIL_SAMPLE_NS) sample_end(rail, now_ns);
+        if (sample_over(rail, now_ns)) sample_end(rail, now_ns);
     }
     busy_end(rail);
 }

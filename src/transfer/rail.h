@@ -13,6 +13,8 @@
  *
  * Rate. Measured from acknowledged bytes, in samples of RAIL_SAMPLE_NS. A sample during which the
  * rail ran nearly empty says only that it can do at least that much, so it never lowers the rate.
+ * Such a sample is over when the rail is empty: who reads call by call would else never be measured
+ * again after the one call that was held up.
  *
  * Window. A rail begins with little and may carry more as bytes arrive, so that a first burst does
  * not pile up on one. Once measured, bytes in flight are bounded by what the rail moves in twice

@@ -103,6 +103,8 @@ static void little_traffic_does_not_lower_the_rate(void **state)
 
     line_init(&line, 125000000, 200000);
     line_flood(&line, YOLK_TRANSFER_LOAD, ENV_NS_PER_S);
+    while (line.head != line.tail)
+        line_answer(&line);
     const uint64_t rate = line.rail.rate;
     for (int i = 0; i < 1000; i++) { /* one at a time, far apart */
         line_send(&line, 4096);
@@ -126,6 +128,42 @@ static void a_slower_line_is_noticed(void **state)
     line.rate = 1250000000;
     line_flood(&line, YOLK_TRANSFER_LOAD, ENV_NS_PER_S);
     assert_true(line.rail.rate > 1000000000);
+}
+
+/* A call's worth at a time, and nothing in between. */
+static void line_burst(struct line *line, uint64_t size)
+{
+    for (uint64_t left = size; left > 0 || line->head != line->tail;) {
+        while (left > 0 && line->rail.inflight < rail_window(&line->rail, YOLK_TRANSFER_LOAD)) {
+            line_send(line, 64 << 10);
+            left -= 64 << 10;
+        }
+        line_answer(line);
+    }
+    line->now_ns += ENV_NS_PER_MS;
+}
+
+static void bursts_say_that_a_line_is_faster(void **state)
+{
+    (void)state;
+    struct line line;
+
+    line_init(&line, 1250000000, 50000);
+    line_flood(&line, YOLK_TRANSFER_LOAD, ENV_NS_PER_S);
+    line.rate = 50000000; /* it was held up for a moment */
+    line_flood(&line, YOLK_TRANSFER_LOAD, 100 * ENV_NS_PER_MS);
+    while (line.head != line.tail)
+        line_answer(&line);
+    assert_true(rail_window(&line.rail, YOLK_TRANSFER_LOAD) < 256 << 10);
+    line.rate = 1250000000;
+    for (int i = 0; i < 20; i++)
+        line_burst(&line, 1 << 20);
+    assert_true(line.rail.rate > 1000000000 && line.rail.rate <= 1250000000);
+    assert_true(rail_window(&line.rail, YOLK_TRANSFER_LOAD) > 1 << 20);
+    const uint64_t rate = line.rail.rate;
+    for (int i = 0; i < 20; i++)
+        line_burst(&line, 128 << 10); /* most of that is the delay */
+    assert_true(line.rail.rate == rate);
 }
 
 static void background_leaves_room(void **state)
@@ -264,6 +302,7 @@ int main(void)
         cmocka_unit_test(rate_is_found_and_the_window_fills_the_line),
         cmocka_unit_test(little_traffic_does_not_lower_the_rate),
         cmocka_unit_test(a_slower_line_is_noticed),
+        cmocka_unit_test(bursts_say_that_a_line_is_faster),
         cmocka_unit_test(background_leaves_room),
         cmocka_unit_test(scores_prefer_the_sooner),
         cmocka_unit_test(silence_needs_somebody_who_speaks),
