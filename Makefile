@@ -57,7 +57,7 @@ model: build
 # leaks and undefined behaviour. Simulations and the layers that are pure or run on one loop have one
 # thread, so the thread sanitizer is given only the tests that have more.
 THREADED := $(foreach layer,base transfer infer serve,$(wildcard src/$(layer)/*_test.c))
-THREADED := $(filter-out %_sim_test %golden_test gateway% api%,$(notdir $(THREADED:.c=))) study_test store_real_test
+THREADED := $(filter-out %_sim_test %golden_test gateway% api%,$(notdir $(THREADED:.c=))) study_test store_real_test gateway_read_test
 empty :=
 space := $(empty) $(empty)
 
