@@ -66,6 +66,8 @@ MUTANTS = [
      "{ if (i > 0) commit.sums.count = 0; commit_one(node, wait, i, &commit); }", ["node_ends_test", "client_older_test"]),
     ("all values of a message have the first one's checksums", "proto_commits.c", "commits->sums.data + iter->sum * sizeof(uint64_t)",
      "commits->sums.data + 0 * iter->sum", ["store_proto_test", "client_older_test", "store_sim_test"]),
+    ("what another writer has written over is announced to the next master", "node.c", "    node_put_fence(node);\n", "",
+     ["store_node_test", "store_sim_test"]),
     ("a put of many is acknowledged before an old value is gone", "node_ends.c", "end_settle(end, STATUS_AGAIN, NULL)",
      "end_settle(end, STATUS_OK, NULL)", ["node_ends_test", "store_sim_test"]),
     ("the first value of a message answers for the others", "client_commit.c", "store_status_of(msg_u32_at(codes, i++))",

@@ -613,6 +613,7 @@ enum status store_node_see_term(struct store_node *node, uint64_t term)
     const enum status status = yolk_transfer_set_term(node->transfer, term);
     if (status != STATUS_OK) return status;
     node->term = term;
+    node_put_fence(node);
     node_events_fence(node);
     if (node->object_size > 0) {
         const struct block_key none = { { 0 } };

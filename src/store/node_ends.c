@@ -73,6 +73,12 @@ static void end_free(struct put_end *end)
     free(end);
 }
 
+/* The master knows of it. */
+static void end_known(struct put_end *end)
+{
+    objects_settle(end->node->objects, &end->id, end->generation);
+}
+
 /* Tells the client. */
 static void end_settle(struct put_end *end, enum status status, const char *message)
 {
@@ -169,6 +175,7 @@ static void on_put_end(void *ctx, const struct rpc_result *result)
     end->busy = false;
     if (node->closing) return; /* node_ends_fini() ends it */
     if (result->status == STATUS_OK) {
+        end_known(end);
         end_finish(end, STATUS_OK, NULL);
     } else if (is_refusal(result->status)) {
         end_refused(end, result->status);
@@ -223,6 +230,7 @@ static void end_answered(struct put_end *end, enum status status, bool heard)
 {
     end->busy = false;
     if (status == STATUS_OK) {
+        end_known(end);
         end_finish(end, STATUS_OK, NULL);
     } else if (is_refusal(status) && heard) {
         end_refused(end, status);

@@ -134,6 +134,10 @@ void node_handle_commit(void *ctx, struct rpc_call *call, const uint8_t *body, s
 void node_handle_commits(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len);
 void node_handle_mark(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len);
 void node_handle_drop(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len);
+/* No byte of a writer of the last term can land any more: drops what one of them has written over.
+ * That can be only what no master has answered for: it was committed again, or so late that the
+ * range was another's. The master would have refused it, but may have died before. */
+void node_put_fence(struct store_node *node);
 
 /* ---- node_ends.c ---- */
 

@@ -13,6 +13,7 @@
  * The reply to the client is the acknowledgement, and it comes only when the owner has committed
  * and the master knows, and what was replaced has been dropped by its owners (I8 of
  * store/master.c). node_ends.c asks the master, about many at a time, until it knows. */
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -192,6 +193,34 @@ void node_handle_commits(void *ctx, struct rpc_call *call, const uint8_t *body, 
     for (uint32_t i = 0; store_commits_next(&commits, &iter, &commit); i++)
         commit_one(node, wait, i, &commit);
     node_ends_ask(node);
+}
+
+static bool object_right(const struct object *object)
+{
+    const uint8_t *data = (const uint8_t *)(uintptr_t)object->address;
+    for (uint32_t i = 0; i < object->sums_count; i++) {
+        const uint64_t offset = (uint64_t)i * STORE_PIECE_SIZE;
+        const uint64_t left = object->size - offset;
+        const uint64_t len = left < STORE_PIECE_SIZE ? left : STORE_PIECE_SIZE;
+        if (hash_xxh3(data + offset, len) != object->sums[i]) return false;
+    }
+    return true;
+}
+
+void node_put_fence(struct store_node *node)
+{
+    const struct object *object;
+    uint32_t next = 0;
+
+    if (objects_unsettled(node->objects) == 0) return;
+    while ((object = objects_next(node->objects, &next)) != NULL) {
+        if (object->settled || object_right(object)) continue;
+        const struct block_key id = object->id;
+        LOG_INFO("store", "value_overwritten", "put=%" PRIu64, object->put_id);
+        node_values_drop(node, &id);
+        const enum status status = objects_drop(node->objects, &id, object->generation);
+        if (status == STATUS_BUSY) LOG_WARN("store", "overwritten_value_read", "");
+    }
 }
 
 /* From memory, and from the disk unless the memory is all that is wanted. */

@@ -435,7 +435,8 @@ static enum status load_store(struct load *load, const struct vlog_head *head)
                                    .size = head->meta.size,
                                    .generation = load->generation,
                                    .put_id = head->meta.put_id,
-                                   .attributes = head->meta.attributes };
+                                   .attributes = head->meta.attributes,
+                                   .settled = true };
     const struct object *object;
     uint64_t *sums = malloc((size_t)head->sums_count * sizeof(*sums));
     struct staged *staged = calloc(1, sizeof(*staged));

@@ -5,7 +5,8 @@
  * Invariants
  *   I1  A granule's bit is set exactly when a value covers it: two values never overlap.
  *   I2  A slot is in the map exactly when it holds a value.
- *   I3  A pinned value stays: its bytes are not reused under a reader. */
+ *   I3  A pinned value stays: its bytes are not reused under a reader.
+ *   I4  `unsettled` counts the values that are not `settled`. */
 #include "store/objects.h"
 
 #include <stdlib.h>
@@ -38,7 +39,8 @@ struct objects {
     uint32_t slots_free_count;
     uint32_t slots_count; /* used at least once */
     uint32_t slots_capacity;
-    uint64_t *used; /* bit per granule */
+    uint32_t unsettled; /* values */
+    uint64_t *used;     /* bit per granule */
     struct object_pin *pins;
     uint32_t pins_count;
     uint64_t pins_next;
@@ -187,6 +189,7 @@ enum status objects_drop(struct objects *objects, const struct block_key *id, ui
     const bool was_there = map_remove(objects->map, id, NULL);
     ASSERT(was_there);
     range_mark(objects, object->address, object->size, false);
+    objects->unsettled -= !object->settled;
     objects->slots[object->slot] = NULL;
     objects->slots_free[objects->slots_free_count++] = object->slot;
     objects->options.on_removed(objects->options.ctx, object);
@@ -201,6 +204,20 @@ enum status objects_mark(struct objects *objects, const struct block_key *id, ui
     if (present == NULL || present->generation != generation) return STATUS_NOT_FOUND;
     objects->slots[present->slot]->attributes.replicas = (uint8_t)replicas;
     return STATUS_OK;
+}
+
+void objects_settle(struct objects *objects, const struct block_key *id, uint64_t generation)
+{
+    const struct object *present = objects_find(objects, id);
+    if (present == NULL || present->generation != generation || present->settled) return;
+    ASSERT(objects->unsettled > 0);
+    objects->unsettled--;
+    objects->slots[present->slot]->settled = true;
+}
+
+uint32_t objects_unsettled(const struct objects *objects)
+{
+    return objects->unsettled;
 }
 
 void objects_mark_hot(struct objects *objects, const struct object *object)
@@ -242,6 +259,7 @@ enum status objects_put(struct objects *objects, const struct object *wanted, co
     range_mark(objects, object->address, object->size, true);
     object->slot = slot;
     objects->slots[slot] = object;
+    objects->unsettled += !object->settled;
     objects->options.on_stored(objects->options.ctx, object);
     *out = object;
     return STATUS_OK;

@@ -42,6 +42,7 @@ struct object {
     uint32_t sums_count;
     uint32_t pins;
     uint32_t slot; /* private */
+    bool settled;  /* a master has said that the range is its own */
 };
 
 struct objects_options {
@@ -57,7 +58,7 @@ struct objects_options {
 MUST_USE enum status objects_create(const struct objects_options *options, struct objects **out);
 void objects_destroy(struct objects *objects); /* NULL is allowed */
 
-/* `wanted`: key, address, size, generation, put_id, attributes, soft_until_ns; the key is
+/* `wanted`: key, address, size, generation, put_id, attributes, soft_until_ns, settled; the key is
  * copied. `sums` are copied.
  * STATUS_INVALID: outside the region or misaligned; STATUS_EXISTS: the key has a value of no
  * lower rank (*out is it; store/rank.h); one of a lower rank is dropped first. STATUS_BUSY: that
@@ -72,6 +73,11 @@ const struct object *objects_find(const struct objects *objects, const struct bl
 /* What is wished changed. STATUS_NOT_FOUND: no value, or of another generation. */
 MUST_USE enum status objects_mark(struct objects *objects, const struct block_key *id,
                                   uint64_t generation, uint32_t replicas);
+
+/* A master knows of it, and has given its range to nobody else. Nothing if there is no such value,
+ * or of another generation. */
+void objects_settle(struct objects *objects, const struct block_key *id, uint64_t generation);
+uint32_t objects_unsettled(const struct objects *objects);
 
 /* It is being copied for its heat, and announced so from now on. It is a value that is there. */
 void objects_mark_hot(struct objects *objects, const struct object *object);

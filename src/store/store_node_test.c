@@ -658,6 +658,59 @@ static void commits_are_checked(void **state)
     sim_cluster_end(&cluster);
 }
 
+/* Two commits that no master answers; what lies under one of them is another's bytes when the next
+ * master comes, as if the dead one had lent its range to a writer. It is not announced. */
+static void what_was_written_over_goes_with_its_term(void **state)
+{
+    struct sim_cluster cluster;
+    const struct env_sim_options calm = { .seed = test_seed() };
+    const char *const keys[] = { "over", "kept", "told" };
+    struct block_key ids[3];
+    uint64_t sums[3];
+    (void)state;
+
+    sim_cluster_start(&cluster, &calm);
+    struct env *env = env_sim_add(cluster.sim, "10.0.2.1");
+    sim_run_ms(&cluster, 5000);
+    struct store_node *node = cluster.nodes[0].node;
+    uint8_t *data = (uint8_t *)(uintptr_t)node_region_address(node);
+    sim_bytes(1, data, 3 * 4096);
+    for (uint32_t i = 3; i-- > 0;) { /* the master hears of the last one only */
+        sums[i] = hash_xxh3(data + (size_t)4096 * i, 4096);
+        const struct store_commit put = { .key = { (const uint8_t *)keys[i], 4 },
+                                          .put_id = 1 + i,
+                                          .term = SIM_TERM,
+                                          .epoch = store_node_epoch(node),
+                                          .address = node_region_address(node) + 4096 * i,
+                                          .size = 4096,
+                                          .sums_data = &sums[i] };
+        ids[i] = store_key_id(put.key);
+        const enum status status = commit(&cluster, env, cluster.nodes[0].rpc_address, &put);
+        assert_true((status == STATUS_OK) == (i == 2));
+        if (i == 2) sim_master_kill(&cluster);
+    }
+    assert_int_equal(objects_count(node->objects), 3);
+    assert_int_equal(objects_unsettled(node->objects), 2);
+    data[4095] ^= 1;
+    sim_master_start(&cluster); /* the next term */
+    sim_run_ms(&cluster, 10000);
+    assert_null(objects_find(node->objects, &ids[0]));
+    assert_non_null(objects_find(node->objects, &ids[1]));
+    assert_non_null(objects_find(node->objects, &ids[2]));
+    struct store_master *master = store_master_shell_directory(cluster.master);
+    const uint64_t now_ns = env_now_ns(cluster.master_env);
+    for (uint32_t i = 0; i < 3; i++) {
+        const struct store_key key = { (const uint8_t *)keys[i], 4 };
+        assert_int_equal(store_master_exist(master, now_ns, key),
+                         i == 0 ? STATUS_NOT_FOUND : STATUS_OK);
+    }
+    assert_int_equal(
+        objects_drop(node->objects, &ids[1], objects_find(node->objects, &ids[1])->generation),
+        STATUS_OK);
+    assert_int_equal(objects_unsettled(node->objects), 0);
+    sim_cluster_end(&cluster);
+}
+
 /* Asks node 0 for a copy of the value at the beginning of its region, to that of node 1, and says
  * whether bytes came there. */
 static bool copied(struct sim_cluster *cluster, struct env *env, const struct store_copy *message)
@@ -888,6 +941,7 @@ int main(void)
         cmocka_unit_test(members_come_and_go),
         cmocka_unit_test(a_paused_node_returns_with_what_it_had),
         cmocka_unit_test(commits_are_checked),
+        cmocka_unit_test(what_was_written_over_goes_with_its_term),
         cmocka_unit_test(a_copy_asked_for_too_long_ago_writes_nothing),
         cmocka_unit_test(values_below_memory_are_known),
         cmocka_unit_test(a_put_of_an_earlier_life_is_not_acknowledged),

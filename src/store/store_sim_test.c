@@ -1066,6 +1066,15 @@ static void what_was_replaced_does_not_come_back(void **state)
     lost_explained = 0;
 }
 
+/* A world in which a put that had been evicted was committed again, into a range that was another
+ * writer's by then, just before the master died: the next one took it for a value. */
+static void what_was_written_over_is_no_value(void **state)
+{
+    (void)state;
+    world_run(TINY, 20261123053, true);
+    lost_explained = 0;
+}
+
 static void masters_die_and_nothing_acknowledged_is_lost(void **state)
 {
     (void)state;
@@ -1098,6 +1107,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_was_replaced_does_not_come_back),
+        cmocka_unit_test(what_was_written_over_is_no_value),
         cmocka_unit_test(masters_die_and_nothing_acknowledged_is_lost),
         cmocka_unit_test(nodes_die_and_only_their_values_go),
         cmocka_unit_test(tiny_memory_evicts_and_goes_on),
