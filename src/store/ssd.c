@@ -280,6 +280,14 @@ static uint32_t part_units(const struct ssd *ssd, uint32_t part)
     return (uint32_t)(ssd_part_size(ssd, part) / SSD_ALIGN);
 }
 
+bool ssd_place_right(const struct ssd *ssd, const struct ssd_place *place)
+{
+    uint32_t most = 1;
+    for (uint32_t i = 0; i < ssd->parts; i++)
+        most += part_units(ssd, i);
+    return place->first <= part_units(ssd, 0) && place->units <= most;
+}
+
 bool ssd_packed_right(const struct ssd *ssd, const struct ssd_record *record, uint32_t at)
 {
     if (record->at != at || record->parts != ssd->parts) return false;

@@ -340,6 +340,7 @@ static bool place_right(const struct ssd_place *place, const struct ssd_footer *
 enum status ssd_footer_decode(const uint8_t *in, uint64_t size, struct ssd_footer *out)
 {
     struct ssd_footer got;
+    uint32_t slot_least = 0;
 
     if (size < SSD_TRAILER_SIZE) return STATUS_CORRUPT;
     if (ssd_trailer_decode(in + size - SSD_TRAILER_SIZE, &got) != STATUS_OK) return STATUS_CORRUPT;
@@ -347,7 +348,8 @@ enum status ssd_footer_decode(const uint8_t *in, uint64_t size, struct ssd_foote
     if (le_get64(in + size - 8) != hash_xxh3(in, size - 8)) return STATUS_CORRUPT;
     for (uint32_t i = 0; i < got.entries; i++) {
         const struct ssd_entry entry = ssd_footer_entry(in, &got, i);
-        if (entry.slot >= got.used) return STATUS_CORRUPT;
+        if (entry.slot >= got.used || entry.slot < slot_least) return STATUS_CORRUPT;
+        slot_least = entry.slot + 1;
         if (got.packed && !place_right(&entry.place, &got)) return STATUS_CORRUPT;
     }
     *out = got;

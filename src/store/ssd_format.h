@@ -154,7 +154,8 @@ void ssd_footer_encode(const struct ssd_footer *footer, const struct ssd_entry *
 MUST_USE enum status ssd_trailer_decode(const uint8_t *in, struct ssd_footer *out);
 /* A whole footer of `size` bytes. */
 MUST_USE enum status ssd_footer_decode(const uint8_t *in, uint64_t size, struct ssd_footer *out);
-/* Entry i of a footer that ssd_footer_decode() took. Slots are below `used`, places before it. */
+/* Entry i of a footer that ssd_footer_decode() took. Slots ascend and are below `used`,
+ * places before it. */
 struct ssd_entry ssd_footer_entry(const uint8_t *in, const struct ssd_footer *footer, uint32_t i);
 
 /* ---- names ---- */

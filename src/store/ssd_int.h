@@ -159,6 +159,8 @@ uint64_t ssd_slot_offset(const struct ssd_segment *segment, uint32_t slot);
 uint64_t ssd_end_offset(const struct ssd_segment *segment);
 /* For the largest part of a block. */
 MUST_USE enum status ssd_packer_make(const struct ssd *ssd, struct ssd_packer **out);
+/* Whether a record can be that long. */
+bool ssd_place_right(const struct ssd *ssd, const struct ssd_place *place);
 /* Whether the header is of this place, and its parts are none too long. */
 bool ssd_packed_right(const struct ssd *ssd, const struct ssd_record *record, uint32_t at);
 uint32_t ssd_packed_units(const struct ssd_record *record);

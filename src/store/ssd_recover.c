@@ -85,6 +85,17 @@ static void all_dead(struct ssd_segment *segment, uint32_t used)
     memset(segment->states, SLOT_DEAD, used);
 }
 
+/* What it says of places can be of what we write. */
+static bool places_right(const struct ssd *ssd, const uint8_t *bytes,
+                         const struct ssd_footer *footer)
+{
+    for (uint32_t i = 0; footer->packed && i < footer->entries; i++) {
+        const struct ssd_entry entry = ssd_footer_entry(bytes, footer, i);
+        if (!ssd_place_right(ssd, &entry.place)) return false;
+    }
+    return true;
+}
+
 static bool footer_take(struct ssd_segment *segment, uint64_t file_size, uint8_t *page)
 {
     struct ssd_footer footer;
@@ -95,7 +106,8 @@ static bool footer_take(struct ssd_segment *segment, uint64_t file_size, uint8_t
         bytes != NULL && read_exactly(segment->file, bytes, size, footer.offset) &&
         (segment->seal == NULL ||
          ssd_seal_footer_open(segment->seal, bytes, size, SSD_TRAILER_SIZE) == STATUS_OK) &&
-        ssd_footer_decode(bytes, size, &footer) == STATUS_OK;
+        ssd_footer_decode(bytes, size, &footer) == STATUS_OK &&
+        places_right(segment->ssd, bytes, &footer);
 
     if (right) {
         all_dead(segment, footer.used);

@@ -739,6 +739,47 @@ static void a_pack_of_other_bytes_is_refused(void **state)
     world_end(&world);
 }
 
+/* What a footer says of its places is right in itself, and longer than a part can be. */
+static void a_footer_of_other_parts_is_none(void **state)
+{
+    (void)state;
+    struct world world;
+    struct ssd_footer footer;
+    struct ssd_entry entries[KEYS];
+    size_t n = 0;
+
+    world_begin(&world, 8);             /* clear, packed */
+    for (unsigned i = 0; i < 12; i++) { /* more than a segment */
+        block_write(&world, i);
+        env_sim_run_for(world.sim, ENV_NS_PER_S);
+    }
+    const struct ssd_segment *segment = world.ssd->segments[0];
+    CHECK(segment->places != NULL && segment->live > 0 && segment->live <= KEYS);
+    const uint64_t size = ssd_footer_size(segment->live, true);
+    const uint64_t offset = (uint64_t)segment->end * SSD_ALIGN;
+    uint8_t *bytes = ssd_alloc_aligned(size);
+    struct env_file *file = segment_file(&world);
+    CHECK(env_file_pread(file, bytes, size, offset, &n) == STATUS_OK && n == size);
+    CHECK(ssd_footer_decode(bytes, size, &footer) == STATUS_OK);
+    for (uint32_t i = 0; i < footer.entries; i++) {
+        entries[i] = ssd_footer_entry(bytes, &footer, i);
+        entries[i].place.first = PART_SIZE / SSD_ALIGN + 1;
+        entries[i].place.units = entries[i].place.first + 1;
+        entries[i].place.at = 1;
+    }
+    ssd_footer_encode(&footer, entries, bytes);
+    CHECK(ssd_footer_decode(bytes, size, &footer) == STATUS_OK);
+    CHECK(env_file_pwrite(file, bytes, size, offset) == STATUS_OK);
+    entries[1].slot = entries[0].slot; /* nor are two in one slot */
+    ssd_footer_encode(&footer, entries, bytes);
+    assert_int_equal(ssd_footer_decode(bytes, size, &footer), STATUS_CORRUPT);
+    env_file_close(file);
+    free(bytes);
+    tier_again(&world);
+    read_all(&world);
+    world_end(&world);
+}
+
 /* Another model in the same directory: its blocks are not seen, are kept while there is room, and
  * are found again by itself. */
 static void another_model_is_never_served(void **state)
@@ -829,6 +870,7 @@ int main(void)
         cmocka_unit_test(starts_at_a_failing_disk_believe_nothing_half),
         cmocka_unit_test(a_record_in_the_wrong_place_is_refused),
         cmocka_unit_test(a_pack_of_other_bytes_is_refused),
+        cmocka_unit_test(a_footer_of_other_parts_is_none),
         cmocka_unit_test(another_model_is_never_served),
         cmocka_unit_test(sealed_blocks_need_their_key),
     };
