@@ -13,7 +13,8 @@
  *
  * What is read from is a source: one pin of one replica, kept by the hold and by every item that
  * reads from it. An item whose source fails waits for the next one, and reads there what it has not
- * read yet.
+ * read yet. Wrong bytes may have been damaged on their way only: the first ones that an item gets
+ * are read once more from the same source.
  *
  *   I1  The checksums that came with the first pin say what the value is, until the last end. A
  *       replica with others is another value's, and is not read.
@@ -673,6 +674,12 @@ static void pass_end(struct hold *hold, struct session_item *item)
     }
     /* Memory that is another's by now is no fault of its owner. */
     if (why == STATUS_CORRUPT && client_pin_lapsed(source->pin)) why = STATUS_STALE;
+    if (why == STATUS_CORRUPT && !item->reread && hold->source == source) {
+        item->reread = true;
+        source_unref(hold->sessions, source); /* the hold has it, too */
+        read_begin(hold, item);
+        return;
+    }
     hold->users++; /* it stays until this returns */
     wait_add(hold, item);
     source_failed(hold, source, why);

@@ -65,6 +65,7 @@ struct session_item {
     bool waiting;            /* on the hold's list */
     struct read_part *reads; /* one a part */
     struct source *source;   /* that it reads from */
+    bool reread;             /* wrong bytes came once, and were asked for again */
     uint8_t *bounce;
 };
 

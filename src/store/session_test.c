@@ -654,6 +654,31 @@ static void wrong_bytes_are_not_served(void **state)
     }
 }
 
+/* Bits flip in one segment of ten while a part is read: what was damaged on its way is read once
+ * more, as a get does, before it is said to be wrong. */
+static void damage_in_flight_is_read_once_more(void **state)
+{
+    enum { ROUNDS = 400 };
+    struct world world;
+    unsigned right = 0, wrong = 0;
+    (void)state;
+
+    world_start(&world, false);
+    assert_int_equal(put_whole(&world, "k", 1, false, 0), STATUS_OK);
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        assert_int_equal(get_start(&world, "k"), STATUS_OK);
+        env_sim_flip(world.cluster.sim, 100000);
+        const enum status status = read_checked(&world, "k", 1, round, 120000);
+        env_sim_flip(world.cluster.sim, 0);
+        right += status == STATUS_OK;
+        wrong += status == STATUS_CORRUPT;
+        assert_int_equal(get_end(&world, "k"), STATUS_OK);
+    }
+    assert_true(right > ROUNDS * 3 / 4);    /* the rest lost its connection */
+    assert_in_range(wrong, 0, ROUNDS / 40); /* one in 20 without */
+    world_end(&world);
+}
+
 /* What arrived is not what was written: nothing is readable. */
 static void a_wrong_draft_is_refused(void **state)
 {
@@ -912,6 +937,7 @@ int main(void)
         cmocka_unit_test(a_session_is_of_one_value),
         cmocka_unit_test(the_next_replica_serves),
         cmocka_unit_test(wrong_bytes_are_not_served),
+        cmocka_unit_test(damage_in_flight_is_read_once_more),
         cmocka_unit_test(a_wrong_draft_is_refused),
         cmocka_unit_test(a_client_may_end_any_time),
         cmocka_unit_test(a_walk_ends_as_the_model_says),
