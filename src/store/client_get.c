@@ -44,7 +44,8 @@ static void get_ask(struct item *item);
 static void known_moved(struct item *item, bool good);
 
 /* This replica did not serve. The worst reason of all is kept: wrong bytes, then absence. Bytes may
- * have been damaged on their way only, so the first wrong ones are read once more. */
+ * have been damaged on their way only, so the first wrong ones are read once more; then their owner
+ * is to look at them itself. */
 static void get_failed(struct item *item, enum status why)
 {
     struct yolk_store *store = item->call->store;
@@ -64,6 +65,7 @@ static void get_failed(struct item *item, enum status why)
         get_next(item);
         return;
     }
+    if (why == STATUS_CORRUPT) client_pin_doubt(store->env, item->owner, &item->ask.id);
     if (item->last != STATUS_CORRUPT) item->last = why;
     item->places_next++;
     get_next(item);

@@ -20,6 +20,7 @@
 #include "store/proto.h"
 
 #define RELEASE_NS (2 * ENV_NS_PER_S)
+#define DOUBT_NS (2 * ENV_NS_PER_S)
 
 struct client_pin {
     struct env *env;
@@ -134,6 +135,36 @@ void client_pin_drop(struct client_pin *pin)
 {
     ASSERT(pin->refs > 0);
     if (--pin->refs == 0) pin_free(pin);
+}
+
+/* ---- doubts ---- */
+
+static void on_doubted(void *ctx, const struct rpc_result *result)
+{
+    (void)ctx;
+    if (result->status != STATUS_OK) {
+        LOG_DEBUG("store", "doubt_not_told", "reason=%s", status_name(result->status));
+    }
+}
+
+void client_pin_doubt(struct env *env, struct rpc_client *owner, const struct block_key *id)
+{
+    const struct store_acquire message = { .class = STORE_CLASS_OBJECT,
+                                           .ids = id->bytes,
+                                           .count = 1 };
+    struct rpc_call_id call;
+    struct buf buf;
+
+    buf_init(&buf, 256);
+    enum status status = store_encode_acquire(&buf, &message);
+    const struct rpc_request request = { .method = STORE_METHOD_DOUBT,
+                                         .body = buf_data(&buf),
+                                         .len = buf.len,
+                                         .deadline_ns = env_now_ns(env) + DOUBT_NS,
+                                         .on_end = on_doubted };
+    if (status == STATUS_OK) status = rpc_call(owner, &request, &call);
+    if (status != STATUS_OK) LOG_DEBUG("store", "doubt_not_told", "reason=%s", status_name(status));
+    buf_fini(&buf);
 }
 
 /* ---- the answer ---- */

@@ -85,6 +85,10 @@ void client_pin_unref(struct client_pin *pin);
 /* The same without a word: the connection to the owner has been destroyed. */
 void client_pin_drop(struct client_pin *pin);
 
+/* The owner is to look at a value that was wrong for a reader, as store.doubt; one of before that
+ * does not know that says so, and nothing follows. */
+void client_pin_doubt(struct env *env, struct rpc_client *owner, const struct block_key *id);
+
 /* The owner has not answered for so long that what was pinned may be another value's memory by
  * now; it may still answer, and prolong the pin. */
 bool client_pin_lapsed(const struct client_pin *pin);

@@ -14,7 +14,7 @@
  * What is read from is a source: one pin of one replica, kept by the hold and by every item that
  * reads from it. An item whose source fails waits for the next one, and reads there what it has not
  * read yet. Wrong bytes may have been damaged on their way only: the first ones that an item gets
- * are read once more from the same source.
+ * are read once more from the same source; then its owner is to look at them itself.
  *
  *   I1  The checksums that came with the first pin say what the value is, until the last end. A
  *       replica with others is another value's, and is not read.
@@ -629,6 +629,7 @@ static void source_failed(struct hold *hold, const struct source *source, enum s
     if (hold->source != source) return;
     if (why == STATUS_CORRUPT) {
         LOG_WARN("store", "value_wrong", "owner=%s", rpc_client_address(source->owner));
+        client_pin_doubt(hold->sessions->store->env, source->owner, &hold->id);
     }
     hold_blame(hold, why);
     source_unref(hold->sessions, hold->source);

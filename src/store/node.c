@@ -215,6 +215,13 @@ static void acquire_blocks(struct store_node *node, const struct store_acquire *
     }
 }
 
+/* A value in memory that may be read. */
+static const struct object *acquire_find(const struct store_node *node, const struct block_key *id)
+{
+    const struct object *object = objects_find(node->objects, id);
+    return object != NULL && node_doubts_wrong(node, object) ? NULL : object;
+}
+
 /* Whether the value goes with the answer. Then nobody will come for it, and it needs no pin. */
 static bool acquire_inline(const struct store_acquire *request, const struct object *object,
                            struct acquired *out)
@@ -231,7 +238,7 @@ static void acquire_objects(struct store_node *node, const struct store_acquire 
 {
     for (uint32_t i = 0; i < request->count; i++) {
         const struct block_key id = acquire_id(request, i);
-        const struct object *object = objects_find(node->objects, &id);
+        const struct object *object = acquire_find(node, &id);
         if (object != NULL && object->sums_count <= sums_room - out->sums_count) {
             node_values_touch(node, object);
             if (!acquire_inline(request, object, out) && !request->look) {
@@ -445,6 +452,7 @@ static void node_serve(struct store_node *node, struct rpc_server *server)
     rpc_server_add(server, STORE_METHOD_DROP, "store.drop", node_handle_drop, node);
     rpc_server_add(server, STORE_METHOD_COPY, "store.copy", node_handle_copy, node);
     rpc_server_add(server, STORE_METHOD_MARK, "store.mark", node_handle_mark, node);
+    rpc_server_add(server, STORE_METHOD_DOUBT, "store.doubt", node_handle_doubt, node);
 }
 
 static enum status options_check(const struct store_node_options *options, struct errmsg *err)
@@ -552,6 +560,7 @@ enum status store_node_create(const struct store_node_options *options, struct s
     node->fetches_max = options->fetches_max == 0 ? FETCHES_MAX_DEFAULT : options->fetches_max;
     env_timer_init(&node->expire_timer, on_expire, node);
     node_ends_init(node);
+    node_doubts_init(node);
     status = store_peers_create(node->env, options->secret, options->name, &node->peers);
     if (status != STATUS_OK) goto out_of_memory;
     status = node_reserve(node, options->populate, err);
@@ -593,6 +602,7 @@ void store_node_destroy(struct store_node *node)
     node_values_close(node, false);
     node_tier_close(node, false);
     env_timer_cancel(node->env, &node->expire_timer);
+    node_doubts_fini(node);
     node_ends_fini(node);
     store_peers_destroy(node->peers);
     node_copy_fini(node);
@@ -694,6 +704,7 @@ void store_node_counts(const struct store_node *node, struct store_node_counts *
     out->fetched_bytes_total = node->fetched_bytes_total;
     out->fetch_missed_blocks_total = node->fetch_missed_blocks_total;
     out->corrupt_total = node->corrupt_total;
+    out->wrong_total = node->doubts.wrong_total;
     out->disk_misses_total = node->disk_misses_total;
     node_tier_counts(node, out);
     node_values_counts(node, out);
@@ -706,7 +717,7 @@ struct store_node_load store_node_load(const struct store_node *node)
     store_node_counts(node, &counts);
     return (struct store_node_load){
         .bytes = traffic_rate(&node->traffic, env_now_ns(node->env)),
-        .faults = counts.ssd.corrupt_total + counts.ssd.read_errors_total +
+        .faults = counts.wrong_total + counts.ssd.corrupt_total + counts.ssd.read_errors_total +
                   counts.ssd.write_errors_total + counts.vlog.corrupt_total +
                   counts.vlog.read_errors_total + counts.vlog.write_errors_total,
     };

@@ -133,6 +133,7 @@ struct store_node_counts {
     uint64_t fetched_bytes_total;
     uint64_t fetch_missed_blocks_total;
     uint64_t corrupt_total;       /* checksum mismatches found while fetching */
+    uint64_t wrong_total;         /* values of its own memory that it found to be wrong */
     bool disk;                    /* there is one; the rest is zero otherwise */
     uint32_t disk_queue;          /* blocks that wait to be written */
     uint64_t disk_dropped_total;  /* gone before they were written: the disk was slower */

@@ -43,6 +43,7 @@ struct node_copy {
     struct yolk_transfer_segment segment;
     bool segment_open;
     struct yolk_transfer_batch batch;
+    struct block_key id;
     uint64_t pin;
     struct buf commit; /* what follows the bytes */
 };
@@ -83,6 +84,7 @@ static void on_committed(void *ctx, const struct rpc_result *result)
 {
     struct node_copy *copy = ctx;
     if (copy->node->closing) return; /* node_copy_fini() ends it */
+    if (result->status == STATUS_CORRUPT) node_doubt(copy->node, &copy->id);
     copy_end(copy, result->status);
 }
 
@@ -204,6 +206,7 @@ void node_handle_copy(void *ctx, struct rpc_call *call, const uint8_t *body, siz
     }
     copy->node = node;
     copy->call = call;
+    copy->id = asked.id;
     LIST_PUSH(node->copies, copy);
     node->copies_count++;
     buf_init(&copy->commit, RPC_BODY_SIZE_MAX);

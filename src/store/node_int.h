@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * store/node_int.h - the inside of a node, shared by node.c (pages, pins), node_events.c (the log
- * and its listeners), node_put.c (values put by key), node_copy.c (their
- * copies) and fetch.c. */
+ * and its listeners), node_put.c (values put by key), node_copy.c (their copies), node_doubt.c (a
+ * look at those that were wrong for a reader) and fetch.c. */
 #ifndef STORE_NODE_INT_H
 #define STORE_NODE_INT_H
 
@@ -12,6 +12,7 @@
 #include "base/env.h"
 #include "store/events.h"
 #include "store/node.h"
+#include "store/node_doubt.h"
 #include "store/node_trust.h"
 #include "store/objects.h"
 #include "store/peers.h"
@@ -88,6 +89,8 @@ struct store_node {
     } master_clock;
     struct node_copy *copies; /* of values of ours, to other nodes */
     uint32_t copies_count;
+
+    struct node_doubts doubts; /* of values of ours (node_doubt.c) */
 
     struct store_fetch *fetches;
     uint32_t fetches_count;

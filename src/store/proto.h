@@ -37,6 +37,8 @@ enum store_method {
     STORE_METHOD_COPY = 0x0107,    /* store.copy: node, from the master; a value to another node */
     STORE_METHOD_MARK = 0x0108,    /* store.mark: node, from the master; what is wished changed */
     STORE_METHOD_COMMITS = 0x0109, /* store.commits: node; batch of commit */
+    STORE_METHOD_DOUBT = 0x010a,   /* store.doubt: node; values that were wrong twice for a reader,
+                                      as struct store_acquire names them */
 
     MASTER_METHOD_REGISTER = 0x0201,   /* master.register: from a node */
     MASTER_METHOD_BEAT = 0x0202,       /* master.beat: from a node */
