@@ -682,6 +682,7 @@ enum status yolk_store_create(const struct yolk_store_options *options, struct y
     store->items_max = options->calls_max == 0 ? CALLS_MAX_DEFAULT : options->calls_max;
     store->timeout_ms = options->timeout_ms == 0 ? TIMEOUT_MS_DEFAULT : options->timeout_ms;
     store->inline_max = INLINE_MAX;
+    here_init(&store->here, store->env);
     store->nodes = calloc(STORE_REPLY_NODES_MAX, sizeof(*store->nodes));
     env_random(store->env, &store->writers_seed, sizeof(store->writers_seed));
     enum status status = store->nodes == NULL ? STATUS_NO_MEMORY : STATUS_OK;

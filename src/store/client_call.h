@@ -73,6 +73,7 @@ struct item {
     struct client_place *places; /* get: replicas; put: the ticket's one */
     uint32_t places_count;
     uint32_t places_next;
+    bool near;   /* get: the first place is on this host, and others are not */
     bool reread; /* get: wrong bytes came once, and were asked for again */
     struct rpc_client *owner;
     struct yolk_transfer_segment segment;

@@ -442,11 +442,23 @@ static void guess_use(struct item *item)
     if (status != STATUS_OK) get_failed(item, status);
 }
 
+/* Of a larger value: to read it there costs more than the guess has won. There is a replica on this
+ * host, or one that is not so busy. */
+static bool guess_unwanted(const struct item *item)
+{
+    if (item->places_count < 2 || item->length <= item->call->store->inline_max) return false;
+    for (uint32_t i = 0; i < item->places_count; i++) {
+        const struct client_place *place = &item->places[i];
+        if (place->node.epoch == item->guess->epoch) return place->yields || (item->near && i > 0);
+    }
+    return false;
+}
+
 /* The master has said where the value is. False: the guess does not help. */
 static bool get_guess(struct item *item)
 {
     if (item->guess == NULL) return false;
-    const bool named = guess_place(item);
+    const bool named = !guess_unwanted(item) && guess_place(item);
     if (named && item->guess->open) { /* its answer is the one to wait for */
         item->state = ITEM_PINNING;
         return true;
@@ -589,6 +601,25 @@ static void get_next(struct item *item)
     }
 }
 
+/* Of replicas that are as fast to serve, one on this host is read first, unless the master would
+ * have even those of its host read elsewhere. */
+static void places_prefer(struct item *item)
+{
+    const struct here *here = &item->call->store->here;
+    struct client_place *places = item->places;
+
+    item->near = false;
+    for (uint32_t r = 0; r < item->places_count && item->places_count > 1; r++) {
+        if (places[r].disk != places[0].disk || places[r].yields) continue;
+        if (!here_is(here, places[r].node.rpc_address)) continue;
+        const struct client_place near = places[r];
+        places[r] = places[0];
+        places[0] = near;
+        item->near = true;
+        return;
+    }
+}
+
 void client_get_places(struct item *item, const struct store_places *reply, uint32_t i,
                        uint32_t first)
 {
@@ -615,9 +646,11 @@ void client_get_places(struct item *item, const struct store_places *reply, uint
         item->places[r].node = item->call->store->nodes[msg_u32_at(reply->nodes, first + r)];
         item->places[r].address = msg_u64_at(reply->addresses, first + r);
         item->places[r].disk = store_place_on_disk(reply, first + r);
+        item->places[r].yields = store_place_yields(reply, first + r);
     }
     item->places_count = count;
     item->places_next = 0;
+    places_prefer(item);
     item->last = STATUS_UNAVAILABLE;
     if (item->call->kind == CALL_PLACES) {
         client_item_found(item, item->length);

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "store/client_guess.h"
+#include "store/here.h"
 #include "store/proto.h"
 #include "store/scope.h"
 #include "yolk/store.h"
@@ -35,6 +36,7 @@ struct yolk_store {
     struct known *known; /* of values that were read */
     uint64_t known_gets; /* values that were read without the master */
     struct guesses guesses;
+    struct here here; /* which owners are on this host */
     struct client_commits *commits;
     struct client_revokes *revokes;
     struct boards *boards; /* of owners on this host */
@@ -62,7 +64,8 @@ struct store_key client_key(const struct yolk_store *store, const struct yolk_st
 struct client_place {
     struct store_reply_node node;
     uint64_t address;
-    bool disk; /* not in memory: its owner reads it first */
+    bool disk;   /* not in memory: its owner reads it first */
+    bool yields; /* another one is to be preferred, even by readers of its host */
 };
 
 /* What the master said of a key. */

@@ -4,6 +4,7 @@
  *
  * Goal:   a value that was read is read again without the master, as long as that may be; never
  *         what has been replaced or removed; and not from an owner that the master does not hear.
+ *         Of several owners the one on the reader's host is asked, unless that is in quarantine.
  *         On the host of its owner the owner is not asked either, under the same rules.
  *         Of a value that is not remembered the owner is guessed, which is never believed about
  *         more than the master confirms.
@@ -19,6 +20,7 @@
 #include "base/log.h"
 #include "store/board.h"
 #include "store/client_int.h"
+#include "store/known.h"
 #include "store/node_int.h"
 #include "store/node_trust.h"
 #include "seed.h"
@@ -132,15 +134,22 @@ static enum status wait_for(struct user *user, enum status started)
     return user->status;
 }
 
-static void put(unsigned value, unsigned revision)
+static void put_replicas(unsigned value, unsigned revision, uint32_t replicas)
 {
-    const struct yolk_store_call call = { .on_item = on_item, .ctx = &writer, .replace = true };
+    const struct yolk_store_call call = {
+        .on_item = on_item, .ctx = &writer, .replace = true, .replicas = replicas
+    };
     const struct yolk_store_value what = { .key = key_of(value),
                                            .data = writer.memory,
                                            .size = size_of(value) };
     sim_bytes(value + VALUES * revision, writer.memory, size_of(value));
     writer.left = 1;
     assert_int_equal(wait_for(&writer, yolk_store_put(writer.store, &what, 1, &call)), STATUS_OK);
+}
+
+static void put(unsigned value, unsigned revision)
+{
+    put_replicas(value, revision, 0);
 }
 
 static enum status get(unsigned first, unsigned count)
@@ -204,6 +213,43 @@ static unsigned owner_of(unsigned value)
     }
     fail_msg("nobody has value %u", value);
     return 0;
+}
+
+/* ---- the nearest replica ---- */
+
+/* Reads a value that all nodes have; whether it was read at node 0, whose host is the reader's. */
+static bool read_near(unsigned value)
+{
+    const struct yolk_store_key key = key_of(value);
+    const struct block_key id = store_key_id((struct store_key){ key.bytes, (uint32_t)key.len });
+    const uint64_t *sums;
+
+    sim_run_ms(&cluster, STORE_KNOWN_MS + 500); /* it is not remembered */
+    assert_int_equal(get(value, 1), STATUS_OK);
+    const struct known_value *known =
+        known_find(reader.store->known, &id, env_now_ns(reader.env), &sums);
+    assert_non_null(known);
+    return known->node.epoch == store_node_epoch(cluster.nodes[0].node);
+}
+
+static void a_reader_takes_the_replica_of_its_host(void **state)
+{
+    enum { ROUNDS = 6 };
+    unsigned near = 0;
+    (void)state;
+
+    for (unsigned i = 0; i < VALUES; i++)
+        put_replicas(i, 1, SIM_NODES);
+    sim_run_ms(&cluster, 5000); /* all have them */
+    for (unsigned n = 0; n < ROUNDS * VALUES; n++)
+        assert_true(read_near(n % VALUES)); /* one in three would be */
+
+    cluster.nodes[0].node->doubts.wrong_total += 100; /* into quarantine with it: 10 s */
+    for (unsigned n = 0; n < 2 * ROUNDS; n++)
+        near += read_near(2);
+    assert_in_range(near, 0, 2 * ROUNDS - 2);
+    sim_run_ms(&cluster, 15000);
+    assert_true(read_near(2));
 }
 
 /* ---- tests ---- */
@@ -610,6 +656,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_neighbour_sees_what_is_about_to_go, setup_neighbour,
                                         teardown),
         cmocka_unit_test_setup_teardown(a_change_while_the_owner_is_asked_is_seen, setup_neighbour,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(a_reader_takes_the_replica_of_its_host, setup_neighbour,
                                         teardown),
         cmocka_unit_test_setup_teardown(the_board_of_a_dead_owner_is_not_believed, setup_neighbour,
                                         teardown),

@@ -151,6 +151,7 @@ struct store_replica {
     uint64_t generation;
     uint64_t epoch; /* of the node */
     bool disk;      /* not in memory: its owner reads it first */
+    bool yields;    /* of a get: readers of its host, too, had better read another */
 };
 
 struct store_object {

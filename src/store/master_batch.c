@@ -213,6 +213,7 @@ static void places_fini(struct places *places)
     free(places->nodes);
     free(places->addresses);
     free(places->flags);
+    free(places->yields);
     free(places->node_list);
     *places = (struct places){ 0 };
 }
@@ -226,10 +227,11 @@ static bool places_grow(struct places *places, uint32_t count, uint32_t replicas
     places->nodes = calloc(replicas_max, sizeof(uint32_t));
     places->addresses = calloc(replicas_max, sizeof(uint64_t));
     places->flags = calloc(replicas_max, sizeof(uint32_t));
+    places->yields = calloc(replicas_max, sizeof(uint32_t));
     places->node_list = malloc(STORE_REPLY_NODES_MAX * sizeof(*places->node_list));
     if (places->codes == NULL || places->numbers == NULL || places->counts == NULL ||
         places->nodes == NULL || places->addresses == NULL || places->flags == NULL ||
-        places->node_list == NULL) {
+        places->yields == NULL || places->node_list == NULL) {
         places_fini(places);
         return false;
     }
@@ -249,6 +251,7 @@ static bool places_begin(struct places *places, uint32_t count, uint32_t replica
     memset(places->counts, 0, count * sizeof(uint32_t));
     places->versions = false;
     places->flagged = false;
+    places->yielding = false;
     places->replicas_count = 0;
     places->nodes_count = 0;
     return true;
@@ -293,6 +296,7 @@ static void places_reply(struct store_master_shell *shell, struct rpc_call *call
         .addresses = places->addresses,
         .versions = put && places->versions ? places->counts : NULL,
         .disks = !put && places->flagged ? places->flags : NULL,
+        .yields = !put && places->yielding ? places->yields : NULL,
         .pins = put && places->flagged ? places->flags : NULL,
         .node_list = places->node_list,
         .nodes_count = places->nodes_count,
@@ -312,8 +316,12 @@ static void places_object(struct places *places, uint32_t i, enum status status,
     if (status != STATUS_OK) return;
     places->numbers[i] = object->size;
     places->counts[i] = object->replicas_count;
-    for (uint32_t r = 0; r < object->replicas_count; r++)
-        places_replica(places, &object->replicas[r], object->replicas[r].disk);
+    for (uint32_t r = 0; r < object->replicas_count; r++) {
+        const struct store_replica *replica = &object->replicas[r];
+        places->yields[places->replicas_count] = replica->yields;
+        places->yielding |= replica->yields;
+        places_replica(places, replica, replica->disk);
+    }
 }
 
 static void handle_get(void *ctx, struct rpc_call *call, const uint8_t *body, size_t len)

@@ -138,8 +138,8 @@ enum status store_master_exist(struct store_master *master, uint64_t now_ns, str
 }
 
 /* How many are as good as the first. */
-static uint32_t entry_describe(const struct store_master *master, const struct entry *entry,
-                               struct store_object *out)
+static uint32_t entry_describe(const struct store_master *master, uint64_t now_ns,
+                               const struct entry *entry, struct store_object *out)
 {
     uint32_t alike = 0;
     out->size = entry->size;
@@ -148,24 +148,29 @@ static uint32_t entry_describe(const struct store_master *master, const struct e
     for (int rank = 0; rank < 4; rank++) { /* the alive ones first, in memory before on disk */
         for (const struct replica *r = master_replica_first(master, entry); r != NULL;
              r = master_replica_next(master, r)) {
-            const int suspect = master_member_with(master, r)->state == STORE_MEMBER_SUSPECT;
+            const struct member *member = master_member_with(master, r);
+            const int suspect = member->state == STORE_MEMBER_SUSPECT;
             if (!master_replica_readable(master, r) || 2 * suspect + r->disk != rank) continue;
             ASSERT(out->replicas_count < STORE_REPLICAS_MAX);
             struct store_replica *replica = &out->replicas[out->replicas_count++];
-            master_replica_describe(master_member_with(master, r), r->address, r->generation,
-                                    replica);
+            master_replica_describe(member, r->address, r->generation, replica);
             replica->disk = r->disk;
+            replica->yields = suspect || master_member_barred(member, now_ns);
         }
         if (alike == 0) alike = out->replicas_count;
     }
     return alike;
 }
 
-/* Readers take the first that serves: any of those that are as good is it, and those that are busy
- * less often. */
+/* Readers take the first that serves, or one on their host that does not yield: any of those that
+ * are as good is the first, and those that are busy less often; they yield as often. */
 static void readers_spread(struct store_master *master, struct store_object *out, uint32_t alike)
 {
     if (alike < 2) return;
+    for (uint32_t i = 0; i < alike; i++) {
+        const struct member *one = master_member_at(master, out->replicas[i].node);
+        if (!master_member_keeps(&master->hot_rng, one)) out->replicas[i].yields = true;
+    }
     uint64_t which = rng_below(&master->hot_rng, alike);
     const struct member *member = master_member_at(master, out->replicas[which].node);
     if (!master_member_keeps(&master->hot_rng, member)) which = rng_below(&master->hot_rng, alike);
@@ -193,7 +198,7 @@ enum status store_master_get_name(struct store_master *master, uint64_t now_ns,
     struct entry *entry;
     const enum status status = entry_read(master, now_ns, name, &entry);
     if (status != STATUS_OK) return status;
-    readers_spread(master, out, entry_describe(master, entry, out));
+    readers_spread(master, out, entry_describe(master, now_ns, entry, out));
     master_hot_read(master, now_ns, entry);
     return STATUS_OK;
 }
@@ -211,7 +216,7 @@ enum status store_master_peek(const struct store_master *master, uint64_t now_ns
     ASSERT(key.len > 0 && key.len <= STORE_KEY_SIZE_MAX);
     const struct entry *entry = master_entry_lookup(master, key);
     const enum status status = master_entry_state(master, now_ns, entry);
-    if (status == STATUS_OK) (void)entry_describe(master, entry, out);
+    if (status == STATUS_OK) (void)entry_describe(master, now_ns, entry, out);
     return status;
 }
 

@@ -167,4 +167,5 @@ void master_replica_describe(const struct member *member, uint64_t address, uint
     out->generation = generation;
     out->epoch = member->info.epoch;
     out->disk = false;
+    out->yields = false;
 }

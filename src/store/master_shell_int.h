@@ -43,8 +43,10 @@ struct places {
     bool versions;     /* one of them is not 0 */
     uint32_t *nodes;   /* of each replica: place in the list */
     uint64_t *addresses;
-    uint32_t *flags; /* get: whether it is on disk; put_start: what it replaces is pinned */
-    bool flagged;    /* one of them is */
+    uint32_t *yields; /* get: whether readers near by are to go elsewhere, too */
+    bool yielding;    /* some are */
+    uint32_t *flags;  /* get: whether it is on disk; put_start: what it replaces is pinned */
+    bool flagged;     /* one of them is */
     uint32_t replicas_count;
     struct store_reply_node *node_list;
     struct store_node_id node_ids[STORE_REPLY_NODES_MAX];

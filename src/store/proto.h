@@ -456,6 +456,8 @@ struct store_places {
     struct msg_column pins;      /* put_start: of each key, whether what is replaced has a hard pin;
                                     empty: none has */
     struct msg_column disks;     /* get: of each replica, whether it is on disk; empty: none is */
+    struct msg_column yields;    /* get: of each replica, whether those of its host, too, had better
+                                    read another; empty: none */
     uint32_t nodes_count;
 };
 /* `nodes` has room for STORE_REPLY_NODES_MAX. */
@@ -464,6 +466,8 @@ MUST_USE enum status store_decode_places(const uint8_t *body, size_t len, struct
 
 /* Of a get, whether replica `i` of all of them is on disk. */
 bool store_place_on_disk(const struct store_places *places, uint32_t i);
+/* Likewise, whether it is not to be preferred for being near. */
+bool store_place_yields(const struct store_places *places, uint32_t i);
 
 struct store_places_out {
     uint32_t count;
@@ -479,6 +483,7 @@ struct store_places_out {
     const uint32_t *versions; /* NULL: all 0 */
     const uint32_t *disks;    /* NULL: none is */
     const uint32_t *pins;     /* NULL: none has */
+    const uint32_t *yields;   /* NULL: none does */
     const struct store_reply_node *node_list;
     uint32_t nodes_count;
 };

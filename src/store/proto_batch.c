@@ -294,6 +294,7 @@ enum {
     PLACES_VERSIONS = 10,
     PLACES_DISKS = 11,
     PLACES_PINS = 12,
+    PLACES_YIELDS = 13,
 };
 
 enum { NODE_RPC = 1, NODE_SEGMENT = 2, NODE_EPOCH = 3 };
@@ -307,7 +308,8 @@ enum status store_encode_places(struct buf *buf, const struct store_places_out *
 
     msg_writer_init(&writer, buf);
     msg_put_map(&writer, (put ? 7 : 8) + (reply->versions != NULL ? 1 : 0) +
-                             (reply->disks != NULL ? 1 : 0) + (reply->pins != NULL ? 1 : 0));
+                             (reply->disks != NULL ? 1 : 0) + (reply->pins != NULL ? 1 : 0) +
+                             (reply->yields != NULL ? 1 : 0));
     msg_field_u32s(&writer, PLACES_CODES, reply->codes, reply->count);
     if (put) {
         msg_field_u64s(&writer, PLACES_PUT_IDS, reply->put_ids, reply->count);
@@ -334,6 +336,9 @@ enum status store_encode_places(struct buf *buf, const struct store_places_out *
         msg_field_u32s(&writer, PLACES_DISKS, reply->disks, reply->replicas_count);
     }
     if (reply->pins != NULL) msg_field_u32s(&writer, PLACES_PINS, reply->pins, reply->count);
+    if (reply->yields != NULL) {
+        msg_field_u32s(&writer, PLACES_YIELDS, reply->yields, reply->replicas_count);
+    }
     return writer.status;
 }
 
@@ -372,6 +377,7 @@ static bool places_consistent(const struct store_places *places)
     if (places->versions.count != 0 && places->versions.count != places->codes.count) return false;
     if (places->nodes.count != replicas || places->addresses.count != replicas) return false;
     if (places->disks.count != 0 && places->disks.count != replicas) return false;
+    if (places->yields.count != 0 && places->yields.count != replicas) return false;
     if (places->pins.count != 0 && places->pins.count != places->codes.count) return false;
     for (size_t i = 0; i < places->nodes.count; i++) {
         const uint32_t node = msg_u32_at(places->nodes, i);
@@ -411,6 +417,7 @@ enum status store_decode_places(const uint8_t *body, size_t len, struct store_pl
         case PLACES_PUT_MS: got.put_ms = msg_get_u32(&reader); break;
         case PLACES_VERSIONS: got.versions = msg_get_u32s(&reader, items); break;
         case PLACES_PINS: got.pins = msg_get_u32s(&reader, items); break;
+        case PLACES_YIELDS: got.yields = msg_get_u32s(&reader, replicas); break;
         case PLACES_DISKS: got.disks = msg_get_u32s(&reader, replicas); break;
         default: msg_skip(&reader); break;
         }
@@ -425,4 +432,9 @@ enum status store_decode_places(const uint8_t *body, size_t len, struct store_pl
 bool store_place_on_disk(const struct store_places *places, uint32_t i)
 {
     return places->disks.count > 0 && msg_u32_at(places->disks, i) != 0;
+}
+
+bool store_place_yields(const struct store_places *places, uint32_t i)
+{
+    return places->yields.count > 0 && msg_u32_at(places->yields, i) != 0;
 }

@@ -712,6 +712,17 @@ static void places_arrive(void **state)
     assert_int_equal(store_decode_places(buf_data(&buf), buf.len, &got, nodes), STATUS_OK);
     assert_false(store_place_on_disk(&got, 0));
     assert_true(store_place_on_disk(&got, 1));
+    assert_false(store_place_yields(&got, 1));
+
+    below.yields = disks;
+    below.disks = NULL;
+    buf_clear(&buf);
+    assert_int_equal(store_encode_places(&buf, &below), STATUS_OK);
+    keep(9, "places_yields");
+    assert_int_equal(store_decode_places(buf_data(&buf), buf.len, &got, nodes), STATUS_OK);
+    assert_false(store_place_yields(&got, 0));
+    assert_true(store_place_yields(&got, 1));
+    assert_false(store_place_on_disk(&got, 1));
 
     places[1] = 2; /* a node that is not in the list */
     buf_clear(&buf);
