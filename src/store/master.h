@@ -115,8 +115,9 @@ MUST_USE enum status store_master_beat(struct store_master *master, uint64_t now
 
 /* What a node says of itself with a beat. */
 struct store_node_load {
-    uint64_t bytes;  /* a second, moved for readers and writers lately */
-    uint64_t faults; /* of its memory and disk, ever: what was found to be wrong or failed */
+    uint64_t bytes;   /* a second, moved for readers and writers lately */
+    uint64_t faults;  /* of its memory and disk, ever: what was found to be wrong or failed */
+    uint64_t damaged; /* frames that came to its process otherwise than they were sent, ever */
 };
 void store_master_load(struct store_master *master, const char *name,
                        const struct store_node_load *load);
@@ -467,9 +468,10 @@ struct store_member_counts {
     uint64_t blocks;
     uint64_t silent_ns; /* since it was heard */
     bool draining;
-    uint64_t barred; /* 1: in quarantine (store/master_place.c) */
-    uint64_t load;   /* bytes a second that it moves, as it says */
-    uint64_t faults; /* ever, likewise */
+    uint64_t barred;  /* 1: in quarantine (store/master_place.c) */
+    uint64_t load;    /* bytes a second that it moves, as it says */
+    uint64_t faults;  /* ever, likewise */
+    uint64_t damaged; /* frames, ever, likewise */
 };
 
 /* False: not a member. */

@@ -160,6 +160,7 @@ struct member {
     uint32_t bar_ms;                  /* how long it was barred the last time; 0: well since */
     uint64_t barred_until;
     uint64_t load;           /* bytes a second that it moves, as it says */
+    uint64_t damaged;        /* frames, ever, likewise */
     uint64_t faults;         /* ever, likewise, */
     uint64_t faults_seen;    /* at the last look at them, or when it told of them first */
     uint64_t faults_look_ns; /* the next one */

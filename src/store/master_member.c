@@ -250,6 +250,7 @@ bool store_master_member_counts(const struct store_master *master, uint64_t now_
                                          .barred = master_member_barred(member, now_ns),
                                          .load = member->load,
                                          .faults = member->faults,
+                                         .damaged = member->damaged,
                                          .silent_ns = now_ns - member->heard_ns };
     return true;
 }

@@ -104,6 +104,11 @@ static const struct number node_numbers[] = {
     NODE("yolk_store_node_blocks", blocks, "Blocks of KVCache in the memory of a node."),
 };
 
+/* The master's own without a label, and that of each node. */
+static const struct number damaged = { "yolk_rpc_damaged_frames_total", "counter",
+                                       "Frames that did not come as they were sent.",
+                                       offsetof(struct store_member_counts, damaged), NULL };
+
 static const struct number tenant_numbers[] = {
     { "mooncake_tenant_quota_reject_total", "counter", "Puts refused for a tenant's quota.",
       offsetof(struct store_tenant_counts, refused_total), ",reason=\"quota_exceeded\"" },
@@ -164,14 +169,14 @@ static enum status put_labelled(struct buf *out, const struct number *number, co
 
 _Static_assert((int)STORE_NAME_SIZE >= (int)STORE_TENANT_SIZE, "names of tenants fit, too");
 
-static enum status put_nodes(const struct store_master *master, uint64_t now_ns,
-                             const struct number *number, struct buf *out)
+static enum status put_each_node(const struct store_master *master, uint64_t now_ns,
+                                 const struct number *number, struct buf *out)
 {
     struct store_member_info info;
     struct store_member_counts counts;
     enum store_member_state state;
     struct store_node_id id;
-    enum status status = put_head(out, number->name, number->type, number->help);
+    enum status status = STATUS_OK;
 
     for (uint32_t i = 0; status == STATUS_OK && store_master_member(master, i, &info, &state, &id);
          i++) {
@@ -179,6 +184,13 @@ static enum status put_nodes(const struct store_master *master, uint64_t now_ns,
         status = put_labelled(out, number, "segment", info.name, &counts);
     }
     return status;
+}
+
+static enum status put_nodes(const struct store_master *master, uint64_t now_ns,
+                             const struct number *number, struct buf *out)
+{
+    const enum status status = put_head(out, number->name, number->type, number->help);
+    return status == STATUS_OK ? put_each_node(master, now_ns, number, out) : status;
 }
 
 static enum status put_tenants(const struct store_master *master, const struct number *number,
@@ -283,8 +295,8 @@ enum status store_master_metrics_page(const struct store_master *master,
         status = put_one(out, "yolk_store_term", "gauge", "This master's; a later one's is higher.",
                          store_master_term(master));
     if (status == STATUS_OK)
-        status = put_one(out, "yolk_rpc_damaged_frames_total", "counter",
-                         "Frames that did not come as they were sent.", rpc_damaged_total());
+        status = put_one(out, damaged.name, damaged.type, damaged.help, rpc_damaged_total());
+    if (status == STATUS_OK) status = put_each_node(master, now_ns, &damaged, out);
     for (size_t i = 0; status == STATUS_OK && i < COUNT_OF_POOL; i++) {
         const struct number *number = &pool_numbers[i];
         status = put_one(out, number->name, number->type, number->help, number_in(number, &counts));

@@ -64,6 +64,7 @@ static void numbers_are_the_directorys(void **state)
     assert_int_equal(store_master_quota_set(model.master, "a", &quota), STATUS_OK);
     put_whole(&model, 0, 4096);
     put_keys(&model, 10, 12, 4096);
+    store_master_load(model.master, "n1", &(struct store_node_load){ .faults = 7, .damaged = 3 });
     assert_int_equal(evicted_for(&model, 12, 4096, STATUS_AGAIN), 1u << 10);
     assert_int_equal(try_put(&model, 13, 3 * 4096), STATUS_QUOTA);
     render(&model);
@@ -78,6 +79,10 @@ static void numbers_are_the_directorys(void **state)
     assert_true(value_of("master_successful_evictions_total") == 1);
     assert_true(value_of("segment_allocated_bytes{segment=\"n0\"}") == 3 * 4096);
     assert_true(value_of("segment_allocated_bytes{segment=\"n1\"}") == 0);
+    assert_true(value_of("yolk_store_node_faults{segment=\"n1\"}") == 7);
+    assert_true(value_of("yolk_rpc_damaged_frames_total") == 0);
+    assert_true(value_of("yolk_rpc_damaged_frames_total{segment=\"n0\"}") == 0);
+    assert_true(value_of("yolk_rpc_damaged_frames_total{segment=\"n1\"}") == 3);
     assert_true(value_of(REJECTED("a")) == 1);
     assert_true(value_of(REJECTED("default")) == 0);
     assert_true(value_of("mooncake_tenant_evict_bytes_total{tenant_id=\"a\"}") == 4096);

@@ -66,6 +66,7 @@ void store_master_load(struct store_master *master, const char *name,
     member->faults = load->faults;
     if (!member->faults_told) member->faults_seen = load->faults; /* not ours to judge */
     member->faults_told = true;
+    member->damaged = load->damaged;
 }
 
 static bool takes_part(const struct member *member)

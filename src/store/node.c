@@ -720,6 +720,7 @@ struct store_node_load store_node_load(const struct store_node *node)
         .faults = counts.wrong_total + counts.ssd.corrupt_total + counts.ssd.read_errors_total +
                   counts.ssd.write_errors_total + counts.vlog.corrupt_total +
                   counts.vlog.read_errors_total + counts.vlog.write_errors_total,
+        .damaged = rpc_damaged_total(),
     };
 }
 

@@ -180,18 +180,26 @@ enum status store_decode_beaten(const uint8_t *body, size_t len, struct store_be
 }
 
 /* The version + 1: 0 and absent are of a node that does not remember. */
-enum { BEAT_NAME = 1, BEAT_EPOCH = 2, BEAT_NOTES = 3, BEAT_LOAD = 4, BEAT_FAULTS = 5 };
+enum {
+    BEAT_NAME = 1,
+    BEAT_EPOCH = 2,
+    BEAT_NOTES = 3,
+    BEAT_LOAD = 4,
+    BEAT_FAULTS = 5,
+    BEAT_DAMAGED = 6
+};
 
 enum status store_encode_beat(struct buf *buf, const struct store_beat *beat)
 {
     struct msg_writer writer;
     msg_writer_init(&writer, buf);
-    msg_put_map(&writer, beat->remembers ? 5 : 4);
+    msg_put_map(&writer, 4 + (uint32_t)beat->remembers + (beat->load.damaged > 0));
     msg_field_text(&writer, BEAT_NAME, beat->name);
     msg_field_u64(&writer, BEAT_EPOCH, beat->epoch);
     if (beat->remembers) msg_field_u64(&writer, BEAT_NOTES, beat->notes_version + 1);
     msg_field_u64(&writer, BEAT_LOAD, beat->load.bytes);
     msg_field_u64(&writer, BEAT_FAULTS, beat->load.faults);
+    if (beat->load.damaged > 0) msg_field_u64(&writer, BEAT_DAMAGED, beat->load.damaged);
     return writer.status;
 }
 
@@ -210,6 +218,7 @@ enum status store_decode_beat(const uint8_t *body, size_t len, struct store_beat
         case BEAT_EPOCH: got.epoch = msg_get_u64(&reader); break;
         case BEAT_NOTES: version = msg_get_u64(&reader); break;
         case BEAT_LOAD: got.load.bytes = msg_get_u64(&reader); break;
+        case BEAT_DAMAGED: got.load.damaged = msg_get_u64(&reader); break;
         case BEAT_FAULTS: got.load.faults = msg_get_u64(&reader); break;
         default: msg_skip(&reader); break;
         }

@@ -79,7 +79,7 @@ static void members_arrive(void **state)
     struct store_watch_item item_got;
     const struct store_beat beat = { .name = "n1",
                                      .epoch = 5,
-                                     .load = { .bytes = 1 << 30, .faults = 3 } };
+                                     .load = { .bytes = 1 << 30, .faults = 3, .damaged = 2 } };
     struct store_beat beat_got;
     (void)state;
 
