@@ -422,7 +422,9 @@ const struct config_option cli_options[] = {
       .max = UINT64_C(86400000000000),
       .scope = CLI_STORE,
       .verbs = "put",
-      .help = "put: for so long, evicted only when nothing else is left" },
+      .help =
+          "put: for so long, evicted only when nothing else is left; 0s: takes off that of what "
+          "is replaced" },
     { .name = "poll-us",
       .type = CONFIG_U64,
       .max = 1000,

@@ -74,11 +74,13 @@ void store_ask_pause(struct store_ask *ask, uint64_t ns)
 struct yolk_store_call store_ask_put_call(struct store_ask *ask)
 {
     const struct config *config = ask->cli->config;
+    const uint32_t soft_pin_ms = (uint32_t)(config_u64(config, "soft-pin") / ENV_NS_PER_MS);
     return (struct yolk_store_call){
         .replace = config_bool(config, "replace"),
         .hard_pin = config_bool(config, "pin"),
         .replicas = (uint32_t)config_u64(config, "replicas"),
-        .soft_pin_ms = (uint32_t)(config_u64(config, "soft-pin") / ENV_NS_PER_MS),
+        .soft_pin_ms = soft_pin_ms,
+        .soft_pin_off = config_is_flag(config, "soft-pin") && soft_pin_ms == 0,
         .on_item = store_ask_item,
         .ctx = ask,
     };

@@ -259,6 +259,7 @@ static enum status call_send(struct call *call, const struct question *question)
         batch.replace = call->options.replace;
         batch.hard_pin = call->options.hard_pin;
         batch.soft_pin_ms = call->options.soft_pin_ms;
+        batch.soft_pin_off = call->options.soft_pin_off;
         batch.next = call->names;
         batch.next_len = call->names_len;
         batch.together = call->options.together && call->count > 1;
@@ -479,6 +480,7 @@ static enum status call_start(struct yolk_store *store, enum call_kind kind,
     }
     if (!next_names(options, &next_len)) return STATUS_INVALID;
     if (options->replicas > YOLK_STORE_REPLICAS_MAX) return STATUS_INVALID;
+    if (options->soft_pin_off && options->soft_pin_ms > 0) return STATUS_INVALID;
     if (count > store->items_max - store->items) return STATUS_FULL;
     const size_t keys_len = keys_sum(store, keys, stride, count);
     *out = call_new(store, kind, keys, stride, count, keys_len, next_len, options);

@@ -299,6 +299,29 @@ static void wishes_out_of_range_are_refused(void **state)
 
 /* ---- what is put again ---- */
 
+static void on_soft_pins(void *ctx, enum status status, const struct yolk_store_page *page,
+                         const char *message)
+{
+    uint32_t *which = ctx; /* one bit a value */
+    (void)message;
+    assert_int_equal(status, STATUS_OK);
+    for (uint32_t i = 0; i < page->count; i++) {
+        const struct yolk_store_entry *entry = &page->entries[i];
+        const char digit = ((const char *)entry->key.bytes)[entry->key.len - 1];
+        if (entry->soft_pin) *which |= 1u << (digit - '0');
+    }
+    user.left--;
+}
+
+static uint32_t soft_pinned(void)
+{
+    const struct yolk_store_query query = { 0 };
+    uint32_t which = 0;
+    user.left = 1;
+    wait_for(yolk_store_list(user.store, &query, 0, on_soft_pins, &which));
+    return which;
+}
+
 /* A hard pin cannot be lost but by a removal: not by a put that replaces without one, and not with
  * the master that knew of the old one. */
 static void a_hard_pin_outlives_what_it_was_put_with(void **state)
@@ -314,6 +337,35 @@ static void a_hard_pin_outlives_what_it_was_put_with(void **state)
         sim_run_ms(&cluster, 4000);
         assert_int_equal(list_all().pinned, 2);
     }
+}
+
+/* A put that says nothing lets the soft pin be, one that wishes for another begins it anew, and one
+ * that says so takes it off. */
+static void a_soft_pin_is_taken_off(void **state)
+{
+    const struct yolk_store_value value = { .key = key_of(0), .data = user.memory, .size = 1 };
+    const struct yolk_store_call both = {
+        .replace = true, .soft_pin_ms = 1, .soft_pin_off = true, .on_item = on_plain_item
+    };
+    (void)state;
+
+    put(0, 3, (struct yolk_store_call){ .soft_pin_ms = 60000 });
+    assert_int_equal(soft_pinned(), 7);
+    put(0, 1, (struct yolk_store_call){ .replace = true });
+    put(1, 1, (struct yolk_store_call){ .replace = true, .soft_pin_off = true });
+    put(2, 2, (struct yolk_store_call){ .replace = true, .soft_pin_ms = 200000 });
+    assert_int_equal(soft_pinned(), 1 | 4 | 8);
+    sim_run_ms(&cluster, 61000);
+    assert_int_equal(soft_pinned(), 4 | 8);
+    put(2, 1, (struct yolk_store_call){ .replace = true, .soft_pin_off = true });
+    put(4, 1, (struct yolk_store_call){ .soft_pin_off = true }); /* of none */
+    assert_int_equal(soft_pinned(), 8);
+    sim_master_kill(&cluster);
+    sim_master_start(&cluster);
+    sim_run_ms(&cluster, 4000);
+    assert_int_equal(soft_pinned(), 8);
+    assert_int_equal(yolk_store_put(user.store, &value, 1, &both), STATUS_INVALID);
+    assert_int_equal(yolk_store_put_session_start(user.store, &value, 1, &both), STATUS_INVALID);
 }
 
 /* Where a larger value has no room, because all there is is leased, the old one stays. */
@@ -650,6 +702,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(values_of_a_call_stay_together, setup, teardown),
         cmocka_unit_test_setup_teardown(wishes_out_of_range_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(a_hard_pin_outlives_what_it_was_put_with, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_soft_pin_is_taken_off, setup, teardown),
         cmocka_unit_test_setup_teardown(a_replace_that_finds_no_room_leaves_the_old_value, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(readers_and_writers_are_told_apart, setup, teardown),

@@ -200,6 +200,7 @@ struct store_wish {
                               end; NULL: none */
     const struct store_node_id *near; /* the node to try before those; NULL: none */
     uint32_t soft_pin_ms; /* from when the value is there; at most STORE_SOFT_PIN_MS_MAX count */
+    bool soft_pin_off;    /* what it replaces may have one: no more */
     uint32_t write_ms;    /* time to write, from put_ms to discard_ms; 0: put_ms */
     bool replace;         /* the value of the key, if there is one, which stays until then */
     struct store_attributes attributes; /* the version is the master's */

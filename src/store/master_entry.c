@@ -71,6 +71,11 @@ void master_soft_pin_from(struct store_master *master, uint64_t now_ns, struct e
     if (master_entry_extra(entry) != NULL) soft_pin(master, entry, now_ns + master_ms(for_ms));
 }
 
+void master_soft_pin_off(struct store_master *master, struct entry *entry)
+{
+    if (entry->extra != NULL && entry->extra->soft_until != 0) soft_pin(master, entry, 0);
+}
+
 static void soft_pins_end(struct store_master *master, uint64_t now_ns, const struct tenant *tenant)
 {
     struct entry *entry = master_entry_of(order_first(tenant->soft));

@@ -39,7 +39,7 @@ static struct ticket *ticket_of(const struct store_master *master, const struct 
 }
 
 /* Makes the range the replica's, whose value has `size` bytes (0: it was not put just now). False:
- * it is somebody else's. *soft_pin_ms: what its writer wished for. */
+ * it is somebody else's. *soft_pin_ms: as its ticket's, or 0. */
 static bool replica_place(struct store_master *master, uint64_t now_ns, struct replica *replica,
                           uint64_t size, uint32_t *soft_pin_ms)
 {
@@ -256,7 +256,11 @@ static enum status stored(struct store_master *master, uint64_t now_ns, struct m
         (entry->extra == NULL || entry->extra->soft_until == 0)) {
         soft_pin_ms = event->attributes.soft_pin_ms; /* wished for under an earlier master */
     }
-    if (soft_pin_ms > 0) master_soft_pin_from(master, now_ns, entry, soft_pin_ms);
+    if (soft_pin_ms == MASTER_SOFT_PIN_OFF) {
+        if (!old) master_soft_pin_off(master, entry);
+    } else if (soft_pin_ms > 0) {
+        master_soft_pin_from(master, now_ns, entry, soft_pin_ms);
+    }
     if (object && young && was_hot(entry)) master_hot_adopt(master, now_ns, entry);
     master_copies_look(master, entry);
     if (dead) return STATUS_STALE;

@@ -53,6 +53,8 @@ _Static_assert(sizeof(struct replica) == 40, "a million of them");
 #define MASTER_GRANULES_MAX ((UINT32_C(1) << 31) - 1)
 _Static_assert(STORE_MEMBERS_MAX < 1 << MASTER_SLOT_BITS, "the place of a member fits");
 
+#define MASTER_SOFT_PIN_OFF UINT32_MAX
+
 struct ticket {
     struct block_key id; /* of the key */
     struct entry *entry; /* NULL in limbo */
@@ -70,8 +72,8 @@ struct ticket {
     bool hard_pin;             /* what it replaces has one */
     struct store_node_id from; /* copy: of the node that has it */
     uint16_t tenant;           /* who is charged for the range */
-    uint32_t soft_pin_ms;
-    uint32_t write_ms; /* of a writer that wants more than put_ms; or 0 */
+    uint32_t soft_pin_ms;      /* or MASTER_SOFT_PIN_OFF */
+    uint32_t write_ms;         /* of a writer that wants more than put_ms; or 0 */
 };
 
 struct ticket_list {
@@ -381,6 +383,8 @@ void master_soft_pin_from(struct store_master *master, uint64_t now_ns, struct e
                           uint32_t for_ms);
 /* Those that are over. */
 void master_soft_pins_end(struct store_master *master, uint64_t now_ns);
+/* That of one entry, if it has one. */
+void master_soft_pin_off(struct store_master *master, struct entry *entry);
 
 /* ---- master_group.c ---- */
 

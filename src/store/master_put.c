@@ -162,7 +162,9 @@ enum status store_master_put_start_name(struct store_master *master, uint64_t no
     }
     ticket->writer = writer;
     ticket->hard_pin = master_entry_hard(ticket->entry); /* of a new one there is none */
-    ticket->soft_pin_ms = wish->soft_pin_ms;
+    ticket->soft_pin_ms =
+        wish->soft_pin_ms < STORE_SOFT_PIN_MS_MAX ? wish->soft_pin_ms : STORE_SOFT_PIN_MS_MAX;
+    if (wish->soft_pin_off) ticket->soft_pin_ms = MASTER_SOFT_PIN_OFF;
     ticket->write_ms = wish->write_ms;
     put_counted(&master->counts, size);
     master_room_ahead(master, now_ns, member, ticket->entry);

@@ -401,6 +401,7 @@ struct store_batch {
     bool hard_pin;
     bool replace;
     uint32_t soft_pin_ms;
+    bool soft_pin_off;
     uint32_t write_ms;        /* see struct store_wish */
     uint32_t replicas;        /* of replicas, too */
     struct msg_column groups; /* decoded: of each key, or empty; ask store_batch_wish() */

@@ -29,6 +29,7 @@ enum {
     BATCH_READS = 16,
     BATCH_NEXT = 17,
     BATCH_TOGETHER = 18,
+    BATCH_SOFT_PIN_OFF = 19,
 };
 
 /* Announces a bin of all keys and writes them: too long for one array on the stack. */
@@ -65,6 +66,7 @@ static void put_wishes(struct msg_writer *writer, const struct store_batch *batc
     if (batch->write_ms > 0) msg_field_u64(writer, BATCH_WRITE_MS, batch->write_ms);
     if (batch->next_len > 0) msg_field_bin(writer, BATCH_NEXT, batch->next, batch->next_len);
     if (batch->together) msg_field_bool(writer, BATCH_TOGETHER, true);
+    if (batch->soft_pin_off) msg_field_bool(writer, BATCH_SOFT_PIN_OFF, true);
     if (batch->groups_data != NULL) {
         msg_field_u64s(writer, BATCH_GROUPS, batch->groups_data, batch->count);
     }
@@ -81,8 +83,9 @@ static uint32_t wishes_count(const struct store_batch *batch)
     return (batch->hard_pin ? 1u : 0u) + (batch->soft_pin_ms > 0 ? 1u : 0u) +
            (batch->replicas > 0 ? 1u : 0u) + (batch->replace ? 1u : 0u) +
            (batch->next_len > 0 ? 1u : 0u) + (batch->together ? 1u : 0u) +
-           (batch->groups_data != NULL ? 1u : 0u) + (batch->costs_data != NULL ? 1u : 0u) +
-           (batch->depths_data != NULL ? 1u : 0u) + (batch->write_ms > 0 ? 1u : 0u);
+           (batch->soft_pin_off ? 1u : 0u) + (batch->groups_data != NULL ? 1u : 0u) +
+           (batch->costs_data != NULL ? 1u : 0u) + (batch->depths_data != NULL ? 1u : 0u) +
+           (batch->write_ms > 0 ? 1u : 0u);
 }
 
 enum status store_encode_batch(struct buf *buf, const struct store_batch *batch)
@@ -120,6 +123,7 @@ void store_batch_wish(const struct store_batch *batch, uint32_t i, struct store_
         .preferred = batch->preferred[0] == 0 ? NULL : batch->preferred,
         .next = batch->next,
         .soft_pin_ms = batch->soft_pin_ms,
+        .soft_pin_off = batch->soft_pin_off,
         .write_ms = batch->write_ms,
         .replace = batch->replace,
         .attributes = { .group = batch->groups.count > 0 ? msg_u64_at(batch->groups, i) : 0,
@@ -197,6 +201,7 @@ enum status store_decode_batch(const uint8_t *body, size_t len, struct store_bat
         case BATCH_DEPTHS: got.depths = msg_get_u32s(&reader, STORE_KEYS_MAX); break;
         case BATCH_NEXT: next = msg_get_bin(&reader, STORE_NEXT_SIZE); break;
         case BATCH_TOGETHER: got.together = msg_get_bool(&reader); break;
+        case BATCH_SOFT_PIN_OFF: got.soft_pin_off = msg_get_bool(&reader); break;
         case BATCH_READS: got.reads = msg_get_u32s(&reader, STORE_KEYS_MAX); break;
         default: msg_skip(&reader); break;
         }

@@ -306,6 +306,7 @@ enum status yolk_store_put_session_start(struct yolk_store *store,
         return STATUS_INVALID;
     }
     if (options->replicas > YOLK_STORE_REPLICAS_MAX) return STATUS_INVALID;
+    if (options->soft_pin_off && options->soft_pin_ms > 0) return STATUS_INVALID;
     const enum status status = call_new(store, SESSION_PUT_START, &given, options, &call);
     if (status != STATUS_OK) return status;
     for (uint32_t i = 0; i < count; i++) {

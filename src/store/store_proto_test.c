@@ -596,17 +596,18 @@ static void batches_arrive(void **state)
     assert_int_equal(store_decode_batch(buf_data(&buf), buf.len, &got), STATUS_OK);
     assert_int_equal(msg_u64_at(got.sizes, 1), 20);
     assert_string_equal(got.preferred, "n2");
-    assert_true(got.next == NULL && !got.together);
+    assert_true(got.next == NULL && !got.together && !got.soft_pin_off);
 
     buf_clear(&buf);
     batch.next = "n3\0n4\0";
     batch.next_len = sizeof("n3\0n4\0");
     batch.together = true;
+    batch.soft_pin_off = true;
     assert_int_equal(store_encode_batch(&buf, &batch), STATUS_OK);
     keep(8, "batch_put_wishes");
     assert_int_equal(store_decode_batch(buf_data(&buf), buf.len, &got), STATUS_OK);
     assert_memory_equal(got.next, batch.next, batch.next_len);
-    assert_true(got.together);
+    assert_true(got.together && got.soft_pin_off);
 }
 
 static void names_that_do_not_end_are_refused(void **state)
