@@ -38,8 +38,10 @@ struct fake_cuda {
 };
 
 /* Exported: struct fake_cuda *fake_cuda(void); what the device's memory at `address` looks like:
- * void *fake_cuda_alias(uint64_t address). */
+ * void *fake_cuda_alias(uint64_t address); a long time passes, and whatever was started is over:
+ * void fake_cuda_pass(void). */
 typedef struct fake_cuda *fake_cuda_fn(void);
 typedef void *fake_cuda_alias_fn(uint64_t address);
+typedef void fake_cuda_pass_fn(void);
 
 #endif

@@ -18,6 +18,7 @@ enum { GPU_DEVICES = 2 };
 struct gpu {
     struct fake_cuda *fake;
     fake_cuda_alias_fn *alias;
+    fake_cuda_pass_fn *pass;
     struct cuda_device *devices[GPU_DEVICES];
 };
 
@@ -26,10 +27,11 @@ static inline bool gpu_open(struct gpu *gpu, const char *library)
 {
     fake_cuda_fn *find = NULL;
     const struct library_symbol symbols[] = { { "fake_cuda", &find },
-                                              { "fake_cuda_alias", &gpu->alias } };
+                                              { "fake_cuda_alias", &gpu->alias },
+                                              { "fake_cuda_pass", &gpu->pass } };
 
     setenv("YOLK_CUDA_DRIVER", library, 1);
-    if (library_load(library, symbols, 2, NULL) != STATUS_OK) return false;
+    if (library_load(library, symbols, 3, NULL) != STATUS_OK) return false;
     if (cuda_driver_load(NULL) != STATUS_OK) return false;
     gpu->fake = find();
     for (uint32_t i = 0; i < GPU_DEVICES; i++) {

@@ -403,6 +403,7 @@ static void step_faults(struct world *world)
     case 4:
         if (world->target_alive && !world->paused) {
             env_sim_pause(world->target_env);
+            gpu.pass(); /* devices do not stand still with it */
             world->paused = true;
         }
         break;
