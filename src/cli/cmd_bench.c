@@ -45,6 +45,10 @@ int cmd_bench(struct cli *cli)
         struct report report = { .bench = benches[i].name };
         if (strcmp(benches[i].name, name) != 0) continue;
         if (benches[i].run(cli, &report, &err) != STATUS_OK) return cli_refuse("%s", err.text);
+        if (report.count == 0) {
+            return cli_refuse("no row of the bench `%s` has `%s` in its name", name,
+                              config_position(cli->config, 1));
+        }
         report_print(&report, config_bool(cli->config, "json"));
         return CLI_EXIT_OK;
     }

@@ -78,6 +78,7 @@ def test_every_command_has_help(command):
     (["serve", "m.gguf", "--cpus", "0/x"], ["--cpus", "x"]),
     (["model", "fetch", "gpt-17"], ["gpt-17", "smollm2"]),
     (["bench", "nothing"], ["nothing"]),
+    (["bench", "store", "nosuch"], ["store", "nosuch"]),
     (["store", "put", "k", "--size", "5"], ["--size", "--layers"]),
     (["store", "get", "k", "--size", "5", "--layers", "2"], ["--size", "get", "put"]),
     (["store", "get", "k", "--pin"], ["--pin", "get"]),
