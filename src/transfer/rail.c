@@ -62,6 +62,7 @@ void rail_sent(struct rail *rail, uint64_t length, uint64_t now_ns)
     rail->sample_ns = now_ns != 0 ? now_ns : 1;
     rail->sample_size = 0;
     rail->sample_thin = false;
+    rail->sample_burst = rail->inflight == length;
 }
 
 void rail_taken(struct rail *rail, uint64_t length)
@@ -124,13 +125,15 @@ static void sample_end(struct rail *rail, uint64_t now_ns)
     rail->sample_ns = now_ns;
     rail->sample_size = 0;
     rail->sample_thin = false;
+    rail->sample_burst = false; /* what is in flight by now was sent before */
 }
 
 /* When its time is up, or a burst that says something is (it is thin then, see rail.h). */
 static bool sample_over(const struct rail *rail, uint64_t now_ns)
 {
     if (now_ns - rail->sample_ns >= RAIL_SAMPLE_NS) return true;
-    return rail->inflight == 0 && rail->sample_size >= BURST_MIN && now_ns > rail->sample_ns;
+    return rail->sample_burst && rail->inflight == 0 && rail->sample_size >= BURST_MIN &&
+           now_ns > rail->sample_ns;
 }
 
 void rail_done(struct rail *rail, uint64_t length, uint64_t latency_ns, bool measure,

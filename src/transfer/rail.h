@@ -13,8 +13,9 @@
  *
  * Rate. Measured from acknowledged bytes, in samples of RAIL_SAMPLE_NS. A sample during which the
  * rail ran nearly empty says only that it can do at least that much, so it never lowers the rate.
- * Such a sample is over when the rail is empty: who reads call by call would else never be measured
- * again after the one call that was held up.
+ * Such a sample is over when the rail is empty, if it began with one that was (what is sent before
+ * a sample and answered in it would count as too fast): who reads call by call would else never be
+ * measured again after the one call that was held up.
  *
  * Window. A rail begins with little and may carry more as bytes arrive, so that a first burst does
  * not pile up on one. Once measured, bytes in flight are bounded by what the rail moves in twice
@@ -82,6 +83,7 @@ struct rail {
     uint64_t sample_ns;      /* 0: none is being taken */
     uint64_t sample_size;
     bool sample_thin;
+    bool sample_burst; /* it began with nothing in flight: all of its bytes were sent within it */
 
     uint64_t bytes, slices, retries, pauses; /* counted for explain and metrics */
 };

@@ -130,6 +130,27 @@ static void a_slower_line_is_noticed(void **state)
     assert_true(line.rail.rate > 1000000000);
 }
 
+/* Answers that come all at once, to what was sent long before, do not say that a line is fast. */
+static void late_answers_are_no_burst(void **state)
+{
+    (void)state;
+    struct rail rail;
+    const uint64_t size = 256 << 10, rate = 125000000;
+
+    rail_init(&rail, "10.0.0.1", "10.0.0.2", 1000);
+    assert_int_equal(rail.rate, rate);
+    for (int i = 0; i < 4; i++)
+        rail_sent(&rail, size, 1);
+    rail_done(&rail, size, ENV_NS_PER_MS, true, 3 * ENV_NS_PER_MS);
+    rail_done(&rail, size, ENV_NS_PER_MS, true, 5 * ENV_NS_PER_MS); /* a sample is over */
+    const uint64_t seen = rail.rate;
+    rail_done(&rail, size, ENV_NS_PER_MS, true, 5 * ENV_NS_PER_MS + 1000);
+    rail_done(&rail, size, ENV_NS_PER_MS, true, 5 * ENV_NS_PER_MS + 2000);
+    assert_int_equal(rail.inflight, 0);
+    assert_int_equal(rail.rate, seen);
+    assert_true(rail.rate < 2 * rate);
+}
+
 /* A call's worth at a time, and nothing in between. */
 static void line_burst(struct line *line, uint64_t size)
 {
@@ -302,6 +323,7 @@ int main(void)
         cmocka_unit_test(rate_is_found_and_the_window_fills_the_line),
         cmocka_unit_test(little_traffic_does_not_lower_the_rate),
         cmocka_unit_test(a_slower_line_is_noticed),
+        cmocka_unit_test(late_answers_are_no_burst),
         cmocka_unit_test(bursts_say_that_a_line_is_faster),
         cmocka_unit_test(background_leaves_room),
         cmocka_unit_test(scores_prefer_the_sooner),
