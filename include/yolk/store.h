@@ -105,7 +105,7 @@ struct yolk_store_call {
                               first; the nodes make the others, and make them again when one dies */
     uint32_t soft_pin_ms; /* put: so long, evicted only when nothing else is left; reads do not
                               prolong it; at most a day counts. 0: one that the value has that is
-                             replaced stays for its time */
+                              replaced stays for its time */
     bool soft_pin_off;    /* put: and this ends it (a master of the release before lets it be) */
     yolk_store_item_fn on_item;
     void *ctx;

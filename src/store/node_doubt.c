@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "base/assert.h"
-#include "base/hash.h"
 #include "base/log.h"
 #include "net/rpc.h"
 #include "store/node_int.h"
@@ -54,17 +53,11 @@ static const struct object *doubted(const struct store_node *node, const struct 
 /* The next pieces, up to LOOK_SIZE. False: one of them is wrong (I1). */
 static bool pieces_right(struct doubt *doubt, const struct object *object)
 {
-    const uint8_t *bytes = (const uint8_t *)(uintptr_t)object->address;
-    uint64_t hashed = 0;
     ASSERT(object->sums_count == store_pieces(object->size, STORE_PIECE_SIZE));
-
-    while (doubt->piece < object->sums_count && hashed < LOOK_SIZE) {
-        const uint64_t at = (uint64_t)doubt->piece * STORE_PIECE_SIZE;
-        const uint64_t left = object->size - at;
-        const uint64_t len = left < STORE_PIECE_SIZE ? left : STORE_PIECE_SIZE;
-        if (hash_xxh3(bytes + at, len) != object->sums[doubt->piece]) return false;
+    for (uint32_t left = LOOK_SIZE / STORE_PIECE_SIZE; left > 0; left--) {
+        if (doubt->piece == object->sums_count) break;
+        if (!object_piece_right(object, doubt->piece)) return false;
         doubt->piece++;
-        hashed += len;
     }
     return true;
 }

@@ -197,12 +197,8 @@ void node_handle_commits(void *ctx, struct rpc_call *call, const uint8_t *body, 
 
 static bool object_right(const struct object *object)
 {
-    const uint8_t *data = (const uint8_t *)(uintptr_t)object->address;
     for (uint32_t i = 0; i < object->sums_count; i++) {
-        const uint64_t offset = (uint64_t)i * STORE_PIECE_SIZE;
-        const uint64_t left = object->size - offset;
-        const uint64_t len = left < STORE_PIECE_SIZE ? left : STORE_PIECE_SIZE;
-        if (hash_xxh3(data + offset, len) != object->sums[i]) return false;
+        if (!object_piece_right(object, i)) return false;
     }
     return true;
 }

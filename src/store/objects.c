@@ -206,6 +206,16 @@ enum status objects_mark(struct objects *objects, const struct block_key *id, ui
     return STATUS_OK;
 }
 
+bool object_piece_right(const struct object *object, uint32_t piece)
+{
+    const uint8_t *bytes = (const uint8_t *)(uintptr_t)object->address;
+    const uint64_t offset = (uint64_t)piece * STORE_PIECE_SIZE;
+    ASSERT(piece < object->sums_count && offset < object->size);
+    const uint64_t left = object->size - offset;
+    const uint64_t len = left < STORE_PIECE_SIZE ? left : STORE_PIECE_SIZE;
+    return hash_xxh3(bytes + offset, len) == object->sums[piece];
+}
+
 void objects_settle(struct objects *objects, const struct block_key *id, uint64_t generation)
 {
     const struct object *present = objects_find(objects, id);

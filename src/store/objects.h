@@ -70,6 +70,9 @@ MUST_USE enum status objects_put(struct objects *objects, const struct object *w
 /* NULL if there is none; borrowed until it is dropped. */
 const struct object *objects_find(const struct objects *objects, const struct block_key *id);
 
+/* Whether this piece of it, 0 to sums_count - 1, still has the bytes it was put with. */
+bool object_piece_right(const struct object *object, uint32_t piece);
+
 /* What is wished changed. STATUS_NOT_FOUND: no value, or of another generation. */
 MUST_USE enum status objects_mark(struct objects *objects, const struct block_key *id,
                                   uint64_t generation, uint32_t replicas);
