@@ -221,7 +221,7 @@ MUTANTS = [
     ("who reads a replica that fails is told so at once", "hold.c", "while (hold->tries < hold->places_count) {",
      "while (hold->sums == NULL && hold->tries < hold->places_count) {", ["session_test"]),
     ("a removal waits for a copy that nobody asked for", "master_put.c",
-     "if (ticket != NULL && !ticket->copy) return STATUS_BUSY;", "if (ticket != NULL) return STATUS_BUSY;",
+     "if (ticket != NULL && !ticket->copy) return STATUS_EXISTS;", "if (ticket != NULL) return STATUS_EXISTS;",
      ["master_copy_test"]),
     ("a copy of its own refuses a tenant's put", "master_tenant.c",
      "if (possible && tenant->copies > 0) return STATUS_AGAIN;", "", ["master_tenant_test"]),
